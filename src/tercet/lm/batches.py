@@ -1,0 +1,91 @@
+"""Which rows each optimizer step learns from, over the whole run, decided before it starts."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+import torch
+
+T = TypeVar("T")
+
+_WINDOW = 16  # batches that are sorted by length together: little padding, and the order still mostly chance
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`rows[i]` are the rows of step i, numbered over all sets one behind the other, shortest first.
+
+    `stages` names what has been learned once a step is done: (index of the step, name of the set or `mixed`).
+    """
+
+    rows: list[list[int]]
+    stages: list[tuple[int, str]]
+
+
+def plan(
+    lengths_by_set: Mapping[str, Sequence[int]],
+    *,
+    weights: Mapping[str, float],
+    order: Literal["mixed", "sequential"],
+    batch_size: int,
+    epochs: int,
+    max_steps: int,
+    generator: torch.Generator,
+) -> Plan:
+    """Deal the rows of all sets to optimizer steps, batches holding rows of similar length.
+
+    `mixed`: in an epoch each set gives `weight` times its rows (each row once for weight 1, half of them for 0.5), in
+    one shuffled stream. `sequential`: all epochs of the first set, then of the second. The last batch of an epoch may
+    be smaller. With `max_steps` above 0 the plan is cut, sequential sets each in proportion (one step at least).
+    """
+    lengths = [length for of_set in lengths_by_set.values() for length in of_set]
+    first_rows: dict[str, int] = {}
+    for name, of_set in lengths_by_set.items():
+        first_rows[name] = sum(len(lengths_by_set[earlier]) for earlier in first_rows)
+    rows_of = {name: range(first, first + len(lengths_by_set[name])) for name, first in first_rows.items()}
+    if order == "mixed":
+        rows = []
+        for _ in range(epochs):
+            taken = [row for name in rows_of for row in _share(rows_of[name], weights[name], generator)]
+            rows += _batches(taken, lengths, batch_size, generator)
+        rows = rows[:max_steps] if max_steps else rows
+        return Plan(rows, [(len(rows) - 1, next(iter(rows_of)) if len(rows_of) == 1 else "mixed")] if rows else [])
+    parts = {
+        name: [batch for _ in range(epochs) for batch in _batches(list(of_set), lengths, batch_size, generator)]
+        for name, of_set in rows_of.items()
+        if of_set
+    }
+    return _one_after_another(parts, max_steps)
+
+
+def _share(rows: range, weight: float, generator: torch.Generator) -> list[int]:
+    """`weight` times the rows: whole passes, and a part chosen by chance."""
+    passes, rest = divmod(round(weight * len(rows)), len(rows)) if rows else (0, 0)
+    chosen = _shuffled(list(rows), generator)[:rest] if rest else []
+    return list(rows) * passes + chosen
+
+
+def _batches(rows: list[int], lengths: Sequence[int], batch_size: int, generator: torch.Generator) -> list[list[int]]:
+    """Shuffled batches, cut from windows of a shuffled stream that are sorted by length."""
+    stream = _shuffled(rows, generator)
+    batches = []
+    for start in range(0, len(stream), batch_size * _WINDOW):
+        window = sorted(stream[start : start + batch_size * _WINDOW], key=lambda row: lengths[row])
+        batches += [window[i : i + batch_size] for i in range(0, len(window), batch_size)]
+    return _shuffled(batches, generator)
+
+
+def _one_after_another(parts: Mapping[str, list[list[int]]], max_steps: int) -> Plan:
+    """The sets' batches in turn, each cut in the proportion in which all must be cut."""
+    total = sum(map(len, parts.values()))
+    kept = min(1.0, max_steps / total) if max_steps and total else 1.0
+    rows: list[list[int]] = []
+    stages: list[tuple[int, str]] = []
+    for name, batches in parts.items():
+        rows += batches[: max(1, round(len(batches) * kept))]
+        stages.append((len(rows) - 1, name))
+    return Plan(rows, stages)
+
+
+def _shuffled(items: list[T], generator: torch.Generator) -> list[T]:
+    return [items[i] for i in torch.randperm(len(items), generator=generator).tolist()]

@@ -1,0 +1,67 @@
+"""What every data set becomes: a conversation that ends with the user, and one or two answers to it."""
+
+import hashlib
+import re
+import unicodedata
+from dataclasses import dataclass
+from typing import Literal
+
+Role = Literal["system", "user", "assistant"]
+
+_SPEAKERS: dict[Role, str] = {"user": "Human", "assistant": "Assistant"}
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn of a conversation; `text` has no white space around it."""
+
+    role: Role
+    text: str
+
+
+@dataclass(frozen=True)
+class Example:
+    """A prompt with its better answer and, where people or a judge compared two, the worse one.
+
+    `chosen` is empty where the data holds prompts alone; `rejected` is None where nothing was compared, or the two
+    tied. `source` is the name of the set and `place` says where in it: `file:line` or `id[row]`.
+    """
+
+    messages: tuple[Message, ...]
+    chosen: str
+    rejected: str | None
+    source: str
+    place: str
+
+    @property
+    def prompt(self) -> str:
+        """The prompt as people read it: the bare text of a single turn, else a Human/Assistant transcript."""
+        return self.messages[0].text if len(self.messages) == 1 else transcript(self.messages)
+
+    @property
+    def key(self) -> str:
+        """The whole prompt without the differences of case, spacing and end marks: equal keys are one prompt."""
+        return "\n".join(f"{message.role}: {normalised(message.text)}" for message in self.messages)
+
+    @property
+    def opening(self) -> str:
+        """The first thing the user said, normalised: all turns of one conversation share it."""
+        return normalised(next(message.text for message in self.messages if message.role == "user"))
+
+
+def transcript(messages: tuple[Message, ...]) -> str:
+    """The conversation as Anthropic's HH data writes it, without the blank lines in front."""
+    turns = [f"{_SPEAKERS[m.role]}: {m.text}" if m.role in _SPEAKERS else m.text for m in messages]
+    return "\n\n".join(turns)
+
+
+def normalised(text: str) -> str:
+    """`text` in one case, with single spaces and without marks at its ends; never empty unless `text` is blank."""
+    plain = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    return re.sub(r"^[\s.,;:!?]+|[\s.,;:!?]+$", "", plain) or plain
+
+
+def fraction(text: str, purpose: str) -> float:
+    """A number in [0, 1) that follows from `text` alone; different purposes give independent numbers."""
+    digest = hashlib.sha256(f"{purpose}\n{text}".encode("utf-8", "surrogatepass")).digest()
+    return int.from_bytes(digest[:6], "big") / 2**48

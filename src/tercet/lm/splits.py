@@ -1,0 +1,149 @@
+"""Which examples a step learns from, which choose its best state, and which measure it: by a hash of the text.
+
+A conversation is dealt by the first thing the user said in it, so that neither a prompt nor an earlier turn of it is
+both learned from and measured, in any step, and whichever files the steps read. Nothing here depends on chance.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from tercet.config.lm import DataConfig, Source
+from tercet.errors import InputError
+from tercet.lm.examples import Example, fraction
+from tercet.lm.sources import read
+
+StepName = Literal["sft", "reward", "ppo"]
+Sets = dict[str, list[Example]]  # name of the set -> its examples
+
+STEPS: tuple[StepName, ...] = ("sft", "reward", "ppo")
+_VALIDATION_SHARE = 0.25  # of what is held out; the rest is the test
+
+
+@dataclass(frozen=True)
+class StepExamples:
+    """What one step gets, set by set; with `data.eval` the held-out sets have other names than the training sets.
+
+    `dropped` counts the examples left out, by reason.
+    """
+
+    train: Sets
+    validation: Sets
+    test: Sets
+    dropped: dict[str, int]
+
+
+def sources_of(config: DataConfig, step: StepName) -> list[Source]:
+    """The training sets of a step: its own, or `data.train`."""
+    own: dict[StepName, list[Source]] = {"sft": config.sft, "reward": config.reward, "ppo": config.ppo}
+    return own[step] or config.train
+
+
+def step_examples(config: DataConfig, step: StepName) -> StepExamples:
+    """Read and deal the sets of a step; InputError where nothing is left to learn from.
+
+    PPO gets each prompt once, whatever number of answers the data holds. The reward model gets pairs alone from a set
+    that has some, and everything from a set that has none (whose pairs are sampled and judged).
+    """
+    sources = sources_of(config, step)
+    if not sources:
+        raise InputError(f"no data for {step}: name files or sets in data.train or data.{step}")
+    train = _read_all(sources, config, step)
+    held_out = _read_all(config.eval, config, step) if config.eval else {}
+    dropped: dict[str, int] = {}
+    if held_out:
+        measured = {example.opening for examples in held_out.values() for example in examples}
+        train = _kept(train, lambda example: example.opening not in measured, "also in data.eval", dropped)
+        _refuse_empty(train, f"every prompt of {step}'s training sets is in data.eval too; give other files")
+    else:
+        held_out = {name: [e for e in rows if _is_held_out(e, config.eval_fraction)] for name, rows in train.items()}
+        train = {name: [e for e in rows if not _is_held_out(e, config.eval_fraction)] for name, rows in train.items()}
+        _refuse_empty(train, f"data.eval_fraction={config.eval_fraction} leaves {step} nothing to learn from; lower it")
+    if config.split:
+        train = {name: [e for e in rows if _step_of(e, config.split) == step] for name, rows in train.items()}
+        _refuse_empty(train, f"data.split={config.split} leaves {step} nothing to learn from; give it more weight")
+    train, held_out = _fit_for(step, train, dropped), _fit_for(step, held_out, {})
+    return StepExamples(
+        train=train,
+        validation={name: [e for e in rows if _is_validation(e)] for name, rows in held_out.items()},
+        test={name: [e for e in rows if not _is_validation(e)] for name, rows in held_out.items()},
+        dropped=dropped,
+    )
+
+
+def require_pairs(examples: StepExamples) -> None:
+    """InputError unless every set that the reward model learns from compares two answers."""
+    for name, rows in examples.train.items():
+        if rows and rows[0].rejected is None:
+            raise InputError(
+                f"set {name} ({rows[0].place}) has no rejected answers, so a reward model cannot learn from it; "
+                "map the column with data.columns={rejected: YOUR_COLUMN}, "
+                "or have pairs sampled and judged with reward.num_sampled_pairs and judge"
+            )
+
+
+def set_names(sources: Sequence[Source]) -> list[str]:
+    """A unique name for each set: the one given, the file's stem or the id's last part; repeats are numbered."""
+    names: list[str] = []
+    for source in sources:
+        is_file = Path(source.path).suffix in {".jsonl", ".json", ".csv", ".parquet"}
+        wanted = source.name or (Path(source.path).stem if is_file else source.path.rstrip("/").split("/")[-1])
+        name, number = wanted, 1
+        while name in names:
+            number += 1
+            name = f"{wanted}-{number}"
+        names.append(name)
+    return names
+
+
+def _read_all(sources: Sequence[Source], config: DataConfig, step: StepName) -> Sets:
+    """Every set of `sources` by its name; only SFT needs answers in them."""
+    return {
+        name: read(source, name=name, columns=source.columns or config.columns, needs_answer=step == "sft")
+        for source, name in zip(sources, set_names(sources), strict=True)
+    }
+
+
+def _is_held_out(example: Example, eval_fraction: float) -> bool:
+    return fraction(example.opening, "held out") < eval_fraction
+
+
+def _is_validation(example: Example) -> bool:
+    return fraction(example.opening, "validation") < _VALIDATION_SHARE
+
+
+def _step_of(example: Example, weights: Sequence[float]) -> StepName:
+    """The step that an example is dealt to, with probability in proportion to the weights."""
+    place = fraction(example.opening, "step") * sum(weights)
+    for step, weight in zip(STEPS, weights, strict=True):
+        if place < weight:
+            return step
+        place -= weight
+    # rounding alone leads here: the last step that has any weight
+    return [step for step, weight in zip(STEPS, weights, strict=True) if weight > 0][-1]
+
+
+def _fit_for(step: StepName, sets: Sets, dropped: dict[str, int]) -> Sets:
+    """What a step can use: pairs where a set has pairs, and each prompt once for PPO."""
+    if step == "reward":
+        paired = {name for name, rows in sets.items() if any(example.rejected is not None for example in rows)}
+        return _kept(sets, lambda e: e.source not in paired or e.rejected is not None, "no preference", dropped)
+    if step == "ppo":
+        first = {example.key: example for rows in reversed(sets.values()) for example in reversed(rows)}
+        return _kept(sets, lambda e: first[e.key] is e, "prompt seen before", dropped)
+    return sets
+
+
+def _kept(sets: Sets, wanted: Callable[[Example], bool], reason: str, dropped: dict[str, int]) -> Sets:
+    """The sets without the unwanted examples, which are counted in `dropped` under the reason."""
+    kept = {name: [example for example in rows if wanted(example)] for name, rows in sets.items()}
+    lost = sum(map(len, sets.values())) - sum(map(len, kept.values()))
+    if lost:
+        dropped[reason] = dropped.get(reason, 0) + lost
+    return kept
+
+
+def _refuse_empty(sets: Sets, message: str) -> None:
+    if not any(sets.values()):
+        raise InputError(message)
