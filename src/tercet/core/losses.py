@@ -1,0 +1,105 @@
+"""The losses of the three steps, per element: the caller sums them and divides by the count of the whole batch."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from tercet.core.kl import LOG_RATIO_LIMIT, k1, k3
+from tercet.core.masked import masked_mean
+from tercet.core.precision import full_precision
+
+
+def clipped_policy_loss(
+    logprobs: Float[Tensor, "b t"],
+    old_logprobs: Float[Tensor, "b t"],
+    advantages: Float[Tensor, "b t"],
+    mask: Bool[Tensor, "b t"],
+    *,
+    clip_range: float,
+) -> Float[Tensor, "b t"]:
+    """Clipped surrogate (Schulman et al. 2017, eq. 7), negated so that lower is better; 0 under the mask.
+
+    max(-A r, -A clip(r, 1 - clip_range, 1 + clip_range)) with r = exp(logprobs - old_logprobs).
+    """
+    ratio = _ratio(logprobs, old_logprobs, mask)
+    clipped = ratio.clamp(1.0 - clip_range, 1.0 + clip_range)
+    costs = -_kept(advantages, mask)
+    return torch.maximum(costs * ratio, costs * clipped)
+
+
+def clipped_value_loss(
+    values: Float[Tensor, "b t"],
+    old_values: Float[Tensor, "b t"],
+    returns: Float[Tensor, "b t"],
+    mask: Bool[Tensor, "b t"],
+    *,
+    clip_range: float,
+) -> Float[Tensor, "b t"]:
+    """0.5 max((v - R)^2, (clip(v, v_old - clip_range, v_old + clip_range) - R)^2); 0 under the mask.
+
+    The value loss of Schulman et al. 2016's code and of PPO's reference implementation (Huang et al. 2022, detail 9).
+    """
+    values, old_values, returns = _kept(values, mask), _kept(old_values, mask), _kept(returns, mask)
+    clipped = values.clamp(old_values - clip_range, old_values + clip_range)
+    return 0.5 * torch.maximum((values - returns).square(), (clipped - returns).square())
+
+
+def pairwise_loss(chosen: Float[Tensor, " n"], rejected: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+    """-log sigmoid(chosen - rejected) of two scores (Bradley and Terry 1952; Ouyang et al. 2022, eq. 1)."""
+    return -F.logsigmoid(full_precision(chosen) - full_precision(rejected))
+
+
+def per_token_pairwise_loss(
+    chosen: Float[Tensor, "n t"], rejected: Float[Tensor, "n t"], mask: Bool[Tensor, "n t"]
+) -> Float[Tensor, " n"]:
+    """Mean over a pair's masked tokens of -log sigmoid(chosen - rejected) (Yao et al. 2023, DeepSpeed-Chat).
+
+    The mask runs from the first token in which the two texts differ to the end of the longer. A pair without such a
+    token costs 0 and teaches nothing.
+    """
+    losses = -F.logsigmoid(_kept(chosen, mask) - _kept(rejected, mask))
+    return losses.masked_fill(~mask, 0.0).sum(1) / mask.sum(1).clamp(min=1)
+
+
+@dataclass(frozen=True)
+class RatioStatistics:
+    """How far an update has moved the policy from the one that sampled the actions; without gradient."""
+
+    clip_fraction: Float[Tensor, ""]  # of the ratios, those further than clip_range from 1
+    approx_kl: Float[Tensor, ""]  # KL(old || new) in nats an action, by k3
+    max_ratio: Float[Tensor, ""]
+
+
+def ratio_statistics(
+    logprobs: Float[Tensor, "b t"],
+    old_logprobs: Float[Tensor, "b t"],
+    mask: Bool[Tensor, "b t"],
+    *,
+    clip_range: float,
+    count: Tensor | int | float | None = None,
+) -> RatioStatistics:
+    """The ratio over the masked positions; before the first optimizer step it must be 1, and the rest 0.
+
+    With `count`, the positions of the whole batch, the means of its micro-batches add up, as in `masked_mean`.
+    """
+    logprobs, old_logprobs = logprobs.detach(), old_logprobs.detach()
+    ratio = _ratio(logprobs, old_logprobs, mask)
+    outside = ((ratio - 1.0).abs() > clip_range).to(ratio.dtype)
+    return RatioStatistics(
+        clip_fraction=masked_mean(outside, mask, count=count),
+        approx_kl=masked_mean(k3(old_logprobs, logprobs), mask, count=count),  # the old policy sampled, so it is p
+        max_ratio=ratio.masked_fill(~mask, 0.0).max(),
+    )
+
+
+def _ratio(logprobs: Tensor, old_logprobs: Tensor, mask: Tensor) -> Tensor:
+    # masked before exp: a pad that became inf would turn its zero gradient into nan
+    log_ratio = k1(logprobs, old_logprobs).masked_fill(~mask, 0.0)
+    return log_ratio.clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT).exp()
+
+
+def _kept(x: Tensor, mask: Tensor) -> Tensor:
+    return full_precision(x).masked_fill(~mask, 0.0)

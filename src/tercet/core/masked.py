@@ -1,0 +1,50 @@
+"""Sums, means and variances over the positions that count; what lies elsewhere, nan and inf included, has no effect."""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from tercet.core.precision import full_precision
+
+EPSILON = 1e-8  # under the root of a variance
+
+
+def masked_sum(x: Float[Tensor, "*shape"], mask: Bool[Tensor, "*shape"]) -> Float[Tensor, ""]:
+    """Sum of `x` where `mask` is True."""
+    return _sum_in_fp64(x, mask).to(full_precision(x).dtype)
+
+
+def masked_mean(
+    x: Float[Tensor, "*shape"], mask: Bool[Tensor, "*shape"], *, count: Tensor | int | float | None = None
+) -> Float[Tensor, ""]:
+    """Mean of `x` where `mask` is True; nan where it is True nowhere.
+
+    With `count`, the number of positions in the whole batch, the results of its micro-batches add up to the batch's
+    mean; a mean of micro-batch means would weigh the positions of a short micro-batch more than those of a long one.
+    """
+    mean = _sum_in_fp64(x, mask) / (mask.sum() if count is None else count)
+    return mean.to(full_precision(x).dtype)
+
+
+def masked_var(x: Float[Tensor, "*shape"], mask: Bool[Tensor, "*shape"]) -> Float[Tensor, ""]:
+    """Variance of `x` where `mask` is True, divided by the count (not by one less)."""
+    return masked_mean((full_precision(x) - masked_mean(x, mask)).square(), mask)
+
+
+def whiten(
+    x: Float[Tensor, "*shape"], mask: Bool[Tensor, "*shape"], *, center: bool = True
+) -> Float[Tensor, "*shape"]:
+    """`x` brought to variance 1 where `mask` is True, and to mean 0 if `center`; 0 elsewhere.
+
+    (x - mean) / sqrt(var + 1e-8), and with `center=False` the mean is added again, as Ziegler et al. 2019 whiten
+    rewards. The statistics are those of `x`: give it the whole batch, not a micro-batch.
+    """
+    mean = masked_mean(x, mask)
+    whitened = (full_precision(x) - mean) * (masked_var(x, mask) + EPSILON).rsqrt()
+    return (whitened if center else whitened + mean).masked_fill(~mask, 0.0)
+
+
+def _sum_in_fp64(x: Tensor, mask: Tensor) -> Tensor:
+    # masked_fill, not a product: 0 * nan is nan. fp64, so that the mean of equal numbers is that number exactly:
+    # the rounding of an fp32 sum would pass for variance, and whitening would blow it up by 1e4.
+    return x.masked_fill(~mask, 0.0).sum(dtype=torch.float64)

@@ -1,0 +1,42 @@
+"""Numbers that judge a critic and set the scale of a reward model."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from tercet.core.masked import masked_var
+from tercet.core.precision import full_precision
+
+
+def explained_variance(
+    values: Float[Tensor, "*shape"], returns: Float[Tensor, "*shape"], mask: Bool[Tensor, "*shape"]
+) -> Float[Tensor, ""]:
+    """1 - var(returns - values) / var(returns): 1 for a perfect critic, 0 for a constant, below 0 for a harmful one.
+
+    Returns that are all equal leave nothing to explain: then 1 if the critic is off by a constant, else 0.
+    """
+    residual = masked_var(full_precision(returns) - full_precision(values), mask)
+    total = masked_var(returns, mask)
+    return torch.where(total > 0, 1.0 - residual / total, (residual == 0).to(total.dtype))
+
+
+@dataclass(frozen=True)
+class ScoreScale:
+    """gain * score + bias has mean 0 and variance 1 over the scores that it was made from."""
+
+    gain: float
+    bias: float
+
+
+def score_gain_and_bias(scores: Float[Tensor, " n"]) -> ScoreScale:
+    """gain = 1 / sigma and bias = -mu / sigma over the reference policy's scores (Stiennon et al. 2020, appendix C).
+
+    A ValueError where they are all equal, or not all finite: no scale follows from such scores.
+    """
+    scores = scores.detach().double()
+    mean, sigma = scores.mean().item(), scores.std(correction=0).item()
+    if not 0.0 < sigma < float("inf"):  # nan fails both
+        raise ValueError(f"scores need a spread to be normalised by: {scores.numel()} of mean {mean}, sigma {sigma}")
+    return ScoreScale(gain=1.0 / sigma, bias=-mean / sigma)
