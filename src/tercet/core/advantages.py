@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from tercet.core.precision import full_precision
+from tercet.core.masked import kept
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ def gae(
     gamma: float,
     lam: float,
 ) -> Advantages:
-    """Generalised advantage estimation (Schulman et al. 2016, eqs. 11, 12 and 16).
+    """Generalised advantage estimation (Schulman et al. 2016, eq. 16).
 
     delta_t = r_t + gamma * v'_t - v_t, where v'_t is `next_values`, and 0 after a termination;
     A_t = delta_t + gamma * lam * A_{t+1}, unless t ended an episode or t+1 does not count;
@@ -37,18 +37,14 @@ def gae(
     A row may hold several episodes one after another, a padded tail, or both. An action that ends neither way, such
     as the last column of a rollout that stops in mid-episode, is bootstrapped from `next_values` like a truncated one.
     """
-    rewards, values = _kept(rewards, mask), _kept(values, mask)
-    next_values = _kept(next_values, mask & ~terminated)
+    rewards, values = kept(rewards, mask), kept(values, mask)
+    next_values = kept(next_values, mask & ~terminated)
     deltas = rewards + gamma * next_values - values
 
     goes_on = mask & ~(terminated | truncated)
     advantages = torch.zeros_like(deltas)
     following = torch.zeros_like(deltas[:, 0])
     for t in reversed(range(deltas.shape[1])):
-        following = deltas[:, t] + gamma * lam * _kept(following, goes_on[:, t])
+        following = deltas[:, t] + gamma * lam * kept(following, goes_on[:, t])
         advantages[:, t] = following
     return Advantages(advantages=advantages, returns=advantages + values)
-
-
-def _kept(x: Tensor, mask: Tensor) -> Tensor:
-    return full_precision(x).masked_fill(~mask, 0.0)

@@ -29,9 +29,7 @@ def logprobs_and_entropy(
     return ActionStatistics(logprobs=logprobs, entropy=entropy)
 
 
-def sample(
-    logits: Float[Tensor, "n v"], uniforms: Float[Tensor, " n"], *, temperature: float
-) -> Int[Tensor, " n"]:
+def sample(logits: Float[Tensor, "n v"], uniforms: Float[Tensor, " n"], *, temperature: float) -> Int[Tensor, " n"]:
     """One action a row from softmax(logits / temperature), by inversion of its cumulative distribution.
 
     `uniforms` lie in [0, 1); the same number always picks the same action, whatever stands in the other rows. An
@@ -48,28 +46,32 @@ def sample(
 
 
 class _LogprobsAndEntropy(torch.autograd.Function):
-    """With p the softmax: d log p_a / d z_j = [j = a] - p_j, and d H / d z_j = -p_j (log p_j + H)."""
+    """With p the softmax: d log p_a / d z_j = [j = a] - p_j, and d H / d z_j = -p_j (log p_j + H).
+
+    Autograd would keep three fp32 tensors of the logits' size; here the backward pass makes the one it needs again.
+    """
 
     @staticmethod
     def forward(logits: Tensor, actions: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
         log_probs = _log_probs(logits, temperature)
         logprobs = log_probs.gather(-1, actions[:, None]).squeeze(-1)
-        entropy = -(log_probs.exp() * _finite(log_probs)).sum(-1)
+        entropy = -log_probs.exp().mul_(_finite_(log_probs)).sum(-1)
         return logprobs, entropy
 
     @staticmethod
-    def setup_context(ctx, inputs, output) -> None:  # untyped: torch calls it
+    def setup_context(ctx, inputs, output) -> None:  # ctx, inputs, output: torch's, which it does not type
         logits, actions, ctx.temperature = inputs
         ctx.save_for_backward(logits, actions, output[1])
 
     @staticmethod
-    def backward(ctx, grad_logprobs: Tensor, grad_entropy: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx, *grads: Tensor) -> tuple[Tensor, None, None]:
         logits, actions, entropy = ctx.saved_tensors
+        grad_logprobs, grad_entropy = (grad[:, None] for grad in grads)
         log_probs = _log_probs(logits, ctx.temperature)
         probs = log_probs.exp()
-        weights = grad_logprobs[:, None] + grad_entropy[:, None] * (_finite(log_probs) + entropy[:, None])
-        grad = (-probs * weights).scatter_add_(-1, actions[:, None], grad_logprobs[:, None])
-        return (grad / ctx.temperature).to(logits.dtype), None, None
+        weights = _finite_(log_probs).add_(entropy[:, None]).mul_(grad_entropy).add_(grad_logprobs)
+        grad_scaled = probs.mul_(weights).neg_().scatter_add_(-1, actions[:, None], grad_logprobs)
+        return grad_scaled.div_(ctx.temperature).to(logits.dtype), None, None
 
 
 def _scaled(logits: Tensor, temperature: float) -> Tensor:
@@ -80,5 +82,5 @@ def _log_probs(logits: Tensor, temperature: float) -> Tensor:
     return _scaled(logits, temperature).log_softmax(-1)
 
 
-def _finite(log_probs: Tensor) -> Tensor:
-    return log_probs.clamp(min=torch.finfo(log_probs.dtype).min)  # p log p is 0 at p = 0, but 0 * -inf is nan
+def _finite_(log_probs: Tensor) -> Tensor:
+    return log_probs.clamp_(min=torch.finfo(log_probs.dtype).min)  # p log p is 0 at p = 0, but 0 * -inf is nan

@@ -52,9 +52,7 @@ def penalised_rewards(
     return penalties + full_precision(scores)[:, None].where(is_last, 0.0)
 
 
-def adapted_kl_coef(
-    kl_coef: float, kl: float, *, target: float, num_samples: int, horizon: float
-) -> float:
+def adapted_kl_coef(kl_coef: float, kl: float, *, target: float, num_samples: int, horizon: float) -> float:
     """The coefficient that steers `kl`, the mean over rows of k1 summed over a row, to `target`.
 
     Ziegler et al. 2019, section 2.2: kl_coef * (1 + clip(kl / target - 1, -0.2, 0.2) * num_samples / horizon).

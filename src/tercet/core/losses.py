@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from tercet.core.kl import LOG_RATIO_LIMIT, k1, k3
-from tercet.core.masked import masked_mean
+from tercet.core.masked import kept, masked_mean
 from tercet.core.precision import full_precision
 
 
@@ -26,7 +26,7 @@ def clipped_policy_loss(
     """
     ratio = _ratio(logprobs, old_logprobs, mask)
     clipped = ratio.clamp(1.0 - clip_range, 1.0 + clip_range)
-    costs = -_kept(advantages, mask)
+    costs = -kept(advantages, mask)
     return torch.maximum(costs * ratio, costs * clipped)
 
 
@@ -40,9 +40,9 @@ def clipped_value_loss(
 ) -> Float[Tensor, "b t"]:
     """0.5 max((v - R)^2, (clip(v, v_old - clip_range, v_old + clip_range) - R)^2); 0 under the mask.
 
-    The value loss of Schulman et al. 2016's code and of PPO's reference implementation (Huang et al. 2022, detail 9).
+    The value loss of PPO's reference implementation in OpenAI's baselines (Huang et al. 2022, detail 9).
     """
-    values, old_values, returns = _kept(values, mask), _kept(old_values, mask), _kept(returns, mask)
+    values, old_values, returns = kept(values, mask), kept(old_values, mask), kept(returns, mask)
     clipped = values.clamp(old_values - clip_range, old_values + clip_range)
     return 0.5 * torch.maximum((values - returns).square(), (clipped - returns).square())
 
@@ -60,7 +60,7 @@ def per_token_pairwise_loss(
     The mask runs from the first token in which the two texts differ to the end of the longer. A pair without such a
     token costs 0 and teaches nothing.
     """
-    losses = -F.logsigmoid(_kept(chosen, mask) - _kept(rejected, mask))
+    losses = -F.logsigmoid(kept(chosen, mask) - kept(rejected, mask))
     return losses.masked_fill(~mask, 0.0).sum(1) / mask.sum(1).clamp(min=1)
 
 
@@ -99,7 +99,3 @@ def _ratio(logprobs: Tensor, old_logprobs: Tensor, mask: Tensor) -> Tensor:
     # masked before exp: a pad that became inf would turn its zero gradient into nan
     log_ratio = k1(logprobs, old_logprobs).masked_fill(~mask, 0.0)
     return log_ratio.clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT).exp()
-
-
-def _kept(x: Tensor, mask: Tensor) -> Tensor:
-    return full_precision(x).masked_fill(~mask, 0.0)

@@ -9,6 +9,15 @@ from tercet.core.precision import full_precision
 EPSILON = 1e-8  # under the root of a variance
 
 
+def kept(x: Float[Tensor, "*shape"], mask: Bool[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """`x` in fp32 where `mask` is True, and 0 elsewhere.
+
+    A fill and not a product, since 0 * nan is nan; and in front of a formula rather than behind it, since the
+    gradient of a masked result is 0 times whatever the formula made of the junk.
+    """
+    return full_precision(x).masked_fill(~mask, 0.0)
+
+
 def masked_sum(x: Float[Tensor, "*shape"], mask: Bool[Tensor, "*shape"]) -> Float[Tensor, ""]:
     """Sum of `x` where `mask` is True."""
     return _sum_in_fp64(x, mask).to(full_precision(x).dtype)
@@ -31,13 +40,11 @@ def masked_var(x: Float[Tensor, "*shape"], mask: Bool[Tensor, "*shape"]) -> Floa
     return masked_mean((full_precision(x) - masked_mean(x, mask)).square(), mask)
 
 
-def whiten(
-    x: Float[Tensor, "*shape"], mask: Bool[Tensor, "*shape"], *, center: bool = True
-) -> Float[Tensor, "*shape"]:
+def whiten(x: Float[Tensor, "*shape"], mask: Bool[Tensor, "*shape"], *, center: bool = True) -> Float[Tensor, "*shape"]:
     """`x` brought to variance 1 where `mask` is True, and to mean 0 if `center`; 0 elsewhere.
 
-    (x - mean) / sqrt(var + 1e-8), and with `center=False` the mean is added again, as Ziegler et al. 2019 whiten
-    rewards. The statistics are those of `x`: give it the whole batch, not a micro-batch.
+    (x - mean) / sqrt(var + 1e-8), and with `center=False` the mean is added again, as the code of
+    Ziegler et al. 2019 whitens rewards. The statistics are those of `x`: give it the whole batch, not a micro-batch.
     """
     mean = masked_mean(x, mask)
     whitened = (full_precision(x) - mean) * (masked_var(x, mask) + EPSILON).rsqrt()
@@ -45,6 +52,6 @@ def whiten(
 
 
 def _sum_in_fp64(x: Tensor, mask: Tensor) -> Tensor:
-    # masked_fill, not a product: 0 * nan is nan. fp64, so that the mean of equal numbers is that number exactly:
-    # the rounding of an fp32 sum would pass for variance, and whitening would blow it up by 1e4.
-    return x.masked_fill(~mask, 0.0).sum(dtype=torch.float64)
+    # in fp64 the mean of equal fp32 numbers is that number exactly; in fp32 the rounding of their sum would pass for
+    # variance, and whitening would blow it up by 1e4
+    return kept(x, mask).sum(dtype=torch.float64)

@@ -31,7 +31,7 @@ class ScoreScale:
 
 
 def score_gain_and_bias(scores: Float[Tensor, " n"]) -> ScoreScale:
-    """gain = 1 / sigma and bias = -mu / sigma over the reference policy's scores (Stiennon et al. 2020, appendix C).
+    """gain = 1 / sigma and bias = -mu / sigma over the reference policy's scores (Ziegler et al. 2019, section 2).
 
     A ValueError where they are all equal, or not all finite: no scale follows from such scores.
     """
