@@ -1,0 +1,122 @@
+"""Files and folders that are either wholly there or as they were before, whenever the process dies."""
+
+import errno
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tercet.errors import FailedError
+
+_PARTIAL = re.compile(r"\.(?P<name>.+)\.(?P<pid>\d+)\.partial")
+_OLD = re.compile(r"\.(?P<name>.+)\.old")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Put `text` in place of the file `path`; FailedError on a full disk, and then the old file stands."""
+    partial = _partial(path)
+    try:
+        with full_disk_named(path):
+            with partial.open("w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+            _sync(path.parent)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def replace_folder(path: Path, write: Callable[[Path], None]) -> None:
+    """Put what `write(folder)` writes in place of the folder `path`; FailedError on a full disk.
+
+    A folder can't be renamed over another, so for a moment the old one bears another name;
+    `clean_leftovers` puts it back if the process dies just then.
+    """
+    with full_disk_named(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        clean_leftovers(path.parent, path.name)
+        partial, old = _partial(path), path.with_name(f".{path.name}.old")
+        try:
+            partial.mkdir()
+            write(partial)
+            _sync_tree(partial)
+            if path.exists():
+                path.rename(old)
+            partial.rename(path)
+            _sync(path.parent)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder, if there is one, in such a way that no half of it is ever seen under its name."""
+    if path.exists():
+        partial = _partial(path)
+        path.rename(partial)
+        shutil.rmtree(partial)
+
+
+def clean_leftovers(folder: Path, name: str | None = None) -> None:
+    """Undo in `folder` what a killed process left half done, for one entry or for all."""
+    for left in list(folder.iterdir()) if folder.is_dir() else []:
+        match = _OLD.fullmatch(left.name) or _PARTIAL.fullmatch(left.name)
+        if match is None or name not in (None, match["name"]):
+            continue
+        if match.re is _PARTIAL and _is_alive(int(match["pid"])):
+            continue  # another process is at work here, in a cache that several share
+        if match.re is _OLD and not (folder / match["name"]).exists():
+            left.rename(folder / match["name"])
+        elif left.is_dir():
+            shutil.rmtree(left)
+        else:
+            left.unlink()
+
+
+@contextmanager
+def full_disk_named(path: Path) -> Iterator[None]:
+    """Turn the error of a full disk into a FailedError that names the place."""
+    try:
+        yield
+    except Exception as error:
+        # safetensors has an exception of its own for what the system told it, the number in its text
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        if not full and f"os error {errno.ENOSPC}" not in str(error):
+            raise
+        raise FailedError(
+            f"{path}: the disk is full; what was there before is kept. Free some space and give the same command again"
+        ) from error
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.partial")
+
+
+def _is_alive(pid: int) -> bool:
+    if pid == os.getpid():
+        return False  # left by an earlier process of the same number: this one has nothing under way
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sync_tree(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        if not path.is_symlink():
+            _sync(path)
+    _sync(folder)

@@ -1,0 +1,173 @@
+"""A run: a folder that explains itself, and that the same command goes on in."""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any, Self
+
+import yaml
+from pydantic import BaseModel
+
+from tercet.errors import InputError
+from tercet.runs import machine
+from tercet.runs.atomic import clean_leftovers, full_disk_named, write_text
+from tercet.runs.results import Tree, merge_results, read_results
+from tercet.runs.rows import Row, dump, read_rows
+from tercet.runs.step import Step, is_done
+from tercet.runs.trackers import check_installed
+
+_ABSENT = object()
+
+
+class RunFolder:
+    """config.yaml, run.json, metrics.jsonl, samples.jsonl, timings.jsonl, results.json, and a folder for each step."""
+
+    def __init__(self, path: Path, config_dict: Tree, lock: IO[str] | None = None) -> None:
+        self.path, self.config_dict, self._lock = path, config_dict, lock
+
+    @classmethod
+    def open(cls, path: Path, config: BaseModel, *, preset: str) -> Self:
+        """Make the folder, or go on in it; no other process can open it until this object is closed or gone.
+
+        InputError where it belongs to another config, to another process, or is no run.
+        """
+        config_dict = yaml.safe_load(_to_yaml(config))
+        check_installed(config_dict.get("trackers", []))
+        _make(path)
+        lock = _locked(path)
+        clean_leftovers(path)
+        file = path / "config.yaml"
+        if file.exists():
+            _check_same(path, _read_config(path), config_dict)
+        else:
+            write_text(path / "run.json", dump(machine.describe(preset), indent=2) + "\n")
+            write_text(file, _to_yaml(config))  # last: it is what makes the folder a run
+        return cls(path, config_dict, lock)
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """An existing run, to look at; InputError where there is none."""
+        return cls(path, _read_config(path))
+
+    def close(self) -> None:
+        """Let other processes in."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def info(self) -> Tree:
+        """run.json: preset, versions, git commit, machine."""
+        file = self.path / "run.json"
+        return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+
+    def metrics(self) -> list[Row]:
+        """Rows of numbers, in the order of their steps; also while a step is under way."""
+        return read_rows(self.path / "metrics.jsonl")
+
+    def samples(self) -> list[Row]:
+        """Rows of sampled answers."""
+        return read_rows(self.path / "samples.jsonl")
+
+    def results(self) -> Tree:
+        """results.json, or nothing yet."""
+        return read_results(self.path)
+
+    def add_results(self, tree: Mapping[str, Any]) -> None:  # Any: JSON, nested by the names of results.json
+        """Merge figures into results.json, branch by branch; those that are not finite are left out."""
+        merge_results(self.path, tree)
+
+    def is_done(self, name: str) -> bool:
+        """Whether that step has come to its end."""
+        return is_done(self.path, name)
+
+    def step(self, name: str, *, total: int, shown: Sequence[str]) -> Step:
+        """A step of `total` indices, whose metrics `shown` stand beside the progress bar; enter it with `with`."""
+        return Step(self.path, name, total=total, shown=shown, config=self.config_dict)
+
+
+def _make(path: Path) -> None:
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{path}: is a file; choose another folder with --out")
+    try:
+        with full_disk_named(path):
+            path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError, PermissionError) as error:
+        raise InputError(f"{path}: can't make this folder ({error.strerror}); choose another with --out") from error
+    if (path / "config.yaml").exists():
+        return
+    # a kill while the folder was made leaves run.json and names that begin with a dot
+    others = [entry.name for entry in path.iterdir() if entry.name != "run.json" and not entry.name.startswith(".")]
+    if others:
+        raise InputError(
+            f"{path}: holds {', '.join(sorted(others)[:3])}{' ...' if len(others) > 3 else ''} but no config.yaml, "
+            "so it is no run; choose another folder with --out"
+        )
+
+
+def _locked(path: Path) -> IO[str]:
+    lock = (path / ".lock").open("a+", encoding="utf-8")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.seek(0)
+        owner = lock.read().strip()
+        lock.close()
+        raise InputError(
+            f"{path}: process {owner or 'of another machine'} is at work in this folder; "
+            "wait for it, or choose another folder with --out"
+        ) from None
+    lock.truncate(0)
+    lock.write(str(os.getpid()))
+    lock.flush()
+    return lock
+
+
+def _to_yaml(config: BaseModel) -> str:
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _read_config(path: Path) -> Tree:
+    file = path / "config.yaml"
+    if not file.exists():
+        near = sorted(str(other.parent) for other in path.parent.glob("*/config.yaml"))
+        known = f"; runs there: {', '.join(near[:5])}" if near else ""
+        raise InputError(f"{path}: no run, for it has no config.yaml{known}")
+    try:
+        tree = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{file}: not YAML ({reason}); choose another folder with --out") from error
+    if not isinstance(tree, dict):
+        raise InputError(f"{file}: holds no config; choose another folder with --out")
+    return tree
+
+
+def _check_same(path: Path, old: Tree, new: Tree) -> None:
+    was, now = dict(_leaves(old)), dict(_leaves(new))
+    odd = [key for key in now | was if was.get(key, _ABSENT) != now.get(key, _ABSENT)]
+    if odd:
+        lines = [f"  {key}: {_shown(was, key)} there, {_shown(now, key)} now" for key in odd]
+        raise InputError(
+            f"{path}: this run was made with another config:\n" + "\n".join(lines) + "\n"
+            "Give the same settings to go on with it, or choose another folder with --out"
+        )
+
+
+def _leaves(tree: Tree, prefix: str = "") -> Iterator[tuple[str, object]]:
+    for key, value in tree.items():
+        if isinstance(value, dict) and value:
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _shown(leaves: dict[str, object], key: str) -> str:
+    return json.dumps(leaves[key], ensure_ascii=False, default=str) if key in leaves else "(absent)"

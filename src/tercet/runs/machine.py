@@ -1,0 +1,67 @@
+"""What a run was made with and on, found without importing any of it."""
+
+import os
+import platform
+import subprocess
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+_PACKAGES = ("torch", "transformers", "peft", "accelerate", "datasets", "safetensors", "tokenizers", "pydantic")
+
+
+def describe(preset: str) -> dict[str, Any]:  # Any: JSON, for run.json
+    """The contents of run.json: preset, versions, git commit, machine."""
+    return {
+        "preset": preset,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "tercet": _version("tercet"),
+        "git_commit": _git_commit(),
+        "python": platform.python_version(),
+        "packages": {name: version for name in _PACKAGES if (version := _version(name))},
+        "machine": {
+            "system": platform.platform(),
+            "processor": _field(Path("/proc/cpuinfo"), "model name") or platform.processor() or platform.machine(),
+            "num_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+            "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
+            "gpus": [_field(file, "Model") for file in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))],
+        },
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def _git_commit() -> str:
+    """The commit of this source, + where files were changed since; empty where it is no checkout of its own."""
+    here = Path(__file__).resolve()
+    if _git(here.parent, "ls-files", "--error-unmatch", here.name) is None:
+        return ""  # installed, perhaps somewhere inside another project's repository
+    commit = _git(here.parent, "rev-parse", "HEAD") or ""
+    return commit + ("+" if _git(here.parent, "status", "--porcelain", "--untracked-files=no", "..") else "")
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def _field(file: Path, name: str) -> str:
+    """The value in the first line `name : value` of one of the kernel's files."""
+    if not file.exists():
+        return ""
+    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() == name:
+            return value.strip()
+    return ""

@@ -1,0 +1,105 @@
+"""What a long loop shows of itself: a live bar on a terminal, a plain line now and then elsewhere."""
+
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from rich import progress as rich_progress
+from rich.console import Console
+from rich.table import Column
+
+SECONDS_BETWEEN_LINES = 10.0
+
+_console = Console(highlight=False, markup=False, emoji=False)
+_live = rich_progress.Progress(  # one for the process: a terminal has room for one live area, and loops nest
+    rich_progress.TextColumn("{task.description}", markup=False),
+    rich_progress.BarColumn(bar_width=24),
+    rich_progress.TextColumn(
+        "{task.fields[state]}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis")
+    ),
+    console=_console,
+    refresh_per_second=4,
+)
+_open: list["Bar"] = []
+
+
+def say(text: str) -> None:
+    """Print a line, above the bar if there is one."""
+    _console.print(text, soft_wrap=True)
+
+
+@contextmanager
+def progress(title: str, total: int, unit: str = "steps", *, done: int = 0) -> Iterator["Bar"]:
+    """Show a loop of `total` units, of which `done` were done by an earlier process."""
+    bar = Bar(title, total, unit, done)
+    if _console.is_interactive:
+        bar.task = _live.add_task(title, total=total, completed=done, state=bar.state())
+        if not _open:
+            _live.start()
+    _open.append(bar)
+    try:
+        yield bar
+    finally:
+        _open.remove(bar)
+        bar.close()
+
+
+class Bar:
+    """One loop's progress; made by `progress`."""
+
+    def __init__(self, title: str, total: int, unit: str, done: int) -> None:
+        self.title, self.total, self.unit, self.done = title, total, unit, done
+        self.task: rich_progress.TaskID | None = None
+        self._numbers: Mapping[str, float] = {}
+        self._started = self._last_line = time.monotonic()
+        self._last_text = ""
+        # the rate follows the last few advances: steps of a run don't all take as long as the first
+        self._marks = deque([(self._started, done)], maxlen=20)
+
+    def advance(self, n: int = 1, numbers: Mapping[str, float] = {}) -> None:  # noqa: B006 (never changed)
+        """`n` more units are done; `numbers` are shown beside the bar in place of those before."""
+        now = time.monotonic()
+        self.done += n
+        self._numbers = numbers or self._numbers
+        self._marks.append((now, self.done))
+        if self.task is not None:
+            _live.update(self.task, completed=self.done, state=self.state())
+        elif now - self._last_line >= SECONDS_BETWEEN_LINES:
+            self._print_line(now)
+
+    def state(self) -> str:
+        """Units done, rate, remaining time and the numbers, as one line."""
+        (first, before), (last, done) = self._marks[0], self._marks[-1]
+        parts = [f"{self.done}/{self.total}"]
+        if done > before and last > first:
+            per_second = (done - before) / (last - first)
+            parts += [_rate(per_second, self.unit), f"{_clock((self.total - self.done) / per_second)} left"]
+        parts += [f"{name.rpartition('/')[2]} {value:.4g}" for name, value in self._numbers.items()]
+        return "  ".join(parts)
+
+    def close(self) -> None:
+        """Leave the last state on the screen, or as a last line in the log, and nothing of loops inside loops."""
+        if self.task is not None:
+            if not _open:
+                _live.stop()
+            _live.remove_task(self.task)
+            self.task = None
+        elif not _open or time.monotonic() - self._started >= SECONDS_BETWEEN_LINES:
+            self._print_line(time.monotonic())
+
+    def _print_line(self, now: float) -> None:
+        text = f"{self.title}  {self.state()}"
+        if text != self._last_text:
+            say(text)
+        self._last_line, self._last_text = now, text
+
+
+def _rate(per_second: float, unit: str) -> str:
+    return f"{per_second:.3g} {unit}/s" if per_second >= 1 else f"{1 / per_second:.3g} s/{unit.removesuffix('s')}"
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(max(round(seconds), 0), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

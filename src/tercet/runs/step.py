@@ -1,0 +1,150 @@
+"""One step of a run (sft, reward, ppo, eval): its rows, checkpoints, models and end, safe at every line from a kill."""
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from tercet.errors import FailedError
+from tercet.runs.atomic import clean_leftovers, remove_folder, replace_folder, write_text
+from tercet.runs.progress import Bar, progress, say
+from tercet.runs.results import merge_results
+from tercet.runs.rows import RowWriter, cut_rows, dump
+from tercet.runs.trackers import Trackers
+
+Info = dict[str, Any]  # Any: JSON, what the caller wants back
+FILES = ("metrics", "samples", "timings")
+SAMPLES_PRINTED = 3
+
+
+def is_done(run: Path, name: str) -> bool:
+    """Whether the step has come to its end."""
+    return (run / name / "done.json").exists()
+
+
+class Step:
+    """A step under way; a context manager, made by `RunFolder.step`.
+
+    On entry everything later than the last checkpoint is dropped, so that what comes next repeats it to the bit.
+    A step that was done begins anew.
+    """
+
+    def __init__(self, run: Path, name: str, *, total: int, shown: Sequence[str], config: Mapping[str, Any]) -> None:
+        self.name, self.path = name, run / name
+        self._run, self._total, self._shown, self._config = run, total, shown, config
+        self._checkpoint = self.path / "checkpoint"
+        self._state: Info | None = None
+        self._seconds_before = 0.0
+        self._numbers: dict[str, float] = {}
+        self._exit = ExitStack()
+
+    def __enter__(self) -> Self:
+        self.path.mkdir(exist_ok=True)
+        clean_leftovers(self.path)
+        if is_done(self._run, self.name):
+            remove_folder(self._checkpoint)  # before the mark goes: an old checkpoint must not look like a new one
+            (self.path / "done.json").unlink()
+        self._state = _read_state(self._checkpoint)
+        counts = self._state["rows"] if self._state else dict.fromkeys(FILES, 0)
+        self._seconds_before = self._state["seconds"] if self._state else 0.0
+        self._num_logged = self._state["num_logged"] if self._state else 0
+        self._rows: dict[str, RowWriter] = {}
+        for kind in FILES:
+            file = self._run / f"{kind}.jsonl"
+            cut_rows(file, self.name, counts[kind])
+            self._rows[kind] = RowWriter(file, self.name, counts[kind])
+            self._exit.callback(self._rows[kind].close)
+        names = self._config.get("trackers", [])
+        self._trackers = Trackers(names, self._run, self.name, self._config, start=self._num_logged)
+        self._exit.callback(self._trackers.close)
+        self._bar: Bar = self._exit.enter_context(progress(self.name, self._total, done=self._num_logged))
+        self._started = self._last_log = time.monotonic()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._exit.close()
+
+    def log(self, index: int, metrics: Mapping[str, float]) -> None:
+        """Write one row of numbers, and show the chosen ones; `index` counts from 0.
+
+        Nothing that the clock decides belongs in here: the rows are the same after a kill. Numbers that are not
+        finite are left out.
+        """
+        row = {name: float(value) for name, value in metrics.items()}
+        self._rows["metrics"].append(index, row)
+        now = time.monotonic()
+        self._rows["timings"].append(index, {"seconds": round(now - self._last_log, 4)})
+        self._last_log = now
+        self._trackers.log(index, row)
+        self._numbers |= {name: row[name] for name in self._shown if name in row}
+        self._bar.advance(max(index + 1 - self._num_logged, 0), self._numbers)
+        self._num_logged = max(index + 1, self._num_logged)
+
+    def show(self, index: int, samples: Sequence[Mapping[str, Any]]) -> None:  # Any: JSON, prompt, response, score
+        """Keep sampled answers, and print the first few of them."""
+        for sample in samples:
+            self._rows["samples"].append(index, sample)
+        for sample in samples[:SAMPLES_PRINTED]:
+            say(f"  {self.name} {index}: {_one_line(sample)}")
+
+    def save(self, info: Info, write: Callable[[Path], None]) -> None:
+        """Replace the checkpoint by one that holds `info` (JSON) and what `write(folder)` writes."""
+        for rows in self._rows.values():
+            rows.sync()  # a checkpoint must not know of rows that a power cut can take
+        state = {
+            "info": info,
+            "rows": {kind: rows.count for kind, rows in self._rows.items()},
+            "num_logged": self._num_logged,
+            "seconds": self._seconds(),
+        }
+
+        def write_all(folder: Path) -> None:
+            write(folder)
+            (folder / "state.json").write_text(dump(state), encoding="utf-8")
+
+        replace_folder(self._checkpoint, write_all)
+
+    def restore(self) -> tuple[Info, Path] | None:
+        """The last checkpoint's `info` and folder; None where the step begins."""
+        return (self._state["info"], self._checkpoint) if self._state else None
+
+    def save_folder(self, name: str, write: Callable[[Path], None]) -> Path:
+        """Keep something for good, such as the model, in a folder of the step; it is there wholly or not at all."""
+        replace_folder(self.path / name, write)
+        return self.path / name
+
+    def finish(self, results: Mapping[str, Any]) -> None:  # Any: JSON, nested by the names of results.json
+        """Bring the step to its end: its results and seconds go to results.json, and the checkpoint goes."""
+        for rows in self._rows.values():
+            rows.sync()
+        seconds = round(self._seconds(), 1)
+        merge_results(self._run, results)
+        merge_results(self._run, {"seconds": {self.name: seconds}})
+        # killed before this line, the step goes on from its checkpoint; killed after it, entry removes the checkpoint
+        write_text(self.path / "done.json", dump({"seconds": seconds, "num_rows": self._rows["metrics"].count}) + "\n")
+        remove_folder(self._checkpoint)
+
+    def _seconds(self) -> float:
+        return self._seconds_before + time.monotonic() - self._started
+
+
+def _read_state(checkpoint: Path) -> Info | None:
+    file = checkpoint / "state.json"
+    if not checkpoint.exists():
+        return None
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise FailedError(
+            f"{checkpoint}: damaged checkpoint ({error}); remove this folder to start {checkpoint.parent.name} anew"
+        ) from error
+
+
+def _one_line(sample: Mapping[str, Any]) -> str:
+    texts = [f"{value:.3g}" if isinstance(value, float) else " ".join(str(value).split()) for value in sample.values()]
+    return " | ".join(text if len(text) <= 160 else text[:159] + "…" for text in texts)

@@ -1,0 +1,111 @@
+"""What a step needs to go on to the same bit: learning parameters and optimizer states, as safetensors and JSON."""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from tercet.errors import FailedError
+
+Modules = Mapping[str, nn.Module]
+Optimizers = Mapping[str, Optimizer]
+
+
+def save(folder: Path, *, modules: Modules, optimizers: Optimizers, tensors: Mapping[str, Tensor] = {}) -> None:  # noqa: B006 (never changed)
+    """Write into `folder` all that learns, and `tensors` as they are.
+
+    Frozen parameters and buffers are left out: the caller makes those again before it calls `load`.
+    """
+    named = _learning(modules)
+    states = _states(optimizers, named)
+    rates = {name: [group["lr"] for group in optimizer.param_groups] for name, optimizer in optimizers.items()}
+    _save(folder / "parameters.safetensors", named)
+    _save(folder / "optimizers.safetensors", states)
+    _save(folder / "tensors.safetensors", tensors)
+    (folder / "optimizers.json").write_text(json.dumps({"lr": rates}), encoding="utf-8")
+
+
+def load(folder: Path, *, modules: Modules, optimizers: Optimizers) -> dict[str, Tensor]:
+    """Put what `save` wrote into the same modules and optimizers, and return its `tensors`, on the CPU.
+
+    FailedError where names, shapes or types differ from what was saved.
+    """
+    named, saved = _learning(modules), load_file(folder / "parameters.safetensors")
+    _check(folder, named, saved)
+    with torch.no_grad():
+        for name, parameter in named.items():
+            parameter.copy_(saved[name])
+    rates = json.loads((folder / "optimizers.json").read_text(encoding="utf-8"))["lr"]
+    states = _by_parameter(load_file(folder / "optimizers.safetensors"))
+    if set(rates) != set(optimizers):
+        raise FailedError(f"{folder}: holds optimizers {sorted(rates)} where {sorted(optimizers)} are wanted")
+    for name, optimizer in optimizers.items():
+        _load_optimizer(optimizer, states.get(name, {}), _names(named), rates[name])
+    return load_file(folder / "tensors.safetensors")
+
+
+def _learning(modules: Modules) -> dict[str, nn.Parameter]:
+    """Each learning parameter once, under the first of its names."""
+    named: dict[nn.Parameter, str] = {}
+    for prefix, module in modules.items():
+        for name, parameter in module.named_parameters():
+            if parameter.requires_grad:
+                named.setdefault(parameter, f"{prefix}/{name}")
+    return {name: parameter for parameter, name in named.items()}
+
+
+def _names(named: Mapping[str, nn.Parameter]) -> dict[Tensor, str]:
+    return {parameter: name for name, parameter in named.items()}
+
+
+def _states(optimizers: Optimizers, named: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
+    names = _names(named)
+    return {
+        f"{optimizer_name}|{names[parameter]}|{key}": torch.as_tensor(value)
+        for optimizer_name, optimizer in optimizers.items()
+        for parameter, state in optimizer.state.items()
+        for key, value in state.items()
+    }
+
+
+def _by_parameter(flat: Mapping[str, Tensor]) -> dict[str, dict[str, dict[str, Tensor]]]:
+    """optimizer -> parameter -> key -> tensor."""
+    tree: dict[str, dict[str, dict[str, Tensor]]] = {}
+    for path, tensor in flat.items():
+        optimizer, parameter, key = path.split("|")
+        tree.setdefault(optimizer, {}).setdefault(parameter, {})[key] = tensor
+    return tree
+
+
+def _load_optimizer(
+    optimizer: Optimizer,
+    states: Mapping[str, dict[str, Tensor]],
+    names: Mapping[Tensor, str],
+    rates: Iterable[float],
+) -> None:
+    for group, lr in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = lr
+    order = [names[parameter] for group in optimizer.param_groups for parameter in group["params"]]
+    # a parameter that has had no gradient yet has no state: it starts, as it would have, with its first one
+    state = {place: states[name] for place, name in enumerate(order) if name in states}
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _check(folder: Path, wanted: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> None:
+    odd = sorted(set(wanted) ^ set(saved))
+    if odd:
+        raise FailedError(f"{folder}: {len(odd)} parameters were added or lost since, first {odd[0]}")
+    for name, now in wanted.items():
+        was = saved[name]
+        if (now.shape, now.dtype) != (was.shape, was.dtype):
+            raise FailedError(
+                f"{folder}: {name} is {now.dtype} {tuple(now.shape)}, saved as {was.dtype} {tuple(was.shape)}"
+            )
+
+
+def _save(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, path)

@@ -1,0 +1,96 @@
+"""The loop of every supervised step: gradient accumulation, schedule, checkpoints, the same curve after a kill."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from tercet.config.lm import FitConfig
+from tercet.errors import FailedError
+from tercet.runs.step import Step
+from tercet.train import chance, checkpoint
+from tercet.train.optim import adamw, clip_gradients, set_lr, warmup_then_linear
+
+B = TypeVar("B")
+
+
+@dataclass(frozen=True)
+class LossTerms:
+    """What one micro-batch adds to its optimizer step; sums over its counted units, not means."""
+
+    total: Float[Tensor, ""]
+    metrics: Mapping[str, float]
+
+
+def fit(
+    step: Step,
+    *,
+    modules: Mapping[str, nn.Module],
+    plan: Sequence[Sequence[int]],
+    micro_batches: Callable[[Sequence[int]], Sequence[B]],
+    count: Callable[[B], int],
+    loss: Callable[[B], LossTerms],
+    config: FitConfig,
+    seed: int,
+    metric_prefix: str,
+    measure: Callable[[int], Mapping[str, float]] = lambda index: {},
+) -> None:
+    """Take one optimizer step for each entry of `plan`, the rows it learns from, going on from `step`'s checkpoint.
+
+    `micro_batches` cuts the rows up, `count` says how many units (tokens, pairs) a part holds, and `loss` gives sums
+    over them; all are divided by the count of the whole optimizer step. Modules are in training mode in `loss` and
+    in evaluation mode in `measure`, whose numbers join the row of the step just taken. Chance in `loss` (dropout)
+    follows from the seed and the step's index. FailedError on a loss or gradient that is not finite.
+    """
+    if not plan:
+        raise ValueError("the plan holds no optimizer step")
+    optimizer = adamw(modules, lr=config.lr, weight_decay=config.weight_decay)
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    start = 0
+    if (restored := step.restore()) is not None:
+        info, folder = restored
+        checkpoint.load(folder, modules=modules, optimizers={"optimizer": optimizer})
+        start = info["num_steps"]
+    for index in range(start, len(plan)):
+        chance.seed_everything(seed, metric_prefix, index)
+        _set_training(modules, True)
+        lr = config.lr * warmup_then_linear(index, len(plan), config.warmup_fraction)
+        set_lr(optimizer, lr)
+        optimizer.zero_grad(set_to_none=True)
+        means = _accumulate(micro_batches(plan[index]), count, loss)
+        if not math.isfinite(means["loss"]):
+            raise FailedError(f"{step.name}: the loss of step {index} is {means['loss']}; try a lower {step.name}.lr")
+        grad_norm = clip_gradients(parameters, config.max_grad_norm)
+        optimizer.step()
+        _set_training(modules, False)
+        row = {f"{metric_prefix}/{name}": value for name, value in {**means, "lr": lr, "grad_norm": grad_norm}.items()}
+        step.log(index, {**row, **measure(index)})
+        # the last step's checkpoint spares a run killed in what follows from learning again
+        if (index + 1) % config.checkpoint_every == 0 or index + 1 == len(plan):
+            step.save(
+                {"num_steps": index + 1},
+                lambda folder: checkpoint.save(folder, modules=modules, optimizers={"optimizer": optimizer}),
+            )
+
+
+def _accumulate(batches: Sequence[B], count: Callable[[B], int], loss: Callable[[B], LossTerms]) -> dict[str, float]:
+    """Add up the gradients of one optimizer step, and return the means of the loss and of its metrics."""
+    # the count of all parts comes before the first backward: a mean of their means would weigh short ones too much
+    num_units = sum(count(batch) for batch in batches)
+    if num_units == 0:
+        raise FailedError("an optimizer step has nothing to learn from: every unit of its examples is masked")
+    totals: dict[str, float] = {"loss": 0.0}
+    for batch in batches:
+        terms = loss(batch)
+        (terms.total / num_units).backward()
+        for name, value in {"loss": terms.total.item(), **terms.metrics}.items():
+            totals[name] = totals.get(name, 0.0) + value
+    return {name: total / num_units for name, total in totals.items()}
+
+
+def _set_training(modules: Mapping[str, nn.Module], training: bool) -> None:
+    for module in modules.values():
+        module.train(training)

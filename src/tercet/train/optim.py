@@ -1,0 +1,57 @@
+"""The optimizer and its schedule."""
+
+import math
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import nn
+from torch.optim import AdamW, Optimizer
+
+from tercet.errors import FailedError
+
+
+def adamw(modules: Mapping[str, nn.Module] | nn.Module, *, lr: float, weight_decay: float = 0.0) -> AdamW:
+    """AdamW over the learning parameters; the decay is for matrices, not for biases and norms.
+
+    Epsilon is 1e-5: with less, the tiny gradients of a policy that has settled take full steps.
+    """
+    held = [modules] if isinstance(modules, nn.Module) else list(modules.values())
+    parameters = list(dict.fromkeys(p for module in held for p in module.parameters() if p.requires_grad))
+    if not parameters:
+        raise ValueError("no parameter requires a gradient, so there is nothing to train")
+    groups = [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    fused = all(p.device.type in ("cpu", "cuda") and p.is_floating_point() for p in parameters)
+    return AdamW([group for group in groups if group["params"]], lr=lr, betas=(0.9, 0.95), eps=1e-5, fused=fused)
+
+
+def set_lr(optimizer: Optimizer, lr: float) -> None:
+    """Give every parameter this learning rate from the next step on."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+
+
+def warmup_then_linear(index: int, num_steps: int, warmup_fraction: float) -> float:
+    """The share of the peak learning rate at step `index` of 0 .. num_steps - 1.
+
+    It rises linearly, is 1 at the first step after the warm-up, and would reach 0 at step num_steps.
+    """
+    if not 0 <= index < num_steps:
+        raise ValueError(f"step {index} is not one of the {num_steps} steps 0 to {num_steps - 1}")
+    num_warmup = min(round(warmup_fraction * num_steps), num_steps - 1)
+    if index < num_warmup:
+        return (index + 1) / (num_warmup + 1)
+    return (num_steps - index) / (num_steps - num_warmup)
+
+
+def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> float:
+    """Shorten the gradients, taken as one vector, to `max_norm`, and return the norm they had.
+
+    FailedError where it is not finite: a step along it would destroy the weights.
+    """
+    norm = torch.nn.utils.clip_grad_norm_([p for p in parameters if p.grad is not None], max_norm).item()
+    if not math.isfinite(norm):
+        raise FailedError(f"the gradient's norm is {norm}; lower the learning rate, or look for odd data")
+    return norm
