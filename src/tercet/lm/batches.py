@@ -2,9 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Literal, TypeVar
 
 import torch
+
+from tercet.config.lm import DataConfig, FitConfig
+from tercet.lm.examples import Example
+from tercet.lm.splits import StepName, set_names, sources_of
+from tercet.train.chance import generator
 
 T = TypeVar("T")
 
@@ -39,10 +45,10 @@ def plan(
     be smaller. With `max_steps` above 0 the plan is cut, sequential sets each in proportion (one step at least).
     """
     lengths = [length for of_set in lengths_by_set.values() for length in of_set]
-    first_rows: dict[str, int] = {}
-    for name, of_set in lengths_by_set.items():
-        first_rows[name] = sum(len(lengths_by_set[earlier]) for earlier in first_rows)
-    rows_of = {name: range(first, first + len(lengths_by_set[name])) for name, first in first_rows.items()}
+    ends = list(accumulate(map(len, lengths_by_set.values())))
+    rows_of = {
+        name: range(end - len(lengths_by_set[name]), end) for name, end in zip(lengths_by_set, ends, strict=True)
+    }
     if order == "mixed":
         rows = []
         for _ in range(epochs):
@@ -56,6 +62,37 @@ def plan(
         if of_set
     }
     return _one_after_another(parts, max_steps)
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """The examples of all training sets, one behind the other, and the rows that each optimizer step takes."""
+
+    examples: list[Example]
+    plan: Plan
+
+
+def lessons(
+    sets: Mapping[str, list[Example]], data: DataConfig, fit: FitConfig, *, step: StepName, seed: int
+) -> Lessons:
+    """Everything a supervised step will learn from, in its order; lengths are those of the texts in characters."""
+    sources = sources_of(data, step)
+    weights = {name: source.weight for name, source in zip(set_names(sources), sources, strict=True)}
+    lengths = {
+        name: [len(e.prompt) + max(len(e.chosen), len(e.rejected or "")) for e in rows] for name, rows in sets.items()
+    }
+    return Lessons(
+        [example for rows in sets.values() for example in rows],
+        plan(
+            lengths,
+            weights=weights,
+            order=data.order,
+            batch_size=fit.batch_size,
+            epochs=fit.epochs,
+            max_steps=fit.max_steps,
+            generator=generator(seed, step, "plan"),
+        ),
+    )
 
 
 def _share(rows: range, weight: float, generator: torch.Generator) -> list[int]:

@@ -32,7 +32,8 @@ def load_function(spec: str) -> ScoreFunction:
     except Exception as error:  # whatever the user's own module raises while it is read
         raise InputError(f"{spec}: importing {module_name} raised {_named(error)}") from error
     function: Any = getattr(module, function_name, None)  # Any: it is the user's object
-    if not callable(function):
+    is_function = callable(function)
+    if not is_function:
         names = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
         near = get_close_matches(function_name, names, n=1) or names[:5]
         hint = f"; it has {', '.join(near)}" if near else "; it has no functions"

@@ -12,7 +12,7 @@ from typing import Literal
 from tercet.config.lm import DataConfig, Source
 from tercet.errors import InputError
 from tercet.lm.examples import Example, fraction
-from tercet.lm.sources import read
+from tercet.lm.sources import FILE_TYPES, read
 
 StepName = Literal["sft", "reward", "ppo"]
 Sets = dict[str, list[Example]]  # name of the set -> its examples
@@ -49,9 +49,9 @@ def step_examples(config: DataConfig, step: StepName) -> StepExamples:
     sources = sources_of(config, step)
     if not sources:
         raise InputError(f"no data for {step}: name files or sets in data.train or data.{step}")
-    train = _read_all(sources, config, step)
-    held_out = _read_all(config.eval, config, step) if config.eval else {}
     dropped: dict[str, int] = {}
+    train = _read_all(sources, config, step, dropped)
+    held_out = _read_all(config.eval, config, step, dropped) if config.eval else {}
     if held_out:
         measured = {example.opening for examples in held_out.values() for example in examples}
         train = _kept(train, lambda example: example.opening not in measured, "also in data.eval", dropped)
@@ -87,7 +87,7 @@ def set_names(sources: Sequence[Source]) -> list[str]:
     """A unique name for each set: the one given, the file's stem or the id's last part; repeats are numbered."""
     names: list[str] = []
     for source in sources:
-        is_file = Path(source.path).suffix in {".jsonl", ".json", ".csv", ".parquet"}
+        is_file = Path(source.path).suffix in FILE_TYPES
         wanted = source.name or (Path(source.path).stem if is_file else source.path.rstrip("/").split("/")[-1])
         name, number = wanted, 1
         while name in names:
@@ -97,12 +97,15 @@ def set_names(sources: Sequence[Source]) -> list[str]:
     return names
 
 
-def _read_all(sources: Sequence[Source], config: DataConfig, step: StepName) -> Sets:
+def _read_all(sources: Sequence[Source], config: DataConfig, step: StepName, dropped: dict[str, int]) -> Sets:
     """Every set of `sources` by its name; only SFT needs answers in them."""
-    return {
-        name: read(source, name=name, columns=source.columns or config.columns, needs_answer=step == "sft")
-        for source, name in zip(sources, set_names(sources), strict=True)
-    }
+    sets: Sets = {}
+    for source, name in zip(sources, set_names(sources), strict=True):
+        reading = read(source, name=name, columns=source.columns or config.columns, needs_answer=step == "sft")
+        sets[name] = reading.examples
+        for reason, number in reading.dropped.items():
+            dropped[reason] = dropped.get(reason, 0) + number
+    return sets
 
 
 def _is_held_out(example: Example, eval_fraction: float) -> bool:
@@ -121,7 +124,7 @@ def _step_of(example: Example, weights: Sequence[float]) -> StepName:
             return step
         place -= weight
     # rounding alone leads here: the last step that has any weight
-    return [step for step, weight in zip(STEPS, weights, strict=True) if weight > 0][-1]
+    return next(step for step, weight in zip(STEPS[::-1], weights[::-1], strict=True) if weight > 0)
 
 
 def _fit_for(step: StepName, sets: Sets, dropped: dict[str, int]) -> Sets:

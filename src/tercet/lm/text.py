@@ -9,7 +9,9 @@ The tokenizer's BOS, if it adds one, stands in front of the prompt alone; an EOS
 """
 
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from typing import Literal
+
+from transformers import PreTrainedTokenizerBase
 
 from tercet.errors import InputError
 from tercet.lm.examples import Message, transcript
@@ -17,23 +19,7 @@ from tercet.lm.examples import Message, transcript
 Style = Literal["hh", "chat", "plain"]
 
 
-class Tokenizer(Protocol):
-    """The part of a transformers tokenizer that is used here."""
-
-    eos_token_id: int | None
-    bos_token_id: int | None
-    chat_template: str | dict[str, str] | None
-
-    def encode(self, text: str, *, add_special_tokens: bool, split_special_tokens: bool = False) -> list[int]: ...
-
-    def decode(self, token_ids: list[int], *, skip_special_tokens: bool) -> str: ...
-
-    def apply_chat_template(
-        self, conversation: list[dict[str, str]], *, tokenize: bool, add_generation_prompt: bool
-    ) -> str: ...
-
-
-def prompt_text(tokenizer: Tokenizer, messages: Sequence[Message], style: Style) -> str:
+def prompt_text(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], style: Style) -> str:
     """The prompt as the model reads it, up to where its answer begins (without a BOS that the tokenizer adds)."""
     if style == "hh":
         return f"\n\n{transcript(tuple(messages))}\n\nAssistant:"
@@ -42,10 +28,12 @@ def prompt_text(tokenizer: Tokenizer, messages: Sequence[Message], style: Style)
     if not tokenizer.chat_template:
         raise InputError("the tokenizer has no chat template: set data.style=hh, or give one in model.chat_template")
     turns = [{"role": message.role, "content": message.text} for message in messages]
-    return tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    rendered = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    assert isinstance(rendered, str)  # tokenize=False
+    return rendered
 
 
-def prompt_ids(tokenizer: Tokenizer, messages: Sequence[Message], style: Style) -> list[int]:
+def prompt_ids(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], style: Style) -> list[int]:
     """The ids of a prompt: BOS where the tokenizer adds one, never an EOS behind."""
     text = prompt_text(tokenizer, messages, style)
     if style == "chat":  # the template has written its own special tokens
@@ -56,7 +44,7 @@ def prompt_ids(tokenizer: Tokenizer, messages: Sequence[Message], style: Style) 
     return special[:num_in_front] + bare
 
 
-def response_ids(tokenizer: Tokenizer, text: str, style: Style, *, max_tokens: int) -> list[int]:
+def response_ids(tokenizer: PreTrainedTokenizerBase, text: str, style: Style, *, max_tokens: int) -> list[int]:
     """The ids of an answer: at most `max_tokens`, the EOS among them; an answer that is cut has no EOS."""
     if tokenizer.eos_token_id is None:
         raise InputError("the tokenizer has no EOS token, so no answer could end; give another in model.tokenizer")
@@ -70,17 +58,17 @@ def response_ids(tokenizer: Tokenizer, text: str, style: Style, *, max_tokens: i
     return [*ids, tokenizer.eos_token_id][:max_tokens]
 
 
-def decode_response(tokenizer: Tokenizer, ids: Sequence[int], style: Style) -> str:
+def decode_response(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], style: Style) -> str:
     """The text of an answer without special tokens and the white space around it."""
-    return tokenizer.decode(list(ids), skip_special_tokens=True).strip()
+    return str(tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
 
 
-def _bare_ids(tokenizer: Tokenizer, text: str) -> list[int]:
+def _bare_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     """The ids of the text alone; a `</s>` that somebody wrote in it stays four characters and ends nothing."""
     return tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
 
 
-def _num_in_front(special: list[int], bare: list[int], tokenizer: Tokenizer) -> int:
+def _num_in_front(special: list[int], bare: list[int], tokenizer: PreTrainedTokenizerBase) -> int:
     """How many special tokens stand in front of the bare ids."""
     for num in range(len(special) - len(bare) + 1):
         if special[num : num + len(bare)] == bare:
