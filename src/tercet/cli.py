@@ -1,0 +1,243 @@
+"""The command line: every command reads a config, calls one function and says where the results lie."""
+
+import json
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from tercet import __version__
+from tercet.errors import FailedError, InputError
+
+if TYPE_CHECKING:  # pydantic and PyYAML cost half of --help's time
+    from tercet.config.lm import LmConfig
+    from tercet.runs.folder import RunFolder
+
+_PRESETS = sorted(file.stem for file in (Path(__file__).parent / "presets" / "lm").glob("*.yaml"))
+
+
+class _Commands(TyperGroup):
+    """Turns what goes wrong in a command into one message and an exit code; --debug shows where it happened."""
+
+    def invoke(self, ctx: Any) -> Any:  # Any: typer's own context, of another class from version to version
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            code, message = 130, "interrupted; the same command goes on from the last checkpoint"
+        except (typer.Exit, typer.Abort, BrokenPipeError):
+            raise  # typer's own ways to end
+        except InputError as error:
+            code, message = 2, str(error)
+            _show_traceback(ctx)
+        except Exception as error:
+            if type(error).__module__.startswith(("click", "typer")):
+                raise  # a wrong option: typer shows the usage
+            code, message = 1, _failure(error)
+            message += "" if _show_traceback(ctx) else "\n  (run again with --debug for the traceback)"
+        print(f"tercet: {message}", file=sys.stderr)
+        raise typer.Exit(code)
+
+
+def _failure(error: Exception) -> str:
+    """One line that says what failed."""
+    if isinstance(error, FailedError):
+        return str(error)
+    reason = next(iter(str(error).splitlines()), "")
+    if type(error).__name__ == "OutOfMemoryError":
+        return (
+            f"out of GPU memory: {reason}\n  lower the step's micro_batch_size, set model.gradient_checkpointing=true, "
+            "or train adapters alone with lora.rank=16"
+        )
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror or reason}"
+    return f"{type(error).__name__}: {reason}" if reason else type(error).__name__
+
+
+def _show_traceback(ctx: Any) -> bool:  # Any: see _Commands.invoke
+    if ctx.meta.get("tercet.debug"):
+        traceback.print_exc()
+    return bool(ctx.meta.get("tercet.debug"))
+
+
+def _note_debug(ctx: Any, value: bool) -> bool:  # Any: see _Commands.invoke
+    ctx.meta["tercet.debug"] = value
+    return value
+
+
+def _print_version(value: bool) -> bool:
+    if value:
+        print(f"tercet {__version__}")
+        raise typer.Exit
+    return value
+
+
+PresetOption = Annotated[
+    str, typer.Option("--preset", "-p", metavar="NAME|FILE", help=f"{', '.join(_PRESETS)}, or a YAML file.")
+]
+OutOption = Annotated[
+    Path | None, typer.Option("--out", "-o", metavar="DIR", help="The run's folder; runs/PRESET without it.")
+]
+DebugOption = Annotated[bool, typer.Option("--debug", callback=_note_debug, help="Show tracebacks.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="KEY=VALUE", help="Such as ppo.lr=1e-5 or data.split=2,4,4; docs/config.md has them all."),
+]
+
+app = typer.Typer(
+    cls=_Commands,
+    help="Imitate, judge, improve: PPO from feedback in three steps.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+lm = typer.Typer(help="The three steps on a language model.", no_args_is_help=True)
+app.add_typer(lm, name="lm")
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@lm.command("run")
+def run_all(
+    overrides: Overrides = None, preset: PresetOption = "smollm2", out: OutOption = None, debug: DebugOption = False
+) -> None:
+    """All steps, the evaluation and the report; what is done already is skipped.
+
+    Stop it whenever you like: the same command goes on from the last checkpoint.
+    """
+    with _opened(preset, out, overrides) as (folder, config):
+        from tercet.lm import pipeline
+
+        pipeline.run(folder, config)
+        print(f"report: {folder.path / 'report.html'}\nfigures: {folder.path / 'results.json'}")
+
+
+@lm.command()
+def sft(
+    overrides: Overrides = None, preset: PresetOption = "smollm2", out: OutOption = None, debug: DebugOption = False
+) -> None:
+    """Step 1, imitate: supervised fine-tuning on the chosen answers."""
+    with _opened(preset, out, overrides) as (folder, config):
+        from tercet.lm import sft
+
+        sft.run(folder, config)
+        print(f"model: {folder.path / 'sft' / 'model'}")
+
+
+@lm.command()
+def reward(
+    overrides: Overrides = None, preset: PresetOption = "smollm2", out: OutOption = None, debug: DebugOption = False
+) -> None:
+    """Step 2, judge: a reward model from the better of two answers."""
+    with _opened(preset, out, overrides) as (folder, config):
+        from tercet.lm import reward
+
+        reward.run(folder, config)
+        print(f"model: {folder.path / 'reward' / 'model'}\nfigures: {folder.path / 'results.json'}")
+
+
+@lm.command()
+def ppo(
+    overrides: Overrides = None, preset: PresetOption = "smollm2", out: OutOption = None, debug: DebugOption = False
+) -> None:
+    """Step 3, improve: PPO with actor, critic, reference and reward model."""
+    with _opened(preset, out, overrides) as (folder, config):
+        from tercet.lm import ppo
+
+        ppo.run(folder, config)
+        print(f"model: {folder.path / 'ppo' / 'model'}")
+
+
+@lm.command("eval")
+def evaluate(
+    overrides: Overrides = None, preset: PresetOption = "smollm2", out: OutOption = None, debug: DebugOption = False
+) -> None:
+    """Answers of every stage side by side, reward-model scores, and paired win rates on held-out prompts."""
+    with _opened(preset, out, overrides) as (folder, config):
+        from tercet.lm import eval as lm_eval
+
+        lm_eval.run(folder, config)
+        print(f"figures: {folder.path / 'results.json'}")
+
+
+@lm.command()
+def chat(
+    run: Annotated[Path, typer.Argument(metavar="DIR", help="The run's folder.")] = Path("runs/smollm2"),
+    stage: Annotated[str, typer.Option("--stage", "-s", help="Who answers: base, sft or ppo.")] = "ppo",
+    debug: DebugOption = False,
+) -> None:
+    """Talk with any stage of a run, several turns, in the terminal."""
+    if stage not in ("base", "sft", "ppo"):
+        raise InputError(f"--stage {stage}: must be base, sft or ppo")
+    _hush()
+    from tercet.lm import chat
+
+    chat.run(run, stage=stage)
+
+
+@lm.command()
+def data(
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="FILE|ID|KEY=VALUE", help="Sets to look at; without any, the preset's."),
+    ] = None,
+    preset: PresetOption = "smollm2",
+    debug: DebugOption = False,
+) -> None:
+    """Samples, lengths, duplicates, ties and leaks of data sets, and what each step would get; trains nothing."""
+    from tercet.config.load import load_lm_config
+
+    sets = [text for text in arguments or [] if "=" not in text or Path(text).exists()]
+    overrides = [text for text in arguments or [] if text not in sets]
+    if sets:
+        emptied = [f"data.{name}=[]" for name in ("eval", "sft", "reward", "ppo")]
+        overrides = [f"data.train={json.dumps(sets)}", *emptied, *overrides]
+    config = load_lm_config(preset, overrides)
+    from tercet.lm import inspect
+
+    inspect.run(config)
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(metavar="DIR", help="The run's folder.")], debug: DebugOption = False
+) -> None:
+    """Write the report of a run, done or not: one HTML page and the same in Markdown."""
+    from tercet.report import page
+
+    print(f"report: {page.write(run)}")
+
+
+@contextmanager
+def _opened(preset: str, out: Path | None, overrides: list[str] | None) -> Iterator[tuple["RunFolder", "LmConfig"]]:
+    """The checked config and its run folder, locked; from here on it is worth importing torch."""
+    from tercet.config.load import load_lm_config
+    from tercet.runs.folder import RunFolder
+
+    config = load_lm_config(preset, overrides or [])
+    name = Path(preset).stem if preset.endswith((".yaml", ".yml")) else preset
+    with RunFolder.open(out or Path("runs") / name, config, preset=preset) as folder:
+        _hush()
+        yield folder, config
+
+
+def _hush() -> None:
+    from tercet.lm.quiet import hush
+
+    hush()
+
+
+def main() -> None:
+    """The entry point of the `tercet` command."""
+    app()

@@ -1,0 +1,58 @@
+"""What a config field takes, in words: for error messages and for the reference page."""
+
+from collections.abc import Iterator
+from typing import Any, get_args, get_origin
+
+from annotated_types import Ge, Gt, Le, Lt
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+_BOUNDS = {Gt: ("gt", "above"), Ge: ("ge", "at least"), Lt: ("lt", "below"), Le: ("le", "at most")}
+
+
+def section_of(field: FieldInfo) -> type[BaseModel] | None:
+    """The model behind a field that is a section of its own, or behind the entries of a list of sections."""
+    inner = get_args(field.annotation)[0] if get_origin(field.annotation) is list else field.annotation
+    return inner if isinstance(inner, type) and issubclass(inner, BaseModel) else None
+
+
+def is_section(field: FieldInfo) -> bool:
+    """True for a field that holds other fields itself: not for a list of them."""
+    return get_origin(field.annotation) is not list and section_of(field) is not None
+
+
+def allowed_values(field: FieldInfo) -> str:
+    """Such as `a number, above 0 and below 1`, `one of fp32, bf16`, `a list of texts`."""
+    bounds = [
+        f"{word} {getattr(limit, attribute):g}"
+        for limit in field.metadata
+        for kind, (attribute, word) in _BOUNDS.items()
+        if isinstance(limit, kind)
+    ]
+    return _type_in_words(field.annotation) + (", " if bounds else "") + " and ".join(bounds)
+
+
+def all_keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Every key of the tree with its sections in front, such as `ppo.lr`; sections themselves included."""
+    for name, field in model.model_fields.items():
+        yield prefix + name
+        section = section_of(field)
+        if section is not None and is_section(field):
+            yield from all_keys(section, f"{prefix}{name}.")
+
+
+def _type_in_words(annotation: Any, *, plural: bool = False) -> str:  # Any: whatever stands behind a field's colon
+    words = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+    plurals = {int: "whole numbers", float: "numbers", str: "texts"}
+    origin, args = get_origin(annotation), get_args(annotation)
+    if annotation in words:
+        return plurals.get(annotation, words[annotation]) if plural else words[annotation]
+    if origin is list:
+        return f"a list of {_type_in_words(args[0], plural=True)}"
+    if origin is dict:
+        return f"a mapping from text to {_type_in_words(args[1])}"
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return f"{'entries' if plural else 'a section'} of {', '.join(annotation.model_fields)}"
+    if all(isinstance(arg, str) for arg in args):
+        return ("any of " if plural else "one of ") + ", ".join(args)
+    return " or ".join(_type_in_words(arg) for arg in args)

@@ -1,0 +1,251 @@
+"""A preset and key=value overrides become one checked config, or one error that names all that is wrong."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, TypeVar, get_origin
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+
+from tercet.config.allowed import all_keys, allowed_values, is_section, section_of
+from tercet.config.lm import LmConfig
+from tercet.errors import InputError
+
+PRESETS = Path(__file__).parent.parent / "presets"
+
+Config = TypeVar("Config", bound=BaseModel)
+Key = tuple[str | int, ...]  # ("data", "train", 0, "weight")
+
+
+def load_lm_config(preset: str | Path, overrides: Sequence[str]) -> LmConfig:
+    """The config of the language-model steps; see `load_config`."""
+    return load_config(LmConfig, "lm", preset, overrides)
+
+
+def load_config(model: type[Config], domain: str, preset: str | Path, overrides: Sequence[str]) -> Config:
+    """Read a preset (a name of presets/<domain>, or a YAML file) and lay overrides such as `ppo.lr=1e-5` over it.
+
+    Raises InputError with everything that is wrong at once: where it stands, key, value, what is allowed there, and
+    the nearest known key.
+    """
+    raw = _read_yaml(_preset_file(domain, preset))
+    for override in overrides:
+        _override(raw, model, override)
+    checked = None
+    try:
+        checked = model.model_validate(raw.tree)
+    except ValidationError as error:
+        found = [_problem(raw, model, details) for details in error.errors()]
+        raw.problems.extend(dict.fromkeys(found))  # a union complains once for each of its members
+    if len(raw.problems) > 1:
+        raise InputError(f"{len(raw.problems)} problems in the config:" + "".join(f"\n  {p}" for p in raw.problems))
+    if raw.problems or checked is None:
+        raise InputError(raw.problems[0])
+    return checked
+
+
+def preset_names(domain: str) -> list[str]:
+    """The names of the presets that come with Tercet."""
+    return sorted(file.stem for file in (PRESETS / domain).glob("*.yaml"))
+
+
+@dataclass
+class _Raw:
+    """A config before it is checked, with the place that each key came from."""
+
+    tree: dict[str, Any] = field(default_factory=dict)  # Any: whatever YAML holds
+    places: dict[Key, str] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+    def place(self, key: Key) -> str:
+        """Where a key, or failing that the nearest thing around it, was given."""
+        return next((self.places[key[:n]] for n in range(len(key), -1, -1) if key[:n] in self.places), "default")
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as PyYAML reads it, except that 1e-5 is a number."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def _preset_file(domain: str, preset: str | Path) -> Path:
+    names = preset_names(domain)
+    if str(preset) in names:
+        return PRESETS / domain / f"{preset}.yaml"
+    path = Path(preset)
+    if path.suffix in (".yaml", ".yml") or path.is_file():
+        return path
+    near = get_close_matches(str(preset), names, n=1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    raise InputError(f"no preset {str(preset)!r}; {hint}there are {', '.join(names)}, or give a .yaml file of your own")
+
+
+def _read_yaml(path: Path) -> _Raw:
+    raw = _Raw()
+    try:
+        loader = _Loader(path.read_text(encoding="utf-8"))
+        loader.name = path.name
+        root = loader.get_single_node()
+        if root is None:
+            return raw
+        tree = _construct(raw, loader, root, path, ())
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 text (byte {error.start})") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)  # only errors with a place have one
+        line = f", line {mark.line + 1}" if mark else ""
+        raise InputError(f"{path}{line}: not YAML: {getattr(error, 'problem', None) or error}") from error
+    if not isinstance(tree, dict):
+        raise InputError(f"{path}: must be sections of keys, such as `ppo:` and below it `  lr: 1e-5`; found {tree!r}")
+    raw.tree = tree
+    return raw
+
+
+def _construct(raw: _Raw, loader: _Loader, node: yaml.Node, path: Path, key: Key) -> Any:  # Any: whatever YAML holds
+    """The value of a node; the line of every key in it is noted, and keys given twice become problems."""
+    place = f"{path}, line {node.start_mark.line + 1}"
+    raw.places.setdefault(key, place)
+    if isinstance(node, yaml.SequenceNode):
+        return [_construct(raw, loader, child, path, (*key, i)) for i, child in enumerate(node.value)]
+    if not isinstance(node, yaml.MappingNode):
+        return loader.construct_object(node, deep=True)
+    values = {}
+    for name_node, child in node.value:
+        name = str(loader.construct_object(name_node, deep=True))
+        line = name_node.start_mark.line + 1
+        raw.places[(*key, name)] = f"{path}, line {line}"
+        if name in values:
+            raw.problems.append(f"{_dotted((*key, name))} ({path}, line {line}): given twice in this file; keep one")
+        values[name] = _construct(raw, loader, child, path, (*key, name))
+    return values
+
+
+def _override(raw: _Raw, model: type[BaseModel], override: str) -> None:
+    """Lay one `key=value` over the tree, or note why it cannot be."""
+    dotted, equals, text = override.partition("=")
+    if not equals:
+        raw.problems.append(f"{override} (command line): not an override; write key=value, such as ppo.lr=1e-5")
+        return
+    key, found = _split(model, dotted.strip())
+    if found is None:
+        reason = _unknown_key(model, key)
+        raw.problems.append(f"{dotted.strip()} = {text!r} (command line): {reason}")
+        return
+    try:
+        value = yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        reason = getattr(error, "problem", None) or error
+        raw.problems.append(f"{dotted.strip()} = {text!r} (command line): not YAML: {reason}; put it in quotes")
+        return
+    if found.annotation is str and not isinstance(value, str):
+        value = text  # 350 and `on` are names here
+    target, default = raw.tree, found.get_default(call_default_factory=True)
+    for i, name in enumerate(key[:-1]):
+        # one key of a mapping is laid over the default mapping, as it would be over the preset's
+        inside_mapping = i == len(key) - 2 and isinstance(default, dict)
+        if not isinstance(target.get(name), dict):
+            target[name] = dict(default) if inside_mapping else {}
+        target = target[name]
+    target[key[-1]] = value
+    for replaced in [place for place in raw.places if place[: len(key)] == key]:
+        del raw.places[replaced]
+    raw.places[key] = "command line"
+
+
+def _split(model: type[BaseModel], dotted: str) -> tuple[tuple[str, ...], FieldInfo | None]:
+    """The parts of an override's key, and the field it sets: None where there is no such field.
+
+    What follows the name of a mapping is one key however many dots it has: `ppo.reward.my.module:function`.
+    """
+    section: type[BaseModel] | None = model
+    names: list[str] = []
+    rest = dotted
+    while section is not None and rest:
+        name, _, rest = rest.partition(".")
+        names.append(name)
+        found = section.model_fields.get(name)
+        if found is None:
+            return tuple(names), None
+        if not rest:
+            return tuple(names), found
+        if get_origin(found.annotation) is dict:
+            return (*names, rest), found
+        section = section_of(found) if is_section(found) else None
+    return tuple(names), None
+
+
+def _problem(raw: _Raw, model: type[BaseModel], details: ErrorDetails) -> str:
+    """One line of the message: key, value, place, what is wrong and what is allowed."""
+    kind, key = details["type"], details["loc"]
+    if kind == "missing":
+        return f"{_dotted(key)} ({raw.place(key)}): missing; it must be given"
+    while key and not _is_given(raw.tree, key):  # pydantic ends the place with the name of a union's member
+        key = key[:-1]
+    where = f"{_dotted(key)} = {details['input']!r} ({raw.place(key)})"
+    found = _field(model, key)
+    if kind == "extra_forbidden":
+        return f"{where}: {_unknown_key(model, key)}"
+    if kind == "value_error":
+        return f"{where}: {details.get('ctx', {}).get('error', details['msg'])}"
+    if found is None:  # inside a list or a mapping: say what the whole takes
+        whole = next(key[:n] for n in range(len(key), 0, -1) if _field(model, key[:n]) is not None)
+        around = _field(model, whole)
+        assert around is not None
+        return f"{where}: {_dotted(whole)} must be {allowed_values(around)}"
+    remedy = f"; write {_dotted(key)}=[{details['input']}]" if kind == "list_type" else ""
+    return f"{where}: must be {allowed_values(found)}{remedy}"
+
+
+def _unknown_key(model: type[BaseModel], key: Key) -> str:
+    """What to do about a key that does not exist: the nearest one beside it, or elsewhere, or all there are."""
+    name, parent = str(key[-1]), _field(model, key[:-1])
+    section = model if len(key) == 1 else parent and section_of(parent)
+    prefix = _dotted(key[:-1]) + "." if len(key) > 1 else ""
+    beside = list(section.model_fields) if section else []
+    everywhere = list(all_keys(model))
+    near = [prefix + found for found in get_close_matches(name, beside, n=1, cutoff=0.75)]
+    near = near or [found for found in everywhere if found.rpartition(".")[2] == name]
+    near = near or get_close_matches(_dotted(key), everywhere, n=1, cutoff=0.75)
+    if near:
+        return f"no such key; did you mean {' or '.join(near)}?"
+    return f"no such key; there are {', '.join(beside or model.model_fields)}"
+
+
+def _field(model: type[BaseModel], key: Key) -> FieldInfo | None:
+    """The field that exactly this key leads to; an entry of a list of sections counts as the list."""
+    section: type[BaseModel] | None = model
+    found = None
+    for part in key:
+        if isinstance(part, int):
+            if section is None:
+                return None
+            continue
+        found = section.model_fields.get(part) if section is not None else None
+        if found is None:
+            return None
+        section = section_of(found)
+    return found
+
+
+def _is_given(tree: Any, key: Key) -> bool:  # Any: whatever YAML holds
+    for part in key:
+        try:
+            tree = tree[part]
+        except (KeyError, IndexError, TypeError):
+            return False
+    return True
+
+
+def _dotted(key: Key) -> str:
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in key)
+    return text.removeprefix(".")

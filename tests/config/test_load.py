@@ -1,0 +1,136 @@
+"""What a config accepts, and what it says about everything that it does not."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tercet.config.allowed import all_keys
+from tercet.config.lm import LmConfig
+from tercet.config.load import load_lm_config
+from tercet.errors import InputError
+
+
+def problems(*overrides: str, preset: str | Path = "tiny") -> list[str]:
+    with pytest.raises(InputError) as caught:
+        load_lm_config(preset, overrides)
+    first, *rest = str(caught.value).splitlines()
+    return [line.strip() for line in rest] or [first]
+
+
+def preset_file(folder: Path, text: str) -> Path:
+    file = folder / "mine.yaml"
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+def test_overrides_are_laid_over_the_preset():
+    config = load_lm_config(
+        "tiny", ["ppo.lr=1e-5", "ppo.epochs=3", "seed=7", "ppo.epochs=4", "ppo.whiten_advantages=false"]
+    )
+    assert (config.ppo.lr, config.ppo.epochs, config.seed, config.ppo.whiten_advantages) == (1e-5, 4, 7, False)
+    assert config.ppo.num_updates == load_lm_config("tiny", []).ppo.num_updates
+
+
+def test_lists_and_weights_as_the_readme_writes_them():
+    config = load_lm_config(
+        "tiny", ["data.split=2,4,4", "data.train=[a.jsonl, b.csv]", "data.eval=[{path: c.json, weight: 2}]"]
+    )
+    assert config.data.split == [2, 4, 4]
+    assert [source.path for source in config.data.train] == ["a.jsonl", "b.csv"]
+    assert config.data.eval[0].weight == 2
+
+
+def test_text_stays_text_even_where_yaml_sees_a_number_or_a_switch():
+    config = load_lm_config(
+        "tiny", ["ppo.policy=350", "model.tokenizer=on", "judge=my.module:judge", 'reward.model="a b"']
+    )
+    assert (config.ppo.policy, config.model.tokenizer) == ("350", "on")
+    assert (config.judge, config.reward.model) == ("my.module:judge", "a b")
+
+
+def test_one_key_of_a_mapping_is_laid_over_the_default_and_may_hold_dots():
+    config = load_lm_config("tiny", ["ppo.reward.my.module:score=0.5", "model.architecture.hidden_size=32"])
+    assert config.ppo.reward == {"reward_model": 1.0, "my.module:score": 0.5}
+    assert config.model.architecture["hidden_size"] == 32
+    assert config.model.architecture["model_type"] == "opt"
+    assert load_lm_config("tiny", ["ppo.reward={mine:score: 2}"]).ppo.reward == {"mine:score": 2.0}
+
+
+def test_a_file_of_ones_own_and_exponents_without_a_dot(tmp_path: Path):
+    file = preset_file(tmp_path, "seed: 3\nppo:\n  lr: 1e-5\nmodel:\n  architecture: {layer_norm_eps: 1e-5}\n")
+    config = load_lm_config(file, [])
+    assert (config.seed, config.ppo.lr) == (3, 1e-5)
+    assert config.model.architecture == {"layer_norm_eps": 1e-5}
+    assert load_lm_config(preset_file(tmp_path, "# nothing but defaults\n"), []) == LmConfig()
+
+
+def test_all_problems_at_once_with_place_key_value_and_remedy(tmp_path: Path):
+    file = preset_file(tmp_path, "ppo:\n  lr: 0\n  clip_rnge: 0.1\ndata:\n  train:\n    - {path: a, wieght: 2}\n")
+    assert problems("lora.dropout=1", "precision=fp16", preset=file) == [
+        "precision = 'fp16' (command line): must be one of fp32, bf16",
+        "lora.dropout = 1 (command line): must be a number, at least 0 and below 1",
+        f"data.train[0].wieght = 2 ({file}, line 6): no such key; did you mean data.train[0].weight?",
+        f"ppo.lr = 0 ({file}, line 2): must be a number, above 0",
+        f"ppo.clip_rnge = 0.1 ({file}, line 3): no such key; did you mean ppo.clip_range?",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("ppo.clip_rage=0.2", "ppo.clip_rage = '0.2' (command line): no such key; did you mean ppo.clip_range?"),
+        ("lr=1", "lr = '1' (command line): no such key; did you mean sft.lr or reward.lr or ppo.lr?"),
+        ("ppo.lr.x=1", "no such key"),
+        ("zzz=1", "no such key; there are seed, device"),
+        ("ppo.lr", "not an override; write key=value, such as ppo.lr=1e-5"),
+        ("ppo.lr=abc", "ppo.lr = 'abc' (command line): must be a number, above 0"),
+        ("ppo.lr=.nan", "must be a number, above 0"),
+        ("sft.epochs=1.5", "must be a whole number, at least 1"),
+        ("ppo=3", "ppo = 3 (command line): must be a section of"),
+        ("data.train=a.jsonl", "write data.train=[a.jsonl]"),
+        ("data.train=[{name: x}]", "data.train[0].path (command line): missing"),
+        ("data.split=2,4", "give three weights for sft, reward, ppo"),
+        (
+            "trackers=[wandb, excel]",
+            "trackers[1] = 'excel' (command line): trackers must be a list of any of tensorboard",
+        ),
+        ("ppo.reward.mine:score=high", "ppo.reward must be a mapping from text to a number"),
+        ("reward.model=[a", "not YAML"),
+    ],
+)
+def test_one_problem_is_one_line(override: str, said: str):
+    lines = problems(override)
+    assert len(lines) == 1
+    assert said in lines[0]
+
+
+def test_an_entry_that_fits_no_kind_of_value_is_one_problem():
+    assert len(problems("model.architecture.x=[1]")) == 1
+
+
+def test_a_key_given_twice_in_a_file(tmp_path: Path):
+    file = preset_file(tmp_path, "ppo:\n  lr: 1\n  lr: 2\n")
+    assert problems(preset=file) == [f"ppo.lr ({file}, line 3): given twice in this file; keep one"]
+
+
+def test_presets_that_cannot_be_read(tmp_path: Path):
+    assert "did you mean tiny? there are opt-1.3b, opt-350m, smollm2, tiny" in problems(preset="tinny")[0]
+    assert "cannot be read: No such file" in problems(preset=tmp_path / "absent.yaml")[0]
+    assert "line 2: not YAML" in problems(preset=preset_file(tmp_path, "ppo: [\n"))[0]
+    assert "must be sections of keys" in problems(preset=preset_file(tmp_path, "hello"))[0]
+    broken = tmp_path / "broken.yaml"
+    broken.write_bytes(b"judge: \xff\xfe")
+    assert "not UTF-8" in problems(preset=broken)[0]
+
+
+@given(st.sampled_from(sorted(all_keys(LmConfig))), st.text(max_size=12))
+def test_whatever_is_given_either_loads_or_is_refused_by_an_input_error(key: str, value: str):
+    try:
+        config = load_lm_config("tiny", [f"{key}={value}"])
+    except InputError as error:
+        assert str(error).startswith(key) or "problems in the config" in str(error)
+    else:
+        assert LmConfig.model_validate(yaml.safe_load(yaml.safe_dump(config.model_dump()))) == config

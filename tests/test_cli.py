@@ -1,0 +1,100 @@
+"""Exit codes, messages and speed of the command line."""
+
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from tercet import __version__
+from tercet.cli import DebugOption, _Commands, app, lm
+from tercet.errors import FailedError, InputError
+
+TERCET = [sys.executable, "-X", "importtime", "-c", "from tercet.cli import main; main()"]
+
+
+def failing(error: BaseException) -> typer.Typer:
+    """A command line of the real kind whose one command fails."""
+    commands = typer.Typer(cls=_Commands, pretty_exceptions_enable=False)
+
+    @commands.callback()
+    def root() -> None:
+        pass
+
+    @commands.command()
+    def go(debug: DebugOption = False) -> None:
+        raise error
+
+    return commands
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (InputError("a.jsonl:3: broken"), 2, "tercet: a.jsonl:3: broken\n"),
+        (FailedError("the loss is nan"), 1, "tercet: the loss is nan\n  (run again with --debug for the traceback)\n"),
+        (FileNotFoundError(2, "No such file or directory", "x.txt"), 1, "tercet: x.txt: No such file or directory\n"),
+        (KeyError("x"), 1, "tercet: KeyError: 'x'\n"),
+        (RuntimeError("first\nsecond"), 1, "tercet: RuntimeError: first\n"),
+        (KeyboardInterrupt(), 130, "tercet: interrupted; the same command goes on from the last checkpoint\n"),
+    ],
+)
+def test_what_goes_wrong_is_one_message_and_an_exit_code(error: BaseException, code: int, said: str):
+    result = CliRunner().invoke(failing(error), ["go"])
+    assert (result.exit_code, "Traceback" in result.output) == (code, False)
+    assert result.stderr.startswith(said)
+    assert result.stdout == ""
+
+
+@pytest.mark.parametrize("error", [InputError("bad"), RuntimeError("worse")])
+def test_debug_shows_where_it_happened(error: Exception):
+    result = CliRunner().invoke(failing(error), ["go", "--debug"])
+    assert "Traceback" in result.stderr
+    assert "raise error" in result.stderr
+    assert "--debug for" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["--help"], 0, "report"),
+        (["lm", "run", "--help"], 0, "opt-1.3b, opt-350m, smollm2, tiny"),
+        (["--version"], 0, __version__),
+        (["lm", "run", "--preset", "tiny", "ppo.lr=0", "ppo.clip_rage=1"], 2, "did you mean ppo.clip_range?"),
+        (["lm", "sft", "--preset", "absent"], 2, "no preset 'absent'"),
+        (["lm", "data", "ppo.lr=0"], 2, "ppo.lr = 0 (command line): must be a number, above 0"),
+        (["lm", "chat", "--stage", "critic"], 2, "must be base, sft or ppo"),
+    ],
+)
+def test_help_and_config_errors_answer_at_once(arguments: list[str], code: int, said: str, tmp_path: Path):
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    result = subprocess.run([*TERCET, *arguments], capture_output=True, text=True, cwd=tmp_path, check=False)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime  # of work: the machine may be busy
+    imported = {line.rpartition("|")[2].strip() for line in result.stderr.splitlines() if "import time:" in line}
+    assert result.returncode == code
+    assert said in result.stdout + result.stderr
+    assert not imported & {"torch", "transformers", "datasets", "matplotlib"}
+    assert seconds < 1
+    assert list(tmp_path.iterdir()) == []  # a config error leaves nothing behind
+
+
+def test_a_wrong_option_shows_the_usage():
+    result = CliRunner().invoke(app, ["lm", "run", "--frobnicate"])
+    assert result.exit_code == 2
+    assert "Usage" in result.stderr
+
+
+def test_every_command_has_a_line_of_help():
+    for command in app.registered_commands + lm.registered_commands:
+        assert command.callback is not None
+        assert command.callback.__doc__
+
+
+def test_a_run_that_does_not_exist_is_bad_input(tmp_path: Path):
+    for arguments in (["report", str(tmp_path / "none")], ["lm", "chat", str(tmp_path / "none")]):
+        result = CliRunner().invoke(app, arguments)
+        assert (result.exit_code, str(tmp_path / "none") in result.stderr) == (2, True)
