@@ -29,7 +29,8 @@ def wilson(values: Sequence[float | int], *, z: float = 1.96) -> Interval:
     shrink = 1.0 / (1.0 + z * z / num)
     center = shrink * (mean + z * z / (2 * num))
     half = shrink * z * math.sqrt(mean * (1.0 - mean) / num + z * z / (4 * num * num))
-    return Interval(mean=mean, low=max(0.0, center - half), high=min(1.0, center + half), num=num)
+    low, high = max(0.0, min(mean, center - half)), min(1.0, max(mean, center + half))  # rounding kept within bounds
+    return Interval(mean=mean, low=low, high=high, num=num)
 
 
 def bootstrap(values: Sequence[float | int], seed: int, *, num_resamples: int = 2000) -> Interval:

@@ -61,7 +61,7 @@ def per_token_pairwise_loss(
     token costs 0 and teaches nothing.
     """
     losses = -F.logsigmoid(kept(chosen, mask) - kept(rejected, mask))
-    return losses.masked_fill(~mask, 0.0).sum(1) / mask.sum(1).clamp(min=1)
+    return kept(losses, mask).sum(1) / mask.sum(1).clamp(min=1)
 
 
 @dataclass(frozen=True)

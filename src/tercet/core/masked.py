@@ -37,7 +37,7 @@ def masked_mean(
 
 def masked_var(x: Float[Tensor, "*shape"], mask: Bool[Tensor, "*shape"]) -> Float[Tensor, ""]:
     """Variance of `x` where `mask` is True, divided by the count (not by one less)."""
-    return masked_mean((full_precision(x) - masked_mean(x, mask)).square(), mask)
+    return masked_mean((kept(x, mask) - masked_mean(x, mask)).square(), mask)
 
 
 def whiten(x: Float[Tensor, "*shape"], mask: Bool[Tensor, "*shape"], *, center: bool = True) -> Float[Tensor, "*shape"]:
@@ -47,8 +47,8 @@ def whiten(x: Float[Tensor, "*shape"], mask: Bool[Tensor, "*shape"], *, center: 
     Ziegler et al. 2019 whitens rewards. The statistics are those of `x`: give it the whole batch, not a micro-batch.
     """
     mean = masked_mean(x, mask)
-    whitened = (full_precision(x) - mean) * (masked_var(x, mask) + EPSILON).rsqrt()
-    return (whitened if center else whitened + mean).masked_fill(~mask, 0.0)
+    whitened = (kept(x, mask) - mean) * (masked_var(x, mask) + EPSILON).rsqrt()
+    return kept(whitened if center else whitened + mean, mask)
 
 
 def _sum_in_fp64(x: Tensor, mask: Tensor) -> Tensor:

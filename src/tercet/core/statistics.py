@@ -6,8 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from tercet.core.masked import masked_var
-from tercet.core.precision import full_precision
+from tercet.core.masked import kept, masked_var
 
 
 def explained_variance(
@@ -17,7 +16,7 @@ def explained_variance(
 
     Returns that are all equal leave nothing to explain: then 1 if the critic is off by a constant, else 0.
     """
-    residual = masked_var(full_precision(returns) - full_precision(values), mask)
+    residual = masked_var(kept(returns, mask) - kept(values, mask), mask)
     total = masked_var(returns, mask)
     return torch.where(total > 0, 1.0 - residual / total, (residual == 0).to(total.dtype))
 
@@ -36,7 +35,8 @@ def score_gain_and_bias(scores: Float[Tensor, " n"]) -> ScoreScale:
     A ValueError where they are all equal, or not all finite: no scale follows from such scores.
     """
     scores = scores.detach().double()
-    mean, sigma = scores.mean().item(), scores.std(correction=0).item()
+    mean = scores.mean().item()
+    sigma = (scores - mean).square().mean().sqrt().item()
     if not 0.0 < sigma < float("inf"):  # nan fails both
         raise ValueError(f"scores need a spread to be normalised by: {scores.numel()} of mean {mean}, sigma {sigma}")
     return ScoreScale(gain=1.0 / sigma, bias=-mean / sigma)

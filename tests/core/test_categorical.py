@@ -1,0 +1,175 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from tercet.core.categorical import logprobs_and_entropy, sample
+
+INF = float("inf")
+SEEDS = st.integers(0, 2**31)
+TEMPERATURES = st.floats(0.3, 3.0)
+EIGHTHS = torch.tensor([[1.0, 2.0, 5.0]]).log() + 4.0  # probabilities 1/8, 2/8, 5/8
+
+
+def random_logits(seed: int, n: int = 4, v: int = 7) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return 3.0 * torch.randn(n, v, generator=generator), torch.randint(0, v, (n,), generator=generator)
+
+
+def test_by_hand():
+    entropy = -(math.log(1 / 8) / 8 + 2 * math.log(2 / 8) / 8 + 5 * math.log(5 / 8) / 8)
+    for action, prob in enumerate((1 / 8, 2 / 8, 5 / 8)):
+        result = logprobs_and_entropy(EIGHTHS, torch.tensor([action]), temperature=1.0)
+        assert result.logprobs.item() == pytest.approx(math.log(prob), rel=1e-6)
+        assert result.entropy.item() == pytest.approx(entropy, rel=1e-6)
+
+
+def test_temperature_by_hand():
+    result = logprobs_and_entropy(EIGHTHS, torch.tensor([1]), temperature=0.5)  # probabilities 1/30, 4/30, 25/30
+    assert result.logprobs.item() == pytest.approx(math.log(4 / 30), rel=1e-5)
+
+
+@given(SEEDS, TEMPERATURES)
+def test_agrees_with_torch_distributions(seed: int, temperature: float):
+    logits, actions = random_logits(seed)
+    result = logprobs_and_entropy(logits, actions, temperature=temperature)
+    peer = torch.distributions.Categorical(logits=logits / temperature)
+    torch.testing.assert_close(result.logprobs, peer.log_prob(actions), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(result.entropy, peer.entropy(), rtol=1e-5, atol=1e-5)
+
+
+@given(SEEDS, TEMPERATURES)
+def test_gradients_agree_with_autograd_through_log_softmax(seed: int, temperature: float):
+    logits, actions = random_logits(seed)
+    weights = torch.randn(2, 4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    ours, peers = (logits.double().requires_grad_() for _ in range(2))
+    result = logprobs_and_entropy(ours, actions, temperature=temperature)
+    (weights[0] * result.logprobs + weights[1] * result.entropy).sum().backward()
+    peer = torch.distributions.Categorical(logits=peers / temperature)
+    (weights[0] * peer.log_prob(actions) + weights[1] * peer.entropy()).sum().backward()
+    torch.testing.assert_close(ours.grad, peers.grad)
+
+
+def test_gradients_agree_with_finite_differences():
+    logits, actions = random_logits(0)
+
+    def both(logits: Tensor) -> tuple[Tensor, Tensor]:
+        result = logprobs_and_entropy(logits, actions, temperature=0.7)
+        return result.logprobs, result.entropy
+
+    assert torch.autograd.gradcheck(both, logits.double().requires_grad_())
+
+
+@given(SEEDS)
+def test_a_forbidden_action_is_as_if_it_were_not_there(seed: int):
+    logits, actions = random_logits(seed)
+    with_forbidden = torch.cat([logits, torch.full((4, 1), -INF)], dim=1).requires_grad_()
+    without = logits.clone().requires_grad_()
+    results = [logprobs_and_entropy(x, actions, temperature=1.0) for x in (with_forbidden, without)]
+    torch.testing.assert_close(results[0].logprobs, results[1].logprobs)
+    torch.testing.assert_close(results[0].entropy, results[1].entropy)
+    for result in results:
+        (result.logprobs + result.entropy).sum().backward()
+    assert with_forbidden.grad is not None and without.grad is not None
+    torch.testing.assert_close(with_forbidden.grad[:, :-1], without.grad)
+    assert with_forbidden.grad[:, -1].eq(0).all()
+
+
+def test_bf16_logits_are_worked_with_in_fp32_and_get_a_bf16_gradient():
+    logits, actions = random_logits(1, n=8, v=1000)
+    half = logits.bfloat16().requires_grad_()
+    result = logprobs_and_entropy(half, actions, temperature=0.9)
+    exact = logprobs_and_entropy(half.detach().double(), actions, temperature=0.9)
+    assert result.logprobs.dtype == result.entropy.dtype == torch.float32
+    torch.testing.assert_close(result.logprobs.double(), exact.logprobs, rtol=1e-6, atol=1e-5)
+    torch.testing.assert_close(result.entropy.double(), exact.entropy, rtol=1e-6, atol=1e-5)
+    result.logprobs.sum().backward()
+    assert half.grad is not None and half.grad.dtype == torch.bfloat16
+
+
+@given(SEEDS, st.floats(-1e4, 1e4))
+def test_a_shift_of_the_logits_changes_nothing(seed: int, shift: float):
+    logits, actions = random_logits(seed)
+    logits = logits.double()
+    here, there = (logprobs_and_entropy(x, actions, temperature=1.0) for x in (logits, logits + shift))
+    torch.testing.assert_close(here.logprobs, there.logprobs)
+    torch.testing.assert_close(here.entropy, there.entropy)
+
+
+def test_the_logits_are_left_alone():
+    logits, actions = random_logits(2)
+    before = logits.clone()
+    leaf = logits.requires_grad_()
+    result = logprobs_and_entropy(leaf, actions, temperature=1.0)
+    (result.logprobs + result.entropy).sum().backward()
+    sample(logits.detach(), torch.full((4,), 0.5), temperature=1.0)
+    assert torch.equal(leaf.detach(), before)
+
+
+def test_nothing_of_the_size_of_the_logits_is_kept_for_the_backward_pass():
+    logits, actions = random_logits(3)
+    leaf = logits.requires_grad_()
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x) or x, lambda x: x):
+        logprobs_and_entropy(leaf, actions, temperature=1.0)
+    large = [x for x in kept if x.numel() >= logits.numel()]
+    assert [x.data_ptr() for x in large] == [leaf.data_ptr()]
+
+
+def test_sampling_by_hand():
+    borders = [(0.0, 0), (0.124, 0), (0.126, 1), (0.374, 1), (0.376, 2), (0.999999, 2)]
+    uniforms = torch.tensor([uniform for uniform, _ in borders])
+    actions = sample(EIGHTHS.expand(6, 3), uniforms, temperature=1.0)
+    assert actions.tolist() == [action for _, action in borders]
+
+
+@given(SEEDS, TEMPERATURES)
+def test_evenly_spaced_uniforms_give_each_action_its_share(seed: int, temperature: float):
+    num = 2000
+    logits, _ = random_logits(seed, n=1)
+    uniforms = (torch.arange(num) + 0.5) / num
+    counts = sample(logits.expand(num, 7), uniforms, temperature=temperature).bincount(minlength=7)
+    shares = num * torch.softmax(logits[0] / temperature, -1)
+    assert (counts - shares).abs().max().item() <= 1.01
+
+
+@given(SEEDS, st.sampled_from([0.0, 1e-30, 0.5, 1.0 - 2.0**-24, 1.0]))
+def test_an_action_of_probability_0_is_never_picked(seed: int, uniform: float):
+    logits, _ = random_logits(seed, n=20)
+    generator = torch.Generator().manual_seed(seed)
+    logits[torch.rand(20, 7, generator=generator) < 0.5] = -INF
+    logits[torch.rand(20, 7, generator=generator) < 0.2] = -1e4  # not forbidden, but of probability 0 in fp32
+    logits[:, 3] = 0.0
+    actions = sample(logits, torch.full((20,), uniform), temperature=1.0)
+    assert torch.softmax(logits, -1).gather(1, actions[:, None]).gt(0).all()
+
+
+@given(SEEDS, TEMPERATURES)
+def test_a_row_is_sampled_alike_in_any_company(seed: int, temperature: float):
+    logits, _ = random_logits(seed, n=8)
+    uniforms = torch.rand(8, generator=torch.Generator().manual_seed(seed))
+    together = sample(logits, uniforms, temperature=temperature)
+    alone = torch.cat([sample(logits[i : i + 1], uniforms[i : i + 1], temperature=temperature) for i in range(8)])
+    assert torch.equal(together, alone)
+
+
+def test_the_tail_of_a_large_vocabulary_is_reached_evenly():
+    num, tail = 200_000, 2e-4
+    probs = torch.full((1, num + 1), tail / num)
+    probs[0, 0] = 1.0 - tail
+    uniform = 1.0 - tail / 4  # three quarters of the way through the tail
+    uniforms = torch.tensor([uniform, uniform + 10 * tail / num], dtype=torch.float64)
+    action, tenth_next = sample(probs.log().expand(2, -1), uniforms, temperature=1.0).tolist()
+    assert action == pytest.approx(0.75 * num, abs=2e-3 * num)
+    assert tenth_next - action == pytest.approx(10, abs=1)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), INF, -INF])
+def test_logits_that_are_no_distribution_are_refused(bad: float):
+    logits = torch.zeros(2, 3)
+    logits[1, :] = bad
+    with pytest.raises(ValueError, match="no action can be sampled"):
+        sample(logits, torch.full((2,), 0.5), temperature=1.0)

@@ -1,0 +1,68 @@
+import statistics
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tercet.core.statistics import explained_variance, score_gain_and_bias
+
+NAN = float("nan")
+SEEDS = st.integers(0, 2**31)
+THREE = torch.tensor([True, True, True, False])
+
+
+def test_explained_variance_by_hand():
+    returns = torch.tensor([0.0, 2.0, 4.0, NAN])  # variance 8/3
+    values = torch.tensor([0.0, 1.0, 2.0, NAN])  # residual 0, 1, 2: variance 2/3
+    assert explained_variance(values, returns, THREE).item() == pytest.approx(0.75)
+    assert explained_variance(-returns, returns, THREE).item() == pytest.approx(-3.0)
+
+
+@given(SEEDS)
+def test_explained_variance_agrees_with_the_standard_library(seed: int):
+    values, returns = torch.randn(2, 4, 5, generator=torch.Generator().manual_seed(seed))
+    mask = torch.rand(4, 5, generator=torch.Generator().manual_seed(seed + 1)) < 0.7
+    mask[0, :2] = True
+    errors = (returns - values)[mask].tolist()
+    expected = 1 - statistics.pvariance(errors) / statistics.pvariance(returns[mask].tolist())
+    clean = explained_variance(values, returns, mask)
+    assert clean.item() == pytest.approx(expected, rel=1e-4, abs=1e-4)
+    junk = explained_variance(values.masked_fill(~mask, NAN), returns.masked_fill(~mask, float("inf")), mask)
+    assert torch.equal(clean, junk)
+
+
+@given(SEEDS, st.floats(-100.0, 100.0))
+def test_a_perfect_critic_explains_everything_and_a_constant_nothing(seed: int, constant: float):
+    returns = torch.randn(3, 4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    mask = torch.ones(3, 4, dtype=torch.bool)
+    assert explained_variance(returns + constant, returns, mask).item() == pytest.approx(1.0, abs=1e-9)
+    assert explained_variance(torch.full_like(returns, constant), returns, mask).item() == pytest.approx(0.0, abs=1e-9)
+
+
+def test_equal_returns_leave_nothing_to_explain():
+    returns = torch.full((3, 4), 0.1)
+    mask = torch.ones(3, 4, dtype=torch.bool)
+    assert explained_variance(torch.full((3, 4), 0.3), returns, mask).item() == 1.0
+    assert explained_variance(torch.arange(12.0).view(3, 4), returns, mask).item() == 0.0
+
+
+def test_the_scale_of_scores_by_hand():
+    scale = score_gain_and_bias(torch.tensor([1.0, 5.0]))  # mean 3, standard deviation 2
+    assert (scale.gain, scale.bias) == (0.5, -1.5)
+
+
+@given(SEEDS, st.floats(1e-3, 1e3), st.floats(-1e3, 1e3))
+def test_scaled_scores_have_mean_0_and_variance_1(seed: int, spread: float, center: float):
+    noise = torch.randn(30, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    scores = spread * noise + center
+    scale = score_gain_and_bias(scores)
+    scaled = (scale.gain * scores + scale.bias).tolist()
+    assert statistics.fmean(scaled) == pytest.approx(0.0, abs=1e-6)
+    assert statistics.pvariance(scaled) == pytest.approx(1.0, rel=1e-6)
+
+
+@pytest.mark.parametrize("scores", [[0.1] * 50, [3.0], [1.0, NAN], [1.0, float("inf")], []])
+def test_scores_without_a_scale_are_refused(scores: list[float]):
+    with pytest.raises(ValueError, match="need a spread"):
+        score_gain_and_bias(torch.tensor(scores))
