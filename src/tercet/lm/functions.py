@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
 
 from tercet.errors import FailedError, InputError
 
@@ -31,9 +30,8 @@ def load_function(spec: str) -> ScoreFunction:
         raise InputError(f"{spec}: {module_name} imports {error.name}, which is not installed") from error
     except Exception as error:  # whatever the user's own module raises while it is read
         raise InputError(f"{spec}: importing {module_name} raised {_named(error)}") from error
-    function: Any = getattr(module, function_name, None)  # Any: it is the user's object
-    is_function = callable(function)
-    if not is_function:
+    function: ScoreFunction | None = getattr(module, function_name, None)
+    if function is None or not callable(function):
         names = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
         near = get_close_matches(function_name, names, n=1) or names[:5]
         hint = f"; it has {', '.join(near)}" if near else "; it has no functions"

@@ -1,0 +1,99 @@
+"""A stated rule in place of a human judge: is an answer friendly, about what was asked, whole, and not too long?
+
+    score = (0.35 politeness + 0.35 relevance + 0.15 length + 0.15 wholeness) * variety          each part in [0, 1]
+
+Politeness alone is easily cheated with thanks and smiles, so it stops paying at a mild friendliness, and an answer
+that takes up nothing of the prompt, copies it, repeats itself or breaks off loses more than it can win by a smile.
+The rule reads English, knows no facts, and is deterministic.
+"""
+
+import re
+from functools import lru_cache
+
+from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
+
+_FRIENDLY_ENOUGH = 0.5  # VADER's compound score from which on more praise earns nothing
+_FEWEST_WORDS, _MOST_WORDS = 6, 30  # the window in which length costs nothing
+_STEM = 5  # letters by which words are compared: computer, computers and computing are one
+_PAIRS_OF_WORDS = 2
+_STOP_WORDS = frozenset(
+    """a about again all also am an and any anything are as at be because been before being but by can could did do does
+    doing done don down ever every few for from get give go going got had has have having he her here hers him his how i
+    if in into is it its just know let like made make many me more most much must my name need never no nor not now of
+    off on once one only or other our out over own please re really said same say should so some something still such
+    tell than that the their them then there these they thing things think this those through to too under until up us
+    use used very want was way we well were what when where which while who whom whose why will with would yes yet you
+    your yours""".split()
+)
+
+
+def polite_and_to_the_point(prompts: list[str], responses: list[str]) -> list[float]:
+    """A score in [0, 1] for each response to its prompt; see the top of this file for the rule."""
+    return [_score(prompt, response) for prompt, response in zip(prompts, responses, strict=True)]
+
+
+def politeness(response: str) -> float:
+    """VADER's sentiment (Hutto and Gilbert 2014): 0 for hostile, 0.5 for neutral, 1 from mildly friendly on."""
+    compound = _sentiment().polarity_scores(response)["compound"]
+    return 0.5 + 0.5 * max(-1.0, min(1.0, compound / _FRIENDLY_ENOUGH))
+
+
+def relevance(prompt: str, response: str) -> float:
+    """How far the response takes up the prompt's content words: two of them (or the only one) are enough for 1.
+
+    A response that adds no content words of its own is an echo and gets 0; a prompt without any gives 0.5.
+    """
+    asked, said = _content(_last_question(prompt)), _content(response)
+    if said and said <= asked:
+        return 0.0
+    if not asked:
+        return 0.5
+    return min(1.0, len(asked & said) / min(2, len(asked)))
+
+
+def length(response: str) -> float:
+    """1 within 6 to 30 words; falls to 0 towards no words and towards twice the longest."""
+    num_words = len(_words(response))
+    return max(0.0, min(1.0, num_words / _FEWEST_WORDS, 2 - num_words / _MOST_WORDS))
+
+
+def wholeness(response: str) -> float:
+    """1 for a response that begins like a sentence and ends with an end mark; half of it for either."""
+    text = response.strip()
+    begins = re.match(r"[\"'(]?[A-Z0-9]", text) is not None
+    ends = re.search(r"[.!?][\"')]?$", text) is not None
+    return 0.5 * begins + 0.5 * ends
+
+
+def variety(response: str) -> float:
+    """The share of word pairs that occur for the first time, less what is not plain text; 1 for ordinary prose."""
+    words = _words(response)
+    pairs = list(zip(words, words[1:], strict=False))
+    fresh = len(set(pairs)) / len(pairs) if len(words) > _PAIRS_OF_WORDS else 1.0
+    odd = len(re.findall(r"[^\w\s.,;:?'\"()-]|(?<=[!?.])[!?.]", response.replace("!", "", 1)))
+    return fresh**2 / (1 + 0.5 * odd)
+
+
+def _score(prompt: str, response: str) -> float:
+    parts = 0.35 * politeness(response) + 0.35 * relevance(prompt, response)
+    return (parts + 0.15 * length(response) + 0.15 * wholeness(response)) * variety(response)
+
+
+def _last_question(prompt: str) -> str:
+    """What the user said last, where the prompt is a Human/Assistant transcript."""
+    return re.split(r"(?:^|\n)Human:", prompt)[-1].removesuffix("Assistant:")
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"[a-z0-9]+(?:'[a-z]+)?", text.lower().replace("’", "'"))
+
+
+def _content(text: str) -> set[str]:
+    """Stems of the words that carry meaning."""
+    bare = (word.split("'")[0] for word in _words(text))
+    return {word[:_STEM] for word in bare if word not in _STOP_WORDS and len(word) > 1}
+
+
+@lru_cache(maxsize=1)
+def _sentiment() -> SentimentIntensityAnalyzer:
+    return SentimentIntensityAnalyzer()
