@@ -9,6 +9,7 @@ The rule reads English, knows no facts, and is deterministic.
 
 import re
 from functools import lru_cache
+from itertools import pairwise
 
 from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
@@ -16,15 +17,13 @@ _FRIENDLY_ENOUGH = 0.5  # VADER's compound score from which on more praise earns
 _FEWEST_WORDS, _MOST_WORDS = 6, 30  # the window in which length costs nothing
 _STEM = 5  # letters by which words are compared: computer, computers and computing are one
 _PAIRS_OF_WORDS = 2
-_STOP_WORDS = frozenset(
-    """a about again all also am an and any anything are as at be because been before being but by can could did do does
+_STOP_WORDS = """a about again all also am an and any anything are as at be because been before being but by can could did do does
     doing done don down ever every few for from get give go going got had has have having he her here hers him his how i
     if in into is it its just know let like made make many me more most much must my name need never no nor not now of
     off on once one only or other our out over own please re really said same say should so some something still such
     tell than that the their them then there these they thing things think this those through to too under until up us
     use used very want was way we well were what when where which while who whom whose why will with would yes yet you
-    your yours""".split()
-)
+    your yours"""
 
 
 def polite_and_to_the_point(prompts: list[str], responses: list[str]) -> list[float]:
@@ -68,7 +67,7 @@ def wholeness(response: str) -> float:
 def variety(response: str) -> float:
     """The share of word pairs that occur for the first time, less what is not plain text; 1 for ordinary prose."""
     words = _words(response)
-    pairs = list(zip(words, words[1:], strict=False))
+    pairs = list(pairwise(words))
     fresh = len(set(pairs)) / len(pairs) if len(words) > _PAIRS_OF_WORDS else 1.0
     odd = len(re.findall(r"[^\w\s.,;:?'\"()-]|(?<=[!?.])[!?.]", response.replace("!", "", 1)))
     return fresh**2 / (1 + 0.5 * odd)
@@ -91,7 +90,12 @@ def _words(text: str) -> list[str]:
 def _content(text: str) -> set[str]:
     """Stems of the words that carry meaning."""
     bare = (word.split("'")[0] for word in _words(text))
-    return {word[:_STEM] for word in bare if word not in _STOP_WORDS and len(word) > 1}
+    return {word[:_STEM] for word in bare if word not in _stop_words() and len(word) > 1}
+
+
+@lru_cache(maxsize=1)
+def _stop_words() -> frozenset[str]:
+    return frozenset(_STOP_WORDS.split())
 
 
 @lru_cache(maxsize=1)

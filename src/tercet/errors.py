@@ -1,0 +1,9 @@
+"""The two ways a command ends badly: the input was wrong (exit code 2), or the work failed (exit code 1)."""
+
+
+class InputError(ValueError):
+    """Something the user gave is wrong; the message says where, with which value, and what to do."""
+
+
+class FailedError(RuntimeError):
+    """The work could not be finished although the input was right; the message says why and what remains."""

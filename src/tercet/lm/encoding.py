@@ -1,0 +1,78 @@
+"""How the texts of one run become tokens: its tokenizer, its style of prompts and its limits."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from tercet.config.lm import LmConfig
+from tercet.errors import InputError
+from tercet.lm.examples import Example
+from tercet.lm.splits import Sets
+from tercet.lm.text import Style, prompt_ids, response_ids
+from tercet.lm.tokenizers import load_tokenizer
+from tercet.lm.tokens import TokenBatch, pad
+from tercet.runs.progress import say
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """Prompts and answers to tokens, the same way in every step."""
+
+    tokenizer: PreTrainedTokenizerBase
+    style: Style
+    max_prompt_tokens: int
+    max_response_tokens: int
+
+    @classmethod
+    def of(cls, config: LmConfig, path: str = "") -> "Encoder":
+        """The encoder of a run, or of the model at `path` where a run starts from that."""
+        data = config.data
+        return cls(load_tokenizer(config.model, path), data.style, data.max_prompt_tokens, data.max_response_tokens)
+
+    def prompt(self, example: Example) -> list[int]:
+        """The prompt's ids, up to where the answer begins."""
+        return prompt_ids(self.tokenizer, example.messages, self.style)
+
+    def response(self, text: str) -> list[int]:
+        """The answer's ids: EOS at the end unless the answer was cut."""
+        return response_ids(self.tokenizer, text, self.style, max_tokens=self.max_response_tokens)
+
+    def batch(self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> TokenBatch:
+        """Ids, padded; on the CPU."""
+        return pad(prompts, responses, pad_id=self.tokenizer.pad_token_id)
+
+    def within_limits(self, sets: Sets, what: str) -> Sets:
+        """The sets without prompts of more than `max_prompt_tokens`, which are counted and told."""
+        kept = {name: [e for e in rows if self._fits(e)] for name, rows in sets.items()}
+        lost, total = sum(len(sets[n]) - len(kept[n]) for n in sets), sum(map(len, sets.values()))
+        if lost and lost == total:
+            first = next(example for rows in sets.values() for example in rows)
+            raise InputError(
+                f"{first.place}: this and every other prompt for {what} has more than "
+                f"data.max_prompt_tokens={self.max_prompt_tokens} tokens (this one {len(self.prompt(first))}); raise it"
+            )
+        if lost:
+            say(f"{what}: {lost} of {total} left out, their prompts exceed data.max_prompt_tokens={self.max_prompt_tokens}")
+        return kept
+
+    def check_window(self, model: PreTrainedModel) -> None:
+        """InputError where the longest prompt and answer do not fit into what the model can read at once."""
+        window = getattr(model.config, "max_position_embeddings", None)
+        needed = self.max_prompt_tokens + self.max_response_tokens
+        if window is not None and needed > window:
+            raise InputError(
+                f"data.max_prompt_tokens={self.max_prompt_tokens} and data.max_response_tokens="
+                f"{self.max_response_tokens} need {needed} tokens, but the model reads {window}; lower one of them"
+            )
+        if len(self.tokenizer) > model.get_input_embeddings().num_embeddings:
+            raise InputError(
+                f"model.tokenizer: it has {len(self.tokenizer)} tokens, the model embeds "
+                f"{model.get_input_embeddings().num_embeddings}; they do not belong together"
+            )
+
+    def _fits(self, example: Example) -> bool:
+        # a token holds at least a byte of text or is one of a template's few marks: short prompts need no tokenizer
+        if sum(len(m.text.encode()) + 16 for m in example.messages) + 32 <= self.max_prompt_tokens:
+            return True
+        return len(self.prompt(example)) <= self.max_prompt_tokens

@@ -1,0 +1,240 @@
+"""What the three steps made: answers side by side, reward-model scores of fixed texts, paired win rates."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from tercet.config.lm import LmConfig
+from tercet.core.intervals import wilson
+from tercet.errors import InputError
+from tercet.lm.answers import Answers, answer_all
+from tercet.lm.encoding import Encoder
+from tercet.lm.examples import Example, Message
+from tercet.lm.logprobs import response_logprobs
+from tercet.lm.models import Policy, device_of, load_policy, load_score_model
+from tercet.lm.pairs import as_json
+from tercet.lm.scoring import Score, by_function, by_model, score_rows
+from tercet.lm.splits import step_examples
+from tercet.runs.atomic import write_text
+from tercet.runs.folder import RunFolder
+from tercet.train.chance import generator
+
+FIXED = Path(__file__).parent / "fixed_texts.yaml"
+Rows = list[dict[str, Any]]  # Any: JSON
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One of base, sft, ppo, and where its model lies ('' for the base)."""
+
+    name: str
+    path: str
+
+
+def run(folder: RunFolder, config: LmConfig) -> None:
+    """Measure every stage that exists; writes DIR/eval/*.json and the figures of results.json."""
+    stages = stages_of(folder, config)
+    held_out, fixed, texts = held_out_prompts(config), fixed_prompts(config), reward_texts(config)
+    scores = _scores(folder, config)
+    with folder.step("eval", total=len(stages), shown=[]) as step:
+        answered: dict[str, list[Answers]] = {}
+        shown: dict[str, dict[str, list[str]]] = {}
+        figures: dict[str, Any] = {}
+        for index, stage in enumerate(reversed(stages)):  # ppo before sft: the reference then reads its answers
+            policy = load_policy(config, path=stage.path)
+            encoder = Encoder.of(config, config.ppo.policy if stage.name != "base" else "")
+            encoder.check_window(policy.model)
+            shown[stage.name] = _answers_to_fixed(policy, encoder, fixed, config, stage.name)
+            answered[stage.name] = _sampled(policy, encoder, held_out, config, f"{stage.name}: held-out prompts")
+            if stage.name == "sft" and "ppo" in answered:
+                figures["kl_to_reference"] = _kl(policy, answered["ppo"], config)
+            step.log(index, {f"eval/eos_fraction/{stage.name}": _mean([a.ended.float() for a in answered[stage.name]])})
+        by_stage = {
+            stage.name: {name: _all([score(part) for part in answered[stage.name]]) for name, score in scores.items()}
+            for stage in stages
+        }
+        lengths = {s.name: _mean([a.batch.response_mask.sum(1).float() for a in answered[s.name]]) for s in stages}
+        _write(step.path / "answers.json", _side_by_side(fixed, shown, stages))
+        _write(step.path / "held_out.json", _held_out_rows(held_out, answered, by_stage, stages))
+        _write(step.path / "reward_texts.json", _scored_texts(texts, folder, config))
+        step.finish(
+            figures
+            | {
+                "win_rate": win_rates(by_stage),
+                "mean_score": {s: {n: sum(v) / len(v) for n, v in rows.items()} for s, rows in by_stage.items()},
+                "response_length": lengths,
+            }
+        )
+
+
+def stages_of(folder: RunFolder, config: LmConfig) -> list[Stage]:
+    """Base, then what the run has made of it."""
+    stages = [Stage("base", "")]
+    if config.ppo.policy:
+        stages.append(Stage("sft", config.ppo.policy))
+    elif folder.is_done("sft"):
+        stages.append(Stage("sft", str(folder.path / "sft" / "model")))
+    if folder.is_done("ppo"):
+        stages.append(Stage("ppo", str(folder.path / "ppo" / "model")))
+    return stages
+
+
+def held_out_prompts(config: LmConfig) -> list[Example]:
+    """Test prompts: no step has learned from them, and no checkpoint was chosen by them."""
+    encoder = Encoder.of(config)
+    test = encoder.within_limits(step_examples(config.data, "ppo").test, "held-out prompts")
+    prompts = [example for rows in test.values() for example in rows]
+    if len(prompts) < 2:
+        raise InputError("eval: fewer than 2 prompts are held out; raise data.eval_fraction or give data.eval")
+    order = torch.randperm(len(prompts), generator=generator(config.seed, "held-out prompts"))
+    return [prompts[i] for i in order[: config.eval.num_prompts]]
+
+
+def fixed_prompts(config: LmConfig) -> list[Example]:
+    """The prompts of eval.prompts, built-in lists written out."""
+    lists = yaml.safe_load(FIXED.read_text(encoding="utf-8"))["prompts"]
+    texts = [text for name in config.eval.prompts for text in lists.get(name, [name])]
+    return [Example((Message("user", text),), "", None, "eval.prompts", "eval.prompts") for text in texts]
+
+
+def reward_texts(config: LmConfig) -> Rows:
+    """Good and bad answers to the same prompt, from eval.reward_texts or DeepSpeed-Chat's four."""
+    if not config.eval.reward_texts:
+        return yaml.safe_load(FIXED.read_text(encoding="utf-8"))["reward_texts"]
+    path = Path(config.eval.reward_texts)
+    if not path.is_file():
+        raise InputError(f"eval.reward_texts: no file {path}")
+    rows: Rows = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            row = json.loads(line)
+            rows.append({name: str(row[name]) for name in ("prompt", "good", "bad")})
+        except (ValueError, TypeError, KeyError) as error:
+            raise InputError(f"{path}:{number}: needs JSON with prompt, good and bad, not {line[:80]!r}") from error
+    return rows
+
+
+def win_rates(by_stage: dict[str, dict[str, list[float]]]) -> dict[str, dict[str, Any]]:
+    """Of every two stages: how often the later one scores higher on the same prompt; a tie counts half."""
+    found: dict[str, dict[str, Any]] = {}
+    for before, after in combinations(by_stage, 2):
+        found[f"{after}_vs_{before}"] = {
+            name: as_json(wilson([(a > b) + 0.5 * (a == b) for a, b in zip(scores, by_stage[before][name], strict=True)]))
+            for name, scores in by_stage[after].items()
+        }
+    return found
+
+
+def _scores(folder: RunFolder, config: LmConfig) -> dict[str, Score]:
+    scores: dict[str, Score] = {}
+    if config.judge:
+        scores["judge"] = by_function(config.judge)
+    if folder.is_done("reward"):
+        model = load_score_model(config, path=str(folder.path / "reward" / "model"))
+        scores["reward_model"] = by_model(model, config.eval.batch_size)
+    return scores
+
+
+def _sampled(
+    policy: Policy, encoder: Encoder, examples: Sequence[Example], config: LmConfig, title: str
+) -> list[Answers]:
+    return answer_all(
+        policy,
+        encoder,
+        examples,
+        generator=generator(config.seed, "held-out answers"),
+        temperature=config.ppo.temperature,
+        max_tokens=encoder.max_response_tokens,
+        batch_size=config.eval.batch_size,
+        title=title,
+    )
+
+
+def _answers_to_fixed(
+    policy: Policy, encoder: Encoder, fixed: Sequence[Example], config: LmConfig, stage: str
+) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for kind, temperature in (("greedy", 0.0), ("sampled", config.ppo.temperature)):
+        parts = answer_all(
+            policy,
+            encoder,
+            fixed,
+            generator=generator(config.seed, "fixed prompts"),
+            temperature=temperature,
+            max_tokens=config.eval.max_response_tokens,
+            batch_size=config.eval.batch_size,
+            title=f"{stage}: fixed prompts, {kind}",
+        )
+        found[kind] = [text for part in parts for text in part.texts]
+    return found
+
+
+@torch.no_grad()
+def _kl(reference: Policy, answers: Sequence[Answers], config: LmConfig) -> float:
+    """Mean nats an answer from the reference, over answers that the PPO policy sampled."""
+    kls = []
+    for part in answers:
+        for rows in torch.arange(len(part.texts)).split(config.ppo.micro_batch_size):
+            batch = part.batch.rows(rows)
+            ours = response_logprobs(reference, batch, temperature=config.ppo.temperature).logprobs
+            kls.append((part.logprobs[rows] - ours).masked_fill(~batch.response_mask, 0.0).sum(1))
+    return float(torch.cat(kls).mean())
+
+
+def _scored_texts(texts: Rows, folder: RunFolder, config: LmConfig) -> Rows:
+    if not folder.is_done("reward"):
+        return []
+    encoder = Encoder.of(config)
+    model = load_score_model(config, path=str(folder.path / "reward" / "model"))
+    prompts = [encoder.prompt(Example((Message("user", row["prompt"]),), "", None, "", "")) for row in texts]
+    scored = [dict(row) for row in texts]
+    for kind in ("good", "bad"):
+        batch = encoder.batch(prompts, [encoder.response(row[kind]) for row in texts]).to(device_of(config))
+        for row, score in zip(scored, score_rows(model, batch, config.eval.batch_size).tolist(), strict=True):
+            row[f"score_{kind}"] = score
+    return scored
+
+
+def _side_by_side(fixed: Sequence[Example], shown: dict[str, dict[str, list[str]]], stages: Sequence[Stage]) -> Rows:
+    return [
+        {
+            "prompt": example.prompt,
+            "answers": {s.name: {kind: texts[i] for kind, texts in shown[s.name].items()} for s in stages},
+        }
+        for i, example in enumerate(fixed)
+    ]
+
+
+def _held_out_rows(
+    held_out: Sequence[Example],
+    answered: dict[str, list[Answers]],
+    by_stage: dict[str, dict[str, list[float]]],
+    stages: Sequence[Stage],
+) -> Rows:
+    texts = {name: [text for part in parts for text in part.texts] for name, parts in answered.items()}
+    return [
+        {
+            "prompt": example.prompt,
+            "answers": {s.name: texts[s.name][i] for s in stages},
+            "scores": {s.name: {name: scores[i] for name, scores in by_stage[s.name].items()} for s in stages},
+        }
+        for i, example in enumerate(held_out)
+    ]
+
+
+def _all(parts: Sequence[torch.Tensor]) -> list[float]:
+    return torch.cat(list(parts)).tolist()
+
+
+def _mean(parts: Sequence[torch.Tensor]) -> float:
+    return float(torch.cat(list(parts)).mean())
+
+
+def _write(path: Path, rows: Rows) -> None:
+    write_text(path, json.dumps(rows, ensure_ascii=False, indent=1) + "\n")

@@ -1,0 +1,209 @@
+"""The networks of the four roles: a policy (actor, reference) and a score per token (reward model, critic)."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from peft import LoraConfig as PeftConfig
+from peft import PeftModel, get_peft_model
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.pytorch_utils import Conv1D
+
+from tercet.config.lm import LmConfig, LoraConfig
+from tercet.core.statistics import ScoreScale
+from tercet.errors import FailedError, InputError
+from tercet.lm.tokens import TokenBatch
+from tercet.lm.weights import load_causal, load_scorer
+from tercet.train.chance import seed_everything
+
+
+Precision = Literal["fp32", "bf16"]
+
+
+class Policy(nn.Module):
+    """A causal language model, with or without adapters."""
+
+    def __init__(self, model: PreTrainedModel, precision: Precision = "fp32") -> None:
+        super().__init__()
+        self.model, self.precision = model, precision
+        self.adapted: PeftModel | None = None
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """The precision of matrix products."""
+        return _autocast(self.model, self.precision)
+
+    @property
+    def head(self) -> nn.Module:
+        """From the last hidden state to the logits."""
+        return self.model.get_output_embeddings()
+
+    def hidden(self, batch: TokenBatch) -> Float[Tensor, "b length d"]:
+        """What the head reads, at every position."""
+        return _hidden(self.model, batch)
+
+    @contextmanager
+    def without_adapters(self) -> Iterator[None]:
+        """The model as it was before the adapters: the reference that shares the actor's weights."""
+        assert self.adapted is not None
+        with self.adapted.disable_adapter():
+            yield
+
+    def save(self, folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Hugging Face format, the adapters merged into the weights; the policy cannot learn on afterwards."""
+        _merged(self).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+
+
+class ScoreModel(nn.Module):
+    """A transformer with one number per token: the score of the text so far, or the value of the state."""
+
+    def __init__(self, model: PreTrainedModel, precision: Precision = "fp32") -> None:
+        super().__init__()
+        self.model, self.precision = model, precision
+        self.adapted: PeftModel | None = None
+        # transformers' head has no bias; ours lies beside it, and in config.json when saved
+        self.bias = nn.Parameter(torch.tensor(float(getattr(model.config, "score_bias", 0.0))))
+
+    def forward(self, batch: TokenBatch) -> Float[Tensor, "b length"]:
+        """The number at every position; positions of padding hold nothing of use."""
+        with _autocast(self.model, self.precision):
+            hidden = _hidden(self.model, batch)
+        # not under autocast: a score in bf16 would have 8 bits
+        return hidden.float() @ self.model.score.weight[0] + self.bias
+
+    def scores(self, batch: TokenBatch) -> Float[Tensor, " b"]:
+        """The number at the last token of each row: the one scoring path of training, evaluation and PPO."""
+        return batch.last(self(batch))
+
+    @torch.no_grad()
+    def normalise(self, scale: ScoreScale) -> None:
+        """Fold gain and bias into the head, so that every later score has them."""
+        self.model.score.weight.mul_(scale.gain)
+        self.bias.mul_(scale.gain).add_(scale.bias)
+
+    def save(self, folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Hugging Face format; `score_bias` in config.json is what AutoModelForSequenceClassification leaves out."""
+        model = _merged(self)
+        model.config.score_bias = float(self.bias)
+        # that class pools at the last token that is not pad: a pad that is EOS would move it one token to the left
+        own_pad = tokenizer.pad_token_id not in (None, tokenizer.eos_token_id)
+        model.config.pad_token_id = tokenizer.pad_token_id if own_pad else _unused_special(tokenizer)
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+
+
+def load_policy(config: LmConfig, *, path: str = "", learns: bool = False, lora_dropout: float = 0.0) -> Policy:
+    """The policy at `path` (or model.path) on its device: learning, with LoRA where the config asks for it, or frozen."""
+    model = load_causal(config.model, seed=config.seed, path=path)
+    _check_head(model)
+    policy = Policy(model, config.precision)
+    policy.adapted = _prepare(model, config, learns=learns, lora_dropout=lora_dropout)
+    return policy.to(device_of(config))
+
+
+def load_score_model(
+    config: LmConfig, *, path: str = "", num_layers: int = 0, learns: bool = False, lora_dropout: float = 0.0
+) -> ScoreModel:
+    """The score model at `path` (or reward.model, or model.path); a head that is not there yet is made."""
+    path = path or config.reward.model
+    model = load_scorer(config.model, seed=config.seed, path=path, num_layers=num_layers)
+    score_model = ScoreModel(model, config.precision)
+    score_model.adapted = _prepare(model, config, learns=learns, lora_dropout=lora_dropout)
+    for parameter in (model.score.weight, score_model.bias):
+        parameter.requires_grad_(learns)
+        parameter.data = parameter.data.float()
+    return score_model.to(device_of(config))
+
+
+def _prepare(model: PreTrainedModel, config: LmConfig, *, learns: bool, lora_dropout: float) -> PeftModel | None:
+    """Decide what learns and in which precision it is stored; the adapters, where there are any."""
+    lora, low = config.lora, torch.bfloat16 if config.precision == "bf16" else torch.float32
+    if learns and config.model.gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+        model.enable_input_require_grads()
+    if learns and not lora.rank:
+        return None
+    model.requires_grad_(False).to(low)
+    if not learns:
+        model.eval()
+        return None
+    head = model.get_output_embeddings()
+    heads = [name for name, module in model.named_modules() if module is head and not lora.only]
+    seed_everything(config.seed, "adapters")
+    settings = PeftConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora_dropout,
+        target_modules=_targets(model, lora),
+        modules_to_save=heads or None,
+    )
+    return get_peft_model(model, settings)
+
+
+def _targets(model: PreTrainedModel, lora: LoraConfig) -> list[str]:
+    """Names of the layers that get adapters: those asked for, or every matrix of the transformer itself."""
+    inside = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear | Conv1D) and name.startswith(f"{model.base_model_prefix}.")
+    ]
+    if not lora.target_modules:
+        return inside
+    known = sorted({name.rsplit(".", 1)[-1] for name in inside})
+    for wanted in lora.target_modules:
+        if not any(name.endswith(wanted) for name in inside):
+            raise InputError(f"lora.target_modules: no layer is called {wanted!r}; this model has {', '.join(known)}")
+    return [name for name in inside if name.endswith(tuple(lora.target_modules))]
+
+
+@torch.no_grad()
+def _check_head(model: PreTrainedModel) -> None:
+    """Refuse a model whose logits are more than its head's: their log-probabilities would be wrong, silently."""
+    ids = torch.arange(4)[None] % model.config.vocab_size
+    logits = model.eval()(ids).logits
+    ours = model.get_output_embeddings()(model.base_model(ids).last_hidden_state)
+    if not torch.allclose(logits, ours, rtol=1e-3, atol=1e-3):
+        raise FailedError(
+            f"model.path: {model.config.model_type} changes the logits after its head (scaling or soft-capping), "
+            "which Tercet's log-probabilities do not know; choose another model"
+        )
+
+
+def _merged(module: Policy | ScoreModel) -> PreTrainedModel:
+    if module.adapted is None:
+        return module.model
+    model = module.adapted.merge_and_unload()
+    module.adapted = None
+    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+    if head is not None and head.weight is not embedding.weight:
+        model.config.tie_word_embeddings = False  # a head that learned on its own
+    return model
+
+
+def _unused_special(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """A special token that never ends a text: the unknown token, or BOS."""
+    for token in (tokenizer.unk_token_id, tokenizer.bos_token_id):
+        if token not in (None, tokenizer.eos_token_id):
+            return token
+    return None
+
+
+def device_of(config: LmConfig) -> torch.device:
+    """Where the networks live."""
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise InputError("device: cuda, but torch sees no GPU; set device=cpu, or install a CUDA build of torch")
+    name = config.device if config.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def _autocast(model: PreTrainedModel, precision: Precision) -> AbstractContextManager[object]:
+    return nullcontext() if precision == "fp32" else torch.autocast(model.device.type, dtype=torch.bfloat16)
+
+
+def _hidden(model: PreTrainedModel, batch: TokenBatch) -> Tensor:
+    out = model.base_model(batch.ids, attention_mask=batch.attention_mask, use_cache=False)
+    return out.last_hidden_state

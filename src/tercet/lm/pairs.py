@@ -1,0 +1,168 @@
+"""Preference pairs: sampled from the SFT policy and judged by a rule, and what a reward model makes of them."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from tercet.config.lm import LmConfig
+from tercet.core.intervals import Interval, wilson
+from tercet.core.statistics import ScoreScale
+from tercet.errors import FailedError, InputError
+from tercet.lm.answers import answer
+from tercet.lm.encoding import Encoder
+from tercet.lm.examples import Example, Message
+from tercet.lm.functions import call_function, load_function
+from tercet.lm.models import Policy, load_policy
+from tercet.lm.splits import Sets, StepExamples
+from tercet.runs.atomic import write_text
+from tercet.runs.folder import RunFolder
+from tercet.runs.progress import progress, say
+from tercet.train.chance import generator
+
+HELD_OUT_SHARE = 0.25  # held-out pairs for each training pair that is sampled
+
+
+def sampled_pairs(folder: RunFolder, config: LmConfig, encoder: Encoder, prompts: StepExamples) -> StepExamples:
+    """Pairs of answers to the examples' prompts: the best and the worst, to the judge, of a few that were sampled.
+
+    They are kept in DIR/reward/pairs.jsonl, from where a run that goes on takes them.
+    """
+    if not config.judge:
+        raise InputError("reward.num_sampled_pairs: sampled pairs need a judge; set judge=module:function")
+    if not folder.is_done("sft"):
+        raise InputError("reward: pairs are sampled from the SFT model; run `tercet lm sft` with the same --out first")
+    file = folder.path / "reward" / "pairs.jsonl"
+    if not file.exists():
+        policy = load_policy(config, path=str(folder.path / "sft" / "model"))
+        wanted = config.reward.num_sampled_pairs
+        rows = _sample(policy, config, encoder, _unique(prompts.train), wanted, "train")
+        rows += _sample(policy, config, encoder, _unique(prompts.test), round(wanted * HELD_OUT_SHARE), "test")
+        file.parent.mkdir(exist_ok=True)
+        write_text(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    name = next(iter(prompts.train))
+    return StepExamples(
+        train={name: [_example(row, name) for row in rows if row["part"] == "train"]},
+        validation={name: []},
+        test={name: [_example(row, name) for row in rows if row["part"] == "test"]},
+        dropped={},
+    )
+
+
+def _sample(
+    policy: Policy, config: LmConfig, encoder: Encoder, prompts: Sequence[Example], num_pairs: int, part: str
+) -> list[dict[str, Any]]:  # Any: rows of JSON
+    judge, size = load_function(config.judge), config.reward.samples_per_prompt
+    chance = generator(config.seed, "pairs", part)
+    stream = _endless(prompts, num_pairs * 2, chance)  # twice: prompts whose answers tie give no pair
+    rows: list[dict[str, Any]] = []
+    with progress(f"pairs to {part} on", total=num_pairs, unit="pairs") as bar:
+        per_batch = max(1, config.eval.batch_size // size)
+        for start in range(0, len(stream), per_batch):
+            if len(rows) >= num_pairs:
+                break
+            asked = [example for example in stream[start : start + per_batch] for _ in range(size)]
+            answers = answer(
+                policy,
+                encoder,
+                asked,
+                generator=chance,
+                temperature=config.ppo.temperature,
+                max_tokens=encoder.max_response_tokens,
+            )
+            scores = call_function(judge, answers.prompts, answers.texts)
+            found = [
+                row
+                for first in range(0, len(asked), size)
+                if (row := _best_and_worst(asked[first], answers.texts[first : first + size], scores[first : first + size]))
+            ]
+            rows += found
+            bar.advance(len(found))
+    if not rows:
+        raise FailedError(f"{config.judge} gave every answer to a prompt the same score: there are no pairs to learn from")
+    return [row | {"part": part} for row in rows[:num_pairs]]
+
+
+def _best_and_worst(example: Example, texts: Sequence[str], scores: Sequence[float]) -> dict[str, Any] | None:
+    best, worst = max(range(len(texts)), key=scores.__getitem__), min(range(len(texts)), key=scores.__getitem__)
+    if scores[best] == scores[worst] or texts[best] == texts[worst]:
+        return None
+    return {
+        "messages": [asdict(message) for message in example.messages],
+        "chosen": texts[best],
+        "rejected": texts[worst],
+        "score_chosen": scores[best],
+        "score_rejected": scores[worst],
+    }
+
+
+def _example(row: dict[str, Any], name: str) -> Example:
+    messages = tuple(Message(**message) for message in row["messages"])
+    return Example(messages, row["chosen"], row["rejected"], name, "reward/pairs.jsonl")
+
+
+def _unique(sets: Sets) -> list[Example]:
+    return list({example.key: example for rows in sets.values() for example in rows}.values())
+
+
+def _endless(examples: Sequence[Example], num: int, chance: torch.Generator) -> list[Example]:
+    stream: list[Example] = []
+    while len(stream) < num and examples:
+        stream += [examples[i] for i in torch.randperm(len(examples), generator=chance)]
+    return stream[:num]
+
+
+@dataclass(frozen=True)
+class PairScores:
+    """What a reward model says of both answers of each pair, and their lengths in tokens."""
+
+    chosen: Float[Tensor, " n"]
+    rejected: Float[Tensor, " n"]
+    chosen_lengths: Int[Tensor, " n"]
+    rejected_lengths: Int[Tensor, " n"]
+
+
+def summary(scores: PairScores, scale: ScoreScale = ScoreScale(gain=1.0, bias=0.0)) -> dict[str, Any]:
+    """Accuracy with its interval, margin, mean scores (on `scale`), correlation with length, calibration.
+
+    Calibration is that of the Bradley-Terry model, whose logit is the margin before `scale`.
+    """
+    margins = scores.chosen - scores.rejected
+    right = ((margins > 0).float() + 0.5 * (margins == 0)).tolist()
+    both = torch.cat([scores.chosen, scores.rejected])
+    lengths = torch.cat([scores.chosen_lengths, scores.rejected_lengths]).float()
+    return {
+        "accuracy": as_json(wilson(right)),
+        "margin": float(margins.mean()) * scale.gain,
+        "score_chosen": float(scores.chosen.mean()) * scale.gain + scale.bias,
+        "score_rejected": float(scores.rejected.mean()) * scale.gain + scale.bias,
+        "length_correlation": correlation(both, lengths),
+        "calibration": calibration(margins),
+    }
+
+
+def as_json(interval: Interval) -> dict[str, float]:
+    """An interval under the names of results.json."""
+    return {"mean": interval.mean, "low": interval.low, "high": interval.high, "num_prompts": interval.num}
+
+
+def correlation(a: Float[Tensor, " n"], b: Float[Tensor, " n"]) -> float:
+    """Pearson's; 0 where one of the two does not vary."""
+    a, b = a.double() - a.double().mean(), b.double() - b.double().mean()
+    norm = float(a.norm() * b.norm())
+    return float(a @ b) / norm if norm else 0.0
+
+
+def calibration(margins: Float[Tensor, " n"], num_bins: int = 5) -> list[dict[str, float]]:
+    """How sure the model was of its choice (sigmoid of |margin|), and how often it was right, in bins of equal count."""
+    sure = margins.abs().sigmoid()
+    right = (margins > 0).float() + 0.5 * (margins == 0)
+    bins = sure.argsort().tensor_split(min(num_bins, len(margins)))
+    return [
+        {"predicted": float(sure[rows].mean()), "observed": float(right[rows].mean()), "num": len(rows)} for rows in bins
+    ]

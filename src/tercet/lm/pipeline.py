@@ -1,0 +1,32 @@
+"""The three steps, evaluation and report, one after the other; steps that are done are skipped."""
+
+from tercet.config.lm import LmConfig
+from tercet.lm import eval as evaluation
+from tercet.lm import ppo, reward, sft
+from tercet.lm.scoring import OWN
+from tercet.report import page
+from tercet.runs.folder import RunFolder
+from tercet.runs.progress import say
+
+STEPS = {"sft": sft.run, "reward": reward.run, "ppo": ppo.run, "eval": evaluation.run}
+
+
+def run(folder: RunFolder, config: LmConfig) -> None:
+    """Everything that the run needs and has not done yet; the report is written after every step."""
+    for name in needed(config):
+        run_step(folder, config, name)
+
+
+def run_step(folder: RunFolder, config: LmConfig, name: str) -> None:
+    """One step, unless it is done, and the report of what there is."""
+    if folder.is_done(name):
+        say(f"{name}: done before; remove {folder.path / name} to do it again")
+    else:
+        STEPS[name](folder, config)
+    page.write(folder.path)
+
+
+def needed(config: LmConfig) -> list[str]:
+    """The steps that the run is made of: a ready policy needs no SFT, a reward without the own model no step 2."""
+    skipped = {"sft": bool(config.ppo.policy), "reward": OWN not in config.ppo.reward}
+    return [name for name in STEPS if not skipped.get(name, False)]

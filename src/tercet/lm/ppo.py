@@ -1,0 +1,210 @@
+"""Step 3, improve: PPO with actor, critic, reference and reward model over tokens (Ouyang et al. 2022, section 3.5)."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from tercet.config.lm import LmConfig
+from tercet.core.kl import adapted_kl_coef
+from tercet.errors import InputError
+from tercet.lm.answers import answer, answer_all
+from tercet.lm.encoding import Encoder
+from tercet.lm.examples import Example
+from tercet.lm.models import Policy, ScoreModel, load_policy, load_score_model
+from tercet.lm.rollout import (
+    LmActorCritic,
+    RefLogprobs,
+    assess,
+    build,
+    describe,
+    kl_per_answer,
+    paid_scores,
+    reference_logprobs,
+)
+from tercet.lm.scoring import OWN, Scorer, load_scorers
+from tercet.lm.self_check import check
+from tercet.lm.sft import AnswerBatches, answer_loss
+from tercet.lm.splits import step_examples
+from tercet.runs.folder import RunFolder
+from tercet.train.chance import generator
+from tercet.train.ppo import Collected, Learner, Validation, train
+
+SAMPLES_KEPT = 4  # answers of a rollout that go to samples.jsonl
+SHOWN = ["ppo/score", "ppo/kl", "ppo/response_length", "ppo/explained_variance", "ppo/clip_fraction"]
+
+
+def run(folder: RunFolder, config: LmConfig) -> None:
+    """Improve the SFT policy by what the reward says of its answers; the best actor is kept in DIR/ppo/model."""
+    policy_path, reward_path = _needed(folder, config)
+    encoder = Encoder.of(config, config.ppo.policy)
+    examples = step_examples(config.data, "ppo")
+    prompts = _flat(encoder.within_limits(examples.train, "ppo"))
+    held_out = _flat(encoder.within_limits(examples.validation, "validation"))[: config.ppo.num_eval_prompts]
+    if not held_out:
+        raise InputError("ppo: no validation prompts are held out to choose the best checkpoint; raise data.eval_fraction")
+    policy = load_policy(config, path=policy_path, learns=True)
+    encoder.check_window(policy.model)
+    frozen = None if config.lora.rank else load_policy(config, path=policy_path)
+    critic = load_critic(config, reward_path)
+    roles = Roles(
+        LmActorCritic(policy, critic, config.ppo.temperature),
+        reference_logprobs(policy, frozen, temperature=config.ppo.temperature),
+        load_scorers(config, reward_path),
+        encoder,
+        config,
+    )
+    collect = Collect(roles, prompts)
+    checked = collect.self_check()
+    with folder.step("ppo", total=config.ppo.num_updates + 1, shown=SHOWN) as step:
+        best = train(
+            step,
+            Learner.of(roles.actor_critic, policy, critic, config.ppo),
+            collect=collect,
+            validate=lambda: validate(roles, held_out),
+            carry={"kl_coef": config.ppo.kl_coef},
+            config=config.ppo,
+            samples_every=config.ppo.samples_every,
+            seed=config.seed,
+            extra_actor_loss=_pretraining_mix(policy, encoder, config) if config.ppo.ptx_coef else None,
+        )
+        step.save_folder("model", lambda path: policy.save(path, encoder.tokenizer))
+        step.finish({"best_checkpoint": vars(best), "self_check": checked})
+
+
+@dataclass(frozen=True)
+class Roles:
+    """Actor and critic, reference, reward, and how texts become tokens."""
+
+    actor_critic: LmActorCritic
+    reference: RefLogprobs
+    scorer: Scorer
+    encoder: Encoder
+    config: LmConfig
+
+
+@dataclass(frozen=True)
+class Collect:
+    """Rollouts on the training prompts; which prompts and draws a rollout has follows from its index alone."""
+
+    roles: Roles
+    prompts: Sequence[Example]
+
+    def __call__(self, index: int, carry: Mapping[str, float]) -> Collected:
+        """Answer a batch of prompts and learn what each token earned; `carry` holds the present kl_coef."""
+        roles, ppo, kl_coef = self.roles, self.roles.config.ppo, carry["kl_coef"]
+        answers = answer(
+            roles.actor_critic.policy,
+            roles.encoder,
+            self._batch(index),
+            generator=generator(roles.config.seed, "rollout", index),
+            temperature=ppo.temperature,
+            max_tokens=roles.encoder.max_response_tokens,
+        )
+        seen = assess(
+            answers, roles.actor_critic, roles.reference, roles.scorer, micro_batch_size=ppo.micro_batch_size
+        )
+        rollout = build(answers, seen, ppo, kl_coef=kl_coef)
+        metrics = describe(answers, seen, rollout, kl_coef=kl_coef)
+        if ppo.kl_target:
+            kl_coef = adapted_kl_coef(
+                kl_coef, metrics["kl"], target=ppo.kl_target, num_samples=len(answers.texts), horizon=ppo.kl_horizon
+            )
+        samples = [
+            {"prompt": prompt, "response": text, "score": float(score)}
+            for prompt, text, score in zip(answers.prompts, answers.texts, seen.scores, strict=True)
+        ]
+        return Collected(rollout, metrics, samples[:SAMPLES_KEPT], {"kl_coef": kl_coef})
+
+    def self_check(self) -> dict[str, float]:
+        """Refuse to train where the untrained actor's first rollout shows that something is wrong."""
+        roles, ppo = self.roles, self.roles.config.ppo
+        answers = answer(
+            roles.actor_critic.policy,
+            roles.encoder,
+            self._batch(0)[: max(2, ppo.micro_batch_size)],
+            generator=generator(roles.config.seed, "self-check"),
+            temperature=ppo.temperature,
+            max_tokens=roles.encoder.max_response_tokens,
+        )
+        seen = assess(
+            answers, roles.actor_critic, roles.reference, roles.scorer, micro_batch_size=ppo.micro_batch_size
+        )
+        return check(answers, seen, roles.actor_critic, roles.reference, ppo)
+
+    def _batch(self, index: int) -> list[Example]:
+        """The index-th batch of an endless stream in which every pass over the prompts has its own order."""
+        size, num = self.roles.config.ppo.batch_size, len(self.prompts)
+        places = range(index * size, (index + 1) * size)
+        orders = {
+            passed: torch.randperm(num, generator=generator(self.roles.config.seed, "prompts", passed)).tolist()
+            for passed in {place // num for place in places}
+        }
+        return [self.prompts[orders[place // num][place % num]] for place in places]
+
+
+def validate(roles: Roles, examples: Sequence[Example]) -> Validation:
+    """Mean pay and KL of one sampled answer to each example; every call draws the same random numbers."""
+    config = roles.config
+    batches = answer_all(
+        roles.actor_critic.policy,
+        roles.encoder,
+        examples,
+        generator=generator(config.seed, "validation"),
+        temperature=config.ppo.temperature,
+        max_tokens=roles.encoder.max_response_tokens,
+        batch_size=config.eval.batch_size,
+        title="validation",
+    )
+    scores, kls = [], []
+    for answers in batches:
+        seen = assess(
+            answers,
+            roles.actor_critic,
+            roles.reference,
+            roles.scorer,
+            micro_batch_size=config.ppo.micro_batch_size,
+        )
+        scores.append(paid_scores(answers, seen, config.ppo))
+        kls.append(kl_per_answer(seen, answers))
+    return Validation(float(torch.cat(scores).mean()), float(torch.cat(kls).mean()))
+
+
+def load_critic(config: LmConfig, reward_path: str) -> ScoreModel:
+    """The critic: the reward model's weights where there is one, else a fresh head."""
+    if reward_path:
+        return load_score_model(config, path=reward_path, learns=True)
+    return load_score_model(config, num_layers=config.reward.num_layers, learns=True)
+
+
+def _needed(folder: RunFolder, config: LmConfig) -> tuple[str, str]:
+    """Where the policy and this run's reward model lie ('' if the reward needs none)."""
+    policy = config.ppo.policy or str(folder.path / "sft" / "model")
+    if not config.ppo.policy and not folder.is_done("sft"):
+        raise InputError(f"ppo: {policy} is not there yet; run `tercet lm sft` with the same --out, or set ppo.policy")
+    if OWN not in config.ppo.reward:
+        return policy, ""
+    reward = folder.path / "reward" / "model"
+    if not folder.is_done("reward"):
+        raise InputError(f"ppo: {reward} is not there yet; run `tercet lm reward` with the same --out, or set ppo.reward")
+    return policy, str(Path(reward))
+
+
+def _pretraining_mix(policy: Policy, encoder: Encoder, config: LmConfig) -> Callable[[int], Tensor]:
+    """ptx_coef times the mean loss of a few SFT examples (Ouyang et al. 2022, eq. 2)."""
+    examples = _flat(encoder.within_limits(step_examples(config.data, "sft").train, "pretraining mix"))
+    batches = AnswerBatches(encoder, config)
+
+    def loss(index: int) -> Tensor:
+        chance = generator(config.seed, "ptx", index)
+        rows = torch.randperm(len(examples), generator=chance)[: config.sft.micro_batch_size]
+        (batch,) = batches.of([examples[row] for row in rows])
+        return config.ppo.ptx_coef * answer_loss(policy, batch) / batch.response_mask.sum()
+
+    return loss
+
+
+def _flat(sets: Mapping[str, list[Example]]) -> list[Example]:
+    return [example for rows in sets.values() for example in rows]

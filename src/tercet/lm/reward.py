@@ -1,0 +1,191 @@
+"""Step 2, judge: a reward model from the better of two answers (Ouyang et al. 2022, section 3.5)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from tercet.config.lm import LmConfig
+from tercet.core.losses import pairwise_loss, per_token_pairwise_loss
+from tercet.core.statistics import score_gain_and_bias
+from tercet.lm.answers import answer_all
+from tercet.lm.batches import lessons
+from tercet.lm.encoding import Encoder
+from tercet.lm.examples import Example
+from tercet.lm.models import ScoreModel, device_of, load_policy, load_score_model
+from tercet.lm.pairs import PairScores, sampled_pairs, summary
+from tercet.lm.scoring import score_rows
+from tercet.lm.splits import Sets, StepExamples, require_pairs, step_examples
+from tercet.lm.tokens import TokenBatch
+from tercet.runs.folder import RunFolder
+from tercet.runs.progress import progress
+from tercet.train.chance import generator
+from tercet.train.fit import LossTerms, fit
+
+
+def run(folder: RunFolder, config: LmConfig) -> None:
+    """Train a reward model, measure it on held-out pairs of every set, and keep it in DIR/reward/model.
+
+    Its score is normalised: mean 0 and variance 1 over answers of the SFT policy, or over the training answers where
+    this run has no SFT policy.
+    """
+    encoder = Encoder.of(config)
+    examples = _pairs(folder, config, encoder)
+    train = encoder.within_limits(examples.train, "reward")
+    held_out = encoder.within_limits(_held_out(examples, config.reward.num_eval), "held out")
+    todo = lessons(train, config.data, config.reward, step="reward", seed=config.seed)
+    stages = dict(todo.plan.stages)
+    model = load_score_model(config, num_layers=config.reward.num_layers, learns=True, lora_dropout=config.lora.dropout)
+    encoder.check_window(model.model)
+    batches = PairBatches(encoder, device_of(config), config.reward.micro_batch_size)
+
+    def measure(index: int) -> dict[str, float]:
+        if index not in stages:
+            return {}
+        measured = {name: summary(score_pairs(model, pairs, batches)) for name, pairs in held_out.items()}
+        return {f"reward/accuracy/{name}": result["accuracy"]["mean"] for name, result in measured.items()}
+
+    with folder.step("reward", total=len(todo.plan.rows), shown=["reward/loss", "reward/accuracy"]) as step:
+        fit(
+            step,
+            modules={"reward_model": model},
+            plan=todo.plan.rows,
+            micro_batches=lambda rows: batches.of([todo.examples[row] for row in rows]),
+            count=lambda pairs: pairs.num,
+            loss=lambda pairs: pair_loss(model, pairs, config.reward.loss),
+            config=config.reward,
+            seed=config.seed,
+            metric_prefix="reward",
+            measure=measure,
+        )
+        model.eval()
+        seen = {name: score_pairs(model, pairs, batches) for name, pairs in held_out.items()}
+        reference, kind = _reference_batches(folder, config, encoder, todo.examples)
+        scores = torch.cat([score_rows(model, b, config.reward.micro_batch_size) for b in reference])
+        scale = score_gain_and_bias(scores)
+        model.normalise(scale)
+        step.save_folder("model", lambda path: model.save(path, encoder.tokenizer))
+        results = _by_figure({name: summary(scores, scale) for name, scores in seen.items()})
+        normalised = {"gain": scale.gain, "bias": scale.bias, "over": kind, "num": len(scores)}
+        step.finish({"reward_model": results | {"normalised": normalised, "forgetting": _forgetting(folder, stages)}})
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Chosen answers in the first half of the rows, rejected ones in the second."""
+
+    batch: TokenBatch
+    num: int
+
+
+class PairBatches:
+    """Pairs of answers as micro-batches on the device."""
+
+    def __init__(self, encoder: Encoder, device: torch.device, size: int) -> None:
+        self.encoder, self.device, self.size = encoder, device, size
+
+    def of(self, examples: Sequence[Example]) -> list[Pairs]:
+        """Micro-batches in the order of the examples."""
+        parts = [examples[start : start + self.size] for start in range(0, len(examples), self.size)]
+        return [self._of(part) for part in parts]
+
+    def _of(self, examples: Sequence[Example]) -> Pairs:
+        prompts = [self.encoder.prompt(example) for example in examples]
+        chosen = [self.encoder.response(example.chosen) for example in examples]
+        rejected = [self.encoder.response(example.rejected or "") for example in examples]
+        return Pairs(self.encoder.batch([*prompts, *prompts], [*chosen, *rejected]).to(self.device), len(examples))
+
+
+def pair_loss(model: ScoreModel, pairs: Pairs, kind: str) -> LossTerms:
+    """The pairwise loss, summed over pairs, and how many pairs the model ranks right (a tie counts half)."""
+    values = model(pairs.batch)
+    scores = pairs.batch.last(values)
+    chosen, rejected = scores[: pairs.num], scores[pairs.num :]
+    if kind == "per_token":
+        mask = from_first_difference(pairs)
+        losses = per_token_pairwise_loss(values[: pairs.num], values[pairs.num :], mask)
+    else:
+        losses = pairwise_loss(chosen, rejected)
+    margin = (chosen - rejected).detach()
+    right = (margin > 0).float() + 0.5 * (margin == 0)
+    return LossTerms(losses.sum(), {"accuracy": float(right.sum()), "margin": float(margin.sum())})
+
+
+def from_first_difference(pairs: Pairs) -> Bool[Tensor, "n length"]:
+    """True from the first token in which the two texts of a pair differ to the end of the longer."""
+    ids, real = pairs.batch.ids, pairs.batch.attention_mask.bool()
+    differ = (ids[: pairs.num] != ids[pairs.num :]) | (real[: pairs.num] != real[pairs.num :])
+    return (differ.cumsum(1) > 0) & (real[: pairs.num] | real[pairs.num :])
+
+
+@torch.no_grad()
+def score_pairs(model: ScoreModel, examples: Sequence[Example], batches: PairBatches) -> PairScores:
+    """The scores of both answers of every pair, and how many tokens each has."""
+    model.eval()
+    scores: list[Float[Tensor, " n"]] = []
+    lengths: list[Tensor] = []
+    order = sorted(range(len(examples)), key=lambda i: len(examples[i].prompt) + len(examples[i].chosen))
+    with progress("accuracy", total=len(examples), unit="pairs") as bar:
+        for pairs in batches.of([examples[i] for i in order]):
+            scores.append(model.scores(pairs.batch).view(2, -1).T.cpu())
+            lengths.append(pairs.batch.response_mask.sum(1).view(2, -1).T.cpu())
+            bar.advance(pairs.num)
+    both, sizes = torch.cat(scores), torch.cat(lengths)
+    return PairScores(both[:, 0], both[:, 1], sizes[:, 0], sizes[:, 1])
+
+
+def _pairs(folder: RunFolder, config: LmConfig, encoder: Encoder) -> StepExamples:
+    """The data's pairs, or pairs sampled from the SFT model and judged where the data has none."""
+    examples = step_examples(config.data, "reward")
+    has_pairs = any(example.rejected is not None for rows in examples.train.values() for example in rows)
+    if has_pairs or not config.reward.num_sampled_pairs:
+        require_pairs(examples)
+        return examples
+    return sampled_pairs(folder, config, encoder, examples)
+
+
+def _held_out(examples: StepExamples, most: int) -> Sets:
+    """All held-out pairs: nothing is chosen by them in this step."""
+    sets = {name: [*examples.test[name], *examples.validation[name]] for name in examples.test}
+    return {name: [e for e in rows if e.rejected is not None][:most] for name, rows in sets.items() if rows}
+
+
+def _reference_batches(
+    folder: RunFolder, config: LmConfig, encoder: Encoder, train: Sequence[Example]
+) -> tuple[list[TokenBatch], str]:
+    """Answers over which the score is normalised, and what they are."""
+    num = config.reward.num_reference_samples
+    path = folder.path / "sft" / "model"
+    some = [train[i] for i in torch.randperm(len(train), generator=generator(config.seed, "reference"))[:num]]
+    if folder.is_done("sft"):
+        answers = answer_all(
+            load_policy(config, path=str(path)),
+            encoder,
+            some,
+            generator=generator(config.seed, "reference answers"),
+            temperature=config.ppo.temperature,
+            max_tokens=config.data.max_response_tokens,
+            batch_size=config.eval.batch_size,
+            title="reference answers",
+        )
+        return [part.batch for part in answers], "answers of the SFT policy"
+    batches = PairBatches(encoder, device_of(config), config.reward.micro_batch_size)
+    return [pairs.batch for pairs in batches.of(some)], "training answers, chosen and rejected"
+
+
+def _by_figure(by_set: dict[str, dict[str, object]]) -> dict[str, dict[str, object]]:
+    """figure -> set -> value, from set -> figure -> value."""
+    figures = dict.fromkeys(figure for result in by_set.values() for figure in result)
+    return {figure: {name: result[figure] for name, result in by_set.items() if figure in result} for figure in figures}
+
+
+def _forgetting(folder: RunFolder, stages: dict[int, str]) -> list[dict[str, object]]:
+    """Accuracy on every set after every stage."""
+    rows = {row["index"]: row for row in folder.metrics() if row["step"] == "reward"}
+    start = "reward/accuracy/"
+    return [
+        {"after": name, "accuracy": {k[len(start) :]: v for k, v in rows[index].items() if k.startswith(start)}}
+        for index, name in stages.items()
+    ]

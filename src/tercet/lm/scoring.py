@@ -1,0 +1,90 @@
+"""What an answer earns: a weighted sum of reward models and of functions of prompt and response."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tercet.config.lm import LmConfig
+from tercet.errors import InputError
+from tercet.lm.answers import Answers
+from tercet.lm.functions import call_function, load_function
+from tercet.lm.models import ScoreModel, load_score_model
+from tercet.lm.text import prompt_ids, response_ids
+from tercet.lm.tokenizers import load_tokenizer
+from tercet.lm.tokens import TokenBatch, pad
+
+OWN = "reward_model"  # the name by which ppo.reward asks for the reward model of the same run
+
+Score = Callable[[Answers], Float[Tensor, " b"]]
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """The weighted sum of its terms."""
+
+    terms: Sequence[tuple[float, Score]]
+
+    def __call__(self, answers: Answers) -> Float[Tensor, " b"]:
+        """One score an answer, on the device of the answers' tokens."""
+        return torch.stack([weight * score(answers) for weight, score in self.terms]).sum(0)
+
+
+def load_scorers(config: LmConfig, own_path: str) -> Scorer:
+    """Every term of ppo.reward; `own_path` is where this run's reward model lies."""
+    terms: list[tuple[float, Score]] = []
+    batch_size = config.ppo.micro_batch_size
+    for name, weight in config.ppo.reward.items():
+        if name == OWN:
+            terms.append((weight, by_model(load_score_model(config, path=own_path), batch_size)))
+        elif ":" in name:
+            terms.append((weight, by_function(name)))
+        else:
+            terms.append((weight, by_foreign_model(name, config)))
+    if not terms:
+        raise InputError("ppo.reward: names no reward; give {reward_model: 1.0}, a folder, a hub id or module:function")
+    return Scorer(terms)
+
+
+def by_model(model: ScoreModel, batch_size: int) -> Score:
+    """The score of a reward model that shares the policy's tokenizer, on the very tokens that were sampled."""
+
+    def score(answers: Answers) -> Tensor:
+        return score_rows(model, answers.batch, batch_size)
+
+    return score
+
+
+def by_function(spec: str) -> Score:
+    """The score of a function `module:function` of prompts and responses."""
+    function = load_function(spec)
+
+    def score(answers: Answers) -> Tensor:
+        return torch.tensor(call_function(function, answers.prompts, answers.texts), device=answers.batch.ids.device)
+
+    return score
+
+
+def by_foreign_model(path: str, config: LmConfig) -> Score:
+    """The score of a reward model with a tokenizer of its own, which reads the answers' text."""
+    model, tokenizer = load_score_model(config, path=path), load_tokenizer(config.model, path)
+    style = config.data.style
+
+    def score(answers: Answers) -> Tensor:
+        limit = answers.batch.response_mask.shape[1] * 4  # another tokenizer may need more tokens for the same text
+        ids = [response_ids(tokenizer, text, style, max_tokens=limit) for text in answers.texts]
+        ids = [row if ended else row[:-1] for row, ended in zip(ids, answers.ended.tolist(), strict=True)]
+        prompts = [prompt_ids(tokenizer, example.messages, style) for example in answers.examples]
+        batch = pad(prompts, ids, pad_id=tokenizer.pad_token_id).to(answers.batch.ids.device)
+        return score_rows(model, batch, config.ppo.micro_batch_size)
+
+    return score
+
+
+@torch.no_grad()
+def score_rows(model: ScoreModel, batch: TokenBatch, batch_size: int) -> Float[Tensor, " b"]:
+    """The scores of any number of rows, a few at a time."""
+    model.eval()
+    return torch.cat([model.scores(batch.rows(rows)) for rows in torch.arange(len(batch.ids)).split(batch_size)])

@@ -1,0 +1,94 @@
+"""What must hold before PPO may start; each of these has silently ruined somebody's run."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from tercet.config.lm import PpoConfig
+from tercet.core.losses import ratio_statistics
+from tercet.errors import FailedError
+from tercet.lm.answers import Answers
+from tercet.lm.rollout import Assessed, LmActorCritic, RefLogprobs, build, kl_per_answer, paid_scores
+from tercet.lm.scoring import score_rows
+from tercet.lm.tokens import TokenBatch
+
+# the largest difference between two computations of one log-probability or value, in nats or units of reward
+TOLERANCE = {"fp32": 2e-3, "bf16": 0.3}
+
+
+def check(
+    answers: Answers, seen: Assessed, actor_critic: LmActorCritic, reference: RefLogprobs, config: PpoConfig
+) -> dict[str, float]:
+    """Measure everything on one small rollout of the untrained actor; FailedError says what does not hold and why.
+
+    Finite numbers; ratio 1 with the training forward; KL 0 from the reference; log-probabilities and values that do
+    not depend on padding and batch mates; rewards that sum to the score less the price of the KL.
+    """
+    mask, tolerance = answers.batch.response_mask, TOLERANCE[actor_critic.policy.precision]
+    for name in ("logprobs", "ref_logprobs", "values", "scores"):
+        if not torch.isfinite(getattr(seen, name)).all():
+            raise _failed(f"{name} are not finite", "the weights are damaged, or too large for this precision")
+    found = {
+        "ratio": _ratio(answers.batch, seen, actor_critic, config),
+        "kl": float(kl_per_answer(seen, answers).abs().max() / mask.sum(1).max()),
+        "padding": _padding(answers.batch, seen, actor_critic, reference),
+        "reward_identity": _reward_identity(answers, seen, config),
+    }
+    causes = {
+        "ratio": "the sampler's log-probabilities are not those of the training forward: dropout, another temperature, "
+        "or a cache or position ids that this architecture handles differently",
+        "kl": "the reference is not the model that the actor starts from",
+        "padding": "what a token is worth depends on padding or batch mates: positions or the attention mask are wrong",
+        "reward_identity": "rewards do not sum to score - kl_coef * KL: something is lost or counted twice under the mask",
+    }
+    for name, value in found.items():
+        if not value <= tolerance:
+            raise _failed(f"{name} is off by {value:.3g}, more than {tolerance:.3g}", causes[name])
+    return found
+
+
+def _ratio(batch: TokenBatch, seen: Assessed, actor_critic: LmActorCritic, config: PpoConfig) -> float:
+    """|log ratio| of the first update, which must be 0, and with it the clip fraction and the approximate KL."""
+    actor_critic.policy.train()
+    logprobs = _in_parts(batch, lambda part: actor_critic.actor(part.inputs).logprobs, config.micro_batch_size)
+    actor_critic.policy.eval()
+    ratio = ratio_statistics(logprobs, seen.logprobs, batch.response_mask, clip_range=config.clip_range)
+    return max(float((logprobs - seen.logprobs).abs().max()), float(ratio.clip_fraction), float(ratio.approx_kl))
+
+
+def _padding(
+    batch: TokenBatch, seen: Assessed, actor_critic: LmActorCritic, reference: RefLogprobs
+) -> float:
+    """The same rows alone, and the whole batch with junk in longer padding."""
+    row = torch.tensor([int(batch.lengths.argmin())])
+    alone = batch.rows(row)
+    junk = torch.randint(1, 4, (len(batch.ids), 3), generator=torch.Generator().manual_seed(0)).to(batch.ids.device)
+    tail = torch.cat([batch.ids, junk], 1)
+    columns = torch.arange(tail.shape[1], device=tail.device)
+    tail = torch.where(columns[None] < batch.lengths[:, None], tail, tail.flip(1).clamp(max=3))
+    padded = TokenBatch(tail, batch.prompt_lengths, batch.response_mask)
+    worst = 0.0
+    with torch.no_grad():
+        for one, rows in ((alone, row), (padded, torch.arange(len(tail)))):
+            values = one.at_actions(actor_critic.value_model(one), shift=-1)
+            for ours, before in ((reference(one), seen.ref_logprobs[rows]), (values, seen.values[rows])):
+                worst = max(worst, float((ours - before).abs().max()))
+        both = [score_rows(actor_critic.value_model, b, len(b.ids)) for b in (batch, padded)]
+    return max(worst, float((both[0] - both[1]).abs().max()))
+
+
+def _reward_identity(answers: Answers, seen: Assessed, config: PpoConfig) -> float:
+    rollout = build(answers, seen, config, kl_coef=config.kl_coef)
+    paid = rollout.rewards.masked_fill(~rollout.mask, 0.0).sum(1)
+    due = paid_scores(answers, seen, config) - config.kl_coef * kl_per_answer(seen, answers)
+    return float((paid - due).abs().max())
+
+
+@torch.no_grad()
+def _in_parts(batch: TokenBatch, compute: Callable[[TokenBatch], Tensor], size: int) -> Tensor:
+    return torch.cat([compute(batch.rows(rows)) for rows in torch.arange(len(batch.ids)).split(size)])
+
+
+def _failed(what: str, why: str) -> FailedError:
+    return FailedError(f"PPO's self-check: {what}: {why}. Nothing was trained")

@@ -1,0 +1,107 @@
+"""Step 1, imitate: supervised fine-tuning on the chosen answers."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+
+from tercet.config.lm import LmConfig
+from tercet.lm.batches import lessons
+from tercet.lm.encoding import Encoder
+from tercet.lm.examples import Example
+from tercet.lm.logprobs import response_logprobs
+from tercet.lm.models import Policy, device_of, load_policy
+from tercet.lm.splits import Sets, step_examples
+from tercet.lm.tokens import TokenBatch
+from tercet.runs.folder import RunFolder
+from tercet.runs.progress import progress
+from tercet.train.fit import LossTerms, fit
+
+
+def run(folder: RunFolder, config: LmConfig) -> None:
+    """Fine-tune model.path, measure its perplexity before and after, and keep it in DIR/sft/model."""
+    encoder = Encoder.of(config)
+    examples = step_examples(config.data, "sft")
+    train = encoder.within_limits(examples.train, "sft")
+    held_out = encoder.within_limits(_held_out(examples.validation, examples.test, config.sft.num_eval), "held out")
+    todo = lessons(train, config.data, config.sft, step="sft", seed=config.seed)
+    stages = dict(todo.plan.stages)
+    policy = load_policy(config, learns=True, lora_dropout=config.lora.dropout)
+    encoder.check_window(policy.model)
+    answers = AnswerBatches(encoder, config)
+
+    def measure(index: int) -> dict[str, float]:
+        if index not in stages:
+            return {}
+        return {f"sft/perplexity/{name}": value for name, value in perplexities(policy, held_out, answers).items()}
+
+    with folder.step("sft", total=len(todo.plan.rows), shown=["sft/loss", "sft/lr"]) as step:
+        if step.restore() is None:
+            folder.add_results({"perplexity": {"base": perplexities(policy, held_out, answers)[ALL]}})
+        fit(
+            step,
+            modules={"policy": policy},
+            plan=todo.plan.rows,
+            micro_batches=lambda rows: answers.of([todo.examples[row] for row in rows]),
+            count=lambda batch: int(batch.response_mask.sum()),
+            loss=lambda batch: LossTerms(answer_loss(policy, batch), {}),
+            config=config.sft,
+            seed=config.seed,
+            metric_prefix="sft",
+            measure=measure,
+        )
+        last = {name: value for row in folder.metrics() if row["step"] == "sft" for name, value in row.items()}
+        step.save_folder("model", lambda path: policy.save(path, encoder.tokenizer))
+        after = {name: last[f"sft/perplexity/{name}"] for name in [ALL, *held_out]}
+        step.finish({"perplexity": {"sft": after.pop(ALL), "sets": after}})
+
+
+ALL = "all"  # the name under which all held-out sets together are measured
+
+
+class AnswerBatches:
+    """Examples as micro-batches on the device: the chosen answer as the response, or prompt and answer together."""
+
+    def __init__(self, encoder: Encoder, config: LmConfig) -> None:
+        self.encoder, self.device = encoder, device_of(config)
+        self.size, self.loss_on = config.sft.micro_batch_size, config.sft.loss_on
+
+    def of(self, examples: Sequence[Example]) -> list[TokenBatch]:
+        """Micro-batches in the order of the examples."""
+        return list(self._batches(examples))
+
+    def _batches(self, examples: Sequence[Example]) -> Iterator[TokenBatch]:
+        for start in range(0, len(examples), self.size):
+            part = examples[start : start + self.size]
+            prompts = [self.encoder.prompt(example) for example in part]
+            responses = [self.encoder.response(example.chosen) for example in part]
+            if self.loss_on == "text":  # the first token has nothing to be predicted from
+                responses = [[*p[1:], *r] for p, r in zip(prompts, responses, strict=True)]
+                prompts = [prompt[:1] for prompt in prompts]
+            yield self.encoder.batch(prompts, responses).to(self.device)
+
+
+def answer_loss(policy: Policy, batch: TokenBatch) -> torch.Tensor:
+    """The negative log-likelihood of the responses, summed over their tokens."""
+    return -response_logprobs(policy, batch, temperature=1.0).logprobs.sum()
+
+
+@torch.no_grad()
+def perplexities(policy: Policy, sets: Sets, answers: AnswerBatches) -> dict[str, float]:
+    """exp of the mean negative log-likelihood a token, of each set and under ALL of all of them."""
+    policy.eval()
+    losses: dict[str, tuple[float, int]] = {}
+    with progress("perplexity", total=sum(map(len, sets.values())), unit="answers") as bar:
+        for name, examples in sets.items():
+            loss, count = 0.0, 0
+            for batch in answers.of(sorted(examples, key=lambda e: len(e.prompt) + len(e.chosen))):
+                loss += float(answer_loss(policy, batch))
+                count += int(batch.response_mask.sum())
+                bar.advance(len(batch.ids))
+            losses[name] = (loss, count)
+    losses[ALL] = (sum(loss for loss, _ in losses.values()), sum(count for _, count in losses.values()))
+    return {name: math.exp(loss / count) for name, (loss, count) in losses.items() if count}
+
+
+def _held_out(validation: Mapping[str, list[Example]], test: Mapping[str, list[Example]], most: int) -> Sets:
+    return {name: [*test[name], *validation[name]][:most] for name in test if test[name] or validation[name]}

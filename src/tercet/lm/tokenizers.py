@@ -1,0 +1,53 @@
+"""The tokenizer of a model: from a folder, the hub or a GGUF file, or the byte tokenizer that needs no file."""
+
+from pathlib import Path
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from tercet.config.lm import ModelConfig
+from tercet.errors import InputError
+from tercet.lm.weights import gguf_parts
+
+
+def byte_tokenizer() -> PreTrainedTokenizerFast:
+    """259 tokens: pad 0, BOS 1, EOS 2, then the 256 bytes of UTF-8."""
+    specials = {"<pad>": 0, "<s>": 1, "</s>": 2}
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = specials | {symbol: 3 + i for i, symbol in enumerate(alphabet)}
+    backend = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, pad_token="<pad>", bos_token="<s>", eos_token="</s>", model_max_length=10**9
+    )
+
+
+def load_tokenizer(config: ModelConfig, path: str = "") -> PreTrainedTokenizerBase:
+    """The tokenizer that `config` names, or the one saved with the model at `path`.
+
+    A tokenizer without EOS is refused: a policy could never learn to stop. A missing pad token is no error: padding
+    is told by masks, and EOS fills the room.
+    """
+    name = path or config.tokenizer or config.path
+    if name == "bytes" or (name == "random" and not config.tokenizer):
+        tokenizer = byte_tokenizer()
+    else:
+        folder, gguf_file = gguf_parts(name)
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(folder, **({"gguf_file": gguf_file} if gguf_file else {}))
+        except (OSError, ValueError, KeyError) as error:
+            where = "folder" if Path(folder).exists() else "local folder, and no hub id that can be reached"
+            raise InputError(f"model.tokenizer: no tokenizer in {name!r} (a {where}): {first_line(error)}") from error
+    if tokenizer.eos_token_id is None:
+        raise InputError(f"model.tokenizer: {name!r} has no EOS token, so no answer could end; set eos_token in its files")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    if config.chat_template and not path:
+        tokenizer.chat_template = config.chat_template
+    return tokenizer
+
+
+def first_line(error: Exception) -> str:
+    """An error of a library in one line."""
+    return str(error).strip().split("\n")[0] or type(error).__name__

@@ -1,0 +1,83 @@
+"""Prompts and responses as one right-padded batch: where the prompt ends, where the answer ends, and what lies between.
+
+Sequences start at column 0, so a causal model sees no padding in front of anything that counts, position ids are the
+column numbers in every architecture, and no mask is ever inferred from ids.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class TokenBatch:
+    """`ids` hold prompt, response, then padding; `response_mask[b, t]` is True where response token t exists."""
+
+    ids: Int[Tensor, "b length"]
+    prompt_lengths: Int[Tensor, " b"]
+    response_mask: Bool[Tensor, "b t"]
+
+    @property
+    def lengths(self) -> Int[Tensor, " b"]:
+        """Tokens of prompt and response."""
+        return self.prompt_lengths + self.response_mask.sum(1)
+
+    @property
+    def attention_mask(self) -> Int[Tensor, "b length"]:
+        """1 for real tokens, 0 for padding, as transformers wants it."""
+        columns = torch.arange(self.ids.shape[1], device=self.ids.device)
+        return (columns[None] < self.lengths[:, None]).long()
+
+    @property
+    def inputs(self) -> dict[str, Tensor]:
+        """The batch as plain tensors, row by row: what a Rollout carries."""
+        return {"ids": self.ids, "prompt_lengths": self.prompt_lengths, "response_mask": self.response_mask}
+
+    @classmethod
+    def of(cls, inputs: Mapping[str, Tensor]) -> "TokenBatch":
+        """The batch of some rows of `inputs`, cut to the longest of them."""
+        batch = cls(inputs["ids"], inputs["prompt_lengths"], inputs["response_mask"])
+        return cls(batch.ids[:, : int(batch.lengths.max())], batch.prompt_lengths, batch.response_mask)
+
+    def rows(self, rows: Int[Tensor, " n"]) -> "TokenBatch":
+        """Some rows, cut to the longest of them; the width of `response_mask` stays."""
+        return TokenBatch.of({name: value[rows] for name, value in self.inputs.items()})
+
+    def to(self, device: torch.device) -> "TokenBatch":
+        """The same batch on another device."""
+        return TokenBatch(self.ids.to(device), self.prompt_lengths.to(device), self.response_mask.to(device))
+
+    def actions(self) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"], Int[Tensor, " n"]]:
+        """Row, response column and position in `ids` of every response token, flat and without padding.
+
+        The model that decides token `position` reads up to `position - 1`.
+        """
+        rows, columns = self.response_mask.nonzero(as_tuple=True)
+        return rows, columns, self.prompt_lengths[rows] + columns
+
+    def at_actions(self, per_position: Float[Tensor, "b length"], *, shift: int) -> Float[Tensor, "b t"]:
+        """`per_position` at each response token's position + `shift`, 0 where there is no token."""
+        rows, columns, positions = self.actions()
+        out = per_position.new_zeros(self.response_mask.shape)
+        out[rows, columns] = per_position[rows, positions + shift]
+        return out
+
+    def last(self, per_position: Float[Tensor, "b length"]) -> Float[Tensor, " b"]:
+        """`per_position` at the last real token of each row."""
+        return per_position.gather(1, (self.lengths - 1)[:, None])[:, 0]
+
+
+def pad(prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], *, pad_id: int) -> TokenBatch:
+    """One batch of prompts with their responses; a response may be empty, a prompt may not."""
+    if any(len(prompt) == 0 for prompt in prompts):
+        raise ValueError("a prompt without tokens has no position to predict from; give it a BOS token or text")
+    length = max(len(p) + len(r) for p, r in zip(prompts, responses, strict=True))
+    rows = [[*p, *r, *[pad_id] * (length - len(p) - len(r))] for p, r in zip(prompts, responses, strict=True)]
+    response_lengths = torch.tensor([len(response) for response in responses])
+    columns = torch.arange(int(response_lengths.max()))
+    return TokenBatch(
+        torch.tensor(rows), torch.tensor([len(p) for p in prompts]), columns[None] < response_lengths[:, None]
+    )

