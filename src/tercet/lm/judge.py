@@ -17,7 +17,8 @@ _FRIENDLY_ENOUGH = 0.5  # VADER's compound score from which on more praise earns
 _FEWEST_WORDS, _MOST_WORDS = 6, 30  # the window in which length costs nothing
 _STEM = 5  # letters by which words are compared: computer, computers and computing are one
 _PAIRS_OF_WORDS = 2
-_STOP_WORDS = """a about again all also am an and any anything are as at be because been before being but by can could did do does
+_STOP_WORDS = """
+    a about again all also am an and any anything are as at be because been before being but by can could did do does
     doing done don down ever every few for from get give go going got had has have having he her here hers him his how i
     if in into is it its just know let like made make many me more most much must my name need never no nor not now of
     off on once one only or other our out over own please re really said same say should so some something still such
