@@ -38,7 +38,7 @@ $(READY): pyproject.toml
 			if "$$candidate" -c "import venv, ensurepip; $$version" 2>/dev/null; then python=$$candidate; break; fi
 		done
 		if [ -z "$$python" ]; then
-			echo "Tercet needs Python 3.11 or 3.12 with its venv module, and $(or $(PYTHON),no python3.11 or python3.12 that has it) was found here." >&2
+			echo "Tercet needs Python 3.11 or 3.12 with its venv module, found none; tried $(or $(PYTHON),python3.11 python3.12 python3 python)." >&2
 			echo "On Debian or Ubuntu: apt-get install python3 python3-venv; or name one: make setup PYTHON=/path/to/python3.12" >&2
 			exit 1
 		fi

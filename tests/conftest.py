@@ -8,5 +8,5 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-# before anything imports tercet: every annotated function is checked, its jaxtyping shapes included
-install_import_hook("tercet", "beartype.beartype")
+# before anything imports them: every annotated function that may meet a tensor is checked, its shapes included
+install_import_hook([f"tercet.{part}" for part in ("core", "types", "train", "lm")], "beartype.beartype")

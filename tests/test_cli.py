@@ -11,7 +11,9 @@ from typer.testing import CliRunner
 
 from tercet import __version__
 from tercet.cli import DebugOption, _Commands, app, lm
+from tercet.config.load import load_lm_config
 from tercet.errors import FailedError, InputError
+from tercet.runs.folder import RunFolder
 
 TERCET = [sys.executable, "-X", "importtime", "-c", "from tercet.cli import main; main()"]
 
@@ -98,3 +100,24 @@ def test_a_run_that_does_not_exist_is_bad_input(tmp_path: Path):
     for arguments in (["report", str(tmp_path / "none")], ["lm", "chat", str(tmp_path / "none")]):
         result = CliRunner().invoke(app, arguments)
         assert (result.exit_code, str(tmp_path / "none") in result.stderr) == (2, True)
+
+
+def test_data_looks_at_a_file_before_anything_is_trained(tmp_path: Path):
+    pairs = tmp_path / "pairs.jsonl"
+    rows = [f'{{"prompt": "Say {n}", "chosen": "Here is {n}.", "rejected": "No."}}' for n in range(20)]
+    pairs.write_text("\n".join(rows), encoding="utf-8")
+    result = CliRunner().invoke(app, ["lm", "data", str(pairs), "data.split=2,4,4"])
+    assert (result.exit_code, "Here is" in result.output) == (0, True)
+    pairs.write_text("\n".join([*rows[:2], "{broken"]), encoding="utf-8")
+    result = CliRunner().invoke(app, ["lm", "data", str(pairs)])
+    assert (result.exit_code, f"{pairs}:3: broken JSON" in result.stderr) == (2, True)
+
+
+def test_a_run_folder_of_another_config_is_left_as_it_is(tmp_path: Path):
+    run = tmp_path / "run"
+    with RunFolder.open(run, load_lm_config("tiny", ["seed=1"]), preset="tiny"):
+        pass
+    before = (run / "config.yaml").read_bytes()
+    result = CliRunner().invoke(app, ["lm", "run", "--preset", "tiny", "--out", str(run), "seed=2"])
+    assert (result.exit_code, "seed: 1 there, 2 now" in result.stderr) == (2, True)
+    assert (run / "config.yaml").read_bytes() == before

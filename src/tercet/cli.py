@@ -229,6 +229,10 @@ def _opened(preset: str, out: Path | None, overrides: list[str] | None) -> Itera
     name = Path(preset).stem if preset.endswith((".yaml", ".yml")) else preset
     with RunFolder.open(out or Path("runs") / name, config, preset=preset) as folder:
         _hush()
+        if config.threads:
+            import torch
+
+            torch.set_num_threads(config.threads)
         yield folder, config
 
 
