@@ -103,7 +103,7 @@ def train(
     for index in range(done, config.num_updates):
         collected = collect(index, carry)
         carry = collected.carry
-        _anneal(learner, index, config)
+        lr = _anneal(learner, index, config)
         metrics = update(
             learner,
             collected.rollout,
@@ -114,7 +114,7 @@ def train(
         )
         average.update()
         done, last = index + 1, index + 1 == config.num_updates
-        row = {f"ppo/{name}": value for name, value in (collected.metrics | metrics).items()}
+        row = {f"ppo/{name}": value for name, value in (collected.metrics | metrics | {"lr": lr}).items()}
         if done % config.eval_every == 0 or last:
             with average.in_place():
                 now = validate()
@@ -262,7 +262,9 @@ def _apply(module: nn.Module, optimizer: Optimizer, max_norm: float) -> float:
     return norm
 
 
-def _anneal(learner: Learner, index: int, config: LoopConfig) -> None:
+def _anneal(learner: Learner, index: int, config: LoopConfig) -> float:
+    """Lower both learning rates towards 0; returns the actor's."""
     remaining = 1 - index / config.num_updates
     set_lr(learner.actor_optimizer, config.lr * remaining)
     set_lr(learner.critic_optimizer, config.critic_lr * remaining)
+    return config.lr * remaining
