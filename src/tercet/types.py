@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -35,6 +35,7 @@ class ActorOutput:
     entropy: Float[Tensor, "b t"]
 
 
+@runtime_checkable  # so that the tests' run-time checks can look at one
 class ActorCritic(Protocol):
     """A policy and its baseline, evaluated on the actions of a rollout."""
 
