@@ -51,7 +51,7 @@ def parts_of(row: Row, columns: Mapping[str, str]) -> Parts:
         prompt = row["messages"] if "prompt" not in row else row["prompt"]
         return Parts(_turns(prompt), _answer(row["chosen"]), _compared(row.get("rejected")))
     if {"history", "human_ref_A", "human_ref_B", "labels"} <= row.keys():
-        return _better_of(row["history"], row["human_ref_A"], row["human_ref_B"], int(row["labels"]) * 2 - 1)
+        return _better_of(row["history"], row["human_ref_A"], row["human_ref_B"], float(row["labels"]) - 0.5)
     if {"question", "answer_0", "answer_1", "score_0", "score_1"} <= row.keys():
         question = row["question"]
         prompt = question["full_text"] if isinstance(question, Mapping) else question

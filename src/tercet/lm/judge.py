@@ -16,7 +16,6 @@ from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 _FRIENDLY_ENOUGH = 0.5  # VADER's compound score from which on more praise earns nothing
 _FEWEST_WORDS, _MOST_WORDS = 6, 30  # the window in which length costs nothing
 _STEM = 5  # letters by which words are compared: computer, computers and computing are one
-_PAIRS_OF_WORDS = 2
 _STOP_WORDS = """
     a about again all also am an and any anything are as at be because been before being but by can could did do does
     doing done don down ever every few for from get give go going got had has have having he her here hers him his how i
@@ -66,12 +65,16 @@ def wholeness(response: str) -> float:
 
 
 def variety(response: str) -> float:
-    """The share of word pairs that occur for the first time, less what is not plain text; 1 for ordinary prose."""
+    """The share of word pairs that occur for the first time, for ordinary prose 1.
+
+    It is squared, and divided by 1 + half the number of odd characters: emojis, symbols, doubled end marks, and every
+    exclamation mark after the first.
+    """
     words = _words(response)
     pairs = list(pairwise(words))
-    fresh = len(set(pairs)) / len(pairs) if len(words) > _PAIRS_OF_WORDS else 1.0
-    odd = len(re.findall(r"[^\w\s.,;:?'\"()-]|(?<=[!?.])[!?.]", response.replace("!", "", 1)))
-    return fresh**2 / (1 + 0.5 * odd)
+    fresh = len(set(pairs)) / len(pairs) if pairs else 1.0
+    num_odd = len(re.findall(r"[^\w\s.,;:?'\"()-]|(?<=[!?.])[!?.]", response.replace("!", "", 1)))
+    return fresh**2 / (1 + 0.5 * num_odd)
 
 
 def _score(prompt: str, response: str) -> float:

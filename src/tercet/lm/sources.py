@@ -114,7 +114,7 @@ def _jsonl_rows(path: Path) -> Iterator[tuple[str, Row]]:
     with path.open(encoding="utf-8-sig") as lines:
         for number, line in enumerate(lines, start=1):
             if line.strip():
-                yield f"{path}:{number}", _object(_parsed(line, f"{path}:{number}"), f"{path}:{number}")
+                yield f"{path}:{number}", _object(_parsed(line.strip(), f"{path}:{number}"), f"{path}:{number}")
 
 
 def _json_rows(path: Path) -> Iterator[tuple[str, Row]]:

@@ -1,0 +1,79 @@
+"""`tercet lm data` counts rightly and shows everything once, before anything is trained."""
+
+import json
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from tercet.config.lm import LmConfig
+from tercet.errors import InputError
+from tercet.lm.examples import Example, Message
+from tercet.lm.inspect import Lengths, num_leaks, run, summarise
+from tercet.lm.splits import StepExamples
+
+
+def example(prompt: str, chosen: str = "So.", rejected: str | None = "No.") -> Example:
+    return Example((Message("user", prompt),), chosen, rejected, "toy", "toy:1")
+
+
+def printed(config: LmConfig) -> str:
+    console = Console(width=160, record=True, file=StringIO())
+    run(config, console)
+    return console.export_text()
+
+
+def test_the_summary_counts_by_hand() -> None:
+    summary = summarise(
+        [
+            example("Why?", "long one", "no"),
+            example("why", "long one", "no"),  # the same prompt, and the same answers
+            example("Why?", "no", "long one"),
+            example("How?", "same", "size"),
+            example("Who?", "me", None),
+        ]
+    )
+    assert (summary.num_examples, summary.num_pairs, summary.num_ties) == (5, 4, 1)
+    assert (summary.num_repeated_prompts, summary.num_duplicates) == (2, 1)
+    assert summary.longer_is_better == (1 + 1 + 0 + 0.5) / 4
+    assert summary.prompt == Lengths(4, 4, 4)
+    assert summary.chosen == Lengths(4, 8, 8)
+
+
+def test_lengths_are_middle_nine_in_ten_and_longest() -> None:
+    assert Lengths.of(["x" * n for n in range(1, 12)]) == Lengths(6, 10, 11)
+    assert Lengths.of([]) == Lengths(0, 0, 0)
+
+
+def test_leaks_are_seen_across_steps() -> None:
+    clean = StepExamples({"a": [example("Why?")]}, {"a": [example("How?")]}, {"a": []}, {})
+    assert num_leaks([clean]) == 0
+    leaky = StepExamples({"a": [example("how")]}, {"a": []}, {"a": []}, {})
+    assert num_leaks([clean, leaky]) == 1
+
+
+def test_everything_is_shown(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.jsonl"
+    rows = [{"prompt": f"[bold]Why {i}?", "chosen": "Because it is.", "rejected": "No."} for i in range(40)]
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    text = printed(LmConfig.model_validate({"data": {"train": [str(path)], "split": "2,4,4"}}))
+    assert "[bold]Why" in text  # texts are data, not markup
+    assert "Because it is." in text
+    assert "100%" in text  # chosen is the longer
+    for step in ("sft", "reward", "ppo"):
+        assert step in text
+    assert "leaks between training and held-out data: 0" in text
+
+
+def test_a_set_that_one_step_cannot_use_is_shown_with_the_reason(tmp_path: Path) -> None:
+    path = tmp_path / "prompts.jsonl"
+    path.write_text("\n".join(json.dumps({"prompt": f"Why {i}?"}) for i in range(40)), encoding="utf-8")
+    text = printed(LmConfig.model_validate({"data": {"train": [str(path)]}}))
+    assert "sft cannot be run on this" in text
+    assert "ppo" in text
+
+
+def test_nothing_to_show_is_bad_input() -> None:
+    with pytest.raises(InputError, match=r"data\.train"):
+        run(LmConfig.model_validate({}))
