@@ -5,7 +5,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from tercet.core.categorical import logprobs_and_entropy
+from tercet.core.categorical import ActionStatistics, logprobs_and_entropy
 from tercet.lm.models import Policy
 from tercet.lm.tokens import TokenBatch
 from tercet.types import ActorOutput
@@ -32,7 +32,7 @@ def response_logprobs(policy: Policy, batch: TokenBatch, *, temperature: float) 
 
 def token_logprobs(
     head: nn.Module, states: Float[Tensor, "n d"], actions: Int[Tensor, " n"], *, temperature: float
-) -> ActorOutput:
+) -> ActionStatistics:
     """The same for a flat list of states and the token chosen in each."""
 
     def chunk(state: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
@@ -44,4 +44,6 @@ def token_logprobs(
         checkpoint(chunk, state, action, use_reentrant=False) if recompute else chunk(state, action)
         for state, action in zip(states.split(CHUNK), actions.split(CHUNK), strict=True)
     ]
-    return ActorOutput(torch.cat([logprobs for logprobs, _ in parts]), torch.cat([entropy for _, entropy in parts]))
+    return ActionStatistics(
+        logprobs=torch.cat([logprobs for logprobs, _ in parts]), entropy=torch.cat([entropy for _, entropy in parts])
+    )
