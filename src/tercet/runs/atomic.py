@@ -82,9 +82,8 @@ def full_disk_named(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        # safetensors has an exception of its own for what the system told it, the number in its text
-        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-        if not full and f"os error {errno.ENOSPC}" not in str(error):
+        # by the system's words, for safetensors wraps them in an exception of its own
+        if not any(os.strerror(code) in str(error) for code in (errno.ENOSPC, errno.EDQUOT)):
             raise
         raise FailedError(
             f"{path}: the disk is full; what was there before is kept. Free some space and give the same command again"

@@ -15,7 +15,7 @@ from tercet.runs import machine
 from tercet.runs.atomic import clean_leftovers, full_disk_named, write_text
 from tercet.runs.results import Tree, merge_results, read_results
 from tercet.runs.rows import Row, dump, read_rows
-from tercet.runs.step import Step, is_done
+from tercet.runs.step import Step, clean_done_steps, is_done
 from tercet.runs.trackers import check_installed
 
 _ABSENT = object()
@@ -38,6 +38,7 @@ class RunFolder:
         _make(path)
         lock = _locked(path)
         clean_leftovers(path)
+        clean_done_steps(path)
         file = path / "config.yaml"
         if file.exists():
             _check_same(path, _read_config(path), config_dict)

@@ -57,7 +57,7 @@ class Bar:
         # the rate follows the last few advances: steps of a run don't all take as long as the first
         self._marks = deque([(self._started, done)], maxlen=20)
 
-    def advance(self, n: int = 1, numbers: Mapping[str, float] = {}) -> None:  # noqa: B006 (never changed)
+    def advance(self, n: int = 1, numbers: Mapping[str, float] = {}) -> None:
         """`n` more units are done; `numbers` are shown beside the bar in place of those before."""
         now = time.monotonic()
         self.done += n

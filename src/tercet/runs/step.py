@@ -25,6 +25,13 @@ def is_done(run: Path, name: str) -> bool:
     return (run / name / "done.json").exists()
 
 
+def clean_done_steps(run: Path) -> None:
+    """Remove what a kill in the last line of `Step.finish` leaves: no one enters a step that is done again."""
+    for done in run.glob("*/done.json"):
+        clean_leftovers(done.parent)
+        remove_folder(done.parent / "checkpoint")
+
+
 class Step:
     """A step under way; a context manager, made by `RunFolder.step`.
 
@@ -125,7 +132,7 @@ class Step:
         seconds = round(self._seconds(), 1)
         merge_results(self._run, results)
         merge_results(self._run, {"seconds": {self.name: seconds}})
-        # killed before this line, the step goes on from its checkpoint; killed after it, entry removes the checkpoint
+        # killed before this line, the step goes on from its checkpoint; killed after it, the next opening removes it
         write_text(self.path / "done.json", dump({"seconds": seconds, "num_rows": self._rows["metrics"].count}) + "\n")
         remove_folder(self._checkpoint)
 

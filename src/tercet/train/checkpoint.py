@@ -15,7 +15,7 @@ Modules = Mapping[str, nn.Module]
 Optimizers = Mapping[str, Optimizer]
 
 
-def save(folder: Path, *, modules: Modules, optimizers: Optimizers, tensors: Mapping[str, Tensor] = {}) -> None:  # noqa: B006 (never changed)
+def save(folder: Path, *, modules: Modules, optimizers: Optimizers, tensors: Mapping[str, Tensor] = {}) -> None:
     """Write into `folder` all that learns, and `tensors` as they are.
 
     Frozen parameters and buffers are left out: the caller makes those again before it calls `load`.

@@ -1,0 +1,97 @@
+"""Kills a run at one line of ours after another, lets the same command go on, and says whether the kill shows.
+
+A program of its own, for the children are forked from a process that has imported everything and computed nothing:
+    python kill_points.py SCRIPT WORK NUM_POINTS    (SCRIPT defines run(folder: Path) -> None)
+"""
+
+import json
+import os
+import random
+import runpy
+import shutil
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+
+import tercet.runs
+
+SOURCE = Path(tercet.runs.__file__).parent.parent
+TRACED = (str(SOURCE / "runs"), str(SOURCE / "train"))
+# a kill takes nothing from the system's own memory, and waiting for the disk is nearly all of the time
+os.fsync = lambda descriptor: None
+# of the clock or of this machine: they may differ
+TIMES = ("timings.jsonl", "run.json", "done.json", ".lock")
+
+
+def _main() -> None:
+    run = runpy.run_path(sys.argv[1])["run"]
+    work, num_points = Path(sys.argv[2]), int(sys.argv[3])
+    whole = work / "whole"
+    assert _in_child(run, whole, 0) == 0, "the uninterrupted run failed"
+    num_lines = int((work / "lines").read_text())
+    wanted, chance, num_killed = _contents(whole), random.Random(0), 0
+    for point in range(num_points):
+        folder = work / f"killed-{point}"
+        # evenly over the run, and then once more at a line of the second attempt
+        for line in (1 + point * num_lines // num_points, chance.randrange(1, num_lines)):
+            status = _in_child(run, folder, line)
+            assert status in (0, -signal.SIGKILL), f"killed at line {line}: the next attempt ended with {status}"
+            num_killed += status != 0
+        assert _in_child(run, folder, 0) == 0, f"point {point}: the last attempt failed"
+        found = _contents(folder)
+        odd = sorted(name for name in wanted | found if wanted.get(name) != found.get(name))
+        assert not odd, f"point {point}: {odd} differ from the uninterrupted run"
+        shutil.rmtree(folder)
+    print(json.dumps({"lines": num_lines, "kills": num_killed}))
+
+
+def _in_child(run: Callable[[Path], None], folder: Path, line: int) -> int:
+    """Run in a forked process that kills itself in front of the `line`-th line of ours; 0 lets it come to its end."""
+    child = os.fork()
+    if child == 0:
+        lines = _trace(line)
+        code = 1
+        try:
+            run(folder)
+            if line == 0 and folder.name == "whole":
+                (folder.parent / "lines").write_text(str(lines[0]))
+            code = 0
+        finally:
+            sys.stdout.flush()
+            if code:
+                sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]  # there is one: code is still 1
+            sys.stderr.flush()
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def _trace(kill_at: int) -> list[int]:
+    lines = [0]
+
+    def enter(frame: FrameType, event: str, _: object) -> Callable | None:
+        return each_line if frame.f_code.co_filename.startswith(TRACED) else None
+
+    def each_line(frame: FrameType, event: str, _: object) -> Callable:
+        if event == "line":
+            lines[0] += 1
+            if lines[0] == kill_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return each_line
+
+    sys.settrace(enter)
+    return lines
+
+
+def _contents(folder: Path) -> dict[str, bytes]:
+    """Every file's bytes, those of leftovers included; the seconds taken out of the results."""
+    contents = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    results = json.loads(contents["results.json"])
+    assert results.pop("seconds"), "results.json lacks the seconds"
+    contents["results.json"] = json.dumps(results).encode()
+    return {name: data for name, data in contents.items() if Path(name).name not in TIMES}
+
+
+if __name__ == "__main__":
+    _main()

@@ -1,0 +1,118 @@
+"""Files and folders are replaced wholly or not at all."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tercet.errors import FailedError
+from tercet.runs.atomic import clean_leftovers, full_disk_named, remove_folder, replace_folder, write_text
+
+
+@pytest.fixture
+def dead_pid() -> int:
+    """The number of a process that is no more."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def _fill(text: str):
+    def write(folder: Path) -> None:
+        (folder / "inner").mkdir()
+        (folder / "inner" / "file").write_text(text)
+
+    return write
+
+
+def _names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_text_takes_the_place_of_text_and_leaves_nothing_beside(tmp_path: Path) -> None:
+    write_text(tmp_path / "a.json", "one")
+    write_text(tmp_path / "a.json", "zwei Ä 三")
+    assert (tmp_path / "a.json").read_text(encoding="utf-8") == "zwei Ä 三"
+    assert _names(tmp_path) == ["a.json"]
+
+
+def test_a_folder_takes_the_place_of_a_folder_and_leaves_nothing_beside(tmp_path: Path) -> None:
+    replace_folder(tmp_path / "deep" / "model", _fill("one"))
+    replace_folder(tmp_path / "deep" / "model", _fill("two"))
+    assert (tmp_path / "deep" / "model" / "inner" / "file").read_text() == "two"
+    assert _names(tmp_path / "deep") == ["model"]
+
+
+def test_what_fails_while_writing_leaves_the_old_folder(tmp_path: Path) -> None:
+    def fails(folder: Path) -> None:
+        (folder / "half").write_text("half")
+        raise KeyError("mine")
+
+    replace_folder(tmp_path / "model", _fill("one"))
+    with pytest.raises(KeyError, match="mine"):
+        replace_folder(tmp_path / "model", fails)
+    assert (tmp_path / "model" / "inner" / "file").read_text() == "one"
+    assert _names(tmp_path) == ["model"]
+
+
+def test_a_full_disk_is_named_and_the_old_folder_stands(tmp_path: Path) -> None:
+    def fills_the_disk(folder: Path) -> None:
+        (folder / "half").write_text("half")
+        Path("/dev/full").write_text("no room")  # the system's own word for a full disk
+
+    replace_folder(tmp_path / "model", _fill("one"))
+    with pytest.raises(FailedError, match=rf"{tmp_path}/model: the disk is full; what was there before is kept"):
+        replace_folder(tmp_path / "model", fills_the_disk)
+    assert (tmp_path / "model" / "inner" / "file").read_text() == "one"
+    assert _names(tmp_path) == ["model"]
+
+
+def test_a_full_disk_told_by_a_library_in_its_own_exception_is_named_too() -> None:
+    with pytest.raises(FailedError, match="the disk is full"), full_disk_named(Path("model")):
+        raise RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+
+def test_other_errors_pass_as_they_are() -> None:
+    with pytest.raises(IsADirectoryError), full_disk_named(Path("model")):
+        Path("/").write_text("")
+
+
+def test_leftovers_of_a_dead_process_go_and_those_of_a_living_one_stay(tmp_path: Path, dead_pid: int) -> None:
+    parent = os.getppid()
+    (tmp_path / f".model.{dead_pid}.partial").mkdir()
+    (tmp_path / f".a.json.{dead_pid}.partial").write_text("half")
+    (tmp_path / f".model.{os.getpid()}.partial").mkdir()
+    (tmp_path / f".model.{parent}.partial").mkdir()
+    (tmp_path / ".hidden").write_text("not ours")
+    clean_leftovers(tmp_path)
+    assert _names(tmp_path) == [".hidden", f".model.{parent}.partial"]
+
+
+def test_a_folder_between_two_names_gets_its_own_back(tmp_path: Path) -> None:
+    (tmp_path / ".model.old").mkdir()
+    (tmp_path / ".model.old" / "file").write_text("one")
+    clean_leftovers(tmp_path)
+    assert (tmp_path / "model" / "file").read_text() == "one"
+
+
+def test_an_old_folder_goes_where_the_new_one_is_in_place(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / ".model.old").mkdir()
+    clean_leftovers(tmp_path)
+    assert _names(tmp_path) == ["model"]
+
+
+def test_only_the_named_entry_is_cleaned_where_one_is_named(tmp_path: Path, dead_pid: int) -> None:
+    for name in ("model", "models"):
+        (tmp_path / f".{name}.{dead_pid}.partial").mkdir()
+    clean_leftovers(tmp_path, "model")
+    assert _names(tmp_path) == [f".models.{dead_pid}.partial"]
+
+
+def test_removing_a_folder_that_is_not_there_is_no_error(tmp_path: Path) -> None:
+    remove_folder(tmp_path / "model")
+    replace_folder(tmp_path / "model", _fill("one"))
+    remove_folder(tmp_path / "model")
+    assert _names(tmp_path) == []

@@ -1,0 +1,145 @@
+"""A run folder explains itself, goes on with the same config, and refuses everything else."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tercet.config.lm import LmConfig
+from tercet.errors import FailedError, InputError
+from tercet.runs.folder import RunFolder
+
+
+def _config(**values: object) -> LmConfig:
+    return LmConfig.model_validate(values)
+
+
+def test_a_new_folder_holds_its_config_and_what_it_was_made_with(tmp_path: Path) -> None:
+    config = _config(seed=3, eval={"prompts": ["你好", "a: b\n"]}, ppo={"lr": 1e-5})
+    with RunFolder.open(tmp_path / "deep" / "run", config, preset="tiny") as folder:
+        saved = yaml.safe_load((folder.path / "config.yaml").read_text(encoding="utf-8"))
+        assert LmConfig.model_validate(saved) == config
+        info = folder.info()
+    assert info["preset"] == "tiny"
+    assert info["packages"]["torch"]
+    assert info["machine"]["num_cores"] >= 1
+    assert info["python"] == ".".join(map(str, sys.version_info[:3]))
+
+
+def test_the_same_config_goes_on_and_leaves_both_files_as_they_were(tmp_path: Path) -> None:
+    config = _config(ppo={"kl_coef": 0.05})
+    RunFolder.open(tmp_path / "run", config, preset="tiny").close()
+    before = [(tmp_path / "run" / name).read_bytes() for name in ("config.yaml", "run.json")]
+    RunFolder.open(tmp_path / "run", config, preset="other").close()
+    assert before == [(tmp_path / "run" / name).read_bytes() for name in ("config.yaml", "run.json")]
+
+
+def test_another_config_is_refused_with_every_difference(tmp_path: Path) -> None:
+    RunFolder.open(tmp_path / "run", _config(ppo={"reward": {"a:b": 2.0}}), preset="tiny").close()
+    with pytest.raises(InputError) as caught:
+        RunFolder.open(tmp_path / "run", _config(seed=1, ppo={"lr": 3e-4}), preset="tiny")
+    lines = str(caught.value).splitlines()
+    assert "  seed: 0 there, 1 now" in lines
+    assert "  ppo.lr: 1e-05 there, 0.0003 now" in lines
+    assert "  ppo.reward.a:b: 2.0 there, (absent) now" in lines
+    assert "  ppo.reward.reward_model: (absent) there, 1.0 now" in lines
+    assert len(lines) == 6
+    assert "--out" in lines[-1]
+
+
+def test_a_refused_folder_can_be_opened_with_its_own_config(tmp_path: Path) -> None:
+    RunFolder.open(tmp_path / "run", _config(), preset="tiny").close()
+    with pytest.raises(InputError):
+        RunFolder.open(tmp_path / "run", _config(seed=1), preset="tiny")
+    RunFolder.open(tmp_path / "run", _config(), preset="tiny").close()
+
+
+def test_a_folder_of_other_things_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(InputError, match=r"holds thesis\.tex but no config\.yaml"):
+        RunFolder.open(tmp_path, _config(), preset="tiny")
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("")
+    for path in (tmp_path / "run", tmp_path / "run" / "deeper"):
+        with pytest.raises(InputError, match="--out"):
+            RunFolder.open(path, _config(), preset="tiny")
+
+
+def test_an_empty_folder_becomes_a_run(tmp_path: Path) -> None:
+    RunFolder.open(tmp_path, _config(), preset="tiny").close()
+    assert (tmp_path / "config.yaml").exists()
+
+
+def test_two_processes_cannot_be_in_one_folder(tmp_path: Path) -> None:
+    script = (
+        "import sys, time; from pathlib import Path\n"
+        "from tercet.config.lm import LmConfig; from tercet.runs.folder import RunFolder\n"
+        "folder = RunFolder.open(Path(sys.argv[1]), LmConfig(), preset='tiny'); print('in', flush=True); time.sleep(60)"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path / "run")],
+        stdout=subprocess.PIPE,
+        env={"PYTHONPATH": str(Path(__file__).parents[2] / "src")},
+    )
+    try:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"in\n"
+        with pytest.raises(InputError, match=f"process {other.pid} is at work"):
+            RunFolder.open(tmp_path / "run", _config(), preset="tiny")
+        assert RunFolder.read(tmp_path / "run").results() == {}  # looking is free
+    finally:
+        other.kill()
+        other.wait()
+    RunFolder.open(tmp_path / "run", _config(), preset="tiny").close()
+
+
+def test_reading_what_is_no_run_names_the_runs_beside_it(tmp_path: Path) -> None:
+    RunFolder.open(tmp_path / "tiny", _config(), preset="tiny").close()
+    with pytest.raises(InputError, match=rf"no run.*runs there: {tmp_path}/tiny"):
+        RunFolder.read(tmp_path / "tinny")
+
+
+@pytest.mark.parametrize("text", ["a: [", "just text", "\x00"])
+def test_a_broken_config_file_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(InputError, match=r"config\.yaml"):
+        RunFolder.read(tmp_path)
+
+
+def test_results_merge_branch_by_branch(tmp_path: Path) -> None:
+    with RunFolder.open(tmp_path / "run", _config(), preset="tiny") as folder:
+        folder.add_results({"perplexity": {"sft": 2.0}, "kl_to_reference": 1.0})
+        folder.add_results({"perplexity": {"base": 3.0}, "kl_to_reference": 4.0, "odd": float("nan")})
+        assert folder.results() == {"kl_to_reference": 4.0, "perplexity": {"base": 3.0, "sft": 2.0}}
+        text = (folder.path / "results.json").read_text()
+    assert text.index("kl_to_reference") < text.index("perplexity") < text.index("sft")
+
+
+def test_broken_results_are_not_overwritten(tmp_path: Path) -> None:
+    with RunFolder.open(tmp_path / "run", _config(), preset="tiny") as folder:
+        (folder.path / "results.json").write_text("{")
+        with pytest.raises(FailedError, match=r"results\.json: not JSON"):
+            folder.add_results({"a": 1.0})
+        assert (folder.path / "results.json").read_text() == "{"
+
+
+def test_a_tracker_that_is_not_installed_is_told_with_its_remedy(tmp_path: Path) -> None:
+    import importlib.util
+
+    missing = [name for name in ("wandb", "trackio") if importlib.util.find_spec(name) is None]
+    if not missing:
+        pytest.skip("every tracker is installed")
+    with pytest.raises(InputError, match=f"pip install {missing[0]}"):
+        RunFolder.open(tmp_path / "run", _config(trackers=missing[:1]), preset="tiny")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_folder_needs_no_torch() -> None:
+    script = "import sys, tercet.runs.folder, tercet.config.lm; sys.exit('torch' in sys.modules)"
+    environment = {"PYTHONPATH": str(Path(__file__).parents[2] / "src")}
+    assert subprocess.run([sys.executable, "-c", script], env=environment, check=False).returncode == 0

@@ -1,0 +1,74 @@
+"""Rows are appended whole, read up to the first torn line, and cut to the byte."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tercet.errors import FailedError
+from tercet.runs.rows import RowWriter, cut_rows, dump, read_rows
+
+
+def _file(tmp_path: Path, *steps: str, tail: str = "") -> Path:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("".join(f'{{"step": "{step}", "index": {i}}}\n' for i, step in enumerate(steps)) + tail)
+    return path
+
+
+def test_rows_come_back_as_they_were_appended(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    writer = RowWriter(path, "sft", 0)
+    writer.append(0, {"sft/loss": 0.1 + 0.2, "text": "三\u2028\n"})
+    assert writer.count == 1
+    assert path.read_text(encoding="utf-8").count("\n") == 1
+    assert read_rows(path) == [{"step": "sft", "index": 0, "sft/loss": 0.30000000000000004, "text": "三\u2028\n"}]
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_numbers_are_kept_to_the_bit(number: float) -> None:
+    assert math.copysign(1, json.loads(dump({"a": number}))["a"]) == math.copysign(1, number)
+    assert json.loads(dump({"a": number}))["a"] == number
+
+
+def test_numbers_that_json_has_no_word_for_are_left_out() -> None:
+    assert json.loads(dump({"a": math.nan, "b": {"c": math.inf, "d": 1.0}, "e": [1.0, -math.inf]})) == {
+        "b": {"d": 1.0},
+        "e": [1.0],
+    }
+
+
+@pytest.mark.parametrize("tail", ['{"step": "sft", "ind', '{"step": "sft"}', "\x00\x00\n", '"text"\n'])
+def test_a_torn_end_is_not_read_and_is_cut_off(tmp_path: Path, tail: str) -> None:
+    path = _file(tmp_path, "sft", "sft", tail=tail)
+    whole = _file(tmp_path / "..", "sft", "sft").read_bytes()
+    assert [row["index"] for row in read_rows(path)] == [0, 1]
+    cut_rows(path, "sft", 2)
+    assert path.read_bytes() == whole
+
+
+def test_only_the_later_rows_of_that_step_are_cut(tmp_path: Path) -> None:
+    path = _file(tmp_path, "sft", "ppo", "ppo", "eval", "ppo")
+    cut_rows(path, "ppo", 1)
+    assert [(row["step"], row["index"]) for row in read_rows(path)] == [("sft", 0), ("ppo", 1), ("eval", 3)]
+
+
+def test_fewer_rows_than_the_checkpoint_knew_are_refused_with_the_remedy(tmp_path: Path) -> None:
+    path = _file(tmp_path, "ppo", "sft")
+    with pytest.raises(FailedError, match=rf"holds 1 rows of ppo where its checkpoint counted 2.*{tmp_path}/ppo"):
+        cut_rows(path, "ppo", 2)
+
+
+def test_no_file_holds_no_rows(tmp_path: Path) -> None:
+    cut_rows(tmp_path / "metrics.jsonl", "ppo", 0)
+    assert read_rows(tmp_path / "metrics.jsonl") == []
+    assert not (tmp_path / "metrics.jsonl").exists()
+
+
+def test_a_full_disk_is_named(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
+    writer = RowWriter(tmp_path / "metrics.jsonl", "sft", 0)
+    with pytest.raises(FailedError, match=r"metrics\.jsonl: the disk is full"):
+        writer.append(0, {"sft/loss": 1.0})

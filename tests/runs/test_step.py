@@ -1,0 +1,143 @@
+"""A step's rows, checkpoints and end."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tercet.config.lm import LmConfig
+from tercet.errors import FailedError
+from tercet.runs.folder import RunFolder
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[RunFolder]:
+    with RunFolder.open(tmp_path / "run", LmConfig.model_validate({}), preset="tiny") as folder:
+        yield folder
+
+
+def _weights(folder: Path) -> None:
+    (folder / "weights").write_text("w")
+
+
+def _fills_the_disk(folder: Path) -> None:
+    Path("/dev/full").write_text("no room")  # the system's own word for a full disk
+
+
+def test_a_step_that_ends_leaves_rows_results_and_no_checkpoint(folder: RunFolder) -> None:
+    with folder.step("sft", total=2, shown=["sft/loss"]) as step:
+        assert step.restore() is None
+        for index in range(2):
+            step.log(index, {"sft/loss": 1.5 - index, "sft/odd": float("nan")})
+            step.save({"next": index + 1}, _weights)
+        assert not folder.is_done("sft")
+        assert step.save_folder("model", _weights) == folder.path / "sft" / "model"
+        step.finish({"perplexity": {"sft": 3.0}})
+    assert folder.is_done("sft")
+    assert folder.metrics() == [
+        {"step": "sft", "index": 0, "sft/loss": 1.5},
+        {"step": "sft", "index": 1, "sft/loss": 0.5},
+    ]
+    assert folder.results()["perplexity"] == {"sft": 3.0}
+    assert folder.results()["seconds"]["sft"] >= 0
+    assert sorted(path.name for path in step.path.iterdir()) == ["done.json", "model"]
+
+
+def test_a_step_goes_on_from_its_checkpoint_and_drops_what_came_after(folder: RunFolder) -> None:
+    with pytest.raises(KeyboardInterrupt), folder.step("ppo", total=9, shown=[]) as step:
+        step.log(0, {"ppo/score": 0.1})
+        step.show(0, [{"prompt": "a", "response": "b", "score": 1.0}])
+        step.save({"next": 1, "kl_coef": 0.1 + 0.2}, _weights)
+        step.log(1, {"ppo/score": 0.2})
+        step.show(1, [{"prompt": "a", "response": "c", "score": 1.0}])
+        raise KeyboardInterrupt
+    assert len(folder.metrics()) == len(folder.samples()) == 2
+    with folder.step("ppo", total=9, shown=[]) as step:
+        restored = step.restore()
+        assert restored is not None
+        assert restored[0] == {"next": 1, "kl_coef": 0.30000000000000004}
+        assert (restored[1] / "weights").read_text() == "w"
+        assert [row["index"] for row in folder.metrics()] == [0]
+        assert [row["response"] for row in folder.samples()] == ["b"]
+
+
+def test_a_step_without_checkpoint_drops_its_own_rows_alone(folder: RunFolder) -> None:
+    for name in ("sft", "ppo"):
+        with folder.step(name, total=2, shown=[]) as step:
+            step.log(0, {"x": 1.0})
+    with folder.step("ppo", total=2, shown=[]):
+        assert [row["step"] for row in folder.metrics()] == ["sft"]
+
+
+def test_a_step_that_was_done_begins_anew(folder: RunFolder) -> None:
+    for attempt in range(2):
+        with folder.step("eval", total=1, shown=[]) as step:
+            assert step.restore() is None
+            assert not folder.is_done("eval")
+            step.log(0, {"x": float(attempt)})
+            step.save({}, _weights)
+            step.finish({})
+    assert [row["x"] for row in folder.metrics()] == [1.0]
+
+
+def test_seconds_add_up_over_attempts(folder: RunFolder) -> None:
+    with folder.step("sft", total=1, shown=[]) as step:
+        step.save({}, _weights)
+    file = step.path / "checkpoint" / "state.json"
+    state = json.loads(file.read_text())
+    file.write_text(json.dumps({**state, "seconds": 1000.0}))
+    with folder.step("sft", total=1, shown=[]) as step:
+        step.finish({})
+    assert 1000 <= folder.results()["seconds"]["sft"] < 1060
+
+
+def test_timings_have_a_row_for_each_row_of_numbers_and_the_numbers_no_clock(folder: RunFolder) -> None:
+    with folder.step("sft", total=2, shown=[]) as step:
+        step.log(0, {"a": 1.0})
+        step.log(1, {"a": 1.0})
+    timings = [json.loads(line) for line in (folder.path / "timings.jsonl").read_text().splitlines()]
+    assert [(row["step"], row["index"]) for row in timings] == [("sft", 0), ("sft", 1)]
+    assert set(folder.metrics()[0]) == {"step", "index", "a"}
+
+
+def test_a_full_disk_while_saving_keeps_the_checkpoint_before(folder: RunFolder) -> None:
+    with folder.step("sft", total=2, shown=[]) as step:
+        step.save({"next": 1}, _weights)
+        with pytest.raises(FailedError, match="checkpoint: the disk is full"):
+            step.save({"next": 2}, _fills_the_disk)
+    with folder.step("sft", total=2, shown=[]) as step:
+        restored = step.restore()
+        assert restored is not None
+        assert restored[0] == {"next": 1}
+
+
+def test_a_damaged_checkpoint_is_told_with_the_remedy(folder: RunFolder) -> None:
+    with folder.step("sft", total=2, shown=[]) as step:
+        step.save({"next": 1}, _weights)
+    (step.path / "checkpoint" / "state.json").write_text("{")
+    with pytest.raises(FailedError, match=r"damaged checkpoint.*remove this folder to start sft anew"):
+        folder.step("sft", total=2, shown=[]).__enter__()
+
+
+def test_sampled_answers_are_printed_each_on_one_line(folder: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    samples = [{"prompt": "Who?\n[bold]", "response": "x" * 500, "score": 0.123456}] * 9
+    with folder.step("ppo", total=1, shown=[]) as step:
+        step.show(4, samples)
+    lines = [line for line in capsys.readouterr().out.splitlines() if "Who?" in line]
+    assert len(lines) == 3
+    assert lines[0].startswith("  ppo 4: Who? [bold] | xxx")
+    assert lines[0].endswith("… | 0.123")
+    assert len(folder.samples()) == 9
+
+
+def test_metrics_go_to_tensorboard_too(tmp_path: Path) -> None:
+    event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    config = LmConfig.model_validate({"trackers": ["tensorboard"]})
+    with RunFolder.open(tmp_path / "run", config, preset="tiny") as folder:
+        with folder.step("sft", total=2, shown=[]) as step:
+            step.log(0, {"sft/loss": 0.5})
+            step.log(1, {"sft/loss": 0.25})
+        events = event_accumulator.EventAccumulator(str(folder.path / "tensorboard" / "sft"))
+        events.Reload()
+        assert [(event.step, event.value) for event in events.Scalars("sft/loss")] == [(0, 0.5), (1, 0.25)]
