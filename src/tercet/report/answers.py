@@ -1,0 +1,115 @@
+"""Texts to read: the stages' answers side by side, and what PPO sampled as training went on."""
+
+from collections.abc import Sequence
+
+from tercet.report.blocks import Answer, Block, Cell, Comparison, Fold, Heat, Prose, Role, Subhead, Table
+from tercet.report.formats import score, shares, signed
+from tercet.report.records import Record, Tree, find, number
+
+_STAGES: tuple[tuple[Role, str], ...] = (("base", "Base"), ("sft", "SFT"), ("ppo", "PPO"))
+_SHOWN = 3  # answers at each end of the held-out prompts
+_MOMENTS = 8  # updates whose samples are shown, evenly spread
+_AT_A_MOMENT = 3
+_FOLDED = 200  # a page has to load: what is more stays in the files
+
+
+def fixed_prompts(record: Record) -> list[Block]:
+    """Every stage's greedy and sampled answer to the fixed prompts."""
+    blocks: list[Block] = []
+    for row in record.answers:
+        rows = []
+        for way in ("greedy", "sampled"):
+            answers = [
+                Answer(name, role, str(text))
+                for role, name in _STAGES
+                if (text := find(row, "answers", role, way)) is not None
+            ]
+            if answers:
+                rows.append((way, answers))
+        blocks.append(Comparison(str(row.get("prompt", "")), rows))
+    return blocks
+
+
+def held_out(record: Record) -> list[Block]:
+    """Held-out prompts from PPO's clearest wins to its clearest losses."""
+    scored = [key for key in ("judge", "reward_model") if any(_gain(row, key) is not None for row in record.held_out)]
+    if not scored:
+        return []
+    key = scored[0]
+    gains = [(gain, row) for row in record.held_out if (gain := _gain(row, key)) is not None]
+    ranked = [row for _, row in sorted(gains, key=lambda pair: -pair[0])]
+    middle = (len(ranked) - _SHOWN) // 2
+    says = "From PPO's clearest wins over SFT to its clearest losses, so that nobody has to trust the mean."
+    if len(ranked) <= 3 * _SHOWN:
+        return [Prose(says), *(_scored(row, key) for row in ranked)]
+    rest = ranked[_SHOWN:-_SHOWN][:_FOLDED]
+    return [
+        Prose(says),
+        Subhead("Where PPO gained most"),
+        *(_scored(row, key) for row in ranked[:_SHOWN]),
+        Subhead("From the middle"),
+        *(_scored(row, key) for row in ranked[middle : middle + _SHOWN]),
+        Subhead("Where PPO lost most"),
+        *(_scored(row, key) for row in ranked[-_SHOWN:]),
+        Fold(f"{len(rest)} more, from gain to loss", [_plain(rest, key)]),
+    ]
+
+
+def samples(record: Record) -> list[Block]:
+    """What PPO wrote while it learned: a few answers at evenly spread updates, the rest folded away."""
+    rows = [row for row in record.samples if row.get("step") == "ppo" and "response" in row]
+    if not rows:
+        return []
+    moments = sorted({int(row.get("index", 0)) for row in rows})
+    last = len(moments) - 1
+    chosen = sorted({moments[round(i * last / (_MOMENTS - 1))] for i in range(_MOMENTS)})
+    picked = [row for moment in chosen for row in [one for one in rows if one.get("index") == moment][:_AT_A_MOMENT]]
+    says = (
+        "Sampled from the policy of that update, on prompts of the rollout. Early ones should read like SFT, late "
+        "ones like more of what is rewarded."
+    )
+    blocks: list[Block] = [_table(picked, says)]
+    if len(rows) > len(picked):
+        title = f"All {len(rows)} samples" if len(rows) <= _FOLDED else f"The last {_FOLDED} of {len(rows)} samples"
+        blocks.append(Fold(title, [_table(rows[-_FOLDED:], "")]))
+    return blocks
+
+
+def _table(rows: Sequence[Tree], says: str) -> Table:
+    scores = [number(row, "score") for row in rows]
+    cells: list[list[Cell]] = []
+    previous = None
+    for row, value, share in zip(rows, scores, shares(scores), strict=True):
+        moment = str(row.get("index", ""))
+        shown = moment if moment != previous else ""
+        cells.append([shown, str(row.get("prompt", "")), str(row["response"]), Heat(score(value), share)])
+        previous = moment
+    return Table("", says, ["update", "prompt", "answer", "score"], cells, "rwwr")
+
+
+def _gain(row: Tree, key: str) -> float | None:
+    sft, ppo = (number(row, "scores", stage, key) for stage in ("sft", "ppo"))
+    return None if sft is None or ppo is None else ppo - sft
+
+
+def _scored(row: Tree, key: str) -> Comparison:
+    answers = []
+    for role, name in _STAGES:
+        text, value = find(row, "answers", role), number(row, "scores", role, key)
+        if text is not None:
+            answers.append(Answer(name, role, str(text), "" if value is None else f"score {score(value)}"))
+    return Comparison(str(row.get("prompt", "")), [("", answers)])
+
+
+def _plain(rows: Sequence[Tree], key: str) -> Table:
+    gains = [_gain(row, key) for row in rows]
+    cells: list[list[Cell]] = [
+        [
+            str(row.get("prompt", "")),
+            str(find(row, "answers", "sft") or ""),
+            str(find(row, "answers", "ppo") or ""),
+            Heat(signed(gain), share),
+        ]
+        for row, gain, share in zip(rows, gains, shares(gains), strict=True)
+    ]
+    return Table("", "", ["prompt", "SFT", "PPO", "gain"], cells, "wwwr")

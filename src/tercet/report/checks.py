@@ -1,0 +1,160 @@
+"""Signs of health and trouble that an expert would look for first, with what they mean."""
+
+from collections.abc import Sequence
+
+from tercet.report.blocks import Check, Checks
+from tercet.report.formats import num, percent
+from tercet.report.records import Record, curve, find, number, rate
+from tercet.report.summary import accuracies
+
+
+def checks(record: Record) -> Checks | None:
+    """Every check whose facts are there; troubles first."""
+    asked = (_reward_model, _length_bias, _kl, _critic, _clipping, _entropy, _endings, _length, _variety, _agreement)
+    found = [check for ask in asked if (check := ask(record)) is not None]
+    return Checks(sorted(found, key=lambda check: check.good)) if found else None
+
+
+def _reward_model(record: Record) -> Check | None:
+    found = accuracies(record)
+    if not found:
+        return None
+    chance = [name for name, one in found.items() if one.low <= 0.5]
+    if chance:
+        return Check(
+            False,
+            "The reward model may be guessing",
+            f"On {', '.join(chance)} its accuracy is not clearly above one half: give it more pairs or a larger model.",
+        )
+    return Check(True, "The reward model knows better than chance", "Every accuracy interval lies above one half.")
+
+
+def _length_bias(record: Record) -> Check | None:
+    values = [number(record.results, "reward_model", "length_correlation", name) for name in accuracies(record)]
+    known = [value for value in values if value is not None]
+    if not known:
+        return None
+    worst = max(known, key=abs)
+    text = f"Its score correlates with the length of the answer at {num(worst)}"
+    if abs(worst) > 0.5:
+        return Check(
+            False, "The reward model looks at length", f"{text}; PPO will learn that instead of what was meant."
+        )
+    return Check(True, "The reward model does not just measure length", f"{text}; beyond ±0.5 would be suspicious.")
+
+
+def _kl(record: Record) -> Check | None:
+    kl, limit = number(record.results, "kl_to_reference"), number(record.config, "ppo", "max_kl")
+    if kl is None or limit is None:
+        return None
+    if kl > limit:
+        return Check(
+            False,
+            "Far from the reference",
+            f"{num(kl)} nats an answer, above the limit of {limit:g}: raise `ppo.kl_coef` or take fewer updates.",
+        )
+    return Check(True, "Near the reference", f"{num(kl)} nats an answer, within the limit of {limit:g}.")
+
+
+def _critic(record: Record) -> Check | None:
+    late = _late(curve(record, "ppo/explained_variance")[1])
+    if late is None:
+        return None
+    if late <= 0:
+        return Check(
+            False,
+            "The critic does not help",
+            f"Explained variance ends at {num(late)}, no better than a constant: raise `ppo.critic_lr` or "
+            "`ppo.critic_warmup_updates`.",
+        )
+    return Check(True, "The critic forecasts", f"Explained variance ends at {num(late)}.")
+
+
+def _clipping(record: Record) -> Check | None:
+    values = curve(record, "ppo/clip_fraction")[1]
+    if not values:
+        return None
+    mean = sum(values) / len(values)
+    if mean > 0.3:
+        return Check(
+            False,
+            "Updates are too large",
+            f"{percent(mean)} of the tokens were clipped: lower `ppo.lr` or `ppo.epochs`.",
+        )
+    if mean < 0.001 and len(values) > 5:
+        return Check(False, "Updates are tiny", "Hardly a token reached the clip: `ppo.lr` could be higher.")
+    return Check(True, "Updates of a sound size", f"{percent(mean)} of the tokens were clipped.")
+
+
+def _entropy(record: Record) -> Check | None:
+    values = curve(record, "ppo/entropy")[1]
+    late = _late(values)
+    if late is None or values[0] <= 0:
+        return None
+    kept = late / values[0]
+    if kept < 0.3:
+        return Check(
+            False,
+            "The policy has narrowed",
+            f"Only {percent(kept)} of its entropy is left: raise `ppo.entropy_coef` or `ppo.kl_coef`.",
+        )
+    return Check(True, "The policy is still open", f"{percent(kept)} of its entropy is left.")
+
+
+def _endings(record: Record) -> Check | None:
+    late = _late(curve(record, "ppo/eos_fraction")[1])
+    if late is None:
+        return None
+    if late < 0.5:
+        return Check(
+            False,
+            "Answers run into the limit",
+            f"Only {percent(late)} end by themselves: raise `data.max_response_tokens` or `ppo.missing_eos_penalty`.",
+        )
+    return Check(True, "Answers end by themselves", f"{percent(late)} at the end of training.")
+
+
+def _length(record: Record) -> Check | None:
+    before, after = (number(record.results, "response_length", stage) for stage in ("sft", "ppo"))
+    if not before or after is None:
+        return None
+    text = f"{num(before)} tokens after SFT, {num(after)} after PPO"
+    if not 0.5 <= after / before <= 2:
+        return Check(False, "Answers changed a lot in length", f"{text}: see whether the reward is about length.")
+    return Check(True, "Answers kept their length", f"{text}.")
+
+
+def _variety(record: Record) -> Check | None:
+    answers = {
+        stage: [str(find(row, "answers", stage)).strip() for row in record.held_out if find(row, "answers", stage)]
+        for stage in ("sft", "ppo")
+    }
+    if not answers["sft"] or not answers["ppo"]:
+        return None
+    sft, ppo = (len(set(answers[stage])) / len(answers[stage]) for stage in ("sft", "ppo"))
+    text = f"{percent(ppo)} of its held-out answers are distinct, {percent(sft)} of SFT's"
+    if ppo < 0.5 * sft:
+        return Check(False, "PPO repeats itself", f"{text}: it found an answer that pays whatever is asked.")
+    return Check(True, "PPO answers each prompt anew", f"{text}.")
+
+
+def _agreement(record: Record) -> Check | None:
+    judge, model = (rate(record.results, "win_rate", "ppo_vs_sft", key) for key in ("judge", "reward_model"))
+    if judge is None or model is None:
+        return None
+    text = f"PPO wins {percent(model.mean)} by the reward model and {percent(judge.mean)} by the judge"
+    if model.mean > 0.5 and judge.high < model.low and judge.low <= 0.5:
+        return Check(
+            False,
+            "PPO games its reward model",
+            f"{text}: more score, no better answers. Raise `ppo.kl_coef` or stop earlier.",
+        )
+    if (judge.mean > 0.5) != (model.mean > 0.5):
+        return Check(False, "Judge and reward model disagree", f"{text}.")
+    return Check(True, "Judge and reward model agree", f"{text}.")
+
+
+def _late(values: Sequence[float]) -> float | None:
+    """Mean of the last fifth."""
+    last = values[-max(1, len(values) // 5) :]
+    return sum(last) / len(last) if last else None

@@ -1,0 +1,99 @@
+"""The report of a run: one self-contained HTML page and the same in Markdown."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from tercet import __version__
+from tercet.report import answers, checks, curves, render_html, render_markdown, summary, tables
+from tercet.report.blocks import Block, Code, Figures, Fold, Page, Prose, Section, Table
+from tercet.report.formats import duration
+from tercet.report.records import Record, find, read
+from tercet.runs.atomic import write_text
+
+
+def write(run: Path) -> Path:
+    """Write `run`/report.html and `run`/report.md from what the run has recorded so far; returns the HTML file.
+
+    Steps that are not done yet are left out or named as such. InputError when `run` is no run folder.
+    """
+    page = compose(read(run))
+    write_text(run / "report.md", render_markdown.render(page))
+    html = run / "report.html"
+    write_text(html, render_html.render(page))
+    return html
+
+
+def compose(record: Record) -> Page:
+    """Everything that is known about a run, in the order in which a reader asks for it."""
+    sections = [
+        Section("better", "Did it get better?", _there(tables.win_rates(record), tables.stages(record))),
+        Section("imitate", "1. Imitate: SFT", _there(curves.figures(record, curves.SFT))),
+        Section("judge", "2. Judge: reward model", _judge(record)),
+        Section("improve", "3. Improve: PPO", _improve(record)),
+        Section("answers", "Answers side by side", answers.fixed_prompts(record)),
+        Section("held-out", "Held-out prompts", answers.held_out(record)),
+        Section("samples", "As training went on", answers.samples(record)),
+        Section("run", "What was run", _run(record)),
+    ]
+    checked = checks.checks(record)
+    return Page(
+        title=record.name,
+        subtitle=_subtitle(record),
+        top=[summary.headline(record), summary.cards(record), *_there(checked)],
+        sections=[section for section in sections if section.blocks],
+        footer=f"Made by Tercet {__version__} from the files of the run folder; results.json holds every figure of "
+        "this page, metrics.jsonl every point of its curves.",
+    )
+
+
+def _judge(record: Record) -> list[Block]:
+    plotted = [figures for figures in (curves.figures(record, curves.REWARD), curves.calibration(record)) if figures]
+    drawn = Figures([figure for figures in plotted for figure in figures.figures]) if plotted else None
+    return _there(tables.reward_model(record), drawn, tables.forgetting(record), tables.reward_texts(record))
+
+
+def _improve(record: Record) -> list[Block]:
+    drawn = curves.ppo_blocks(record)
+    lead = "One update is one batch of answers, scored and learned from."
+    if find(record.results, "best_checkpoint"):
+        lead += " The dotted line marks the update whose policy was kept."
+    return [*([Prose(lead)] if drawn else []), *drawn, *_there(tables.self_check(record))]
+
+
+def _run(record: Record) -> list[Block]:
+    timed = tables.times(record)
+    blocks: list[Block] = []
+    if timed:
+        total = duration(sum(timed.values()))
+        rows = [[step, duration(seconds)] for step, seconds in timed.items()]
+        blocks.append(Table("Time", f"{total} in all.", ["step", "time"], rows, "lr"))
+    environment = [[key, _plain(value)] for key, value in tables.flat(record.environment).items()]
+    if environment:
+        blocks.append(Table("Environment", "What it ran on.", ["", ""], environment, "lw"))
+    text = yaml.safe_dump(record.config, sort_keys=False, allow_unicode=True)
+    blocks.append(Prose("The resolved config. Save it to a file and give `--preset FILE` to run the same again."))
+    return [*blocks, Fold("config.yaml", [Code("yaml", text.rstrip())], printed=True)]
+
+
+def _subtitle(record: Record) -> str:
+    sources = find(record.config, "data", "train") or []
+    facts = {
+        "preset": find(record.environment, "preset"),
+        "model": find(record.config, "model", "path"),
+        "data": ", ".join(str(find(source, "path") or source) for source in sources[:4]),
+        "on": find(record.environment, "machine", "processor"),
+        "in": duration(sum(tables.times(record).values())),
+    }
+    return " · ".join(f"{name} {fact}" for name, fact in facts.items() if fact)
+
+
+def _plain(value: object) -> str:
+    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return text if value is not None and text else "none"
+
+
+def _there(*blocks: Block | None) -> list[Block]:
+    found: Sequence[Block | None] = blocks
+    return [block for block in found if block is not None]

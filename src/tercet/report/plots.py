@@ -1,0 +1,172 @@
+"""Curves as small SVG pictures whose colours are the page's CSS variables, so that they follow light and dark."""
+
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from tercet.report.formats import num
+
+# matplotlib wants real colours: each stands for a CSS variable and is replaced by it in the SVG
+_COLOURS = {
+    "ink": "#010101", "muted": "#020202", "rule": "#030303", "base": "#040404", "sft": "#050505", "ppo": "#060606",
+    "other": "#070707", "paper": "#080808",
+}  # fmt: skip
+_STYLE: dict[Any, Any] = {  # Any: matplotlib types its keys one by one
+    "svg.fonttype": "none",
+    "font.size": 9,
+    "axes.edgecolor": _COLOURS["rule"],
+    "axes.linewidth": 0.8,
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.spines.left": False,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.unicode_minus": True,
+    "grid.color": _COLOURS["rule"],
+    "grid.linewidth": 0.6,
+    "xtick.color": _COLOURS["muted"],
+    "ytick.color": _COLOURS["muted"],
+    "axes.labelcolor": _COLOURS["muted"],
+    "text.color": _COLOURS["muted"],
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+}
+_SMOOTHED_FROM = 40  # fewer values are drawn as they are
+Colour = Literal["ink", "muted", "base", "sft", "ppo", "other"]
+
+
+@dataclass(frozen=True)
+class Series:
+    """One metric: a smoothed line over its raw values, or dots where it was measured now and then."""
+
+    label: str
+    colour: Colour
+    xs: Sequence[float]
+    ys: Sequence[float]
+    dots: bool = False
+
+
+def smoothed(values: Sequence[float]) -> list[float]:
+    """Mean over a centred window of about a tenth of the curve, cut at both ends; few values stay as they are."""
+    reach = len(values) // 20 if len(values) >= _SMOOTHED_FROM else 0
+    windows = [values[max(0, i - reach) : i + reach + 1] for i in range(len(values))]
+    return [sum(window) / len(window) for window in windows]
+
+
+def curves(
+    series: Sequence[Series],
+    *,
+    name: str,
+    level: float | None = None,
+    bottom: float | None = None,
+    mark: float | None = None,
+) -> str:
+    """Metrics over the index; `level` is a dashed line across, `bottom` where the axis starts, `mark` an index with a
+    line up; `name` tells the pictures of one page apart."""
+    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):
+        figure, axes = _canvas()
+        if mark is not None:
+            axes.axvline(mark, color=_COLOURS["ink"], linewidth=0.9, linestyle=(0, (1, 2)))
+        for one in series:
+            _draw(axes, one)
+        if level is not None:
+            axes.axhline(level, color=_COLOURS["muted"], linewidth=0.9, linestyle=(0, (4, 3)))
+        axes.margins(x=0.015, y=0.08)
+        if bottom is not None:
+            lowest = min(y for one in series for y in one.ys)
+            axes.set_ylim(
+                bottom=min(bottom, lowest) - 0.02 * (axes.get_ylim()[1] - bottom)
+            )  # room for the line's width
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))
+        return _svg(figure, name)
+
+
+def path(xs: Sequence[float], ys: Sequence[float], *, name: str, mark: int | None) -> str:
+    """Points joined in the order of time, pale at first and full at the end; `mark` is the place of the chosen one."""
+    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):
+        figure, axes = _canvas()
+        axes.plot(xs, ys, color=_COLOURS["ppo"], linewidth=0.6, alpha=0.35)
+        for index, (x, y) in enumerate(zip(xs, ys, strict=True)):
+            alpha = 0.15 + 0.85 * index / max(1, len(xs) - 1)
+            axes.plot([x], [y], "o", color=_COLOURS["ppo"], markersize=4, markeredgewidth=0, alpha=alpha)
+        if mark is not None:
+            axes.plot(
+                [xs[mark]], [ys[mark]], "o", markersize=9, markerfacecolor="none", markeredgecolor=_COLOURS["ink"]
+            )
+        axes.margins(0.05)
+        axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+        return _svg(figure, name)
+
+
+def calibration(lines: Sequence[Series], *, name: str) -> str:
+    """Observed against predicted shares, one line a data set; the diagonal is what an honest model follows."""
+    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name, "axes.grid.axis": "both"}):
+        figure, axes = _canvas()
+        axes.plot([0, 1], [0, 1], color=_COLOURS["muted"], linewidth=0.9, linestyle=(0, (4, 3)))
+        for one in lines:
+            axes.plot(one.xs, one.ys, "-o", color=_COLOURS[one.colour], linewidth=1.6, markersize=4, markeredgewidth=0)
+        low = min([0.5, *(x for one in lines for x in one.xs)])
+        axes.set(xlim=(low - 0.02, 1.02), ylim=(-0.03, 1.03))
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.0f}%"))
+        return _svg(figure, name)
+
+
+def _canvas() -> tuple[Figure, Axes]:
+    width, height = 4.3, 2.15
+    figure = Figure(figsize=(width, height))
+    # margins in inches, the same for all: axes of one column stand above one another
+    figure.subplots_adjust(left=0.5 / width, right=1 - 0.05 / width, bottom=0.22 / height, top=1 - 0.06 / height)
+    axes = figure.subplots()
+    axes.yaxis.set_major_locator(MaxNLocator(5))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value)))
+    return figure, axes
+
+
+def _tick(value: float) -> str:
+    text = num(value, 4)
+    return text.rstrip("0").rstrip(".") if "." in text and "e" not in text else text
+
+
+def _draw(axes: Axes, one: Series) -> None:
+    colour = _COLOURS[one.colour]
+    if one.dots:
+        axes.plot(one.xs, one.ys, "o", color=_COLOURS["paper"], markeredgecolor=colour, markersize=4.5)
+        return
+    if len(one.ys) == 1:
+        axes.plot(one.xs, one.ys, "o", color=colour, markersize=4)
+        return
+    if len(one.ys) >= _SMOOTHED_FROM:
+        axes.plot(one.xs, one.ys, color=colour, linewidth=0.8, alpha=0.28)
+    axes.plot(one.xs, smoothed(one.ys), color=colour, linewidth=1.7, solid_capstyle="round", solid_joinstyle="round")
+
+
+def _svg(figure: Figure, name: str) -> str:
+    """The figure as an element for the page: no header, no ids but those referred to, no style of its own."""
+    buffer = io.StringIO()
+    figure.savefig(
+        buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None, "Type": None, "Format": None}
+    )
+    svg = buffer.getvalue()[buffer.getvalue().index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", svg, flags=re.DOTALL)
+    used = set(re.findall(r'(?:xlink:href="#|url\(#)([\w.-]+)', svg))
+    svg = re.sub(r' id="([\w.-]+)"', lambda found: f' id="{name}-{found[1]}"' if found[1] in used else "", svg)
+    svg = re.sub(r'(xlink:href="#|url\(#)', rf"\g<1>{name}-", svg)
+    svg = re.sub(r" font-family: [^;\"]*;?", "", svg)  # the page's
+    for variable, colour in _COLOURS.items():
+        svg = svg.replace(colour, f"var(--{variable})")
+    svg = re.sub(
+        r'<svg [^>]*?(viewBox="[^"]*")[^>]*>',
+        r'<svg xmlns:xlink="http://www.w3.org/1999/xlink" \1 aria-hidden="true">',
+        svg,
+        count=1,
+    )
+    return re.sub(r"\s*\n\s*", "\n", svg).strip()

@@ -1,0 +1,93 @@
+"""The facts of a run as its folder holds them; what a step has not written yet is empty."""
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tercet.errors import FailedError
+from tercet.runs.folder import RunFolder
+
+Tree = dict[str, Any]  # Any: JSON as it was written; `find` and `number` below check what is taken out of it
+STAGES = ("base", "sft", "ppo")
+
+
+@dataclass(frozen=True)
+class Rate:
+    """A share of `num` cases with its 95 % interval."""
+
+    mean: float
+    low: float
+    high: float
+    num: int
+
+
+@dataclass(frozen=True)
+class Record:
+    """A run folder, read."""
+
+    name: str
+    config: Tree
+    environment: Tree
+    metrics: list[Tree]
+    samples: list[Tree]
+    results: Tree
+    answers: list[Tree]  # eval/answers.json: fixed prompts, greedy and sampled
+    reward_texts: list[Tree]  # eval/reward_texts.json: a good and a bad answer, scored
+    held_out: list[Tree]  # eval/held_out.json: held-out prompts with each stage's answer and its scores
+
+
+def read(run: Path) -> Record:
+    """Read everything that a run has written so far; InputError when `run` is no run folder."""
+    folder = RunFolder.read(run)
+    return Record(
+        name=run.resolve().name,
+        config=folder.config_dict,
+        environment=folder.info(),
+        metrics=folder.metrics(),
+        samples=folder.samples(),
+        results=folder.results(),
+        answers=_evaluation(run, "answers"),
+        reward_texts=_evaluation(run, "reward_texts"),
+        held_out=_evaluation(run, "held_out"),
+    )
+
+
+def find(tree: Any, *keys: str) -> Any:  # Any: what stands at that place of a JSON tree
+    """What stands under `keys`, or None."""
+    for key in keys:
+        tree = tree.get(key) if isinstance(tree, dict) else None
+    return tree
+
+
+def number(tree: Any, *keys: str) -> float | None:  # Any: a JSON tree
+    """The finite number under `keys`, or None."""
+    value = find(tree, *keys)
+    usable = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return float(value) if usable else None
+
+
+def rate(tree: Any, *keys: str) -> Rate | None:  # Any: a JSON tree
+    """The rate under `keys`, or None."""
+    mean, low, high, num = (number(tree, *keys, key) for key in ("mean", "low", "high", "num_prompts"))
+    if mean is None or low is None or high is None:
+        return None
+    return Rate(mean, low, high, int(num or 0))
+
+
+def curve(record: Record, metric: str) -> tuple[list[float], list[float]]:
+    """Indices and values of a metric, in the order of the file, where it was logged and is finite."""
+    rows = [(row.get("index"), number(row, metric)) for row in record.metrics if metric in row]
+    kept = [(float(index), value) for index, value in rows if index is not None and value is not None]
+    return [index for index, _ in kept], [value for _, value in kept]
+
+
+def _evaluation(run: Path, name: str) -> list[Tree]:
+    path = run / "eval" / f"{name}.json"
+    if not path.is_file():
+        return []
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise FailedError(f"{path}:{error.lineno}: not JSON ({error.msg}); run `tercet lm eval` again") from error

@@ -1,0 +1,36 @@
+"""A page of blocks as one HTML file that needs nothing else: style and pictures are inside."""
+
+import re
+from importlib.resources import files
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup, escape
+
+from tercet.report.blocks import Bar, Cell, Heat, Page
+from tercet.report.formats import interval, percent, visible
+
+
+def render(page: Page) -> str:
+    """The HTML of `page`; every text is escaped by the template, only our own SVG is not."""
+    here = files("tercet.report")
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_finalize
+    )
+    environment.filters |= {"inline": inline, "svg": Markup}
+    environment.globals |= {"cell_kind": _cell_kind, "percent": percent, "interval": interval}
+    template = environment.from_string((here / "page.html.jinja").read_text(encoding="utf-8"))
+    style = Markup((here / "page.css").read_text(encoding="utf-8"))
+    return template.render(page=page, style=style)
+
+
+def inline(text: str) -> Markup:
+    """Escaped text in which `code` is set as code."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
+
+
+def _finalize(value: object) -> object:
+    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _cell_kind(cell: Cell) -> str:
+    return "bar" if isinstance(cell, Bar) else "heat" if isinstance(cell, Heat) else "text"

@@ -1,0 +1,173 @@
+"""What happened, in plain words, and the three steps at a glance."""
+
+from typing import Literal
+
+from tercet.report.blocks import Card, Cards, Headline
+from tercet.report.formats import duration, interval, listed, num, percent
+from tercet.report.records import Rate, Record, curve, find, number, rate
+
+
+def headline(record: Record) -> Headline:
+    """The outcome of the furthest thing that was measured, then what led there."""
+    name, won = _won(record)
+    if won is not None:
+        verdict = _verdict(won)
+        return Headline(_outcome(record, won, name), [*_led_there(record), *_caveat(record, name)], verdict)
+    led = _led_there(record)
+    if led:
+        rest = [*led[1:], "PPO has not been measured against SFT yet."]
+        return Headline(led[0], rest, "open")
+    steps = sorted({str(row.get("step")) for row in record.metrics})
+    text = f"Under way: {listed(steps)} so far, nothing measured yet." if steps else "Nothing has been run here yet."
+    return Headline(
+        text, ["The same command goes on where it was left; give `tercet report` again at any time."], "open"
+    )
+
+
+def cards(record: Record) -> Cards:
+    """The three steps: what each one reached and how long it took."""
+    return Cards([_imitate(record), _judge(record), _improve(record)])
+
+
+def accuracies(record: Record) -> dict[str, Rate]:
+    """The reward model's accuracy on each data set."""
+    sets = find(record.results, "reward_model", "accuracy") or {}
+    found = {name: rate(sets, name) for name in sorted(sets)}
+    return {name: one for name, one in found.items() if one is not None}
+
+
+def _won(record: Record) -> tuple[str, Rate | None]:
+    """PPO's win rate against SFT by the judge, or else by the reward model."""
+    rates = {judge: rate(record.results, "win_rate", "ppo_vs_sft", judge) for judge in ("judge", "reward_model")}
+    return next(((judge, one) for judge, one in rates.items() if one is not None), ("", None))
+
+
+def _verdict(won: Rate) -> Literal["better", "even", "worse"]:
+    return "better" if won.low > 0.5 else "worse" if won.high < 0.5 else "even"
+
+
+def _outcome(record: Record, won: Rate, judge: str) -> str:
+    kl = number(record.results, "kl_to_reference")
+    cost = f", at a KL of {num(kl)} nats an answer" if kl is not None else ""
+    by = " by the reward model's own score" if judge == "reward_model" else ""
+    of = f"{won.num} held-out prompts{by} ({interval(won)}){cost}."
+    match _verdict(won):
+        case "better":
+            return f"PPO beat SFT on {percent(won.mean)} of {of}"
+        case "worse":
+            return f"PPO lost to SFT: it won only {percent(won.mean)} of {of}"
+        case _:
+            return f"PPO and SFT cannot be told apart: PPO won {percent(won.mean)} of {of}"
+
+
+def _led_there(record: Record) -> list[str]:
+    """One sentence a step, for those that were measured."""
+    results = record.results
+    sentences = []
+    before, after = number(results, "perplexity", "base"), number(results, "perplexity", "sft")
+    if before is not None and after is not None:
+        verb = "took" if after < before else "did not help: it took"
+        sentences.append(f"Imitating {verb} perplexity on held-out answers from {num(before)} to {num(after)}.")
+    found = accuracies(record)
+    if found:
+        parts = [
+            f"{percent(one.mean)} of {one.num} held-out pairs from {name} ({interval(one)})"
+            for name, one in found.items()
+        ]
+        sentences.append(f"The reward model picks the preferred answer in {listed(parts)}.")
+    scores = [number(results, "mean_score", stage, "judge") for stage in ("sft", "ppo")]
+    if None not in scores:
+        sentences.append(
+            f"The judge's mean score of an answer went from {num(scores[0])} after SFT to {num(scores[1])} after PPO."
+        )
+    best, updates = number(results, "best_checkpoint", "update"), len(curve(record, "ppo/score")[1])
+    if best == 0 and updates:
+        sentences.append(f"None of {updates} updates did better on validation prompts than the start, which was kept.")
+    elif best is not None and updates:
+        sentences.append(
+            f"Of {updates} updates, the policy after update {best:.0f} was kept: the best score on validation prompts."
+        )
+    return sentences
+
+
+def _caveat(record: Record, judge: str) -> list[str]:
+    """What the comparison does and does not show."""
+    paid = find(record.config, "ppo", "reward") or {}
+    function = find(record.config, "judge")
+    if judge == "reward_model":
+        if judge not in paid:
+            return []
+        return ["The reward model also paid PPO: this shows that PPO did its job, not that the answers are better."]
+    compared = f"Both answers to a prompt were compared by the judge{f' `{function}`' if function else ''}"
+    if function in paid:
+        return [f"{compared}, which also paid PPO; read the answers below before trusting the number."]
+    if number(record.config, "reward", "num_sampled_pairs") and list(paid) == ["reward_model"]:
+        return [
+            f"{compared}. PPO never saw it: the reward model paid, having learned from pairs that the judge ranked."
+        ]
+    return [f"{compared}."]
+
+
+def _imitate(record: Record) -> Card:
+    before, after = (number(record.results, "perplexity", stage) for stage in ("base", "sft"))
+    loss = curve(record, "sft/loss")[1]
+    lines = [f"loss {num(loss[0])} → {num(loss[-1])} in {len(loss)} steps"] if loss else []
+    measured = before is not None and after is not None
+    return Card(
+        number=1,
+        name="SFT",
+        verb="Imitate",
+        figure=f"{num(before)} → {num(after)}" if measured else _state(loss),
+        label="perplexity, held-out" if measured else "",
+        lines=lines,
+        seconds=_time(record, "sft"),
+        done=bool(loss),
+        role="sft",
+    )
+
+
+def _judge(record: Record) -> Card:
+    loss = curve(record, "reward/loss")[1]
+    found = accuracies(record)
+    lines = [
+        f"{name}: {percent(one.low)} to {percent(one.high)} of {one.num} pairs" for name, one in list(found.items())[:3]
+    ]
+    mean = sum(one.mean for one in found.values()) / len(found) if found else None
+    label = "accuracy, held-out pairs" + (f", mean of {len(found)} sets" if len(found) > 1 else "")
+    return Card(
+        number=2,
+        name="Reward model",
+        verb="Judge",
+        figure=percent(mean) if mean is not None else _state(loss),
+        label=label if found else "",
+        lines=lines,
+        seconds=_time(record, "reward"),
+        done=bool(loss or found),
+        role="other",
+    )
+
+
+def _improve(record: Record) -> Card:
+    score, kl = curve(record, "ppo/score")[1], number(record.results, "kl_to_reference")
+    _, won = _won(record)
+    lines = [f"score {num(score[0])} → {num(score[-1])} in {len(score)} updates"] if score else []
+    lines += [f"KL {num(kl)} nats an answer"] if kl is not None else []
+    return Card(
+        number=3,
+        name="PPO",
+        verb="Improve",
+        figure=percent(won.mean) if won else _state(score),
+        label="wins against SFT, held-out" if won else "",
+        lines=lines,
+        seconds=_time(record, "ppo"),
+        done=bool(score),
+        role="ppo",
+    )
+
+
+def _state(values: list[float]) -> str:
+    return "under way" if values else "not run yet"
+
+
+def _time(record: Record, step: str) -> str:
+    return duration(number(record.results, "seconds", step))

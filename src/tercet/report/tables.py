@@ -1,0 +1,179 @@
+"""The figures of results.json as tables, each with a sentence that says what it shows."""
+
+from tercet.report.blocks import Bar, Cell, Heat, Role, Table
+from tercet.report.formats import num, percent, score, shares, signed
+from tercet.report.records import STAGES, Record, Tree, find, number, rate
+from tercet.report.summary import accuracies
+
+_STAGE_NAMES = {"base": "Base", "sft": "SFT", "ppo": "PPO"}
+_JUDGES = {"judge": "the judge", "reward_model": "the reward model"}
+
+
+def win_rates(record: Record) -> Table | None:
+    """Paired comparisons on held-out prompts."""
+    rows: list[list[Cell]] = []
+    pairs: tuple[tuple[Role, Role], ...] = (("ppo", "sft"), ("ppo", "base"), ("sft", "base"))
+    for one, other in pairs:
+        for key, judge in _JUDGES.items():
+            won = rate(record.results, "win_rate", f"{one}_vs_{other}", key)
+            if won is not None:
+                rows.append([f"{_STAGE_NAMES[one]} against {_STAGE_NAMES[other]}", judge, Bar(won, one), f"{won.num}"])
+    if not rows:
+        return None
+    return Table(
+        "Who wins",
+        "Both stages answer the same held-out prompts; a tie counts half. The bar is the 95% interval, the line in "
+        "the middle is a draw: a stage is better only where its whole bar lies to the right of it.",
+        ["", "says", "wins", "prompts"],
+        rows,
+        "llbr",
+    )
+
+
+def stages(record: Record) -> Table | None:
+    """What was measured of each stage on its own."""
+    columns = [
+        ("judge's score", [number(record.results, "mean_score", stage, "judge") for stage in STAGES], score),
+        (
+            "reward model's score",
+            [number(record.results, "mean_score", stage, "reward_model") for stage in STAGES],
+            score,
+        ),
+        ("perplexity", [number(record.results, "perplexity", stage) for stage in STAGES], num),
+        ("answer length, tokens", [number(record.results, "response_length", stage) for stage in STAGES], num),
+    ]
+    columns = [column for column in columns if any(value is not None for value in column[1])]
+    if not columns:
+        return None
+    rows = [[_STAGE_NAMES[stage], *(show(values[i]) for _, values, show in columns)] for i, stage in enumerate(STAGES)]
+    return Table(
+        "Stage by stage",
+        "Means over the held-out prompts. Scores are higher for better answers and have no unit; perplexity is "
+        "lower for a model that is less surprised by human answers.",
+        ["", *(title for title, _, _ in columns)],
+        rows,
+        "l" + "r" * len(columns),
+    )
+
+
+def reward_model(record: Record) -> Table | None:
+    """The reward model on each data set's held-out pairs."""
+    found = accuracies(record)
+    if not found:
+        return None
+    tree = find(record.results, "reward_model")
+    keys = ("score_chosen", "score_rejected", "margin", "length_correlation")
+    rows = [
+        [name, Bar(one, "other"), f"{one.num}", *(score(number(tree, key, name)) for key in keys)]
+        for name, one in found.items()
+    ]
+    return Table(
+        "Does it prefer the better answer?",
+        "Accuracy is the share of held-out pairs in which the preferred answer scores higher, with its 95% "
+        "interval; ties count half, and the line in the middle is chance. A correlation with length near ±1 would "
+        "mean that it only counts words.",
+        ["set", "accuracy", "pairs", "chosen", "rejected", "margin", "with length"],
+        rows,
+        "lbrrrrr",
+    )
+
+
+def forgetting(record: Record) -> Table | None:
+    """Accuracy on every set after every stage of sequential training."""
+    after: list[Tree] = find(record.results, "reward_model", "forgetting") or []
+    if len(after) < 2:
+        return None
+    sets = sorted({name for stage in after for name in stage.get("accuracy", {})})
+    accuracy = [[number(stage, "accuracy", name) for name in sets] for stage in after]
+    tints = iter(shares([share for row in accuracy for share in row]))
+    cells = [[Heat("–" if share is None else percent(share), next(tints)) for share in row] for row in accuracy]
+    rows: list[list[Cell]] = [[f"after {stage.get('after')}", *row] for stage, row in zip(after, cells, strict=True)]
+    return Table(
+        "What was learned and what was forgotten",
+        "The sets were learned one after another. Down a column: accuracy on that set as training went on; a fall "
+        "after its own stage is forgetting, and mixing the sets (`data.order=mixed`) is the cure.",
+        ["", *sets],
+        rows,
+        "l" + "r" * len(sets),
+    )
+
+
+def reward_texts(record: Record) -> Table | None:
+    """A good and a bad answer to the same prompt, scored, beside what others have published for the same texts."""
+    if not record.reward_texts:
+        return None
+    published = [
+        name for name in ("official", "article") if any(find(row, "published", name) for row in record.reward_texts)
+    ]
+    rows: list[list[Cell]] = []
+    for row in record.reward_texts:
+        scores = [number(row, "score_bad"), number(row, "score_good")]
+        for i, kind in enumerate(("bad", "good")):
+            others = [find(row, "published", name) or [None, None] for name in published]
+            rows.append(
+                [
+                    str(row.get("prompt", "")) if i == 0 else "",
+                    kind,
+                    str(row.get(kind, "")),
+                    score(scores[i]),
+                    *(score(one[i]) for one in others),
+                ]
+            )
+        gaps = [_gap(scores), *(_gap(find(row, "published", name) or [None, None]) for name in published)]
+        rows.append(["", "difference", "", *(signed(gap) for gap in gaps)])
+    right = sum((_gap([number(row, "score_bad"), number(row, "score_good")]) or 0) > 0 for row in record.reward_texts)
+    titles = {"official": "DeepSpeed-Chat", "article": "article"}
+    return Table(
+        "Good and bad answers to the same prompt",
+        f"The good one should score higher: {right} of {len(record.reward_texts)} do. Only the difference within a "
+        "prompt means anything"
+        + (
+            ", for every reward model has a scale of its own; beside ours stand scores published for the same texts."
+            if published
+            else "."
+        ),
+        ["prompt", "", "answer", "this run", *(titles[name] for name in published)],
+        rows,
+        "wlw" + "r" * (1 + len(published)),
+    )
+
+
+def self_check(record: Record) -> Table | None:
+    """What was checked before the first PPO update."""
+    found = find(record.results, "self_check")
+    if not found:
+        return None
+    rows = [[key.replace("_", " "), _shown(value)] for key, value in flat(found).items()]
+    return Table(
+        "Self-check before the first update",
+        "Before anything is learned, the policy that is trained must agree with the one that sampled: ratio 1, KL "
+        "0, no influence of padding. PPO refuses to start when one of these fails.",
+        ["", "found"],
+        rows,
+        "lr",
+    )
+
+
+def times(record: Record) -> dict[str, float]:
+    """Seconds of each step that was timed."""
+    seconds = find(record.results, "seconds") or {}
+    return {step: value for step in seconds if (value := number(seconds, step)) is not None}
+
+
+def flat(tree: Tree, above: str = "") -> Tree:
+    """A nested tree as one level of `a.b` keys."""
+    rows: Tree = {}
+    for key, value in tree.items():
+        rows |= flat(value, f"{above}{key}.") if isinstance(value, dict) else {f"{above}{key}": value}
+    return rows
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return num(value) if isinstance(value, int | float) else str(value)
+
+
+def _gap(pair: list[float | None]) -> float | None:
+    bad, good = pair
+    return None if bad is None or good is None else good - bad

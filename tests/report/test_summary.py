@@ -1,0 +1,119 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tercet.report import summary
+from tercet.report.checks import checks
+from tercet.report.records import Record, read
+
+Change = Callable[[Callable[[dict[str, Any]], None]], Path]  # Any: JSON
+
+
+@pytest.mark.parametrize(
+    ("mean", "low", "high", "verdict", "says"),
+    [
+        (0.7, 0.6, 0.8, "better", "PPO beat SFT on 70% of 128"),
+        (0.55, 0.46, 0.64, "even", "cannot be told apart: PPO won 55% of 128"),
+        (0.3, 0.22, 0.39, "worse", "PPO lost to SFT: it won only 30% of 128"),
+    ],
+)
+def test_the_interval_decides_what_the_headline_claims(
+    change: Change, mean: float, low: float, high: float, verdict: str, says: str
+) -> None:
+    won = {"mean": mean, "low": low, "high": high, "num_prompts": 128}
+    headline = summary.headline(read(change(lambda tree: tree["win_rate"]["ppo_vs_sft"].update(judge=won))))
+    assert headline.verdict == verdict
+    assert says in headline.text
+
+
+def test_a_win_by_the_paying_reward_model_alone_comes_with_a_caveat(change: Change) -> None:
+    headline = summary.headline(read(change(lambda tree: tree["win_rate"]["ppo_vs_sft"].pop("judge"))))
+    assert "by the reward model's own score" in headline.text
+    assert any("not that the answers are better" in sentence for sentence in headline.more)
+
+
+def test_a_judge_that_paid_ppo_is_called_out(finished: Path) -> None:
+    record = read(finished)
+    paid = record.config["ppo"] | {"reward": {record.config["judge"]: 1.0}}
+    headline = summary.headline(_with(record, config=record.config | {"ppo": paid}))
+    assert any("which also paid PPO" in sentence for sentence in headline.more)
+    assert any("never saw it" in sentence for sentence in summary.headline(record).more)
+
+
+def test_perplexity_that_rose_is_not_sold_as_learning(change: Change) -> None:
+    headline = summary.headline(read(change(lambda tree: tree["perplexity"].update(base=10.0, sft=12.0))))
+    assert "Imitating did not help: it took perplexity on held-out answers from 10.0 to 12.0." in headline.more
+
+
+def test_a_sound_run_passes_every_check(finished: Path) -> None:
+    found = checks(read(finished))
+    assert found is not None
+    assert len(found.checks) == 10
+    assert all(check.good for check in found.checks)
+
+
+def test_nothing_measured_is_nothing_checked(finished: Path) -> None:
+    assert checks(_with(read(finished), results={}, metrics=[], held_out=[])) is None
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "title"),
+    [
+        ("reward_model.accuracy.chatterbot.low", 0.49, "The reward model may be guessing"),
+        ("reward_model.length_correlation.chatterbot", -0.7, "The reward model looks at length"),
+        ("kl_to_reference", 15.2, "Far from the reference"),
+        ("response_length.ppo", 40.0, "Answers changed a lot in length"),
+        ("win_rate.ppo_vs_sft.judge", {"mean": 0.5, "low": 0.41, "high": 0.59}, "PPO games its reward model"),
+        ("win_rate.ppo_vs_sft.reward_model.mean", 0.4, "Judge and reward model disagree"),
+    ],
+)
+def test_trouble_in_the_results_is_seen_first(change: Change, place: str, value: object, title: str) -> None:
+    def edit(tree: dict[str, Any]) -> None:
+        *above, last = place.split(".")
+        for key in above:
+            tree = tree[key]
+        tree[last] = value
+
+    found = checks(read(change(edit)))
+    assert found is not None
+    assert [check.title for check in found.checks if not check.good] == [title]
+    assert found.checks[0].title == title
+
+
+@pytest.mark.parametrize(
+    ("metric", "value", "title"),
+    [
+        ("ppo/explained_variance", -0.1, "The critic does not help"),
+        ("ppo/clip_fraction", 0.4, "Updates are too large"),
+        ("ppo/clip_fraction", 0.0, "Updates are tiny"),
+        ("ppo/eos_fraction", 0.2, "Answers run into the limit"),
+    ],
+)
+def test_trouble_in_the_curves_is_seen_first(finished: Path, metric: str, value: float, title: str) -> None:
+    record = read(finished)
+    rows = [row | {metric: value} if metric in row else row for row in record.metrics]
+    found = checks(_with(record, metrics=rows))
+    assert found is not None
+    assert [check.title for check in found.checks if not check.good] == [title]
+
+
+def test_lost_entropy_is_seen(finished: Path) -> None:
+    record = read(finished)
+    rows = [row | {"ppo/entropy": 2.0 if row["index"] < 9 else 0.1} for row in record.metrics if row["step"] == "ppo"]
+    found = checks(_with(record, metrics=rows))
+    assert found is not None
+    assert found.checks[0].title == "The policy has narrowed"
+
+
+def test_one_answer_to_everything_is_seen(finished: Path) -> None:
+    record = read(finished)
+    same = [row | {"answers": row["answers"] | {"ppo": "Thank you!"}} for row in record.held_out]
+    found = checks(_with(record, held_out=same))
+    assert found is not None
+    assert found.checks[0].title == "PPO repeats itself"
+
+
+def _with(record: Record, **changed: Any) -> Record:  # Any: fields of a record
+    return Record(**{**vars(record), **changed})
