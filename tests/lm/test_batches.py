@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tercet.config.lm import DataConfig, SftConfig
@@ -28,6 +28,7 @@ def counts(result: Plan) -> Counter[int]:
     return Counter(row for rows in result.rows for row in rows)
 
 
+@settings(deadline=None)
 @given(
     sizes=st.lists(st.integers(0, 30), min_size=1, max_size=3), batch_size=st.integers(1, 7), epochs=st.integers(1, 3)
 )

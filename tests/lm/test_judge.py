@@ -1,7 +1,7 @@
 """The judge's rule: each part moves as stated, and no cheap trick beats an honest answer."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tercet.lm.judge import length, polite_and_to_the_point, politeness, relevance, variety, wholeness
@@ -14,6 +14,7 @@ def score(response: str, prompt: str = PROMPT) -> float:
     return polite_and_to_the_point([prompt], [response])[0]
 
 
+@settings(deadline=None)
 @given(prompt=st.text(max_size=60), response=st.text(max_size=120))
 def test_every_part_and_the_score_stay_between_0_and_1(prompt: str, response: str) -> None:
     parts = [politeness(response), relevance(prompt, response), length(response), wholeness(response)]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tercet.config.lm import DataConfig, Source
@@ -139,6 +139,7 @@ def test_names_of_sets_are_unique() -> None:
     ]
 
 
+@settings(deadline=None)
 @given(text=st.text())
 def test_normalising_twice_changes_nothing_and_case_and_spaces_do_not_matter(text: str) -> None:
     assert normalised(normalised(text)) == normalised(text)

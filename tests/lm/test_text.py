@@ -1,7 +1,7 @@
 """Prompts and answers as ids: the same ids as the whole text in one piece, BOS in front alone, EOS behind alone."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
@@ -100,6 +100,7 @@ def test_a_tokenizer_without_eos_is_refused() -> None:
         response_ids(tokenizer, "Hi", "hh", max_tokens=9)
 
 
+@settings(deadline=None)
 @given(text=st.text(max_size=40).map(str.strip), style=st.sampled_from(["hh", "plain"]))
 def test_an_answer_comes_back_from_its_ids(text: str, style: str) -> None:
     tokenizer = byte_tokenizer()

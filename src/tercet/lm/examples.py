@@ -57,7 +57,8 @@ def transcript(messages: tuple[Message, ...]) -> str:
 
 def normalised(text: str) -> str:
     """`text` in one case, with single spaces and without marks at its ends; never empty unless `text` is blank."""
-    plain = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    plain = " ".join(unicodedata.normalize("NFKC", folded).split())  # folding may have taken characters apart again
     return re.sub(r"^[\s.,;:!?]+|[\s.,;:!?]+$", "", plain) or plain
 
 
