@@ -13,6 +13,7 @@ from tercet.errors import InputError
 from tercet.lm.answers import answer, answer_all
 from tercet.lm.encoding import Encoder
 from tercet.lm.examples import Example
+from tercet.lm.imitation import AnswerBatches, answer_loss
 from tercet.lm.models import Policy, ScoreModel, load_policy, load_score_model
 from tercet.lm.rollout import (
     LmActorCritic,
@@ -26,7 +27,6 @@ from tercet.lm.rollout import (
 )
 from tercet.lm.scoring import OWN, Scorer, load_scorers
 from tercet.lm.self_check import check
-from tercet.lm.sft import AnswerBatches, answer_loss
 from tercet.lm.splits import step_examples
 from tercet.runs.folder import RunFolder
 from tercet.train.chance import generator

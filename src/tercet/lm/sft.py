@@ -1,7 +1,7 @@
 """Step 1, imitate: supervised fine-tuning on the chosen answers."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 
@@ -9,10 +9,9 @@ from tercet.config.lm import LmConfig
 from tercet.lm.batches import lessons
 from tercet.lm.encoding import Encoder
 from tercet.lm.examples import Example
-from tercet.lm.logprobs import response_logprobs
-from tercet.lm.models import Policy, device_of, load_policy
+from tercet.lm.imitation import AnswerBatches, answer_loss
+from tercet.lm.models import Policy, load_policy
 from tercet.lm.splits import Sets, step_examples
-from tercet.lm.tokens import TokenBatch
 from tercet.runs.folder import RunFolder
 from tercet.runs.progress import progress
 from tercet.train.fit import LossTerms, fit
@@ -57,33 +56,6 @@ def run(folder: RunFolder, config: LmConfig) -> None:
 
 
 ALL = "all"  # the name under which all held-out sets together are measured
-
-
-class AnswerBatches:
-    """Examples as micro-batches on the device: the chosen answer as the response, or prompt and answer together."""
-
-    def __init__(self, encoder: Encoder, config: LmConfig) -> None:
-        self.encoder, self.device = encoder, device_of(config)
-        self.size, self.loss_on = config.sft.micro_batch_size, config.sft.loss_on
-
-    def of(self, examples: Sequence[Example]) -> list[TokenBatch]:
-        """Micro-batches in the order of the examples."""
-        return list(self._batches(examples))
-
-    def _batches(self, examples: Sequence[Example]) -> Iterator[TokenBatch]:
-        for start in range(0, len(examples), self.size):
-            part = examples[start : start + self.size]
-            prompts = [self.encoder.prompt(example) for example in part]
-            responses = [self.encoder.response(example.chosen) for example in part]
-            if self.loss_on == "text":  # the first token has nothing to be predicted from
-                responses = [[*p[1:], *r] for p, r in zip(prompts, responses, strict=True)]
-                prompts = [prompt[:1] for prompt in prompts]
-            yield self.encoder.batch(prompts, responses).to(self.device)
-
-
-def answer_loss(policy: Policy, batch: TokenBatch) -> torch.Tensor:
-    """The negative log-likelihood of the responses, summed over their tokens."""
-    return -response_logprobs(policy, batch, temperature=1.0).logprobs.sum()
 
 
 @torch.no_grad()
