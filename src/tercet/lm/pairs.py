@@ -21,7 +21,7 @@ from tercet.lm.models import Policy, load_policy
 from tercet.lm.splits import Sets, StepExamples
 from tercet.runs.atomic import write_text
 from tercet.runs.folder import RunFolder
-from tercet.runs.progress import progress, say
+from tercet.runs.progress import progress
 from tercet.train.chance import generator
 
 HELD_OUT_SHARE = 0.25  # held-out pairs for each training pair that is sampled
@@ -39,9 +39,11 @@ def sampled_pairs(folder: RunFolder, config: LmConfig, encoder: Encoder, prompts
     file = folder.path / "reward" / "pairs.jsonl"
     if not file.exists():
         policy = load_policy(config, path=str(folder.path / "sft" / "model"))
-        wanted = config.reward.num_sampled_pairs
-        rows = _sample(policy, config, encoder, _unique(prompts.train), wanted, "train")
-        rows += _sample(policy, config, encoder, _unique(prompts.test), round(wanted * HELD_OUT_SHARE), "test")
+        wanted = {"train": config.reward.num_sampled_pairs, "test": max(1, round(config.reward.num_sampled_pairs * HELD_OUT_SHARE))}
+        rows = []
+        for part, sets in (("train", prompts.train), ("test", prompts.test)):
+            short_enough = encoder.within_limits(sets, f"pairs to {part} on")
+            rows += _sample(policy, config, encoder, _unique(short_enough), wanted[part], part)
         file.parent.mkdir(exist_ok=True)
         write_text(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
@@ -57,6 +59,8 @@ def sampled_pairs(folder: RunFolder, config: LmConfig, encoder: Encoder, prompts
 def _sample(
     policy: Policy, config: LmConfig, encoder: Encoder, prompts: Sequence[Example], num_pairs: int, part: str
 ) -> list[dict[str, Any]]:  # Any: rows of JSON
+    if not prompts:
+        raise InputError(f"reward: there are no prompts to {part} on; give more data, or raise data.eval_fraction")
     judge, size = load_function(config.judge), config.reward.samples_per_prompt
     chance = generator(config.seed, "pairs", part)
     stream = _endless(prompts, num_pairs * 2, chance)  # twice: prompts whose answers tie give no pair
