@@ -82,13 +82,13 @@ PPO = (
     Plot(
         "Reward",
         "mean score of an answer",
-        "The score is what the reward model says; the reward is what is left of it after the price of the distance "
-        "from the reference and of unfinished answers. Both should rise and flatten. Circles are validation "
-        "prompts that PPO never trains on: they should rise as well.",
+        "The score is what the reward says of the answers; what PPO is paid is less by the price of the distance from "
+        "the reference and of unfinished answers. Both should rise and flatten. Circles are validation prompts that "
+        "PPO never trains on, before the price of the distance: they should rise as well.",
         [
             Line("ppo/score", "score"),
-            Line("ppo/reward", "reward, after prices", "sft"),
-            Line("ppo/validation_score", "validation score", "ink", dots=True),
+            Line("ppo/reward", "paid, after all prices", "sft"),
+            Line("ppo/validation_score", "validation", "ink", dots=True),
         ],
     ),
     Plot(
@@ -263,6 +263,12 @@ def _figure(record: Record, plot: Plot, mark: float | None) -> Figure:
             series, name=plot.lines[0].metric.replace("/", "-"), level=plot.level, bottom=plot.bottom, mark=mark
         ),
         legend=legend,
-        change=f"{num(first)} → {num(last)}" if len(values) > 1 else num(last),
+        change=_change(first, last) if len(values) > 1 else num(last),
         numbers=values,
     )
+
+
+def _change(first: float, last: float) -> str:
+    """From where to where; beside the other, a thousandth is nothing."""
+    largest = max(abs(first), abs(last))
+    return " → ".join(num(value if abs(value) > 1e-3 * largest else 0.0) for value in (first, last))
