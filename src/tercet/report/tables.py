@@ -148,7 +148,7 @@ def self_check(record: Record) -> Table | None:
         "Self-check before the first update",
         "Before anything is learned, the policy that is trained must agree with the one that sampled: ratio 1, KL "
         "0, no influence of padding. PPO refuses to start when one of these fails.",
-        ["", "found"],
+        ["", "largest deviation"],
         rows,
         "lr",
     )
