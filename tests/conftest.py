@@ -2,6 +2,7 @@
 
 import os
 
+from hypothesis import settings
 from jaxtyping import install_import_hook
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -10,3 +11,6 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 # before anything imports them: every annotated function that may meet a tensor is checked, its shapes included
 install_import_hook([f"tercet.{part}" for part in ("core", "types", "train", "lm")], "beartype.beartype")
+
+settings.register_profile("tercet", deadline=None)  # a busy machine is no failure
+settings.load_profile("tercet")
