@@ -5,7 +5,7 @@ import math
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tercet.errors import FailedError
@@ -27,6 +27,7 @@ def test_rows_come_back_as_they_were_appended(tmp_path: Path) -> None:
     assert read_rows(path) == [{"step": "sft", "index": 0, "sft/loss": 0.30000000000000004, "text": "三\u2028\n"}]
 
 
+@settings(deadline=None)
 @given(st.floats(allow_nan=False, allow_infinity=False))
 def test_numbers_are_kept_to_the_bit(number: float) -> None:
     assert math.copysign(1, json.loads(dump({"a": number}))["a"]) == math.copysign(1, number)

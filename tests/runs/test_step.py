@@ -81,6 +81,21 @@ def test_a_step_that_was_done_begins_anew(folder: RunFolder) -> None:
     assert [row["x"] for row in folder.metrics()] == [1.0]
 
 
+def test_what_a_kill_at_the_very_end_leaves_goes_at_the_next_opening(tmp_path: Path) -> None:
+    config = LmConfig.model_validate({})
+    with (
+        RunFolder.open(tmp_path / "run", config, preset="tiny") as folder,
+        folder.step("sft", total=1, shown=[]) as step,
+    ):
+        step.save({}, _weights)
+        step.finish({})
+    (step.path / "checkpoint").mkdir()
+    (step.path / ".checkpoint.old").mkdir()
+    with RunFolder.open(tmp_path / "run", config, preset="tiny") as folder:
+        assert folder.is_done("sft")
+        assert [path.name for path in step.path.iterdir()] == ["done.json"]
+
+
 def test_seconds_add_up_over_attempts(folder: RunFolder) -> None:
     with folder.step("sft", total=1, shown=[]) as step:
         step.save({}, _weights)
