@@ -37,7 +37,7 @@ def sample(logits: Float[Tensor, "n v"], uniforms: Float[Tensor, " n"], *, tempe
     """
     probs = _scaled(logits, temperature).softmax(-1)
     cumulative = probs.cumsum(-1, dtype=torch.float64)  # fp32 would lose the tail of a large vocabulary
-    cumulative = cumulative.masked_fill(probs == 0, 0.0)
+    cumulative = cumulative.masked_fill(probs == 0, 0.0)  # a GPU's parallel sum may rise where nothing is added
     below_one = uniforms.double().clamp(max=1.0 - 2.0**-53)  # a uniform drawn in fp16 or bf16 may be rounded to 1
     reached = cumulative > below_one[:, None] * cumulative.amax(-1, keepdim=True)
     if not reached.any(-1).all():

@@ -1,0 +1,246 @@
+"""Each formula of core/ is broken in turn, and the tests of its file must notice.
+
+One process imports torch and forks once a break: a child sees a copy of the sources in which one piece of text is
+replaced, and runs the tests of that file until the first fails.
+"""
+
+import gc
+import importlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+HERE = Path(__file__).parent
+SOURCES = HERE.parents[1] / "src"
+
+BREAKS: dict[str, list[tuple[str, str]]] = {
+    "masked": [
+        ("full_precision(x).masked_fill(~mask, 0.0)", "full_precision(x) * mask"),
+        ("full_precision(x).masked_fill(~mask, 0.0)", "full_precision(x).masked_fill(mask, 0.0)"),
+        ("mask.sum() if count is None else count", "mask.sum()"),
+        ("mask.sum() if count is None else count", "mask.numel() if count is None else count"),
+        ("(kept(x, mask) - masked_mean(x, mask)).square()", "kept(x, mask).square()"),
+        ("(kept(x, mask) - masked_mean(x, mask)).square()", "(x - masked_mean(x, mask)).square()"),
+        (".square(), mask)", ".square(), mask, count=mask.sum() - 1)"),
+        (".rsqrt()", ".reciprocal()"),
+        ("(kept(x, mask) - mean) *", "kept(x, mask) *"),
+        ("whitened if center else whitened + mean", "whitened + mean if center else whitened"),
+        ("kept(whitened if center else whitened + mean, mask)", "whitened if center else whitened + mean"),
+        ("EPSILON = 1e-8", "EPSILON = 1e-1"),
+        ("sum(dtype=torch.float64)", "sum(dtype=torch.float32)"),
+    ],
+    "precision": [
+        ("torch.promote_types(x.dtype, torch.float32)", "x.dtype"),
+        ("torch.promote_types(x.dtype, torch.float32)", "torch.float32"),
+    ],
+    "advantages": [
+        ("mask & ~terminated)", "mask)"),
+        ("mask & ~terminated)", "mask & ~(terminated | truncated))"),
+        ("gamma * next_values", "next_values"),
+        ("- values\n", "+ values\n"),
+        ("rewards + gamma", "gamma"),
+        ("mask & ~(terminated | truncated)", "mask & ~terminated"),
+        ("mask & ~(terminated | truncated)", "mask & ~truncated"),
+        ("mask & ~(terminated | truncated)", "~(terminated | truncated)"),
+        ("gamma * lam * kept", "lam * kept"),
+        ("gamma * lam * kept", "gamma * kept"),
+        ("kept(following, goes_on[:, t])", "following"),
+        ("kept(rewards, mask), kept(values, mask)", "rewards, kept(values, mask)"),
+        ("kept(rewards, mask), kept(values, mask)", "kept(rewards, mask), values"),
+        ("returns=advantages + values", "returns=advantages"),
+        ("returns=advantages + values", "returns=advantages + rewards"),
+    ],
+    "losses": [
+        ("torch.maximum(costs * ratio, costs * clipped)", "torch.minimum(costs * ratio, costs * clipped)"),
+        ("torch.maximum(costs * ratio, costs * clipped)", "costs * ratio"),
+        ("torch.maximum(costs * ratio, costs * clipped)", "costs * clipped"),
+        ("1.0 - clip_range, 1.0 + clip_range", "0.0, 1.0 + clip_range"),
+        ("1.0 - clip_range, 1.0 + clip_range", "1.0 - clip_range, 100.0"),
+        ("-kept(advantages, mask)", "kept(advantages, mask)"),
+        ("-kept(advantages, mask)", "-advantages"),
+        ("k1(logprobs, old_logprobs).masked_fill(~mask, 0.0)", "k1(logprobs, old_logprobs)"),
+        ("k1(logprobs, old_logprobs).masked_fill", "k1(old_logprobs, logprobs).masked_fill"),
+        ("k1(logprobs, old_logprobs).masked_fill", "(logprobs - old_logprobs).masked_fill"),
+        ("log_ratio.clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)", "log_ratio"),
+        ("values.clamp(old_values - clip_range, old_values + clip_range)", "values.clamp(-clip_range, clip_range)"),
+        ("values.clamp(old_values - clip_range,", "values.clamp(old_values - 100.0,"),
+        ("old_values + clip_range)", "old_values + 100.0)"),
+        ("0.5 * torch.maximum", "torch.maximum"),
+        ("0.5 * torch.maximum", "0.5 * torch.minimum"),
+        ("(values - returns).square(), (clipped", "(clipped - returns).square(), (clipped"),
+        ("kept(old_values, mask)", "old_values"),
+        ("kept(returns, mask)", "returns"),
+        ("full_precision(chosen) - full_precision(rejected)", "full_precision(rejected) - full_precision(chosen)"),
+        (
+            "-F.logsigmoid(full_precision(chosen) - full_precision(rejected))",
+            "-F.sigmoid(full_precision(chosen) - full_precision(rejected)).log()",
+        ),
+        ("kept(chosen, mask) - kept(rejected, mask)", "kept(rejected, mask) - kept(chosen, mask)"),
+        ("kept(chosen, mask) - kept(rejected, mask)", "chosen - rejected"),
+        ("kept(losses, mask).sum(1)", "losses.sum(1)"),
+        ("mask.sum(1).clamp(min=1)", "mask.shape[1]"),
+        ("mask.sum(1).clamp(min=1)", "mask.sum(1)"),
+        ("(ratio - 1.0).abs() > clip_range", "(ratio - 1.0) > clip_range"),
+        ("masked_mean(outside, mask, count=count)", "outside.mean()"),
+        ("masked_mean(outside, mask, count=count)", "masked_mean(outside, mask)"),
+        ("k3(old_logprobs, logprobs), mask, count=count", "k3(logprobs, old_logprobs), mask, count=count"),
+        ("k3(old_logprobs, logprobs), mask, count=count", "k3(old_logprobs, logprobs), mask"),
+        ("ratio.masked_fill(~mask, 0.0).max()", "ratio.max()"),
+        ("logprobs.detach(), old_logprobs.detach()", "logprobs, old_logprobs"),
+    ],
+    "kl": [
+        ("full_precision(logprobs) - full_precision(ref_logprobs)", "(ref_logprobs - logprobs).float()"),
+        ("full_precision(logprobs) - full_precision(ref_logprobs)", "(logprobs - ref_logprobs).to(torch.float32)"),
+        ("0.5 * k1", "k1"),
+        ("torch.expm1(-d) + d", "torch.expm1(d) - d"),
+        ("torch.expm1(-d) + d", "torch.exp(-d) - 1.0 + d"),
+        (".clamp(min=-LOG_RATIO_LIMIT)", ""),
+        ("(-kl_coef * k1", "(kl_coef * k1"),
+        ("-kl_coef * k1(logprobs, ref_logprobs)", "-kl_coef * k3(logprobs, ref_logprobs)"),
+        ("(-kl_coef * k1", "(-k1"),
+        (".masked_fill(~mask, 0.0)\n", "\n"),
+        ("mask.flip(1).cumsum(1).flip(1)", "mask.cumsum(1)"),
+        ("mask & (num_from_here == 1)", "num_from_here == 1"),
+        ("[:, None].where(is_last, 0.0)", "[:, None] * is_last"),
+        ("[:, None].where(is_last, 0.0)", "[:, None].where(mask, 0.0)"),
+        ("ADAPTATION_LIMIT = 0.2", "ADAPTATION_LIMIT = 0.3"),
+        ("kl / target - 1.0", "kl / target"),
+        ("kl / target - 1.0", "1.0 - kl / target"),
+        ("error * num_samples / horizon", "error / horizon"),
+        ("if ADAPTATION_LIMIT * num_samples >= horizon:", "if False:"),
+    ],
+    "categorical": [
+        ("full_precision(logits) / temperature", "full_precision(logits)"),
+        ("full_precision(logits) / temperature", "full_precision(logits) * temperature"),
+        ("full_precision(logits) / temperature", "logits / temperature"),
+        ("entropy = -log_probs", "entropy = log_probs"),
+        ("mul_(_finite_(log_probs)).sum(-1)", "mul_(log_probs).sum(-1)"),
+        ("_finite_(log_probs).add_(entropy", "log_probs.add_(entropy"),
+        (".add_(entropy[:, None])", ""),
+        (".mul_(grad_entropy)", ""),
+        (".neg_()", ""),
+        (".add_(grad_logprobs)\n", "\n"),
+        ("scatter_add_(-1, actions[:, None], grad_logprobs)", "add_(0.0)"),
+        (".div_(ctx.temperature)", ""),
+        (
+            "ctx.save_for_backward(logits, actions, output[1])",
+            "ctx.save_for_backward(logits.clone(), actions, output[1])",
+        ),
+        ("dtype=torch.float64", "dtype=torch.float32"),
+        (".clamp(max=1.0 - 2.0**-53)", ""),
+        ("reached = cumulative > below", "reached = cumulative >= below"),
+        ("[:, None] * cumulative.amax(-1, keepdim=True)", "[:, None] * cumulative.amax()"),
+        ("if not reached.any(-1).all():", "if False:"),
+        ("reached.to(torch.uint8).argmax(-1)", "reached.to(torch.uint8).sum(-1) - 1"),
+    ],
+    "statistics": [
+        ("kept(returns, mask) - kept(values, mask), mask", "kept(returns, mask) + kept(values, mask), mask"),
+        ("kept(returns, mask) - kept(values, mask), mask", "kept(returns, mask) - kept(values, mask), mask | True"),
+        ("masked_var(returns, mask)", "masked_var(values, mask)"),
+        ("1.0 - residual / total", "residual / total"),
+        ("torch.where(total > 0, ", "torch.where(total >= 0, "),
+        ("(residual == 0).to(total.dtype)", "torch.zeros_like(total)"),
+        ("scores.detach().double()", "scores.detach()"),
+        ("(scores - mean).square().mean().sqrt()", "(scores - mean).square().mean()"),
+        ("(scores - mean).square().mean().sqrt()", "scores.std()"),
+        ("if not 0.0 < sigma <", "if not 0.0 <= sigma <"),
+        ("bias=-mean / sigma", "bias=-mean"),
+        ("gain=1.0 / sigma", "gain=sigma"),
+    ],
+    "intervals": [
+        ("for value in values):", "for value in values[:1]):"),
+        ("1.0 / (1.0 + z * z / num)", "1.0"),
+        ("mean + z * z / (2 * num)", "mean"),
+        ("shrink * z * math.sqrt", "z * math.sqrt"),
+        ("+ z * z / (4 * num * num)", ""),
+        ("int(0.025 * num_resamples)", "int(0.05 * num_resamples)"),
+        ("means[-1 - tail]", "means[-1]"),
+        ("random.Random(seed)", "random"),
+        ("k=len(values)", "k=1 + len(values) // 2"),
+    ],
+}
+
+
+def copy_of_core(folder: Path) -> Path:
+    """core/ under `folder`, importable from there as tercet.core."""
+    core = folder / "tercet" / "core"
+    shutil.copytree(SOURCES / "tercet" / "core", core, ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "tercet" / "__init__.py").touch()
+    return core
+
+
+def plant(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert text.count(old) == 1, f"{path.name}: {old!r} stands there {text.count(old)} times; adapt the planted break"
+    path.write_text(text.replace(old, new))
+
+
+def file_of_tests(module: str) -> str:
+    return str(HERE / f"test_{'masked' if module == 'precision' else module}.py")
+
+
+def exit_codes(jobs: list[tuple[str, str]]) -> list[int]:
+    """What pytest says of each (folder of sources, file of tests)."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST")}
+    environment["OMP_NUM_THREADS"] = "1"  # a fork of a process with a pool of threads may hang
+    run = subprocess.run(
+        [sys.executable, __file__], input=json.dumps(jobs), env=environment, capture_output=True, text=True, check=True
+    )
+    return json.loads(run.stdout)
+
+
+def test_every_planted_break_turns_a_test_red(tmp_path: Path):
+    jobs, breaks = [], [(module, *pair) for module, pairs in BREAKS.items() for pair in pairs]
+    for index, (module, old, new) in enumerate(breaks):
+        plant(copy_of_core(tmp_path / str(index)) / f"{module}.py", old, new)
+        jobs.append((str(tmp_path / str(index)), file_of_tests(module)))
+    codes = exit_codes(jobs)
+    survivors = [
+        f"{module}.py: {old!r} -> {new!r} (pytest's exit code {code})"
+        for (module, old, new), code in zip(breaks, codes, strict=True)
+        if code != pytest.ExitCode.TESTS_FAILED
+    ]
+    assert not survivors, "\n".join(survivors)
+
+
+def test_the_sources_as_they_are_turn_no_test_red(tmp_path: Path):
+    """Else the breaks above would prove nothing."""
+    copy_of_core(tmp_path)
+    files = sorted({file_of_tests(module) for module in BREAKS})
+    assert exit_codes([(str(tmp_path), tests) for tests in files]) == [pytest.ExitCode.OK] * len(files)
+
+
+def run_in_fork(folder: str, tests: str) -> int:
+    child = os.fork()
+    if child == 0:
+        silence = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(silence, 1)
+        os.dup2(silence, 2)
+        sys.path.insert(0, folder)
+        bare = f"-x --tb=no --assert=plain -c {os.devnull} --noconftest --import-mode=importlib -p no:cacheprovider"
+        os._exit(pytest.main([tests, "--rootdir", folder, *bare.split()]))
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def main() -> None:
+    # once, in front of the forks: whatever the tests import except tercet, which each fork has to find for itself
+    for name in ("jaxtyping", "numpy.random", "torch.distributions", "torch.testing"):
+        importlib.import_module(name)
+    quick = settings(derandomize=True, deadline=None, database=None, max_examples=10, phases=[Phase.generate])
+    settings.register_profile("breaks", quick)
+    settings.load_profile("breaks")
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+    given(st.integers(), st.floats())(lambda number, real: None)()  # what hypothesis does only once takes it a second
+    gc.freeze()  # or each fork would go through all of torch's objects again and again
+    print(json.dumps([run_in_fork(folder, tests) for folder, tests in json.load(sys.stdin)]))
+
+
+if __name__ == "__main__":
+    main()
