@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from statistics import fmean
 
 import torch
 from jaxtyping import Float, Int
@@ -169,7 +170,8 @@ def update(
         steps.append(seen)
         if train_actor and config.kl_stop and seen["approx_kl"] > config.kl_stop:
             break
-    means = {name: sum(seen[name] for seen in steps) / len(steps) for name in steps[0]}
+    # a step that kl_stop ended was not taken, and has no gradient norm
+    means = {name: fmean(seen[name] for seen in steps if name in seen) for name in steps[0]}
     return means | {
         "explained_variance": float(explained_variance(rollout.values, estimate.returns, rollout.mask)),
         "return": float(masked_mean(estimate.returns, rollout.mask)),
@@ -229,7 +231,7 @@ def _actor_step(
     extra_actor_loss: Callable[[], Tensor] | None,
 ) -> dict[str, float]:
     learner.actor.train()
-    sums = dict.fromkeys(("actor_loss", "entropy", "clip_fraction", "approx_kl"), 0.0)
+    sums: dict[str, float] = dict.fromkeys(("actor_loss", "entropy", "clip_fraction", "approx_kl"), 0.0)
     for part in parts:
         out = learner.actor_critic.actor(part.inputs)
         losses = clipped_policy_loss(
@@ -247,7 +249,7 @@ def _actor_step(
         sums["approx_kl"] += ratio.approx_kl.item()
     if config.kl_stop and sums["approx_kl"] > config.kl_stop:
         learner.actor_optimizer.zero_grad(set_to_none=True)  # this gradient was taken too far from the rollout
-        return sums | {"actor_grad_norm": 0.0}
+        return sums
     if extra_actor_loss is not None:
         extra = extra_actor_loss()
         extra.backward()
