@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from tercet.core.categorical import logprobs_and_entropy, sample
+from tercet.errors import FailedError
 
 COMPACT_BELOW = 0.75  # rows still being written, as a share of the rows computed, at which finished ones leave
 
@@ -59,13 +60,13 @@ def generate(
         if temperature == 0:
             tokens = logits.argmax(-1)
         else:
-            tokens = sample(logits, uniforms[rows, t], temperature=temperature)
+            tokens = _sampled(logits, uniforms[rows, t], temperature)
         live = ~ended[rows]
         chosen = logprobs_and_entropy(logits, tokens, temperature=temperature or 1.0).logprobs
         drawn[rows[live], t] = tokens[live]
         logprobs[rows[live], t] = chosen[live]
         counts[rows[live]] += 1
-        if watch is not None and live[0]:
+        if watch is not None and rows[0] == 0 and live[0]:
             watch(int(tokens[0]))
         ended[rows[live]] = tokens[live] == eos_id
         live = ~ended[rows]
@@ -100,6 +101,13 @@ class _Stepper:
 
     def keep(self, rows: Bool[Tensor, " b"]) -> None:
         self.cache.batch_select_indices(rows.nonzero()[:, 0])
+
+
+def _sampled(logits: Tensor, uniforms: Tensor, temperature: float) -> Tensor:
+    try:
+        return sample(logits, uniforms, temperature=temperature)
+    except ValueError as error:
+        raise FailedError(f"{error}: the model's weights are damaged, or training has diverged") from error
 
 
 def _left_padded(
