@@ -7,6 +7,7 @@ from torch import Tensor
 
 from tercet.config.lm import PpoConfig
 from tercet.core.losses import ratio_statistics
+from tercet.core.masked import masked_mean
 from tercet.errors import FailedError
 from tercet.lm.answers import Answers
 from tercet.lm.rollout import Assessed, LmActorCritic, RefLogprobs, build, kl_per_answer, paid_scores
@@ -22,22 +23,29 @@ def check(
 ) -> dict[str, float]:
     """Measure everything on one small rollout of the untrained actor; FailedError says what does not hold and why.
 
-    Finite numbers; ratio 1 with the training forward; KL 0 from the reference; log-probabilities and values that do
-    not depend on padding and batch mates; rewards that sum to the score less the price of the KL.
+    Finite numbers; the sampler's log-probabilities near those of the rollout (in bf16 they are computed again, and a
+    broken sampler would hide behind that); ratio 1 with the training forward; KL 0 from the reference;
+    log-probabilities and values that do not depend on padding and batch mates; rewards that sum to the score less the
+    price of the KL.
     """
     mask, tolerance = answers.batch.response_mask, TOLERANCE[actor_critic.policy.precision]
     for name in ("logprobs", "ref_logprobs", "values", "scores"):
         if not torch.isfinite(getattr(seen, name)).all():
             raise _failed(f"{name} are not finite", "the weights are damaged, or too large for this precision")
     found = {
+        "sampler": float(masked_mean((answers.logprobs - seen.logprobs).abs(), mask)),
         "ratio": _ratio(answers.batch, seen, actor_critic, config),
         "kl": float(kl_per_answer(seen, answers).abs().max() / mask.sum(1).max()),
         "padding": _padding(answers.batch, seen, actor_critic, reference),
         "reward_identity": _reward_identity(answers, seen, config),
     }
+    not_the_sampler = (
+        "the sampler's log-probabilities are not those of the training forward: dropout, another temperature, "
+        "or a cache or position ids that this architecture handles differently"
+    )
     causes = {
-        "ratio": "the sampler's log-probabilities are not those of the training forward: dropout, another temperature, "
-        "or a cache or position ids that this architecture handles differently",
+        "sampler": not_the_sampler,
+        "ratio": not_the_sampler,
         "kl": "the reference is not the model that the actor starts from",
         "padding": "what a token is worth depends on padding or batch mates: positions or the attention mask are wrong",
         "reward_identity": "rewards do not sum to score - kl_coef * KL: something is lost or counted twice under the mask",
