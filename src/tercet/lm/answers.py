@@ -48,7 +48,7 @@ def answer(
         drawn = generate(
             policy.model,
             prompts,
-            eos_id=encoder.tokenizer.eos_token_id,
+            eos_id=encoder.eos_id,
             max_tokens=max_tokens,
             temperature=temperature,
             generator=generator,

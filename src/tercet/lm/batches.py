@@ -7,7 +7,8 @@ from typing import Literal, TypeVar
 
 import torch
 
-from tercet.config.lm import DataConfig, FitConfig
+from tercet.config.fit import FitConfig
+from tercet.config.lm import DataConfig
 from tercet.lm.examples import Example
 from tercet.lm.splits import StepName, set_names, sources_of
 from tercet.train.chance import generator

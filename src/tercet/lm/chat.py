@@ -23,14 +23,22 @@ def run(path: Path, *, stage: str) -> None:
     """Talk with a stage of the run at `path` until the input ends."""
     folder = RunFolder.read(path)
     config = LmConfig.model_validate(folder.config_dict)
-    Conversation(stages_of(folder, config), stage, config, write=lambda text: print(text, end="", flush=True)).hold(_typed())
+    Conversation(stages_of(folder, config), stage, config, write=lambda text: print(text, end="", flush=True)).hold(
+        _typed()
+    )
 
 
 class Conversation:
     """Turns of a user and a stage; commands begin with a slash."""
 
     def __init__(
-        self, stages: list[Stage], stage: str, config: LmConfig, *, write: Callable[[str], None], seed: int | None = None
+        self,
+        stages: list[Stage],
+        stage: str,
+        config: LmConfig,
+        *,
+        write: Callable[[str], None],
+        seed: int | None = None,
     ) -> None:
         self.stages, self.config, self.write = {s.name: s for s in stages}, config, write
         self.turns: list[Message] = []
@@ -43,24 +51,12 @@ class Conversation:
         """Answer each line until there are no more, or /quit."""
         say(f"{self.stage}: {HELP}")
         for line in lines:
-            word, _, rest = line.strip().partition(" ")
-            if word == "/quit":
+            if line.strip() == "/quit":
                 return
-            if word == "/new":
-                self.turns.clear()
-            elif word == "/greedy":
-                self.temperature = 0.0
-            elif word == "/sample":
-                self.temperature = self.config.ppo.temperature
-            elif word == "/stage":
-                try:
-                    self._take(rest.strip())
-                except InputError as error:
-                    say(str(error))
-            elif word.startswith("/"):
-                say(HELP)
-            elif word:
-                self.reply(line.strip())
+            try:
+                self._obey(line.strip())
+            except InputError as error:  # of this line alone: the conversation goes on
+                say(str(error))
 
     def reply(self, text: str) -> str:
         """The stage's answer to one more turn of the user, written out as it is made."""
@@ -81,7 +77,7 @@ class Conversation:
             generate(
                 self.policy.model,
                 [prompt],
-                eos_id=self.encoder.tokenizer.eos_token_id,
+                eos_id=self.encoder.eos_id,
                 max_tokens=self.config.eval.max_response_tokens,
                 temperature=self.temperature,
                 generator=self.generator,
@@ -90,6 +86,21 @@ class Conversation:
         self.write("\n")
         self.turns.append(Message("assistant", written))
         return written
+
+    def _obey(self, line: str) -> None:
+        word, _, rest = line.partition(" ")
+        if word == "/new":
+            self.turns.clear()
+        elif word == "/greedy":
+            self.temperature = 0.0
+        elif word == "/sample":
+            self.temperature = self.config.ppo.temperature
+        elif word == "/stage":
+            self._take(rest.strip())
+        elif word.startswith("/"):
+            say(HELP)
+        elif word:
+            self.reply(line)
 
     def _prompt(self) -> list[int]:
         """The conversation's ids; the oldest turns are forgotten where the model's window is too short for all."""

@@ -2,16 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
+from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tercet.config.lm import LmConfig
 from tercet.errors import InputError
 from tercet.lm.examples import Example
 from tercet.lm.splits import Sets
-from tercet.lm.text import Style, prompt_ids, response_ids
+from tercet.lm.text import Style, prompt_ids, prompt_text, response_ids
 from tercet.lm.tokenizers import load_tokenizer
 from tercet.lm.tokens import TokenBatch, pad
+from tercet.lm.weights import named_by_key
 from tercet.runs.progress import say
 
 
@@ -28,7 +31,19 @@ class Encoder:
     def of(cls, config: LmConfig, path: str = "") -> "Encoder":
         """The encoder of a run, or of the model at `path` where a run starts from that."""
         data = config.data
-        return cls(load_tokenizer(config.model, path), data.style, data.max_prompt_tokens, data.max_response_tokens)
+        with named_by_key(config, path):
+            tokenizer = load_tokenizer(config.model, path)
+        return cls(tokenizer, data.style, data.max_prompt_tokens, data.max_response_tokens)
+
+    @property
+    def eos_id(self) -> int:
+        """What ends an answer."""
+        return cast(int, self.tokenizer.eos_token_id)  # transformers types it as anything; load_tokenizer checked it
+
+    @property
+    def pad_id(self) -> int:
+        """What fills the room behind the shorter rows."""
+        return cast(int, self.tokenizer.pad_token_id)  # likewise
 
     def prompt(self, example: Example) -> list[int]:
         """The prompt's ids, up to where the answer begins."""
@@ -40,7 +55,7 @@ class Encoder:
 
     def batch(self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> TokenBatch:
         """Ids, padded; on the CPU."""
-        return pad(prompts, responses, pad_id=self.tokenizer.pad_token_id)
+        return pad(prompts, responses, pad_id=self.pad_id)
 
     def within_limits(self, sets: Sets, what: str) -> Sets:
         """The sets without prompts of more than `max_prompt_tokens`, which are counted and told."""
@@ -53,7 +68,10 @@ class Encoder:
                 f"data.max_prompt_tokens={self.max_prompt_tokens} tokens (this one {len(self.prompt(first))}); raise it"
             )
         if lost:
-            say(f"{what}: {lost} of {total} left out, their prompts exceed data.max_prompt_tokens={self.max_prompt_tokens}")
+            say(
+                f"{what}: {lost} of {total} left out, "
+                f"their prompts exceed data.max_prompt_tokens={self.max_prompt_tokens}"
+            )
         return kept
 
     def check_window(self, model: PreTrainedModel) -> None:
@@ -65,14 +83,15 @@ class Encoder:
                 f"data.max_prompt_tokens={self.max_prompt_tokens} and data.max_response_tokens="
                 f"{self.max_response_tokens} need {needed} tokens, but the model reads {window}; lower one of them"
             )
-        if len(self.tokenizer) > model.get_input_embeddings().num_embeddings:
+        embedded = cast(nn.Embedding, model.get_input_embeddings()).num_embeddings  # a Module, to transformers' types
+        if len(self.tokenizer) > embedded:
             raise InputError(
-                f"model.tokenizer: it has {len(self.tokenizer)} tokens, the model embeds "
-                f"{model.get_input_embeddings().num_embeddings}; they do not belong together"
+                f"model.tokenizer: it has {len(self.tokenizer)} tokens, the model embeds {embedded}; "
+                "they do not belong together"
             )
 
     def _fits(self, example: Example) -> bool:
-        # a token holds at least a byte of text or is one of a template's few marks: short prompts need no tokenizer
-        if sum(len(m.text.encode()) + 16 for m in example.messages) + 32 <= self.max_prompt_tokens:
+        # a token holds at least a byte of text, but for BOS and a space in front: short prompts need no tokenizer
+        if len(prompt_text(self.tokenizer, example.messages, self.style).encode()) + 2 <= self.max_prompt_tokens:
             return True
         return len(self.prompt(example)) <= self.max_prompt_tokens

@@ -21,10 +21,12 @@ from tercet.lm.models import Policy, device_of, load_policy, load_score_model
 from tercet.lm.pairs import as_json
 from tercet.lm.scoring import Score, by_function, by_model, score_rows
 from tercet.lm.splits import step_examples
+from tercet.lm.weights import window_of
 from tercet.runs.atomic import write_text
 from tercet.runs.folder import RunFolder
 from tercet.train.chance import generator
 
+TOO_FEW = "eval: fewer than 2 prompts are held out; raise data.eval_fraction or give data.eval"
 FIXED = Path(__file__).parent / "fixed_texts.yaml"
 Rows = list[dict[str, Any]]  # Any: JSON
 
@@ -73,6 +75,25 @@ def run(folder: RunFolder, config: LmConfig) -> None:
         )
 
 
+def check(config: LmConfig) -> None:
+    """InputError, before anything is trained, where the evaluation at the end could not be done."""
+    examples = step_examples(config.data, "ppo")
+    if sum(map(len, examples.test.values())) < 2:
+        raise InputError(TOO_FEW)
+    encoder, window = Encoder.of(config), window_of(config.model)
+    most = config.eval.max_response_tokens
+    needs = {e.prompt: len(encoder.prompt(e)) + most for e in fixed_prompts(config)}
+    for row in reward_texts(config):
+        prompt = len(encoder.prompt(_question(row["prompt"])))
+        needs[row["prompt"]] = prompt + max(len(encoder.response(row[kind])) for kind in ("good", "bad"))
+    text, needed = max(needs.items(), key=lambda item: item[1])
+    if window is not None and needed > window:
+        raise InputError(
+            f"eval.prompts, eval.reward_texts: {text[:60]!r} with its answer needs {needed} tokens, but the model "
+            f"reads {window}; shorten it, or lower eval.max_response_tokens={most}"
+        )
+
+
 def stages_of(folder: RunFolder, config: LmConfig) -> list[Stage]:
     """Base, then what the run has made of it."""
     stages = [Stage("base", "")]
@@ -91,16 +112,20 @@ def held_out_prompts(config: LmConfig) -> list[Example]:
     test = encoder.within_limits(step_examples(config.data, "ppo").test, "held-out prompts")
     prompts = [example for rows in test.values() for example in rows]
     if len(prompts) < 2:
-        raise InputError("eval: fewer than 2 prompts are held out; raise data.eval_fraction or give data.eval")
+        raise InputError(TOO_FEW)
     order = torch.randperm(len(prompts), generator=generator(config.seed, "held-out prompts"))
-    return [prompts[i] for i in order[: config.eval.num_prompts]]
+    return [prompts[i] for i in order[: config.eval.num_prompts].tolist()]
 
 
 def fixed_prompts(config: LmConfig) -> list[Example]:
     """The prompts of eval.prompts, built-in lists written out."""
     lists = yaml.safe_load(FIXED.read_text(encoding="utf-8"))["prompts"]
     texts = [text for name in config.eval.prompts for text in lists.get(name, [name])]
-    return [Example((Message("user", text),), "", None, "eval.prompts", "eval.prompts") for text in texts]
+    return [_question(text) for text in texts]
+
+
+def _question(text: str) -> Example:
+    return Example((Message("user", text),), "", None, "eval", "eval")
 
 
 def reward_texts(config: LmConfig) -> Rows:
@@ -125,7 +150,9 @@ def win_rates(by_stage: dict[str, dict[str, list[float]]]) -> dict[str, dict[str
     found: dict[str, dict[str, Any]] = {}
     for before, after in combinations(by_stage, 2):
         found[f"{after}_vs_{before}"] = {
-            name: as_json(wilson([(a > b) + 0.5 * (a == b) for a, b in zip(scores, by_stage[before][name], strict=True)]))
+            name: as_json(
+                wilson([(a > b) + 0.5 * (a == b) for a, b in zip(scores, by_stage[before][name], strict=True)])
+            )
             for name, scores in by_stage[after].items()
         }
     return found
@@ -192,7 +219,7 @@ def _scored_texts(texts: Rows, folder: RunFolder, config: LmConfig) -> Rows:
         return []
     encoder = Encoder.of(config)
     model = load_score_model(config, path=str(folder.path / "reward" / "model"))
-    prompts = [encoder.prompt(Example((Message("user", row["prompt"]),), "", None, "", "")) for row in texts]
+    prompts = [encoder.prompt(_question(row["prompt"])) for row in texts]
     scored = [dict(row) for row in texts]
     for kind in ("good", "bad"):
         batch = encoder.batch(prompts, [encoder.response(row[kind]) for row in texts]).to(device_of(config))

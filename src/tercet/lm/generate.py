@@ -57,10 +57,7 @@ def generate(
     step = _Stepper(model)
     for t in range(max_tokens):
         logits = step(ids, mask)
-        if temperature == 0:
-            tokens = logits.argmax(-1)
-        else:
-            tokens = _sampled(logits, uniforms[rows, t], temperature)
+        tokens = logits.argmax(-1) if temperature == 0 else _sampled(logits, uniforms[rows, t], temperature)
         live = ~ended[rows]
         chosen = logprobs_and_entropy(logits, tokens, temperature=temperature or 1.0).logprobs
         drawn[rows[live], t] = tokens[live]

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from jaxtyping import Float
@@ -15,11 +15,10 @@ from transformers.pytorch_utils import Conv1D
 
 from tercet.config.lm import LmConfig, LoraConfig
 from tercet.core.statistics import ScoreScale
-from tercet.errors import FailedError, InputError
+from tercet.errors import InputError
 from tercet.lm.tokens import TokenBatch
-from tercet.lm.weights import load_causal, load_scorer
+from tercet.lm.weights import load_causal, load_scorer, named_by_key
 from tercet.train.chance import seed_everything
-
 
 Precision = Literal["fp32", "bf16"]
 
@@ -29,7 +28,8 @@ class Policy(nn.Module):
 
     def __init__(self, model: PreTrainedModel, precision: Precision = "fp32") -> None:
         super().__init__()
-        self.model, self.precision = model, precision
+        self.model = model
+        self.precision: Precision = precision
         self.adapted: PeftModel | None = None
 
     def autocast(self) -> AbstractContextManager[object]:
@@ -39,7 +39,9 @@ class Policy(nn.Module):
     @property
     def head(self) -> nn.Module:
         """From the last hidden state to the logits."""
-        return self.model.get_output_embeddings()
+        head = self.model.get_output_embeddings()
+        assert head is not None  # every causal language model has one
+        return head
 
     def hidden(self, batch: TokenBatch) -> Float[Tensor, "b length d"]:
         """What the head reads, at every position."""
@@ -63,17 +65,23 @@ class ScoreModel(nn.Module):
 
     def __init__(self, model: PreTrainedModel, precision: Precision = "fp32") -> None:
         super().__init__()
-        self.model, self.precision = model, precision
+        self.model = model
+        self.precision: Precision = precision
         self.adapted: PeftModel | None = None
         # transformers' head has no bias; ours lies beside it, and in config.json when saved
         self.bias = nn.Parameter(torch.tensor(float(getattr(model.config, "score_bias", 0.0))))
+
+    @property
+    def head(self) -> nn.Linear:
+        """From the last hidden state to the number."""
+        return cast(nn.Linear, self.model.score)  # transformers makes it by name, unknown to its types
 
     def forward(self, batch: TokenBatch) -> Float[Tensor, "b length"]:
         """The number at every position; positions of padding hold nothing of use."""
         with _autocast(self.model, self.precision):
             hidden = _hidden(self.model, batch)
         # not under autocast: a score in bf16 would have 8 bits
-        return hidden.float() @ self.model.score.weight[0] + self.bias
+        return hidden.float() @ self.head.weight[0] + self.bias
 
     def scores(self, batch: TokenBatch) -> Float[Tensor, " b"]:
         """The number at the last token of each row: the one scoring path of training, evaluation and PPO."""
@@ -82,13 +90,13 @@ class ScoreModel(nn.Module):
     @torch.no_grad()
     def normalise(self, scale: ScoreScale) -> None:
         """Fold gain and bias into the head, so that every later score has them."""
-        self.model.score.weight.mul_(scale.gain)
+        self.head.weight.mul_(scale.gain)
         self.bias.mul_(scale.gain).add_(scale.bias)
 
     def save(self, folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:
         """Hugging Face format; `score_bias` in config.json is what AutoModelForSequenceClassification leaves out."""
         model = _merged(self)
-        model.config.score_bias = float(self.bias)
+        model.config.score_bias = float(self.bias.detach())
         # that class pools at the last token that is not pad: a pad that is EOS would move it one token to the left
         own_pad = tokenizer.pad_token_id not in (None, tokenizer.eos_token_id)
         model.config.pad_token_id = tokenizer.pad_token_id if own_pad else _unused_special(tokenizer)
@@ -97,9 +105,10 @@ class ScoreModel(nn.Module):
 
 
 def load_policy(config: LmConfig, *, path: str = "", learns: bool = False, lora_dropout: float = 0.0) -> Policy:
-    """The policy at `path` (or model.path) on its device: learning, with LoRA where the config asks for it, or frozen."""
-    model = load_causal(config.model, seed=config.seed, path=path)
-    _check_head(model)
+    """The policy at `path` (or model.path) on its device: frozen, or learning, with LoRA where the config asks."""
+    with named_by_key(config, path):
+        model = load_causal(config.model, seed=config.seed, path=path)
+        _check_head(model)
     policy = Policy(model, config.precision)
     policy.adapted = _prepare(model, config, learns=learns, lora_dropout=lora_dropout)
     return policy.to(device_of(config))
@@ -110,10 +119,11 @@ def load_score_model(
 ) -> ScoreModel:
     """The score model at `path` (or reward.model, or model.path); a head that is not there yet is made."""
     path = path or config.reward.model
-    model = load_scorer(config.model, seed=config.seed, path=path, num_layers=num_layers)
+    with named_by_key(config, path):
+        model = load_scorer(config.model, seed=config.seed, path=path, num_layers=num_layers)
     score_model = ScoreModel(model, config.precision)
     score_model.adapted = _prepare(model, config, learns=learns, lora_dropout=lora_dropout)
-    for parameter in (model.score.weight, score_model.bias):
+    for parameter in (score_model.head.weight, score_model.bias):
         parameter.requires_grad_(learns)
         parameter.data = parameter.data.float()
     return score_model.to(device_of(config))
@@ -127,7 +137,8 @@ def _prepare(model: PreTrainedModel, config: LmConfig, *, learns: bool, lora_dro
         model.enable_input_require_grads()
     if learns and not lora.rank:
         return None
-    model.requires_grad_(False).to(low)
+    model.requires_grad_(False)
+    nn.Module.to(model, low)
     if not learns:
         model.eval()
         return None
@@ -141,7 +152,11 @@ def _prepare(model: PreTrainedModel, config: LmConfig, *, learns: bool, lora_dro
         target_modules=_targets(model, lora),
         modules_to_save=heads or None,
     )
-    return get_peft_model(model, settings)
+    adapted = get_peft_model(model, settings)
+    for parameter in adapted.parameters():
+        if parameter.requires_grad:  # a head that learns was copied in the precision of the frozen rest
+            parameter.data = parameter.data.float()
+    return adapted
 
 
 def _targets(model: PreTrainedModel, lora: LoraConfig) -> list[str]:
@@ -164,11 +179,12 @@ def _targets(model: PreTrainedModel, lora: LoraConfig) -> list[str]:
 def _check_head(model: PreTrainedModel) -> None:
     """Refuse a model whose logits are more than its head's: their log-probabilities would be wrong, silently."""
     ids = torch.arange(4)[None] % model.config.vocab_size
-    logits = model.eval()(ids).logits
-    ours = model.get_output_embeddings()(model.base_model(ids).last_hidden_state)
+    model.eval()
+    logits = model(ids).logits
+    ours = Policy(model).head(model.base_model(ids).last_hidden_state)
     if not torch.allclose(logits, ours, rtol=1e-3, atol=1e-3):
-        raise FailedError(
-            f"model.path: {model.config.model_type} changes the logits after its head (scaling or soft-capping), "
+        raise InputError(
+            f"{model.config.model_type} changes the logits after its head (scaling or soft-capping), "
             "which Tercet's log-probabilities do not know; choose another model"
         )
 
@@ -187,7 +203,7 @@ def _merged(module: Policy | ScoreModel) -> PreTrainedModel:
 def _unused_special(tokenizer: PreTrainedTokenizerBase) -> int | None:
     """A special token that never ends a text: the unknown token, or BOS."""
     for token in (tokenizer.unk_token_id, tokenizer.bos_token_id):
-        if token not in (None, tokenizer.eos_token_id):
+        if isinstance(token, int) and token != tokenizer.eos_token_id:
             return token
     return None
 

@@ -1,8 +1,10 @@
 """Preference pairs: sampled from the SFT policy and judged by a rule, and what a reward model makes of them."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import combinations
+from math import ceil
 from typing import Any
 
 import torch
@@ -24,11 +26,16 @@ from tercet.runs.folder import RunFolder
 from tercet.runs.progress import progress
 from tercet.train.chance import generator
 
-HELD_OUT_SHARE = 0.25  # held-out pairs for each training pair that is sampled
+HELD_OUT_SHARE = 0.1  # held-out pairs, one a prompt, for each training pair that is sampled
+
+AS_IT_IS = ScoreScale(gain=1.0, bias=0.0)
+Row = dict[str, Any]  # Any: JSON
+Compare = Callable[[Example, Sequence[str], Sequence[float]], list[Row]]
 
 
 def sampled_pairs(folder: RunFolder, config: LmConfig, encoder: Encoder, prompts: StepExamples) -> StepExamples:
-    """Pairs of answers to the examples' prompts: the best and the worst, to the judge, of a few that were sampled.
+    """Pairs of answers to the examples' prompts: to learn from, every two of a few that the judge tells apart; to
+    measure, the best and the worst.
 
     They are kept in DIR/reward/pairs.jsonl, from where a run that goes on takes them.
     """
@@ -39,11 +46,9 @@ def sampled_pairs(folder: RunFolder, config: LmConfig, encoder: Encoder, prompts
     file = folder.path / "reward" / "pairs.jsonl"
     if not file.exists():
         policy = load_policy(config, path=str(folder.path / "sft" / "model"))
-        wanted = {"train": config.reward.num_sampled_pairs, "test": max(1, round(config.reward.num_sampled_pairs * HELD_OUT_SHARE))}
-        rows = []
-        for part, sets in (("train", prompts.train), ("test", prompts.test)):
-            short_enough = encoder.within_limits(sets, f"pairs to {part} on")
-            rows += _sample(policy, config, encoder, _unique(short_enough), wanted[part], part)
+        wanted = config.reward.num_sampled_pairs
+        rows = _sample(policy, config, encoder, prompts.train, wanted, "train", every_two)
+        rows += _sample(policy, config, encoder, prompts.test, ceil(wanted * HELD_OUT_SHARE), "test", best_and_worst)
         file.parent.mkdir(exist_ok=True)
         write_text(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
@@ -57,8 +62,9 @@ def sampled_pairs(folder: RunFolder, config: LmConfig, encoder: Encoder, prompts
 
 
 def _sample(
-    policy: Policy, config: LmConfig, encoder: Encoder, prompts: Sequence[Example], num_pairs: int, part: str
-) -> list[dict[str, Any]]:  # Any: rows of JSON
+    policy: Policy, config: LmConfig, encoder: Encoder, sets: Sets, num_pairs: int, part: str, compare: Compare
+) -> list[Row]:
+    prompts = _unique(encoder.within_limits(sets, f"pairs to {part} on"))
     if not prompts:
         raise InputError(f"reward: there are no prompts to {part} on; give more data, or raise data.eval_fraction")
     judge, size = load_function(config.judge), config.reward.samples_per_prompt
@@ -83,29 +89,41 @@ def _sample(
             found = [
                 row
                 for first in range(0, len(asked), size)
-                if (row := _best_and_worst(asked[first], answers.texts[first : first + size], scores[first : first + size]))
+                for row in compare(asked[first], answers.texts[first : first + size], scores[first : first + size])
             ]
             rows += found
             bar.advance(len(found))
     if not rows:
-        raise FailedError(f"{config.judge} gave every answer to a prompt the same score: there are no pairs to learn from")
+        raise FailedError(
+            f"{config.judge} gave every answer to a prompt the same score: there are no pairs to learn from"
+        )
     return [row | {"part": part} for row in rows[:num_pairs]]
 
 
-def _best_and_worst(example: Example, texts: Sequence[str], scores: Sequence[float]) -> dict[str, Any] | None:
-    best, worst = max(range(len(texts)), key=scores.__getitem__), min(range(len(texts)), key=scores.__getitem__)
-    if scores[best] == scores[worst] or texts[best] == texts[worst]:
-        return None
+def every_two(example: Example, texts: Sequence[str], scores: Sequence[float]) -> list[Row]:
+    """Every two answers that the judge tells apart: all that can be learned from them (Ouyang et al. 2022, 3.5)."""
+    order = sorted(range(len(texts)), key=lambda i: -scores[i])
+    return [_row(example, texts, scores, i, j) for i, j in combinations(order, 2) if scores[i] > scores[j]]
+
+
+def best_and_worst(example: Example, texts: Sequence[str], scores: Sequence[float]) -> list[Row]:
+    """At most one pair a prompt: pairs that share answers would make an interval too narrow."""
+    return every_two(example, texts, scores) and [
+        _row(example, texts, scores, scores.index(max(scores)), scores.index(min(scores)))
+    ]
+
+
+def _row(example: Example, texts: Sequence[str], scores: Sequence[float], better: int, worse: int) -> Row:
     return {
         "messages": [asdict(message) for message in example.messages],
-        "chosen": texts[best],
-        "rejected": texts[worst],
-        "score_chosen": scores[best],
-        "score_rejected": scores[worst],
+        "chosen": texts[better],
+        "rejected": texts[worse],
+        "score_chosen": scores[better],
+        "score_rejected": scores[worse],
     }
 
 
-def _example(row: dict[str, Any], name: str) -> Example:
+def _example(row: Row, name: str) -> Example:
     messages = tuple(Message(**message) for message in row["messages"])
     return Example(messages, row["chosen"], row["rejected"], name, "reward/pairs.jsonl")
 
@@ -117,7 +135,7 @@ def _unique(sets: Sets) -> list[Example]:
 def _endless(examples: Sequence[Example], num: int, chance: torch.Generator) -> list[Example]:
     stream: list[Example] = []
     while len(stream) < num and examples:
-        stream += [examples[i] for i in torch.randperm(len(examples), generator=chance)]
+        stream += [examples[i] for i in torch.randperm(len(examples), generator=chance).tolist()]
     return stream[:num]
 
 
@@ -131,7 +149,7 @@ class PairScores:
     rejected_lengths: Int[Tensor, " n"]
 
 
-def summary(scores: PairScores, scale: ScoreScale = ScoreScale(gain=1.0, bias=0.0)) -> dict[str, Any]:
+def summary(scores: PairScores, scale: ScoreScale = AS_IT_IS) -> dict[str, Any]:
     """Accuracy with its interval, margin, mean scores (on `scale`), correlation with length, calibration.
 
     Calibration is that of the Bradley-Terry model, whose logit is the margin before `scale`.
@@ -163,10 +181,11 @@ def correlation(a: Float[Tensor, " n"], b: Float[Tensor, " n"]) -> float:
 
 
 def calibration(margins: Float[Tensor, " n"], num_bins: int = 5) -> list[dict[str, float]]:
-    """How sure the model was of its choice (sigmoid of |margin|), and how often it was right, in bins of equal count."""
+    """How sure the model was of its choice (sigmoid of |margin|), and how often right, in bins of equal count."""
     sure = margins.abs().sigmoid()
     right = (margins > 0).float() + 0.5 * (margins == 0)
     bins = sure.argsort().tensor_split(min(num_bins, len(margins)))
     return [
-        {"predicted": float(sure[rows].mean()), "observed": float(right[rows].mean()), "num": len(rows)} for rows in bins
+        {"predicted": float(sure[rows].mean()), "observed": float(right[rows].mean()), "num": len(rows)}
+        for rows in bins
     ]

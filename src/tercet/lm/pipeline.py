@@ -1,9 +1,12 @@
 """The three steps, evaluation and report, one after the other; steps that are done are skipped."""
 
 from tercet.config.lm import LmConfig
+from tercet.errors import InputError
 from tercet.lm import eval as evaluation
 from tercet.lm import ppo, reward, sft
+from tercet.lm.functions import load_function
 from tercet.lm.scoring import OWN
+from tercet.lm.splits import step_examples
 from tercet.report import page
 from tercet.runs.folder import RunFolder
 from tercet.runs.progress import say
@@ -13,8 +16,20 @@ STEPS = {"sft": sft.run, "reward": reward.run, "ppo": ppo.run, "eval": evaluatio
 
 def run(folder: RunFolder, config: LmConfig) -> None:
     """Everything that the run needs and has not done yet; the report is written after every step."""
+    if not all(map(folder.is_done, needed(config))):
+        check(config)
     for name in needed(config):
         run_step(folder, config, name)
+
+
+def check(config: LmConfig) -> None:
+    """InputError where a later step would stop for want of input: better now than after hours of training."""
+    for spec in (config.judge, *config.ppo.reward):
+        if ":" in spec:
+            load_function(spec)
+    if not any(step_examples(config.data, "ppo").validation.values()):
+        raise InputError(ppo.NO_VALIDATION)
+    evaluation.check(config)
 
 
 def run_step(folder: RunFolder, config: LmConfig, name: str) -> None:

@@ -32,6 +32,7 @@ from tercet.runs.folder import RunFolder
 from tercet.train.chance import generator
 from tercet.train.ppo import Collected, Learner, Validation, train
 
+NO_VALIDATION = "ppo: no validation prompts are held out to choose the best checkpoint; raise data.eval_fraction"
 SAMPLES_KEPT = 4  # answers of a rollout that go to samples.jsonl
 SHOWN = ["ppo/score", "ppo/kl", "ppo/response_length", "ppo/explained_variance", "ppo/clip_fraction"]
 
@@ -44,7 +45,7 @@ def run(folder: RunFolder, config: LmConfig) -> None:
     prompts = _flat(encoder.within_limits(examples.train, "ppo"))
     held_out = _flat(encoder.within_limits(examples.validation, "validation"))[: config.ppo.num_eval_prompts]
     if not held_out:
-        raise InputError("ppo: no validation prompts are held out to choose the best checkpoint; raise data.eval_fraction")
+        raise InputError(NO_VALIDATION)
     policy = load_policy(config, path=policy_path, learns=True)
     encoder.check_window(policy.model)
     frozen = None if config.lora.rank else load_policy(config, path=policy_path)
@@ -103,9 +104,7 @@ class Collect:
             temperature=ppo.temperature,
             max_tokens=roles.encoder.max_response_tokens,
         )
-        seen = assess(
-            answers, roles.actor_critic, roles.reference, roles.scorer, micro_batch_size=ppo.micro_batch_size
-        )
+        seen = assess(answers, roles.actor_critic, roles.reference, roles.scorer, micro_batch_size=ppo.micro_batch_size)
         rollout = build(answers, seen, ppo, kl_coef=kl_coef)
         metrics = describe(answers, seen, rollout, kl_coef=kl_coef)
         if ppo.kl_target:
@@ -129,9 +128,7 @@ class Collect:
             temperature=ppo.temperature,
             max_tokens=roles.encoder.max_response_tokens,
         )
-        seen = assess(
-            answers, roles.actor_critic, roles.reference, roles.scorer, micro_batch_size=ppo.micro_batch_size
-        )
+        seen = assess(answers, roles.actor_critic, roles.reference, roles.scorer, micro_batch_size=ppo.micro_batch_size)
         return check(answers, seen, roles.actor_critic, roles.reference, ppo)
 
     def _batch(self, index: int) -> list[Example]:
@@ -188,7 +185,9 @@ def _needed(folder: RunFolder, config: LmConfig) -> tuple[str, str]:
         return policy, ""
     reward = folder.path / "reward" / "model"
     if not folder.is_done("reward"):
-        raise InputError(f"ppo: {reward} is not there yet; run `tercet lm reward` with the same --out, or set ppo.reward")
+        raise InputError(
+            f"ppo: {reward} is not there yet; run `tercet lm reward` with the same --out, or set ppo.reward"
+        )
     return policy, str(Path(reward))
 
 

@@ -158,7 +158,7 @@ def _reference_batches(
     """Answers over which the score is normalised, and what they are."""
     num = config.reward.num_reference_samples
     path = folder.path / "sft" / "model"
-    some = [train[i] for i in torch.randperm(len(train), generator=generator(config.seed, "reference"))[:num]]
+    some = [train[i] for i in torch.randperm(len(train), generator=generator(config.seed, "reference"))[:num].tolist()]
     if folder.is_done("sft"):
         answers = answer_all(
             load_policy(config, path=str(path)),

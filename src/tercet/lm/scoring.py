@@ -1,7 +1,7 @@
 """What an answer earns: a weighted sum of reward models and of functions of prompt and response."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -10,11 +10,11 @@ from torch import Tensor
 from tercet.config.lm import LmConfig
 from tercet.errors import InputError
 from tercet.lm.answers import Answers
+from tercet.lm.encoding import Encoder
 from tercet.lm.functions import call_function, load_function
 from tercet.lm.models import ScoreModel, load_score_model
-from tercet.lm.text import prompt_ids, response_ids
-from tercet.lm.tokenizers import load_tokenizer
-from tercet.lm.tokens import TokenBatch, pad
+from tercet.lm.tokens import TokenBatch
+from tercet.lm.weights import named_by_key
 
 OWN = "reward_model"  # the name by which ppo.reward asks for the reward model of the same run
 
@@ -69,16 +69,17 @@ def by_function(spec: str) -> Score:
 
 def by_foreign_model(path: str, config: LmConfig) -> Score:
     """The score of a reward model with a tokenizer of its own, which reads the answers' text."""
-    model, tokenizer = load_score_model(config, path=path), load_tokenizer(config.model, path)
-    style = config.data.style
+    model = load_score_model(config, path=path)
+    with named_by_key(config, path):
+        encoder = Encoder.of(config, path)
+    # another tokenizer may need more tokens for the same text
+    encoder = replace(encoder, max_response_tokens=4 * encoder.max_response_tokens)
 
     def score(answers: Answers) -> Tensor:
-        limit = answers.batch.response_mask.shape[1] * 4  # another tokenizer may need more tokens for the same text
-        ids = [response_ids(tokenizer, text, style, max_tokens=limit) for text in answers.texts]
-        ids = [row if ended else row[:-1] for row, ended in zip(ids, answers.ended.tolist(), strict=True)]
-        prompts = [prompt_ids(tokenizer, example.messages, style) for example in answers.examples]
-        batch = pad(prompts, ids, pad_id=tokenizer.pad_token_id).to(answers.batch.ids.device)
-        return score_rows(model, batch, config.ppo.micro_batch_size)
+        whole = [encoder.response(text) for text in answers.texts]
+        ids = [row if ended else row[:-1] for row, ended in zip(whole, answers.ended.tolist(), strict=True)]
+        batch = encoder.batch([encoder.prompt(example) for example in answers.examples], ids)
+        return score_rows(model, batch.to(answers.batch.ids.device), config.ppo.micro_batch_size)
 
     return score
 

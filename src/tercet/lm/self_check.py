@@ -48,7 +48,7 @@ def check(
         "ratio": not_the_sampler,
         "kl": "the reference is not the model that the actor starts from",
         "padding": "what a token is worth depends on padding or batch mates: positions or the attention mask are wrong",
-        "reward_identity": "rewards do not sum to score - kl_coef * KL: something is lost or counted twice under the mask",
+        "reward_identity": "rewards do not sum to score - kl_coef * KL: something is lost or counted twice",
     }
     for name, value in found.items():
         if not value <= tolerance:
@@ -65,9 +65,7 @@ def _ratio(batch: TokenBatch, seen: Assessed, actor_critic: LmActorCritic, confi
     return max(float((logprobs - seen.logprobs).abs().max()), float(ratio.clip_fraction), float(ratio.approx_kl))
 
 
-def _padding(
-    batch: TokenBatch, seen: Assessed, actor_critic: LmActorCritic, reference: RefLogprobs
-) -> float:
+def _padding(batch: TokenBatch, seen: Assessed, actor_critic: LmActorCritic, reference: RefLogprobs) -> float:
     """The same rows alone, and the whole batch with junk in longer padding."""
     row = torch.tensor([int(batch.lengths.argmin())])
     alone = batch.rows(row)

@@ -30,6 +30,7 @@ def load_tokenizer(config: ModelConfig, path: str = "") -> PreTrainedTokenizerBa
     is told by masks, and EOS fills the room.
     """
     name = path or config.tokenizer or config.path
+    key = "" if path else "model.tokenizer: " if config.tokenizer else "model.path: "
     if name == "bytes" or (name == "random" and not config.tokenizer):
         tokenizer = byte_tokenizer()
     else:
@@ -37,10 +38,10 @@ def load_tokenizer(config: ModelConfig, path: str = "") -> PreTrainedTokenizerBa
         try:
             tokenizer = AutoTokenizer.from_pretrained(folder, **({"gguf_file": gguf_file} if gguf_file else {}))
         except (OSError, ValueError, KeyError) as error:
-            where = "folder" if Path(folder).exists() else "local folder, and no hub id that can be reached"
-            raise InputError(f"model.tokenizer: no tokenizer in {name!r} (a {where}): {first_line(error)}") from error
+            where = "" if Path(folder).exists() else " (no such folder, and no hub id that can be reached)"
+            raise InputError(f"{key}no tokenizer in {name!r}{where}: {first_line(error)}") from error
     if tokenizer.eos_token_id is None:
-        raise InputError(f"model.tokenizer: {name!r} has no EOS token, so no answer could end; set eos_token in its files")
+        raise InputError(f"{key}{name!r} has no EOS token, so no answer could end; set eos_token in its files")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     if config.chat_template and not path:

@@ -3,18 +3,38 @@
 import hashlib
 import importlib.util
 import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
+from typing import cast
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedModel
 from transformers import PretrainedConfig as HfConfig
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
-from tercet.config.lm import ModelConfig
+from tercet.config.lm import LmConfig, ModelConfig
 from tercet.errors import FailedError, InputError
 from tercet.runs.atomic import replace_folder
 from tercet.train.chance import seed_everything
 
 SMOLLM2_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
+
+
+@contextmanager
+def named_by_key(config: LmConfig, path: str) -> Iterator[None]:
+    """Put the key of the config that names the model at `path` in front of what is wrong with that model."""
+    keys = {config.reward.model: "reward.model", config.ppo.policy: "ppo.policy", config.model.path: "model.path"}
+    keys |= dict.fromkeys(config.ppo.reward, "ppo.reward") | {"": "model.path"}
+    try:
+        yield
+    except InputError as error:
+        if path not in keys or re.match(r"(model|reward)\.\w+: ", str(error)):
+            raise
+        raise InputError(f"{keys[path]}: {error}") from error
 
 
 def gguf_parts(name: str) -> tuple[str, str]:
@@ -24,7 +44,7 @@ def gguf_parts(name: str) -> tuple[str, str]:
     if name.endswith(".gguf"):
         path = Path(name)
         if not path.is_file():
-            raise InputError(f"model.path: no file {name!r}")
+            raise InputError(f"no file {name!r}")
         return str(path.parent), path.name
     return name, ""
 
@@ -34,7 +54,7 @@ def load_causal(config: ModelConfig, *, seed: int, path: str = "") -> PreTrained
     name = path or config.path
     if name == "random":
         seed_everything(seed, "weights")
-        return AutoModelForCausalLM.from_config(_architecture(config))
+        return _from_config(AutoModelForCausalLM, _architecture(config))
     folder = _folder(name)
     return _from_pretrained(AutoModelForCausalLM, folder, name, config=_read_config(folder, name))
 
@@ -50,7 +70,7 @@ def load_scorer(config: ModelConfig, *, seed: int, path: str = "", num_layers: i
     if name == "random":
         hf_config = _architecture(config)
         _shape_for_scores(hf_config, num_layers)
-        model = AutoModelForSequenceClassification.from_config(hf_config)
+        model = _from_config(AutoModelForSequenceClassification, hf_config)
         fresh = True
     else:
         folder = _folder(name)
@@ -59,9 +79,16 @@ def load_scorer(config: ModelConfig, *, seed: int, path: str = "", num_layers: i
         _shape_for_scores(hf_config, num_layers)
         model = _from_pretrained(AutoModelForSequenceClassification, folder, name, config=hf_config)
     if fresh:
-        width = model.score.in_features
-        torch.nn.init.normal_(model.score.weight, std=(width + 1) ** -0.5)
+        head = cast(torch.nn.Linear, model.score)  # made by name, unknown to transformers' types
+        torch.nn.init.normal_(head.weight, std=(head.in_features + 1) ** -0.5)
     return model
+
+
+def window_of(config: ModelConfig) -> int | None:
+    """How many tokens the model reads at once, told without its weights; None where nothing limits it."""
+    is_random = config.path == "random"
+    hf_config = _architecture(config) if is_random else _read_config(_folder(config.path), config.path)
+    return getattr(hf_config, "max_position_embeddings", None)
 
 
 def _folder(name: str) -> str:
@@ -93,10 +120,30 @@ def _architecture(config: ModelConfig) -> HfConfig:
     kind = settings.pop("model_type", None)
     if kind is None:
         raise InputError("model.architecture: path=random needs model_type, such as {model_type: opt, hidden_size: 64}")
+    if kind not in CONFIG_MAPPING_NAMES:
+        near = get_close_matches(str(kind), CONFIG_MAPPING_NAMES, n=1)
+        hint = f"did you mean {near[0]}?" if near else "give one that transformers knows, such as opt"
+        raise InputError(f"model.architecture: no model_type {kind!r}; {hint}")
     try:
-        return _without_dropout(AutoConfig.for_model(kind, **settings))
+        return _without_dropout(AutoConfig.for_model(str(kind), **settings))
     except (ValueError, TypeError) as error:
-        raise InputError(f"model.architecture: {str(error).strip().split(chr(10))[0][:300]}") from error
+        raise _no_architecture(error) from error
+
+
+def _from_config(kind: type, hf_config: HfConfig) -> PreTrainedModel:
+    try:
+        return kind.from_config(hf_config)
+    except (
+        ValueError,
+        TypeError,
+        RuntimeError,
+        ZeroDivisionError,
+    ) as error:  # widths and heads that do not go together
+        raise _no_architecture(error) from error
+
+
+def _no_architecture(error: Exception) -> InputError:
+    return InputError(f"model.architecture: {str(error).strip().split(chr(10))[0][:300]}")
 
 
 def _read_config(folder: str, name: str) -> HfConfig:
@@ -109,13 +156,13 @@ def _read_config(folder: str, name: str) -> HfConfig:
 def _from_pretrained(kind: type, folder: str, name: str, **settings: object) -> PreTrainedModel:
     try:
         model, seen = kind.from_pretrained(folder, dtype=torch.float32, output_loading_info=True, **settings)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise _no_model(folder, name, error) from error
     # transformers fills what is missing with fresh random numbers; that is meant for the score head alone
     missing = sorted(key for key in seen["missing_keys"] if not key.startswith("score."))
     if missing:
         raise InputError(
-            f"model.path: {name!r} lacks {len(missing)} weights of a {type(model).__name__}, among them {missing[0]}; "
+            f"{name!r} lacks {len(missing)} weights of a {type(model).__name__}, among them {missing[0]}; "
             "is it a model of another kind?"
         )
     return model
@@ -124,10 +171,10 @@ def _from_pretrained(kind: type, folder: str, name: str, **settings: object) -> 
 def _no_model(folder: str, name: str, error: Exception) -> InputError:
     reason = str(error).strip().split("\n")[0]
     if not Path(folder).exists():
-        looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1
-        where = "no such folder" if looks_local else "no such folder here, and no hub id that can be reached"
-        return InputError(f"model.path: {name!r}: {where}: {reason}")
-    return InputError(f"model.path: {name!r} holds no model that can be read (config.json and *.safetensors): {reason}")
+        if name.startswith((".", "/", "~")) or name.count("/") > 1:
+            return InputError(f"{name!r}: no such folder")
+        return InputError(f"{name!r}: no such folder here, and no hub id that can be reached: {reason}")
+    return InputError(f"{name!r} holds no model that can be read (config.json and *.safetensors): {reason}")
 
 
 def _smollm2() -> tuple[str, str]:
@@ -152,7 +199,7 @@ def _unpacked(folder: Path, gguf_file: str) -> Path:
         try:
             read = AutoModelForCausalLM.from_pretrained(folder, gguf_file=gguf_file, dtype=torch.float32)
         except (OSError, ValueError, KeyError, RuntimeError, NotImplementedError) as error:
-            raise InputError(f"model.path: {source} is no GGUF that transformers reads: {error}") from error
+            raise InputError(f"{source} is no GGUF that transformers reads: {error}") from error
         settings = read.config.to_dict()
         settings.pop("quantization_config", None)
         plain = type(read)(type(read.config).from_dict(settings))

@@ -8,7 +8,7 @@ from typing import TypeVar
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tercet.config.lm import FitConfig
+from tercet.config.fit import FitConfig
 from tercet.errors import FailedError
 from tercet.runs.step import Step
 from tercet.train import chance, checkpoint

@@ -35,9 +35,7 @@ class Learner:
     @classmethod
     def of(cls, actor_critic: ActorCritic, actor: nn.Module, critic: nn.Module, config: UpdateConfig) -> "Learner":
         """A learner with fresh optimizers."""
-        return cls(
-            actor_critic, actor, critic, adamw(actor, lr=config.lr), adamw(critic, lr=config.critic_lr)
-        )
+        return cls(actor_critic, actor, critic, adamw(actor, lr=config.lr), adamw(critic, lr=config.critic_lr))
 
 
 @dataclass(frozen=True)
@@ -161,7 +159,9 @@ def update(
     advantages = whiten(estimate.advantages, rollout.mask) if config.whiten_advantages else estimate.advantages
     steps: list[dict[str, float]] = []
     for rows in _minibatches(len(rollout.mask), config, generator):
-        micro_batches = [_Part.of(rollout, advantages, estimate.returns, part) for part in rows.split(config.micro_batch_size)]
+        micro_batches = [
+            _Part.of(rollout, advantages, estimate.returns, part) for part in rows.split(config.micro_batch_size)
+        ]
         count = rollout.mask[rows].sum()
         seen = _critic_step(learner, micro_batches, count, config)
         if train_actor:
@@ -240,9 +240,7 @@ def _actor_step(
         loss = masked_mean(losses, part.mask, count=count)
         entropy = masked_mean(out.entropy, part.mask, count=count)
         (loss - config.entropy_coef * entropy if config.entropy_coef else loss).backward()
-        ratio = ratio_statistics(
-            out.logprobs, part.old_logprobs, part.mask, clip_range=config.clip_range, count=count
-        )
+        ratio = ratio_statistics(out.logprobs, part.old_logprobs, part.mask, clip_range=config.clip_range, count=count)
         sums["actor_loss"] += loss.item()
         sums["entropy"] += entropy.item()
         sums["clip_fraction"] += ratio.clip_fraction.item()
