@@ -14,7 +14,6 @@ from tercet.lm.encoding import Encoder
 from tercet.lm.functions import call_function, load_function
 from tercet.lm.models import ScoreModel, load_score_model
 from tercet.lm.tokens import TokenBatch
-from tercet.lm.weights import named_by_key
 
 OWN = "reward_model"  # the name by which ppo.reward asks for the reward model of the same run
 
@@ -70,8 +69,7 @@ def by_function(spec: str) -> Score:
 def by_foreign_model(path: str, config: LmConfig) -> Score:
     """The score of a reward model with a tokenizer of its own, which reads the answers' text."""
     model = load_score_model(config, path=path)
-    with named_by_key(config, path):
-        encoder = Encoder.of(config, path)
+    encoder = Encoder.of(config, path)
     # another tokenizer may need more tokens for the same text
     encoder = replace(encoder, max_response_tokens=4 * encoder.max_response_tokens)
 

@@ -32,7 +32,7 @@ def named_by_key(config: LmConfig, path: str) -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        if path not in keys or re.match(r"(model|reward)\.\w+: ", str(error)):
+        if path not in keys or re.match(r"(model|reward|ppo)\.\w+: ", str(error)):
             raise
         raise InputError(f"{keys[path]}: {error}") from error
 
