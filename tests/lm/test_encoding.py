@@ -1,0 +1,89 @@
+"""The limits of prompts, answers and windows."""
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tercet.config.lm import LmConfig
+from tercet.errors import InputError
+from tercet.lm.encoding import Encoder
+from tercet.lm.examples import Example, Message
+from tercet.lm.models import load_policy
+
+MakeConfig = Callable[..., LmConfig]
+
+LONG_TEMPLATE = (
+    "{% for m in messages %}{% if loop.first %}"
+    + "You are a helpful assistant, and much else besides. " * 4
+    + "{% endif %}"
+    "{{ m.content }}{% endfor %}"
+)
+
+
+def asking(text: str, place: str = "data.jsonl:1") -> Example:
+    return Example((Message("user", text),), "An answer.", None, "made up", place)
+
+
+def test_one_tokenizer_and_style_for_prompts_and_answers(make_config: MakeConfig) -> None:
+    encoder = Encoder.of(make_config(data={"style": "hh", "max_response_tokens": 4}))
+    prompt, response = encoder.prompt(asking("Hi")), encoder.response("Yes it is")
+    assert encoder.tokenizer.decode(prompt) == "\n\nHuman: Hi\n\nAssistant:"
+    assert encoder.tokenizer.decode(response) == " Yes" and encoder.response("Ok")[-1] == 2
+    batch = encoder.batch([prompt], [response])
+    assert batch.ids[0].tolist() == prompt + response and int(batch.prompt_lengths) == len(prompt)
+
+
+def test_long_prompts_are_left_out_and_counted(make_config: MakeConfig, capsys: pytest.CaptureFixture[str]) -> None:
+    encoder = Encoder.of(make_config(data={"max_prompt_tokens": 10}))
+    fits, too_long = asking("a" * 9), asking("a" * 10)  # a line end follows the text
+    kept = encoder.within_limits({"one": [fits, too_long], "two": [fits]}, "sft")
+    assert kept == {"one": [fits], "two": [fits]}
+    said = " ".join(capsys.readouterr().out.split())
+    assert "sft: 1 of 3 left out" in said and "data.max_prompt_tokens=10" in said
+
+
+def test_no_prompt_that_fits_is_an_error_with_place_and_remedy(make_config: MakeConfig) -> None:
+    encoder = Encoder.of(make_config(data={"max_prompt_tokens": 3}))
+    with pytest.raises(InputError, match=r"data\.jsonl:7.*max_prompt_tokens=3.*this one 6.*raise it"):
+        encoder.within_limits({"one": [asking("Hello", "data.jsonl:7")]}, "sft")
+    assert encoder.within_limits({"one": []}, "sft") == {"one": []}
+
+
+@pytest.mark.parametrize("style", ["plain", "hh", "chat"])
+def test_the_limit_is_kept_in_every_style(style: str, make_config: MakeConfig) -> None:
+    """Short texts are let through without being tokenised; a template may still make them long."""
+    config = make_config(model={"chat_template": LONG_TEMPLATE}, data={"style": style, "max_prompt_tokens": 200})
+    encoder = Encoder.of(config)
+
+    @settings(deadline=None, derandomize=True, max_examples=40)
+    @given(st.lists(st.text(st.characters(codec="utf-8"), min_size=1, max_size=60), min_size=1, max_size=3))
+    def check(texts: list[str]) -> None:
+        turns = tuple(Message("user" if i % 2 == 0 else "assistant", text) for i, text in enumerate(texts))
+        example = Example(turns, "", None, "made up", "here")
+        short = Example((Message("user", "a"),), "", None, "made up", "here")
+        encoder_ = encoder if style != "chat" else Encoder(encoder.tokenizer, "chat", 230, 8)
+        kept = encoder_.within_limits({"set": [example, short]}, "test")["set"]
+        assert (example in kept) == (len(encoder_.prompt(example)) <= encoder_.max_prompt_tokens)
+
+    check()
+
+
+def test_the_window_must_hold_prompt_and_answer(architecture: str, make_config: MakeConfig) -> None:
+    for max_response_tokens, fits in ((40, True), (41, False)):
+        data = {"max_prompt_tokens": 24, "max_response_tokens": max_response_tokens}
+        config = make_config(architecture, data=data)
+        model = load_policy(config).model
+        if fits or architecture == "bloom":  # ALiBi has no window
+            Encoder.of(config).check_window(model)
+        else:
+            with pytest.raises(InputError, match=r"need 65 tokens, but the model reads 64"):
+                Encoder.of(config).check_window(model)
+
+
+def test_a_tokenizer_larger_than_the_vocabulary(make_config: MakeConfig) -> None:
+    shape = make_config().model.architecture | {"vocab_size": 258}
+    config = make_config(model={"architecture": shape})
+    with pytest.raises(InputError, match=r"259 tokens, the model embeds 258"):
+        Encoder.of(config).check_window(load_policy(config).model)

@@ -1,0 +1,182 @@
+"""Preference pairs, and the figures that a reward model is judged by."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from tercet.config.lm import LmConfig
+from tercet.core.statistics import ScoreScale
+from tercet.errors import FailedError, InputError
+from tercet.lm.encoding import Encoder
+from tercet.lm.examples import Example
+from tercet.lm.pairs import (
+    PairScores,
+    best_and_worst,
+    calibration,
+    correlation,
+    every_two,
+    sampled_pairs,
+    summary,
+)
+from tercet.lm.splits import StepExamples
+from tercet.runs.folder import RunFolder
+
+MakeConfig = Callable[..., LmConfig]
+SftFolder = Callable[[str], Path]
+
+JUDGES = """
+def most_letters(prompts, responses):
+    return [sum(letter.isalpha() for letter in response) for response in responses]
+
+def all_equal(prompts, responses):
+    return [1.0] * len(responses)
+"""
+
+
+def test_figures_by_hand() -> None:
+    scores = PairScores(
+        chosen=torch.tensor([2.0, 1.0, 0.0, 3.0]),
+        rejected=torch.tensor([1.0, 1.0, 2.0, -1.0]),
+        chosen_lengths=torch.tensor([4, 3, 2, 5]),
+        rejected_lengths=torch.tensor([3, 3, 4, 1]),
+    )
+    found = summary(scores)
+    assert found["accuracy"]["mean"] == 0.625  # right, a tie, wrong, right
+    assert found["accuracy"]["num_prompts"] == 4
+    assert 0 < found["accuracy"]["low"] < 0.625 < found["accuracy"]["high"] < 1
+    assert found["margin"] == pytest.approx(0.75)
+    assert (found["score_chosen"], found["score_rejected"]) == (1.5, 0.75)
+    assert found["length_correlation"] == pytest.approx(1.0)  # every score is its length less 2
+    scaled = summary(scores, ScoreScale(gain=2.0, bias=-1.0))
+    assert scaled["margin"] == pytest.approx(1.5) and scaled["score_chosen"] == pytest.approx(2.0)
+    assert scaled["accuracy"] == found["accuracy"] and scaled["calibration"] == found["calibration"]
+
+
+def test_correlation_by_hand() -> None:
+    assert correlation(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([2.0, 4.0, 6.0])) == pytest.approx(1.0)
+    assert correlation(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([5.0, 1.0, -3.0])) == pytest.approx(-1.0)
+    assert correlation(torch.tensor([1.0, 2.0, 3.0, 4.0]), torch.tensor([1.0, -1.0, -1.0, 1.0])) == pytest.approx(0.0)
+    assert correlation(torch.tensor([1.0, 2.0]), torch.tensor([3.0, 3.0])) == 0.0
+
+
+def test_calibration_by_hand() -> None:
+    margins = torch.tensor([0.1, -0.1, 2.0, 2.0, -2.0, 2.0])
+    weak, strong = calibration(margins, num_bins=2)
+    assert weak["num"] == strong["num"] == 3
+    small, large = 1 / (1 + math.exp(-0.1)), 1 / (1 + math.exp(-2.0))
+    assert weak["predicted"] == pytest.approx((2 * small + large) / 3)
+    assert strong["predicted"] == pytest.approx(large)
+    assert weak["observed"] * 3 + strong["observed"] * 3 == pytest.approx(4)
+    assert len(calibration(torch.tensor([1.0, 2.0]))) == 2  # never an empty bin
+
+
+def test_a_calibrated_model_is_found_to_be_one() -> None:
+    chance = torch.Generator().manual_seed(0)
+    margins = 2.0 * torch.randn(20_000, generator=chance)
+    right = torch.rand(20_000, generator=chance) < margins.abs().sigmoid()
+    for row in calibration(torch.where(right, margins.abs(), -margins.abs())):
+        assert row["observed"] == pytest.approx(row["predicted"], abs=0.02)
+
+
+@pytest.fixture
+def judged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_config: MakeConfig, sft_folder: SftFolder
+) -> Callable[..., LmConfig]:
+    """A config with a judge of the user's: `judged("most_letters", reward={...})`."""
+    (tmp_path / "users_judges.py").write_text(JUDGES)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def config(judge: str, **reward: int) -> LmConfig:
+        settings = {"num_sampled_pairs": 6, "samples_per_prompt": 3} | reward
+        return make_config("gpt2", judge=f"users_judges:{judge}" if judge else "", reward=settings)
+
+    return config
+
+
+def run_of(path: Path, config: LmConfig, sft: Path | None) -> RunFolder:
+    """A run whose SFT step is done, if a model is given."""
+    folder = RunFolder.open(path, config, preset="tiny")
+    if sft is not None:
+        with folder.step("sft", total=1, shown=[]) as step:
+            step.save_folder(
+                "model", lambda target: [(target / f.name).write_bytes(f.read_bytes()) for f in sft.iterdir()]
+            )
+            step.finish({})
+    return folder
+
+
+def prompts(examples: list[Example]) -> StepExamples:
+    return StepExamples(
+        train={"made up": examples[:4]}, validation={"made up": []}, test={"made up": examples[4:]}, dropped={}
+    )
+
+
+def test_every_two_to_learn_from_and_the_extremes_to_measure(examples: list[Example]) -> None:
+    texts, scores = ["a", "b", "c", "d"], [1.0, 3.0, 1.0, 2.0]
+    rows = every_two(examples[0], texts, scores)
+    assert {row["chosen"] + row["rejected"] for row in rows} == {"ba", "bc", "bd", "da", "dc"}  # a and c tie
+    assert len(rows) == 5 and all(row["score_chosen"] > row["score_rejected"] for row in rows)
+    (extreme,) = best_and_worst(examples[0], texts, scores)
+    assert (extreme["chosen"], extreme["score_rejected"]) == ("b", 1.0)
+    assert every_two(examples[0], texts, [1.0] * 4) == best_and_worst(examples[0], texts, [1.0] * 4) == []
+
+
+def test_pairs_follow_the_judge_on_each_prompts_own_answers(
+    judged: MakeConfig, sft_folder: SftFolder, examples: list[Example], tmp_path: Path
+) -> None:
+    config = judged("most_letters", num_sampled_pairs=11)
+    found = []
+    for name in ("one", "two"):
+        folder = run_of(tmp_path / name, config, sft_folder("gpt2"))
+        pairs = sampled_pairs(folder, config, Encoder.of(config), prompts(examples))
+        train, test = pairs.train["made up"], pairs.test["made up"]
+        assert len(train) == 11 and len(test) == 2 and pairs.validation == {"made up": []}  # ceil(1.1)
+        assert {pair.key for pair in train} <= {example.key for example in examples[:4]}
+        assert {pair.key for pair in test} <= {example.key for example in examples[4:]}
+        for pair in train + test:
+            assert sum(map(str.isalpha, pair.chosen)) > sum(map(str.isalpha, pair.rejected or ""))
+        found.append(train + test)
+        folder.close()
+    assert found[0] == found[1]  # the seed decides
+
+
+def test_a_run_that_goes_on_takes_the_pairs_it_has(
+    judged: MakeConfig, sft_folder: SftFolder, examples: list[Example], tmp_path: Path
+) -> None:
+    config = judged("most_letters")
+    folder = run_of(tmp_path / "run", config, sft_folder("gpt2"))
+    first = sampled_pairs(folder, config, Encoder.of(config), prompts(examples))
+    for file in (folder.path / "sft" / "model").iterdir():
+        file.unlink()  # nothing is left to sample from
+    assert sampled_pairs(folder, config, Encoder.of(config), prompts(examples)) == first
+
+
+def test_a_few_pairs_are_enough(
+    judged: MakeConfig, sft_folder: SftFolder, examples: list[Example], tmp_path: Path
+) -> None:
+    config = judged("most_letters", num_sampled_pairs=1)
+    pairs = sampled_pairs(
+        run_of(tmp_path / "run", config, sft_folder("gpt2")), config, Encoder.of(config), prompts(examples)
+    )
+    assert len(pairs.train["made up"]) == len(pairs.test["made up"]) == 1
+
+
+def test_what_is_missing_is_named(
+    judged: MakeConfig, sft_folder: SftFolder, examples: list[Example], tmp_path: Path
+) -> None:
+    def sample(name: str, config: LmConfig, sft: Path | None, asked: StepExamples) -> None:
+        sampled_pairs(run_of(tmp_path / name, config, sft), config, Encoder.of(config), asked)
+
+    with pytest.raises(InputError, match="need a judge; set judge=module:function"):
+        sample("no judge", judged(""), sft_folder("gpt2"), prompts(examples))
+    with pytest.raises(InputError, match="tercet lm sft"):
+        sample("no sft", judged("most_letters"), None, prompts(examples))
+    with pytest.raises(FailedError, match=r"users_judges:all_equal gave every answer .* the same score"):
+        sample("ties", judged("all_equal"), sft_folder("gpt2"), prompts(examples))
+    none = StepExamples(train={"made up": examples}, validation={"made up": []}, test={"made up": []}, dropped={})
+    with pytest.raises(InputError, match=r"no prompts to test.*data\.eval"):
+        sample("no test", judged("most_letters"), sft_folder("gpt2"), none)

@@ -1,0 +1,145 @@
+"""One scoring path: whoever asks, and whatever lies beside an answer, it earns the same."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from tercet.errors import FailedError, InputError
+from tercet.lm.answers import Answers
+from tercet.lm.encoding import Encoder
+from tercet.lm.examples import Example
+from tercet.lm.models import load_score_model
+from tercet.lm.reward import PairBatches, score_pairs
+from tercet.lm.scoring import by_foreign_model, by_function, by_model, load_scorers, score_rows
+from tercet.lm.tokens import TokenBatch
+
+REWARDS = """
+import math
+
+MakeConfig = Callable[..., LmConfig]
+
+def length(prompts, responses):
+    return [len(response) for response in responses]
+
+def question_marks(prompts, responses):
+    return [prompt.count("?") for prompt in prompts]
+
+def sometimes_nan(prompts, responses):
+    return [math.nan if i == 1 else 0.0 for i in range(len(responses))]
+
+def one_too_few(prompts, responses):
+    return [0.0] * (len(responses) - 1)
+
+def raises(prompts, responses):
+    raise KeyError("no such word")
+"""
+
+
+@pytest.fixture
+def rewards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A module of the user's, in the working directory."""
+    (tmp_path / "users_rewards.py").write_text(REWARDS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    return "users_rewards"
+
+
+TEXTS = ["Yes", "No, not at all", "I am", "ha", "", "Good"]
+
+
+def answers_of(encoder: Encoder, examples: list[Example]) -> Answers:
+    """Answers in plain English; the last two were cut off before their EOS."""
+    ended = torch.tensor([True] * 4 + [False] * 2)
+    ids = [encoder.response(text) for text in TEXTS]
+    ids = [row if end else row[:-1] for row, end in zip(ids, ended.tolist(), strict=True)]
+    ids[4] = encoder.response("x")[:1]
+    texts = [text or "x" for text in TEXTS]
+    batch = encoder.batch([encoder.prompt(example) for example in examples], ids)
+    return Answers(examples, texts, batch, torch.zeros(batch.response_mask.shape), ended)
+
+
+def test_a_weighted_sum_of_functions(make_config: MakeConfig, rewards: str, examples: list[Example]) -> None:
+    config = make_config(ppo={"reward": {f"{rewards}:length": 0.5, f"{rewards}:question_marks": -2.0}})
+    encoder = Encoder.of(make_config(data={"max_response_tokens": 20}))
+    scores = load_scorers(config, "")(answers_of(encoder, examples))
+    assert scores.tolist() == [1.5, 5.0, 0.0, 1.0, 0.5, 0.0]
+
+
+def test_functions_that_misbehave_are_named(make_config: MakeConfig, rewards: str, examples: list[Example]) -> None:
+    answers = answers_of(Encoder.of(make_config()), examples)
+    for name, message in (("sometimes_nan", "nan"), ("one_too_few", "5 scores for 6"), ("raises", "KeyError")):
+        with pytest.raises(FailedError, match=rf"{rewards}:{name}.*{message}"):
+            by_function(f"{rewards}:{name}")(answers)
+    with pytest.raises(InputError, match="no function lengths; it has length"):
+        by_function(f"{rewards}:lengths")
+
+
+def test_no_reward_at_all(make_config: MakeConfig) -> None:
+    with pytest.raises(InputError, match=r"ppo\.reward: names no reward"):
+        load_scorers(make_config(ppo={"reward": {}}), "")
+
+
+def test_a_score_depends_on_neither_batch_nor_asker(
+    architecture: str, make_config: MakeConfig, examples: list[Example]
+) -> None:
+    config = make_config(architecture, data={"max_response_tokens": 20})
+    encoder, model = Encoder.of(config), load_score_model(config)
+    model.bias.data.fill_(0.5)
+    pairs = [
+        Example(example.messages, text, other, "made up", "here")
+        for example, text, other in zip(examples[:4], TEXTS[:4], TEXTS[1:5], strict=True)
+    ]
+    answers = answers_of(encoder, examples)
+    ppo = by_model(model, 4)(answers)
+    assert torch.allclose(ppo, torch.cat([by_model(model, 1)(rows_of(answers, i)) for i in range(6)]), atol=1e-4)
+    assert torch.allclose(ppo, score_rows(model, answers.batch, 100), atol=1e-4)
+    for size in (1, 3):
+        evaluation = score_pairs(model, pairs, PairBatches(encoder, torch.device("cpu"), size))
+        order = sorted(range(4), key=lambda i: len(pairs[i].prompt) + len(pairs[i].chosen))
+        assert torch.allclose(evaluation.chosen, ppo[order], atol=1e-4)
+
+
+def rows_of(answers: Answers, i: int) -> Answers:
+    row = torch.tensor([i])
+    batch = answers.batch.rows(row)
+    return Answers([answers.examples[i]], [answers.texts[i]], batch, answers.logprobs[row], answers.ended[row])
+
+
+def test_a_foreign_model_reads_the_text_with_its_own_tokenizer(
+    make_config: MakeConfig, examples: list[Example], tmp_path: Path
+) -> None:
+    config = make_config("gpt2", data={"max_response_tokens": 20}, ppo={"micro_batch_size": 4})
+    encoder, model = Encoder.of(config), load_score_model(config)
+    model.bias.data.fill_(-0.5)
+    model.save(tmp_path, encoder.tokenizer)
+    answers = answers_of(encoder, examples)
+    own = score_rows(model, answers.batch, 4)
+    assert torch.allclose(by_foreign_model(str(tmp_path), config)(answers), own, atol=1e-4)
+
+    other = encoder.tokenizer
+    swapped = {  # the same words under other ids: its scores must be those of the other ids
+        token: 258 - token + 3 if token > 2 else token for token in range(259)
+    }
+    folder = tmp_path / "other"
+    model.save(folder, other)
+    text = (folder / "tokenizer.json").read_text()
+    tree = json.loads(text)
+    tree["model"]["vocab"] = {word: swapped[token] for word, token in tree["model"]["vocab"].items()}
+    (folder / "tokenizer.json").write_text(json.dumps(tree))
+    ids = torch.tensor([[swapped[token] for token in row] for row in answers.batch.ids.tolist()])
+    expected = score_rows(model, TokenBatch(ids, answers.batch.prompt_lengths, answers.batch.response_mask), 4)
+    assert torch.allclose(by_foreign_model(str(folder), config)(answers), expected, atol=1e-4)
+    assert not torch.allclose(expected, own, atol=0.1)
+
+
+def test_models_and_functions_add_up(
+    make_config: MakeConfig, rewards: str, examples: list[Example], tmp_path: Path
+) -> None:
+    config = make_config("llama", ppo={"reward": {"reward_model": 2.0, f"{rewards}:length": 1.0}})
+    encoder, model = Encoder.of(config), load_score_model(config)
+    model.save(tmp_path, encoder.tokenizer)
+    answers = answers_of(encoder, examples)
+    expected = 2.0 * score_rows(model, answers.batch, 8) + torch.tensor([float(len(text)) for text in answers.texts])
+    assert torch.allclose(load_scorers(config, str(tmp_path))(answers), expected, atol=1e-4)

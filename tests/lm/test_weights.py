@@ -1,0 +1,115 @@
+"""Where weights come from, and what is said where they are not what was meant."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from tercet.config.lm import LmConfig
+from tercet.errors import InputError
+from tercet.lm.models import load_policy, load_score_model
+from tercet.lm.tokenizers import byte_tokenizer
+from tercet.lm.weights import load_causal, load_scorer
+
+MakeConfig = Callable[..., LmConfig]
+SftFolder = Callable[[str], Path]
+
+
+def test_the_seed_alone_decides_random_weights(make_config: MakeConfig) -> None:
+    config = make_config().model
+    first, again, other = (load_causal(config, seed=seed).state_dict() for seed in (1, 1, 2))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert any(not torch.equal(first[name], other[name]) for name in first)
+
+
+@pytest.mark.parametrize(("architecture", "width"), [("opt", 32), ("opt-350m", 16), ("gpt_neox", 32)])
+def test_a_fresh_head_is_normal_of_the_width_it_reads(make_config: MakeConfig, architecture: str, width: int) -> None:
+    config = make_config(architecture).model
+    heads = torch.cat([load_scorer(config, seed=seed).score.weight.flatten() for seed in range(1600 // width)])
+    heads = heads.detach()
+    assert float(heads.std()) == pytest.approx((width + 1) ** -0.5, rel=0.06)  # 3 standard errors
+    assert float(heads.mean()) == pytest.approx(0.0, abs=0.03)
+
+
+def test_a_fresh_head_comes_with_any_weights_and_stays_with_its_own(
+    architecture: str, make_config: MakeConfig, sft_folder: SftFolder, tmp_path: Path
+) -> None:
+    config, folder = make_config(architecture), str(sft_folder(architecture))
+    scorer, policy = load_scorer(config.model, seed=5, path=folder), load_causal(config.model, seed=9, path=folder)
+    ids = torch.tensor([[5, 6, 7]])
+    with torch.no_grad():
+        ours, theirs = (model.eval().base_model(ids).last_hidden_state for model in (scorer, policy))
+    assert torch.equal(ours, theirs)  # the transformer is the folder's
+    model = load_score_model(config.model_copy(update={"seed": 5}), path=folder)
+    assert torch.equal(model.model.score.weight, scorer.score.weight)
+    model.save(tmp_path, byte_tokenizer())
+    for seed in (6, 7):
+        assert torch.equal(load_scorer(config.model, seed=seed, path=str(tmp_path)).score.weight, scorer.score.weight)
+
+
+def test_the_first_layers_are_the_models_own(architecture: str, make_config: MakeConfig, sft_folder: SftFolder) -> None:
+    config, folder = make_config(architecture), str(sft_folder(architecture))
+    whole = load_scorer(config.model, seed=0, path=folder).state_dict()
+    part = load_scorer(config.model, seed=0, path=folder, num_layers=1).state_dict()
+    assert set(part) < set(whole)
+    assert all(torch.equal(part[name], whole[name]) for name in part)
+
+
+def test_more_layers_than_there_are(make_config: MakeConfig) -> None:
+    with pytest.raises(InputError, match=r"reward\.num_layers: 3, but the model has 2"):
+        load_scorer(make_config().model, seed=0, num_layers=3)
+
+
+def test_dropout_is_off_in_every_config(architecture: str, make_config: MakeConfig, sft_folder: SftFolder) -> None:
+    config, folder = make_config(architecture), str(sft_folder(architecture))
+    saved = load_causal(config.model, seed=0, path=folder)
+    for model in (load_causal(config.model, seed=0), load_scorer(config.model, seed=0), saved):
+        rates = {key: value for key, value in model.config.to_dict().items() if "drop" in key}
+        assert not any(value for value in rates.values() if isinstance(value, float)), rates
+        assert all(module.p == 0 for module in model.modules() if isinstance(module, torch.nn.Dropout))
+
+
+@pytest.mark.parametrize(
+    ("architecture", "message"),
+    [
+        ({}, "needs model_type"),
+        ({"model_type": "no-such-model"}, "no-such-model"),
+    ],
+)
+def test_an_architecture_that_is_none(make_config: MakeConfig, architecture: dict[str, str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        load_causal(make_config(model={"architecture": architecture}).model, seed=0)
+
+
+def test_folders_that_hold_no_model(make_config: MakeConfig, sft_folder: SftFolder, tmp_path: Path) -> None:
+    config = make_config().model
+    with pytest.raises(InputError, match="no such folder"):
+        load_causal(config, seed=0, path=str(tmp_path / "nowhere"))
+    with pytest.raises(InputError, match="no file"):
+        load_causal(config, seed=0, path=str(tmp_path / "model.gguf"))
+    with pytest.raises(InputError, match=r"holds no model.*config\.json"):
+        load_causal(config, seed=0, path=str(tmp_path))
+    folder = sft_folder("opt")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(InputError, match=r"holds no model.*safetensors"):
+        load_causal(config, seed=0, path=str(folder))
+    folder = sft_folder("gpt2")
+    (folder / "model.safetensors").write_bytes(b"torn")
+    with pytest.raises(InputError, match="holds no model"):
+        load_causal(config, seed=0, path=str(folder))
+
+
+def test_weights_of_another_model_are_refused_instead_of_made_up(
+    make_config: MakeConfig, sft_folder: SftFolder, tmp_path: Path
+) -> None:
+    """transformers fills what a file lacks with fresh random numbers, and only warns."""
+    model = load_score_model(make_config("llama"))
+    model.save(tmp_path, byte_tokenizer())
+    with pytest.raises(InputError, match=r"lacks.*lm_head"):
+        load_policy(make_config("llama"), path=str(tmp_path))  # a reward model where a policy is wanted
+    gpt2, opt = sft_folder("gpt2"), sft_folder("opt")
+    (opt / "model.safetensors").write_bytes((gpt2 / "model.safetensors").read_bytes())
+    for load in (load_causal, load_scorer):
+        with pytest.raises(InputError, match="lacks"):
+            load(make_config("opt").model, seed=0, path=str(opt))

@@ -1,0 +1,429 @@
+"""PPO's loop on a bandit with contexts: plain torch, no language model."""
+
+import json
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.optim import SGD
+
+from tercet.config.ppo import LoopConfig, UpdateConfig
+from tercet.runs.folder import RunFolder
+from tercet.train.chance import generator
+from tercet.train.ema import learning_state
+from tercet.train.ppo import Best, Collected, Learner, Validation, train, update
+from tercet.types import ActorOutput, Rollout
+
+NUM_STATES, NUM_ACTIONS = 4, 5
+
+
+class Bandit:
+    """An actor and a critic over states given by number; action (state + step) % 5 is the right one."""
+
+    def __init__(self, dtype: torch.dtype = torch.float32) -> None:
+        self.policy = nn.Embedding(NUM_STATES, NUM_ACTIONS, dtype=dtype)
+        self.baseline = nn.Embedding(NUM_STATES, 1, dtype=dtype)
+        for i, table in enumerate((self.policy, self.baseline)):
+            table.weight.data = 0.1 * torch.randn(table.weight.shape, generator=generator(0, "table", i)).to(dtype)
+
+    def actor(self, inputs: Mapping[str, Tensor]) -> ActorOutput:
+        logprobs = self.policy(inputs["states"]).log_softmax(-1)
+        chosen = logprobs.gather(-1, inputs["actions"][..., None])[..., 0]
+        return ActorOutput(chosen, -(logprobs.exp() * logprobs).sum(-1))
+
+    def critic(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        return self.baseline(inputs["states"])[..., 0]
+
+    def learner(self, config: UpdateConfig) -> Learner:
+        return Learner.of(self, self.policy, self.baseline, config)
+
+
+@torch.no_grad()
+def play(bandit: Bandit, index: int, num: int = 32, length: int = 3) -> Rollout:
+    """Episodes of 1 to `length` actions, padded behind with junk; each action earns 1 if it is the right one."""
+    chance = generator(7, "play", index)
+    states = torch.randint(NUM_STATES, (num, length), generator=chance)
+    probs = bandit.policy(states).softmax(-1).flatten(0, 1)
+    actions = torch.multinomial(probs.float(), 1, generator=chance).view(num, length)
+    inputs = {"states": states, "actions": actions}
+    lengths = torch.randint(1, length + 1, (num,), generator=chance)
+    mask = torch.arange(length)[None] < lengths[:, None]
+    values = bandit.critic(inputs).masked_fill(~mask, 99.0)
+    last = torch.arange(length)[None] == lengths[:, None] - 1
+    return Rollout(
+        inputs=inputs,
+        logprobs=bandit.actor(inputs).logprobs.masked_fill(~mask, -77.0),
+        values=values,
+        next_values=values.roll(-1, 1),
+        rewards=(actions == states + 1).to(values.dtype).masked_fill(~mask, 55.0),
+        terminated=last,
+        truncated=torch.zeros_like(last),
+        mask=mask,
+    )
+
+
+def skill(bandit: Bandit) -> float:
+    """The probability of the right action, over the states."""
+    probs = bandit.policy.weight.detach().softmax(-1)
+    return float(torch.stack([probs[state, state + 1] for state in range(NUM_STATES)]).mean())
+
+
+def after(config: UpdateConfig, num_updates: int) -> float:
+    bandit = Bandit()
+    learner = bandit.learner(config)
+    for index in range(num_updates):
+        update(learner, play(bandit, index), config, generator=generator(0, "minibatches", index))
+    return skill(bandit)
+
+
+FAST = UpdateConfig(lr=0.05, critic_lr=0.05, epochs=1, num_minibatches=1, micro_batch_size=64, lam=0.9)
+
+
+def changed(config: UpdateConfig, **settings: Any) -> UpdateConfig:  # Any: what UpdateConfig checks
+    return type(config).model_validate(config.model_dump() | settings)
+
+
+# learning
+
+
+def test_it_learns_the_right_action_in_every_state() -> None:
+    assert skill(Bandit()) < 0.25
+    assert after(changed(FAST, epochs=2, num_minibatches=2), 40) > 0.9
+
+
+def test_more_epochs_and_minibatches_help_and_do_not_diverge() -> None:
+    once = after(FAST, 15)
+    often = after(changed(FAST, epochs=4, num_minibatches=4), 15)
+    assert once < 0.6 and often > once + 0.2 and often > 0.8
+    assert after(changed(FAST, epochs=8, num_minibatches=2), 30) > 0.95
+
+
+# one update
+
+
+def test_the_first_step_has_ratio_1() -> None:
+    bandit = Bandit()
+    seen = update(bandit.learner(FAST), play(bandit, 0), FAST, generator=generator(0))
+    assert seen["clip_fraction"] == 0.0
+    assert abs(seen["approx_kl"]) < 1e-7
+    assert abs(seen["actor_loss"]) < 1e-6  # minus the mean of whitened advantages
+    probs = Bandit().policy.weight.detach().softmax(-1)
+    entropies = -(probs * probs.log()).sum(-1)
+    rollout = play(Bandit(), 0)
+    assert seen["entropy"] == pytest.approx(float(entropies[rollout.inputs["states"]][rollout.mask].mean()), abs=1e-5)
+
+
+def steepest(bandit: Bandit) -> Learner:
+    """A learner whose parameters move by minus their gradient."""
+    return Learner(
+        bandit, bandit.policy, bandit.baseline, SGD([bandit.policy.weight], 1.0), SGD([bandit.baseline.weight], 1.0)
+    )
+
+
+LONG = changed(FAST, max_grad_norm=1e9)  # never shortened
+
+
+def test_the_gradients_are_those_of_the_formulas_token_by_token() -> None:
+    """An independent version: loops over rows and tokens, in double precision, on a rollout of an older policy."""
+    bandit = Bandit(torch.float64)
+    rollout = play(bandit, 0, num=8)
+    bandit.policy.weight.data += 0.3 * torch.randn(4, 5, generator=generator(1), dtype=torch.float64)
+    bandit.baseline.weight.data += 0.3 * torch.randn(4, 1, generator=generator(2), dtype=torch.float64)
+    before = learning_state(bandit.policy)["weight"], learning_state(bandit.baseline)["weight"]
+
+    pi, v = (table.clone().requires_grad_() for table in before)
+    advantages: dict[tuple[int, int], float] = {}
+    for row in range(8):
+        following, next_value = 0.0, 0.0
+        for t in reversed(range(int(rollout.mask[row].sum()))):
+            value = float(rollout.values[row, t])
+            following = float(rollout.rewards[row, t]) + next_value - value + 0.9 * following
+            advantages[row, t], next_value = following, value
+    mean = sum(advantages.values()) / len(advantages)
+    std = (sum((a - mean) ** 2 for a in advantages.values()) / len(advantages)) ** 0.5
+    actor_loss, critic_loss = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
+    for (row, t), advantage in advantages.items():
+        state, action = int(rollout.inputs["states"][row, t]), int(rollout.inputs["actions"][row, t])
+        ratio = (pi[state].log_softmax(-1)[action] - rollout.logprobs[row, t]).exp()
+        whitened = (advantage - mean) / std
+        actor_loss = actor_loss - torch.minimum(ratio * whitened, ratio.clamp(0.8, 1.2) * whitened)
+        old = float(rollout.values[row, t])
+        target = advantage + old
+        near = v[state, 0].clamp(old - 0.2, old + 0.2)
+        critic_loss = critic_loss + 0.5 * torch.maximum((v[state, 0] - target) ** 2, (near - target) ** 2)
+    (actor_loss / len(advantages)).backward()
+    (critic_loss / len(advantages)).backward()
+
+    seen = update(steepest(bandit), rollout, LONG, generator=generator(0))
+    assert pi.grad is not None and v.grad is not None
+    assert torch.allclose(before[0] - bandit.policy.weight, pi.grad, atol=1e-6)
+    assert torch.allclose(before[1] - bandit.baseline.weight, v.grad, atol=1e-6)
+    assert seen["actor_loss"] == pytest.approx(float(actor_loss) / len(advantages), abs=1e-6)
+    assert seen["critic_loss"] == pytest.approx(float(critic_loss) / len(advantages), abs=1e-6)
+    assert seen["clip_fraction"] > 0
+
+
+@pytest.mark.parametrize("size", [1, 3, 8, 31])
+def test_the_micro_batch_does_not_matter(size: int) -> None:
+    """Episodes differ in length, so a mean of micro-batch means would be something else."""
+    results = []
+    for micro_batch_size in (64, size):
+        bandit = Bandit(torch.float64)
+        config = changed(LONG, micro_batch_size=micro_batch_size, epochs=2, num_minibatches=2, entropy_coef=0.1)
+        seen = update(steepest(bandit), play(bandit, 0), config, generator=generator(0))
+        results.append((seen, bandit))
+    (whole, a), (parts, b) = results
+    assert torch.allclose(a.policy.weight, b.policy.weight, rtol=0, atol=1e-6)
+    assert torch.allclose(a.baseline.weight, b.baseline.weight, rtol=0, atol=1e-6)
+    assert parts == pytest.approx(whole, abs=1e-5)
+
+
+def test_advantages_are_whitened_over_the_whole_rollout() -> None:
+    """Minibatches of one action each: whitened by themselves they would all be 0."""
+    bandit = Bandit()
+    before = learning_state(bandit.policy)["weight"]
+    config = changed(LONG, num_minibatches=32)
+    update(steepest(bandit), play(bandit, 0, length=1), config, generator=generator(0))
+    assert not torch.allclose(bandit.policy.weight, before, atol=0.01)
+
+
+def test_the_scale_of_rewards_matters_without_whitening_alone() -> None:
+    moves = []
+    for whitened in (True, False):
+        for scale in (1.0, 10.0):
+            bandit = Bandit()
+            bandit.baseline.weight.data.fill_(0.0)
+            before = learning_state(bandit.policy)["weight"]
+            rollout = play(bandit, 0)
+            rollout = Rollout(**vars(rollout) | {"rewards": rollout.rewards * scale})
+            update(steepest(bandit), rollout, changed(LONG, whiten_advantages=whitened), generator=generator(0))
+            moves.append(float((bandit.policy.weight - before).norm()))
+    assert moves[1] == pytest.approx(moves[0], rel=1e-3) and moves[3] == pytest.approx(10 * moves[2], rel=1e-3)
+
+
+def test_the_entropy_bonus_pulls_toward_the_mean_entropy_of_the_states() -> None:
+    bandit = Bandit()
+    table = learning_state(bandit.policy)["weight"].requires_grad_()
+    rollout = play(bandit, 0)
+    nothing = torch.zeros_like(rollout.rewards)
+    rollout = Rollout(**vars(rollout) | {"rewards": nothing, "values": nothing, "next_values": nothing})
+    update(steepest(bandit), rollout, changed(LONG, entropy_coef=0.5), generator=generator(0))
+    logprobs = table.log_softmax(-1)
+    entropies = -(logprobs.exp() * logprobs).sum(-1)
+    entropies[rollout.inputs["states"][rollout.mask]].mean().backward()
+    assert table.grad is not None and float(table.grad.norm()) > 1e-3
+    assert torch.allclose(bandit.policy.weight - table, 0.5 * table.grad, atol=1e-6)
+
+
+def test_gradients_are_shortened_to_the_norm() -> None:
+    bandit = Bandit()
+    before = learning_state(bandit.policy)["weight"]
+    seen = update(steepest(bandit), play(bandit, 0), changed(LONG, max_grad_norm=1e-3), generator=generator(0))
+    assert seen["actor_grad_norm"] > 1e-2  # what is logged is the norm before
+    assert float((bandit.policy.weight - before).norm()) == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_every_row_is_learned_from_once_an_epoch() -> None:
+    rows: list[int] = []
+
+    class Watched(Bandit):
+        def actor(self, inputs: Mapping[str, Tensor]) -> ActorOutput:
+            rows.extend(inputs["row"].tolist())
+            return super().actor(inputs)
+
+    bandit = Watched()
+    plain = play(Bandit(), 0)
+    rollout = Rollout(**vars(plain) | {"inputs": {**plain.inputs, "row": torch.arange(32)}})
+    config = changed(FAST, epochs=3, num_minibatches=5, micro_batch_size=4)
+    update(bandit.learner(config), rollout, config, generator=generator(0))
+    epochs = [rows[i : i + 32] for i in range(0, 96, 32)]
+    assert len(rows) == 96
+    assert all(sorted(epoch) == list(range(32)) for epoch in epochs) and epochs[0] != epochs[1]
+
+
+def test_the_pretraining_mix_is_added_to_the_actors_gradient() -> None:
+    moves = []
+    for with_mix in (False, True):
+        bandit = Bandit()
+        before = learning_state(bandit.policy)["weight"]
+        mix = partial(three_times_the_sum, bandit) if with_mix else None
+        seen = update(steepest(bandit), play(bandit, 0), LONG, generator=generator(0), extra_actor_loss=mix)
+        moves.append(bandit.policy.weight.detach() - before)
+        assert ("extra_loss" in seen) == with_mix
+    assert torch.allclose(moves[1], moves[0] - 3.0, atol=1e-5)
+
+
+def three_times_the_sum(bandit: Bandit) -> Tensor:
+    return 3.0 * bandit.policy.weight.sum()
+
+
+# when to stop
+
+
+def test_the_critic_warms_up_while_the_actor_stands_still() -> None:
+    bandit = Bandit()
+    actor, critic = learning_state(bandit.policy)["weight"], learning_state(bandit.baseline)["weight"]
+    seen = update(bandit.learner(FAST), play(bandit, 0), FAST, generator=generator(0), train_actor=False)
+    assert torch.equal(bandit.policy.weight, actor) and not torch.equal(bandit.baseline.weight, critic)
+    assert "critic_loss" in seen and "actor_loss" not in seen and "clip_fraction" not in seen
+
+
+@pytest.mark.parametrize("with_mix", [False, True])
+def test_an_update_ends_when_the_kl_is_too_large_and_before_it_learns_from_that(with_mix: bool) -> None:
+    config = changed(FAST, lr=1.0, epochs=10, kl_stop=0.05)
+    mix: Callable[[], Tensor] | None = (lambda: 0.0 * bandit.policy.weight.sum()) if with_mix else None
+    bandit = Bandit()
+    learner = bandit.learner(config)
+    rollout = play(bandit, 0)
+    seen = update(learner, rollout, config, generator=generator(0), extra_actor_loss=mix)
+    assert seen["num_minibatches"] == 2 and seen["approx_kl"] > 0.025  # the mean of 0 and of too much
+    once = Bandit()
+    update(once.learner(config), rollout, changed(config, epochs=1), generator=generator(0))
+    assert torch.equal(bandit.policy.weight, once.policy.weight)  # the second step was measured, and not taken
+    assert all(p.grad is None for p in bandit.policy.parameters())
+    free = Bandit()
+    seen = update(free.learner(config), rollout, changed(config, kl_stop=0.0), generator=generator(0))
+    assert seen["num_minibatches"] == 10
+
+
+# the loop
+
+LOOP = LoopConfig(
+    lr=0.05,
+    critic_lr=0.05,
+    epochs=2,
+    num_minibatches=2,
+    micro_batch_size=8,
+    num_updates=7,
+    critic_warmup_updates=2,
+    eval_every=2,
+    checkpoint_every=3,
+)
+
+
+class Killed(Exception):
+    """Stands for a kill: nothing after it runs."""
+
+
+def run(
+    path: Path,
+    config: LoopConfig,
+    bandit: Bandit,
+    *,
+    kill_in: int = -1,
+    validate: Callable[[], Validation] | None = None,
+    watch: Callable[[int], None] = lambda index: None,
+) -> Best:
+    def collect(index: int, carry: Mapping[str, float]) -> Collected:
+        if index == kill_in:
+            raise Killed
+        watch(index)
+        rollout = play(bandit, index)
+        reward = float(rollout.rewards[rollout.mask].mean()) - carry["price"]
+        samples: list[dict[str, str | float]] = [{"prompt": str(index), "response": "an action", "score": reward}]
+        return Collected(rollout, {"score": reward}, samples, {"price": carry["price"] * 1.1 + reward / 3})
+
+    with RunFolder.open(path, config, preset="bandit") as folder, folder.step("ppo", total=8, shown=[]) as step:
+        best = train(
+            step,
+            bandit.learner(config),
+            collect=collect,
+            validate=validate or (lambda: Validation(skill(bandit), 1.0)),
+            carry={"price": 0.1},
+            config=config,
+            samples_every=2,
+            seed=3,
+        )
+        step.finish({})
+    return best
+
+
+def rows(path: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("ema_decay", [0.0, 0.5])
+def test_a_killed_run_goes_on_to_the_same_bits(tmp_path: Path, ema_decay: float) -> None:
+    config = LoopConfig.model_validate(LOOP.model_dump() | {"ema_decay": ema_decay})
+    whole = Bandit()
+    best = run(tmp_path / "whole", config, whole)
+    assert 0 < best.update <= 7
+    for kills in ([0], [2], [3], [4, 5], [6, 6]):  # before, between and right after checkpoints, also twice
+        path = tmp_path / "-".join(map(str, kills))
+        for kill_in in kills:
+            with pytest.raises(Killed):
+                run(path, config, Bandit(), kill_in=kill_in)
+        again = Bandit()
+        assert run(path, config, again) == best
+        for name in ("metrics.jsonl", "samples.jsonl"):
+            assert (path / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+        assert torch.equal(again.policy.weight, whole.policy.weight)
+        assert torch.equal(again.baseline.weight, whole.baseline.weight)
+
+
+def test_a_run_goes_on_from_its_checkpoint_and_not_from_the_start(tmp_path: Path) -> None:
+    with pytest.raises(Killed):
+        run(tmp_path, LOOP, Bandit(), kill_in=5)
+    collected: list[int] = []
+    run(tmp_path, LOOP, Bandit(), watch=collected.append)
+    assert collected == [3, 4, 5, 6]
+
+
+def test_the_actor_waits_for_the_critic_and_rates_fall_to_0(tmp_path: Path) -> None:
+    bandit = Bandit()
+    start, tables = bandit.policy.weight.detach().clone(), []
+    run(tmp_path, LOOP, bandit, watch=lambda index: tables.append(bandit.policy.weight.detach().clone()))
+    assert torch.equal(tables[2], start) and not torch.equal(tables[3], start)
+    logged = rows(tmp_path)
+    assert [row["index"] for row in logged] == list(range(8))
+    assert ["ppo/actor_loss" in row for row in logged] == [False] * 3 + [True] * 5
+    assert [row["ppo/lr"] for row in logged[1:]] == pytest.approx([0.05 * (1 - i / 7) for i in range(7)])
+    assert [row["index"] for row in logged if "ppo/validation_score" in row] == [0, 2, 4, 6, 7]
+
+
+def test_the_best_actor_within_the_kl_bound_is_kept_and_not_the_last(tmp_path: Path) -> None:
+    config = LoopConfig.model_validate(LOOP.model_dump() | {"max_kl": 10.0, "critic_warmup_updates": 0})
+    told = iter(
+        [Validation(1.0, 0.0), Validation(9.0, 10.5), Validation(4.0, 9.5), Validation(4.0, 1.0), Validation(3.0, 1.0)]
+    )
+    bandit, tables = Bandit(), {}
+
+    def validate() -> Validation:
+        tables[len(tables)] = bandit.policy.weight.detach().clone()
+        return next(told)
+
+    best = run(tmp_path, config, bandit, validate=validate)
+    assert best == Best(update=4, score=4.0, kl=9.5)  # the higher score lay too far away; an equal one is no better
+    assert torch.equal(bandit.policy.weight, tables[2])
+
+
+def test_where_nothing_is_better_the_start_is_kept(tmp_path: Path) -> None:
+    bandit = Bandit()
+    start = bandit.policy.weight.detach().clone()
+    scores = iter([5.0, 1.0, 2.0, 3.0, 4.0])
+    best = run(tmp_path, LOOP, bandit, validate=lambda: Validation(next(scores), 0.0))
+    assert best == Best(update=0, score=5.0, kl=0.0)
+    assert torch.equal(bandit.policy.weight, start)
+
+
+def test_the_average_is_what_is_measured_and_kept(tmp_path: Path) -> None:
+    config = LoopConfig.model_validate(
+        LOOP.model_dump() | {"ema_decay": 0.9, "critic_warmup_updates": 0, "eval_every": 1}
+    )
+    bandit, seen, measured = Bandit(), [], []
+
+    def validate() -> Validation:
+        measured.append(bandit.policy.weight.detach().clone())
+        return Validation(float(len(measured)), 0.0)
+
+    run(tmp_path, config, bandit, validate=validate, watch=lambda i: seen.append(bandit.policy.weight.detach().clone()))
+    mean = seen[0]
+    assert torch.equal(measured[0], mean)
+    for index in range(1, 7):
+        mean = 0.9 * mean + 0.1 * seen[index]
+        assert torch.allclose(measured[index], mean, atol=1e-6)
+    assert torch.equal(bandit.policy.weight, measured[-1])
