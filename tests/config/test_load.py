@@ -134,3 +134,12 @@ def test_whatever_is_given_either_loads_or_is_refused_by_an_input_error(key: str
         assert str(error).startswith(key) or "problems in the config" in str(error)
     else:
         assert LmConfig.model_validate(yaml.safe_load(yaml.safe_dump(config.model_dump()))) == config
+
+
+def test_numbers_that_do_not_go_together_name_each_other() -> None:
+    for overrides, wanted in (
+        (["ppo.num_minibatches=17"], r"ppo \(.*\): num_minibatches=17 of batch_size=16 would be empty"),
+        (["ppo.kl_target=4", "ppo.kl_horizon=3"], r"ppo \(.*\): kl_horizon=3 must be above 0.2 \* batch_size=3.2"),
+    ):
+        with pytest.raises(InputError, match=wanted):
+            load_lm_config("tiny", overrides)

@@ -52,10 +52,9 @@ ARCHITECTURES: dict[str, Shape] = {
 def _config(architecture: str = "opt", **sections: Any) -> LmConfig:  # Any: what LmConfig checks
     model = {"path": "random", "tokenizer": "bytes", "architecture": ARCHITECTURES[architecture]}
     data = {"style": "plain", "max_prompt_tokens": 24, "max_response_tokens": 8}
+    merged = {"model": model, "data": data, "ppo": {"max_response_tokens": 8}}
     return LmConfig.model_validate(
-        {"device": "cpu"}
-        | sections
-        | {"model": model | sections.get("model", {}), "data": data | sections.get("data", {})}
+        {"device": "cpu"} | sections | {name: own | sections.get(name, {}) for name, own in merged.items()}
     )
 
 
@@ -200,9 +199,9 @@ def small(toy_pairs: Path) -> list[str]:
         f"data.train=[{toy_pairs}]",
         "data.eval_fraction=0.3",
         "data.max_prompt_tokens=32",
-        "data.max_response_tokens=8",
+        *("data.max_response_tokens=8", "ppo.max_response_tokens=8"),
         "model.architecture={model_type: opt, vocab_size: 260, hidden_size: 16, num_hidden_layers: 2, ffn_dim: 32, "
-        "num_attention_heads: 2, max_position_embeddings: 64}",
+        "num_attention_heads: 2, max_position_embeddings: 128}",
         *("sft.max_steps=4", "sft.batch_size=8", "sft.micro_batch_size=4", "sft.checkpoint_every=2", "sft.num_eval=8"),
         *("reward.max_steps=4", "reward.batch_size=8", "reward.micro_batch_size=4", "reward.num_sampled_pairs=0"),
         *("reward.num_reference_samples=8", "reward.num_eval=16"),

@@ -63,7 +63,7 @@ def test_the_limit_is_kept_in_every_style(style: str, make_config: MakeConfig) -
         turns = tuple(Message("user" if i % 2 == 0 else "assistant", text) for i, text in enumerate(texts))
         example = Example(turns, "", None, "made up", "here")
         short = Example((Message("user", "a"),), "", None, "made up", "here")
-        encoder_ = encoder if style != "chat" else Encoder(encoder.tokenizer, "chat", 230, 8)
+        encoder_ = encoder if style != "chat" else Encoder(encoder.tokenizer, "chat", 230, 8, 8)
         kept = encoder_.within_limits({"set": [example, short]}, "test")["set"]
         assert (example in kept) == (len(encoder_.prompt(example)) <= encoder_.max_prompt_tokens)
 

@@ -1,6 +1,6 @@
 """The config of the three steps on a language model; every field has a range and a line that says what it does."""
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -58,7 +58,7 @@ class DataConfig(Section):
     style: Literal["hh", "chat", "plain"] = Field(default="hh", description="How a prompt is written: Human/Assistant transcript, chat template, or bare.")
     columns: dict[str, str] = Field(default={}, description="Our column (prompt, chosen, rejected, messages) to the file's.")
     max_prompt_tokens: int = Field(default=256, ge=1, description="Longer prompts are left out, and counted.")
-    max_response_tokens: int = Field(default=256, ge=1, description="Longest answer: data is cut here, sampling stops here.")
+    max_response_tokens: int = Field(default=256, ge=1, description="Longer answers of the data are cut.")
 
     @field_validator("split", mode="before")
     @classmethod
@@ -96,6 +96,7 @@ class PpoConfig(LoopConfig):
     policy: str = Field(default="", description="A ready policy to start from; empty: the SFT model of this run.")
     reward: dict[str, float] = Field(default={"reward_model": 1.0}, description="Weighted sum of `reward_model` (this run's), folders or hub ids, and module:function.")
     batch_size: int = Field(default=32, ge=1, description="Prompts answered in one rollout.")
+    max_response_tokens: int = Field(default=128, ge=1, description="Longest answer that is sampled, wherever this run's policies answer.")
     temperature: float = Field(default=1.0, gt=0, description="Of sampling and of every log-probability.")
     kl_coef: float = Field(default=0.1, ge=0, description="Price of one nat from the reference.")
     kl_target: float = Field(default=0.0, ge=0, description="Nats an answer that an adaptive kl_coef aims at; 0: kl_coef stays fixed.")
@@ -105,6 +106,14 @@ class PpoConfig(LoopConfig):
     ptx_coef: float = Field(default=0.0, ge=0, description="Weight of the SFT loss mixed into the actor's (InstructGPT's PPO-ptx).")
     num_eval_prompts: int = Field(default=32, ge=1, description="Validation prompts that choose the best checkpoint.")
     samples_every: int = Field(default=5, ge=1, description="Updates between shows of sampled answers.")
+
+    @model_validator(mode="after")
+    def _batch_is_large_enough(self) -> Self:
+        if self.num_minibatches > self.batch_size:
+            raise ValueError(f"num_minibatches={self.num_minibatches} of batch_size={self.batch_size} would be empty")
+        if self.kl_target and self.kl_horizon <= 0.2 * self.batch_size:  # one adaptation could bring kl_coef to 0
+            raise ValueError(f"kl_horizon={self.kl_horizon:g} must be above 0.2 * batch_size={0.2 * self.batch_size:g}")
+        return self
 
 
 class EvalConfig(Section):

@@ -195,6 +195,8 @@ def _problem(raw: _Raw, model: type[BaseModel], details: ErrorDetails) -> str:
     found = _field(model, key)
     if kind == "extra_forbidden":
         return f"{where}: {_unknown_key(model, key)}"
+    if kind == "value_error" and isinstance(details["input"], dict):  # of a whole section, whose keys it names
+        return f"{_dotted(key)} ({raw.place(key)}): {details.get('ctx', {}).get('error', details['msg'])}"
     if kind == "value_error":
         return f"{where}: {details.get('ctx', {}).get('error', details['msg'])}"
     if found is None:  # inside a list or a mapping: say what the whole takes

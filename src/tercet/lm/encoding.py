@@ -26,6 +26,7 @@ class Encoder:
     style: Style
     max_prompt_tokens: int
     max_response_tokens: int
+    max_sampled_tokens: int
 
     @classmethod
     def of(cls, config: LmConfig, path: str = "") -> "Encoder":
@@ -33,7 +34,9 @@ class Encoder:
         data = config.data
         with named_by_key(config, path):
             tokenizer = load_tokenizer(config.model, path)
-        return cls(tokenizer, data.style, data.max_prompt_tokens, data.max_response_tokens)
+        return cls(
+            tokenizer, data.style, data.max_prompt_tokens, data.max_response_tokens, config.ppo.max_response_tokens
+        )
 
     @property
     def eos_id(self) -> int:
@@ -77,12 +80,13 @@ class Encoder:
     def check_window(self, model: PreTrainedModel) -> None:
         """InputError where the longest prompt and answer do not fit into what the model can read at once."""
         window = getattr(model.config, "max_position_embeddings", None)
-        needed = self.max_prompt_tokens + self.max_response_tokens
-        if window is not None and needed > window:
-            raise InputError(
-                f"data.max_prompt_tokens={self.max_prompt_tokens} and data.max_response_tokens="
-                f"{self.max_response_tokens} need {needed} tokens, but the model reads {window}; lower one of them"
-            )
+        for key, longest in (("data", self.max_response_tokens), ("ppo", self.max_sampled_tokens)):
+            needed = self.max_prompt_tokens + longest
+            if window is not None and needed > window:
+                raise InputError(
+                    f"data.max_prompt_tokens={self.max_prompt_tokens} and {key}.max_response_tokens={longest} need "
+                    f"{needed} tokens, but the model reads {window}; lower one of them"
+                )
         embedded = cast(nn.Embedding, model.get_input_embeddings()).num_embeddings  # a Module, to transformers' types
         if len(self.tokenizer) > embedded:
             raise InputError(

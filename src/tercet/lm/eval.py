@@ -177,7 +177,7 @@ def _sampled(
         examples,
         generator=generator(config.seed, "held-out answers"),
         temperature=config.ppo.temperature,
-        max_tokens=encoder.max_response_tokens,
+        max_tokens=encoder.max_sampled_tokens,
         batch_size=config.eval.batch_size,
         title=title,
     )

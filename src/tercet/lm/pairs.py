@@ -83,7 +83,7 @@ def _sample(
                 asked,
                 generator=chance,
                 temperature=config.ppo.temperature,
-                max_tokens=encoder.max_response_tokens,
+                max_tokens=encoder.max_sampled_tokens,
             )
             scores = call_function(judge, answers.prompts, answers.texts)
             found = [

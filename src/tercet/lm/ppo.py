@@ -102,7 +102,7 @@ class Collect:
             self._batch(index),
             generator=generator(roles.config.seed, "rollout", index),
             temperature=ppo.temperature,
-            max_tokens=roles.encoder.max_response_tokens,
+            max_tokens=roles.encoder.max_sampled_tokens,
         )
         seen = assess(answers, roles.actor_critic, roles.reference, roles.scorer, micro_batch_size=ppo.micro_batch_size)
         rollout = build(answers, seen, ppo, kl_coef=kl_coef)
@@ -126,7 +126,7 @@ class Collect:
             self._batch(0)[: max(2, ppo.micro_batch_size)],
             generator=generator(roles.config.seed, "self-check"),
             temperature=ppo.temperature,
-            max_tokens=roles.encoder.max_response_tokens,
+            max_tokens=roles.encoder.max_sampled_tokens,
         )
         seen = assess(answers, roles.actor_critic, roles.reference, roles.scorer, micro_batch_size=ppo.micro_batch_size)
         return check(answers, seen, roles.actor_critic, roles.reference, ppo)
@@ -151,7 +151,7 @@ def validate(roles: Roles, examples: Sequence[Example]) -> Validation:
         examples,
         generator=generator(config.seed, "validation"),
         temperature=config.ppo.temperature,
-        max_tokens=roles.encoder.max_response_tokens,
+        max_tokens=roles.encoder.max_sampled_tokens,
         batch_size=config.eval.batch_size,
         title="validation",
     )

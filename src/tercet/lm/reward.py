@@ -1,7 +1,7 @@
 """Step 2, judge: a reward model from the better of two answers (Ouyang et al. 2022, section 3.5)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float
@@ -31,8 +31,7 @@ def run(folder: RunFolder, config: LmConfig) -> None:
     Its score is normalised: mean 0 and variance 1 over answers of the SFT policy, or over the training answers where
     this run has no SFT policy.
     """
-    encoder = Encoder.of(config)
-    examples = _pairs(folder, config, encoder)
+    examples, encoder = _pairs(folder, config)
     train = encoder.within_limits(examples.train, "reward")
     held_out = encoder.within_limits(_held_out(examples, config.reward.num_eval), "held out")
     todo = lessons(train, config.data, config.reward, step="reward", seed=config.seed)
@@ -136,14 +135,16 @@ def score_pairs(model: ScoreModel, examples: Sequence[Example], batches: PairBat
     return PairScores(both[:, 0], both[:, 1], sizes[:, 0], sizes[:, 1])
 
 
-def _pairs(folder: RunFolder, config: LmConfig, encoder: Encoder) -> StepExamples:
-    """The data's pairs, or pairs sampled from the SFT model and judged where the data has none."""
-    examples = step_examples(config.data, "reward")
+def _pairs(folder: RunFolder, config: LmConfig) -> tuple[StepExamples, Encoder]:
+    """The data's pairs, or pairs sampled from the SFT model and judged where the data has none; and their encoder."""
+    examples, encoder = step_examples(config.data, "reward"), Encoder.of(config)
     has_pairs = any(example.rejected is not None for rows in examples.train.values() for example in rows)
     if has_pairs or not config.reward.num_sampled_pairs:
         require_pairs(examples)
-        return examples
-    return sampled_pairs(folder, config, encoder, examples)
+        return examples, encoder
+    # an answer that the sampler cut must not get an EOS now: PPO will score it without
+    encoder = replace(encoder, max_response_tokens=encoder.max_sampled_tokens)
+    return sampled_pairs(folder, config, encoder, examples), encoder
 
 
 def _held_out(examples: StepExamples, most: int) -> Sets:
@@ -166,7 +167,7 @@ def _reference_batches(
             some,
             generator=generator(config.seed, "reference answers"),
             temperature=config.ppo.temperature,
-            max_tokens=config.data.max_response_tokens,
+            max_tokens=encoder.max_sampled_tokens,
             batch_size=config.eval.batch_size,
             title="reference answers",
         )

@@ -71,7 +71,7 @@ def by_foreign_model(path: str, config: LmConfig) -> Score:
     model = load_score_model(config, path=path)
     encoder = Encoder.of(config, path)
     # another tokenizer may need more tokens for the same text
-    encoder = replace(encoder, max_response_tokens=4 * encoder.max_response_tokens)
+    encoder = replace(encoder, max_response_tokens=4 * encoder.max_sampled_tokens)
 
     def score(answers: Answers) -> Tensor:
         whole = [encoder.response(text) for text in answers.texts]

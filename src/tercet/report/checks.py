@@ -109,7 +109,7 @@ def _endings(record: Record) -> Check | None:
         return Check(
             False,
             "Answers run into the limit",
-            f"Only {percent(late)} end by themselves: raise `data.max_response_tokens` or `ppo.missing_eos_penalty`.",
+            f"Only {percent(late)} end by themselves: raise `ppo.max_response_tokens` or `ppo.missing_eos_penalty`.",
         )
     return Check(True, "Answers end by themselves", f"{percent(late)} at the end of training.")
 
