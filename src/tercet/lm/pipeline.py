@@ -33,12 +33,14 @@ def check(config: LmConfig) -> None:
 
 
 def run_step(folder: RunFolder, config: LmConfig, name: str) -> None:
-    """One step, unless it is done, and the report of what there is."""
+    """One step, unless it is done, and the report of what there is, unless it stands already."""
     if folder.is_done(name):
         say(f"{name}: done before; remove {folder.path / name} to do it again")
     else:
         STEPS[name](folder, config)
-    page.write(folder.path)
+    report, done = folder.path / "report.html", folder.path / name / "done.json"
+    if not report.exists() or report.stat().st_mtime_ns < done.stat().st_mtime_ns:
+        page.write(folder.path)
 
 
 def needed(config: LmConfig) -> list[str]:
