@@ -46,9 +46,10 @@ def sampled_pairs(folder: RunFolder, config: LmConfig, encoder: Encoder, prompts
     file = folder.path / "reward" / "pairs.jsonl"
     if not file.exists():
         policy = load_policy(config, path=str(folder.path / "sft" / "model"))
-        wanted = config.reward.num_sampled_pairs
-        rows = _sample(policy, config, encoder, prompts.train, wanted, "train", every_two)
-        rows += _sample(policy, config, encoder, prompts.test, ceil(wanted * HELD_OUT_SHARE), "test", best_and_worst)
+        wanted, measured = config.reward.num_sampled_pairs, ceil(config.reward.num_sampled_pairs * HELD_OUT_SHARE)
+        with folder.timed("pairs"):
+            rows = _sample(policy, config, encoder, prompts.train, wanted, "train", every_two)
+            rows += _sample(policy, config, encoder, prompts.test, measured, "test", best_and_worst)
         file.parent.mkdir(exist_ok=True)
         write_text(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]

@@ -3,7 +3,9 @@
 import fcntl
 import json
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Self
 
@@ -84,6 +86,13 @@ class RunFolder:
     def add_results(self, tree: Mapping[str, Any]) -> None:  # Any: JSON, nested by the names of results.json
         """Merge figures into results.json, branch by branch; those that are not finite are left out."""
         merge_results(self.path, tree)
+
+    @contextmanager
+    def timed(self, name: str) -> Iterator[None]:
+        """Put the seconds of work outside the steps into results.json, as `seconds.<name>`."""
+        started = time.monotonic()
+        yield
+        self.add_results({"seconds": {name: round(time.monotonic() - started, 1)}})
 
     def is_done(self, name: str) -> bool:
         """Whether that step has come to its end."""
