@@ -15,13 +15,16 @@ from typer.testing import CliRunner
 
 from tercet.cli import app
 from tercet.config.lm import LmConfig
+from tercet.config.load import load_lm_config
 from tercet.lm.encoding import Encoder
 from tercet.lm.examples import Example, Message
 from tercet.lm.models import Policy, ScoreModel, load_policy, load_score_model
+from tercet.lm.pipeline import STEPS
 from tercet.lm.rollout import LmActorCritic, RefLogprobs, reference_logprobs
 from tercet.lm.tokenizers import byte_tokenizer
 from tercet.lm.tokens import TokenBatch, pad
 from tercet.lm.weights import load_causal
+from tercet.runs.folder import RunFolder
 
 Shape = dict[str, str | int | float | bool]
 MakeConfig = Callable[..., LmConfig]
@@ -145,6 +148,7 @@ def chance() -> torch.Generator:
 
 
 Tercet = Callable[..., Result]
+Take = Callable[..., Path]
 
 COLOURS = ("red", "blue", "green", "black", "white", "brown", "pink", "grey", "gold", "teal")
 THINGS = ("door", "boat", "bird", "coat", "tree", "house", "lamp", "stone", "book", "chair")
@@ -168,6 +172,19 @@ def tiny(tercet: Tercet) -> Tercet:
         return tercet("lm", command, "--preset", "tiny", "--out", out, *overrides)
 
     return call
+
+
+@pytest.fixture(scope="session")
+def take() -> Take:
+    """A step of the preset tiny without the command line and its report: `take("ppo", out, "ppo.lr=1e-2")`."""
+
+    def run(name: str, out: Path, *overrides: str) -> Path:
+        config = load_lm_config("tiny", overrides)
+        with RunFolder.open(out, config, preset="tiny") as folder:
+            STEPS[name](folder, config)
+        return out
+
+    return run
 
 
 @pytest.fixture(scope="session")
@@ -206,7 +223,7 @@ def small(toy_pairs: Path) -> list[str]:
         *("reward.max_steps=4", "reward.batch_size=8", "reward.micro_batch_size=4", "reward.num_sampled_pairs=0"),
         *("reward.num_reference_samples=8", "reward.num_eval=16"),
         *("ppo.num_updates=3", "ppo.batch_size=8", "ppo.micro_batch_size=4", "ppo.critic_warmup_updates=0"),
-        *("ppo.num_eval_prompts=4", "ppo.eval_every=2", "ppo.samples_every=2"),
+        *("ppo.num_eval_prompts=4", "ppo.eval_every=2", "ppo.samples_every=2", "ppo.max_response_tokens=8"),
         *("eval.num_prompts=8", "eval.max_response_tokens=4", 'eval.prompts=["How are you?"]'),
     ]
 

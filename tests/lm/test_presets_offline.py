@@ -114,10 +114,12 @@ def local(preset: str, sets: dict[str, Path]) -> list[str]:
 
 
 FEW_STEPS = [
-    *("data.max_prompt_tokens=64", "data.max_response_tokens=16", "ppo.max_response_tokens=16", "data.eval_fraction=0.3"),
+    *("data.max_prompt_tokens=64", "data.max_response_tokens=16", "data.eval_fraction=0.3"),
+    "ppo.max_response_tokens=16",
     *("sft.batch_size=4", "sft.micro_batch_size=2", "sft.max_steps=2", "sft.num_eval=8"),
     *("reward.batch_size=4", "reward.micro_batch_size=2", "reward.max_steps=6", "reward.num_eval=8"),
     *("reward.num_reference_samples=4", "ppo.batch_size=4", "ppo.micro_batch_size=2", "ppo.num_updates=2"),
+    "ppo.max_response_tokens=16",
     *("ppo.critic_warmup_updates=1", "ppo.num_eval_prompts=2", "ppo.eval_every=1"),
     *("eval.num_prompts=4", "eval.max_response_tokens=4"),
 ]

@@ -51,7 +51,7 @@ FIT = """
 import torch
 from pathlib import Path
 from torch import nn
-from tercet.config.lm import FitConfig
+from tercet.config.fit import FitConfig
 from tercet.runs.folder import RunFolder
 from tercet.train import chance, checkpoint
 from tercet.train.fit import LossTerms, fit

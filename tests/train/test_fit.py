@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from tercet.config.lm import FitConfig
+from tercet.config.fit import FitConfig
 from tercet.errors import FailedError
 from tercet.runs.folder import RunFolder
 from tercet.train.fit import LossTerms, fit
