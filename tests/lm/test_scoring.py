@@ -1,11 +1,13 @@
 """One scoring path: whoever asks, and whatever lies beside an answer, it earns the same."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
+from tercet.config.lm import LmConfig
 from tercet.errors import FailedError, InputError
 from tercet.lm.answers import Answers
 from tercet.lm.encoding import Encoder
@@ -15,10 +17,10 @@ from tercet.lm.reward import PairBatches, score_pairs
 from tercet.lm.scoring import by_foreign_model, by_function, by_model, load_scorers, score_rows
 from tercet.lm.tokens import TokenBatch
 
+MakeConfig = Callable[..., LmConfig]
+
 REWARDS = """
 import math
-
-MakeConfig = Callable[..., LmConfig]
 
 def length(prompts, responses):
     return [len(response) for response in responses]

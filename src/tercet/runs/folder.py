@@ -134,9 +134,10 @@ def _locked(path: Path) -> IO[str]:
             f"{path}: process {owner or 'of another machine'} is at work in this folder; "
             "wait for it, or choose another folder with --out"
         ) from None
-    lock.truncate(0)
-    lock.write(str(os.getpid()))
-    lock.flush()
+    with full_disk_named(path):
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
     return lock
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -34,18 +35,27 @@ def load(folder: Path, *, modules: Modules, optimizers: Optimizers) -> dict[str,
 
     FailedError where names, shapes or types differ from what was saved.
     """
-    named, saved = _learning(modules), load_file(folder / "parameters.safetensors")
+    named, saved = _learning(modules), _read(folder / "parameters.safetensors")
     _check(folder, named, saved)
     with torch.no_grad():
         for name, parameter in named.items():
             parameter.copy_(saved[name])
     rates = json.loads((folder / "optimizers.json").read_text(encoding="utf-8"))["lr"]
-    states = _by_parameter(load_file(folder / "optimizers.safetensors"))
+    states = _by_parameter(_read(folder / "optimizers.safetensors"))
     if set(rates) != set(optimizers):
         raise FailedError(f"{folder}: holds optimizers {sorted(rates)} where {sorted(optimizers)} are wanted")
     for name, optimizer in optimizers.items():
         _load_optimizer(optimizer, states.get(name, {}), _names(named), rates[name])
-    return load_file(folder / "tensors.safetensors")
+    return _read(folder / "tensors.safetensors")
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise FailedError(
+            f"{path}: damaged checkpoint ({error}); remove {path.parent} to start the step anew"
+        ) from error
 
 
 def _learning(modules: Modules) -> dict[str, nn.Parameter]:
