@@ -229,6 +229,21 @@ def small(toy_pairs: Path) -> list[str]:
 
 
 @pytest.fixture(scope="session")
+def longer(small: list[str]) -> list[str]:
+    """The small settings with an SFT that is long enough to be seen in the answers."""
+    return [*small, "sft.max_steps=30", "sft.lr=1e-2", "eval.prompts=[english]", "eval.max_response_tokens=16"]
+
+
+@pytest.fixture(scope="session")
+def small_run(take: Take, longer: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All four steps of the longer settings, done; for looking at: nothing may change it."""
+    path = tmp_path_factory.mktemp("runs") / "small"
+    for name in STEPS:
+        take(name, path, *longer)
+    return path
+
+
+@pytest.fixture(scope="session")
 def tiny_run(tiny: Tercet, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished `tercet lm run --preset tiny`, for looking at: nothing may change it."""
     path = tmp_path_factory.mktemp("runs") / "tiny"

@@ -1,0 +1,115 @@
+"""Kills a run with SIGKILL at one moment after another, and says whether that shows in what it leaves.
+
+It takes the steps as `tercet lm run` does, but for the report, which would take most of the time.
+
+A program of its own, for the runs are forked from a process that has imported everything and computed nothing:
+    python kill_runs.py WORK MOMENTS OVERRIDE...     (MOMENTS: JSON, a list of chains of moments)
+
+A moment is ["row", step, n]: as soon as metrics.jsonl holds n rows of the step; ["checkpoint", step, n]: as soon as
+a checkpoint knows n rows; or ["time", share]: after that share of the seconds that a whole run takes. Each chain is
+one run that is killed at each of its moments in turn and then comes to its end.
+"""
+
+import json
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+from transformers.models.opt import modeling_opt
+
+from tercet.config.lm import LmConfig
+from tercet.config.load import load_lm_config
+from tercet.lm.pipeline import STEPS, needed
+from tercet.runs.folder import RunFolder
+
+IMPORTED = (modeling_opt,)  # so that the forked processes need not
+# of the clock or of this machine
+MAY_DIFFER = ("timings.jsonl", "run.json", "done.json", ".lock")
+
+
+def _main() -> None:
+    work, chains, overrides = Path(sys.argv[1]), json.loads(sys.argv[2]), sys.argv[3:]
+    started = time.monotonic()
+    assert _attempt(work / "whole", overrides, lambda: False) == 0, (work / "whole.log").read_text()
+    seconds = time.monotonic() - started
+    wanted, num_killed = _contents(work / "whole"), 0
+    for number, chain in enumerate(chains):
+        folder = work / f"killed-{number}"
+        for moment in chain:
+            status = _attempt(folder, overrides, _reached(folder, moment, seconds))
+            assert status in (0, -signal.SIGKILL), (moment, (work / f"{folder.name}.log").read_text())
+            num_killed += status != 0
+        assert _attempt(folder, overrides, lambda: False) == 0, (work / f"{folder.name}.log").read_text()
+        found = _contents(folder)
+        odd = sorted(name for name in wanted | found if wanted.get(name) != found.get(name))
+        assert not odd, f"{chain}: {odd} differ from the uninterrupted run"
+    print(json.dumps({"kills": num_killed, "seconds": seconds}))
+
+
+def _attempt(folder: Path, overrides: list[str], reached: Callable[[], bool]) -> int:
+    """The run in a forked process that is killed once the moment is reached; its exit status."""
+    child = os.fork()
+    if child == 0:
+        with (folder.parent / f"{folder.name}.log").open("a") as log:
+            os.dup2(log.fileno(), 1)
+            os.dup2(log.fileno(), 2)
+        code = 1
+        try:
+            _run(folder, load_lm_config("tiny", overrides))
+            code = 0
+        finally:
+            if code:
+                traceback.print_exc()
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+    while (ended := os.waitpid(child, os.WNOHANG)) == (0, 0):
+        if reached():
+            os.kill(child, signal.SIGKILL)
+            ended = os.waitpid(child, 0)
+            break
+        time.sleep(0.0005)
+    return os.waitstatus_to_exitcode(ended[1])
+
+
+def _run(folder: Path, config: LmConfig) -> None:
+    with RunFolder.open(folder, config, preset="tiny") as run:
+        for name in needed(config):
+            if not run.is_done(name):
+                STEPS[name](run, config)
+
+
+def _reached(folder: Path, moment: list[str | int | float], seconds: float) -> Callable[[], bool]:
+    start = time.monotonic()
+    if moment[0] == "time":
+        return lambda: time.monotonic() - start > float(moment[1]) * seconds
+    _, step, num = moment
+    if moment[0] == "row":
+        metrics = folder / "metrics.jsonl"
+        return lambda: metrics.exists() and metrics.read_text().count(f'{{"step": "{step}"') >= int(num)
+
+    def saved() -> bool:
+        try:
+            state = json.loads((folder / str(step) / "checkpoint" / "state.json").read_text())
+            return state["rows"]["metrics"] >= int(num)
+        except FileNotFoundError:  # not yet, or just being replaced
+            return False
+
+    return saved
+
+
+def _contents(folder: Path) -> dict[str, bytes]:
+    """Every file's bytes; the seconds taken out of the results."""
+    contents = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    results = json.loads(contents["results.json"])
+    assert results.pop("seconds"), "results.json lacks the seconds"
+    contents["results.json"] = json.dumps(results).encode()
+    return {name: data for name, data in contents.items() if Path(name).name not in MAY_DIFFER}
+
+
+if __name__ == "__main__":
+    _main()

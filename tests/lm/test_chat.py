@@ -1,0 +1,127 @@
+"""A conversation with a stage: several turns, streamed, with commands that begin with a slash."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+
+from tercet.config.load import load_lm_config
+from tercet.errors import InputError
+from tercet.lm.answers import answer
+from tercet.lm.chat import HELP, Conversation
+from tercet.lm.eval import stages_of
+from tercet.lm.examples import Example
+from tercet.runs.folder import RunFolder
+
+Tercet = Callable[..., Result]
+Talk = Callable[..., tuple[Conversation, list[str]]]
+
+
+@pytest.fixture
+def talk(small_run: Path, longer: list[str]) -> Talk:
+    """`talk("sft", seed=0)`: a conversation, and the pieces of text it writes."""
+    config = load_lm_config("tiny", longer)
+
+    def start(stage: str = "sft", seed: int = 0) -> tuple[Conversation, list[str]]:
+        written: list[str] = []
+        stages = stages_of(RunFolder.read(small_run), config)
+        return Conversation(stages, stage, config, write=written.append, seed=seed), written
+
+    return start
+
+
+def test_an_answer_is_written_out_as_it_is_made(talk: Talk) -> None:
+    conversation, written = talk()
+    answer = conversation.reply("How are you?")
+    assert "".join(written) == answer + "\n"
+    assert len(written) > 5  # in pieces
+    assert [(turn.role, turn.text) for turn in conversation.turns] == [("user", "How are you?"), ("assistant", answer)]
+
+
+def test_the_turns_before_are_read_again(talk: Talk) -> None:
+    conversation, _ = talk()
+    conversation.hold(["/greedy", "How are you?", "And why?"])
+    so_far = Example(tuple(conversation.turns[:3]), "", None, "made up", "turn 3")
+    expected = answer(
+        conversation.policy,
+        conversation.encoder,
+        [so_far],
+        generator=conversation.generator,
+        temperature=0.0,
+        max_tokens=conversation.config.eval.max_response_tokens,
+    )
+    assert conversation.turns[3].text == expected.texts[0]
+    conversation.hold(["/new", "And why?"])
+    assert len(conversation.turns) == 2
+
+
+def test_greedy_answers_are_always_the_same_and_sampled_ones_are_not(talk: Talk) -> None:
+    conversation, _ = talk()
+    greedy = []
+    sampled = []
+    for _ in range(3):
+        conversation.hold(["/new", "/greedy", "How are you?"])
+        greedy.append(conversation.turns[-1].text)
+        conversation.hold(["/new", "/sample", "How are you?"])
+        sampled.append(conversation.turns[-1].text)
+    assert len(set(greedy)) == 1
+    assert len(set(sampled)) == 3
+
+
+def test_another_stage_takes_over_with_another_model(talk: Talk) -> None:
+    conversation, _ = talk("base")
+    answers = []
+    for stage in ("base", "sft", "ppo"):
+        conversation.hold([f"/stage {stage}", "/new", "/greedy", "How are you?"])
+        assert conversation.stage == stage
+        answers.append(conversation.turns[-1].text)
+    assert answers[0] != answers[1]
+
+
+def test_a_stage_that_is_not_there_changes_nothing(talk: Talk, capsys: pytest.CaptureFixture[str]) -> None:
+    conversation, _ = talk()
+    conversation.hold(["/stage critic"])
+    assert conversation.stage == "sft"
+    assert "this run has base, sft, ppo" in capsys.readouterr().out
+
+
+def test_an_unknown_command_shows_the_known_ones(talk: Talk, capsys: pytest.CaptureFixture[str]) -> None:
+    conversation, written = talk()
+    conversation.hold(["/frobnicate", "   "])
+    assert capsys.readouterr().out.count(HELP) == 2
+    assert written == conversation.turns == []
+
+
+def test_a_conversation_longer_than_the_window_forgets_its_oldest_turns(talk: Talk) -> None:
+    conversation, _ = talk()
+    window = conversation.policy.model.config.max_position_embeddings
+    lines = [f"{letter * (window // 4)}?" for letter in "abcdef"]
+    conversation.hold(lines)
+    assert conversation.turns[-2].text == lines[-1]
+    assert conversation.turns[0].role == "user"
+    assert conversation.turns[0].text != lines[0]
+
+
+def test_a_message_longer_than_the_window_is_refused_and_the_talk_goes_on(
+    talk: Talk, capsys: pytest.CaptureFixture[str]
+) -> None:
+    conversation, written = talk()
+    conversation.hold(["x" * 999, "How are you?"])
+    assert "999" in (said := capsys.readouterr().out) or "1000 tokens" in said
+    assert conversation.turns[0].text == "How are you?"
+    assert written
+
+
+def test_a_run_that_has_not_come_to_a_stage_says_which_it_has(small_run: Path) -> None:
+    with pytest.raises(InputError, match="stage sft: this run has base"):
+        config = load_lm_config("tiny", [])
+        Conversation(stages_of(RunFolder(small_run / "eval", {}), config), "sft", config, write=print)
+
+
+def test_the_command_reads_lines_until_they_end(tercet: Tercet, small_run: Path) -> None:
+    result = tercet("lm", "chat", small_run, "--stage", "sft", typed="Hello\n/stage ppo\nHello\n")
+    assert result.exit_code == 0, result.output
+    assert "ppo answers now" in result.stdout
+    assert result.stdout.count("you: ") == 4
+    assert tercet("lm", "chat", small_run, typed="/quit\n").exit_code == 0

@@ -1,0 +1,150 @@
+"""What is measured at the end: answers side by side, scores of fixed texts, paired comparisons on held-out prompts."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+
+from tercet.config.lm import LmConfig
+from tercet.config.load import load_lm_config
+from tercet.lm.encoding import Encoder
+from tercet.lm.eval import fixed_prompts, held_out_prompts, reward_texts, win_rates
+from tercet.lm.examples import Example, Message
+from tercet.lm.models import load_score_model
+from tercet.lm.pipeline import STEPS
+from tercet.lm.splits import step_examples
+
+Tercet = Callable[..., Result]
+Take = Callable[..., Path]
+Tree = Any  # Any: JSON
+
+
+def read(path: Path) -> Tree:
+    return json.loads(path.read_text())
+
+
+def test_win_rates_are_paired_and_a_tie_counts_half() -> None:
+    found = win_rates({"base": {"judge": [0.0, 1.0, 2.0, 3.0]}, "sft": {"judge": [1.0, 1.0, 3.0, 2.0]}})
+    assert list(found) == ["sft_vs_base"]
+    interval = found["sft_vs_base"]["judge"]
+    assert interval["mean"] == (1 + 0.5 + 1 + 0) / 4
+    assert interval["num_prompts"] == 4
+    assert 0 < interval["low"] < interval["mean"] < interval["high"] < 1
+
+
+def test_every_two_stages_are_compared_the_later_one_first() -> None:
+    stages = {
+        name: {"judge": [value], "reward_model": [-value]}
+        for name, value in (("base", 0.0), ("sft", 1.0), ("ppo", 2.0))
+    }
+    found = win_rates(stages)
+    assert list(found) == ["sft_vs_base", "ppo_vs_base", "ppo_vs_sft"]
+    assert all(pair["judge"]["mean"] == 1 and pair["reward_model"]["mean"] == 0 for pair in found.values())
+
+
+def test_the_default_prompts_are_the_six_of_deepspeed_chat() -> None:
+    texts = [example.prompt for example in fixed_prompts(LmConfig())]
+    assert len(texts) == 6
+    for word in ("Microsoft", "moon", "frog", "1955", "telescope", "birds"):
+        assert sum(word in text for text in texts) == 1
+    chinese = [example.prompt for example in fixed_prompts(load_lm_config("tiny", ['eval.prompts=[chinese, "Why?"]']))]
+    assert len(chinese) == 7
+    assert chinese[-1] == "Why?"
+    assert all(any("一" <= character <= "鿿" for character in text) for text in chinese[:-1])
+
+
+def test_the_default_texts_to_score_have_the_published_scores_beside_them() -> None:
+    texts = reward_texts(LmConfig())
+    published = [row["published"][source] for row in texts for source in ("official", "article")]
+    assert published == [[-1.0, 8.0], [3.08, 7.97], [-12.4, 14.6], [1.7, 12.88]]
+
+
+def test_held_out_prompts_are_learned_from_by_no_step(small: list[str]) -> None:
+    config = load_lm_config("tiny", [*small, "eval.num_prompts=99"])
+    measured = {example.key for example in held_out_prompts(config)}
+    assert len(measured) > 10
+    for step in ("sft", "reward", "ppo"):
+        dealt = step_examples(config.data, step)
+        seen = [*dealt.train.values(), *dealt.validation.values()]  # validation prompts choose the best checkpoint
+        assert not measured & {example.key for rows in seen for example in rows}
+
+
+def test_answers_of_every_stage_stand_side_by_side(small_run: Path) -> None:
+    rows = read(small_run / "eval" / "answers.json")
+    assert [row["prompt"] for row in rows] == [example.prompt for example in fixed_prompts(LmConfig())]
+    for row in rows:
+        assert list(row["answers"]) == ["base", "sft", "ppo"]
+        assert all(set(kinds) == {"greedy", "sampled"} for kinds in row["answers"].values())
+    base, sft = ([row["answers"][stage] for row in rows] for stage in ("base", "sft"))
+    for kind in ("greedy", "sampled"):
+        assert all(one[kind] != other[kind] for one, other in zip(base, sft, strict=True))
+    assert all(answers["greedy"].startswith("Yes, ") for answers in sft)
+
+
+def test_the_win_rate_follows_from_the_scores_that_are_kept(small_run: Path) -> None:
+    rows, results = read(small_run / "eval" / "held_out.json"), read(small_run / "results.json")
+    for name in ("judge", "reward_model"):
+        ours = [(row["scores"]["ppo"][name], row["scores"]["sft"][name]) for row in rows]
+        won = sum((a > b) + 0.5 * (a == b) for a, b in ours) / len(ours)
+        assert results["win_rate"]["ppo_vs_sft"][name]["mean"] == pytest.approx(won)
+        mean = sum(a for a, _ in ours) / len(ours)
+        assert results["mean_score"]["ppo"][name] == pytest.approx(mean)
+    assert len(rows) == results["win_rate"]["ppo_vs_sft"]["judge"]["num_prompts"] == 8
+
+
+def test_scores_of_good_and_bad_texts_are_the_saved_models(small_run: Path, longer: list[str]) -> None:
+    config = load_lm_config("tiny", longer)
+    encoder, model = Encoder.of(config), load_score_model(config, path=str(small_run / "reward" / "model"))
+    for row in read(small_run / "eval" / "reward_texts.json"):
+        prompt = encoder.prompt(Example((Message("user", row["prompt"]),), "", None, "", ""))
+        for kind in ("good", "bad"):
+            alone = encoder.batch([prompt], [encoder.response(row[kind])])
+            assert row[f"score_{kind}"] == pytest.approx(float(model.scores(alone)), abs=1e-4)
+
+
+def test_texts_of_ones_own_are_scored(take: Take, small: list[str], tmp_path: Path) -> None:
+    texts = tmp_path / "texts.jsonl"
+    texts.write_text(json.dumps({"prompt": "Is the door red?", "good": "Yes, red.", "bad": "No, not red."}) + "\n")
+    settings = [*small, f"eval.reward_texts={texts}"]
+    for step in ("reward", "eval"):
+        take(step, tmp_path / "run", *settings)
+    (row,) = read(tmp_path / "run" / "eval" / "reward_texts.json")
+    assert row["good"] == "Yes, red."
+    assert "published" not in row
+    assert row["score_good"] != row["score_bad"]
+
+
+def test_an_actor_that_never_moved_ties_with_sft_at_no_kl(take: Take, small: list[str], tmp_path: Path) -> None:
+    still = [*small, "ppo.num_updates=1", "ppo.critic_warmup_updates=1"]
+    for step in STEPS:
+        take(step, tmp_path / "run", *still)
+    results = read(tmp_path / "run" / "results.json")
+    assert results["kl_to_reference"] == pytest.approx(0, abs=1e-5)
+    for interval in results["win_rate"]["ppo_vs_sft"].values():
+        assert interval["mean"] == 0.5
+    assert all(
+        row["answers"]["sft"] == row["answers"]["ppo"] for row in read(tmp_path / "run" / "eval" / "answers.json")
+    )
+
+
+def test_eval_measures_the_stages_that_there_are(take: Take, small: list[str], tmp_path: Path) -> None:
+    for step in ("sft", "eval"):
+        take(step, tmp_path, *small)
+    results = read(tmp_path / "results.json")
+    assert list(results["win_rate"]) == ["sft_vs_base"]
+    assert list(results["win_rate"]["sft_vs_base"]) == ["judge"]  # no reward model yet
+    assert read(tmp_path / "eval" / "reward_texts.json") == []
+
+
+def test_eval_again_finds_the_same(tiny: Tercet, longer: list[str], small_run: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(small_run, tmp_path / "run")
+    before = (run / "eval" / "held_out.json").read_bytes()
+    shutil.rmtree(run / "eval")  # what a step that is done says to remove to do it again
+    assert tiny("eval", run, *longer).exit_code == 0
+    assert (run / "eval" / "held_out.json").read_bytes() == before
+    steps = [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert steps.count("eval") == 3

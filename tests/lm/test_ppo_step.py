@@ -1,0 +1,197 @@
+"""Step 3 earns what the reward pays for, stays near the reference, and keeps the best of what it was."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+Take = Callable[..., Path]
+Row = dict[str, Any]  # Any: JSON
+
+# a reward that any policy can learn to earn: the share of the answer that is the letter e
+MODULE = """
+def share_of_e(prompts, responses):
+    return [response.count("e") / 8 for response in responses]
+
+def nothing(prompts, responses):
+    return [0.0] * len(responses)
+"""
+FREE = ["ppo.missing_eos_penalty=0", "ppo.kl_coef=0.0", "ppo.max_kl=1000"]
+FAST = ["ppo.lr=1e-2", "ppo.critic_lr=1e-2", "ppo.batch_size=32", "ppo.micro_batch_size=32", "ppo.num_eval_prompts=16"]
+
+
+@pytest.fixture(scope="module")
+def policy(take: Take, small: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A policy that has learned to answer `Yes, ...`."""
+    path = tmp_path_factory.mktemp("runs") / "sft"
+    settings = [*small, "sft.max_steps=0", "sft.epochs=6", "sft.lr=1e-2"]
+    return take("sft", path, *settings) / "sft" / "model"
+
+
+@pytest.fixture(scope="module")
+def improve(
+    take: Take, small: list[str], policy: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., tuple[Path, list[Row]]]:
+    """PPO alone from that policy: `improve("share_of_e", "ppo.lr=1e-2")` gives the run and its rows of metrics."""
+    work = tmp_path_factory.mktemp("work")
+    (work / "letter_rewards.py").write_text(MODULE)
+
+    def run(function: str, *overrides: str) -> tuple[Path, list[Row]]:
+        out = tmp_path_factory.mktemp("runs") / "ppo"
+        reward = f"ppo.reward={{'letter_rewards:{function}': 1.0}}"
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(work)
+            take("ppo", out, *small, f"ppo.policy={policy}", reward, *overrides)
+        rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+        assert [row["index"] for row in rows] == list(range(len(rows)))
+        return out, rows
+
+    return run
+
+
+Improve = Callable[..., tuple[Path, list[Row]]]
+
+
+def results(run: Path) -> Row:
+    return json.loads((run / "results.json").read_text())
+
+
+def test_what_the_reward_pays_for_is_learned(improve: Improve) -> None:
+    _, rows = improve("share_of_e", *FREE, *FAST, "ppo.num_updates=25")
+    scores = [row["ppo/score"] for row in rows[1:]]
+    assert scores[0] < 0.25
+    assert sum(scores[-3:]) / 3 > 0.7  # 6 letters of 8
+    assert rows[-1]["ppo/validation_score"] > 0.7  # on prompts that it did not learn from
+    assert rows[-1]["ppo/kl"] > 5  # that has its price
+
+
+def test_several_epochs_and_minibatches_learn_more_from_the_same_answers(improve: Improve) -> None:
+    few = [*FREE, *FAST, "ppo.lr=3e-3", "ppo.num_updates=12"]
+    _, once = improve("share_of_e", *few, "ppo.epochs=1", "ppo.num_minibatches=1")
+    _, often = improve("share_of_e", *few, "ppo.epochs=4", "ppo.num_minibatches=2")
+    assert often[-1]["ppo/validation_score"] > 0.5
+    assert often[-1]["ppo/validation_score"] > once[-1]["ppo/validation_score"] + 0.1
+    assert max(row.get("ppo/clip_fraction", 0.0) for row in often) < 0.6  # far steps were held back, none ran away
+    assert once[1]["ppo/clip_fraction"] == 0  # the first update has ratio 1
+    assert once[1]["ppo/approx_kl"] == pytest.approx(0, abs=1e-8)
+
+
+def test_the_price_of_kl_holds_the_actor_back(improve: Improve) -> None:
+    _, free = improve("share_of_e", *FREE, *FAST, "ppo.num_updates=12")
+    _, priced = improve("share_of_e", *FREE, *FAST, "ppo.num_updates=12", "ppo.kl_coef=0.2")
+    assert priced[-1]["ppo/validation_kl"] < 0.5 * free[-1]["ppo/validation_kl"]
+    for row in priced[1:]:
+        assert row["ppo/reward"] == pytest.approx(row["ppo/score"] - 0.2 * row["ppo/kl"], abs=1e-4)
+
+
+def test_an_adaptive_price_falls_below_the_target_and_rises_above_it(improve: Improve) -> None:
+    adaptive = ["ppo.kl_target=1.0", "ppo.kl_horizon=64", "ppo.num_updates=12"]
+    _, rows = improve("share_of_e", *FREE, *FAST, *adaptive, "ppo.kl_coef=0.05")
+    coefs = [row["ppo/kl_coef"] for row in rows[1:]]
+    kls = [row["ppo/kl"] for row in rows[1:]]
+    assert coefs[0] == 0.05
+    for kl, before, after in zip(kls, coefs, coefs[1:], strict=False):
+        error = min(max(kl / 1.0 - 1, -0.2), 0.2)
+        assert after == pytest.approx(before * (1 + error * 32 / 64), rel=1e-6)
+    assert min(kls) < 1 < max(kls)
+
+
+def test_the_best_actor_within_the_bound_is_kept_not_the_last(improve: Improve, policy: Path) -> None:
+    run, rows = improve("share_of_e", *FREE, *FAST, "ppo.num_updates=8", "ppo.eval_every=1", "ppo.max_kl=2")
+    inside = [row for row in rows if row["ppo/validation_kl"] <= 2]
+    best = max(inside, key=lambda row: row["ppo/validation_score"])
+    assert results(run)["best_checkpoint"] == {
+        "update": best["index"],
+        "score": best["ppo/validation_score"],
+        "kl": best["ppo/validation_kl"],
+    }
+    assert best["index"] < rows[-1]["index"]
+    assert max(row["ppo/validation_score"] for row in rows) > best["ppo/validation_score"]
+
+
+def test_an_actor_that_earns_nothing_stays_what_it_was(improve: Improve, policy: Path) -> None:
+    run, _ = improve("nothing", *FREE, *FAST, "ppo.num_updates=2")
+    assert results(run)["best_checkpoint"]["update"] == 0
+    before, after = (load_file(folder / "model.safetensors") for folder in (policy, run / "ppo" / "model"))
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_the_critic_alone_learns_while_it_warms_up(improve: Improve) -> None:
+    settings = [*FREE, *FAST, "ppo.num_updates=6", "ppo.critic_warmup_updates=5", "ppo.eval_every=1", "ppo.lam=1.0"]
+    _, rows = improve("share_of_e", *settings)
+    assert all(row["ppo/validation_kl"] == pytest.approx(0, abs=1e-5) for row in rows[:6])
+    assert all("ppo/actor_loss" not in row for row in rows[:6])
+    assert rows[6]["ppo/validation_kl"] > 1e-3
+    assert rows[5]["ppo/critic_loss"] < 0.5 * rows[1]["ppo/critic_loss"]
+
+
+def test_an_answer_that_is_cut_off_pays_the_penalty(improve: Improve) -> None:
+    _, rows = improve("nothing", *FAST, "ppo.missing_eos_penalty=3", "ppo.num_updates=1", "ppo.kl_coef=0.0")
+    for row in rows[1:]:
+        assert row["ppo/score"] == 0
+        assert row["ppo/reward"] == pytest.approx(-3 * (1 - row["ppo/eos_fraction"]), abs=1e-5)
+    assert rows[1]["ppo/eos_fraction"] < 1
+
+
+def test_scores_are_clipped(improve: Improve) -> None:
+    _, rows = improve("share_of_e", *FREE, *FAST, "ppo.reward_clip=0.1", "ppo.num_updates=1")
+    assert rows[1]["ppo/reward"] < 0.1 < rows[1]["ppo/score"]
+
+
+def test_an_average_of_actors_lags_behind_them(improve: Improve) -> None:
+    few = [*FREE, *FAST, "ppo.num_updates=6"]
+    _, plain = improve("share_of_e", *few)
+    _, averaged = improve("share_of_e", *few, "ppo.ema_decay=0.9")
+    assert 0 < averaged[-1]["ppo/validation_kl"] < 0.5 * plain[-1]["ppo/validation_kl"]
+    assert averaged[-1]["ppo/score"] == plain[-1]["ppo/score"]  # what collects is the actor itself
+
+
+def test_the_pretraining_mix_keeps_the_actor_near_the_data(improve: Improve) -> None:
+    few = [*FREE, *FAST, "ppo.num_updates=12"]
+    _, plain = improve("share_of_e", *few)
+    _, mixed = improve("share_of_e", *few, "ppo.ptx_coef=1.0")
+    assert mixed[-1]["ppo/validation_kl"] < 0.7 * plain[-1]["ppo/validation_kl"]
+    assert all(row["ppo/extra_loss"] > 0 for row in mixed[1:])
+
+
+def test_an_entropy_bonus_keeps_the_policy_open(improve: Improve) -> None:
+    few = [*FREE, *FAST, "ppo.num_updates=6"]
+    _, plain = improve("nothing", *few)
+    _, bonus = improve("nothing", *few, "ppo.entropy_coef=0.1")
+    assert bonus[-1]["ppo/entropy"] > plain[-1]["ppo/entropy"] + 0.2
+
+
+def test_a_kl_stop_ends_an_update_early(improve: Improve) -> None:
+    often = [*FREE, *FAST, "ppo.num_updates=3", "ppo.epochs=8", "ppo.num_minibatches=2"]
+    _, rows = improve("share_of_e", *often, "ppo.kl_stop=0.01")
+    assert min(row["ppo/num_minibatches"] for row in rows[1:]) < 16
+    _, rows = improve("share_of_e", *often)
+    assert all(row["ppo/num_minibatches"] == 16 for row in rows[1:])
+
+
+def test_a_reward_may_be_a_sum_of_models_and_functions(
+    take: Take, small: list[str], policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "two_rewards.py").write_text("def two(prompts, responses):\n    return [2.0] * len(responses)\n")
+    monkeypatch.chdir(tmp_path)
+    model = tmp_path / "own" / "reward" / "model"
+    scores = {}
+    for name, reward in {
+        "own": "{reward_model: 1.0}",
+        "foreign": f"{{{model}: 1.0}}",
+        "sum": f"{{reward_model: 0.5, {model}: 0.25, 'two_rewards:two': -1.0}}",
+    }.items():
+        # answers that come back from their text as the same tokens: not so what is no UTF-8
+        likely = ["ppo.temperature=0.2", "ppo.num_updates=1"]
+        settings = [*small, f"ppo.policy={policy}", f"ppo.reward={reward}", *likely]
+        for step in ("reward", "ppo") if "reward_model" in reward else ("ppo",):
+            take(step, tmp_path / name, *settings)
+        rows = [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        scores[name] = next(row["ppo/score"] for row in rows if "ppo/score" in row)
+    assert scores["foreign"] == pytest.approx(scores["own"], abs=1e-4)
+    assert scores["sum"] == pytest.approx(0.75 * scores["own"] - 2, abs=1e-4)
