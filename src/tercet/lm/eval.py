@@ -163,7 +163,7 @@ def _scores(folder: RunFolder, config: LmConfig) -> dict[str, Score]:
     if config.judge:
         scores["judge"] = by_function(config.judge)
     if folder.is_done("reward"):
-        model = load_score_model(config, path=str(folder.path / "reward" / "model"))
+        model = load_score_model(config, path=str(folder.path / "reward" / "model"), trained=True)
         scores["reward_model"] = by_model(model, config.eval.batch_size)
     return scores
 
@@ -218,7 +218,7 @@ def _scored_texts(texts: Rows, folder: RunFolder, config: LmConfig) -> Rows:
     if not folder.is_done("reward"):
         return []
     encoder = Encoder.of(config)
-    model = load_score_model(config, path=str(folder.path / "reward" / "model"))
+    model = load_score_model(config, path=str(folder.path / "reward" / "model"), trained=True)
     prompts = [encoder.prompt(_question(row["prompt"])) for row in texts]
     scored = [dict(row) for row in texts]
     for kind in ("good", "bad"):

@@ -115,17 +115,25 @@ def load_policy(config: LmConfig, *, path: str = "", learns: bool = False, lora_
 
 
 def load_score_model(
-    config: LmConfig, *, path: str = "", num_layers: int = 0, learns: bool = False, lora_dropout: float = 0.0
+    config: LmConfig,
+    *,
+    path: str = "",
+    num_layers: int = 0,
+    trained: bool = False,
+    learns: bool = False,
+    lora_dropout: float = 0.0,
 ) -> ScoreModel:
-    """The score model at `path` (or reward.model, or model.path); a head that is not there yet is made."""
+    """The score model at `path` (or reward.model, or model.path).
+
+    A head that is not there yet is made, unless the model is meant to be `trained` already.
+    """
     path = path or config.reward.model
     with named_by_key(config, path):
-        model = load_scorer(config.model, seed=config.seed, path=path, num_layers=num_layers)
+        model = load_scorer(config.model, seed=config.seed, path=path, num_layers=num_layers, trained=trained)
     score_model = ScoreModel(model, config.precision)
     score_model.adapted = _prepare(model, config, learns=learns, lora_dropout=lora_dropout)
     for parameter in (score_model.head.weight, score_model.bias):
         parameter.requires_grad_(learns)
-        parameter.data = parameter.data.float()
     return score_model.to(device_of(config))
 
 
@@ -138,7 +146,9 @@ def _prepare(model: PreTrainedModel, config: LmConfig, *, learns: bool, lora_dro
     if learns and not lora.rank:
         return None
     model.requires_grad_(False)
-    nn.Module.to(model, low)
+    for name, parameter in model.named_parameters():  # not the buffers: rotary frequencies in bf16 are wrong positions
+        if not name.startswith("score."):
+            parameter.data = parameter.data.to(low)
     if not learns:
         model.eval()
         return None
@@ -192,6 +202,7 @@ def _check_head(model: PreTrainedModel) -> None:
 def _merged(module: Policy | ScoreModel) -> PreTrainedModel:
     if module.adapted is None:
         return module.model
+    module.adapted.float()  # merged in bf16, most of what was learned would round away
     model = module.adapted.merge_and_unload()
     module.adapted = None
     head, embedding = model.get_output_embeddings(), model.get_input_embeddings()

@@ -35,7 +35,8 @@ def check(config: LmConfig) -> None:
 def run_step(folder: RunFolder, config: LmConfig, name: str) -> None:
     """One step, unless it is done, and the report of what there is, unless it stands already."""
     if folder.is_done(name):
-        say(f"{name}: done before; remove {folder.path / name} to do it again")
+        later = list(STEPS)[list(STEPS).index(name) :]
+        say(f"{name}: done before; to do it again, remove {', '.join(later)} from {folder.path}")
     else:
         STEPS[name](folder, config)
     report, done = folder.path / "report.html", folder.path / name / "done.json"

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -43,7 +42,9 @@ def run(folder: RunFolder, config: LmConfig) -> None:
     encoder = Encoder.of(config, config.ppo.policy)
     examples = step_examples(config.data, "ppo")
     prompts = _flat(encoder.within_limits(examples.train, "ppo"))
-    held_out = _flat(encoder.within_limits(examples.validation, "validation"))[: config.ppo.num_eval_prompts]
+    held_out = _flat(encoder.within_limits(examples.validation, "validation"))
+    order = torch.randperm(len(held_out), generator=generator(config.seed, "validation prompts")).tolist()
+    held_out = [held_out[i] for i in order[: config.ppo.num_eval_prompts]]
     if not held_out:
         raise InputError(NO_VALIDATION)
     policy = load_policy(config, path=policy_path, learns=True)
@@ -172,7 +173,7 @@ def validate(roles: Roles, examples: Sequence[Example]) -> Validation:
 def load_critic(config: LmConfig, reward_path: str) -> ScoreModel:
     """The critic: the reward model's weights where there is one, else a fresh head."""
     if reward_path:
-        return load_score_model(config, path=reward_path, learns=True)
+        return load_score_model(config, path=reward_path, trained=True, learns=True)
     return load_score_model(config, num_layers=config.reward.num_layers, learns=True)
 
 
@@ -188,7 +189,7 @@ def _needed(folder: RunFolder, config: LmConfig) -> tuple[str, str]:
         raise InputError(
             f"ppo: {reward} is not there yet; run `tercet lm reward` with the same --out, or set ppo.reward"
         )
-    return policy, str(Path(reward))
+    return policy, str(reward)
 
 
 def _pretraining_mix(policy: Policy, encoder: Encoder, config: LmConfig) -> Callable[[int], Tensor]:

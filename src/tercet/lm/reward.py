@@ -10,6 +10,7 @@ from torch import Tensor
 from tercet.config.lm import LmConfig
 from tercet.core.losses import pairwise_loss, per_token_pairwise_loss
 from tercet.core.statistics import score_gain_and_bias
+from tercet.errors import FailedError, InputError
 from tercet.lm.answers import answer_all
 from tercet.lm.batches import lessons
 from tercet.lm.encoding import Encoder
@@ -34,6 +35,11 @@ def run(folder: RunFolder, config: LmConfig) -> None:
     examples, encoder = _pairs(folder, config)
     train = encoder.within_limits(examples.train, "reward")
     held_out = encoder.within_limits(_held_out(examples, config.reward.num_eval), "held out")
+    held_out = {name: pairs for name, pairs in held_out.items() if pairs}
+    if not held_out:
+        raise InputError(
+            "reward: no pairs are held out to measure on; raise data.eval_fraction or give data.eval pairs"
+        )
     todo = lessons(train, config.data, config.reward, step="reward", seed=config.seed)
     stages = dict(todo.plan.stages)
     model = load_score_model(config, num_layers=config.reward.num_layers, learns=True, lora_dropout=config.lora.dropout)
@@ -63,7 +69,12 @@ def run(folder: RunFolder, config: LmConfig) -> None:
         seen = {name: score_pairs(model, pairs, batches) for name, pairs in held_out.items()}
         reference, kind = _reference_batches(folder, config, encoder, todo.examples)
         scores = torch.cat([score_rows(model, b, config.reward.micro_batch_size) for b in reference])
-        scale = score_gain_and_bias(scores)
+        try:
+            scale = score_gain_and_bias(scores)
+        except ValueError as error:
+            raise FailedError(
+                f"reward: the model learned nothing ({error}); try another reward.lr or more data"
+            ) from error
         model.normalise(scale)
         step.save_folder("model", lambda path: model.save(path, encoder.tokenizer))
         results = _by_figure({name: summary(scores, scale) for name, scores in seen.items()})

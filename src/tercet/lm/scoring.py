@@ -37,7 +37,7 @@ def load_scorers(config: LmConfig, own_path: str) -> Scorer:
     batch_size = config.ppo.micro_batch_size
     for name, weight in config.ppo.reward.items():
         if name == OWN:
-            terms.append((weight, by_model(load_score_model(config, path=own_path), batch_size)))
+            terms.append((weight, by_model(load_score_model(config, path=own_path, trained=True), batch_size)))
         elif ":" in name:
             terms.append((weight, by_function(name)))
         else:
@@ -68,7 +68,7 @@ def by_function(spec: str) -> Score:
 
 def by_foreign_model(path: str, config: LmConfig) -> Score:
     """The score of a reward model with a tokenizer of its own, which reads the answers' text."""
-    model = load_score_model(config, path=path)
+    model = load_score_model(config, path=path, trained=True)
     encoder = Encoder.of(config, path)
     # another tokenizer may need more tokens for the same text
     encoder = replace(encoder, max_response_tokens=4 * encoder.max_sampled_tokens)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import torch
 
 from tercet.config.lm import LmConfig
+from tercet.errors import InputError
 from tercet.lm.batches import lessons
 from tercet.lm.encoding import Encoder
 from tercet.lm.examples import Example
@@ -23,6 +24,11 @@ def run(folder: RunFolder, config: LmConfig) -> None:
     examples = step_examples(config.data, "sft")
     train = encoder.within_limits(examples.train, "sft")
     held_out = encoder.within_limits(_held_out(examples.validation, examples.test, config.sft.num_eval), "held out")
+    held_out = {name: rows for name, rows in held_out.items() if rows}
+    if not held_out:
+        raise InputError(
+            "sft: nothing is held out to measure perplexity on; raise data.eval_fraction or give data.eval"
+        )
     todo = lessons(train, config.data, config.sft, step="sft", seed=config.seed)
     stages = dict(todo.plan.stages)
     policy = load_policy(config, learns=True, lora_dropout=config.lora.dropout)

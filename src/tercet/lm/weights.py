@@ -56,12 +56,15 @@ def load_causal(config: ModelConfig, *, seed: int, path: str = "") -> PreTrained
         seed_everything(seed, "weights")
         return _from_config(AutoModelForCausalLM, _architecture(config))
     folder = _folder(name)
-    return _from_pretrained(AutoModelForCausalLM, folder, name, config=_read_config(folder, name))
+    return _from_pretrained(AutoModelForCausalLM, folder, name, config=_read_config(folder, name))[0]
 
 
-def load_scorer(config: ModelConfig, *, seed: int, path: str = "", num_layers: int = 0) -> PreTrainedModel:
-    """A sequence-classification model with one score, from any weights; a head that is missing is made anew.
+def load_scorer(
+    config: ModelConfig, *, seed: int, path: str = "", num_layers: int = 0, trained: bool = False
+) -> PreTrainedModel:
+    """A sequence-classification model with one score, from any weights.
 
+    A head that is missing is made anew, or refused where a `trained` one is wanted: its scores would be chance.
     `num_layers` > 0 keeps the first so many layers. The new head is N(0, 1/sqrt(d + 1)), d the width of what it
     reads (Ouyang et al. 2022 after Stiennon et al. 2020).
     """
@@ -75,9 +78,10 @@ def load_scorer(config: ModelConfig, *, seed: int, path: str = "", num_layers: i
     else:
         folder = _folder(name)
         hf_config = _read_config(folder, name)
-        fresh = not any("SequenceClassification" in kind for kind in hf_config.architectures or [])
         _shape_for_scores(hf_config, num_layers)
-        model = _from_pretrained(AutoModelForSequenceClassification, folder, name, config=hf_config)
+        model, fresh = _from_pretrained(AutoModelForSequenceClassification, folder, name, config=hf_config)
+    if fresh and trained:
+        raise InputError(f"{name!r} is no reward model: it has no score head, and a fresh one would score by chance")
     if fresh:
         head = cast(torch.nn.Linear, model.score)  # made by name, unknown to transformers' types
         torch.nn.init.normal_(head.weight, std=(head.in_features + 1) ** -0.5)
@@ -153,7 +157,8 @@ def _read_config(folder: str, name: str) -> HfConfig:
         raise _no_model(folder, name, error) from error
 
 
-def _from_pretrained(kind: type, folder: str, name: str, **settings: object) -> PreTrainedModel:
+def _from_pretrained(kind: type, folder: str, name: str, **settings: object) -> tuple[PreTrainedModel, bool]:
+    """The model, and whether its score head was missing."""
     try:
         model, seen = kind.from_pretrained(folder, dtype=torch.float32, output_loading_info=True, **settings)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
@@ -165,7 +170,7 @@ def _from_pretrained(kind: type, folder: str, name: str, **settings: object) -> 
             f"{name!r} lacks {len(missing)} weights of a {type(model).__name__}, among them {missing[0]}; "
             "is it a model of another kind?"
         )
-    return model
+    return model, any(key.startswith("score.") for key in seen["missing_keys"])
 
 
 def _no_model(folder: str, name: str, error: Exception) -> InputError:

@@ -23,6 +23,10 @@ from tercet.runs.trackers import check_installed
 _ABSENT = object()
 
 
+# what a run that is under way may change, to fit another machine: it decides the last bits of the numbers at most
+MAY_CHANGE = ("micro_batch_size", "device", "threads", "trackers")
+
+
 class RunFolder:
     """config.yaml, run.json, metrics.jsonl, samples.jsonl, timings.jsonl, results.json, and a folder for each step."""
 
@@ -163,7 +167,7 @@ def _read_config(path: Path) -> Tree:
 
 def _check_same(path: Path, old: Tree, new: Tree) -> None:
     was, now = dict(_leaves(old)), dict(_leaves(new))
-    odd = [key for key in now | was if was.get(key, _ABSENT) != now.get(key, _ABSENT)]
+    odd = [key for key in now | was if was.get(key, _ABSENT) != now.get(key, _ABSENT) and not key.endswith(MAY_CHANGE)]
     if odd:
         lines = [f"  {key}: {_shown(was, key)} there, {_shown(now, key)} now" for key in odd]
         raise InputError(

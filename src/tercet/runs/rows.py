@@ -61,7 +61,8 @@ class RowWriter:
 
     def close(self) -> None:
         """Close the file; what was appended is already there."""
-        self._file.close()
+        with full_disk_named(self.path):  # a write that failed before is tried once more here
+            self._file.close()
 
 
 def dump(tree: object, *, indent: int | None = None, sort_keys: bool = False) -> str:
