@@ -279,3 +279,33 @@ def test_saving_leaves_the_tied_embedding_alone(make_config: MakeConfig, tmp_pat
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
     assert torch.equal(loaded.get_input_embeddings().weight, embedding)
     assert not torch.equal(loaded.get_output_embeddings().weight, embedding)
+
+
+def test_bf16_leaves_positions_and_the_score_head_in_fp32(make_config: MakeConfig) -> None:
+    config = make_config("llama", precision="bf16")
+    model = load_score_model(config)
+    assert model.head.weight.dtype == torch.float32
+    assert {buffer.dtype for _, buffer in model.named_buffers() if buffer.is_floating_point()} == {torch.float32}
+    assert {p.dtype for name, p in model.named_parameters() if "layers" in name} == {torch.bfloat16}
+
+
+def test_small_adapters_survive_merging_into_bf16(make_config: MakeConfig, tmp_path: Path) -> None:
+    policy = load_policy(make_config("llama", precision="bf16", lora={"rank": 2}), learns=True)
+    with torch.no_grad():
+        for name, parameter in policy.named_parameters():
+            if "lora_B" in name:
+                parameter.fill_(1e-5)  # far below the spacing of bf16 numbers of the weights' size
+    layer = policy.model.model.layers[0].mlp.up_proj
+    wanted = layer.base_layer.weight.float() + layer.get_delta_weight("default")
+    policy.save(tmp_path, byte_tokenizer())
+    saved = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32).model.layers[0].mlp.up_proj.weight
+    assert torch.allclose(saved, wanted, rtol=0, atol=1e-9)
+    assert not torch.equal(saved, layer.weight.bfloat16().float())
+
+
+def test_a_language_model_is_no_trained_reward_model(make_config: MakeConfig, tmp_path: Path) -> None:
+    policy = load_policy(make_config("gpt2"))
+    policy.save(tmp_path, byte_tokenizer())
+    load_score_model(make_config("gpt2"), path=str(tmp_path))
+    with pytest.raises(InputError, match="no score head"):
+        load_score_model(make_config("gpt2"), path=str(tmp_path), trained=True)
