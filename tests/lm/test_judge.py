@@ -23,7 +23,7 @@ def test_every_part_and_the_score_stay_between_0_and_1(prompt: str, response: st
 
 def test_the_score_is_the_stated_sum() -> None:
     response = "It is a computer."  # neutral, an echo (its one content word is the prompt's), four words, whole, varied
-    assert score(response) == pytest.approx(0.35 * 0.5 + 0.35 * 0 + 0.15 * 4 / 6 + 0.15 * 1)
+    assert score(response) == pytest.approx(0.2 * 0.5 + 0.4 * 0 + 0.25 * 4 / 10 + 0.15 * 1)
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_relevance_counts_stems_of_the_last_question() -> None:
 
 
 def test_length_has_a_window() -> None:
-    assert [length("word " * n) for n in (0, 3, 6, 30, 45, 60, 90)] == [0, 0.5, 1, 1, 0.5, 0, 0]
+    assert [length("word " * n) for n in (0, 5, 10, 30, 45, 60, 90)] == [0, 0.5, 1, 1, 0.5, 0, 0]
 
 
 def test_wholeness_wants_a_beginning_and_an_end() -> None:

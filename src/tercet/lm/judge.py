@@ -1,6 +1,6 @@
 """A stated rule in place of a human judge: is an answer friendly, about what was asked, whole, and not too long?
 
-    score = (0.35 politeness + 0.35 relevance + 0.15 length + 0.15 wholeness) * variety          each part in [0, 1]
+    score = (0.2 politeness + 0.4 relevance + 0.25 length + 0.15 wholeness) * variety          each part in [0, 1]
 
 Politeness alone is easily cheated with thanks and smiles, so it stops paying at a mild friendliness, and an answer
 that takes up nothing of the prompt, copies it, repeats itself or breaks off loses more than it can win by a smile.
@@ -14,7 +14,7 @@ from itertools import pairwise
 from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
 _FRIENDLY_ENOUGH = 0.5  # VADER's compound score from which on more praise earns nothing
-_FEWEST_WORDS, _MOST_WORDS = 6, 30  # the window in which length costs nothing
+_FEWEST_WORDS, _MOST_WORDS = 10, 30  # the window in which length costs nothing
 _STEM = 5  # letters by which words are compared: computer, computers and computing are one
 _STOP_WORDS = """
     a about again all also am an and any anything are as at be because been before being but by can could did do does
@@ -51,7 +51,7 @@ def relevance(prompt: str, response: str) -> float:
 
 
 def length(response: str) -> float:
-    """1 within 6 to 30 words; falls to 0 towards no words and towards twice the longest."""
+    """1 within 10 to 30 words; falls to 0 towards no words and towards twice the longest."""
     num_words = len(_words(response))
     return max(0.0, min(1.0, num_words / _FEWEST_WORDS, 2 - num_words / _MOST_WORDS))
 
@@ -78,8 +78,8 @@ def variety(response: str) -> float:
 
 
 def _score(prompt: str, response: str) -> float:
-    parts = 0.35 * politeness(response) + 0.35 * relevance(prompt, response)
-    return (parts + 0.15 * length(response) + 0.15 * wholeness(response)) * variety(response)
+    parts = 0.2 * politeness(response) + 0.4 * relevance(prompt, response)
+    return (parts + 0.25 * length(response) + 0.15 * wholeness(response)) * variety(response)
 
 
 def _last_question(prompt: str) -> str:
