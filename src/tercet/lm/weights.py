@@ -12,9 +12,14 @@ from typing import cast
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedModel
+from transformers import (
+    CONFIG_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    PreTrainedModel,
+)
 from transformers import PretrainedConfig as HfConfig
-from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
 from tercet.config.lm import LmConfig, ModelConfig
 from tercet.errors import FailedError, InputError
@@ -124,8 +129,8 @@ def _architecture(config: ModelConfig) -> HfConfig:
     kind = settings.pop("model_type", None)
     if kind is None:
         raise InputError("model.architecture: path=random needs model_type, such as {model_type: opt, hidden_size: 64}")
-    if kind not in CONFIG_MAPPING_NAMES:
-        near = get_close_matches(str(kind), CONFIG_MAPPING_NAMES, n=1)
+    if kind not in CONFIG_MAPPING:
+        near = get_close_matches(str(kind), CONFIG_MAPPING.keys(), n=1)
         hint = f"did you mean {near[0]}?" if near else "give one that transformers knows, such as opt"
         raise InputError(f"model.architecture: no model_type {kind!r}; {hint}")
     try:
