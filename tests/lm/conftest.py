@@ -231,7 +231,14 @@ def small(toy_pairs: Path) -> list[str]:
 @pytest.fixture(scope="session")
 def longer(small: list[str]) -> list[str]:
     """The small settings with an SFT that is long enough to be seen in the answers."""
-    return [*small, "sft.max_steps=30", "sft.lr=1e-2", "eval.prompts=[english]", "eval.max_response_tokens=16"]
+    return [
+        *small,
+        "sft.max_steps=0",
+        "sft.epochs=6",
+        "sft.lr=1e-2",
+        "eval.prompts=[english]",
+        "eval.max_response_tokens=16",
+    ]
 
 
 @pytest.fixture(scope="session")
