@@ -176,6 +176,20 @@ def test_the_loss_of_a_pair_by_hand(small: list[str]) -> None:
     assert float(found.total) == pytest.approx(float(torch.log1p(torch.exp(torch.tensor(-margin)))), abs=1e-5)
 
 
+def test_the_loss_by_token_of_a_pair_by_hand(small: list[str]) -> None:
+    config = load_lm_config("tiny", small)
+    model = load_score_model(config)
+    example = Example((Message("user", "a"),), "yes", "no!!", "made up", "row 0")
+    (pairs,) = PairBatches(Encoder.of(config), torch.device("cpu"), 4).of([example])
+    with torch.no_grad():
+        chosen, rejected = model(pairs.batch)
+        found = float(pair_loss(model, pairs, "per_token").total)
+    # a \n are the same, then come y e s EOS and n o ! ! EOS
+    losses = torch.log1p(torch.exp(-(chosen - rejected)[2:7]))
+    assert found == pytest.approx(float(losses.mean()), abs=1e-5)
+    assert found != pytest.approx(float(torch.log1p(torch.exp(-(chosen - rejected))).mean()), abs=1e-5)
+
+
 def test_a_summary_by_hand() -> None:
     scores = PairScores(
         chosen=torch.tensor([2.0, 1.0, 0.0]),
