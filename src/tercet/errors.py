@@ -7,3 +7,8 @@ class InputError(ValueError):
 
 class FailedError(RuntimeError):
     """The work could not be finished although the input was right; the message says why and what remains."""
+
+
+def first_line(error: Exception) -> str:
+    """An error of a library in one line."""
+    return str(error).strip().split("\n")[0] or type(error).__name__

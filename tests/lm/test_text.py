@@ -106,4 +106,4 @@ def test_an_answer_comes_back_from_its_ids(text: str, style: str) -> None:
     tokenizer = byte_tokenizer()
     ids = response_ids(tokenizer, text, style, max_tokens=1000)  # type: ignore[arg-type]  # one of the two styles
     assert ids[-1] == 2
-    assert decode_response(tokenizer, ids, style) == text  # type: ignore[arg-type]  # likewise
+    assert decode_response(tokenizer, ids) == text  # type: ignore[arg-type]  # likewise

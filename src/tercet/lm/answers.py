@@ -54,7 +54,7 @@ def answer(
             generator=generator,
         )
     ids = drawn.tolist()
-    texts = [decode_response(encoder.tokenizer, row, encoder.style) for row in ids]
+    texts = [decode_response(encoder.tokenizer, row) for row in ids]
     return Answers(examples, texts, encoder.batch(prompts, ids).to(drawn.ids.device), drawn.logprobs, drawn.ended)
 
 

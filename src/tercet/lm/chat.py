@@ -68,7 +68,7 @@ class Conversation:
         def show(token: int) -> None:
             nonlocal written
             ids.append(token)
-            whole = decode_response(self.encoder.tokenizer, ids, self.encoder.style)
+            whole = decode_response(self.encoder.tokenizer, ids)
             if not whole.endswith("\ufffd"):  # a character may need several tokens
                 self.write(whole.removeprefix(written) if whole.startswith(written) else "")
                 written = whole

@@ -9,6 +9,7 @@ is a conversation, of which the first two turns are taken, because later ones me
 """
 
 import re
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -30,8 +31,7 @@ def read_chatterbot(name: str, *, needs_answer: bool) -> list[Example]:
     folder = Path(spec.submodule_search_locations[0]) / "data" / "english"
     examples: dict[tuple[str, str], Example] = {}  # the package repeats itself: the first of equal pairs stays
     for path in sorted(folder.glob("*.yml")):
-        conversations = yaml.safe_load(path.read_text(encoding="utf-8"))["conversations"]
-        for number, turns in enumerate(conversations):
+        for number, turns in enumerate(_conversations(path)):
             if not isinstance(turns, list) or len(turns) < 2 or not is_clean_question(question := _tidied(turns[0])):
                 continue
             turns_taken = turns[1:2] if path.stem in _DIALOGUES else turns[1:]
@@ -41,6 +41,11 @@ def read_chatterbot(name: str, *, needs_answer: bool) -> list[Example]:
                 messages = (Message("user", question),)
                 examples.setdefault((question, reply), Example(messages, reply, None, name, place))
     return list(examples.values())
+
+
+@cache  # every step of a run reads the set again, and parsing it takes half a second
+def _conversations(path: Path) -> list[object]:
+    return yaml.safe_load(path.read_text(encoding="utf-8"))["conversations"]
 
 
 def is_clean_reply(text: str) -> bool:

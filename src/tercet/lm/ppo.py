@@ -9,12 +9,13 @@ from torch import Tensor
 from tercet.config.lm import LmConfig
 from tercet.core.kl import adapted_kl_coef
 from tercet.errors import InputError
-from tercet.lm.answers import answer, answer_all
+from tercet.lm.answers import Answers, answer, answer_all
 from tercet.lm.encoding import Encoder
 from tercet.lm.examples import Example
 from tercet.lm.imitation import AnswerBatches, answer_loss
 from tercet.lm.models import Policy, ScoreModel, load_policy, load_score_model
 from tercet.lm.rollout import (
+    Assessed,
     LmActorCritic,
     RefLogprobs,
     assess,
@@ -86,6 +87,11 @@ class Roles:
     encoder: Encoder
     config: LmConfig
 
+    def assess(self, answers: Answers) -> Assessed:
+        """What reference, critic and reward say of the answers."""
+        size = self.config.ppo.micro_batch_size
+        return assess(answers, self.actor_critic, self.reference, self.scorer, micro_batch_size=size)
+
 
 @dataclass(frozen=True)
 class Collect:
@@ -97,15 +103,7 @@ class Collect:
     def __call__(self, index: int, carry: Mapping[str, float]) -> Collected:
         """Answer a batch of prompts and learn what each token earned; `carry` holds the present kl_coef."""
         roles, ppo, kl_coef = self.roles, self.roles.config.ppo, carry["kl_coef"]
-        answers = answer(
-            roles.actor_critic.policy,
-            roles.encoder,
-            self._batch(index),
-            generator=generator(roles.config.seed, "rollout", index),
-            temperature=ppo.temperature,
-            max_tokens=roles.encoder.max_sampled_tokens,
-        )
-        seen = assess(answers, roles.actor_critic, roles.reference, roles.scorer, micro_batch_size=ppo.micro_batch_size)
+        answers, seen = self._assessed(self._batch(index), generator(roles.config.seed, "rollout", index))
         rollout = build(answers, seen, ppo, kl_coef=kl_coef)
         metrics = describe(answers, seen, rollout, kl_coef=kl_coef)
         if ppo.kl_target:
@@ -121,16 +119,22 @@ class Collect:
     def self_check(self) -> dict[str, float]:
         """Refuse to train where the untrained actor's first rollout shows that something is wrong."""
         roles, ppo = self.roles, self.roles.config.ppo
+        few = self._batch(0)[: max(2, ppo.micro_batch_size)]
+        answers, seen = self._assessed(few, generator(roles.config.seed, "self-check"))
+        return check(answers, seen, roles.actor_critic, roles.reference, ppo)
+
+    def _assessed(self, examples: Sequence[Example], chance: torch.Generator) -> tuple[Answers, Assessed]:
+        """The present actor's answers, and what the other roles say of them."""
+        roles, ppo = self.roles, self.roles.config.ppo
         answers = answer(
             roles.actor_critic.policy,
             roles.encoder,
-            self._batch(0)[: max(2, ppo.micro_batch_size)],
-            generator=generator(roles.config.seed, "self-check"),
+            examples,
+            generator=chance,
             temperature=ppo.temperature,
             max_tokens=roles.encoder.max_sampled_tokens,
         )
-        seen = assess(answers, roles.actor_critic, roles.reference, roles.scorer, micro_batch_size=ppo.micro_batch_size)
-        return check(answers, seen, roles.actor_critic, roles.reference, ppo)
+        return answers, roles.assess(answers)
 
     def _batch(self, index: int) -> list[Example]:
         """The index-th batch of an endless stream in which every pass over the prompts has its own order."""
@@ -158,13 +162,7 @@ def validate(roles: Roles, examples: Sequence[Example]) -> Validation:
     )
     scores, kls = [], []
     for answers in batches:
-        seen = assess(
-            answers,
-            roles.actor_critic,
-            roles.reference,
-            roles.scorer,
-            micro_batch_size=config.ppo.micro_batch_size,
-        )
+        seen = roles.assess(answers)
         scores.append(paid_scores(answers, seen, config.ppo))
         kls.append(kl_per_answer(seen, answers))
     return Validation(float(torch.cat(scores).mean()), float(torch.cat(kls).mean()))

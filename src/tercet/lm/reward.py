@@ -159,9 +159,7 @@ def _pairs(folder: RunFolder, config: LmConfig) -> tuple[StepExamples, Encoder]:
 
 
 def _held_out(examples: StepExamples, most: int) -> Sets:
-    """All held-out pairs: nothing is chosen by them in this step."""
-    sets = {name: [*examples.test[name], *examples.validation[name]] for name in examples.test}
-    return {name: [e for e in rows if e.rejected is not None][:most] for name, rows in sets.items() if rows}
+    return {name: [e for e in rows if e.rejected is not None][:most] for name, rows in examples.held_out.items()}
 
 
 def _reference_batches(
@@ -169,11 +167,10 @@ def _reference_batches(
 ) -> tuple[list[TokenBatch], str]:
     """Answers over which the score is normalised, and what they are."""
     num = config.reward.num_reference_samples
-    path = folder.path / "sft" / "model"
     some = [train[i] for i in torch.randperm(len(train), generator=generator(config.seed, "reference"))[:num].tolist()]
     if folder.is_done("sft"):
         answers = answer_all(
-            load_policy(config, path=str(path)),
+            load_policy(config, path=str(folder.path / "sft" / "model")),
             encoder,
             some,
             generator=generator(config.seed, "reference answers"),

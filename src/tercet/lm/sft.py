@@ -1,7 +1,6 @@
 """Step 1, imitate: supervised fine-tuning on the chosen answers."""
 
 import math
-from collections.abc import Mapping
 
 import torch
 
@@ -9,7 +8,6 @@ from tercet.config.lm import LmConfig
 from tercet.errors import InputError
 from tercet.lm.batches import lessons
 from tercet.lm.encoding import Encoder
-from tercet.lm.examples import Example
 from tercet.lm.imitation import AnswerBatches, answer_loss
 from tercet.lm.models import Policy, load_policy
 from tercet.lm.splits import Sets, step_examples
@@ -23,7 +21,8 @@ def run(folder: RunFolder, config: LmConfig) -> None:
     encoder = Encoder.of(config)
     examples = step_examples(config.data, "sft")
     train = encoder.within_limits(examples.train, "sft")
-    held_out = encoder.within_limits(_held_out(examples.validation, examples.test, config.sft.num_eval), "held out")
+    some = {name: rows[: config.sft.num_eval] for name, rows in examples.held_out.items()}
+    held_out = encoder.within_limits(some, "held out")
     held_out = {name: rows for name, rows in held_out.items() if rows}
     if not held_out:
         raise InputError(
@@ -79,7 +78,3 @@ def perplexities(policy: Policy, sets: Sets, answers: AnswerBatches) -> dict[str
             losses[name] = (loss, count)
     losses[ALL] = (sum(loss for loss, _ in losses.values()), sum(count for _, count in losses.values()))
     return {name: math.exp(loss / count) for name, (loss, count) in losses.items() if count}
-
-
-def _held_out(validation: Mapping[str, list[Example]], test: Mapping[str, list[Example]], most: int) -> Sets:
-    return {name: [*test[name], *validation[name]][:most] for name in test if test[name] or validation[name]}

@@ -33,6 +33,12 @@ class StepExamples:
     test: Sets
     dropped: dict[str, int]
 
+    @property
+    def held_out(self) -> Sets:
+        """Test and validation together, for figures that nothing is chosen by; sets without any are left out."""
+        together = {name: [*self.test[name], *self.validation[name]] for name in self.test}
+        return {name: rows for name, rows in together.items() if rows}
+
 
 def sources_of(config: DataConfig, step: StepName) -> list[Source]:
     """The training sets of a step: its own, or `data.train`."""

@@ -58,7 +58,7 @@ def response_ids(tokenizer: PreTrainedTokenizerBase, text: str, style: Style, *,
     return [*ids, tokenizer.eos_token_id][:max_tokens]
 
 
-def decode_response(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], style: Style) -> str:
+def decode_response(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
     """The text of an answer without special tokens and the white space around it."""
     return str(tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
 

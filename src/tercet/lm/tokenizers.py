@@ -6,7 +6,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from tercet.config.lm import ModelConfig
-from tercet.errors import InputError
+from tercet.errors import InputError, first_line
 from tercet.lm.weights import gguf_parts
 
 
@@ -47,8 +47,3 @@ def load_tokenizer(config: ModelConfig, path: str = "") -> PreTrainedTokenizerBa
     if config.chat_template and not path:
         tokenizer.chat_template = config.chat_template
     return tokenizer
-
-
-def first_line(error: Exception) -> str:
-    """An error of a library in one line."""
-    return str(error).strip().split("\n")[0] or type(error).__name__

@@ -22,7 +22,7 @@ from transformers import (
 from transformers import PretrainedConfig as HfConfig
 
 from tercet.config.lm import LmConfig, ModelConfig
-from tercet.errors import FailedError, InputError
+from tercet.errors import FailedError, InputError, first_line
 from tercet.runs.atomic import replace_folder
 from tercet.train.chance import seed_everything
 
@@ -152,7 +152,7 @@ def _from_config(kind: type, hf_config: HfConfig) -> PreTrainedModel:
 
 
 def _no_architecture(error: Exception) -> InputError:
-    return InputError(f"model.architecture: {str(error).strip().split(chr(10))[0][:300]}")
+    return InputError(f"model.architecture: {first_line(error)[:300]}")
 
 
 def _read_config(folder: str, name: str) -> HfConfig:
@@ -179,7 +179,7 @@ def _from_pretrained(kind: type, folder: str, name: str, **settings: object) -> 
 
 
 def _no_model(folder: str, name: str, error: Exception) -> InputError:
-    reason = str(error).strip().split("\n")[0]
+    reason = first_line(error)
     if not Path(folder).exists():
         if name.startswith((".", "/", "~")) or name.count("/") > 1:
             return InputError(f"{name!r}: no such folder")

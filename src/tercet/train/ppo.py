@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import fmean
 
 import torch
@@ -21,6 +22,8 @@ from tercet.train.ema import Average, learning_state, set_learning_state
 from tercet.train.optim import adamw, clip_gradients, set_lr
 from tercet.types import ActorCritic, Rollout
 
+BEST = "best/"  # in front of the best actor's parameters in a checkpoint
+
 
 @dataclass(frozen=True)
 class Learner:
@@ -36,6 +39,16 @@ class Learner:
     def of(cls, actor_critic: ActorCritic, actor: nn.Module, critic: nn.Module, config: UpdateConfig) -> "Learner":
         """A learner with fresh optimizers."""
         return cls(actor_critic, actor, critic, adamw(actor, lr=config.lr), adamw(critic, lr=config.critic_lr))
+
+    @property
+    def modules(self) -> dict[str, nn.Module]:
+        """The networks under the names that a checkpoint gives them."""
+        return {"actor": self.actor, "critic": self.critic}
+
+    @property
+    def optimizers(self) -> dict[str, Optimizer]:
+        """The optimizers under the same names."""
+        return {"actor": self.actor_optimizer, "critic": self.critic_optimizer}
 
 
 @dataclass(frozen=True)
@@ -84,8 +97,6 @@ def train(
     pretraining mix.
     """
     average = Average(learner.actor, config.ema_decay)
-    modules = {"actor": learner.actor, "critic": learner.critic}
-    optimizers = {"actor": learner.actor_optimizer, "critic": learner.critic_optimizer}
     found = step.restore()
     if found is None:
         with average.in_place():
@@ -94,9 +105,7 @@ def train(
         step.log(0, {"ppo/validation_score": start.score, "ppo/validation_kl": start.kl})
     else:
         info, folder = found
-        tensors = checkpoint.load(folder, modules=modules, optimizers=optimizers)
-        average.load(tensors)
-        best_state = {name[5:]: value for name, value in tensors.items() if name.startswith("best/")}
+        best_state = _load(learner, average, folder)
         best, done, carry = Best(**info["best"]), info["done"], info["carry"]
 
     for index in range(done, config.num_updates):
@@ -124,11 +133,8 @@ def train(
         if done % samples_every == 0 or last:
             step.show(done, collected.samples)
         if done % config.checkpoint_every == 0 or last:
-            tensors = average.tensors() | {f"best/{name}": value for name, value in best_state.items()}
-            step.save(
-                {"done": done, "carry": carry, "best": vars(best)},
-                lambda folder, t=tensors: checkpoint.save(folder, modules=modules, optimizers=optimizers, tensors=t),
-            )
+            info = {"done": done, "carry": carry, "best": vars(best)}
+            step.save(info, lambda folder, state=best_state: _save(learner, average, state, folder))
     set_learning_state(learner.actor, best_state)
     return best
 
@@ -260,6 +266,18 @@ def _apply(module: nn.Module, optimizer: Optimizer, max_norm: float) -> float:
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return norm
+
+
+def _save(learner: Learner, average: Average, best_state: Mapping[str, Tensor], folder: Path) -> None:
+    tensors = average.tensors() | {BEST + name: value for name, value in best_state.items()}
+    checkpoint.save(folder, modules=learner.modules, optimizers=learner.optimizers, tensors=tensors)
+
+
+def _load(learner: Learner, average: Average, folder: Path) -> dict[str, Tensor]:
+    """Put a checkpoint back in place, and return the best actor's state."""
+    tensors = checkpoint.load(folder, modules=learner.modules, optimizers=learner.optimizers)
+    average.load(tensors)
+    return {name.removeprefix(BEST): value for name, value in tensors.items() if name.startswith(BEST)}
 
 
 def _anneal(learner: Learner, index: int, config: LoopConfig) -> float:
