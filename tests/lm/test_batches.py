@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tercet.config.lm import DataConfig, SftConfig
+from tercet.errors import InputError
 from tercet.lm.batches import Plan, lessons, plan
 from tercet.lm.examples import Example, Message
 
@@ -78,7 +79,9 @@ def test_mixed_sets_are_one_stage() -> None:
 def test_max_steps_cuts_the_plan_and_leaves_each_set_its_part() -> None:
     lengths = {"a": [1] * 40, "b": [1] * 120, "c": [1]}
     assert len(planned(lengths, max_steps=7).rows) == 7
-    assert planned(lengths, max_steps=8, order="sequential").stages == [(1, "a"), (7, "b"), (8, "c")]
+    assert planned(lengths, max_steps=8, order="sequential").stages == [(1, "a"), (6, "b"), (7, "c")]
+    with pytest.raises(InputError, match="max_steps=2 cannot give each of 3 sets a step"):
+        planned(lengths, max_steps=2, order="sequential")
     assert len(planned(lengths, max_steps=10_000).rows) == 41
 
 

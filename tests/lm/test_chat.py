@@ -10,8 +10,8 @@ from tercet.config.load import load_lm_config
 from tercet.errors import InputError
 from tercet.lm.answers import answer
 from tercet.lm.chat import HELP, Conversation
-from tercet.lm.eval import stages_of
 from tercet.lm.examples import Example
+from tercet.lm.stages import stages_of
 from tercet.runs.folder import RunFolder
 
 Tercet = Callable[..., Result]

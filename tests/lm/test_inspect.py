@@ -9,8 +9,9 @@ from rich.console import Console
 
 from tercet.config.lm import LmConfig
 from tercet.errors import InputError
+from tercet.lm.encoding import Encoder
 from tercet.lm.examples import Example, Message
-from tercet.lm.inspect import Lengths, num_leaks, run, summarise
+from tercet.lm.inspect import Lengths, count_tokens, in_common, num_leaks, run, summarise
 from tercet.lm.splits import StepExamples
 
 
@@ -37,13 +38,25 @@ def test_the_summary_counts_by_hand() -> None:
     assert (summary.num_examples, summary.num_pairs, summary.num_ties) == (5, 4, 1)
     assert (summary.num_repeated_prompts, summary.num_duplicates) == (2, 1)
     assert summary.longer_is_better == (1 + 1 + 0 + 0.5) / 4
-    assert summary.prompt == Lengths(4, 4, 4)
-    assert summary.chosen == Lengths(4, 8, 8)
 
 
 def test_lengths_are_middle_nine_in_ten_and_longest() -> None:
-    assert Lengths.of(["x" * n for n in range(1, 12)]) == Lengths(6, 10, 11)
+    assert Lengths.of(list(range(1, 12))) == Lengths(6, 10, 11)
     assert Lengths.of([]) == Lengths(0, 0, 0)
+
+
+def test_tokens_are_counted_by_hand() -> None:
+    settings = {"style": "plain", "max_prompt_tokens": 5, "max_response_tokens": 3}
+    encoder = Encoder.of(LmConfig.model_validate({"model": {"path": "random"}, "data": settings}))
+    found = count_tokens([example("Why?", "So.", "No"), example("Why not?", "", None)], encoder)
+    assert (found.prompt.middle, found.prompt.longest) == (7, 9)  # bytes and a line end
+    assert (found.chosen, found.rejected) == (Lengths(4, 4, 4), Lengths(3, 3, 3))  # with EOS
+    assert (found.too_long, found.cut) == (0.5, 0.5)
+
+
+def test_conversations_in_two_sets_are_counted() -> None:
+    sets = {"a": [example("Why?"), example("How?")], "b": [example("why"), example("WHY!")], "c": [example("Who?")]}
+    assert in_common(sets) == {("a", "b"): 1}
 
 
 def test_leaks_are_seen_across_steps() -> None:

@@ -169,8 +169,8 @@ def test_bf16_stores_what_is_frozen_in_bf16_and_what_learns_in_fp32(make_config:
         for learns in (False, True):
             actor, critic = load_policy(config, learns=learns), load_score_model(config, learns=learns)
             for name, parameter in [*actor.named_parameters(), *critic.named_parameters()]:
-                scores = name in ("bias", "model.score.weight")
-                wanted = torch.float32 if parameter.requires_grad or scores else torch.bfloat16
+                is_product = "_proj." in name
+                wanted = torch.bfloat16 if is_product and not parameter.requires_grad else torch.float32
                 assert parameter.dtype == wanted, (lora, learns, name)
             assert response_logprobs(actor, batch, temperature=1.0).logprobs.dtype == torch.float32
             assert critic.scores(batch).dtype == torch.float32
@@ -286,7 +286,17 @@ def test_bf16_leaves_positions_and_the_score_head_in_fp32(make_config: MakeConfi
     model = load_score_model(config)
     assert model.head.weight.dtype == torch.float32
     assert {buffer.dtype for _, buffer in model.named_buffers() if buffer.is_floating_point()} == {torch.float32}
-    assert {p.dtype for name, p in model.named_parameters() if "layers" in name} == {torch.bfloat16}
+    assert {p.dtype for name, p in model.named_parameters() if "_proj" in name} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize("shape", ["llama", "gpt2", "opt"])
+def test_a_frozen_copy_in_bf16_says_what_the_learning_model_says(
+    make_config: MakeConfig, batch: TokenBatch, shape: str
+) -> None:
+    config = make_config(shape, precision="bf16")
+    actor, reference = load_policy(config, learns=True), load_policy(config)
+    ours, theirs = (response_logprobs(policy, batch, temperature=1.0).logprobs for policy in (actor, reference))
+    assert torch.equal(ours, theirs)
 
 
 def test_small_adapters_survive_merging_into_bf16(make_config: MakeConfig, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from tercet.errors import FailedError, InputError
 from tercet.lm.encoding import Encoder
 from tercet.lm.examples import Example
 from tercet.lm.pairs import (
+    Judged,
     PairScores,
     best_and_worst,
     calibration,
@@ -22,6 +24,7 @@ from tercet.lm.pairs import (
     summary,
 )
 from tercet.lm.splits import StepExamples
+from tercet.lm.stages import sft_model
 from tercet.runs.folder import RunFolder
 
 MakeConfig = Callable[..., LmConfig]
@@ -116,13 +119,15 @@ def prompts(examples: list[Example]) -> StepExamples:
 
 
 def test_every_two_to_learn_from_and_the_extremes_to_measure(examples: list[Example]) -> None:
-    texts, scores = ["a", "b", "c", "d"], [1.0, 3.0, 1.0, 2.0]
-    rows = every_two(examples[0], texts, scores)
+    answers = [Judged("a", True, 1.0), Judged("b", False, 3.0), Judged("c", True, 1.0), Judged("d", True, 2.0)]
+    rows = every_two(examples[0], answers)
     assert {row["chosen"] + row["rejected"] for row in rows} == {"ba", "bc", "bd", "da", "dc"}  # a and c tie
     assert len(rows) == 5 and all(row["score_chosen"] > row["score_rejected"] for row in rows)
-    (extreme,) = best_and_worst(examples[0], texts, scores)
+    (extreme,) = best_and_worst(examples[0], answers)
     assert (extreme["chosen"], extreme["score_rejected"]) == ("b", 1.0)
-    assert every_two(examples[0], texts, [1.0] * 4) == best_and_worst(examples[0], texts, [1.0] * 4) == []
+    assert (extreme["chosen_ended"], extreme["rejected_ended"]) == (False, True)
+    ties = [Judged("a", True, 1.0)] * 4
+    assert every_two(examples[0], ties) == best_and_worst(examples[0], ties) == []
 
 
 def test_pairs_follow_the_judge_on_each_prompts_own_answers(
@@ -132,7 +137,7 @@ def test_pairs_follow_the_judge_on_each_prompts_own_answers(
     found = []
     for name in ("one", "two"):
         folder = run_of(tmp_path / name, config, sft_folder("gpt2"))
-        pairs = sampled_pairs(folder, config, Encoder.of(config), prompts(examples))
+        pairs = sampled_pairs(folder, config, Encoder.of(config), prompts(examples), sft_model(folder, config))
         train, test = pairs.train["made up"], pairs.test["made up"]
         assert len(train) == 11 and len(test) == 2 and pairs.validation == {"made up": []}  # ceil(1.1)
         assert {pair.key for pair in train} <= {example.key for example in examples[:4]}
@@ -144,24 +149,42 @@ def test_pairs_follow_the_judge_on_each_prompts_own_answers(
     assert found[0] == found[1]  # the seed decides
 
 
+def test_pairs_of_several_sets_keep_their_sets_and_remember_what_was_cut(
+    judged: MakeConfig, sft_folder: SftFolder, examples: list[Example], tmp_path: Path
+) -> None:
+    config = judged("most_letters", num_sampled_pairs=12)
+    folder = run_of(tmp_path / "run", config, sft_folder("gpt2"))
+    sets = {name: [replace(e, source=name) for e in examples[i : i + 2]] for i, name in enumerate(("one", "two"))}
+    asked = StepExamples(sets, {"held": []}, {"held": [replace(e, source="held") for e in examples[4:]]}, {})
+    pairs = sampled_pairs(folder, config, Encoder.of(config), asked, sft_model(folder, config))
+    assert all(pairs.train.values()) and list(pairs.train) == ["one", "two"] and list(pairs.held_out) == ["held"]
+    keys = {name: {example.key for example in rows} for name, rows in sets.items()}
+    assert all(pair.key in keys[name] and pair.source == name for name, rows in pairs.train.items() for pair in rows)
+    eos, encoder = Encoder.of(config).eos_id, Encoder.of(config)
+    for pair in pairs.train["one"]:  # a random model hardly ever ends by itself
+        ids = encoder.response(pair.chosen, ended=pair.chosen_ended)
+        assert (ids[-1:] == [eos]) == pair.chosen_ended
+    assert not all(pair.chosen_ended and pair.rejected_ended for pair in pairs.train["one"])
+
+
 def test_a_run_that_goes_on_takes_the_pairs_it_has(
     judged: MakeConfig, sft_folder: SftFolder, examples: list[Example], tmp_path: Path
 ) -> None:
     config = judged("most_letters")
     folder = run_of(tmp_path / "run", config, sft_folder("gpt2"))
-    first = sampled_pairs(folder, config, Encoder.of(config), prompts(examples))
+    first = sampled_pairs(folder, config, Encoder.of(config), prompts(examples), sft_model(folder, config))
     for file in (folder.path / "sft" / "model").iterdir():
         file.unlink()  # nothing is left to sample from
-    assert sampled_pairs(folder, config, Encoder.of(config), prompts(examples)) == first
+    again = sampled_pairs(folder, config, Encoder.of(config), prompts(examples), sft_model(folder, config))
+    assert again == first
 
 
 def test_a_few_pairs_are_enough(
     judged: MakeConfig, sft_folder: SftFolder, examples: list[Example], tmp_path: Path
 ) -> None:
     config = judged("most_letters", num_sampled_pairs=1)
-    pairs = sampled_pairs(
-        run_of(tmp_path / "run", config, sft_folder("gpt2")), config, Encoder.of(config), prompts(examples)
-    )
+    folder = run_of(tmp_path / "run", config, sft_folder("gpt2"))
+    pairs = sampled_pairs(folder, config, Encoder.of(config), prompts(examples), sft_model(folder, config))
     assert len(pairs.train["made up"]) == len(pairs.test["made up"]) == 1
 
 
@@ -169,7 +192,8 @@ def test_what_is_missing_is_named(
     judged: MakeConfig, sft_folder: SftFolder, examples: list[Example], tmp_path: Path
 ) -> None:
     def sample(name: str, config: LmConfig, sft: Path | None, asked: StepExamples) -> None:
-        sampled_pairs(run_of(tmp_path / name, config, sft), config, Encoder.of(config), asked)
+        folder = run_of(tmp_path / name, config, sft)
+        sampled_pairs(folder, config, Encoder.of(config), asked, sft_model(folder, config))
 
     with pytest.raises(InputError, match="need a judge; set judge=module:function"):
         sample("no judge", judged(""), sft_folder("gpt2"), prompts(examples))

@@ -78,8 +78,9 @@ def test_the_folder_explains_itself(tiny_run: Path) -> None:
     assert {f"ppo/{name}" for name in wanted} <= names
     assert all(math.isfinite(value) for row in rows for value in row.values() if not isinstance(value, str))
     samples = [json.loads(line) for line in (tiny_run / "samples.jsonl").read_text().splitlines()]
-    assert samples
-    assert all({"step", "index", "prompt", "response", "score"} <= set(sample) for sample in samples)
+    assert {sample["step"] for sample in samples} == {"sft", "ppo"}
+    assert all({"step", "index", "prompt", "response"} <= set(sample) for sample in samples)
+    assert all(("score" in sample) == (sample["step"] == "ppo") for sample in samples)
 
 
 def test_the_report_needs_no_other_file(tiny_run: Path) -> None:

@@ -74,6 +74,7 @@ def test_sets_learned_one_after_another_overwrite_each_other_and_it_shows(
 
     files = f"data.train=[{file('early', 'yes', 'nay')}, {file('later', 'nay', 'yes')}]"
     settings = [*small, files, *LEARNING, "data.order=sequential", "reward.num_eval=60", "reward.max_steps=0"]
+    settings += ["reward.lr=3e-3", "reward.epochs=30"]  # the second set must have time to undo the first
     first, second = figures(take("reward", tmp_path / "run", *settings))["forgetting"]
     assert (first["after"], second["after"]) == ("early", "later")
     assert first["accuracy"]["early"] > 0.9 > 0.1 > first["accuracy"]["later"]

@@ -1,6 +1,7 @@
 """A sound start passes the self-check, and each planted fault is refused with what is wrong and why."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -34,7 +35,9 @@ def start(make_config: MakeConfig, make_roles: MakeRoles, examples: list[Example
         config: LmConfig = make_config(architecture, **{"ppo": {"batch_size": 6, "micro_batch_size": 4}} | sections)
         roles = make_roles(config)
         return Collect(
-            Roles(roles.actor_critic, roles.reference, Scorer([(1.0, lengths)]), roles.encoder, config), examples
+            Roles(roles.actor_critic, roles.reference, Scorer([(1.0, lengths)]), roles.encoder, config),
+            {"made up": examples},
+            {"made up": 1.0},
         )
 
     return made
@@ -50,7 +53,7 @@ def refused(collect: Collect, *words: str) -> None:
 
 
 def replaced(collect: Collect, **parts: Any) -> Collect:  # Any: parts of Roles
-    return Collect(Roles(**vars(collect.roles) | parts), collect.prompts)
+    return replace(collect, roles=Roles(**vars(collect.roles) | parts))
 
 
 @pytest.mark.parametrize("lora", [{"rank": 0}, {"rank": 2}, {"rank": 2, "only": False}], ids=["full", "lora", "head"])

@@ -34,7 +34,7 @@ def taught(take: Take, small: list[str], tmp_path_factory: pytest.TempPathFactor
 def test_the_answers_are_learned(taught: tuple[Path, list[str]]) -> None:
     perplexity = json.loads((taught[0] / "results.json").read_text())["perplexity"]
     assert 240 < perplexity["base"] < 280  # a random model of 260 tokens
-    assert perplexity["sft"] < 6  # of prompts it has not seen: "Yes, " is always the same
+    assert perplexity["sft"] < 10  # of prompts it has not seen: "Yes, " is always the same
     assert perplexity["sets"] == {"toy": perplexity["sft"]}
     losses = [row["sft/loss"] for row in rows(taught[0])]
     assert sum(losses[-5:]) < 0.3 * sum(losses[:5])

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -250,15 +249,23 @@ def test_the_pretraining_mix_is_added_to_the_actors_gradient() -> None:
     for with_mix in (False, True):
         bandit = Bandit()
         before = learning_state(bandit.policy)["weight"]
-        mix = partial(three_times_the_sum, bandit) if with_mix else None
+        mix = (lambda minibatch, bandit=bandit: 3.0 * bandit.policy.weight.sum()) if with_mix else None
         seen = update(steepest(bandit), play(bandit, 0), LONG, generator=generator(0), extra_actor_loss=mix)
         moves.append(bandit.policy.weight.detach() - before)
         assert ("extra_loss" in seen) == with_mix
     assert torch.allclose(moves[1], moves[0] - 3.0, atol=1e-5)
 
 
-def three_times_the_sum(bandit: Bandit) -> Tensor:
-    return 3.0 * bandit.policy.weight.sum()
+def test_the_pretraining_mix_is_told_which_minibatch_it_is_for() -> None:
+    bandit, seen = Bandit(), []
+
+    def mix(minibatch: int) -> Tensor:
+        seen.append(minibatch)
+        return 0.0 * bandit.policy.weight.sum()
+
+    config = changed(FAST, epochs=2, num_minibatches=3)
+    update(bandit.learner(config), play(bandit, 0), config, generator=generator(0), extra_actor_loss=mix)
+    assert seen == [0, 1, 2, 3, 4, 5]
 
 
 # when to stop
@@ -275,7 +282,7 @@ def test_the_critic_warms_up_while_the_actor_stands_still() -> None:
 @pytest.mark.parametrize("with_mix", [False, True])
 def test_an_update_ends_when_the_kl_is_too_large_and_before_it_learns_from_that(with_mix: bool) -> None:
     config = changed(FAST, lr=1.0, epochs=10, kl_stop=0.05)
-    mix: Callable[[], Tensor] | None = (lambda: 0.0 * bandit.policy.weight.sum()) if with_mix else None
+    mix: Callable[[int], Tensor] | None = (lambda _: 0.0 * bandit.policy.weight.sum()) if with_mix else None
     bandit = Bandit()
     learner = bandit.learner(config)
     rollout = play(bandit, 0)

@@ -54,6 +54,7 @@ class DataConfig(Section):
     ppo: list[Source] = Field(default=[], description="Sets of prompts for PPO in place of `train`.")
     split: list[float] = Field(default=[], description="Weights by which prompts are dealt to sft, reward, ppo, e.g. 2,4,4; empty: each sees all.")
     eval_fraction: float = Field(default=0.1, ge=0, lt=1, description="Share of the prompts held out where `eval` is empty.")
+    split_seed: int = Field(default=0, ge=0, description="Another number holds out and deals out other prompts; `seed` leaves that as it is.")
     order: Literal["mixed", "sequential"] = Field(default="mixed", description="Several sets: mixed by weight, or one after another.")
     style: Literal["hh", "chat", "plain"] = Field(default="hh", description="How a prompt is written: Human/Assistant transcript, chat template, or bare.")
     columns: dict[str, str] = Field(default={}, description="Our column (prompt, chosen, rejected, messages) to the file's.")
@@ -77,6 +78,7 @@ class SftConfig(FitConfig):
     """Step 1, imitate: supervised fine-tuning on the chosen answers."""
 
     loss_on: Literal["answer", "text"] = Field(default="answer", description="Learn the answer alone, or prompt and answer.")
+    samples_every: int = Field(default=50, ge=1, description="Steps between shows of sampled answers.")
 
 
 class RewardConfig(FitConfig):

@@ -9,8 +9,9 @@ import torch
 
 from tercet.config.fit import FitConfig
 from tercet.config.lm import DataConfig
+from tercet.errors import InputError
 from tercet.lm.examples import Example
-from tercet.lm.splits import StepName, set_names, sources_of
+from tercet.lm.splits import StepName, flat, weights_of
 from tercet.train.chance import generator
 
 T = TypeVar("T")
@@ -46,19 +47,20 @@ def plan(
     be smaller. With `max_steps` above 0 the plan is cut, sequential sets each in proportion (one step at least).
     """
     lengths = [length for of_set in lengths_by_set.values() for length in of_set]
-    ends = list(accumulate(map(len, lengths_by_set.values())))
-    rows_of = {
-        name: range(end - len(lengths_by_set[name]), end) for name, end in zip(lengths_by_set, ends, strict=True)
-    }
+    rows_of = _rows_of(lengths_by_set)
     if order == "mixed":
         rows = []
         for _ in range(epochs):
-            taken = [row for name in rows_of for row in _share(rows_of[name], weights[name], generator)]
+            taken = mixed_pass(lengths_by_set, weights, generator)
             rows += _batches(taken, lengths, batch_size, generator)
         rows = rows[:max_steps] if max_steps else rows
         return Plan(rows, [(len(rows) - 1, next(iter(rows_of)) if len(rows_of) == 1 else "mixed")] if rows else [])
     parts = {
-        name: [batch for _ in range(epochs) for batch in _batches(list(of_set), lengths, batch_size, generator)]
+        name: [
+            batch
+            for _ in range(epochs)
+            for batch in _batches(_shuffled(list(of_set), generator), lengths, batch_size, generator)
+        ]
         for name, of_set in rows_of.items()
         if of_set
     }
@@ -77,16 +79,14 @@ def lessons(
     sets: Mapping[str, list[Example]], data: DataConfig, fit: FitConfig, *, step: StepName, seed: int
 ) -> Lessons:
     """Everything a supervised step will learn from, in its order; lengths are those of the texts in characters."""
-    sources = sources_of(data, step)
-    weights = {name: source.weight for name, source in zip(set_names(sources), sources, strict=True)}
     lengths = {
         name: [len(e.prompt) + max(len(e.chosen), len(e.rejected or "")) for e in rows] for name, rows in sets.items()
     }
     return Lessons(
-        [example for rows in sets.values() for example in rows],
+        flat(sets),
         plan(
             lengths,
-            weights=weights,
+            weights=weights_of(data, step),
             order=data.order,
             batch_size=fit.batch_size,
             epochs=fit.epochs,
@@ -96,6 +96,20 @@ def lessons(
     )
 
 
+def mixed_pass(
+    sets: Mapping[str, Sequence[object]], weights: Mapping[str, float], generator: torch.Generator
+) -> list[int]:
+    """The rows of one pass over all sets, shuffled: each set gives `weight` times its rows."""
+    rows = [row for name, of_set in _rows_of(sets).items() for row in _share(of_set, weights[name], generator)]
+    return _shuffled(rows, generator)
+
+
+def _rows_of(sets: Mapping[str, Sequence[object]]) -> dict[str, range]:
+    """The numbers of each set's rows, where all sets lie one behind the other."""
+    ends = accumulate(map(len, sets.values()))
+    return {name: range(end - len(sets[name]), end) for name, end in zip(sets, ends, strict=True)}
+
+
 def _share(rows: range, weight: float, generator: torch.Generator) -> list[int]:
     """`weight` times the rows: whole passes, and a part chosen by chance."""
     passes, rest = divmod(round(weight * len(rows)), len(rows)) if rows else (0, 0)
@@ -103,9 +117,8 @@ def _share(rows: range, weight: float, generator: torch.Generator) -> list[int]:
     return list(rows) * passes + chosen
 
 
-def _batches(rows: list[int], lengths: Sequence[int], batch_size: int, generator: torch.Generator) -> list[list[int]]:
+def _batches(stream: list[int], lengths: Sequence[int], batch_size: int, generator: torch.Generator) -> list[list[int]]:
     """Shuffled batches, cut from windows of a shuffled stream that are sorted by length."""
-    stream = _shuffled(rows, generator)
     batches = []
     for start in range(0, len(stream), batch_size * _WINDOW):
         window = sorted(stream[start : start + batch_size * _WINDOW], key=lambda row: lengths[row])
@@ -116,11 +129,16 @@ def _batches(rows: list[int], lengths: Sequence[int], batch_size: int, generator
 def _one_after_another(parts: Mapping[str, list[list[int]]], max_steps: int) -> Plan:
     """The sets' batches in turn, each cut in the proportion in which all must be cut."""
     total = sum(map(len, parts.values()))
-    kept = min(1.0, max_steps / total) if max_steps and total else 1.0
+    most = min(max_steps or total, total)
+    if most < len(parts):
+        raise InputError(f"max_steps={max_steps} cannot give each of {len(parts)} sets a step; raise it")
+    # every set has one step; what is left is shared out so that the running total is never off by a whole step
+    share = (most - len(parts)) / (total - len(parts)) if total > len(parts) else 0.0
     rows: list[list[int]] = []
     stages: list[tuple[int, str]] = []
-    for name, batches in parts.items():
-        rows += batches[: max(1, round(len(batches) * kept))]
+    ends = accumulate(len(batches) - 1 for batches in parts.values())
+    for number, (end, (name, batches)) in enumerate(zip(ends, parts.items(), strict=True), start=1):
+        rows += batches[: number + round(end * share) - len(rows)]
         stages.append((len(rows) - 1, name))
     return Plan(rows, stages)
 

@@ -8,10 +8,10 @@ import torch
 from tercet.config.lm import LmConfig
 from tercet.errors import InputError
 from tercet.lm.encoding import Encoder
-from tercet.lm.eval import Stage, stages_of
 from tercet.lm.examples import Example, Message
 from tercet.lm.generate import generate
 from tercet.lm.models import Policy, load_policy
+from tercet.lm.stages import Stage, stages_of
 from tercet.lm.text import decode_response
 from tercet.runs.folder import RunFolder
 from tercet.runs.progress import say

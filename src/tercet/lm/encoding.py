@@ -52,9 +52,9 @@ class Encoder:
         """The prompt's ids, up to where the answer begins."""
         return prompt_ids(self.tokenizer, example.messages, self.style)
 
-    def response(self, text: str) -> list[int]:
-        """The answer's ids: EOS at the end unless the answer was cut."""
-        return response_ids(self.tokenizer, text, self.style, max_tokens=self.max_response_tokens)
+    def response(self, text: str, *, ended: bool = True) -> list[int]:
+        """The answer's ids: EOS at the end unless the answer is cut, or was cut (not `ended`) when it was sampled."""
+        return response_ids(self.tokenizer, text, self.style, max_tokens=self.max_response_tokens, ended=ended)
 
     def batch(self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> TokenBatch:
         """Ids, padded; on the CPU."""
@@ -99,3 +99,14 @@ class Encoder:
         if len(prompt_text(self.tokenizer, example.messages, self.style).encode()) + 2 <= self.max_prompt_tokens:
             return True
         return len(self.prompt(example)) <= self.max_prompt_tokens
+
+
+def check_tokenizers(config: LmConfig) -> None:
+    """InputError where one role would read another's token ids and take them for other words."""
+    ours = Encoder.of(config).tokenizer.get_vocab()
+    for key, path in (("reward.model", config.reward.model), ("ppo.policy", config.ppo.policy)):
+        if path and Encoder.of(config, path).tokenizer.get_vocab() != ours:
+            raise InputError(
+                f"{key}: {path!r} has another tokenizer than model.path={config.model.path!r}, and actor, critic and "
+                "reward model read the same token ids; give models of one family"
+            )

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,8 @@ from tercet.lm.logprobs import response_logprobs
 from tercet.lm.models import Policy, device_of, load_policy, load_score_model
 from tercet.lm.pairs import as_json
 from tercet.lm.scoring import Score, by_function, by_model, score_rows
-from tercet.lm.splits import step_examples
+from tercet.lm.splits import flat, step_examples
+from tercet.lm.stages import Stage, stages_of
 from tercet.lm.weights import window_of
 from tercet.runs.atomic import write_text
 from tercet.runs.folder import RunFolder
@@ -29,14 +29,6 @@ from tercet.train.chance import generator
 TOO_FEW = "eval: fewer than 2 prompts are held out; raise data.eval_fraction or give data.eval"
 FIXED = Path(__file__).parent / "fixed_texts.yaml"
 Rows = list[dict[str, Any]]  # Any: JSON
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One of base, sft, ppo, and where its model lies ('' for the base)."""
-
-    name: str
-    path: str
 
 
 def run(folder: RunFolder, config: LmConfig) -> None:
@@ -48,14 +40,18 @@ def run(folder: RunFolder, config: LmConfig) -> None:
         answered: dict[str, list[Answers]] = {}
         shown: dict[str, dict[str, list[str]]] = {}
         figures: dict[str, Any] = {}
+        ours: list[torch.Tensor] = []
         for index, stage in enumerate(reversed(stages)):  # ppo before sft: the reference then reads its answers
             policy = load_policy(config, path=stage.path)
             encoder = Encoder.of(config, config.ppo.policy if stage.name != "base" else "")
             encoder.check_window(policy.model)
             shown[stage.name] = _answers_to_fixed(policy, encoder, fixed, config, stage.name)
             answered[stage.name] = _sampled(policy, encoder, held_out, config, f"{stage.name}: held-out prompts")
+            if stage.name == "ppo":
+                ours = _logprobs(policy, answered["ppo"], config)
             if stage.name == "sft" and "ppo" in answered:
-                figures["kl_to_reference"] = _kl(policy, answered["ppo"], config)
+                theirs = _logprobs(policy, answered["ppo"], config)
+                figures["kl_to_reference"] = _mean([(a - b).sum(1) for a, b in zip(ours, theirs, strict=True)])
             step.log(index, {f"eval/eos_fraction/{stage.name}": _mean([a.ended.float() for a in answered[stage.name]])})
         by_stage = {
             stage.name: {name: _all([score(part) for part in answered[stage.name]]) for name, score in scores.items()}
@@ -94,23 +90,11 @@ def check(config: LmConfig) -> None:
         )
 
 
-def stages_of(folder: RunFolder, config: LmConfig) -> list[Stage]:
-    """Base, then what the run has made of it."""
-    stages = [Stage("base", "")]
-    if config.ppo.policy:
-        stages.append(Stage("sft", config.ppo.policy))
-    elif folder.is_done("sft"):
-        stages.append(Stage("sft", str(folder.path / "sft" / "model")))
-    if folder.is_done("ppo"):
-        stages.append(Stage("ppo", str(folder.path / "ppo" / "model")))
-    return stages
-
-
 def held_out_prompts(config: LmConfig) -> list[Example]:
     """Test prompts: no step has learned from them, and no checkpoint was chosen by them."""
     encoder = Encoder.of(config)
     test = encoder.within_limits(step_examples(config.data, "ppo").test, "held-out prompts")
-    prompts = [example for rows in test.values() for example in rows]
+    prompts = flat(test)
     if len(prompts) < 2:
         raise InputError(TOO_FEW)
     order = torch.randperm(len(prompts), generator=generator(config.seed, "held-out prompts"))
@@ -203,15 +187,10 @@ def _answers_to_fixed(
 
 
 @torch.no_grad()
-def _kl(reference: Policy, answers: Sequence[Answers], config: LmConfig) -> float:
-    """Mean nats an answer from the reference, over answers that the PPO policy sampled."""
-    kls = []
-    for part in answers:
-        for rows in torch.arange(len(part.texts)).split(config.ppo.micro_batch_size):
-            batch = part.batch.rows(rows)
-            ours = response_logprobs(reference, batch, temperature=config.ppo.temperature).logprobs
-            kls.append((part.logprobs[rows] - ours).masked_fill(~batch.response_mask, 0.0).sum(1))
-    return float(torch.cat(kls).mean())
+def _logprobs(policy: Policy, answers: Sequence[Answers], config: LmConfig) -> list[torch.Tensor]:
+    """Log-probability of every token of the answers; not the sampler's, which in bf16 are those of other shapes."""
+    parts = [p.batch.rows(rows) for p in answers for rows in torch.arange(len(p.texts)).split(config.eval.batch_size)]
+    return [response_logprobs(policy, part, temperature=config.ppo.temperature).logprobs for part in parts]
 
 
 def _scored_texts(texts: Rows, folder: RunFolder, config: LmConfig) -> Rows:

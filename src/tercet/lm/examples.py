@@ -24,7 +24,8 @@ class Example:
     """A prompt with its better answer and, where people or a judge compared two, the worse one.
 
     `chosen` is empty where the data holds prompts alone; `rejected` is None where nothing was compared, or the two
-    tied. `source` is the name of the set and `place` says where in it: `file:line` or `id[row]`.
+    tied. `source` is the name of the set and `place` says where in it: `file:line` or `id[row]`. An answer that a
+    sampler's limit cut off has not `ended`: no EOS belongs behind it.
     """
 
     messages: tuple[Message, ...]
@@ -32,6 +33,8 @@ class Example:
     rejected: str | None
     source: str
     place: str
+    chosen_ended: bool = True
+    rejected_ended: bool = True
 
     @property
     def prompt(self) -> str:

@@ -107,8 +107,10 @@ def _mapped(row: Row, ours: str, theirs: str) -> Any:  # Any: whatever the file 
 def _whole_conversations(chosen: object, rejected: object) -> Parts:
     """Both columns hold the prompt too: HH transcripts or message lists that part at the last answer."""
     if not isinstance(chosen, str):
-        better = _conversation(chosen)
-        return Parts(better.messages, better.chosen, None if rejected is None else _conversation(rejected).chosen)
+        better, worse = _conversation(chosen), None if rejected is None else _conversation(rejected)
+        if worse is not None and worse.messages != better.messages:
+            raise InputError("chosen and rejected do not begin with the same messages")
+        return Parts(better.messages, better.chosen, None if worse is None else worse.chosen)
     if not is_transcript(chosen):
         raise InputError("no prompt: there is no column prompt, and chosen is no Human/Assistant transcript")
     end = chosen[: _num_in_common(chosen, rejected) if isinstance(rejected, str) else None].rfind(_ASSISTANT)

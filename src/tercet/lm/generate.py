@@ -57,7 +57,7 @@ def generate(
     step = _Stepper(model)
     for t in range(max_tokens):
         logits = step(ids, mask)
-        tokens = logits.argmax(-1) if temperature == 0 else _sampled(logits, uniforms[rows, t], temperature)
+        tokens = _chosen(logits, uniforms[rows, t], temperature)
         live = ~ended[rows]
         chosen = logprobs_and_entropy(logits, tokens, temperature=temperature or 1.0).logprobs
         drawn[rows[live], t] = tokens[live]
@@ -100,9 +100,14 @@ class _Stepper:
         self.cache.batch_select_indices(rows.nonzero()[:, 0])
 
 
-def _sampled(logits: Tensor, uniforms: Tensor, temperature: float) -> Tensor:
+def _chosen(logits: Tensor, uniforms: Tensor, temperature: float) -> Tensor:
     try:
-        return sample(logits, uniforms, temperature=temperature)
+        if temperature:
+            return sample(logits, uniforms, temperature=temperature)
+        likeliest = logits.max(-1)
+        if not torch.isfinite(likeliest.values).all():
+            raise ValueError("logits are not finite")
+        return likeliest.indices
     except ValueError as error:
         raise FailedError(f"{error}: the model's weights are damaged, or training has diverged") from error
 

@@ -1,35 +1,40 @@
 """`tercet lm data`: what the data sets hold and what each step would get of them, before anything is trained."""
 
+import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
-from statistics import median, quantiles
+from dataclasses import dataclass, replace
+from itertools import combinations
+from statistics import fmean, median, quantiles
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tercet.config.lm import LmConfig
+from tercet.config.lm import DataConfig, LmConfig
 from tercet.errors import InputError
+from tercet.lm.encoding import Encoder
 from tercet.lm.examples import Example, fraction
 from tercet.lm.sources import read
-from tercet.lm.splits import STEPS, StepExamples, set_names, step_examples
+from tercet.lm.splits import STEPS, Sets, StepExamples, set_names, step_examples
 
 _NUM_SAMPLES = 3
 _SHOWN = 400  # characters of a sampled text
+_NUM_MEASURED = 2000  # examples of a set whose tokens are counted
 
 
 @dataclass(frozen=True)
 class Lengths:
-    """Characters of some texts; all 0 where there are none."""
+    """Tokens of some texts; all 0 where there are none."""
 
     middle: int
     long: int  # nine in ten texts are not longer
     longest: int
 
     @classmethod
-    def of(cls, texts: Sequence[str]) -> "Lengths":
-        lengths = [len(text) for text in texts] or [0]
+    def of(cls, lengths: Sequence[int]) -> "Lengths":
+        """The lengths in three numbers."""
+        lengths = lengths or [0]
         long = quantiles(lengths, n=10, method="inclusive")[-1] if len(lengths) > 1 else lengths[0]
         return cls(round(median(lengths)), round(long), max(lengths))
 
@@ -44,9 +49,18 @@ class Summary:
     num_repeated_prompts: int  # examples whose prompt stood in an earlier one
     num_duplicates: int  # examples that say the same as an earlier one, answers included
     longer_is_better: float  # share of pairs whose chosen answer is the longer one; equal lengths count half
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Lengths in tokens of some of a set's examples, and the shares that the config's limits touch."""
+
+    num_measured: int
     prompt: Lengths
     chosen: Lengths
     rejected: Lengths
+    too_long: float  # prompts left out for data.max_prompt_tokens
+    cut: float  # examples with an answer cut at data.max_response_tokens
 
 
 def summarise(examples: Sequence[Example]) -> Summary:
@@ -60,10 +74,32 @@ def summarise(examples: Sequence[Example]) -> Summary:
         num_repeated_prompts=len(examples) - len({example.key for example in examples}),
         num_duplicates=len(examples) - len({(e.key, e.chosen, e.rejected) for e in examples}),
         longer_is_better=sum(longer) / len(longer) if longer else 0.0,
-        prompt=Lengths.of([example.prompt for example in examples]),
-        chosen=Lengths.of([example.chosen for example in examples if example.chosen]),
-        rejected=Lengths.of([rejected for _, rejected in pairs]),
     )
+
+
+def count_tokens(examples: Sequence[Example], encoder: Encoder) -> Tokens:
+    """What the examples (of a large set, some that are chosen by their text) become as tokens."""
+    some = _some(examples, _NUM_MEASURED)
+    whole = replace(encoder, max_response_tokens=sys.maxsize)
+    prompts = [len(encoder.prompt(e)) for e in some]
+    chosen = [len(whole.response(e.chosen)) if e.chosen else 0 for e in some]
+    rejected = [0 if e.rejected is None else len(whole.response(e.rejected)) for e in some]
+    cut = [max(pair) > encoder.max_response_tokens for pair in zip(chosen, rejected, strict=True)]
+    return Tokens(
+        num_measured=len(some),
+        prompt=Lengths.of(prompts),
+        chosen=Lengths.of([n for n in chosen if n]),
+        rejected=Lengths.of([n for n in rejected if n]),
+        too_long=fmean(n > encoder.max_prompt_tokens for n in prompts),
+        cut=fmean(cut),
+    )
+
+
+def in_common(sets: Sets) -> dict[tuple[str, str], int]:
+    """How many conversations each two sets share, as they were given; those that share none are left out."""
+    openings = {name: {example.opening for example in examples} for name, examples in sets.items()}
+    shared = {(a, b): len(openings[a] & openings[b]) for a, b in combinations(sets, 2)}
+    return {names: number for names, number in shared.items() if number}
 
 
 def num_leaks(steps: Sequence[StepExamples]) -> int:
@@ -81,12 +117,16 @@ def run(config: LmConfig, console: Console | None = None) -> None:
     distinct = list({source.model_dump_json(): source for source in used}.values())
     if not distinct:
         raise InputError("no data to show: name files or sets in data.train")
-    summaries: dict[str, Summary] = {}
+    sets: Sets = {}
     for source, name in zip(distinct, set_names(distinct), strict=True):
-        reading = read(source, name=name, columns=source.columns or data.columns, needs_answer=False)
-        summaries[name] = summarise(reading.examples)
-        console.print(_samples(name, reading.examples))
-    console.print(_figures(summaries), _lengths(summaries))
+        sets[name] = read(source, name=name, columns=source.columns or data.columns, needs_answer=False).examples
+        console.print(_samples(name, sets[name]))
+    console.print(_figures({name: summarise(examples) for name, examples in sets.items()}))
+    try:
+        encoder = Encoder.of(config)
+        console.print(_lengths({name: count_tokens(examples, encoder) for name, examples in sets.items()}, data))
+    except InputError as error:  # the data can be looked at before the model is there
+        console.print(Text(f"lengths are not known: {error}", style="yellow"))
     steps: dict[str, StepExamples] = {}
     refusals: dict[str, str] = {}
     for step in STEPS:
@@ -97,6 +137,9 @@ def run(config: LmConfig, console: Console | None = None) -> None:
     console.print(_shares(steps))
     for step, why in refusals.items():
         console.print(Text(f"{step} cannot be run on this: {why}", style="yellow"))
+    for (a, b), number in in_common(sets).items():
+        what = "what is in data.eval is not learned from; the rest is dealt to one side"
+        console.print(Text(f"{a} and {b} have {number} conversations in common ({what})", style="yellow"))
     leaks = num_leaks(list(steps.values()))
     console.print(Text(f"leaks between training and held-out data: {leaks}", style="red" if leaks else "green"))
 
@@ -106,11 +149,16 @@ def _samples(name: str, examples: Sequence[Example]) -> Table:
     table = Table(title=f"{name}: samples", show_lines=True, expand=True, title_justify="left")
     for column in ("place", "prompt", "chosen", "rejected"):
         table.add_column(column, ratio=1 if column == "place" else 3, overflow="fold")
-    for e in sorted(examples, key=lambda e: fraction(f"{e.place} {e.key}", "sample"))[:_NUM_SAMPLES]:
+    for e in _some(examples, _NUM_SAMPLES):
         table.add_row(
             *(Text(_shortened(text)) for text in (e.place.split("/")[-1], e.prompt, e.chosen, e.rejected or ""))
         )
     return table
+
+
+def _some(examples: Sequence[Example], num: int) -> list[Example]:
+    """The same few examples each time."""
+    return sorted(examples, key=lambda e: fraction(f"{e.place} {e.key}", "sample"))[:num]
 
 
 def _figures(summaries: dict[str, Summary]) -> Table:
@@ -123,12 +171,17 @@ def _figures(summaries: dict[str, Summary]) -> Table:
     return table
 
 
-def _lengths(summaries: dict[str, Summary]) -> Table:
-    table = Table(title="lengths in characters (about 4 a token): middle / nine in ten / longest", title_justify="left")
-    for column in ("set", "prompt", "chosen", "rejected"):
+def _lengths(counts: dict[str, Tokens], data: DataConfig) -> Table:
+    title = "lengths in tokens: middle / nine in ten / longest"
+    if any(tokens.num_measured == _NUM_MEASURED for tokens in counts.values()):
+        title += f" (of {_NUM_MEASURED} examples a set)"
+    table = Table(title=title, title_justify="left")
+    limits = (f"prompts over {data.max_prompt_tokens}", f"answers cut at {data.max_response_tokens}")
+    for column in ("set", "prompt", "chosen", "rejected", *limits):
         table.add_column(column, justify="left" if column == "set" else "right")
-    for name, s in summaries.items():
-        table.add_row(name, *(_distribution(at) for at in (s.prompt, s.chosen, s.rejected)))
+    for name, tokens in counts.items():
+        lengths = (_distribution(at) for at in (tokens.prompt, tokens.chosen, tokens.rejected))
+        table.add_row(name, *lengths, f"{tokens.too_long:.1%}", f"{tokens.cut:.1%}")
     return table
 
 

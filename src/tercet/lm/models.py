@@ -138,7 +138,11 @@ def load_score_model(
 
 
 def _prepare(model: PreTrainedModel, config: LmConfig, *, learns: bool, lora_dropout: float) -> PeftModel | None:
-    """Decide what learns and in which precision it is stored; the adapters, where there are any."""
+    """Decide what learns and in which precision it is stored; the adapters, where there are any.
+
+    In bf16 the frozen layers that autocast would round at every use are stored rounded. All else stays in fp32, so
+    that a frozen reference gives the very log-probabilities of the learning actor that it is a copy of.
+    """
     lora, low = config.lora, torch.bfloat16 if config.precision == "bf16" else torch.float32
     if learns and config.model.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
@@ -146,8 +150,8 @@ def _prepare(model: PreTrainedModel, config: LmConfig, *, learns: bool, lora_dro
     if learns and not lora.rank:
         return None
     model.requires_grad_(False)
-    for name, parameter in model.named_parameters():  # not the buffers: rotary frequencies in bf16 are wrong positions
-        if not name.startswith("score."):
+    for layer in _layers(model).values():
+        for parameter in layer.parameters():
             parameter.data = parameter.data.to(low)
     if not learns:
         model.eval()
@@ -171,11 +175,7 @@ def _prepare(model: PreTrainedModel, config: LmConfig, *, learns: bool, lora_dro
 
 def _targets(model: PreTrainedModel, lora: LoraConfig) -> list[str]:
     """Names of the layers that get adapters: those asked for, or every matrix of the transformer itself."""
-    inside = [
-        name
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear | Conv1D) and name.startswith(f"{model.base_model_prefix}.")
-    ]
+    inside = list(_layers(model))
     if not lora.target_modules:
         return inside
     known = sorted({name.rsplit(".", 1)[-1] for name in inside})
@@ -183,6 +183,15 @@ def _targets(model: PreTrainedModel, lora: LoraConfig) -> list[str]:
         if not any(name.endswith(wanted) for name in inside):
             raise InputError(f"lora.target_modules: no layer is called {wanted!r}; this model has {', '.join(known)}")
     return [name for name in inside if name.endswith(tuple(lora.target_modules))]
+
+
+def _layers(model: PreTrainedModel) -> dict[str, nn.Module]:
+    """The matrix products of the transformer itself: neither embeddings nor heads."""
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear | Conv1D) and name.startswith(f"{model.base_model_prefix}.")
+    }
 
 
 @torch.no_grad()

@@ -1,7 +1,7 @@
 """Preference pairs: sampled from the SFT policy and judged by a rule, and what a reward model makes of them."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from math import ceil
@@ -20,7 +20,7 @@ from tercet.lm.encoding import Encoder
 from tercet.lm.examples import Example, Message
 from tercet.lm.functions import call_function, load_function
 from tercet.lm.models import Policy, load_policy
-from tercet.lm.splits import Sets, StepExamples
+from tercet.lm.splits import Sets, StepExamples, flat
 from tercet.runs.atomic import write_text
 from tercet.runs.folder import RunFolder
 from tercet.runs.progress import progress
@@ -30,10 +30,23 @@ HELD_OUT_SHARE = 0.1  # held-out pairs, one a prompt, for each training pair tha
 
 AS_IT_IS = ScoreScale(gain=1.0, bias=0.0)
 Row = dict[str, Any]  # Any: JSON
-Compare = Callable[[Example, Sequence[str], Sequence[float]], list[Row]]
 
 
-def sampled_pairs(folder: RunFolder, config: LmConfig, encoder: Encoder, prompts: StepExamples) -> StepExamples:
+@dataclass(frozen=True)
+class Judged:
+    """One sampled answer, whether it came to its end, and the judge's score."""
+
+    text: str
+    ended: bool
+    score: float
+
+
+Compare = Callable[[Example, Sequence[Judged]], list[Row]]
+
+
+def sampled_pairs(
+    folder: RunFolder, config: LmConfig, encoder: Encoder, prompts: StepExamples, policy_path: str
+) -> StepExamples:
     """Pairs of answers to the examples' prompts: to learn from, every two of a few that the judge tells apart; to
     measure, the best and the worst.
 
@@ -41,25 +54,29 @@ def sampled_pairs(folder: RunFolder, config: LmConfig, encoder: Encoder, prompts
     """
     if not config.judge:
         raise InputError("reward.num_sampled_pairs: sampled pairs need a judge; set judge=module:function")
-    if not folder.is_done("sft"):
+    if not policy_path:
         raise InputError("reward: pairs are sampled from the SFT model; run `tercet lm sft` with the same --out first")
     file = folder.path / "reward" / "pairs.jsonl"
     if not file.exists():
-        policy = load_policy(config, path=str(folder.path / "sft" / "model"))
-        wanted, measured = config.reward.num_sampled_pairs, ceil(config.reward.num_sampled_pairs * HELD_OUT_SHARE)
+        policy = load_policy(config, path=policy_path)
+        wanted, few = config.reward.num_sampled_pairs, ceil(config.reward.num_sampled_pairs * HELD_OUT_SHARE)
+        measured = min(few, len(_unique(prompts.test)))  # a prompt asked twice would make the interval too narrow
         with folder.timed("pairs"):
             rows = _sample(policy, config, encoder, prompts.train, wanted, "train", every_two)
             rows += _sample(policy, config, encoder, prompts.test, measured, "test", best_and_worst)
         file.parent.mkdir(exist_ok=True)
         write_text(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-    name = next(iter(prompts.train))
     return StepExamples(
-        train={name: [_example(row, name) for row in rows if row["part"] == "train"]},
-        validation={name: []},
-        test={name: [_example(row, name) for row in rows if row["part"] == "test"]},
+        train=_sets(rows, "train", prompts.train),
+        validation={name: [] for name in prompts.test},
+        test=_sets(rows, "test", prompts.test),
         dropped={},
     )
+
+
+def _sets(rows: Sequence[Row], part: str, names: Iterable[str]) -> Sets:
+    return {name: [_example(row) for row in rows if (row["part"], row["set"]) == (part, name)] for name in names}
 
 
 def _sample(
@@ -87,50 +104,54 @@ def _sample(
                 max_tokens=encoder.max_sampled_tokens,
             )
             scores = call_function(judge, answers.prompts, answers.texts)
+            judged = list(map(Judged, answers.texts, answers.ended.tolist(), scores))
             found = [
                 row
                 for first in range(0, len(asked), size)
-                for row in compare(asked[first], answers.texts[first : first + size], scores[first : first + size])
-            ]
+                for row in compare(asked[first], judged[first : first + size])
+            ][: num_pairs - len(rows)]
             rows += found
             bar.advance(len(found))
     if not rows:
         raise FailedError(
             f"{config.judge} gave every answer to a prompt the same score: there are no pairs to learn from"
         )
-    return [row | {"part": part} for row in rows[:num_pairs]]
+    return [row | {"part": part} for row in rows]
 
 
-def every_two(example: Example, texts: Sequence[str], scores: Sequence[float]) -> list[Row]:
+def every_two(example: Example, answers: Sequence[Judged]) -> list[Row]:
     """Every two answers that the judge tells apart: all that can be learned from them (Ouyang et al. 2022, 3.5)."""
-    order = sorted(range(len(texts)), key=lambda i: -scores[i])
-    return [_row(example, texts, scores, i, j) for i, j in combinations(order, 2) if scores[i] > scores[j]]
+    best_first = sorted(answers, key=lambda answer: -answer.score)
+    return [_row(example, a, b) for a, b in combinations(best_first, 2) if a.score > b.score]
 
 
-def best_and_worst(example: Example, texts: Sequence[str], scores: Sequence[float]) -> list[Row]:
+def best_and_worst(example: Example, answers: Sequence[Judged]) -> list[Row]:
     """At most one pair a prompt: pairs that share answers would make an interval too narrow."""
-    return every_two(example, texts, scores) and [
-        _row(example, texts, scores, scores.index(max(scores)), scores.index(min(scores)))
-    ]
+    best_first = sorted(answers, key=lambda answer: -answer.score)
+    return every_two(example, [best_first[0], best_first[-1]])
 
 
-def _row(example: Example, texts: Sequence[str], scores: Sequence[float], better: int, worse: int) -> Row:
+def _row(example: Example, better: Judged, worse: Judged) -> Row:
     return {
+        "set": example.source,
         "messages": [asdict(message) for message in example.messages],
-        "chosen": texts[better],
-        "rejected": texts[worse],
-        "score_chosen": scores[better],
-        "score_rejected": scores[worse],
+        "chosen": better.text,
+        "rejected": worse.text,
+        "chosen_ended": better.ended,
+        "rejected_ended": worse.ended,
+        "score_chosen": better.score,
+        "score_rejected": worse.score,
     }
 
 
-def _example(row: Row, name: str) -> Example:
+def _example(row: Row) -> Example:
     messages = tuple(Message(**message) for message in row["messages"])
-    return Example(messages, row["chosen"], row["rejected"], name, "reward/pairs.jsonl")
+    said = (row["chosen"], row["rejected"], row["set"], "reward/pairs.jsonl")
+    return Example(messages, *said, row["chosen_ended"], row["rejected_ended"])
 
 
 def _unique(sets: Sets) -> list[Example]:
-    return list({example.key: example for rows in sets.values() for example in rows}.values())
+    return list({example.key: example for example in flat(sets)}.values())
 
 
 def _endless(examples: Sequence[Example], num: int, chance: torch.Generator) -> list[Example]:

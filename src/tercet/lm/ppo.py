@@ -10,7 +10,8 @@ from tercet.config.lm import LmConfig
 from tercet.core.kl import adapted_kl_coef
 from tercet.errors import InputError
 from tercet.lm.answers import Answers, answer, answer_all
-from tercet.lm.encoding import Encoder
+from tercet.lm.batches import mixed_pass
+from tercet.lm.encoding import Encoder, check_tokenizers
 from tercet.lm.examples import Example
 from tercet.lm.imitation import AnswerBatches, answer_loss
 from tercet.lm.models import Policy, ScoreModel, load_policy, load_score_model
@@ -27,7 +28,8 @@ from tercet.lm.rollout import (
 )
 from tercet.lm.scoring import OWN, Scorer, load_scorers
 from tercet.lm.self_check import check
-from tercet.lm.splits import step_examples
+from tercet.lm.splits import Sets, flat, step_examples, weights_of
+from tercet.lm.stages import sft_model
 from tercet.runs.folder import RunFolder
 from tercet.train.chance import generator
 from tercet.train.ppo import Collected, Learner, Validation, train
@@ -40,10 +42,11 @@ SHOWN = ["ppo/score", "ppo/kl", "ppo/response_length", "ppo/explained_variance",
 def run(folder: RunFolder, config: LmConfig) -> None:
     """Improve the SFT policy by what the reward says of its answers; the best actor is kept in DIR/ppo/model."""
     policy_path, reward_path = _needed(folder, config)
+    check_tokenizers(config)
     encoder = Encoder.of(config, config.ppo.policy)
     examples = step_examples(config.data, "ppo")
-    prompts = _flat(encoder.within_limits(examples.train, "ppo"))
-    held_out = _flat(encoder.within_limits(examples.validation, "validation"))
+    prompts = encoder.within_limits(examples.train, "ppo")
+    held_out = flat(encoder.within_limits(examples.validation, "validation"))
     order = torch.randperm(len(held_out), generator=generator(config.seed, "validation prompts")).tolist()
     held_out = [held_out[i] for i in order[: config.ppo.num_eval_prompts]]
     if not held_out:
@@ -52,6 +55,7 @@ def run(folder: RunFolder, config: LmConfig) -> None:
     encoder.check_window(policy.model)
     frozen = None if config.lora.rank else load_policy(config, path=policy_path)
     critic = load_critic(config, reward_path)
+    encoder.check_window(critic.model)
     roles = Roles(
         LmActorCritic(policy, critic, config.ppo.temperature),
         reference_logprobs(policy, frozen, temperature=config.ppo.temperature),
@@ -59,7 +63,7 @@ def run(folder: RunFolder, config: LmConfig) -> None:
         encoder,
         config,
     )
-    collect = Collect(roles, prompts)
+    collect = Collect(roles, prompts, weights_of(config.data, "ppo"))
     checked = collect.self_check()
     with folder.step("ppo", total=config.ppo.num_updates + 1, shown=SHOWN) as step:
         best = train(
@@ -98,7 +102,8 @@ class Collect:
     """Rollouts on the training prompts; which prompts and draws a rollout has follows from its index alone."""
 
     roles: Roles
-    prompts: Sequence[Example]
+    prompts: Sets
+    weights: Mapping[str, float]  # how often a pass asks each set's prompts
 
     def __call__(self, index: int, carry: Mapping[str, float]) -> Collected:
         """Answer a batch of prompts and learn what each token earned; `carry` holds the present kl_coef."""
@@ -138,13 +143,15 @@ class Collect:
 
     def _batch(self, index: int) -> list[Example]:
         """The index-th batch of an endless stream in which every pass over the prompts has its own order."""
-        size, num = self.roles.config.ppo.batch_size, len(self.prompts)
-        places = range(index * size, (index + 1) * size)
-        orders = {
-            passed: torch.randperm(num, generator=generator(self.roles.config.seed, "prompts", passed)).tolist()
-            for passed in {place // num for place in places}
-        }
-        return [self.prompts[orders[place // num][place % num]] for place in places]
+        config, examples = self.roles.config, flat(self.prompts)
+
+        def pass_over(number: int) -> list[int]:
+            return mixed_pass(self.prompts, self.weights, generator(config.seed, "prompts", number))
+
+        num = len(pass_over(0))  # no pass has more or fewer
+        places = range(index * config.ppo.batch_size, (index + 1) * config.ppo.batch_size)
+        orders = {number: pass_over(number) for number in {place // num for place in places}}
+        return [examples[orders[place // num][place % num]] for place in places]
 
 
 def validate(roles: Roles, examples: Sequence[Example]) -> Validation:
@@ -177,9 +184,10 @@ def load_critic(config: LmConfig, reward_path: str) -> ScoreModel:
 
 def _needed(folder: RunFolder, config: LmConfig) -> tuple[str, str]:
     """Where the policy and this run's reward model lie ('' if the reward needs none)."""
-    policy = config.ppo.policy or str(folder.path / "sft" / "model")
-    if not config.ppo.policy and not folder.is_done("sft"):
-        raise InputError(f"ppo: {policy} is not there yet; run `tercet lm sft` with the same --out, or set ppo.policy")
+    policy = sft_model(folder, config)
+    if not policy:
+        missing = folder.path / "sft" / "model"
+        raise InputError(f"ppo: {missing} is not there yet; run `tercet lm sft` with the same --out, or set ppo.policy")
     if OWN not in config.ppo.reward:
         return policy, ""
     reward = folder.path / "reward" / "model"
@@ -190,19 +198,15 @@ def _needed(folder: RunFolder, config: LmConfig) -> tuple[str, str]:
     return policy, str(reward)
 
 
-def _pretraining_mix(policy: Policy, encoder: Encoder, config: LmConfig) -> Callable[[int], Tensor]:
+def _pretraining_mix(policy: Policy, encoder: Encoder, config: LmConfig) -> Callable[[int, int], Tensor]:
     """ptx_coef times the mean loss of a few SFT examples (Ouyang et al. 2022, eq. 2)."""
-    examples = _flat(encoder.within_limits(step_examples(config.data, "sft").train, "pretraining mix"))
+    examples = flat(encoder.within_limits(step_examples(config.data, "sft").train, "pretraining mix"))
     batches = AnswerBatches(encoder, config)
 
-    def loss(index: int) -> Tensor:
-        chance = generator(config.seed, "ptx", index)
+    def loss(index: int, minibatch: int) -> Tensor:
+        chance = generator(config.seed, "ptx", index, minibatch)
         rows = torch.randperm(len(examples), generator=chance)[: config.sft.micro_batch_size]
         (batch,) = batches.of([examples[row] for row in rows])
         return config.ppo.ptx_coef * answer_loss(policy, batch) / batch.response_mask.sum()
 
     return loss
-
-
-def _flat(sets: Mapping[str, list[Example]]) -> list[Example]:
-    return [example for rows in sets.values() for example in rows]

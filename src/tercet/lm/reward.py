@@ -13,12 +13,13 @@ from tercet.core.statistics import score_gain_and_bias
 from tercet.errors import FailedError, InputError
 from tercet.lm.answers import answer_all
 from tercet.lm.batches import lessons
-from tercet.lm.encoding import Encoder
+from tercet.lm.encoding import Encoder, check_tokenizers
 from tercet.lm.examples import Example
 from tercet.lm.models import ScoreModel, device_of, load_policy, load_score_model
 from tercet.lm.pairs import PairScores, sampled_pairs, summary
 from tercet.lm.scoring import score_rows
 from tercet.lm.splits import Sets, StepExamples, require_pairs, step_examples
+from tercet.lm.stages import sft_model
 from tercet.lm.tokens import TokenBatch
 from tercet.runs.folder import RunFolder
 from tercet.runs.progress import progress
@@ -32,6 +33,7 @@ def run(folder: RunFolder, config: LmConfig) -> None:
     Its score is normalised: mean 0 and variance 1 over answers of the SFT policy, or over the training answers where
     this run has no SFT policy.
     """
+    check_tokenizers(config)
     examples, encoder = _pairs(folder, config)
     train = encoder.within_limits(examples.train, "reward")
     held_out = encoder.within_limits(_held_out(examples, config.reward.num_eval), "held out")
@@ -103,8 +105,8 @@ class PairBatches:
 
     def _of(self, examples: Sequence[Example]) -> Pairs:
         prompts = [self.encoder.prompt(example) for example in examples]
-        chosen = [self.encoder.response(example.chosen) for example in examples]
-        rejected = [self.encoder.response(example.rejected or "") for example in examples]
+        chosen = [self.encoder.response(e.chosen, ended=e.chosen_ended) for e in examples]
+        rejected = [self.encoder.response(e.rejected or "", ended=e.rejected_ended) for e in examples]
         return Pairs(self.encoder.batch([*prompts, *prompts], [*chosen, *rejected]).to(self.device), len(examples))
 
 
@@ -155,7 +157,7 @@ def _pairs(folder: RunFolder, config: LmConfig) -> tuple[StepExamples, Encoder]:
         return examples, encoder
     # an answer that the sampler cut must not get an EOS now: PPO will score it without
     encoder = replace(encoder, max_response_tokens=encoder.max_sampled_tokens)
-    return sampled_pairs(folder, config, encoder, examples), encoder
+    return sampled_pairs(folder, config, encoder, examples, sft_model(folder, config)), encoder
 
 
 def _held_out(examples: StepExamples, most: int) -> Sets:
@@ -168,9 +170,9 @@ def _reference_batches(
     """Answers over which the score is normalised, and what they are."""
     num = config.reward.num_reference_samples
     some = [train[i] for i in torch.randperm(len(train), generator=generator(config.seed, "reference"))[:num].tolist()]
-    if folder.is_done("sft"):
+    if policy_path := sft_model(folder, config):
         answers = answer_all(
-            load_policy(config, path=str(folder.path / "sft" / "model")),
+            load_policy(config, path=policy_path),
             encoder,
             some,
             generator=generator(config.seed, "reference answers"),

@@ -74,8 +74,8 @@ def by_foreign_model(path: str, config: LmConfig) -> Score:
     encoder = replace(encoder, max_response_tokens=4 * encoder.max_sampled_tokens)
 
     def score(answers: Answers) -> Tensor:
-        whole = [encoder.response(text) for text in answers.texts]
-        ids = [row if ended else row[:-1] for row, ended in zip(whole, answers.ended.tolist(), strict=True)]
+        ended = answers.ended.tolist()
+        ids = [encoder.response(text, ended=end) for text, end in zip(answers.texts, ended, strict=True)]
         batch = encoder.batch([encoder.prompt(example) for example in answers.examples], ids)
         return score_rows(model, batch.to(answers.batch.ids.device), config.ppo.micro_batch_size)
 

@@ -1,18 +1,23 @@
 """Step 1, imitate: supervised fine-tuning on the chosen answers."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 
 from tercet.config.lm import LmConfig
 from tercet.errors import InputError
+from tercet.lm.answers import answer
 from tercet.lm.batches import lessons
 from tercet.lm.encoding import Encoder
+from tercet.lm.examples import Example
 from tercet.lm.imitation import AnswerBatches, answer_loss
 from tercet.lm.models import Policy, load_policy
-from tercet.lm.splits import Sets, step_examples
+from tercet.lm.splits import Sets, flat, step_examples
 from tercet.runs.folder import RunFolder
 from tercet.runs.progress import progress
+from tercet.runs.step import SAMPLES_PRINTED
+from tercet.train.chance import generator
 from tercet.train.fit import LossTerms, fit
 
 
@@ -39,6 +44,12 @@ def run(folder: RunFolder, config: LmConfig) -> None:
             return {}
         return {f"sft/perplexity/{name}": value for name, value in perplexities(policy, held_out, answers).items()}
 
+    asked = flat(held_out)[:SAMPLES_PRINTED]
+
+    def samples(index: int) -> list[dict[str, str]]:
+        last = index + 1 == len(todo.plan.rows)
+        return sampled(policy, encoder, asked, config) if last or (index + 1) % config.sft.samples_every == 0 else []
+
     with folder.step("sft", total=len(todo.plan.rows), shown=["sft/loss", "sft/lr"]) as step:
         if step.restore() is None:
             folder.add_results({"perplexity": {"base": perplexities(policy, held_out, answers)[ALL]}})
@@ -53,11 +64,25 @@ def run(folder: RunFolder, config: LmConfig) -> None:
             seed=config.seed,
             metric_prefix="sft",
             measure=measure,
+            samples=samples,
         )
         last = {name: value for row in folder.metrics() if row["step"] == "sft" for name, value in row.items()}
         step.save_folder("model", lambda path: policy.save(path, encoder.tokenizer))
         after = {name: last[f"sft/perplexity/{name}"] for name in [ALL, *held_out]}
         step.finish({"perplexity": {"sft": after.pop(ALL), "sets": after}})
+
+
+def sampled(policy: Policy, encoder: Encoder, examples: Sequence[Example], config: LmConfig) -> list[dict[str, str]]:
+    """The policy's answers to a few held-out prompts; every call draws the same random numbers."""
+    answers = answer(
+        policy,
+        encoder,
+        examples,
+        generator=generator(config.seed, "sft samples"),
+        temperature=config.ppo.temperature,
+        max_tokens=encoder.max_sampled_tokens,
+    )
+    return [{"prompt": p, "response": text} for p, text in zip(answers.prompts, answers.texts, strict=True)]
 
 
 ALL = "all"  # the name under which all held-out sets together are measured

@@ -46,6 +46,12 @@ def sources_of(config: DataConfig, step: StepName) -> list[Source]:
     return own[step] or config.train
 
 
+def weights_of(config: DataConfig, step: StepName) -> dict[str, float]:
+    """The weight of each training set of a step, by its name."""
+    sources = sources_of(config, step)
+    return {name: source.weight for name, source in zip(set_names(sources), sources, strict=True)}
+
+
 def step_examples(config: DataConfig, step: StepName) -> StepExamples:
     """Read and deal the sets of a step; InputError where nothing is left to learn from.
 
@@ -63,19 +69,24 @@ def step_examples(config: DataConfig, step: StepName) -> StepExamples:
         train = _kept(train, lambda example: example.opening not in measured, "also in data.eval", dropped)
         _refuse_empty(train, f"every prompt of {step}'s training sets is in data.eval too; give other files")
     else:
-        held_out = {name: [e for e in rows if _is_held_out(e, config.eval_fraction)] for name, rows in train.items()}
-        train = {name: [e for e in rows if not _is_held_out(e, config.eval_fraction)] for name, rows in train.items()}
+        held_out = {name: [e for e in rows if _is_held_out(e, config)] for name, rows in train.items()}
+        train = {name: [e for e in rows if not _is_held_out(e, config)] for name, rows in train.items()}
         _refuse_empty(train, f"data.eval_fraction={config.eval_fraction} leaves {step} nothing to learn from; lower it")
     if config.split:
-        train = {name: [e for e in rows if _step_of(e, config.split) == step] for name, rows in train.items()}
+        train = {name: [e for e in rows if _step_of(e, config) == step] for name, rows in train.items()}
         _refuse_empty(train, f"data.split={config.split} leaves {step} nothing to learn from; give it more weight")
     train, held_out = _fit_for(step, train, dropped), _fit_for(step, held_out, {})
     return StepExamples(
         train=train,
-        validation={name: [e for e in rows if _is_validation(e)] for name, rows in held_out.items()},
-        test={name: [e for e in rows if not _is_validation(e)] for name, rows in held_out.items()},
+        validation={name: [e for e in rows if _is_validation(e, config)] for name, rows in held_out.items()},
+        test={name: [e for e in rows if not _is_validation(e, config)] for name, rows in held_out.items()},
         dropped=dropped,
     )
+
+
+def flat(sets: Sets) -> list[Example]:
+    """The examples of all sets, one set behind the other."""
+    return [example for rows in sets.values() for example in rows]
 
 
 def require_pairs(examples: StepExamples) -> None:
@@ -114,23 +125,29 @@ def _read_all(sources: Sequence[Source], config: DataConfig, step: StepName, dro
     return sets
 
 
-def _is_held_out(example: Example, eval_fraction: float) -> bool:
-    return fraction(example.opening, "held out") < eval_fraction
+def _is_held_out(example: Example, config: DataConfig) -> bool:
+    return _place(example, "held out", config) < config.eval_fraction
 
 
-def _is_validation(example: Example) -> bool:
-    return fraction(example.opening, "validation") < _VALIDATION_SHARE
+def _is_validation(example: Example, config: DataConfig) -> bool:
+    return _place(example, "validation", config) < _VALIDATION_SHARE
 
 
-def _step_of(example: Example, weights: Sequence[float]) -> StepName:
+def _step_of(example: Example, config: DataConfig) -> StepName:
     """The step that an example is dealt to, with probability in proportion to the weights."""
-    place = fraction(example.opening, "step") * sum(weights)
+    weights = config.split
+    place = _place(example, "step", config) * sum(weights)
     for step, weight in zip(STEPS, weights, strict=True):
         if place < weight:
             return step
         place -= weight
     # rounding alone leads here: the last step that has any weight
     return next(step for step, weight in zip(STEPS[::-1], weights[::-1], strict=True) if weight > 0)
+
+
+def _place(example: Example, purpose: str, config: DataConfig) -> float:
+    """Where in [0, 1) the example's conversation falls."""
+    return fraction(example.opening, f"{purpose} {config.split_seed}")
 
 
 def _fit_for(step: StepName, sets: Sets, dropped: dict[str, int]) -> Sets:

@@ -44,8 +44,10 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], 
     return special[:num_in_front] + bare
 
 
-def response_ids(tokenizer: PreTrainedTokenizerBase, text: str, style: Style, *, max_tokens: int) -> list[int]:
-    """The ids of an answer: at most `max_tokens`, the EOS among them; an answer that is cut has no EOS."""
+def response_ids(
+    tokenizer: PreTrainedTokenizerBase, text: str, style: Style, *, max_tokens: int, ended: bool = True
+) -> list[int]:
+    """The ids of an answer: at most `max_tokens`, the EOS among them; an answer that is or was cut has no EOS."""
     if tokenizer.eos_token_id is None:
         raise InputError("the tokenizer has no EOS token, so no answer could end; give another in model.tokenizer")
     # encoded behind the last character of the prompt, then freed of it: a SentencePiece tokenizer would otherwise
@@ -55,7 +57,7 @@ def response_ids(tokenizer: PreTrainedTokenizerBase, text: str, style: Style, *,
     whole = _bare_ids(tokenizer, anchor + start + text)
     is_clean_cut = whole[: len(in_front)] == in_front
     ids = whole[len(in_front) :] if is_clean_cut else _bare_ids(tokenizer, start + text)
-    return [*ids, tokenizer.eos_token_id][:max_tokens]
+    return [*ids, *[tokenizer.eos_token_id] * ended][:max_tokens]
 
 
 def decode_response(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:

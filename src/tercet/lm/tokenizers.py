@@ -9,6 +9,12 @@ from tercet.config.lm import ModelConfig
 from tercet.errors import InputError, first_line
 from tercet.lm.weights import gguf_parts
 
+# its own format without its default system message, which would cost every prompt 18 tokens
+_SMOLLM2_TEMPLATE = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
 
 def byte_tokenizer() -> PreTrainedTokenizerFast:
     """259 tokens: pad 0, BOS 1, EOS 2, then the 256 bytes of UTF-8."""
@@ -44,6 +50,7 @@ def load_tokenizer(config: ModelConfig, path: str = "") -> PreTrainedTokenizerBa
         raise InputError(f"{key}{name!r} has no EOS token, so no answer could end; set eos_token in its files")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    if config.chat_template and not path:
-        tokenizer.chat_template = config.chat_template
+    template = config.chat_template or (_SMOLLM2_TEMPLATE if name == "smollm2" else "")
+    if template and not path:
+        tokenizer.chat_template = template
     return tokenizer

@@ -60,11 +60,11 @@ def _critic(record: Record) -> Check | None:
     late = _late(curve(record, "ppo/explained_variance")[1])
     if late is None:
         return None
-    if late <= 0:
+    if late < 0.1:
         return Check(
             False,
-            "The critic does not help",
-            f"Explained variance ends at {num(late)}, no better than a constant: raise `ppo.critic_lr` or "
+            "The critic hardly helps",
+            f"Explained variance ends at {num(late)}, little better than a constant's 0: raise `ppo.critic_lr` or "
             "`ppo.critic_warmup_updates`.",
         )
     return Check(True, "The critic forecasts", f"Explained variance ends at {num(late)}.")

@@ -37,13 +37,15 @@ def fit(
     seed: int,
     metric_prefix: str,
     measure: Callable[[int], Mapping[str, float]] = lambda index: {},
+    samples: Callable[[int], Sequence[Mapping[str, str]]] = lambda index: [],
 ) -> None:
     """Take one optimizer step for each entry of `plan`, the rows it learns from, going on from `step`'s checkpoint.
 
     `micro_batches` cuts the rows up, `count` says how many units (tokens, pairs) a part holds, and `loss` gives sums
     over them; all are divided by the count of the whole optimizer step. Modules are in training mode in `loss` and
-    in evaluation mode in `measure`, whose numbers join the row of the step just taken. Chance in `loss` (dropout)
-    follows from the seed and the step's index. FailedError on a loss or gradient that is not finite.
+    in evaluation mode in `measure`, whose numbers join the row of the step just taken, and in `samples`, whose answers
+    are shown. Chance in `loss` (dropout) follows from the seed and the step's index. FailedError on a loss or gradient
+    that is not finite.
     """
     if not plan:
         raise ValueError("the plan holds no optimizer step")
@@ -68,6 +70,7 @@ def fit(
         _set_training(modules, False)
         row = {f"{metric_prefix}/{name}": value for name, value in {**means, "lr": lr, "grad_norm": grad_norm}.items()}
         step.log(index, {**row, **measure(index)})
+        step.show(index + 1, samples(index))
         # the last step's checkpoint spares a run killed in what follows from learning again
         if (index + 1) % config.checkpoint_every == 0 or index + 1 == len(plan):
             step.save(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 
@@ -88,13 +89,13 @@ def train(
     config: LoopConfig,
     samples_every: int,
     seed: int,
-    extra_actor_loss: Callable[[int], Tensor] | None = None,
+    extra_actor_loss: Callable[[int, int], Tensor] | None = None,
 ) -> Best:
     """Rollout and update in turn, from the last checkpoint if there is one; ends with the best actor in place.
 
     `collect(index, carry)` must depend on nothing but its arguments and the networks, so that a run that was killed
-    goes on to the same numbers. `extra_actor_loss(index)` is added to the actor's loss, such as InstructGPT's
-    pretraining mix.
+    goes on to the same numbers. `extra_actor_loss(index, minibatch)` is added to the actor's loss, such as
+    InstructGPT's pretraining mix.
     """
     average = Average(learner.actor, config.ema_decay)
     found = step.restore()
@@ -118,7 +119,7 @@ def train(
             config,
             generator=generator(seed, "minibatches", index),
             train_actor=index >= config.critic_warmup_updates,
-            extra_actor_loss=(lambda index=index: extra_actor_loss(index)) if extra_actor_loss else None,
+            extra_actor_loss=partial(extra_actor_loss, index) if extra_actor_loss else None,
         )
         average.update()
         done, last = index + 1, index + 1 == config.num_updates
@@ -146,7 +147,7 @@ def update(
     *,
     generator: torch.Generator,
     train_actor: bool = True,
-    extra_actor_loss: Callable[[], Tensor] | None = None,
+    extra_actor_loss: Callable[[int], Tensor] | None = None,
 ) -> dict[str, float]:
     """Several epochs over one rollout; returns the means of what was seen.
 
@@ -171,8 +172,8 @@ def update(
         count = rollout.mask[rows].sum()
         seen = _critic_step(learner, micro_batches, count, config)
         if train_actor:
-            actor_seen = _actor_step(learner, micro_batches, count, config, extra_actor_loss)
-            seen |= actor_seen
+            extra = partial(extra_actor_loss, len(steps)) if extra_actor_loss else None
+            seen |= _actor_step(learner, micro_batches, count, config, extra)
         steps.append(seen)
         if train_actor and config.kl_stop and seen["approx_kl"] > config.kl_stop:
             break
