@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tercet.core.categorical import logprobs_and_entropy, sample
+from tercet.core.categorical import greedy, logprobs_and_entropy, sample
 
 INF = float("inf")
 SEEDS = st.integers(0, 2**31)
@@ -122,7 +122,7 @@ def test_nothing_of_the_size_of_the_logits_is_kept_for_the_backward_pass():
 def test_sampling_by_hand():
     borders = [(0.0, 0), (0.124, 0), (0.126, 1), (0.374, 1), (0.376, 2), (0.999999, 2)]
     uniforms = torch.tensor([uniform for uniform, _ in borders])
-    actions = sample(EIGHTHS.expand(6, 3), uniforms, temperature=1.0)
+    actions = sample(EIGHTHS.expand(6, 3), uniforms, temperature=1.0).actions
     assert actions.tolist() == [action for _, action in borders]
 
 
@@ -131,7 +131,7 @@ def test_evenly_spaced_uniforms_give_each_action_its_share(seed: int, temperatur
     num = 2000
     logits, _ = random_logits(seed, n=1)
     uniforms = (torch.arange(num) + 0.5) / num
-    counts = sample(logits.expand(num, 7), uniforms, temperature=temperature).bincount(minlength=7)
+    counts = sample(logits.expand(num, 7), uniforms, temperature=temperature).actions.bincount(minlength=7)
     shares = num * torch.softmax(logits[0] / temperature, -1)
     assert (counts - shares).abs().max().item() <= 1.01
 
@@ -143,7 +143,7 @@ def test_an_action_of_probability_0_is_never_picked(seed: int, uniform: float):
     logits[torch.rand(20, 7, generator=generator) < 0.5] = -INF
     logits[torch.rand(20, 7, generator=generator) < 0.2] = -1e4  # not forbidden, but of probability 0 in fp32
     logits[:, 3] = 0.0
-    actions = sample(logits, torch.full((20,), uniform), temperature=1.0)
+    actions = sample(logits, torch.full((20,), uniform), temperature=1.0).actions
     assert torch.softmax(logits, -1).gather(1, actions[:, None]).gt(0).all()
 
 
@@ -152,8 +152,33 @@ def test_a_row_is_sampled_alike_in_any_company(seed: int, temperature: float):
     logits, _ = random_logits(seed, n=8)
     uniforms = torch.rand(8, generator=torch.Generator().manual_seed(seed))
     together = sample(logits, uniforms, temperature=temperature)
-    alone = torch.cat([sample(logits[i : i + 1], uniforms[i : i + 1], temperature=temperature) for i in range(8)])
-    assert torch.equal(together, alone)
+    for i in range(8):
+        alone = sample(logits[i : i + 1], uniforms[i : i + 1], temperature=temperature)
+        assert torch.equal(together.actions[i : i + 1], alone.actions)
+        assert torch.equal(together.logprobs[i : i + 1], alone.logprobs)
+
+
+@given(SEEDS, TEMPERATURES, st.sampled_from([7, 255, 256, 257, 1000]))
+def test_blocks_of_the_vocabulary_change_nothing(seed: int, temperature: float, num: int):
+    generator = torch.Generator().manual_seed(seed)
+    logits, uniforms = 3.0 * torch.randn(50, num, generator=generator), torch.rand(50, generator=generator)
+    logits[torch.rand(50, num, generator=generator) < 0.3] = -INF
+    logits[:, num // 2] = 0.0
+    drawn = sample(logits, uniforms, temperature=temperature)
+    cumulative = torch.softmax(logits.double() / temperature, -1).cumsum(-1)
+    below = torch.cat([torch.zeros(50, 1), cumulative], 1).gather(1, drawn.actions[:, None])[:, 0]
+    above = cumulative.gather(1, drawn.actions[:, None])[:, 0]
+    assert (below - 1e-6 <= uniforms).all() and (uniforms <= above + 1e-6).all()
+    expected = logprobs_and_entropy(logits, drawn.actions, temperature=temperature).logprobs
+    assert torch.allclose(drawn.logprobs, expected, atol=1e-5)
+
+
+def test_the_likeliest_action_is_taken_greedily():
+    logits, _ = random_logits(5, n=6)
+    drawn = greedy(logits)
+    assert torch.equal(drawn.actions, logits.argmax(-1))
+    expected = logprobs_and_entropy(logits, drawn.actions, temperature=1.0).logprobs
+    assert torch.allclose(drawn.logprobs, expected, atol=1e-6)
 
 
 def test_the_tail_of_a_large_vocabulary_is_reached_evenly():
@@ -162,7 +187,7 @@ def test_the_tail_of_a_large_vocabulary_is_reached_evenly():
     probs[0, 0] = 1.0 - tail
     uniform = 1.0 - tail / 4  # three quarters of the way through the tail
     uniforms = torch.tensor([uniform, uniform + 10 * tail / num], dtype=torch.float64)
-    action, tenth_next = sample(probs.log().expand(2, -1), uniforms, temperature=1.0).tolist()
+    action, tenth_next = sample(probs.log().expand(2, -1), uniforms, temperature=1.0).actions.tolist()
     assert action == pytest.approx(0.75 * num, abs=2e-3 * num)
     assert tenth_next - action == pytest.approx(10, abs=1)
 
@@ -173,3 +198,5 @@ def test_logits_that_are_no_distribution_are_refused(bad: float):
     logits[1, :] = bad
     with pytest.raises(ValueError, match="no action can be sampled"):
         sample(logits, torch.full((2,), 0.5), temperature=1.0)
+    with pytest.raises(ValueError, match="no action can be chosen"):
+        greedy(logits)

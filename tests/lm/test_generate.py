@@ -167,3 +167,27 @@ def test_watch_sees_the_first_answer_and_no_other(policy: Policy) -> None:
         watch=seen.append,
     )
     assert len(seen) <= 2 and seen == out.tolist()[0] and out.ids.shape[1] > 2
+
+
+def test_a_prompt_that_is_asked_often_is_computed_once(policy: Policy) -> None:
+    sizes: list[tuple[int, ...]] = []
+    hook = policy.model.register_forward_pre_hook(lambda _, args: sizes.append(tuple(args[0].shape)))
+    settings = {"eos_id": 299, "max_tokens": 3, "temperature": 1.0}
+    asked = [[5, 9, 7], [6], [5, 9, 7], [5, 9, 7]]
+    many = generate(policy.model, asked, generator=torch.Generator().manual_seed(0), **settings)  # type: ignore[arg-type]
+    hook.remove()
+    assert sizes[0] == (2, 3) and sizes[1] == (4, 1)
+    for number in (2, 3):  # alone, with its own random numbers
+        uniforms = torch.Generator().manual_seed(0)
+        torch.rand(number, 3, generator=uniforms)
+        alone = generate(policy.model, [asked[number]], generator=uniforms, **settings)  # type: ignore[arg-type]
+        assert alone.tolist()[0] == many.tolist()[number]
+        assert torch.allclose(alone.logprobs[0], many.logprobs[number], atol=1e-5)
+
+
+def test_prompts_that_are_read_in_groups_are_answered_alike(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+    together = drawn(policy, seed=3)
+    monkeypatch.setattr(module, "_READ_TOGETHER", 1)
+    apart = drawn(policy, seed=3)
+    assert together.tolist() == apart.tolist()
+    assert torch.allclose(together.logprobs, apart.logprobs, atol=1e-5)

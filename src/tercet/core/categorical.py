@@ -3,10 +3,12 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
 
 from tercet.core.precision import full_precision
+
+_BLOCK = 256  # actions whose probabilities are added up together in sampling
 
 
 @dataclass(frozen=True)
@@ -29,20 +31,55 @@ def logprobs_and_entropy(
     return ActionStatistics(logprobs=logprobs, entropy=entropy)
 
 
-def sample(logits: Float[Tensor, "n v"], uniforms: Float[Tensor, " n"], *, temperature: float) -> Int[Tensor, " n"]:
+@dataclass(frozen=True)
+class Drawn:
+    """One action a row, with its log-probability in nats."""
+
+    actions: Int[Tensor, " n"]
+    logprobs: Float[Tensor, " n"]
+
+
+def sample(logits: Float[Tensor, "n v"], uniforms: Float[Tensor, " n"], *, temperature: float) -> Drawn:
     """One action a row from softmax(logits / temperature), by inversion of its cumulative distribution.
 
     `uniforms` lie in [0, 1); the same number always picks the same action, whatever stands in the other rows. An
     action of probability 0 is never picked. A ValueError where the logits are nan, inf or all -inf.
     """
-    probs = _scaled(logits, temperature).softmax(-1)
-    cumulative = probs.cumsum(-1, dtype=torch.float64)  # fp32 would lose the tail of a large vocabulary
-    cumulative = cumulative.masked_fill(probs == 0, 0.0)  # a GPU's parallel sum may rise where nothing is added
-    below_one = uniforms.double().clamp(max=1.0 - 2.0**-53)  # a uniform drawn in fp16 or bf16 may be rounded to 1
-    reached = cumulative > below_one[:, None] * cumulative.amax(-1, keepdim=True)
-    if not reached.any(-1).all():
+    full = full_precision(logits)
+    highest = full.amax(-1, keepdim=True)
+    weights = (full - highest).div_(temperature).exp_()
+    # first the block of actions in which the uniform falls, then the action: a sum in float64 over the whole
+    # vocabulary (fp32 would lose its tail) is never written down
+    blocks = nn.functional.pad(weights, (0, -weights.shape[-1] % _BLOCK)).unflatten(-1, (-1, _BLOCK))
+    masses = blocks.sum(-1).double()
+    ends = masses.cumsum(-1).masked_fill_(masses == 0, 0.0)  # a GPU's sum may rise where nothing is added
+    total = ends.amax(-1)
+    if not torch.isfinite(total).all():
         raise ValueError("no action can be sampled: the logits of a row hold nan or inf, or are all -inf")
-    return reached.to(torch.uint8).argmax(-1)  # the first
+    wanted = uniforms.double().clamp(max=1.0 - 2.0**-53) * total  # a uniform drawn in bf16 may be rounded to 1
+    rows = torch.arange(len(wanted), device=wanted.device)
+    block = _first(ends > wanted[:, None])
+    inside = blocks[rows, block].double()
+    reached = (ends - masses)[rows, block, None] + inside.cumsum(-1) > wanted[:, None]
+    # the block's own sum was rounded: if its last action falls short of it, the last one is meant
+    last = _BLOCK - 1 - _first(inside.flip(-1) > 0)
+    place = torch.where(reached.any(-1), _first(reached & (inside > 0)), last)
+    actions = block * _BLOCK + place
+    return Drawn(actions, (full[rows, actions] - highest[:, 0]) / temperature - total.log().to(full.dtype))
+
+
+def greedy(logits: Float[Tensor, "n v"]) -> Drawn:
+    """The likeliest action of each row, with its log-probability at temperature 1; a ValueError as in `sample`."""
+    scaled = full_precision(logits)
+    highest, actions = scaled.max(-1)
+    logprobs = highest - scaled.logsumexp(-1)
+    if not torch.isfinite(logprobs).all():
+        raise ValueError("no action can be chosen: the logits of a row hold nan or inf, or are all -inf")
+    return Drawn(actions, logprobs)
+
+
+def _first(true: Bool[Tensor, "n m"]) -> Int[Tensor, " n"]:
+    return true.to(torch.uint8).argmax(-1)
 
 
 class _LogprobsAndEntropy(torch.autograd.Function):

@@ -6,13 +6,16 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
+from transformers.cache_utils import DynamicLayer
 
-from tercet.core.categorical import logprobs_and_entropy, sample
+from tercet.core.categorical import Drawn, greedy, sample
 from tercet.errors import FailedError
+from tercet.lm.packed import packed
 
 COMPACT_BELOW = 0.75  # rows still being written, as a share of the rows computed, at which finished ones leave
+_READ_TOGETHER = 8  # prompts that are padded to one length
 
 
 @dataclass(frozen=True)
@@ -47,32 +50,33 @@ def generate(
     batch, and when they end, does not matter. `watch` sees each token of the first response as it is drawn.
     """
     device = next(model.parameters()).device
-    ids, mask = _left_padded(prompts, eos_id, device)
     uniforms = torch.rand(len(prompts), max_tokens, generator=generator).to(device)
     drawn = torch.full((len(prompts), max_tokens), eos_id, device=device)
     logprobs = torch.zeros(len(prompts), max_tokens, device=device)
     counts = torch.zeros(len(prompts), dtype=torch.long, device=device)
     ended = torch.zeros(len(prompts), dtype=torch.bool, device=device)
     rows = torch.arange(len(prompts), device=device)  # the prompt that each computed row answers
-    step = _Stepper(model)
-    for t in range(max_tokens):
-        logits = step(ids, mask)
-        tokens = _chosen(logits, uniforms[rows, t], temperature)
-        live = ~ended[rows]
-        chosen = logprobs_and_entropy(logits, tokens, temperature=temperature or 1.0).logprobs
-        drawn[rows[live], t] = tokens[live]
-        logprobs[rows[live], t] = chosen[live]
-        counts[rows[live]] += 1
-        if watch is not None and rows[0] == 0 and live[0]:
-            watch(int(tokens[0]))
-        ended[rows[live]] = tokens[live] == eos_id
-        live = ~ended[rows]
-        if not live.any():
-            break
-        if live.float().mean() < COMPACT_BELOW:
-            step.keep(live)
-            rows, tokens, mask = rows[live], tokens[live], mask[live]
-        ids, mask = tokens[:, None], torch.cat([mask, mask.new_ones(len(rows), 1)], 1)
+    with packed(model, len(prompts)):
+        step = _Stepper(model)
+        logits, mask = step.read(prompts, eos_id)
+        for t in range(max_tokens):
+            chosen = _chosen(logits, uniforms[rows, t], temperature)
+            live = ~ended[rows]
+            drawn[rows[live], t] = chosen.actions[live]
+            logprobs[rows[live], t] = chosen.logprobs[live]
+            counts[rows[live]] += 1
+            if watch is not None and rows[0] == 0 and live[0]:
+                watch(int(chosen.actions[0]))
+            ended[rows[live]] = chosen.actions[live] == eos_id
+            live = ~ended[rows]
+            if t + 1 == max_tokens or not live.any():
+                break
+            tokens = chosen.actions
+            if live.float().mean() < COMPACT_BELOW:
+                step.keep(live.nonzero()[:, 0])
+                rows, tokens, mask = rows[live], tokens[live], mask[live]
+            mask = torch.cat([mask, mask.new_ones(len(rows), 1)], 1)
+            logits = step(tokens[:, None], mask)
     columns = torch.arange(int(counts.max()), device=device)
     width = len(columns)
     return Responses(drawn[:, :width], logprobs[:, :width], columns[None] < counts[:, None], ended)
@@ -96,18 +100,54 @@ class _Stepper:
         )
         return out.logits[:, -1].float()
 
-    def keep(self, rows: Bool[Tensor, " b"]) -> None:
-        self.cache.batch_select_indices(rows.nonzero()[:, 0])
+    def read(
+        self, prompts: Sequence[Sequence[int]], pad_id: int
+    ) -> tuple[Float[Tensor, "b v"], Int[Tensor, "b length"]]:
+        """The logits behind each prompt, and the mask.
+
+        A prompt that is asked several times is computed once, and prompts of like length are computed together.
+        """
+        distinct = sorted(set(map(tuple, prompts)), key=lambda prompt: (len(prompt), prompt))
+        # a layer that keeps a window of tokens alone has no place for shorter rows beside longer ones
+        joins = all(type(layer) is DynamicLayer for layer in self.cache.layers)
+        size = _READ_TOGETHER if joins else len(distinct)
+        logits, masks, caches = [], [], []
+        for start in range(0, len(distinct), size):
+            ids, mask = _left_padded(distinct[start : start + size], pad_id, self.model.device)
+            self.cache = DynamicCache(config=self.model.config)
+            logits.append(self(ids, mask))
+            masks.append(mask)
+            caches.append(self.cache)
+        places = {prompt: place for place, prompt in enumerate(distinct)}
+        rows = torch.tensor([places[tuple(prompt)] for prompt in prompts], device=self.model.device)
+        self.cache = _joined(caches, rows)
+        longest = masks[-1].shape[1]
+        mask = torch.cat([nn.functional.pad(mask, (longest - mask.shape[1], 0)) for mask in masks])
+        return torch.cat(logits)[rows], mask[rows]
+
+    def keep(self, rows: Int[Tensor, " n"]) -> None:
+        """Go on with these rows alone."""
+        self.cache.batch_select_indices(rows)
 
 
-def _chosen(logits: Tensor, uniforms: Tensor, temperature: float) -> Tensor:
+def _joined(caches: Sequence[DynamicCache], rows: Int[Tensor, " n"]) -> DynamicCache:
+    """One cache of the given rows of all; what stands to the left of shorter ones is for the mask to hide."""
+    first = caches[0]
+    if len(caches) == 1:
+        first.batch_select_indices(rows)
+        return first
+    for layers in zip(*(cache.layers for cache in caches), strict=True):
+        for name in ("keys", "values"):
+            parts = [getattr(layer, name) for layer in layers]
+            longest = parts[-1].shape[-2]
+            whole = torch.cat([nn.functional.pad(part, (0, 0, longest - part.shape[-2], 0)) for part in parts])
+            setattr(layers[0], name, whole[rows])
+    return first
+
+
+def _chosen(logits: Tensor, uniforms: Tensor, temperature: float) -> Drawn:
     try:
-        if temperature:
-            return sample(logits, uniforms, temperature=temperature)
-        likeliest = logits.max(-1)
-        if not torch.isfinite(likeliest.values).all():
-            raise ValueError("logits are not finite")
-        return likeliest.indices
+        return sample(logits, uniforms, temperature=temperature) if temperature else greedy(logits)
     except ValueError as error:
         raise FailedError(f"{error}: the model's weights are damaged, or training has diverged") from error
 

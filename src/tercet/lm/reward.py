@@ -48,11 +48,13 @@ def run(folder: RunFolder, config: LmConfig) -> None:
     encoder.check_window(model.model)
     batches = PairBatches(encoder, device_of(config), config.reward.micro_batch_size)
 
+    scored: dict[str, PairScores] = {}  # by the model as it was when a stage last ended
+
     def measure(index: int) -> dict[str, float]:
         if index not in stages:
             return {}
-        measured = {name: summary(score_pairs(model, pairs, batches)) for name, pairs in held_out.items()}
-        return {f"reward/accuracy/{name}": result["accuracy"]["mean"] for name, result in measured.items()}
+        scored.update({name: score_pairs(model, pairs, batches) for name, pairs in held_out.items()})
+        return {f"reward/accuracy/{name}": summary(scores)["accuracy"]["mean"] for name, scores in scored.items()}
 
     with folder.step("reward", total=len(todo.plan.rows), shown=["reward/loss", "reward/accuracy"]) as step:
         fit(
@@ -68,7 +70,7 @@ def run(folder: RunFolder, config: LmConfig) -> None:
             measure=measure,
         )
         model.eval()
-        seen = {name: score_pairs(model, pairs, batches) for name, pairs in held_out.items()}
+        seen = scored or {name: score_pairs(model, pairs, batches) for name, pairs in held_out.items()}
         reference, kind = _reference_batches(folder, config, encoder, todo.examples)
         scores = torch.cat([score_rows(model, b, config.reward.micro_batch_size) for b in reference])
         try:

@@ -1,0 +1,67 @@
+"""Sampling: ours beside transformers' `generate()`, in one process, in turn; one JSON line with the ratio.
+
+python benchmarks/generation.py --lengths fixed --batch 8
+python benchmarks/generation.py --lengths real --batch 32
+"""
+
+import statistics
+
+import torch
+from ppo_step import config_of
+from transformers import GenerationConfig, PreTrainedModel
+from work import EOS, Moment, eos_of, make_eos_likely, most_tokens, parser, prompts, report
+
+from tercet.lm.generate import generate
+from tercet.lm.models import load_policy
+
+
+def theirs(model: PreTrainedModel, asked: list[list[int]], eos_id: int, most: int) -> int:
+    """`generate()` with plain sampling; returns how many tokens it drew, those behind an EOS not counted."""
+    width = max(map(len, asked))
+    ids = torch.tensor([[EOS] * (width - len(prompt)) + prompt for prompt in asked])
+    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in asked])
+    ends = eos_id if eos_id >= 0 else None
+    settings = GenerationConfig(
+        max_new_tokens=most, do_sample=True, top_k=0, top_p=1.0, temperature=1.0, eos_token_id=ends, pad_token_id=EOS
+    )
+    drawn = model.generate(ids, attention_mask=mask, generation_config=settings)[:, width:]
+    before_end = (drawn != eos_id).cumprod(1).sum(1) if ends is not None else torch.full((len(asked),), most)
+    return int((before_end + 1).clamp(max=drawn.shape[1]).sum())
+
+
+def main() -> None:
+    """Pairs of the two, in turn; figures are tokens a second, since sampled lengths differ by chance."""
+    settings = parser(__doc__ or "").parse_args()
+    torch.set_num_threads(settings.threads)
+    policy = load_policy(config_of(settings))
+    model, eos_id, most = policy.model, eos_of(settings), most_tokens(settings)
+    model.generation_config.eos_token_id = None
+    if settings.lengths == "real":
+        make_eos_likely(model, settings.response)
+    rows = []
+    for index in range(settings.iters + 1):
+        asked = prompts(settings, index)
+        start = Moment.now()
+        num_theirs = theirs(model, asked, eos_id, most)
+        between = Moment.now()
+        chance = torch.Generator().manual_seed(index)
+        drawn = generate(model, asked, eos_id=eos_id, max_tokens=most, temperature=1.0, generator=chance)
+        end = Moment.now()
+        their_rate = num_theirs / (between.wall - start.wall)
+        our_rate = int(drawn.mask.sum()) / (end.wall - between.wall)
+        rows.append(
+            {
+                "ours_s": end.wall - between.wall,
+                "theirs_s": between.wall - start.wall,
+                "ours_tokens_per_s": our_rate,
+                "theirs_tokens_per_s": their_rate,
+                "time_ratio": their_rate / our_rate,
+                "other_cpus": end.others_since(start),
+            }
+        )
+    ratios = [round(row["time_ratio"], 3) for row in rows[1:]]
+    report("generation", settings, rows[1:], time_ratios=ratios, median_ratio=statistics.median(ratios))
+
+
+if __name__ == "__main__":
+    main()
