@@ -8,7 +8,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint format docs report clean
+.PHONY: help setup run test lint format docs bench report clean
 
 PYTHON ?=
 TORCH ?= torch==2.13.0
@@ -24,6 +24,7 @@ help:
 	@echo "make lint     ruff, pyright, import-linter"
 	@echo "make format   ruff puts the code into shape"
 	@echo "make docs     docs/config.md anew from the code"
+	@echo "make bench    sampling and a PPO step, measured; docs/performance.md says how to read it"
 	@echo "make report   the report of runs/smollm2 anew; RUN=DIR for another run"
 	@echo "make clean    .venv and caches away; runs stay"
 
@@ -75,6 +76,19 @@ format: $(READY)
 
 docs: $(READY)
 	@$(BIN)/python -m tercet.config.reference > docs/config.md
+
+bench: $(READY)
+	@cd benchmarks
+	if [ -n "$(ARGS)" ]; then
+		../$(BIN)/python generation.py $(ARGS)
+		../$(BIN)/python ppo_step.py $(ARGS)
+	else
+		for work in "--lengths fixed --batch 8" "--lengths fixed --batch 32" "--lengths real --batch 32"; do
+			../$(BIN)/python generation.py $$work
+		done
+		../$(BIN)/python ppo_step.py --lengths fixed --batch 8
+		../$(BIN)/python ppo_step.py --lengths real --batch 32
+	fi
 
 report: $(READY)
 	@$(BIN)/tercet report $(or $(RUN),runs/smollm2)

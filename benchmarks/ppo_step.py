@@ -9,7 +9,7 @@ Four roles of one size (actor, reference, critic, reward model), all weights lea
 import argparse
 
 import torch
-from work import EOS, SHAPE, Moment, eos_of, make_eos_likely, most_tokens, parser, prompts, report
+from work import EOS, Moment, eos_of, make_eos_likely, most_tokens, parser, prompts, report, shape
 
 from tercet.config.lm import LmConfig
 from tercet.lm.answers import Answers
@@ -26,7 +26,7 @@ def config_of(settings: argparse.Namespace) -> LmConfig:
     """The work as a config."""
     return LmConfig.model_validate(
         {
-            "model": {"path": "random", "architecture": SHAPE | {"num_hidden_layers": settings.layers}},
+            "model": {"path": "random", "architecture": shape(settings)},
             "ppo": {
                 "batch_size": settings.batch,
                 "micro_batch_size": min(settings.batch, 8),

@@ -15,16 +15,6 @@ from transformers import PreTrainedModel
 
 EOS = 2
 FIRST_WORD = 4  # ids below are special
-SHAPE = {
-    "model_type": "opt",
-    "vocab_size": 50272,
-    "hidden_size": 768,
-    "word_embed_proj_dim": 768,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 12,
-    "ffn_dim": 3072,
-    "max_position_embeddings": 2048,
-}  # OPT-125M (Zhang et al. 2022)
 
 
 @dataclass(frozen=True)
@@ -58,8 +48,24 @@ def parser(description: str) -> argparse.ArgumentParser:
     found.add_argument("--response", type=int, default=64, help="tokens of an answer; real lengths: at most twice this")
     found.add_argument("--threads", type=int, default=2)
     found.add_argument("--iters", type=int, default=3)
-    found.add_argument("--layers", type=int, default=SHAPE["num_hidden_layers"])
+    found.add_argument("--layers", type=int, default=12)
+    found.add_argument("--hidden", type=int, default=768)
+    found.add_argument("--vocab", type=int, default=50272)
     return found
+
+
+def shape(settings: argparse.Namespace) -> dict[str, str | int | float | bool]:
+    """The architecture: OPT-125M's unless told otherwise (Zhang et al. 2022)."""
+    return {
+        "model_type": "opt",
+        "vocab_size": settings.vocab,
+        "hidden_size": settings.hidden,
+        "word_embed_proj_dim": settings.hidden,
+        "num_hidden_layers": settings.layers,
+        "num_attention_heads": settings.hidden // 64,
+        "ffn_dim": 4 * settings.hidden,
+        "max_position_embeddings": 2048,
+    }
 
 
 def prompts(settings: argparse.Namespace, index: int) -> list[list[int]]:
@@ -68,7 +74,7 @@ def prompts(settings: argparse.Namespace, index: int) -> list[list[int]]:
     lengths = [settings.prompt] * settings.batch
     if settings.lengths == "real":
         lengths = torch.randint(8, 2 * settings.prompt + 1, (settings.batch,), generator=chance).tolist()
-    return [torch.randint(FIRST_WORD, SHAPE["vocab_size"], (n,), generator=chance).tolist() for n in lengths]
+    return [torch.randint(FIRST_WORD, settings.vocab, (n,), generator=chance).tolist() for n in lengths]
 
 
 def eos_of(settings: argparse.Namespace) -> int:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tercet.config.lm import DataConfig, SftConfig
 from tercet.errors import InputError
-from tercet.lm.batches import Plan, lessons, plan
+from tercet.lm.batches import Plan, lessons, mixed_pass, plan
 from tercet.lm.examples import Example, Message
 
 
@@ -99,3 +99,12 @@ def test_lessons_number_the_rows_over_all_sets() -> None:
 def test_an_unknown_set_is_a_bug() -> None:
     with pytest.raises(KeyError):
         planned({"a": [1]}, weights={})
+
+
+@pytest.mark.parametrize("weights", [{"a": 1.0, "b": 1.0}, {"a": 2.0, "b": 0.5}])
+def test_a_pass_takes_weight_times_the_rows_of_each_set(weights: dict[str, float]) -> None:
+    rows = mixed_pass({"a": [1] * 4, "b": [1] * 6}, weights, torch.Generator().manual_seed(0))
+    counts = Counter(rows)
+    assert [counts[row] for row in range(4)] == [weights["a"]] * 4
+    assert sum(counts[row] for row in range(4, 10)) == 6 * weights["b"]
+    assert rows != sorted(rows)

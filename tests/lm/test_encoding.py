@@ -1,6 +1,7 @@
 """The limits of prompts, answers and windows."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -8,9 +9,10 @@ from hypothesis import strategies as st
 
 from tercet.config.lm import LmConfig
 from tercet.errors import InputError
-from tercet.lm.encoding import Encoder
+from tercet.lm.encoding import Encoder, check_tokenizers
 from tercet.lm.examples import Example, Message
 from tercet.lm.models import load_policy
+from tercet.lm.tokenizers import byte_tokenizer
 
 MakeConfig = Callable[..., LmConfig]
 
@@ -87,3 +89,15 @@ def test_a_tokenizer_larger_than_the_vocabulary(make_config: MakeConfig) -> None
     config = make_config(model={"architecture": shape})
     with pytest.raises(InputError, match=r"259 tokens, the model embeds 258"):
         Encoder.of(config).check_window(load_policy(config).model)
+
+
+@pytest.mark.parametrize("key", ["reward.model", "ppo.policy"])
+def test_roles_that_read_the_same_ids_have_one_tokenizer(key: str, make_config: MakeConfig, tmp_path: Path) -> None:
+    tokenizer = byte_tokenizer()
+    tokenizer.save_pretrained(tmp_path / "same")
+    tokenizer.add_tokens(["another"])
+    tokenizer.save_pretrained(tmp_path / "other")
+    section, name = key.split(".")
+    check_tokenizers(make_config(**{section: {name: str(tmp_path / "same")}}))
+    with pytest.raises(InputError, match=rf"^{key}: .*other' has another tokenizer than model.path"):
+        check_tokenizers(make_config(**{section: {name: str(tmp_path / "other")}}))

@@ -187,3 +187,14 @@ def test_bf16_does_not_hide_a_broken_sampler(start: Callable[..., Collect]) -> N
 
     collect.roles.actor_critic.policy.model.transformer.register_forward_pre_hook(forget, with_kwargs=True)
     refused(collect, "sampler", "position ids")
+
+
+def test_prompts_are_asked_as_often_as_their_sets_weigh(start: Callable[..., Collect], examples: list[Example]) -> None:
+    sets = {"often": examples[:2], "once": examples[2:4], "half": examples[4:6]}
+    collect = replace(start(ppo={"batch_size": 7}), prompts=sets, weights={"often": 2.0, "once": 1.0, "half": 0.5})
+    passes = [collect._batch(index) for index in range(6)]  # 2 * 2 + 2 + 1 = 7 prompts a pass
+    for asked in passes:
+        assert [sum(e is x for x in asked) for e in examples[:4]] == [2, 2, 1, 1]
+    assert {e.key for asked in passes for e in asked} == {e.key for e in examples[:6]}
+    assert len({tuple(e.key for e in asked) for asked in passes}) == 6
+    assert collect._batch(3) == passes[3]

@@ -287,6 +287,12 @@ def test_every_file_type_gives_the_same_examples(kind: str, tmp_path: Path) -> N
         ("a.jsonl", '{"messages": [{"role": "tool", "content": "b"}]}', r"a\.jsonl:1: the message role 'tool'"),
         ("a.jsonl", '{"chosen": "b", "rejected": "c"}', r"a\.jsonl:1: no prompt: there is no column prompt"),
         ("a.jsonl", '{"chosen": "Human: a", "rejected": "Human: b"}', r"do not begin with the same question"),
+        (
+            "a.jsonl",
+            '{"chosen": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "x"}], '
+            '"rejected": [{"role": "user", "content": "b"}, {"role": "assistant", "content": "y"}]}',
+            r"do not begin with the same messages",
+        ),
     ],
 )
 def test_what_is_wrong_is_refused_with_its_place(name: str, content: str, message: str, tmp_path: Path) -> None:

@@ -42,6 +42,15 @@ def test_held_out_shares_are_as_asked_and_a_quarter_of_them_validates(tmp_path: 
     assert sizes == [pytest.approx(1600, abs=54), pytest.approx(100, abs=29), pytest.approx(300, abs=48)]
 
 
+def test_another_split_seed_holds_out_other_prompts(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.jsonl", many("a"))
+    held_out = [
+        openings(step_examples(config(train=[file], eval_fraction=0.2, split_seed=seed), "sft").held_out)
+        for seed in (0, 1)
+    ]
+    assert len(held_out[0] & held_out[1]) == pytest.approx(80, abs=27)  # as many as chance says
+
+
 def test_split_deals_each_prompt_to_one_step_by_weight(tmp_path: Path) -> None:
     data = config(train=[write(tmp_path / "a.jsonl", many("a"))], split="2,4,4", eval_fraction=0.1)
     steps = [step_examples(data, step) for step in STEPS]

