@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from tercet.config.lm import LmConfig
 from tercet.core.statistics import ScoreScale
 from tercet.errors import InputError
+from tercet.lm import tokens
 from tercet.lm.logprobs import response_logprobs
 from tercet.lm.models import Policy, ScoreModel, load_policy, load_score_model
 from tercet.lm.tokenizers import byte_tokenizer
@@ -319,3 +320,20 @@ def test_a_language_model_is_no_trained_reward_model(make_config: MakeConfig, tm
     load_score_model(make_config("gpt2"), path=str(tmp_path))
     with pytest.raises(InputError, match="no score head"):
         load_score_model(make_config("gpt2"), path=str(tmp_path), trained=True)
+
+
+def test_rows_computed_in_groups_give_the_same_numbers_and_gradients(
+    architecture: str, make_config: MakeConfig, batch: TokenBatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    for few in (10**9, 0):  # one group, and one for every length
+        monkeypatch.setattr(tokens, "_FEW_TOKENS", few)
+        policy, model = (load(make_config(architecture), learns=True) for load in (load_policy, load_score_model))
+        logprobs, scores = response_logprobs(policy, batch, temperature=1.0).logprobs, model.scores(batch)
+        (logprobs.sum() + scores.sum()).backward()
+        found.append(
+            [logprobs, scores, *(p.grad for m in (policy, model) for p in m.parameters() if p.grad is not None)]
+        )
+    assert len(tokens.like_lengths(batch.lengths.tolist())) > 2
+    for one, several in zip(*found, strict=True):
+        assert torch.allclose(one, several, atol=1e-5)

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tercet.lm.tokens import TokenBatch, pad
+from tercet.lm.tokens import TokenBatch, like_lengths, pad
 
 ROWS = st.lists(
     st.tuples(
@@ -69,3 +69,17 @@ def test_an_answer_may_be_empty_and_a_prompt_may_not() -> None:
     assert batch.last(torch.tensor([[1.0, 2.0], [3.0, 4.0]])).tolist() == [1.0, 4.0]
     with pytest.raises(ValueError, match="BOS token or text"):
         pad([[5], []], [[6], [7]], pad_id=0)
+
+
+def test_rows_of_like_length_are_grouped_by_hand() -> None:
+    assert like_lengths([100, 300, 260, 90, 10]) == [[1, 2], [0, 3], [4]]
+    assert like_lengths([64] * 5) == [[0, 1, 2, 3, 4]]
+    assert like_lengths([5, 60, 30]) == [[1, 2, 0]]  # few tokens: one product for all
+
+
+@given(st.lists(st.integers(1, 400), min_size=1, max_size=40))
+def test_groups_hold_every_row_once_and_little_padding(lengths: list[int]) -> None:
+    groups = like_lengths(lengths)
+    assert sorted(row for rows in groups for row in rows) == list(range(len(lengths)))
+    padded = sum(max(lengths[row] for row in rows) * len(rows) for rows in groups)
+    assert padded <= sum(lengths) / 0.85 + 400 * len(groups)

@@ -11,6 +11,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+_LIKE = 0.85  # of the longest row's length: what counts as nearly as long
+_FEW_TOKENS = 128
+
 
 @dataclass(frozen=True)
 class TokenBatch:
@@ -81,3 +84,18 @@ def pad(prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], *,
     return TokenBatch(
         torch.tensor(rows), torch.tensor([len(p) for p in prompts]), columns[None] < response_lengths[:, None]
     )
+
+
+def like_lengths(lengths: Sequence[int]) -> list[list[int]]:
+    """The rows in groups whose shortest is nearly as long as the longest; longest group first.
+
+    A group of few tokens takes shorter rows as well: below that, padding costs less than another small product.
+    """
+    groups: list[list[int]] = []
+    for row in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        longest = lengths[groups[-1][0]] if groups else 0
+        if groups and (lengths[row] >= _LIKE * longest or longest * len(groups[-1]) < _FEW_TOKENS):
+            groups[-1].append(row)
+        else:
+            groups.append([row])
+    return groups
