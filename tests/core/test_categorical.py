@@ -173,6 +173,13 @@ def test_blocks_of_the_vocabulary_change_nothing(seed: int, temperature: float, 
     assert torch.allclose(drawn.logprobs, expected, atol=1e-5)
 
 
+def test_the_first_and_the_last_action_of_many_blocks_are_reached():
+    logits = torch.zeros(2, 1000)
+    logits[:, :300] = logits[:, 900:] = -INF
+    first, last = sample(logits, torch.tensor([0.0, 1.0]), temperature=1.0).actions.tolist()
+    assert (first, last) == (300, 899)
+
+
 def test_the_likeliest_action_is_taken_greedily():
     logits, _ = random_logits(5, n=6)
     drawn = greedy(logits)

@@ -37,7 +37,7 @@ def test_the_answers_are_learned(taught: tuple[Path, list[str]]) -> None:
     assert perplexity["sft"] < 10  # of prompts it has not seen: "Yes, " is always the same
     assert perplexity["sets"] == {"toy": perplexity["sft"]}
     losses = [row["sft/loss"] for row in rows(taught[0])]
-    assert sum(losses[-5:]) < 0.3 * sum(losses[:5])
+    assert sum(losses[-5:]) < 0.4 * sum(losses[:5])
 
 
 def test_the_perplexity_is_the_one_of_transformers(taught: tuple[Path, list[str]]) -> None:

@@ -7,6 +7,7 @@ a layer. In training and scoring, where the rows are many, the plain layers serv
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import cast
 
 import torch
 from peft.tuners.lora import Linear as LoraLinear
@@ -48,10 +49,11 @@ def _layers(model: nn.Module) -> Iterator[tuple[nn.Module, tuple[Tensor, Tensor 
             continue
         if isinstance(module, LoraLinear):
             inside.update(module.modules())
-            base = module.get_base_layer()
-            weight = base.weight
+            base = cast(nn.Linear, module.get_base_layer())  # or Conv1D, whose weight lies the other way round
+            weight: Tensor = base.weight
             if not module.disable_adapters and not module.merged:
-                weight = weight + sum(module.get_delta_weight(name) for name in module.active_adapters)
+                for name in module.active_adapters:
+                    weight = weight + module.get_delta_weight(name)
             yield module, (_out_in(base, weight), base.bias)
         elif isinstance(module, nn.Linear | Conv1D):
             yield module, (_out_in(module, module.weight), module.bias)

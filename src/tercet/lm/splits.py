@@ -4,7 +4,7 @@ A conversation is dealt by the first thing the user said in it, so that neither 
 both learned from and measured, in any step, and whichever files the steps read. Nothing here depends on chance.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -84,7 +84,7 @@ def step_examples(config: DataConfig, step: StepName) -> StepExamples:
     )
 
 
-def flat(sets: Sets) -> list[Example]:
+def flat(sets: Mapping[str, list[Example]]) -> list[Example]:
     """The examples of all sets, one set behind the other."""
     return [example for rows in sets.values() for example in rows]
 
