@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from tercet.config.lm import LmConfig
 from tercet.lm import generate as module
+from tercet.lm import tokens
 from tercet.lm.generate import Responses, generate
 from tercet.lm.logprobs import response_logprobs
 from tercet.lm.models import Policy, load_policy
@@ -187,7 +188,8 @@ def test_a_prompt_that_is_asked_often_is_computed_once(policy: Policy) -> None:
 
 def test_prompts_that_are_read_in_groups_are_answered_alike(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
     together = drawn(policy, seed=3)
-    monkeypatch.setattr(module, "_READ_TOGETHER", 1)
+    assert len(tokens.like_lengths(torch.tensor([len(p) for p in PROMPTS]))) == 1
+    monkeypatch.setattr(tokens, "_FEW_TOKENS", 0)
     apart = drawn(policy, seed=3)
     assert together.tolist() == apart.tolist()
     assert torch.allclose(together.logprobs, apart.logprobs, atol=1e-5)

@@ -72,14 +72,14 @@ def test_an_answer_may_be_empty_and_a_prompt_may_not() -> None:
 
 
 def test_rows_of_like_length_are_grouped_by_hand() -> None:
-    assert like_lengths([100, 300, 260, 90, 10]) == [[1, 2], [0, 3], [4]]
-    assert like_lengths([64] * 5) == [[0, 1, 2, 3, 4]]
-    assert like_lengths([5, 60, 30]) == [[1, 2, 0]]  # few tokens: one product for all
+    assert like_lengths(torch.tensor([100, 300, 260, 90, 10])) == [[1, 2], [0, 3], [4]]
+    assert like_lengths(torch.tensor([64] * 5)) == [[0, 1, 2, 3, 4]]
+    assert like_lengths(torch.tensor([5, 60, 30])) == [[1, 2, 0]]  # few tokens: one product for all
 
 
 @given(st.lists(st.integers(1, 400), min_size=1, max_size=40))
 def test_groups_hold_every_row_once_and_little_padding(lengths: list[int]) -> None:
-    groups = like_lengths(lengths)
+    groups = like_lengths(torch.tensor(lengths))
     assert sorted(row for rows in groups for row in rows) == list(range(len(lengths)))
     padded = sum(max(lengths[row] for row in rows) * len(rows) for rows in groups)
     assert padded <= sum(lengths) / 0.85 + 400 * len(groups)

@@ -11,6 +11,7 @@ import yaml
 
 from tercet.config.lm import LmConfig
 from tercet.core.intervals import wilson
+from tercet.core.kl import k1
 from tercet.errors import InputError
 from tercet.lm.answers import Answers, answer_all
 from tercet.lm.encoding import Encoder
@@ -51,7 +52,7 @@ def run(folder: RunFolder, config: LmConfig) -> None:
                 ours = _logprobs(policy, answered["ppo"], config)
             if stage.name == "sft" and "ppo" in answered:
                 theirs = _logprobs(policy, answered["ppo"], config)
-                figures["kl_to_reference"] = _mean([(a - b).sum(1) for a, b in zip(ours, theirs, strict=True)])
+                figures["kl_to_reference"] = _mean([k1(a, b).sum(1) for a, b in zip(ours, theirs, strict=True)])
             step.log(index, {f"eval/eos_fraction/{stage.name}": _mean([a.ended.float() for a in answered[stage.name]])})
         by_stage = {
             stage.name: {name: _all([score(part) for part in answered[stage.name]]) for name, score in scores.items()}

@@ -13,9 +13,9 @@ from transformers.cache_utils import DynamicLayer
 from tercet.core.categorical import Drawn, greedy, sample
 from tercet.errors import FailedError
 from tercet.lm.packed import packed
+from tercet.lm.tokens import like_lengths
 
 COMPACT_BELOW = 0.75  # rows still being written, as a share of the rows computed, at which finished ones leave
-_READ_TOGETHER = 8  # prompts that are padded to one length
 
 
 @dataclass(frozen=True)
@@ -107,21 +107,23 @@ class _Stepper:
 
         A prompt that is asked several times is computed once, and prompts of like length are computed together.
         """
-        distinct = sorted(set(map(tuple, prompts)), key=lambda prompt: (len(prompt), prompt))
+        distinct = list(dict.fromkeys(map(tuple, prompts)))
         # a layer that keeps a window of tokens alone has no place for shorter rows beside longer ones
         joins = all(type(layer) is DynamicLayer for layer in self.cache.layers)
-        size = _READ_TOGETHER if joins else len(distinct)
+        device, numbers = self.model.device, list(range(len(distinct)))
+        groups = like_lengths(torch.tensor([len(p) for p in distinct], device=device)) if joins else [numbers]
         logits, masks, caches = [], [], []
-        for start in range(0, len(distinct), size):
-            ids, mask = _left_padded(distinct[start : start + size], pad_id, self.model.device)
+        for group in groups:
+            ids, mask = _left_padded([distinct[number] for number in group], pad_id, device)
             self.cache = DynamicCache(config=self.model.config)
             logits.append(self(ids, mask))
             masks.append(mask)
             caches.append(self.cache)
-        places = {prompt: place for place, prompt in enumerate(distinct)}
-        rows = torch.tensor([places[tuple(prompt)] for prompt in prompts], device=self.model.device)
+        read = (number for group in groups for number in group)
+        places = {distinct[number]: place for place, number in enumerate(read)}
+        rows = torch.tensor([places[tuple(prompt)] for prompt in prompts], device=device)
         self.cache = _joined(caches, rows)
-        longest = masks[-1].shape[1]
+        longest = masks[0].shape[1]
         mask = torch.cat([nn.functional.pad(mask, (longest - mask.shape[1], 0)) for mask in masks])
         return torch.cat(logits)[rows], mask[rows]
 
@@ -131,7 +133,7 @@ class _Stepper:
 
 
 def _joined(caches: Sequence[DynamicCache], rows: Int[Tensor, " n"]) -> DynamicCache:
-    """One cache of the given rows of all; what stands to the left of shorter ones is for the mask to hide."""
+    """One cache of the given rows of all, longest first; left of a shorter row stands what the mask hides."""
     first = caches[0]
     if len(caches) == 1:
         first.batch_select_indices(rows)
@@ -139,7 +141,7 @@ def _joined(caches: Sequence[DynamicCache], rows: Int[Tensor, " n"]) -> DynamicC
     for layers in zip(*(cache.layers for cache in caches), strict=True):
         for name in ("keys", "values"):
             parts = [getattr(layer, name) for layer in layers]
-            longest = parts[-1].shape[-2]
+            longest = parts[0].shape[-2]
             whole = torch.cat([nn.functional.pad(part, (0, 0, longest - part.shape[-2], 0)) for part in parts])
             setattr(layers[0], name, whole[rows])
     return first

@@ -241,12 +241,9 @@ def _autocast(model: PreTrainedModel, precision: Precision) -> AbstractContextMa
 
 
 def _hidden(model: PreTrainedModel, batch: TokenBatch) -> Tensor:
-    """The last hidden states; on a CPU rows of like length are computed together, so that little is spent on padding.
-
-    On a GPU, which would wait for the many small launches, the whole batch is computed at once.
-    """
-    groups = like_lengths(batch.lengths.tolist()) if batch.ids.device.type == "cpu" else []
-    if len(groups) < 2:
+    """The last hidden states; rows of like length are computed together, so that little is spent on padding."""
+    groups = like_lengths(batch.lengths)
+    if len(groups) == 1:
         return _forward(model, batch)
     longest = batch.ids.shape[1]
     states = [_forward(model, batch.rows(torch.tensor(rows))) for rows in groups]

@@ -86,11 +86,15 @@ def pad(prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], *,
     )
 
 
-def like_lengths(lengths: Sequence[int]) -> list[list[int]]:
+def like_lengths(of_rows: Int[Tensor, " n"]) -> list[list[int]]:
     """The rows in groups whose shortest is nearly as long as the longest; longest group first.
 
-    A group of few tokens takes shorter rows as well: below that, padding costs less than another small product.
+    A group of few tokens takes shorter rows as well: below that, padding costs less than another small product. On a
+    GPU, which would wait for the many small launches, all rows are one group.
     """
+    if of_rows.device.type != "cpu":
+        return [list(range(len(of_rows)))]
+    lengths: list[int] = of_rows.tolist()
     groups: list[list[int]] = []
     for row in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
         longest = lengths[groups[-1][0]] if groups else 0
