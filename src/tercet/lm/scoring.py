@@ -7,11 +7,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from tercet.config.functions import load_function
 from tercet.config.lm import LmConfig
 from tercet.errors import InputError
 from tercet.lm.answers import Answers
 from tercet.lm.encoding import Encoder
-from tercet.lm.functions import call_function, load_function
+from tercet.lm.functions import call_function
 from tercet.lm.models import ScoreModel, load_score_model
 from tercet.lm.tokens import TokenBatch
 
