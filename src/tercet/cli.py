@@ -15,10 +15,13 @@ from tercet import __version__
 from tercet.errors import FailedError, InputError
 
 if TYPE_CHECKING:  # pydantic and PyYAML cost half of --help's time
+    from tercet.config.arm import ArmConfig
     from tercet.config.lm import LmConfig
     from tercet.runs.folder import RunFolder
 
-_PRESETS = sorted(file.stem for file in (Path(__file__).parent / "presets" / "lm").glob("*.yaml"))
+
+def _presets(domain: str) -> str:
+    return ", ".join(sorted(file.stem for file in (Path(__file__).parent / "presets" / domain).glob("*.yaml")))
 
 
 class _Commands(TyperGroup):
@@ -77,7 +80,10 @@ def _print_version(value: bool) -> bool:
 
 
 PresetOption = Annotated[
-    str, typer.Option("--preset", "-p", metavar="NAME|FILE", help=f"{', '.join(_PRESETS)}, or a YAML file.")
+    str, typer.Option("--preset", "-p", metavar="NAME|FILE", help=f"{_presets('lm')}, or a YAML file.")
+]
+ArmPresetOption = Annotated[
+    str, typer.Option("--preset", "-p", metavar="NAME|FILE", help=f"{_presets('arm')}, or a YAML file.")
 ]
 OutOption = Annotated[
     Path | None, typer.Option("--out", "-o", metavar="DIR", help="The run's folder; runs/PRESET without it.")
@@ -85,7 +91,7 @@ OutOption = Annotated[
 DebugOption = Annotated[bool, typer.Option("--debug", callback=_note_debug, help="Show tracebacks.")]
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(metavar="KEY=VALUE", help="Such as ppo.lr=1e-5 or data.split=2,4,4; docs/config.md has them all."),
+    typer.Argument(metavar="KEY=VALUE", help="Such as seed=1 or ppo.lr=1e-5; docs/config.md has them all."),
 ]
 
 app = typer.Typer(
@@ -97,6 +103,8 @@ app = typer.Typer(
 )
 lm = typer.Typer(help="The three steps on a language model.", no_args_is_help=True)
 app.add_typer(lm, name="lm")
+arm = typer.Typer(help="The three steps on a robot arm.", no_args_is_help=True)
+app.add_typer(arm, name="arm")
 
 
 @app.callback()
@@ -209,6 +217,69 @@ def data(
     inspect.run(config)
 
 
+@arm.command("run")
+def arm_run(
+    overrides: Overrides = None, preset: ArmPresetOption = "lift", out: OutOption = None, debug: DebugOption = False
+) -> None:
+    """All steps, the evaluation, videos and the report; what is done already is skipped.
+
+    Stop it whenever you like: the same command goes on from the last checkpoint.
+    """
+    with _opened_arm(preset, out, overrides) as (folder, config):
+        from tercet.arm import pipeline
+
+        pipeline.run(folder, config)
+        print(f"report: {folder.path / 'report.html'}\nfigures: {folder.path / 'results.json'}")
+
+
+@arm.command("bc")
+def arm_bc(
+    overrides: Overrides = None, preset: ArmPresetOption = "lift", out: OutOption = None, debug: DebugOption = False
+) -> None:
+    """Step 1, imitate: behaviour cloning from demonstrations."""
+    with _opened_arm(preset, out, overrides) as (folder, config):
+        from tercet.arm import pipeline
+
+        pipeline.run_step(folder, config, "bc")
+        print(f"model: {folder.path / 'bc' / 'model'}")
+
+
+@arm.command("reward")
+def arm_reward(
+    overrides: Overrides = None, preset: ArmPresetOption = "lift", out: OutOption = None, debug: DebugOption = False
+) -> None:
+    """Step 2, judge: a reward model from the better of two segments."""
+    with _opened_arm(preset, out, overrides) as (folder, config):
+        from tercet.arm import pipeline
+
+        pipeline.run_step(folder, config, "reward")
+        print(f"model: {folder.path / 'reward' / 'model'}\nfigures: {folder.path / 'results.json'}")
+
+
+@arm.command("ppo")
+def arm_ppo(
+    overrides: Overrides = None, preset: ArmPresetOption = "lift", out: OutOption = None, debug: DebugOption = False
+) -> None:
+    """Step 3, improve: PPO with actor, critic, reference and reward."""
+    with _opened_arm(preset, out, overrides) as (folder, config):
+        from tercet.arm import pipeline
+
+        pipeline.run_step(folder, config, "ppo")
+        print(f"model: {folder.path / 'ppo' / 'model'}")
+
+
+@arm.command("eval")
+def arm_evaluate(
+    overrides: Overrides = None, preset: ArmPresetOption = "lift", out: OutOption = None, debug: DebugOption = False
+) -> None:
+    """Success of every stage on fresh starts, start by start, and videos side by side."""
+    with _opened_arm(preset, out, overrides) as (folder, config):
+        from tercet.arm import pipeline
+
+        pipeline.run_step(folder, config, "eval")
+        print(f"figures: {folder.path / 'results.json'}")
+
+
 @app.command()
 def report(
     run: Annotated[Path, typer.Argument(metavar="DIR", help="The run's folder.")], debug: DebugOption = False
@@ -233,6 +304,23 @@ def _opened(preset: str, out: Path | None, overrides: list[str] | None) -> Itera
             import torch
 
             torch.set_num_threads(config.threads)
+        yield folder, config
+
+
+@contextmanager
+def _opened_arm(
+    preset: str, out: Path | None, overrides: list[str] | None
+) -> Iterator[tuple["RunFolder", "ArmConfig"]]:
+    """The same for the arm; its networks are small, and a second thread would cost more than it brings."""
+    from tercet.config.load import load_arm_config
+    from tercet.runs.folder import RunFolder
+
+    config = load_arm_config(preset, overrides or [])
+    name = Path(preset).stem if preset.endswith((".yaml", ".yml")) else preset
+    with RunFolder.open(out or Path("runs") / name, config, preset=preset) as folder:
+        import torch
+
+        torch.set_num_threads(1)
         yield folder, config
 
 

@@ -3,9 +3,9 @@ import math
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch.distributions import Independent, Normal
+from torch.distributions import Independent, Normal, kl_divergence
 
-from tercet.core.gaussian import entropy, logprobs, sample
+from tercet.core.gaussian import entropy, kl, logprobs, sample
 
 SEEDS = st.integers(0, 2**31)
 
@@ -54,6 +54,38 @@ def test_the_gradient_pulls_the_mean_to_the_action_and_widens_for_what_is_far():
     assert mean.grad is not None and log_std.grad is not None
     assert mean.grad.tolist() == [[3.0, 0.0]]  # (action - mean) / var
     assert log_std.grad.tolist() == [8.0, -1.0]  # z^2 - 1
+
+
+def test_the_kl_by_hand():
+    mean, ref_mean = torch.tensor([[1.0, 0.0]]), torch.zeros(1, 2)
+    log_std, ref_log_std = torch.tensor([0.0, 0.0]), torch.tensor([0.0, 2.0]).exp().log()
+    # one deviation apart: 1/2; e^2 times as wide a reference: 2 + e^-4 / 2 - 1/2
+    expected = 0.5 + 2.0 + math.exp(-4.0) / 2 - 0.5
+    torch.testing.assert_close(kl(mean, log_std, ref_mean, ref_log_std), torch.tensor([expected]))
+
+
+@given(SEEDS)
+def test_the_kl_is_that_of_torch_and_0_from_itself(seed: int):
+    mean, ref_mean, log_std, ref_log_std = (
+        drawn(seed, 5, 3),
+        drawn(seed + 1, 5, 3),
+        drawn(seed + 2, 3),
+        drawn(seed + 3, 3),
+    )
+    theirs = kl_divergence(
+        Independent(Normal(mean, log_std.exp()), 1), Independent(Normal(ref_mean, ref_log_std.exp()), 1)
+    )
+    torch.testing.assert_close(kl(mean, log_std, ref_mean, ref_log_std), theirs, rtol=1e-4, atol=1e-4)
+    assert kl(mean, log_std, mean, log_std).abs().max() < 1e-6
+
+
+def test_the_kl_of_bf16_is_computed_in_fp32():
+    mean, ref_mean = torch.full((1, 4), 0.1).bfloat16(), torch.full((1, 4), 17.0).bfloat16()
+    log_std, ref_log_std = torch.full((4,), -1.13).bfloat16(), torch.full((4,), 0.37).bfloat16()
+    expected = kl(mean.float(), log_std.float(), ref_mean.float(), ref_log_std.float())
+    found = kl(mean, log_std, ref_mean, ref_log_std)
+    assert found.dtype == torch.float32
+    assert found.item() == expected.item()
 
 
 def test_bf16_is_computed_in_fp32():

@@ -27,6 +27,23 @@ def entropy(log_std: Float[Tensor, " d"]) -> Float[Tensor, ""]:
     return (full_precision(log_std) + 0.5 * math.log(2.0 * math.pi * math.e)).sum()
 
 
+def kl(
+    mean: Float[Tensor, "*shape d"],
+    log_std: Float[Tensor, " d"],
+    ref_mean: Float[Tensor, "*shape d"],
+    ref_log_std: Float[Tensor, " d"],
+) -> Float[Tensor, "*shape"]:
+    """KL(policy || reference) in nats, summed over dimensions: exact, where core/kl.py estimates from what was sampled.
+
+    sum_i (log(s_i / r_i) + (r_i^2 + (m_i - n_i)^2) / (2 s_i^2) - 1/2), with deviation r and mean m of the policy, s and
+    n of the reference.
+    """
+    log_std, ref_log_std = full_precision(log_std), full_precision(ref_log_std)
+    distance = (full_precision(mean) - full_precision(ref_mean)).square()
+    spread = (torch.exp(2.0 * log_std) + distance) * torch.exp(-2.0 * ref_log_std)
+    return (ref_log_std - log_std + 0.5 * spread - 0.5).sum(-1)
+
+
 def sample(
     mean: Float[Tensor, "*shape d"], log_std: Float[Tensor, " d"], noise: Float[Tensor, "*shape d"]
 ) -> Float[Tensor, "*shape d"]:
