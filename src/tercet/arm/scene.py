@@ -55,12 +55,12 @@ def _mjcf(with_cube: bool) -> str:
   <visual>
     <global offwidth="1280" offheight="960"/>
     <headlight ambient=".3 .3 .3" diffuse=".3 .3 .3"/>
-    <quality shadowsize="2048"/>
+    <quality shadowsize="1024"/>
   </visual>
   <asset>
     <texture name="sky" type="skybox" builtin="gradient" rgb1="1 1 1" rgb2=".72 .8 .9" width="64" height="64"/>
     <texture name="table" type="2d" builtin="checker" rgb1=".86 .88 .9" rgb2=".8 .82 .85" width="128" height="128"/>
-    <material name="table" texture="table" texrepeat="20 20" reflectance=".05"/>
+    <material name="table" texture="table" texrepeat="20 20" specular="0"/>
   </asset>
   <default>
     <joint damping=".6" armature=".028"/>
@@ -72,11 +72,11 @@ def _mjcf(with_cube: bool) -> str:
     </default>
   </default>
   <worldbody>
-    <light pos=".3 -.4 1.2" dir="-.1 .3 -1" directional="true" diffuse=".5 .5 .5"/>
+    <light pos=".3 -.4 1.2" dir="-.1 .3 -1" directional="true" diffuse=".4 .4 .4"/>
     <geom name="table" type="plane" size="1 1 .1" material="table" rgba="1 1 1 1" friction=".5 .01 .001"
      {_CONTACT_OF["table"]}/>
-    <camera name="front" pos=".52 -.42 .36" xyaxes=".76 .65 0 -.36 .42 .83"/>
-    <camera name="top" pos=".19 0 .55" xyaxes="0 -1 0 1 0 0"/>
+    <camera name="front" pos="0.5 -0.38 0.33" xyaxes="0.721 0.693 0.000 -0.272 0.283 0.920"/>
+    <camera name="top" pos=".17 0 .6" xyaxes="0 -1 0 1 0 0"/>
     <geom type="cylinder" size=".05 .02" pos="0 0 .02" rgba="{_DARK}"/>
     {_arm()}
     {_CUBE if with_cube else ""}
