@@ -280,6 +280,20 @@ def arm_evaluate(
         print(f"figures: {folder.path / 'results.json'}")
 
 
+@arm.command("check")
+def arm_check(
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the starts.")] = 0, debug: DebugOption = False
+) -> None:
+    """Whether the arm itself is sound: nothing jams, the workspace is reached, the experts succeed; about 15 seconds."""
+    from tercet.arm import check
+
+    checks = check.run(seed=seed)
+    print(check.table(checks))
+    failed = sum(not one.ok for one in checks)
+    if failed:
+        raise FailedError(f"{failed} of {len(checks)} checks of the arm failed; those marked FAIL")
+
+
 @app.command()
 def report(
     run: Annotated[Path, typer.Argument(metavar="DIR", help="The run's folder.")], debug: DebugOption = False

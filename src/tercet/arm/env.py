@@ -10,6 +10,7 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from tercet.arm import expert, kinematics, randomise, scene, tasks
+from tercet.arm.foreign import ForeignEnv
 from tercet.arm.kinematics import Array
 from tercet.arm.physics import STEP_SECONDS, Physics
 from tercet.arm.randomise import Randomisation
@@ -181,6 +182,10 @@ class ArmEnv(VectorEnv):
         positions = self._physics.positions
         return np.concatenate([positions[:, :NUM_JOINTS], positions[:, NUM_JOINTS:_CUBE].mean(1)[:, None]], 1)
 
+    def joint_velocities(self) -> Array:
+        """(num_envs, 5), rad/s."""
+        return self._physics.velocities[:, :NUM_JOINTS]
+
     def commanded_joints(self) -> Array:
         """(num_envs, 6): where joints and fingers were last sent."""
         return np.concatenate([kinematics.inverse(self._target, self._turn), self._opening[:, None]], 1)
@@ -280,23 +285,20 @@ _STATE = ("_target", "_turn", "_opening", "_goal", "_steps", "_velocity", "_acce
 
 
 def make_env(
-    task: str,
+    name: str,
     num_envs: int,
     *,
     seed: int = 0,
     horizon: int = 60,
     randomisation: Randomisation | None = None,
     num_threads: int = 2,
-) -> ArmEnv:
-    """An environment by name: one of this arm's tasks."""
-    return ArmEnv(
-        _checked_task(task),
-        num_envs,
-        seed=seed,
-        horizon=horizon,
-        randomisation=randomisation,
-        num_threads=num_threads,
-    )
+) -> ArmEnv | ForeignEnv:
+    """An environment by name: one of this arm's tasks, or another's (`foreign`)."""
+    if name in tasks.TASKS:
+        return ArmEnv(name, num_envs, seed=seed, horizon=horizon, randomisation=randomisation, num_threads=num_threads)
+    if randomisation not in (None, Randomisation()):
+        raise InputError(f"env={name}: randomisation is for this arm's own tasks ({', '.join(tasks.TASKS)})")
+    return ForeignEnv(name, num_envs, seed=seed, horizon=horizon)
 
 
 def _checked_task(task: str) -> Task:

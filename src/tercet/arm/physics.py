@@ -34,6 +34,8 @@ class Physics:
     """
 
     def __init__(self, models: Sequence[mujoco.MjModel], num_envs: int, num_threads: int) -> None:
+        # what breaks is in the Outcome; MuJoCo would also write it into a log file in the working directory
+        mujoco.set_mju_user_warning(lambda message: None)
         first = models[0]
         self.models = list(models) * num_envs if len(models) == 1 else list(models)
         assert len(self.models) == num_envs
