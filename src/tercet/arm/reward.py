@@ -48,10 +48,16 @@ def run(folder: RunFolder, config: ArmConfig) -> None:
         )
         normalise(model, learned)
         step.save_folder("model", model.save)
-        accuracy = wilson(right(model, held_out))
+        rate = wilson(right(model, held_out))
+        accuracy = {
+            "accuracy": rate.mean,
+            "accuracy_low": rate.low,
+            "accuracy_high": rate.high,
+            "num_held_out": rate.num,
+        }
         num_steps = len(config.reward.noises) * config.reward.num_episodes * config.horizon
         asked = {"num_pairs": len(learned), "num_steps": num_steps}
-        step.finish({"reward_model": {"accuracy": vars(accuracy), "gain": float(model.gain), **asked}})
+        step.finish({"reward_model": {**accuracy, "gain": float(model.gain), **asked}})
 
 
 def first_pairs(folder: RunFolder, config: ArmConfig) -> tuple[Pairs, Pairs]:
