@@ -1,5 +1,6 @@
 """Demonstrations: noise on what is done, not on what is learned; recordings are checked; the order of learning."""
 
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -75,10 +76,10 @@ def test_numbers_behind_the_end_of_a_demonstration_do_not_matter(tmp_path: Path)
 
 def test_a_recording_cut_off_absent_or_too_short_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "r.npz"
-    with pytest.raises(InputError, match="no file .*; give `expert`, `none`, or an .npz recording"):
+    with pytest.raises(InputError, match=r"no file .*; give `expert`, `none`, or an .npz recording"):
         load_recording(file, Sizes(4, 2), BcConfig(), env="lift")
     save_recording(file, recording(), env="lift")
-    with pytest.raises(InputError, match="holds 2 demonstrations; lower bc.num_demonstrations=3"):
+    with pytest.raises(InputError, match=r"holds 2 demonstrations; lower bc.num_demonstrations=3"):
         load_recording(file, Sizes(4, 2), BcConfig(num_demonstrations=3), env="lift")
     whole = file.read_bytes()
     for length in (len(whole) // 2, 10, 0):
@@ -90,7 +91,7 @@ def test_a_recording_cut_off_absent_or_too_short_is_refused(tmp_path: Path) -> N
 def test_every_pass_has_an_order_of_its_own_and_holds_every_row_once(config: ArmConfig) -> None:
     steps = plan(10, config.bc.model_copy(update={"epochs": 2, "batch_size": 4}), seed=0, name="bc")
     assert [len(rows) for rows in steps] == [4, 4, 2, 4, 4, 2]
-    one, other = sum(steps[:3], []), sum(steps[3:], [])
+    one, other = [*chain(*steps[:3])], [*chain(*steps[3:])]
     assert sorted(one) == sorted(other) == list(range(10))
     assert one != other
     short = config.bc.model_copy(update={"epochs": 5, "batch_size": 4, "max_steps": 4})

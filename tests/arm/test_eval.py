@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests.arm.conftest import make_episodes
 
 from tercet.arm import eval as evaluation
 from tercet.arm import pipeline, video
@@ -13,7 +14,6 @@ from tercet.arm.episodes import Episodes
 from tercet.config.load import load_arm_config
 from tercet.errors import FailedError, InputError
 from tercet.runs.folder import RunFolder
-from tests.arm.conftest import make_episodes
 
 
 def with_success(rows: list[list[int]]) -> Episodes:

@@ -1,4 +1,4 @@
-"""A run on the arm killed by SIGKILL in the midst of any step, and given again, ends with the same files, to the bit."""
+"""An arm's run killed by SIGKILL in the midst of any step, and given again, ends with the same files, to the bit."""
 
 import json
 import os

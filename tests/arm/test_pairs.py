@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.arm.conftest import make_episodes
 
 from tercet.arm.judge import nearer_the_target
 from tercet.arm.models import RewardEnsemble
@@ -12,7 +13,6 @@ from tercet.arm.questions import ask
 from tercet.arm.segments import Segments
 from tercet.config.load import load_arm_config
 from tercet.errors import FailedError, InputError
-from tests.arm.conftest import make_episodes
 
 
 def chance() -> torch.Generator:
@@ -58,7 +58,7 @@ def test_questions_compare_two_different_segments() -> None:
 
 
 def test_too_long_segments_are_refused() -> None:
-    with pytest.raises(FailedError, match="fewer than two whole segments of 4 steps; lower reward.segment_length"):
+    with pytest.raises(FailedError, match=r"fewer than two whole segments of 4 steps; lower reward.segment_length"):
         about_segments([make_episodes(1, 5, ends={0: 2})], 4, 3, chance())
 
 

@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 import torch
+from tests.arm.conftest import make_episodes
 
 from tercet.arm.models import Policy, new_critic
 from tercet.arm.rollout import ArmActorCritic, assess, build
@@ -12,7 +13,6 @@ from tercet.arm.self_check import check
 from tercet.config.arm import PolicyConfig, PpoConfig
 from tercet.core import gaussian
 from tercet.errors import FailedError, InputError
-from tests.arm.conftest import make_episodes
 
 
 @pytest.fixture

@@ -1,9 +1,9 @@
 """Segments lie within one episode and hold what happened there."""
 
 import torch
+from tests.arm.conftest import make_episodes
 
 from tercet.arm.segments import Segments, cut
-from tests.arm.conftest import make_episodes
 
 
 def test_windows_come_in_order_and_hold_the_states_that_actions_led_to() -> None:

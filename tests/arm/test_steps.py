@@ -8,8 +8,8 @@ import torch
 from tercet.arm import bc, ppo, reward
 from tercet.arm.judge import nearer_the_target
 from tercet.arm.models import Sizes, load_policy, load_reward_model
-from tercet.arm.preferences import fitted
 from tercet.arm.pairs import Pairs, Questions, answered, load_pairs
+from tercet.arm.preferences import fitted
 from tercet.arm.segments import Segments
 from tercet.config.arm import ArmConfig, RewardConfig
 from tercet.config.load import load_arm_config
@@ -40,7 +40,7 @@ def test_cloning_comes_nearer_to_the_demonstrations(small: list[str], tmp_path: 
 def test_the_reward_model_learns_the_judges_taste_and_is_measured_on_other_episodes(
     small: list[str], tmp_path: Path
 ) -> None:
-    more = "reward.num_pairs=200 reward.num_episodes=40 reward.epochs=25 reward.checkpoint_every=500".split()
+    more = ["reward.num_pairs=200", "reward.num_episodes=40", "reward.epochs=25", "reward.checkpoint_every=500"]
     folder, config = run_of(tmp_path, "lift", [*small, *more, "bc.demonstrations=none"])
     with folder:
         reward.run(folder, config)
@@ -87,7 +87,7 @@ def test_ppo_earns_more_after_a_few_updates(tmp_path: Path) -> None:
 
 
 def test_rounds_ask_about_the_policys_own_segments_and_learn_anew(small: list[str], tmp_path: Path) -> None:
-    more = "bc.demonstrations=none reward.num_rounds=2 reward.round_every=1 reward.pairs_per_round=10".split()
+    more = ["bc.demonstrations=none", "reward.num_rounds=2", "reward.round_every=1", "reward.pairs_per_round=10"]
     folder, config = run_of(tmp_path, "reach", [*small, *more, "ppo.reward={reward_model: 1.0}"])
     with folder:
         reward.run(folder, config)
@@ -123,5 +123,5 @@ def test_a_step_says_what_must_come_first(step, said: str, folder: RunFolder, co
 
 def test_ppo_says_when_the_reward_model_is_missing(small: list[str], tmp_path: Path) -> None:
     folder, config = run_of(tmp_path, "reach", [*small, "ppo.reward={reward_model: 1.0}"])
-    with folder, pytest.raises(InputError, match="run `tercet arm reward` with the same --out, or set ppo.reward"):
+    with folder, pytest.raises(InputError, match=r"run `tercet arm reward` with the same --out, or set ppo.reward"):
         ppo.run(folder, config)
