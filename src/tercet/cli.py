@@ -284,7 +284,7 @@ def arm_evaluate(
 def arm_check(
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the starts.")] = 0, debug: DebugOption = False
 ) -> None:
-    """Whether the arm itself is sound: nothing jams, the workspace is reached, the experts succeed; about 15 seconds."""
+    """Is the arm itself sound: nothing jams, everything is reached, the experts succeed? About 15 seconds."""
     from tercet.arm import check
 
     checks = check.run(seed=seed)

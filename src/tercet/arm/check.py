@@ -114,32 +114,31 @@ def gripping(num_threads: int) -> Iterator[Check]:
 def expert(task: Task, *, num_states: int, seed: int, num_threads: int) -> Iterator[Check]:
     """The scripted expert's success, and the forces and speeds on its way."""
     env = ArmEnv(task, num_states, seed=seed, num_threads=num_threads)
-    force = speed = 0.0
-    broken = 0
+    force = speed = broken = 0.0
     done = np.zeros(num_states, bool)
     for _ in range(env.horizon):
         infos = env.step(env.expert_actions())[-1]
         force = max(force, float(infos["force"].max()))
         speed = max(speed, float(np.abs(env.joint_velocities()).max()))
-        broken += int(infos["blown_up"].sum())
+        broken += float(infos["blown_up"].sum())
         done = infos["success"]
     env.close()
     yield Check(f"{task}: success of the expert", float(done.mean()), _LEAST_SUCCESS, least=True)
     yield Check(f"{task}: force on a finger (N)", force, 60.0)
     yield Check(f"{task}: speed of a joint (rad/s)", speed, 12.0)
-    yield Check(f"{task}: simulations that broke", broken, 0)
+    yield Check(f"{task}: simulations that broke", broken, 0.0)
 
 
 def repeatable(seed: int) -> Iterator[Check]:
     """The same seed gives the same bits, on one thread and on two, in a large batch and in a small one."""
     one, two = (_random_episode(num_envs, seed, threads) for num_envs, threads in ((8, 1), (24, 2)))
-    yield Check("same seed: observations that differ", int((one != two[:, :8]).sum()), 0)
+    yield Check("same seed: observations that differ", float((one != two[:, :8]).sum()), 0.0)
 
 
 def survives(seed: int) -> Iterator[Check]:
     """Nothing that is not a number leaves the environment: under wild actions, and after a simulation broke."""
     seen = _random_episode(64, seed, 2, size=5.0)
-    yield Check("wild actions: entries that are not finite", int((~np.isfinite(seen)).sum()), 0)
+    yield Check("wild actions: entries that are not finite", float((~np.isfinite(seen)).sum()), 0.0)
     env = ArmEnv("lift", 4, seed=seed)
     snapshot = env.snapshot()
     snapshot["physics"][1, 1:] = np.nan
@@ -148,7 +147,7 @@ def survives(seed: int) -> Iterator[Check]:
     env.close()
     wrong = int((~np.isfinite(observations)).sum() + (~np.isfinite(rewards)).sum())
     wrong += int((terminated != [False, True, False, False]).sum() + (infos["blown_up"] != terminated).sum())
-    yield Check("a simulation that broke: wrong entries", wrong, 0)
+    yield Check("a simulation that broke: wrong entries", float(wrong), 0.0)
 
 
 def _random_episode(num_envs: int, seed: int, num_threads: int, size: float = 1.0) -> NDArray[np.float32]:

@@ -23,10 +23,8 @@ FOREARM = 0.1350
 WRIST_TO_ROLL = 0.0611
 HAND = 0.1592  # from the wrist's axis to the point between the finger tips
 
-_LEAST_BEND = np.radians(20.0)  # of the elbow: a straight arm has no speed along itself
 _WRIST_LIMIT = 1.6  # a little inside the joint's own limit
-_REACH = np.sqrt(UPPER_ARM**2 + FOREARM**2 + 2 * UPPER_ARM * FOREARM * np.cos(_LEAST_BEND))
-_REACH_ANGLE = np.arctan2(FOREARM * np.sin(_LEAST_BEND), UPPER_ARM + FOREARM * np.cos(_LEAST_BEND))
+# forearm and hand as one link, the wrist at its limit: its length, and its angle from the forearm
 _STIFF = np.hypot(FOREARM + HAND * np.cos(_WRIST_LIMIT), HAND * np.sin(_WRIST_LIMIT))
 _STIFF_ANGLE = np.arctan2(HAND * np.sin(_WRIST_LIMIT), FOREARM + HAND * np.cos(_WRIST_LIMIT))
 
@@ -52,19 +50,14 @@ def forward(joints: Array) -> HandPose:
 def inverse(tip: Array, turn: Array) -> Array:
     """Joints (n, 5) that bring the finger tips to `tip` (n, 3), the hand as near to straight down as it can be.
 
-    It leans outwards where the elbow would otherwise be straight, and where the wrist would otherwise pass its limit;
-    each case is a triangle of two links. `tip` must be reachable (the workspace of a task is).
+    Where the wrist would pass its limit, high above the table and far out, it stays there and the hand leans outwards;
+    either case is a triangle of two links. `tip` must be reachable (the workspace of a task is).
     """
     pan = np.arctan2(tip[:, 1], tip[:, 0])
     forward = np.hypot(tip[:, 0], tip[:, 1]) - SHOULDER_FORWARD
     up = tip[:, 2] - SHOULDER_HEIGHT
     lift, bend = _two_links(UPPER_ARM, FOREARM, forward, up + HAND)
     wrist = np.pi - lift - bend
-    far = forward**2 + (up + HAND) ** 2 > _REACH**2
-    if far.any():
-        first, corner = _two_links(_REACH, HAND, forward[far], up[far])
-        lift[far], bend[far] = first - _REACH_ANGLE, _LEAST_BEND
-        wrist[far] = corner + _REACH_ANGLE - _LEAST_BEND
     high = wrist > _WRIST_LIMIT
     if high.any():
         lift[high], corner = _two_links(UPPER_ARM, _STIFF, forward[high], up[high])

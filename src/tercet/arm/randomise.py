@@ -6,7 +6,7 @@ Off by default, and then it costs nothing: all environments share one model.
 # pyright: reportAttributeAccessIssue=false
 # (MuJoCo's compiled modules come without types)
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 
 import mujoco
 import numpy as np
@@ -29,7 +29,7 @@ class Randomisation:
     def __post_init__(self) -> None:
         for name in ("mass", "friction", "latency"):
             low, high = getattr(self, name)
-            least = 0 if name == "latency" else 0.05
+            least = 0 if name == "latency" else 0.01
             if not least <= low <= high < 1000:
                 raise InputError(f"randomisation.{name}={low},{high}: needs {least} <= low <= high")
         for name in ("camera", "sensor_noise"):
@@ -53,12 +53,12 @@ class Domain:
 
     def put(self, mask: NDArray[np.bool_], other: "Domain") -> "Domain":
         """This domain with the rows that `mask` names taken from `other`."""
-
-        def merged(name: str) -> Array:
-            mine = getattr(self, name)
-            return np.where(mask.reshape(-1, *[1] * (mine.ndim - 1)), getattr(other, name), mine)
-
-        return replace(self, **{field.name: merged(field.name) for field in fields(self)})
+        return Domain(
+            mass=np.where(mask, other.mass, self.mass),
+            friction=np.where(mask, other.friction, self.friction),
+            latency=np.where(mask, other.latency, self.latency),
+            camera=np.where(mask[:, None], other.camera, self.camera),
+        )
 
 
 def draw(ranges: Randomisation, chance: np.random.Generator, count: int) -> Domain:

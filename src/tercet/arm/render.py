@@ -63,6 +63,9 @@ def _open(model: mujoco.MjModel, width: int, height: int) -> mujoco.Renderer:
     try:
         if not os.environ.get("MUJOCO_GL") and not os.environ.get("DISPLAY") and os.name == "posix":
             _prefer_egl()
+        # a context or a Renderer that failed half-way would complain on stderr once more as it goes
+        gl_context.GLContext._context = None
+        gl_context.GLContext(width, height).free()
         return mujoco.Renderer(model, height, width)
     except Exception as error:  # what a missing driver raises differs from library to library
         raise FailedError(f"cannot draw: no OpenGL without a screen ({first_line(error)}); {_HELP}") from error

@@ -26,8 +26,8 @@ TURN_STEP = 0.3
 OPENING_STEP = 0.012
 
 LIFT_HEIGHT = 0.06
-NUM_DRAWS = 20  # uniform numbers that a start is made of
-_NUM_GOALS = 4  # candidates for a goal that is not where the cube lies already
+NUM_DRAWS = 30  # uniform numbers that a start is made of
+_NUM_GOALS = 8  # candidates for a goal that is not where the cube lies already
 _LEAST_WAY = 0.05
 _CENTRE = WORKSPACE.mean(1)
 PUSHING_AT = 0.03  # behind the cube's middle: half its diagonal and half a finger
