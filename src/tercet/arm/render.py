@@ -5,15 +5,16 @@
 
 import atexit
 import os
+import sys
 
 import mujoco
 import numpy as np
-from mujoco import gl_context
 from numpy.typing import NDArray
 
 from tercet.arm.kinematics import Array
 from tercet.errors import FailedError, first_line
 
+_CHOICE = sys.modules[mujoco.Renderer.__module__].gl_context  # where Renderer takes it from, in any release
 _HELP = (
     "install a software renderer and choose it: apt-get install libegl1 libgl1-mesa-dri, then MUJOCO_GL=egl; "
     "or apt-get install libosmesa6, then MUJOCO_GL=osmesa"
@@ -64,8 +65,8 @@ def _open(model: mujoco.MjModel, width: int, height: int) -> mujoco.Renderer:
         if not os.environ.get("MUJOCO_GL") and not os.environ.get("DISPLAY") and os.name == "posix":
             _prefer_egl()
         # a context or a Renderer that failed half-way would complain on stderr once more as it goes
-        gl_context.GLContext._context = None
-        gl_context.GLContext(width, height).free()
+        _CHOICE.GLContext._context = None
+        _CHOICE.GLContext(width, height).free()
         return mujoco.Renderer(model, height, width)
     except Exception as error:  # what a missing driver raises differs from library to library
         raise FailedError(f"cannot draw: no OpenGL without a screen ({first_line(error)}); {_HELP}") from error
@@ -75,4 +76,4 @@ def _prefer_egl() -> None:
     """MuJoCo chooses how it draws when it is imported, and then takes a screen for granted."""
     from mujoco.egl import GLContext
 
-    gl_context.GLContext = GLContext
+    _CHOICE.GLContext = GLContext
