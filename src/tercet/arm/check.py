@@ -124,7 +124,7 @@ def expert(task: Task, *, num_states: int, seed: int, num_threads: int) -> Itera
         done = infos["success"]
     env.close()
     yield Check(f"{task}: success of the expert", float(done.mean()), _LEAST_SUCCESS, least=True)
-    yield Check(f"{task}: force on a finger (N)", force, 60.0)
+    yield Check(f"{task}: force on a finger (N)", force, 80.0)
     yield Check(f"{task}: speed of a joint (rad/s)", speed, 12.0)
     yield Check(f"{task}: simulations that broke", broken, 0.0)
 

@@ -84,8 +84,6 @@ class ArmEnv(VectorEnv):
         self._acceleration = np.zeros((count, NUM_JOINTS))
         self._delayed = np.zeros((count, self.randomisation.latency[1] + 1, len(ACTION)))  # actions, the newest first
 
-    # --- the vector interface
-
     def reset(
         self,
         *,
@@ -147,8 +145,6 @@ class ArmEnv(VectorEnv):
         if self._studio is not None:
             self._studio.close()
 
-    # --- what only an arm has
-
     def readings(self) -> Readings:
         """What can be measured now."""
         positions, velocities = self._physics.positions, self._physics.velocities
@@ -205,8 +201,6 @@ class ArmEnv(VectorEnv):
         self._physics.state[:] = snapshot["physics"]
         self._domain = snapshot["_domain"]
         self._apply_domain(np.ones(self.num_envs, bool))
-
-    # --- one step, piece by piece
 
     def _begin(self, mask: Mask) -> None:
         begin = tasks.start(self.task, self._chance.random((self.num_envs, tasks.NUM_DRAWS)))

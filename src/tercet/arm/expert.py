@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tercet.arm.scene import CUBE_HALF
-from tercet.arm.tasks import PUSHING_AT, STEP, TURN_STEP, Array, Readings, Task, quarter
+from tercet.arm.tasks import PUSHING_AT, STEP, TURN_STEP, WORKSPACE, Array, Readings, Task, quarter
 
 _ABOVE = np.array([0.0, 0.0, 0.05])  # the cube's middle
 _CARRY_SPEED = 0.6  # of the greatest: a cube swung about slips
@@ -54,17 +54,27 @@ def _push(now: Readings) -> tuple[Array, Array, Array]:
     from_cube = (now.tip - now.cube)[:, :2]
     behind = -np.einsum("ij,ij->i", from_cube, direction)
     aside = np.abs(from_cube[:, 0] * direction[:, 1] - from_cube[:, 1] * direction[:, 0])
-    placed = (behind > 0.02) & (aside < 0.012)
     low = now.tip[:, 2] < 2 * CUBE_HALF
+    room = _room_behind(now.cube, direction)
+    # clear of a turned cube's corner before the finger comes down beside it, where the workspace lets it
+    clear = np.where(low, 0.02, np.clip(room - 0.004, 0.02, 0.036))
+    placed = (behind > clear) & (aside < 0.012)
     aim = now.cube.copy()
-    aim[:, :2] -= (PUSHING_AT + 0.012) * direction
+    aim[:, :2] -= np.minimum(PUSHING_AT + 0.012, room)[:, None] * direction
     aim[:, 2] = np.where(placed, 0.016, 0.065)
     aim -= now.target
     pushing = placed & low
     onward = now.cube[:, :2] - (PUSHING_AT - 0.012) * direction - now.target[:, :2]
-    aim[:, :2] = np.where(pushing[:, None], np.clip(onward, -0.5 * STEP, 0.5 * STEP), aim[:, :2])
+    aim[:, :2] = np.where(pushing[:, None], np.clip(onward, -0.7 * STEP, 0.7 * STEP), aim[:, :2])
     stuck = ~placed & low  # up before aside
     aim[:, :2] = np.where(stuck[:, None], 0.0, aim[:, :2])
     aim = np.where((left < 0.008)[:, None], 0.0, aim)
     turn = np.zeros(len(left))
     return aim, turn, np.full(len(left), -1.0)
+
+
+def _room_behind(cube: Array, direction: Array) -> Array:
+    """How far behind the cube, against `direction` (n, 2), the workspace goes."""
+    low, high = WORKSPACE[:2].T
+    border = np.where(direction > 0, cube[:, :2] - low, high - cube[:, :2])
+    return np.maximum((border / np.maximum(np.abs(direction), 1e-6)).min(1), 0.0)
