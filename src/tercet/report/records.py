@@ -103,10 +103,10 @@ def _videos(run: Path, results: Tree) -> list[Movie]:
 
 
 def _evaluation(run: Path, name: str) -> list[Tree]:
-    path = run / "eval" / f"{name}.json"
+    path, domain = run / "eval" / f"{name}.json", "arm" if name == "starts" else "lm"
     if not path.is_file():
         return []
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
-        raise FailedError(f"{path}:{error.lineno}: not JSON ({error.msg}); do the evaluation again") from error
+        raise FailedError(f"{path}:{error.lineno}: not JSON ({error.msg}); run `tercet {domain} eval` again") from error
