@@ -51,6 +51,20 @@ def record(env: ArmEnv, seed: int) -> Episode:
     return Episode(start, np.stack(actions), np.repeat(np.stack(controls, 1), SUBSTEPS, axis=1))
 
 
+@dataclass(frozen=True)
+class Timed:
+    """Seconds by the clock and of all CPUs together, and the states that were come to."""
+
+    wall: float
+    cpu: float
+    state: Array
+
+    @classmethod
+    def since(cls, wall: float, cpu: float, state: Array) -> "Timed":
+        """From readings of both clocks until now."""
+        return cls(time.perf_counter() - wall, time.process_time() - cpu, state)
+
+
 class Bare:
     """MuJoCo alone."""
 
@@ -61,13 +75,13 @@ class Bare:
         self._pool = Rollout(nthread=num_threads if num_threads > 1 else 0)
         self._size, self._sensors = 1 + model.nq + model.nv, model.nsensordata
 
-    def run(self, episode: Episode, length: int) -> tuple[float, Array]:
-        """Seconds for the episode in calls of `length` substeps, and the last states."""
+    def run(self, episode: Episode, length: int) -> Timed:
+        """The episode in calls of `length` substeps."""
         count, total, _ = episode.controls.shape
         parts = [np.ascontiguousarray(episode.controls[:, at : at + length]) for at in range(0, total, length)]
         states, sensors = np.empty((count, length, self._size)), np.empty((count, length, self._sensors))
         state = episode.start.copy()
-        began = time.perf_counter()
+        wall, cpu = time.perf_counter(), time.process_time()
         for part in parts:
             self._pool.rollout(
                 self._models,
@@ -81,16 +95,16 @@ class Bare:
                 sensordata=sensors,
             )
             np.copyto(state, states[:, -1])
-        return time.perf_counter() - began, state
+        return Timed.since(wall, cpu, state)
 
 
-def ours(env: ArmEnv, episode: Episode, seed: int) -> tuple[float, Array]:
-    """Seconds for the episode in the environment, its reset left out, and the last states."""
+def ours(env: ArmEnv, episode: Episode, seed: int) -> Timed:
+    """The episode in the environment, its reset left out."""
     env.reset(seed=seed)
-    began = time.perf_counter()
+    wall, cpu = time.perf_counter(), time.process_time()
     for actions in episode.actions:
         env.step(actions)
-    return time.perf_counter() - began, env.snapshot()["physics"]
+    return Timed.since(wall, cpu, env.snapshot()["physics"])
 
 
 def main() -> None:
@@ -105,15 +119,15 @@ def main() -> None:
     env = ArmEnv(settings.task, settings.num_envs, horizon=settings.horizon, num_threads=settings.threads)
     bare = Bare(settings.task, settings.num_envs, settings.threads)
     episode = record(env, seed=1)
-    rows: dict[str, list[float]] = {"env": [], "step_calls": [], "episode_call": []}
+    rows: dict[str, list[Timed]] = {"env": [], "step_calls": [], "episode_call": []}
     for _ in range(settings.repeats):
-        seconds, state = ours(env, episode, seed=1)
-        rows["env"].append(seconds)
-        seconds, same = bare.run(episode, SUBSTEPS)
-        rows["step_calls"].append(seconds)
-        assert np.array_equal(state, same), "the environment and bare rollout went different ways"
-        rows["episode_call"].append(bare.run(episode, SUBSTEPS * settings.horizon)[0])
-    median = {name: statistics.median(values) for name, values in rows.items()}
+        rows["env"].append(ours(env, episode, seed=1))
+        rows["step_calls"].append(bare.run(episode, SUBSTEPS))
+        rows["episode_call"].append(bare.run(episode, SUBSTEPS * settings.horizon))
+        same = np.array_equal(rows["env"][-1].state, rows["step_calls"][-1].state)
+        assert same, "the environment and bare rollout went different ways"
+    median = {name: statistics.median(row.wall for row in values) for name, values in rows.items()}
+    cpu = {name: statistics.median(row.cpu for row in values) for name, values in rows.items()}
     steps = settings.num_envs * settings.horizon
     print(
         json.dumps(
@@ -125,6 +139,9 @@ def main() -> None:
                 "bare_steps_per_second_one_call": round(steps / median["episode_call"]),
                 "share_of_bare": round(median["step_calls"] / median["env"], 3),
                 "share_of_bare_one_call": round(median["episode_call"] / median["env"], 3),
+                "share_of_bare_cpu": round(cpu["step_calls"] / cpu["env"], 3),
+                "share_of_bare_one_call_cpu": round(cpu["episode_call"] / cpu["env"], 3),
+                "cpu_us_per_step": round(cpu["env"] / steps * 1e6, 1),
                 "mujoco": mujoco.__version__,
                 "cpus": os.cpu_count(),
                 "machine": platform.machine(),

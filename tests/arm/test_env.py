@@ -58,6 +58,13 @@ def test_the_kth_start_follows_from_the_seed_whatever_the_number() -> None:
     assert (many.reset(seed=6)[0] != same).any()
 
 
+def test_an_episode_begins_as_its_task_says() -> None:
+    begin = tasks.start("place", np.random.default_rng([3, 0]).random((20, tasks.NUM_DRAWS)))
+    now = make_env("place", 20, seed=3).readings()
+    for name in ("tip", "cube", "cube_turn", "goal", "opening"):
+        np.testing.assert_allclose(getattr(now, name), getattr(begin, name), atol=1e-12, err_msg=name)
+
+
 def test_a_seeded_reset_forgets_what_was_before() -> None:
     env = make_env("lift", 4)
     runs = []
@@ -114,6 +121,15 @@ def test_jerk_and_force_are_nothing_at_rest() -> None:
         infos = env.step(REST)[-1]
     assert (infos["force"] == 0).all() and infos["jerk"].max() < 1e-2
     assert env.step(REST + 1)[-1]["jerk"].min() > 10
+    env.reset()
+    assert env.step(REST)[-1]["jerk"].max() < 1  # what was before the reset is forgotten
+
+
+def test_actions_beyond_1_count_as_1() -> None:
+    one, other = make_env("reach", 4), make_env("reach", 4)
+    one.step(REST - 1)
+    other.step(REST - 7)
+    np.testing.assert_array_equal(one.readings().target, other.readings().target)
 
 
 def test_a_broken_simulation_ends_its_episode_and_begins_anew() -> None:
