@@ -40,8 +40,8 @@ def test_cloning_comes_nearer_to_the_demonstrations(small: list[str], tmp_path: 
 def test_the_reward_model_learns_the_judges_taste_and_is_measured_on_other_episodes(
     small: list[str], tmp_path: Path
 ) -> None:
-    more = ["reward.num_pairs=200", "reward.num_episodes=40", "reward.epochs=25", "reward.checkpoint_every=500"]
-    folder, config = run_of(tmp_path, "lift", [*small, *more, "bc.demonstrations=none"])
+    more = ["reward.num_pairs=180", "reward.num_eval=20", "reward.num_episodes=40", "reward.epochs=25"]
+    folder, config = run_of(tmp_path, "lift", [*small, *more, "reward.checkpoint_every=500", "bc.demonstrations=none"])
     with folder:
         reward.run(folder, config)
         accuracies = values(folder, "reward/accuracy")

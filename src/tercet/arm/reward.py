@@ -20,7 +20,7 @@ from tercet.runs.folder import RunFolder
 from tercet.train import chance
 from tercet.train.fit import fit
 
-HELD_OUT = 10  # one in so many episodes and judgements is held out
+HELD_OUT = 10  # one in so many episodes is held out
 
 
 def run(folder: RunFolder, config: ArmConfig) -> None:
@@ -71,8 +71,7 @@ def first_pairs(folder: RunFolder, config: ArmConfig) -> tuple[Pairs, Pairs]:
         with folder.timed("pairs"), opened(config, config.reward.num_episodes) as env:
             played = [wander(env, policy, noise, config) for noise in config.reward.noises]
         rows = torch.arange(config.reward.num_episodes)
-        num_held_out = max(1, config.reward.num_pairs // HELD_OUT)
-        num = {"learned": config.reward.num_pairs - num_held_out, "held_out": num_held_out}
+        num = {"learned": config.reward.num_pairs, "held_out": config.reward.num_eval}
         parts = {"learned": rows[rows % HELD_OUT != 0], "held_out": rows[rows % HELD_OUT == 0]}
         found = {
             name: ask([episodes.rows(parts[name]) for episodes in played], config, num[name], name=name)

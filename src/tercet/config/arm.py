@@ -32,6 +32,7 @@ class BcConfig(FitConfig):
 
     demonstrations: str = Field(default="expert", description="`expert` (the scripted one), `none` (start from a fresh policy), or a recording, an .npz file.")
     num_demonstrations: int = Field(default=3, ge=1, description="Demonstrations to learn from; of a recording, the first so many.")
+    num_eval: int = Field(default=64, ge=1, description="Starts on which the clone is tried when it is made.")
     noise: float = Field(default=0.1, ge=0, description="Deviation of the noise on what the expert does, while the clean action is what is learned.")
 
 
@@ -40,10 +41,11 @@ class RewardConfig(FitConfig):
 
     judge: str = Field(default="tercet.arm.judge:nearer_the_target", description="module:function (segments -> scores) in place of a teacher; the higher score is preferred.")
     feedback: Literal["pairs", "steps"] = Field(default="pairs", description="Which of two segments is better; or of single steps, whether each was good or bad.")
-    num_pairs: int = Field(default=500, ge=8, description="Judgements before PPO begins; a tenth is held out.")
+    num_pairs: int = Field(default=450, ge=1, description="Judgements to learn from before PPO begins.")
+    num_eval: int = Field(default=50, ge=1, description="More judgements, about other episodes, on which it is measured.")
     segment_length: int = Field(default=15, ge=1, description="Steps of a segment that is judged as a whole.")
     noises: list[float] = Field(default=[0.2, 0.5, 1.0], min_length=1, description="Deviations of the noise on the policy whose segments are judged.")
-    num_episodes: int = Field(default=64, ge=1, description="Episodes with each noise, from which segments are cut.")
+    num_episodes: int = Field(default=64, ge=2, description="Episodes with each noise, from which segments are cut.")
     num_models: int = Field(default=3, ge=1, description="Reward models in the ensemble; its mean pays, its disagreement asks.")
     hidden_size: int = Field(default=64, ge=1, description="Units of each of their two hidden layers.")
     num_rounds: int = Field(default=0, ge=0, description="How often PPO asks again, about segments of the policy as it then is.")
