@@ -32,13 +32,11 @@ Tree = dict[str, Any]  # Any: JSON
 
 def run(folder: RunFolder, config: ArmConfig) -> None:
     """Try every stage on the same fresh starts; writes DIR/eval/starts.json, DIR/videos, and figures."""
-    with folder.step("eval", total=3, shown=[]) as step, opened(config, config.eval.num_states) as env:
-        stages = stages_of(folder, config, env)
-        tried: dict[str, Tried] = {}
+    stages, tried = stages_of(folder, config), dict[str, Tried]()
+    with folder.step("eval", total=len(stages), shown=[]) as step, opened(config, config.eval.num_states) as env:
         for index, stage in enumerate(stages):
             tried[stage.name] = attempt(env, stage, config)
             step.log(index, {f"eval/success/{stage.name}": float(tried[stage.name].success.float().mean())})
-        before = stages[0].name
         write_text(step.path / "starts.json", json.dumps(_starts(tried), indent=1) + "\n")
         videos = _videos(env, stages, tried, folder, config)
         step.finish(
@@ -48,7 +46,7 @@ def run(folder: RunFolder, config: ArmConfig) -> None:
                 "steps_to_success": {name: one.mean_time() for name, one in tried.items() if one.success.any()},
                 "action_change": {name: one.action_change for name, one in tried.items()},
                 "jerk": {name: one.jerk for name, one in tried.items() if one.jerk is not None},
-                "paired": paired(tried[before], tried["ppo"]) if "ppo" in tried else {},
+                "paired": paired(tried[stages[0].name], tried["ppo"]) if "ppo" in tried else {},
                 **videos,
             }
         )
@@ -78,13 +76,13 @@ class Tried:
         return float(self.times[self.success].float().mean())
 
 
-def stages_of(folder: RunFolder, config: ArmConfig, env: VectorEnv) -> list[Stage]:
+def stages_of(folder: RunFolder, config: ArmConfig) -> list[Stage]:
     """PPO's start (the clone, or a fresh policy), the same with a little noise, and PPO's policy."""
     start, shaken = start_names(config)
     policy = start_policy(folder, config).requires_grad_(False)
     stages = [Stage(start, policy, 0.0), Stage(shaken, policy, config.eval.noise)]
     if folder.is_done("ppo"):
-        stages.append(Stage("ppo", load_policy(folder.path / "ppo" / "model", sizes_of(env)), 0.0))
+        stages.append(Stage("ppo", load_policy(folder.path / "ppo" / "model", policy.sizes), 0.0))
     return stages
 
 

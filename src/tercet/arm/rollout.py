@@ -43,17 +43,10 @@ class Assessed:
     kl: Float[Tensor, "b t"]  # exact, from the reference, in the states that were seen
 
 
-def sampled(
-    env: VectorEnv, policy: Policy, noise: Float[Tensor, "t n a"], *, seed: int, deterministic: bool = False
-) -> Episodes:
-    """Episodes of the policy: with its own deviation, or its mean action alone."""
-    with torch.no_grad():
-        return play(
-            env,
-            lambda step, seen: policy(seen) if deterministic else policy.sample(seen, noise[step]),
-            horizon=len(noise),
-            seed=seed,
-        )
+@torch.no_grad()
+def sampled(env: VectorEnv, policy: Policy, noise: Float[Tensor, "t n a"], *, seed: int) -> Episodes:
+    """Episodes of the policy, given standard normal noise; with noise 0 it takes its mean action."""
+    return play(env, lambda step, seen: policy.sample(seen, noise[step]), horizon=len(noise), seed=seed)
 
 
 @torch.no_grad()
