@@ -108,6 +108,7 @@ def test_terminated_truncated_and_broken_are_kept_apart() -> None:
         ("CartPole-v1", "Discrete"),
         ("Pendulun-v1", "did you mean Pendulum-v1"),
         ("Fetchreach", "no such environment"),
+        ("metaworld/nothing-v3", "Meta-World has no such task|needs metaworld"),
     ],
 )
 def test_what_cannot_be_used_is_said_in_one_message(name: str, message: str) -> None:

@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Callable
 from difflib import get_close_matches
+from functools import cache
 from importlib.util import find_spec
 from typing import Any
 
@@ -49,6 +50,8 @@ class ForeignEnv(VectorEnv):
             if number < 1:
                 raise InputError(f"{what}={number}: must be at least 1")
         self.name, self.num_envs, self.horizon = name, num_envs, horizon
+        self._metaworld = _METAWORLD.fullmatch(name)
+        self._chances = [np.random.default_rng(index) for index in range(num_envs)]
         self._envs = [_make(name, horizon) for _ in range(num_envs)]
         self._space = self._envs[0].observation_space
         self._keys = _keys_of(name, self._space)
@@ -141,8 +144,11 @@ class ForeignEnv(VectorEnv):
 
     def _begin(self, index: int, seed: int | None) -> None:
         env = self._envs[index]
-        if seed is not None and _METAWORLD.fullmatch(self.name):
-            env.unwrapped.seed(seed)  # pyright: ignore[reportAttributeAccessIssue]  # it ignores what reset is given
+        if self._metaworld:  # it ignores the seed that reset is given, and has its goals given from outside
+            if seed is not None:
+                self._chances[index] = np.random.default_rng(seed)
+            goals = _metaworld(self._metaworld["task"]).train_tasks
+            env.unwrapped.set_task(goals[self._chances[index].integers(len(goals))])  # pyright: ignore[reportAttributeAccessIssue]
         observation, _ = env.reset(seed=seed)
         self._seen[index] = self._flat(observation)
         self._steps[index] = 0
@@ -166,8 +172,12 @@ class ForeignEnv(VectorEnv):
 def _make(name: str, horizon: int) -> Env:
     metaworld = _METAWORLD.fullmatch(name)
     if metaworld:
+        task = metaworld["task"]
         _need("metaworld", name)
-        return _registered("Meta-World/MT1", horizon, name, env_name=metaworld["task"], seed=0)
+        try:
+            return _metaworld(task).train_classes[task](render_mode="rgb_array")
+        except ValueError as error:  # its own way to say that there is no such task
+            raise InputError(f"env={name}: Meta-World has no such task: {first_line(error)}") from error
     if ":" in name and not re.search(r"-v\d+$", name):
         function: Callable[[], Any] = load_function(name)
         try:
@@ -180,7 +190,15 @@ def _make(name: str, horizon: int) -> Env:
     return _registered(name, horizon, name)
 
 
-def _registered(key: str, horizon: int, name: str, **settings: Any) -> Env:  # Any: the environment's own settings
+@cache
+def _metaworld(task: str) -> Any:  # Any: an optional package's
+    """A task of Meta-World with its goals, which take longer to draw than an environment takes to make."""
+    from metaworld import MT1
+
+    return MT1(task, seed=0)
+
+
+def _registered(key: str, horizon: int, name: str) -> Env:
     for package in _REGISTERING:
         if key not in gymnasium.registry and find_spec(package):
             __import__(package)
@@ -193,9 +211,7 @@ def _registered(key: str, horizon: int, name: str, **settings: Any) -> Env:  # A
         more = f" (for those of {' and '.join(missing)}: pip install 'tercet[robots]')" if missing else ""
         raise InputError(f"env={name}: no such environment; {hint}{more}")
     try:
-        return gymnasium.make(
-            key, max_episode_steps=horizon, render_mode="rgb_array", disable_env_checker=True, **settings
-        )
+        return gymnasium.make(key, max_episode_steps=horizon, render_mode="rgb_array", disable_env_checker=True)
     except Exception as error:  # what an environment raises while it is made
         raise InputError(f"env={name}: could not be made: {named_error(error)}") from error
 
