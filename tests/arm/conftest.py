@@ -7,8 +7,9 @@ from types import MappingProxyType
 import pytest
 import torch
 
+from tercet.arm.acting import Played
 from tercet.arm.episodes import Episodes
-from tercet.arm.models import Policy, Sizes
+from tercet.arm.models import GaussianPolicy, Sizes
 from tercet.config.arm import ArmConfig
 from tercet.config.load import load_arm_config
 from tercet.runs.folder import RunFolder
@@ -63,10 +64,10 @@ def folder(config: ArmConfig, tmp_path: Path) -> Iterator[RunFolder]:
 
 
 @pytest.fixture
-def policy() -> Policy:
+def policy() -> GaussianPolicy:
     """A policy over three numbers and two actions."""
     torch.manual_seed(0)
-    return Policy(Sizes(3, 2), hidden_size=8, num_layers=1, log_std=-0.5)
+    return GaussianPolicy(Sizes(3, 2), hidden_size=8, num_layers=1, log_std=-0.5)
 
 
 def make_episodes(
@@ -90,3 +91,8 @@ def make_episodes(
         truncated=truncated,
         infos={"success": (progress > 0.5).float(), "progress": progress},
     )
+
+
+def step_by_step(episodes: Episodes) -> Played:
+    """Episodes in which every action was a decision of its own."""
+    return Played(episodes, torch.ones_like(episodes.terminated), episodes.actions)

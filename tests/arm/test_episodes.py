@@ -40,7 +40,7 @@ class Counter(VectorEnv):
 
 
 def test_every_column_holds_its_step_and_a_row_goes_on_after_an_end() -> None:
-    episodes = play(Counter(2), lambda step, seen: torch.full((2, 1), float(step)), horizon=5, seed=7)
+    episodes = play(Counter(2), lambda step, seen, fresh: torch.full((2, 1), float(step)), horizon=5, seed=7)
     assert episodes.observations[..., 0].tolist() == [[0, 1, 0, 1, 0], [0, 1, 2, 0, 1]]
     assert episodes.next_observations[..., 0].tolist() == [[1, 2, 1, 2, 1], [1, 2, 3, 1, 2]]
     assert episodes.observations[..., 1].unique().tolist() == [7]
@@ -52,19 +52,19 @@ def test_every_column_holds_its_step_and_a_row_goes_on_after_an_end() -> None:
 
 
 def test_a_row_that_does_not_end_is_judged_by_its_last_step() -> None:
-    episodes = play(Counter(1), lambda step, seen: torch.zeros(1, 1), horizon=1, seed=0)
+    episodes = play(Counter(1), lambda step, seen, fresh: torch.zeros(1, 1), horizon=1, seed=0)
     assert (episodes.first_ends().tolist(), episodes.succeeded().tolist()) == ([0], [False])
 
 
 def test_an_environment_that_says_nothing_of_success_is_refused() -> None:
     with pytest.raises(InputError, match="says nothing of success: its infos hold nothing"):
-        play(Counter(1, success=False), lambda step, seen: torch.zeros(1, 1), horizon=2, seed=0)
+        play(Counter(1, success=False), lambda step, seen, fresh: torch.zeros(1, 1), horizon=2, seed=0)
 
 
 def test_the_same_seed_gives_the_same_bits_in_any_number_of_threads() -> None:
     def bits(threads: int) -> torch.Tensor:
         env = make_env("lift", 4, horizon=8, num_threads=threads)
-        episodes = play(env, lambda step, seen: seen[:, :5].tanh(), horizon=8, seed=3)
+        episodes = play(env, lambda step, seen, fresh: seen[:, :5].tanh(), horizon=8, seed=3)
         env.close()
         return episodes.next_observations
 

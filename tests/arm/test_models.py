@@ -7,16 +7,15 @@ import torch
 
 from tercet.arm.models import (
     FARTHEST,
-    Policy,
+    GaussianPolicy,
     RewardEnsemble,
     Scaled,
     Sizes,
     load_critic,
-    load_policy,
     load_reward_model,
     new_critic,
-    new_policy,
 )
+from tercet.arm.policies import load_policy, new_policy
 from tercet.config.arm import PolicyConfig
 from tercet.core.statistics import ScoreScale
 from tercet.errors import InputError
@@ -38,17 +37,18 @@ def test_what_never_varied_is_not_blown_up_and_far_values_are_cut() -> None:
     assert scaled(torch.tensor([[5.0]])).item() == FARTHEST
 
 
-def test_a_policy_comes_back_as_it_was_with_its_scale(policy: Policy, tmp_path: Path) -> None:
+def test_a_policy_comes_back_as_it_was_with_its_scale(policy: GaussianPolicy, tmp_path: Path) -> None:
     policy.scaled.measure(torch.randn(20, 3) * 5)
     policy.save(tmp_path)
     again, seen = load_policy(tmp_path, Sizes(3, 2)), torch.randn(4, 3)
+    assert isinstance(again, GaussianPolicy)
     assert torch.equal(again(seen), policy(seen))
     assert torch.equal(again.log_std, policy.log_std)
     assert not any(parameter.requires_grad for parameter in again.parameters())
 
 
-def test_critic_and_ensemble_come_back_as_they_were(policy: Policy, tmp_path: Path) -> None:
-    critic = new_critic(policy, PolicyConfig(hidden_size=8, num_layers=1), seed=0)
+def test_critic_and_ensemble_come_back_as_they_were(policy: GaussianPolicy, tmp_path: Path) -> None:
+    critic = new_critic(policy.scaled, PolicyConfig(hidden_size=8, num_layers=1), seed=0)
     ensemble = RewardEnsemble(3, num_models=2, hidden_size=4)
     ensemble.normalise(ScoreScale(gain=2.0, bias=-1.0))
     seen = torch.randn(4, 5, 3)
@@ -62,20 +62,20 @@ def test_critic_and_ensemble_come_back_as_they_were(policy: Policy, tmp_path: Pa
 def test_a_fresh_policy_does_almost_nothing_and_follows_from_the_seed() -> None:
     one, same, other = (new_policy(Sizes(6, 3), PolicyConfig(), seed=seed) for seed in (1, 1, 2))
     seen = torch.randn(30, 6)
-    assert one(seen).abs().max() < 0.1
-    assert torch.equal(one(seen), same(seen))
-    assert not torch.equal(one(seen), other(seen))
+    assert one.decide(seen, None).abs().max() < 0.1
+    assert torch.equal(one.decide(seen, None), same.decide(seen, None))
+    assert not torch.equal(one.decide(seen, None), other.decide(seen, None))
 
 
-def test_the_critic_sees_as_the_policy_sees(policy: Policy) -> None:
+def test_the_critic_sees_as_the_policy_sees(policy: GaussianPolicy) -> None:
     policy.scaled.measure(torch.randn(20, 3) * 5)
-    critic = new_critic(policy, PolicyConfig(hidden_size=8), seed=0)
+    critic = new_critic(policy.scaled, PolicyConfig(hidden_size=8), seed=0)
     assert torch.equal(critic.scaled.std, policy.scaled.std)
     critic.scaled.std.add_(1.0)
     assert not torch.equal(critic.scaled.std, policy.scaled.std)
 
 
-def test_models_that_do_not_fit_are_refused(policy: Policy, tmp_path: Path) -> None:
+def test_models_that_do_not_fit_are_refused(policy: GaussianPolicy, tmp_path: Path) -> None:
     policy.save(tmp_path)
     with pytest.raises(InputError, match="made for 3 numbers in each observation, where this arm has 9"):
         load_policy(tmp_path, Sizes(9, 2))

@@ -4,9 +4,10 @@ import dataclasses
 
 import pytest
 import torch
-from tests.arm.conftest import make_episodes
+from tests.arm.conftest import make_episodes, step_by_step
 
-from tercet.arm.models import Policy, new_critic
+from tercet.arm.models import GaussianPolicy, new_critic
+from tercet.arm.policies import Policy
 from tercet.arm.rollout import ArmActorCritic, assess, build
 from tercet.arm.scoring import scorer
 from tercet.arm.self_check import check
@@ -16,23 +17,25 @@ from tercet.errors import FailedError, InputError
 
 
 @pytest.fixture
-def actor_critic(policy: Policy) -> ArmActorCritic:
-    return ArmActorCritic(policy, new_critic(policy, PolicyConfig(hidden_size=8), seed=0))
+def actor_critic(policy: GaussianPolicy) -> ArmActorCritic:
+    return ArmActorCritic(policy, new_critic(policy.scaled, PolicyConfig(hidden_size=8), seed=0))
 
 
-def other(policy: Policy) -> Policy:
+def other(policy: Policy) -> GaussianPolicy:
     torch.manual_seed(1)
-    found = Policy(policy.sizes, hidden_size=8, num_layers=1, log_std=-0.2)
+    found = GaussianPolicy(policy.sizes, hidden_size=8, num_layers=1, log_std=-0.2)
     torch.nn.init.normal_(found.net[-1].weight)
     return found
 
 
 def test_a_step_pays_what_it_earned_less_the_price_of_leaving_the_reference(actor_critic: ArmActorCritic) -> None:
+    assert isinstance(actor_critic.policy, GaussianPolicy)
     episodes, reference = make_episodes(), other(actor_critic.policy)
-    seen = assess(episodes, actor_critic, reference)
-    rollout = build(episodes, seen, episodes.dense, kl_coef=0.3)
-    mean, ref_mean = actor_critic.policy(episodes.observations), reference(episodes.observations)
-    logprobs = gaussian.logprobs(episodes.actions, mean, actor_critic.policy.log_std)
+    log_std = actor_critic.policy.log_std
+    seen = assess(step_by_step(episodes), actor_critic, reference)
+    rollout = build(step_by_step(episodes), seen, episodes.dense, chunk=1, gamma=0.9, kl_coef=0.3)
+    mean, ref_mean = actor_critic.policy.decide(episodes.observations, None), reference(episodes.observations)
+    logprobs = gaussian.logprobs(episodes.actions, mean, log_std)
     ref_logprobs = gaussian.logprobs(episodes.actions, ref_mean, reference.log_std)
     torch.testing.assert_close(rollout.rewards, episodes.dense - 0.3 * (logprobs - ref_logprobs))
     assert (seen.kl >= 0).all() and seen.kl.max() > 0.01
@@ -42,13 +45,13 @@ def test_a_step_pays_what_it_earned_less_the_price_of_leaving_the_reference(acto
 
 def test_the_value_after_the_last_step_is_that_of_the_state_it_led_to(actor_critic: ArmActorCritic) -> None:
     episodes = make_episodes()
-    seen = assess(episodes, actor_critic, actor_critic.policy)
+    seen = assess(step_by_step(episodes), actor_critic, actor_critic.policy)
     last = actor_critic.value_model(episodes.next_observations[:, -1])
     torch.testing.assert_close(seen.next_values[:, -1], last)
     torch.testing.assert_close(seen.next_values[:, :-1], seen.values[:, 1:])
 
 
-def test_the_terms_are_weighed_and_added(policy: Policy) -> None:
+def test_the_terms_are_weighed_and_added(policy: GaussianPolicy) -> None:
     episodes = make_episodes()
     weights = {"dense": 2.0, "success": -1.0, "progress": 0.5, "tests.arm.test_rollout:effort": 0.1}
     expected = 2 * episodes.dense - episodes.infos["success"] + 0.5 * episodes.infos["progress"]
@@ -82,7 +85,7 @@ def test_a_reward_that_cannot_be_had_is_named(weights, error, said) -> None:  # 
 def test_a_sound_start_passes_the_self_check(actor_critic: ArmActorCritic) -> None:
     episodes = make_episodes(ends={0: 2})
     episodes.next_observations[0, 2] = 9.0  # what followed the end is another episode's
-    found = check(episodes, episodes.dense, actor_critic, actor_critic.policy, PpoConfig())
+    found = check(step_by_step(episodes), episodes.dense, actor_critic, actor_critic.policy, PpoConfig())
     assert max(found.values()) < 1e-5
 
 
@@ -91,7 +94,7 @@ def test_the_self_check_refuses_what_is_not_sound(actor_critic: ArmActorCritic) 
 
     def refused(said: str, episodes=episodes, earned=episodes.dense, reference=actor_critic.policy) -> None:  # type: ignore[no-untyped-def]
         with pytest.raises(FailedError, match=f"{said}.*Nothing was trained"):
-            check(episodes, earned, actor_critic, reference, PpoConfig())
+            check(step_by_step(episodes), earned, actor_critic, reference, PpoConfig())
 
     refused("kl is off by", reference=other(actor_critic.policy))
     refused("rewards are not finite", earned=episodes.dense * float("nan"))

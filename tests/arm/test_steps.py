@@ -7,8 +7,9 @@ import torch
 
 from tercet.arm import bc, ppo, reward
 from tercet.arm.judge import nearer_the_target
-from tercet.arm.models import Sizes, load_policy, load_reward_model
+from tercet.arm.models import GaussianPolicy, Sizes, load_reward_model
 from tercet.arm.pairs import Pairs, Questions, answered, load_pairs
+from tercet.arm.policies import load_policy
 from tercet.arm.preferences import fitted
 from tercet.arm.segments import Segments
 from tercet.config.arm import ArmConfig, RewardConfig
@@ -34,6 +35,7 @@ def test_cloning_comes_nearer_to_the_demonstrations(small: list[str], tmp_path: 
     assert sum(losses[-5:]) < 0.4 * sum(losses[:5])
     assert folder.results()["demonstrations"] == {"num": 2, "num_rows": 24, "num_steps": 24, "success": 0.0}
     policy = load_policy(folder.path / "bc" / "model", Sizes(23, 5))
+    assert isinstance(policy, GaussianPolicy)
     assert policy.log_std.unique().tolist() == [pytest.approx(-1.2)]  # cloning leaves it alone
 
 

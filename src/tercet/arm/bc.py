@@ -1,4 +1,4 @@
-"""Step 1, imitate: behaviour cloning, the policy's mean drawn to what the demonstrations do."""
+"""Step 1, imitate: behaviour cloning, the policy drawn to what the demonstrations do."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,13 +6,13 @@ from pathlib import Path
 
 import torch
 from gymnasium.vector import VectorEnv
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
+from tercet.arm.acting import sampled
 from tercet.arm.data import EXPERT, Demonstrations, demonstrate, load_recording, plan
 from tercet.arm.environments import opened, sizes_of
-from tercet.arm.episodes import play
-from tercet.arm.models import Policy, new_policy
+from tercet.arm.policies import Policy, new_policy
 from tercet.config.arm import ArmConfig
 from tercet.errors import InputError
 from tercet.runs.folder import RunFolder
@@ -24,9 +24,9 @@ def run(folder: RunFolder, config: ArmConfig) -> None:
     """Clone the demonstrations, try the clone on a few starts, and keep it in DIR/bc/model."""
     with opened(config, config.bc.num_demonstrations) as env:
         sizes, found = sizes_of(env), demonstrations(config, env)
-    rows = Rows(found.observations[found.mask], found.actions[found.mask])
     policy = new_policy(sizes, config.policy, seed=config.seed)
-    policy.scaled.measure(rows.observations)
+    rows = rows_of(found, policy.chunk)
+    policy.measure(rows.observations, rows.actions[:, 0])
     steps = plan(len(rows), config.bc, seed=config.seed, name="bc")
     with folder.step("bc", total=len(steps), shown=["bc/loss", "bc/lr"]) as step:
         fit(
@@ -35,7 +35,7 @@ def run(folder: RunFolder, config: ArmConfig) -> None:
             plan=steps,
             micro_batches=lambda chosen: rows.micro_batches(chosen, config.bc.micro_batch_size),
             count=len,
-            loss=lambda part: LossTerms(imitation_loss(policy, part), {}),
+            loss=lambda part: LossTerms(policy.imitation_loss(part.observations, part.actions, part.mask), {}),
             config=config.bc,
             seed=config.seed,
             metric_prefix="bc",
@@ -51,10 +51,11 @@ def run(folder: RunFolder, config: ArmConfig) -> None:
 
 @dataclass(frozen=True)
 class Rows:
-    """Single steps of demonstrations, in no order."""
+    """Single steps of demonstrations, each with the actions from there on; in no order."""
 
     observations: Float[Tensor, "n o"]
-    actions: Float[Tensor, "n a"]
+    actions: Float[Tensor, "n c a"]
+    mask: Bool[Tensor, "n c"]  # False behind a demonstration's end
 
     def __len__(self) -> int:
         return len(self.observations)
@@ -62,12 +63,16 @@ class Rows:
     def micro_batches(self, chosen: Sequence[int], size: int) -> list["Rows"]:
         """The chosen rows, at most `size` at a time."""
         parts = torch.tensor(chosen).split(size)
-        return [Rows(self.observations[part], self.actions[part]) for part in parts]
+        return [Rows(self.observations[part], self.actions[part], self.mask[part]) for part in parts]
 
 
-def imitation_loss(policy: Policy, rows: Rows) -> Float[Tensor, ""]:
-    """Squared error of the mean action, averaged over the action's dimensions and summed over rows."""
-    return (policy(rows.observations) - rows.actions).square().mean(-1).sum()
+def rows_of(found: Demonstrations, chunk: int) -> Rows:
+    """Every step, with that and the next `chunk - 1` actions of its demonstration."""
+    horizon = found.mask.shape[1]
+    columns = torch.arange(horizon)[:, None] + torch.arange(chunk)
+    inside = columns.clamp(max=horizon - 1)
+    actions, mask = found.actions[:, inside], found.mask[:, inside] & (columns < horizon)
+    return Rows(found.observations[found.mask], actions[found.mask], mask[found.mask])
 
 
 def demonstrations(config: ArmConfig, env: VectorEnv) -> Demonstrations:
@@ -82,9 +87,9 @@ def demonstrations(config: ArmConfig, env: VectorEnv) -> Demonstrations:
 def tries(policy: Policy, config: ArmConfig, num: int) -> float:
     """The policy's rate of success on a few starts that no other step uses."""
     seed = chance.integer(config.seed, "bc tries")
-    with opened(config, num) as env, torch.no_grad():
-        episodes = play(env, lambda step, seen: policy(seen), horizon=config.horizon, seed=seed)
-    return float(episodes.succeeded().float().mean())
+    with opened(config, num) as env:
+        played = sampled(env, policy, None, horizon=config.horizon, seed=seed)
+    return float(played.episodes.succeeded().float().mean())
 
 
 def _is_scripted(config: ArmConfig) -> bool:

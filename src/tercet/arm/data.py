@@ -50,7 +50,7 @@ def demonstrate(env: VectorEnv, config: ArmConfig) -> Demonstrations:
     )
     meant: list[Tensor] = []
 
-    def act(step: int, observations: Tensor) -> Tensor:
+    def act(step: int, observations: Tensor, fresh: Tensor) -> Tensor:
         meant.append(torch.from_numpy(np.array(expert.expert_actions(), np.float32)))
         return (meant[-1] + config.bc.noise * noise[step]).clamp(-1.0, 1.0)
 

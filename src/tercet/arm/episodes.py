@@ -11,7 +11,8 @@ from torch import Tensor
 
 from tercet.errors import InputError
 
-Act = Callable[[int, Float[Tensor, "n o"]], Float[Tensor, "n a"]]  # step and observations to actions
+# step, observations, and where an episode begins, to actions
+Act = Callable[[int, Float[Tensor, "n o"], Bool[Tensor, " n"]], Float[Tensor, "n a"]]
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,9 @@ def play(
     columns: dict[str, list[Tensor]] = {}
     seen, _ = env.reset(seed=seed)
     observations = torch.from_numpy(np.array(seen, np.float32))
+    fresh = torch.ones(len(observations), dtype=torch.bool)
     for step in range(horizon):
-        actions = act(step, observations)
+        actions = act(step, observations, fresh)
         seen, dense, terminated, truncated, infos = env.step(actions.numpy())
         watch(step)
         following = torch.from_numpy(np.array(seen, np.float32))
@@ -79,7 +81,7 @@ def play(
         for name, values in row.items():
             columns.setdefault(name, []).append(values)
         done = np.asarray(terminated) | np.asarray(truncated)
-        observations = following
+        observations, fresh = following, _bools(done)
         if done.any() and step + 1 < horizon:
             seen, _ = env.reset(options={"reset_mask": done})
             observations = torch.where(_bools(done)[:, None], torch.from_numpy(np.array(seen, np.float32)), following)

@@ -12,9 +12,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from tercet.arm import video
+from tercet.arm.acting import Acting
 from tercet.arm.environments import opened, sizes_of
 from tercet.arm.episodes import Act, Episodes, play
-from tercet.arm.models import Policy, Sizes, load_critic, load_policy
+from tercet.arm.models import Sizes, load_critic
+from tercet.arm.policies import Policy, load_policy
 from tercet.arm.rounds import latest_model
 from tercet.arm.scoring import OWN, scorer
 from tercet.arm.stages import start_names, start_policy
@@ -87,7 +89,7 @@ def stages_of(folder: RunFolder, config: ArmConfig) -> list[Stage]:
 
 
 def attempt(env: VectorEnv, stage: Stage, config: ArmConfig) -> Tried:
-    """The stage's mean action, with its noise, on the starts of the evaluation."""
+    """The stage's most likely action, with its noise, on the starts of the evaluation."""
     episodes = play(env, acting(stage, config, env.num_envs), horizon=config.horizon, seed=starts_seed(config))
     return measured(episodes)
 
@@ -116,7 +118,8 @@ def acting(stage: Stage, config: ArmConfig, num_envs: int) -> Act:
     """How a stage acts in the evaluation; every call draws the same noise."""
     shape = (config.horizon, num_envs, stage.policy.sizes.action)
     noise = stage.noise * torch.randn(shape, generator=chance.generator(config.seed, "evaluation noise"))
-    return lambda step, seen: (stage.policy(seen) + noise[step]).clamp(-1.0, 1.0)
+    most_likely = Acting(stage.policy)
+    return lambda step, seen, fresh: (most_likely(step, seen, fresh) + noise[step]).clamp(-1.0, 1.0)
 
 
 def starts_seed(config: ArmConfig) -> int:

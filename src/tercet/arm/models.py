@@ -1,17 +1,19 @@
 """The networks of the four roles: a policy (actor, reference), a critic, and an ensemble of reward models."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import TypeVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from tercet.arm.distributions import Normal
 from tercet.config.arm import PolicyConfig
 from tercet.core import gaussian
 from tercet.core.statistics import ScoreScale
@@ -54,29 +56,55 @@ class Scaled(nn.Module):
         return ((observations - self.mean) / self.std).clamp(-FARTHEST, FARTHEST)
 
 
-class Policy(nn.Module):
-    """A Gaussian over actions whose mean is a perceptron's."""
+class GaussianPolicy(nn.Module):
+    """A Gaussian over actions whose mean is a perceptron's; it decides on one action at a time."""
+
+    chunk = 1
 
     def __init__(self, sizes: Sizes, *, hidden_size: int, num_layers: int, log_std: float) -> None:
         super().__init__()
         self.sizes, self.shape = sizes, {"hidden_size": hidden_size, "num_layers": num_layers}
+        self.noise_size = sizes.action
         self.scaled = Scaled(sizes.observation)
-        self.net = _perceptron(sizes.observation, sizes.action, hidden_size, num_layers, gain=0.01)
+        self.net = perceptron(sizes.observation, sizes.action, hidden_size, num_layers, gain=0.01)
         self.log_std = nn.Parameter(torch.full((sizes.action,), log_std))
 
     def forward(self, observations: Float[Tensor, "*shape o"]) -> Float[Tensor, "*shape a"]:
         """The mean action."""
         return self.net(self.scaled(observations))
 
-    def sample(
-        self, observations: Float[Tensor, "*shape o"], noise: Float[Tensor, "*shape a"]
+    def decide(
+        self, observations: Float[Tensor, "*shape o"], noise: Float[Tensor, "*shape a"] | None
     ) -> Float[Tensor, "*shape a"]:
-        """An action, given standard normal noise."""
-        return gaussian.sample(self(observations), self.log_std, noise)
+        """An action, given standard normal noise; the mean without."""
+        mean = self(observations)
+        return mean if noise is None else gaussian.sample(mean, self.log_std, noise)
+
+    def actions(self, decisions: Float[Tensor, "*shape a"]) -> Float[Tensor, "*shape 1 a"]:
+        """The decision is the action."""
+        return decisions.unsqueeze(-2)
+
+    def look(self, observations: Float[Tensor, "*shape o"], decisions: Float[Tensor, "*shape a"]) -> Normal:
+        """What the policy thinks of these decisions."""
+        return Normal(decisions, self(observations), self.log_std)
+
+    def imitation_loss(
+        self, observations: Float[Tensor, "b o"], actions: Float[Tensor, "b 1 a"], mask: Bool[Tensor, "b 1"]
+    ) -> Float[Tensor, ""]:
+        """Squared error of the mean action, averaged over the action's dimensions and summed over rows."""
+        return (self(observations) - actions[:, 0]).square().mean(-1).sum()
+
+    def measure(self, observations: Float[Tensor, "*shape o"], actions: Float[Tensor, "*shape a"]) -> None:
+        """See what is like these at unit scale; the actions are left as they are."""
+        self.scaled.measure(observations)
+
+    def explore(self, log_std: float) -> None:
+        """Draw actions with this deviation from now on."""
+        nn.init.constant_(self.log_std, log_std)
 
     def save(self, folder: Path) -> None:
         """config.json and model.safetensors."""
-        _save(self, folder, {"kind": "policy", **asdict(self.sizes), **self.shape})
+        save(self, folder, {"kind": "policy", **asdict(self.sizes), **self.shape})
 
 
 class Critic(nn.Module):
@@ -86,7 +114,7 @@ class Critic(nn.Module):
         super().__init__()
         self.size, self.shape = size, {"hidden_size": hidden_size, "num_layers": num_layers}
         self.scaled = Scaled(size)
-        self.net = _perceptron(size, 1, hidden_size, num_layers, gain=1.0)
+        self.net = perceptron(size, 1, hidden_size, num_layers, gain=1.0)
 
     def forward(self, observations: Float[Tensor, "*shape o"]) -> Float[Tensor, "*shape"]:
         """What is still to be earned."""
@@ -94,7 +122,7 @@ class Critic(nn.Module):
 
     def save(self, folder: Path) -> None:
         """config.json and model.safetensors."""
-        _save(self, folder, {"kind": "critic", "observation": self.size, **self.shape})
+        save(self, folder, {"kind": "critic", "observation": self.size, **self.shape})
 
 
 class RewardEnsemble(nn.Module):
@@ -107,7 +135,7 @@ class RewardEnsemble(nn.Module):
         super().__init__()
         self.size, self.shape = size, {"num_models": num_models, "hidden_size": hidden_size}
         self.scaled = Scaled(size)
-        nets = [_perceptron(size, 1, hidden_size, 2, gain=1.0) for _ in range(num_models)]
+        nets = [perceptron(size, 1, hidden_size, 2, gain=1.0) for _ in range(num_models)]
         self.nets = nn.ModuleList(nets)
         self.register_buffer("gain", torch.ones(()))
         self.register_buffer("bias", torch.zeros(()))
@@ -128,41 +156,40 @@ class RewardEnsemble(nn.Module):
 
     def save(self, folder: Path) -> None:
         """config.json and model.safetensors."""
-        _save(self, folder, {"kind": "reward_model", "observation": self.size, **self.shape})
+        save(self, folder, {"kind": "reward_model", "observation": self.size, **self.shape})
 
 
-def new_policy(sizes: Sizes, config: PolicyConfig, *, seed: int) -> Policy:
+def new_gaussian(sizes: Sizes, config: PolicyConfig) -> GaussianPolicy:
     """A fresh policy: its actions are near 0."""
-    seed_everything(seed, "policy")
-    return Policy(sizes, hidden_size=config.hidden_size, num_layers=config.num_layers, log_std=config.log_std)
+    return GaussianPolicy(sizes, hidden_size=config.hidden_size, num_layers=config.num_layers, log_std=config.log_std)
 
 
-def new_critic(policy: Policy, config: PolicyConfig, *, seed: int) -> Critic:
-    """A fresh critic that sees as the policy sees."""
+def new_critic(sees: Scaled, config: PolicyConfig, *, seed: int) -> Critic:
+    """A fresh critic that sees at the scale at which the policy does."""
     seed_everything(seed, "critic")
-    critic = Critic(policy.sizes.observation, hidden_size=config.hidden_size, num_layers=config.num_layers)
-    critic.scaled.load_state_dict(policy.scaled.state_dict())
+    critic = Critic(len(sees.mean), hidden_size=config.hidden_size, num_layers=config.num_layers)
+    critic.scaled.load_state_dict(sees.state_dict())
     return critic
 
 
-def load_policy(folder: Path, sizes: Sizes) -> Policy:
+def load_gaussian(folder: Path, sizes: Sizes) -> GaussianPolicy:
     """A saved policy; InputError where it is none, or one for another arm."""
-    shape = _read_config(folder, "policy", observation=sizes.observation, action=sizes.action)
-    return _filled(Policy(sizes, log_std=0.0, **shape), folder)
+    shape = read_config(folder, "policy", observation=sizes.observation, action=sizes.action)
+    return filled(GaussianPolicy(sizes, log_std=0.0, **shape), folder)
 
 
 def load_critic(folder: Path, sizes: Sizes) -> Critic:
     """A saved critic; InputError as above."""
-    return _filled(Critic(sizes.observation, **_read_config(folder, "critic", observation=sizes.observation)), folder)
+    return filled(Critic(sizes.observation, **read_config(folder, "critic", observation=sizes.observation)), folder)
 
 
 def load_reward_model(folder: Path, sizes: Sizes) -> RewardEnsemble:
     """A saved ensemble; InputError as above."""
-    shape = _read_config(folder, "reward_model", observation=sizes.observation)
-    return _filled(RewardEnsemble(sizes.observation, **shape), folder)
+    shape = read_config(folder, "reward_model", observation=sizes.observation)
+    return filled(RewardEnsemble(sizes.observation, **shape), folder)
 
 
-def _perceptron(size_in: int, size_out: int, hidden_size: int, num_layers: int, *, gain: float) -> nn.Sequential:
+def perceptron(size_in: int, size_out: int, hidden_size: int, num_layers: int, *, gain: float) -> nn.Sequential:
     """Tanh between layers; orthogonal weights, the last layer's times `gain` (Huang et al. 2022, detail 2)."""
     sizes = [size_in, *[hidden_size] * num_layers]
     layers: list[nn.Module] = []
@@ -178,12 +205,13 @@ def _layer(size_in: int, size_out: int, gain: float) -> nn.Linear:
     return layer
 
 
-def _save(module: nn.Module, folder: Path, config: dict[str, str | int]) -> None:
+def save(module: nn.Module, folder: Path, config: Mapping[str, str | int]) -> None:
+    """config.json and model.safetensors in `folder`."""
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     save_file({name: value.contiguous() for name, value in module.state_dict().items()}, folder / "model.safetensors")
 
 
-def _read_config(folder: Path, kind: str, **sizes: int) -> dict[str, int]:
+def read_config(folder: Path, kind: str, **sizes: int) -> dict[str, int]:
     """The shape that `folder` was saved with, once its `sizes` are found to be these."""
     file = folder / "config.json"
     try:
@@ -199,7 +227,8 @@ def _read_config(folder: Path, kind: str, **sizes: int) -> dict[str, int]:
     return found
 
 
-def _filled(module: M, folder: Path) -> M:
+def filled(module: M, folder: Path) -> M:
+    """The module with the weights of `folder`, frozen; InputError where they are not its own."""
     file = folder / "model.safetensors"
     try:
         module.load_state_dict(load_file(file))

@@ -38,7 +38,7 @@ def check(config: ArmConfig) -> None:
         noise = torch.zeros(2, 1, sizes_of(env).action)
         terms = {name: weight for name, weight in config.ppo.reward.items() if name != OWN}
         if terms:
-            scorer(terms, None)(play(env, lambda step, seen: noise[step], horizon=2, seed=0))
+            scorer(terms, None)(play(env, lambda step, seen, fresh: noise[step], horizon=2, seed=0))
 
 
 def run_step(folder: RunFolder, config: ArmConfig, name: str) -> None:

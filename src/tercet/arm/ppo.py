@@ -9,11 +9,12 @@ from gymnasium.vector import VectorEnv
 from jaxtyping import Float
 from torch import Tensor
 
+from tercet.arm.acting import Played, sampled
 from tercet.arm.environments import opened
-from tercet.arm.episodes import Episodes
-from tercet.arm.models import Policy, load_reward_model, new_critic
+from tercet.arm.models import load_reward_model, new_critic
 from tercet.arm.pairs import load_pairs
-from tercet.arm.rollout import ArmActorCritic, assess, build, describe, sampled
+from tercet.arm.policies import Policy
+from tercet.arm.rollout import ArmActorCritic, assess, build, describe
 from tercet.arm.rounds import Rounds
 from tercet.arm.scoring import OWN, scorer
 from tercet.arm.self_check import check
@@ -31,7 +32,8 @@ SHOWN = ["ppo/score", "ppo/success", "ppo/kl", "ppo/explained_variance", "ppo/cl
 def run(folder: RunFolder, config: ArmConfig) -> None:
     """Improve the policy by what its steps earn; the best actor is kept in DIR/ppo/model, the critic beside it."""
     policy = start_policy(folder, config)
-    critic = new_critic(policy, config.policy, seed=config.seed)
+    critic = new_critic(policy.scaled, config.policy, seed=config.seed)
+    loop = config.ppo.model_copy(update={"gamma": config.ppo.gamma**policy.chunk})  # from decision to decision
     with opened(config, config.ppo.num_envs) as env, opened(config, config.ppo.num_eval_states) as trial:
         rounds = _rounds(folder, config, policy) if OWN in config.ppo.reward else None
         collect = Collect(env, ArmActorCritic(policy, critic), _frozen(policy), rounds, config)
@@ -43,7 +45,7 @@ def run(folder: RunFolder, config: ArmConfig) -> None:
                 collect=collect,
                 validate=lambda: validate(trial, collect, config),
                 carry={},
-                config=config.ppo,
+                config=loop,
                 samples_every=config.ppo.num_updates,
                 seed=config.seed,
             )
@@ -64,13 +66,13 @@ class Collect:
 
     def __call__(self, index: int, carry: Mapping[str, float]) -> Collected:
         """An episode in each environment, and what each of its steps cost and earned."""
-        episodes = self._sampled("rollout", index)
-        model = self.rounds.at(index, episodes) if self.rounds else None
-        earned = scorer(self.config.ppo.reward, model)(episodes)
-        seen = assess(episodes, self.actor_critic, self.reference)
-        kl_coef = self.kl_coef(index)
-        rollout = build(episodes, seen, earned, kl_coef=kl_coef)
-        return Collected(rollout, describe(episodes, seen, earned, rollout, kl_coef=kl_coef), [], {})
+        played = self._sampled("rollout", index)
+        model = self.rounds.at(index, played.episodes) if self.rounds else None
+        earned = scorer(self.config.ppo.reward, model)(played.episodes)
+        seen = assess(played, self.actor_critic, self.reference)
+        kl_coef, chunk = self.kl_coef(index), self.actor_critic.policy.chunk
+        rollout = build(played, seen, earned, chunk=chunk, gamma=self.config.ppo.gamma, kl_coef=kl_coef)
+        return Collected(rollout, describe(played, seen, earned, rollout, kl_coef=kl_coef), [], {})
 
     def kl_coef(self, index: int) -> float:
         """The price of a nat in that update: it falls linearly to 0 where ppo.kl_anneal_updates says so."""
@@ -79,23 +81,25 @@ class Collect:
 
     def self_check(self) -> dict[str, float]:
         """Refuse to train where the untrained actor's first rollout shows that something is wrong."""
-        episodes = self._sampled("self-check", 0)
+        played = self._sampled("self-check", 0)
         model = self.rounds.start if self.rounds else None
-        earned = scorer(self.config.ppo.reward, model)(episodes)
-        return check(episodes, earned, self.actor_critic, self.reference, self.config.ppo)
+        earned = scorer(self.config.ppo.reward, model)(played.episodes)
+        return check(played, earned, self.actor_critic, self.reference, self.config.ppo)
 
-    def _sampled(self, name: str, index: int) -> Episodes:
+    def _sampled(self, name: str, index: int) -> Played:
         policy, config = self.actor_critic.policy, self.config
-        noise = _noise(config, self.env.num_envs, policy.sizes.action, name, index)
-        return sampled(self.env, policy, noise, seed=chance.integer(config.seed, name, index))
+        noise = _noise(config, self.env.num_envs, policy.noise_size, name, index)
+        seed = chance.integer(config.seed, name, index)
+        return sampled(self.env, policy, noise, horizon=config.horizon, seed=seed)
 
 
 def validate(env: VectorEnv, collect: Collect, config: ArmConfig) -> Validation:
-    """How often the mean action succeeds on starts of their own, and how far it is from the reference."""
+    """How often the most likely action succeeds on starts of their own, and how far it is from the reference."""
     policy, reference = collect.actor_critic.policy, collect.reference
-    noise = torch.zeros(config.horizon, env.num_envs, policy.sizes.action)
-    episodes = sampled(env, policy, noise, seed=chance.integer(config.seed, "validation"))
-    seen = assess(episodes, collect.actor_critic, reference)
+    seed = chance.integer(config.seed, "validation")
+    played = sampled(env, policy, None, horizon=config.horizon, seed=seed)
+    episodes = played.episodes
+    seen = assess(played, collect.actor_critic, reference)
     score = episodes.succeeded().float().mean() + TIE_BREAK * episodes.infos["success"].mean()
     return Validation(float(score), float(seen.kl.sum(1).mean()))
 

@@ -5,11 +5,12 @@ from pathlib import Path
 import torch
 from gymnasium.vector import VectorEnv
 
+from tercet.arm.acting import Acting
 from tercet.arm.data import plan
 from tercet.arm.environments import opened
 from tercet.arm.episodes import Episodes, play
-from tercet.arm.models import Policy
 from tercet.arm.pairs import Pairs, load_pairs
+from tercet.arm.policies import Policy
 from tercet.arm.preferences import new_ensemble, normalise, pair_loss, parts_of, right
 from tercet.arm.questions import ask
 from tercet.arm.stages import start_policy
@@ -91,9 +92,10 @@ def wander(env: VectorEnv, policy: Policy, noise: float, config: ArmConfig) -> E
     """Episodes of the policy with noise of that deviation on its actions."""
     shape = (config.horizon, env.num_envs, policy.sizes.action)
     draws = noise * torch.randn(shape, generator=chance.generator(config.seed, "wander", str(noise)))
+    acting = Acting(policy)
     return play(
         env,
-        lambda step, seen: (policy(seen) + draws[step]).clamp(-1.0, 1.0),
+        lambda step, seen, fresh: (acting(step, seen, fresh) + draws[step]).clamp(-1.0, 1.0),
         horizon=config.horizon,
         seed=chance.integer(config.seed, "wander", str(noise)),
     )

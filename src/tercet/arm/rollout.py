@@ -1,93 +1,102 @@
-"""One rollout of an arm: an episode in each environment, what each action cost and earned, what the critic expected."""
+"""One rollout of an arm: an episode in each environment, what each decision cost and earned, what the critic expected.
+
+Time is decisions: as many as there are steps where a policy decides on one action at a time, fewer where on chunks. A
+decision earns what its actions earn, discounted from its first one on, and PPO discounts from one decision to the next
+by gamma ** chunk, so that returns are those of single steps.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from gymnasium.vector import VectorEnv
 from jaxtyping import Float
 from torch import Tensor
 
-from tercet.arm.episodes import Episodes, play
-from tercet.arm.models import Critic, Policy
-from tercet.core import gaussian
+from tercet.arm.acting import Decided, Played, decided, summed
+from tercet.arm.distributions import kl
+from tercet.arm.models import Critic
+from tercet.arm.policies import Policy
 from tercet.core.kl import kl_penalties
+from tercet.core.masked import kept, masked_mean
 from tercet.types import ActorOutput, Rollout
 
 
 @dataclass(frozen=True)
 class ArmActorCritic:
-    """The actor and the critic over actions: the `ActorCritic` that PPO asks."""
+    """The actor and the critic over decisions: the `ActorCritic` that PPO asks."""
 
     policy: Policy
     value_model: Critic
 
     def actor(self, inputs: Mapping[str, Tensor]) -> ActorOutput:
-        """Log-density of each action, and the policy's entropy, which is the same in every state."""
-        logprobs = gaussian.logprobs(inputs["actions"], self.policy(inputs["observations"]), self.policy.log_std)
-        return ActorOutput(logprobs, gaussian.entropy(self.policy.log_std).expand_as(logprobs))
+        """Log-density of each decision, and the policy's entropy there."""
+        seen = self.policy.look(inputs["observations"], inputs["decisions"])
+        return ActorOutput(seen.logprobs(), seen.entropy())
 
     def critic(self, inputs: Mapping[str, Tensor]) -> Float[Tensor, "b t"]:
-        """Value of each state in which an action was taken."""
+        """Value of each state in which something was decided."""
         return self.value_model(inputs["observations"])
 
 
 @dataclass(frozen=True)
 class Assessed:
-    """Episodes with what actor, reference and critic say of them."""
+    """Decisions with what actor, reference and critic say of them."""
 
+    decided: Decided
     logprobs: Float[Tensor, "b t"]
     ref_logprobs: Float[Tensor, "b t"]
     values: Float[Tensor, "b t"]
     next_values: Float[Tensor, "b t"]
-    kl: Float[Tensor, "b t"]  # exact, from the reference, in the states that were seen
+    kl: Float[Tensor, "b t"]  # from the reference, in the states that were seen; 0 where nothing was decided
 
 
 @torch.no_grad()
-def sampled(env: VectorEnv, policy: Policy, noise: Float[Tensor, "t n a"], *, seed: int) -> Episodes:
-    """Episodes of the policy, given standard normal noise; with noise 0 it takes its mean action."""
-    return play(env, lambda step, seen: policy.sample(seen, noise[step]), horizon=len(noise), seed=seed)
-
-
-@torch.no_grad()
-def assess(episodes: Episodes, actor_critic: ArmActorCritic, reference: Policy) -> Assessed:
+def assess(played: Played, actor_critic: ArmActorCritic, reference: Policy) -> Assessed:
     """What the networks say. The states that ended an episode are judged too: a cut one is bootstrapped from there."""
-    inputs = inputs_of(episodes)
-    policy = actor_critic.policy
-    mean, ref_mean = policy(episodes.observations), reference(episodes.observations)
+    taken = decided(played)
+    ours = actor_critic.policy.look(taken.observations, taken.decisions)
+    theirs = reference.look(taken.observations, taken.decisions)
     return Assessed(
-        logprobs=actor_critic.actor(inputs).logprobs,
-        ref_logprobs=gaussian.logprobs(episodes.actions, ref_mean, reference.log_std),
-        values=actor_critic.critic(inputs),
-        next_values=actor_critic.value_model(episodes.next_observations),
-        kl=gaussian.kl(mean, policy.log_std, ref_mean, reference.log_std),
+        decided=taken,
+        logprobs=ours.logprobs(),
+        ref_logprobs=theirs.logprobs(),
+        values=actor_critic.critic(inputs_of(taken)),
+        next_values=actor_critic.value_model(taken.next_observations),
+        kl=kept(kl(ours, theirs), taken.mask),
     )
 
 
-def inputs_of(episodes: Episodes) -> dict[str, Tensor]:
-    """What an `ArmActorCritic` needs to look at the same actions again."""
-    return {"observations": episodes.observations, "actions": episodes.actions}
+def inputs_of(taken: Decided) -> dict[str, Tensor]:
+    """What an `ArmActorCritic` needs to look at the same decisions again."""
+    return {"observations": taken.observations, "decisions": taken.decisions}
 
 
-def build(episodes: Episodes, seen: Assessed, earned: Float[Tensor, "b t"], *, kl_coef: float) -> Rollout:
-    """The rollout: what each step earned, less the price of leaving the reference."""
-    mask = torch.ones_like(episodes.terminated)
+def build(
+    played: Played, seen: Assessed, earned: Float[Tensor, "b s"], *, chunk: int, gamma: float, kl_coef: float
+) -> Rollout:
+    """The rollout: what each decision earned, less the price of leaving the reference.
+
+    `earned` and `gamma` are those of single steps, `chunk` the actions of a whole decision.
+    """
+    taken = seen.decided
+    rewards = summed(earned, played.starts, gamma=gamma)
+    # PPO will discount this by gamma ** chunk, also where an end left no time for so many actions
+    next_values = seen.next_values * gamma ** (taken.lengths - chunk)
     return Rollout(
-        inputs=inputs_of(episodes),
+        inputs=inputs_of(taken),
         logprobs=seen.logprobs,
         values=seen.values,
-        next_values=seen.next_values,
-        rewards=earned + kl_penalties(seen.logprobs, seen.ref_logprobs, mask, kl_coef=kl_coef),
-        terminated=episodes.terminated,
-        truncated=episodes.truncated,
-        mask=mask,
+        next_values=next_values,
+        rewards=kept(rewards, taken.mask) + kl_penalties(seen.logprobs, seen.ref_logprobs, taken.mask, kl_coef=kl_coef),
+        terminated=taken.terminated,
+        truncated=taken.truncated,
+        mask=taken.mask,
     )
 
 
-def describe(
-    episodes: Episodes, seen: Assessed, earned: Tensor, rollout: Rollout, *, kl_coef: float
-) -> dict[str, float]:
+def describe(played: Played, seen: Assessed, earned: Tensor, rollout: Rollout, *, kl_coef: float) -> dict[str, float]:
     """The numbers that tell how a rollout went; sums are those of a row, which is one episode where none broke off."""
+    episodes = played.episodes
     numbers = {
         "score": float(earned.sum(1).mean()),
         "reward": float(rollout.rewards.sum(1).mean()),
@@ -95,7 +104,7 @@ def describe(
         "success": float(episodes.succeeded().float().mean()),
         "kl": float(seen.kl.sum(1).mean()),
         "kl_coef": kl_coef,
-        "logprob": float(seen.logprobs.mean()),
+        "logprob": float(masked_mean(seen.logprobs, rollout.mask)),
     }
     if "blown_up" in episodes.infos:
         numbers["blown_up"] = float(episodes.infos["blown_up"].sum())

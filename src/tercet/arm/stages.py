@@ -5,7 +5,7 @@ import torch
 from tercet.arm.data import NONE
 from tercet.arm.environments import opened, sizes_of
 from tercet.arm.episodes import play
-from tercet.arm.models import Policy, load_policy, new_policy
+from tercet.arm.policies import Policy, load_policy, new_policy
 from tercet.config.arm import ArmConfig
 from tercet.errors import InputError
 from tercet.runs.folder import RunFolder
@@ -23,14 +23,14 @@ def start_policy(folder: RunFolder, config: ArmConfig) -> Policy:
             if not folder.is_done("bc"):
                 raise InputError(f"{path} is not there yet; run `tercet arm bc` with the same --out first")
             policy = load_policy(path, sizes)
-            torch.nn.init.constant_(policy.log_std, config.policy.log_std)
+            policy.explore(config.policy.log_std)
             return policy.requires_grad_(True)
         policy = new_policy(sizes, config.policy, seed=config.seed)
         noise = torch.randn(
             config.horizon, NUM_LOOKED_AT, sizes.action, generator=chance.generator(config.seed, "first look")
         )
         seed = chance.integer(config.seed, "first look")
-        seen = play(env, lambda step, observations: noise[step].clamp(-1, 1), horizon=config.horizon, seed=seed)
+        seen = play(env, lambda step, observations, fresh: noise[step].clamp(-1, 1), horizon=config.horizon, seed=seed)
         policy.scaled.measure(seen.observations)
         return policy
 

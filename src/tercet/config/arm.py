@@ -20,11 +20,24 @@ class RandomisationConfig(Section):
 
 
 class PolicyConfig(Section):
-    """The networks: perceptrons with tanh; the policy is a Gaussian with a learned deviation for each action."""
+    """The networks: what kind of policy, and how large it and the critic, a perceptron with tanh, are."""
 
-    hidden_size: int = Field(default=128, ge=1, description="Units of each hidden layer of policy and critic.")
-    num_layers: int = Field(default=2, ge=1, description="Their hidden layers.")
-    log_std: float = Field(default=-1.2, ge=-5, le=2, description="Logarithm of the deviation with which PPO begins to explore.")
+    kind: Literal["gaussian", "act", "tokens", "diffusion"] = Field(default="gaussian", description="A perceptron with a Gaussian; action chunks by a transformer (ACT); tokens of a small Llama (as OpenVLA); denoising (as RDT).")
+    hidden_size: int = Field(default=128, ge=1, description="Units of each hidden layer of policy and critic; the width of a transformer.")
+    num_layers: int = Field(default=2, ge=1, description="Their hidden layers; the layers of a transformer.")
+    num_heads: int = Field(default=4, ge=1, description="Attention heads of `act`; they divide hidden_size.")
+    chunk_size: int = Field(default=4, ge=1, description="Actions that `act` and `diffusion` decide on and execute at a time.")
+    latent_size: int = Field(default=32, ge=1, description="Numbers of the latent of `act`.")
+    kl_weight: float = Field(default=1.0, ge=0, description="Weight of the latent's divergence in the loss of `act`.")
+    log_std: float = Field(default=-1.2, ge=-5, le=2, description="Logarithm of the deviation with which PPO begins to explore; `tokens` explores by its own probabilities.")
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> Self:
+        if self.kind == "act" and self.hidden_size % self.num_heads:
+            raise ValueError(f"num_heads={self.num_heads} must divide hidden_size={self.hidden_size}")
+        if self.kind == "tokens" and self.hidden_size % (2 * max(1, self.hidden_size // 64)):
+            raise ValueError(f"hidden_size={self.hidden_size} must be even, and from 64 on a multiple of 64, for tokens")
+        return self
 
 
 class BcConfig(FitConfig):

@@ -1,0 +1,99 @@
+"""A policy at play: it decides where its chunk of actions is used up or an episode begins, and acts in between."""
+
+from dataclasses import dataclass
+
+import torch
+from gymnasium.vector import VectorEnv
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from tercet.arm.episodes import Episodes, play
+from tercet.arm.policies import Policy
+
+
+class Acting:
+    """An `Act` of a policy. Without noise it takes the policy's most likely actions."""
+
+    def __init__(self, policy: Policy, noise: Float[Tensor, "t n z"] | None = None) -> None:
+        self.policy, self.noise = policy, noise
+        self.starts: list[Tensor] = []
+        self.decisions: list[Tensor] = []
+
+    def __call__(self, step: int, seen: Float[Tensor, "n o"], fresh: Bool[Tensor, " n"]) -> Float[Tensor, "n a"]:
+        """The action of each environment; `fresh` is True where an episode begins."""
+        due = fresh if step == 0 else fresh | (self._done == self.policy.chunk)
+        noise = None if self.noise is None else self.noise[step]
+        if due.all():
+            decisions = self.policy.decide(seen, noise)
+            self._chunks = self.policy.actions(decisions).clone()  # rows of it are replaced below
+            self._done = torch.zeros(len(seen), dtype=torch.long)
+        else:
+            decisions = self.decisions[-1].clone()
+            if due.any():
+                decisions[due] = self.policy.decide(seen[due], None if noise is None else noise[due])
+                self._chunks[due] = self.policy.actions(decisions[due])
+                self._done[due] = 0
+        self.starts.append(due)
+        self.decisions.append(decisions)
+        actions = self._chunks[torch.arange(len(seen)), self._done]
+        self._done += 1
+        return actions
+
+
+@dataclass(frozen=True)
+class Played:
+    """Episodes, and what the policy decided: `starts` is True in the columns in which it did."""
+
+    episodes: Episodes
+    starts: Bool[Tensor, "n t"]
+    decisions: Tensor  # (n, t, d), numbers or tokens; from one start to the next the same
+
+
+@torch.no_grad()
+def sampled(env: VectorEnv, policy: Policy, noise: Float[Tensor, "t n z"] | None, *, horizon: int, seed: int) -> Played:
+    """Episodes of the policy, given standard normal noise; without it, it takes its most likely actions."""
+    acting = Acting(policy, noise)
+    episodes = play(env, acting, horizon=horizon, seed=seed)
+    return Played(episodes, torch.stack(acting.starts, 1), torch.stack(acting.decisions, 1))
+
+
+@dataclass(frozen=True)
+class Decided:
+    """Played episodes with one column a decision, padded at the end where `mask` is False."""
+
+    observations: Float[Tensor, "n k o"]  # in which it was decided
+    decisions: Tensor  # (n, k, d)
+    next_observations: Float[Tensor, "n k o"]  # to which the last of its actions led
+    lengths: Int[Tensor, "n k"]  # actions that were done of it
+    terminated: Bool[Tensor, "n k"]
+    truncated: Bool[Tensor, "n k"]
+    mask: Bool[Tensor, "n k"]
+
+
+def decided(played: Played) -> Decided:
+    """Of each decision, where it was taken and where it led."""
+    episodes, (num, horizon) = played.episodes, played.starts.shape
+    counts = played.starts.sum(1, keepdim=True)
+    first = played.starts.int().argsort(dim=1, descending=True, stable=True)[:, : int(counts.max())]
+    mask = torch.arange(first.shape[1]) < counts
+    ends = torch.cat([first[:, 1:], torch.full((num, 1), horizon)], 1)
+    ends = torch.where(torch.arange(1, first.shape[1] + 1) < counts, ends, torch.tensor(horizon))
+    rows, last = torch.arange(num)[:, None], ends - 1
+    return Decided(
+        observations=episodes.observations[rows, first],
+        decisions=played.decisions[rows, first],
+        next_observations=episodes.next_observations[rows, last],
+        lengths=ends - first,
+        terminated=episodes.terminated[rows, last] & mask,
+        truncated=episodes.truncated[rows, last] & mask,
+        mask=mask,
+    )
+
+
+def summed(earned: Float[Tensor, "n t"], starts: Bool[Tensor, "n t"], *, gamma: float) -> Float[Tensor, "n k"]:
+    """What each decision earned with its actions: the sum of gamma^j r_j, j counted from the decision on."""
+    number = starts.cumsum(1) - 1
+    steps = torch.arange(earned.shape[1]).expand_as(earned)
+    since = steps - torch.where(starts, steps, 0).cummax(1).values
+    found = torch.zeros(len(earned), int(number.max()) + 1)
+    return found.scatter_add(1, number, earned * gamma**since)
