@@ -43,7 +43,7 @@ _MODES = {"VISUAL": "MEAN_STD", "STATE": "MEAN_STD", "ENV": "MEAN_STD", "ACTION"
 
 @dataclass(frozen=True)
 class ActFiles:
-    """What the files of a policy hold; `scales` are `observation.mean`, `observation.std`, `action.mean`, `action.std`."""
+    """What the files of a policy hold; `scales` are the mean and std of `observation` and `action`."""
 
     shape: ActShape
     chunk: int  # actions of a chunk that are executed

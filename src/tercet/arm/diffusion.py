@@ -69,7 +69,7 @@ class DiffusionPolicy(nn.Module):
 
         Levels and noise are drawn by torch's own generator, which `fit` seeds.
         """
-        clean = actions.flatten(1)
+        clean = (actions * mask[..., None]).flatten(1)  # the net reads the whole chunk: nothing from behind an end
         levels = torch.randint(NUM_NOISES, (len(clean),), device=clean.device)
         share = self.shares[levels][:, None]
         noised = share.sqrt() * clean + (1 - share).sqrt() * torch.randn_like(clean)

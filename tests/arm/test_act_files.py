@@ -1,0 +1,175 @@
+"""ACT's files: LeRobot's names and shapes, its scales old and new, and what is refused."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from tercet.arm.act import ActPolicy, load_act
+from tercet.arm.act_network import ActShape, sinusoids
+from tercet.arm.models import Sizes
+from tercet.errors import InputError
+
+SHAPE = ActShape(
+    state_sizes={"robot": 3, "env": 2},
+    action_size=4,
+    chunk_size=5,
+    dim_model=8,
+    n_heads=2,
+    dim_feedforward=16,
+    n_encoder_layers=2,
+    n_decoder_layers=1,
+    n_vae_encoder_layers=1,
+    latent_dim=6,
+)
+SIZES = Sizes(5, 4)
+
+
+@pytest.fixture
+def policy() -> ActPolicy:
+    torch.manual_seed(0)
+    found = ActPolicy(SHAPE, chunk=2, kl_weight=10.0, log_std=-0.7)
+    found.measure(torch.randn(30, 5) * 3, torch.randn(30, 4) * 0.2)
+    return found
+
+
+def lerobots_names() -> dict[str, tuple[int, ...]]:
+    """Names and shapes of `lerobot.policies.act.modeling_act.ACT` at these sizes, written down from its source."""
+    attention = {"in_proj_weight": (24, 8), "in_proj_bias": (24,), "out_proj.weight": (8, 8), "out_proj.bias": (8,)}
+    linear = {"linear1.weight": (16, 8), "linear1.bias": (16,), "linear2.weight": (8, 16), "linear2.bias": (8,)}
+
+    def layer(place: str, attentions: list[str], num_norms: int) -> dict[str, tuple[int, ...]]:
+        parts = {f"{name}.{key}": size for name in attentions for key, size in attention.items()} | linear
+        parts |= {f"norm{i + 1}.{key}": (8,) for i in range(num_norms) for key in ("weight", "bias")}
+        return {f"{place}.{key}": size for key, size in parts.items()}
+
+    found: dict[str, tuple[int, ...]] = {
+        "vae_encoder_cls_embed.weight": (1, 8),
+        "vae_encoder_robot_state_input_proj.weight": (8, 3),
+        "vae_encoder_robot_state_input_proj.bias": (8,),
+        "vae_encoder_action_input_proj.weight": (8, 4),
+        "vae_encoder_action_input_proj.bias": (8,),
+        "vae_encoder_latent_output_proj.weight": (12, 8),
+        "vae_encoder_latent_output_proj.bias": (12,),
+        "vae_encoder_pos_enc": (1, 7, 8),
+        "encoder_robot_state_input_proj.weight": (8, 3),
+        "encoder_robot_state_input_proj.bias": (8,),
+        "encoder_env_state_input_proj.weight": (8, 2),
+        "encoder_env_state_input_proj.bias": (8,),
+        "encoder_latent_input_proj.weight": (8, 6),
+        "encoder_latent_input_proj.bias": (8,),
+        "encoder_1d_feature_pos_embed.weight": (3, 8),
+        "decoder_pos_embed.weight": (5, 8),
+        "decoder.norm.weight": (8,),
+        "decoder.norm.bias": (8,),
+        "action_head.weight": (4, 8),
+        "action_head.bias": (4,),
+    }
+    found |= layer("vae_encoder.layers.0", ["self_attn"], 2)
+    found |= layer("encoder.layers.0", ["self_attn"], 2) | layer("encoder.layers.1", ["self_attn"], 2)
+    found |= layer("decoder.layers.0", ["self_attn", "multihead_attn"], 3)
+    return {f"model.{name}": size for name, size in found.items()}
+
+
+def test_weights_have_lerobots_names_and_shapes(policy: ActPolicy, tmp_path: Path) -> None:
+    policy.save(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    assert {name: tuple(value.shape) for name, value in weights.items()} == lerobots_names()
+
+
+def test_the_config_and_the_scales_are_those_that_lerobot_reads(policy: ActPolicy, tmp_path: Path) -> None:
+    policy.save(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert (config["type"], config["chunk_size"], config["n_action_steps"]) == ("act", 5, 2)
+    assert config["input_features"] == {
+        "observation.state": {"type": "STATE", "shape": [3]},
+        "observation.environment_state": {"type": "ENV", "shape": [2]},
+    }
+    before = json.loads((tmp_path / "policy_preprocessor.json").read_text())
+    scales = load_file(tmp_path / before["steps"][-1]["state_file"])
+    assert torch.equal(scales["observation.environment_state.mean"], policy.scaled.mean[3:])
+    after = json.loads((tmp_path / "policy_postprocessor.json").read_text())
+    assert torch.equal(load_file(tmp_path / after["steps"][0]["state_file"])["action.std"], policy.scaled_actions.std)
+
+
+def test_files_from_before_processors_are_read(policy: ActPolicy, tmp_path: Path) -> None:
+    policy.save(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    for part, scaled in (
+        ("inputs.buffer_observation_state", slice(0, 3)),
+        ("inputs.buffer_observation_environment_state", slice(3, 5)),
+    ):
+        weights[f"normalize_{part}.mean"] = policy.scaled.mean[scaled].clone()
+        weights[f"normalize_{part}.std"] = policy.scaled.std[scaled].clone()
+    weights["normalize_targets.buffer_action.mean"] = policy.scaled_actions.mean.clone()
+    weights["normalize_targets.buffer_action.std"] = policy.scaled_actions.std.clone()
+    save_file(weights, tmp_path / "model.safetensors")
+    for file in tmp_path.glob("*processor*"):
+        file.unlink()
+    seen = torch.randn(3, 5)
+    torch.testing.assert_close(load_act(tmp_path, SIZES)(seen), policy(seen))
+
+
+def test_a_policy_of_lerobots_own_begins_to_explore_when_it_is_told_to(policy: ActPolicy, tmp_path: Path) -> None:
+    policy.save(tmp_path)
+    (tmp_path / "exploration.safetensors").unlink()
+    found = load_act(tmp_path, SIZES)
+    found.explore(-2.0)
+    assert found.log_std.tolist() == [-2.0] * 4
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            {"input_features": {"observation.images.top": {"type": "VISUAL", "shape": [3, 8, 8]}}},
+            "it sees observation.images.top",
+        ),
+        ({"temporal_ensemble_coeff": 0.01}, "temporal_ensemble_coeff is set"),
+        ({"normalization_mapping": {"STATE": "MIN_MAX", "ACTION": "MEAN_STD"}}, "must be MEAN_STD"),
+        ({"dim_model": 16}, "of another kind"),
+        ({"output_features": {}}, "lacks the features"),
+        ({"feedforward_activation": "glu"}, "relu and gelu are read"),
+    ],
+)
+def test_what_cannot_be_read_is_said(change: dict[str, object], said: str, policy: ActPolicy, tmp_path: Path) -> None:
+    policy.save(tmp_path)
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    with pytest.raises(InputError, match=said):
+        load_act(tmp_path, SIZES)
+
+
+def test_lost_scales_and_damaged_weights_are_said(policy: ActPolicy, tmp_path: Path) -> None:
+    policy.save(tmp_path)
+    for file in tmp_path.glob("*normalizer_processor.safetensors"):
+        file.unlink()
+    with pytest.raises(InputError, match=r"lacks the scales observation\.state\.mean"):
+        load_act(tmp_path, SIZES)
+    (tmp_path / "model.safetensors").write_bytes(b"cut off")
+    with pytest.raises(InputError, match=r"model.safetensors: damaged"):
+        load_act(tmp_path, SIZES)
+
+
+def test_junk_behind_a_demonstrations_end_changes_nothing(policy: ActPolicy) -> None:
+    seen, actions, mask = torch.randn(2, 5), torch.randn(2, 5, 4), torch.ones(2, 5, dtype=torch.bool)
+    mask[1, 3:] = False
+    other = actions.clone()
+    other[1, 3:] = 50.0
+    losses = []
+    for given in (actions, other):
+        torch.manual_seed(0)
+        losses.append(policy.imitation_loss(seen, given, mask))
+    torch.testing.assert_close(losses[0], losses[1])
+
+
+def test_positions_are_sines_and_cosines() -> None:
+    found = sinusoids(3, 4)
+    expected = [
+        [0.0, 1.0, 0.0, 1.0],
+        [0.841471, 0.540302, 0.0099998, 0.99995],
+        [0.909297, -0.416147, 0.0199987, 0.9998],
+    ]
+    torch.testing.assert_close(found, torch.tensor(expected), rtol=0, atol=1e-5)

@@ -1,0 +1,50 @@
+"""Actions as words: OpenVLA's bins, and a Llama that is transformers' own."""
+
+import numpy as np
+import pytest
+import torch
+
+from tercet.arm.llama import Llama
+from tercet.arm.models import Sizes
+from tercet.arm.tokens import TokenPolicy, centres_of, ids_of, llama_shape
+
+
+def test_bins_are_openvlas() -> None:
+    """numpy.digitize on 256 edges, counted from the vocabulary's end; 255 centres (Kim et al. 2024, its tokenizer)."""
+    actions = np.array([-1.0, -0.999, -0.5, 0.0, 0.123, 0.9999, 1.0, -3.0, 7.0], np.float32)
+    edges = np.linspace(-1, 1, 256)
+    expected = 32000 - np.digitize(actions.clip(-1, 1), edges)
+    ids = ids_of(torch.from_numpy(actions), 32000)
+    assert ids.tolist() == expected.tolist()
+    assert (ids.min(), ids.max()) == (32000 - 256, 32000 - 1)
+    centres = (edges[1:] + edges[:-1]) / 2
+    wanted = centres[np.clip(32000 - expected - 1, 0, 254)]
+    np.testing.assert_allclose(centres_of(ids, 32000), wanted, atol=1e-6)
+    assert (centres_of(ids, 32000) - torch.from_numpy(actions.clip(-1, 1))).abs().max() <= 1 / 255 + 1e-6
+
+
+def test_the_decoder_is_transformers_llama_of_smollm2s_shape() -> None:
+    transformers = pytest.importorskip("transformers")
+    shape = llama_shape(576, 2, 300)
+    assert (shape.num_attention_heads, shape.num_key_value_heads, shape.intermediate_size) == (9, 3, 1536)  # SmolLM2
+    torch.manual_seed(0)
+    ours = Llama(shape)
+    config = transformers.LlamaConfig(**vars(shape), tie_word_embeddings=True, max_position_embeddings=64)
+    theirs = transformers.LlamaModel(config).eval()
+    theirs.load_state_dict(ours.state_dict())
+    ids = torch.randint(300, (2, 7))
+    with torch.no_grad():
+        expected = theirs(input_ids=ids).last_hidden_state
+        torch.testing.assert_close(ours(ours.embed(ids)), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_words_of_a_larger_vocabulary_are_its_last_ones() -> None:
+    torch.manual_seed(0)
+    policy = TokenPolicy(Sizes(3, 2), hidden_size=16, num_layers=1, vocab_size=400)
+    seen = torch.randn(50, 3)
+    with torch.no_grad():
+        decisions = policy.decide(seen, torch.randn(50, 2))
+        logprobs = policy.look(seen, decisions).logprobs()
+    assert decisions.min() >= 400 - 256 and decisions.max() < 400
+    # almost uniform over 256 words when it is fresh
+    assert abs(float(logprobs.mean()) + 2 * np.log(256)) < 0.5
