@@ -298,7 +298,15 @@ def two_runs(take: Take, longer: list[str], tmp_path_factory: pytest.TempPathFac
     reward = "ppo.reward={reward_model: 0.1, 'letter_rewards:share_of_e': 1.0}"
     free = ["ppo.missing_eos_penalty=0", "ppo.kl_coef=0.0", "ppo.max_kl=1000", reward]
     fast = ["ppo.lr=1e-2", "ppo.critic_lr=1e-2", "ppo.batch_size=32", "ppo.micro_batch_size=32", "ppo.num_updates=16"]
-    more = ["lora.rank=4", "lora.only=false", "reward.max_steps=30", "reward.lr=1e-2", "ppo.num_eval_prompts=16", *free, *fast]
+    more = [
+        "lora.rank=4",
+        "lora.only=false",
+        "reward.max_steps=30",
+        "reward.lr=1e-2",
+        "ppo.num_eval_prompts=16",
+        *free,
+        *fast,
+    ]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(work)
         for shared in (True, False):
