@@ -7,12 +7,14 @@ Four roles of one size (actor, reference, critic, reward model), all weights lea
 """
 
 import argparse
+from collections.abc import Mapping
 
 import torch
 from work import EOS, Moment, eos_of, make_eos_likely, most_tokens, parser, prompts, report, shape
 
 from tercet.config.lm import LmConfig
 from tercet.lm.answers import Answers
+from tercet.lm.backbone import Backbone
 from tercet.lm.generate import generate
 from tercet.lm.models import load_policy, load_score_model
 from tercet.lm.rollout import LmActorCritic, assess, build, reference_logprobs
@@ -22,10 +24,11 @@ from tercet.train.chance import generator
 from tercet.train.ppo import Learner, update
 
 
-def config_of(settings: argparse.Namespace) -> LmConfig:
+def config_of(settings: argparse.Namespace, lora: Mapping[str, int | bool] = {}) -> LmConfig:
     """The work as a config."""
     return LmConfig.model_validate(
         {
+            "lora": lora,
             "model": {"path": "random", "architecture": shape(settings)},
             "ppo": {
                 "batch_size": settings.batch,
@@ -41,17 +44,21 @@ def config_of(settings: argparse.Namespace) -> LmConfig:
 class Step:
     """The four roles, and what one step does with them."""
 
-    def __init__(self, settings: argparse.Namespace) -> None:
-        self.settings, self.config = settings, config_of(settings)
-        self.policy = load_policy(self.config, learns=True)
-        frozen = load_policy(self.config)
+    def __init__(self, settings: argparse.Namespace, config: LmConfig) -> None:
+        self.settings, self.config = settings, config
+        backbone = Backbone.load(config) if config.lora.shared_backbone else None
+        self.policy = backbone.policy() if backbone else load_policy(config, learns=True)
+        frozen = None if config.lora.rank else load_policy(config)
         if settings.lengths == "real":
-            for policy in (self.policy, frozen):
+            for policy in filter(None, (self.policy, frozen)):
                 make_eos_likely(policy.model, settings.response)
-        critic = load_score_model(self.config, learns=True)
+        critic, reward_model = (
+            backbone.score_model(learns=learns) if backbone else load_score_model(config, learns=learns)
+            for learns in (True, False)
+        )
         self.actor_critic = LmActorCritic(self.policy, critic, 1.0)
         self.reference = reference_logprobs(self.policy, frozen, temperature=1.0)
-        self.scorer = Scorer([(1.0, by_model(load_score_model(self.config), self.config.ppo.micro_batch_size))])
+        self.scorer = Scorer([(1.0, by_model(reward_model, config.ppo.micro_batch_size))])
         self.learner = Learner.of(self.actor_critic, self.policy, critic, self.config.ppo)
 
     def __call__(self, index: int) -> dict[str, float]:
@@ -93,7 +100,7 @@ def main() -> None:
     """One step to warm up, then `--iters` measured ones."""
     settings = parser(__doc__ or "").parse_args()
     torch.set_num_threads(settings.threads)
-    step = Step(settings)
+    step = Step(settings, config_of(settings))
     rows = [step(index) for index in range(settings.iters + 1)][1:]
     report("tercet", settings, rows)
 
