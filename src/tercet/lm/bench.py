@@ -33,7 +33,7 @@ class Work:
     batch: int = 8
     prompt: int = 64
     response: int = 64
-    threads: int = 2
+    threads: int = 2  # of the command line; whoever runs the work sets them
     warmup: int = 1
     iters: int = 3
     layers: int = 12
