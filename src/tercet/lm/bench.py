@@ -96,7 +96,9 @@ def make_eos_likely(model: PreTrainedModel, mean: int) -> None:
 
     The logits of random weights are nearly equal, so EOS with the probability 1/mean needs log(vocabulary / mean).
     """
-    head = model.get_output_embeddings().weight
+    embeddings = model.get_output_embeddings()
+    assert embeddings is not None  # every causal language model has them
+    head = embeddings.weight
     norm = model.model.decoder.final_layer_norm
     wanted = torch.log(torch.tensor(head.shape[0] / mean))
     norm.bias.add_(wanted * head[EOS] / head[EOS].square().sum())

@@ -4,7 +4,7 @@ Nothing is loaded and nothing computed: the model is built by the pipeline's own
 no numbers, and a forward pass over them keeps for its backward pass what the real one would keep.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -49,8 +49,8 @@ def footprint(
     """The parts of a policy or of a score model of this shape, counted one parameter at a time."""
     module = _built(config, hf_config, kind, num_layers, learns)
     adapters = [p for name, p in module.named_parameters() if "lora_" in name]
-    layers = [layer.weight for name, layer in _products(module) if "lora_" not in name]
-    head = module.head.weight
+    head = cast(nn.Linear, module.head).weight
+    layers = [weight for name, weight in _products(module) if "lora_" not in name]
     inside = [weight for weight in layers if weight is not head]
     learning = sum(p.numel() for p in module.parameters() if p.requires_grad)
     return Footprint(
@@ -103,7 +103,8 @@ def _built(config: LmConfig, hf_config: HfConfig, kind: Kind, num_layers: int, l
 
 
 def _kept(config: LmConfig, hf_config: HfConfig, kind: Kind, num_layers: int, rows: int, length: int) -> int:
-    module = _built(config, hf_config, kind, num_layers, True).train()
+    module = _built(config, hf_config, kind, num_layers, True)
+    module.train()
     kept: dict[int, int] = {}
     held = []  # a storage that is freed would give its number to the next one
     with FakeTensorMode():
@@ -144,19 +145,19 @@ def _storage(tensor: Tensor) -> int:
     return StorageWeakRef(tensor.untyped_storage()).cdata
 
 
-def _products(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Every layer that multiplies by a matrix, with its name: Linear, GPT-2's Conv1D, and adapters."""
+def _products(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """The matrix of every layer that multiplies by one, with its name: Linear, GPT-2's Conv1D, and adapters."""
     for name, part in module.named_modules():
         weight = part._parameters.get("weight")
         if weight is not None and weight.ndim == 2 and not isinstance(part, nn.Embedding):
-            yield name, part
+            yield name, weight
 
 
-def _count(tensors: list[Tensor]) -> int:
+def _count(tensors: Iterable[Tensor]) -> int:
     return sum(tensor.numel() for tensor in tensors)
 
 
-def _bytes(tensors: Iterator[Tensor] | list[Tensor]) -> int:
+def _bytes(tensors: Iterable[Tensor]) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 

@@ -124,8 +124,8 @@ def _rows(config: LmConfig, prompt_tokens: int, response_tokens: int) -> Rows:
             Sizes(prompt, response_tokens or most), Sizes(prompt, response_tokens or data.max_response_tokens), "given"
         )
     if not (all(_is_here(source) for source in [*data.train, *data.sft, *data.ppo]) and _has_tokenizer(config)):
-        longest = (Sizes(data.max_prompt_tokens, n) for n in (most, data.max_response_tokens))
-        return Rows(*longest, "the longest allowed; the data is not on this machine")
+        ppo, shown = (Sizes(data.max_prompt_tokens, n) for n in (most, data.max_response_tokens))
+        return Rows(ppo, shown, "the longest allowed; the data is not on this machine")
     encoder = Encoder.of(config)
     asked = flat(step_examples(data, "ppo").train)[:_LOOKED_AT]
     shown = flat(step_examples(data, "sft").train)[:_LOOKED_AT]

@@ -61,7 +61,8 @@ def shape_of(config: LmConfig, path: str = "") -> HfConfig:
     name = path or config.model.path
     known = PUBLISHED.get("HuggingFaceTB/SmolLM2-135M" if name == "smollm2" else name.removesuffix("-Instruct"))
     if known is not None:
-        return AutoConfig.for_model(**known)
+        settings = dict(known)
+        return AutoConfig.for_model(str(settings.pop("model_type")), **settings)
     with named_by_key(config, path):
         try:
             return config_at(config.model, path)
