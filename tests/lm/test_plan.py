@@ -27,18 +27,20 @@ def weights(module: nn.Module, *, adapters: bool = False) -> int:
     return num_bytes([p for name, p in module.named_parameters() if ("lora_" in name) == adapters])
 
 
-@pytest.mark.parametrize("rank", [0, 4])
-def test_what_stays_in_memory_is_what_a_real_step_holds(make_config, rank: int):
-    config = make_config("opt", lora={"rank": rank}, reward={"num_layers": 1}, ppo={"batch_size": 4})
+@pytest.mark.parametrize("lora", [{"rank": 0}, {"rank": 4}, {"rank": 4, "shared_backbone": True}])
+def test_what_stays_in_memory_is_what_a_real_step_holds(make_config, lora: dict[str, int]):
+    config = make_config("opt", lora=lora, reward={"num_layers": 1}, ppo={"batch_size": 4})
     stays = memory_of(config, Site("cpu", 1000), SIZES, SIZES)["ppo"].stays
     step = Step(Work(batch=4, prompt=8, response=4, vocab=300), config)
     step(0)
     policy, critic = step.learner.actor, step.learner.critic
+    shared = "shared_backbone" in lora
     assert stays["libraries"] == 1000
-    assert (stays["actor"], stays["critic"]) == (weights(policy), weights(critic))
+    assert stays["actor"] == weights(policy)
+    assert stays["critic"] == (0 if shared else weights(critic))
     assert stays["adapters"] == weights(policy, adapters=True) + weights(critic, adapters=True)
-    assert stays["reward model"] == weights(critic)
-    assert stays["reference"] == (0 if rank else weights(policy))
+    assert stays["reward model"] == (weights(critic, adapters=True) if shared else weights(critic))
+    assert stays["reference"] == (0 if lora["rank"] else weights(policy))
     moments = [
         value
         for optimizer in step.learner.optimizers.values()

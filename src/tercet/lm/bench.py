@@ -1,6 +1,8 @@
 """One PPO step on random weights, timed: the work, and what carries it out by the pipeline's own code."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -8,6 +10,7 @@ from transformers import PreTrainedModel
 
 from tercet.config.lm import LmConfig
 from tercet.lm.answers import Answers
+from tercet.lm.backbone import Backbone
 from tercet.lm.generate import generate
 from tercet.lm.models import load_policy, load_score_model
 from tercet.lm.rollout import LmActorCritic, assess, build, reference_logprobs
@@ -55,10 +58,11 @@ def shape(work: Work) -> dict[str, str | int | float | bool]:
     }
 
 
-def config_of(work: Work) -> LmConfig:
-    """The work as a config: all weights of actor and critic learn, in one epoch, in one minibatch."""
+def config_of(work: Work, lora: Mapping[str, int | bool] = {}) -> LmConfig:
+    """The work as a config: one epoch, one minibatch; all weights of actor and critic learn, or adapters."""
     return LmConfig.model_validate(
         {
+            "lora": lora,
             "model": {"path": "random", "architecture": shape(work)},
             "ppo": {
                 "batch_size": work.batch,
@@ -128,15 +132,15 @@ class Step:
 
     def __init__(self, work: Work, config: LmConfig | None = None) -> None:
         self.work, self.config = work, config or config_of(work)
-        self.policy = load_policy(self.config, learns=True)
+        backbone = Backbone.load(self.config) if self.config.lora.shared_backbone else None
+        self.policy = backbone.policy() if backbone else load_policy(self.config, learns=True)
         frozen = None if self.config.lora.rank else load_policy(self.config)
         if work.lengths == "real":
-            for policy in (self.policy, frozen):
-                if policy is not None:
-                    make_eos_likely(policy.model, work.response)
+            for policy in filter(None, (self.policy, frozen)):
+                make_eos_likely(policy.model, work.response)
         num_layers = self.config.reward.num_layers
-        critic = load_score_model(self.config, num_layers=num_layers, learns=True)
-        reward_model = load_score_model(self.config, num_layers=num_layers)
+        make = backbone.score_model if backbone else partial(load_score_model, self.config)
+        critic, reward_model = (make(num_layers=num_layers, learns=learns) for learns in (True, False))
         temperature = self.config.ppo.temperature
         self.actor_critic = LmActorCritic(self.policy, critic, temperature)
         self.reference = reference_logprobs(self.policy, frozen, temperature=temperature)

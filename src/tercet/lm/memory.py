@@ -79,6 +79,7 @@ def _ppo(config: LmConfig, site: Site, sizes: Sizes) -> Memory:
     actor = footprint(config, shape, "policy", learns=True)
     critic = footprint(config, judge, "score", num_layers=layers, learns=True)
     rows = min(ppo.micro_batch_size, ppo.batch_size)
+    frozen, shared = footprint(config, judge, "score", num_layers=layers), config.lora.shared_backbone
     actor_kept = activations(config, shape, "policy", rows=rows, length=sizes.row)
     critic_kept = activations(config, judge, "score", num_layers=layers, rows=rows, length=sizes.row)
     together = site.device == "cpu" or rows * ppo.num_minibatches < ppo.batch_size
@@ -86,8 +87,8 @@ def _ppo(config: LmConfig, site: Site, sizes: Sizes) -> Memory:
         "libraries": site.base,
         "actor": actor.stored - actor.adapters,
         "reference": 0 if config.lora.rank else footprint(config, shape, "policy").stored,
-        "critic": critic.stored - critic.adapters,
-        "reward model": num_reward_models(config) * footprint(config, judge, "score", num_layers=layers).stored,
+        "critic": 0 if shared else critic.stored - critic.adapters,
+        "reward model": num_reward_models(config) * (critic.adapters if shared else frozen.stored),
         "adapters": actor.adapters + critic.adapters,
         "optimizers' moments": 2 * (actor.learning + critic.learning),
         "best actor's copy": actor.learning,
