@@ -61,7 +61,7 @@ def test_gradients_of_several_micro_batches_stand_beside_the_activations_of_the_
     one, several = (
         memory_of(
             make_config("opt", ppo={"batch_size": n, "micro_batch_size": 4, "num_minibatches": 1}),
-            Site("cpu", 0),
+            Site.gpu(),
             SIZES,
             SIZES,
         )["ppo"]
