@@ -110,7 +110,7 @@ def test_supervised_steps_go_by_their_arithmetic(make_config):
     assert time.reward == 4 * 3.0 + 0.5  # two rows a pair
 
 
-@pytest.mark.parametrize(("preset", "room"), [("opt-350m", 12.0), ("opt-1.3b", 8.0)])
+@pytest.mark.parametrize(("preset", "room"), [("opt-350m", 12.0)])
 def test_the_remedies_make_it_fit_when_they_are_given(preset: str, room: float):
     before = plan(load_lm_config(preset, []), gpu="3090", gpu_gb=room)
     assert not before.fits and before.remedies

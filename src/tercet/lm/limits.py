@@ -27,7 +27,7 @@ class Card:
     bf16_flops_per_s: float
     fp32_flops_per_s: float
     bytes_per_s: float
-    memory_gib: float
+    memory_gib: int
 
     def expected(self, precision: str) -> Limits:
         """What is expected to be reached of it; assumed, not measured."""
