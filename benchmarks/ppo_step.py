@@ -6,102 +6,20 @@ Four roles of one size (actor, reference, critic, reward model), all weights lea
     python benchmarks/ppo_step.py --lengths real --batch 32
 """
 
-import argparse
-from collections.abc import Mapping
-
 import torch
-from work import EOS, Moment, eos_of, make_eos_likely, most_tokens, parser, prompts, report, shape
+from work import parser, report, work_of
 
-from tercet.config.lm import LmConfig
-from tercet.lm.answers import Answers
-from tercet.lm.backbone import Backbone
-from tercet.lm.generate import generate
-from tercet.lm.models import load_policy, load_score_model
-from tercet.lm.rollout import LmActorCritic, assess, build, reference_logprobs
-from tercet.lm.scoring import Scorer, by_model
-from tercet.lm.tokens import pad
-from tercet.train.chance import generator
-from tercet.train.ppo import Learner, update
+from tercet.lm.bench import Step, config_of
 
-
-def config_of(settings: argparse.Namespace, lora: Mapping[str, int | bool] = {}) -> LmConfig:
-    """The work as a config."""
-    return LmConfig.model_validate(
-        {
-            "lora": lora,
-            "model": {"path": "random", "architecture": shape(settings)},
-            "ppo": {
-                "batch_size": settings.batch,
-                "micro_batch_size": min(settings.batch, 8),
-                "epochs": 1,
-                "num_minibatches": 1,
-                "missing_eos_penalty": 0.0,
-            },
-        }
-    )
-
-
-class Step:
-    """The four roles, and what one step does with them."""
-
-    def __init__(self, settings: argparse.Namespace, config: LmConfig) -> None:
-        self.settings, self.config = settings, config
-        backbone = Backbone.load(config) if config.lora.shared_backbone else None
-        self.policy = backbone.policy() if backbone else load_policy(config, learns=True)
-        frozen = None if config.lora.rank else load_policy(config)
-        if settings.lengths == "real":
-            for policy in filter(None, (self.policy, frozen)):
-                make_eos_likely(policy.model, settings.response)
-        critic, reward_model = (
-            backbone.score_model(learns=learns) if backbone else load_score_model(config, learns=learns)
-            for learns in (True, False)
-        )
-        self.actor_critic = LmActorCritic(self.policy, critic, 1.0)
-        self.reference = reference_logprobs(self.policy, frozen, temperature=1.0)
-        self.scorer = Scorer([(1.0, by_model(reward_model, config.ppo.micro_batch_size))])
-        self.learner = Learner.of(self.actor_critic, self.policy, critic, self.config.ppo)
-
-    def __call__(self, index: int) -> dict[str, float]:
-        """Generate, score, train; the seconds of each."""
-        ppo, settings = self.config.ppo, self.settings
-        asked = prompts(settings, index)
-        start = Moment.now()
-        self.policy.eval()
-        drawn = generate(
-            self.policy.model,
-            asked,
-            eos_id=eos_of(settings),
-            max_tokens=most_tokens(settings),
-            temperature=1.0,
-            generator=generator(0, index),
-        )
-        generated = Moment.now()
-        batch = pad(asked, drawn.tolist(), pad_id=EOS)
-        answers = Answers([], [""] * len(asked), batch, drawn.logprobs, drawn.ended)
-        seen = assess(answers, self.actor_critic, self.reference, self.scorer, micro_batch_size=ppo.micro_batch_size)
-        rollout = build(answers, seen, ppo, kl_coef=ppo.kl_coef)
-        scored = Moment.now()
-        update(self.learner, rollout, ppo, generator=generator(1, index))
-        end = Moment.now()
-        num_tokens = int(batch.lengths.sum())
-        return {
-            "gen_s": generated.wall - start.wall,
-            "score_s": scored.wall - generated.wall,
-            "train_s": end.wall - scored.wall,
-            "total_s": end.wall - start.wall,
-            "tokens_per_s": num_tokens / (end.wall - start.wall),
-            "gen_tokens_per_s": int(drawn.mask.sum()) / (generated.wall - start.wall),
-            "num_tokens": num_tokens,
-            "other_cpus": end.others_since(start),
-        }
+__all__ = ["Step", "config_of"]  # the package's; other benchmarks take them from here
 
 
 def main() -> None:
-    """One step to warm up, then `--iters` measured ones."""
+    """`--warmup` steps, then `--iters` measured ones."""
     settings = parser(__doc__ or "").parse_args()
     torch.set_num_threads(settings.threads)
-    step = Step(settings, config_of(settings))
-    rows = [step(index) for index in range(settings.iters + 1)][1:]
+    step = Step(work_of(settings))
+    rows = [step(index) for index in range(settings.warmup + settings.iters)][settings.warmup :]
     report("tercet", settings, rows)
 
 
