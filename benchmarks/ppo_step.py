@@ -9,7 +9,7 @@ Four roles of one size (actor, reference, critic, reward model), all weights lea
 import argparse
 
 import torch
-from work import EOS, Moment, eos_of, make_eos_likely, most_tokens, parser, prompts, report, shape
+from work import EOS, Moment, eos_of, make_eos_likely, most_tokens, parser, phases, prompts, report, shape
 
 from tercet.config.lm import LmConfig
 from tercet.lm.answers import Answers
@@ -76,25 +76,16 @@ class Step:
         scored = Moment.now()
         update(self.learner, rollout, ppo, generator=generator(1, index))
         end = Moment.now()
-        num_tokens = int(batch.lengths.sum())
-        return {
-            "gen_s": generated.wall - start.wall,
-            "score_s": scored.wall - generated.wall,
-            "train_s": end.wall - scored.wall,
-            "total_s": end.wall - start.wall,
-            "tokens_per_s": num_tokens / (end.wall - start.wall),
-            "gen_tokens_per_s": int(drawn.mask.sum()) / (generated.wall - start.wall),
-            "num_tokens": num_tokens,
-            "other_cpus": end.others_since(start),
-        }
+        moments = (start, generated, scored, end)
+        return phases(moments, num_drawn=int(drawn.mask.sum()), num_prompt_tokens=sum(map(len, asked)))
 
 
 def main() -> None:
-    """One step to warm up, then `--iters` measured ones."""
+    """`--warmup` steps, then `--iters` measured ones."""
     settings = parser(__doc__ or "").parse_args()
     torch.set_num_threads(settings.threads)
     step = Step(settings)
-    rows = [step(index) for index in range(settings.iters + 1)][1:]
+    rows = [step(index) for index in range(settings.warmup + settings.iters)][settings.warmup :]
     report("tercet", settings, rows)
 
 

@@ -47,7 +47,8 @@ def parser(description: str) -> argparse.ArgumentParser:
     found.add_argument("--prompt", type=int, default=64, help="tokens of a prompt; real lengths: from 8 to twice this")
     found.add_argument("--response", type=int, default=64, help="tokens of an answer; real lengths: at most twice this")
     found.add_argument("--threads", type=int, default=2)
-    found.add_argument("--iters", type=int, default=3)
+    found.add_argument("--iters", type=int, default=3, help="measured steps")
+    found.add_argument("--warmup", type=int, default=1, help="steps in front of them")
     found.add_argument("--layers", type=int, default=12)
     found.add_argument("--hidden", type=int, default=768)
     found.add_argument("--vocab", type=int, default=50272)
@@ -77,6 +78,26 @@ def prompts(settings: argparse.Namespace, index: int) -> list[list[int]]:
     return [torch.randint(FIRST_WORD, settings.vocab, (n,), generator=chance).tolist() for n in lengths]
 
 
+@dataclass(frozen=True)
+class Lesson:
+    """How many tokens the prompt, the better and the worse answer of one example have, EOS among them."""
+
+    prompt: int
+    chosen: int
+    rejected: int
+
+
+def lessons(settings: argparse.Namespace) -> list[Lesson]:
+    """The examples of all steps of a supervised run; with real lengths an answer has 4 tokens at least."""
+    num, most = settings.batch * (settings.warmup + settings.iters), most_tokens(settings)
+    if settings.lengths == "fixed":
+        return [Lesson(settings.prompt, most, most)] * num
+    chance = torch.Generator().manual_seed(0)
+    asked = torch.randint(8, 2 * settings.prompt + 1, (num,), generator=chance).tolist()
+    answers = torch.empty(num, 2).geometric_(1 / settings.response, generator=chance).clamp(4, most).int().tolist()
+    return [Lesson(prompt, *pair) for prompt, pair in zip(asked, answers, strict=True)]
+
+
 def eos_of(settings: argparse.Namespace) -> int:
     """EOS, or with fixed lengths an id that is never drawn."""
     return EOS if settings.lengths == "real" else -1
@@ -99,8 +120,33 @@ def make_eos_likely(model: PreTrainedModel, mean: int) -> None:
     norm.bias.add_(wanted * head[EOS] / head[EOS].square().sum())
 
 
+def phases(
+    moments: tuple[Moment, Moment, Moment, Moment], *, num_drawn: int, num_prompt_tokens: int
+) -> dict[str, float]:
+    """The figures of one PPO step from its start and the ends of sampling, scoring and training."""
+    start, generated, scored, end = moments
+    num_tokens = num_drawn + num_prompt_tokens
+    return {
+        "gen_s": generated.wall - start.wall,
+        "score_s": scored.wall - generated.wall,
+        "train_s": end.wall - scored.wall,
+        "total_s": end.wall - start.wall,
+        "tokens_per_s": num_tokens / (end.wall - start.wall),
+        "gen_tokens_per_s": num_drawn / (generated.wall - start.wall),
+        "num_tokens": num_tokens,
+        "num_drawn": num_drawn,
+        "other_cpus": end.others_since(start),
+    }
+
+
 def report(name: str, settings: argparse.Namespace, rows: Sequence[dict[str, float]], **more: object) -> None:
-    """One JSON line: the medians of the rows' figures, and what they were measured on."""
-    medians = {key: round(statistics.median(row[key] for row in rows), 4) for key in rows[0]}
+    """One JSON line: the medians of the rows' figures, and what they were measured on.
+
+    Tokens a second are those of all rows together, because a step's tokens differ by chance.
+    """
+    figures: dict[str, object] = {key: round(statistics.median(row[key] for row in rows), 4) for key in rows[0]}
+    if "tokens_per_s" in figures:
+        pooled = sum(row["num_tokens"] for row in rows) / sum(row["total_s"] for row in rows)
+        figures |= {"tokens_per_s": round(pooled, 2), "totals": [round(row["total_s"], 3) for row in rows]}
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"name": name} | medians | {"peak_rss_mb": round(peak)} | vars(settings) | more))
+    print(json.dumps({"name": name} | figures | {"peak_rss_mb": round(peak)} | vars(settings) | more))
