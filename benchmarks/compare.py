@@ -3,8 +3,7 @@
     python benchmarks/compare.py --what ppo --lengths real --batch 32 --peers $PEERS
     python benchmarks/compare.py --what sft --pairs 3 --peers $PEERS
 
-Options that are not listed (--batch, --iters, --threads, ...) go to every script. A ratio is ours over the peer's:
-time a token, and peak memory. docs/performance.md says how to make the folder of the peers.
+Options that are not listed (--batch, --iters, --threads, ...) go to every script. Ratios are ours over the peer's. docs/performance.md says how to make the folder of the peers.
 """
 
 import argparse
@@ -13,7 +12,7 @@ import os
 import statistics
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,36 +42,51 @@ PEERS: dict[str, dict[str, Script]] = {
 }
 
 
-def run(script: Script, options: Sequence[str], peers: Path) -> Figures:
-    """The figures that the script prints; its complaints go to the console, and a failure ends the comparison."""
+class ScriptFailed(Exception):
+    """A script ended with an error; the message holds its command and its last words."""
+
+
+def run(script: Script, options: Sequence[str], peers: Path | None) -> Figures:
+    """The figures that the script prints; ScriptFailed where it prints none."""
     python, found = sys.executable, [str(HERE.parent / "src")]
     if script.is_peer:
+        assert peers is not None
         python = str(peers / "venv-trl" / "bin" / "python")
         found = [str(HERE), *[str(peers / "trl-ppo")] * script.old_trl]
     command = [python, str(HERE / script.path), *script.options, *options]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(found), "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
-        sys.exit(f"{' '.join(command)}\n{done.stderr[-2000:]}")
+        raise ScriptFailed(f"{' '.join(command)}\n{done.stderr[-2000:]}")
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def ratios(ours: Sequence[Figures], theirs: Sequence[Figures]) -> Figures:
-    """Medians over the pairs of ours over theirs."""
-    time = [peer["tokens_per_s"] / own["tokens_per_s"] for own, peer in zip(ours, theirs, strict=True)]
-    memory = [own["peak_rss_mb"] / peer["peak_rss_mb"] for own, peer in zip(ours, theirs, strict=True)]
-    return {"time_ratio": round(statistics.median(time), 3), "memory_ratio": round(statistics.median(memory), 3)}
+    """Medians over the pairs of ours over theirs.
+
+    With sampled lengths a step's tokens differ by chance: the ratio of seconds a token is the fair one there, and that
+    of seconds a step stands beside it because a peer that pads to the longest row hardly cares how long the others are.
+    """
+
+    def median(of: Callable[[Figures], float]) -> float:
+        return round(statistics.median(of(own) / of(peer) for own, peer in zip(ours, theirs, strict=True)), 3)
+
+    return {
+        "seconds a token": median(lambda one: 1 / one["tokens_per_s"]),
+        "seconds a step": median(lambda one: one["total_s"]),
+        "memory": median(lambda one: one["peak_rss_mb"]),
+    }
 
 
 def table(runs: Mapping[str, Sequence[Figures]], found: Mapping[str, Figures]) -> str:
     """Markdown: a line for each of those compared."""
     parts = [key for key in ("gen_s", "score_s", "train_s", "total_s") if key in runs["ours"][0]]
     columns = ["tokens_per_s", "peak_rss_mb", "num_tokens", "other_cpus"]
-    names = ["", *parts, *columns, "time ratio", "memory ratio"]
+    names = ["", *parts, *columns, *(f"ours / its: {key}" for key in next(iter(found.values())))]
     lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
     for who, rows in runs.items():
         medians = [f"{statistics.median(row[key] for row in rows):.4g}" for key in [*parts, *columns]]
-        own = [f"{value:.2f}" for value in found[who].values()] if who in found else ["", ""]
+        own = [f"{value:.2f}" for value in found[who].values()] if who in found else [""] * 3
         lines.append("| " + " | ".join([who, *medians, *own]) + " |")
     return "\n".join(lines)
 

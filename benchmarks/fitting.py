@@ -31,7 +31,7 @@ def config_of(settings: argparse.Namespace) -> LmConfig:
     """The work as a config: bytes as tokens, so that a text of n letters has n."""
     fitted = {
         "batch_size": settings.batch,
-        "micro_batch_size": min(settings.batch, 8),
+        "micro_batch_size": min(settings.batch, settings.micro),
         "checkpoint_every": settings.warmup + settings.iters,
     }
     return LmConfig.model_validate(
@@ -66,7 +66,7 @@ def timed_fit(
     num_tokens: Callable[[B], int],
     loss: Callable[[B], LossTerms],
 ) -> None:
-    """Take all steps, and report those behind the warm-up; a step's time is all that lies between two optimizer steps."""
+    """Take all steps, and report those behind the warm-up; a step lasts from one optimizer step to the next."""
     fitted: FitConfig = config.sft if step == "sft" else config.reward
     todo = dealt({"random": examples(settings)}, config.data, fitted, step=step, seed=0)
     tokens: list[int] = []

@@ -27,7 +27,9 @@ class Moment:
 
     @classmethod
     def now(cls) -> "Moment":
-        """This moment (Linux)."""
+        """This moment (Linux), once a GPU has done what it was given."""
+        if torch.cuda.is_initialized():
+            torch.cuda.synchronize()
         ticks = list(map(int, Path("/proc/stat").read_text(encoding="ascii").split("\n", 1)[0].split()[1:9]))
         idle = ticks[3] + ticks[4]  # idle, and waiting for a disk
         every = (sum(ticks) - idle) / os.sysconf("SC_CLK_TCK")
@@ -52,19 +54,41 @@ def parser(description: str) -> argparse.ArgumentParser:
     found.add_argument("--layers", type=int, default=12)
     found.add_argument("--hidden", type=int, default=768)
     found.add_argument("--vocab", type=int, default=50272)
+    found.add_argument("--critic-layers", type=int, default=0, help="of critic and reward model; 0: as the actor")
+    found.add_argument("--critic-hidden", type=int, default=0)
+    found.add_argument("--critic-embedding", type=int, default=0, help="narrower embedding, as OPT-350M's")
+    found.add_argument("--micro", type=int, default=8, help="rows in one forward and backward")
+    found.add_argument("--lora", type=int, default=0, help="rank of adapters; 0: all weights learn (ours alone)")
+    found.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    found.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
     return found
 
 
-def shape(settings: argparse.Namespace) -> dict[str, str | int | float | bool]:
-    """The architecture: OPT-125M's unless told otherwise (Zhang et al. 2022)."""
+Shape = dict[str, str | int | float | bool]
+
+
+def shape(settings: argparse.Namespace) -> Shape:
+    """The architecture of actor and reference: OPT-125M's unless told otherwise (Zhang et al. 2022, table 1)."""
+    return _opt(settings.layers, settings.hidden, settings.vocab)
+
+
+def critic_shape(settings: argparse.Namespace) -> Shape:
+    """The architecture of critic and reward model: the actor's unless told otherwise."""
+    found = _opt(settings.critic_layers or settings.layers, settings.critic_hidden or settings.hidden, settings.vocab)
+    if settings.critic_embedding:  # OPT-350M alone: its embedding is narrower, and it normalises behind its layers
+        found |= {"word_embed_proj_dim": settings.critic_embedding, "do_layer_norm_before": False}
+    return found
+
+
+def _opt(layers: int, hidden: int, vocab: int) -> Shape:
     return {
         "model_type": "opt",
-        "vocab_size": settings.vocab,
-        "hidden_size": settings.hidden,
-        "word_embed_proj_dim": settings.hidden,
-        "num_hidden_layers": settings.layers,
-        "num_attention_heads": settings.hidden // 64,
-        "ffn_dim": 4 * settings.hidden,
+        "vocab_size": vocab,
+        "hidden_size": hidden,
+        "word_embed_proj_dim": hidden,
+        "num_hidden_layers": layers,
+        "num_attention_heads": min(hidden // 64, 32),
+        "ffn_dim": 4 * hidden,
         "max_position_embeddings": 2048,
     }
 
@@ -148,5 +172,7 @@ def report(name: str, settings: argparse.Namespace, rows: Sequence[dict[str, flo
     if "tokens_per_s" in figures:
         pooled = sum(row["num_tokens"] for row in rows) / sum(row["total_s"] for row in rows)
         figures |= {"tokens_per_s": round(pooled, 2), "totals": [round(row["total_s"], 3) for row in rows]}
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"name": name} | figures | {"peak_rss_mb": round(peak)} | vars(settings) | more))
+    figures["peak_rss_mb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    if settings.device == "cuda":
+        figures["peak_gpu_mb"] = round(torch.cuda.max_memory_allocated() / 2**20)
+    print(json.dumps({"name": name} | figures | vars(settings) | more))

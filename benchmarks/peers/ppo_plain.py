@@ -35,7 +35,7 @@ class PlainStep:
     """Four models, two optimizers, and what one step does with them."""
 
     def __init__(self, settings: argparse.Namespace) -> None:
-        self.settings, self.micro = settings, min(settings.batch, 8)
+        self.settings, self.micro = settings, min(settings.batch, settings.micro)
         self.actor, self.reference = causal(settings), causal(settings)
         self.critic, self.reward = scorer(settings), scorer(settings)
         for frozen in (self.reference, self.reward):

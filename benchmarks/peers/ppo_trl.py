@@ -69,12 +69,12 @@ def asked(settings: argparse.Namespace) -> Dataset:
 
 
 def config_of(settings: argparse.Namespace, folder: str) -> PPOConfig:
-    """The same work: one epoch, one minibatch, micro-batches of 8, sampling in one batch."""
-    micro = min(settings.batch, 8)
+    """The same work: one epoch, one minibatch, micro-batches, sampling in one batch."""
+    micro = min(settings.batch, settings.micro)
     return PPOConfig(
         output_dir=folder,
-        use_cpu=True,
-        bf16=False,
+        use_cpu=settings.device == "cpu",
+        bf16=settings.precision == "bf16",
         gradient_checkpointing=False,
         report_to="none",
         save_strategy="no",

@@ -63,7 +63,7 @@ def data(settings: argparse.Namespace) -> Dataset:
 
 def trainer_of(settings: argparse.Namespace, clock: Clock, folder: str) -> transformers.Trainer:
     """The trainer, in micro-batches of 8."""
-    is_sft, micro = settings.what == "sft", min(settings.batch, 8)
+    is_sft, micro = settings.what == "sft", min(settings.batch, settings.micro)
     args = (trl.SFTConfig if is_sft else trl.RewardConfig)(
         output_dir=folder,
         use_cpu=True,
