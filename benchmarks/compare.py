@@ -3,7 +3,8 @@
     python benchmarks/compare.py --what ppo --lengths real --batch 32 --peers $PEERS
     python benchmarks/compare.py --what sft --pairs 3 --peers $PEERS
 
-Options that are not listed (--batch, --iters, --threads, ...) go to every script. Ratios are ours over the peer's. docs/performance.md says how to make the folder of the peers.
+Options that are not listed (--batch, --iters, --threads, ...) go to every script. Ratios are ours over the peer's.
+docs/performance.md says how to make the folder of the peers.
 """
 
 import argparse
@@ -104,12 +105,12 @@ def main() -> None:
     runs: dict[str, list[Figures]] = {name: [] for name in ["ours", *peers]}
     found: dict[str, Figures] = {}
     for name, peer in peers.items():
-        pairs = [
-            (run(ours, options, settings.peers), run(peer, options, settings.peers)) for _ in range(settings.pairs)
-        ]
-        runs["ours"] += [own for own, _ in pairs]
-        runs[name] = [theirs for _, theirs in pairs]
-        found[name] = ratios([own for own, _ in pairs], runs[name])
+        own: list[Figures] = []
+        for _ in range(settings.pairs):
+            own.append(run(ours, options, settings.peers))
+            runs[name].append(run(peer, options, settings.peers))
+        runs["ours"] += own
+        found[name] = ratios(own, runs[name])
     print(table(runs, found))
     print(json.dumps({"what": settings.what, "options": options, "ratios": found, "runs": runs}))
 

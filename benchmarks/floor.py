@@ -34,9 +34,10 @@ class Machine:
         return sum(max(cost.flops / self.flops_per_s, cost.bytes / self.bytes_per_s) for cost in costs)
 
 
-def measured(*, device: str = "cpu", dtype: torch.dtype = torch.float32, seconds: float = 1.0) -> Machine:
-    """Time products of large matrices, and sums over more memory than any cache holds."""
-    size, num = (2048, 2**26) if device == "cpu" else (8192, 2**30)
+def measured(
+    *, device: str = "cpu", dtype: torch.dtype = torch.float32, size: int = 2048, num: int = 2**26, seconds: float = 1.0
+) -> Machine:
+    """Time products of square matrices of `size`, and sums over `num` numbers: more than any cache holds."""
     one, other = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     many = torch.zeros(num, device=device)
     product = _fastest(lambda: one @ other, device, seconds)

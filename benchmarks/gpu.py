@@ -105,7 +105,8 @@ def asked_for(words: Sequence[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     """The machine, then every case."""
     asked = asked_for()
-    machine = measured(device=asked.device, dtype=torch.bfloat16)
+    size, num = (256, 2**24) if asked.tiny else (8192, 2**30)
+    machine = measured(device=asked.device, dtype=torch.bfloat16, size=size, num=num)
     if asked.device == "cuda":
         torch.cuda.empty_cache()
     card = torch.cuda.get_device_name() if asked.device == "cuda" else "CPU"

@@ -87,14 +87,15 @@ class Step:
     def sample(self, asked: list[list[int]], index: int, *, most: int) -> Responses:
         """The answers."""
         self.policy.eval()
-        return generate(
-            self.policy.model,
-            asked,
-            eos_id=eos_of(self.settings),
-            max_tokens=most,
-            temperature=1.0,
-            generator=generator(0, index),
-        )
+        with self.policy.autocast():
+            return generate(
+                self.policy.model,
+                asked,
+                eos_id=eos_of(self.settings),
+                max_tokens=most,
+                temperature=1.0,
+                generator=generator(0, index),
+            )
 
     def score(self, asked: list[list[int]], drawn: Responses) -> Rollout:
         """What all four roles say of the answers."""
