@@ -18,9 +18,11 @@ from pathlib import Path
 
 import torch
 from compare import Figures, Script, ScriptFailed, run
-from floor import SAMPLING, Machine, Sampled, Shape, costs_of_step, measured
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
+from floor import SAMPLING, Sampled, costs_of_step, least_seconds
+from ppo_step import config_of
 from work import critic_shape, parser, shape
+
+from tercet.lm.limits import Limits, measured_limits
 
 Options = Mapping[str, object]
 
@@ -61,27 +63,25 @@ def cases(asked: argparse.Namespace) -> list[Case]:
     ]
 
 
-def share_of_bandwidth(case: Case, figures: Figures, machine: Machine) -> float:
+def share_of_bandwidth(case: Case, figures: Figures, limits: Limits) -> float:
     """The floor of generation over what it took."""
     settings = parser("").parse_known_args(_words(case.options))[0]
-    with torch.device("meta"):  # counted, not made
-        actor = AutoModelForCausalLM.from_config(AutoConfig.for_model(**shape(settings)))
-        critic = AutoModelForSequenceClassification.from_config(AutoConfig.for_model(**critic_shape(settings)))
+    actor, critic = (config_of(settings, of(settings)) for of in (shape, critic_shape))
     work = Sampled([settings.prompt] * settings.batch, [settings.response] * settings.batch)
-    costs = costs_of_step(Shape.of(actor, width=2), Shape.of(critic, width=2), work, vocab=settings.vocab)
-    return sum(machine.seconds(costs[name]) for name in SAMPLING) / figures["gen_s"]
+    costs = costs_of_step(actor, critic, work, vocab=settings.vocab)
+    return sum(least_seconds(costs[name], limits) for name in SAMPLING) / figures["gen_s"]
 
 
 def _words(options: Options) -> list[str]:
     return [word for key, value in options.items() for word in (f"--{key}", str(value))]
 
 
-def line(case: Case, figures: Figures, machine: Machine) -> str:
+def line(case: Case, figures: Figures, limits: Limits) -> str:
     """One row of the table."""
     pairs = figures["batch"] / figures["total_s"]
     seconds = [f"{figures[key]:.3g}" for key in ("gen_s", "score_s", "train_s", "total_s")]
     peak = figures.get("peak_gpu_mb", figures["peak_rss_mb"]) / 1024
-    share = share_of_bandwidth(case, figures, machine)
+    share = share_of_bandwidth(case, figures, limits)
     return "| " + " | ".join([case.name, f"{pairs:.3g}", *seconds, f"{peak:.3g}", f"{share:.0%}"]) + " |"
 
 
@@ -105,12 +105,11 @@ def asked_for(words: Sequence[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     """The machine, then every case."""
     asked = asked_for()
-    size, num = (256, 2**24) if asked.tiny else (8192, 2**30)
-    machine = measured(device=asked.device, dtype=torch.bfloat16, size=size, num=num)
+    limits = measured_limits(torch.device(asked.device), torch.bfloat16)
     if asked.device == "cuda":
         torch.cuda.empty_cache()
     card = torch.cuda.get_device_name() if asked.device == "cuda" else "CPU"
-    print(f"{card}: {machine.flops_per_s / 1e12:.3g} TFLOP/s in bf16, {machine.bytes_per_s / 1e9:.4g} GB/s\n")
+    print(f"{card}: {limits.flops_per_s / 1e12:.3g} TFLOP/s in bf16, {limits.bytes_per_s / 1e9:.4g} GB/s\n")
     print("| work | pairs a second | generate | score | train | whole, seconds | peak GiB | of bandwidth |")
     print("|" + "---|" * 8)
     found = {}
@@ -122,8 +121,8 @@ def main() -> None:
             print(f"| {case.name} | {reason}" + " |" * 7, flush=True)
             print(error, file=sys.stderr)
         else:
-            print(line(case, found[case.name], machine), flush=True)
-    print(json.dumps({"name": "gpu", "card": card, "machine": vars(machine), "cases": found}))
+            print(line(case, found[case.name], limits), flush=True)
+    print(json.dumps({"name": "gpu", "card": card, "machine": vars(limits), "cases": found}))
 
 
 if __name__ == "__main__":

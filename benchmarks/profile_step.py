@@ -19,19 +19,20 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from floor import SAMPLING, Machine, Sampled, Shape, costs_of_step, measured
+from floor import SAMPLING, SCORING, Sampled, costs_of_step, least_seconds
 from matplotlib.figure import Figure
-from ppo_step import Step
-from work import most_tokens, parser, prompts
+from ppo_step import config_of, step_of
+from work import critic_shape, most_tokens, parser, prompts, shape
 
 from tercet.core.categorical import sample
+from tercet.lm.bench import Step
+from tercet.lm.limits import measured_limits
 from tercet.lm.rollout import LmActorCritic
 from tercet.lm.scoring import Scorer
 from tercet.train.chance import generator
 from tercet.train.ppo import update
 
 T = TypeVar("T")
-SCORING = ("reference", "values", "scores")
 
 
 class Stopwatch:
@@ -80,13 +81,13 @@ class WatchedActorCritic:
 
 def profiled(step: Step, index: int) -> tuple[dict[str, float], Sampled]:
     """The seconds of every phase of one step, and the tokens that it had."""
-    watch, asked = Stopwatch(), prompts(step.settings, index)
+    watch, asked = Stopwatch(), prompts(step.work, index)
     with watch.of("first token"):
         step.sample(asked, index, most=1)
     with watch.of("sampling"):
-        drawn = step.sample(asked, index, most=most_tokens(step.settings))
+        drawn = step.sample(asked, index, most=most_tokens(step.work))
     work = Sampled([len(prompt) for prompt in asked], drawn.mask.sum(1).tolist())
-    drawing = sum(_drawing(len(work.live(t)), step.settings.vocab) for t in range(max(work.answers)))
+    drawing = sum(_drawing(len(work.live(t)), step.work.vocab) for t in range(max(work.answers)))
     actor_critic, reference, scorer = step.actor_critic, step.reference, step.scorer
     seen = WatchedActorCritic(actor_critic, watch)
     step.actor_critic = seen
@@ -176,22 +177,22 @@ def main() -> None:
     """`--warmup` steps, then one that is taken apart."""
     settings = asked_for()
     torch.set_num_threads(settings.threads)
-    machine: Machine = measured()
-    step = Step(settings)
+    limits = measured_limits(torch.device("cpu"))
+    step = step_of(settings)
     for index in range(settings.warmup):
         step(index)
     seconds, work = profiled(step, settings.warmup)
-    actor, critic = Shape.of(step.policy.model), Shape.of(step.critic.model)
+    actor, critic = (config_of(settings, of(settings)) for of in (shape, critic_shape))
     costs = costs_of_step(actor, critic, work, vocab=settings.vocab)
-    floors = {name: machine.seconds(costs[name]) for name in seconds}
+    floors = {name: least_seconds(costs[name], limits) for name in seconds}
     print(table(seconds, floors))
     if settings.picture is not None:
         lengths = f"{settings.lengths} lengths, {settings.batch} prompts, {sum(work.lengths)} tokens"
         draw(
             seconds, floors, f"One PPO step of four OPT models of {settings.layers} layers: {lengths}", settings.picture
         )
-    found = {"seconds": seconds, "floor": floors, "gflops_per_s": machine.flops_per_s / 1e9}
-    found |= {"gb_per_s": machine.bytes_per_s / 1e9, "num_tokens": sum(work.lengths)}
+    found = {"seconds": seconds, "floor": floors, "gflops_per_s": limits.flops_per_s / 1e9}
+    found |= {"gb_per_s": limits.bytes_per_s / 1e9, "num_tokens": sum(work.lengths)}
     print(json.dumps({"name": "profile"} | found | {k: str(v) for k, v in vars(settings).items()}))
 
 

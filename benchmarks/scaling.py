@@ -14,10 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from floor import Machine, Sampled, Shape, costs_of_step, measured
+from floor import Sampled, costs_of_step, least_seconds
 from matplotlib.figure import Figure
-from ppo_step import Step
-from work import parser
+from ppo_step import config_of, step_of
+from work import critic_shape, parser, shape
+
+from tercet.lm.limits import Limits, measured_limits
 
 
 @dataclass(frozen=True)
@@ -54,18 +56,23 @@ def settings_of(asked: argparse.Namespace) -> list[tuple[str, float, argparse.Na
     return [(axis, value, argparse.Namespace(**given)) for axis, value, given in points]
 
 
-def point(axis: str, value: float, settings: argparse.Namespace, machine: Machine) -> Point:
+def point(axis: str, value: float, settings: argparse.Namespace, limits: Limits) -> Point:
     """One step to warm up, then the fastest of `--iters`."""
-    step = Step(settings)
+    step = step_of(settings)
     rows = [step(index) for index in range(settings.warmup + settings.iters)][settings.warmup :]
     num = settings.batch
     work = Sampled([settings.prompt] * num, [settings.response] * num)
-    actor, critic = Shape.of(step.policy.model), Shape.of(step.critic.model)
+    actor, critic = (config_of(settings, of(settings)) for of in (shape, critic_shape))
     costs = costs_of_step(actor, critic, work, vocab=settings.vocab)
-    floor = sum(machine.seconds(part) for part in costs.values())
+    floor = sum(least_seconds(part, limits) for part in costs.values())
     tokens = sum(work.lengths)
     seconds = min(row["total_s"] for row in rows)
-    return Point(axis, value or round(actor.num_parameters / 1e6, 1), 1e6 * seconds / tokens, 1e6 * floor / tokens)
+    return Point(
+        axis,
+        value or round(sum(p.numel() for p in step.policy.parameters()) / 1e6, 1),
+        1e6 * seconds / tokens,
+        1e6 * floor / tokens,
+    )
 
 
 def draw(points: Sequence[Point], title: str, path: Path) -> None:
@@ -101,23 +108,23 @@ def table(points: Sequence[Point]) -> str:
 
 
 def main() -> None:
-    """Every point in turn; the floor of all comes from one measurement of the machine."""
+    """Every point in turn; the floor of all comes from one measurement of the limits."""
     command = parser(__doc__ or "")
     command.add_argument("--picture", type=Path, default=None, help="file to draw into, such as docs/scaling.png")
     command.add_argument("--tiny", action="store_true", help="two small points an axis, to see that it runs")
     command.set_defaults(prompt=32, response=32, batch=8, iters=2, vocab=16384)
     asked = command.parse_args()
     torch.set_num_threads(asked.threads)
-    machine = measured()
+    limits = measured_limits(torch.device("cpu"))
     points = []
     for axis, value, settings in settings_of(asked):
-        points.append(point(axis, value, settings, machine))
+        points.append(point(axis, value, settings, limits))
         gc.collect()  # the four models of the last point
     print(table(points))
     if asked.picture is not None:
         draw(points, "What a token of a PPO step costs; in figures: times the floor", asked.picture)
     found = [vars(one) | {"times": one.times} for one in points]
-    speeds = {"gflops_per_s": machine.flops_per_s / 1e9, "gb_per_s": machine.bytes_per_s / 1e9}
+    speeds = {"gflops_per_s": limits.flops_per_s / 1e9, "gb_per_s": limits.bytes_per_s / 1e9}
     print(json.dumps({"name": "scaling", "points": found, "threads": asked.threads} | speeds))
 
 

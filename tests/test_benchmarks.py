@@ -14,9 +14,14 @@ import pytest
 import torch
 from transformers import OPTConfig, OPTForCausalLM
 
+from tercet.lm import bench
+from tercet.lm.bench import Work
+from tercet.lm.encoding import Encoder
+
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 SMALL = ["--batch", "3", "--prompt", "8", "--response", "4", "--threads", "1", "--iters", "1"]
 SMALL += ["--layers", "1", "--hidden", "64", "--vocab", "300"]
+SIZES = {"hidden_size": 8, "ffn_dim": 32, "word_embed_proj_dim": 8, "num_attention_heads": 2, "vocab_size": 100}
 STEP = {"gen_s", "score_s", "train_s", "total_s", "tokens_per_s", "peak_rss_mb", "num_tokens", "other_cpus"}
 FIT = {"total_s", "tokens_per_s", "peak_rss_mb", "num_tokens", "other_cpus"}
 FIGURES = {
@@ -96,7 +101,7 @@ def test_all_learn_from_examples_of_the_same_lengths(monkeypatch: pytest.MonkeyP
     work, fitting = module("work", monkeypatch), module("fitting", monkeypatch)
     settings = work.parser("").parse_args(["--lengths", "real", "--batch", "100", "--iters", "9"])
     config = fitting.config_of(settings)
-    encoder = fitting_encoder(config)
+    encoder = Encoder.of(config)
     lessons = work.lessons(settings)
     assert len(lessons) == 1000
     for lesson, example in zip(lessons, fitting.examples(settings), strict=True):
@@ -107,23 +112,47 @@ def test_all_learn_from_examples_of_the_same_lengths(monkeypatch: pytest.MonkeyP
     assert 53 < sum(lesson.chosen for lesson in lessons) / 1000 < 59
 
 
-def fitting_encoder(config: object) -> object:
-    from tercet.lm.encoding import Encoder
+def test_every_phase_has_its_floor(monkeypatch: pytest.MonkeyPatch) -> None:
+    floor, work, ppo_step = (module(name, monkeypatch) for name in ("floor", "work", "ppo_step"))
+    settings = work.parser("").parse_args(SMALL)
+    config = ppo_step.config_of(settings, work.shape(settings))
+    costs = floor.costs_of_step(config, config, floor.Sampled([2, 3], [1, 2]), vocab=300)
+    layer, head = 12 * 64 * 64, 300 * 64
+    # rows of 3 and 5 tokens: 8 tokens, 6 + 15 pairs of a query and a key that it sees, logits at 3 positions
+    ahead = 2 * layer * 8 + 4 * 64 * 21 + 2 * head * 3
+    assert costs["actor forward"][0].flops == costs["reference"][0].flops == ahead
+    assert costs["actor backward"][0].flops == 2 * ahead
+    # the row that draws a second token has seen 4: all weights, and 4 keys and values of 64 numbers, are read
+    assert [one.bytes for one in costs["decoding"]] == [4 * (layer + head + 2 * 4 * 64)]
+    assert [one.bytes for one in costs["drawing"]] == [4 * 300 * 2, 4 * 300]
+    limits = floor.Limits(flops_per_s=100.0, bytes_per_s=10.0)
+    assert floor.least_seconds([floor.Cost(200.0, 10.0), floor.Cost(0.0, 30.0)], limits) == 2.0 + 3.0
 
-    return Encoder.of(config)
 
-
-def test_floors_are_what_one_counts_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
-    floor = module("floor", monkeypatch)
-    sizes = {"hidden_size": 8, "ffn_dim": 32, "word_embed_proj_dim": 8, "num_attention_heads": 2, "vocab_size": 100}
-    shape = floor.Shape.of(OPTForCausalLM(OPTConfig(num_hidden_layers=3, **sizes)))
-    assert shape.matrices == 3 * (4 * 8 * 8 + 2 * 8 * 32) and shape.head == 800
-    # two rows of 2 and 3 tokens: 5 tokens, and 3 + 6 pairs of a query and a key that it sees
-    assert shape.forward([2, 3], num_logits=4).flops == 2 * 2304 * 5 + 4 * 8 * 3 * 9 + 2 * 800 * 4
-    # one more token for each, having seen 2 and 3: 5 keys and 5 values of 8 numbers in 3 layers are read
-    assert shape.decode([2, 3]) == floor.Cost(2 * 3104 * 2 + 4 * 8 * 3 * 5, 4 * (3104 + 2 * 8 * 3 * 5))
-    machine = floor.Machine(flops_per_s=100.0, bytes_per_s=10.0)
-    assert machine.seconds([floor.Cost(200.0, 10.0), floor.Cost(0.0, 30.0)]) == 2.0 + 3.0
+@pytest.mark.parametrize("lengths", ["fixed", "real"])
+def test_the_peers_get_the_work_of_the_package(lengths: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`benchmarks/work.py` says again what `lm/bench.py` says, because the peers' environment has no Tercet."""
+    work, ppo_step = module("work", monkeypatch), module("ppo_step", monkeypatch)
+    settings = work.parser("").parse_args(["--lengths", lengths, "--batch", "5"])
+    assert ppo_step.work_of(settings) == Work(lengths=lengths, batch=5)
+    assert work.prompts(settings, 3) == bench.prompts(Work(lengths=lengths, batch=5), 3)
+    assert work.shape(settings) == bench.shape(Work())
+    assert (work.EOS, work.eos_of(settings), work.most_tokens(settings)) == (
+        bench.EOS,
+        bench.eos_of(settings),
+        bench.most_tokens(settings),
+    )
+    moments = [work.Moment(float(t), 0.0, 0.0) for t in (0, 1, 3, 6)]
+    assert work.phases(moments, num_drawn=6, num_prompt_tokens=6) == bench.phases(
+        moments, num_drawn=6, num_prompt_tokens=6
+    )
+    ours, theirs = (OPTForCausalLM(OPTConfig(num_hidden_layers=1, **SIZES)) for _ in range(2))
+    theirs.load_state_dict(ours.state_dict())
+    work.make_eos_likely(ours, 20)
+    bench.make_eos_likely(theirs, 20)
+    name = "model.decoder.final_layer_norm.bias"
+    assert torch.equal(ours.state_dict()[name], theirs.state_dict()[name])
+    assert ours.state_dict()[name].abs().sum() > 0
 
 
 def test_rows_that_have_ended_are_decoded_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:

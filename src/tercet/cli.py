@@ -83,6 +83,7 @@ OutOption = Annotated[
     Path | None, typer.Option("--out", "-o", metavar="DIR", help="The run's folder; runs/PRESET without it.")
 ]
 DebugOption = Annotated[bool, typer.Option("--debug", callback=_note_debug, help="Show tracebacks.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="One line of JSON in place of the table.")]
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="KEY=VALUE", help="Such as ppo.lr=1e-5 or data.split=2,4,4; docs/config.md has them all."),
@@ -219,6 +220,47 @@ def report(
     print(f"report: {page.write(run)}")
 
 
+@app.command("plan")
+def plan_ahead(
+    overrides: Overrides = None,
+    preset: PresetOption = "smollm2",
+    gpu: Annotated[str, typer.Option("--gpu", help="3090, 4090, a100, h100, h200, or auto: this machine's.")] = "auto",
+    gpu_gb: Annotated[float, typer.Option("--gpu-gb", min=0, help="Memory of the card in GiB.")] = 0.0,
+    prompt_tokens: Annotated[int, typer.Option("--prompt-tokens", min=0, help="0: as the data has them.")] = 0,
+    response_tokens: Annotated[int, typer.Option("--response-tokens", min=0, help="0: as long as allowed.")] = 0,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """What goes where in memory and how long a step takes, before anything is loaded; and what would make it fit."""
+    from tercet.config.load import load_lm_config
+
+    config = load_lm_config(preset, overrides or [])
+    _hush()
+    _use_threads(config.threads)
+    from tercet.lm import plan, plan_table
+
+    found = plan.plan(config, gpu=gpu, gpu_gb=gpu_gb, prompt_tokens=prompt_tokens, response_tokens=response_tokens)
+    print(json.dumps(found.as_json()) if as_json else "\n".join(plan_table.lines(found)))
+
+
+@app.command()
+def bench(
+    shape: Annotated[str, typer.Option("--shape", help="opt-125m, small or tiny.")] = "opt-125m",
+    threads: Annotated[int, typer.Option("--threads", min=0, help="CPU threads; 0: torch's own choice.")] = 0,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """One PPO step on random weights, timed beside what this machine could do at best; about a minute."""
+    if shape not in ("opt-125m", "small", "tiny"):
+        raise InputError(f"--shape {shape}: must be opt-125m, small or tiny")
+    _hush()
+    _use_threads(threads)
+    from tercet.lm import bench_table
+
+    found = bench_table.run(bench_table.SHAPES[shape])
+    print(json.dumps(found.as_json()) if as_json else "\n".join(bench_table.table(found)))
+
+
 @contextmanager
 def _opened(preset: str, out: Path | None, overrides: list[str] | None) -> Iterator[tuple["RunFolder", "LmConfig"]]:
     """The checked config and its run folder, locked; from here on it is worth importing torch."""
@@ -229,11 +271,15 @@ def _opened(preset: str, out: Path | None, overrides: list[str] | None) -> Itera
     name = Path(preset).stem if preset.endswith((".yaml", ".yml")) else preset
     with RunFolder.open(out or Path("runs") / name, config, preset=preset) as folder:
         _hush()
-        if config.threads:
-            import torch
-
-            torch.set_num_threads(config.threads)
+        _use_threads(config.threads)
         yield folder, config
+
+
+def _use_threads(threads: int) -> None:
+    if threads:
+        import torch
+
+        torch.set_num_threads(threads)
 
 
 def _hush() -> None:

@@ -109,9 +109,14 @@ def load_policy(config: LmConfig, *, path: str = "", learns: bool = False, lora_
     with named_by_key(config, path):
         model = load_causal(config.model, seed=config.seed, path=path)
         _check_head(model)
+    return policy_of(model, config, learns=learns, lora_dropout=lora_dropout).to(device_of(config))
+
+
+def policy_of(model: PreTrainedModel, config: LmConfig, *, learns: bool = False, lora_dropout: float = 0.0) -> Policy:
+    """The policy that a model makes, frozen or learning, where the model lies."""
     policy = Policy(model, config.precision)
     policy.adapted = _prepare(model, config, learns=learns, lora_dropout=lora_dropout)
-    return policy.to(device_of(config))
+    return policy
 
 
 def load_score_model(
@@ -130,11 +135,18 @@ def load_score_model(
     path = path or config.reward.model
     with named_by_key(config, path):
         model = load_scorer(config.model, seed=config.seed, path=path, num_layers=num_layers, trained=trained)
+    return score_model_of(model, config, learns=learns, lora_dropout=lora_dropout).to(device_of(config))
+
+
+def score_model_of(
+    model: PreTrainedModel, config: LmConfig, *, learns: bool = False, lora_dropout: float = 0.0
+) -> ScoreModel:
+    """The score model that a sequence-classification model makes, frozen or learning, where the model lies."""
     score_model = ScoreModel(model, config.precision)
     score_model.adapted = _prepare(model, config, learns=learns, lora_dropout=lora_dropout)
     for parameter in (score_model.head.weight, score_model.bias):
         parameter.requires_grad_(learns)
-    return score_model.to(device_of(config))
+    return score_model
 
 
 def _prepare(model: PreTrainedModel, config: LmConfig, *, learns: bool, lora_dropout: float) -> PeftModel | None:

@@ -14,7 +14,7 @@ from peft.tuners.lora import Linear as LoraLinear
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-_MOST_ROWS = 128  # with more, the plain product is as fast
+MOST_ROWS = 128  # with more, the plain product is as fast
 
 
 @contextmanager
@@ -38,7 +38,7 @@ def _pays(model: nn.Module, num_rows: int) -> bool:
     first = next(model.parameters())
     is_plain = first.device.type == "cpu" and first.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
     has_op = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
-    return is_plain and has_op and num_rows <= _MOST_ROWS
+    return is_plain and has_op and num_rows <= MOST_ROWS
 
 
 def _layers(model: nn.Module) -> Iterator[tuple[nn.Module, tuple[Tensor, Tensor | None]]]:

