@@ -94,7 +94,8 @@ def main() -> None:
         rows[case] = {"planned": ahead, "measured": seen, "ratios": {k: round(v, 3) for k, v in ratios.items()}}
         print(
             f"{case:<16}{ahead['peak_mb']:>15.0f}{seen['peak_mb']:>8.0f}{ratios['peak_mb']:>7.2f}"
-            f"{ahead['total_s']:>15.2f}{seen['total_s']:>8.2f}{ratios['total_s']:>7.2f}"
+            f"{ahead['total_s']:>15.2f}{seen['total_s']:>8.2f}{ratios['total_s']:>7.2f}",
+            flush=True,
         )
     print(json.dumps({"name": "plan", "threads": settings.threads, "iters": settings.iters, "cases": rows}))
 

@@ -57,10 +57,9 @@ def test_the_cache_holds_keys_and_values_of_every_layer():
 
 
 def test_time_is_that_of_the_slower_of_arithmetic_and_traffic():
-    work = Cost(flops=100.0, bytes=10.0)
+    work = Cost(flops=100, bytes=10)
     assert work.seconds(flops_per_s=50.0, bytes_per_s=1.0) == 10.0
     assert work.seconds(flops_per_s=5.0, bytes_per_s=100.0) == 20.0
-    assert (work + work * 2) == Cost(300.0, 30.0)
 
 
 @pytest.mark.parametrize("rank", [0, 4])

@@ -41,23 +41,17 @@ class Sizes:
 class Cost:
     """Operations on numbers, and bytes that must be moved between memory and processor."""
 
-    flops: float = 0.0
-    bytes: float = 0.0
-
-    def __add__(self, other: "Cost") -> "Cost":
-        return Cost(self.flops + other.flops, self.bytes + other.bytes)
-
-    def __mul__(self, times: float) -> "Cost":
-        return Cost(self.flops * times, self.bytes * times)
+    flops: int
+    bytes: int
 
     def seconds(self, *, flops_per_s: float, bytes_per_s: float) -> float:
         """The least time in which a machine of these rates can do it: arithmetic and traffic overlap."""
         return max(self.flops / flops_per_s, self.bytes / bytes_per_s)
 
 
-def attention_flops(network: Network, lengths: Sequence[int]) -> float:
+def attention_flops(network: Network, lengths: Sequence[int]) -> int:
     """Scores and sums of causal attention: token t looks at t tokens, two products of `width` each."""
-    return sum(4 * network.width * network.num_layers * length * (length + 1) / 2 for length in lengths)
+    return sum(4 * network.width * network.num_layers * length * (length + 1) // 2 for length in lengths)
 
 
 def forward(network: Network, lengths: Sequence[int], num_head_tokens: int) -> Cost:

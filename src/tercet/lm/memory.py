@@ -81,7 +81,7 @@ def _ppo(config: LmConfig, site: Site, sizes: Sizes) -> Memory:
     rows = min(ppo.micro_batch_size, ppo.batch_size)
     actor_kept = activations(config, shape, "policy", rows=rows, length=sizes.row)
     critic_kept = activations(config, judge, "score", num_layers=layers, rows=rows, length=sizes.row)
-    several = rows * ppo.num_minibatches < ppo.batch_size  # micro-batches in an optimizer step
+    together = site.device == "cpu" or rows * ppo.num_minibatches < ppo.batch_size
     stays = {
         "libraries": site.base,
         "actor": actor.stored - actor.adapters,
@@ -103,8 +103,8 @@ def _ppo(config: LmConfig, site: Site, sizes: Sizes) -> Memory:
         {
             "sampling": _sampling(config, site, shape, actor, sizes),
             "scoring": scoring,
-            **_learning("critic's update", critic, critic_kept, 0, several),
-            **_learning("actor's update", actor, actor_kept, logits, several),
+            **_learning("critic's update", critic, critic_kept, 0, together),
+            **_learning("actor's update", actor, actor_kept, logits, together),
             "choice of the best actor": chosen,
         },
     )
@@ -125,14 +125,19 @@ def _supervised(config: LmConfig, site: Site, sizes: Sizes, *, is_reward: bool) 
         "adapters": network.adapters,
         "optimizer's moments": 2 * network.learning,
     }
-    return Memory(stays, _learning("update", network, kept, logits, fit.micro_batch_size < fit.batch_size))
+    together = site.device == "cpu" or fit.micro_batch_size < fit.batch_size
+    return Memory(stays, _learning("update", network, kept, logits, together))
 
 
-def _learning(name: str, network: Footprint, kept: Activations, logits: int, several: bool) -> dict[str, Parts]:
-    """The two ends of a backward pass: all activations, or all gradients; both from the second micro-batch on."""
+def _learning(name: str, network: Footprint, kept: Activations, logits: int, together: bool) -> dict[str, Parts]:
+    """The two ends of a backward pass: all activations, or all gradients.
+
+    `together`: both, from the second micro-batch of an optimizer step on; and always on a CPU, where what malloc was
+    given back from one is hardly used for the other.
+    """
     head = 4 * network.network.head if network.network.adapters == 0 else 0
     start = {"activations": kept.kept, "one layer on the way": kept.one_layer, "logits": logits}
-    begun = {"gradients": network.learning if several else min(head, network.learning)}
+    begun = {"gradients": network.learning if together else min(head, network.learning)}
     return {
         f"{name}, start of backward": start | begun,
         f"{name}, end of backward": {"gradients": network.learning, "head": head},
