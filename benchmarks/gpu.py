@@ -59,7 +59,7 @@ def cases(asked: argparse.Namespace) -> list[Case]:
     return [
         *found,
         Case("24 GiB: OPT-1.3B, all weights, 350M critic", ours, {**room, **actor, **critic}),
-        Case("24 GiB: 7B, LoRA", ours, {**room, **large, "lora": 16}),
+        Case("24 GiB: 7B, LoRA on a shared backbone", ours, {**room, **large, "lora": 16, "shared-backbone": True}),
     ]
 
 
@@ -73,7 +73,8 @@ def share_of_bandwidth(case: Case, figures: Figures, limits: Limits) -> float:
 
 
 def _words(options: Options) -> list[str]:
-    return [word for key, value in options.items() for word in (f"--{key}", str(value))]
+    pairs = ([f"--{key}"] if value is True else [f"--{key}", str(value)] for key, value in options.items())
+    return [word for pair in pairs for word in pair]
 
 
 def line(case: Case, figures: Figures, limits: Limits) -> str:

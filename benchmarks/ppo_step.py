@@ -24,7 +24,8 @@ def work_of(settings: argparse.Namespace) -> bench.Work:
 def config_of(settings: argparse.Namespace, architecture: Shape) -> LmConfig:
     """The work as a config, for the roles of one architecture."""
     config = bench.config_of(work_of(settings)).model_dump()
-    config |= {"device": settings.device, "precision": settings.precision, "lora": {"rank": settings.lora}}
+    config |= {"device": settings.device, "precision": settings.precision}
+    config["lora"] = {"rank": settings.lora, "shared_backbone": settings.shared_backbone}
     config["model"]["architecture"] = architecture
     config["ppo"]["micro_batch_size"] = min(settings.batch, settings.micro)
     return LmConfig.model_validate(config)

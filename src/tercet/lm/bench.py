@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 
 from tercet.config.lm import LmConfig
 from tercet.lm.answers import Answers
+from tercet.lm.backbone import Backbone
 from tercet.lm.generate import Responses, generate
 from tercet.lm.limits import wait
 from tercet.lm.models import load_policy, load_score_model
@@ -132,15 +133,20 @@ class Step:
     def __init__(self, work: Work, config: LmConfig | None = None, critics: LmConfig | None = None) -> None:
         self.work, self.config = work, config or config_of(work)
         critics = critics or self.config
-        self.policy = load_policy(self.config, learns=True)
+        backbone = Backbone.load(self.config) if self.config.lora.shared_backbone else None
+        self.policy = backbone.policy() if backbone else load_policy(self.config, learns=True)
         frozen = None if self.config.lora.rank else load_policy(self.config)
         if work.lengths == "real":
             for policy in (self.policy, frozen):
                 if policy is not None:
                     make_eos_likely(policy.model, work.response)
         num_layers = critics.reward.num_layers
-        self.critic = load_score_model(critics, num_layers=num_layers, learns=True)
-        reward_model = load_score_model(critics, num_layers=num_layers)
+        self.critic, reward_model = (
+            backbone.score_model(num_layers=num_layers, learns=learns)
+            if backbone
+            else load_score_model(critics, num_layers=num_layers, learns=learns)
+            for learns in (True, False)
+        )
         temperature = self.config.ppo.temperature
         self.actor_critic = LmActorCritic(self.policy, self.critic, temperature)
         self.reference = reference_logprobs(self.policy, frozen, temperature=temperature)

@@ -10,6 +10,7 @@ from tercet.config.lm import LmConfig
 from tercet.core.kl import adapted_kl_coef
 from tercet.errors import InputError
 from tercet.lm.answers import Answers, answer, answer_all
+from tercet.lm.backbone import Backbone
 from tercet.lm.batches import mixed_pass
 from tercet.lm.encoding import Encoder, check_tokenizers
 from tercet.lm.examples import Example
@@ -26,7 +27,7 @@ from tercet.lm.rollout import (
     paid_scores,
     reference_logprobs,
 )
-from tercet.lm.scoring import OWN, Scorer, load_scorers
+from tercet.lm.scoring import OWN, Scorer, load_own, load_scorers
 from tercet.lm.self_check import check
 from tercet.lm.splits import Sets, flat, step_examples, weights_of
 from tercet.lm.stages import sft_model
@@ -51,15 +52,16 @@ def run(folder: RunFolder, config: LmConfig) -> None:
     held_out = [held_out[i] for i in order[: config.ppo.num_eval_prompts]]
     if not held_out:
         raise InputError(NO_VALIDATION)
-    policy = load_policy(config, path=policy_path, learns=True)
+    backbone = Backbone.load(config, policy_path) if config.lora.shared_backbone else None
+    policy = backbone.policy() if backbone else load_policy(config, path=policy_path, learns=True)
     encoder.check_window(policy.model)
     frozen = None if config.lora.rank else load_policy(config, path=policy_path)
-    critic = load_critic(config, reward_path)
+    critic = load_critic(config, reward_path, backbone)
     encoder.check_window(critic.model)
     roles = Roles(
         LmActorCritic(policy, critic, config.ppo.temperature),
         reference_logprobs(policy, frozen, temperature=config.ppo.temperature),
-        load_scorers(config, reward_path),
+        load_scorers(config, reward_path, backbone),
         encoder,
         config,
     )
@@ -175,11 +177,14 @@ def validate(roles: Roles, examples: Sequence[Example]) -> Validation:
     return Validation(float(torch.cat(scores).mean()), float(torch.cat(kls).mean()))
 
 
-def load_critic(config: LmConfig, reward_path: str) -> ScoreModel:
+def load_critic(config: LmConfig, reward_path: str, backbone: Backbone | None) -> ScoreModel:
     """The critic: the reward model's weights where there is one, else a fresh head."""
     if reward_path:
-        return load_score_model(config, path=reward_path, trained=True, learns=True)
-    return load_score_model(config, num_layers=config.reward.num_layers, learns=True)
+        return load_own(config, reward_path, backbone, learns=True)
+    num_layers = config.reward.num_layers
+    if backbone:
+        return backbone.score_model(num_layers=num_layers, learns=True)
+    return load_score_model(config, num_layers=num_layers, learns=True)
 
 
 def _needed(folder: RunFolder, config: LmConfig) -> tuple[str, str]:
