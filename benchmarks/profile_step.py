@@ -9,7 +9,6 @@ neither forward nor optimizer: losses and the clipping of gradients are in it.
 
 import argparse
 import json
-import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from floor import SAMPLING, Machine, Sampled, Shape, costs_of_step, measured
+from floor import CLOCKS, SAMPLING, Clock, Machine, Sampled, Shape, costs_of_step, measured
 from matplotlib.figure import Figure
 from ppo_step import Step
 from work import most_tokens, parser, prompts
@@ -37,16 +36,17 @@ SCORING = ("reference", "values", "scores")
 class Stopwatch:
     """Seconds by name, and when each name was last stopped."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
         self.seconds: dict[str, float] = defaultdict(float)
         self.ends: dict[str, float] = {}
 
     @contextmanager
     def of(self, name: str) -> Iterator[None]:
         """Add what happens within."""
-        start = time.perf_counter()
+        start = self.clock()
         yield
-        self.ends[name] = time.perf_counter()
+        self.ends[name] = self.clock()
         self.seconds[name] += self.ends[name] - start
 
     def watched(self, name: str, call: Callable[..., T]) -> Callable[..., T]:
@@ -78,22 +78,22 @@ class WatchedActorCritic:
             return self.inner.critic(inputs)
 
 
-def profiled(step: Step, index: int) -> tuple[dict[str, float], Sampled]:
+def profiled(step: Step, index: int, clock: Clock) -> tuple[dict[str, float], Sampled]:
     """The seconds of every phase of one step, and the tokens that it had."""
-    watch, asked = Stopwatch(), prompts(step.settings, index)
+    watch, asked = Stopwatch(clock), prompts(step.settings, index)
     with watch.of("first token"):
         step.sample(asked, index, most=1)
     with watch.of("sampling"):
         drawn = step.sample(asked, index, most=most_tokens(step.settings))
     work = Sampled([len(prompt) for prompt in asked], drawn.mask.sum(1).tolist())
-    drawing = sum(_drawing(len(work.live(t)), step.settings.vocab) for t in range(max(work.answers)))
+    drawing = sum(_drawing(len(work.live(t)), step.settings.vocab, clock) for t in range(max(work.answers)))
     actor_critic, reference, scorer = step.actor_critic, step.reference, step.scorer
     seen = WatchedActorCritic(actor_critic, watch)
     step.actor_critic = seen
     step.reference = watch.watched("reference", reference)
     step.scorer = Scorer([(weight, watch.watched("scores", term)) for weight, term in scorer.terms])
     rollout = step.score(asked, drawn)
-    seen.training, training_starts = True, time.perf_counter()
+    seen.training, training_starts = True, clock()
     _update(step, seen, rollout, index, watch)
     step.actor_critic, step.reference, step.scorer = actor_critic, reference, scorer
     seconds = {
@@ -125,17 +125,17 @@ def _update(step: Step, seen: WatchedActorCritic, rollout: object, index: int, w
 
 
 @lru_cache
-def _drawing(num_rows: int, vocab: int) -> float:
+def _drawing(num_rows: int, vocab: int, clock: Clock) -> float:
     """Seconds to draw one token for so many rows."""
     logits, uniforms = torch.randn(num_rows, vocab), torch.rand(num_rows)
     sample(logits, uniforms, temperature=1.0)
-    start = time.perf_counter()
+    start = clock()
     for _ in range(5):
         sample(logits, uniforms, temperature=1.0)
-    return (time.perf_counter() - start) / 5
+    return (clock() - start) / 5
 
 
-def draw(seconds: Mapping[str, float], floors: Mapping[str, float], title: str, path: Path) -> None:
+def draw(seconds: Mapping[str, float], floors: Mapping[str, float], title: str, unit: str, path: Path) -> None:
     """A bar for each phase, its floor over it, and how many times the floor it is."""
     names = list(seconds)
     figure = Figure(figsize=(9, 5.5), layout="constrained")
@@ -151,7 +151,7 @@ def draw(seconds: Mapping[str, float], floors: Mapping[str, float], title: str, 
     axes.set_yticks(places, names)
     axes.invert_yaxis()
     axes.set_xlim(0, 1.25 * widest)
-    axes.set_xlabel("seconds; black: the floor, and in brackets how many times the floor")
+    axes.set_xlabel(f"{unit}; black: the floor, and in brackets how many times the floor")
     axes.set_title(title)
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=120)
@@ -169,6 +169,9 @@ def asked_for() -> argparse.Namespace:
     """The settings."""
     command = parser(__doc__ or "")
     command.add_argument("--picture", type=Path, default=None, help="file to draw into, such as docs/profile.png")
+    command.add_argument(
+        "--clock", choices=list(CLOCKS), default="wall", help="cpu, with --threads 1: on a busy machine"
+    )
     return command.parse_args()
 
 
@@ -176,11 +179,12 @@ def main() -> None:
     """`--warmup` steps, then one that is taken apart."""
     settings = asked_for()
     torch.set_num_threads(settings.threads)
-    machine: Machine = measured()
+    clock = CLOCKS[settings.clock]
+    machine: Machine = measured(clock=clock)
     step = Step(settings)
     for index in range(settings.warmup):
         step(index)
-    seconds, work = profiled(step, settings.warmup)
+    seconds, work = profiled(step, settings.warmup, clock)
     actor, critic = Shape.of(step.policy.model), Shape.of(step.critic.model)
     costs = costs_of_step(actor, critic, work, vocab=settings.vocab)
     floors = {name: machine.seconds(costs[name]) for name in seconds}
