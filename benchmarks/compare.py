@@ -74,6 +74,7 @@ def ratios(ours: Sequence[Figures], theirs: Sequence[Figures]) -> Figures:
 
     return {
         "seconds a token": median(lambda one: 1 / one["tokens_per_s"]),
+        "CPU seconds a token": median(lambda one: 1 / one["tokens_per_cpu_s"]),
         "seconds a step": median(lambda one: one["total_s"]),
         "memory": median(lambda one: one["peak_rss_mb"]),
     }
@@ -82,12 +83,16 @@ def ratios(ours: Sequence[Figures], theirs: Sequence[Figures]) -> Figures:
 def table(runs: Mapping[str, Sequence[Figures]], found: Mapping[str, Figures]) -> str:
     """Markdown: a line for each of those compared."""
     parts = [key for key in ("gen_s", "score_s", "train_s", "total_s") if key in runs["ours"][0]]
-    columns = ["tokens_per_s", "peak_rss_mb", "num_tokens", "other_cpus"]
+    columns = ["tokens_per_s", "tokens_per_cpu_s", "peak_rss_mb", "num_tokens", "other_cpus"]
     names = ["", *parts, *columns, *(f"ours / its: {key}" for key in next(iter(found.values())))]
     lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
     for who, rows in runs.items():
         medians = [f"{statistics.median(row[key] for row in rows):.4g}" for key in [*parts, *columns]]
-        own = [f"{value:.2f}" for value in found[who].values()] if who in found else [""] * 3
+        own = (
+            [f"{value:.2f}" for value in found[who].values()]
+            if who in found
+            else [""] * len(next(iter(found.values())))
+        )
         lines.append("| " + " | ".join([who, *medians, *own]) + " |")
     return "\n".join(lines)
 

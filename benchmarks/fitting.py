@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from torch import nn
-from work import Lesson, Moment, lessons, parser, report, shape
+from work import Lesson, Moment, lessons, parser, report, shape, step_row
 
 from tercet.config.fit import FitConfig
 from tercet.config.lm import LmConfig
@@ -96,13 +96,5 @@ def timed_fit(
                 metric_prefix=step,
                 measure=measure,
             )
-    rows = [
-        {
-            "total_s": end.wall - start.wall,
-            "tokens_per_s": num / (end.wall - start.wall),
-            "num_tokens": num,
-            "other_cpus": end.others_since(start),
-        }
-        for start, end, num in zip(moments[:-1], moments[1:], tokens, strict=True)
-    ]
+    rows = [step_row(start, end, num) for start, end, num in zip(moments[:-1], moments[1:], tokens, strict=True)]
     report("tercet", settings, rows[settings.warmup :], what=step)

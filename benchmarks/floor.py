@@ -4,6 +4,7 @@ A floor is max(FLOPs / peak, bytes / bandwidth) of each part of the work, summed
 the machine showed in the same run (`lm/limits.py`), so the floor moves with the machine.
 """
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,9 +12,11 @@ from tercet.config.lm import LmConfig
 from tercet.lm import cost
 from tercet.lm.cost import Cost, Network
 from tercet.lm.footprint import footprint
-from tercet.lm.limits import Limits
+from tercet.lm.limits import Clock, Limits
 from tercet.lm.weights import config_at
 
+# CPU seconds of one thread are worth something on a busy machine too
+CLOCKS: dict[str, Clock] = {"wall": time.perf_counter, "cpu": time.process_time}
 SAMPLING = ("reading prompts", "decoding", "drawing")
 SCORING = ("reference", "values", "scores")
 

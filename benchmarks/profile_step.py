@@ -9,7 +9,6 @@ neither forward nor optimizer: losses and the clipping of gradients are in it.
 
 import argparse
 import json
-import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from floor import SAMPLING, SCORING, Sampled, costs_of_step, least_seconds
+from floor import CLOCKS, SAMPLING, SCORING, Clock, Sampled, costs_of_step, least_seconds
 from matplotlib.figure import Figure
 from ppo_step import config_of, step_of
 from work import critic_shape, most_tokens, parser, prompts, shape
@@ -38,16 +37,17 @@ T = TypeVar("T")
 class Stopwatch:
     """Seconds by name, and when each name was last stopped."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
         self.seconds: dict[str, float] = defaultdict(float)
         self.ends: dict[str, float] = {}
 
     @contextmanager
     def of(self, name: str) -> Iterator[None]:
         """Add what happens within."""
-        start = time.perf_counter()
+        start = self.clock()
         yield
-        self.ends[name] = time.perf_counter()
+        self.ends[name] = self.clock()
         self.seconds[name] += self.ends[name] - start
 
     def watched(self, name: str, call: Callable[..., T]) -> Callable[..., T]:
@@ -79,22 +79,22 @@ class WatchedActorCritic:
             return self.inner.critic(inputs)
 
 
-def profiled(step: Step, index: int) -> tuple[dict[str, float], Sampled]:
+def profiled(step: Step, index: int, clock: Clock) -> tuple[dict[str, float], Sampled]:
     """The seconds of every phase of one step, and the tokens that it had."""
-    watch, asked = Stopwatch(), prompts(step.work, index)
+    watch, asked = Stopwatch(clock), prompts(step.work, index)
     with watch.of("first token"):
         step.sample(asked, index, most=1)
     with watch.of("sampling"):
         drawn = step.sample(asked, index, most=most_tokens(step.work))
     work = Sampled([len(prompt) for prompt in asked], drawn.mask.sum(1).tolist())
-    drawing = sum(_drawing(len(work.live(t)), step.work.vocab) for t in range(max(work.answers)))
+    drawing = sum(_drawing(len(work.live(t)), step.work.vocab, clock) for t in range(max(work.answers)))
     actor_critic, reference, scorer = step.actor_critic, step.reference, step.scorer
     seen = WatchedActorCritic(actor_critic, watch)
     step.actor_critic = seen
     step.reference = watch.watched("reference", reference)
     step.scorer = Scorer([(weight, watch.watched("scores", term)) for weight, term in scorer.terms])
     rollout = step.score(asked, drawn)
-    seen.training, training_starts = True, time.perf_counter()
+    seen.training, training_starts = True, clock()
     _update(step, seen, rollout, index, watch)
     step.actor_critic, step.reference, step.scorer = actor_critic, reference, scorer
     seconds = {
@@ -126,17 +126,17 @@ def _update(step: Step, seen: WatchedActorCritic, rollout: object, index: int, w
 
 
 @lru_cache
-def _drawing(num_rows: int, vocab: int) -> float:
+def _drawing(num_rows: int, vocab: int, clock: Clock) -> float:
     """Seconds to draw one token for so many rows."""
     logits, uniforms = torch.randn(num_rows, vocab), torch.rand(num_rows)
     sample(logits, uniforms, temperature=1.0)
-    start = time.perf_counter()
+    start = clock()
     for _ in range(5):
         sample(logits, uniforms, temperature=1.0)
-    return (time.perf_counter() - start) / 5
+    return (clock() - start) / 5
 
 
-def draw(seconds: Mapping[str, float], floors: Mapping[str, float], title: str, path: Path) -> None:
+def draw(seconds: Mapping[str, float], floors: Mapping[str, float], title: str, unit: str, path: Path) -> None:
     """A bar for each phase, its floor over it, and how many times the floor it is."""
     names = list(seconds)
     figure = Figure(figsize=(9, 5.5), layout="constrained")
@@ -152,7 +152,7 @@ def draw(seconds: Mapping[str, float], floors: Mapping[str, float], title: str, 
     axes.set_yticks(places, names)
     axes.invert_yaxis()
     axes.set_xlim(0, 1.25 * widest)
-    axes.set_xlabel("seconds; black: the floor, and in brackets how many times the floor")
+    axes.set_xlabel(f"{unit}; black: the floor, and in brackets how many times the floor")
     axes.set_title(title)
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=120)
@@ -170,6 +170,9 @@ def asked_for() -> argparse.Namespace:
     """The settings."""
     command = parser(__doc__ or "")
     command.add_argument("--picture", type=Path, default=None, help="file to draw into, such as docs/profile.png")
+    command.add_argument(
+        "--clock", choices=list(CLOCKS), default="wall", help="cpu, with --threads 1: on a busy machine"
+    )
     return command.parse_args()
 
 
@@ -177,20 +180,20 @@ def main() -> None:
     """`--warmup` steps, then one that is taken apart."""
     settings = asked_for()
     torch.set_num_threads(settings.threads)
-    limits = measured_limits(torch.device("cpu"))
+    clock = CLOCKS[settings.clock]
+    limits = measured_limits(torch.device("cpu"), clock=clock)
     step = step_of(settings)
     for index in range(settings.warmup):
         step(index)
-    seconds, work = profiled(step, settings.warmup)
+    seconds, work = profiled(step, settings.warmup, clock)
     actor, critic = (config_of(settings, of(settings)) for of in (shape, critic_shape))
     costs = costs_of_step(actor, critic, work, vocab=settings.vocab)
     floors = {name: least_seconds(costs[name], limits) for name in seconds}
     print(table(seconds, floors))
     if settings.picture is not None:
-        lengths = f"{settings.lengths} lengths, {settings.batch} prompts, {sum(work.lengths)} tokens"
-        draw(
-            seconds, floors, f"One PPO step of four OPT models of {settings.layers} layers: {lengths}", settings.picture
-        )
+        title = f"One PPO step, {settings.lengths} lengths: {settings.batch} prompts, {sum(work.lengths)} tokens"
+        unit = "CPU seconds" if settings.clock == "cpu" else "seconds"
+        draw(seconds, floors, title, unit, settings.picture)
     found = {"seconds": seconds, "floor": floors, "gflops_per_s": limits.flops_per_s / 1e9}
     found |= {"gb_per_s": limits.bytes_per_s / 1e9, "num_tokens": sum(work.lengths)}
     print(json.dumps({"name": "profile"} | found | {k: str(v) for k, v in vars(settings).items()}))

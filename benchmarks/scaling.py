@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from floor import Sampled, costs_of_step, least_seconds
+from floor import CLOCKS, Sampled, costs_of_step, least_seconds
 from matplotlib.figure import Figure
 from ppo_step import config_of, step_of
 from work import critic_shape, parser, shape
@@ -38,16 +38,16 @@ class Point:
 
 
 # layers and width: about twice as many weights in the layers from one to the next
-SIZES = {False: [(3, 384), (6, 384), (12, 384), (12, 512), (12, 768)], True: [(1, 64), (2, 64)]}
+SIZES = {False: [(6, 384), (12, 384), (12, 512), (12, 768)], True: [(1, 64), (2, 64)]}
 
 
 def settings_of(asked: argparse.Namespace) -> list[tuple[str, float, argparse.Namespace]]:
     """Every point to measure: the axis, the value on it and the settings."""
-    num = 2 if asked.tiny else 5
+    num = len(SIZES[asked.tiny])
     base = vars(asked) | {"lengths": "fixed"}
-    medium = base | dict(zip(("layers", "hidden"), SIZES[asked.tiny][num // 2], strict=True))
+    medium = base | dict(zip(("layers", "hidden"), SIZES[asked.tiny][1], strict=True))
     points = []
-    for batch in [2 * 2**i for i in range(num)]:
+    for batch in [4 * 2**i for i in range(num)]:
         points.append(("prompts a batch", batch, medium | {"batch": batch}))
     for response in [asked.response // 2 * 2**i for i in range(num)]:
         points.append(("tokens an answer", response, medium | {"response": response}))
@@ -66,13 +66,9 @@ def point(axis: str, value: float, settings: argparse.Namespace, limits: Limits)
     costs = costs_of_step(actor, critic, work, vocab=settings.vocab)
     floor = sum(least_seconds(part, limits) for part in costs.values())
     tokens = sum(work.lengths)
-    seconds = min(row["total_s"] for row in rows)
-    return Point(
-        axis,
-        value or round(sum(p.numel() for p in step.policy.parameters()) / 1e6, 1),
-        1e6 * seconds / tokens,
-        1e6 * floor / tokens,
-    )
+    seconds = min(row["total_cpu_s" if settings.clock == "cpu" else "total_s"] for row in rows)
+    million = round(sum(p.numel() for p in step.policy.parameters()) / 1e6, 1)
+    return Point(axis, value or million, 1e6 * seconds / tokens, 1e6 * floor / tokens)
 
 
 def draw(points: Sequence[Point], title: str, path: Path) -> None:
@@ -112,10 +108,13 @@ def main() -> None:
     command = parser(__doc__ or "")
     command.add_argument("--picture", type=Path, default=None, help="file to draw into, such as docs/scaling.png")
     command.add_argument("--tiny", action="store_true", help="two small points an axis, to see that it runs")
+    command.add_argument(
+        "--clock", choices=list(CLOCKS), default="wall", help="cpu, with --threads 1: on a busy machine"
+    )
     command.set_defaults(prompt=32, response=32, batch=8, iters=2, vocab=16384)
     asked = command.parse_args()
     torch.set_num_threads(asked.threads)
-    limits = measured_limits(torch.device("cpu"))
+    limits = measured_limits(torch.device("cpu"), clock=CLOCKS[asked.clock])
     points = []
     for axis, value, settings in settings_of(asked):
         points.append(point(axis, value, settings, limits))

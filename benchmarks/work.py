@@ -156,10 +156,22 @@ def phases(
         "score_s": scored.wall - generated.wall,
         "train_s": end.wall - scored.wall,
         "total_s": end.wall - start.wall,
+        "total_cpu_s": end.own - start.own,
         "tokens_per_s": num_tokens / (end.wall - start.wall),
         "gen_tokens_per_s": num_drawn / (generated.wall - start.wall),
         "num_tokens": num_tokens,
         "num_drawn": num_drawn,
+        "other_cpus": end.others_since(start),
+    }
+
+
+def step_row(start: Moment, end: Moment, num_tokens: int) -> dict[str, float]:
+    """The figures of one supervised step."""
+    return {
+        "total_s": end.wall - start.wall,
+        "total_cpu_s": end.own - start.own,
+        "tokens_per_s": num_tokens / (end.wall - start.wall),
+        "num_tokens": num_tokens,
         "other_cpus": end.others_since(start),
     }
 
@@ -171,8 +183,9 @@ def report(name: str, settings: argparse.Namespace, rows: Sequence[dict[str, flo
     """
     figures: dict[str, object] = {key: round(statistics.median(row[key] for row in rows), 4) for key in rows[0]}
     if "tokens_per_s" in figures:
-        pooled = sum(row["num_tokens"] for row in rows) / sum(row["total_s"] for row in rows)
-        figures |= {"tokens_per_s": round(pooled, 2), "totals": [round(row["total_s"], 3) for row in rows]}
+        tokens, seconds, cpu = (sum(row[key] for row in rows) for key in ("num_tokens", "total_s", "total_cpu_s"))
+        figures |= {"tokens_per_s": round(tokens / seconds, 2), "tokens_per_cpu_s": round(tokens / cpu, 2)}
+        figures["totals"] = [round(row["total_s"], 3) for row in rows]
     figures["peak_rss_mb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
     if settings.device == "cuda":
         figures["peak_gpu_mb"] = round(torch.cuda.max_memory_allocated() / 2**20)

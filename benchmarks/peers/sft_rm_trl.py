@@ -16,7 +16,7 @@ import trl
 from datasets import Dataset
 from random_opt import causal, scorer, tokenizer
 from transformers import TrainerCallback
-from work import FIRST_WORD, Moment, lessons, parser, report
+from work import FIRST_WORD, Moment, lessons, parser, report, step_row
 
 
 class Clock(TrainerCallback):
@@ -38,12 +38,7 @@ class Clock(TrainerCallback):
     def rows(self) -> list[dict[str, float]]:
         """A row of figures for every step."""
         return [
-            {
-                "total_s": end.wall - start.wall,
-                "tokens_per_s": num / (end.wall - start.wall),
-                "num_tokens": num,
-                "other_cpus": end.others_since(start),
-            }
+            step_row(start, end, num)
             for start, end, num in zip(self.moments[:-1], self.moments[1:], self.num_tokens, strict=False)
         ]
 

@@ -119,6 +119,7 @@ def phases(
         "score_s": scored.wall - generated.wall,
         "train_s": end.wall - scored.wall,
         "total_s": end.wall - start.wall,
+        "total_cpu_s": end.own - start.own,
         "tokens_per_s": num_tokens / (end.wall - start.wall),
         "gen_tokens_per_s": num_drawn / (generated.wall - start.wall),
         "num_tokens": num_tokens,
