@@ -190,10 +190,9 @@ def main() -> None:
     floors = {name: machine.seconds(costs[name]) for name in seconds}
     print(table(seconds, floors))
     if settings.picture is not None:
-        lengths = f"{settings.lengths} lengths, {settings.batch} prompts, {sum(work.lengths)} tokens"
-        draw(
-            seconds, floors, f"One PPO step of four OPT models of {settings.layers} layers: {lengths}", settings.picture
-        )
+        title = f"One PPO step, {settings.lengths} lengths: {settings.batch} prompts, {sum(work.lengths)} tokens"
+        unit = "CPU seconds" if settings.clock == "cpu" else "seconds"
+        draw(seconds, floors, title, unit, settings.picture)
     found = {"seconds": seconds, "floor": floors, "gflops_per_s": machine.flops_per_s / 1e9}
     found |= {"gb_per_s": machine.bytes_per_s / 1e9, "num_tokens": sum(work.lengths)}
     print(json.dumps({"name": "profile"} | found | {k: str(v) for k, v in vars(settings).items()}))
