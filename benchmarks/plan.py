@@ -25,18 +25,19 @@ from tercet.lm.quiet import hush
 from tercet.train.ema import learning_state
 
 LORA = {"rank": 16, "alpha": 32}
+SHARED = LORA | {"shared_backbone": True}
 
 
 def cases() -> dict[str, tuple[LmConfig, Work]]:
     """What is planned and measured: a config, and the sizes of its rows."""
     opt = Work()
-    with_adapters = LmConfig.model_validate(config_of(opt).model_dump() | {"lora": LORA})
     tiny, smollm2 = load_lm_config("tiny", []), load_lm_config("smollm2", [])
     return {
         "tiny": (tiny, Work(batch=tiny.ppo.batch_size, prompt=32, response=16, vocab=260)),
         "smollm2": (smollm2, Work(batch=smollm2.ppo.batch_size, prompt=48, response=24, vocab=49152)),
         "opt-125m": (config_of(opt), opt),
-        "opt-125m, LoRA": (with_adapters, opt),
+        "opt-125m, LoRA": (config_of(opt, LORA), opt),
+        "opt-125m, one backbone": (config_of(opt, SHARED), opt),
     }
 
 
@@ -87,13 +88,13 @@ def main() -> None:
         print(json.dumps(both[settings.one]()))
         return
     rows = {}
-    print(f"{'':<16}{'peak, MB: plan':>15}{'seen':>8}{'ratio':>7}{'step, s: plan':>15}{'seen':>8}{'ratio':>7}")
+    print(f"{'':<24}{'peak, MB: plan':>15}{'seen':>8}{'ratio':>7}{'step, s: plan':>15}{'seen':>8}{'ratio':>7}")
     for case in settings.cases:
         ahead, seen = (in_own_process(what, case, settings) for what in ("planned", "measured"))
         ratios = {name: ahead[name] / seen[name] for name in ("peak_mb", "total_s", "generate", "score", "train")}
         rows[case] = {"planned": ahead, "measured": seen, "ratios": {k: round(v, 3) for k, v in ratios.items()}}
         print(
-            f"{case:<16}{ahead['peak_mb']:>15.0f}{seen['peak_mb']:>8.0f}{ratios['peak_mb']:>7.2f}"
+            f"{case:<24}{ahead['peak_mb']:>15.0f}{seen['peak_mb']:>8.0f}{ratios['peak_mb']:>7.2f}"
             f"{ahead['total_s']:>15.2f}{seen['total_s']:>8.2f}{ratios['total_s']:>7.2f}",
             flush=True,
         )

@@ -24,7 +24,7 @@ def test_attention_looks_at_every_token_before_and_itself():
 
 def test_forward_counts_two_operations_a_weight_and_token_and_the_head_where_it_reads():
     found = cost.forward(NETWORK, [3, 1], 2)
-    assert found.flops == 2 * 100 * 4 + 112 + 2 * 40 * 2
+    assert found.flops == 2 * 100 * 4 + 224 + 2 * 40 * 2
     assert found.bytes == 4 * 140
 
 
@@ -33,12 +33,12 @@ def test_backward_costs_twice_the_forward_and_frozen_weights_spare_half_of_it():
     assert cost.learn(NETWORK, [3, 1], 2).flops == 3 * ahead
     # with adapters: forward, the way back through everything, and the weights' gradients of adapters and attention
     products = 2 * 110 * 4 + 2 * 40 * 2
-    assert cost.learn(WITH_ADAPTERS, [3, 1], 2).flops == 2 * products + 2 * 10 * 4 + 3 * 112
+    assert cost.learn(WITH_ADAPTERS, [3, 1], 2).flops == 2 * products + 2 * 10 * 4 + 3 * 224
 
 
 def test_recomputing_adds_the_layers_once_more():
     more = cost.learn(NETWORK, [3, 1], 2, recompute=True).flops - cost.learn(NETWORK, [3, 1], 2).flops
-    assert more == 2 * 100 * 4 + 112
+    assert more == 2 * 100 * 4 + 224
 
 
 def test_a_drawn_token_reads_every_weight_and_key_once():
@@ -74,4 +74,6 @@ def test_products_are_those_that_torch_counts(make_config, rank: int):
     attention = cost.attention_flops(network, lengths)
     products = cost.learn(network, lengths, 24).flops - 3 * attention
     counted = sum(n for op, n in seen.get_flop_counts()["Global"].items() if "attention" not in str(op))
-    assert products == pytest.approx(counted, rel=0.02)
+    # frozen embeddings need no gradient, so the first layer's three products of attention have none for their input
+    spared = 2 * 24 * 3 * (32 * 32 + rank * 32) if rank else 0
+    assert products - spared == pytest.approx(counted, rel=1e-3)

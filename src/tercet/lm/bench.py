@@ -1,7 +1,8 @@
 """One PPO step on random weights, timed: the work, and what carries it out by the pipeline's own code."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -59,10 +60,11 @@ def shape(work: Work) -> dict[str, str | int | float | bool]:
     }
 
 
-def config_of(work: Work) -> LmConfig:
-    """The work as a config: all weights of actor and critic learn, in one epoch, in one minibatch."""
+def config_of(work: Work, lora: Mapping[str, int | bool] = {}) -> LmConfig:
+    """The work as a config: one epoch, one minibatch; all weights of actor and critic learn, or adapters."""
     return LmConfig.model_validate(
         {
+            "lora": lora,
             "model": {"path": "random", "architecture": shape(work)},
             "ppo": {
                 "batch_size": work.batch,
@@ -138,16 +140,11 @@ class Step:
         self.policy = backbone.policy() if backbone else load_policy(self.config, learns=True)
         frozen = None if self.config.lora.rank else load_policy(self.config)
         if work.lengths == "real":
-            for policy in (self.policy, frozen):
-                if policy is not None:
-                    make_eos_likely(policy.model, work.response)
+            for policy in filter(None, (self.policy, frozen)):
+                make_eos_likely(policy.model, work.response)
         num_layers = critics.reward.num_layers
-        self.critic, reward_model = (
-            backbone.score_model(num_layers=num_layers, learns=learns)
-            if backbone
-            else load_score_model(critics, num_layers=num_layers, learns=learns)
-            for learns in (True, False)
-        )
+        make = backbone.score_model if backbone else partial(load_score_model, critics)
+        self.critic, reward_model = (make(num_layers=num_layers, learns=learns) for learns in (True, False))
         temperature = self.config.ppo.temperature
         self.actor_critic = LmActorCritic(self.policy, self.critic, temperature)
         self.reference = reference_logprobs(self.policy, frozen, temperature=temperature)

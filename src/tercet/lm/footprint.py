@@ -5,7 +5,8 @@ no numbers, and a forward pass over them keeps for its backward pass what the re
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Literal, cast
 
 import torch
@@ -47,6 +48,26 @@ def footprint(
     config: LmConfig, hf_config: HfConfig, kind: Kind, *, num_layers: int = 0, learns: bool = False
 ) -> Footprint:
     """The parts of a policy or of a score model of this shape, counted one parameter at a time."""
+    return _footprint(_Case.of(config, hf_config), kind, num_layers, learns)
+
+
+@dataclass(frozen=True)
+class _Case:
+    """What the counts follow from; two of one key give the same ones, and are counted once."""
+
+    key: str
+    config: LmConfig = field(compare=False)
+    hf_config: HfConfig = field(compare=False)
+
+    @classmethod
+    def of(cls, config: LmConfig, hf_config: HfConfig) -> "_Case":
+        settings = (config.lora, config.precision, config.model.gradient_checkpointing, hf_config.to_dict())
+        return cls(repr(settings), config, hf_config)
+
+
+@lru_cache(maxsize=128)
+def _footprint(case: _Case, kind: Kind, num_layers: int, learns: bool) -> Footprint:
+    config, hf_config = case.config, case.hf_config
     module = _built(config, hf_config, kind, num_layers, learns)
     adapters = [p for name, p in module.named_parameters() if "lora_" in name]
     head = cast(nn.Linear, module.head).weight
@@ -79,10 +100,11 @@ def activations(
     Two shallow copies are counted; layers are taken to be alike.
     """
     depth = num_layers or hf_config.num_hidden_layers
-    one, two = (_kept(config, hf_config, kind, n, rows, length) for n in (1, 2))
+    one, two = (_kept(_Case.of(config, hf_config), kind, n, rows, length) for n in (1, 2))
     plain = config.model_copy(update={"model": config.model.model_copy(update={"gradient_checkpointing": False})})
     if config.model.gradient_checkpointing:
-        layer = _kept(plain, hf_config, kind, 2, rows, length) - _kept(plain, hf_config, kind, 1, rows, length)
+        once, twice = (_kept(_Case.of(plain, hf_config), kind, n, rows, length) for n in (1, 2))
+        layer = twice - once
     else:
         layer = two - one
     return Activations(kept=one + (depth - 1) * (two - one), one_layer=layer)
@@ -102,7 +124,9 @@ def _built(config: LmConfig, hf_config: HfConfig, kind: Kind, num_layers: int, l
         return made(model, config, learns=learns)
 
 
-def _kept(config: LmConfig, hf_config: HfConfig, kind: Kind, num_layers: int, rows: int, length: int) -> int:
+@lru_cache(maxsize=512)
+def _kept(case: _Case, kind: Kind, num_layers: int, rows: int, length: int) -> int:
+    config, hf_config = case.config, case.hf_config
     module = _built(config, hf_config, kind, num_layers, True)
     module.train()
     kept: dict[int, int] = {}

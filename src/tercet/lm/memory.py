@@ -79,19 +79,23 @@ def _ppo(config: LmConfig, site: Site, sizes: Sizes) -> Memory:
     actor = footprint(config, shape, "policy", learns=True)
     critic = footprint(config, judge, "score", num_layers=layers, learns=True)
     rows = min(ppo.micro_batch_size, ppo.batch_size)
+    frozen, shared = footprint(config, judge, "score", num_layers=layers), config.lora.shared_backbone
     actor_kept = activations(config, shape, "policy", rows=rows, length=sizes.row)
     critic_kept = activations(config, judge, "score", num_layers=layers, rows=rows, length=sizes.row)
+    packs = site.device == "cpu" and config.precision == "fp32" and ppo.batch_size <= MOST_ROWS
     together = site.device == "cpu" or rows * ppo.num_minibatches < ppo.batch_size
     stays = {
         "libraries": site.base,
         "actor": actor.stored - actor.adapters,
         "reference": 0 if config.lora.rank else footprint(config, shape, "policy").stored,
-        "critic": critic.stored - critic.adapters,
-        "reward model": num_reward_models(config) * footprint(config, judge, "score", num_layers=layers).stored,
+        "critic": 0 if shared else critic.stored - critic.adapters,
+        "reward model": num_reward_models(config) * (critic.adapters if shared else frozen.stored),
         "adapters": actor.adapters + critic.adapters,
         "optimizers' moments": 2 * (actor.learning + critic.learning),
         "best actor's copy": actor.learning,
         "moving average": actor.learning if ppo.ema_decay else 0,
+        # given back after sampling, but seen to stay with the process: malloc keeps blocks of this size
+        "packed weights": actor.packed if packs else 0,
     }
     logits = logits_bytes(shape, rows * sizes.response, precision=config.precision)
     scoring = {"activations": max(actor_kept.one_layer, critic_kept.one_layer), "logits": logits}
@@ -101,7 +105,7 @@ def _ppo(config: LmConfig, site: Site, sizes: Sizes) -> Memory:
     return Memory(
         stays,
         {
-            "sampling": _sampling(config, site, shape, actor, sizes),
+            "sampling": _sampling(config, shape, actor, sizes),
             "scoring": scoring,
             **_learning("critic's update", critic, critic_kept, 0, together),
             **_learning("actor's update", actor, actor_kept, logits, together),
@@ -144,12 +148,10 @@ def _learning(name: str, network: Footprint, kept: Activations, logits: int, tog
     }
 
 
-def _sampling(config: LmConfig, site: Site, shape: HfConfig, actor: Footprint, sizes: Sizes) -> Parts:
+def _sampling(config: LmConfig, shape: HfConfig, actor: Footprint, sizes: Sizes) -> Parts:
     rows, number = config.ppo.batch_size, 2 if config.precision == "bf16" else 4
     cache = cache_bytes(actor.network, rows * sizes.row, number)
-    packs = site.device == "cpu" and config.precision == "fp32" and rows <= MOST_ROWS
     return {
-        "packed weights": actor.packed if packs else 0,
         "key-value cache": cache + cache // actor.network.num_layers,  # a layer's grows by a copy
         "logits": rows * shape.vocab_size * (number + 3 * 4),
     }

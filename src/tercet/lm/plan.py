@@ -178,6 +178,11 @@ def _half(number: int) -> int | None:
     return number // 2 if number > 1 else None
 
 
+def _shares(config: LmConfig) -> bool | None:
+    possible = config.lora.rank and not config.reward.model and not config.lora.shared_backbone
+    return True if possible else None
+
+
 def _fewer_layers(config: LmConfig) -> int | None:
     return _half(config.reward.num_layers or score_shape(config).num_hidden_layers)
 
@@ -190,6 +195,7 @@ _SMALLER: dict[str, Callable[[LmConfig], object | None]] = {
     "model.gradient_checkpointing": lambda config: None if config.model.gradient_checkpointing else True,
     "precision": lambda config: "bf16" if config.precision == "fp32" else None,
     "lora.rank": lambda config: None if config.lora.rank else 16,
+    "lora.shared_backbone": _shares,
     "reward.num_layers": _fewer_layers,
     "ppo.ema_decay": lambda config: 0 if config.ppo.ema_decay else None,
     "ppo.batch_size": lambda config: _half(config.ppo.batch_size) if config.ppo.batch_size > _fewest(config) else None,

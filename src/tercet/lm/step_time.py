@@ -112,7 +112,7 @@ def _fit_seconds(config: LmConfig, phases: Phases, fit: FitConfig, answers: Size
     network, seconds = (phases.networks[1], phases.score) if is_reward else (phases.networks[0], phases.policy)
     rows, again = min(config.ppo.micro_batch_size, config.ppo.batch_size), config.model.gradient_checkpointing
 
-    def flops(sizes: Sizes, rows: int) -> float:
+    def flops(sizes: Sizes, rows: int) -> int:
         head_tokens = 0 if is_reward else rows * sizes.response
         return cost.learn(network, [sizes.row] * rows, head_tokens, recompute=again).flops
 
