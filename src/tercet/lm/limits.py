@@ -39,11 +39,11 @@ class Card:
 
 # NVIDIA's data sheets of the GeForce RTX 3090 and 4090, A100 80GB SXM, H100 SXM and H200 SXM
 CARDS = {
-    "3090": Card(71e12, 35.6e12, 936e9, 24.0),
-    "4090": Card(165e12, 82.6e12, 1008e9, 24.0),
-    "a100": Card(312e12, 19.5e12, 2039e9, 80.0),
-    "h100": Card(989e12, 67e12, 3350e9, 80.0),
-    "h200": Card(989e12, 67e12, 4800e9, 141.0),
+    "3090": Card(71e12, 35.6e12, 936e9, 24),
+    "4090": Card(165e12, 82.6e12, 1008e9, 24),
+    "a100": Card(312e12, 19.5e12, 2039e9, 80),
+    "h100": Card(989e12, 67e12, 3350e9, 80),
+    "h200": Card(989e12, 67e12, 4800e9, 141),
 }
 FLOPS_SHARE = 0.4  # of a card's peak arithmetic: assumed
 BYTES_SHARE = 0.6  # of its memory bandwidth: assumed
