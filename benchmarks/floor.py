@@ -57,7 +57,8 @@ def costs_of_step(actor: LmConfig, critic: LmConfig, work: Sampled, *, vocab: in
 
 def _learning(role: str, network: Network, lengths: Sequence[int], num_head_tokens: int) -> dict[str, list[Cost]]:
     ahead = cost.forward(network, lengths, num_head_tokens)
-    back = cost.learn(network, lengths, num_head_tokens) + ahead * -1
+    both = cost.learn(network, lengths, num_head_tokens)
+    back = Cost(both.flops - ahead.flops, both.bytes - ahead.bytes)
     return {f"{role} forward": [ahead], f"{role} backward": [back], f"{role} optimizer": [cost.apply(network)]}
 
 
