@@ -14,9 +14,9 @@ from argparse import Namespace
 from work import parser
 
 VARIANTS = {
-    "full": {"rank": 0},
-    "lora": {"rank": 16},
-    "lora_shared": {"rank": 16, "shared_backbone": True},
+    "full": {"lora": 0},
+    "lora": {"lora": 16},
+    "lora_shared": {"lora": 16, "shared_backbone": True},
 }
 
 
@@ -28,12 +28,12 @@ def peak_mb() -> float:
 def one(settings: Namespace, variant: str) -> dict[str, float]:
     """Peaks in MB: of interpreter and libraries, after loading, and after the last step."""
     import torch
-    from ppo_step import Step, config_of
+    from ppo_step import step_of
 
     torch.set_num_threads(settings.threads)
     torch.ones(64, 64, requires_grad=True).square().sum().backward()
     libraries = peak_mb()
-    step = Step(settings, config_of(settings, lora=VARIANTS[variant]))
+    step = step_of(Namespace(**{**vars(settings), **VARIANTS[variant]}))
     loaded = peak_mb()
     for index in range(settings.iters):
         step(index)

@@ -6,19 +6,47 @@ Four roles of one size (actor, reference, critic, reward model), all weights lea
     python benchmarks/ppo_step.py --lengths real --batch 32
 """
 
+import argparse
+from dataclasses import fields
+
 import torch
-from work import parser, report, work_of
+from work import Shape, critic_shape, parser, report, shape
 
-from tercet.lm.bench import Step, config_of
+from tercet.config.lm import LmConfig
+from tercet.lm import bench
 
-__all__ = ["Step", "config_of"]  # the package's; other benchmarks take them from here
+
+def work_of(settings: argparse.Namespace) -> bench.Work:
+    """The settings as the package's work."""
+    return bench.Work(**{field.name: getattr(settings, field.name) for field in fields(bench.Work)})
+
+
+def config_of(settings: argparse.Namespace, architecture: Shape) -> LmConfig:
+    """The work as a config, for the roles of one architecture."""
+    config = bench.config_of(work_of(settings)).model_dump()
+    config |= {"device": settings.device, "precision": settings.precision}
+    config["lora"] = {"rank": settings.lora, "shared_backbone": settings.shared_backbone}
+    config["model"]["architecture"] = architecture
+    config["ppo"]["micro_batch_size"] = min(settings.batch, settings.micro)
+    return LmConfig.model_validate(config)
+
+
+def step_of(settings: argparse.Namespace) -> bench.Step:
+    """The four roles."""
+    actor, critic = (config_of(settings, of(settings)) for of in (shape, critic_shape))
+    return bench.Step(work_of(settings), actor, critic)
 
 
 def main() -> None:
     """`--warmup` steps, then `--iters` measured ones."""
-    settings = parser(__doc__ or "").parse_args()
+    command = parser(__doc__ or "")
+    command.add_argument("--gpu-gib", type=float, default=0.0, help="so much of the GPU's memory and no more; 0: all")
+    settings = command.parse_args()
     torch.set_num_threads(settings.threads)
-    step = Step(work_of(settings))
+    if settings.gpu_gib and settings.device == "cuda":
+        total = torch.cuda.get_device_properties(0).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, settings.gpu_gib * 2**30 / total))
+    step = step_of(settings)
     rows = [step(index) for index in range(settings.warmup + settings.iters)][settings.warmup :]
     report("tercet", settings, rows)
 

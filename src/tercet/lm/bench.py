@@ -1,6 +1,6 @@
 """One PPO step on random weights, timed: the work, and what carries it out by the pipeline's own code."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -11,7 +11,8 @@ from transformers import PreTrainedModel
 from tercet.config.lm import LmConfig
 from tercet.lm.answers import Answers
 from tercet.lm.backbone import Backbone
-from tercet.lm.generate import generate
+from tercet.lm.generate import Responses, generate
+from tercet.lm.limits import wait
 from tercet.lm.models import load_policy, load_score_model
 from tercet.lm.rollout import LmActorCritic, assess, build, reference_logprobs
 from tercet.lm.scoring import Scorer, by_model
@@ -19,6 +20,7 @@ from tercet.lm.tokens import pad
 from tercet.runs.clock import Moment
 from tercet.train.chance import generator
 from tercet.train.ppo import Learner, update
+from tercet.types import Rollout
 
 EOS = 2
 FIRST_WORD = 4  # ids below are special
@@ -119,6 +121,7 @@ def phases(
         "score_s": scored.wall - generated.wall,
         "train_s": end.wall - scored.wall,
         "total_s": end.wall - start.wall,
+        "total_cpu_s": end.own - start.own,
         "tokens_per_s": num_tokens / (end.wall - start.wall),
         "gen_tokens_per_s": num_drawn / (generated.wall - start.wall),
         "num_tokens": num_tokens,
@@ -128,47 +131,58 @@ def phases(
 
 
 class Step:
-    """The four roles, and what one step does with them."""
+    """The four roles, and what one step does with them; critic and reward model may have a config of their own."""
 
-    def __init__(self, work: Work, config: LmConfig | None = None) -> None:
+    def __init__(self, work: Work, config: LmConfig | None = None, critics: LmConfig | None = None) -> None:
         self.work, self.config = work, config or config_of(work)
+        critics = critics or self.config
         backbone = Backbone.load(self.config) if self.config.lora.shared_backbone else None
         self.policy = backbone.policy() if backbone else load_policy(self.config, learns=True)
         frozen = None if self.config.lora.rank else load_policy(self.config)
         if work.lengths == "real":
             for policy in filter(None, (self.policy, frozen)):
                 make_eos_likely(policy.model, work.response)
-        num_layers = self.config.reward.num_layers
-        make = backbone.score_model if backbone else partial(load_score_model, self.config)
-        critic, reward_model = (make(num_layers=num_layers, learns=learns) for learns in (True, False))
+        num_layers = critics.reward.num_layers
+        make = backbone.score_model if backbone else partial(load_score_model, critics)
+        self.critic, reward_model = (make(num_layers=num_layers, learns=learns) for learns in (True, False))
         temperature = self.config.ppo.temperature
-        self.actor_critic = LmActorCritic(self.policy, critic, temperature)
+        self.actor_critic = LmActorCritic(self.policy, self.critic, temperature)
         self.reference = reference_logprobs(self.policy, frozen, temperature=temperature)
         self.scorer = Scorer([(1.0, by_model(reward_model, self.config.ppo.micro_batch_size))])
-        self.learner = Learner.of(self.actor_critic, self.policy, critic, self.config.ppo)
+        self.learner = Learner.of(self.actor_critic, self.policy, self.critic, self.config.ppo)
 
     def __call__(self, index: int) -> dict[str, float]:
         """Generate, score, train; the seconds of each."""
-        ppo, work = self.config.ppo, self.work
-        asked = prompts(work, index)
-        start = Moment.now()
+        asked = prompts(self.work, index)
+        start = self._now()
+        drawn = self.sample(asked, index, most=most_tokens(self.work))
+        generated = self._now()
+        rollout = self.score(asked, drawn)
+        scored = self._now()
+        update(self.learner, rollout, self.config.ppo, generator=generator(1, index))
+        moments = (start, generated, scored, self._now())
+        return phases(moments, num_drawn=int(drawn.mask.sum()), num_prompt_tokens=sum(map(len, asked)))
+
+    def sample(self, asked: Sequence[Sequence[int]], index: int, *, most: int) -> Responses:
+        """The answers, of at most so many tokens."""
         self.policy.eval()
         with self.policy.autocast():
-            drawn = generate(
+            return generate(
                 self.policy.model,
                 asked,
-                eos_id=eos_of(work),
-                max_tokens=most_tokens(work),
-                temperature=ppo.temperature,
+                eos_id=eos_of(self.work),
+                max_tokens=most,
+                temperature=self.config.ppo.temperature,
                 generator=generator(0, index),
             )
-        generated = Moment.now()
-        batch = pad(asked, drawn.tolist(), pad_id=EOS).to(drawn.ids.device)
+
+    def score(self, asked: Sequence[Sequence[int]], drawn: Responses) -> Rollout:
+        """What all four roles say of the answers."""
+        ppo, batch = self.config.ppo, pad(asked, drawn.tolist(), pad_id=EOS).to(drawn.ids.device)
         answers = Answers([], [""] * len(asked), batch, drawn.logprobs, drawn.ended)
         seen = assess(answers, self.actor_critic, self.reference, self.scorer, micro_batch_size=ppo.micro_batch_size)
-        rollout = build(answers, seen, ppo, kl_coef=ppo.kl_coef)
-        scored = Moment.now()
-        update(self.learner, rollout, ppo, generator=generator(1, index))
-        end = Moment.now()
-        moments = (start, generated, scored, end)
-        return phases(moments, num_drawn=int(drawn.mask.sum()), num_prompt_tokens=sum(map(len, asked)))
+        return build(answers, seen, ppo, kl_coef=ppo.kl_coef)
+
+    def _now(self) -> Moment:
+        wait(self.policy.model.device)
+        return Moment.now()
