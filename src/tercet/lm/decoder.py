@@ -1,8 +1,8 @@
 """One more token for every row, straight over the weights of an OPT, Llama or Qwen2: sampling's fast path on a CPU.
 
 What transformers' forward computes, in fewer and larger operations: query, key and value are one product, activation
-and residual are part of theirs, weights are packed (`lm/packed.py`), and keys and values are written into room that is
-there already. Prompts are read by the model's own forward, whose cache is taken over. `lm/stepper.py` is its slow twin.
+and residual are part of theirs, weights are packed and adapters folded in (`lm/packed.py`), prompts are read without
+padding, and keys and values are written into room that is there already. `lm/stepper.py` is its slow twin.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,12 +16,11 @@ from transformers import LlamaForCausalLM, OPTForCausalLM, PreTrainedModel, Qwen
 from transformers.models.llama.modeling_llama import rotate_half
 
 from tercet.lm.packed import Product, folded, pays
-from tercet.lm.stepper import Stepper
 
 _ROOM = 64  # columns by which the cache grows
 
 Map = Callable[[Tensor], Tensor]
-Rotate = Callable[[Tensor], Tensor]  # of queries or keys (b, heads, d)
+Rotate = Map  # of queries or keys (n, heads, d)
 
 
 @dataclass(frozen=True)
@@ -34,16 +33,25 @@ class _Layer:
     down: Product
     norms: tuple[Map, Map]
     norm_first: bool
+    num_heads: int  # of queries, keys and values together
+
+    def __call__(self, x: Float[Tensor, "n d"], attend: Map) -> Float[Tensor, "n d"]:
+        """One layer of the transformer; `attend` turns the heads (n, heads, d) into what they see (n, _)."""
+        before, behind = self.norms
+        heads = self.qkv(before(x) if self.norm_first else x).unflatten(-1, (self.num_heads, -1))
+        x = self.out.added_to(x, attend(heads))
+        x = x if self.norm_first else before(x)
+        x = self.down.added_to(x, self.up(behind(x) if self.norm_first else x))
+        return x if self.norm_first else behind(x)
 
 
 @dataclass(frozen=True)
 class _Network:
     """`embed` takes tokens and positions, and gives the first states and what rotates queries and keys."""
 
-    embed: Callable[[Int[Tensor, " b"], Int[Tensor, " b"]], tuple[Float[Tensor, "b d"], Rotate | None]]
+    embed: Callable[[Int[Tensor, " n"], Int[Tensor, " n"]], tuple[Float[Tensor, "n d"], Rotate | None]]
     layers: Sequence[_Layer]
     finish: Map  # from the last states to the logits
-    num_heads: int
     num_kv_heads: int
 
 
@@ -55,17 +63,21 @@ def knows(model: PreTrainedModel, num_rows: int) -> bool:
 
 
 class Decoder:
-    """The state of a batch under way: `keys` and `values` of each layer, (b, heads, columns, d), the newest last."""
+    """A batch under way: `keys` and `values` of each layer, (b, heads, columns, d), right-aligned, the newest last."""
 
-    def __init__(self, read: Stepper) -> None:
-        """Go on where the slow path has read the prompts; `read` is of no use afterwards."""
-        network = _opt if isinstance(read.model, OPTForCausalLM) else _llama
-        self.network = network(read.model, len(read.mask))
-        layers = read.cache.layers
-        self.width = read.mask.shape[1]
-        self.lengths = read.mask.sum(1)
-        self.keys, self.values = [layer.keys for layer in layers], [layer.values for layer in layers]
-        self._make_room()
+    def __init__(self, model: PreTrainedModel, prompts: Sequence[Sequence[int]]) -> None:
+        """Read the prompts; `logits` are those behind each. A prompt that is asked several times is computed once."""
+        network = _opt if isinstance(model, OPTForCausalLM) else _llama
+        self.network = network(model, len(prompts))
+        self.keys: list[Float[Tensor, "b h t d"]] = []
+        self.values: list[Float[Tensor, "b h t d"]] = []
+        distinct = list(dict.fromkeys(map(tuple, prompts)))
+        places = {prompt: place for place, prompt in enumerate(distinct)}
+        rows = torch.tensor([places[tuple(prompt)] for prompt in prompts])
+        self.lengths = torch.tensor([len(prompt) for prompt in distinct])
+        self.width = int(self.lengths.max())
+        self.logits = self._read(distinct)[rows]
+        self.keep(rows)
 
     def __call__(self, tokens: Int[Tensor, " b"]) -> Float[Tensor, "b v"]:
         """The logits behind one more token of each row."""
@@ -76,12 +88,7 @@ class Decoder:
         self.width += 1
         hidden = self._hidden_columns()
         for number, layer in enumerate(self.network.layers):
-            before, behind = layer.norms
-            seen = self._attended(number, layer.qkv(before(x) if layer.norm_first else x), rotate, hidden)
-            x = layer.out.added_to(x, seen)
-            x = x if layer.norm_first else before(x)
-            x = layer.down.added_to(x, layer.up(behind(x) if layer.norm_first else x))
-            x = x if layer.norm_first else behind(x)
+            x = layer(x, lambda heads, number=number: self._seen_by_newest(number, heads, rotate, hidden))
         return self.network.finish(x)
 
     def keep(self, rows: Int[Tensor, " n"]) -> None:
@@ -92,6 +99,15 @@ class Decoder:
         self.values = [values[rows, :, start:] for values in self.values]
         self.width -= start
 
+    def _read(self, prompts: Sequence[tuple[int, ...]]) -> Float[Tensor, "b v"]:
+        """All prompts one behind the other as the rows of each product; attention alone sees where one ends."""
+        lengths = self.lengths.tolist()
+        tokens = torch.tensor([token for prompt in prompts for token in prompt])
+        x, rotate = self.network.embed(tokens, torch.cat([torch.arange(length) for length in lengths]))
+        for layer in self.network.layers:
+            x = layer(x, lambda heads: self._seen_within(lengths, heads, rotate))
+        return self.network.finish(x[self.lengths.cumsum(0) - 1])
+
     def _make_room(self) -> None:
         self.keys = [pad(keys[:, :, : self.width], (0, 0, 0, _ROOM)) for keys in self.keys]
         self.values = [pad(values[:, :, : self.width], (0, 0, 0, _ROOM)) for values in self.values]
@@ -101,27 +117,46 @@ class Decoder:
         first = self.width - self.lengths
         if not first.any():
             return None
-        columns = torch.arange(self.width)
-        return torch.zeros(len(first), 1, 1, self.width).masked_fill_(
-            columns[None, None, None] < first[:, None, None, None], -torch.inf
-        )
+        is_left = torch.arange(self.width) < first[:, None, None, None]
+        return torch.zeros(is_left.shape).masked_fill_(is_left, -torch.inf)
 
-    def _attended(
-        self, number: int, qkv: Float[Tensor, "b _"], rotate: Rotate | None, hidden: Tensor | None
+    def _seen_within(
+        self, lengths: list[int], heads: Float[Tensor, "n heads d"], rotate: Rotate | None
+    ) -> Float[Tensor, "n _"]:
+        """What each token sees of its own prompt; keys and values of the prompts become those of one more layer."""
+        query, key, value = self._split(heads, rotate)
+        parts = [part.transpose(0, 1).split(lengths, dim=1) for part in (query, key, value)]
+        seen = [
+            scaled_dot_product_attention(q[None], k[None], v[None], is_causal=True, enable_gqa=len(q) != len(k))[0]
+            for q, k, v in zip(*parts, strict=True)
+        ]
+        _, keys, values = (torch.stack([pad(p, (0, 0, self.width - p.shape[1], 0)) for p in part]) for part in parts)
+        self.keys.append(keys)
+        self.values.append(values)
+        return torch.cat(seen, dim=1).transpose(0, 1).flatten(1)
+
+    def _seen_by_newest(
+        self, number: int, heads: Float[Tensor, "b heads d"], rotate: Rotate | None, hidden: Tensor | None
     ) -> Float[Tensor, "b _"]:
-        heads, kv_heads = self.network.num_heads, self.network.num_kv_heads
-        query, key, value = qkv.unflatten(-1, (heads + 2 * kv_heads, -1)).split([heads, kv_heads, kv_heads], dim=1)
-        if rotate is not None:
-            query, key = rotate(query), rotate(key)
+        """What the newest token of each row sees in a layer, whose keys and values it joins."""
+        query, key, value = self._split(heads, rotate)
         keys, values = self.keys[number], self.values[number]
         keys[:, :, self.width - 1] = key
         values[:, :, self.width - 1] = value
         # the queries that share a key's head lie side by side, as if they were several tokens of one head
-        query = query.unflatten(1, (kv_heads, -1))
+        query = query.unflatten(1, (self.network.num_kv_heads, -1))
         seen = scaled_dot_product_attention(
             query, keys[:, :, : self.width], values[:, :, : self.width], attn_mask=hidden
         )
         return seen.flatten(1)
+
+    def _split(self, heads: Float[Tensor, "n heads d"], rotate: Rotate | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values; what is rotated is rotated in one go."""
+        num_kv = self.network.num_kv_heads
+        num_rotated = heads.shape[1] - num_kv
+        rotated, value = heads.split([num_rotated, num_kv], dim=1)
+        query, key = (rotate(rotated) if rotate else rotated).split([num_rotated - num_kv, num_kv], dim=1)
+        return query, key, value
 
 
 def _fused(layers: Sequence[nn.Module], num_rows: int) -> Product:
@@ -160,10 +195,10 @@ def _opt(model: OPTForCausalLM, num_rows: int) -> _Network:
             Product(*folded(block.fc2), num_rows),
             (block.self_attn_layer_norm, block.final_layer_norm),
             config.do_layer_norm_before,
+            3 * config.num_attention_heads,
         )
 
-    heads = config.num_attention_heads
-    return _Network(embed, [layer(block) for block in body.layers], finish, heads, heads)
+    return _Network(embed, [layer(block) for block in body.layers], finish, config.num_attention_heads)
 
 
 def _llama(model: LlamaForCausalLM | Qwen2ForCausalLM, num_rows: int) -> _Network:
@@ -173,7 +208,7 @@ def _llama(model: LlamaForCausalLM | Qwen2ForCausalLM, num_rows: int) -> _Networ
 
     def embed(tokens: Tensor, positions: Tensor) -> tuple[Tensor, Rotate]:
         x = embedding(tokens, body.embed_tokens.weight)
-        cos, sin = body.rotary_emb(x, positions[:, None])  # each (b, 1, d)
+        cos, sin = body.rotary_emb(x, positions[:, None])  # each (n, 1, d)
         return x, lambda heads: heads * cos + rotate_half(heads) * sin
 
     def layer(block: nn.Module) -> _Layer:
@@ -191,7 +226,8 @@ def _llama(model: LlamaForCausalLM | Qwen2ForCausalLM, num_rows: int) -> _Networ
             Product(*folded(mlp.down_proj), num_rows),
             (block.input_layernorm, block.post_attention_layernorm),
             norm_first=True,
+            num_heads=config.num_attention_heads + 2 * config.num_key_value_heads,
         )
 
     layers = [layer(block) for block in body.layers]
-    return _Network(embed, layers, lambda x: head(body.norm(x)), config.num_attention_heads, config.num_key_value_heads)
+    return _Network(embed, layers, lambda x: head(body.norm(x)), config.num_key_value_heads)

@@ -59,10 +59,8 @@ def generate(
     rows = torch.arange(len(prompts), device=device)  # the prompt that each computed row answers
     fast = decoder.knows(model, len(prompts))
     with nullcontext() if fast else packed(model, len(prompts)):
-        step: Stepper | Decoder = Stepper(model, prompts, eos_id)
+        step = Decoder(model, prompts) if fast else Stepper(model, prompts, eos_id)
         logits = step.logits
-        if fast:
-            step = Decoder(step)
         for t in range(max_tokens):
             chosen = _chosen(logits, uniforms[rows, t], temperature)
             live = ~ended[rows]
