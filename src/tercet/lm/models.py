@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Literal, cast
 
@@ -17,6 +18,7 @@ from tercet.config.lm import LmConfig, LoraConfig
 from tercet.core.statistics import ScoreScale
 from tercet.errors import InputError
 from tercet.lm.tokens import TokenBatch, like_lengths
+from tercet.lm.unpadded import can_be_unpadded, recompute_alike, unpadded_hidden
 from tercet.lm.weights import load_causal, load_scorer, named_by_key
 from tercet.train.chance import seed_everything
 
@@ -145,7 +147,9 @@ def _prepare(model: PreTrainedModel, config: LmConfig, *, learns: bool, lora_dro
     """
     lora, low = config.lora, torch.bfloat16 if config.precision == "bf16" else torch.float32
     if learns and config.model.gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        model.gradient_checkpointing_enable(
+            {"use_reentrant": False, "context_fn": partial(recompute_alike, model.config)}
+        )
         model.enable_input_require_grads()
     if learns and not lora.rank:
         return None
@@ -241,7 +245,9 @@ def _autocast(model: PreTrainedModel, precision: Precision) -> AbstractContextMa
 
 
 def _hidden(model: PreTrainedModel, batch: TokenBatch) -> Tensor:
-    """The last hidden states; rows of like length are computed together, so that little is spent on padding."""
+    """The last hidden states: without padding, or rows of like length together, so that little is spent on it."""
+    if can_be_unpadded(model):
+        return unpadded_hidden(model, batch)
     groups = like_lengths(batch.lengths)
     if len(groups) == 1:
         return _forward(model, batch)
