@@ -45,7 +45,7 @@ def recompute_alike(config: PreTrainedConfig) -> tuple[AbstractContextManager[ob
 
 
 @contextmanager
-def _attention(config: PreTrainedConfig, name: str) -> Iterator[None]:
+def _attention(config: PreTrainedConfig, name: str | None) -> Iterator[None]:
     before = config._attn_implementation
     config._attn_implementation = name
     try:
