@@ -56,6 +56,14 @@ def test_with_adapters(make_config: MakeConfig, batch: TokenBatch, monkeypatch: 
         check(make_config("llama", lora={"rank": 2, "only": only}), batch, monkeypatch)
 
 
+def test_heads_that_share_keys_and_values_in_groups(
+    make_config: MakeConfig, batch: TokenBatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grouped = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8}
+    shape = make_config("llama").model.architecture | grouped
+    check(make_config("llama", model={"architecture": shape}), batch, monkeypatch)
+
+
 def test_nothing_but_real_tokens_is_computed(make_config: MakeConfig, batch: TokenBatch) -> None:
     model = load_policy(make_config("opt")).model
     seen: list[torch.Size] = []
