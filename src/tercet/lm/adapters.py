@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Literal, TypeVar
 
 import torch
@@ -13,6 +14,7 @@ from transformers.pytorch_utils import Conv1D
 
 from tercet.config.lm import LmConfig, LoraConfig
 from tercet.errors import InputError
+from tercet.lm.unpadded import recompute_alike
 from tercet.train.chance import seed_everything
 
 Precision = Literal["fp32", "bf16"]
@@ -55,7 +57,8 @@ def adapt(model: PreTrainedModel, config: LmConfig, *, dropout: float = 0.0) -> 
 
 def checkpoint_gradients(model: PreTrainedModel) -> None:
     """Compute activations again in the backward pass."""
-    model.gradient_checkpointing_enable({"use_reentrant": False})
+    # a layer that is computed again must see the attention that it saw the first time
+    model.gradient_checkpointing_enable({"use_reentrant": False, "context_fn": partial(recompute_alike, model.config)})
     model.enable_input_require_grads()
 
 

@@ -16,6 +16,7 @@ from tercet.core.statistics import ScoreScale
 from tercet.errors import InputError
 from tercet.lm.adapters import Precision, adapt, checkpoint_gradients, freeze, merged
 from tercet.lm.tokens import TokenBatch, like_lengths
+from tercet.lm.unpadded import can_be_unpadded, unpadded_hidden
 from tercet.lm.weights import load_causal, load_scorer, named_by_key
 
 
@@ -197,7 +198,9 @@ def _autocast(model: PreTrainedModel, precision: Precision) -> AbstractContextMa
 
 
 def _hidden(model: PreTrainedModel, batch: TokenBatch) -> Tensor:
-    """The last hidden states; rows of like length are computed together, so that little is spent on padding."""
+    """The last hidden states: without padding, or rows of like length together, so that little is spent on it."""
+    if can_be_unpadded(model):
+        return unpadded_hidden(model, batch)
     groups = like_lengths(batch.lengths)
     if len(groups) == 1:
         return _forward(model, batch)
