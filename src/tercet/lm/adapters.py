@@ -14,6 +14,7 @@ from transformers.pytorch_utils import Conv1D
 
 from tercet.config.lm import LmConfig, LoraConfig
 from tercet.errors import InputError
+from tercet.lm.lora_product import fuse
 from tercet.lm.unpadded import recompute_alike
 from tercet.train.chance import seed_everything
 
@@ -49,6 +50,7 @@ def adapt(model: PreTrainedModel, config: LmConfig, *, dropout: float = 0.0) -> 
         modules_to_save=heads or None,
     )
     adapted = get_peft_model(model, settings)
+    fuse(adapted)
     for parameter in adapted.parameters():
         if parameter.requires_grad:  # a head that learns was copied in the precision of the frozen rest
             parameter.data = parameter.data.float()
