@@ -19,7 +19,7 @@ from tercet.lm.scoring import Scorer, by_model
 from tercet.lm.tokens import pad
 from tercet.runs.clock import Moment
 from tercet.train.chance import generator
-from tercet.train.ppo import Learner, update
+from tercet.train.ppo import Learner, takes_one_step, update
 from tercet.types import Rollout
 
 EOS = 2
@@ -180,7 +180,14 @@ class Step:
         """What all four roles say of the answers."""
         ppo, batch = self.config.ppo, pad(asked, drawn.tolist(), pad_id=EOS).to(drawn.ids.device)
         answers = Answers([], [""] * len(asked), batch, drawn.logprobs, drawn.ended)
-        seen = assess(answers, self.actor_critic, self.reference, self.scorer, micro_batch_size=ppo.micro_batch_size)
+        seen = assess(
+            answers,
+            self.actor_critic,
+            self.reference,
+            self.scorer,
+            micro_batch_size=ppo.micro_batch_size,
+            values_learn=takes_one_step(ppo, len(asked)),
+        )
         return build(answers, seen, ppo, kl_coef=ppo.kl_coef)
 
     def _now(self) -> Moment:

@@ -7,6 +7,7 @@ padding, and keys and values are written into room that is there already. `lm/st
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -167,12 +168,13 @@ def _fused(layers: Sequence[nn.Module], num_rows: int) -> Product:
     return Product(torch.cat([weight for weight, _ in parts]), torch.cat(biases) if has_bias else None, num_rows)
 
 
-def _opt(model: OPTForCausalLM, num_rows: int) -> _Network:
+def _opt(model: PreTrainedModel, num_rows: int) -> _Network:
     """Zhang et al. 2022; the 350M model has its norms behind the sums and its word embedding narrower than the rest."""
-    body, config = model.model.decoder, model.config
+    body: Any = model.model.decoder  # transformers' parts, known by name, unknown to its types
+    config: Any = model.config
     into = Product(*folded(body.project_in), num_rows) if body.project_in else None
     out_of = Product(*folded(body.project_out), num_rows) if body.project_out else None
-    head = Product(*folded(model.get_output_embeddings()), num_rows)
+    head = Product(*folded(model.lm_head), num_rows)
 
     def embed(tokens: Tensor, positions: Tensor) -> tuple[Tensor, None]:
         words = embedding(tokens, body.embed_tokens.weight)
@@ -184,7 +186,7 @@ def _opt(model: OPTForCausalLM, num_rows: int) -> _Network:
         x = body.final_layer_norm(x) if body.final_layer_norm else x
         return head(out_of(x) if out_of else x)
 
-    def layer(block: nn.Module) -> _Layer:
+    def layer(block: Any) -> _Layer:
         attention = block.self_attn
         is_relu = config.activation_function == "relu"
         first = Product(*folded(block.fc1), num_rows, "relu" if is_relu else "none")
@@ -201,17 +203,18 @@ def _opt(model: OPTForCausalLM, num_rows: int) -> _Network:
     return _Network(embed, [layer(block) for block in body.layers], finish, config.num_attention_heads)
 
 
-def _llama(model: LlamaForCausalLM | Qwen2ForCausalLM, num_rows: int) -> _Network:
+def _llama(model: PreTrainedModel, num_rows: int) -> _Network:
     """Touvron et al. 2023: rotary positions, gated MLP, fewer heads for keys and values than for queries."""
-    body, config = model.model, model.config
-    head = Product(*folded(model.get_output_embeddings()), num_rows)
+    body: Any = model.model  # transformers' parts, known by name, unknown to its types
+    config: Any = model.config
+    head = Product(*folded(model.lm_head), num_rows)
 
     def embed(tokens: Tensor, positions: Tensor) -> tuple[Tensor, Rotate]:
         x = embedding(tokens, body.embed_tokens.weight)
         cos, sin = body.rotary_emb(x, positions[:, None])  # each (n, 1, d)
         return x, lambda heads: heads * cos + rotate_half(heads) * sin
 
-    def layer(block: nn.Module) -> _Layer:
+    def layer(block: Any) -> _Layer:
         attention, mlp = block.self_attn, block.mlp
         gate_and_up = _fused([mlp.gate_proj, mlp.up_proj], num_rows)
 

@@ -199,7 +199,8 @@ def _autocast(model: PreTrainedModel, precision: Precision) -> AbstractContextMa
 
 def _hidden(model: PreTrainedModel, batch: TokenBatch) -> Tensor:
     """The last hidden states: without padding, or rows of like length together, so that little is spent on it."""
-    if can_be_unpadded(model):
+    is_padded = bool((batch.lengths < batch.ids.shape[1]).any())
+    if is_padded and can_be_unpadded(model):
         return unpadded_hidden(model, batch)
     groups = like_lengths(batch.lengths)
     if len(groups) == 1:

@@ -33,7 +33,7 @@ from tercet.lm.splits import Sets, flat, step_examples, weights_of
 from tercet.lm.stages import sft_model
 from tercet.runs.folder import RunFolder
 from tercet.train.chance import generator
-from tercet.train.ppo import Collected, Learner, Validation, train
+from tercet.train.ppo import Collected, Learner, Validation, takes_one_step, train
 
 NO_VALIDATION = "ppo: no validation prompts are held out to choose the best checkpoint; raise data.eval_fraction"
 SAMPLES_KEPT = 4  # answers of a rollout that go to samples.jsonl
@@ -93,10 +93,16 @@ class Roles:
     encoder: Encoder
     config: LmConfig
 
-    def assess(self, answers: Answers) -> Assessed:
-        """What reference, critic and reward say of the answers."""
-        size = self.config.ppo.micro_batch_size
-        return assess(answers, self.actor_critic, self.reference, self.scorer, micro_batch_size=size)
+    def assess(self, answers: Answers, *, values_learn: bool = False) -> Assessed:
+        """What reference, critic and reward say of the answers; with `values_learn` the values keep their graph."""
+        return assess(
+            answers,
+            self.actor_critic,
+            self.reference,
+            self.scorer,
+            micro_batch_size=self.config.ppo.micro_batch_size,
+            values_learn=values_learn,
+        )
 
 
 @dataclass(frozen=True)
@@ -110,7 +116,9 @@ class Collect:
     def __call__(self, index: int, carry: Mapping[str, float]) -> Collected:
         """Answer a batch of prompts and learn what each token earned; `carry` holds the present kl_coef."""
         roles, ppo, kl_coef = self.roles, self.roles.config.ppo, carry["kl_coef"]
-        answers, seen = self._assessed(self._batch(index), generator(roles.config.seed, "rollout", index))
+        asked = self._batch(index)
+        answers = self._answers(asked, generator(roles.config.seed, "rollout", index))
+        seen = roles.assess(answers, values_learn=takes_one_step(ppo, len(asked)))
         rollout = build(answers, seen, ppo, kl_coef=kl_coef)
         metrics = describe(answers, seen, rollout, kl_coef=kl_coef)
         if ppo.kl_target:
@@ -127,21 +135,20 @@ class Collect:
         """Refuse to train where the untrained actor's first rollout shows that something is wrong."""
         roles, ppo = self.roles, self.roles.config.ppo
         few = self._batch(0)[: max(2, ppo.micro_batch_size)]
-        answers, seen = self._assessed(few, generator(roles.config.seed, "self-check"))
-        return check(answers, seen, roles.actor_critic, roles.reference, ppo)
+        answers = self._answers(few, generator(roles.config.seed, "self-check"))
+        return check(answers, roles.assess(answers), roles.actor_critic, roles.reference, ppo)
 
-    def _assessed(self, examples: Sequence[Example], chance: torch.Generator) -> tuple[Answers, Assessed]:
-        """The present actor's answers, and what the other roles say of them."""
-        roles, ppo = self.roles, self.roles.config.ppo
-        answers = answer(
+    def _answers(self, examples: Sequence[Example], chance: torch.Generator) -> Answers:
+        """The present actor's."""
+        roles = self.roles
+        return answer(
             roles.actor_critic.policy,
             roles.encoder,
             examples,
             generator=chance,
-            temperature=ppo.temperature,
+            temperature=roles.config.ppo.temperature,
             max_tokens=roles.encoder.max_sampled_tokens,
         )
-        return answers, roles.assess(answers)
 
     def _batch(self, index: int) -> list[Example]:
         """The index-th batch of an endless stream in which every pass over the prompts has its own order."""
