@@ -72,10 +72,11 @@ def headline(record: Record) -> Headline:
     )
     paid = find(record.config, "ppo", "reward") or {}
     more = [f"Its steps were paid by {', '.join(f'`{name}`' for name in paid)}."]
+    tries = find(record.config, "ppo", "num_eval_states")
     if number(record.results, "reward_model", "accuracy") is not None and "reward_model" in paid:
         more.append(
             f"The reward was learned from {_judgements(record)}; PPO saw neither the task's success nor its dense "
-            f"reward, except that success on {find(record.config, 'ppo', 'num_eval_states')} validation starts chose the checkpoint."
+            f"reward, except that success on {tries} validation starts chose the checkpoint."
             if list(paid) == ["reward_model"]
             else "Part of the reward was learned from judgements of segments."
         )
