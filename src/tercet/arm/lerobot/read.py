@@ -152,7 +152,8 @@ def _tasks(file: Path) -> dict[int, str]:
 
 def _table(file: Path, columns: Sequence[str] | None) -> pa.Table:
     try:
-        return pq.read_table(file, columns=None if columns is None else list(dict.fromkeys(columns)), partitioning=None)
+        with pq.ParquetFile(file) as opened:
+            return opened.read(None if columns is None else list(dict.fromkeys(columns)))
     except FileNotFoundError as error:
         raise InputError(f"{file}: missing; copy the recording again") from error
     except (pa.ArrowException, OSError, ValueError) as error:

@@ -222,7 +222,8 @@ def _stats_there(folder: Path, num_episodes: int) -> list[dict[str, statistics.S
     """The statistics of each episode so far, as meta/episodes has them."""
     rows: list[dict[str, Any]] = []
     for file in sorted((folder / "meta" / "episodes").glob("chunk-*/file-*.parquet")):
-        rows += pq.read_table(file, partitioning=None).to_pylist()
+        with pq.ParquetFile(file) as opened:
+            rows += opened.read().to_pylist()
     found: list[dict[str, statistics.Stats]] = []
     for row in rows[:num_episodes]:
         stats: dict[str, dict[str, NDArray]] = {}
