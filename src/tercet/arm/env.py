@@ -54,7 +54,7 @@ class ArmEnv(VectorEnv):
         randomisation: Randomisation | None = None,
         num_threads: int = 2,
     ) -> None:
-        self.task: Task = _checked_task(task)
+        self.task: Task = checked_task(task)
         for name, number in (("num_envs", num_envs), ("horizon", horizon), ("num_threads", num_threads)):
             if number < 1:
                 raise InputError(f"{name}={number}: must be at least 1")
@@ -302,7 +302,7 @@ def make_env(
     return ForeignEnv(name, num_envs, seed=seed, horizon=horizon)
 
 
-def _checked_task(task: str) -> Task:
+def checked_task(task: str) -> Task:
     for known in tasks.TASKS:
         if task == known:
             return known
