@@ -85,6 +85,10 @@ PresetOption = Annotated[
 ArmPresetOption = Annotated[
     str, typer.Option("--preset", "-p", metavar="NAME|FILE", help=f"{_presets('arm')}, or a YAML file.")
 ]
+RobotOption = Annotated[
+    str, typer.Option("--robot", "-r", metavar="NAME|FILE", help=f"{_presets('robot')}, or a YAML file.")
+]
+SecondsOption = Annotated[float, typer.Option("--seconds", min=0.1, max=600, help="How long each takes at most.")]
 OutOption = Annotated[
     Path | None, typer.Option("--out", "-o", metavar="DIR", help="The run's folder; runs/PRESET without it.")
 ]
@@ -292,6 +296,56 @@ def arm_check(
     failed = sum(not one.ok for one in checks)
     if failed:
         raise FailedError(f"{failed} of {len(checks)} checks of the arm failed; those marked FAIL")
+
+
+@arm.command("deploy")
+def arm_deploy(
+    run: Annotated[Path, typer.Argument(metavar="DIR", help="The run's folder.")],
+    overrides: Overrides = None,
+    robot: RobotOption = "simulated",
+    stage: Annotated[str, typer.Option("--stage", "-s", help="Whose policy: bc or ppo.")] = "ppo",
+    times: Annotated[int, typer.Option("--times", min=1, help="How often it is tried.")] = 1,
+    seconds: SecondsOption = 10.0,
+    send: Annotated[bool, typer.Option("--send", help="Move the arm; without it, nothing is sent.")] = False,
+    keep: Annotated[
+        Path | None, typer.Option("--keep", metavar="DIR", help="Where to keep what a person shows who takes over.")
+    ] = None,
+    debug: DebugOption = False,
+) -> None:
+    """Put a run's policy on an arm, within limits; a dry run that prints and plots, unless --send."""
+    from tercet.config.load import load_robot_config
+
+    config = load_robot_config(robot, overrides or [])
+    from tercet.arm import console, deploy
+
+    task, pilot = deploy.policy_of(run, stage, speed=config.speed)
+    tries = console.steer(config, deploy.Session(task, pilot, times, seconds, send, keep))
+    picture = run / "deploy" / ("sent.png" if send else "would_be_sent.png")
+    print("\n".join(deploy.show(picture, tries, deploy.limits_of(config))))
+    print(f"picture: {picture}" if send else f"picture: {picture}\nnothing was sent; --send moves the arm")
+
+
+@arm.command("record")
+def arm_record(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the recording is, or begins.")],
+    overrides: Overrides = None,
+    robot: RobotOption = "simulated",
+    task: Annotated[str, typer.Option("--task", help="reach, lift, place or push.")] = "lift",
+    times: Annotated[int, typer.Option("--times", min=1, help="How many demonstrations.")] = 10,
+    seconds: SecondsOption = 30.0,
+    seed: Annotated[int, typer.Option("--seed", help="Of the simulated arm's starts.")] = 0,
+    debug: DebugOption = False,
+) -> None:
+    """Record demonstrations that a person gives with a teacher's arm, in LeRobot's format."""
+    from tercet.config.load import load_robot_config
+
+    config = load_robot_config(robot, overrides or [])
+    from tercet.arm import console, deploy
+    from tercet.arm.env import checked_task
+
+    session = deploy.Session(checked_task(task), None, times, seconds, True, folder, seed)
+    tries = console.steer(config, session)
+    print(f"recording: {folder} ({sum(one.success for one in tries)} of {len(tries)} succeeded)")
 
 
 @app.command()
