@@ -15,7 +15,7 @@ from tercet.cli import app
 from tercet.config.allowed import all_keys
 from tercet.config.arm import ArmConfig
 from tercet.config.lm import LmConfig
-from tercet.config.load import load_arm_config, load_lm_config, preset_names
+from tercet.config.load import load_arm_config, load_lm_config, load_robot_config, preset_names
 from tercet.errors import InputError
 from tercet.runs.folder import RunFolder
 
@@ -92,6 +92,8 @@ def parse(words: list[str]) -> bool:
     if hasattr(command, "commands"):
         return True  # a group on its own, such as `tercet lm`
     given = command.make_context(command.name, words).params  # raises on an unknown option
+    if "robot" in given:
+        load_robot_config(given["robot"], given.get("overrides") or [])
     if "preset" in given:
         pairs = given.get("overrides") or [text for text in given.get("arguments") or [] if "=" in text]
         load, _, some = TREES[domain]
