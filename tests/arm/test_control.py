@@ -321,11 +321,13 @@ class Other:
     """A robot of somebody else's."""
 
     observation_features = action_features = dict.fromkeys(KEYS, float)
+    is_calibrated = False
 
-    def connect(self) -> None:
+    def connect(self, calibrate: bool = True) -> None:
+        assert not calibrate  # which would ask questions on the terminal
+
+    def disconnect(self) -> None:
         pass
-
-    disconnect = connect
 
     def get_observation(self) -> dict[str, Any]:
         return dict.fromkeys(KEYS, 0.0)
@@ -343,6 +345,11 @@ def test_robots_and_teachers_that_are_not_there_get_their_remedy() -> None:
         find_teacher(CONFIG, Other())
     with pytest.raises(InputError, match="give teacher=so101_leader"):
         run(load_robot_config("simulated", ["teacher=none"]), session())
+
+
+def test_a_robot_that_was_not_calibrated_is_let_go_at_once() -> None:
+    with pytest.raises(InputError, match="the robot is not calibrated, or under another id"), Arm(Other(), CONFIG):
+        pass
 
 
 def test_a_robot_without_our_joints_is_refused() -> None:

@@ -27,7 +27,9 @@ class Robot(Protocol):
     def observation_features(self) -> dict[str, Any]: ...  # Any: a type, or the shape of a picture
     @property
     def action_features(self) -> dict[str, Any]: ...  # Any: likewise
-    def connect(self) -> None: ...
+    @property
+    def is_calibrated(self) -> bool: ...
+    def connect(self, calibrate: bool = True) -> None: ...
     def disconnect(self) -> None: ...
     def get_observation(self) -> dict[str, Any]: ...  # Any: see Observation
     def send_action(self, action: dict[str, float]) -> Mapping[str, Any]: ...  # Any: what was sent
@@ -37,7 +39,9 @@ class Robot(Protocol):
 class Teleoperator(Protocol):
     """What is used of lerobot.teleoperators.Teleoperator."""
 
-    def connect(self) -> None: ...
+    @property
+    def is_calibrated(self) -> bool: ...
+    def connect(self, calibrate: bool = True) -> None: ...
     def disconnect(self) -> None: ...
     def get_action(self) -> Mapping[str, Any]: ...  # Any: LeRobot's
 
@@ -55,7 +59,7 @@ class Arm:
         self._robot, self._config = robot, config
 
     def __enter__(self) -> "Arm":
-        _on_the_wire(self._robot.connect, "connect to the robot", self._config.port)
+        _connect(self._robot, "the robot", self._config.port)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -79,7 +83,7 @@ class Teacher:
         self._teleoperator, self._config = teleoperator, config
 
     def __enter__(self) -> "Teacher":
-        _on_the_wire(self._teleoperator.connect, "connect to the teacher's arm", self._config.teacher_port)
+        _connect(self._teleoperator, "the teacher's arm", self._config.teacher_port)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -167,6 +171,14 @@ def _given(port: str, key: str, name: str) -> str:
     if not port:
         raise InputError(f"{name} needs {key}=/dev/...; `lerobot-find-port` tells which")
     return port
+
+
+def _connect(device: Robot | Teleoperator, what: str, port: str) -> None:
+    """Connect without LeRobot's own questions on the terminal; InputError where it was not calibrated before."""
+    _on_the_wire(lambda: device.connect(calibrate=False), f"connect to {what}", port)
+    if not device.is_calibrated:
+        device.disconnect()
+        raise InputError(f"{what} is not calibrated, or under another id; run lerobot-calibrate, and give its id here")
 
 
 def _on_the_wire(do: Callable[[], Any], what: str, port: str) -> Any:  # Any: whatever `do` returns

@@ -19,6 +19,7 @@ class SimulatedArm:
     """One arm at a built-in task; each `send_action` moves it on by a step, as 50 ms of a real one would."""
 
     name = "tercet_simulated"
+    is_calibrated = True
 
     def __init__(self, task: Task, calibration: CalibrationConfig, *, seed: int = 0, camera: str = "") -> None:
         self.env = ArmEnv(task, 1, seed=seed, horizon=10**9, num_threads=1)
@@ -37,7 +38,7 @@ class SimulatedArm:
         """The six joints."""
         return dict.fromkeys(KEYS, float)
 
-    def connect(self) -> None:
+    def connect(self, calibrate: bool = True) -> None:
         """Nothing to open."""
         self.is_connected = True
 
@@ -72,10 +73,12 @@ class SimulatedArm:
 class SimulatedTeacher:
     """A person's stand-in: a leader's arm that the scripted expert moves, from wherever the robot was sent."""
 
+    is_calibrated = True
+
     def __init__(self, robot: SimulatedArm) -> None:
         self._robot = robot
 
-    def connect(self) -> None:
+    def connect(self, calibrate: bool = True) -> None:
         """Nothing to open."""
 
     def disconnect(self) -> None:
