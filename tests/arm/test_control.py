@@ -277,13 +277,9 @@ class Faulty(SimulatedArm):
             raise ConnectionError("no status packet")
         return super().get_observation()
 
-
-FAULTY: list[Faulty] = []
-
-
-def faulty() -> Faulty:
-    FAULTY.append(Faulty("lift", CONFIG.calibration))
-    return FAULTY[-1]
+    def disconnect(self) -> None:
+        super().disconnect()
+        raise ConnectionError("no port to close")
 
 
 def session(times: int = 1, *, keep: Path | None = None, pilot: Any = None) -> deploy.Session:  # Any: a Pilot's double
@@ -306,8 +302,8 @@ def test_demonstrations_are_recorded_one_after_the_other(tmp_path: Path) -> None
 
 
 def test_a_lost_cable_ends_it_with_one_message_and_the_robot_is_let_go() -> None:
-    config = load_robot_config("simulated", [f"robot={__name__}:faulty", "teacher=none", "port=/dev/ttyACM0"])
-    robot = faulty()
+    config = load_robot_config("simulated", ["port=/dev/ttyACM0"])
+    robot = Faulty("lift", CONFIG.calibration)
     crew, clock = Crew(ExpertPilot(robot), None), SimulatedClock()
     with pytest.raises(FailedError, match="cannot read the robot at /dev/ttyACM0: ConnectionError: no status packet"):  # noqa: SIM117
         with Arm(robot, config) as arm:

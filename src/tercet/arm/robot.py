@@ -62,8 +62,8 @@ class Arm:
         _connect(self._robot, "the robot", self._config.port)
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._robot.disconnect()
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        _let_go(self._robot, "the robot", error)
 
     def read(self) -> tuple[Array, Observation]:
         """Joints (6,), and the whole observation."""
@@ -86,8 +86,8 @@ class Teacher:
         _connect(self._teleoperator, "the teacher's arm", self._config.teacher_port)
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._teleoperator.disconnect()
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        _let_go(self._teleoperator, "the teacher's arm", error)
 
     def joints(self) -> Array:
         """(6,): where the teacher's arm is."""
@@ -179,6 +179,15 @@ def _connect(device: Robot | Teleoperator, what: str, port: str) -> None:
     if not device.is_calibrated:
         device.disconnect()
         raise InputError(f"{what} is not calibrated, or under another id; run lerobot-calibrate, and give its id here")
+
+
+def _let_go(device: Robot | Teleoperator, what: str, error: BaseException | None) -> None:
+    """Disconnect; where that fails after another fault, the first one is what the user must hear of."""
+    try:
+        device.disconnect()
+    except Exception as second:  # drivers raise what they like
+        if error is None:
+            raise FailedError(f"cannot disconnect from {what}: {first_line(second)}; switch its power off") from second
 
 
 def _on_the_wire(do: Callable[[], Any], what: str, port: str) -> Any:  # Any: whatever `do` returns
