@@ -10,7 +10,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 # before anything imports them: every annotated function that may meet a tensor is checked, its shapes included
-install_import_hook([f"tercet.{part}" for part in ("core", "types", "train", "lm")], "beartype.beartype")
+install_import_hook([f"tercet.{part}" for part in ("core", "types", "train", "lm", "arm")], "beartype.beartype")
 
 settings.register_profile("tercet", deadline=None)  # a busy machine is no failure
 settings.load_profile("tercet")

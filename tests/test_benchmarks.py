@@ -195,3 +195,12 @@ def test_the_hand_written_peer_masks_what_follows_an_eos(monkeypatch: pytest.Mon
         whole = step.logprobs(step.actor, batch)
         settings.lean = True
         assert torch.allclose(whole, step.logprobs(step.actor, batch), atol=1e-5)
+
+
+def test_the_arm_is_timed_beside_bare_mujoco() -> None:
+    command = [sys.executable, str(BENCHMARKS / "arm_env.py"), "--num-envs", "4", "--horizon", "10", "--repeats", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr  # it also asserts that both came to the same states
+    figures = json.loads(done.stdout)
+    assert figures["num_envs"] == 4 and 0 < figures["share_of_bare"] < 2
+    assert figures["steps_per_second"] > 0 and figures["bare_steps_per_second_one_call"] > 0

@@ -10,7 +10,7 @@ import typer
 from typer.testing import CliRunner
 
 from tercet import __version__
-from tercet.cli import DebugOption, _Commands, app, lm
+from tercet.cli import DebugOption, _Commands, app, arm, lm
 from tercet.config.load import load_lm_config
 from tercet.errors import FailedError, InputError
 from tercet.runs.folder import RunFolder
@@ -64,9 +64,13 @@ def test_debug_shows_where_it_happened(error: Exception):
     [
         (["--help"], 0, "report"),
         (["lm", "run", "--help"], 0, "opt-1.3b, opt-350m, smollm2, tiny"),
+        (["arm", "run", "--help"], 0, "lift, place, push, reach"),
         (["--version"], 0, __version__),
         (["lm", "run", "--preset", "tiny", "ppo.lr=0", "ppo.clip_rage=1"], 2, "did you mean ppo.clip_range?"),
         (["lm", "sft", "--preset", "absent"], 2, "no preset 'absent'"),
+        (["arm", "run", "--preset", "lifft"], 2, "did you mean lift?"),
+        (["arm", "ppo", "ppo.lr=0", "bc.noise=-1"], 2, "bc.noise = -1 (command line): must be a number, at least 0"),
+        (["arm", "run", "horizon=10"], 2, "segment_length=15 must be at most horizon=10"),
         (["lm", "data", "ppo.lr=0"], 2, "ppo.lr = 0 (command line): must be a number, above 0"),
         (["lm", "chat", "--stage", "critic"], 2, "must be base, sft or ppo"),
     ],
@@ -79,7 +83,7 @@ def test_help_and_config_errors_answer_at_once(arguments: list[str], code: int, 
     imported = {line.rpartition("|")[2].strip() for line in result.stderr.splitlines() if "import time:" in line}
     assert result.returncode == code
     assert said in result.stdout + result.stderr
-    assert not imported & {"torch", "transformers", "datasets", "matplotlib"}
+    assert not imported & {"torch", "transformers", "datasets", "matplotlib", "gymnasium", "mujoco"}
     assert seconds < 1
     assert list(tmp_path.iterdir()) == []  # a config error leaves nothing behind
 
@@ -91,7 +95,7 @@ def test_a_wrong_option_shows_the_usage():
 
 
 def test_every_command_has_a_line_of_help():
-    for command in app.registered_commands + lm.registered_commands:
+    for command in app.registered_commands + lm.registered_commands + arm.registered_commands:
         assert command.callback is not None
         assert command.callback.__doc__
 

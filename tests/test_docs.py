@@ -13,15 +13,23 @@ from typer.main import get_command
 
 from tercet.cli import app
 from tercet.config.allowed import all_keys
+from tercet.config.arm import ArmConfig
 from tercet.config.lm import LmConfig
-from tercet.config.load import load_lm_config, preset_names
+from tercet.config.load import load_arm_config, load_lm_config, load_robot_config, preset_names
+from tercet.errors import InputError
 from tercet.runs.folder import RunFolder
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "tercet"
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
-NOT_BUILT = {"arm"}  # commands that the docs name as not there yet
+NOT_BUILT: set[str] = set()  # commands that the docs name as not there yet
+
+# each domain's loader, tree, and a preset to lay overrides over
+TREES: dict[str, Any] = {  # Any: of two config classes
+    "lm": (load_lm_config, LmConfig, "tiny"),
+    "arm": (load_arm_config, ArmConfig, "reach"),
+}
 
 _FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -74,6 +82,7 @@ def test_the_pages_hold_commands_blocks_and_names_to_check() -> None:
 
 def parse(words: list[str]) -> bool:
     """True where the command line takes the words, and the config its overrides; nothing is run."""
+    domain = words[0] if words and words[0] in TREES else "lm"
     command: Any = get_command(app)  # Any: typer's groups and commands, which have no common type of its own
     while hasattr(command, "commands") and words:
         name, *words = words
@@ -83,22 +92,36 @@ def parse(words: list[str]) -> bool:
     if hasattr(command, "commands"):
         return True  # a group on its own, such as `tercet lm`
     given = command.make_context(command.name, words).params  # raises on an unknown option
+    if "robot" in given:
+        load_robot_config(given["robot"], given.get("overrides") or [])
     if "preset" in given:
         pairs = given.get("overrides") or [text for text in given.get("arguments") or [] if "=" in text]
+        load, _, some = TREES[domain]
         # a preset that is a placeholder or a file of the reader's own cannot be read
-        load_lm_config(given["preset"] if given["preset"] in preset_names("lm") else "tiny", pairs)
+        load(given["preset"] if given["preset"] in preset_names(domain) else some, pairs)
     return True
+
+
+def loads(overrides: list[str]) -> bool:
+    """Whether the overrides are ones of either domain."""
+    for load, _, preset in TREES.values():
+        try:
+            load(preset, overrides)
+            return True
+        except InputError:
+            continue
+    return False
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_keys_and_overrides_in_sentences_exist(name: str) -> None:
-    keys = set(all_keys(LmConfig))
+    keys = {key for _, tree, _ in TREES.values() for key in all_keys(tree)}
     for span in spans(name):
-        found = re.fullmatch(r"((?:model|lora|data|sft|reward|ppo|eval)\.[a-z_]+)(=.*)?", span)
+        found = re.fullmatch(r"((?:model|lora|data|sft|policy|bc|reward|ppo|eval)\.[a-z_]+)(=.*)?", span)
         if found and not span.endswith((".md", ".py", ".json", ".jsonl", ".yaml")):
             assert found[1] in keys, span
         if found and found[2] and "FILE" not in span and "..." not in span:
-            load_lm_config("tiny", shlex.split(span))
+            assert loads(shlex.split(span)), span
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -106,7 +129,7 @@ def test_yaml_is_a_config(name: str, tmp_path: Path) -> None:
     for block in blocks(name, "yaml"):
         file = tmp_path / "mine.yaml"
         file.write_text(block, encoding="utf-8")
-        load_lm_config(file, [])
+        (load_arm_config if Path(name).name.startswith("arm") else load_lm_config)(file, [])
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -147,9 +170,9 @@ def test_signatures_are_those_of_the_source(name: str) -> None:
     for span in spans(name):
         found = re.fullmatch(r"(\w+)\(([\w, *]+)\)", span)
         if found:
-            where = [file for file in (SOURCE / "core").glob("*.py") if found[1] in definitions(file)]
-            assert where, span
-            assert [part.strip() for part in found[2].split(",")] == definitions(where[0])[found[1]], span
+            files = [definitions(file) for file in (SOURCE / "core").glob("*.py")]
+            there = [known[found[1]] for known in files if found[1] in known]
+            assert [part.strip() for part in found[2].split(",")] in there, span
             checked += 1
     assert checked >= 5
 

@@ -15,10 +15,13 @@ from tercet import __version__
 from tercet.errors import FailedError, InputError
 
 if TYPE_CHECKING:  # pydantic and PyYAML cost half of --help's time
+    from tercet.config.arm import ArmConfig
     from tercet.config.lm import LmConfig
     from tercet.runs.folder import RunFolder
 
-_PRESETS = sorted(file.stem for file in (Path(__file__).parent / "presets" / "lm").glob("*.yaml"))
+
+def _presets(domain: str) -> str:
+    return ", ".join(sorted(file.stem for file in (Path(__file__).parent / "presets" / domain).glob("*.yaml")))
 
 
 class _Commands(TyperGroup):
@@ -77,8 +80,15 @@ def _print_version(value: bool) -> bool:
 
 
 PresetOption = Annotated[
-    str, typer.Option("--preset", "-p", metavar="NAME|FILE", help=f"{', '.join(_PRESETS)}, or a YAML file.")
+    str, typer.Option("--preset", "-p", metavar="NAME|FILE", help=f"{_presets('lm')}, or a YAML file.")
 ]
+ArmPresetOption = Annotated[
+    str, typer.Option("--preset", "-p", metavar="NAME|FILE", help=f"{_presets('arm')}, or a YAML file.")
+]
+RobotOption = Annotated[
+    str, typer.Option("--robot", "-r", metavar="NAME|FILE", help=f"{_presets('robot')}, or a YAML file.")
+]
+SecondsOption = Annotated[float, typer.Option("--seconds", min=0.1, max=600, help="How long each takes at most.")]
 OutOption = Annotated[
     Path | None, typer.Option("--out", "-o", metavar="DIR", help="The run's folder; runs/PRESET without it.")
 ]
@@ -86,7 +96,7 @@ DebugOption = Annotated[bool, typer.Option("--debug", callback=_note_debug, help
 JsonOption = Annotated[bool, typer.Option("--json", help="One line of JSON in place of the table.")]
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(metavar="KEY=VALUE", help="Such as ppo.lr=1e-5 or data.split=2,4,4; docs/config.md has them all."),
+    typer.Argument(metavar="KEY=VALUE", help="Such as seed=1 or ppo.lr=1e-5; docs/config.md has them all."),
 ]
 
 app = typer.Typer(
@@ -98,6 +108,8 @@ app = typer.Typer(
 )
 lm = typer.Typer(help="The three steps on a language model.", no_args_is_help=True)
 app.add_typer(lm, name="lm")
+arm = typer.Typer(help="The three steps on a robot arm.", no_args_is_help=True)
+app.add_typer(arm, name="arm")
 
 
 @app.callback()
@@ -210,6 +222,133 @@ def data(
     inspect.run(config)
 
 
+@arm.command("run")
+def arm_run(
+    overrides: Overrides = None, preset: ArmPresetOption = "lift", out: OutOption = None, debug: DebugOption = False
+) -> None:
+    """All steps, the evaluation, videos and the report; what is done already is skipped.
+
+    Stop it whenever you like: the same command goes on from the last checkpoint.
+    """
+    with _opened_arm(preset, out, overrides) as (folder, config):
+        from tercet.arm import pipeline
+
+        pipeline.run(folder, config)
+        print(f"report: {folder.path / 'report.html'}\nfigures: {folder.path / 'results.json'}")
+
+
+@arm.command("bc")
+def arm_bc(
+    overrides: Overrides = None, preset: ArmPresetOption = "lift", out: OutOption = None, debug: DebugOption = False
+) -> None:
+    """Step 1, imitate: behaviour cloning from demonstrations."""
+    with _opened_arm(preset, out, overrides) as (folder, config):
+        from tercet.arm import pipeline
+
+        pipeline.run_step(folder, config, "bc")
+        print(f"model: {folder.path / 'bc' / 'model'}")
+
+
+@arm.command("reward")
+def arm_reward(
+    overrides: Overrides = None, preset: ArmPresetOption = "lift", out: OutOption = None, debug: DebugOption = False
+) -> None:
+    """Step 2, judge: a reward model from the better of two segments."""
+    with _opened_arm(preset, out, overrides) as (folder, config):
+        from tercet.arm import pipeline
+
+        pipeline.run_step(folder, config, "reward")
+        print(f"model: {folder.path / 'reward' / 'model'}\nfigures: {folder.path / 'results.json'}")
+
+
+@arm.command("ppo")
+def arm_ppo(
+    overrides: Overrides = None, preset: ArmPresetOption = "lift", out: OutOption = None, debug: DebugOption = False
+) -> None:
+    """Step 3, improve: PPO with actor, critic, reference and reward."""
+    with _opened_arm(preset, out, overrides) as (folder, config):
+        from tercet.arm import pipeline
+
+        pipeline.run_step(folder, config, "ppo")
+        print(f"model: {folder.path / 'ppo' / 'model'}")
+
+
+@arm.command("eval")
+def arm_evaluate(
+    overrides: Overrides = None, preset: ArmPresetOption = "lift", out: OutOption = None, debug: DebugOption = False
+) -> None:
+    """Success of every stage on fresh starts, start by start, and videos side by side."""
+    with _opened_arm(preset, out, overrides) as (folder, config):
+        from tercet.arm import pipeline
+
+        pipeline.run_step(folder, config, "eval")
+        print(f"figures: {folder.path / 'results.json'}")
+
+
+@arm.command("check")
+def arm_check(
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the starts.")] = 0, debug: DebugOption = False
+) -> None:
+    """Is the arm itself sound: nothing jams, everything is reached, the experts succeed? About 15 seconds."""
+    from tercet.arm import check
+
+    checks = check.run(seed=seed)
+    print(check.table(checks))
+    failed = sum(not one.ok for one in checks)
+    if failed:
+        raise FailedError(f"{failed} of {len(checks)} checks of the arm failed; those marked FAIL")
+
+
+@arm.command("deploy")
+def arm_deploy(
+    run: Annotated[Path, typer.Argument(metavar="DIR", help="The run's folder.")],
+    overrides: Overrides = None,
+    robot: RobotOption = "simulated",
+    stage: Annotated[str, typer.Option("--stage", "-s", help="Whose policy: bc or ppo.")] = "ppo",
+    times: Annotated[int, typer.Option("--times", min=1, help="How often it is tried.")] = 1,
+    seconds: SecondsOption = 10.0,
+    send: Annotated[bool, typer.Option("--send", help="Move the arm; without it, nothing is sent.")] = False,
+    keep: Annotated[
+        Path | None, typer.Option("--keep", metavar="DIR", help="Where to keep what a person shows who takes over.")
+    ] = None,
+    debug: DebugOption = False,
+) -> None:
+    """Put a run's policy on an arm, within limits; a dry run that prints and plots, unless --send."""
+    from tercet.config.load import load_robot_config
+
+    config = load_robot_config(robot, overrides or [])
+    from tercet.arm import console, deploy
+
+    task, pilot = deploy.policy_of(run, stage, speed=config.speed)
+    tries = console.steer(config, deploy.Session(task, pilot, times, seconds, send, keep))
+    picture = run / "deploy" / ("sent.png" if send else "would_be_sent.png")
+    print("\n".join(deploy.show(picture, tries, deploy.limits_of(config))))
+    print(f"picture: {picture}" if send else f"picture: {picture}\nnothing was sent; --send moves the arm")
+
+
+@arm.command("record")
+def arm_record(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the recording is, or begins.")],
+    overrides: Overrides = None,
+    robot: RobotOption = "simulated",
+    task: Annotated[str, typer.Option("--task", help="reach, lift, place or push.")] = "lift",
+    times: Annotated[int, typer.Option("--times", min=1, help="How many demonstrations.")] = 10,
+    seconds: SecondsOption = 30.0,
+    seed: Annotated[int, typer.Option("--seed", help="Of the simulated arm's starts.")] = 0,
+    debug: DebugOption = False,
+) -> None:
+    """Record demonstrations that a person gives with a teacher's arm, in LeRobot's format."""
+    from tercet.config.load import load_robot_config
+
+    config = load_robot_config(robot, overrides or [])
+    from tercet.arm import console, deploy
+    from tercet.arm.env import checked_task
+
+    session = deploy.Session(checked_task(task), None, times, seconds, True, folder, seed)
+    tries = console.steer(config, session)
+    print(f"recording: {folder} ({sum(one.success for one in tries)} of {len(tries)} succeeded)")
+
+
 @app.command()
 def report(
     run: Annotated[Path, typer.Argument(metavar="DIR", help="The run's folder.")], debug: DebugOption = False
@@ -272,6 +411,23 @@ def _opened(preset: str, out: Path | None, overrides: list[str] | None) -> Itera
     with RunFolder.open(out or Path("runs") / name, config, preset=preset) as folder:
         _hush()
         _use_threads(config.threads)
+        yield folder, config
+
+
+@contextmanager
+def _opened_arm(
+    preset: str, out: Path | None, overrides: list[str] | None
+) -> Iterator[tuple["RunFolder", "ArmConfig"]]:
+    """The same for the arm; its networks are small, and a second thread would cost more than it brings."""
+    from tercet.config.load import load_arm_config
+    from tercet.runs.folder import RunFolder
+
+    config = load_arm_config(preset, overrides or [])
+    name = Path(preset).stem if preset.endswith((".yaml", ".yml")) else preset
+    with RunFolder.open(out or Path("runs") / name, config, preset=preset) as folder:
+        import torch
+
+        torch.set_num_threads(1)
         yield folder, config
 
 

@@ -2,19 +2,21 @@
 
 import pytest
 
-from tercet.config.load import PRESETS, load_lm_config, preset_names
+from tercet.config.load import PRESETS, load_arm_config, load_lm_config, preset_names
 
 NAMES = preset_names("lm")
+ALL = [(domain, name) for domain in ("lm", "arm") for name in preset_names(domain)]
 
 
 def test_the_promised_presets_are_there():
     assert NAMES == ["opt-1.3b", "opt-350m", "smollm2", "tiny"]
+    assert preset_names("arm") == ["lift", "place", "push", "reach", "reach-learned"]
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_preset_is_valid_and_says_what_it_shows_needs_and_takes(name: str):
-    load_lm_config(name, [])
-    head = (PRESETS / "lm" / f"{name}.yaml").read_text(encoding="utf-8").partition("\n\n")[0]
+@pytest.mark.parametrize(("domain", "name"), ALL)
+def test_a_preset_is_valid_and_says_what_it_shows_needs_and_takes(domain: str, name: str):
+    {"lm": load_lm_config, "arm": load_arm_config}[domain](name, [])
+    head = (PRESETS / domain / f"{name}.yaml").read_text(encoding="utf-8").partition("\n\n")[0]
     comment = "\n".join(line for line in head.splitlines() if line.startswith("#"))
     for word in ("Shows:", "Model:", "Needs:"):
         assert word in comment

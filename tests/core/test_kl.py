@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tercet.core.kl import adapted_kl_coef, k1, k2, k3, penalised_rewards
+from tercet.core.kl import adapted_kl_coef, k1, k2, k3, kl_penalties, penalised_rewards
 
 NAN = float("nan")
 SEEDS = st.integers(0, 2**31)
@@ -124,3 +124,9 @@ def test_the_adaptive_coefficient_stays_positive_and_moves_towards_the_target(kl
 def test_a_horizon_that_could_turn_the_coefficient_negative_is_refused():
     with pytest.raises(ValueError, match=r"horizon above 0\.2 \* 512"):
         adapted_kl_coef(0.1, 1.0, target=6.0, num_samples=512, horizon=100.0)
+
+
+def test_every_action_is_charged_for_leaving_the_reference_and_padding_is_not():
+    mask = torch.tensor([[True, True, False]])
+    penalties = kl_penalties(torch.tensor([[-1.0, -2.0, NAN]]), torch.tensor([[-2.0, -2.5, 0.0]]), mask, kl_coef=0.1)
+    torch.testing.assert_close(penalties, torch.tensor([[-0.1, -0.05, 0.0]]))

@@ -1,52 +1,17 @@
-"""The user's own functions: found, called, and held to one finite score for each answer."""
-
-from pathlib import Path
+"""The user's own functions: called, and held to one finite score for each answer."""
 
 import pytest
 
-from tercet.errors import FailedError, InputError
-from tercet.lm.functions import call_function, load_function
+from tercet.errors import FailedError
+from tercet.lm.functions import call_function
 
 
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    return tmp_path
+def lengths(prompts: list[str], responses: list[str]) -> list[int]:
+    return [len(response) for response in responses]
 
 
-def test_a_function_beside_the_user_is_found_and_called(here: Path) -> None:
-    (here / "lengths_mod.py").write_text("def length(prompts, responses):\n    return [len(r) for r in responses]\n")
-    function = load_function("lengths_mod:length")
-    assert call_function(function, ["a", "b"], ["xx", "yyy"]) == [2.0, 3.0]
-
-
-@pytest.mark.parametrize("spec", ["", "no_colon", ":f", "m:", "tercet.lm.judge"])
-def test_a_spec_without_module_and_function_is_refused(spec: str) -> None:
-    with pytest.raises(InputError, match="module:function"):
-        load_function(spec)
-
-
-def test_a_missing_module_says_where_it_was_looked_for(here: Path) -> None:
-    with pytest.raises(InputError, match=f"no module nowhere_mod in the working directory {here}"):
-        load_function("nowhere_mod:f")
-
-
-def test_a_missing_function_names_its_nearest_neighbour(here: Path) -> None:
-    with pytest.raises(InputError, match="no function polite_and_to_a_point; it has polite_and_to_the_point"):
-        load_function("tercet.lm.judge:polite_and_to_a_point")
-
-
-def test_a_module_that_needs_a_missing_package_says_which(here: Path) -> None:
-    (here / "needy_mod.py").write_text("import not_there_at_all\n")
-    with pytest.raises(InputError, match="needy_mod imports not_there_at_all, which is not installed"):
-        load_function("needy_mod:f")
-
-
-def test_a_module_that_raises_while_it_is_read_is_bad_input(here: Path) -> None:
-    (here / "broken_mod.py").write_text("1 / 0\n")
-    with pytest.raises(InputError, match="importing broken_mod raised ZeroDivisionError: division by zero"):
-        load_function("broken_mod:f")
+def test_a_function_gives_a_score_for_each_answer() -> None:
+    assert call_function(lengths, ["a", "b"], ["xx", "yyy"]) == [2.0, 3.0]
 
 
 def raises(prompts: list[str], responses: list[str]) -> list[float]:

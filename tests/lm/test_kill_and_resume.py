@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-PROGRAM = Path(__file__).with_name("kill_runs.py")
+PROGRAM = Path(__file__).parents[1] / "kill_runs.py"
 SOURCE = Path(__file__).parents[2] / "src"
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(SOURCE)}
 
@@ -34,7 +34,7 @@ def killed(work: Path, chains: list[list[Moment]], overrides: list[str]) -> int:
     """How often a run was killed; AssertionError where that shows."""
     every = ["reward.checkpoint_every=2", "ppo.checkpoint_every=1", "ppo.samples_every=1", *overrides]
     done = subprocess.run(
-        [sys.executable, str(PROGRAM), str(work), json.dumps(chains), *every],
+        [sys.executable, str(PROGRAM), "lm", "tiny", str(work), json.dumps(chains), *every],
         capture_output=True,
         text=True,
         timeout=600,

@@ -277,8 +277,6 @@ def test_values_with_their_graph_are_learned_from_without_another_forward(monkey
     assert takes_one_step(config, 32) and not takes_one_step(config, 33)
     assert not takes_one_step(changed(config, epochs=2), 32)
     assert not takes_one_step(changed(config, num_minibatches=2), 32)
-        changed(config, num_minibatches=2), 32
-    )
     weights, calls = [], 0
     for keeps_graph in (False, True):
         bandit = Bandit()

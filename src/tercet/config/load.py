@@ -13,7 +13,9 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from tercet.config.allowed import all_keys, allowed_values, is_section, section_of
+from tercet.config.arm import ArmConfig
 from tercet.config.lm import LmConfig
+from tercet.config.robot import RobotConfig
 from tercet.errors import InputError
 
 PRESETS = Path(__file__).parent.parent / "presets"
@@ -25,6 +27,16 @@ Key = tuple[str | int, ...]  # ("data", "train", 0, "weight")
 def load_lm_config(preset: str | Path, overrides: Sequence[str]) -> LmConfig:
     """The config of the language-model steps; see `load_config`."""
     return load_config(LmConfig, "lm", preset, overrides)
+
+
+def load_arm_config(preset: str | Path, overrides: Sequence[str]) -> ArmConfig:
+    """The config of the robot arm's steps; see `load_config`."""
+    return load_config(ArmConfig, "arm", preset, overrides)
+
+
+def load_robot_config(preset: str | Path, overrides: Sequence[str]) -> RobotConfig:
+    """The config of a robot that actions are sent to; see `load_config`."""
+    return load_config(RobotConfig, "robot", preset, overrides)
 
 
 def load_config(model: type[Config], domain: str, preset: str | Path, overrides: Sequence[str]) -> Config:
@@ -196,7 +208,7 @@ def _problem(raw: _Raw, model: type[BaseModel], details: ErrorDetails) -> str:
     if kind == "extra_forbidden":
         return f"{where}: {_unknown_key(model, key)}"
     if kind == "value_error" and isinstance(details["input"], dict):  # of a whole section, whose keys it names
-        return f"{_dotted(key)} ({raw.place(key)}): {details.get('ctx', {}).get('error', details['msg'])}"
+        return f"{_dotted(key) or 'config'} ({raw.place(key)}): {details.get('ctx', {}).get('error', details['msg'])}"
     if kind == "value_error":
         return f"{where}: {details.get('ctx', {}).get('error', details['msg'])}"
     if found is None:  # inside a list or a mapping: say what the whole takes

@@ -6,7 +6,9 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from tercet.config.allowed import allowed_values, is_section, section_of
+from tercet.config.arm import ArmConfig
 from tercet.config.lm import LmConfig
+from tercet.config.robot import RobotConfig
 
 _HEAD = """\
 # Config reference
@@ -19,14 +21,17 @@ command line, which are read as YAML: `ppo.lr=1e-5`, `data.split=2,4,4`, `data.t
 """
 
 
-def reference(model: type[BaseModel]) -> str:
-    """Markdown with a table for every section of the config tree, in the tree's order."""
-    return "\n".join([_HEAD, *_section(model, "")])
+def reference() -> str:
+    """Markdown with a table for every section of the config trees, in the trees' order."""
+    parts = [_HEAD]
+    for domain, model in (("lm", LmConfig), ("arm", ArmConfig), ("robot", RobotConfig)):
+        parts += [f"# tercet {domain}", "", *_section(model, "", domain)]
+    return "\n".join(parts)
 
 
-def _section(model: type[BaseModel], prefix: str) -> list[str]:
+def _section(model: type[BaseModel], prefix: str, domain: str) -> list[str]:
     """The heading, sentence and table of one section, and of those below it."""
-    lines = [f"## {prefix.rstrip('.') or 'Top level'}", "", model.__doc__ or "", ""]
+    lines = [f"## {domain}: {prefix.rstrip('.') or 'top level'}", "", model.__doc__ or "", ""]
     lines += ["| key | takes | default | what it does |", "|---|---|---|---|"]
     below: list[str] = []
     described: set[type[BaseModel]] = set()  # the sets of data are lists of one kind of entry
@@ -34,7 +39,7 @@ def _section(model: type[BaseModel], prefix: str) -> list[str]:
         section = section_of(field)
         if section is not None and section not in described:
             described.add(section)
-            below += _section(section, f"{prefix}{name}." if is_section(field) else f"{prefix}{name}[0].")
+            below += _section(section, f"{prefix}{name}." if is_section(field) else f"{prefix}{name}[0].", domain)
         if is_section(field):
             continue
         default = field.get_default(call_default_factory=True)
@@ -56,4 +61,4 @@ def _yaml(value: object) -> str:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(reference(LmConfig))
+    sys.stdout.write(reference())

@@ -34,6 +34,13 @@ def k3(logprobs: Float[Tensor, "*shape"], ref_logprobs: Float[Tensor, "*shape"])
     return torch.expm1(-d) + d  # expm1: near 0, where training lives, exp(-d) - 1 would lose every digit
 
 
+def kl_penalties(
+    logprobs: Float[Tensor, "b t"], ref_logprobs: Float[Tensor, "b t"], mask: Bool[Tensor, "b t"], *, kl_coef: float
+) -> Float[Tensor, "b t"]:
+    """What leaving the reference costs each action: -kl_coef * k1; 0 under the mask."""
+    return (-kl_coef * k1(logprobs, ref_logprobs)).masked_fill(~mask, 0.0)
+
+
 def penalised_rewards(
     scores: Float[Tensor, " b"],
     logprobs: Float[Tensor, "b t"],
@@ -46,7 +53,7 @@ def penalised_rewards(
 
     A row's rewards sum to score - kl_coef * KL. A row without actions earns nothing; masked positions hold 0.
     """
-    penalties = (-kl_coef * k1(logprobs, ref_logprobs)).masked_fill(~mask, 0.0)
+    penalties = kl_penalties(logprobs, ref_logprobs, mask, kl_coef=kl_coef)
     num_from_here = mask.flip(1).cumsum(1).flip(1)
     is_last = mask & (num_from_here == 1)
     return penalties + full_precision(scores)[:, None].where(is_last, 0.0)

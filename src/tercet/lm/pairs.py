@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from tercet.config.functions import load_function
 from tercet.config.lm import LmConfig
 from tercet.core.intervals import Interval, wilson
 from tercet.core.statistics import ScoreScale
@@ -18,7 +19,7 @@ from tercet.errors import FailedError, InputError
 from tercet.lm.answers import answer
 from tercet.lm.encoding import Encoder
 from tercet.lm.examples import Example, Message
-from tercet.lm.functions import call_function, load_function
+from tercet.lm.functions import call_function
 from tercet.lm.models import Policy, load_policy
 from tercet.lm.splits import Sets, StepExamples, flat
 from tercet.runs.atomic import write_text

@@ -1,10 +1,10 @@
 """The three steps, evaluation and report, one after the other; steps that are done are skipped."""
 
+from tercet.config.functions import load_function
 from tercet.config.lm import LmConfig
 from tercet.errors import InputError
 from tercet.lm import eval as evaluation
 from tercet.lm import ppo, reward, sft
-from tercet.lm.functions import load_function
 from tercet.lm.scoring import OWN
 from tercet.lm.splits import step_examples
 from tercet.report import page

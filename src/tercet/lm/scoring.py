@@ -7,12 +7,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from tercet.config.functions import load_function
 from tercet.config.lm import LmConfig
 from tercet.errors import InputError
 from tercet.lm.answers import Answers
 from tercet.lm.backbone import Backbone
 from tercet.lm.encoding import Encoder
-from tercet.lm.functions import call_function, load_function
+from tercet.lm.functions import call_function
 from tercet.lm.models import ScoreModel, load_score_model
 from tercet.lm.stages import adapters_of
 from tercet.lm.tokens import TokenBatch

@@ -156,6 +156,24 @@ class Comparison:
 
 
 @dataclass(frozen=True)
+class Video:
+    """A video beside the page (`file`), which HTML holds itself (`data`, an MP4)."""
+
+    title: str
+    file: str
+    data: bytes
+
+
+@dataclass(frozen=True)
+class Videos:
+    """Videos in a grid, under what they have in common."""
+
+    kind: ClassVar[str] = "videos"
+    says: str
+    videos: Sequence[Video]
+
+
+@dataclass(frozen=True)
 class Code:
     """Text to be shown as it is, in lines."""
 
@@ -174,7 +192,7 @@ class Fold:
     printed: bool = False
 
 
-Block: TypeAlias = Prose | Subhead | Headline | Cards | Checks | Table | Figures | Comparison | Code | Fold
+Block: TypeAlias = Prose | Subhead | Headline | Cards | Checks | Table | Figures | Comparison | Videos | Code | Fold
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 import yaml
 
 from tercet import __version__
-from tercet.report import answers, checks, curves, render_html, render_markdown, summary, tables
+from tercet.report import answers, arm, checks, curves, render_html, render_markdown, summary, tables
 from tercet.report.blocks import Block, Code, Figures, Fold, Page, Prose, Section, Table
 from tercet.report.formats import duration
 from tercet.report.records import Record, find, read
@@ -27,7 +27,23 @@ def write(run: Path) -> Path:
 
 def compose(record: Record) -> Page:
     """Everything that is known about a run, in the order in which a reader asks for it."""
-    sections = [
+    if "env" in record.config:
+        top, sections = arm.top(record), [*arm.sections(record), Section("run", "What was run", _run(record))]
+    else:
+        top = [summary.headline(record), summary.cards(record), *_there(checks.checks(record))]
+        sections = _of_language(record)
+    return Page(
+        title=record.name,
+        subtitle=_subtitle(record),
+        top=top,
+        sections=[section for section in sections if section.blocks],
+        footer=f"Made by Tercet {__version__} from the files of the run folder; results.json holds every figure of "
+        "this page, metrics.jsonl every point of its curves.",
+    )
+
+
+def _of_language(record: Record) -> list[Section]:
+    return [
         Section("better", "Did it get better?", _there(tables.win_rates(record), tables.stages(record))),
         Section("imitate", "1. Imitate: SFT", _there(curves.figures(record, curves.SFT))),
         Section("judge", "2. Judge: reward model", _judge(record)),
@@ -37,15 +53,6 @@ def compose(record: Record) -> Page:
         Section("samples", "As training went on", answers.samples(record)),
         Section("run", "What was run", _run(record)),
     ]
-    checked = checks.checks(record)
-    return Page(
-        title=record.name,
-        subtitle=_subtitle(record),
-        top=[summary.headline(record), summary.cards(record), *_there(checked)],
-        sections=[section for section in sections if section.blocks],
-        footer=f"Made by Tercet {__version__} from the files of the run folder; results.json holds every figure of "
-        "this page, metrics.jsonl every point of its curves.",
-    )
 
 
 def _judge(record: Record) -> list[Block]:
@@ -82,6 +89,7 @@ def _subtitle(record: Record) -> str:
     facts = {
         "preset": find(record.environment, "preset"),
         "model": find(record.config, "model", "path"),
+        "env": find(record.config, "env"),
         "data": ", ".join(str(find(source, "path") or source) for source in sources[:4]),
         "on": find(record.environment, "machine", "processor"),
         "in": duration(sum(tables.times(record).values())),

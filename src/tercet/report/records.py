@@ -24,6 +24,15 @@ class Rate:
 
 
 @dataclass(frozen=True)
+class Movie:
+    """A video of the run: where it lies beside the report, what it shows, and its bytes."""
+
+    file: str
+    shows: str
+    data: bytes
+
+
+@dataclass(frozen=True)
 class Record:
     """A run folder, read."""
 
@@ -35,6 +44,8 @@ class Record:
     results: Tree
     answers: list[Tree]  # eval/answers.json: fixed prompts, greedy and sampled
     reward_texts: list[Tree]  # eval/reward_texts.json: a good and a bad answer, scored
+    starts: list[Tree]  # eval/starts.json: an arm's fresh starts with what came of each stage
+    videos: list[Movie]  # videos/*.mp4
     held_out: list[Tree]  # eval/held_out.json: held-out prompts with each stage's answer and its scores
 
 
@@ -51,6 +62,8 @@ def read(run: Path) -> Record:
         answers=_evaluation(run, "answers"),
         reward_texts=_evaluation(run, "reward_texts"),
         held_out=_evaluation(run, "held_out"),
+        starts=_evaluation(run, "starts"),
+        videos=_videos(run, folder.results()),
     )
 
 
@@ -71,6 +84,7 @@ def number(tree: Any, *keys: str) -> float | None:  # Any: a JSON tree
 def rate(tree: Any, *keys: str) -> Rate | None:  # Any: a JSON tree
     """The rate under `keys`, or None."""
     mean, low, high, num = (number(tree, *keys, key) for key in ("mean", "low", "high", "num_prompts"))
+    num = number(tree, *keys, "num_states") if num is None else num  # an arm's starts
     if mean is None or low is None or high is None:
         return None
     return Rate(mean, low, high, int(num or 0))
@@ -83,11 +97,16 @@ def curve(record: Record, metric: str) -> tuple[list[float], list[float]]:
     return [index for index, _ in kept], [value for _, value in kept]
 
 
+def _videos(run: Path, results: Tree) -> list[Movie]:
+    listed = [(str(find(one, "file")), str(find(one, "shows"))) for one in find(results, "videos") or []]
+    return [Movie(file, shows, (run / file).read_bytes()) for file, shows in listed if (run / file).is_file()]
+
+
 def _evaluation(run: Path, name: str) -> list[Tree]:
-    path = run / "eval" / f"{name}.json"
+    path, domain = run / "eval" / f"{name}.json", "arm" if name == "starts" else "lm"
     if not path.is_file():
         return []
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
-        raise FailedError(f"{path}:{error.lineno}: not JSON ({error.msg}); run `tercet lm eval` again") from error
+        raise FailedError(f"{path}:{error.lineno}: not JSON ({error.msg}); run `tercet {domain} eval` again") from error

@@ -1,5 +1,6 @@
 """A page of blocks as one HTML file that needs nothing else: style and pictures are inside."""
 
+import base64
 import re
 from importlib.resources import files
 
@@ -16,7 +17,7 @@ def render(page: Page) -> str:
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_finalize
     )
-    environment.filters |= {"inline": inline, "svg": Markup}
+    environment.filters |= {"inline": inline, "svg": Markup, "mp4": _data_address}
     environment.globals |= {"cell_kind": _cell_kind, "percent": percent, "interval": interval}
     template = environment.from_string((here / "page.html.jinja").read_text(encoding="utf-8"))
     style = Markup((here / "page.css").read_text(encoding="utf-8"))
@@ -26,6 +27,10 @@ def render(page: Page) -> str:
 def inline(text: str) -> Markup:
     """Escaped text in which `code` is set as code."""
     return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
+
+
+def _data_address(video: bytes) -> str:
+    return f"data:video/mp4;base64,{base64.b64encode(video).decode()}"
 
 
 def _finalize(value: object) -> object:

@@ -21,6 +21,7 @@ from tercet.report.blocks import (
     Prose,
     Subhead,
     Table,
+    Videos,
 )
 from tercet.report.formats import percent, visible
 
@@ -78,6 +79,8 @@ def _block(block: Block) -> str:
             return _table(["curve", "first → last", "", "what it shows"], rows, "lrll")
         case Comparison(prompt, rows):
             return "\n".join([f"**{_text(prompt)}**", "", *(_answer(way, one) for way, row in rows for one in row)])
+        case Videos(says, videos):
+            return "\n".join([_prose(says), "", *(f"- [{_text(one.title)}]({one.file})" for one in videos)])
         case Code(language, text):
             fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", text)), default=0))
             return f"{fence}{language}\n{text}\n{fence}"

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from tercet.config.fit import FitConfig
 from tercet.errors import FailedError
@@ -50,7 +51,6 @@ def fit(
     if not plan:
         raise ValueError("the plan holds no optimizer step")
     optimizer = adamw(modules, lr=config.lr, weight_decay=config.weight_decay)
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     start = 0
     if (restored := step.restore()) is not None:
         info, folder = restored
@@ -60,15 +60,18 @@ def fit(
         chance.seed_everything(seed, metric_prefix, index)
         _set_training(modules, True)
         lr = config.lr * warmup_then_linear(index, len(plan), config.warmup_fraction)
-        set_lr(optimizer, lr)
-        optimizer.zero_grad(set_to_none=True)
-        means = _accumulate(micro_batches(plan[index]), count, loss)
-        if not math.isfinite(means["loss"]):
-            raise FailedError(f"{step.name}: the loss of step {index} is {means['loss']}; try a lower {step.name}.lr")
-        grad_norm = clip_gradients(parameters, config.max_grad_norm)
-        optimizer.step()
+        place = f"{step.name}: the loss of step {index}"
+        means = take_step(
+            optimizer,
+            micro_batches(plan[index]),
+            count=count,
+            loss=loss,
+            lr=lr,
+            max_grad_norm=config.max_grad_norm,
+            place=place,
+        )
         _set_training(modules, False)
-        row = {f"{metric_prefix}/{name}": value for name, value in {**means, "lr": lr, "grad_norm": grad_norm}.items()}
+        row = {f"{metric_prefix}/{name}": value for name, value in {**means, "lr": lr}.items()}
         step.log(index, {**row, **measure(index)})
         step.show(index + 1, samples(index))
         # the last step's checkpoint spares a run killed in what follows from learning again
@@ -77,6 +80,31 @@ def fit(
                 {"num_steps": index + 1},
                 lambda folder: checkpoint.save(folder, modules=modules, optimizers={"optimizer": optimizer}),
             )
+
+
+def take_step(
+    optimizer: Optimizer,
+    batches: Sequence[B],
+    *,
+    count: Callable[[B], int],
+    loss: Callable[[B], LossTerms],
+    lr: float,
+    max_grad_norm: float,
+    place: str,
+) -> dict[str, float]:
+    """One optimizer step on all the batches together; the means of loss and metrics, and the gradient's norm.
+
+    FailedError that begins with `place` on a loss that is not finite.
+    """
+    set_lr(optimizer, lr)
+    optimizer.zero_grad(set_to_none=True)
+    means = _accumulate(batches, count, loss)
+    if not math.isfinite(means["loss"]):
+        raise FailedError(f"{place} is {means['loss']}; try a lower lr")
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    grad_norm = clip_gradients(parameters, max_grad_norm)
+    optimizer.step()
+    return {**means, "grad_norm": grad_norm}
 
 
 def _accumulate(batches: Sequence[B], count: Callable[[B], int], loss: Callable[[B], LossTerms]) -> dict[str, float]:

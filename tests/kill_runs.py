@@ -1,15 +1,16 @@
 """Kills a run with SIGKILL at one moment after another, and says whether that shows in what it leaves.
 
-It takes the steps as `tercet lm run` does, but for the report, which would take most of the time.
+It takes the steps as `tercet lm run` and `tercet arm run` do, but for the report, which would take most of the time.
 
 A program of its own, for the runs are forked from a process that has imported everything and computed nothing:
-    python kill_runs.py WORK MOMENTS OVERRIDE...     (MOMENTS: JSON, a list of chains of moments)
+    python kill_runs.py lm|arm PRESET WORK MOMENTS OVERRIDE...     (MOMENTS: JSON, a list of chains of moments)
 
 A moment is ["row", step, n]: as soon as metrics.jsonl holds n rows of the step; ["checkpoint", step, n]: as soon as
 a checkpoint knows n rows; or ["time", share]: after that share of the seconds that a whole run takes. Each chain is
 one run that is killed at each of its moments in turn and then comes to its end.
 """
 
+import importlib
 import json
 import os
 import signal
@@ -18,21 +19,22 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from transformers.models.opt import modeling_opt
-
-from tercet.config.lm import LmConfig
-from tercet.config.load import load_lm_config
-from tercet.lm.pipeline import STEPS, needed
+from tercet.config.load import load_arm_config, load_lm_config
 from tercet.runs.folder import RunFolder
 
-IMPORTED = (modeling_opt,)  # so that the forked processes need not
+DOMAIN, PRESET = sys.argv[1:3]
+pipeline: Any = importlib.import_module(f"tercet.{DOMAIN}.pipeline")  # Any: a module of either domain
+if DOMAIN == "lm":
+    importlib.import_module("transformers.models.opt.modeling_opt")  # so that the forked processes need not
+load: Any = {"lm": load_lm_config, "arm": load_arm_config}[DOMAIN]  # Any: as above
 # of the clock or of this machine
 MAY_DIFFER = ("timings.jsonl", "run.json", "done.json", ".lock")
 
 
 def _main() -> None:
-    work, chains, overrides = Path(sys.argv[1]), json.loads(sys.argv[2]), sys.argv[3:]
+    work, chains, overrides = Path(sys.argv[3]), json.loads(sys.argv[4]), sys.argv[5:]
     started = time.monotonic()
     assert _attempt(work / "whole", overrides, lambda: False) == 0, (work / "whole.log").read_text()
     seconds = time.monotonic() - started
@@ -59,7 +61,7 @@ def _attempt(folder: Path, overrides: list[str], reached: Callable[[], bool]) ->
             os.dup2(log.fileno(), 2)
         code = 1
         try:
-            _run(folder, load_lm_config("tiny", overrides))
+            _run(folder, load(PRESET, overrides))
             code = 0
         finally:
             if code:
@@ -76,11 +78,11 @@ def _attempt(folder: Path, overrides: list[str], reached: Callable[[], bool]) ->
     return os.waitstatus_to_exitcode(ended[1])
 
 
-def _run(folder: Path, config: LmConfig) -> None:
-    with RunFolder.open(folder, config, preset="tiny") as run:
-        for name in needed(config):
+def _run(folder: Path, config: Any) -> None:  # Any: as above
+    with RunFolder.open(folder, config, preset=PRESET) as run:
+        for name in pipeline.needed(config):
             if not run.is_done(name):
-                STEPS[name](run, config)
+                pipeline.STEPS[name](run, config)
 
 
 def _reached(folder: Path, moment: list[str | int | float], seconds: float) -> Callable[[], bool]:

@@ -1,0 +1,91 @@
+"""Step 1, imitate: behaviour cloning, the policy's mean drawn to what the demonstrations do."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from gymnasium.vector import VectorEnv
+from jaxtyping import Float
+from torch import Tensor
+
+from tercet.arm.data import EXPERT, Demonstrations, demonstrate, load_recording, plan
+from tercet.arm.environments import opened, sizes_of
+from tercet.arm.episodes import play
+from tercet.arm.models import Policy, new_policy
+from tercet.config.arm import ArmConfig
+from tercet.errors import InputError
+from tercet.runs.folder import RunFolder
+from tercet.train import chance
+from tercet.train.fit import LossTerms, fit
+
+
+def run(folder: RunFolder, config: ArmConfig) -> None:
+    """Clone the demonstrations, try the clone on a few starts, and keep it in DIR/bc/model."""
+    with opened(config, config.bc.num_demonstrations) as env:
+        sizes, found = sizes_of(env), demonstrations(config, env)
+    rows = Rows(found.observations[found.mask], found.actions[found.mask])
+    policy = new_policy(sizes, config.policy, seed=config.seed)
+    policy.scaled.measure(rows.observations)
+    steps = plan(len(rows), config.bc, seed=config.seed, name="bc")
+    with folder.step("bc", total=len(steps), shown=["bc/loss", "bc/lr"]) as step:
+        fit(
+            step,
+            modules={"policy": policy},
+            plan=steps,
+            micro_batches=lambda chosen: rows.micro_batches(chosen, config.bc.micro_batch_size),
+            count=len,
+            loss=lambda part: LossTerms(imitation_loss(policy, part), {}),
+            config=config.bc,
+            seed=config.seed,
+            metric_prefix="bc",
+        )
+        step.save_folder("model", policy.save)
+        tried = tries(policy, config, config.bc.num_eval)
+        num_steps = found.mask.numel() if _is_scripted(config) else 0
+        seen: dict[str, float] = {"num": len(found), "num_rows": len(rows), "num_steps": num_steps}
+        if found.success is not None:
+            seen["success"] = float(found.success.float().mean())
+        step.finish({"demonstrations": seen, "clone_success": tried})
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Single steps of demonstrations, in no order."""
+
+    observations: Float[Tensor, "n o"]
+    actions: Float[Tensor, "n a"]
+
+    def __len__(self) -> int:
+        return len(self.observations)
+
+    def micro_batches(self, chosen: Sequence[int], size: int) -> list["Rows"]:
+        """The chosen rows, at most `size` at a time."""
+        parts = torch.tensor(chosen).split(size)
+        return [Rows(self.observations[part], self.actions[part]) for part in parts]
+
+
+def imitation_loss(policy: Policy, rows: Rows) -> Float[Tensor, ""]:
+    """Squared error of the mean action, averaged over the action's dimensions and summed over rows."""
+    return (policy(rows.observations) - rows.actions).square().mean(-1).sum()
+
+
+def demonstrations(config: ArmConfig, env: VectorEnv) -> Demonstrations:
+    """The scripted expert's, or those of a recording."""
+    if _is_scripted(config):
+        if not hasattr(env, "expert_actions"):
+            raise InputError(f"bc.demonstrations: {config.env} has no scripted expert; give a recording, or `none`")
+        return demonstrate(env, config)
+    return load_recording(Path(config.bc.demonstrations), sizes_of(env), config.bc, env=config.env)
+
+
+def tries(policy: Policy, config: ArmConfig, num: int) -> float:
+    """The policy's rate of success on a few starts that no other step uses."""
+    seed = chance.integer(config.seed, "bc tries")
+    with opened(config, num) as env, torch.no_grad():
+        episodes = play(env, lambda step, seen: policy(seen), horizon=config.horizon, seed=seed)
+    return float(episodes.succeeded().float().mean())
+
+
+def _is_scripted(config: ArmConfig) -> bool:
+    return config.bc.demonstrations == EXPERT

@@ -1,0 +1,131 @@
+"""Demonstrations: of the scripted expert, or from a recording; and in which order a step learns from its rows."""
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+from gymnasium.vector import VectorEnv
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from tercet.arm import recordings
+from tercet.arm.env import ArmEnv
+from tercet.arm.episodes import play
+from tercet.arm.models import Sizes
+from tercet.config.arm import ArmConfig, BcConfig
+from tercet.config.fit import FitConfig
+from tercet.errors import InputError
+from tercet.train import chance
+
+EXPERT, NONE = "expert", "none"
+_ARRAYS = ("observations", "actions", "lengths")
+
+
+@dataclass(frozen=True)
+class Demonstrations:
+    """What was seen and what is to be done there; one row a demonstration, `mask` False behind its end.
+
+    `executed` is what was done: the expert's action with noise, where `actions` is the clean one.
+    """
+
+    observations: Float[Tensor, "n t o"]
+    actions: Float[Tensor, "n t a"]
+    mask: Bool[Tensor, "n t"]
+    success: Bool[Tensor, " n"] | None = None
+
+    def __len__(self) -> int:
+        return len(self.observations)
+
+
+def demonstrate(env: VectorEnv, config: ArmConfig) -> Demonstrations:
+    """The scripted expert with noise on what it does; what is learned is what it meant to do (Laskey et al. 2017)."""
+    expert = cast(ArmEnv, env)
+    noise = torch.randn(
+        config.horizon,
+        env.num_envs,
+        cast(tuple[int, ...], env.single_action_space.shape)[0],
+        generator=chance.generator(config.seed, "demonstrations"),
+    )
+    meant: list[Tensor] = []
+
+    def act(step: int, observations: Tensor) -> Tensor:
+        meant.append(torch.from_numpy(np.array(expert.expert_actions(), np.float32)))
+        return (meant[-1] + config.bc.noise * noise[step]).clamp(-1.0, 1.0)
+
+    episodes = play(env, act, horizon=config.horizon, seed=chance.integer(config.seed, "demonstrations"))
+    mask = torch.arange(config.horizon) <= episodes.first_ends()[:, None]
+    return Demonstrations(episodes.observations, torch.stack(meant, 1), mask, episodes.succeeded())
+
+
+def save_recording(file: Path, demonstrations: Demonstrations, *, env: str) -> None:
+    """An .npz file: `observations` (n, t, o), `actions` (n, t, a), `lengths` (n,), and `env`, the name of the arm."""
+    np.savez_compressed(
+        file,
+        observations=demonstrations.observations.numpy(),
+        actions=demonstrations.actions.numpy(),
+        lengths=demonstrations.mask.sum(1).numpy(),
+        env=np.array(env),
+    )
+
+
+def load_recording(file: Path, sizes: Sizes, config: BcConfig, *, env: str) -> Demonstrations:
+    """The first demonstrations of a recording; InputError where it is damaged or of another arm or task."""
+    found = _read(file, config.num_demonstrations)
+    observations, actions, lengths = (found[name] for name in _ARRAYS)
+    if "env" in found and str(found["env"]) != env:
+        raise InputError(f"{file}: recorded in {str(found['env'])!r}, but this run's env is {env!r}")
+    if observations.ndim != 3 or actions.ndim != 3 or observations.shape[:2] != actions.shape[:2]:
+        raise InputError(
+            f"{file}: observations {observations.shape} and actions {actions.shape}; "
+            "they must be (demonstrations, steps, size)"
+        )
+    if (observations.shape[2], actions.shape[2]) != (sizes.observation, sizes.action):
+        raise InputError(
+            f"{file}: of another robot: {observations.shape[2]} observations and {actions.shape[2]} actions a step, "
+            f"where {env} has {sizes.observation} and {sizes.action}"
+        )
+    if lengths.shape != observations.shape[:1] or not ((lengths > 0) & (lengths <= observations.shape[1])).all():
+        raise InputError(f"{file}: lengths must be one number a demonstration, from 1 to {observations.shape[1]}")
+    if len(observations) < config.num_demonstrations:
+        raise InputError(
+            f"{file}: holds {len(observations)} demonstrations; lower bc.num_demonstrations={config.num_demonstrations}"
+        )
+    some = slice(config.num_demonstrations)
+    mask = torch.arange(observations.shape[1]) < torch.from_numpy(lengths[some].astype(np.int64))[:, None]
+    seen, done = (torch.from_numpy(values[some].astype(np.float32)) for values in (observations, actions))
+    if not (seen[mask].isfinite().all() and done[mask].isfinite().all()):
+        raise InputError(f"{file}: holds numbers that are not finite; cut or record those demonstrations again")
+    return Demonstrations(seen, done, mask)
+
+
+def _read(file: Path, most: int) -> dict[str, np.ndarray]:
+    if file.is_dir():
+        return recordings.arrays(file, most=most)
+    try:
+        with np.load(file, allow_pickle=False) as archive:
+            found = {name: archive[name] for name in archive.files}
+    except FileNotFoundError as error:
+        raise InputError(
+            f"bc.demonstrations: no file {file}; give `expert`, `none`, or an .npz recording "
+            "(or a folder in LeRobot's format)"
+        ) from error
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(f"{file}: cut off, or no .npz recording ({error}); record it again") from error
+    missing = [name for name in _ARRAYS if name not in found]
+    if missing:
+        raise InputError(f"{file}: lacks {', '.join(missing)}; a recording holds {', '.join(_ARRAYS)}")
+    return found
+
+
+def plan(num_rows: int, config: FitConfig, *, seed: int, name: str) -> list[list[int]]:
+    """The rows of each optimizer step: every pass has an order of its own."""
+    steps: list[list[int]] = []
+    for number in range(config.epochs):
+        order = torch.randperm(num_rows, generator=chance.generator(seed, name, "order", number))
+        steps += [rows.tolist() for rows in order.split(config.batch_size)]
+        if config.max_steps and len(steps) >= config.max_steps:
+            return steps[: config.max_steps]
+    return steps

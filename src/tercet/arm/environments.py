@@ -1,0 +1,42 @@
+"""The environment that a config names, in as many copies as a step wants."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import cast
+
+from gymnasium.spaces import Box
+from gymnasium.vector import VectorEnv
+
+from tercet.arm.env import make_env
+from tercet.arm.models import Sizes
+from tercet.arm.randomise import Randomisation
+from tercet.config.arm import ArmConfig
+
+
+@contextmanager
+def opened(config: ArmConfig, num_envs: int) -> Iterator[VectorEnv]:
+    """`num_envs` of them side by side; closed in the end."""
+    ranges = config.randomisation
+    env = make_env(
+        config.env,
+        num_envs,
+        horizon=config.horizon,
+        randomisation=Randomisation(
+            mass=(ranges.mass[0], ranges.mass[1]),
+            friction=(ranges.friction[0], ranges.friction[1]),
+            latency=(ranges.latency[0], ranges.latency[1]),
+            camera=ranges.camera,
+            sensor_noise=ranges.sensor_noise,
+        ),
+        num_threads=min(config.threads, num_envs),
+    )
+    try:
+        yield env
+    finally:
+        env.close()
+
+
+def sizes_of(env: VectorEnv) -> Sizes:
+    """How many numbers the environment shows and takes."""
+    seen, taken = cast(Box, env.single_observation_space), cast(Box, env.single_action_space)
+    return Sizes(seen.shape[0], taken.shape[0])

@@ -1,0 +1,209 @@
+"""The networks of the four roles: a policy (actor, reference), a critic, and an ensemble of reward models."""
+
+import json
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from tercet.config.arm import PolicyConfig
+from tercet.core import gaussian
+from tercet.core.statistics import ScoreScale
+from tercet.errors import InputError, first_line
+from tercet.train.chance import seed_everything
+
+M = TypeVar("M", bound=nn.Module)
+
+LEAST_STD = 1e-2  # an observation that varies less counts as if it varied so much
+FARTHEST = 10.0  # deviations from the mean that an observation counts at most
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How many numbers an environment shows and takes."""
+
+    observation: int
+    action: int
+
+
+class Scaled(nn.Module):
+    """Observations less their mean, divided by their deviation; both are saved with the network that reads them."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(size))
+        self.register_buffer("std", torch.ones(size))
+
+    def measure(self, observations: Float[Tensor, "*shape o"]) -> None:
+        """Take mean and deviation of these observations."""
+        rows = observations.flatten(0, -2).double()
+        self.mean.copy_(rows.mean(0))
+        self.std.copy_(rows.std(0, unbiased=False).clamp(min=LEAST_STD))
+
+    def forward(self, observations: Float[Tensor, "*shape o"]) -> Float[Tensor, "*shape o"]:
+        """About mean 0 and deviation 1."""
+        return ((observations - self.mean) / self.std).clamp(-FARTHEST, FARTHEST)
+
+
+class Policy(nn.Module):
+    """A Gaussian over actions whose mean is a perceptron's."""
+
+    def __init__(self, sizes: Sizes, *, hidden_size: int, num_layers: int, log_std: float) -> None:
+        super().__init__()
+        self.sizes, self.shape = sizes, {"hidden_size": hidden_size, "num_layers": num_layers}
+        self.scaled = Scaled(sizes.observation)
+        self.net = _perceptron(sizes.observation, sizes.action, hidden_size, num_layers, gain=0.01)
+        self.log_std = nn.Parameter(torch.full((sizes.action,), log_std))
+
+    def forward(self, observations: Float[Tensor, "*shape o"]) -> Float[Tensor, "*shape a"]:
+        """The mean action."""
+        return self.net(self.scaled(observations))
+
+    def sample(
+        self, observations: Float[Tensor, "*shape o"], noise: Float[Tensor, "*shape a"]
+    ) -> Float[Tensor, "*shape a"]:
+        """An action, given standard normal noise."""
+        return gaussian.sample(self(observations), self.log_std, noise)
+
+    def save(self, folder: Path) -> None:
+        """config.json and model.safetensors."""
+        _save(self, folder, {"kind": "policy", **asdict(self.sizes), **self.shape})
+
+
+class Critic(nn.Module):
+    """The value of a state."""
+
+    def __init__(self, size: int, *, hidden_size: int, num_layers: int) -> None:
+        super().__init__()
+        self.size, self.shape = size, {"hidden_size": hidden_size, "num_layers": num_layers}
+        self.scaled = Scaled(size)
+        self.net = _perceptron(size, 1, hidden_size, num_layers, gain=1.0)
+
+    def forward(self, observations: Float[Tensor, "*shape o"]) -> Float[Tensor, "*shape"]:
+        """What is still to be earned."""
+        return self.net(self.scaled(observations)).squeeze(-1)
+
+    def save(self, folder: Path) -> None:
+        """config.json and model.safetensors."""
+        _save(self, folder, {"kind": "critic", "observation": self.size, **self.shape})
+
+
+class RewardEnsemble(nn.Module):
+    """Several reward models of the state that a step led to; their mean, on a scale of its own, is the reward."""
+
+    gain: Tensor
+    bias: Tensor
+
+    def __init__(self, size: int, *, num_models: int, hidden_size: int) -> None:
+        super().__init__()
+        self.size, self.shape = size, {"num_models": num_models, "hidden_size": hidden_size}
+        self.scaled = Scaled(size)
+        nets = [_perceptron(size, 1, hidden_size, 2, gain=1.0) for _ in range(num_models)]
+        self.nets = nn.ModuleList(nets)
+        self.register_buffer("gain", torch.ones(()))
+        self.register_buffer("bias", torch.zeros(()))
+
+    def each(self, observations: Float[Tensor, "*shape o"]) -> Float[Tensor, "m *shape"]:
+        """What each model says, before the scale: what preferences are learned by."""
+        seen = self.scaled(observations)
+        return torch.stack([net(seen).squeeze(-1) for net in self.nets])
+
+    def forward(self, observations: Float[Tensor, "*shape o"]) -> Float[Tensor, "*shape"]:
+        """The reward of having come to each state."""
+        return self.each(observations).mean(0) * self.gain + self.bias
+
+    def normalise(self, scale: ScoreScale) -> None:
+        """The scale of every later reward."""
+        self.gain.fill_(scale.gain)
+        self.bias.fill_(scale.bias)
+
+    def save(self, folder: Path) -> None:
+        """config.json and model.safetensors."""
+        _save(self, folder, {"kind": "reward_model", "observation": self.size, **self.shape})
+
+
+def new_policy(sizes: Sizes, config: PolicyConfig, *, seed: int) -> Policy:
+    """A fresh policy: its actions are near 0."""
+    seed_everything(seed, "policy")
+    return Policy(sizes, hidden_size=config.hidden_size, num_layers=config.num_layers, log_std=config.log_std)
+
+
+def new_critic(policy: Policy, config: PolicyConfig, *, seed: int) -> Critic:
+    """A fresh critic that sees as the policy sees."""
+    seed_everything(seed, "critic")
+    critic = Critic(policy.sizes.observation, hidden_size=config.hidden_size, num_layers=config.num_layers)
+    critic.scaled.load_state_dict(policy.scaled.state_dict())
+    return critic
+
+
+def load_policy(folder: Path, sizes: Sizes) -> Policy:
+    """A saved policy; InputError where it is none, or one for another arm."""
+    shape = _read_config(folder, "policy", observation=sizes.observation, action=sizes.action)
+    return _filled(Policy(sizes, log_std=0.0, **shape), folder)
+
+
+def load_critic(folder: Path, sizes: Sizes) -> Critic:
+    """A saved critic; InputError as above."""
+    return _filled(Critic(sizes.observation, **_read_config(folder, "critic", observation=sizes.observation)), folder)
+
+
+def load_reward_model(folder: Path, sizes: Sizes) -> RewardEnsemble:
+    """A saved ensemble; InputError as above."""
+    shape = _read_config(folder, "reward_model", observation=sizes.observation)
+    return _filled(RewardEnsemble(sizes.observation, **shape), folder)
+
+
+def _perceptron(size_in: int, size_out: int, hidden_size: int, num_layers: int, *, gain: float) -> nn.Sequential:
+    """Tanh between layers; orthogonal weights, the last layer's times `gain` (Huang et al. 2022, detail 2)."""
+    sizes = [size_in, *[hidden_size] * num_layers]
+    layers: list[nn.Module] = []
+    for before, after in pairwise(sizes):
+        layers += [_layer(before, after, 2.0**0.5), nn.Tanh()]
+    return nn.Sequential(*layers, _layer(sizes[-1], size_out, gain))
+
+
+def _layer(size_in: int, size_out: int, gain: float) -> nn.Linear:
+    layer = nn.Linear(size_in, size_out)
+    nn.init.orthogonal_(layer.weight, gain)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def _save(module: nn.Module, folder: Path, config: dict[str, str | int]) -> None:
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    save_file({name: value.contiguous() for name, value in module.state_dict().items()}, folder / "model.safetensors")
+
+
+def _read_config(folder: Path, kind: str, **sizes: int) -> dict[str, int]:
+    """The shape that `folder` was saved with, once its `sizes` are found to be these."""
+    file = folder / "config.json"
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{file}: cannot be read ({first_line(error)}); give the folder of a saved {kind}") from error
+    if not isinstance(found, dict) or found.pop("kind", None) != kind:
+        raise InputError(f"{folder}: holds no {kind}")
+    for name, size in sizes.items():
+        theirs = found.pop(name, None)
+        if theirs != size:
+            raise InputError(f"{folder}: made for {theirs} numbers in each {name}, where this arm has {size}")
+    return found
+
+
+def _filled(module: M, folder: Path) -> M:
+    file = folder / "model.safetensors"
+    try:
+        module.load_state_dict(load_file(file))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise InputError(f"{file}: damaged, or of another kind ({first_line(error)})") from error
+    module.requires_grad_(False)
+    return module.eval()

@@ -1,0 +1,59 @@
+"""The three steps, evaluation and report, one after the other; steps that are done are skipped."""
+
+from pathlib import Path
+
+import torch
+
+from tercet.arm import bc, ppo, reward
+from tercet.arm import eval as evaluation
+from tercet.arm.data import EXPERT, NONE, load_recording
+from tercet.arm.environments import opened, sizes_of
+from tercet.arm.episodes import play
+from tercet.arm.scoring import OWN, scorer
+from tercet.config.arm import ArmConfig
+from tercet.config.functions import load_function
+from tercet.report import page
+from tercet.runs.folder import RunFolder
+from tercet.runs.progress import say
+
+STEPS = {"bc": bc.run, "reward": reward.run, "ppo": ppo.run, "eval": evaluation.run}
+
+
+def run(folder: RunFolder, config: ArmConfig) -> None:
+    """Everything that the run needs and has not done yet; the report is written after every step."""
+    if not all(map(folder.is_done, needed(config))):
+        check(config)
+    for name in needed(config):
+        run_step(folder, config, name)
+
+
+def check(config: ArmConfig) -> None:
+    """InputError where a later step would stop for want of input: better now than after minutes of training."""
+    for spec in (config.reward.judge, *config.ppo.reward):
+        if ":" in spec:
+            load_function(spec)
+    with opened(config, 1) as env:
+        if config.bc.demonstrations not in (EXPERT, NONE):
+            load_recording(Path(config.bc.demonstrations), sizes_of(env), config.bc, env=config.env)
+        noise = torch.zeros(2, 1, sizes_of(env).action)
+        terms = {name: weight for name, weight in config.ppo.reward.items() if name != OWN}
+        if terms:
+            scorer(terms, None)(play(env, lambda step, seen: noise[step], horizon=2, seed=0))
+
+
+def run_step(folder: RunFolder, config: ArmConfig, name: str) -> None:
+    """One step, unless it is done, and the report of what there is, unless it stands already."""
+    if folder.is_done(name):
+        later = list(STEPS)[list(STEPS).index(name) :]
+        say(f"{name}: done before; to do it again, remove {', '.join(later)} from {folder.path}")
+    else:
+        STEPS[name](folder, config)
+    report, done = folder.path / "report.html", folder.path / name / "done.json"
+    if not report.exists() or report.stat().st_mtime_ns < done.stat().st_mtime_ns:
+        page.write(folder.path)
+
+
+def needed(config: ArmConfig) -> list[str]:
+    """The steps that the run is made of: without demonstrations no cloning, without the learned reward no step 2."""
+    skipped = {"bc": config.bc.demonstrations == NONE, "reward": OWN not in config.ppo.reward}
+    return [name for name in STEPS if not skipped.get(name, False)]

@@ -1,0 +1,79 @@
+"""Pictures of an arm, off screen."""
+
+# pyright: reportAttributeAccessIssue=false
+# (MuJoCo's compiled modules come without types)
+
+import atexit
+import os
+import sys
+
+import mujoco
+import numpy as np
+from numpy.typing import NDArray
+
+from tercet.arm.kinematics import Array
+from tercet.errors import FailedError, first_line
+
+_CHOICE = sys.modules[mujoco.Renderer.__module__].gl_context  # where Renderer takes it from, in any release
+_HELP = (
+    "install a software renderer and choose it: apt-get install libegl1 libgl1-mesa-dri, then MUJOCO_GL=egl; "
+    "or apt-get install libosmesa6, then MUJOCO_GL=osmesa"
+)
+
+
+class Studio:
+    """Draws states of one model; a renderer is kept for each size that was asked for."""
+
+    def __init__(self, model: mujoco.MjModel) -> None:
+        self._model = model
+        self._data = mujoco.MjData(model)
+        self._renderers: dict[tuple[int, int], mujoco.Renderer] = {}
+
+    def picture(
+        self, state: Array, goal: Array, *, width: int, height: int, camera: str, aside: Array
+    ) -> NDArray[np.uint8]:
+        """(height, width, 3) of a full physics state, the camera moved by `aside` (3,); FailedError without OpenGL."""
+        renderer = self._renderer(width, height)
+        mujoco.mj_setState(self._model, self._data, state, int(mujoco.mjtState.mjSTATE_FULLPHYSICS))
+        self._data.mocap_pos[0] = goal
+        mujoco.mj_forward(self._model, self._data)
+        self._data.cam(camera).xpos[:] += aside
+        renderer.update_scene(self._data, camera=camera)
+        return renderer.render()
+
+    def close(self) -> None:
+        """Free what OpenGL holds."""
+        for renderer in self._renderers.values():
+            atexit.unregister(renderer.close)
+            renderer.close()
+        self._renderers.clear()
+
+    def _renderer(self, width: int, height: int) -> mujoco.Renderer:
+        if (width, height) not in self._renderers:
+            renderer = _open(self._model, width, height)
+            # before the interpreter takes OpenGL apart
+            atexit.register(renderer.close)
+            self._renderers[width, height] = renderer
+        return self._renderers[width, height]
+
+
+def _open(model: mujoco.MjModel, width: int, height: int) -> mujoco.Renderer:
+    limit = model.vis.global_.offwidth, model.vis.global_.offheight
+    if width > limit[0] or height > limit[1]:
+        raise FailedError(f"a picture of {width} x {height} is larger than {limit[0]} x {limit[1]}")
+    try:
+        if not os.environ.get("MUJOCO_GL") and not os.environ.get("DISPLAY") and os.name == "posix":
+            _prefer_egl()
+        # a context or a Renderer that failed half-way would complain on stderr once more as it goes
+        _CHOICE.GLContext._context = None
+        _CHOICE.GLContext(width, height).free()
+        return mujoco.Renderer(model, height, width)
+    except Exception as error:  # what a missing driver raises differs from library to library
+        raise FailedError(f"cannot draw: no OpenGL without a screen ({first_line(error)}); {_HELP}") from error
+
+
+def _prefer_egl() -> None:
+    """MuJoCo chooses how it draws when it is imported, and then takes a screen for granted."""
+    from mujoco.egl import GLContext
+
+    _CHOICE.GLContext = GLContext

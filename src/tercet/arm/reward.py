@@ -1,0 +1,99 @@
+"""Step 2, judge: an ensemble of reward models from what a teacher says of segments (Christiano et al. 2017)."""
+
+from pathlib import Path
+
+import torch
+from gymnasium.vector import VectorEnv
+
+from tercet.arm.data import plan
+from tercet.arm.environments import opened
+from tercet.arm.episodes import Episodes, play
+from tercet.arm.models import Policy
+from tercet.arm.pairs import Pairs, load_pairs
+from tercet.arm.preferences import new_ensemble, normalise, pair_loss, parts_of, right
+from tercet.arm.questions import ask
+from tercet.arm.stages import start_policy
+from tercet.config.arm import ArmConfig
+from tercet.core.intervals import wilson
+from tercet.runs.atomic import replace_folder
+from tercet.runs.folder import RunFolder
+from tercet.train import chance
+from tercet.train.fit import fit
+
+HELD_OUT = 10  # one in so many episodes is held out
+
+
+def run(folder: RunFolder, config: ArmConfig) -> None:
+    """Ask about segments, learn the reward, measure it on held-out judgements, and keep it in DIR/reward/model."""
+    learned, held_out = first_pairs(folder, config)
+    model = new_ensemble(learned, config.reward, seed=config.seed)
+    steps = plan(len(learned), config.reward, seed=config.seed, name="reward")
+
+    def measure(index: int) -> dict[str, float]:
+        last = index + 1 == len(steps)
+        return {"reward/held_out_accuracy": sum(right(model, held_out)) / len(held_out)} if last else {}
+
+    with folder.step("reward", total=len(steps), shown=["reward/loss", "reward/accuracy"]) as step:
+        fit(
+            step,
+            modules={"reward_model": model},
+            plan=steps,
+            micro_batches=lambda rows: parts_of(learned, rows, config.reward.micro_batch_size),
+            count=len,
+            loss=lambda pairs: pair_loss(model, pairs),
+            config=config.reward,
+            seed=config.seed,
+            metric_prefix="reward",
+            measure=measure,
+        )
+        normalise(model, learned)
+        step.save_folder("model", model.save)
+        rate = wilson(right(model, held_out))
+        accuracy = {
+            "accuracy": rate.mean,
+            "accuracy_low": rate.low,
+            "accuracy_high": rate.high,
+            "num_held_out": rate.num,
+        }
+        num_steps = len(config.reward.noises) * config.reward.num_episodes * config.horizon
+        asked = {"num_pairs": len(learned), "num_steps": num_steps}
+        step.finish({"reward_model": {**accuracy, "gain": float(model.gain), **asked}})
+
+
+def first_pairs(folder: RunFolder, config: ArmConfig) -> tuple[Pairs, Pairs]:
+    """Pairs to learn from, and pairs of other episodes to measure on.
+
+    They are kept in DIR/reward/pairs, from where a run that goes on takes them.
+    """
+    place = folder.path / "reward" / "pairs"
+    if not place.exists():
+        policy = start_policy(folder, config)
+        with folder.timed("pairs"), opened(config, config.reward.num_episodes) as env:
+            played = [wander(env, policy, noise, config) for noise in config.reward.noises]
+        rows = torch.arange(config.reward.num_episodes)
+        num = {"learned": config.reward.num_pairs, "held_out": config.reward.num_eval}
+        parts = {"learned": rows[rows % HELD_OUT != 0], "held_out": rows[rows % HELD_OUT == 0]}
+        found = {
+            name: ask([episodes.rows(parts[name]) for episodes in played], config, num[name], name=name)
+            for name in parts
+        }
+
+        def write(partial: Path) -> None:
+            for name, pairs in found.items():
+                pairs.save(partial / f"{name}.safetensors")
+
+        replace_folder(place, write)
+    return load_pairs(place / "learned.safetensors"), load_pairs(place / "held_out.safetensors")
+
+
+@torch.no_grad()
+def wander(env: VectorEnv, policy: Policy, noise: float, config: ArmConfig) -> Episodes:
+    """Episodes of the policy with noise of that deviation on its actions."""
+    shape = (config.horizon, env.num_envs, policy.sizes.action)
+    draws = noise * torch.randn(shape, generator=chance.generator(config.seed, "wander", str(noise)))
+    return play(
+        env,
+        lambda step, seen: (policy(seen) + draws[step]).clamp(-1.0, 1.0),
+        horizon=config.horizon,
+        seed=chance.integer(config.seed, "wander", str(noise)),
+    )

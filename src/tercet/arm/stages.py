@@ -1,0 +1,40 @@
+"""The policies of a run: the start (the clone, or a fresh one) and what PPO made of it, and where they lie."""
+
+import torch
+
+from tercet.arm.data import NONE
+from tercet.arm.environments import opened, sizes_of
+from tercet.arm.episodes import play
+from tercet.arm.models import Policy, load_policy, new_policy
+from tercet.config.arm import ArmConfig
+from tercet.errors import InputError
+from tercet.runs.folder import RunFolder
+from tercet.train import chance
+
+NUM_LOOKED_AT = 16  # episodes of random actions that a fresh policy's observations are scaled by
+
+
+def start_policy(folder: RunFolder, config: ArmConfig) -> Policy:
+    """What PPO starts from, and segments are cut from at first: the clone, or a fresh policy; it may learn."""
+    with opened(config, NUM_LOOKED_AT) as env:
+        sizes = sizes_of(env)
+        if config.bc.demonstrations != NONE:
+            path = folder.path / "bc" / "model"
+            if not folder.is_done("bc"):
+                raise InputError(f"{path} is not there yet; run `tercet arm bc` with the same --out first")
+            policy = load_policy(path, sizes)
+            torch.nn.init.constant_(policy.log_std, config.policy.log_std)
+            return policy.requires_grad_(True)
+        policy = new_policy(sizes, config.policy, seed=config.seed)
+        noise = torch.randn(
+            config.horizon, NUM_LOOKED_AT, sizes.action, generator=chance.generator(config.seed, "first look")
+        )
+        seed = chance.integer(config.seed, "first look")
+        seen = play(env, lambda step, observations: noise[step].clamp(-1, 1), horizon=config.horizon, seed=seed)
+        policy.scaled.measure(seen.observations)
+        return policy
+
+
+def start_names(config: ArmConfig) -> tuple[str, str]:
+    """What PPO's start is called in the evaluation, and the same with a little noise."""
+    return ("start", "start_noise") if config.bc.demonstrations == NONE else ("bc", "bc_noise")

@@ -1,0 +1,133 @@
+"""Videos for a browser: two policies side by side from the same start, with reward, value and advantage below."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import imageio_ffmpeg
+import numpy as np
+import torch
+from gymnasium.vector import VectorEnv
+from jaxtyping import Float
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from tercet.arm.episodes import Act, Episodes, play
+
+WIDTH, HEIGHT = 320, 240  # of one picture
+STRIP = 44  # height of one curve
+FRAMES_A_SECOND = 20
+HOLD = 15  # times that the last picture is shown, so that one sees how it ended
+
+Picture = NDArray[np.uint8]  # (height, width, 3)
+
+
+@dataclass(frozen=True)
+class Curves:
+    """What is drawn under a picture: a number a step."""
+
+    reward: Float[Tensor, " t"]
+    value: Float[Tensor, " t"]
+    advantage: Float[Tensor, " t"]
+
+
+@dataclass(frozen=True)
+class Take:
+    """One policy on one start: its pictures, its curves, and whether it succeeded."""
+
+    title: str
+    pictures: Sequence[Picture]
+    curves: Curves
+    success: bool
+
+
+def film(
+    env: VectorEnv, act: Act, starts: Sequence[int], *, horizon: int, seed: int
+) -> tuple[Episodes, list[list[Picture]]]:
+    """Play once more, and take a picture of some of the environments after each step; FailedError without OpenGL."""
+    pictures: list[list[Picture]] = [[] for _ in starts]
+
+    def watch(step: int) -> None:
+        for index, taken in zip(starts, pictures, strict=True):
+            taken.append(env.render(index, WIDTH, HEIGHT))  # type: ignore[call-arg]  # Gymnasium's takes nothing
+
+    return play(env, act, horizon=horizon, seed=seed, watch=watch), pictures
+
+
+def write(file: Path, left: Take, right: Take) -> None:
+    """An MP4 (H.264, yuv420p) of both takes side by side."""
+    size = (2 * WIDTH, HEIGHT + 3 * STRIP + 24)
+    writer = imageio_ffmpeg.write_frames(
+        str(file),
+        size,
+        fps=FRAMES_A_SECOND,
+        codec="libx264",
+        pix_fmt_out="yuv420p",
+        macro_block_size=2,
+        output_params=["-crf", "23", "-preset", "veryfast", "-threads", "1", "-movflags", "+faststart"],
+        ffmpeg_log_level="error",
+    )
+    writer.send(None)
+    for frame in frames(left, right):
+        writer.send(np.ascontiguousarray(frame))
+    writer.close()
+
+
+def frames(left: Take, right: Take) -> Iterator[Picture]:
+    """Every picture of the video, the last one several times."""
+    ranges = _ranges([left.curves, right.curves])
+    num = len(left.pictures)
+    for step in [*range(num), *[num - 1] * HOLD]:
+        yield np.concatenate([_panel(take, step, ranges) for take in (left, right)], 1)
+
+
+Ranges = Mapping[str, tuple[float, float]]
+_NAMES = ("reward", "value", "advantage")
+_INK, _MUTED, _PAPER, _RULE = (29, 31, 35), (105, 108, 115), (253, 252, 250), (226, 223, 216)
+_COLOURS = {"reward": (194, 80, 31), "value": (47, 111, 181), "advantage": (122, 90, 176)}
+_GOOD, _BAD = (35, 128, 75), (179, 38, 30)
+
+
+def _ranges(both: Sequence[Curves]) -> Ranges:
+    """One scale for both sides, 0 included, so that they can be compared."""
+    whole = {name: torch.cat([getattr(curves, name) for curves in both]) for name in _NAMES}
+    return {name: (min(0.0, float(y.min())), max(1e-6, float(y.max()))) for name, y in whole.items()}
+
+
+def _panel(take: Take, step: int, ranges: Ranges) -> Picture:
+    """The picture of one side at one step, its title above and its curves below."""
+    image = Image.new("RGB", (WIDTH, HEIGHT + 3 * STRIP + 24), _PAPER)
+    draw, font = ImageDraw.Draw(image), ImageFont.load_default(size=13)
+    draw.text((8, 4), take.title, fill=_INK, font=font)
+    if step + 1 == len(take.pictures):
+        verdict, colour = ("success", _GOOD) if take.success else ("no success", _BAD)
+        draw.text((WIDTH - 8, 4), verdict, fill=colour, font=font, anchor="ra")
+    image.paste(Image.fromarray(take.pictures[step]), (0, 24))
+    for place, name in enumerate(_NAMES):
+        _strip(draw, name, getattr(take.curves, name), step, ranges[name], top=24 + HEIGHT + place * STRIP)
+    return np.asarray(image)
+
+
+def _strip(
+    draw: ImageDraw.ImageDraw, name: str, values: Tensor, step: int, limits: tuple[float, float], *, top: int
+) -> None:
+    """One curve: the whole course pale, what has happened so far in full, and the present number."""
+    low, high = limits
+    left, right, bottom = 84, WIDTH - 8, top + STRIP - 6
+
+    def point(index: int) -> tuple[float, float]:
+        share = (float(values[index]) - low) / (high - low)
+        return left + (right - left) * index / max(1, len(values) - 1), bottom - share * (STRIP - 12)
+
+    zero = bottom + low / (high - low) * (STRIP - 12)
+    draw.line([(left, zero), (right, zero)], fill=_RULE)
+    course = [point(index) for index in range(len(values))]
+    draw.line(course, fill=_RULE, width=2)
+    if step:
+        draw.line(course[: step + 1], fill=_COLOURS[name], width=2)
+    x, y = course[step]
+    draw.ellipse([(x - 3, y - 3), (x + 3, y + 3)], fill=_COLOURS[name])
+    font = ImageFont.load_default(size=11)
+    draw.text((8, top + 6), name, fill=_MUTED, font=font)
+    draw.text((8, top + 20), f"{float(values[step]):+.2f}", fill=_INK, font=font)

@@ -1,0 +1,99 @@
+"""The config of the three steps on a robot arm; every field has a range and a line that says what it does."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from tercet.config.fit import FitConfig
+from tercet.config.ppo import LoopConfig
+from tercet.config.section import Section
+
+
+class RandomisationConfig(Section):
+    """Domain randomisation of the built-in arm: ranges that every episode draws its own values from."""
+
+    mass: list[float] = Field(default=[1.0, 1.0], min_length=2, max_length=2, description="Of the cube, as a factor: least and most.")
+    friction: list[float] = Field(default=[1.0, 1.0], min_length=2, max_length=2, description="Of cube and fingers, as a factor: least and most.")
+    latency: list[int] = Field(default=[0, 0], min_length=2, max_length=2, description="Of actions, in steps: least and most.")
+    camera: float = Field(default=0.0, ge=0, lt=10, description="Metres that a camera may stand aside.")
+    sensor_noise: float = Field(default=0.0, ge=0, lt=10, description="Deviation of the noise on each entry of an observation.")
+
+
+class PolicyConfig(Section):
+    """The networks: perceptrons with tanh; the policy is a Gaussian with a learned deviation for each action."""
+
+    hidden_size: int = Field(default=128, ge=1, description="Units of each hidden layer of policy and critic.")
+    num_layers: int = Field(default=2, ge=1, description="Their hidden layers.")
+    log_std: float = Field(default=-1.2, ge=-5, le=2, description="Logarithm of the deviation with which PPO begins to explore.")
+
+
+class BcConfig(FitConfig):
+    """Step 1, imitate: behaviour cloning from demonstrations."""
+
+    demonstrations: str = Field(default="expert", description="`expert` (the scripted one), `none` (start from a fresh policy), or a recording: a folder in LeRobot's format, or an .npz file.")
+    num_demonstrations: int = Field(default=3, ge=1, description="Demonstrations to learn from; of a recording, the first so many.")
+    num_eval: int = Field(default=64, ge=1, description="Starts on which the clone is tried when it is made.")
+    noise: float = Field(default=0.1, ge=0, description="Deviation of the noise on what the expert does, while the clean action is what is learned.")
+
+
+class RewardConfig(FitConfig):
+    """Step 2, judge: an ensemble of reward models from feedback on segments."""
+
+    judge: str = Field(default="tercet.arm.judge:nearer_the_target", description="module:function (segments -> scores) in place of a teacher; the higher score is preferred.")
+    feedback: Literal["pairs", "steps"] = Field(default="pairs", description="Which of two segments is better; or of single steps, whether each was good or bad.")
+    num_pairs: int = Field(default=450, ge=1, description="Judgements to learn from before PPO begins.")
+    num_eval: int = Field(default=50, ge=1, description="More judgements, about other episodes, on which it is measured.")
+    segment_length: int = Field(default=15, ge=1, description="Steps of a segment that is judged as a whole.")
+    noises: list[float] = Field(default=[0.2, 0.5, 1.0], min_length=1, description="Deviations of the noise on the policy whose segments are judged.")
+    num_episodes: int = Field(default=64, ge=2, description="Episodes with each noise, from which segments are cut.")
+    num_models: int = Field(default=3, ge=1, description="Reward models in the ensemble; its mean pays, its disagreement asks.")
+    hidden_size: int = Field(default=64, ge=1, description="Units of each of their two hidden layers.")
+    num_rounds: int = Field(default=0, ge=0, description="How often PPO asks again, about segments of the policy as it then is.")
+    round_every: int = Field(default=20, ge=1, description="PPO updates from one round to the next.")
+    pairs_per_round: int = Field(default=100, ge=1, description="Judgements in a round, chosen from ten times as many where the ensemble disagrees most.")
+
+
+class PpoConfig(LoopConfig):
+    """Step 3, improve: PPO with actor, critic, reference and reward."""
+
+    reward: dict[str, float] = Field(default={"reward_model": 0.3}, description="Weighted sum, a step, of `reward_model` (this run's), `dense` and `success` (the environment's), penalties (`jerk`, `force`, `outside`: give them weights below 0), and module:function.")
+    num_envs: int = Field(default=32, ge=1, description="Environments side by side; a rollout is one episode in each.")
+    kl_coef: float = Field(default=0.005, ge=0, description="Price of one nat from the reference, at the start.")
+    kl_anneal_updates: int = Field(default=60, ge=0, description="Updates over which that price falls to 0; 0: it stays.")
+    num_eval_states: int = Field(default=64, ge=1, description="Starts of the validation that chooses the best checkpoint.")
+
+    @model_validator(mode="after")
+    def _batch_is_large_enough(self) -> Self:
+        if self.num_minibatches > self.num_envs:
+            raise ValueError(f"num_minibatches={self.num_minibatches} of num_envs={self.num_envs} would be empty")
+        return self
+
+
+class EvalConfig(Section):
+    """What is measured and shown at the end."""
+
+    num_states: int = Field(default=256, ge=2, description="Fresh starts on which every stage is tried.")
+    noise: float = Field(default=0.1, ge=0, description="Deviation of the noise of `bc_noise`, the clone that shakes a little.")
+    num_videos: int = Field(default=3, ge=0, description="Starts of which a video is made, BC and PPO side by side.")
+
+
+class ArmConfig(Section):
+    """The three steps on a robot arm."""
+
+    seed: int = Field(default=0, ge=0, description="Everything that chance decides follows from it.")
+    threads: int = Field(default=2, ge=1, description="CPU threads that step the simulation; the networks are small, and take one.")
+    trackers: list[Literal["tensorboard", "wandb", "trackio"]] = Field(default=[], description="Where metrics go besides metrics.jsonl.")
+    env: str = Field(default="lift", description="`reach`, `lift`, `place` or `push` of the built-in arm, or another environment; see docs/arm.md.")
+    horizon: int = Field(default=60, ge=2, description="Steps of an episode, 20 a second on the built-in arm.")
+    randomisation: RandomisationConfig = RandomisationConfig()
+    policy: PolicyConfig = PolicyConfig()
+    bc: BcConfig = BcConfig()
+    reward: RewardConfig = RewardConfig()
+    ppo: PpoConfig = PpoConfig()
+    eval: EvalConfig = EvalConfig()
+
+    @model_validator(mode="after")
+    def _segments_fit(self) -> Self:
+        if self.reward.segment_length > self.horizon:
+            raise ValueError(f"segment_length={self.reward.segment_length} must be at most horizon={self.horizon}")
+        return self

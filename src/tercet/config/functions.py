@@ -1,0 +1,42 @@
+"""Functions that the user names in the config, as `module:function`."""
+
+import importlib
+import sys
+from collections.abc import Callable
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from tercet.errors import InputError
+
+
+def load_function(spec: str) -> Callable[..., Any]:  # Any: what it takes and gives is the caller's to check
+    """The function that `module:function` names; modules beside the user (in the working directory) are found too."""
+    module_name, colon, function_name = spec.partition(":")
+    if not (module_name and colon and function_name):
+        raise InputError(f"{spec!r} is no function: write module:function, such as my_rewards:politeness")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)  # behind the installed packages, so that a local file cannot replace one of them
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (module_name == error.name or module_name.startswith(f"{error.name}.")):
+            raise InputError(
+                f"{spec}: there is no module {error.name} in the working directory {here} or among the packages"
+            ) from error
+        raise InputError(f"{spec}: {module_name} imports {error.name}, which is not installed") from error
+    except Exception as error:  # whatever the user's own module raises while it is read
+        raise InputError(f"{spec}: importing {module_name} raised {named_error(error)}") from error
+    function = getattr(module, function_name, None)
+    if function is None or not callable(function):
+        names = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
+        near = get_close_matches(function_name, names, n=1) or names[:5]
+        hint = f"; it has {', '.join(near)}" if near else "; it has no functions"
+        raise InputError(f"{spec}: module {module_name} has no function {function_name}{hint}")
+    return function
+
+
+def named_error(error: Exception) -> str:
+    """An error of the user's own code in a few words."""
+    return f"{type(error).__name__}: {error}".strip().removesuffix(":")

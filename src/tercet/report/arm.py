@@ -1,0 +1,301 @@
+"""What a robot arm's report says: did the arm get better, the three steps, and videos."""
+
+from typing import Literal
+
+from tercet.report import curves, tables
+from tercet.report.arm_curves import BC, MORE_PPO, PPO, REWARD
+from tercet.report.blocks import (
+    Bar,
+    Block,
+    Card,
+    Cards,
+    Cell,
+    Check,
+    Checks,
+    Figures,
+    Fold,
+    Headline,
+    Prose,
+    Role,
+    Section,
+    Table,
+    Video,
+    Videos,
+)
+from tercet.report.formats import duration, interval, num, percent
+from tercet.report.records import Rate, Record, curve, find, number, rate
+
+NAMES: dict[str, str] = {
+    "bc": "BC",
+    "bc_noise": "BC with noise",
+    "start": "before PPO",
+    "start_noise": "before PPO, with noise",
+    "ppo": "PPO",
+}
+_ROLES: dict[str, Role] = {"bc": "sft", "bc_noise": "base", "start": "sft", "start_noise": "base", "ppo": "ppo"}
+
+
+def top(record: Record) -> list[Block]:
+    """The outcome, the steps at a glance, and signs of health and trouble."""
+    checked = [check for ask in (_moved, _critic, _clipping, _broken) if (check := ask(record)) is not None]
+    found: list[Block] = [headline(record), cards(record)]
+    return [*found, Checks(sorted(checked, key=lambda check: check.good))] if checked else found
+
+
+def sections(record: Record) -> list[Section]:
+    """The parts of the page, in the order in which a reader asks for them."""
+    return [
+        Section("better", "Did it get better?", _there(success(record), paired(record))),
+        Section("videos", "Side by side", videos(record)),
+        Section("imitate", "1. Imitate: behaviour cloning", _there(curves.figures(record, BC))),
+        Section("judge", "2. Judge: reward model", _there(reward_model(record), curves.figures(record, REWARD))),
+        Section("improve", "3. Improve: PPO", _improve(record)),
+    ]
+
+
+def headline(record: Record) -> Headline:
+    """How often PPO succeeds, beside what it started from."""
+    start, before, after = _compared(record)
+    if before is None or after is None:
+        steps = sorted({str(row.get("step")) for row in record.metrics})
+        text = f"Under way: {', '.join(steps)} so far." if steps else "Nothing has been run here yet."
+        return Headline(text, ["The same command goes on where it was left."], "open")
+    verdict = _verdict(before, after)
+    words = {
+        "better": "PPO made it better",
+        "worse": "PPO made it worse",
+        "even": "PPO and its start cannot be told apart",
+    }
+    text = (
+        f"{words[verdict]}: success on {percent(after.mean)} of {after.num} fresh starts ({interval(after)}), "
+        f"where {NAMES[start]} succeeds on {percent(before.mean)}."
+    )
+    paid = find(record.config, "ppo", "reward") or {}
+    more = [f"Its steps were paid by {', '.join(f'`{name}`' for name in paid)}."]
+    tries = find(record.config, "ppo", "num_eval_states")
+    if number(record.results, "reward_model", "accuracy") is not None and "reward_model" in paid:
+        more.append(
+            f"The reward was learned from {_judgements(record)}; PPO saw neither the task's success nor its dense "
+            f"reward, except that success on {tries} validation starts chose the checkpoint."
+            if list(paid) == ["reward_model"]
+            else "Part of the reward was learned from judgements of segments."
+        )
+    steps = number(record.results, "env_steps")
+    if steps is not None:
+        more.append(f"In all {steps:,.0f} steps in the environment went into it.")
+    return Headline(text, more, verdict)
+
+
+def cards(record: Record) -> Cards:
+    """The three steps: what each one reached and how long it took."""
+    start, before, after = _compared(record)
+    accuracy = number(record.results, "reward_model", "accuracy")
+    demonstrations = number(record.results, "demonstrations", "num")
+    loss, score = curve(record, "bc/loss")[1], curve(record, "ppo/success")[1]
+    return Cards(
+        [
+            Card(
+                1,
+                "BC",
+                "Imitate",
+                percent(before.mean) if before and start == "bc" else "not in this run" if not loss else "cloned",
+                "success on fresh starts" if before and start == "bc" else "",
+                [f"from {_count(demonstrations)} demonstrations"] if demonstrations else [],
+                duration(number(record.results, "seconds", "bc")),
+                bool(loss),
+                "sft",
+            ),
+            Card(
+                2,
+                "Reward model",
+                "Judge",
+                percent(accuracy) if accuracy is not None else "not in this run",
+                "accuracy on held-out judgements" if accuracy is not None else "",
+                [f"from {_judgements(record)}"] if accuracy else [],
+                duration(number(record.results, "seconds", "reward")),
+                accuracy is not None,
+                "other",
+            ),
+            Card(
+                3,
+                "PPO",
+                "Improve",
+                percent(after.mean) if after else "under way" if score else "not run yet",
+                "success on fresh starts" if after else "",
+                [f"{len(score)} updates"] if score else [],
+                duration(number(record.results, "seconds", "ppo")),
+                bool(score),
+                "ppo",
+            ),
+        ]
+    )
+
+
+def success(record: Record) -> Table | None:
+    """Every stage on the same fresh starts."""
+    rows: list[list[Cell]] = []
+    for name, title in NAMES.items():
+        one = rate(record.results, "success", name)
+        if one is None:
+            continue
+        measured = [
+            number(record.results, "return", name, "mean"),
+            number(record.results, "steps_to_success", name),
+            number(record.results, "action_change", name),
+            number(record.results, "jerk", name),
+        ]
+        rows.append([title, Bar(one, _ROLES[name]), f"{one.num}", *(num(value) for value in measured)])
+    if not rows:
+        return None
+    return Table(
+        "Success on fresh starts",
+        "The same starts for every stage, which no step has learned from; the bar is the 95% interval. Return is the "
+        "environment's dense reward, summed; steps to success are counted where an episode ended in success; change "
+        "is the root mean square from one action to the next, and jerk that of the joints (rad/s³): less is smoother.",
+        ["", "success", "starts", "return", "steps", "change", "jerk"],
+        rows,
+        "lbrrrrr",
+    )
+
+
+def paired(record: Record) -> Table | None:
+    """The same starts, one by one: who succeeds where."""
+    found = find(record.results, "paired")
+    if not found:
+        return None
+    start, _, _ = _compared(record)
+    titles = {
+        "both": "both succeed",
+        "only_ppo": "PPO alone succeeds",
+        "only_start": f"{NAMES[start]} alone succeeds",
+        "neither": "neither succeeds",
+    }
+    rows = [[title, _count(number(found, key))] for key, title in titles.items()]
+    return Table("Start by start", "What each start of the table above became.", ["", "starts"], rows, "lr")
+
+
+def videos(record: Record) -> list[Block]:
+    """The stages side by side from the same start."""
+    missing = find(record.results, "videos_missing")
+    if missing:
+        return [Prose(f"No videos were made: {missing}")]
+    if not record.videos:
+        return []
+    says = (
+        "Both from the same start. Below each picture: the reward that PPO was paid, the critic's value, and the "
+        "advantage, pale for the whole episode and in full up to the moment shown; one scale for both sides."
+    )
+    return [Videos(says, [Video(one.shows, one.file, one.data) for one in record.videos])]
+
+
+def reward_model(record: Record) -> Table | None:
+    """The ensemble on held-out judgements."""
+    keys = ("accuracy", "accuracy_low", "accuracy_high", "num_held_out")
+    mean, low, high, held_out = (number(record.results, "reward_model", key) for key in keys)
+    if mean is None or low is None or high is None:
+        return None
+    one = Rate(mean, low, high, int(held_out or 0))
+    return Table(
+        "Does it prefer the better segment?",
+        "Accuracy on judgements about episodes that it has not learned from, with its 95% interval; the line in the "
+        "middle is chance. A high accuracy does not prove a reward that can be learned from: success above does.",
+        ["accuracy", "held out", "learned from"],
+        [[Bar(one, "other"), f"{one.num}", _count(number(record.results, "reward_model", "num_pairs"))]],
+        "brr",
+    )
+
+
+def _improve(record: Record) -> list[Block]:
+    mark = number(record.results, "best_checkpoint", "update")
+    shown, more = curves.figures(record, PPO, mark=mark), curves.figures(record, MORE_PPO, mark=mark)
+    if shown is None:
+        return []
+    lead = "One update is one episode in each environment, judged and learned from."
+    if mark is not None:
+        lead += " The dotted line marks the update whose policy was kept."
+    folded: list[Figures | Fold] = [Fold("More curves of PPO", [more])] if more else []
+    return [Prose(lead), shown, *folded, *_there(_self_check(record))]
+
+
+def _self_check(record: Record) -> Table | None:
+    found = find(record.results, "self_check")
+    if not found:
+        return None
+    rows = [[key.replace("_", " "), num(value)] for key, value in tables.flat(found).items()]
+    return Table(
+        "Self-check before the first update",
+        "Before anything is learned, the policy that is trained must agree with the one that acted: ratio 1, KL 0, "
+        "rewards that add up, values that go on from state to state. PPO refuses to start when one of these fails.",
+        ["", "largest deviation"],
+        rows,
+        "lr",
+    )
+
+
+def _compared(record: Record) -> tuple[str, Rate | None, Rate | None]:
+    """What PPO is compared with, and the success of both."""
+    start = "bc" if rate(record.results, "success", "bc") else "start"
+    return start, rate(record.results, "success", start), rate(record.results, "success", "ppo")
+
+
+def _verdict(before: Rate, after: Rate) -> Literal["better", "even", "worse"]:
+    return "better" if after.low > before.high else "worse" if after.high < before.low else "even"
+
+
+def _moved(record: Record) -> Check | None:
+    mark = number(record.results, "best_checkpoint", "update")
+    if mark is None:
+        return None
+    if mark == 0:
+        text = "No update succeeded more often in validation than the start: there was no room, or nothing was learned."
+        return Check(False, "PPO changed nothing", text)
+    return Check(True, "PPO found something better", f"Update {mark:.0f} was kept, by success in validation.")
+
+
+def _critic(record: Record) -> Check | None:
+    values = curve(record, "ppo/explained_variance")[1]
+    if not values:
+        return None
+    best = max(values)
+    if best < 0.1:
+        return Check(
+            False, "The critic hardly helps", f"Explained variance never exceeds {num(best)}: raise `ppo.critic_lr`."
+        )
+    return Check(True, "The critic forecasts", f"Explained variance reaches {num(best)}.")
+
+
+def _clipping(record: Record) -> Check | None:
+    values = curve(record, "ppo/clip_fraction")[1]
+    if not values:
+        return None
+    mean = sum(values) / len(values)
+    if mean > 0.35:
+        return Check(False, "Updates are too large", f"{percent(mean)} of the actions were clipped: lower `ppo.lr`.")
+    return Check(True, "Updates of a sound size", f"{percent(mean)} of the actions were clipped.")
+
+
+def _broken(record: Record) -> Check | None:
+    values = curve(record, "ppo/blown_up")[1]
+    if not values:
+        return None
+    count = sum(values)
+    if count:
+        text = f"{count:.0f} episodes ended because the physics broke; they earned nothing. Look at forces and speeds."
+        return Check(False, "The simulation broke", text)
+    return Check(True, "The simulation held", "No episode ended by broken physics.")
+
+
+def _judgements(record: Record) -> str:
+    before, rounds = number(record.results, "reward_model", "num_pairs"), number(record.results, "rounds", "num")
+    if not rounds:
+        return f"{_count(before)} judgements of segments"
+    more = number(record.results, "rounds", "num_pairs")
+    return f"{_count(before)} judgements of segments, and {_count(more)} more in {_count(rounds)} rounds of PPO"
+
+
+def _count(value: float | None) -> str:
+    return "–" if value is None else f"{value:,.0f}"
+
+
+def _there(*blocks: Block | None) -> list[Block]:
+    return [block for block in blocks if block is not None]

@@ -1,0 +1,92 @@
+"""A tiny real arm: a short horizon, few environments, small networks."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+import pytest
+import torch
+
+from tercet.arm.episodes import Episodes
+from tercet.arm.models import Policy, Sizes
+from tercet.config.arm import ArmConfig
+from tercet.config.load import load_arm_config
+from tercet.runs.folder import RunFolder
+
+SMALL = [
+    "horizon=12",
+    "threads=1",
+    "policy.hidden_size=16",
+    "bc.num_demonstrations=2",
+    "bc.epochs=4",
+    "bc.batch_size=16",
+    "bc.num_eval=4",
+    "reward.num_pairs=36",
+    "reward.num_eval=4",
+    "reward.segment_length=4",
+    "reward.noises=[0.5]",
+    "reward.num_episodes=10",
+    "reward.hidden_size=16",
+    "reward.epochs=3",
+    "reward.batch_size=16",
+    "reward.checkpoint_every=2",
+    "ppo.num_envs=4",
+    "ppo.num_minibatches=2",
+    "ppo.num_updates=4",
+    "ppo.epochs=2",
+    "ppo.critic_warmup_updates=1",
+    "ppo.eval_every=2",
+    "ppo.num_eval_states=4",
+    "ppo.checkpoint_every=1",
+    "eval.num_states=6",
+    "eval.num_videos=0",
+]
+
+
+@pytest.fixture
+def small() -> list[str]:
+    """Overrides that make a run of any preset tiny."""
+    return list(SMALL)
+
+
+@pytest.fixture
+def config() -> ArmConfig:
+    """A tiny lift."""
+    return load_arm_config("lift", SMALL)
+
+
+@pytest.fixture
+def folder(config: ArmConfig, tmp_path: Path) -> Iterator[RunFolder]:
+    """An open run folder of the tiny lift."""
+    with RunFolder.open(tmp_path / "run", config, preset="lift") as opened:
+        yield opened
+
+
+@pytest.fixture
+def policy() -> Policy:
+    """A policy over three numbers and two actions."""
+    torch.manual_seed(0)
+    return Policy(Sizes(3, 2), hidden_size=8, num_layers=1, log_std=-0.5)
+
+
+def make_episodes(
+    num: int = 3, horizon: int = 6, *, ends: Mapping[int, int] = MappingProxyType({}), seed: int = 0
+) -> Episodes:
+    """Random episodes of three numbers and two actions; row i also ends (terminated) after step ends[i]."""
+    chance = torch.Generator().manual_seed(seed)
+    states = torch.randn(num, horizon + 1, 3, generator=chance)
+    terminated = torch.zeros(num, horizon, dtype=torch.bool)
+    for row, step in ends.items():
+        terminated[row, step] = True
+    truncated = torch.zeros(num, horizon, dtype=torch.bool)
+    truncated[:, -1] = True
+    progress = torch.rand(num, horizon, generator=chance)
+    return Episodes(
+        observations=states[:, :-1],
+        actions=torch.randn(num, horizon, 2, generator=chance),
+        next_observations=states[:, 1:],
+        dense=torch.rand(num, horizon, generator=chance),
+        terminated=terminated,
+        truncated=truncated,
+        infos={"success": (progress > 0.5).float(), "progress": progress},
+    )

@@ -1,0 +1,98 @@
+"""Demonstrations: noise on what is done, not on what is learned; recordings are checked; the order of learning."""
+
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tercet.arm.data import Demonstrations, demonstrate, load_recording, plan, save_recording
+from tercet.arm.environments import opened
+from tercet.arm.models import Sizes
+from tercet.config.arm import ArmConfig, BcConfig
+from tercet.config.load import load_arm_config
+from tercet.errors import InputError
+
+
+def recording(num: int = 2, steps: int = 5) -> Demonstrations:
+    mask = torch.arange(steps) < torch.tensor([[steps], [3]])[:num]
+    return Demonstrations(torch.randn(num, steps, 4), torch.randn(num, steps, 2), mask)
+
+
+def test_the_expert_plays_with_noise_and_teaches_without() -> None:
+    config = load_arm_config("reach", ["horizon=30", "bc.num_demonstrations=8", "bc.demonstrations=expert"])
+    with opened(config, 8) as env:
+        found = demonstrate(env, config)
+        quiet = demonstrate(env, config.model_copy(update={"bc": config.bc.model_copy(update={"noise": 0.0})}))
+    assert found.success is not None and found.success.float().mean() > 0.8
+    assert torch.equal(found.observations[:, 0], quiet.observations[:, 0])  # the same starts
+    assert not torch.equal(found.observations[:, 5], quiet.observations[:, 5])
+    # at the same observation both teach the same action
+    assert torch.equal(found.actions[:, 0], quiet.actions[:, 0])
+    assert found.actions.abs().max() <= 1.0
+
+
+def test_a_recording_comes_back_as_it_was_saved(tmp_path: Path) -> None:
+    saved = recording()
+    save_recording(tmp_path / "r.npz", saved, env="lift")
+    again = load_recording(tmp_path / "r.npz", Sizes(4, 2), BcConfig(num_demonstrations=2), env="lift")
+    assert torch.equal(again.observations, saved.observations)
+    assert torch.equal(again.actions, saved.actions)
+    assert torch.equal(again.mask, saved.mask)
+
+
+def write(file: Path, **changed: object) -> None:
+    arrays = {"observations": np.zeros((2, 5, 4)), "actions": np.zeros((2, 5, 2)), "lengths": np.array([5, 3])}
+    np.savez(file, **{name: value for name, value in {**arrays, **changed}.items() if value is not None})
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"actions": None}, "lacks actions; a recording holds observations, actions, lengths"),
+        (
+            {"actions": np.zeros((2, 5, 7))},
+            "of another robot: 4 observations and 7 actions a step, where lift has 4 and 2",
+        ),
+        ({"actions": np.zeros((2, 4, 2))}, r"must be \(demonstrations, steps, size\)"),
+        ({"lengths": np.array([5, 6])}, "lengths must be one number a demonstration, from 1 to 5"),
+        ({"observations": np.full((2, 5, 4), np.nan)}, "holds numbers that are not finite"),
+        ({"env": np.array("push")}, "recorded in 'push', but this run's env is 'lift'"),
+    ],
+)
+def test_a_recording_that_does_not_fit_is_refused(changed: dict[str, object], said: str, tmp_path: Path) -> None:
+    write(tmp_path / "r.npz", **changed)
+    with pytest.raises(InputError, match=said):
+        load_recording(tmp_path / "r.npz", Sizes(4, 2), BcConfig(num_demonstrations=2), env="lift")
+
+
+def test_numbers_behind_the_end_of_a_demonstration_do_not_matter(tmp_path: Path) -> None:
+    observations = np.zeros((2, 5, 4))
+    observations[1, 3:] = np.nan
+    write(tmp_path / "r.npz", observations=observations)
+    assert len(load_recording(tmp_path / "r.npz", Sizes(4, 2), BcConfig(num_demonstrations=2), env="lift")) == 2
+
+
+def test_a_recording_cut_off_absent_or_too_short_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "r.npz"
+    with pytest.raises(InputError, match=r"no file .*; give `expert`, `none`, or an .npz recording"):
+        load_recording(file, Sizes(4, 2), BcConfig(), env="lift")
+    save_recording(file, recording(), env="lift")
+    with pytest.raises(InputError, match=r"holds 2 demonstrations; lower bc.num_demonstrations=3"):
+        load_recording(file, Sizes(4, 2), BcConfig(num_demonstrations=3), env="lift")
+    whole = file.read_bytes()
+    for length in (len(whole) // 2, 10, 0):
+        file.write_bytes(whole[:length])
+        with pytest.raises(InputError, match=r"r.npz: cut off, or no .npz recording"):
+            load_recording(file, Sizes(4, 2), BcConfig(num_demonstrations=2), env="lift")
+
+
+def test_every_pass_has_an_order_of_its_own_and_holds_every_row_once(config: ArmConfig) -> None:
+    steps = plan(10, config.bc.model_copy(update={"epochs": 2, "batch_size": 4}), seed=0, name="bc")
+    assert [len(rows) for rows in steps] == [4, 4, 2, 4, 4, 2]
+    one, other = [*chain(*steps[:3])], [*chain(*steps[3:])]
+    assert sorted(one) == sorted(other) == list(range(10))
+    assert one != other
+    short = config.bc.model_copy(update={"epochs": 5, "batch_size": 4, "max_steps": 4})
+    assert plan(10, short, seed=0, name="bc") == steps[:4]

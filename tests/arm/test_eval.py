@@ -1,0 +1,119 @@
+"""What is measured at the end, what it is called, and the videos."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tests.arm.conftest import make_episodes
+
+from tercet.arm import eval as evaluation
+from tercet.arm import pipeline, video
+from tercet.arm.episodes import Episodes
+from tercet.config.load import load_arm_config
+from tercet.errors import FailedError, InputError
+from tercet.runs.folder import RunFolder
+
+
+def with_success(rows: list[list[int]]) -> Episodes:
+    episodes = make_episodes(len(rows), len(rows[0]))
+    return Episodes(**{**vars(episodes), "infos": {"success": torch.tensor(rows).float()}})
+
+
+def test_success_is_that_of_the_end_and_time_is_until_it_stays() -> None:
+    found = evaluation.measured(with_success([[0, 1, 0, 1, 1], [1, 1, 1, 1, 1], [0, 1, 1, 1, 0], [0, 0, 0, 0, 1]]))
+    assert found.success.tolist() == [True, True, False, True]
+    assert found.times.tolist() == [4, 1, 6, 5]
+    assert found.mean_time() == pytest.approx(10 / 3)
+
+
+def test_starts_are_compared_one_by_one_and_the_telling_ones_are_shown() -> None:
+    before = evaluation.measured(with_success([[0], [0], [1], [1], [0]]))
+    after = evaluation.measured(with_success([[1], [1], [1], [0], [0]]))
+    assert evaluation.paired(before, after) == {"both": 1, "only_ppo": 2, "only_start": 1, "neither": 1}
+    assert evaluation.telling(before, after, 5) == [
+        (0, "PPO alone succeeds"),
+        (2, "both succeed"),
+        (4, "neither succeeds"),
+        (3, "PPO alone fails"),
+        (1, "PPO alone succeeds"),
+    ]
+
+
+def take(title: str, num: int, success: bool) -> video.Take:
+    pictures = [np.full((video.HEIGHT, video.WIDTH, 3), 10 * i, np.uint8) for i in range(num)]
+    curve = torch.linspace(-1, 1, num)
+    return video.Take(title, pictures, video.Curves(curve, curve, curve), success)
+
+
+def test_a_video_is_h264_that_browsers_play_with_both_sides_and_the_end_held(tmp_path: Path) -> None:
+    import imageio_ffmpeg
+
+    file = tmp_path / "v.mp4"
+    video.write(file, take("BC", 5, False), take("PPO", 5, True))
+    reader = imageio_ffmpeg.read_frames(str(file))
+    facts = next(reader)
+    assert isinstance(facts, dict)
+    assert (facts["codec"], facts["pix_fmt"].split("(")[0]) == ("h264", "yuv420p")
+    assert facts["size"] == (2 * video.WIDTH, video.HEIGHT + 3 * video.STRIP + 24)
+    assert len(list(reader)) == 5 + video.HOLD
+
+
+def test_a_run_measures_writes_and_reports_what_the_docs_promise(small: list[str], tmp_path: Path) -> None:
+    config = load_arm_config("lift", [*small, "eval.num_videos=1"])
+    with RunFolder.open(tmp_path / "run", config, preset="lift") as folder:
+        pipeline.run(folder, config)
+        results = folder.results()
+    for name in ("bc", "bc_noise", "ppo"):
+        assert set(results["success"][name]) == {"mean", "low", "high", "num_states"}
+        assert results["success"][name]["num_states"] == 6
+    assert 0 <= results["reward_model"]["accuracy"] <= 1
+    assert {"bc", "reward", "ppo", "eval"} <= set(results["seconds"])
+    assert results["env_steps"] == 12 * (2 + 10 + 5 * 4 + 3 * 4)
+    assert sum(results["paired"].values()) == 6
+    assert len(json.loads((folder.path / "eval" / "starts.json").read_text())) == 6
+    page = (folder.path / "report.html").read_text()
+    assert "Success on fresh starts" in page and "Explained variance" in page
+    if "videos_missing" in results:  # a machine without OpenGL
+        assert "OpenGL" in results["videos_missing"] and "No videos were made" in page
+    else:
+        (shown,) = results["videos"]
+        assert (folder.path / shown["file"]).stat().st_size > 1000
+        assert "data:video/mp4;base64," in page
+        assert shown["file"] in (folder.path / "report.md").read_text()
+
+
+def test_without_opengl_the_run_goes_on_and_says_how_to_get_it(
+    small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import tercet.arm.render
+
+    def fails(*args: object, **kwargs: object) -> None:
+        raise FailedError("cannot draw: no OpenGL without a screen; apt-get install libegl1")
+
+    monkeypatch.setattr(tercet.arm.render.Studio, "picture", fails)
+    config = load_arm_config("reach", [*small, "eval.num_videos=1"])
+    with RunFolder.open(tmp_path / "run", config, preset="reach") as folder:
+        pipeline.run(folder, config)
+        results = folder.results()
+    assert (results["videos"], "apt-get install" in results["videos_missing"]) == ([], True)
+    assert "apt-get install libegl1" in (folder.path / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("ppo.reward={joy: 1}", "no such term"),
+        ("reward.judge=nowhere_mod:f", "no module nowhere_mod"),
+        ("bc.demonstrations=absent.npz", "no file absent.npz"),
+        ("env=liftt", "liftt"),
+    ],
+)
+def test_what_a_later_step_would_stumble_over_is_told_before_anything_is_trained(
+    override: str, said: str, small: list[str], tmp_path: Path
+) -> None:
+    config = load_arm_config("lift", [*small, override])
+    with RunFolder.open(tmp_path / "run", config, preset="lift") as folder, pytest.raises(InputError, match=said):
+        pipeline.run(folder, config)
+    assert not (folder.path / "bc").exists()

@@ -1,0 +1,159 @@
+"""Other people's environments look like our own arm, and what cannot be used is said in one message."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tercet.arm.env import make_env
+from tercet.arm.foreign import ForeignEnv
+from tercet.arm.randomise import Randomisation
+from tercet.errors import InputError
+
+THEIRS = """
+import gymnasium, numpy as np
+from gymnasium.spaces import Box, Dict, Discrete
+
+class Line(gymnasium.Env):
+    \"\"\"A point on a line that actions from 0 to 4 move by (action - 2) / 10.\"\"\"
+    observation_space = Dict({
+        "achieved_goal": Box(-9, 9, (1,)), "observation": Box(-9, 9, (2,)), "desired_goal": Box(-9, 9, (1,)),
+    })
+    action_space = Box(0.0, 4.0, (1,), np.float32)
+
+    def seen(self):
+        place, goal = np.array([self.place], np.float32), np.array([self.goal], np.float32)
+        rest = np.array([self.place, self.count], np.float32)
+        return {"achieved_goal": place, "observation": rest, "desired_goal": goal}
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.place, self.goal, self.count = 0.0, self.np_random.uniform(), 0
+        return self.seen(), {}
+
+    def step(self, action):
+        assert self.action_space.contains(action), action
+        self.count += 1
+        self.place += (float(action[0]) - 2) / 10
+        if self.place < -0.5:
+            self.place = np.nan
+        near = abs(self.place - self.goal) < 0.05
+        return self.seen(), -1.0, bool(self.place > 1.5), False, {"is_success": near}
+
+class Picture(Line):
+    observation_space = Box(0, 255, (8, 8, 3), np.uint8)
+
+class Buttons(Line):
+    action_space = Discrete(3)
+
+class Boundless(Line):
+    action_space = Box(-np.inf, np.inf, (1,))
+
+def line(): return Line()
+def picture(): return Picture()
+def buttons(): return Buttons()
+def boundless(): return Boundless()
+def nothing(): return 3
+def broken(): raise ValueError("no such port")
+"""
+
+
+@pytest.fixture(autouse=True)
+def theirs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "their_env.py").write_text(THEIRS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "their_env", raising=False)
+
+
+def test_a_function_of_the_users_gives_an_environment() -> None:
+    env = ForeignEnv("their_env:line", 3, horizon=4)
+    seen, _ = env.reset(seed=1)
+    assert seen.shape == (3, 3) and seen.dtype == np.float32  # observation and desired goal
+    assert len(set(seen[:, 2])) == 3  # each environment its own goal
+    np.testing.assert_array_equal(seen, env.reset(seed=1)[0])
+    goals = seen[:, 2]
+    seen, rewards, terminated, truncated, infos = env.step(np.array([[1.0], [0.0], [-1.0]], np.float32))
+    np.testing.assert_allclose(seen[:, 0], [0.2, 0.0, -0.2], atol=1e-6)  # actions 4, 2 and 0 of theirs
+    np.testing.assert_allclose(infos["progress"], -np.abs(goals - seen[:, 0]), atol=1e-6)
+    np.testing.assert_array_equal(infos["success"], np.abs(goals - seen[:, 0]) < 0.05)
+    assert rewards.tolist() == [-1.0] * 3 and not terminated.any() and not truncated.any()
+
+
+def test_terminated_truncated_and_broken_are_kept_apart() -> None:
+    env = ForeignEnv("their_env:line", 3, horizon=8)
+    env.reset(seed=1)
+    ends = []
+    for _ in range(8):
+        seen, rewards, terminated, truncated, infos = env.step(np.array([[1.0], [0.0], [-1.0]], np.float32))
+        ends.append((terminated.tolist(), truncated.tolist(), infos["blown_up"].tolist()))
+        assert np.isfinite(seen).all() and np.isfinite(rewards).all()
+        env.reset(options={"reset_mask": terminated}) if terminated.any() else None
+    assert ends[2] == ([False, False, True], [False] * 3, [False, False, True])  # -0.6 is no number any more
+    assert ends[7][0] == [True, False, False]  # 1.6
+    assert ends[7][1][1] and not ends[6][1][1]  # the time limit
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("their_env:picture", "only vectors"),
+        ("their_env:buttons", "Discrete"),
+        ("their_env:boundless", "no finite bounds"),
+        ("their_env:nothing", "gave int, not a gymnasium.Env"),
+        ("their_env:broken", "ValueError: no such port"),
+        ("their_env:lines", "has no function lines; it has line"),
+        ("no_such_module:line", "there is no module no_such_module"),
+        ("CartPole-v1", "Discrete"),
+        ("Pendulun-v1", "did you mean Pendulum-v1"),
+        ("Fetchreach", "no such environment"),
+        ("metaworld/nothing-v3", "Meta-World has no such task|needs metaworld"),
+    ],
+)
+def test_what_cannot_be_used_is_said_in_one_message(name: str, message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        make_env(name, 2)
+    assert name in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_bad_actions_and_what_is_only_for_our_arm_are_refused() -> None:
+    env = make_env("their_env:line", 2)
+    with pytest.raises(InputError, match=r"needs \(2, 1\)"):
+        env.step(np.zeros((2, 3)))
+    with pytest.raises(InputError, match="not finite, first in environment 1"):
+        env.step(np.array([[0.0], [np.nan]]))
+    with pytest.raises(InputError, match="no scripted expert"):
+        env.expert_actions()
+    with pytest.raises(InputError, match="own tasks"):
+        make_env("their_env:line", 2, randomisation=Randomisation(sensor_noise=0.1))
+
+
+def test_a_plain_environment_of_gymnasium_works_by_its_id() -> None:
+    env = make_env("Pendulum-v1", 2, horizon=3)
+    seen, _ = env.reset(seed=0)
+    _, rewards, _, _, infos = env.step(np.ones((2, 1), np.float32))
+    assert seen.shape == (2, 3) and "success" not in infos
+    np.testing.assert_array_equal(infos["progress"], rewards)
+
+
+@pytest.mark.parametrize(
+    ("package", "name", "horizon", "observed"),
+    [
+        ("gymnasium_robotics", "FetchReachDense-v4", 20, 13),
+        ("gymnasium_robotics", "FetchPickAndPlace-v4", 40, 28),
+        ("metaworld", "metaworld/pick-place-v3", 100, 39),
+    ],
+)
+def test_the_experts_succeed_on_other_arms(package: str, name: str, horizon: int, observed: int) -> None:
+    pytest.importorskip(package)
+    env = make_env(name, 3, horizon=horizon)
+    first, _ = env.reset(seed=7)
+    assert first.shape == (3, observed) and len({tuple(row) for row in first}) == 3
+    done = np.zeros(3, bool)
+    for _ in range(horizon):
+        infos = env.step(env.expert_actions())[-1]
+        done |= infos["success"]
+    assert done.all()
+    np.testing.assert_array_equal(env.reset(seed=7)[0], first)
+    env.close()

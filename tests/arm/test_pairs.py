@@ -1,0 +1,107 @@
+"""What is asked, what the judge's answers become, and which questions are worth asking."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from tests.arm.conftest import make_episodes
+
+from tercet.arm.judge import nearer_the_target
+from tercet.arm.models import RewardEnsemble
+from tercet.arm.pairs import Pairs, Questions, about_segments, about_steps, answered, joined, load_pairs, most_disputed
+from tercet.arm.questions import ask
+from tercet.arm.segments import Segments
+from tercet.config.load import load_arm_config
+from tercet.errors import FailedError, InputError
+
+
+def chance() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+def segments_of(progress: list[float]) -> Segments:
+    """One-step segments whose state is their number."""
+    values = torch.tensor(progress)[:, None]
+    states = torch.arange(float(len(progress)))[:, None, None].expand(-1, 1, 3)
+    return Segments(states, torch.zeros(len(progress), 1, 2), values, torch.zeros_like(values))
+
+
+def test_the_better_segment_is_the_nearer_one_and_ties_are_left_out() -> None:
+    first, second = torch.tensor([0, 1, 2]), torch.tensor([1, 0, 3])
+    pairs = answered(Questions(segments_of([0.1, 0.7, 0.5, 0.5]), first, second), nearer_the_target, "rule")
+    assert pairs.better[:, 0, 0].tolist() == [1, 1]
+    assert pairs.worse[:, 0, 0].tolist() == [0, 0]
+
+
+def test_a_judge_that_tells_nothing_apart_is_named() -> None:
+    with pytest.raises(FailedError, match="the judge rule tells no two segments apart"):
+        answered(Questions(segments_of([0.5, 0.5]), torch.tensor([0]), torch.tensor([1])), nearer_the_target, "rule")
+
+
+@pytest.mark.parametrize(
+    ("judge", "said"),
+    [
+        (lambda segments: [0.0], "gave scores of shape"),
+        (lambda segments: [float("nan")] * len(segments), "gave nan for a segment"),
+        (lambda segments: 1 / 0, "raised ZeroDivisionError"),
+    ],
+)
+def test_a_judge_that_misbehaves_is_named_with_the_cause(judge, said: str) -> None:  # type: ignore[no-untyped-def]  # each of them is wrong in its own way
+    with pytest.raises(FailedError, match=f"the judge mine {said}"):
+        answered(Questions(segments_of([0.1, 0.2]), torch.tensor([0]), torch.tensor([1])), judge, "mine")
+
+
+def test_questions_compare_two_different_segments() -> None:
+    questions = about_segments([make_episodes(4, 6)], 3, 200, chance())
+    assert (questions.first != questions.second).all()
+    assert questions.first.unique().numel() > 10
+
+
+def test_too_long_segments_are_refused() -> None:
+    with pytest.raises(FailedError, match=r"fewer than two whole segments of 4 steps; lower reward.segment_length"):
+        about_segments([make_episodes(1, 5, ends={0: 2})], 4, 3, chance())
+
+
+def test_steps_are_compared_with_the_step_before() -> None:
+    episodes = make_episodes(2, 5)
+    questions = about_steps([episodes], 100, chance())
+    assert len(questions.first) == 8  # all there are
+    before, after = questions.segments.states[questions.first, 0], questions.segments.states[questions.second, 0]
+    for one, other in zip(before, after, strict=True):
+        row, step = (episodes.next_observations == one).all(-1).nonzero()[0].tolist()
+        assert torch.equal(other, episodes.next_observations[row, step + 1])
+
+
+def test_the_most_disputed_questions_are_those_on_which_the_models_disagree() -> None:
+    model = RewardEnsemble(3, num_models=2, hidden_size=4)
+    with torch.no_grad():  # the second model sees things the other way round, more so for larger states
+        for ours, theirs in zip(model.nets[0].parameters(), model.nets[1].parameters(), strict=True):
+            theirs.copy_(ours)
+        model.nets[1][-1].weight.neg_()
+        model.nets[1][-1].bias.neg_()
+    questions = Questions(segments_of([0.0] * 8), torch.zeros(7, dtype=torch.long), torch.arange(1, 8))
+    sums = model.each(questions.segments.states).sum(-1)
+    gaps = (sums[0, 1:] - sums[0, 0]).abs()
+    asked = most_disputed(questions, model, 3)
+    assert sorted(asked.second.tolist()) == sorted((gaps.argsort(descending=True)[:3] + 1).tolist())
+
+
+def test_pairs_come_back_as_they_were_saved_and_damage_is_told(tmp_path: Path) -> None:
+    pairs = Pairs(torch.rand(2, 3, 4), torch.rand(2, 3, 4))
+    pairs.save(tmp_path / "pairs.safetensors")
+    again = joined([load_pairs(tmp_path / "pairs.safetensors")] * 2)
+    assert torch.equal(again.better[2:], pairs.better)
+    (tmp_path / "pairs.safetensors").write_bytes(b"torn")
+    with pytest.raises(InputError, match="holds no pairs of segments"):
+        load_pairs(tmp_path / "pairs.safetensors")
+
+
+@pytest.mark.parametrize("feedback", ["pairs", "steps"])
+def test_ask_gives_at_most_the_judgements_that_were_wanted(feedback: str) -> None:
+    config = load_arm_config("lift", ["horizon=6", "reward.segment_length=3", f"reward.feedback={feedback}"])
+    played = [make_episodes(6, 6, seed=seed) for seed in range(2)]
+    pairs = ask(played, config, 20, name="first")
+    assert 15 <= len(pairs) <= 20
+    assert pairs.better.shape[1] == (3 if feedback == "pairs" else 1)
+    model = RewardEnsemble(3, num_models=3, hidden_size=4)
+    assert len(ask(played, config, 5, name="round", model=model)) <= 5

@@ -1,0 +1,99 @@
+"""The rollout: what each action cost and earned, and where values go on."""
+
+import dataclasses
+
+import pytest
+import torch
+from tests.arm.conftest import make_episodes
+
+from tercet.arm.models import Policy, new_critic
+from tercet.arm.rollout import ArmActorCritic, assess, build
+from tercet.arm.scoring import scorer
+from tercet.arm.self_check import check
+from tercet.config.arm import PolicyConfig, PpoConfig
+from tercet.core import gaussian
+from tercet.errors import FailedError, InputError
+
+
+@pytest.fixture
+def actor_critic(policy: Policy) -> ArmActorCritic:
+    return ArmActorCritic(policy, new_critic(policy, PolicyConfig(hidden_size=8), seed=0))
+
+
+def other(policy: Policy) -> Policy:
+    torch.manual_seed(1)
+    found = Policy(policy.sizes, hidden_size=8, num_layers=1, log_std=-0.2)
+    torch.nn.init.normal_(found.net[-1].weight)
+    return found
+
+
+def test_a_step_pays_what_it_earned_less_the_price_of_leaving_the_reference(actor_critic: ArmActorCritic) -> None:
+    episodes, reference = make_episodes(), other(actor_critic.policy)
+    seen = assess(episodes, actor_critic, reference)
+    rollout = build(episodes, seen, episodes.dense, kl_coef=0.3)
+    mean, ref_mean = actor_critic.policy(episodes.observations), reference(episodes.observations)
+    logprobs = gaussian.logprobs(episodes.actions, mean, actor_critic.policy.log_std)
+    ref_logprobs = gaussian.logprobs(episodes.actions, ref_mean, reference.log_std)
+    torch.testing.assert_close(rollout.rewards, episodes.dense - 0.3 * (logprobs - ref_logprobs))
+    assert (seen.kl >= 0).all() and seen.kl.max() > 0.01
+    assert torch.equal(rollout.truncated, episodes.truncated)
+    assert torch.equal(rollout.terminated, episodes.terminated)
+
+
+def test_the_value_after_the_last_step_is_that_of_the_state_it_led_to(actor_critic: ArmActorCritic) -> None:
+    episodes = make_episodes()
+    seen = assess(episodes, actor_critic, actor_critic.policy)
+    last = actor_critic.value_model(episodes.next_observations[:, -1])
+    torch.testing.assert_close(seen.next_values[:, -1], last)
+    torch.testing.assert_close(seen.next_values[:, :-1], seen.values[:, 1:])
+
+
+def test_the_terms_are_weighed_and_added(policy: Policy) -> None:
+    episodes = make_episodes()
+    weights = {"dense": 2.0, "success": -1.0, "progress": 0.5, "tests.arm.test_rollout:effort": 0.1}
+    expected = 2 * episodes.dense - episodes.infos["success"] + 0.5 * episodes.infos["progress"]
+    expected += 0.1 * episodes.actions.square().sum(-1)
+    torch.testing.assert_close(scorer(weights, None)(episodes), expected)
+
+
+def effort(episodes) -> torch.Tensor:  # type: ignore[no-untyped-def]  # as a user would write it
+    return episodes.actions.square().sum(-1)
+
+
+def wrong_shape(episodes) -> list[float]:  # type: ignore[no-untyped-def]  # as a user would write it
+    return [0.0]
+
+
+@pytest.mark.parametrize(
+    ("weights", "error", "said"),
+    [
+        ({}, InputError, "names no reward"),
+        ({"reward_model": 1.0}, InputError, "this run has none"),
+        ({"joy": 1.0}, InputError, "no such term; there are reward_model, dense, progress, success"),
+        ({"tests.arm.test_rollout:wrong_shape": 1.0}, FailedError, r"gave shape \(1,\); it must give finite numbers"),
+        ({"tests.arm.test_rollout:nothing": 1.0}, InputError, "has no function nothing"),
+    ],
+)
+def test_a_reward_that_cannot_be_had_is_named(weights, error, said) -> None:  # type: ignore[no-untyped-def]  # parametrized
+    with pytest.raises(error, match=said):
+        scorer(weights, None)(make_episodes())
+
+
+def test_a_sound_start_passes_the_self_check(actor_critic: ArmActorCritic) -> None:
+    episodes = make_episodes(ends={0: 2})
+    episodes.next_observations[0, 2] = 9.0  # what followed the end is another episode's
+    found = check(episodes, episodes.dense, actor_critic, actor_critic.policy, PpoConfig())
+    assert max(found.values()) < 1e-5
+
+
+def test_the_self_check_refuses_what_is_not_sound(actor_critic: ArmActorCritic) -> None:
+    episodes = make_episodes()
+
+    def refused(said: str, episodes=episodes, earned=episodes.dense, reference=actor_critic.policy) -> None:  # type: ignore[no-untyped-def]
+        with pytest.raises(FailedError, match=f"{said}.*Nothing was trained"):
+            check(episodes, earned, actor_critic, reference, PpoConfig())
+
+    refused("kl is off by", reference=other(actor_critic.policy))
+    refused("rewards are not finite", earned=episodes.dense * float("nan"))
+    shuffled = dataclasses.replace(episodes, next_observations=episodes.next_observations.flip(0))
+    refused("continuation is off by", episodes=shuffled)

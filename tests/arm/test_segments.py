@@ -1,0 +1,31 @@
+"""Segments lie within one episode and hold what happened there."""
+
+import torch
+from tests.arm.conftest import make_episodes
+
+from tercet.arm.segments import Segments, cut
+
+
+def test_windows_come_in_order_and_hold_the_states_that_actions_led_to() -> None:
+    episodes = make_episodes(2, 6)
+    segments = cut(episodes, 4, 2)
+    assert len(segments) == 4
+    assert torch.equal(segments.states[1], episodes.next_observations[0, 2:6])
+    assert torch.equal(segments.actions[2], episodes.actions[1, 0:4])
+    assert torch.equal(segments.progress[3], episodes.infos["progress"][1, 2:6])
+
+
+def test_no_window_goes_over_the_end_of_an_episode_but_may_end_there() -> None:
+    episodes = make_episodes(1, 6, ends={0: 2})
+    starts = [int((episodes.next_observations[0] == one[0]).all(-1).nonzero()[0]) for one in cut(episodes, 3, 1).states]
+    assert starts == [0, 3]
+    assert len(cut(episodes, 1, 1)) == 6
+
+
+def test_joined_and_step_by_step() -> None:
+    episodes = make_episodes(2, 4)
+    both = Segments.joined([cut(episodes, 2, 1), cut(episodes, 2, 1)])
+    single = both.step_by_step()
+    assert (len(both), len(single), single.states.shape[1]) == (12, 24, 1)
+    assert torch.equal(single.states[:12, 0], both.states[:, 0])
+    assert torch.equal(single.progress[12:, 0], both.progress[:, 1])

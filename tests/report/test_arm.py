@@ -1,0 +1,112 @@
+"""The report of an arm, from what a run folder holds and no more."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tercet.report import page
+
+Tree = dict[str, Any]  # Any: JSON
+
+
+def rate(mean: float, low: float, high: float) -> Tree:
+    return {"mean": mean, "low": low, "high": high, "num_states": 256}
+
+
+def results() -> Tree:
+    return {
+        "success": {
+            "bc": rate(0.5, 0.44, 0.56),
+            "bc_noise": rate(0.6, 0.54, 0.66),
+            "ppo": rate(0.98, 0.955, 0.99),
+        },
+        "return": {"bc": rate(20.5, 19, 22), "ppo": rate(44.25, 43, 45)},
+        "steps_to_success": {"bc": 30.5, "ppo": 17.25},
+        "paired": {"both": 127, "only_ppo": 124, "only_start": 1, "neither": 4},
+        "reward_model": {
+            "accuracy": 0.9,
+            "accuracy_low": 0.8,
+            "accuracy_high": 0.95,
+            "num_held_out": 50,
+            "num_pairs": 450,
+        },
+        "demonstrations": {"num": 3},
+        "best_checkpoint": {"update": 4, "score": 1.0, "kl": 12.0},
+        "self_check": {"ratio": 0.0, "kl": 1e-7},
+        "env_steps": 150000,
+        "seconds": {"bc": 5.0, "ppo": 60.0},
+        "videos": [{"file": "videos/start-1.mp4", "shows": "PPO alone succeeds"}],
+    }
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[..., Path]:
+    def written(found: Tree, *, updates: int = 6) -> Path:
+        config = {"env": "lift", "ppo": {"reward": {"reward_model": 0.3}, "num_eval_states": 64}}
+        (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+        rows = [
+            {"step": "ppo", "index": i, "ppo/success": i / 10, "ppo/score": float(i), "ppo/reward": i - 0.1}
+            | {"ppo/explained_variance": 0.5, "ppo/clip_fraction": 0.1, "ppo/blown_up": 0.0, "ppo/actor_loss": 0.01}
+            for i in range(updates)
+        ]
+        (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        (tmp_path / "results.json").write_text(json.dumps(found))
+        (tmp_path / "videos").mkdir(exist_ok=True)
+        (tmp_path / "videos" / "start-1.mp4").write_bytes(b"not really a film")
+        return page.write(tmp_path)
+
+    return written
+
+
+def test_the_first_sentence_says_how_often_ppo_and_the_clone_succeed(write: Callable[..., Path]) -> None:
+    text = write(results()).with_suffix(".md").read_text()
+    assert "PPO made it better: success on 98% of 256 fresh starts (95% interval 96% to 99%), where BC succeeds" in text
+    assert "learned from 450 judgements of segments" in text
+    assert "| PPO | 98% (96% to 99%) | 256 | 44.2 | 17.2 |" in text
+    assert "| PPO alone succeeds | 124 |" in text
+    assert "Update 4 was kept" in text
+
+
+@pytest.mark.parametrize(
+    ("ppo", "said"),
+    [(rate(0.52, 0.46, 0.58), "PPO and its start cannot be told apart"), (rate(0.3, 0.25, 0.36), "PPO made it worse")],
+)
+def test_no_success_is_claimed_that_the_intervals_do_not_show(ppo: Tree, said: str, write: Callable[..., Path]) -> None:
+    found = results()
+    found["success"]["ppo"] = ppo
+    assert said in write(found).read_text()
+
+
+def test_videos_are_inside_the_page_and_linked_in_markdown(write: Callable[..., Path]) -> None:
+    html = write(results())
+    assert 'src="data:video/mp4;base64,bm90IHJlYWxseSBhIGZpbG0="' in html.read_text()
+    assert "[PPO alone succeeds](videos/start-1.mp4)" in html.with_suffix(".md").read_text()
+    found = {**results(), "videos": [], "videos_missing": "cannot draw: install libegl1"}
+    assert "No videos were made: cannot draw: install libegl1" in write(found).read_text()
+
+
+def test_a_run_without_demonstrations_is_compared_with_its_start(write: Callable[..., Path]) -> None:
+    found = results()
+    found["success"] = {"start": rate(0.01, 0.0, 0.03), "ppo": rate(1.0, 0.98, 1.0)}
+    text = write(found).with_suffix(".md").read_text()
+    assert "where before PPO succeeds on 1%" in text
+    assert "before PPO alone succeeds" in text
+
+
+def test_a_run_under_way_shows_what_there_is(write: Callable[..., Path]) -> None:
+    text = write({}).read_text()
+    assert "Under way: ppo so far." in text
+    assert "Explained variance" in text
+    assert "Success on fresh starts" not in text
+    assert "Nothing has been run here yet" in write({}, updates=0).read_text()
+
+
+def test_signs_of_trouble_come_first(write: Callable[..., Path]) -> None:
+    found = results()
+    found["best_checkpoint"]["update"] = 0
+    text = write(found).with_suffix(".md").read_text()
+    assert text.index("PPO changed nothing") < text.index("The critic forecasts")
