@@ -17,6 +17,7 @@ from transformers import OPTConfig, OPTForCausalLM
 from tercet.lm import bench
 from tercet.lm.bench import Work
 from tercet.lm.encoding import Encoder
+from tercet.runs.clock import Moment
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 SMALL = ["--batch", "3", "--prompt", "8", "--response", "4", "--threads", "1", "--iters", "1"]
@@ -54,8 +55,21 @@ def module(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return importlib.import_module(name)
 
 
-@pytest.mark.parametrize("lengths", ["fixed", "real"])
-@pytest.mark.parametrize("script", list(FIGURES))
+@pytest.mark.parametrize(
+    ("script", "lengths"),
+    [
+        ("ppo_step.py", "real"),
+        ("sft_step.py", "fixed"),
+        ("reward_step.py", "real"),
+        ("generation.py", "fixed"),
+        ("peers/ppo_plain.py", "real"),
+        pytest.param("ppo_step.py", "fixed", marks=pytest.mark.slow),
+        pytest.param("sft_step.py", "real", marks=pytest.mark.slow),
+        pytest.param("reward_step.py", "fixed", marks=pytest.mark.slow),
+        pytest.param("generation.py", "real", marks=pytest.mark.slow),
+        pytest.param("peers/ppo_plain.py", "fixed", marks=pytest.mark.slow),
+    ],
+)
 def test_it_prints_its_figures(script: str, lengths: str) -> None:
     figures = figures_of(script, *SMALL, "--lengths", lengths)
     assert FIGURES[script] <= figures.keys()
@@ -71,6 +85,19 @@ def test_the_trainers_of_trl_print_the_same_figures(what: str) -> None:
     assert figures_of("peers/sft_rm_trl.py", "--what", what, *SMALL).keys() >= FIT
 
 
+def test_scaling_has_a_line_for_every_point_and_a_panel_for_every_axis(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scaling, picture = module("scaling", monkeypatch), tmp_path / "scaling.png"
+    points = [
+        scaling.Point(axis, n, 6.0 * n, 2.0 * n) for axis in ("prompts a batch", "million weights") for n in (1, 2)
+    ]
+    assert scaling.table(points).splitlines()[3] == "| prompts a batch | 2 | 12 | 4 | 3.00 |"
+    scaling.draw(points, "title", picture)
+    assert picture.stat().st_size > 1000
+
+
+@pytest.mark.slow
 def test_scaling_prints_a_line_for_every_point_and_draws(tmp_path: Path) -> None:
     picture = tmp_path / "scaling.png"
     small = ["--tiny", "--batch", "2", "--prompt", "4", "--response", "4", "--vocab", "300", "--iters", "1"]
@@ -127,7 +154,7 @@ def test_every_phase_has_its_floor(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [one.bytes for one in costs["decoding"]] == [4 * (layer + head + 2 * 4 * 64)]
     assert [one.bytes for one in costs["drawing"]] == [4 * 300 * 2, 4 * 300]
     limits = floor.Limits(flops_per_s=100.0, bytes_per_s=10.0)
-    assert floor.least_seconds([floor.Cost(200.0, 10.0), floor.Cost(0.0, 30.0)], limits) == 2.0 + 3.0
+    assert floor.least_seconds([floor.Cost(200, 10), floor.Cost(0, 30)], limits) == 2.0 + 3.0
 
 
 @pytest.mark.parametrize("lengths", ["fixed", "real"])
@@ -140,13 +167,12 @@ def test_the_peers_get_the_work_of_the_package(lengths: str, monkeypatch: pytest
     assert work.shape(settings) == bench.shape(Work())
     assert (work.EOS, work.eos_of(settings), work.most_tokens(settings)) == (
         bench.EOS,
-        bench.eos_of(settings),
-        bench.most_tokens(settings),
+        bench.eos_of(Work(lengths=lengths)),
+        bench.most_tokens(Work(lengths=lengths)),
     )
-    moments = [work.Moment(float(t), 0.0, 0.0) for t in (0, 1, 3, 6)]
-    assert work.phases(moments, num_drawn=6, num_prompt_tokens=6) == bench.phases(
-        moments, num_drawn=6, num_prompt_tokens=6
-    )
+    tokens = {"num_drawn": 6, "num_prompt_tokens": 6}
+    theirs, own = (tuple(kind(float(t), 0.0, 0.0) for t in (0, 1, 3, 6)) for kind in (work.Moment, Moment))
+    assert work.phases(theirs, **tokens) == bench.phases(own, **tokens)
     ours, theirs = (OPTForCausalLM(OPTConfig(num_hidden_layers=1, **SIZES)) for _ in range(2))
     theirs.load_state_dict(ours.state_dict())
     work.make_eos_likely(ours, 20)
@@ -173,8 +199,8 @@ def test_ratios_are_ours_over_the_peers(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_a_script_that_fails_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     compare = module("compare", monkeypatch)
-    with pytest.raises(compare.ScriptFailed, match=r"ppo_step\.py --hidden no"):
-        compare.run(compare.Script("ppo_step.py", is_peer=False), ["--hidden", "no"], None)
+    with pytest.raises(compare.ScriptFailed, match=r"no_such\.py --hidden 64"):
+        compare.run(compare.Script("no_such.py", is_peer=False), ["--hidden", "64"], None)
 
 
 def test_the_hand_written_peer_masks_what_follows_an_eos(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from tercet.lm.footprint import activations, footprint, logits_bytes
 from tercet.lm.logprobs import CHUNK
 from tercet.lm.models import load_policy, load_score_model
-from tercet.lm.packed import _layers
+from tercet.lm.packed import _layers, folded
 from tercet.lm.weights import config_at
 
 
@@ -39,7 +39,7 @@ def test_parameters_are_counted_one_by_one(make_config, architecture: str, rank:
         assert found.stored == sum(p.numel() * p.element_size() for p in parameters)
         assert found.learning == 4 * sum(p.numel() for p in parameters if p.requires_grad)
         assert found.adapters == 4 * sum(p.numel() for n, p in module.named_parameters() if "lora_" in n)
-        assert found.packed == 4 * sum(weight.numel() for _, (weight, _) in _layers(module.model))
+        assert found.packed == 4 * sum(folded(layer)[0].numel() for layer in _layers(module.model))
 
 
 def test_fewer_layers_and_bf16_are_counted_as_they_are_stored(make_config):
