@@ -8,11 +8,12 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint format docs bench report clean
+.PHONY: help setup run test lint format docs bench compare report clean
 
 PYTHON ?=
 TORCH ?= torch==2.13.0
 ARGS ?=
+PEERS ?= peers
 BIN := .venv/bin
 READY := .venv/.tercet-ready
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
@@ -24,7 +25,8 @@ help:
 	@echo "make lint     ruff, pyright, import-linter"
 	@echo "make format   ruff puts the code into shape"
 	@echo "make docs     docs/config.md anew from the code"
-	@echo "make bench    sampling and a PPO step, measured; docs/performance.md says how to read it"
+	@echo "make bench    sampling and a step of each kind, measured; docs/performance.md says how to read it"
+	@echo "make compare  the same beside the peers that lie in PEERS=DIR"
 	@echo "make report   the report of runs/smollm2 anew; RUN=DIR for another run"
 	@echo "make clean    .venv and caches away; runs stay"
 
@@ -79,16 +81,17 @@ docs: $(READY)
 
 bench: $(READY)
 	@cd benchmarks
-	if [ -n "$(ARGS)" ]; then
-		../$(BIN)/python generation.py $(ARGS)
-		../$(BIN)/python ppo_step.py $(ARGS)
-	else
-		for work in "--lengths fixed --batch 8" "--lengths fixed --batch 32" "--lengths real --batch 32"; do
-			../$(BIN)/python generation.py $$work
-		done
-		../$(BIN)/python ppo_step.py --lengths fixed --batch 8
-		../$(BIN)/python ppo_step.py --lengths real --batch 32
-	fi
+	for work in $(if $(ARGS),"$(ARGS)","--lengths fixed --batch 8" "--lengths real --batch 32"); do
+		../$(BIN)/python generation.py $$work
+		../$(BIN)/python ppo_step.py $$work
+	done
+	../$(BIN)/python sft_step.py $(ARGS)
+	../$(BIN)/python reward_step.py $(ARGS)
+
+compare: $(READY)
+	@for work in "ppo --lengths fixed --batch 8" "ppo --lengths real --batch 32" sft reward; do
+		$(BIN)/python benchmarks/compare.py --peers $(PEERS) --what $$work $(ARGS)
+	done
 
 report: $(READY)
 	@$(BIN)/tercet report $(or $(RUN),runs/smollm2)

@@ -9,7 +9,7 @@ import statistics
 import torch
 from ppo_step import config_of
 from transformers import GenerationConfig, PreTrainedModel
-from work import EOS, Moment, eos_of, make_eos_likely, most_tokens, parser, prompts, report
+from work import EOS, Moment, eos_of, make_eos_likely, most_tokens, parser, prompts, report, shape
 
 from tercet.lm.generate import generate
 from tercet.lm.models import load_policy
@@ -33,13 +33,13 @@ def main() -> None:
     """Pairs of the two, in turn; figures are tokens a second, since sampled lengths differ by chance."""
     settings = parser(__doc__ or "").parse_args()
     torch.set_num_threads(settings.threads)
-    policy = load_policy(config_of(settings))
+    policy = load_policy(config_of(settings, shape(settings)))
     model, eos_id, most = policy.model, eos_of(settings), most_tokens(settings)
     model.generation_config.eos_token_id = None
     if settings.lengths == "real":
         make_eos_likely(model, settings.response)
     rows = []
-    for index in range(settings.iters + 1):
+    for index in range(settings.warmup + settings.iters):
         asked = prompts(settings, index)
         start = Moment.now()
         num_theirs = theirs(model, asked, eos_id, most)
@@ -59,8 +59,8 @@ def main() -> None:
                 "other_cpus": end.others_since(start),
             }
         )
-    ratios = [round(row["time_ratio"], 3) for row in rows[1:]]
-    report("generation", settings, rows[1:], time_ratios=ratios, median_ratio=statistics.median(ratios))
+    ratios = [round(row["time_ratio"], 3) for row in rows[settings.warmup :]]
+    report("generation", settings, rows[settings.warmup :], time_ratios=ratios, median_ratio=statistics.median(ratios))
 
 
 if __name__ == "__main__":

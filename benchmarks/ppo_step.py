@@ -7,94 +7,47 @@ Four roles of one size (actor, reference, critic, reward model), all weights lea
 """
 
 import argparse
+from dataclasses import fields
 
 import torch
-from work import EOS, Moment, eos_of, make_eos_likely, most_tokens, parser, prompts, report, shape
+from work import Shape, critic_shape, parser, report, shape
 
 from tercet.config.lm import LmConfig
-from tercet.lm.answers import Answers
-from tercet.lm.generate import generate
-from tercet.lm.models import load_policy, load_score_model
-from tercet.lm.rollout import LmActorCritic, assess, build, reference_logprobs
-from tercet.lm.scoring import Scorer, by_model
-from tercet.lm.tokens import pad
-from tercet.train.chance import generator
-from tercet.train.ppo import Learner, update
+from tercet.lm import bench
 
 
-def config_of(settings: argparse.Namespace) -> LmConfig:
-    """The work as a config."""
-    return LmConfig.model_validate(
-        {
-            "model": {"path": "random", "architecture": shape(settings)},
-            "ppo": {
-                "batch_size": settings.batch,
-                "micro_batch_size": min(settings.batch, 8),
-                "epochs": 1,
-                "num_minibatches": 1,
-                "missing_eos_penalty": 0.0,
-            },
-        }
-    )
+def work_of(settings: argparse.Namespace) -> bench.Work:
+    """The settings as the package's work."""
+    return bench.Work(**{field.name: getattr(settings, field.name) for field in fields(bench.Work)})
 
 
-class Step:
-    """The four roles, and what one step does with them."""
+def config_of(settings: argparse.Namespace, architecture: Shape) -> LmConfig:
+    """The work as a config, for the roles of one architecture."""
+    config = bench.config_of(work_of(settings)).model_dump()
+    config |= {"device": settings.device, "precision": settings.precision}
+    config["lora"] = {"rank": settings.lora, "shared_backbone": settings.shared_backbone}
+    config["model"]["architecture"] = architecture
+    config["ppo"]["micro_batch_size"] = min(settings.batch, settings.micro)
+    return LmConfig.model_validate(config)
 
-    def __init__(self, settings: argparse.Namespace) -> None:
-        self.settings, self.config = settings, config_of(settings)
-        self.policy = load_policy(self.config, learns=True)
-        frozen = load_policy(self.config)
-        if settings.lengths == "real":
-            for policy in (self.policy, frozen):
-                make_eos_likely(policy.model, settings.response)
-        critic = load_score_model(self.config, learns=True)
-        self.actor_critic = LmActorCritic(self.policy, critic, 1.0)
-        self.reference = reference_logprobs(self.policy, frozen, temperature=1.0)
-        self.scorer = Scorer([(1.0, by_model(load_score_model(self.config), self.config.ppo.micro_batch_size))])
-        self.learner = Learner.of(self.actor_critic, self.policy, critic, self.config.ppo)
 
-    def __call__(self, index: int) -> dict[str, float]:
-        """Generate, score, train; the seconds of each."""
-        ppo, settings = self.config.ppo, self.settings
-        asked = prompts(settings, index)
-        start = Moment.now()
-        self.policy.eval()
-        drawn = generate(
-            self.policy.model,
-            asked,
-            eos_id=eos_of(settings),
-            max_tokens=most_tokens(settings),
-            temperature=1.0,
-            generator=generator(0, index),
-        )
-        generated = Moment.now()
-        batch = pad(asked, drawn.tolist(), pad_id=EOS)
-        answers = Answers([], [""] * len(asked), batch, drawn.logprobs, drawn.ended)
-        seen = assess(answers, self.actor_critic, self.reference, self.scorer, micro_batch_size=ppo.micro_batch_size)
-        rollout = build(answers, seen, ppo, kl_coef=ppo.kl_coef)
-        scored = Moment.now()
-        update(self.learner, rollout, ppo, generator=generator(1, index))
-        end = Moment.now()
-        num_tokens = int(batch.lengths.sum())
-        return {
-            "gen_s": generated.wall - start.wall,
-            "score_s": scored.wall - generated.wall,
-            "train_s": end.wall - scored.wall,
-            "total_s": end.wall - start.wall,
-            "tokens_per_s": num_tokens / (end.wall - start.wall),
-            "gen_tokens_per_s": int(drawn.mask.sum()) / (generated.wall - start.wall),
-            "num_tokens": num_tokens,
-            "other_cpus": end.others_since(start),
-        }
+def step_of(settings: argparse.Namespace) -> bench.Step:
+    """The four roles."""
+    actor, critic = (config_of(settings, of(settings)) for of in (shape, critic_shape))
+    return bench.Step(work_of(settings), actor, critic)
 
 
 def main() -> None:
-    """One step to warm up, then `--iters` measured ones."""
-    settings = parser(__doc__ or "").parse_args()
+    """`--warmup` steps, then `--iters` measured ones."""
+    command = parser(__doc__ or "")
+    command.add_argument("--gpu-gib", type=float, default=0.0, help="so much of the GPU's memory and no more; 0: all")
+    settings = command.parse_args()
     torch.set_num_threads(settings.threads)
-    step = Step(settings)
-    rows = [step(index) for index in range(settings.iters + 1)][1:]
+    if settings.gpu_gib and settings.device == "cuda":
+        total = torch.cuda.get_device_properties(0).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, settings.gpu_gib * 2**30 / total))
+    step = step_of(settings)
+    rows = [step(index) for index in range(settings.warmup + settings.iters)][settings.warmup :]
     report("tercet", settings, rows)
 
 

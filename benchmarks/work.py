@@ -27,7 +27,9 @@ class Moment:
 
     @classmethod
     def now(cls) -> "Moment":
-        """This moment (Linux)."""
+        """This moment (Linux), once a GPU has done what it was given."""
+        if torch.cuda.is_initialized():
+            torch.cuda.synchronize()
         ticks = list(map(int, Path("/proc/stat").read_text(encoding="ascii").split("\n", 1)[0].split()[1:9]))
         idle = ticks[3] + ticks[4]  # idle, and waiting for a disk
         every = (sum(ticks) - idle) / os.sysconf("SC_CLK_TCK")
@@ -47,23 +49,47 @@ def parser(description: str) -> argparse.ArgumentParser:
     found.add_argument("--prompt", type=int, default=64, help="tokens of a prompt; real lengths: from 8 to twice this")
     found.add_argument("--response", type=int, default=64, help="tokens of an answer; real lengths: at most twice this")
     found.add_argument("--threads", type=int, default=2)
-    found.add_argument("--iters", type=int, default=3)
+    found.add_argument("--iters", type=int, default=3, help="measured steps")
+    found.add_argument("--warmup", type=int, default=1, help="steps in front of them")
     found.add_argument("--layers", type=int, default=12)
     found.add_argument("--hidden", type=int, default=768)
     found.add_argument("--vocab", type=int, default=50272)
+    found.add_argument("--critic-layers", type=int, default=0, help="of critic and reward model; 0: as the actor")
+    found.add_argument("--critic-hidden", type=int, default=0)
+    found.add_argument("--critic-embedding", type=int, default=0, help="narrower embedding, as OPT-350M's")
+    found.add_argument("--micro", type=int, default=8, help="rows in one forward and backward")
+    found.add_argument("--lora", type=int, default=0, help="rank of adapters; 0: all weights learn (ours alone)")
+    found.add_argument("--shared-backbone", action="store_true", help="one set of weights under all roles (ours alone)")
+    found.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    found.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
     return found
 
 
-def shape(settings: argparse.Namespace) -> dict[str, str | int | float | bool]:
-    """The architecture: OPT-125M's unless told otherwise (Zhang et al. 2022)."""
+Shape = dict[str, str | int | float | bool]
+
+
+def shape(settings: argparse.Namespace) -> Shape:
+    """The architecture of actor and reference: OPT-125M's unless told otherwise (Zhang et al. 2022, table 1)."""
+    return _opt(settings.layers, settings.hidden, settings.vocab)
+
+
+def critic_shape(settings: argparse.Namespace) -> Shape:
+    """The architecture of critic and reward model: the actor's unless told otherwise."""
+    found = _opt(settings.critic_layers or settings.layers, settings.critic_hidden or settings.hidden, settings.vocab)
+    if settings.critic_embedding:  # OPT-350M alone: its embedding is narrower, and it normalises behind its layers
+        found |= {"word_embed_proj_dim": settings.critic_embedding, "do_layer_norm_before": False}
+    return found
+
+
+def _opt(layers: int, hidden: int, vocab: int) -> Shape:
     return {
         "model_type": "opt",
-        "vocab_size": settings.vocab,
-        "hidden_size": settings.hidden,
-        "word_embed_proj_dim": settings.hidden,
-        "num_hidden_layers": settings.layers,
-        "num_attention_heads": settings.hidden // 64,
-        "ffn_dim": 4 * settings.hidden,
+        "vocab_size": vocab,
+        "hidden_size": hidden,
+        "word_embed_proj_dim": hidden,
+        "num_hidden_layers": layers,
+        "num_attention_heads": min(hidden // 64, 32),
+        "ffn_dim": 4 * hidden,
         "max_position_embeddings": 2048,
     }
 
@@ -75,6 +101,26 @@ def prompts(settings: argparse.Namespace, index: int) -> list[list[int]]:
     if settings.lengths == "real":
         lengths = torch.randint(8, 2 * settings.prompt + 1, (settings.batch,), generator=chance).tolist()
     return [torch.randint(FIRST_WORD, settings.vocab, (n,), generator=chance).tolist() for n in lengths]
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """How many tokens the prompt, the better and the worse answer of one example have, EOS among them."""
+
+    prompt: int
+    chosen: int
+    rejected: int
+
+
+def lessons(settings: argparse.Namespace) -> list[Lesson]:
+    """The examples of all steps of a supervised run; with real lengths an answer has 4 tokens at least."""
+    num, most = settings.batch * (settings.warmup + settings.iters), most_tokens(settings)
+    if settings.lengths == "fixed":
+        return [Lesson(settings.prompt, most, most)] * num
+    chance = torch.Generator().manual_seed(0)
+    asked = torch.randint(8, 2 * settings.prompt + 1, (num,), generator=chance).tolist()
+    answers = torch.empty(num, 2).geometric_(1 / settings.response, generator=chance).clamp(4, most).int().tolist()
+    return [Lesson(prompt, *pair) for prompt, pair in zip(asked, answers, strict=True)]
 
 
 def eos_of(settings: argparse.Namespace) -> int:
@@ -99,8 +145,48 @@ def make_eos_likely(model: PreTrainedModel, mean: int) -> None:
     norm.bias.add_(wanted * head[EOS] / head[EOS].square().sum())
 
 
+def phases(
+    moments: tuple[Moment, Moment, Moment, Moment], *, num_drawn: int, num_prompt_tokens: int
+) -> dict[str, float]:
+    """The figures of one PPO step from its start and the ends of sampling, scoring and training."""
+    start, generated, scored, end = moments
+    num_tokens = num_drawn + num_prompt_tokens
+    return {
+        "gen_s": generated.wall - start.wall,
+        "score_s": scored.wall - generated.wall,
+        "train_s": end.wall - scored.wall,
+        "total_s": end.wall - start.wall,
+        "total_cpu_s": end.own - start.own,
+        "tokens_per_s": num_tokens / (end.wall - start.wall),
+        "gen_tokens_per_s": num_drawn / (generated.wall - start.wall),
+        "num_tokens": num_tokens,
+        "num_drawn": num_drawn,
+        "other_cpus": end.others_since(start),
+    }
+
+
+def step_row(start: Moment, end: Moment, num_tokens: int) -> dict[str, float]:
+    """The figures of one supervised step."""
+    return {
+        "total_s": end.wall - start.wall,
+        "total_cpu_s": end.own - start.own,
+        "tokens_per_s": num_tokens / (end.wall - start.wall),
+        "num_tokens": num_tokens,
+        "other_cpus": end.others_since(start),
+    }
+
+
 def report(name: str, settings: argparse.Namespace, rows: Sequence[dict[str, float]], **more: object) -> None:
-    """One JSON line: the medians of the rows' figures, and what they were measured on."""
-    medians = {key: round(statistics.median(row[key] for row in rows), 4) for key in rows[0]}
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"name": name} | medians | {"peak_rss_mb": round(peak)} | vars(settings) | more))
+    """One JSON line: the medians of the rows' figures, and what they were measured on.
+
+    Tokens a second are those of all rows together, because a step's tokens differ by chance.
+    """
+    figures: dict[str, object] = {key: round(statistics.median(row[key] for row in rows), 4) for key in rows[0]}
+    if "tokens_per_s" in figures:
+        tokens, seconds, cpu = (sum(row[key] for row in rows) for key in ("num_tokens", "total_s", "total_cpu_s"))
+        figures |= {"tokens_per_s": round(tokens / seconds, 2), "tokens_per_cpu_s": round(tokens / cpu, 2)}
+        figures["totals"] = [round(row["total_s"], 3) for row in rows]
+    figures["peak_rss_mb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    if settings.device == "cuda":
+        figures["peak_gpu_mb"] = round(torch.cuda.max_memory_allocated() / 2**20)
+    print(json.dumps({"name": name} | figures | vars(settings) | more))

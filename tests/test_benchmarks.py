@@ -1,32 +1,226 @@
 """The benchmarks run, and print one line of JSON with the figures that their readers compare."""
 
+import argparse
+import importlib
 import json
+import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 
 import pytest
+import torch
+from transformers import OPTConfig, OPTForCausalLM
+
+from tercet.lm import bench
+from tercet.lm.bench import Work
+from tercet.lm.encoding import Encoder
+from tercet.runs.clock import Moment
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 SMALL = ["--batch", "3", "--prompt", "8", "--response", "4", "--threads", "1", "--iters", "1"]
 SMALL += ["--layers", "1", "--hidden", "64", "--vocab", "300"]
+SIZES = {"hidden_size": 8, "ffn_dim": 32, "word_embed_proj_dim": 8, "num_attention_heads": 2, "vocab_size": 100}
+STEP = {"gen_s", "score_s", "train_s", "total_s", "tokens_per_s", "peak_rss_mb", "num_tokens", "other_cpus"}
+STEP |= {"total_cpu_s", "tokens_per_cpu_s"}
+FIT = STEP - {"gen_s", "score_s", "train_s"}
 FIGURES = {
-    "ppo_step.py": {"gen_s", "score_s", "train_s", "total_s", "tokens_per_s", "peak_rss_mb"},
+    "ppo_step.py": STEP,
     "generation.py": {"ours_s", "theirs_s", "median_ratio", "time_ratios", "peak_rss_mb"},
+    "sft_step.py": FIT,
+    "reward_step.py": FIT,
+    "peers/ppo_plain.py": STEP,
 }
+has_trl = pytest.mark.skipif(find_spec("trl") is None, reason="TRL lives in the peers' environment")
+
+
+def printed(script: str, *options: str) -> str:
+    command = [sys.executable, str(BENCHMARKS / script), *options]
+    found = os.pathsep.join([str(BENCHMARKS), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=300, env={**os.environ, "PYTHONPATH": found}
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def figures_of(script: str, *options: str) -> dict[str, float]:
+    return json.loads(printed(script, *options).splitlines()[-1])
+
+
+def module(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    return importlib.import_module(name)
+
+
+@pytest.mark.parametrize(
+    ("script", "lengths"),
+    [
+        ("ppo_step.py", "real"),
+        ("sft_step.py", "fixed"),
+        ("reward_step.py", "real"),
+        ("generation.py", "fixed"),
+        ("peers/ppo_plain.py", "real"),
+        pytest.param("ppo_step.py", "fixed", marks=pytest.mark.slow),
+        pytest.param("sft_step.py", "real", marks=pytest.mark.slow),
+        pytest.param("reward_step.py", "fixed", marks=pytest.mark.slow),
+        pytest.param("generation.py", "real", marks=pytest.mark.slow),
+        pytest.param("peers/ppo_plain.py", "fixed", marks=pytest.mark.slow),
+    ],
+)
+def test_it_prints_its_figures(script: str, lengths: str) -> None:
+    figures = figures_of(script, *SMALL, "--lengths", lengths)
+    assert FIGURES[script] <= figures.keys()
+    assert figures["batch"] == 3 and figures["lengths"] == lengths
+    if figures.get("num_tokens") and lengths == "fixed":
+        rows_an_example = 2 if script == "reward_step.py" else 1
+        assert figures["num_tokens"] == 3 * (8 + 4) * rows_an_example
+
+
+@has_trl
+@pytest.mark.parametrize("what", ["sft", "reward"])
+def test_the_trainers_of_trl_print_the_same_figures(what: str) -> None:
+    assert figures_of("peers/sft_rm_trl.py", "--what", what, *SMALL).keys() >= FIT
+
+
+def test_scaling_has_a_line_for_every_point_and_a_panel_for_every_axis(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scaling, picture = module("scaling", monkeypatch), tmp_path / "scaling.png"
+    points = [
+        scaling.Point(axis, n, 6.0 * n, 2.0 * n) for axis in ("prompts a batch", "million weights") for n in (1, 2)
+    ]
+    assert scaling.table(points).splitlines()[3] == "| prompts a batch | 2 | 12 | 4 | 3.00 |"
+    scaling.draw(points, "title", picture)
+    assert picture.stat().st_size > 1000
+
+
+@pytest.mark.slow
+def test_scaling_prints_a_line_for_every_point_and_draws(tmp_path: Path) -> None:
+    picture = tmp_path / "scaling.png"
+    small = ["--tiny", "--batch", "2", "--prompt", "4", "--response", "4", "--vocab", "300", "--iters", "1"]
+    lines = printed("scaling.py", *small, "--threads", "1", "--picture", str(picture)).splitlines()
+    points = json.loads(lines[-1])["points"]
+    assert len(points) == len(lines) - 3 == 6
+    assert all(point["measured_us"] > 0 and point["floor_us"] > 0 for point in points)
+    assert picture.stat().st_size > 1000
+
+
+def test_the_profile_draws_every_phase(tmp_path: Path) -> None:
+    picture = tmp_path / "profile.png"
+    figures = figures_of("profile_step.py", *SMALL, "--lengths", "real", "--picture", str(picture))
+    assert figures["seconds"].keys() == figures["floor"].keys() and len(figures["seconds"]) == 12
+    assert picture.stat().st_size > 1000
+
+
+@pytest.mark.slow
+def test_the_table_of_a_gpu_runs_small_on_a_cpu() -> None:
+    """In bf16, with a critic of another shape, with all weights learning and with adapters."""
+    lines = printed(
+        "gpu.py", "--device", "cpu", "--tiny", "--batch", "2", "--iters", "1", "--threads", "1"
+    ).splitlines()
+    found = json.loads(lines[-1])["cases"]
+    assert len(found) == 3 and all(figures.keys() >= STEP for figures in found.values())
+
+
+def test_all_learn_from_examples_of_the_same_lengths(monkeypatch: pytest.MonkeyPatch) -> None:
+    work, fitting = module("work", monkeypatch), module("fitting", monkeypatch)
+    settings = work.parser("").parse_args(["--lengths", "real", "--batch", "100", "--iters", "9"])
+    config = fitting.config_of(settings)
+    encoder = Encoder.of(config)
+    lessons = work.lessons(settings)
+    assert len(lessons) == 1000
+    for lesson, example in zip(lessons, fitting.examples(settings), strict=True):
+        assert len(encoder.prompt(example)) == lesson.prompt and 8 <= lesson.prompt <= 128
+        assert len(encoder.response(example.chosen)) == lesson.chosen and 4 <= lesson.chosen <= 128
+        assert len(encoder.response(example.rejected)) == lesson.rejected
+    # min(Geometric(1/64), 128) has the mean 64 (1 - (63/64)^128) = 55.5; the floor of 4 adds a little
+    assert 53 < sum(lesson.chosen for lesson in lessons) / 1000 < 59
+
+
+def test_every_phase_has_its_floor(monkeypatch: pytest.MonkeyPatch) -> None:
+    floor, work, ppo_step = (module(name, monkeypatch) for name in ("floor", "work", "ppo_step"))
+    settings = work.parser("").parse_args(SMALL)
+    config = ppo_step.config_of(settings, work.shape(settings))
+    costs = floor.costs_of_step(config, config, floor.Sampled([2, 3], [1, 2]), vocab=300)
+    layer, head = 12 * 64 * 64, 300 * 64
+    # rows of 3 and 5 tokens: 8 tokens, 6 + 15 pairs of a query and a key that it sees, logits at 3 positions
+    ahead = 2 * layer * 8 + 4 * 64 * 21 + 2 * head * 3
+    assert costs["actor forward"][0].flops == costs["reference"][0].flops == ahead
+    assert costs["actor backward"][0].flops == 2 * ahead
+    # the row that draws a second token has seen 4: all weights, and 4 keys and values of 64 numbers, are read
+    assert [one.bytes for one in costs["decoding"]] == [4 * (layer + head + 2 * 4 * 64)]
+    assert [one.bytes for one in costs["drawing"]] == [4 * 300 * 2, 4 * 300]
+    limits = floor.Limits(flops_per_s=100.0, bytes_per_s=10.0)
+    assert floor.least_seconds([floor.Cost(200, 10), floor.Cost(0, 30)], limits) == 2.0 + 3.0
 
 
 @pytest.mark.parametrize("lengths", ["fixed", "real"])
-@pytest.mark.parametrize("script", list(FIGURES))
-def test_it_prints_its_figures(script: str, lengths: str) -> None:
-    command = [sys.executable, str(BENCHMARKS / script), *SMALL, "--lengths", lengths]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
-    assert done.returncode == 0, done.stderr
-    figures = json.loads(done.stdout)
-    assert FIGURES[script] <= figures.keys()
-    assert figures["batch"] == 3 and figures["lengths"] == lengths
-    if script == "ppo_step.py" and lengths == "fixed":
-        assert figures["num_tokens"] == 3 * (8 + 4)
+def test_the_peers_get_the_work_of_the_package(lengths: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`benchmarks/work.py` says again what `lm/bench.py` says, because the peers' environment has no Tercet."""
+    work, ppo_step = module("work", monkeypatch), module("ppo_step", monkeypatch)
+    settings = work.parser("").parse_args(["--lengths", lengths, "--batch", "5"])
+    assert ppo_step.work_of(settings) == Work(lengths=lengths, batch=5)
+    assert work.prompts(settings, 3) == bench.prompts(Work(lengths=lengths, batch=5), 3)
+    assert work.shape(settings) == bench.shape(Work())
+    assert (work.EOS, work.eos_of(settings), work.most_tokens(settings)) == (
+        bench.EOS,
+        bench.eos_of(Work(lengths=lengths)),
+        bench.most_tokens(Work(lengths=lengths)),
+    )
+    tokens = {"num_drawn": 6, "num_prompt_tokens": 6}
+    theirs, own = (tuple(kind(float(t), 0.0, 0.0) for t in (0, 1, 3, 6)) for kind in (work.Moment, Moment))
+    assert work.phases(theirs, **tokens) == bench.phases(own, **tokens)
+    ours, theirs = (OPTForCausalLM(OPTConfig(num_hidden_layers=1, **SIZES)) for _ in range(2))
+    theirs.load_state_dict(ours.state_dict())
+    work.make_eos_likely(ours, 20)
+    bench.make_eos_likely(theirs, 20)
+    name = "model.decoder.final_layer_norm.bias"
+    assert torch.equal(ours.state_dict()[name], theirs.state_dict()[name])
+    assert ours.state_dict()[name].abs().sum() > 0
+
+
+def test_rows_that_have_ended_are_decoded_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    work = module("floor", monkeypatch).Sampled(prompts=[5, 7], answers=[1, 3])
+    assert [work.live(t) for t in range(3)] == [[5, 7], [8], [9]]
+    assert work.lengths == [6, 10]
+
+
+def test_ratios_are_ours_over_the_peers(monkeypatch: pytest.MonkeyPatch) -> None:
+    compare = module("compare", monkeypatch)
+    same = {"tokens_per_cpu_s": 10.0, "total_s": 4.0, "peak_rss_mb": 600.0}
+    ours = [{"tokens_per_s": 50.0, "tokens_per_cpu_s": 40.0, "total_s": 2.0, "peak_rss_mb": 300.0}] * 3
+    theirs = [{"tokens_per_s": rate, **same} for rate in (20.0, 25.0, 100.0)]
+    wanted = {"seconds a token": 0.5, "CPU seconds a token": 0.25, "seconds a step": 0.5, "memory": 0.5}
+    assert compare.ratios(ours, theirs) == wanted
+
+
+def test_a_script_that_fails_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    compare = module("compare", monkeypatch)
+    with pytest.raises(compare.ScriptFailed, match=r"no_such\.py --hidden 64"):
+        compare.run(compare.Script("no_such.py", is_peer=False), ["--hidden", "64"], None)
+
+
+def test_the_hand_written_peer_masks_what_follows_an_eos(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS / "peers"))
+    plain, work = module("ppo_plain", monkeypatch), module("work", monkeypatch)
+    words = [*SMALL, "--lengths", "real"]
+    settings = argparse.Namespace(**vars(work.parser("").parse_args(words)), lean=False)
+    torch.manual_seed(0)
+    step = plain.PlainStep(settings)
+    asked = work.prompts(settings, 0)
+    batch, num_prompt_tokens = step.sample(asked)
+    assert num_prompt_tokens == sum(map(len, asked))
+    answers = batch.ids[:, -batch.mask.shape[1] :]
+    for row, kept in zip(answers.tolist(), batch.mask.tolist(), strict=True):
+        ended = row.index(work.EOS) + 1 if work.EOS in row else len(row)
+        assert kept == [True] * ended + [False] * (len(row) - ended)
+    with torch.no_grad():
+        whole = step.logprobs(step.actor, batch)
+        settings.lean = True
+        assert torch.allclose(whole, step.logprobs(step.actor, batch), atol=1e-5)
 
 
 def test_the_arm_is_timed_beside_bare_mujoco() -> None:

@@ -85,10 +85,15 @@ PresetOption = Annotated[
 ArmPresetOption = Annotated[
     str, typer.Option("--preset", "-p", metavar="NAME|FILE", help=f"{_presets('arm')}, or a YAML file.")
 ]
+RobotOption = Annotated[
+    str, typer.Option("--robot", "-r", metavar="NAME|FILE", help=f"{_presets('robot')}, or a YAML file.")
+]
+SecondsOption = Annotated[float, typer.Option("--seconds", min=0.1, max=600, help="How long each takes at most.")]
 OutOption = Annotated[
     Path | None, typer.Option("--out", "-o", metavar="DIR", help="The run's folder; runs/PRESET without it.")
 ]
 DebugOption = Annotated[bool, typer.Option("--debug", callback=_note_debug, help="Show tracebacks.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="One line of JSON in place of the table.")]
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="KEY=VALUE", help="Such as seed=1 or ppo.lr=1e-5; docs/config.md has them all."),
@@ -294,6 +299,56 @@ def arm_check(
         raise FailedError(f"{failed} of {len(checks)} checks of the arm failed; those marked FAIL")
 
 
+@arm.command("deploy")
+def arm_deploy(
+    run: Annotated[Path, typer.Argument(metavar="DIR", help="The run's folder.")],
+    overrides: Overrides = None,
+    robot: RobotOption = "simulated",
+    stage: Annotated[str, typer.Option("--stage", "-s", help="Whose policy: bc or ppo.")] = "ppo",
+    times: Annotated[int, typer.Option("--times", min=1, help="How often it is tried.")] = 1,
+    seconds: SecondsOption = 10.0,
+    send: Annotated[bool, typer.Option("--send", help="Move the arm; without it, nothing is sent.")] = False,
+    keep: Annotated[
+        Path | None, typer.Option("--keep", metavar="DIR", help="Where to keep what a person shows who takes over.")
+    ] = None,
+    debug: DebugOption = False,
+) -> None:
+    """Put a run's policy on an arm, within limits; a dry run that prints and plots, unless --send."""
+    from tercet.config.load import load_robot_config
+
+    config = load_robot_config(robot, overrides or [])
+    from tercet.arm import console, deploy
+
+    task, pilot = deploy.policy_of(run, stage, speed=config.speed)
+    tries = console.steer(config, deploy.Session(task, pilot, times, seconds, send, keep))
+    picture = run / "deploy" / ("sent.png" if send else "would_be_sent.png")
+    print("\n".join(deploy.show(picture, tries, deploy.limits_of(config))))
+    print(f"picture: {picture}" if send else f"picture: {picture}\nnothing was sent; --send moves the arm")
+
+
+@arm.command("record")
+def arm_record(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the recording is, or begins.")],
+    overrides: Overrides = None,
+    robot: RobotOption = "simulated",
+    task: Annotated[str, typer.Option("--task", help="reach, lift, place or push.")] = "lift",
+    times: Annotated[int, typer.Option("--times", min=1, help="How many demonstrations.")] = 10,
+    seconds: SecondsOption = 30.0,
+    seed: Annotated[int, typer.Option("--seed", help="Of the simulated arm's starts.")] = 0,
+    debug: DebugOption = False,
+) -> None:
+    """Record demonstrations that a person gives with a teacher's arm, in LeRobot's format."""
+    from tercet.config.load import load_robot_config
+
+    config = load_robot_config(robot, overrides or [])
+    from tercet.arm import console, deploy
+    from tercet.arm.env import checked_task
+
+    session = deploy.Session(checked_task(task), None, times, seconds, True, folder, seed)
+    tries = console.steer(config, session)
+    print(f"recording: {folder} ({sum(one.success for one in tries)} of {len(tries)} succeeded)")
+
+
 @app.command()
 def report(
     run: Annotated[Path, typer.Argument(metavar="DIR", help="The run's folder.")], debug: DebugOption = False
@@ -302,6 +357,47 @@ def report(
     from tercet.report import page
 
     print(f"report: {page.write(run)}")
+
+
+@app.command("plan")
+def plan_ahead(
+    overrides: Overrides = None,
+    preset: PresetOption = "smollm2",
+    gpu: Annotated[str, typer.Option("--gpu", help="3090, 4090, a100, h100, h200, or auto: this machine's.")] = "auto",
+    gpu_gb: Annotated[float, typer.Option("--gpu-gb", min=0, help="Memory of the card in GiB.")] = 0.0,
+    prompt_tokens: Annotated[int, typer.Option("--prompt-tokens", min=0, help="0: as the data has them.")] = 0,
+    response_tokens: Annotated[int, typer.Option("--response-tokens", min=0, help="0: as long as allowed.")] = 0,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """What goes where in memory and how long a step takes, before anything is loaded; and what would make it fit."""
+    from tercet.config.load import load_lm_config
+
+    config = load_lm_config(preset, overrides or [])
+    _hush()
+    _use_threads(config.threads)
+    from tercet.lm import plan, plan_table
+
+    found = plan.plan(config, gpu=gpu, gpu_gb=gpu_gb, prompt_tokens=prompt_tokens, response_tokens=response_tokens)
+    print(json.dumps(found.as_json()) if as_json else "\n".join(plan_table.lines(found)))
+
+
+@app.command()
+def bench(
+    shape: Annotated[str, typer.Option("--shape", help="opt-125m, small or tiny.")] = "opt-125m",
+    threads: Annotated[int, typer.Option("--threads", min=0, help="CPU threads; 0: torch's own choice.")] = 0,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """One PPO step on random weights, timed beside what this machine could do at best; about a minute."""
+    if shape not in ("opt-125m", "small", "tiny"):
+        raise InputError(f"--shape {shape}: must be opt-125m, small or tiny")
+    _hush()
+    _use_threads(threads)
+    from tercet.lm import bench_table
+
+    found = bench_table.run(bench_table.SHAPES[shape])
+    print(json.dumps(found.as_json()) if as_json else "\n".join(bench_table.table(found)))
 
 
 @contextmanager
@@ -314,10 +410,7 @@ def _opened(preset: str, out: Path | None, overrides: list[str] | None) -> Itera
     name = Path(preset).stem if preset.endswith((".yaml", ".yml")) else preset
     with RunFolder.open(out or Path("runs") / name, config, preset=preset) as folder:
         _hush()
-        if config.threads:
-            import torch
-
-            torch.set_num_threads(config.threads)
+        _use_threads(config.threads)
         yield folder, config
 
 
@@ -336,6 +429,13 @@ def _opened_arm(
 
         torch.set_num_threads(1)
         yield folder, config
+
+
+def _use_threads(threads: int) -> None:
+    if threads:
+        import torch
+
+        torch.set_num_threads(threads)
 
 
 def _hush() -> None:

@@ -176,3 +176,14 @@ def test_the_expert_without_noise_is_what_noisy_demonstrations_are_labelled_with
     noisy = env.expert_actions(noise=0.2, chance=np.random.default_rng(0))
     np.testing.assert_array_equal(clean, env.expert_actions())
     assert (noisy != clean).any() and np.abs(noisy).max() <= 1
+
+
+def test_joints_sent_one_by_one_move_the_arm_as_the_actions_that_mean_them() -> None:
+    acting, servoed = make_env("lift", 3, seed=5), make_env("lift", 3, seed=5)
+    for _ in range(25):
+        acting.step(acting.expert_actions())
+        servoed.servo(acting.commanded_joints())
+        np.testing.assert_allclose(servoed.joints(), acting.joints(), atol=1e-9)
+        np.testing.assert_allclose(servoed.readings().target, acting.readings().target, atol=1e-9)
+    acting.close()
+    servoed.close()

@@ -100,6 +100,8 @@ def test_rounds_ask_about_the_policys_own_segments_and_learn_anew(small: list[st
     ]
     seen = torch.randn(5, 12)
     assert len({tuple(model(seen).tolist()) for model in models}) == 3
+    rounds = folder.results()["rounds"]
+    assert (rounds["num"], 10 < rounds["num_pairs"] <= 20) == (2, True)
     assert 0 < len(load_pairs(folder.path / "ppo" / "round-1" / "pairs.safetensors")) <= 10
 
 

@@ -139,6 +139,11 @@ def test_whatever_is_given_either_loads_or_is_refused_by_an_input_error(key: str
 def test_numbers_that_do_not_go_together_name_each_other() -> None:
     for overrides, wanted in (
         (["ppo.num_minibatches=17"], r"ppo \(.*\): num_minibatches=17 of batch_size=16 would be empty"),
+        (["lora.shared_backbone=true"], r"lora.shared_backbone = True \(command line\): .*set lora.rank"),
+        (
+            ["lora.rank=4", "lora.shared_backbone=true", "reward.model=other"],
+            r"reward \(.*\): model='other' cannot share the SFT policy's weights",
+        ),
         (["ppo.kl_target=4", "ppo.kl_horizon=3"], r"ppo \(.*\): kl_horizon=3 must be above 0.2 \* batch_size=3.2"),
     ):
         with pytest.raises(InputError, match=wanted):

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from tercet.core import categorical
 from tercet.core.categorical import greedy, logprobs_and_entropy, sample
 
 INF = float("inf")
@@ -97,6 +98,39 @@ def test_a_shift_of_the_logits_changes_nothing(seed: int, shift: float):
     here, there = (logprobs_and_entropy(x, actions, temperature=1.0) for x in (logits, logits + shift))
     torch.testing.assert_close(here.logprobs, there.logprobs)
     torch.testing.assert_close(here.entropy, there.entropy)
+
+
+@pytest.mark.parametrize("num_cached", [1, 7, 14, 10**6])
+def test_blocks_of_rows_change_nothing(num_cached: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(categorical, "_CACHED", num_cached)  # one row at a time, two, or all
+    logits, actions = random_logits(4, n=5)
+    ours, peers = (logits.double().requires_grad_() for _ in range(2))
+    result = logprobs_and_entropy(ours, actions, temperature=0.7)
+    peer = torch.distributions.Categorical(logits=peers / 0.7)
+    torch.testing.assert_close(result.logprobs, peer.log_prob(actions))
+    torch.testing.assert_close(result.entropy, peer.entropy())
+    weights = torch.arange(1.0, 6.0)
+    (weights * (result.logprobs + result.entropy)).sum().backward()
+    (weights * (peer.log_prob(actions) + peer.entropy())).sum().backward()
+    torch.testing.assert_close(ours.grad, peers.grad)
+
+
+def test_no_rows():
+    leaf = torch.zeros(0, 7, requires_grad=True)
+    result = logprobs_and_entropy(leaf, torch.zeros(0, dtype=torch.long), temperature=1.0)
+    assert result.logprobs.shape == result.entropy.shape == (0,)
+    result.logprobs.sum().backward()
+    assert leaf.grad is not None and leaf.grad.shape == (0, 7)
+
+
+@pytest.mark.parametrize("spread", [1.0, 100.0])  # exp(300) is inf in fp32
+@pytest.mark.parametrize("shift", [0.0, 1e4])
+def test_large_logits_are_worked_with_exactly(spread: float, shift: float):
+    logits, actions = shift + spread * torch.tensor([[0.0, 1.0, 2.0, 3.0]]), torch.tensor([2])
+    result = logprobs_and_entropy(logits, actions, temperature=1.0)
+    exact = torch.distributions.Categorical(logits=logits.double())
+    torch.testing.assert_close(result.logprobs.double(), exact.log_prob(actions), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(result.entropy.double(), exact.entropy(), rtol=1e-6, atol=1e-6)
 
 
 def test_the_logits_are_left_alone():

@@ -5,19 +5,28 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tercet.config.lm import LmConfig
+from tercet.lm import decoder, tokens
 from tercet.lm import generate as module
-from tercet.lm import tokens
+from tercet.lm.decoder import Decoder
 from tercet.lm.generate import Responses, generate
 from tercet.lm.logprobs import response_logprobs
 from tercet.lm.models import Policy, load_policy
+from tercet.lm.stepper import Stepper
 from tercet.lm.tokens import pad
 
 MakeConfig = Callable[..., LmConfig]
 
 PROMPTS = [[5, 9, 7, 30, 11, 2, 8], [6], [2, 2, 40], [77, 78, 79, 80, 81]]
+
+
+@pytest.fixture(params=["fast", "slow"], autouse=True)
+def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything holds for both ways to step; the fast one serves the architectures that it knows."""
+    if request.param == "slow":
+        monkeypatch.setattr(decoder, "knows", lambda *_: False)
 
 
 def drawn(
@@ -100,15 +109,16 @@ def batch_sizes(
     policy: Policy, monkeypatch: pytest.MonkeyPatch, compact_below: float, eos_id: int
 ) -> tuple[Responses, list[int]]:
     sizes: list[int] = []
+    with monkeypatch.context() as patch:
+        for kind in (Stepper, Decoder):
 
-    def see(_module: nn.Module, inputs: tuple[Tensor, ...], _out: object) -> None:
-        sizes.append(len(inputs[0]))
+            def see(step: object, ids: Tensor, call: Callable[..., Tensor] = kind.__call__) -> Tensor:
+                sizes.append(len(ids))
+                return call(step, ids)
 
-    hook = policy.model.register_forward_hook(see)
-    monkeypatch.setattr(module, "COMPACT_BELOW", compact_below)
-    out = drawn(policy, eos_id=eos_id)
-    hook.remove()
-    return out, sizes
+            patch.setattr(kind, "__call__", see)
+        patch.setattr(module, "COMPACT_BELOW", compact_below)
+        return drawn(policy, eos_id=eos_id), sizes
 
 
 def test_finished_answers_leave_the_batch_and_nothing_changes(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,14 +180,16 @@ def test_watch_sees_the_first_answer_and_no_other(policy: Policy) -> None:
     assert len(seen) <= 2 and seen == out.tolist()[0] and out.ids.shape[1] > 2
 
 
-def test_a_prompt_that_is_asked_often_is_computed_once(policy: Policy) -> None:
-    sizes: list[tuple[int, ...]] = []
-    hook = policy.model.register_forward_pre_hook(lambda _, args: sizes.append(tuple(args[0].shape)))
+def test_a_prompt_that_is_asked_often_is_computed_once(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    hook = policy.model.get_output_embeddings().register_forward_pre_hook(lambda _, args: seen.append(len(args[0])))
+    read = Decoder._read
+    monkeypatch.setattr(Decoder, "_read", lambda step, asked: (seen.append(len(asked)), read(step, asked))[1])
     settings = {"eos_id": 299, "max_tokens": 3, "temperature": 1.0}
     asked = [[5, 9, 7], [6], [5, 9, 7], [5, 9, 7]]
     many = generate(policy.model, asked, generator=torch.Generator().manual_seed(0), **settings)  # type: ignore[arg-type]
     hook.remove()
-    assert sizes[0] == (2, 3) and sizes[1] == (4, 1)
+    assert seen[0] == 2 and len(many.ids) == 4
     for number in (2, 3):  # alone, with its own random numbers
         uniforms = torch.Generator().manual_seed(0)
         torch.rand(number, 3, generator=uniforms)

@@ -59,6 +59,20 @@ def test_lora_killed_after_checkpoints_and_at_random_goes_on_to_the_same_bits(
     assert killed(tmp_path, [CHECKPOINTS, anywhere], settings) >= len(CHECKPOINTS)
 
 
+def test_one_backbone_killed_after_checkpoints_goes_on_to_the_same_bits(
+    small: list[str], toy_questions: Path, tmp_path: Path
+) -> None:
+    settings = [
+        *small,
+        *LORA,
+        *FULL,
+        "lora.shared_backbone=true",
+        "reward.num_layers=1",
+        f"data.train=[{toy_questions}]",
+    ]
+    assert killed(tmp_path, [CHECKPOINTS], settings) == len(CHECKPOINTS)
+
+
 @pytest.mark.slow
 def test_the_command_itself_killed_at_random_goes_on_to_the_same_bits(small: list[str], tmp_path: Path) -> None:
     def command(folder: str) -> subprocess.Popen[bytes]:

@@ -81,7 +81,7 @@ def test_an_error_inside_leaves_the_plain_layers(make_config: MakeConfig) -> Non
 
 def test_where_it_does_not_pay_nothing_happens(make_config: MakeConfig) -> None:
     policy = load_policy(make_config("gpt2"))
-    with packed(policy.model, module._MOST_ROWS + 1):
+    with packed(policy.model, module.MOST_ROWS + 1):
         assert not shadowed(policy)
     low = load_policy(make_config("gpt2", precision="bf16"))
     with low.autocast(), packed(low.model, 2):

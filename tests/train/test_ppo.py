@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from tercet.config.ppo import LoopConfig, UpdateConfig
 from tercet.runs.folder import RunFolder
 from tercet.train.chance import generator
 from tercet.train.ema import learning_state
-from tercet.train.ppo import Best, Collected, Learner, Validation, train, update
+from tercet.train.ppo import Best, Collected, Learner, Validation, takes_one_step, train, update
 from tercet.types import ActorOutput, Rollout
 
 NUM_STATES, NUM_ACTIONS = 4, 5
@@ -269,6 +270,33 @@ def test_the_pretraining_mix_is_told_which_minibatch_it_is_for() -> None:
 
 
 # when to stop
+
+
+def test_values_with_their_graph_are_learned_from_without_another_forward(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = changed(FAST, epochs=1, num_minibatches=1, micro_batch_size=32)
+    assert takes_one_step(config, 32) and not takes_one_step(config, 33)
+    assert not takes_one_step(changed(config, epochs=2), 32)
+    assert not takes_one_step(changed(config, num_minibatches=2), 32)
+    weights, calls = [], 0
+    for keeps_graph in (False, True):
+        bandit = Bandit()
+        rollout, learner = play(bandit, 0), bandit.learner(config)
+        if keeps_graph:
+            rollout = replace(rollout, values=bandit.critic(rollout.inputs))
+        critic = bandit.critic
+
+        def counted(inputs: Mapping[str, Tensor], critic: Callable[..., Tensor] = critic) -> Tensor:
+            nonlocal calls
+            calls += 1
+            return critic(inputs)
+
+        monkeypatch.setattr(bandit, "critic", counted)
+        before = bandit.baseline.weight.detach().clone()
+        update(learner, rollout, config, generator=generator(0))
+        assert not torch.equal(bandit.baseline.weight, before)
+        weights.append(bandit.baseline.weight.detach())
+    assert calls == 1
+    assert torch.allclose(weights[0], weights[1], atol=1e-7)
 
 
 def test_the_critic_warms_up_while_the_actor_stands_still() -> None:

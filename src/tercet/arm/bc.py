@@ -46,7 +46,7 @@ def run(folder: RunFolder, config: ArmConfig) -> None:
         seen: dict[str, float] = {"num": len(found), "num_rows": len(rows), "num_steps": num_steps}
         if found.success is not None:
             seen["success"] = float(found.success.float().mean())
-        step.finish({"demonstrations": seen, "bc": {"success": tried}})
+        step.finish({"demonstrations": seen, "clone_success": tried})
 
 
 @dataclass(frozen=True)

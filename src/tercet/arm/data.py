@@ -11,6 +11,7 @@ from gymnasium.vector import VectorEnv
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from tercet.arm import recordings
 from tercet.arm.env import ArmEnv
 from tercet.arm.episodes import play
 from tercet.arm.models import Sizes
@@ -72,7 +73,7 @@ def save_recording(file: Path, demonstrations: Demonstrations, *, env: str) -> N
 
 def load_recording(file: Path, sizes: Sizes, config: BcConfig, *, env: str) -> Demonstrations:
     """The first demonstrations of a recording; InputError where it is damaged or of another arm or task."""
-    found = _read(file)
+    found = _read(file, config.num_demonstrations)
     observations, actions, lengths = (found[name] for name in _ARRAYS)
     if "env" in found and str(found["env"]) != env:
         raise InputError(f"{file}: recorded in {str(found['env'])!r}, but this run's env is {env!r}")
@@ -100,12 +101,17 @@ def load_recording(file: Path, sizes: Sizes, config: BcConfig, *, env: str) -> D
     return Demonstrations(seen, done, mask)
 
 
-def _read(file: Path) -> dict[str, np.ndarray]:
+def _read(file: Path, most: int) -> dict[str, np.ndarray]:
+    if file.is_dir():
+        return recordings.arrays(file, most=most)
     try:
         with np.load(file, allow_pickle=False) as archive:
             found = {name: archive[name] for name in archive.files}
     except FileNotFoundError as error:
-        raise InputError(f"bc.demonstrations: no file {file}; give `expert`, `none`, or an .npz recording") from error
+        raise InputError(
+            f"bc.demonstrations: no file {file}; give `expert`, `none`, or an .npz recording "
+            "(or a folder in LeRobot's format)"
+        ) from error
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"{file}: cut off, or no .npz recording ({error}); record it again") from error
     missing = [name for name in _ARRAYS if name not in found]

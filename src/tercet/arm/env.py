@@ -54,7 +54,7 @@ class ArmEnv(VectorEnv):
         randomisation: Randomisation | None = None,
         num_threads: int = 2,
     ) -> None:
-        self.task: Task = _checked_task(task)
+        self.task: Task = checked_task(task)
         for name, number in (("num_envs", num_envs), ("horizon", horizon), ("num_threads", num_threads)):
             if number < 1:
                 raise InputError(f"{name}={number}: must be at least 1")
@@ -173,6 +173,15 @@ class ArmEnv(VectorEnv):
         """What the scripted expert does now, (num_envs, 5)."""
         return expert.act(self.task, self.readings(), noise=noise, chance=chance)
 
+    def servo(self, joints: Array) -> None:
+        """One step towards joints and openings (num_envs, 6), in place of an action; the hands' targets follow."""
+        hand = kinematics.forward(joints[:, :NUM_JOINTS])
+        self._target, self._turn, self._opening = hand.tip, hand.turn, np.clip(joints[:, NUM_JOINTS], 0.0, OPENING)
+        outcome = self._physics.step(joints[:, :NUM_JOINTS], self._opening)
+        self._steps += 1
+        if outcome.broke.any():
+            self._begin(outcome.broke)
+
     def joints(self) -> Array:
         """(num_envs, 6): the five joints in radians and the opening of a finger in metres."""
         positions = self._physics.positions
@@ -245,9 +254,7 @@ class ArmEnv(VectorEnv):
 
     def _move_targets(self, actions: Array) -> Array:
         wanted = self._target + tasks.STEP * actions[:, :3]
-        self._target = tasks.clip_to_workspace(wanted)
-        self._turn = np.clip(self._turn + tasks.TURN_STEP * actions[:, 3], -tasks.TURN_LIMIT, tasks.TURN_LIMIT)
-        self._opening = np.clip(self._opening + tasks.OPENING_STEP * actions[:, 4], 0.0, OPENING)
+        self._target, self._turn, self._opening = tasks.moved(self._target, self._turn, self._opening, actions)
         return np.abs(wanted - self._target).max(1)
 
     def _jerk(self) -> Array:
@@ -295,7 +302,7 @@ def make_env(
     return ForeignEnv(name, num_envs, seed=seed, horizon=horizon)
 
 
-def _checked_task(task: str) -> Task:
+def checked_task(task: str) -> Task:
     for known in tasks.TASKS:
         if task == known:
             return known

@@ -51,7 +51,8 @@ def run(folder: RunFolder, config: ArmConfig) -> None:
             )
             step.save_folder("model", policy.save)
             step.save_folder("critic", critic.save)
-            step.finish({"best_checkpoint": vars(best), "self_check": checked, "env_steps": _env_steps(folder, config)})
+            results = {"best_checkpoint": vars(best), "self_check": checked, "env_steps": _env_steps(folder, config)}
+            step.finish(results | ({"rounds": rounds.asked()} if rounds else {}))
 
 
 @dataclass(frozen=True)

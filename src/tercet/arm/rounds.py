@@ -35,6 +35,11 @@ class Rounds:
             self._number, self._model = number, self._before(number + 1)
         return self._model
 
+    def asked(self) -> dict[str, int]:
+        """How many rounds a whole run has had, and the judgements in all of them."""
+        places = [self._place(number) for number in range(1, last_round(self.config) + 1)]
+        return {"num": len(places), "num_pairs": sum(len(load_pairs(place / "pairs.safetensors")) for place in places)}
+
     def _ask(self, number: int, episodes: Episodes) -> None:
         reward, seed = self.config.reward, self.config.seed
         before = self._before(number)
@@ -56,9 +61,13 @@ class Rounds:
         return self.folder / f"round-{number}"
 
 
+def last_round(config: ArmConfig) -> int:
+    """The number of the last round of a whole run, 0 where it has none."""
+    return min((config.ppo.num_updates - 1) // config.reward.round_every, config.reward.num_rounds)
+
+
 def latest_model(folder: RunFolder, config: ArmConfig, sizes: Sizes) -> RewardEnsemble:
     """The reward model that PPO was last paid by."""
-    last = (config.ppo.num_updates - 1) // config.reward.round_every
-    number = min(last, config.reward.num_rounds)
+    number = last_round(config)
     place = folder.path / "ppo" / f"round-{number}" if number else folder.path / "reward" / "model"
     return load_reward_model(place, sizes)

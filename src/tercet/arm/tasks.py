@@ -199,6 +199,15 @@ def clip_to_workspace(tip: Array) -> Array:
     return np.clip(tip, WORKSPACE[:, 0], WORKSPACE[:, 1])
 
 
+def moved(tip: Array, turn: Array, opening: Array, actions: Array) -> tuple[Array, Array, Array]:
+    """Where actions (n, 5) in [-1, 1] send hands whose targets are at `tip` (n, 3), `turn` (n,) and `opening` (n,)."""
+    return (
+        clip_to_workspace(tip + STEP * actions[:, :3]),
+        np.clip(turn + TURN_STEP * actions[:, 3], -TURN_LIMIT, TURN_LIMIT),
+        np.clip(opening + OPENING_STEP * actions[:, 4], 0.0, OPENING),
+    )
+
+
 def start_joints(begin: Start) -> Array:
     """Joints (n, 5) with the hand where `begin` says."""
     return kinematics.inverse(begin.tip, np.zeros(len(begin.tip)))

@@ -43,7 +43,7 @@ class PolicyConfig(Section):
 class BcConfig(FitConfig):
     """Step 1, imitate: behaviour cloning from demonstrations."""
 
-    demonstrations: str = Field(default="expert", description="`expert` (the scripted one), `none` (start from a fresh policy), or a recording, an .npz file.")
+    demonstrations: str = Field(default="expert", description="`expert` (the scripted one), `none` (start from a fresh policy), or a recording: a folder in LeRobot's format, or an .npz file.")
     num_demonstrations: int = Field(default=3, ge=1, description="Demonstrations to learn from; of a recording, the first so many.")
     num_eval: int = Field(default=64, ge=1, description="Starts on which the clone is tried when it is made.")
     noise: float = Field(default=0.1, ge=0, description="Deviation of the noise on what the expert does, while the clean action is what is learned.")

@@ -2,7 +2,7 @@
 
 from typing import Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from tercet.config.fit import FitConfig
 from tercet.config.ppo import LoopConfig
@@ -27,6 +27,14 @@ class LoraConfig(Section):
     dropout: float = Field(default=0.0, ge=0, lt=1, description="Dropout in front of the adapters, in SFT and the reward model alone.")
     target_modules: list[str] = Field(default=[], description="Names of the layers that get adapters; empty: chosen by architecture.")
     only: bool = Field(default=True, description="Train adapters alone; false: the language-model head as well.")
+    shared_backbone: bool = Field(default=False, description="The SFT policy's weights, once in memory, under actor, critic, reference and reward model; each has adapters alone.")
+
+    @field_validator("shared_backbone")
+    @classmethod
+    def _shares_with_adapters(cls, value: bool, others: ValidationInfo) -> bool:
+        if value and not others.data.get("rank", 1):  # absent where rank itself is wrong
+            raise ValueError("roles that share their weights learn by adapters alone; set lora.rank, such as 16")
+        return value
 
 
 class Source(Section):
@@ -144,3 +152,14 @@ class LmConfig(Section):
     reward: RewardConfig = RewardConfig()
     ppo: PpoConfig = PpoConfig()
     eval: EvalConfig = EvalConfig()
+
+    @field_validator("reward")
+    @classmethod
+    def _shared_by_the_reward_model(cls, value: RewardConfig, others: ValidationInfo) -> RewardConfig:
+        lora = others.data.get("lora")  # absent where it is wrong itself
+        if lora and lora.shared_backbone and value.model:
+            raise ValueError(
+                f"model={value.model!r} cannot share the SFT policy's weights; leave it empty, "
+                "or set lora.shared_backbone=false"
+            )
+        return value

@@ -15,6 +15,7 @@ from pydantic_core import ErrorDetails
 from tercet.config.allowed import all_keys, allowed_values, is_section, section_of
 from tercet.config.arm import ArmConfig
 from tercet.config.lm import LmConfig
+from tercet.config.robot import RobotConfig
 from tercet.errors import InputError
 
 PRESETS = Path(__file__).parent.parent / "presets"
@@ -31,6 +32,11 @@ def load_lm_config(preset: str | Path, overrides: Sequence[str]) -> LmConfig:
 def load_arm_config(preset: str | Path, overrides: Sequence[str]) -> ArmConfig:
     """The config of the robot arm's steps; see `load_config`."""
     return load_config(ArmConfig, "arm", preset, overrides)
+
+
+def load_robot_config(preset: str | Path, overrides: Sequence[str]) -> RobotConfig:
+    """The config of a robot that actions are sent to; see `load_config`."""
+    return load_config(RobotConfig, "robot", preset, overrides)
 
 
 def load_config(model: type[Config], domain: str, preset: str | Path, overrides: Sequence[str]) -> Config:

@@ -8,6 +8,7 @@ from pydantic_core import PydanticUndefined
 from tercet.config.allowed import allowed_values, is_section, section_of
 from tercet.config.arm import ArmConfig
 from tercet.config.lm import LmConfig
+from tercet.config.robot import RobotConfig
 
 _HEAD = """\
 # Config reference
@@ -21,9 +22,9 @@ command line, which are read as YAML: `ppo.lr=1e-5`, `data.split=2,4,4`, `data.t
 
 
 def reference() -> str:
-    """Markdown with a table for every section of both config trees, in the trees' order."""
+    """Markdown with a table for every section of the config trees, in the trees' order."""
     parts = [_HEAD]
-    for domain, model in (("lm", LmConfig), ("arm", ArmConfig)):
+    for domain, model in (("lm", LmConfig), ("arm", ArmConfig), ("robot", RobotConfig)):
         parts += [f"# tercet {domain}", "", *_section(model, "", domain)]
     return "\n".join(parts)
 

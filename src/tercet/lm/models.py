@@ -3,24 +3,21 @@
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Literal, cast
+from typing import cast
 
 import torch
 from jaxtyping import Float
-from peft import LoraConfig as PeftConfig
-from peft import PeftModel, get_peft_model
+from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
-from transformers.pytorch_utils import Conv1D
 
-from tercet.config.lm import LmConfig, LoraConfig
+from tercet.config.lm import LmConfig
 from tercet.core.statistics import ScoreScale
 from tercet.errors import InputError
+from tercet.lm.adapters import Precision, adapt, checkpoint_gradients, freeze, merged
 from tercet.lm.tokens import TokenBatch, like_lengths
+from tercet.lm.unpadded import can_be_unpadded, unpadded_hidden
 from tercet.lm.weights import load_causal, load_scorer, named_by_key
-from tercet.train.chance import seed_everything
-
-Precision = Literal["fp32", "bf16"]
 
 
 class Policy(nn.Module):
@@ -55,8 +52,8 @@ class Policy(nn.Module):
             yield
 
     def save(self, folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Hugging Face format, the adapters merged into the weights; the policy cannot learn on afterwards."""
-        _merged(self).save_pretrained(folder)
+        """Hugging Face format, the adapters merged into a copy of the weights."""
+        _whole(self).save_pretrained(folder)
         tokenizer.save_pretrained(folder)
 
 
@@ -95,7 +92,7 @@ class ScoreModel(nn.Module):
 
     def save(self, folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:
         """Hugging Face format; `score_bias` in config.json is what AutoModelForSequenceClassification leaves out."""
-        model = _merged(self)
+        model = _whole(self)
         model.config.score_bias = float(self.bias.detach())
         # that class pools at the last token that is not pad: a pad that is EOS would move it one token to the left
         own_pad = tokenizer.pad_token_id not in (None, tokenizer.eos_token_id)
@@ -109,9 +106,14 @@ def load_policy(config: LmConfig, *, path: str = "", learns: bool = False, lora_
     with named_by_key(config, path):
         model = load_causal(config.model, seed=config.seed, path=path)
         _check_head(model)
+    return policy_of(model, config, learns=learns, lora_dropout=lora_dropout).to(device_of(config))
+
+
+def policy_of(model: PreTrainedModel, config: LmConfig, *, learns: bool = False, lora_dropout: float = 0.0) -> Policy:
+    """The policy that a model makes, frozen or learning, where the model lies."""
     policy = Policy(model, config.precision)
     policy.adapted = _prepare(model, config, learns=learns, lora_dropout=lora_dropout)
-    return policy.to(device_of(config))
+    return policy
 
 
 def load_score_model(
@@ -130,68 +132,31 @@ def load_score_model(
     path = path or config.reward.model
     with named_by_key(config, path):
         model = load_scorer(config.model, seed=config.seed, path=path, num_layers=num_layers, trained=trained)
+    return score_model_of(model, config, learns=learns, lora_dropout=lora_dropout).to(device_of(config))
+
+
+def score_model_of(
+    model: PreTrainedModel, config: LmConfig, *, learns: bool = False, lora_dropout: float = 0.0
+) -> ScoreModel:
+    """The score model that a sequence-classification model makes, frozen or learning, where the model lies."""
     score_model = ScoreModel(model, config.precision)
     score_model.adapted = _prepare(model, config, learns=learns, lora_dropout=lora_dropout)
     for parameter in (score_model.head.weight, score_model.bias):
         parameter.requires_grad_(learns)
-    return score_model.to(device_of(config))
+    return score_model
 
 
 def _prepare(model: PreTrainedModel, config: LmConfig, *, learns: bool, lora_dropout: float) -> PeftModel | None:
-    """Decide what learns and in which precision it is stored; the adapters, where there are any.
-
-    In bf16 the frozen layers that autocast would round at every use are stored rounded. All else stays in fp32, so
-    that a frozen reference gives the very log-probabilities of the learning actor that it is a copy of.
-    """
-    lora, low = config.lora, torch.bfloat16 if config.precision == "bf16" else torch.float32
-    if learns and config.model.gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
-        model.enable_input_require_grads()
-    if learns and not lora.rank:
+    """Decide what learns; the adapters, where there are any."""
+    if learns and not config.lora.rank:
+        if config.model.gradient_checkpointing:
+            checkpoint_gradients(model)
         return None
-    model.requires_grad_(False)
-    for layer in _layers(model).values():
-        for parameter in layer.parameters():
-            parameter.data = parameter.data.to(low)
-    if not learns:
-        model.eval()
-        return None
-    head = model.get_output_embeddings()
-    heads = [name for name, module in model.named_modules() if module is head and not lora.only]
-    seed_everything(config.seed, "adapters")
-    settings = PeftConfig(
-        r=lora.rank,
-        lora_alpha=lora.alpha,
-        lora_dropout=lora_dropout,
-        target_modules=_targets(model, lora),
-        modules_to_save=heads or None,
-    )
-    adapted = get_peft_model(model, settings)
-    for parameter in adapted.parameters():
-        if parameter.requires_grad:  # a head that learns was copied in the precision of the frozen rest
-            parameter.data = parameter.data.float()
-    return adapted
-
-
-def _targets(model: PreTrainedModel, lora: LoraConfig) -> list[str]:
-    """Names of the layers that get adapters: those asked for, or every matrix of the transformer itself."""
-    inside = list(_layers(model))
-    if not lora.target_modules:
-        return inside
-    known = sorted({name.rsplit(".", 1)[-1] for name in inside})
-    for wanted in lora.target_modules:
-        if not any(name.endswith(wanted) for name in inside):
-            raise InputError(f"lora.target_modules: no layer is called {wanted!r}; this model has {', '.join(known)}")
-    return [name for name in inside if name.endswith(tuple(lora.target_modules))]
-
-
-def _layers(model: PreTrainedModel) -> dict[str, nn.Module]:
-    """The matrix products of the transformer itself: neither embeddings nor heads."""
-    return {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear | Conv1D) and name.startswith(f"{model.base_model_prefix}.")
-    }
+    freeze(model, config.precision)
+    if learns:
+        return adapt(model, config, dropout=lora_dropout)
+    model.eval()
+    return None
 
 
 @torch.no_grad()
@@ -208,16 +173,8 @@ def _check_head(model: PreTrainedModel) -> None:
         )
 
 
-def _merged(module: Policy | ScoreModel) -> PreTrainedModel:
-    if module.adapted is None:
-        return module.model
-    module.adapted.float()  # merged in bf16, most of what was learned would round away
-    model = module.adapted.merge_and_unload()
-    module.adapted = None
-    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
-    if head is not None and head.weight is not embedding.weight:
-        model.config.tie_word_embeddings = False  # a head that learned on its own
-    return model
+def _whole(module: Policy | ScoreModel) -> PreTrainedModel:
+    return merged(module.adapted) if module.adapted else module.model
 
 
 def _unused_special(tokenizer: PreTrainedTokenizerBase) -> int | None:
@@ -241,7 +198,10 @@ def _autocast(model: PreTrainedModel, precision: Precision) -> AbstractContextMa
 
 
 def _hidden(model: PreTrainedModel, batch: TokenBatch) -> Tensor:
-    """The last hidden states; rows of like length are computed together, so that little is spent on padding."""
+    """The last hidden states: without padding, or rows of like length together, so that little is spent on it."""
+    is_padded = bool((batch.lengths < batch.ids.shape[1]).any())
+    if is_padded and can_be_unpadded(model):
+        return unpadded_hidden(model, batch)
     groups = like_lengths(batch.lengths)
     if len(groups) == 1:
         return _forward(model, batch)

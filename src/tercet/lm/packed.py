@@ -1,20 +1,45 @@
-"""A model whose weights are laid out for sampling: on a CPU, the products of a few rows with a matrix run faster.
+"""Linear layers whose weights are laid out for sampling: on a CPU, the products of a few rows with a matrix run faster.
 
 oneDNN multiplies a few rows by a matrix much faster when the matrix lies in blocks of its own choosing. That copy is
 made once a rollout, because the weights learn in between, with the adapters folded in, which spares two more products
 a layer. In training and scoring, where the rows are many, the plain layers serve.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import cast
+from typing import Literal, cast
 
 import torch
+from jaxtyping import Float
 from peft.tuners.lora import Linear as LoraLinear
+from peft.utils.other import ModulesToSaveWrapper
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-_MOST_ROWS = 128  # with more, the plain product is as fast
+MOST_ROWS = 128  # with more, the plain product is as fast
+
+
+class Product:
+    """x W^T + b, then `activation`, from a packed copy of W; to rounding what the plain layer computes."""
+
+    def __init__(
+        self,
+        weight: Float[Tensor, "o i"],
+        bias: Float[Tensor, " o"] | None,
+        num_rows: int,
+        activation: Literal["none", "relu"] = "none",
+    ) -> None:
+        self.laid_out = torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous(), num_rows)
+        self.bias = None if bias is None else bias.detach()
+        self.activation = activation
+
+    def __call__(self, x: Float[Tensor, "*b i"]) -> Float[Tensor, "*b o"]:
+        """The product."""
+        return torch.ops.mkldnn._linear_pointwise(x, self.laid_out, self.bias, self.activation, [], "")
+
+    def added_to(self, to: Float[Tensor, "*b o"], x: Float[Tensor, "*b i"]) -> Float[Tensor, "*b o"]:
+        """`to` + the product, in one go; for products without an activation."""
+        return torch.ops.mkldnn._linear_pointwise.binary(x, to, self.laid_out, self.bias, "add")
 
 
 @contextmanager
@@ -24,49 +49,45 @@ def packed(model: nn.Module, num_rows: int) -> Iterator[None]:
     Meanwhile the copies take the memory of the weights once more. For models on a CPU in fp32 whose batches have about
     `num_rows` rows; for others nothing happens. The weights must not change within it.
     """
-    layers = dict(_layers(model)) if _pays(model, num_rows) else {}
+    layers = list(_layers(model)) if pays(model, num_rows) else []
     try:
-        for layer, (weight, bias) in layers.items():
-            layer.forward = _product(weight, bias, num_rows)  # shadows the method of the class
+        for layer in layers:
+            layer.forward = Product(*folded(layer), num_rows)  # shadows the method of the class
         yield
     finally:
         for layer in layers:
             layer.__dict__.pop("forward", None)
 
 
-def _pays(model: nn.Module, num_rows: int) -> bool:
+def pays(model: nn.Module, num_rows: int) -> bool:
+    """Whether packed weights make batches of about so many rows faster: in fp32 on a CPU, and not for many rows."""
     first = next(model.parameters())
     is_plain = first.device.type == "cpu" and first.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
     has_op = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
-    return is_plain and has_op and num_rows <= _MOST_ROWS
+    return is_plain and has_op and num_rows <= MOST_ROWS
 
 
-def _layers(model: nn.Module) -> Iterator[tuple[nn.Module, tuple[Tensor, Tensor | None]]]:
-    """Every linear layer that computes, with its weight (out, in), adapters folded in, and its bias."""
-    inside: set[nn.Module] = set()  # parts of an adapted layer, which stands for them
+def folded(layer: nn.Module) -> tuple[Float[Tensor, "o i"], Float[Tensor, " o"] | None]:
+    """Weight and bias of a linear layer, its adapters folded in."""
+    if isinstance(layer, ModulesToSaveWrapper):  # a head that learns whole, beside the one that it was
+        off = layer.disable_adapters
+        layer = layer.original_module if off else layer.modules_to_save[layer.active_adapters[0]]
+    base = cast(nn.Linear, layer.get_base_layer() if isinstance(layer, LoraLinear) else layer)  # or Conv1D
+    weight: Tensor = base.weight
+    if isinstance(layer, LoraLinear) and not layer.disable_adapters and not layer.merged:
+        for name in layer.active_adapters:
+            weight = weight + layer.get_delta_weight(name)
+    return weight.T if isinstance(base, Conv1D) else weight, base.bias
+
+
+def _layers(model: nn.Module) -> Iterator[nn.Module]:
+    """Every linear layer that computes; an adapted one stands for its parts."""
+    inside: set[nn.Module] = set()
     for module in model.modules():
         if module in inside:
             continue
         if isinstance(module, LoraLinear):
             inside.update(module.modules())
-            base = cast(nn.Linear, module.get_base_layer())  # or Conv1D, whose weight lies the other way round
-            weight: Tensor = base.weight
-            if not module.disable_adapters and not module.merged:
-                for name in module.active_adapters:
-                    weight = weight + module.get_delta_weight(name)
-            yield module, (_out_in(base, weight), base.bias)
+            yield module
         elif isinstance(module, nn.Linear | Conv1D):
-            yield module, (_out_in(module, module.weight), module.bias)
-
-
-def _out_in(layer: nn.Module, weight: Tensor) -> Tensor:
-    return weight.T if isinstance(layer, Conv1D) else weight
-
-
-def _product(weight: Tensor, bias: Tensor | None, num_rows: int) -> Callable[[Tensor], Tensor]:
-    laid_out = torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous(), num_rows)
-
-    def product(x: Tensor) -> Tensor:
-        return torch.ops.mkldnn._linear_pointwise(x, laid_out, bias, "none", [], "")
-
-    return product
+            yield module

@@ -10,6 +10,7 @@ from tercet.config.lm import LmConfig
 from tercet.core.kl import adapted_kl_coef
 from tercet.errors import InputError
 from tercet.lm.answers import Answers, answer, answer_all
+from tercet.lm.backbone import Backbone
 from tercet.lm.batches import mixed_pass
 from tercet.lm.encoding import Encoder, check_tokenizers
 from tercet.lm.examples import Example
@@ -26,13 +27,13 @@ from tercet.lm.rollout import (
     paid_scores,
     reference_logprobs,
 )
-from tercet.lm.scoring import OWN, Scorer, load_scorers
+from tercet.lm.scoring import OWN, Scorer, load_own, load_scorers
 from tercet.lm.self_check import check
 from tercet.lm.splits import Sets, flat, step_examples, weights_of
 from tercet.lm.stages import sft_model
 from tercet.runs.folder import RunFolder
 from tercet.train.chance import generator
-from tercet.train.ppo import Collected, Learner, Validation, train
+from tercet.train.ppo import Collected, Learner, Validation, takes_one_step, train
 
 NO_VALIDATION = "ppo: no validation prompts are held out to choose the best checkpoint; raise data.eval_fraction"
 SAMPLES_KEPT = 4  # answers of a rollout that go to samples.jsonl
@@ -51,15 +52,16 @@ def run(folder: RunFolder, config: LmConfig) -> None:
     held_out = [held_out[i] for i in order[: config.ppo.num_eval_prompts]]
     if not held_out:
         raise InputError(NO_VALIDATION)
-    policy = load_policy(config, path=policy_path, learns=True)
+    backbone = Backbone.load(config, policy_path) if config.lora.shared_backbone else None
+    policy = backbone.policy() if backbone else load_policy(config, path=policy_path, learns=True)
     encoder.check_window(policy.model)
     frozen = None if config.lora.rank else load_policy(config, path=policy_path)
-    critic = load_critic(config, reward_path)
+    critic = load_critic(config, reward_path, backbone)
     encoder.check_window(critic.model)
     roles = Roles(
         LmActorCritic(policy, critic, config.ppo.temperature),
         reference_logprobs(policy, frozen, temperature=config.ppo.temperature),
-        load_scorers(config, reward_path),
+        load_scorers(config, reward_path, backbone),
         encoder,
         config,
     )
@@ -91,10 +93,16 @@ class Roles:
     encoder: Encoder
     config: LmConfig
 
-    def assess(self, answers: Answers) -> Assessed:
-        """What reference, critic and reward say of the answers."""
-        size = self.config.ppo.micro_batch_size
-        return assess(answers, self.actor_critic, self.reference, self.scorer, micro_batch_size=size)
+    def assess(self, answers: Answers, *, values_learn: bool = False) -> Assessed:
+        """What reference, critic and reward say of the answers; with `values_learn` the values keep their graph."""
+        return assess(
+            answers,
+            self.actor_critic,
+            self.reference,
+            self.scorer,
+            micro_batch_size=self.config.ppo.micro_batch_size,
+            values_learn=values_learn,
+        )
 
 
 @dataclass(frozen=True)
@@ -108,7 +116,9 @@ class Collect:
     def __call__(self, index: int, carry: Mapping[str, float]) -> Collected:
         """Answer a batch of prompts and learn what each token earned; `carry` holds the present kl_coef."""
         roles, ppo, kl_coef = self.roles, self.roles.config.ppo, carry["kl_coef"]
-        answers, seen = self._assessed(self._batch(index), generator(roles.config.seed, "rollout", index))
+        asked = self._batch(index)
+        answers = self._answers(asked, generator(roles.config.seed, "rollout", index))
+        seen = roles.assess(answers, values_learn=takes_one_step(ppo, len(asked)))
         rollout = build(answers, seen, ppo, kl_coef=kl_coef)
         metrics = describe(answers, seen, rollout, kl_coef=kl_coef)
         if ppo.kl_target:
@@ -125,21 +135,20 @@ class Collect:
         """Refuse to train where the untrained actor's first rollout shows that something is wrong."""
         roles, ppo = self.roles, self.roles.config.ppo
         few = self._batch(0)[: max(2, ppo.micro_batch_size)]
-        answers, seen = self._assessed(few, generator(roles.config.seed, "self-check"))
-        return check(answers, seen, roles.actor_critic, roles.reference, ppo)
+        answers = self._answers(few, generator(roles.config.seed, "self-check"))
+        return check(answers, roles.assess(answers), roles.actor_critic, roles.reference, ppo)
 
-    def _assessed(self, examples: Sequence[Example], chance: torch.Generator) -> tuple[Answers, Assessed]:
-        """The present actor's answers, and what the other roles say of them."""
-        roles, ppo = self.roles, self.roles.config.ppo
-        answers = answer(
+    def _answers(self, examples: Sequence[Example], chance: torch.Generator) -> Answers:
+        """The present actor's."""
+        roles = self.roles
+        return answer(
             roles.actor_critic.policy,
             roles.encoder,
             examples,
             generator=chance,
-            temperature=ppo.temperature,
+            temperature=roles.config.ppo.temperature,
             max_tokens=roles.encoder.max_sampled_tokens,
         )
-        return answers, roles.assess(answers)
 
     def _batch(self, index: int) -> list[Example]:
         """The index-th batch of an endless stream in which every pass over the prompts has its own order."""
@@ -175,11 +184,14 @@ def validate(roles: Roles, examples: Sequence[Example]) -> Validation:
     return Validation(float(torch.cat(scores).mean()), float(torch.cat(kls).mean()))
 
 
-def load_critic(config: LmConfig, reward_path: str) -> ScoreModel:
+def load_critic(config: LmConfig, reward_path: str, backbone: Backbone | None) -> ScoreModel:
     """The critic: the reward model's weights where there is one, else a fresh head."""
     if reward_path:
-        return load_score_model(config, path=reward_path, trained=True, learns=True)
-    return load_score_model(config, num_layers=config.reward.num_layers, learns=True)
+        return load_own(config, reward_path, backbone, learns=True)
+    num_layers = config.reward.num_layers
+    if backbone:
+        return backbone.score_model(num_layers=num_layers, learns=True)
+    return load_score_model(config, num_layers=num_layers, learns=True)
 
 
 def _needed(folder: RunFolder, config: LmConfig) -> tuple[str, str]:

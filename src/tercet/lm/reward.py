@@ -12,6 +12,7 @@ from tercet.core.losses import pairwise_loss, per_token_pairwise_loss
 from tercet.core.statistics import score_gain_and_bias
 from tercet.errors import FailedError, InputError
 from tercet.lm.answers import answer_all
+from tercet.lm.backbone import save_adapters
 from tercet.lm.batches import lessons
 from tercet.lm.encoding import Encoder, check_tokenizers
 from tercet.lm.examples import Example
@@ -44,7 +45,7 @@ def run(folder: RunFolder, config: LmConfig) -> None:
         )
     todo = lessons(train, config.data, config.reward, step="reward", seed=config.seed)
     stages = dict(todo.plan.stages)
-    model = load_score_model(config, num_layers=config.reward.num_layers, learns=True, lora_dropout=config.lora.dropout)
+    model = _untrained(folder, config)
     encoder.check_window(model.model)
     batches = PairBatches(encoder, device_of(config), config.reward.micro_batch_size)
 
@@ -81,9 +82,23 @@ def run(folder: RunFolder, config: LmConfig) -> None:
             ) from error
         model.normalise(scale)
         step.save_folder("model", lambda path: model.save(path, encoder.tokenizer))
+        if config.lora.shared_backbone:
+            step.save_folder("adapter", lambda path: save_adapters(model, path))
         results = _by_figure({name: summary(scores, scale) for name, scores in seen.items()})
         normalised = {"gain": scale.gain, "bias": scale.bias, "over": kind, "num": len(scores)}
         step.finish({"reward_model": results | {"normalised": normalised, "forgetting": _forgetting(folder, stages)}})
+
+
+def _untrained(folder: RunFolder, config: LmConfig) -> ScoreModel:
+    """What the reward model starts from: reward.model, or with a shared backbone the policy that PPO starts from."""
+    start = sft_model(folder, config) if config.lora.shared_backbone else ""
+    if config.lora.shared_backbone and not start:
+        raise InputError(
+            "reward: with lora.shared_backbone its adapters are trained on the SFT policy; "
+            "run `tercet lm sft` with the same --out first, or set ppo.policy"
+        )
+    num_layers, dropout = config.reward.num_layers, config.lora.dropout
+    return load_score_model(config, path=start, num_layers=num_layers, learns=True, lora_dropout=dropout)
 
 
 @dataclass(frozen=True)

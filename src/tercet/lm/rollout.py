@@ -61,9 +61,15 @@ class Assessed:
 
 @torch.no_grad()
 def assess(
-    answers: Answers, actor_critic: LmActorCritic, reference: RefLogprobs, scorer: Scorer, *, micro_batch_size: int
+    answers: Answers,
+    actor_critic: LmActorCritic,
+    reference: RefLogprobs,
+    scorer: Scorer,
+    *,
+    micro_batch_size: int,
+    values_learn: bool = False,
 ) -> Assessed:
-    """Score the answers with all four roles, a micro-batch at a time.
+    """Score the answers with all four roles, a micro-batch at a time; with `values_learn` the values keep their graph.
 
     In fp32 the sampler's log-probabilities are those of the training forward; in bf16 they are not, and are computed
     again, so that the first ratio is 1.
@@ -76,8 +82,11 @@ def assess(
         logprobs = answers.logprobs[rows]
         if actor_critic.policy.precision == "bf16":
             logprobs = actor_critic.actor(part.inputs).logprobs
-        parts.append((logprobs, reference(part), actor_critic.critic(part.inputs)))
-    logprobs, ref_logprobs, values = (torch.cat(column) for column in zip(*parts, strict=True))
+        with torch.set_grad_enabled(values_learn):
+            values = actor_critic.critic(part.inputs)
+        parts.append((logprobs, reference(part), values))
+    with torch.set_grad_enabled(values_learn):
+        logprobs, ref_logprobs, values = (torch.cat(column) for column in zip(*parts, strict=True))
     return Assessed(logprobs, ref_logprobs, values, scorer(answers))
 
 
@@ -95,7 +104,7 @@ def build(answers: Answers, seen: Assessed, config: PpoConfig, *, kl_coef: float
         inputs=answers.batch.inputs,
         logprobs=seen.logprobs,
         values=seen.values,
-        next_values=torch.nn.functional.pad(seen.values, (0, 1))[:, 1:],
+        next_values=torch.nn.functional.pad(seen.values.detach(), (0, 1))[:, 1:],
         rewards=rewards,
         terminated=is_last,
         truncated=torch.zeros_like(is_last),

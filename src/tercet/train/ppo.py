@@ -140,6 +140,11 @@ def train(
     return best
 
 
+def takes_one_step(config: UpdateConfig, num_rows: int) -> bool:
+    """Whether an update is one forward and one step over all rows: the critic then learns where it forecast."""
+    return config.epochs == config.num_minibatches == 1 and num_rows <= config.micro_batch_size
+
+
 def update(
     learner: Learner,
     rollout: Rollout,
@@ -151,11 +156,13 @@ def update(
 ) -> dict[str, float]:
     """Several epochs over one rollout; returns the means of what was seen.
 
-    Advantages are whitened over the whole rollout, after the returns were taken from them.
+    Advantages are whitened over the whole rollout, after the returns were taken from them. Values that still carry
+    their graph (see `takes_one_step`) are learned from as they are, without another forward of the critic.
     """
+    values = rollout.values.detach()
     estimate = gae(
         rollout.rewards,
-        rollout.values,
+        values,
         rollout.next_values,
         rollout.terminated,
         rollout.truncated,
@@ -180,9 +187,9 @@ def update(
     # a step that kl_stop ended was not taken, and has no gradient norm
     means = {name: fmean(seen[name] for seen in steps if name in seen) for name in steps[0]}
     return means | {
-        "explained_variance": float(explained_variance(rollout.values, estimate.returns, rollout.mask)),
+        "explained_variance": float(explained_variance(values, estimate.returns, rollout.mask)),
         "return": float(masked_mean(estimate.returns, rollout.mask)),
-        "value": float(masked_mean(rollout.values, rollout.mask)),
+        "value": float(masked_mean(values, rollout.mask)),
         "num_minibatches": float(len(steps)),
     }
 
@@ -193,7 +200,7 @@ class _Part:
 
     inputs: dict[str, Tensor]
     old_logprobs: Float[Tensor, "b t"]
-    old_values: Float[Tensor, "b t"]
+    values: Float[Tensor, "b t"]  # the rollout's; with their graph where the critic has not moved since
     advantages: Float[Tensor, "b t"]
     returns: Float[Tensor, "b t"]
     mask: Tensor
@@ -219,9 +226,9 @@ def _critic_step(learner: Learner, parts: list[_Part], count: Tensor, config: Up
     learner.critic.train()
     total = 0.0
     for part in parts:
-        values = learner.actor_critic.critic(part.inputs)
+        values = part.values if part.values.requires_grad else learner.actor_critic.critic(part.inputs)
         losses = clipped_value_loss(
-            values, part.old_values, part.returns, part.mask, clip_range=config.value_clip_range
+            values, part.values.detach(), part.returns, part.mask, clip_range=config.value_clip_range
         )
         loss = masked_mean(losses, part.mask, count=count)
         loss.backward()

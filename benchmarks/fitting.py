@@ -1,0 +1,100 @@
+"""A supervised step timed: `train/fit.py` over random examples in a run folder that is thrown away afterwards."""
+
+import argparse
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from torch import nn
+from work import Lesson, Moment, lessons, parser, report, shape, step_row
+
+from tercet.config.fit import FitConfig
+from tercet.config.lm import LmConfig
+from tercet.lm.batches import lessons as dealt
+from tercet.lm.examples import Example, Message
+from tercet.lm.splits import StepName
+from tercet.runs.folder import RunFolder
+from tercet.train.fit import LossTerms, fit
+
+B = TypeVar("B")
+
+
+def asked_for(description: str) -> argparse.Namespace:
+    """The settings; real lengths and 16 examples a step are the usual."""
+    command = parser(description)
+    command.set_defaults(lengths="real", batch=16)
+    return command.parse_args()
+
+
+def config_of(settings: argparse.Namespace) -> LmConfig:
+    """The work as a config: bytes as tokens, so that a text of n letters has n."""
+    fitted = {
+        "batch_size": settings.batch,
+        "micro_batch_size": min(settings.batch, settings.micro),
+        "checkpoint_every": settings.warmup + settings.iters,
+    }
+    return LmConfig.model_validate(
+        {
+            "model": {"path": "random", "architecture": shape(settings), "tokenizer": "bytes"},
+            "data": {"train": ["random.jsonl"], "style": "plain", "max_response_tokens": 2 * settings.response},
+            "sft": fitted,
+            "reward": fitted,
+        }
+    )
+
+
+def examples(settings: argparse.Namespace) -> list[Example]:
+    """Texts of the lengths of `work.py::lessons`."""
+    return [_example(number, lesson) for number, lesson in enumerate(lessons(settings))]
+
+
+def _example(number: int, lesson: Lesson) -> Example:
+    # a line end behind the prompt and the EOS behind an answer are tokens too
+    prompt = Message("user", "p" * (lesson.prompt - 1))
+    return Example((prompt,), "c" * (lesson.chosen - 1), "r" * (lesson.rejected - 1), "random", f"random[{number}]")
+
+
+def timed_fit(
+    settings: argparse.Namespace,
+    config: LmConfig,
+    *,
+    step: StepName,
+    model: nn.Module,
+    batches: Callable[[Sequence[Example]], Sequence[B]],
+    count: Callable[[B], int],
+    num_tokens: Callable[[B], int],
+    loss: Callable[[B], LossTerms],
+) -> None:
+    """Take all steps, and report those behind the warm-up; a step lasts from one optimizer step to the next."""
+    fitted: FitConfig = config.sft if step == "sft" else config.reward
+    todo = dealt({"random": examples(settings)}, config.data, fitted, step=step, seed=0)
+    tokens: list[int] = []
+    moments: list[Moment] = []
+
+    def cut(rows: Sequence[int]) -> Sequence[B]:
+        parts = batches([todo.examples[row] for row in rows])
+        tokens.append(sum(map(num_tokens, parts)))
+        return parts
+
+    def measure(_: int) -> dict[str, float]:
+        moments.append(Moment.now())
+        return {}
+
+    with tempfile.TemporaryDirectory() as folder, RunFolder.open(Path(folder) / "run", config, preset="bench") as run:
+        moments.append(Moment.now())
+        with run.step(step, total=len(todo.plan.rows), shown=[]) as under_way:
+            fit(
+                under_way,
+                modules={"model": model},
+                plan=todo.plan.rows,
+                micro_batches=cut,
+                count=count,
+                loss=loss,
+                config=fitted,
+                seed=0,
+                metric_prefix=step,
+                measure=measure,
+            )
+    rows = [step_row(start, end, num) for start, end, num in zip(moments[:-1], moments[1:], tokens, strict=True)]
+    report("tercet", settings, rows[settings.warmup :], what=step)

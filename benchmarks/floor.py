@@ -1,0 +1,67 @@
+"""What no implementation goes below: a PPO step's phases by the formulas of `lm/cost.py`, on this machine's rates.
+
+A floor is max(FLOPs / peak, bytes / bandwidth) of each part of the work, summed. Peak and bandwidth are the best that
+the machine showed in the same run (`lm/limits.py`), so the floor moves with the machine.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tercet.config.lm import LmConfig
+from tercet.lm import cost
+from tercet.lm.cost import Cost, Network
+from tercet.lm.footprint import footprint
+from tercet.lm.limits import Clock, Limits
+from tercet.lm.weights import config_at
+
+# CPU seconds of one thread are worth something on a busy machine too
+CLOCKS: dict[str, Clock] = {"wall": time.perf_counter, "cpu": time.process_time}
+SAMPLING = ("reading prompts", "decoding", "drawing")
+SCORING = ("reference", "values", "scores")
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """The tokens of one step's prompts and answers, row by row."""
+
+    prompts: Sequence[int]
+    answers: Sequence[int]
+
+    @property
+    def lengths(self) -> list[int]:
+        """Prompt and answer together."""
+        return [p + a for p, a in zip(self.prompts, self.answers, strict=True)]
+
+    def live(self, t: int) -> list[int]:
+        """How many tokens each row has seen that still draws its token number `t`, counted from 0."""
+        return [p + t for p, a in zip(self.prompts, self.answers, strict=True) if a > t]
+
+
+def costs_of_step(actor: LmConfig, critic: LmConfig, work: Sampled, *, vocab: int) -> dict[str, list[Cost]]:
+    """Every phase of a PPO step by its name; reference and reward model have the shapes of actor and critic."""
+    policy = footprint(actor, config_at(actor.model), "policy", learns=True).network
+    scorer = footprint(critic, config_at(critic.model), "score", learns=True).network
+    reading, *decoding = cost.generate(policy, work.prompts, work.answers)
+    return {
+        "reading prompts": [reading],
+        "decoding": decoding,
+        "drawing": [Cost(0, 4 * vocab * len(work.live(t))) for t in range(max(work.answers))],
+        "reference": [cost.forward(policy, work.lengths, sum(work.answers))],
+        "values": [cost.forward(scorer, work.lengths, 0)],
+        "scores": [cost.forward(scorer, work.lengths, 0)],
+        **_learning("critic", scorer, work.lengths, 0),
+        **_learning("actor", policy, work.lengths, sum(work.answers)),
+    }
+
+
+def _learning(role: str, network: Network, lengths: Sequence[int], num_head_tokens: int) -> dict[str, list[Cost]]:
+    ahead = cost.forward(network, lengths, num_head_tokens)
+    both = cost.learn(network, lengths, num_head_tokens)
+    back = Cost(both.flops - ahead.flops, both.bytes - ahead.bytes)
+    return {f"{role} forward": [ahead], f"{role} backward": [back], f"{role} optimizer": [cost.apply(network)]}
+
+
+def least_seconds(costs: Sequence[Cost], limits: Limits) -> float:
+    """The floor of several parts, one after the other."""
+    return sum(one.seconds(flops_per_s=limits.flops_per_s, bytes_per_s=limits.bytes_per_s) for one in costs)

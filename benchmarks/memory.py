@@ -1,0 +1,62 @@
+"""Peak memory of one PPO step: full copies of four roles beside LoRA, with weights of their own and on one backbone.
+
+Each variant takes the work of ppo_step.py in a process of its own; one JSON line for each, and one with the ratios:
+
+    python benchmarks/memory.py --lengths fixed --batch 8 --prompt 64 --response 64
+"""
+
+import json
+import multiprocessing
+import os
+import resource
+from argparse import Namespace
+
+from work import parser
+
+VARIANTS = {
+    "full": {"lora": 0},
+    "lora": {"lora": 16},
+    "lora_shared": {"lora": 16, "shared_backbone": True},
+}
+
+
+def peak_mb() -> float:
+    """The most memory that this process has held (Linux)."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def one(settings: Namespace, variant: str) -> dict[str, float]:
+    """Peaks in MB: of interpreter and libraries, after loading, and after the last step."""
+    import torch
+    from ppo_step import step_of
+
+    torch.set_num_threads(settings.threads)
+    torch.ones(64, 64, requires_grad=True).square().sum().backward()
+    libraries = peak_mb()
+    step = step_of(Namespace(**{**vars(settings), **VARIANTS[variant]}))
+    loaded = peak_mb()
+    for index in range(settings.iters):
+        step(index)
+    return {"libraries_mb": libraries, "loaded_mb": loaded, "peak_mb": peak_mb()}
+
+
+def main() -> None:
+    """The variants in turn."""
+    settings = parser(__doc__ or "").parse_args()
+    os.environ.setdefault("OMP_NUM_THREADS", str(settings.threads))
+    found = {}
+    for variant in VARIANTS:
+        with multiprocessing.get_context("spawn").Pool(1) as pool:  # a fresh process has no peak of others
+            found[variant] = pool.apply(one, (settings, variant))
+        print(json.dumps({"name": variant} | {name: round(value) for name, value in found[variant].items()}))
+    ratios = {}
+    for variant in list(VARIANTS)[1:]:
+        theirs, full = found[variant], found["full"]
+        ratios[variant] = round(theirs["peak_mb"] / full["peak_mb"], 3)
+        own = [peaks["peak_mb"] - peaks["libraries_mb"] for peaks in (theirs, full)]
+        ratios[f"{variant}_without_libraries"] = round(own[0] / own[1], 3)
+    print(json.dumps({"name": "memory"} | ratios | vars(settings)))
+
+
+if __name__ == "__main__":
+    main()

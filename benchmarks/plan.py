@@ -1,0 +1,105 @@
+"""What `tercet plan` expects, beside what is then measured: peak memory and seconds of a PPO step on this machine.
+
+Each plan and each measurement has a process of its own. Rows have one length and answers never end, as the plan takes
+them; a copy of the actor is kept, as in a run.
+
+    python benchmarks/plan.py --threads 2
+    python benchmarks/plan.py --threads 2 --cases tiny opt-125m
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+from dataclasses import asdict
+
+import torch
+
+from tercet.config.lm import LmConfig
+from tercet.config.load import load_lm_config
+from tercet.lm.bench import Step, Work, config_of
+from tercet.lm.plan import plan
+from tercet.lm.quiet import hush
+from tercet.train.ema import learning_state
+
+LORA = {"rank": 16, "alpha": 32}
+SHARED = LORA | {"shared_backbone": True}
+
+
+def cases() -> dict[str, tuple[LmConfig, Work]]:
+    """What is planned and measured: a config, and the sizes of its rows."""
+    opt = Work()
+    tiny, smollm2 = load_lm_config("tiny", []), load_lm_config("smollm2", [])
+    return {
+        "tiny": (tiny, Work(batch=tiny.ppo.batch_size, prompt=32, response=16, vocab=260)),
+        "smollm2": (smollm2, Work(batch=smollm2.ppo.batch_size, prompt=48, response=24, vocab=49152)),
+        "opt-125m": (config_of(opt), opt),
+        "opt-125m, LoRA": (config_of(opt, LORA), opt),
+        "opt-125m, one backbone": (config_of(opt, SHARED), opt),
+    }
+
+
+def planned(config: LmConfig, work: Work) -> dict[str, float]:
+    """The plan's figures."""
+    found = plan(config, prompt_tokens=work.prompt, response_tokens=work.response)
+    return {"peak_mb": found.memory["ppo"].peak / 2**20, **asdict(found.time), "total_s": found.time.ppo}
+
+
+def measured(config: LmConfig, work: Work, iters: int) -> dict[str, float]:
+    """The same figures of steps really taken; the first is not counted in the times."""
+    step = Step(work, config)
+    rows = []
+    for index in range(1 + iters):
+        rows.append(step(index))
+        best = learning_state(step.policy)  # what a run keeps
+    del best
+    medians = {name: statistics.median(row[name] for row in rows[1:]) for name in rows[0]}
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {"peak_mb": peak, "generate": medians["gen_s"], "score": medians["score_s"], "train": medians["train_s"]} | {
+        name: medians[name] for name in ("total_s", "other_cpus")
+    }
+
+
+def in_own_process(what: str, case: str, settings: argparse.Namespace) -> dict[str, float]:
+    """`planned` or `measured` of one case."""
+    command = [sys.executable, __file__, "--one", what, "--cases", case]
+    command += ["--threads", str(settings.threads), "--iters", str(settings.iters)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(done.stderr)
+    return json.loads(done.stdout)
+
+
+def main() -> None:
+    """One table, one JSON line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cases", nargs="+", choices=list(cases()), default=list(cases()))
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--iters", type=int, default=2)
+    parser.add_argument("--one", choices=["planned", "measured"], help=argparse.SUPPRESS)
+    settings = parser.parse_args()
+    if settings.one:
+        hush()
+        torch.set_num_threads(settings.threads)
+        config, work = cases()[settings.cases[0]]
+        both = {"planned": lambda: planned(config, work), "measured": lambda: measured(config, work, settings.iters)}
+        print(json.dumps(both[settings.one]()))
+        return
+    rows = {}
+    print(f"{'':<24}{'peak, MB: plan':>15}{'seen':>8}{'ratio':>7}{'step, s: plan':>15}{'seen':>8}{'ratio':>7}")
+    for case in settings.cases:
+        ahead, seen = (in_own_process(what, case, settings) for what in ("planned", "measured"))
+        ratios = {name: ahead[name] / seen[name] for name in ("peak_mb", "total_s", "generate", "score", "train")}
+        rows[case] = {"planned": ahead, "measured": seen, "ratios": {k: round(v, 3) for k, v in ratios.items()}}
+        print(
+            f"{case:<24}{ahead['peak_mb']:>15.0f}{seen['peak_mb']:>8.0f}{ratios['peak_mb']:>7.2f}"
+            f"{ahead['total_s']:>15.2f}{seen['total_s']:>8.2f}{ratios['total_s']:>7.2f}",
+            flush=True,
+        )
+    print(json.dumps({"name": "plan", "threads": settings.threads, "iters": settings.iters, "cases": rows}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,35 @@
+"""Steps of the reward model by the pipeline's own code, on the shape of OPT-125M with random weights; one JSON line.
+
+    python benchmarks/reward_step.py --lengths real --batch 16
+
+`--batch` counts pairs: a prompt of 8 to 128 tokens, and two answers of 4 to 128; all weights learn, in fp32.
+"""
+
+import torch
+from fitting import asked_for, config_of, timed_fit
+
+from tercet.lm.encoding import Encoder
+from tercet.lm.models import device_of, load_score_model
+from tercet.lm.reward import PairBatches, pair_loss
+
+
+def main() -> None:
+    """`--warmup` steps, then `--iters` measured ones."""
+    settings = asked_for(__doc__ or "")
+    torch.set_num_threads(settings.threads)
+    config = config_of(settings)
+    model = load_score_model(config, learns=True)
+    timed_fit(
+        settings,
+        config,
+        step="reward",
+        model=model,
+        batches=PairBatches(Encoder.of(config), device_of(config), config.reward.micro_batch_size).of,
+        count=lambda pairs: pairs.num,
+        num_tokens=lambda pairs: int(pairs.batch.lengths.sum()),
+        loss=lambda pairs: pair_loss(model, pairs, config.reward.loss),
+    )
+
+
+if __name__ == "__main__":
+    main()

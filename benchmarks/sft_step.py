@@ -1,0 +1,36 @@
+"""SFT steps by the pipeline's own code, on the shape of OPT-125M with random weights; one JSON line.
+
+    python benchmarks/sft_step.py --lengths real --batch 16
+
+Prompts of 8 to 128 tokens, answers of 4 to 128, the loss on the answers; all weights learn, in fp32.
+"""
+
+import torch
+from fitting import asked_for, config_of, timed_fit
+
+from tercet.lm.encoding import Encoder
+from tercet.lm.imitation import AnswerBatches, answer_loss
+from tercet.lm.models import load_policy
+from tercet.train.fit import LossTerms
+
+
+def main() -> None:
+    """`--warmup` steps, then `--iters` measured ones."""
+    settings = asked_for(__doc__ or "")
+    torch.set_num_threads(settings.threads)
+    config = config_of(settings)
+    policy = load_policy(config, learns=True)
+    timed_fit(
+        settings,
+        config,
+        step="sft",
+        model=policy,
+        batches=AnswerBatches(Encoder.of(config), config).of,
+        count=lambda batch: int(batch.response_mask.sum()),
+        num_tokens=lambda batch: int(batch.lengths.sum()),
+        loss=lambda batch: LossTerms(answer_loss(policy, batch), {}),
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""A session at a terminal: the clock that fits the robot, and single keys without waiting for them."""
+
+import select
+import sys
+import termios
+import tty
+from types import TracebackType
+
+from tercet.arm import deploy
+from tercet.arm.control import SimulatedClock, WallClock
+from tercet.config.robot import RobotConfig
+from tercet.errors import InputError
+from tercet.runs.progress import say
+
+
+class Keyboard:
+    """Within `with`, `pressed()` gives what was typed since it was last asked; nothing where there is no terminal."""
+
+    def __init__(self) -> None:
+        self.is_there = sys.stdin.isatty()
+
+    def __enter__(self) -> "Keyboard":
+        if self.is_there:
+            self._before = termios.tcgetattr(sys.stdin)
+            tty.setcbreak(sys.stdin)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.is_there:
+            termios.tcsetattr(sys.stdin, termios.TCSADRAIN, self._before)
+
+    def pressed(self) -> str:
+        """Keys, in order."""
+        keys = ""
+        while self.is_there and select.select([sys.stdin], [], [], 0)[0]:
+            keys += sys.stdin.read(1)
+        return keys
+
+
+def steer(config: RobotConfig, session: deploy.Session) -> list[deploy.Try]:
+    """All tries of a session; InputError where a real arm would move with nobody at the keys."""
+    simulated = config.robot == "simulated"
+    with Keyboard() as keyboard:
+        if session.send and not simulated and not keyboard.is_there:
+            raise InputError(
+                "a real arm moves only with someone at its keys: run this in a terminal, not through a pipe"
+            )
+        if keyboard.is_there:
+            say(deploy.KEYS_SAY)
+        clock = SimulatedClock() if simulated else WallClock()
+        return deploy.run(config, session, keys=keyboard.pressed, clock=clock, say=say)

@@ -1,0 +1,185 @@
+"""The control loop: at a fixed rate, whoever steers says where to, the guard says how far, and that is sent."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, Protocol, runtime_checkable
+
+import numpy as np
+
+from tercet.arm.kinematics import JOINTS, Array
+from tercet.arm.physics import STEP_SECONDS
+from tercet.arm.pilot import Senses
+from tercet.arm.robot import Observation
+from tercet.arm.safety import Guard
+from tercet.arm.tasks import observation, success
+from tercet.errors import FailedError
+
+Who = Literal["policy", "person", "nobody"]
+STOP, RELEASE, TAKE, QUIT, GO = " ", "r", "t", "q", "g"
+
+_GAP = np.radians(20.0)  # between the teacher's arm and the robot, within which a person may take over
+_ARRIVED = 0.02  # rad
+_HOLD = 1.0  # seconds that the task must stay done: how to keep it so is part of a demonstration
+
+
+@runtime_checkable
+class Clock(Protocol):
+    """Seconds, from any zero."""
+
+    def now(self) -> float: ...
+    def wait_until(self, moment: float) -> None: ...
+
+
+class WallClock:
+    """The time that a real arm lives in."""
+
+    def now(self) -> float:
+        """Seconds that never run backwards."""
+        return time.monotonic()
+
+    def wait_until(self, moment: float) -> None:
+        """Sleep; not at all where the moment has passed."""
+        time.sleep(max(0.0, moment - time.monotonic()))
+
+
+class SimulatedClock:
+    """Passes by waiting alone."""
+
+    def __init__(self) -> None:
+        self.time = 0.0
+
+    def now(self) -> float:
+        """Seconds."""
+        return self.time
+
+    def wait_until(self, moment: float) -> None:
+        """Be there."""
+        self.time = max(self.time, moment)
+
+
+@runtime_checkable
+class Moving(Protocol):
+    """An arm in our units: `robot.Arm`, or one that only pretends."""
+
+    def read(self) -> tuple[Array, Observation]: ...
+    def send(self, joints: Array) -> None: ...
+
+
+@runtime_checkable
+class Steering(Protocol):
+    """`robot.Teacher`."""
+
+    def joints(self) -> Array: ...
+
+
+@runtime_checkable
+class Deciding(Protocol):
+    """`pilot.Pilot`."""
+
+    def wanted(self, observation: Array, sent: Array) -> Array: ...
+
+
+@dataclass(frozen=True)
+class Tick:
+    """One step: joints (6,) as measured, as wanted (None: nobody wanted any) and as sent; before, what was sent last.
+
+    `observation` (o,) is what a policy sees; `seen` what the robot told, pictures included.
+    """
+
+    seconds: float
+    who: Who
+    measured: Array
+    wanted: Array | None
+    before: Array
+    sent: Array
+    reasons: tuple[str, ...]
+    observation: Array
+    success: bool
+    seen: Observation
+
+
+@dataclass(frozen=True)
+class Crew:
+    """Who may steer: the policy, a person, both, or nobody; `keys()` is what was pressed since it was last asked."""
+
+    pilot: Deciding | None
+    teacher: Steering | None
+    keys: Callable[[], str] = lambda: ""
+
+
+def approach(arm: Moving, guard: Guard, goal: Array, clock: Clock, *, seconds: float = 10.0) -> None:
+    """Bring the arm to `goal` (6,); FailedError where the guard or something in the way doesn't let it."""
+    end = clock.now() + seconds
+    while clock.now() < end:
+        begun = clock.now()
+        joints, _ = arm.read()
+        sent = guard.step(goal, joints, seen_at=begun, now=clock.now())
+        arm.send(sent.position)
+        clock.wait_until(begun + STEP_SECONDS)
+        if guard.stopped:
+            break
+        if np.abs(sent.position - goal).max() < 1e-3 and np.abs(joints - goal)[: len(JOINTS)].max() < _ARRIVED:
+            return
+    why = guard.stopped or "it stands still at a limit"
+    raise FailedError(
+        f"the arm did not come to its start: {why}; bring it into the workspace by hand or with the teacher"
+    )
+
+
+def drive(
+    arm: Moving,
+    guard: Guard,
+    crew: Crew,
+    senses: Senses,
+    clock: Clock,
+    *,
+    seconds: float,
+    watch: Callable[[Tick], None],
+    person: bool = False,
+    until_success: bool = False,
+) -> None:
+    """Steer for so many seconds, until QUIT or, with `until_success`, until the task stays done.
+
+    With `person`, a person steers from the first step.
+
+    Ticks are never closer than a period: after a late one, the next is a period later, and nothing is caught up.
+    """
+    person = person and crew.teacher is not None
+    joined, held = False, 0
+    begun = clock.now()
+    senses.begin()
+    while clock.now() - begun < seconds:
+        tick = clock.now()
+        keys = crew.keys()
+        joints, seen = arm.read()
+        now = senses.readings(joints, guard.position, seen)
+        looks = observation(senses.task, now)[0].astype(np.float64)
+        if TAKE in keys and crew.teacher is not None:
+            person, joined = not person, False
+        if STOP in keys:
+            guard.stop("by hand", joints)
+        elif RELEASE in keys:
+            guard.release()
+        who, wanted = _asked(crew, looks, guard.position, person=person, joined=joined)
+        joined = who == "person"
+        before = guard.position
+        sent = guard.step(wanted, joints, seen_at=tick, now=clock.now())
+        arm.send(sent.position)
+        done = bool(success(senses.task, now)[0])
+        watch(Tick(tick - begun, who, joints, wanted, before, sent.position, sent.reasons, looks, done, seen))
+        held = held + 1 if done else 0
+        if QUIT in keys or (until_success and held * STEP_SECONDS > _HOLD):
+            return
+        clock.wait_until(tick + STEP_SECONDS)
+
+
+def _asked(crew: Crew, looks: Array, sent: Array, *, person: bool, joined: bool) -> tuple[Who, Array | None]:
+    """Who steers, and where to. A person's arm must first come near the robot's; until then the robot holds."""
+    if person and crew.teacher is not None:
+        theirs = crew.teacher.joints()
+        near = bool((np.abs(theirs - sent)[: len(JOINTS)] < _GAP).all())
+        return ("person", theirs) if joined or near else ("nobody", None)
+    if crew.pilot is not None:
+        return "policy", crew.pilot.wanted(looks, sent)
+    return "nobody", None

@@ -1,0 +1,168 @@
+"""A policy on an arm, or a person who shows it how: tries, one after the other, within the guard's limits."""
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from tercet.arm import calibration, control, dry_run, tasks
+from tercet.arm.env import ACTION
+from tercet.arm.models import Sizes, load_policy
+from tercet.arm.pilot import Pilot, Senses, start_joints
+from tercet.arm.robot import Arm, Teacher, find_cube, find_robot, find_teacher
+from tercet.arm.safety import Guard, Limits
+from tercet.arm.simulated import SimulatedArm
+from tercet.arm.takeover import Keeper
+from tercet.arm.tasks import Task
+from tercet.config.load import load_arm_config
+from tercet.config.robot import RobotConfig
+from tercet.errors import InputError
+
+Keys = Callable[[], str]
+KEYS_SAY = "keys: space stops, r releases the stop, t hands over to a person and back, q ends"
+
+
+@dataclass(frozen=True)
+class Try:
+    """One try: its steps, pictures left out; whether the task was done at its end; why it was stopped, if it was."""
+
+    ticks: Sequence[control.Tick]
+    success: bool
+    stopped: str
+
+
+@dataclass(frozen=True)
+class Session:
+    """What is tried: by whom, how often, how long (`seconds` a try), and whether anything is `send`t."""
+
+    task: Task
+    pilot: Pilot | None
+    times: int
+    seconds: float
+    send: bool
+    keep: Path | None = None
+    seed: int = 0
+
+    @property
+    def shows(self) -> bool:
+        """Whether a person steers from the first step."""
+        return self.pilot is None
+
+
+def policy_of(run: Path, stage: str, *, speed: float) -> tuple[Task, Pilot]:
+    """The policy of a run, and its task; InputError where there is none that an arm could follow."""
+    config = load_arm_config(run / "config.yaml", [])
+    if config.env not in tasks.TASKS:
+        raise InputError(f"{run}: its policy is for {config.env}; only {', '.join(tasks.TASKS)} can go on an arm")
+    folder = run / stage / "model"
+    if not folder.is_dir():
+        there = [name for name in ("bc", "ppo") if (run / name / "model").is_dir()]
+        raise InputError(f"{folder} is not there; this run has {' and '.join(there) or 'no policy yet'} (--stage)")
+    task: Task = config.env
+    sizes = Sizes(len(tasks.observed(task)), len(ACTION))
+    return task, Pilot(load_policy(folder, sizes), speed)
+
+
+def run(
+    config: RobotConfig, session: Session, *, keys: Keys, clock: control.Clock, say: Callable[[str], None]
+) -> list[Try]:
+    """All tries; the robot is connected once, before, and disconnected in the end, whatever happens."""
+    robot = find_robot(config, task=session.task, seed=session.seed)
+    teleoperator = find_teacher(config, robot)
+    if session.shows and teleoperator is None:
+        raise InputError("recording needs a person's arm: give teacher=so101_leader teacher_port=/dev/...")
+    tries: list[Try] = []
+    with ExitStack() as stack:
+        arm = stack.enter_context(Arm(robot, config))
+        teacher = stack.enter_context(Teacher(teleoperator, config)) if teleoperator else None
+        crew = control.Crew(session.pilot, teacher, keys)
+        keeper = None
+        if session.keep:
+            keeper = Keeper(
+                session.keep,
+                session.task,
+                config.calibration,
+                robot_type=config.robot,
+                features=robot.observation_features,
+                say=say,
+            )
+            stack.callback(keeper.finish)
+        for number in range(session.times):
+            if number and isinstance(robot, SimulatedArm):
+                robot.env.reset()
+            elif number and not _ready(keys, clock, say):
+                break
+            moving = arm if session.send else dry_run.Pretended(arm)
+            tries.append(_try(config, session, moving, crew, keeper, clock))
+            say(_verdict(number, tries[-1]))
+            if tries[-1].stopped and not isinstance(robot, SimulatedArm):
+                break  # a person should look before anything moves again
+    return tries
+
+
+def show(file: Path, tries: Sequence[Try], limits: Limits) -> list[str]:
+    """The first try in lines, and in the picture `file`."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    dry_run.plot(file, tries[0].ticks, limits)
+    return list(dry_run.lines(tries[0].ticks))
+
+
+def limits_of(config: RobotConfig) -> Limits:
+    """The limits that a config comes to."""
+    return calibration.limits(config)
+
+
+def _try(
+    config: RobotConfig,
+    session: Session,
+    arm: control.Moving,
+    crew: control.Crew,
+    keeper: Keeper | None,
+    clock: control.Clock,
+) -> Try:
+    safety = config.safety
+    guard = Guard(
+        calibration.limits(config), arm.read()[0], deadline=safety.deadline, max_lag=float(np.radians(safety.max_lag))
+    )
+    control.approach(arm, guard, start_joints(config.start, session.task), clock)
+    senses = Senses(session.task, np.array(config.goal), find_cube(config.cube))
+    ticks: list[control.Tick] = []
+
+    def watch(tick: control.Tick) -> None:
+        ticks.append(replace(tick, seen={}))
+        if keeper is not None:
+            keeper.watch(tick)
+
+    try:
+        control.drive(
+            arm,
+            guard,
+            crew,
+            senses,
+            clock,
+            seconds=session.seconds,
+            watch=watch,
+            person=session.shows,
+            until_success=session.shows,
+        )
+    finally:
+        if keeper is not None:
+            keeper.finish()
+    return Try(ticks, bool(ticks) and ticks[-1].success, guard.stopped)
+
+
+def _ready(keys: Keys, clock: control.Clock, say: Callable[[str], None]) -> bool:
+    """Wait until a person has put things back; False where they end the session. Nothing is sent meanwhile."""
+    say("put everything back; g goes on, q ends")
+    while True:
+        pressed = keys()
+        if control.GO in pressed or control.QUIT in pressed:
+            return control.GO in pressed
+        clock.wait_until(clock.now() + 0.1)
+
+
+def _verdict(number: int, one: Try) -> str:
+    done, stopped = "done" if one.success else "not done", f"; stopped: {one.stopped}" if one.stopped else ""
+    return f"try {number + 1}: {done} after {one.ticks[-1].seconds:.1f} s{stopped}"

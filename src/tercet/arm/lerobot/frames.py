@@ -1,0 +1,80 @@
+"""Pictures of a recording, in mp4 files: exactly the frame that was recorded at a moment, or an error."""
+
+from collections.abc import Iterable, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tercet.errors import InputError, first_line
+
+_KEYFRAME_EVERY = 2  # so that any frame is near one
+
+Picture = NDArray[np.uint8]  # (height, width, 3)
+
+
+def read(file: Path, moments: Sequence[float], *, tolerance: float) -> NDArray[np.uint8]:
+    """(len(moments), height, width, 3): the frames shown at ascending `moments` (seconds), by their own time stamps.
+
+    InputError where the file is missing or cut off, or has no frame within `tolerance` seconds of a moment.
+    """
+    av = _pyav()
+    found: list[Picture] = []
+    try:
+        with av.open(str(file)) as container:
+            stream = container.streams.video[0]
+            container.seek(int(moments[0] / stream.time_base), stream=stream, backward=True)
+            for frame in container.decode(stream):
+                while len(found) < len(moments) and abs(frame.time - moments[len(found)]) <= tolerance:
+                    found.append(frame.to_ndarray(format="rgb24"))
+                if len(found) == len(moments) or frame.time > moments[-1] + tolerance:
+                    break
+    except FileNotFoundError as error:
+        raise InputError(f"{file}: missing; copy the recording again, its videos with it") from error
+    except (av.FFmpegError, IndexError) as error:
+        raise InputError(f"{file}: cut off, or no video ({first_line(error)}); copy it again") from error
+    if len(found) < len(moments):
+        raise InputError(
+            f"{file}: no frame at {moments[len(found)]:.3f} s ({len(found)} of {len(moments)} are there); "
+            "it was cut off, or belongs to another recording"
+        )
+    return np.stack(found)
+
+
+def write(file: Path, pictures: Iterable[Picture], *, fps: float) -> dict[str, Any]:
+    """An mp4 (H.264) that holds each picture for 1/fps seconds; what is returned belongs into meta/info.json."""
+    av = _pyav()
+    size = (0, 0)
+    with av.open(str(file), "w", format="mp4") as container:
+        stream = None
+        for picture in pictures:
+            if stream is None:
+                size = picture.shape[:2]
+                stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000))
+                stream.height, stream.width, stream.pix_fmt = *size, "yuv420p"
+                stream.options = {"crf": "18", "preset": "veryfast", "g": str(_KEYFRAME_EVERY), "bf": "0"}
+            if picture.shape[:2] != size:
+                raise InputError(f"a picture of {picture.shape[:2]} among those of {size}; keep the camera's size")
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")))
+        if stream is not None:
+            container.mux(stream.encode(None))
+    return {
+        "video.height": size[0],
+        "video.width": size[1],
+        "video.codec": "h264",
+        "video.pix_fmt": "yuv420p",
+        "is_depth_map": False,
+        "video.fps": fps,
+        "video.channels": 3,
+        "has_audio": False,
+    }
+
+
+def _pyav() -> Any:  # Any: PyAV, which only those need who have pictures
+    try:
+        import av
+    except ImportError as error:
+        raise InputError("pictures of a recording need PyAV: pip install 'tercet[recordings]'") from error
+    return av

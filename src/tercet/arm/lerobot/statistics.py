@@ -1,0 +1,50 @@
+"""meta/stats.json: least, greatest, mean, deviation and quantiles of every feature, by which LeRobot normalises."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+QUANTILES = {"q01": 0.01, "q10": 0.10, "q50": 0.50, "q90": 0.90, "q99": 0.99}
+_MOST_PICTURES = 50  # of an episode, spread evenly
+_EVERY_PIXEL = 4
+
+Stats = Mapping[str, NDArray]  # a number for each entry of the feature; `count` (1,) are the rows
+
+
+def of_numbers(values: NDArray) -> Stats:
+    """Of rows (t, n), exactly."""
+    rows = values.astype(np.float64)
+    quantiles = np.quantile(rows, list(QUANTILES.values()), axis=0)
+    moments = {"min": rows.min(0), "max": rows.max(0), "mean": rows.mean(0), "std": rows.std(0)}
+    return {**moments, "count": np.array([len(rows)]), **dict(zip(QUANTILES, quantiles, strict=True))}
+
+
+def of_pictures(pictures: Sequence[NDArray[np.uint8]]) -> Stats:
+    """A channel at a time, (3, 1, 1), from 0 to 1, of some of the pictures and every fourth pixel each way."""
+    chosen = np.linspace(0, len(pictures) - 1, min(len(pictures), _MOST_PICTURES)).round().astype(int)
+    pixels = np.concatenate([pictures[i][::_EVERY_PIXEL, ::_EVERY_PIXEL].reshape(-1, 3) for i in chosen])
+    found = of_numbers(pixels / 255.0)
+    shaped = {name: value.reshape(3, 1, 1) for name, value in found.items() if name != "count"}
+    return {**shaped, "count": np.array([len(chosen)])}
+
+
+def merged(parts: Sequence[Stats]) -> Stats:
+    """Of all parts together: moments exactly (Chan et al. 1979), quantiles as the widest of the parts'."""
+    counts = np.stack([part["count"] for part in parts]).astype(np.float64)
+    weights = counts / counts.sum(0)
+    weights = weights.reshape(len(parts), *[1] * parts[0]["mean"].ndim)
+    means = np.stack([part["mean"] for part in parts])
+    mean = (weights * means).sum(0)
+    variance = (weights * (np.stack([part["std"] for part in parts]) ** 2 + (means - mean) ** 2)).sum(0)
+    together = {
+        "min": np.min([part["min"] for part in parts], 0),
+        "max": np.max([part["max"] for part in parts], 0),
+        "mean": mean,
+        "std": np.sqrt(variance),
+        "count": counts.sum(0).astype(np.int64),
+    }
+    for name, share in QUANTILES.items():
+        widest = np.min if share <= 0.5 else np.max
+        together[name] = widest([part[name] for part in parts], 0)
+    return together

@@ -1,0 +1,247 @@
+"""Writing LeRobotDataset v3 folders: episodes are added in such an order that a kill leaves a whole recording."""
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from tercet.arm.lerobot import frames, statistics
+from tercet.arm.lerobot.layout import (
+    COUNTERS,
+    DATA,
+    EPISODES,
+    FILES_PER_CHUNK,
+    INFO,
+    STATS,
+    TASKS,
+    VIDEOS,
+    Feature,
+    Info,
+    read_info,
+    write_info,
+)
+from tercet.arm.lerobot.read import Recording, open_recording
+from tercet.errors import InputError
+from tercet.runs import atomic
+
+
+@dataclass(frozen=True)
+class NewEpisode:
+    """What is to be kept: `columns` (t, size) by feature, and the `pictures` of each camera, one a step."""
+
+    task: str
+    columns: Mapping[str, NDArray]
+    pictures: Mapping[str, Sequence[NDArray[np.uint8]]] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values())))
+
+
+def append(folder: Path, info: Info, episodes: Sequence[NewEpisode]) -> None:
+    """Add episodes to a recording, which is begun where there is none.
+
+    Each call writes files of its own, and info.json last: until then, no reader of ours counts the new episodes.
+    InputError where the folder holds a recording with other features, or an episode does not fit `info`.
+    """
+    before = _there(folder, info)
+    for episode in episodes:
+        _check(episode, info)
+    info = replace(info, num_episodes=len(before) if before else 0, num_frames=before.info.num_frames if before else 0)
+    tasks = {word: number for number, word in before.tasks.items()} if before else {}
+    for episode in episodes:
+        tasks.setdefault(episode.task, len(tasks))
+    last = before.places[-1] if before else None
+    number = last["meta/episodes/chunk_index"] * FILES_PER_CHUNK + last["meta/episodes/file_index"] + 1 if last else 0
+    place = {"chunk_index": number // FILES_PER_CHUNK, "file_index": number % FILES_PER_CHUNK}
+    videos, spans = _write_videos(folder, info, episodes, place)
+    tables = [_rows(episode, info, first, index, tasks) for episode, first, index in _numbered(episodes, info)]
+    _put(folder / DATA.format(**place), lambda file: _write_groups(file, tables))
+    stats = [_stats(table, episode, info) for table, episode in zip(tables, episodes, strict=True)]
+    every = [*(_stats_there(folder, len(before)) if before else []), *stats]
+    rows = [
+        _place(episode, first, index, place, spans[k], stats[k])
+        for k, (episode, first, index) in enumerate(_numbered(episodes, info))
+    ]
+    _put(folder / TASKS, lambda file: pq.write_table(_tasks_table(tasks), file))
+    _put(folder / EPISODES.format(**place), lambda file: pq.write_table(pa.Table.from_pylist(rows), file))
+    atomic.write_text(folder / STATS, _stats_text(every))
+    grown = replace(
+        info,
+        num_episodes=info.num_episodes + len(episodes),
+        num_frames=info.num_frames + sum(map(len, episodes)),
+    )
+    atomic.write_text(folder / INFO, write_info(grown, num_tasks=len(tasks), videos=videos))
+
+
+def _there(folder: Path, info: Info) -> Recording | None:
+    if not (folder / INFO).exists():
+        if folder.is_dir() and any(folder.iterdir()) and not (folder / "meta").is_dir():
+            raise InputError(f"{folder}: holds something else than a recording; give an empty or a new folder")
+        return None
+    found = read_info(folder)
+    theirs, ours = found.described(), info.described()
+    if theirs != ours or found.fps != info.fps:
+        other = [key for key in {**theirs, **ours} if theirs.get(key) != ours.get(key)] or ["fps"]
+        raise InputError(f"{folder}: a recording with another {', '.join(other)}; give a new folder")
+    return open_recording(folder) if found.num_episodes else None
+
+
+def _check(episode: NewEpisode, info: Info) -> None:
+    """InputError unless every feature is there, with as many rows as the others, of its size, and finite."""
+    length = len(episode)
+    if not length:
+        raise InputError("an episode of no step; leave it out")
+    for key, feature in info.described().items():
+        values = episode.pictures.get(key) if feature.is_picture else episode.columns.get(key)
+        if values is None or len(values) != length:
+            raise InputError(f"{key}: {0 if values is None else len(values)} values for {length} steps")
+        if isinstance(values, np.ndarray) and not feature.is_picture:
+            if values.shape != (length, int(np.prod(feature.shape))):
+                raise InputError(f"{key}: of shape {values.shape}, where {feature.shape} a step was announced")
+            if not np.isfinite(values).all():
+                raise InputError(f"{key}: holds numbers that are not finite")
+
+
+def _numbered(episodes: Sequence[NewEpisode], info: Info) -> list[tuple[NewEpisode, int, int]]:
+    """Each episode with the index of its first row, and its own."""
+    firsts = info.num_frames + np.cumsum([0, *map(len, episodes)])
+    return [(episode, int(firsts[k]), info.num_episodes + k) for k, episode in enumerate(episodes)]
+
+
+def _rows(episode: NewEpisode, info: Info, first: int, index: int, tasks: Mapping[str, int]) -> pa.Table:
+    length = len(episode)
+    columns: dict[str, pa.Array] = {}
+    for key, feature in info.described().items():
+        if not feature.is_picture:
+            columns[key] = _column(episode.columns[key], feature)
+    steps = np.arange(length)
+    counters = {
+        "timestamp": steps / info.fps,
+        "frame_index": steps,
+        "episode_index": np.full(length, index),
+        "index": first + steps,
+        "task_index": np.full(length, tasks[episode.task]),
+    }
+    columns |= {key: _column(values, COUNTERS[key]) for key, values in counters.items()}
+    return pa.table(columns)
+
+
+def _column(values: NDArray, feature: Feature) -> pa.Array:
+    flat = pa.array(np.ascontiguousarray(values).reshape(-1).astype(feature.dtype))
+    size = int(np.prod(feature.shape))
+    return flat if feature.shape == (1,) else pa.FixedSizeListArray.from_arrays(flat, size)
+
+
+def _write_groups(file: Path, tables: Sequence[pa.Table]) -> None:
+    with pq.ParquetWriter(file, tables[0].schema) as writer:
+        for table in tables:  # a row group each, so that one episode can be read alone
+            writer.write_table(table)
+
+
+def _write_videos(
+    folder: Path, info: Info, episodes: Sequence[NewEpisode], place: Mapping[str, int]
+) -> tuple[dict[str, dict[str, Any]], list[dict[str, Any]]]:
+    """How each camera's video is encoded, and the entries of meta/episodes that say where an episode's part lies."""
+    videos: dict[str, dict[str, Any]] = {}
+    spans: list[dict[str, Any]] = [{} for _ in episodes]
+    for key in (key for key, feature in info.features.items() if feature.dtype == "video"):
+        file = folder / VIDEOS.format(video_key=key, **place)
+        every = [picture for episode in episodes for picture in episode.pictures[key]]
+        _put(
+            file, lambda partial, every=every, key=key: videos.update({key: frames.write(partial, every, fps=info.fps)})
+        )
+        begin = 0.0
+        for episode, span in zip(episodes, spans, strict=True):
+            end = begin + len(episode) / info.fps
+            span |= {f"videos/{key}/{name}": value for name, value in place.items()}
+            span |= {f"videos/{key}/from_timestamp": begin, f"videos/{key}/to_timestamp": end}
+            begin = end
+    return videos, spans
+
+
+def _stats(table: pa.Table, episode: NewEpisode, info: Info) -> dict[str, statistics.Stats]:
+    found: dict[str, statistics.Stats] = {}
+    for key, feature in {**info.described(), **COUNTERS}.items():
+        if feature.is_picture:
+            found[key] = statistics.of_pictures(episode.pictures[key])
+        else:
+            flat = table[key].combine_chunks()
+            values = flat.flatten() if pa.types.is_fixed_size_list(flat.type) else flat
+            found[key] = statistics.of_numbers(values.to_numpy(zero_copy_only=False).reshape(len(episode), -1))
+    return found
+
+
+def _place(
+    episode: NewEpisode,
+    first: int,
+    index: int,
+    place: Mapping[str, int],
+    span: Mapping[str, Any],
+    stats: Mapping[str, statistics.Stats],
+) -> dict[str, Any]:
+    """The row of meta/episodes."""
+    return {
+        "episode_index": index,
+        "tasks": [episode.task],
+        "length": len(episode),
+        **{f"data/{name}": value for name, value in place.items()},
+        "dataset_from_index": first,
+        "dataset_to_index": first + len(episode),
+        **span,
+        **{f"stats/{key}/{name}": value.tolist() for key, found in stats.items() for name, value in found.items()},
+        **{f"meta/episodes/{name}": value for name, value in place.items()},
+    }
+
+
+def _tasks_table(tasks: Mapping[str, int]) -> pa.Table:
+    """Numbers and words; the metadata make the words the index of pandas' frame, where LeRobot looks them up."""
+    table = pa.table({"task_index": pa.array(tasks.values(), pa.int64()), "task": pa.array(tasks, pa.string())})
+    columns = [
+        {"name": name, "field_name": name, "pandas_type": kind, "numpy_type": numpy_type, "metadata": None}
+        for name, kind, numpy_type in (("task_index", "int64", "int64"), ("task", "unicode", "object"))
+    ]
+    pandas = {"index_columns": ["task"], "column_indexes": [], "columns": columns}
+    return table.replace_schema_metadata({"pandas": json.dumps(pandas)})
+
+
+def _stats_text(parts: Sequence[Mapping[str, statistics.Stats]]) -> str:
+    """meta/stats.json for the statistics of every episode."""
+    whole = {key: statistics.merged([part[key] for part in parts]) for key in parts[0]}
+    tree = {key: {name: value.tolist() for name, value in found.items()} for key, found in whole.items()}
+    return json.dumps(tree, indent=4) + "\n"
+
+
+def _stats_there(folder: Path, num_episodes: int) -> list[dict[str, statistics.Stats]]:
+    """The statistics of each episode so far, as meta/episodes has them."""
+    rows: list[dict[str, Any]] = []
+    for file in sorted((folder / "meta" / "episodes").glob("chunk-*/file-*.parquet")):
+        with pq.ParquetFile(file) as opened:
+            rows += opened.read().to_pylist()
+    found: list[dict[str, statistics.Stats]] = []
+    for row in rows[:num_episodes]:
+        stats: dict[str, dict[str, NDArray]] = {}
+        for name, value in row.items():
+            if name.startswith("stats/"):
+                _, key, kind = name.split("/")
+                stats.setdefault(key, {})[kind] = np.array(value)
+        found.append({**stats})
+    return found
+
+
+def _put(file: Path, write: Callable[[Path], object]) -> None:
+    """What `write` writes, put in place at once."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
+    try:
+        with atomic.full_disk_named(file):
+            write(partial)
+            partial.replace(file)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,61 @@
+"""Demonstrations as LeRobotDataset v3 folders: what a policy learns from in them, and how ours are kept."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tercet.arm.lerobot.layout import ACTION, ENVIRONMENT, STATE, Feature, Info
+from tercet.arm.lerobot.read import open_recording
+from tercet.arm.lerobot.write import NewEpisode, append
+from tercet.errors import InputError
+
+# what a policy of ours sees and does, where a recording has joints as well, for others to learn from
+OURS_SEEN, OURS_DONE = "tercet.observation", "tercet.action"
+OURS = "tercet"  # the robot_type of recordings of an environment
+
+
+def arrays(folder: Path, *, most: int | None = None) -> dict[str, NDArray]:
+    """`observations` (n, t, o), `actions` (n, t, a) and `lengths` (n,) of the first demonstrations; `env` if known.
+
+    Observations are what our policies saw, else observation.state with observation.environment_state behind it.
+    """
+    recording = open_recording(folder)
+    ours = OURS_SEEN in recording.info.features
+    there = [key for key in (STATE, ENVIRONMENT) if key in recording.info.features]
+    seen, done = ([OURS_SEEN], OURS_DONE) if ours else (there, ACTION)
+    if not seen:
+        raise InputError(f"{folder}: has neither {STATE} nor {ENVIRONMENT}, so there is nothing to learn from")
+    episodes = recording.episodes([*seen, done], most=most)
+    found = {
+        "observations": _padded([np.concatenate([one.columns[key] for key in seen], 1) for one in episodes]),
+        "actions": _padded([one.columns[done] for one in episodes]),
+        "lengths": np.array([len(one) for one in episodes]),
+    }
+    if ours or recording.info.robot_type == OURS:
+        tasks = sorted({one.task for one in episodes})
+        if len(tasks) > 1:
+            raise InputError(f"{folder}: demonstrations of {' and '.join(tasks)}; a recording must be of one task")
+        found["env"] = np.array(tasks[0])
+    return found
+
+
+def save(
+    folder: Path, observations: Sequence[NDArray], actions: Sequence[NDArray], *, env: str, fps: float = 20.0
+) -> None:
+    """Add episodes of an environment, (t, o) and (t, a) each, to a recording."""
+    features = {
+        STATE: Feature("float32", (observations[0].shape[1],)),
+        ACTION: Feature("float32", (actions[0].shape[1],)),
+    }
+    episodes = [NewEpisode(env, {STATE: seen, ACTION: done}) for seen, done in zip(observations, actions, strict=True)]
+    append(folder, Info(fps, features, OURS), episodes)
+
+
+def _padded(rows: Sequence[NDArray]) -> NDArray:
+    """(n, t, size) with zeros behind the end of each."""
+    whole = np.zeros((len(rows), max(map(len, rows)), rows[0].shape[1]), np.float32)
+    for place, values in zip(whole, rows, strict=True):
+        place[: len(values)] = values
+    return whole

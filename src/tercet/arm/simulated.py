@@ -1,0 +1,93 @@
+"""The MuJoCo arm behind LeRobot's interface of a robot, and its scripted expert as the teacher: for rehearsals."""
+
+from typing import Any
+
+import numpy as np
+
+from tercet.arm import kinematics, tasks
+from tercet.arm.calibration import KEYS, to_joints, to_values
+from tercet.arm.env import ArmEnv
+from tercet.arm.tasks import Task
+from tercet.config.robot import CalibrationConfig
+
+_GOAL = ("goal.x", "goal.y", "goal.z")
+_CUBE = ("cube.x", "cube.y", "cube.z", "cube.turn")
+_PICTURE = (240, 320, 3)
+
+
+class SimulatedArm:
+    """One arm at a built-in task; each `send_action` moves it on by a step, as 50 ms of a real one would."""
+
+    name = "tercet_simulated"
+    is_calibrated = True
+
+    def __init__(self, task: Task, calibration: CalibrationConfig, *, seed: int = 0, camera: str = "") -> None:
+        self.env = ArmEnv(task, 1, seed=seed, horizon=10**9, num_threads=1)
+        self.calibration, self._camera = calibration, camera
+        self.is_connected = False
+
+    @property
+    def observation_features(self) -> dict[str, Any]:  # Any: LeRobot's; a type, or a picture's shape
+        """Joints, the goal, the cube where there is one, and with `camera` a picture."""
+        cube = dict.fromkeys((*_GOAL, *(_CUBE if tasks.has_cube(self.env.task) else ())), float)
+        pictures = {self._camera: _PICTURE} if self._camera else {}
+        return {**dict.fromkeys(KEYS, float), **cube, **pictures}
+
+    @property
+    def action_features(self) -> dict[str, Any]:  # Any: likewise
+        """The six joints."""
+        return dict.fromkeys(KEYS, float)
+
+    def connect(self, calibrate: bool = True) -> None:
+        """Nothing to open."""
+        self.is_connected = True
+
+    def disconnect(self) -> None:
+        """End the simulation."""
+        self.is_connected = False
+        self.env.close()
+
+    def get_observation(self) -> dict[str, Any]:  # Any: numbers, and pictures
+        """Where joints, goal and cube are."""
+        self._check()
+        now = self.env.readings()
+        seen: dict[str, Any] = dict(to_values(self.env.joints()[0], self.calibration))
+        seen |= dict(zip(_GOAL, now.goal[0].tolist(), strict=True))
+        if tasks.has_cube(self.env.task):
+            seen |= dict(zip(_CUBE, (*now.cube[0].tolist(), float(now.cube_turn[0])), strict=True))
+        if self._camera:
+            seen[self._camera] = self.env.render(width=_PICTURE[1], height=_PICTURE[0], camera=self._camera)
+        return seen
+
+    def send_action(self, action: dict[str, float]) -> dict[str, float]:
+        """Move towards these joints for one step."""
+        self._check()
+        self.env.servo(to_joints(action, self.calibration)[None])
+        return action
+
+    def _check(self) -> None:
+        if not self.is_connected:
+            raise ConnectionError(f"{self.name} is not connected")
+
+
+class SimulatedTeacher:
+    """A person's stand-in: a leader's arm that the scripted expert moves, from wherever the robot was sent."""
+
+    is_calibrated = True
+
+    def __init__(self, robot: SimulatedArm) -> None:
+        self._robot = robot
+
+    def connect(self, calibrate: bool = True) -> None:
+        """Nothing to open."""
+
+    def disconnect(self) -> None:
+        """Nothing to close."""
+
+    def get_action(self) -> dict[str, float]:
+        """Where the expert would send the robot's joints now."""
+        env = self._robot.env
+        now = env.readings()
+        actions = env.expert_actions().astype(np.float64)
+        tip, turn, opening = tasks.moved(now.target, now.target_turn, now.target_opening, actions)
+        return to_values(np.append(kinematics.inverse(tip, turn)[0], opening), self._robot.calibration)

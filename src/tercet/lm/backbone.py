@@ -1,0 +1,109 @@
+"""One frozen language model under all roles: each has modules and adapters of its own, all read the same weights.
+
+The reward model's adapters are trained on these weights and kept in peft's format; a critic starts from them.
+"""
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from peft import LoraConfig as PeftConfig
+from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import AutoModelForSequenceClassification, PreTrainedModel
+
+from tercet.config.lm import LmConfig
+from tercet.errors import FailedError
+from tercet.lm.adapters import adapt, copied
+from tercet.lm.models import Policy, ScoreModel, load_policy
+from tercet.lm.weights import draw_head, shape_for_scores
+from tercet.train.chance import seed_everything
+
+FILE = "adapter_model.safetensors"  # peft's name
+HEAD, BIAS = "base_model.model.score.weight", "score_bias"  # the first is peft's name; the second it does not know
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A frozen causal language model on its device, and the config of the roles that are made from it."""
+
+    model: PreTrainedModel
+    config: LmConfig
+
+    @classmethod
+    def load(cls, config: LmConfig, path: str = "") -> "Backbone":
+        """The model at `path` (or model.path)."""
+        return cls(load_policy(config, path=path).model, config)
+
+    def policy(self) -> Policy:
+        """A policy whose adapters learn; with them off it is the backbone."""
+        policy = Policy(copied(self.model, _itself), self.config.precision)
+        policy.adapted = adapt(policy.model, self.config)
+        return policy.to(self.model.device)
+
+    def score_model(self, *, num_layers: int = 0, adapters: Path | None = None, learns: bool = False) -> ScoreModel:
+        """A score model over the first layers (0: all), with adapters and head from a folder, or fresh ones."""
+        score_model = ScoreModel(self._with_score_head(num_layers), self.config.precision)
+        score_model.adapted = adapt(score_model.model, self.config)
+        if adapters is not None:
+            _load_adapters(score_model, adapters)
+        score_model.to(self.model.device)
+        if learns:
+            score_model.head.weight.requires_grad_(True)
+            return score_model
+        return score_model.requires_grad_(False).eval()
+
+    def _with_score_head(self, num_layers: int) -> PreTrainedModel:
+        hf_config = copy.deepcopy(self.model.config)
+        shape_for_scores(hf_config, num_layers)
+        with torch.device("meta"):  # a shell: nothing in it but the score head is used
+            model = AutoModelForSequenceClassification.from_config(hf_config, dtype=torch.float32)
+        tree = copied(self.model.base_model, _itself, {id(self.model.config): model.config})
+        del _layers(tree, self.model.config.num_hidden_layers)[model.config.num_hidden_layers :]
+        setattr(model, model.base_model_prefix, tree)
+        model.score.to_empty(device="cpu")
+        seed_everything(self.config.seed, "score head")
+        draw_head(model)
+        return model
+
+
+def _itself(parameter: nn.Parameter) -> nn.Parameter:
+    return parameter
+
+
+def _layers(tree: nn.Module, num: int) -> nn.ModuleList:
+    """The transformer's list of layers, which every architecture names in its own way."""
+    return next(m for m in tree.modules() if isinstance(m, nn.ModuleList) and len(m) == num)
+
+
+def save_adapters(score_model: ScoreModel, folder: Path) -> None:
+    """Adapters, head and bias without the weights below them, in peft's format."""
+    adapted = _adapted(score_model)
+    state = get_peft_model_state_dict(adapted, save_embedding_layers=False)
+    state |= {HEAD: score_model.head.weight, BIAS: score_model.bias}
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, folder / FILE)
+    settings = copy.copy(adapted.peft_config["default"])
+    assert isinstance(settings, PeftConfig)
+    settings.task_type, settings.modules_to_save, settings.inference_mode = "SEQ_CLS", ["score"], True
+    settings.base_model_name_or_path = None  # the run folder may move
+    settings.target_modules = sorted(settings.target_modules or [])  # peft's set would be written in any order
+    settings.save_pretrained(str(folder))
+
+
+@torch.no_grad()
+def _load_adapters(score_model: ScoreModel, folder: Path) -> None:
+    try:
+        state = load_file(folder / FILE)
+    except (OSError, SafetensorError) as error:
+        raise FailedError(f"{folder}: damaged adapters ({error}); remove the step's folder to do it again") from error
+    score_model.head.weight.copy_(state.pop(HEAD))
+    score_model.bias.copy_(state.pop(BIAS))
+    set_peft_model_state_dict(_adapted(score_model), state)
+
+
+def _adapted(score_model: ScoreModel) -> PeftModel:
+    assert score_model.adapted is not None  # made on a backbone, or trained with lora.shared_backbone
+    return score_model.adapted

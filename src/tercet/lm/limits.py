@@ -1,0 +1,88 @@
+"""How fast a machine can be: this one's peak rates, measured in a second or two, or a card's by its data sheet."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+_MATRIX = 1024  # tokens by 2048 by 2048: a product as training and scoring have them
+_WIDE = 2048
+_BUFFER = 64 * 2**20  # numbers: far more than any cache holds
+_MOST_SECONDS = 0.6
+
+Clock = Callable[[], float]  # seconds, from any start: by the wall, or of this process on the CPU
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The best rates of a machine: operations on numbers, and bytes read from its memory."""
+
+    flops_per_s: float
+    bytes_per_s: float
+
+
+@dataclass(frozen=True)
+class Card:
+    """A GPU by its data sheet: dense products with fp32 sums of bf16 and of fp32 numbers, and its memory."""
+
+    bf16_flops_per_s: float
+    fp32_flops_per_s: float
+    bytes_per_s: float
+    memory_gib: int
+
+    def expected(self, precision: str) -> Limits:
+        """What is expected to be reached of it; assumed, not measured."""
+        flops = self.bf16_flops_per_s if precision == "bf16" else self.fp32_flops_per_s
+        return Limits(flops * FLOPS_SHARE, self.bytes_per_s * BYTES_SHARE)
+
+
+# NVIDIA's data sheets of the GeForce RTX 3090 and 4090, A100 80GB SXM, H100 SXM and H200 SXM
+CARDS = {
+    "3090": Card(71e12, 35.6e12, 936e9, 24),
+    "4090": Card(165e12, 82.6e12, 1008e9, 24),
+    "a100": Card(312e12, 19.5e12, 2039e9, 80),
+    "h100": Card(989e12, 67e12, 3350e9, 80),
+    "h200": Card(989e12, 67e12, 4800e9, 141),
+}
+FLOPS_SHARE = 0.4  # of a card's peak arithmetic: assumed
+BYTES_SHARE = 0.6  # of its memory bandwidth: assumed
+
+
+def measured_limits(
+    device: torch.device, dtype: torch.dtype = torch.float32, *, clock: Clock = time.perf_counter
+) -> Limits:
+    """The best of several matrix products and of several passes over a large buffer, on this machine, now."""
+    grown = 1 if device.type == "cpu" else 4  # a GPU is done with less before it is at full speed
+    rows, wide = grown * _MATRIX, grown * _WIDE
+    left = torch.randn(rows, wide, device=device).to(dtype)
+    right = torch.randn(wide, wide, device=device).to(dtype)
+    product = best_seconds(lambda: torch.nn.functional.linear(left, right), device, clock=clock)
+    buffer = torch.ones(grown**2 * _BUFFER, device=device)
+    reading = best_seconds(lambda: buffer.sum(), device, clock=clock)
+    return Limits(2 * rows * wide * wide / product, 4 * buffer.numel() / reading)
+
+
+def best_seconds(
+    work: Callable[[], object],
+    device: torch.device,
+    *,
+    most_seconds: float = _MOST_SECONDS,
+    clock: Clock = time.perf_counter,
+) -> float:
+    """The shortest of the runs that fit into `most_seconds`, two at least; one before them warms up."""
+    work()
+    wait(device)
+    best, begun, runs = float("inf"), time.perf_counter(), 0
+    while runs < 2 or time.perf_counter() - begun < most_seconds:
+        start = clock()
+        work()
+        wait(device)
+        best, runs = min(best, clock() - start), runs + 1
+    return best
+
+
+def wait(device: torch.device) -> None:
+    """Until a GPU has done what was asked of it."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,126 @@
+"""How long a step takes, from the seconds of its phases: measured here on shallow copies, or a card's by arithmetic."""
+
+from dataclasses import dataclass
+
+from transformers import PretrainedConfig as HfConfig
+
+from tercet.config.fit import FitConfig
+from tercet.config.lm import LmConfig
+from tercet.lm import cost
+from tercet.lm.cost import Cost, Network, Sizes
+from tercet.lm.footprint import footprint
+from tercet.lm.limits import Card
+from tercet.lm.memory import num_reward_models, score_shape
+from tercet.lm.probe import Seconds, policy_seconds, score_seconds
+from tercet.lm.shapes import shape_of
+
+# of one operator that Python launches on a GPU: assumed. Small work waits for it
+_LAUNCH_S = 25e-6
+_OPERATORS, _OPERATORS_OF_ADAPTERS = 14, 24  # of a layer's forward pass, about
+
+
+@dataclass(frozen=True)
+class Phases:
+    """Seconds of the policy's phases and of the critic's, which the reward model shares; see `lm/probe.py`."""
+
+    policy: Seconds
+    score: Seconds
+    sizes: Sizes  # of the rows that they hold for
+    networks: tuple[Network, Network]
+
+
+@dataclass(frozen=True)
+class StepTime:
+    """Expected seconds."""
+
+    generate: float
+    score: float
+    train: float
+    sft: float  # an optimizer step of SFT
+    reward: float  # of the reward model
+    validation: float  # PPO's choice of the best actor, once
+
+    @property
+    def ppo(self) -> float:
+        """One rollout and update."""
+        return self.generate + self.score + self.train
+
+    def ppo_run(self, config: LmConfig) -> float:
+        """All updates of step 3 with their validations."""
+        ppo = config.ppo
+        times = 1 + ppo.num_updates // ppo.eval_every + bool(ppo.num_updates % ppo.eval_every)
+        return ppo.num_updates * self.ppo + times * self.validation
+
+
+def measured_here(config: LmConfig, sizes: Sizes) -> Phases:
+    """The phases as this machine does them."""
+    shape, judge, layers = shape_of(config), score_shape(config), config.reward.num_layers
+    policy = policy_seconds(config, shape, sizes)
+    return Phases(
+        policy, score_seconds(config, judge, sizes, num_layers=layers), sizes, _networks(config, shape, judge)
+    )
+
+
+def expected_on(card: Card, config: LmConfig, sizes: Sizes) -> Phases:
+    """The phases by arithmetic, at an assumed share of the card's rates and an assumed price of a launch."""
+    policy, critic = _networks(config, shape_of(config), score_shape(config))
+    rates = card.expected(config.precision)
+    rows = min(config.ppo.micro_batch_size, config.ppo.batch_size)
+    lengths, count, again = [sizes.row] * rows, config.ppo.batch_size, config.model.gradient_checkpointing
+
+    def seconds(work: Cost, network: Network, passes: int) -> float:
+        operators = network.num_layers * (_OPERATORS + (_OPERATORS_OF_ADAPTERS if network.adapters else 0))
+        ideal = work.seconds(flops_per_s=rates.flops_per_s, bytes_per_s=rates.bytes_per_s)
+        return max(ideal, operators * passes * _LAUNCH_S)
+
+    def phases(network: Network, head_tokens: int) -> Seconds:
+        return {
+            "score": seconds(cost.forward(network, lengths, head_tokens), network, 1),
+            "learn": seconds(cost.learn(network, lengths, head_tokens, recompute=again), network, 3 + again),
+            "apply": seconds(cost.apply(network), network, 0),
+        }
+
+    sampling = {
+        "read": seconds(cost.read_prompts(policy, [sizes.prompt] * count), policy, 1),
+        "draw": seconds(cost.decode(policy, [sizes.prompt + sizes.response // 2] * count), policy, 1),
+    }
+    return Phases(sampling | phases(policy, rows * sizes.response), phases(critic, 0), sizes, (policy, critic))
+
+
+def step_time(config: LmConfig, phases: Phases, answers: Sizes) -> StepTime:
+    """The seconds of each step; `answers` are the sizes of SFT's and the reward model's rows."""
+    ppo, policy, score, sizes = config.ppo, phases.policy, phases.score, phases.sizes
+    micro_batches = ppo.batch_size / min(ppo.micro_batch_size, ppo.batch_size)
+    generate = policy["read"] + (sizes.response - 1) * policy["draw"]
+    forwards = policy["score"] * (2 if config.precision == "bf16" else 1)  # the old policy's, computed again in bf16
+    scoring = micro_batches * (forwards + score["score"] * (1 + num_reward_models(config)))
+    learning = ppo.epochs * micro_batches * (policy["learn"] + score["learn"])
+    applying = ppo.epochs * ppo.num_minibatches * (policy["apply"] + score["apply"])
+    num_validations = ppo.num_eval_prompts / ppo.batch_size
+    return StepTime(
+        generate=generate,
+        score=scoring,
+        train=learning + applying,
+        sft=_fit_seconds(config, phases, config.sft, answers, is_reward=False),
+        reward=_fit_seconds(config, phases, config.reward, answers, is_reward=True),
+        validation=num_validations * (generate + scoring),
+    )
+
+
+def _fit_seconds(config: LmConfig, phases: Phases, fit: FitConfig, answers: Sizes, *, is_reward: bool) -> float:
+    """An optimizer step of a supervised step, in proportion to the arithmetic of a PPO micro-batch's."""
+    network, seconds = (phases.networks[1], phases.score) if is_reward else (phases.networks[0], phases.policy)
+    rows, again = min(config.ppo.micro_batch_size, config.ppo.batch_size), config.model.gradient_checkpointing
+
+    def flops(sizes: Sizes, rows: int) -> int:
+        head_tokens = 0 if is_reward else rows * sizes.response
+        return cost.learn(network, [sizes.row] * rows, head_tokens, recompute=again).flops
+
+    ratio = flops(answers, fit.batch_size * (1 + is_reward)) / flops(phases.sizes, rows)
+    return seconds["learn"] * ratio + seconds["apply"]
+
+
+def _networks(config: LmConfig, shape: HfConfig, judge: HfConfig) -> tuple[Network, Network]:
+    policy = footprint(config, shape, "policy", learns=True).network
+    critic = footprint(config, judge, "score", num_layers=config.reward.num_layers, learns=True).network
+    return policy, critic
