@@ -9,8 +9,9 @@ import numpy as np
 
 from tercet.arm import calibration, control, dry_run, tasks
 from tercet.arm.env import ACTION
-from tercet.arm.models import Sizes, load_policy
+from tercet.arm.models import Sizes
 from tercet.arm.pilot import Pilot, Senses, start_joints
+from tercet.arm.policies import load_policy
 from tercet.arm.robot import Arm, Teacher, find_cube, find_robot, find_teacher
 from tercet.arm.safety import Guard, Limits
 from tercet.arm.simulated import SimulatedArm

@@ -7,8 +7,8 @@ import torch
 
 from tercet.arm import kinematics, tasks
 from tercet.arm.kinematics import JOINTS, Array
-from tercet.arm.models import Policy
 from tercet.arm.physics import STEP_SECONDS
+from tercet.arm.policies import Policy
 from tercet.arm.robot import Observation, SeenCube
 from tercet.arm.tasks import Readings, Task
 
@@ -61,7 +61,10 @@ class Senses:
 
 @dataclass(frozen=True)
 class Pilot:
-    """A policy; `speed` is the share of each of its movements that is made."""
+    """A policy; `speed` is the share of each of its movements that is made.
+
+    It decides anew at every step and does the first action of its chunk: an arm seldom is where it was expected.
+    """
 
     policy: Policy
     speed: float = 1.0
@@ -69,7 +72,8 @@ class Pilot:
     def wanted(self, observation: Array, sent: Array) -> Array:
         """Joints (6,) to go to, from what the policy sees (o,) and what was sent last (6,)."""
         with torch.no_grad():
-            action = self.policy(torch.from_numpy(observation.astype(np.float32))[None])
+            seen = torch.from_numpy(observation.astype(np.float32))[None]
+            action = self.policy.actions(self.policy.decide(seen, None))[:, 0]
         moves = self.speed * action.clamp(-1.0, 1.0).double().numpy()
         moves[:, -1] = action[:, -1].clamp(-1.0, 1.0)  # a gripper that closes slowly lets go
         return joints_for(sent, moves)
