@@ -193,7 +193,7 @@ def _make(name: str, horizon: int) -> Env:
 @cache
 def _metaworld(task: str) -> Any:  # Any: an optional package's
     """A task of Meta-World with its goals, which take longer to draw than an environment takes to make."""
-    from metaworld import MT1
+    from metaworld import MT1  # pyright: ignore[reportMissingImports]  # an extra
 
     return MT1(task, seed=0)
 
