@@ -26,7 +26,7 @@ def find(name: str) -> Expert | None:
 
 
 def _metaworld(task: str) -> Expert | None:
-    from metaworld.policies import ENV_POLICY_MAP  # an optional package, and slow to import  # pyright: ignore[reportMissingImports]  # an extra
+    from metaworld.policies import ENV_POLICY_MAP  # pyright: ignore[reportMissingImports]  # an extra, slow to import
 
     if task not in ENV_POLICY_MAP:
         return None
