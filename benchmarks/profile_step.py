@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
+from statistics import fmean
 from typing import TypeVar
 
 import torch
@@ -177,7 +178,7 @@ def asked_for() -> argparse.Namespace:
 
 
 def main() -> None:
-    """`--warmup` steps, then one that is taken apart."""
+    """`--warmup` steps, then `--iters` that are taken apart: means."""
     settings = asked_for()
     torch.set_num_threads(settings.threads)
     clock = CLOCKS[settings.clock]
@@ -185,17 +186,24 @@ def main() -> None:
     step = step_of(settings)
     for index in range(settings.warmup):
         step(index)
-    seconds, work = profiled(step, settings.warmup, clock)
     actor, critic = (config_of(settings, of(settings)) for of in (shape, critic_shape))
-    costs = costs_of_step(actor, critic, work, vocab=settings.vocab)
-    floors = {name: least_seconds(costs[name], limits) for name in seconds}
+    rows, floor_rows, num_tokens = [], [], 0
+    for index in range(settings.iters):
+        taken, work = profiled(step, settings.warmup + index, clock)
+        costs = costs_of_step(actor, critic, work, vocab=settings.vocab)
+        # the critic's forward is that of "values" where these are learned from as they are
+        rows.append({name: value for name, value in taken.items() if value})
+        floor_rows.append({name: least_seconds(costs[name], limits) for name in rows[-1]})
+        num_tokens += sum(work.lengths)
+    seconds, floors = ({name: fmean(row[name] for row in of) for name in of[0]} for of in (rows, floor_rows))
     print(table(seconds, floors))
     if settings.picture is not None:
-        title = f"One PPO step, {settings.lengths} lengths: {settings.batch} prompts, {sum(work.lengths)} tokens"
+        mean = num_tokens // settings.iters
+        title = f"One PPO step, {settings.lengths} lengths: {settings.batch} prompts, {mean} tokens"
         unit = "CPU seconds" if settings.clock == "cpu" else "seconds"
         draw(seconds, floors, title, unit, settings.picture)
     found = {"seconds": seconds, "floor": floors, "gflops_per_s": limits.flops_per_s / 1e9}
-    found |= {"gb_per_s": limits.bytes_per_s / 1e9, "num_tokens": sum(work.lengths)}
+    found |= {"gb_per_s": limits.bytes_per_s / 1e9, "num_tokens": num_tokens / settings.iters}
     print(json.dumps({"name": "profile"} | found | {k: str(v) for k, v in vars(settings).items()}))
 
 

@@ -15,11 +15,12 @@ from tercet.lm.footprint import Activations, Footprint, activations, footprint, 
 from tercet.lm.packed import MOST_ROWS
 from tercet.lm.scoring import OWN
 from tercet.lm.shapes import shape_of
+from tercet.train.ppo import takes_one_step
 
 Parts = dict[str, int]  # what it is -> bytes
 
 _CUDA = int(0.8e9)  # context, libraries and their workspaces: assumed
-_ALLOCATOR = 0.05  # of the rest, lost between torch's blocks on a GPU: assumed
+_GAPS = 0.05  # of the rest, lost between the blocks of torch's allocator or of malloc: assumed
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def memory_of(config: LmConfig, site: Site, sizes: Sizes, answers: Sizes) -> dic
         "reward": _supervised(config, site, answers, is_reward=True),
         "ppo": _ppo(config, site, sizes),
     }
-    return {name: _with_gaps(memory) for name, memory in found.items()} if site.device == "cuda" else found
+    return {name: _with_gaps(memory) for name, memory in found.items()}
 
 
 def score_shape(config: LmConfig) -> HfConfig:
@@ -78,12 +79,12 @@ def _ppo(config: LmConfig, site: Site, sizes: Sizes) -> Memory:
     layers = config.reward.num_layers
     actor = footprint(config, shape, "policy", learns=True)
     critic = footprint(config, judge, "score", num_layers=layers, learns=True)
-    rows = min(ppo.micro_batch_size, ppo.batch_size)
+    scored = min(ppo.micro_batch_size, ppo.batch_size)
+    learned = min(scored, -(-ppo.batch_size // ppo.num_minibatches))
     frozen, shared = footprint(config, judge, "score", num_layers=layers), config.lora.shared_backbone
-    actor_kept = activations(config, shape, "policy", rows=rows, length=sizes.row)
-    critic_kept = activations(config, judge, "score", num_layers=layers, rows=rows, length=sizes.row)
-    packs = site.device == "cpu" and config.precision == "fp32" and ppo.batch_size <= MOST_ROWS
-    together = site.device == "cpu" or rows * ppo.num_minibatches < ppo.batch_size
+    actor_kept = activations(config, shape, "policy", rows=learned, length=sizes.row)
+    critic_kept = activations(config, judge, "score", num_layers=layers, rows=learned, length=sizes.row)
+    several = learned * ppo.num_minibatches < ppo.batch_size
     stays = {
         "libraries": site.base,
         "actor": actor.stored - actor.adapters,
@@ -94,21 +95,24 @@ def _ppo(config: LmConfig, site: Site, sizes: Sizes) -> Memory:
         "optimizers' moments": 2 * (actor.learning + critic.learning),
         "best actor's copy": actor.learning,
         "moving average": actor.learning if ppo.ema_decay else 0,
-        # given back after sampling, but seen to stay with the process: malloc keeps blocks of this size
-        "packed weights": actor.packed if packs else 0,
     }
-    logits = logits_bytes(shape, rows * sizes.response, precision=config.precision)
-    scoring = {"activations": max(actor_kept.one_layer, critic_kept.one_layer), "logits": logits}
+    scoring = {
+        # with a graph, where these very values are learned from
+        "critic's activations": critic_kept.kept if takes_one_step(ppo, ppo.batch_size) else 0,
+        "one layer on the way": max(actor_kept.one_layer, critic_kept.one_layer) * scored // learned,
+        "logits": logits_bytes(shape, scored * sizes.response, precision=config.precision),
+    }
+    logits = logits_bytes(shape, learned * sizes.response, precision=config.precision)
     chosen = {"new best actor": actor.learning} | (
         {"actor beside its average": actor.learning} if ppo.ema_decay else {}
     )
     return Memory(
         stays,
         {
-            "sampling": _sampling(config, shape, actor, sizes),
+            "sampling": _sampling(config, site, shape, actor, sizes),
             "scoring": scoring,
-            **_learning("critic's update", critic, critic_kept, 0, together),
-            **_learning("actor's update", actor, actor_kept, logits, together),
+            **_learning("critic's update", critic, critic_kept, 0, several),
+            **_learning("actor's update", actor, actor_kept, logits, several),
             "choice of the best actor": chosen,
         },
     )
@@ -129,34 +133,34 @@ def _supervised(config: LmConfig, site: Site, sizes: Sizes, *, is_reward: bool) 
         "adapters": network.adapters,
         "optimizer's moments": 2 * network.learning,
     }
-    together = site.device == "cpu" or fit.micro_batch_size < fit.batch_size
-    return Memory(stays, _learning("update", network, kept, logits, together))
+    return Memory(stays, _learning("update", network, kept, logits, fit.micro_batch_size < fit.batch_size))
 
 
-def _learning(name: str, network: Footprint, kept: Activations, logits: int, together: bool) -> dict[str, Parts]:
+def _learning(name: str, network: Footprint, kept: Activations, logits: int, several: bool) -> dict[str, Parts]:
     """The two ends of a backward pass: all activations, or all gradients.
 
-    `together`: both, from the second micro-batch of an optimizer step on; and always on a CPU, where what malloc was
-    given back from one is hardly used for the other.
+    `several`: micro-batches in an optimizer step, so that from the second on both are there.
     """
     head = 4 * network.network.head if network.network.adapters == 0 else 0
     start = {"activations": kept.kept, "one layer on the way": kept.one_layer, "logits": logits}
-    begun = {"gradients": network.learning if together else min(head, network.learning)}
+    begun = {"gradients": network.learning if several else min(head, network.learning)}
     return {
         f"{name}, start of backward": start | begun,
         f"{name}, end of backward": {"gradients": network.learning, "head": head},
     }
 
 
-def _sampling(config: LmConfig, shape: HfConfig, actor: Footprint, sizes: Sizes) -> Parts:
+def _sampling(config: LmConfig, site: Site, shape: HfConfig, actor: Footprint, sizes: Sizes) -> Parts:
     rows, number = config.ppo.batch_size, 2 if config.precision == "bf16" else 4
     cache = cache_bytes(actor.network, rows * sizes.row, number)
+    packs = site.device == "cpu" and config.precision == "fp32" and rows <= MOST_ROWS
     return {
+        "packed weights": actor.packed if packs else 0,
         "key-value cache": cache + cache // actor.network.num_layers,  # a layer's grows by a copy
         "logits": rows * shape.vocab_size * (number + 3 * 4),
     }
 
 
 def _with_gaps(memory: Memory) -> Memory:
-    lost = int(_ALLOCATOR * (memory.peak - memory.stays["libraries"]))
+    lost = int(_GAPS * (memory.peak - memory.stays["libraries"]))
     return Memory(memory.stays | {"gaps between blocks": lost}, memory.moments)

@@ -20,6 +20,7 @@ from tercet.lm.sources import FILE_TYPES
 from tercet.lm.splits import flat, step_examples
 from tercet.lm.step_time import StepTime, expected_on, measured_here, step_time
 from tercet.lm.weights import gguf_parts
+from tercet.runs.clock import Moment
 
 GIB = 2**30
 _LOOKED_AT = 256  # examples whose lengths are taken
@@ -53,6 +54,7 @@ class Plan:
     memory: dict[str, Memory]
     time: StepTime
     is_estimate: bool  # of the time: by arithmetic alone
+    other_cpus: float  # CPUs that other processes kept busy while the time was taken
     run_s: dict[str, float]  # of whole steps, where it is known how much there is to do
     remedies: list[Remedy]
 
@@ -87,11 +89,13 @@ def plan(
     site = Site.gpu() if here.type == "cuda" else Site("cpu", resident_bytes())
     room = int(gpu_gb * GIB) or (int(card.memory_gib * GIB) if card else _room(here))
     memory = memory_of(config, site, rows.ppo, rows.data)
+    start = Moment.now()
     phases = expected_on(card, config, rows.ppo) if card else measured_here(config, rows.ppo)
+    others = 0.0 if card else Moment.now().others_since(start)
     time = step_time(config, phases, rows.data)
     name = f"{gpu}, {room / GIB:.0f} GiB" if card else f"this machine's {here.type}, {room / GIB:.1f} GiB"
     remedies = list(_remedies(config, site, rows, room))
-    return Plan(name, room, rows, memory, time, card is not None, _run_seconds(config, time), remedies)
+    return Plan(name, room, rows, memory, time, card is not None, others, _run_seconds(config, time), remedies)
 
 
 def _run_seconds(config: LmConfig, time: StepTime) -> dict[str, float]:

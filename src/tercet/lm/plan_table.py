@@ -7,6 +7,7 @@ from tercet.lm.plan import GIB, Plan
 
 _STEPS = {"sft": "SFT", "reward": "reward model", "ppo": "PPO"}
 _SMALL = 0.0005  # GiB: what is printed as 0.000 tells nothing
+_BUSY = 0.2  # CPUs of other processes from which on a time is told to be worth little
 
 
 def lines(plan: Plan) -> Iterator[str]:
@@ -44,6 +45,8 @@ def _seconds(plan: Plan) -> Iterator[str]:
     time = plan.time
     how = "estimated from the card's data sheet, not measured" if plan.is_estimate else "from shallow copies, timed now"
     yield f"expected seconds ({how})"
+    if plan.other_cpus > _BUSY:
+        yield f"  beside other work on {plan.other_cpus:.1f} CPUs, and so far too long; plan again on an idle machine"
     parts = f"(sample {time.generate:.2f}, score {time.score:.2f}, train {time.train:.2f})"
     yield f"  {'PPO step':<38}{time.ppo:8.2f}  {parts}"
     yield f"  {'validation of PPO':<38}{time.validation:8.2f}"
