@@ -52,10 +52,10 @@ def main() -> None:
     ratios = {}
     for variant in list(VARIANTS)[1:]:
         theirs, full = found[variant], found["full"]
-        ratios[variant] = round(theirs["peak_mb"] / full["peak_mb"], 3)
-        own = [peaks["peak_mb"] - peaks["libraries_mb"] for peaks in (theirs, full)]
-        ratios[f"{variant}_without_libraries"] = round(own[0] / own[1], 3)
-    print(json.dumps({"name": "memory"} | ratios | vars(settings)))
+        own, own_full = (peaks["peak_mb"] - peaks["libraries_mb"] for peaks in (theirs, full))
+        shares = {"of_full": theirs["peak_mb"] / full["peak_mb"], "without_libraries": own / own_full}
+        ratios[variant] = {name: round(share, 3) for name, share in shares.items()}
+    print(json.dumps({"name": "memory", "ratios": ratios} | vars(settings)))
 
 
 if __name__ == "__main__":

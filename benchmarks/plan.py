@@ -50,10 +50,8 @@ def planned(config: LmConfig, work: Work) -> dict[str, float]:
 def measured(config: LmConfig, work: Work, iters: int) -> dict[str, float]:
     """The same figures of steps really taken; the first is not counted in the times."""
     step = Step(work, config)
-    rows = []
-    for index in range(1 + iters):
-        rows.append(step(index))
-        best = learning_state(step.policy)  # what a run keeps
+    best = learning_state(step.policy)  # what a run keeps
+    rows = [step(index) for index in range(1 + iters)]
     del best
     medians = {name: statistics.median(row[name] for row in rows[1:]) for name in rows[0]}
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -111,7 +111,7 @@ def test_scaling_prints_a_line_for_every_point_and_draws(tmp_path: Path) -> None
 def test_the_profile_draws_every_phase(tmp_path: Path) -> None:
     picture = tmp_path / "profile.png"
     figures = figures_of("profile_step.py", *SMALL, "--lengths", "real", "--picture", str(picture))
-    assert figures["seconds"].keys() == figures["floor"].keys() and len(figures["seconds"]) == 12
+    assert figures["seconds"].keys() == figures["floor"].keys() and len(figures["seconds"]) == 11  # no critic forward
     assert picture.stat().st_size > 1000
 
 
@@ -123,6 +123,13 @@ def test_the_table_of_a_gpu_runs_small_on_a_cpu() -> None:
     ).splitlines()
     found = json.loads(lines[-1])["cases"]
     assert len(found) == 3 and all(figures.keys() >= STEP for figures in found.values())
+
+
+def test_the_memory_of_every_variant_is_set_beside_full_copies() -> None:
+    figures = figures_of("memory.py", *SMALL)
+    assert figures["ratios"].keys() == {"lora", "lora_shared"}
+    for shares in figures["ratios"].values():
+        assert 0.5 < shares["of_full"] < 1.5  # libraries are most of so small a model's
 
 
 def test_all_learn_from_examples_of_the_same_lengths(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -257,3 +257,19 @@ def tiny_run(tiny: Tercet, tmp_path_factory: pytest.TempPathFactory) -> Path:
     result = tiny("run", path)
     assert result.exit_code == 0, result.output
     return path
+
+
+@pytest.fixture
+def disturbed() -> Callable[[LmConfig], Policy]:
+    """Makes a policy that learns, whose weights or adapters are not those it began with."""
+
+    def make(config: LmConfig) -> Policy:
+        policy = load_policy(config, learns=True).eval()
+        chance = torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            for parameter in policy.parameters():
+                if parameter.requires_grad:
+                    parameter.add_(0.05 * torch.randn(parameter.shape, generator=chance))
+        return policy
+
+    return make

@@ -14,20 +14,10 @@ from tercet.lm.packed import packed
 from tercet.lm.stepper import Stepper
 
 MakeConfig = Callable[..., LmConfig]
+Disturbed = Callable[[LmConfig], Policy]
 
 KNOWN = ["opt", "opt-350m", "llama", "qwen2"]
 PROMPTS = [[5, 9, 7, 30, 11, 2, 8], [6], [2, 2, 40], [77, 78, 79, 80, 81], [6]]
-
-
-def disturbed(config: LmConfig) -> Policy:
-    """A policy that learns, whose weights and adapters are not those it began with."""
-    policy = load_policy(config, learns=True).eval()
-    chance = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in policy.parameters():
-            if parameter.requires_grad:
-                parameter.add_(0.05 * torch.randn(parameter.shape, generator=chance))
-    return policy
 
 
 @torch.no_grad()
@@ -50,7 +40,9 @@ def largest_difference(policy: Policy, prompts: list[list[int]], leave: dict[int
 
 @pytest.mark.parametrize("kind", KNOWN)
 @pytest.mark.parametrize("lora", [{"rank": 0}, {"rank": 2}, {"rank": 2, "only": False}], ids=["full", "lora", "head"])
-def test_its_logits_are_those_of_transformers(kind: str, lora: dict[str, Any], make_config: MakeConfig) -> None:
+def test_its_logits_are_those_of_transformers(
+    kind: str, lora: dict[str, Any], make_config: MakeConfig, disturbed: Disturbed
+) -> None:
     policy = disturbed(make_config(kind, lora=lora))
     assert knows(policy.model, len(PROMPTS))
     assert largest_difference(policy, PROMPTS, {}) < 2e-4
@@ -67,7 +59,7 @@ def test_rows_that_leave_take_their_columns_along(
     assert largest_difference(policy, [PROMPTS[0][:3], PROMPTS[2]], {4: [1]}) < 2e-4  # of one length: nothing is hidden
 
 
-def test_adapters_that_are_off_stay_off(make_config: MakeConfig) -> None:
+def test_adapters_that_are_off_stay_off(make_config: MakeConfig, disturbed: Disturbed) -> None:
     policy = disturbed(make_config("llama", lora={"rank": 2}))
     with policy.without_adapters():
         assert largest_difference(policy, PROMPTS, {}) < 2e-4

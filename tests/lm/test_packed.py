@@ -13,23 +13,13 @@ from tercet.lm.models import Policy, load_policy
 from tercet.lm.packed import packed
 
 MakeConfig = Callable[..., LmConfig]
+Disturbed = Callable[[LmConfig], Policy]
 IDS = torch.tensor([[5, 9, 7, 30], [6, 2, 8, 40]])
 
 
 def shadowed(policy: Policy) -> list[str]:
     """Names of the layers that compute otherwise than their class does."""
     return [name for name, layer in policy.named_modules() if "forward" in vars(layer)]
-
-
-def disturbed(config: LmConfig) -> Policy:
-    """A policy that learns, whose adapters do something."""
-    policy = load_policy(config, learns=True).eval()
-    chance = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in policy.parameters():
-            if parameter.requires_grad:
-                parameter.add_(0.05 * torch.randn(parameter.shape, generator=chance))
-    return policy
 
 
 @torch.no_grad()
@@ -39,7 +29,7 @@ def logits(policy: Policy) -> Tensor:
 
 @pytest.mark.parametrize("lora", [{"rank": 0}, {"rank": 2}, {"rank": 2, "only": False}], ids=["full", "lora", "head"])
 def test_the_numbers_are_those_of_the_plain_layers(
-    architecture: str, make_config: MakeConfig, lora: dict[str, Any]
+    architecture: str, make_config: MakeConfig, lora: dict[str, Any], disturbed: Disturbed
 ) -> None:
     policy = disturbed(make_config(architecture, lora=lora))
     plain = logits(policy)
@@ -50,7 +40,7 @@ def test_the_numbers_are_those_of_the_plain_layers(
     assert torch.equal(logits(policy), plain)
 
 
-def test_adapters_that_are_off_stay_off(make_config: MakeConfig) -> None:
+def test_adapters_that_are_off_stay_off(make_config: MakeConfig, disturbed: Disturbed) -> None:
     policy = disturbed(make_config("llama", lora={"rank": 2}))
     with policy.without_adapters():
         plain = logits(policy)
@@ -59,7 +49,7 @@ def test_adapters_that_are_off_stay_off(make_config: MakeConfig) -> None:
     assert not torch.allclose(logits(policy), plain, atol=1e-3)
 
 
-def test_what_was_learned_meanwhile_is_seen_the_next_time(make_config: MakeConfig) -> None:
+def test_what_was_learned_meanwhile_is_seen_the_next_time(make_config: MakeConfig, disturbed: Disturbed) -> None:
     policy = disturbed(make_config("gpt2", lora={"rank": 2}))
     with packed(policy.model, 2):
         before = logits(policy)

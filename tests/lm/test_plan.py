@@ -99,6 +99,24 @@ def test_the_time_of_a_step_is_the_sum_of_its_phases(make_config):
     assert in_bf16.score == 2 * (2 * 2.0 + 1.0 + 1.0)  # the old policy's too
 
 
+def test_values_that_are_learned_from_as_they_are_spare_a_forward_and_keep_their_graph(make_config):
+    once, twice = (
+        make_config(ppo={"batch_size": 4, "micro_batch_size": 4, "epochs": epochs, "num_minibatches": 1})
+        for epochs in (1, 2)
+    )
+    times = [step_time(config, Phases(POLICY, SCORE, SIZES, (NETWORK, NETWORK)), SIZES) for config in (once, twice)]
+    assert [time.train for time in times] == [5.0 + 3.0 - 1.0 + 0.75, 2 * (5.0 + 3.0 + 0.75)]
+    first, second = (memory_of(config, Site("cpu", 0), SIZES, SIZES)["ppo"].moments for config in (once, twice))
+    kept = first["critic's update, start of backward"]["activations"]
+    assert first["scoring"]["critic's activations"] == kept > 0 == second["scoring"]["critic's activations"]
+
+
+def test_a_plan_beside_other_work_says_that_its_times_are_too_long():
+    found = plan(load_lm_config("tiny", []), prompt_tokens=9, response_tokens=3)
+    said = ["\n".join(plan_table.lines(replace(found, other_cpus=cpus))) for cpus in (0.05, 1.3)]
+    assert ["beside other work on 1.3 CPUs" in text for text in said] == [False, True]
+
+
 def replace_precision(config):
     return config.model_copy(update={"precision": "bf16"})
 
@@ -170,4 +188,4 @@ def test_the_copy_of_a_moving_average_is_counted(make_config):
     without, with_it = (memory_of(c, Site("cpu", 0), SIZES, SIZES)["ppo"] for c in (plain, averaged))
     assert without.stays["moving average"] == 0
     assert with_it.stays["moving average"] == with_it.stays["best actor's copy"]
-    assert replace(with_it, moments={"x": {}}).peak - replace(without, moments={"x": {}}).peak == with_it.stays["actor"]
+    assert sum(with_it.stays.values()) - sum(without.stays.values()) >= with_it.stays["actor"]

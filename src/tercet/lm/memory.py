@@ -20,7 +20,8 @@ from tercet.train.ppo import takes_one_step
 Parts = dict[str, int]  # what it is -> bytes
 
 _CUDA = int(0.8e9)  # context, libraries and their workspaces: assumed
-_GAPS = 0.05  # of the rest, lost between the blocks of torch's allocator or of malloc: assumed
+# of the rest, lost between blocks: by malloc as seen (docs/performance.md), by torch's allocator on a GPU as assumed
+_GAPS = {"cpu": 0.1, "cuda": 0.05}
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def memory_of(config: LmConfig, site: Site, sizes: Sizes, answers: Sizes) -> dic
         "reward": _supervised(config, site, answers, is_reward=True),
         "ppo": _ppo(config, site, sizes),
     }
-    return {name: _with_gaps(memory) for name, memory in found.items()}
+    return {name: _with_gaps(memory, site) for name, memory in found.items()}
 
 
 def score_shape(config: LmConfig) -> HfConfig:
@@ -161,6 +162,6 @@ def _sampling(config: LmConfig, site: Site, shape: HfConfig, actor: Footprint, s
     }
 
 
-def _with_gaps(memory: Memory) -> Memory:
-    lost = int(_GAPS * (memory.peak - memory.stays["libraries"]))
+def _with_gaps(memory: Memory, site: Site) -> Memory:
+    lost = int(_GAPS[site.device] * (memory.peak - memory.stays["libraries"]))
     return Memory(memory.stays | {"gaps between blocks": lost}, memory.moments)

@@ -4,7 +4,10 @@ A model of one layer and one of two tell what a layer costs and what the rest do
 same. The weights are random: time does not depend on them.
 """
 
+import time
 from collections.abc import Callable
+from itertools import pairwise
+from statistics import median
 
 import torch
 from torch import nn
@@ -12,8 +15,9 @@ from transformers import PretrainedConfig as HfConfig
 
 from tercet.config.lm import LmConfig
 from tercet.lm.cost import Sizes
+from tercet.lm.footprint import footprint
 from tercet.lm.generate import generate
-from tercet.lm.limits import best_seconds
+from tercet.lm.limits import best_seconds, wait
 from tercet.lm.logprobs import response_logprobs
 from tercet.lm.models import Policy, ScoreModel, device_of, policy_of, score_model_of
 from tercet.lm.rollout import reference_logprobs
@@ -25,6 +29,7 @@ _WORD = 5  # what every token is
 _NEVER = -1  # as EOS: an id that is never drawn
 _STEPS = 8  # tokens drawn to time one
 _MOST_TOKENS = 1024  # in one timed forward; time grows with their number
+_MOST_PUSHED_OUT = 2**30  # bytes: more than a cache holds
 
 Work = Callable[[], object]
 Seconds = dict[str, float]
@@ -52,34 +57,55 @@ def _policy(config: LmConfig, hf_config: HfConfig, sizes: Sizes, layers: int) ->
     temperature, count = config.ppo.temperature, config.ppo.batch_size
     reference = reference_logprobs(policy, None if config.lora.rank else policy, temperature=temperature)
 
-    def sample(prompt: int, most: int) -> Work:
+    def sample(prompt: int, most: int, watch: Callable[[int], None] | None = None) -> None:
         # each prompt another one: the same would be read once
         prompts = [[_WORD + row % 200, *[_WORD] * (prompt - 1)] for row in range(count)]
-
-        def work() -> None:
-            with policy.autocast():
-                generate(
-                    policy.model,
-                    prompts,
-                    eos_id=_NEVER,
-                    max_tokens=most,
-                    temperature=temperature,
-                    generator=torch.Generator().manual_seed(0),
-                )
-
-        return work
+        with policy.autocast():
+            generate(
+                policy.model,
+                prompts,
+                eos_id=_NEVER,
+                max_tokens=most,
+                temperature=temperature,
+                generator=torch.Generator().manual_seed(0),
+                watch=watch,
+            )
 
     batch, times = _micro_batch(config, sizes)
     policy.eval()
-    read = _seconds(policy, sample(sizes.prompt, 1))
+    read = _seconds(policy, lambda: sample(sizes.prompt, 1))
     middle = sizes.prompt + max(0, sizes.response // 2 - _STEPS // 2)
-    draw = (_seconds(policy, sample(middle, 1 + _STEPS)) - _seconds(policy, sample(middle, 1))) / _STEPS
+    tokens = _TimesOfTokens(footprint(config, hf_config, "policy").stored, device_of(config))
+    sample(middle, 1 + _STEPS, watch=tokens)
     score = times * _seconds(policy, lambda: reference(batch))
     policy.train()
     learn = times * _seconds(
         policy, lambda: response_logprobs(policy, batch, temperature=temperature).logprobs.sum().backward()
     )
-    return {"read": read, "draw": draw, "score": score, "learn": learn, "apply": _apply(policy)}
+    return {"read": read, "draw": tokens.median, "score": score, "learn": learn, "apply": _apply(policy)}
+
+
+class _TimesOfTokens:
+    """What a token takes from the one before it, with a cache that the rest of the model has gone through meanwhile.
+
+    A shallow copy would find its few weights in the cache, where the whole model has to read its own from memory.
+    """
+
+    def __init__(self, num_bytes: int, device: torch.device) -> None:
+        self.device = device
+        self.rest = torch.zeros(min(num_bytes, _MOST_PUSHED_OUT) if device.type == "cpu" else 0, dtype=torch.uint8)
+        self.marks: list[tuple[float, float]] = []  # when each token came, and when the next was begun
+
+    def __call__(self, token: int) -> None:
+        wait(self.device)
+        came = time.perf_counter()
+        self.rest.add_(1)
+        self.marks.append((came, time.perf_counter()))
+
+    @property
+    def median(self) -> float:
+        """Seconds."""
+        return median(came - begun for (_, begun), (came, _) in pairwise(self.marks))
 
 
 def _score_model(config: LmConfig, hf_config: HfConfig, sizes: Sizes, layers: int) -> Seconds:

@@ -13,6 +13,7 @@ from tercet.lm.limits import Card
 from tercet.lm.memory import num_reward_models, score_shape
 from tercet.lm.probe import Seconds, policy_seconds, score_seconds
 from tercet.lm.shapes import shape_of
+from tercet.train.ppo import takes_one_step
 
 # of one operator that Python launches on a GPU: assumed. Small work waits for it
 _LAUNCH_S = 25e-6
@@ -94,7 +95,8 @@ def step_time(config: LmConfig, phases: Phases, answers: Sizes) -> StepTime:
     generate = policy["read"] + (sizes.response - 1) * policy["draw"]
     forwards = policy["score"] * (2 if config.precision == "bf16" else 1)  # the old policy's, computed again in bf16
     scoring = micro_batches * (forwards + score["score"] * (1 + num_reward_models(config)))
-    learning = ppo.epochs * micro_batches * (policy["learn"] + score["learn"])
+    spared = score["score"] if takes_one_step(ppo, ppo.batch_size) else 0.0  # the critic's second forward
+    learning = ppo.epochs * micro_batches * (policy["learn"] + score["learn"] - spared)
     applying = ppo.epochs * ppo.num_minibatches * (policy["apply"] + score["apply"])
     num_validations = ppo.num_eval_prompts / ppo.batch_size
     return StepTime(
