@@ -1,0 +1,55 @@
+"""Episodes seen again: the same starts and actions once more, with a camera."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from gymnasium.vector import VectorEnv
+
+from tercet.arm import video
+from tercet.arm.episodes import Episodes
+from tercet.arm.video import Picture
+from tercet.errors import FailedError
+
+AT_A_TIME = 16  # episodes whose pictures are in memory together: 60 of 320 x 240 each are 14 MB
+
+
+@dataclass(frozen=True)
+class Footage:
+    """Sets of episodes that one environment played, the seed of each set's starts, and the rows that matter.
+
+    `rows` counts through all sets; what is filmed is named by its place in `rows`.
+    """
+
+    env: VectorEnv
+    sets: Sequence[Episodes]
+    seeds: Sequence[int]
+    rows: Sequence[int]
+
+    def episodes(self) -> Episodes:
+        """Those of `rows`."""
+        return Episodes.joined(self.sets).rows(torch.tensor(self.rows))
+
+    def film(self, places: Sequence[int]) -> Iterator[tuple[int, list[Picture]]]:
+        """Each of these places once, and its pictures, one after each step.
+
+        FailedError without OpenGL, or where the environment plays differently the second time.
+        """
+        num = self.env.num_envs
+        for number, (episodes, seed) in enumerate(zip(self.sets, self.seeds, strict=True)):
+            inside = [place for place in sorted(set(places)) if self.rows[place] // num == number]
+            for start in range(0, len(inside), AT_A_TIME):
+                part = inside[start : start + AT_A_TIME]
+                yield from zip(part, self._again(episodes, seed, [self.rows[i] % num for i in part]), strict=True)
+
+    def _again(self, episodes: Episodes, seed: int, rows: Sequence[int]) -> list[list[Picture]]:
+        horizon = episodes.dense.shape[1]
+        again, pictures = video.film(
+            self.env, lambda step, seen, fresh: episodes.actions[:, step], rows, horizon=horizon, seed=seed
+        )
+        if not torch.equal(again.next_observations, episodes.next_observations):
+            raise FailedError(
+                "the environment plays differently from the same seed and actions, so that nobody can be shown what "
+                "happened; set reward.judge to a function in place of a person"
+            )
+        return pictures
