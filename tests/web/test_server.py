@@ -214,7 +214,7 @@ def test_two_answers_at_once_to_one_question_are_one_answer(port: int, run: Path
 def test_a_port_that_is_taken_and_a_run_without_questions_are_bad_input(port: int, run: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=f"--port {port}: cannot listen there"):
         opened(None, host="127.0.0.1", port=port)  # type: ignore[arg-type]  # it never comes to answer
-    with pytest.raises(InputError, match="no questions lie here; they come with `tercet arm run reward.judge=person`"):
+    with pytest.raises(InputError, match=r"no questions lie here; they come with `tercet arm run reward.judge=person`"):
         Desk(tmp_path)
     with opened(None, host="::1", port=0) as server:  # type: ignore[arg-type]  # likewise
         assert re.fullmatch(r"http://\[::1\]:\d+/", address(server))
