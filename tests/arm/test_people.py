@@ -226,3 +226,13 @@ def test_the_command_says_what_waits_and_what_to_type(small: list[str], tmp_path
     with RunFolder.open(tmp_path / "other", config, preset="reach") as folder, pytest.raises(WaitingError):
         reward.run(folder, config)
     assert read_sheet(tmp_path / "other" / "feedback" / "learned").look_for == "Be gentle."
+
+
+def test_answers_that_tell_nothing_apart_can_be_changed(small: list[str], tmp_path: Path) -> None:
+    run, overrides = tmp_path / "run", [*small, *FEW, "reward.judge=person"]
+    with pytest.raises(WaitingError):
+        take_steps(run, overrides)
+    answer_all(run, lambda sheet, question, _: "equal")
+    with pytest.raises(FailedError, match="the judge person tells no two segments apart"):
+        take_steps(run, overrides)
+    assert not any(sheet.is_taken() for sheet in sheets(run / "feedback"))

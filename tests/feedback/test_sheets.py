@@ -6,7 +6,7 @@ import pytest
 
 from tercet.errors import FailedError, WaitingError
 from tercet.feedback.answers import AnswerBook
-from tercet.feedback.sheets import Sheet, problem, read_sheet, sheets, take, write_sheet
+from tercet.feedback.sheets import Sheet, answers_to, problem, read_sheet, sheets, take, write_sheet
 
 
 def put(place: Path, num: int = 2) -> Sheet:
@@ -14,6 +14,10 @@ def put(place: Path, num: int = 2) -> Sheet:
         place, "pairs", "Better is higher.", lambda _: [{"left": f"{i}.mp4", "right": "x.mp4"} for i in range(num)]
     )
     return read_sheet(place)
+
+
+def words(asked: list[Sheet]) -> list[list[object]]:
+    return [[row["said"] for row in rows] for rows in answers_to(asked)]
 
 
 def test_a_sheet_comes_back_and_numbers_in_names_count_as_numbers(tmp_path: Path) -> None:
@@ -48,14 +52,19 @@ def test_answers_are_taken_when_all_are_there_and_then_stay(tmp_path: Path) -> N
         book.write("learned", 1, "right", "Ana")
         book.write("held_out", 0, "unclear", "Ana")
         with pytest.raises(WaitingError, match="1 of 3 questions wait for a person") as caught:
-            take(both)
+            answers_to(both)
         assert f"`tercet label '{tmp_path / 'my run'}'`, then give the same command again" in str(caught.value)
-        assert not any(sheet.is_taken() for sheet in both)
         book.write("learned", 0, "equal", "Ana")
-        assert take(both) == [["equal", "right"], ["unclear"]]
+        assert words(both) == [["equal", "right"], ["unclear"]]
         book.write("learned", 0, "left", "Bo")
+        assert words(both)[0][0] == "left"
+        for sheet, rows in zip(both, answers_to(both), strict=True):
+            assert not sheet.is_taken()
+            take(sheet, rows)
+        book.write("learned", 0, "right", "Bo")
         book.write("held_out", 0, None, "Ana")
-    assert take(both) == [["equal", "right"], ["unclear"]]
+    assert words(both) == [["left", "right"], ["unclear"]]
+    assert [row["who"] for row in answers_to(both)[0]] == ["Bo", "Ana"]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """A person as the judge: questions are put on a sheet as videos, and the answers become pairs."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from tercet.arm.moments import pairs_of_marks
 from tercet.arm.pairs import Pairs, Questions, answered
 from tercet.arm.questions import comparisons, to_watch
 from tercet.config.arm import PERSON, ArmConfig
-from tercet.feedback.sheets import Entry, Sheet, read_sheet, take, write_sheet
+from tercet.feedback.sheets import Entry, Sheet, answers_to, read_sheet, take, write_sheet
 from tercet.runs.progress import progress
 
 LOOK_FOR = {
@@ -57,7 +57,11 @@ def put(
 def told(places: Sequence[Path]) -> list[Pairs]:
     """What a person said of each of these sheets; WaitingError while a question of any of them is open."""
     sheets = [read_sheet(place) for place in places]
-    return [_pairs(sheet, said) for sheet, said in zip(sheets, take(sheets), strict=True)]
+    answers = answers_to(sheets)
+    pairs = [_pairs(sheet, [row["said"] for row in rows]) for sheet, rows in zip(sheets, answers, strict=True)]
+    for sheet, rows in zip(sheets, answers, strict=True):
+        take(sheet, rows)  # not before they are of use: until then they can be changed
+    return pairs
 
 
 def _pairs(sheet: Sheet, said: Sequence[Any]) -> Pairs:  # Any: JSON, a word or a list of marks
@@ -71,14 +75,15 @@ def _segments(folder: Path, questions: Questions, footage: Footage) -> list[Entr
     """Two videos a question; a segment that is asked about twice is filmed once."""
     segments, both = questions.segments, (questions.first.tolist(), questions.second.tolist())
     _save(folder, {"first": segments.states[questions.first], "second": segments.states[questions.second]})
-    wanted: dict[int, list[int]] = {}
-    for segment in sorted({*both[0], *both[1]}):
-        wanted.setdefault(int(segments.row[segment, 0]), []).append(segment)
-    for row, pictures in _shown(footage, list(wanted)):
-        for segment in wanted[row]:
-            steps = segments.step[segment].tolist()
-            taken = [pictures[step] for step in [*steps, *[steps[-1]] * HOLD]]
-            video.encode(folder / f"{segment}.mp4", taken)
+    steps = {segment: segments.step[segment].tolist() for segment in sorted({*both[0], *both[1]})}
+    inside: dict[int, list[int]] = {}
+    for segment in steps:
+        inside.setdefault(int(segments.row[segment, 0]), []).append(segment)
+    wanted = {row: {step for segment in some for step in steps[segment]} for row, some in inside.items()}
+    for row, pictures in _shown(footage, wanted):
+        for segment in inside[row]:
+            taken = [pictures[step] for step in steps[segment]]
+            video.encode(folder / f"{segment}.mp4", [*taken, *taken[-1:] * HOLD])
     return [{"left": f"{left}.mp4", "right": f"{right}.mp4"} for left, right in zip(*both, strict=True)]
 
 
@@ -86,15 +91,15 @@ def _episodes(folder: Path, states: dict[str, Tensor], footage: Footage, rows: S
     """One video an episode, up to its end."""
     _save(folder, states)
     lengths = dict(zip(rows, states["lengths"].tolist(), strict=True))
-    for row, pictures in _shown(footage, rows):
-        video.encode(folder / f"{row}.mp4", pictures[: lengths[row]])
+    for row, pictures in _shown(footage, {row: range(length) for row, length in lengths.items()}):
+        video.encode(folder / f"{row}.mp4", pictures.values())
     rate = video.FRAMES_A_SECOND
     return [{"video": f"{row}.mp4", "num_steps": lengths[row], "steps_a_second": rate} for row in rows]
 
 
-def _shown(footage: Footage, rows: Sequence[int]) -> Iterator[tuple[int, list[video.Picture]]]:
-    with progress("videos to judge", len(rows), "episodes") as bar:
-        for row, pictures in footage.film(rows):
+def _shown(footage: Footage, wanted: Mapping[int, Collection[int]]) -> Iterator[tuple[int, dict[int, video.Picture]]]:
+    with progress("filming", len(wanted), "episodes") as bar:
+        for row, pictures in footage.film(wanted):
             yield row, pictures
             bar.advance()
 

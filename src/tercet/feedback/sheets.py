@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeAlias, get_args
 from tercet.errors import FailedError, WaitingError
 from tercet.feedback.answers import read_answers
 from tercet.runs.atomic import replace_folder, write_text
-from tercet.runs.rows import dump
+from tercet.runs.rows import Row, dump
 
 # pairs: which of two videos is better; moments: what was good or bad in one
 Kind: TypeAlias = Literal["pairs", "moments"]
@@ -67,29 +67,33 @@ def sheets(feedback: Path) -> list[Sheet]:
     return [read_sheet(path) for path in sorted(paths, key=lambda path: _natural(path.name))]
 
 
-def take(asked: Sequence[Sheet]) -> list[list[Any]]:  # Any: JSON, a word of CHOICES, or a list of marks
-    """What was said to every question of these sheets of one run; from now on it stays.
+def answers_to(asked: Sequence[Sheet]) -> list[list[Row]]:
+    """The answers to every question of these sheets of one run, in the questions' order.
 
     WaitingError, which says what to type, while a question of any of them is open.
     """
     feedback = asked[0].path.parent
     said = read_answers(feedback)
-    total = sum(len(sheet.questions) for sheet in asked)
-    waiting = sum(
-        not sheet.is_taken() and (sheet.path.name, index) not in said
-        for sheet in asked
-        for index in range(len(sheet.questions))
-    )
+    found = [_taken(sheet) or [said.get((sheet.path.name, i)) for i in range(len(sheet.questions))] for sheet in asked]
+    complete = [[row for row in rows if row is not None] for rows in found]
+    total = sum(map(len, found))
+    waiting = total - sum(map(len, complete))
     if waiting:
         raise WaitingError(
             f"{waiting} of {total} questions wait for a person: answer them with "
             f"`tercet label {shlex.quote(str(feedback.parent))}`, then give the same command again"
         )
-    for sheet in asked:
-        if not sheet.is_taken():
-            rows = [said[sheet.path.name, index] for index in range(len(sheet.questions))]
-            write_text(sheet.path / _TAKEN, dump([{key: row[key] for key in ("said", "who", "when")} for row in rows]))
-    return [[row["said"] for row in json.loads((sheet.path / _TAKEN).read_text("utf-8"))] for sheet in asked]
+    return complete
+
+
+def take(sheet: Sheet, answers: Sequence[Row]) -> None:
+    """Keep these answers beside the sheet: the run has learned from them, and from now on they stay."""
+    if not sheet.is_taken():
+        write_text(sheet.path / _TAKEN, dump(list(answers), indent=1) + "\n")
+
+
+def _taken(sheet: Sheet) -> list[Row]:
+    return json.loads((sheet.path / _TAKEN).read_text(encoding="utf-8")) if sheet.is_taken() else []
 
 
 def problem(sheet: Sheet, index: object, said: object) -> str:
