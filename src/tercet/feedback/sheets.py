@@ -88,8 +88,7 @@ def answers_to(asked: Sequence[Sheet]) -> list[list[Row]]:
 
 def take(sheet: Sheet, answers: Sequence[Row]) -> None:
     """Keep these answers beside the sheet: the run has learned from them, and from now on they stay."""
-    if not sheet.is_taken():
-        write_text(sheet.path / _TAKEN, dump(list(answers), indent=1) + "\n")
+    write_text(sheet.path / _TAKEN, dump(list(answers), indent=1) + "\n")
 
 
 def _taken(sheet: Sheet) -> list[Row]:
