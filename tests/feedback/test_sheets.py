@@ -67,6 +67,14 @@ def test_answers_are_taken_when_all_are_there_and_then_stay(tmp_path: Path) -> N
     assert [row["who"] for row in answers_to(both)[0]] == ["Bo", "Ana"]
 
 
+def test_a_row_that_is_no_answer_leaves_its_question_open(tmp_path: Path) -> None:
+    sheet = put(tmp_path / "learned", 1)
+    with AnswerBook(tmp_path) as book:
+        book.write("learned", 0, "better", "another program")
+    with pytest.raises(WaitingError, match="1 of 1 questions wait"):
+        answers_to([sheet])
+
+
 @pytest.mark.parametrize(
     ("index", "said", "wrong"),
     [

@@ -6,13 +6,13 @@ A sheet can be answered on another computer, for nothing of it lies elsewhere: c
 import json
 import re
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
 from tercet.errors import FailedError, WaitingError
-from tercet.feedback.answers import read_answers
+from tercet.feedback.answers import Key, read_answers
 from tercet.runs.atomic import replace_folder, write_text
 from tercet.runs.rows import Row, dump
 
@@ -36,6 +36,14 @@ class Sheet:
     def is_taken(self) -> bool:
         """Whether the run has learned from the answers: then they stay as they are."""
         return (self.path / _TAKEN).exists()
+
+    def answers(self, said: Mapping[Key, Row]) -> list[Row | None]:
+        """The answer to each question: those that the run has taken, or those that were given (`read_answers`)."""
+        if self.is_taken():
+            return json.loads((self.path / _TAKEN).read_text(encoding="utf-8"))
+        rows = [said.get((self.path.name, index)) for index in range(len(self.questions))]
+        # a file that came from elsewhere may hold anything
+        return [None if row is None or problem(self, i, row["said"]) else row for i, row in enumerate(rows)]
 
 
 def write_sheet(path: Path, kind: Kind, look_for: str, write: Callable[[Path], list[Entry]]) -> None:
@@ -74,7 +82,7 @@ def answers_to(asked: Sequence[Sheet]) -> list[list[Row]]:
     """
     feedback = asked[0].path.parent
     said = read_answers(feedback)
-    found = [_taken(sheet) or [said.get((sheet.path.name, i)) for i in range(len(sheet.questions))] for sheet in asked]
+    found = [sheet.answers(said) for sheet in asked]
     complete = [[row for row in rows if row is not None] for rows in found]
     total = sum(map(len, found))
     waiting = total - sum(map(len, complete))
@@ -89,10 +97,6 @@ def answers_to(asked: Sequence[Sheet]) -> list[list[Row]]:
 def take(sheet: Sheet, answers: Sequence[Row]) -> None:
     """Keep these answers beside the sheet: the run has learned from them, and from now on they stay."""
     write_text(sheet.path / _TAKEN, dump(list(answers), indent=1) + "\n")
-
-
-def _taken(sheet: Sheet) -> list[Row]:
-    return json.loads((sheet.path / _TAKEN).read_text(encoding="utf-8")) if sheet.is_taken() else []
 
 
 def problem(sheet: Sheet, index: object, said: object) -> str:

@@ -49,15 +49,16 @@ class Desk:
             sheet = next((one for one in sheets(self.feedback) if one.path.name == given.get("sheet")), None)
             if sheet is None:
                 raise Refused(400, f"sheet {given.get('sheet')!r}: no such sheet")
-            index, said, who = given.get("question"), given.get("said"), _name(given)
+            index: Any = given.get("question")  # Any: JSON, checked by `problem`
+            said, who = given.get("said"), _name(given)
             wrong = problem(sheet, index, said)
             if wrong:
                 raise Refused(400, wrong)
             if sheet.is_taken():
                 raise Refused(409, "the run has learned from this sheet; its answers stay as they are")
-            if (sheet.path.name, index) in read_answers(self.feedback):
+            if sheet.answers(read_answers(self.feedback))[index] is not None:
                 raise Refused(409, "this question has an answer already")
-            self._book.write(sheet.path.name, int(given["question"]), said, who)
+            self._book.write(sheet.path.name, index, said, who)
             return self._state()
 
     def undo(self, given: Tree) -> Tree:
@@ -79,8 +80,8 @@ class Desk:
     def _state(self) -> Tree:
         said = read_answers(self.feedback)
         opened = [sheet for sheet in sheets(self.feedback) if not sheet.is_taken()]
-        asked = [(sheet, index) for sheet in opened for index in range(len(sheet.questions))]
-        waiting = [(sheet, index) for sheet, index in asked if (sheet.path.name, index) not in said]
+        asked = [(sheet, index, row) for sheet in opened for index, row in enumerate(sheet.answers(said))]
+        waiting = [(sheet, index) for sheet, index, row in asked if row is None]
         return {
             "run": self.run.resolve().name,
             "command": f"tercet label {shlex.quote(str(self.run))}",
