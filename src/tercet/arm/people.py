@@ -14,7 +14,8 @@ from tercet.arm.models import RewardEnsemble
 from tercet.arm.moments import pairs_of_marks
 from tercet.arm.pairs import Pairs, Questions, answered
 from tercet.arm.questions import comparisons, to_watch
-from tercet.config.arm import PERSON, ArmConfig
+from tercet.config.arm import ArmConfig
+from tercet.config.functions import PERSON
 from tercet.feedback.sheets import Entry, Sheet, answers_to, read_sheet, take, write_sheet
 from tercet.runs.progress import progress
 

@@ -19,8 +19,8 @@ from tercet.arm.pairs import (
     disagreement,
     most_disputed,
 )
-from tercet.config.arm import PERSON, ArmConfig
-from tercet.config.functions import load_function
+from tercet.config.arm import ArmConfig
+from tercet.config.functions import PERSON, load_function
 from tercet.train import chance
 
 CANDIDATES = 10  # questions looked at for each one that is asked in a round

@@ -5,10 +5,9 @@ from typing import Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from tercet.config.fit import FitConfig
+from tercet.config.functions import PERSON
 from tercet.config.ppo import LoopConfig
 from tercet.config.section import Section
-
-PERSON = "person"  # the judge that is no function
 
 
 class RandomisationConfig(Section):
@@ -54,7 +53,7 @@ class BcConfig(FitConfig):
 class RewardConfig(FitConfig):
     """Step 2, judge: an ensemble of reward models from feedback on segments."""
 
-    judge: str = Field(default="tercet.arm.judge:nearer_the_target", description="module:function (segments -> scores) in place of a teacher; the higher score is preferred. Or `person`: the run stops, and `tercet label` asks.")
+    judge: str = Field(default="tercet.arm.judge:nearer_the_target", description="module:function (segments -> scores) in place of a teacher; the higher score is preferred. Or `person`: the run stops, and `tercet label DIR` asks.")
     look_for: str = Field(default="", description="What a person is told to look for; empty: the task's own line.")
     feedback: Literal["pairs", "steps"] = Field(default="pairs", description="Which of two segments is better; or of single steps, whether each was good or bad: a person says so while an episode plays.")
     num_pairs: int = Field(default=450, ge=1, description="Judgements to learn from before PPO begins.")

@@ -16,8 +16,8 @@ from tercet.feedback.answers import Key, read_answers
 from tercet.runs.atomic import replace_folder, write_text
 from tercet.runs.rows import Row, dump
 
-# pairs: which of two videos is better; moments: what was good or bad in one
-Kind: TypeAlias = Literal["pairs", "moments"]
+# pairs, answers: which of two videos, or texts, is better; moments: what was good or bad in one video
+Kind: TypeAlias = Literal["pairs", "answers", "moments"]
 Entry: TypeAlias = dict[str, Any]  # Any: JSON, the files of a question by their part in it
 CHOICES = ("left", "right", "equal", "unclear")
 CALLS = ("good", "bad")
@@ -32,6 +32,10 @@ class Sheet:
     kind: Kind
     look_for: str
     questions: list[Entry]
+
+    def is_text(self) -> bool:
+        """Whether the questions hold texts to read, and not the names of videos."""
+        return self.kind == "answers"
 
     def is_taken(self) -> bool:
         """Whether the run has learned from the answers: then they stay as they are."""
@@ -103,7 +107,7 @@ def problem(sheet: Sheet, index: object, said: object) -> str:
     """Why this is no answer to a question of the sheet; empty where it is one."""
     if not isinstance(index, int) or isinstance(index, bool) or not 0 <= index < len(sheet.questions):
         return f"question {index!r}: {sheet.path.name} has 0 to {len(sheet.questions) - 1}"
-    if sheet.kind == "pairs":
+    if sheet.kind != "moments":
         return "" if said in CHOICES else f"said {said!r}: must be one of {', '.join(CHOICES)}"
     num_steps = sheet.questions[index]["num_steps"]
     marks = said if isinstance(said, list) else [None]

@@ -73,7 +73,8 @@ class Desk:
     def video(self, sheet_name: str, file: str) -> Path:
         """Where a video of a sheet lies; only what a question names is given out."""
         for sheet in sheets(self.feedback):
-            if sheet.path.name == sheet_name and any(file in question.values() for question in sheet.questions):
+            named = sheet.path.name == sheet_name and not sheet.is_text()
+            if named and any(file in question.values() for question in sheet.questions):
                 return sheet.path / file
         raise Refused(404, "no such video")
 
@@ -101,7 +102,7 @@ def _shown(sheet: Sheet, index: int) -> Tree:
     """The question as the page wants it: a file becomes the address of it."""
     name = sheet.path.name
     parts = {
-        part: f"videos/{name}/{value}" if isinstance(value, str) else value
+        part: f"videos/{name}/{value}" if isinstance(value, str) and not sheet.is_text() else value
         for part, value in sheet.questions[index].items()
     }
     return {"sheet": name, "question": index, "kind": sheet.kind, "look_for": sheet.look_for, **parts}
