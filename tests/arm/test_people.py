@@ -4,7 +4,7 @@ import http.client
 import json
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,14 +20,14 @@ from tercet.arm.pairs import load_pairs
 from tercet.cli import app
 from tercet.config.load import load_arm_config
 from tercet.errors import FailedError, WaitingError
-from tercet.feedback.answers import read_answers
-from tercet.feedback.sheets import read_sheet, sheets
+from tercet.feedback.sheets import sheets
 from tercet.runs.folder import RunFolder
 from tercet.web.label import Desk
 from tercet.web.server import opened
 
 ROUNDS = ["reward.num_rounds=2", "reward.round_every=2", "reward.pairs_per_round=5"]
 ROUNDS += ["ppo.num_updates=5", "ppo.checkpoint_every=3"]
+FEWER = ["reward.judge=person", "reward.num_pairs=4", "reward.num_eval=2"]
 FEW = ["bc.demonstrations=none", "reward.num_pairs=10", "reward.num_eval=4", "ppo.reward={reward_model: 1.0}"]
 MAY_DIFFER = ("config.yaml", "timings.jsonl", "run.json", "done.json", ".lock")
 
@@ -93,12 +93,17 @@ def answer_all(run: Path, label: Label, most: int = 1000) -> int:
         return most
 
 
-def take_steps(run: Path, overrides: list[str]) -> None:
+def take_steps(run: Path, overrides: list[str], steps: Sequence[str] = ("reward", "ppo")) -> None:
     config = load_arm_config("reach", overrides)
     with RunFolder.open(run, config, preset="reach") as folder:
-        for name in ("reward", "ppo"):
+        for name in steps:
             if not folder.is_done(name):
                 pipeline.STEPS[name](folder, config)
+
+
+def updates_in_checkpoint(run: Path) -> int:
+    state = run / "ppo" / "checkpoint" / "state.json"
+    return json.loads(state.read_text())["info"]["done"] if state.exists() else 0
 
 
 def contents(run: Path) -> dict[str, bytes]:
@@ -117,7 +122,7 @@ def test_a_person_who_answers_by_the_rule_gives_the_run_of_the_rule_to_the_bit(
     small: list[str], tmp_path: Path
 ) -> None:
     take_steps(tmp_path / "rule", [*small, *FEW, *ROUNDS])
-    run, asked = tmp_path / "person", []
+    run, asked, stops = tmp_path / "person", [], []
     overrides = [*small, *FEW, *ROUNDS, "reward.judge=person"]
     while True:
         try:
@@ -126,26 +131,16 @@ def test_a_person_who_answers_by_the_rule_gives_the_run_of_the_rule_to_the_bit(
         except WaitingError as error:
             assert f"answer them with `tercet label {run}`, then give the same command again" in str(error)
             num = int(str(error).split()[0])
-        with pytest.raises(WaitingError, match=f"^{num} of {num} questions"):  # it does not go on by itself
-            take_steps(run, overrides)
+        stops.append(updates_in_checkpoint(run))
         assert answer_all(run, by_the_rule(run), most=2) == 2
         with pytest.raises(WaitingError, match=f"^{num - 2} of {num} questions"):
             take_steps(run, overrides)
         asked.append(2 + answer_all(run, by_the_rule(run)))
     assert asked == [14, 5, 5]
+    assert stops == [0, 2, 4]  # PPO stops at a checkpoint where a round waits
     wanted, found = contents(tmp_path / "rule"), contents(run)
     assert [name for name in wanted | found if wanted.get(name) != found.get(name)] == []
     assert len(wanted) > 10
-
-
-def test_ppo_stops_at_a_checkpoint_where_a_round_waits(small: list[str], tmp_path: Path) -> None:
-    overrides = [*small, *FEW, *ROUNDS, "reward.judge=person"]
-    for stop in (0, 2, 4):
-        with pytest.raises(WaitingError):
-            take_steps(tmp_path / "run", overrides)
-        checkpoint = tmp_path / "run" / "ppo" / "checkpoint" / "state.json"
-        assert (json.loads(checkpoint.read_text())["info"]["done"] if checkpoint.exists() else 0) == stop
-        answer_all(tmp_path / "run", by_the_rule(tmp_path / "run"))
 
 
 def test_equal_is_worth_half_and_what_cannot_be_told_is_left_out(small: list[str], tmp_path: Path) -> None:
@@ -186,53 +181,36 @@ def test_good_and_bad_moments_become_pairs_and_rounds_ask_for_them_too(small: li
     assert (nearer(pairs.better) > nearer(pairs.worse)).all() and len(pairs) == 2
 
 
-def test_a_copy_of_the_questions_can_be_answered_elsewhere(small: list[str], tmp_path: Path) -> None:
-    overrides = [*small, *FEW, "reward.judge=person"]
+def test_a_copy_of_the_questions_can_be_answered_elsewhere_and_a_step_done_anew_asks_nobody_again(
+    small: list[str], tmp_path: Path
+) -> None:
+    run, overrides = tmp_path / "run", [*small, *FEW, *FEWER]
     with pytest.raises(WaitingError):
-        take_steps(tmp_path / "run", overrides)
-    shutil.copytree(tmp_path / "run" / "feedback", tmp_path / "laptop" / "feedback")
-    assert answer_all(tmp_path / "laptop", by_the_rule(tmp_path / "laptop")) == 14
-    shutil.copy(tmp_path / "laptop" / "feedback" / "answers.jsonl", tmp_path / "run" / "feedback")
-    take_steps(tmp_path / "run", overrides)
-    assert all(sheet.is_taken() for sheet in sheets(tmp_path / "run" / "feedback"))
+        take_steps(run, overrides, ["reward"])
+    shutil.copytree(run / "feedback", tmp_path / "laptop" / "feedback")
+    assert answer_all(tmp_path / "laptop", by_the_rule(tmp_path / "laptop")) == 6
+    shutil.copy(tmp_path / "laptop" / "feedback" / "answers.jsonl", run / "feedback")
+    take_steps(run, overrides, ["reward"])
+    assert all(sheet.is_taken() for sheet in sheets(run / "feedback"))
+    before = (run / "reward" / "pairs" / "learned.safetensors").read_bytes()
+    shutil.rmtree(run / "reward")
+    take_steps(run, overrides, ["reward"])
+    assert (run / "reward" / "pairs" / "learned.safetensors").read_bytes() == before
 
 
-def test_a_run_done_anew_asks_nobody_again(small: list[str], tmp_path: Path) -> None:
-    run, overrides = tmp_path / "run", [*small, *FEW, "reward.judge=person"]
-    with pytest.raises(WaitingError):
-        take_steps(run, overrides)
-    answer_all(run, by_the_rule(run))
-    take_steps(run, overrides)
-    before = contents(run)
-    for name in ("reward", "ppo"):
-        shutil.rmtree(run / name)
-    take_steps(run, overrides)
-    assert contents(run).keys() == before.keys()
-    assert contents(run)["reward/pairs/learned.safetensors"] == before["reward/pairs/learned.safetensors"]
-
-
-def test_the_command_says_what_waits_and_what_to_type(small: list[str], tmp_path: Path) -> None:
+def test_the_command_says_what_waits_and_answers_that_tell_nothing_can_be_changed(
+    small: list[str], tmp_path: Path
+) -> None:
     run = tmp_path / "run"
-    result = CliRunner().invoke(app, ["arm", "run", "-p", "reach", "-o", str(run), *small, *FEW, "reward.judge=person"])
+    command = ["arm", "reward", "-p", "reach", "-o", str(run), *small, *FEW, *FEWER, "reward.look_for=Be gentle."]
+    result = CliRunner().invoke(app, command)
     assert result.exit_code == 3
     assert result.stderr == (
-        f"tercet: 14 of 14 questions wait for a person: answer them with `tercet label {run}`, "
+        f"tercet: 6 of 6 questions wait for a person: answer them with `tercet label {run}`, "
         "then give the same command again\n"
     )
-    sheet = read_sheet(run / "feedback" / "learned")
-    assert (len(sheet.questions), "green ball" in sheet.look_for) == (10, True)
-    assert read_answers(run / "feedback") == {}
-    config = load_arm_config("reach", [*small, *FEW, "reward.judge=person", "reward.look_for=Be gentle."])
-    with RunFolder.open(tmp_path / "other", config, preset="reach") as folder, pytest.raises(WaitingError):
-        reward.run(folder, config)
-    assert read_sheet(tmp_path / "other" / "feedback" / "learned").look_for == "Be gentle."
-
-
-def test_answers_that_tell_nothing_apart_can_be_changed(small: list[str], tmp_path: Path) -> None:
-    run, overrides = tmp_path / "run", [*small, *FEW, "reward.judge=person"]
-    with pytest.raises(WaitingError):
-        take_steps(run, overrides)
+    assert {sheet.look_for for sheet in sheets(run / "feedback")} == {"Be gentle."}
     answer_all(run, lambda sheet, question, _: "equal")
-    with pytest.raises(FailedError, match="the judge person tells no two segments apart"):
-        take_steps(run, overrides)
+    result = CliRunner().invoke(app, command)
+    assert (result.exit_code, "the judge person tells no two segments apart" in result.stderr) == (1, True)
     assert not any(sheet.is_taken() for sheet in sheets(run / "feedback"))
