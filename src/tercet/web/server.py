@@ -21,7 +21,7 @@ _VIDEO = re.compile(r"/videos/([^/]+)/([^/]+\.mp4)")
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 # nothing from elsewhere, and no other site may show the page in a frame of its own
 _POLICY = (
-    "default-src 'self'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
+    "default-src 'self'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 
