@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from tercet import __version__
 from tercet.cli import DebugOption, _Commands, app, arm, lm
 from tercet.config.load import load_lm_config
-from tercet.errors import FailedError, InputError
+from tercet.errors import FailedError, InputError, WaitingError
 from tercet.runs.folder import RunFolder
 
 TERCET = [sys.executable, "-X", "importtime", "-c", "from tercet.cli import main; main()"]
@@ -38,6 +38,7 @@ def failing(error: BaseException) -> typer.Typer:
     [
         (InputError("a.jsonl:3: broken"), 2, "tercet: a.jsonl:3: broken\n"),
         (FailedError("the loss is nan"), 1, "tercet: the loss is nan\n  (run again with --debug for the traceback)\n"),
+        (WaitingError("3 questions wait"), 3, "tercet: 3 questions wait\n"),
         (FileNotFoundError(2, "No such file or directory", "x.txt"), 1, "tercet: x.txt: No such file or directory\n"),
         (KeyError("x"), 1, "tercet: KeyError: 'x'\n"),
         (RuntimeError("first\nsecond"), 1, "tercet: RuntimeError: first\n"),
@@ -72,6 +73,9 @@ def test_debug_shows_where_it_happened(error: Exception):
         (["arm", "ppo", "ppo.lr=0", "bc.noise=-1"], 2, "bc.noise = -1 (command line): must be a number, at least 0"),
         (["arm", "run", "horizon=10"], 2, "segment_length=15 must be at most horizon=10"),
         (["lm", "data", "ppo.lr=0"], 2, "ppo.lr = 0 (command line): must be a number, above 0"),
+        (["arm", "run", "reward.judge=people"], 2, "must be person, or a function as module:function"),
+        (["label", "--help"], 0, "8765"),
+        (["label", "none"], 2, "none: no questions lie here"),
         (["lm", "chat", "--stage", "critic"], 2, "must be base, sft or ppo"),
     ],
 )

@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from tercet import __version__
-from tercet.errors import FailedError, InputError
+from tercet.errors import FailedError, InputError, WaitingError
 
 if TYPE_CHECKING:  # pydantic and PyYAML cost half of --help's time
     from tercet.config.arm import ArmConfig
@@ -37,6 +37,8 @@ class _Commands(TyperGroup):
         except InputError as error:
             code, message = 2, str(error)
             _show_traceback(ctx)
+        except WaitingError as error:
+            code, message = 3, str(error)
         except Exception as error:
             if type(error).__module__.startswith(("click", "typer")):
                 raise  # a wrong option: typer shows the usage
@@ -357,6 +359,22 @@ def report(
     from tercet.report import page
 
     print(f"report: {page.write(run)}")
+
+
+@app.command()
+def label(
+    run: Annotated[Path, typer.Argument(metavar="DIR", help="The run's folder, or a copy that has its feedback/.")],
+    host: Annotated[str, typer.Option("--host", help="0.0.0.0: for other computers too.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0: any that is free.")] = 8765,
+    debug: DebugOption = False,
+) -> None:
+    """A web page on which a person answers what a run asks: which of two is better, or good and bad moments.
+
+    On a computer far away, leave --host as it is and open a tunnel from yours: ssh -L 8765:127.0.0.1:8765 COMPUTER
+    """
+    from tercet.web import server
+
+    print(server.serve(run, host=host, port=port, ready=lambda url: print(f"label: {url} (Ctrl-C ends)", flush=True)))
 
 
 @app.command("plan")

@@ -1,4 +1,4 @@
-"""The two ways a command ends badly: the input was wrong (exit code 2), or the work failed (exit code 1)."""
+"""Why a command ends early: wrong input (exit code 2), work that failed (1), or a person who has to act first (3)."""
 
 
 class InputError(ValueError):
@@ -7,6 +7,10 @@ class InputError(ValueError):
 
 class FailedError(RuntimeError):
     """The work could not be finished although the input was right; the message says why and what remains."""
+
+
+class WaitingError(RuntimeError):
+    """The work goes on when a person has done something; the message says what, and what to type."""
 
 
 def first_line(error: Exception) -> str:

@@ -6,9 +6,20 @@ import pytest
 import torch
 from tests.arm.conftest import make_episodes
 
+from tercet.arm.episodes import Episodes
 from tercet.arm.judge import nearer_the_target
 from tercet.arm.models import RewardEnsemble
-from tercet.arm.pairs import Pairs, Questions, about_segments, about_steps, answered, joined, load_pairs, most_disputed
+from tercet.arm.pairs import (
+    Pairs,
+    Questions,
+    about_segments,
+    about_steps,
+    answered,
+    by_judge,
+    joined,
+    load_pairs,
+    most_disputed,
+)
 from tercet.arm.questions import ask
 from tercet.arm.segments import Segments
 from tercet.config.load import load_arm_config
@@ -23,19 +34,35 @@ def segments_of(progress: list[float]) -> Segments:
     """One-step segments whose state is their number."""
     values = torch.tensor(progress)[:, None]
     states = torch.arange(float(len(progress)))[:, None, None].expand(-1, 1, 3)
-    return Segments(states, torch.zeros(len(progress), 1, 2), values, torch.zeros_like(values))
+    where = torch.zeros(len(progress), 1, dtype=torch.long)
+    return Segments(states, torch.zeros(len(progress), 1, 2), values, torch.zeros_like(values), where, where)
 
 
-def test_the_better_segment_is_the_nearer_one_and_ties_are_left_out() -> None:
-    first, second = torch.tensor([0, 1, 2]), torch.tensor([1, 0, 3])
-    pairs = answered(Questions(segments_of([0.1, 0.7, 0.5, 0.5]), first, second), nearer_the_target, "rule")
-    assert pairs.better[:, 0, 0].tolist() == [1, 1]
-    assert pairs.worse[:, 0, 0].tolist() == [0, 0]
+def by_rule(progress: list[float], first: list[int], second: list[int]) -> Pairs:
+    segments, one, other = segments_of(progress), torch.tensor(first), torch.tensor(second)
+    preferences = by_judge(Questions(segments, one, other), nearer_the_target, "rule")
+    return answered(segments.states[one], segments.states[other], preferences, "rule")
+
+
+def test_the_better_segment_is_the_nearer_one_and_a_tie_is_worth_half() -> None:
+    pairs = by_rule([0.1, 0.7, 0.5, 0.5], [0, 1, 2], [1, 0, 3])
+    assert pairs.better[:2, 0, 0].tolist() == [1, 1]
+    assert pairs.worse[:2, 0, 0].tolist() == [0, 0]
+    assert pairs.preference.tolist() == [1.0, 1.0, 0.5]
+    assert len(pairs.decided()) == 2
+
+
+def test_what_was_not_answered_is_left_out() -> None:
+    states = torch.arange(8.0).reshape(2, 4, 1, 1)
+    pairs = answered(states[0], states[1], torch.tensor([0.0, float("nan"), 0.5, 1.0]), "person")
+    assert pairs.better.flatten().tolist() == [4, 2, 3]
+    assert pairs.worse.flatten().tolist() == [0, 6, 7]
+    assert pairs.preference.tolist() == [1.0, 0.5, 1.0]
 
 
 def test_a_judge_that_tells_nothing_apart_is_named() -> None:
     with pytest.raises(FailedError, match="the judge rule tells no two segments apart"):
-        answered(Questions(segments_of([0.5, 0.5]), torch.tensor([0]), torch.tensor([1])), nearer_the_target, "rule")
+        by_rule([0.5, 0.5], [0], [1])
 
 
 @pytest.mark.parametrize(
@@ -48,23 +75,23 @@ def test_a_judge_that_tells_nothing_apart_is_named() -> None:
 )
 def test_a_judge_that_misbehaves_is_named_with_the_cause(judge, said: str) -> None:  # type: ignore[no-untyped-def]  # each of them is wrong in its own way
     with pytest.raises(FailedError, match=f"the judge mine {said}"):
-        answered(Questions(segments_of([0.1, 0.2]), torch.tensor([0]), torch.tensor([1])), judge, "mine")
+        by_judge(Questions(segments_of([0.1, 0.2]), torch.tensor([0]), torch.tensor([1])), judge, "mine")
 
 
 def test_questions_compare_two_different_segments() -> None:
-    questions = about_segments([make_episodes(4, 6)], 3, 200, chance())
+    questions = about_segments(make_episodes(4, 6), 3, 200, chance())
     assert (questions.first != questions.second).all()
     assert questions.first.unique().numel() > 10
 
 
 def test_too_long_segments_are_refused() -> None:
     with pytest.raises(FailedError, match=r"fewer than two whole segments of 4 steps; lower reward.segment_length"):
-        about_segments([make_episodes(1, 5, ends={0: 2})], 4, 3, chance())
+        about_segments(make_episodes(1, 5, ends={0: 2}), 4, 3, chance())
 
 
 def test_steps_are_compared_with_the_step_before() -> None:
     episodes = make_episodes(2, 5)
-    questions = about_steps([episodes], 100, chance())
+    questions = about_steps(episodes, 100, chance())
     assert len(questions.first) == 8  # all there are
     before, after = questions.segments.states[questions.first, 0], questions.segments.states[questions.second, 0]
     for one, other in zip(before, after, strict=True):
@@ -87,10 +114,11 @@ def test_the_most_disputed_questions_are_those_on_which_the_models_disagree() ->
 
 
 def test_pairs_come_back_as_they_were_saved_and_damage_is_told(tmp_path: Path) -> None:
-    pairs = Pairs(torch.rand(2, 3, 4), torch.rand(2, 3, 4))
+    pairs = Pairs(torch.rand(2, 3, 4), torch.rand(2, 3, 4), torch.tensor([1.0, 0.5]))
     pairs.save(tmp_path / "pairs.safetensors")
     again = joined([load_pairs(tmp_path / "pairs.safetensors")] * 2)
     assert torch.equal(again.better[2:], pairs.better)
+    assert again.preference.tolist() == [1.0, 0.5, 1.0, 0.5]
     (tmp_path / "pairs.safetensors").write_bytes(b"torn")
     with pytest.raises(InputError, match="holds no pairs of segments"):
         load_pairs(tmp_path / "pairs.safetensors")
@@ -99,7 +127,7 @@ def test_pairs_come_back_as_they_were_saved_and_damage_is_told(tmp_path: Path) -
 @pytest.mark.parametrize("feedback", ["pairs", "steps"])
 def test_ask_gives_at_most_the_judgements_that_were_wanted(feedback: str) -> None:
     config = load_arm_config("lift", ["horizon=6", "reward.segment_length=3", f"reward.feedback={feedback}"])
-    played = [make_episodes(6, 6, seed=seed) for seed in range(2)]
+    played = Episodes.joined([make_episodes(6, 6, seed=seed) for seed in range(2)])
     pairs = ask(played, config, 20, name="first")
     assert 15 <= len(pairs) <= 20
     assert pairs.better.shape[1] == (3 if feedback == "pairs" else 1)

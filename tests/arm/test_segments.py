@@ -3,7 +3,8 @@
 import torch
 from tests.arm.conftest import make_episodes
 
-from tercet.arm.segments import Segments, cut
+from tercet.arm.episodes import Episodes
+from tercet.arm.segments import cut
 
 
 def test_windows_come_in_order_and_hold_the_states_that_actions_led_to() -> None:
@@ -22,10 +23,18 @@ def test_no_window_goes_over_the_end_of_an_episode_but_may_end_there() -> None:
     assert len(cut(episodes, 1, 1)) == 6
 
 
-def test_joined_and_step_by_step() -> None:
-    episodes = make_episodes(2, 4)
-    both = Segments.joined([cut(episodes, 2, 1), cut(episodes, 2, 1)])
+def test_segments_know_where_they_were_cut_from_also_of_joined_episodes() -> None:
+    episodes = Episodes.joined([make_episodes(2, 6, ends={0: 2}), make_episodes(1, 6, seed=1)])
+    segments = cut(episodes, 3, 1)
+    assert segments.row.unique().tolist() == [0, 1, 2]
+    assert torch.equal(segments.states, episodes.next_observations[segments.row, segments.step])
+    assert segments.step[:, 0].tolist() == [0, 3, *range(4), *range(4)]
+
+
+def test_step_by_step() -> None:
+    both = cut(make_episodes(2, 4), 2, 1)
     single = both.step_by_step()
-    assert (len(both), len(single), single.states.shape[1]) == (12, 24, 1)
-    assert torch.equal(single.states[:12, 0], both.states[:, 0])
-    assert torch.equal(single.progress[12:, 0], both.progress[:, 1])
+    assert (len(both), len(single), single.states.shape[1]) == (6, 12, 1)
+    assert torch.equal(single.states[:6, 0], both.states[:, 0])
+    assert torch.equal(single.progress[6:, 0], both.progress[:, 1])
+    assert torch.equal(single.step[6:, 0], both.step[:, 1])

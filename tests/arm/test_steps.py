@@ -8,7 +8,7 @@ import torch
 from tercet.arm import bc, ppo, reward
 from tercet.arm.judge import nearer_the_target
 from tercet.arm.models import GaussianPolicy, Sizes, load_reward_model
-from tercet.arm.pairs import Pairs, Questions, answered, load_pairs
+from tercet.arm.pairs import Pairs, Questions, answered, by_judge, load_pairs
 from tercet.arm.policies import load_policy
 from tercet.arm.preferences import fitted
 from tercet.arm.segments import Segments
@@ -63,15 +63,32 @@ def test_steps_called_good_or_bad_teach_the_same_direction() -> None:
     before, after = torch.rand(2, 400, 1, 2)
     states = torch.cat([before, after])
     rows = torch.arange(400)
-    questions = Questions(Segments(states, states, states[..., 0], states[..., 0]), rows, rows + 400)
-    pairs = answered(questions, nearer_the_target, "rule")
+    where = torch.zeros(800, 1, dtype=torch.long)
+    questions = Questions(Segments(states, states, states[..., 0], states[..., 0], where, where), rows, rows + 400)
+    pairs = answered(before, after, by_judge(questions, nearer_the_target, "rule"), "rule")
     model = fitted(pairs, RewardConfig(lr=1e-2, epochs=20, hidden_size=8), seed=0, name="test")
     low, high = model(torch.tensor([[0.1, 0.5], [0.9, 0.5]])).tolist()
     assert high > low + 1.0
 
 
+def test_two_that_are_called_equal_come_to_be_worth_the_same() -> None:
+    torch.manual_seed(0)
+    low, high = torch.rand(2, 400, 1, 2)
+    low[..., 0], high[..., 0] = 0.0, 1.0
+    config = RewardConfig(lr=1e-2, epochs=20, hidden_size=8)
+    apart = {}
+    for share in (1.0, 0.5):  # the last tenth is decided, and the rest is, or is called equal
+        preference = torch.full((400,), share)
+        preference[360:] = 1.0
+        model = fitted(Pairs(high, low, preference), config, seed=0, name="test")
+        margins = (model(high) - model(low)).flatten() / model.gain
+        apart[share] = float(margins.sigmoid().mean())
+    assert apart[1.0] > 0.9
+    assert abs(apart[0.5] - 0.55) < 0.1  # nine in ten are worth one half, one in ten is worth 1
+
+
 def test_a_reward_model_that_learns_nothing_is_refused() -> None:
-    same = Pairs(torch.zeros(4, 1, 2), torch.zeros(4, 1, 2))
+    same = Pairs(torch.zeros(4, 1, 2), torch.zeros(4, 1, 2), torch.ones(4))
     with pytest.raises(FailedError, match="the model learned nothing"):
         fitted(same, RewardConfig(epochs=1), seed=0, name="test")
 

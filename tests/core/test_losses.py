@@ -142,6 +142,15 @@ def test_pairwise_loss_by_hand():
     assert pairwise_loss(chosen, rejected).tolist() == pytest.approx(expected)
 
 
+def test_a_soft_preference_is_the_cross_entropy_with_it():
+    chosen, rejected = torch.tensor([math.log(3.0), math.log(3.0), 0.0, 2e4]), torch.tensor([0.0, 0.0, 0.0, -2e4])
+    preference = torch.tensor([0.5, 0.0, 0.5, 0.5])
+    expected = [-0.5 * math.log(0.75) - 0.5 * math.log(0.25), -math.log(0.25), LN2, 2e4]
+    assert pairwise_loss(chosen, rejected, preference).tolist() == pytest.approx(expected)
+    hard = torch.ones(4)
+    assert torch.equal(pairwise_loss(chosen, rejected, hard), pairwise_loss(chosen, rejected))
+
+
 @given(st.floats(-30.0, 30.0), st.floats(-30.0, 30.0), st.floats(-10.0, 10.0))
 def test_pairwise_loss_knows_differences_alone_and_prefers_the_right_order(chosen: float, rejected: float, by: float):
     a, b = torch.tensor([chosen]), torch.tensor([rejected])

@@ -79,9 +79,11 @@ BREAKS: dict[str, list[tuple[str, str]]] = {
         ("kept(returns, mask)", "returns"),
         ("full_precision(chosen) - full_precision(rejected)", "full_precision(rejected) - full_precision(chosen)"),
         (
-            "-F.logsigmoid(full_precision(chosen) - full_precision(rejected))",
-            "-F.sigmoid(full_precision(chosen) - full_precision(rejected)).log()",
+            "- F.logsigmoid(margin)",
+            "- F.sigmoid(margin).log()",
         ),
+        ("(1.0 - preference) * margin", "0.0"),
+        ("(1.0 - preference) * margin", "preference * margin"),
         ("kept(chosen, mask) - kept(rejected, mask)", "kept(rejected, mask) - kept(chosen, mask)"),
         ("kept(chosen, mask) - kept(rejected, mask)", "chosen - rejected"),
         ("kept(losses, mask).sum(1)", "losses.sum(1)"),

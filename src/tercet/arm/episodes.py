@@ -1,6 +1,6 @@
 """Playing: what was seen and done in several environments over one horizon, and what came of it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,6 +40,12 @@ class Episodes:
         """Some of the environments."""
         infos = {name: values[rows] for name, values in self.infos.items()}
         return Episodes(**{name: getattr(self, name)[rows] for name in _COLUMNS}, infos=infos)
+
+    @classmethod
+    def joined(cls, parts: Sequence["Episodes"]) -> "Episodes":
+        """All rows of several, played over the same horizon."""
+        infos = {name: torch.cat([part.infos[name] for part in parts]) for name in parts[0].infos}
+        return cls(**{name: torch.cat([getattr(part, name) for part in parts]) for name in _COLUMNS}, infos=infos)
 
     def ends(self) -> Bool[Tensor, "n t"]:
         """Where an episode ended, either way."""

@@ -19,35 +19,43 @@ from tercet.errors import FailedError, InputError, first_line
 
 @dataclass(frozen=True)
 class Pairs:
-    """States of the better and of the worse segment of each pair."""
+    """States of the better and of the worse segment of each pair; `preference` is 1, or 1/2 where both are equal."""
 
     better: Float[Tensor, "n l o"]
     worse: Float[Tensor, "n l o"]
+    preference: Float[Tensor, " n"]
 
-    def rows(self, rows: Int[Tensor, " m"]) -> "Pairs":
-        """Some of them."""
-        return Pairs(self.better[rows], self.worse[rows])
+    def rows(self, rows: Tensor) -> "Pairs":
+        """Some of them, by their numbers or by a mask."""
+        return Pairs(self.better[rows], self.worse[rows], self.preference[rows])
+
+    def decided(self) -> "Pairs":
+        """Those of which one is the better."""
+        return self.rows(self.preference > 0.5)
 
     def __len__(self) -> int:
         return len(self.better)
 
     def save(self, file: Path) -> None:
-        """As safetensors: `better` and `worse`."""
-        save_file({"better": self.better.contiguous(), "worse": self.worse.contiguous()}, file)
+        """As safetensors: `better`, `worse` and `preference`."""
+        save_file({name: getattr(self, name).contiguous() for name in _COLUMNS}, file)
+
+
+_COLUMNS = ("better", "worse", "preference")
 
 
 def load_pairs(file: Path) -> Pairs:
     """Pairs that were saved."""
     try:
         found = load_file(file)
-        return Pairs(found["better"], found["worse"])
+        return Pairs(*(found[name] for name in _COLUMNS))
     except (OSError, SafetensorError, KeyError) as error:
         raise InputError(f"{file}: holds no pairs of segments ({first_line(error)})") from error
 
 
 def joined(parts: Sequence[Pairs]) -> Pairs:
     """All pairs of several sets; each must have segments of the same length."""
-    return Pairs(torch.cat([part.better for part in parts]), torch.cat([part.worse for part in parts]))
+    return Pairs(*(torch.cat([getattr(part, name) for part in parts]) for name in _COLUMNS))
 
 
 @dataclass(frozen=True)
@@ -62,10 +70,13 @@ class Questions:
         """Some of them."""
         return Questions(self.segments, self.first[rows], self.second[rows])
 
+    def __len__(self) -> int:
+        return len(self.first)
 
-def about_segments(played: Sequence[Episodes], length: int, num: int, chance: torch.Generator) -> Questions:
+
+def about_segments(episodes: Episodes, length: int, num: int, chance: torch.Generator) -> Questions:
     """Two segments each, of any episodes and times."""
-    segments = Segments.joined([cut(episodes, length, max(1, length // 3)) for episodes in played])
+    segments = cut(episodes, length, max(1, length // 3))
     if len(segments) < 2:
         raise FailedError(f"there are fewer than two whole segments of {length} steps; lower reward.segment_length")
     first = torch.randint(len(segments), (num,), generator=chance)
@@ -73,28 +84,42 @@ def about_segments(played: Sequence[Episodes], length: int, num: int, chance: to
     return Questions(segments, first, torch.where(other >= first, other + 1, other))
 
 
-def about_steps(played: Sequence[Episodes], num: int, chance: torch.Generator) -> Questions:
+def about_steps(episodes: Episodes, num: int, chance: torch.Generator) -> Questions:
     """Was a step good or bad? That is: is the state after it better than the one before?"""
-    steps = Segments.joined([cut(episodes, 2, 1) for episodes in played])
+    steps = cut(episodes, 2, 1)
     some = torch.randperm(len(steps), generator=chance)[:num]
     rows = torch.arange(len(some))
     return Questions(steps.rows(some).step_by_step(), rows, rows + len(some))
 
 
-@torch.no_grad()
 def most_disputed(questions: Questions, model: RewardEnsemble, num: int) -> Questions:
-    """Those on which the ensemble disagrees most: by the spread of the probability that the first is better."""
+    """Those on which the ensemble disagrees most."""
+    return questions.rows(disagreement(questions, model).argsort(descending=True, stable=True)[:num])
+
+
+@torch.no_grad()
+def disagreement(questions: Questions, model: RewardEnsemble) -> Float[Tensor, " n"]:
+    """How far the members are apart: the deviation of their probabilities that the first is better."""
     sums = model.each(questions.segments.states).sum(-1)
-    spread = (sums[:, questions.first] - sums[:, questions.second]).sigmoid().std(0, unbiased=False)
-    return questions.rows(spread.argsort(descending=True, stable=True)[:num])
+    return (sums[:, questions.first] - sums[:, questions.second]).sigmoid().std(0, unbiased=False)
 
 
-def answered(questions: Questions, judge: Judge, name: str) -> Pairs:
-    """What the judge says; where it tells no difference, nothing can be learned, and the question is left out."""
+def by_judge(questions: Questions, judge: Judge, name: str) -> Float[Tensor, " n"]:
+    """How far the first is preferred, by the judge's scores: 1, 0, or 1/2 where they are the same."""
     scores = call_judge(judge, questions.segments, name)
-    gain = scores[questions.second] - scores[questions.first]
-    better = torch.where(gain > 0, questions.second, questions.first)[gain != 0]
-    worse = torch.where(gain > 0, questions.first, questions.second)[gain != 0]
-    if not len(better):
+    return 0.5 + 0.5 * (scores[questions.first] - scores[questions.second]).sign()
+
+
+def answered(
+    first: Float[Tensor, "n l o"], second: Float[Tensor, "n l o"], preferences: Float[Tensor, " n"], name: str
+) -> Pairs:
+    """Pairs of the states of both segments and how far the first is preferred; a question without an answer is nan.
+
+    FailedError where no pair has a better one: of ties alone nothing can be learned.
+    """
+    ahead = (preferences >= 0.5)[:, None, None]
+    better, worse = torch.where(ahead, first, second), torch.where(ahead, second, first)
+    pairs = Pairs(better, worse, torch.maximum(preferences, 1 - preferences)).rows(~preferences.isnan())
+    if not len(pairs.decided()):
         raise FailedError(f"the judge {name} tells no two segments apart: there is nothing to learn from")
-    return Pairs(questions.segments.states[better], questions.segments.states[worse])
+    return pairs

@@ -9,7 +9,9 @@ from tercet.arm import eval as evaluation
 from tercet.arm.data import EXPERT, NONE, load_recording
 from tercet.arm.environments import opened, sizes_of
 from tercet.arm.episodes import play
+from tercet.arm.questions import asks_a_person
 from tercet.arm.scoring import OWN, scorer
+from tercet.arm.video import HEIGHT, WIDTH
 from tercet.config.arm import ArmConfig
 from tercet.config.functions import load_function
 from tercet.report import page
@@ -28,11 +30,15 @@ def run(folder: RunFolder, config: ArmConfig) -> None:
 
 
 def check(config: ArmConfig) -> None:
-    """InputError where a later step would stop for want of input: better now than after minutes of training."""
-    for spec in (config.reward.judge, *config.ppo.reward):
-        if ":" in spec:
-            load_function(spec)
+    """InputError or FailedError where a later step would stop: better now than after minutes of training."""
+    functions = [spec for spec in config.ppo.reward if ":" in spec]
+    if OWN in config.ppo.reward and not asks_a_person(config):
+        functions.append(config.reward.judge)
+    for spec in functions:
+        load_function(spec)
     with opened(config, 1) as env:
+        if OWN in config.ppo.reward and asks_a_person(config):
+            env.render(0, WIDTH, HEIGHT)  # type: ignore[call-arg]  # Gymnasium's takes nothing
         if config.bc.demonstrations not in (EXPERT, NONE):
             load_recording(Path(config.bc.demonstrations), sizes_of(env), config.bc, env=config.env)
         noise = torch.zeros(2, 1, sizes_of(env).action)

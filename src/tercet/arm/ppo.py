@@ -1,6 +1,7 @@
 """Step 3, improve: PPO with actor, critic, reference and reward over the arm's actions."""
 
 import copy
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -11,9 +12,11 @@ from torch import Tensor
 
 from tercet.arm.acting import Played, sampled
 from tercet.arm.environments import opened
+from tercet.arm.footage import Footage
 from tercet.arm.models import load_reward_model, new_critic
 from tercet.arm.pairs import load_pairs
 from tercet.arm.policies import Policy
+from tercet.arm.questions import asks_a_person
 from tercet.arm.rollout import ArmActorCritic, assess, build, describe
 from tercet.arm.rounds import Rounds
 from tercet.arm.scoring import OWN, scorer
@@ -33,7 +36,12 @@ def run(folder: RunFolder, config: ArmConfig) -> None:
     """Improve the policy by what its steps earn; the best actor is kept in DIR/ppo/model, the critic beside it."""
     policy = start_policy(folder, config)
     critic = new_critic(policy.scaled, config.policy, seed=config.seed)
-    loop = config.ppo.model_copy(update={"gamma": config.ppo.gamma**policy.chunk})  # from decision to decision
+    loop = config.ppo.model_copy(
+        update={
+            "gamma": config.ppo.gamma**policy.chunk,  # from decision to decision
+            "checkpoint_every": _checkpoint_every(config),
+        }
+    )
     with opened(config, config.ppo.num_envs) as env, opened(config, config.ppo.num_eval_states) as trial:
         rounds = _rounds(folder, config, policy) if OWN in config.ppo.reward else None
         collect = Collect(env, ArmActorCritic(policy, critic), _frozen(policy), rounds, config)
@@ -67,8 +75,10 @@ class Collect:
 
     def __call__(self, index: int, carry: Mapping[str, float]) -> Collected:
         """An episode in each environment, and what each of its steps cost and earned."""
-        played = self._sampled("rollout", index)
-        model = self.rounds.at(index, played.episodes) if self.rounds else None
+        name = "rollout"
+        played = self._sampled(name, index)
+        footage = Footage(self.env, [played.episodes], [self._seed(name, index)], range(self.env.num_envs))
+        model = self.rounds.at(index, footage) if self.rounds else None
         earned = scorer(self.config.ppo.reward, model)(played.episodes)
         seen = assess(played, self.actor_critic, self.reference)
         kl_coef, chunk = self.kl_coef(index), self.actor_critic.policy.chunk
@@ -90,8 +100,10 @@ class Collect:
     def _sampled(self, name: str, index: int) -> Played:
         policy, config = self.actor_critic.policy, self.config
         noise = _noise(config, self.env.num_envs, policy.noise_size, name, index)
-        seed = chance.integer(config.seed, name, index)
-        return sampled(self.env, policy, noise, horizon=config.horizon, seed=seed)
+        return sampled(self.env, policy, noise, horizon=config.horizon, seed=self._seed(name, index))
+
+    def _seed(self, name: str, index: int) -> int:
+        return chance.integer(self.config.seed, name, index)
 
 
 def validate(env: VectorEnv, collect: Collect, config: ArmConfig) -> Validation:
@@ -123,6 +135,12 @@ def _rounds(folder: RunFolder, config: ArmConfig, policy: Policy) -> Rounds:
     first = load_pairs(folder.path / "reward" / "pairs" / "learned.safetensors")
     start = load_reward_model(folder.path / "reward" / "model", policy.sizes)
     return Rounds(folder.path / "ppo", start, first, config, policy.sizes)
+
+
+def _checkpoint_every(config: ArmConfig) -> int:
+    """So that PPO stops at a checkpoint where a round waits for a person."""
+    every, waits = config.ppo.checkpoint_every, asks_a_person(config) and config.reward.num_rounds
+    return math.gcd(every, config.reward.round_every) if waits else every
 
 
 def _env_steps(folder: RunFolder, config: ArmConfig) -> int:

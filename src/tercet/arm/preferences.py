@@ -27,12 +27,13 @@ def new_ensemble(pairs: Pairs, config: RewardConfig, *, seed: int) -> RewardEnse
 def pair_loss(model: RewardEnsemble, pairs: Pairs) -> LossTerms:
     """The pairwise loss of every model, summed over pairs, and how many pairs their mean ranks right.
 
-    A segment's score is the sum of its states' rewards, as its return would be.
+    A segment's score is the sum of its states' rewards, as its return would be. Of two that were called equal neither
+    is the right one: they count one half.
     """
     better, worse = model.each(pairs.better).sum(-1), model.each(pairs.worse).sum(-1)
-    losses = pairwise_loss(better.flatten(), worse.flatten())
+    losses = pairwise_loss(better.flatten(), worse.flatten(), pairs.preference.expand_as(better).flatten())
     margins = (better - worse).detach().mean(0)
-    correct = (margins > 0).float() + 0.5 * (margins == 0)
+    correct = torch.where((margins == 0) | (pairs.preference == 0.5), 0.5, (margins > 0).float())
     return LossTerms(losses.sum() / len(model.nets), {"accuracy": float(correct.sum()), "margin": float(margins.sum())})
 
 

@@ -1,18 +1,22 @@
 """Step 2, judge: an ensemble of reward models from what a teacher says of segments (Christiano et al. 2017)."""
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from gymnasium.vector import VectorEnv
 
+from tercet.arm import people
 from tercet.arm.acting import Acting
 from tercet.arm.data import plan
 from tercet.arm.environments import opened
 from tercet.arm.episodes import Episodes, play
+from tercet.arm.footage import Footage
 from tercet.arm.pairs import Pairs, load_pairs
 from tercet.arm.policies import Policy
 from tercet.arm.preferences import new_ensemble, normalise, pair_loss, parts_of, right
-from tercet.arm.questions import ask
+from tercet.arm.questions import ask, asks_a_person
 from tercet.arm.stages import start_policy
 from tercet.config.arm import ArmConfig
 from tercet.core.intervals import wilson
@@ -27,6 +31,7 @@ HELD_OUT = 10  # one in so many episodes is held out
 def run(folder: RunFolder, config: ArmConfig) -> None:
     """Ask about segments, learn the reward, measure it on held-out judgements, and keep it in DIR/reward/model."""
     learned, held_out = first_pairs(folder, config)
+    held_out = held_out.decided()
     model = new_ensemble(learned, config.reward, seed=config.seed)
     steps = plan(len(learned), config.reward, seed=config.seed, name="reward")
 
@@ -62,22 +67,15 @@ def run(folder: RunFolder, config: ArmConfig) -> None:
 
 
 def first_pairs(folder: RunFolder, config: ArmConfig) -> tuple[Pairs, Pairs]:
-    """Pairs to learn from, and pairs of other episodes to measure on.
+    """Pairs to learn from, and pairs of other episodes to measure on; WaitingError while a person is asked.
 
     They are kept in DIR/reward/pairs, from where a run that goes on takes them.
     """
     place = folder.path / "reward" / "pairs"
     if not place.exists():
-        policy = start_policy(folder, config)
-        with folder.timed("pairs"), opened(config, config.reward.num_episodes) as env:
-            played = [wander(env, policy, noise, config) for noise in config.reward.noises]
-        rows = torch.arange(config.reward.num_episodes)
-        num = {"learned": config.reward.num_pairs, "held_out": config.reward.num_eval}
-        parts = {"learned": rows[rows % HELD_OUT != 0], "held_out": rows[rows % HELD_OUT == 0]}
-        found = {
-            name: ask([episodes.rows(parts[name]) for episodes in played], config, num[name], name=name)
-            for name in parts
-        }
+        wanted = {"learned": config.reward.num_pairs, "held_out": config.reward.num_eval}
+        answers = _of_a_person if asks_a_person(config) else _of_a_function
+        found = dict(zip(wanted, answers(folder, config, wanted), strict=True))
 
         def write(partial: Path) -> None:
             for name, pairs in found.items():
@@ -87,8 +85,38 @@ def first_pairs(folder: RunFolder, config: ArmConfig) -> tuple[Pairs, Pairs]:
     return load_pairs(place / "learned.safetensors"), load_pairs(place / "held_out.safetensors")
 
 
+def _of_a_function(folder: RunFolder, config: ArmConfig, wanted: Mapping[str, int]) -> list[Pairs]:
+    with _wandering(folder, config) as footage:
+        return [ask(footage[name].episodes(), config, num, name=name) for name, num in wanted.items()]
+
+
+def _of_a_person(folder: RunFolder, config: ArmConfig, wanted: Mapping[str, int]) -> list[Pairs]:
+    places = {name: people.place(folder.path, name) for name in wanted}
+    missing = [name for name in wanted if not places[name].exists()]
+    if missing:
+        with _wandering(folder, config) as footage:
+            for name in missing:
+                people.put(places[name], footage[name], config, wanted[name], name=name)
+    return people.told(list(places.values()))
+
+
+@contextmanager
+def _wandering(folder: RunFolder, config: ArmConfig) -> Iterator[dict[str, Footage]]:
+    """Episodes of the policy with noise on its actions, apart: to learn from, and to measure on."""
+    policy, noises = start_policy(folder, config), config.reward.noises
+    seeds = [chance.integer(config.seed, "wander", str(noise)) for noise in noises]
+    with folder.timed("pairs"), opened(config, config.reward.num_episodes) as env:
+        sets = [wander(env, policy, noise, config, seed) for noise, seed in zip(noises, seeds, strict=True)]
+        rows = range(len(sets) * env.num_envs)
+        held_out = [row % env.num_envs % HELD_OUT == 0 for row in rows]
+        yield {
+            "learned": Footage(env, sets, seeds, [row for row in rows if not held_out[row]]),
+            "held_out": Footage(env, sets, seeds, [row for row in rows if held_out[row]]),
+        }
+
+
 @torch.no_grad()
-def wander(env: VectorEnv, policy: Policy, noise: float, config: ArmConfig) -> Episodes:
+def wander(env: VectorEnv, policy: Policy, noise: float, config: ArmConfig, seed: int) -> Episodes:
     """Episodes of the policy with noise of that deviation on its actions."""
     shape = (config.horizon, env.num_envs, policy.sizes.action)
     draws = noise * torch.randn(shape, generator=chance.generator(config.seed, "wander", str(noise)))
@@ -97,5 +125,5 @@ def wander(env: VectorEnv, policy: Policy, noise: float, config: ArmConfig) -> E
         env,
         lambda step, seen, fresh: (acting(step, seen, fresh) + draws[step]).clamp(-1.0, 1.0),
         horizon=config.horizon,
-        seed=chance.integer(config.seed, "wander", str(noise)),
+        seed=seed,
     )

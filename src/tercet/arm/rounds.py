@@ -7,11 +7,12 @@ and the ensemble is learned anew from all judgements so far (Christiano et al. 2
 
 from pathlib import Path
 
-from tercet.arm.episodes import Episodes
+from tercet.arm import people
+from tercet.arm.footage import Footage
 from tercet.arm.models import RewardEnsemble, Sizes, load_reward_model
 from tercet.arm.pairs import Pairs, joined, load_pairs
 from tercet.arm.preferences import fitted
-from tercet.arm.questions import ask
+from tercet.arm.questions import ask, asks_a_person
 from tercet.config.arm import ArmConfig
 from tercet.runs.atomic import replace_folder
 from tercet.runs.folder import RunFolder
@@ -25,12 +26,15 @@ class Rounds:
         self.start, self._first = start, first
         self._number, self._model = 0, start
 
-    def at(self, index: int, episodes: Episodes) -> RewardEnsemble:
-        """The model that pays the rollout `episodes` of that update; asks first where a round begins."""
+    def at(self, index: int, footage: Footage) -> RewardEnsemble:
+        """The model that pays the rollout of that update, which `footage` shows; asks first where a round begins.
+
+        WaitingError while a person is asked.
+        """
         every = self.config.reward.round_every
         number = min(index // every, self.config.reward.num_rounds)
         if number and index == number * every:
-            self._ask(number, episodes)
+            self._ask(number, footage)
         if number != self._number:
             self._number, self._model = number, self._before(number + 1)
         return self._model
@@ -40,10 +44,9 @@ class Rounds:
         places = [self._place(number) for number in range(1, last_round(self.config) + 1)]
         return {"num": len(places), "num_pairs": sum(len(load_pairs(place / "pairs.safetensors")) for place in places)}
 
-    def _ask(self, number: int, episodes: Episodes) -> None:
+    def _ask(self, number: int, footage: Footage) -> None:
         reward, seed = self.config.reward, self.config.seed
-        before = self._before(number)
-        pairs = ask([episodes], self.config, reward.pairs_per_round, name=f"round {number}", model=before)
+        pairs = self._told(number, footage)
         known = [self._first, *(load_pairs(self._place(i) / "pairs.safetensors") for i in range(1, number))]
         model = fitted(joined([*known, pairs]), reward, seed=seed, name=f"round {number}")
 
@@ -52,6 +55,15 @@ class Rounds:
             pairs.save(partial / "pairs.safetensors")
 
         replace_folder(self._place(number), write)
+
+    def _told(self, number: int, footage: Footage) -> Pairs:
+        config, num, name = self.config, self.config.reward.pairs_per_round, f"round {number}"
+        if not asks_a_person(config):
+            return ask(footage.episodes(), config, num, name=name, model=self._before(number))
+        place = people.place(self.folder.parent, f"round-{number}")
+        if not place.exists():
+            people.put(place, footage, config, num, name=name, model=self._before(number))
+        return people.told([place])[0]
 
     def _before(self, number: int) -> RewardEnsemble:
         """The model that the round before `number` made."""

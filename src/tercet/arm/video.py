@@ -1,7 +1,8 @@
 """Videos for a browser: two policies side by side from the same start, with reward, value and advantage below."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import imageio_ffmpeg
@@ -56,11 +57,17 @@ def film(
 
 
 def write(file: Path, left: Take, right: Take) -> None:
-    """An MP4 (H.264, yuv420p) of both takes side by side."""
-    size = (2 * WIDTH, HEIGHT + 3 * STRIP + 24)
+    """An MP4 of both takes side by side."""
+    encode(file, frames(left, right))
+
+
+def encode(file: Path, pictures: Iterable[Picture]) -> None:
+    """An MP4 (H.264, yuv420p) of pictures of one size, at least one."""
+    following = iter(pictures)
+    first = next(following)
     writer = imageio_ffmpeg.write_frames(
         str(file),
-        size,
+        (first.shape[1], first.shape[0]),
         fps=FRAMES_A_SECOND,
         codec="libx264",
         pix_fmt_out="yuv420p",
@@ -69,7 +76,7 @@ def write(file: Path, left: Take, right: Take) -> None:
         ffmpeg_log_level="error",
     )
     writer.send(None)
-    for frame in frames(left, right):
+    for frame in chain([first], following):
         writer.send(np.ascontiguousarray(frame))
     writer.close()
 

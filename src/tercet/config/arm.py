@@ -2,9 +2,10 @@
 
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from tercet.config.fit import FitConfig
+from tercet.config.functions import PERSON
 from tercet.config.ppo import LoopConfig
 from tercet.config.section import Section
 
@@ -52,8 +53,9 @@ class BcConfig(FitConfig):
 class RewardConfig(FitConfig):
     """Step 2, judge: an ensemble of reward models from feedback on segments."""
 
-    judge: str = Field(default="tercet.arm.judge:nearer_the_target", description="module:function (segments -> scores) in place of a teacher; the higher score is preferred.")
-    feedback: Literal["pairs", "steps"] = Field(default="pairs", description="Which of two segments is better; or of single steps, whether each was good or bad.")
+    judge: str = Field(default="tercet.arm.judge:nearer_the_target", description="module:function (segments -> scores) in place of a teacher; the higher score is preferred. Or `person`: the run stops, and `tercet label DIR` asks.")
+    look_for: str = Field(default="", description="What a person is told to look for; empty: the task's own line.")
+    feedback: Literal["pairs", "steps"] = Field(default="pairs", description="Which of two segments is better; or of single steps, whether each was good or bad: a person says so while an episode plays.")
     num_pairs: int = Field(default=450, ge=1, description="Judgements to learn from before PPO begins.")
     num_eval: int = Field(default=50, ge=1, description="More judgements, about other episodes, on which it is measured.")
     segment_length: int = Field(default=15, ge=1, description="Steps of a segment that is judged as a whole.")
@@ -64,6 +66,13 @@ class RewardConfig(FitConfig):
     num_rounds: int = Field(default=0, ge=0, description="How often PPO asks again, about segments of the policy as it then is.")
     round_every: int = Field(default=20, ge=1, description="PPO updates from one round to the next.")
     pairs_per_round: int = Field(default=100, ge=1, description="Judgements in a round, chosen from ten times as many where the ensemble disagrees most.")
+
+    @field_validator("judge")
+    @classmethod
+    def _is_known(cls, value: str) -> str:
+        if value != PERSON and ":" not in value:
+            raise ValueError(f"must be {PERSON}, or a function as module:function")
+        return value
 
 
 class PpoConfig(LoopConfig):

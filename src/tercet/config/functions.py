@@ -9,6 +9,8 @@ from typing import Any
 
 from tercet.errors import InputError
 
+PERSON = "person"  # the judge that is no function
+
 
 def load_function(spec: str) -> Callable[..., Any]:  # Any: what it takes and gives is the caller's to check
     """The function that `module:function` names; modules beside the user (in the working directory) are found too."""

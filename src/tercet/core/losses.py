@@ -47,9 +47,16 @@ def clipped_value_loss(
     return 0.5 * torch.maximum((values - returns).square(), (clipped - returns).square())
 
 
-def pairwise_loss(chosen: Float[Tensor, " n"], rejected: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
-    """-log sigmoid(chosen - rejected) of two scores (Bradley and Terry 1952; Ouyang et al. 2022, eq. 1)."""
-    return -F.logsigmoid(full_precision(chosen) - full_precision(rejected))
+def pairwise_loss(
+    chosen: Float[Tensor, " n"], rejected: Float[Tensor, " n"], preference: Float[Tensor, " n"] | float = 1.0
+) -> Float[Tensor, " n"]:
+    """-log sigmoid(chosen - rejected) of two scores (Bradley and Terry 1952; Ouyang et al. 2022, eq. 1).
+
+    `preference` is the probability with which `chosen` is to be the better one: the cross-entropy with it (Christiano
+    et al. 2017, eq. 1), so that one half stands for two that were called equal.
+    """
+    margin = full_precision(chosen) - full_precision(rejected)
+    return (1.0 - preference) * margin - F.logsigmoid(margin)
 
 
 def per_token_pairwise_loss(

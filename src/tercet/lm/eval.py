@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import yaml
 
+from tercet.config.functions import PERSON
 from tercet.config.lm import LmConfig
 from tercet.core.intervals import wilson
 from tercet.core.kl import k1
@@ -145,7 +146,7 @@ def win_rates(by_stage: dict[str, dict[str, list[float]]]) -> dict[str, dict[str
 
 def _scores(folder: RunFolder, config: LmConfig) -> dict[str, Score]:
     scores: dict[str, Score] = {}
-    if config.judge:
+    if config.judge and config.judge != PERSON:
         scores["judge"] = by_function(config.judge)
     if folder.is_done("reward"):
         model = load_score_model(config, path=str(folder.path / "reward" / "model"), trained=True)

@@ -11,15 +11,16 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tercet.config.functions import load_function
+from tercet.config.functions import PERSON, load_function
 from tercet.config.lm import LmConfig
 from tercet.core.intervals import Interval, wilson
 from tercet.core.statistics import ScoreScale
 from tercet.errors import FailedError, InputError
+from tercet.lm import people
 from tercet.lm.answers import answer
 from tercet.lm.encoding import Encoder
 from tercet.lm.examples import Example, Message
-from tercet.lm.functions import call_function
+from tercet.lm.functions import ScoreFunction, call_function
 from tercet.lm.models import Policy, load_policy
 from tercet.lm.splits import Sets, StepExamples, flat
 from tercet.runs.atomic import write_text
@@ -54,17 +55,22 @@ def sampled_pairs(
     They are kept in DIR/reward/pairs.jsonl, from where a run that goes on takes them.
     """
     if not config.judge:
-        raise InputError("reward.num_sampled_pairs: sampled pairs need a judge; set judge=module:function")
+        raise InputError("reward.num_sampled_pairs: sampled pairs need a judge; set judge=module:function, or person")
     if not policy_path:
         raise InputError("reward: pairs are sampled from the SFT model; run `tercet lm sft` with the same --out first")
     file = folder.path / "reward" / "pairs.jsonl"
     if not file.exists():
-        policy = load_policy(config, path=policy_path)
         wanted, few = config.reward.num_sampled_pairs, ceil(config.reward.num_sampled_pairs * HELD_OUT_SHARE)
         measured = min(few, len(_unique(prompts.test)))  # a prompt asked twice would make the interval too narrow
-        with folder.timed("pairs"):
-            rows = _sample(policy, config, encoder, prompts.train, wanted, "train", every_two)
-            rows += _sample(policy, config, encoder, prompts.test, measured, "test", best_and_worst)
+
+        def sample() -> list[Row]:
+            policy, by_person = load_policy(config, path=policy_path), config.judge == PERSON
+            many, one = (next_to_each_other, the_first_two) if by_person else (every_two, best_and_worst)
+            with folder.timed("pairs"):
+                rows = _sample(policy, config, encoder, prompts.train, wanted, "train", many)
+                return rows + _sample(policy, config, encoder, prompts.test, measured, "test", one)
+
+        rows = people.told(folder.path, sample) if config.judge == PERSON else sample()
         file.parent.mkdir(exist_ok=True)
         write_text(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
@@ -86,7 +92,7 @@ def _sample(
     prompts = _unique(encoder.within_limits(sets, f"pairs to {part} on"))
     if not prompts:
         raise InputError(f"reward: there are no prompts to {part} on; give more data, or raise data.eval_fraction")
-    judge, size = load_function(config.judge), config.reward.samples_per_prompt
+    judge, size = _judge(config.judge), config.reward.samples_per_prompt
     chance = generator(config.seed, "pairs", part)
     stream = _endless(prompts, num_pairs * 2, chance)  # twice: prompts whose answers tie give no pair
     rows: list[dict[str, Any]] = []
@@ -130,6 +136,25 @@ def best_and_worst(example: Example, answers: Sequence[Judged]) -> list[Row]:
     """At most one pair a prompt: pairs that share answers would make an interval too narrow."""
     best_first = sorted(answers, key=lambda answer: -answer.score)
     return every_two(example, [best_first[0], best_first[-1]])
+
+
+def next_to_each_other(example: Example, answers: Sequence[Judged]) -> list[Row]:
+    """Pairs for a person, no answer in two of them; in the order of sampling, for nobody has judged yet."""
+    pairs = zip(answers[::2], answers[1::2], strict=False)
+    return [_row(example, a, b) for a, b in pairs if a.text != b.text]
+
+
+def the_first_two(example: Example, answers: Sequence[Judged]) -> list[Row]:
+    """At most one such pair a prompt."""
+    return next_to_each_other(example, answers[:2])
+
+
+def _judge(spec: str) -> ScoreFunction:
+    return _no_opinion if spec == PERSON else load_function(spec)
+
+
+def _no_opinion(prompts: list[str], responses: list[str]) -> list[float]:
+    return [0.0] * len(responses)
 
 
 def _row(example: Example, better: Judged, worse: Judged) -> Row:

@@ -1,0 +1,1 @@
+"""Pages that a run serves to people; nothing here knows what is learned from them."""

@@ -1,0 +1,122 @@
+"""`tercet label`: a run's open questions one after the other, and what is said to them."""
+
+import getpass
+import shlex
+import threading
+from pathlib import Path
+from typing import Any
+
+from tercet.errors import InputError
+from tercet.feedback.answers import AnswerBook, read_answers
+from tercet.feedback.sheets import Sheet, problem, sheets
+
+Tree = dict[str, Any]  # Any: JSON, as the page wants it or gave it
+LONGEST_NAME = 80
+
+
+class Refused(Exception):
+    """What the page asked for cannot be done: a status of HTTP, and why."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status, self.reason = status, reason
+
+
+class Desk:
+    """The questions of one run and the book of its answers; requests may come from several threads."""
+
+    def __init__(self, run: Path) -> None:
+        self.run, self.feedback = run, run / "feedback"
+        if not self.feedback.is_dir() or not sheets(self.feedback):
+            raise InputError(
+                f"{run}: no questions lie here; they come with `tercet arm run reward.judge=person` and the same --out"
+            )
+        self._book = AnswerBook(self.feedback)
+        self._lock = threading.Lock()
+
+    def close(self) -> None:
+        """Let another process take answers down."""
+        self._book.close()
+
+    def state(self) -> Tree:
+        """How far it is, and the next question; none where nothing waits for an answer."""
+        with self._lock:
+            return self._state()
+
+    def answer(self, given: Tree) -> Tree:
+        """Take an answer down (`sheet`, `question`, `said`, `who`), and say how it goes on."""
+        with self._lock:
+            sheet = next((one for one in sheets(self.feedback) if one.path.name == given.get("sheet")), None)
+            if sheet is None:
+                raise Refused(400, f"sheet {given.get('sheet')!r}: no such sheet")
+            index: Any = given.get("question")  # Any: JSON, checked by `problem`
+            said, who = given.get("said"), _name(given)
+            wrong = problem(sheet, index, said)
+            if wrong:
+                raise Refused(400, wrong)
+            if sheet.is_taken():
+                raise Refused(409, "the run has learned from this sheet; its answers stay as they are")
+            if sheet.answers(read_answers(self.feedback))[index] is not None:
+                raise Refused(409, "this question has an answer already")
+            self._book.write(sheet.path.name, index, said, who)
+            return self._state()
+
+    def undo(self, given: Tree) -> Tree:
+        """Take back the last answer that this person gave, and ask that question again."""
+        with self._lock:
+            mine = self._last(_name(given))
+            if mine is None:
+                raise Refused(409, "there is no answer of yours to take back")
+            self._book.write(mine["sheet"], mine["question"], None, mine["who"])
+            return self._state()
+
+    def video(self, sheet_name: str, file: str) -> Path:
+        """Where a video of a sheet lies; only what a question names is given out."""
+        for sheet in sheets(self.feedback):
+            named = sheet.path.name == sheet_name and not sheet.is_text()
+            if named and any(file in question.values() for question in sheet.questions):
+                return sheet.path / file
+        raise Refused(404, "no such video")
+
+    def _state(self) -> Tree:
+        said = read_answers(self.feedback)
+        opened = [sheet for sheet in sheets(self.feedback) if not sheet.is_taken()]
+        asked = [(sheet, index, row) for sheet in opened for index, row in enumerate(sheet.answers(said))]
+        waiting = [(sheet, index) for sheet, index, row in asked if row is None]
+        return {
+            "run": self.run.resolve().name,
+            "command": f"tercet label {shlex.quote(str(self.run))}",
+            "who": _user(),
+            "done": len(asked) - len(waiting),
+            "total": len(asked),
+            "question": _shown(*waiting[0]) if waiting else None,
+        }
+
+    def _last(self, who: str) -> Tree | None:
+        opened = {sheet.path.name for sheet in sheets(self.feedback) if not sheet.is_taken()}
+        mine = [row for row in read_answers(self.feedback).values() if row["who"] == who and row["sheet"] in opened]
+        return mine[-1] if mine else None
+
+
+def _shown(sheet: Sheet, index: int) -> Tree:
+    """The question as the page wants it: a file becomes the address of it."""
+    name = sheet.path.name
+    parts = {
+        part: f"videos/{name}/{value}" if isinstance(value, str) and not sheet.is_text() else value
+        for part, value in sheet.questions[index].items()
+    }
+    return {"sheet": name, "question": index, "kind": sheet.kind, "look_for": sheet.look_for, **parts}
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (ImportError, KeyError, OSError):  # a container in which nobody has a name
+        return ""
+
+
+def _name(given: Tree) -> str:
+    who = given.get("who")
+    if not isinstance(who, str) or not who.strip() or len(who) > LONGEST_NAME:
+        raise Refused(400, f"who: must be a name of 1 to {LONGEST_NAME} letters")
+    return who.strip()

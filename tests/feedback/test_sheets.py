@@ -1,0 +1,118 @@
+"""Sheets are there wholly or not at all; what a run has taken stays; only an answer is an answer."""
+
+from pathlib import Path
+
+import pytest
+
+from tercet.errors import FailedError, WaitingError
+from tercet.feedback.answers import AnswerBook
+from tercet.feedback.sheets import Sheet, answers_to, problem, read_sheet, sheets, take, write_sheet
+
+
+def put(place: Path, num: int = 2) -> Sheet:
+    write_sheet(
+        place, "pairs", "Better is higher.", lambda _: [{"left": f"{i}.mp4", "right": "x.mp4"} for i in range(num)]
+    )
+    return read_sheet(place)
+
+
+def words(asked: list[Sheet]) -> list[list[object]]:
+    return [[row["said"] for row in rows] for rows in answers_to(asked)]
+
+
+def test_a_sheet_comes_back_and_numbers_in_names_count_as_numbers(tmp_path: Path) -> None:
+    for name in ("round-10", "round-9", "learned", "held_out"):
+        put(tmp_path / name)
+    found = sheets(tmp_path)
+    assert [sheet.path.name for sheet in found] == ["held_out", "learned", "round-9", "round-10"]
+    assert (found[0].kind, found[0].look_for, len(found[0].questions)) == ("pairs", "Better is higher.", 2)
+
+
+def test_a_sheet_that_fails_half_way_leaves_nothing(tmp_path: Path) -> None:
+    def fails(folder: Path) -> list[dict[str, str]]:
+        (folder / "0.mp4").write_text("half")
+        raise FailedError("no OpenGL")
+
+    with pytest.raises(FailedError, match="no OpenGL"):
+        write_sheet(tmp_path / "learned", "pairs", "", fails)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_damaged_sheet_is_named(tmp_path: Path) -> None:
+    put(tmp_path / "learned")
+    (tmp_path / "learned" / "sheet.json").write_text("{")
+    with pytest.raises(FailedError, match=r"sheet.json: damaged .*; remove .*learned to have the questions put anew"):
+        sheets(tmp_path)
+
+
+def test_answers_are_taken_when_all_are_there_and_then_stay(tmp_path: Path) -> None:
+    feedback = tmp_path / "my run" / "feedback"
+    both = [put(feedback / "learned"), put(feedback / "held_out", 1)]
+    with AnswerBook(feedback) as book:
+        book.write("learned", 1, "right", "Ana")
+        book.write("held_out", 0, "unclear", "Ana")
+        with pytest.raises(WaitingError, match="1 of 3 questions wait for a person") as caught:
+            answers_to(both)
+        assert f"`tercet label '{tmp_path / 'my run'}'`, then give the same command again" in str(caught.value)
+        book.write("learned", 0, "equal", "Ana")
+        assert words(both) == [["equal", "right"], ["unclear"]]
+        book.write("learned", 0, "left", "Bo")
+        assert words(both)[0][0] == "left"
+        for sheet, rows in zip(both, answers_to(both), strict=True):
+            assert not sheet.is_taken()
+            take(sheet, rows)
+        book.write("learned", 0, "right", "Bo")
+        book.write("held_out", 0, None, "Ana")
+    assert words(both) == [["left", "right"], ["unclear"]]
+    assert [row["who"] for row in answers_to(both)[0]] == ["Bo", "Ana"]
+
+
+def test_a_row_that_is_no_answer_leaves_its_question_open(tmp_path: Path) -> None:
+    sheet = put(tmp_path / "learned", 1)
+    with AnswerBook(tmp_path) as book:
+        book.write("learned", 0, "better", "another program")
+    with pytest.raises(WaitingError, match="1 of 1 questions wait"):
+        answers_to([sheet])
+
+
+@pytest.mark.parametrize(
+    ("index", "said", "wrong"),
+    [
+        (0, "left", ""),
+        (1, "unclear", ""),
+        (2, "left", "question 2: learned has 0 to 1"),
+        (-1, "left", "question -1"),
+        (True, "left", "question True"),
+        ("0", "left", "question '0'"),
+        (None, "left", "question None"),
+        (0, "better", "must be one of left, right, equal, unclear"),
+        (0, None, "said None"),
+        (0, ["left"], "said ['left']"),
+    ],
+)
+def test_only_an_answer_answers_a_pair(tmp_path: Path, index: object, said: object, wrong: str) -> None:
+    found = problem(put(tmp_path / "learned"), index, said)
+    assert wrong in found if wrong else found == ""
+
+
+@pytest.mark.parametrize(
+    ("said", "fine"),
+    [
+        ([], True),
+        ([{"step": 0, "call": "good"}, {"step": 9, "call": "bad"}], True),
+        ([{"step": 10, "call": "good"}], False),
+        ([{"step": -1, "call": "good"}], False),
+        ([{"step": 1.5, "call": "good"}], False),
+        ([{"step": True, "call": "good"}], False),
+        ([{"step": 1, "call": "fine"}], False),
+        ([{"call": "good"}], False),
+        (["good"], False),
+        ("good", False),
+        (None, False),
+    ],
+)
+def test_only_marks_within_the_episode_answer_it(tmp_path: Path, said: object, fine: bool) -> None:
+    write_sheet(
+        tmp_path / "learned", "moments", "", lambda _: [{"video": "0.mp4", "num_steps": 10, "steps_a_second": 20}]
+    )
+    assert (problem(read_sheet(tmp_path / "learned"), 0, said) == "") == fine

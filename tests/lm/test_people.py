@@ -1,0 +1,59 @@
+"""Two sampled answers on a sheet for a person, and the pairs that the words make of them."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tercet.config.lm import LmConfig
+from tercet.config.load import load_lm_config
+from tercet.errors import FailedError, WaitingError
+from tercet.feedback.answers import AnswerBook
+from tercet.feedback.sheets import Sheet, sheets
+from tercet.lm.pipeline import STEPS
+from tercet.runs.folder import RunFolder
+from tercet.web.label import Desk
+
+SMALL = "sft.max_steps=1 sft.num_eval=8 reward.num_sampled_pairs=12 reward.max_steps=2 judge=person"
+
+
+def waiting(folder: RunFolder, config: LmConfig) -> Sheet:
+    with pytest.raises(WaitingError, match="questions wait for a person"):
+        STEPS["reward"](folder, config)
+    (sheet,) = sheets(folder.path / "feedback")
+    return sheet
+
+
+def answer(feedback: Path, words: list[str]) -> None:
+    with AnswerBook(feedback) as book:
+        for index, word in enumerate(words):
+            book.write("answers", index, word, "script")
+
+
+def test_the_better_answer_is_the_one_that_a_person_chose(tmp_path: Path) -> None:
+    config = load_lm_config("tiny", SMALL.split())
+    with RunFolder.open(tmp_path / "run", config, preset="tiny") as folder:
+        STEPS["sft"](folder, config)
+        sheet = waiting(folder, config)
+        num = len(sheet.questions)
+        assert num > 12
+        desk = Desk(folder.path)
+        question = desk.state()["question"]
+        assert (question["kind"], question["left"]) == ("answers", sheet.questions[0]["left"])
+        assert {"role", "text"} <= question["prompt"][0].keys()
+        desk.close()
+        feedback = folder.path / "feedback"
+        answer(feedback, ["equal"] * num)
+        with pytest.raises(FailedError, match="no pair to train on was told apart"):
+            STEPS["reward"](folder, config)
+        words = [("right", "left", "equal", "right", "unclear")[i % 5] for i in range(num - 1)] + ["left"]
+        answer(feedback, words)
+        STEPS["reward"](folder, config)
+        assert folder.is_done("reward") and sheet.is_taken()
+    rows = [json.loads(line) for line in (tmp_path / "run" / "reward" / "pairs.jsonl").read_text().splitlines()]
+    wanted = [
+        (one["left"], one["right"]) if word == "left" else (one["right"], one["left"])
+        for one, word in zip(sheet.questions, words, strict=True)
+        if word in ("left", "right")
+    ]
+    assert [(row["chosen"], row["rejected"]) for row in rows] == wanted

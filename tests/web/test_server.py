@@ -1,0 +1,245 @@
+"""The page over real HTTP: what it shows, what it takes, whom it refuses, and what a kill leaves."""
+
+import http.client
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tercet.errors import InputError
+from tercet.feedback.answers import read_answers
+from tercet.feedback.sheets import answers_to, read_sheet, take, write_sheet
+from tercet.web.label import Desk
+from tercet.web.server import address, opened
+
+VIDEO = bytes(range(256)) * 4
+SOURCE = Path(__file__).parents[2] / "src"
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A run that asks three questions on two sheets."""
+
+    def write(folder: Path) -> list[dict[str, str]]:
+        (folder / "0.mp4").write_bytes(VIDEO)
+        (folder / "1.mp4").write_bytes(VIDEO[::-1])
+        (folder / "states.safetensors").write_bytes(b"the run's own")
+        return [{"left": "0.mp4", "right": "1.mp4"}, {"left": "1.mp4", "right": "0.mp4"}]
+
+    write_sheet(tmp_path / "run" / "feedback" / "learned", "pairs", "Higher is better.", write)
+    episode = {"video": "0.mp4", "num_steps": 12, "steps_a_second": 20}
+    write_sheet(tmp_path / "run" / "feedback" / "round-1", "moments", "Higher is better.", lambda _: [episode])
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def port(run: Path) -> Iterator[int]:
+    desk = Desk(run)
+    with opened(desk, host="127.0.0.1", port=0) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server.server_address[1]
+        server.shutdown()
+        thread.join()
+    desk.close()
+
+
+Reply = tuple[int, Any, http.client.HTTPMessage]
+
+
+def call(port: int, method: str, path: str, body: Any = None, **headers: str) -> Reply:
+    """Status, body (as JSON where it is) and headers; `body` is sent as JSON unless it is bytes."""
+    data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+    kind = {"Content-Type": "application/json"} if data is not None else {}
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        connection.request(
+            method, path, data, kind | {name.replace("_", "-"): value for name, value in headers.items()}
+        )
+        reply = connection.getresponse()
+        found = reply.read()
+        is_json = reply.headers.get_content_type() == "application/json"
+        return reply.status, json.loads(found) if is_json else found, reply.headers
+    finally:
+        connection.close()
+
+
+def say(port: int, sheet: str, question: int, said: Any, who: str = "Ana") -> Reply:
+    return call(port, "POST", "/answer", {"sheet": sheet, "question": question, "said": said, "who": who})
+
+
+def test_the_page_comes_whole_and_asks_nobody_else(port: int) -> None:
+    status, page, headers = call(port, "GET", "/")
+    assert (status, headers.get_content_type()) == (200, "text/html")
+    text = page.decode()
+    assert not re.findall(r"https?://|@import|<link[^>]*stylesheet|<script[^>]*src", text)
+    assert "default-src 'self'" in headers["Content-Security-Policy"]
+    assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
+
+
+def test_questions_come_one_after_the_other_until_all_are_answered(port: int, run: Path) -> None:
+    state = call(port, "GET", "/state")[1]
+    assert (state["done"], state["total"], state["run"]) == (0, 3, "run")
+    assert state["question"] == {
+        "sheet": "learned",
+        "question": 0,
+        "kind": "pairs",
+        "look_for": "Higher is better.",
+        "left": "videos/learned/0.mp4",
+        "right": "videos/learned/1.mp4",
+    }
+    assert say(port, "learned", 0, "left")[1]["question"]["question"] == 1
+    state = say(port, "learned", 1, "unclear")[1]
+    assert (state["question"]["kind"], state["question"]["num_steps"]) == ("moments", 12)
+    state = say(port, "round-1", 0, [{"step": 3, "call": "bad"}], who=" Bo ")[1]
+    assert (state["done"], state["question"]) == (3, None)
+    assert [(row["said"], row["who"]) for row in read_answers(run / "feedback").values()] == [
+        ("left", "Ana"),
+        ("unclear", "Ana"),
+        ([{"step": 3, "call": "bad"}], "Bo"),
+    ]
+
+
+def test_undo_asks_the_last_question_of_that_person_again(port: int) -> None:
+    say(port, "learned", 0, "left", who="Ana")
+    say(port, "learned", 1, "left", who="Bo")
+    assert call(port, "POST", "/undo", {"who": "Ana"})[1]["question"]["question"] == 0
+    status, found, _ = call(port, "POST", "/undo", {"who": "Ana"})
+    assert (status, found["error"]) == (409, "there is no answer of yours to take back")
+    assert call(port, "POST", "/undo", {"who": "Bo"})[1]["done"] == 0
+
+
+def test_a_question_takes_one_answer_and_a_sheet_none_once_the_run_has_it(port: int, run: Path) -> None:
+    assert say(port, "learned", 0, "left")[0] == 200
+    status, found, _ = say(port, "learned", 0, "right")
+    assert (status, found["error"]) == (409, "this question has an answer already")
+    say(port, "learned", 1, "right")
+    learned = read_sheet(run / "feedback" / "learned")
+    take(learned, answers_to([learned])[0])
+    assert "the run has learned from this sheet" in say(port, "learned", 0, "right")[1]["error"]
+    assert call(port, "POST", "/undo", {"who": "Ana"})[0] == 409
+    state = call(port, "GET", "/state")[1]
+    assert (state["done"], state["total"]) == (0, 1)  # what was taken is over
+
+
+def test_new_questions_of_a_run_that_goes_on_come_up_by_themselves(port: int, run: Path) -> None:
+    write_sheet(run / "feedback" / "round-2", "pairs", "", lambda _: [{"left": "0.mp4", "right": "1.mp4"}])
+    assert call(port, "GET", "/state")[1]["total"] == 4
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "headers", "status", "said"),
+    [
+        ("POST", "/answer", {"sheet": "none", "question": 0, "said": "left", "who": "A"}, {}, 400, "no such sheet"),
+        ("POST", "/answer", {"sheet": "learned", "question": 9, "said": "left", "who": "A"}, {}, 400, "question 9"),
+        ("POST", "/answer", {"sheet": "learned", "question": 0, "said": "up", "who": "A"}, {}, 400, "must be one of"),
+        ("POST", "/answer", {"sheet": "learned", "question": 0, "said": "left"}, {}, 400, "who: must be a name"),
+        ("POST", "/answer", {"sheet": ["x"], "question": {}, "said": 3, "who": "A"}, {}, 400, "no such sheet"),
+        ("POST", "/answer", b"{", {}, 400, "not JSON"),
+        ("POST", "/answer", b"\xff", {}, 400, "not JSON"),
+        ("POST", "/answer", [1], {}, 400, "must be an object"),
+        ("POST", "/answer", b" " * 70000, {}, 413, "may have 65536 bytes"),
+        ("POST", "/answer", b"{}", {"Content_Type": "text/plain"}, 415, "must be application/json"),
+        ("POST", "/nowhere", {}, {}, 404, "nothing takes anything here"),
+        ("GET", "/nowhere", None, {}, 404, "nothing lies here"),
+        ("GET", "/videos/learned/states.safetensors", None, {}, 404, "nothing lies here"),
+        ("GET", "/videos/learned/2.mp4", None, {}, 404, "no such video"),
+        ("GET", "/videos/..%2F..%2Frun/feedback.mp4", None, {}, 404, ""),
+        ("GET", "/videos/learned/..%2F..%2F0.mp4", None, {}, 404, ""),
+        ("GET", "/state", None, {"Host": "evil.example"}, 403, "open the page by the address"),
+        ("GET", "/videos/learned/0.mp4", None, {"Host": "evil.example:80"}, 403, "open the page by the address"),
+        ("GET", "/state", None, {"Host": "[::1"}, 403, "open the page by the address"),
+        ("POST", "/undo", {"who": "A"}, {"Origin": "http://evil.example"}, 403, "from another site"),
+        ("POST", "/undo", {"who": "A"}, {"Origin": "null"}, 403, "from another site"),
+        ("POST", "/undo", {"who": "A"}, {"Origin": "http://127.0.0.1:1"}, 403, "from another site"),
+        ("POST", "/undo", {"who": "A"}, {"Sec_Fetch_Site": "cross-site"}, 403, "from another site"),
+        ("POST", "/undo", {"who": "A"}, {"Sec_Fetch_Site": "same-site"}, 403, "from another site"),
+    ],
+)
+def test_what_is_wrong_or_from_elsewhere_is_refused_and_changes_nothing(
+    port: int, run: Path, method: str, path: str, body: Any, headers: dict[str, str], status: int, said: str
+) -> None:
+    found = call(port, method, path, body, **headers)
+    assert found[0] == status
+    assert said in found[1]["error"]
+    assert read_answers(run / "feedback") == {}
+    assert call(port, "GET", "/state")[0] == 200  # and the server is as before
+
+
+def test_a_tunnel_from_another_computer_and_its_browser_are_welcome(port: int) -> None:
+    headers = {"Host": "localhost:9999", "Origin": "http://localhost:9999", "Sec_Fetch_Site": "same-origin"}
+    body = {"sheet": "learned", "question": 0, "said": "equal", "who": "Ana"}
+    assert call(port, "POST", "/answer", body, **headers)[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("asked", "status", "part"),
+    [
+        ("", 200, VIDEO),
+        ("bytes=0-", 206, VIDEO),
+        ("bytes=0-1", 206, VIDEO[:2]),
+        ("bytes=1000-9999", 206, VIDEO[1000:]),
+        ("bytes=-4", 206, VIDEO[-4:]),
+        ("bytes=1024-", 416, b""),
+        ("bytes=5-2", 416, b""),
+        ("lines=1-2", 200, VIDEO),
+    ],
+)
+def test_videos_come_whole_or_in_the_part_that_a_browser_asks_for(
+    port: int, asked: str, status: int, part: bytes
+) -> None:
+    found = call(port, "GET", "/videos/learned/0.mp4", **({"Range": asked} if asked else {}))
+    assert (found[0], found[1], found[2]["Accept-Ranges"]) == (status, part, "bytes" if status != 416 else None)
+    if asked == "bytes=0-1":
+        assert found[2]["Content-Range"] == "bytes 0-1/1024"
+
+
+def test_two_answers_at_once_to_one_question_are_one_answer(port: int, run: Path) -> None:
+    statuses: list[int] = []
+    threads = [threading.Thread(target=lambda: statuses.append(say(port, "learned", 0, "left")[0])) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(statuses) == [200] + [409] * 7
+
+
+def test_a_port_that_is_taken_and_a_run_without_questions_are_bad_input(port: int, run: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=f"--port {port}: cannot listen there"):
+        opened(None, host="127.0.0.1", port=port)  # type: ignore[arg-type]  # it never comes to answer
+    with pytest.raises(InputError, match=r"no questions lie here; they come with `tercet arm run reward.judge=person`"):
+        Desk(tmp_path)
+    with opened(None, host="::1", port=0) as server:  # type: ignore[arg-type]  # likewise
+        assert re.fullmatch(r"http://\[::1\]:\d+/", address(server))
+
+
+def test_a_server_killed_between_answers_loses_none_and_ctrl_c_says_what_is_open(run: Path) -> None:
+    command = [sys.executable, "-c", "from tercet.cli import main; main()", "label", str(run), "--port", "0"]
+    environment = {**os.environ, "PYTHONPATH": str(SOURCE)}
+
+    def start() -> tuple[subprocess.Popen[str], int]:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+        assert process.stdout is not None
+        found = re.search(r"label: http://127.0.0.1:(\d+)/ ", process.stdout.readline())
+        assert found is not None
+        return process, int(found[1])
+
+    process, port = start()
+    assert say(port, "learned", 0, "left")[0] == 200
+    process.kill()
+    process.wait()
+    process, port = start()
+    assert call(port, "GET", "/state")[1]["done"] == 1
+    assert say(port, "learned", 1, "right")[0] == 200
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=10)
+    assert (process.returncode, output) == (0, "1 questions are still open\n")
+    assert len(read_answers(run / "feedback")) == 2
