@@ -127,7 +127,10 @@ def _cameras(inputs: Tree, folder: Path) -> tuple[Camera, ...]:
     found: list[Camera] = []
     for key, feature in inputs.items():
         if feature.get("type") == "VISUAL":
-            _, height, width = feature["shape"]
+            shape = feature.get("shape") or []
+            if len(shape) != 3 or shape[0] != 3:
+                raise InputError(f"{folder}: {key} is of shape {shape}; pictures of three colours are read")
+            _, height, width = shape
             found.append(Camera(key.removeprefix(IMAGES), height, width))
         elif key not in STATES.values():
             raise InputError(

@@ -70,8 +70,12 @@ def run(
     config: RobotConfig, session: Session, *, keys: Keys, clock: control.Clock, say: Callable[[str], None]
 ) -> list[Try]:
     """All tries; the robot is connected once, before, and disconnected in the end, whatever happens."""
-    if config.cube == NO_CUBE and tasks.has_cube(session.task) and not (session.pilot and session.pilot.sees_itself):
-        raise InputError("cube=none is for a policy that was learned with policy.sees=itself; say where the cube is")
+    if config.cube == NO_CUBE and tasks.has_cube(session.task):
+        if session.pilot and not session.pilot.sees_itself:
+            raise InputError(
+                "cube=none is for a policy that was learned with policy.sees=itself; say where the cube is"
+            )
+        say("cube=none: success is not noticed, and what is kept can only be learned from with policy.sees=itself")
     robot = find_robot(config, task=session.task, seed=session.seed)
     teleoperator = find_teacher(config, robot)
     if session.shows and teleoperator is None:

@@ -5,6 +5,7 @@ the torchvision on PyPI is built for CUDA and cannot be imported beside a torch 
 """
 
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 from jaxtyping import Float
@@ -114,9 +115,7 @@ def load_backbone(backbone: ResNet, file: Path) -> None:
         weights = {name: value for name, value in found.items() if name not in _HEAD}
         weights = {name: value for name, value in weights.items() if not name.endswith("num_batches_tracked")}
         backbone.load_state_dict(weights)
-    except Exception as error:  # torch.load raises what it likes on what is no file of its own
-        if not isinstance(error, OSError | SafetensorError | RuntimeError | AttributeError | ValueError | EOFError):
-            raise
+    except (OSError, EOFError, RuntimeError, AttributeError, UnpicklingError, SafetensorError) as error:
         raise InputError(
             f"policy.backbone={file}: holds no weights of this ResNet ({first_line(error)}); "
             "give a file that torchvision's resnet18 was saved in"

@@ -134,7 +134,7 @@ def seen_cube(observation: Observation) -> tuple[float, float, float, float]:
     if not all(key in observation for key in keys):
         raise InputError(
             f"cube: this robot's observation holds no {', '.join(keys)}; "
-            "give cube=module:function that finds it in the pictures (docs/real-arm.md)"
+            "give cube=module:function that finds it in the pictures, or cube=none (docs/real-arm.md)"
         )
     x, y, z, turn = (float(observation[key]) for key in keys)
     return x, y, z, turn
