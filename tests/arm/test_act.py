@@ -1,6 +1,7 @@
 """ACT with pictures: what it sees and what is hidden, cloning, PPO's rollout, files, a whole run, a robot."""
 
 import copy
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,7 +26,8 @@ from tercet.arm.simulated import SimulatedArm
 from tercet.config.arm import ArmConfig, PpoConfig
 from tercet.config.load import load_arm_config, load_robot_config
 from tercet.errors import FailedError, InputError
-from tercet.train.optim import adamw
+from tercet.train import chance
+from tercet.train.optim import adamw, set_lr
 
 SEEING = [
     "policy.kind=act",
@@ -130,13 +132,11 @@ def test_cloning_learns_what_pictures_alone_tell(config: ArmConfig) -> None:
     actions = ((place - 16) / 16)[:, None, None]
     policy.measure(seen, actions[:, 0], looks)
     optimizer = adamw(policy, lr=1e-3)
-    losses = []
-    for _ in range(40):
-        loss = policy.imitation_loss(seen, actions, torch.ones(16, 1, dtype=torch.bool), looks)
-        loss.backward()
+    for step in range(60):
+        set_lr(optimizer, 1e-3 * (1 - step / 60))
+        policy.imitation_loss(seen, actions, torch.ones(16, 1, dtype=torch.bool), looks).backward()
         optimizer.step()
         optimizer.zero_grad()
-        losses.append(float(loss))
     with torch.no_grad():
         error = (policy.decide(seen, None, looks) - actions[:, 0]).abs().mean()
     assert error < 0.3 * actions.abs().mean()
@@ -148,6 +148,21 @@ def test_files_keep_cameras_scales_and_what_is_hidden(policy: ActPolicy, tmp_pat
     assert found.cameras == (Camera("front", 32, 32), Camera("wrist", 32, 32))
     assert torch.equal(found.decide(seen, None, *looks), policy.decide(seen, None, *looks))
     assert torch.equal(found.scaled.mean, policy.scaled.mean)  # of the hidden entries too: the critic sees by them
+
+
+def test_a_demonstrated_step_is_learned_with_the_picture_of_its_moment(config: ArmConfig, env: ArmEnv) -> None:
+    with opened(config, 2) as two:
+        shown = bc.demonstrations(config, two)
+        assert isinstance(two, ArmEnv)
+        seen, _ = two.reset(seed=chance.integer(config.seed, "demonstrations"))
+        first = two.pictures(cameras_of(config.policy), np.ones(2, bool))
+    np.testing.assert_array_equal(shown.observations[:, 0], seen)
+    np.testing.assert_array_equal(shown.pictures[1][:, 0], first[1])
+    assert (shown.pictures[0][:, 1:] != shown.pictures[0][:, :-1]).flatten(2).any(2).all()
+    shorter = dataclasses.replace(shown, mask=torch.arange(12) < torch.tensor([[5], [12]]))
+    part = bc.rows_of(shorter, 3).micro_batches([6, 0], 2)[0]
+    assert torch.equal(part.pictures[0], torch.stack([shown.pictures[0][1, 1], shown.pictures[0][0, 0]]))
+    assert torch.equal(part.observations, torch.stack([shown.observations[1, 1], shown.observations[0, 0]]))
 
 
 def test_a_recording_shows_what_the_cameras_saw(config: ArmConfig, env: ArmEnv, tmp_path: Path) -> None:
@@ -177,7 +192,14 @@ def test_a_recording_shows_what_the_cameras_saw(config: ArmConfig, env: ArmEnv, 
 
 
 def test_a_whole_run_killed_on_the_way_comes_to_the_same_bits(small: list[str], env: ArmEnv, tmp_path: Path) -> None:
-    more = ["bc.epochs=1", "bc.checkpoint_every=2", "ppo.num_updates=2", "ppo.eval_every=2", "reward.epochs=1"]
+    more = [
+        "policy.cameras=[wrist]",
+        "bc.epochs=1",
+        "bc.checkpoint_every=2",
+        "ppo.num_updates=2",
+        "ppo.eval_every=2",
+        "reward.epochs=1",
+    ]
     chain: list[Moment] = [("row", "bc", 1), ("row", "ppo", 2)]
     assert killed(tmp_path, "lift", [chain], [*small, *SEEING, *more]) == 2
 

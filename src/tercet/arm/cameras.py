@@ -31,7 +31,7 @@ class Camera:
         scale = min(height / self.height, width / self.width)
         across, down = (width - self.width * scale) / 2, (height - self.height * scale) / 2
         box = (across, down, width - across, height - down)
-        return np.asarray(Image.fromarray(picture).resize((self.width, self.height), Image.Resampling.BILINEAR, box))
+        return np.array(Image.fromarray(picture).resize((self.width, self.height), Image.Resampling.BILINEAR, box))
 
 
 def cameras_of(config: PolicyConfig) -> tuple[Camera, ...]:
