@@ -124,12 +124,19 @@ def test_a_policy_of_lerobots_own_begins_to_explore_when_it_is_told_to(policy: A
     ("change", "said"),
     [
         (
-            {"input_features": {"observation.images.top": {"type": "VISUAL", "shape": [3, 8, 8]}}},
-            "it sees observation.images.top",
+            {"input_features": {"observation.sound": {"type": "AUDIO", "shape": [8]}}},
+            "it sees observation.sound; only pictures and",
         ),
         ({"temporal_ensemble_coeff": 0.01}, "temporal_ensemble_coeff is set"),
         ({"normalization_mapping": {"STATE": "MIN_MAX", "ACTION": "MEAN_STD"}}, "must be MEAN_STD"),
         ({"dim_model": 16}, "of another kind"),
+        (
+            {
+                "input_features": {"observation.images.top": {"type": "VISUAL", "shape": [3, 32, 32]}},
+                "vision_backbone": "resnet50",
+            },
+            "its backbone is resnet50, or dilated; resnet18 and resnet34 are read",
+        ),
         ({"output_features": {}}, "lacks the features"),
         ({"feedforward_activation": "glu"}, "relu and gelu are read"),
     ],

@@ -15,7 +15,7 @@ from tercet.arm.lerobot.layout import ACTION, IMAGES, STATE
 from tercet.arm.lerobot.read import open_recording
 from tercet.arm.pilot import Senses, action_between, joints_for, start_joints
 from tercet.arm.recordings import OURS_DONE, OURS_SEEN
-from tercet.arm.robot import Arm, Teacher, find_cube, find_robot, find_teacher
+from tercet.arm.robot import Arm, Observation, Teacher, find_cube, find_robot, find_teacher
 from tercet.arm.safety import Guard, outside
 from tercet.arm.simulated import SimulatedArm, SimulatedTeacher
 from tercet.arm.takeover import Keeper
@@ -32,7 +32,7 @@ class ExpertPilot:
     def __init__(self, robot: SimulatedArm) -> None:
         self.robot = robot
 
-    def wanted(self, observation: Array, sent: Array) -> Array:
+    def wanted(self, observation: Array, sent: Array, seen: Observation) -> Array:
         return joints_for(sent, self.robot.env.expert_actions().astype(np.float64))
 
 
@@ -42,7 +42,7 @@ class Wild:
     def __init__(self, seed: int) -> None:
         self.chance = np.random.default_rng(seed)
 
-    def wanted(self, observation: Array, sent: Array) -> Array:
+    def wanted(self, observation: Array, sent: Array, seen: Observation) -> Array:
         anything = self.chance.normal(scale=2.0, size=6)
         return anything * np.nan if self.chance.random() < 0.1 else anything
 
@@ -94,10 +94,10 @@ def test_what_the_policy_sees_is_what_it_saw_in_training(lift: Rehearsal) -> Non
     seen: list[Array] = []
 
     class Notes(ExpertPilot):
-        def wanted(self, observation: Array, sent: Array) -> Array:
+        def wanted(self, observation: Array, sent: Array, seen: Observation) -> Array:
             env = self.robot.env
             seen.append(np.abs(observation - env._observe(env.readings())[0]))
-            return super().wanted(observation, sent)
+            return super().wanted(observation, sent, seen)
 
     lift.drive(Crew(Notes(lift.robot), None), seconds=2.5)
     names = lift.robot.env.observed
@@ -124,10 +124,10 @@ def test_ticks_are_a_period_apart_and_nothing_is_caught_up_after_a_late_one(lift
     class Slow(ExpertPilot):
         steps = 0
 
-        def wanted(self, observation: Array, sent: Array) -> Array:
+        def wanted(self, observation: Array, sent: Array, seen: Observation) -> Array:
             self.steps += 1
             lift.clock.time += 0.4 if self.steps == 5 else 0.01
-            return super().wanted(observation, sent)
+            return super().wanted(observation, sent, seen)
 
     ticks = lift.drive(Crew(Slow(lift.robot), None), seconds=2.0)
     gaps = np.diff([tick.seconds for tick in ticks])
@@ -166,7 +166,7 @@ def test_a_blocked_arm_is_stopped(lift: Rehearsal) -> None:
 
 def test_a_person_takes_over_and_what_they_showed_is_kept(lift: Rehearsal, tmp_path: Path) -> None:
     class Lost:
-        def wanted(self, observation: Array, sent: Array) -> Array:
+        def wanted(self, observation: Array, sent: Array, seen: Observation) -> Array:
             return joints_for(sent, np.array([[0.2, 0.2, 0.1, 0.0, 1.0]]))
 
     keeper = Keeper(
@@ -223,7 +223,7 @@ def test_a_persons_arm_must_come_near_before_it_steers(lift: Rehearsal) -> None:
 
 def test_pictures_of_a_take_over_are_kept_as_video(tmp_path: Path) -> None:
     pytest.importorskip("av")
-    robot = SimulatedArm("reach", CONFIG.calibration, camera="front")
+    robot = SimulatedArm("reach", CONFIG.calibration, cameras={"front": "front"})
     features = robot.observation_features
     keeper = Keeper(
         tmp_path / "kept", "reach", CONFIG.calibration, robot_type="simulated", features=features, say=lambda text: None

@@ -1,7 +1,8 @@
 """The network of ACT (Zhao et al. 2023): a transformer from observations and a latent to a chunk of actions.
 
 Parameters bear the names and shapes that LeRobot's `policies/act` gives them, so that either reads the other's weights.
-There is no dropout, which would make PPO's ratio differ from 1, and there are no images.
+There is no dropout, which would make PPO's ratio differ from 1. Pictures are optional: without cameras there is no
+backbone.
 """
 
 import math
@@ -11,6 +12,11 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+
+from tercet.arm.cameras import Camera
+from tercet.arm.resnet import NUM_CHANNELS, ResNet
+
+AT_ONCE = 64  # pictures in the backbone at one time, which bounds its memory
 
 
 @dataclass(frozen=True)
@@ -30,6 +36,8 @@ class ActShape:
     feedforward_activation: str = "relu"
     pre_norm: bool = False
     use_vae: bool = True
+    cameras: tuple[Camera, ...] = ()
+    vision_backbone: str = "resnet18"
 
 
 class ActNetwork(nn.Module):
@@ -50,11 +58,15 @@ class ActNetwork(nn.Module):
             self.vae_encoder_latent_output_proj = nn.Linear(dim, 2 * shape.latent_dim)
             num = 1 + (1 if robot else 0) + shape.chunk_size
             self.register_buffer("vae_encoder_pos_enc", sinusoids(num, dim)[None])
+        if shape.cameras:
+            self.backbone = ResNet(shape.vision_backbone)
         self.encoder = Encoder(shape, shape.n_encoder_layers)
         self.decoder = Decoder(shape)
         for name, size in shape.state_sizes.items():
             self.add_module(f"encoder_{name}_state_input_proj", nn.Linear(size, dim))
         self.encoder_latent_input_proj = nn.Linear(shape.latent_dim, dim)
+        if shape.cameras:
+            self.encoder_img_feat_input_proj = nn.Conv2d(NUM_CHANNELS, dim, 1)
         self.encoder_1d_feature_pos_embed = nn.Embedding(1 + len(shape.state_sizes), dim)
         self.decoder_pos_embed = nn.Embedding(shape.chunk_size, dim)
         self.action_head = nn.Linear(dim, shape.action_size)
@@ -64,13 +76,20 @@ class ActNetwork(nn.Module):
         nn.init.orthogonal_(self.action_head.weight, 0.01)  # a fresh policy does almost nothing
         nn.init.zeros_(self.action_head.bias)
 
-    def forward(self, observations: Float[Tensor, "b o"], latent: Float[Tensor, "b z"]) -> Float[Tensor, "b c a"]:
-        """A chunk of actions."""
+    def forward(
+        self, observations: Float[Tensor, "b o"], latent: Float[Tensor, "b z"], pictures: Sequence[Tensor] = ()
+    ) -> Float[Tensor, "b c a"]:
+        """A chunk of actions; `pictures` are each camera's (b, 3, h, w) at unit scale."""
         tokens = [self.encoder_latent_input_proj(latent)]
         for (name, _), part in zip(self.shape.state_sizes.items(), self._parts(observations), strict=True):
             tokens.append(self.get_submodule(f"encoder_{name}_state_input_proj")(part))
         places = self.encoder_1d_feature_pos_embed.weight[None]
-        memory = self.encoder(torch.stack(tokens, 1), places, None)
+        memory = torch.stack(tokens, 1)
+        if pictures:
+            maps = [self._map(picture) for picture in pictures]
+            memory = torch.cat([memory, *(one.flatten(2).transpose(1, 2) for one in maps)], 1)
+            places = torch.cat([places, *(grid(*one.shape[2:], self.shape.dim_model)[None] for one in maps)], 1)
+        memory = self.encoder(memory, places, None)
         queries = self.decoder_pos_embed.weight[None].expand(len(observations), -1, -1)
         return self.action_head(self.decoder(queries, memory, places))
 
@@ -87,6 +106,10 @@ class ActNetwork(nn.Module):
         first = self.vae_encoder(torch.cat(tokens, 1), self.vae_encoder_pos_enc, padding)[:, 0]
         mean, log_variance = self.vae_encoder_latent_output_proj(first).chunk(2, -1)
         return mean, log_variance
+
+    def _map(self, pictures: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d y x"]:
+        maps = [self.backbone(some) for some in pictures.split(AT_ONCE)]
+        return self.encoder_img_feat_input_proj(torch.cat(maps))
 
     def _parts(self, observations: Float[Tensor, "b o"]) -> Sequence[Tensor]:
         return observations.split(list(self.shape.state_sizes.values()), -1)
@@ -177,6 +200,22 @@ def sinusoids(num: int, dim: int) -> Float[Tensor, "n d"]:
     rates = torch.exp(-math.log(10000.0) * (2 * (columns // 2)).double() / dim)
     angles = torch.arange(num)[:, None].double() * rates
     return torch.where(columns % 2 == 0, angles.sin(), angles.cos()).float()
+
+
+def grid(height: int, width: int, dim: int) -> Float[Tensor, "hw d"]:
+    """Fixed positions of a feature map's places, row by row, in DETR's manner (Carion et al. 2020, section A.4).
+
+    Half of the columns for the place down, half for that across, each counted from 1 and its last one at 2 pi.
+    """
+    rates = 10000.0 ** -(2 * (torch.arange(dim // 2) // 2) / (dim // 2))
+
+    def waves(num: int) -> Tensor:
+        places = torch.arange(1, num + 1, dtype=torch.float32) / (num + 1e-6) * 2 * math.pi
+        angles = places[:, None] * rates
+        return torch.stack([angles[:, 0::2].sin(), angles[:, 1::2].cos()], -1).flatten(1)
+
+    down, across = waves(height), waves(width)
+    return torch.cat([down.repeat_interleave(width, 0), across.repeat(height, 1)], 1)
 
 
 def _feedforward(shape: ActShape) -> tuple[nn.Linear, nn.Linear]:

@@ -1,21 +1,39 @@
 """A policy at play: it decides where its chunk of actions is used up or an episode begins, and acts in between."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from gymnasium.vector import VectorEnv
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
+from tercet.arm.cameras import Camera
+from tercet.arm.env import ArmEnv
 from tercet.arm.episodes import Episodes, play
 from tercet.arm.policies import Policy
+from tercet.errors import InputError
+
+# of the environments that a mask names, a tensor (m, height, width, 3) for each camera
+Eyes = Callable[[Bool[Tensor, " n"]], tuple[Tensor, ...]]
+
+
+def eyes_of(env: VectorEnv, cameras: Sequence[Camera]) -> Eyes:
+    """What these cameras see in an environment; nothing is drawn where there are none."""
+    if not cameras:
+        return lambda rows: ()
+    if not isinstance(env, ArmEnv):
+        raise InputError("policy.cameras: only this arm's own tasks have cameras; leave it empty")
+    return lambda rows: tuple(torch.from_numpy(seen) for seen in env.pictures(cameras, rows.numpy()))
 
 
 class Acting:
-    """An `Act` of a policy. Without noise it takes the policy's most likely actions."""
+    """An `Act` of a policy. Without noise it takes the policy's most likely actions; its `eyes` open to decide."""
 
-    def __init__(self, policy: Policy, noise: Float[Tensor, "t n z"] | None = None) -> None:
-        self.policy, self.noise = policy, noise
+    def __init__(
+        self, policy: Policy, noise: Float[Tensor, "t n z"] | None = None, eyes: Eyes = lambda rows: ()
+    ) -> None:
+        self.policy, self.noise, self.eyes = policy, noise, eyes
         self.starts: list[Tensor] = []
         self.decisions: list[Tensor] = []
 
@@ -24,13 +42,14 @@ class Acting:
         due = fresh if step == 0 else fresh | (self._done == self.policy.chunk)
         noise = None if self.noise is None else self.noise[step]
         if due.all():
-            decisions = self.policy.decide(seen, noise)
+            decisions = self.policy.decide(seen, noise, *self.eyes(due))
             self._chunks = self.policy.actions(decisions).clone()  # rows of it are replaced below
             self._done = torch.zeros(len(seen), dtype=torch.long)
         else:
             decisions = self.decisions[-1].clone()
             if due.any():
-                decisions[due] = self.policy.decide(seen[due], None if noise is None else noise[due])
+                draws = None if noise is None else noise[due]
+                decisions[due] = self.policy.decide(seen[due], draws, *self.eyes(due))
                 self._chunks[due] = self.policy.actions(decisions[due])
                 self._done[due] = 0
         self.starts.append(due)
@@ -47,14 +66,23 @@ class Played:
     episodes: Episodes
     starts: Bool[Tensor, "n t"]
     decisions: Tensor  # (n, t, d), numbers or tokens; from one start to the next the same
+    # of each camera what was seen in order to decide, in the order of the steps and within one of the rows
+    pictures: tuple[UInt8[Tensor, "k _ _ 3"], ...] = ()
 
 
 @torch.no_grad()
 def sampled(env: VectorEnv, policy: Policy, noise: Float[Tensor, "t n z"] | None, *, horizon: int, seed: int) -> Played:
     """Episodes of the policy, given standard normal noise; without it, it takes its most likely actions."""
-    acting = Acting(policy, noise)
+    eyes, looks = eyes_of(env, policy.cameras), list[tuple[Tensor, ...]]()
+
+    def remembered(rows: Tensor) -> tuple[Tensor, ...]:
+        looks.append(eyes(rows))
+        return looks[-1]
+
+    acting = Acting(policy, noise, remembered)
     episodes = play(env, acting, horizon=horizon, seed=seed)
-    return Played(episodes, torch.stack(acting.starts, 1), torch.stack(acting.decisions, 1))
+    pictures = tuple(torch.cat(seen) for seen in zip(*looks, strict=True))
+    return Played(episodes, torch.stack(acting.starts, 1), torch.stack(acting.decisions, 1), pictures)
 
 
 @dataclass(frozen=True)
@@ -68,6 +96,7 @@ class Decided:
     terminated: Bool[Tensor, "n k"]
     truncated: Bool[Tensor, "n k"]
     mask: Bool[Tensor, "n k"]
+    pictures: tuple[UInt8[Tensor, "n k _ _ 3"], ...] = ()  # of each camera, in which it was decided
 
 
 def decided(played: Played) -> Decided:
@@ -79,6 +108,7 @@ def decided(played: Played) -> Decided:
     ends = torch.cat([first[:, 1:], torch.full((num, 1), horizon)], 1)
     ends = torch.where(torch.arange(1, first.shape[1] + 1) < counts, ends, torch.tensor(horizon))
     rows, last = torch.arange(num)[:, None], ends - 1
+    looks = (played.starts.T.flatten().cumsum(0) - 1).view(horizon, num).T[rows, first]
     return Decided(
         observations=episodes.observations[rows, first],
         decisions=played.decisions[rows, first],
@@ -87,6 +117,7 @@ def decided(played: Played) -> Decided:
         terminated=episodes.terminated[rows, last] & mask,
         truncated=episodes.truncated[rows, last] & mask,
         mask=mask,
+        pictures=tuple(seen[looks] for seen in played.pictures),
     )
 
 

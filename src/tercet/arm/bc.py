@@ -6,10 +6,11 @@ from pathlib import Path
 
 import torch
 from gymnasium.vector import VectorEnv
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from tercet.arm.acting import sampled
+from tercet.arm.cameras import cameras_of
 from tercet.arm.data import EXPERT, Demonstrations, demonstrate, load_recording, plan
 from tercet.arm.environments import opened, sizes_of
 from tercet.arm.policies import Policy, new_policy
@@ -26,7 +27,7 @@ def run(folder: RunFolder, config: ArmConfig) -> None:
         sizes, found = sizes_of(env), demonstrations(config, env)
     policy = new_policy(sizes, config.policy, seed=config.seed)
     rows = rows_of(found, policy.chunk)
-    policy.measure(rows.observations, rows.actions[:, 0])
+    policy.measure(rows.observations, rows.actions[:, 0], *rows.pictures)
     steps = plan(len(rows), config.bc, seed=config.seed, name="bc")
     with folder.step("bc", total=len(steps), shown=["bc/loss", "bc/lr"]) as step:
         fit(
@@ -35,7 +36,9 @@ def run(folder: RunFolder, config: ArmConfig) -> None:
             plan=steps,
             micro_batches=lambda chosen: rows.micro_batches(chosen, config.bc.micro_batch_size),
             count=len,
-            loss=lambda part: LossTerms(policy.imitation_loss(part.observations, part.actions, part.mask), {}),
+            loss=lambda part: LossTerms(
+                policy.imitation_loss(part.observations, part.actions, part.mask, *part.pictures), {}
+            ),
             config=config.bc,
             seed=config.seed,
             metric_prefix="bc",
@@ -56,6 +59,7 @@ class Rows:
     observations: Float[Tensor, "n o"]
     actions: Float[Tensor, "n c a"]
     mask: Bool[Tensor, "n c"]  # False behind a demonstration's end
+    pictures: tuple[UInt8[Tensor, "n _ _ 3"], ...] = ()  # of each camera
 
     def __len__(self) -> int:
         return len(self.observations)
@@ -63,7 +67,15 @@ class Rows:
     def micro_batches(self, chosen: Sequence[int], size: int) -> list["Rows"]:
         """The chosen rows, at most `size` at a time."""
         parts = torch.tensor(chosen).split(size)
-        return [Rows(self.observations[part], self.actions[part], self.mask[part]) for part in parts]
+        return [
+            Rows(
+                self.observations[part],
+                self.actions[part],
+                self.mask[part],
+                tuple(seen[part] for seen in self.pictures),
+            )
+            for part in parts
+        ]
 
 
 def rows_of(found: Demonstrations, chunk: int) -> Rows:
@@ -72,7 +84,8 @@ def rows_of(found: Demonstrations, chunk: int) -> Rows:
     columns = torch.arange(horizon)[:, None] + torch.arange(chunk)
     inside = columns.clamp(max=horizon - 1)
     actions, mask = found.actions[:, inside], found.mask[:, inside] & (columns < horizon)
-    return Rows(found.observations[found.mask], actions[found.mask], mask[found.mask])
+    pictures = tuple(seen[found.mask] for seen in found.pictures)
+    return Rows(found.observations[found.mask], actions[found.mask], mask[found.mask], pictures)
 
 
 def demonstrations(config: ArmConfig, env: VectorEnv) -> Demonstrations:
@@ -81,7 +94,8 @@ def demonstrations(config: ArmConfig, env: VectorEnv) -> Demonstrations:
         if not hasattr(env, "expert_actions"):
             raise InputError(f"bc.demonstrations: {config.env} has no scripted expert; give a recording, or `none`")
         return demonstrate(env, config)
-    return load_recording(Path(config.bc.demonstrations), sizes_of(env), config.bc, env=config.env)
+    cameras = cameras_of(config.policy)
+    return load_recording(Path(config.bc.demonstrations), sizes_of(env), config.bc, env=config.env, cameras=cameras)
 
 
 def tries(policy: Policy, config: ArmConfig, num: int) -> float:

@@ -77,7 +77,7 @@ class Steering(Protocol):
 class Deciding(Protocol):
     """`pilot.Pilot`."""
 
-    def wanted(self, observation: Array, sent: Array) -> Array: ...
+    def wanted(self, observation: Array, sent: Array, seen: Observation) -> Array: ...
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ def drive(
             guard.stop("by hand", joints)
         elif RELEASE in keys:
             guard.release()
-        who, wanted = _asked(crew, looks, guard.position, person=person, joined=joined)
+        who, wanted = _asked(crew, looks, guard.position, seen, person=person, joined=joined)
         joined = who == "person"
         before = guard.position
         sent = guard.step(wanted, joints, seen_at=tick, now=clock.now())
@@ -174,12 +174,14 @@ def drive(
         clock.wait_until(tick + STEP_SECONDS)
 
 
-def _asked(crew: Crew, looks: Array, sent: Array, *, person: bool, joined: bool) -> tuple[Who, Array | None]:
+def _asked(
+    crew: Crew, looks: Array, sent: Array, seen: Observation, *, person: bool, joined: bool
+) -> tuple[Who, Array | None]:
     """Who steers, and where to. A person's arm must first come near the robot's; until then the robot holds."""
     if person and crew.teacher is not None:
         theirs = crew.teacher.joints()
         near = bool((np.abs(theirs - sent)[: len(JOINTS)] < _GAP).all())
         return ("person", theirs) if joined or near else ("nobody", None)
     if crew.pilot is not None:
-        return "policy", crew.pilot.wanted(looks, sent)
+        return "policy", crew.pilot.wanted(looks, sent, seen)
     return "nobody", None

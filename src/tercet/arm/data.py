@@ -1,6 +1,7 @@
 """Demonstrations: of the scripted expert, or from a recording; and in which order a step learns from its rows."""
 
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -8,10 +9,12 @@ from typing import cast
 import numpy as np
 import torch
 from gymnasium.vector import VectorEnv
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from tercet.arm import recordings
+from tercet.arm.acting import eyes_of
+from tercet.arm.cameras import Camera, cameras_of
 from tercet.arm.env import ArmEnv
 from tercet.arm.episodes import play
 from tercet.arm.models import Sizes
@@ -28,13 +31,14 @@ _ARRAYS = ("observations", "actions", "lengths")
 class Demonstrations:
     """What was seen and what is to be done there; one row a demonstration, `mask` False behind its end.
 
-    `executed` is what was done: the expert's action with noise, where `actions` is the clean one.
+    `actions` are clean where what was done had noise. `pictures` are those of each camera.
     """
 
     observations: Float[Tensor, "n t o"]
     actions: Float[Tensor, "n t a"]
     mask: Bool[Tensor, "n t"]
     success: Bool[Tensor, " n"] | None = None
+    pictures: tuple[UInt8[Tensor, "n t _ _ 3"], ...] = ()
 
     def __len__(self) -> int:
         return len(self.observations)
@@ -50,14 +54,18 @@ def demonstrate(env: VectorEnv, config: ArmConfig) -> Demonstrations:
         generator=chance.generator(config.seed, "demonstrations"),
     )
     meant: list[Tensor] = []
+    eyes, looks = eyes_of(env, cameras_of(config.policy)), list[tuple[Tensor, ...]]()
+    everywhere = torch.ones(env.num_envs, dtype=torch.bool)
 
     def act(step: int, observations: Tensor, fresh: Tensor) -> Tensor:
         meant.append(torch.from_numpy(np.array(expert.expert_actions(), np.float32)))
+        looks.append(eyes(everywhere))
         return (meant[-1] + config.bc.noise * noise[step]).clamp(-1.0, 1.0)
 
     episodes = play(env, act, horizon=config.horizon, seed=chance.integer(config.seed, "demonstrations"))
     mask = torch.arange(config.horizon) <= episodes.first_ends()[:, None]
-    return Demonstrations(episodes.observations, torch.stack(meant, 1), mask, episodes.succeeded())
+    pictures = tuple(torch.stack(seen, 1) for seen in zip(*looks, strict=True))
+    return Demonstrations(episodes.observations, torch.stack(meant, 1), mask, episodes.succeeded(), pictures)
 
 
 def save_recording(file: Path, demonstrations: Demonstrations, *, env: str) -> None:
@@ -71,8 +79,13 @@ def save_recording(file: Path, demonstrations: Demonstrations, *, env: str) -> N
     )
 
 
-def load_recording(file: Path, sizes: Sizes, config: BcConfig, *, env: str) -> Demonstrations:
-    """The first demonstrations of a recording; InputError where it is damaged or of another arm or task."""
+def load_recording(
+    file: Path, sizes: Sizes, config: BcConfig, *, env: str, cameras: Sequence[Camera] = ()
+) -> Demonstrations:
+    """The first demonstrations of a recording; InputError where it is damaged or of another arm or task.
+
+    With `cameras`, their pictures as well.
+    """
     found = _read(file, config.num_demonstrations)
     observations, actions, lengths = (found[name] for name in _ARRAYS)
     if "env" in found and str(found["env"]) != env:
@@ -98,7 +111,21 @@ def load_recording(file: Path, sizes: Sizes, config: BcConfig, *, env: str) -> D
     seen, done = (torch.from_numpy(values[some].astype(np.float32)) for values in (observations, actions))
     if not (seen[mask].isfinite().all() and done[mask].isfinite().all()):
         raise InputError(f"{file}: holds numbers that are not finite; cut or record those demonstrations again")
-    return Demonstrations(seen, done, mask)
+    pictures = _pictures(file, cameras, lengths[some].tolist(), observations.shape[1])
+    return Demonstrations(seen, done, mask, pictures=pictures)
+
+
+def _pictures(file: Path, cameras: Sequence[Camera], lengths: Sequence[int], horizon: int) -> tuple[Tensor, ...]:
+    """(n, t, height, width, 3) of each camera, black behind the end of a demonstration."""
+    if not cameras:
+        return ()
+    if not file.is_dir():
+        raise InputError(f"{file}: an .npz recording holds no pictures; give a folder in LeRobot's format")
+    found = [torch.zeros(len(lengths), horizon, one.height, one.width, 3, dtype=torch.uint8) for one in cameras]
+    for whole, camera in zip(found, cameras, strict=True):
+        for index, seen in enumerate(recordings.pictures(file, camera, lengths)):
+            whole[index, : len(seen)] = torch.from_numpy(seen)
+    return tuple(found)
 
 
 def _read(file: Path, most: int) -> dict[str, np.ndarray]:

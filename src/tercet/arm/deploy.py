@@ -12,7 +12,7 @@ from tercet.arm.env import ACTION
 from tercet.arm.models import Sizes
 from tercet.arm.pilot import Pilot, Senses, start_joints
 from tercet.arm.policies import load_policy
-from tercet.arm.robot import Arm, Teacher, find_cube, find_robot, find_teacher
+from tercet.arm.robot import NO_CUBE, Arm, Teacher, find_cube, find_robot, find_teacher
 from tercet.arm.safety import Guard, Limits
 from tercet.arm.simulated import SimulatedArm
 from tercet.arm.takeover import Keeper
@@ -70,6 +70,12 @@ def run(
     config: RobotConfig, session: Session, *, keys: Keys, clock: control.Clock, say: Callable[[str], None]
 ) -> list[Try]:
     """All tries; the robot is connected once, before, and disconnected in the end, whatever happens."""
+    if config.cube == NO_CUBE and tasks.has_cube(session.task):
+        if session.pilot and not session.pilot.sees_itself:
+            raise InputError(
+                "cube=none is for a policy that was learned with policy.sees=itself; say where the cube is"
+            )
+        say("cube=none: success is not noticed, and what is kept can only be learned from with policy.sees=itself")
     robot = find_robot(config, task=session.task, seed=session.seed)
     teleoperator = find_teacher(config, robot)
     if session.shows and teleoperator is None:

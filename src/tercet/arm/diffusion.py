@@ -25,6 +25,7 @@ class DiffusionPolicy(nn.Module):
     """A perceptron that guesses the actions under the noise; a decision is [noise, less noise, ..., actions]."""
 
     shares: Tensor
+    cameras = ()
 
     def __init__(self, sizes: Sizes, *, hidden_size: int, num_layers: int, chunk_size: int, log_std: float) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
 """The batched environment: Gymnasium's vector interface over `physics`, one of the `tasks`, twenty steps a second."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium
@@ -10,6 +10,7 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from tercet.arm import expert, kinematics, randomise, scene, tasks
+from tercet.arm.cameras import Camera, Picture
 from tercet.arm.foreign import ForeignEnv
 from tercet.arm.kinematics import Array
 from tercet.arm.physics import STEP_SECONDS, Physics
@@ -39,6 +40,9 @@ class ArmEnv(VectorEnv):
     would have sent the hand).
 
     The k-th environment's start follows from the seed and k, whatever their number.
+
+    Pictures are drawn when somebody looks (`pictures`), and cost nothing until then: a policy that decides on chunks of
+    actions looks at one state in so many.
     """
 
     metadata = {"autoreset_mode": AutoresetMode.DISABLED, "render_modes": ["rgb_array"], "render_fps": 20}
@@ -60,6 +64,7 @@ class ArmEnv(VectorEnv):
                 raise InputError(f"{name}={number}: must be at least 1")
         self.num_envs, self.horizon = num_envs, horizon
         self.observed = tasks.observed(task)
+        self.own = tasks.own(self.observed)
         self.single_observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (len(self.observed),), np.float32)
         self.single_action_space = gymnasium.spaces.Box(-1.0, 1.0, (len(ACTION),), np.float32)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
@@ -128,15 +133,27 @@ class ArmEnv(VectorEnv):
         camera: str = "front",
     ) -> NDArray[np.uint8]:
         """A picture (height, width, 3) of one environment, by the camera `front`, `top` or `wrist`."""
+        return self._picture(index, Camera(camera, height, width), plain=False)
+
+    def pictures(self, cameras: Sequence[Camera], rows: Mask) -> tuple[NDArray[np.uint8], ...]:
+        """What each camera sees now, (m, height, width, 3), in the environments that `rows` names; drawn plainly."""
+        for camera in cameras:
+            if camera.name not in scene.CAMERAS:
+                raise InputError(f"policy.cameras: no camera {camera.name!r}; there are {', '.join(scene.CAMERAS)}")
+        which = np.flatnonzero(rows).tolist()
+        return tuple(np.stack([self._picture(k, camera, plain=True) for k in which]) for camera in cameras)
+
+    def _picture(self, index: int, camera: Camera, *, plain: bool) -> Picture:
         if self._studio is None:
             self._studio = Studio(self._original)
         return self._studio.picture(
             self._physics.state[index],
             self._goal[index],
-            width=width,
-            height=height,
-            camera=camera,
+            width=camera.width,
+            height=camera.height,
+            camera=camera.name,
             aside=self._domain.camera[index],
+            plain=plain,
         )
 
     def close_extras(self, **kwargs: Any) -> None:  # Any: Gymnasium's

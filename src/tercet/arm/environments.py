@@ -7,7 +7,7 @@ from typing import cast
 from gymnasium.spaces import Box
 from gymnasium.vector import VectorEnv
 
-from tercet.arm.env import make_env
+from tercet.arm.env import ArmEnv, make_env
 from tercet.arm.models import Sizes
 from tercet.arm.randomise import Randomisation
 from tercet.config.arm import ArmConfig
@@ -39,4 +39,4 @@ def opened(config: ArmConfig, num_envs: int) -> Iterator[VectorEnv]:
 def sizes_of(env: VectorEnv) -> Sizes:
     """How many numbers the environment shows and takes."""
     seen, taken = cast(Box, env.single_observation_space), cast(Box, env.single_action_space)
-    return Sizes(seen.shape[0], taken.shape[0])
+    return Sizes(seen.shape[0], taken.shape[0], env.own if isinstance(env, ArmEnv) else ())

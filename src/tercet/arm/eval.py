@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from tercet.arm import video
-from tercet.arm.acting import Acting
+from tercet.arm.acting import Acting, eyes_of
 from tercet.arm.environments import opened, sizes_of
 from tercet.arm.episodes import Act, Episodes, play
 from tercet.arm.models import Sizes, load_critic
@@ -90,7 +90,7 @@ def stages_of(folder: RunFolder, config: ArmConfig) -> list[Stage]:
 
 def attempt(env: VectorEnv, stage: Stage, config: ArmConfig) -> Tried:
     """The stage's most likely action, with its noise, on the starts of the evaluation."""
-    episodes = play(env, acting(stage, config, env.num_envs), horizon=config.horizon, seed=starts_seed(config))
+    episodes = play(env, acting(stage, config, env), horizon=config.horizon, seed=starts_seed(config))
     return measured(episodes)
 
 
@@ -114,11 +114,11 @@ def measured(episodes: Episodes) -> Tried:
     )
 
 
-def acting(stage: Stage, config: ArmConfig, num_envs: int) -> Act:
+def acting(stage: Stage, config: ArmConfig, env: VectorEnv) -> Act:
     """How a stage acts in the evaluation; every call draws the same noise."""
-    shape = (config.horizon, num_envs, stage.policy.sizes.action)
+    shape = (config.horizon, env.num_envs, stage.policy.sizes.action)
     noise = stage.noise * torch.randn(shape, generator=chance.generator(config.seed, "evaluation noise"))
-    most_likely = Acting(stage.policy)
+    most_likely = Acting(stage.policy, eyes=eyes_of(env, stage.policy.cameras))
     return lambda step, seen, fresh: (most_likely(step, seen, fresh) + noise[step]).clamp(-1.0, 1.0)
 
 
@@ -156,9 +156,7 @@ def _videos(
     judged = critics_eye(folder, config, sizes_of(env))
     try:
         filmed = [
-            video.film(
-                env, acting(stage, config, env.num_envs), starts, horizon=config.horizon, seed=starts_seed(config)
-            )
+            video.film(env, acting(stage, config, env), starts, horizon=config.horizon, seed=starts_seed(config))
             for stage in (left, right)
         ]
     except FailedError as error:

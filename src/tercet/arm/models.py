@@ -32,6 +32,7 @@ class Sizes:
 
     observation: int
     action: int
+    own: tuple[bool, ...] = ()  # of an observation, what the arm measures on itself, where that is known
 
 
 class Scaled(nn.Module):
@@ -60,6 +61,7 @@ class GaussianPolicy(nn.Module):
     """A Gaussian over actions whose mean is a perceptron's; it decides on one action at a time."""
 
     chunk = 1
+    cameras = ()
 
     def __init__(self, sizes: Sizes, *, hidden_size: int, num_layers: int, log_std: float) -> None:
         super().__init__()

@@ -6,11 +6,14 @@ import numpy as np
 import torch
 
 from tercet.arm import kinematics, tasks
+from tercet.arm.act import ActPolicy
+from tercet.arm.cameras import Camera, Picture
 from tercet.arm.kinematics import JOINTS, Array
 from tercet.arm.physics import STEP_SECONDS
 from tercet.arm.policies import Policy
 from tercet.arm.robot import Observation, SeenCube
 from tercet.arm.tasks import Readings, Task
+from tercet.errors import InputError
 
 _COUNT = len(JOINTS)
 GOAL = ("goal.x", "goal.y", "goal.z")  # of an observation; the goal of the config where the robot tells none
@@ -69,14 +72,31 @@ class Pilot:
     policy: Policy
     speed: float = 1.0
 
-    def wanted(self, observation: Array, sent: Array) -> Array:
-        """Joints (6,) to go to, from what the policy sees (o,) and what was sent last (6,)."""
+    @property
+    def sees_itself(self) -> bool:
+        """Whether the policy needs no numbers of cube and goal."""
+        return isinstance(self.policy, ActPolicy) and self.policy.own is not None
+
+    def wanted(self, observation: Array, sent: Array, seen: Observation) -> Array:
+        """Joints (6,) to go to, from the observation (o,), what was sent last (6,) and what the robot told."""
         with torch.no_grad():
-            seen = torch.from_numpy(observation.astype(np.float32))[None]
-            action = self.policy.actions(self.policy.decide(seen, None))[:, 0]
+            state = torch.from_numpy(observation.astype(np.float32))[None]
+            pictures = [torch.from_numpy(_picture(seen, camera))[None] for camera in self.policy.cameras]
+            action = self.policy.actions(self.policy.decide(state, None, *pictures))[:, 0]
         moves = self.speed * action.clamp(-1.0, 1.0).double().numpy()
         moves[:, -1] = action[:, -1].clamp(-1.0, 1.0)  # a gripper that closes slowly lets go
         return joints_for(sent, moves)
+
+
+def _picture(seen: Observation, camera: Camera) -> Picture:
+    picture = seen.get(camera.name)
+    if not isinstance(picture, np.ndarray) or picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
+        there = ", ".join(key for key, value in seen.items() if isinstance(value, np.ndarray)) or "none"
+        raise InputError(
+            f"the policy sees by the camera {camera.name}, and the robot's pictures are: {there}; give cameras="
+            f"{{{camera.name}: /dev/video0}}, (height, width, 3) of uint8"
+        )
+    return camera.fitted(picture)
 
 
 def joints_for(sent: Array, action: Array) -> Array:

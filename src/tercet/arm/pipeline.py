@@ -6,9 +6,12 @@ import torch
 
 from tercet.arm import bc, ppo, reward
 from tercet.arm import eval as evaluation
+from tercet.arm.acting import eyes_of
+from tercet.arm.cameras import cameras_of
 from tercet.arm.data import EXPERT, NONE, load_recording
 from tercet.arm.environments import opened, sizes_of
 from tercet.arm.episodes import play
+from tercet.arm.policies import new_policy
 from tercet.arm.questions import asks_a_person
 from tercet.arm.scoring import OWN, scorer
 from tercet.arm.video import HEIGHT, WIDTH
@@ -41,6 +44,10 @@ def check(config: ArmConfig) -> None:
             env.render(0, WIDTH, HEIGHT)  # type: ignore[call-arg]  # Gymnasium's takes nothing
         if config.bc.demonstrations not in (EXPERT, NONE):
             load_recording(Path(config.bc.demonstrations), sizes_of(env), config.bc, env=config.env)
+        cameras = cameras_of(config.policy)
+        eyes_of(env, cameras)(torch.ones(1, dtype=torch.bool))  # FailedError without OpenGL
+        if cameras:
+            new_policy(sizes_of(env), config.policy, seed=config.seed)  # InputError on a backbone that is none
         noise = torch.zeros(2, 1, sizes_of(env).action)
         terms = {name: weight for name, weight in config.ppo.reward.items() if name != OWN}
         if terms:

@@ -1,12 +1,14 @@
 """Demonstrations as LeRobotDataset v3 folders: what a policy learns from in them, and how ours are kept."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tercet.arm.lerobot.layout import ACTION, ENVIRONMENT, STATE, Feature, Info
+from tercet.arm.cameras import Camera
+from tercet.arm.lerobot.layout import ACTION, ENVIRONMENT, IMAGES, STATE, Feature, Info
 from tercet.arm.lerobot.read import open_recording
 from tercet.arm.lerobot.write import NewEpisode, append
 from tercet.errors import InputError
@@ -41,15 +43,40 @@ def arrays(folder: Path, *, most: int | None = None) -> dict[str, NDArray]:
     return found
 
 
+def pictures(folder: Path, camera: Camera, lengths: Sequence[int]) -> Iterator[NDArray[np.uint8]]:
+    """(t, height, width, 3) of the first episodes, one at a time, each picture fitted to the camera as it is decoded.
+
+    InputError where the recording has no such camera.
+    """
+    recording, key = open_recording(folder), f"{IMAGES}.{camera.name}"
+    if key not in recording.picture_keys:
+        there = ", ".join(recording.picture_keys) or "no pictures"
+        raise InputError(f"{folder}: policy.cameras names {camera.name}, but it has {there}")
+    for index, length in enumerate(lengths):
+        yield recording.pictures(index, key, range(length), fit=camera.fitted)
+
+
 def save(
-    folder: Path, observations: Sequence[NDArray], actions: Sequence[NDArray], *, env: str, fps: float = 20.0
+    folder: Path,
+    observations: Sequence[NDArray],
+    actions: Sequence[NDArray],
+    *,
+    env: str,
+    fps: float = 20.0,
+    pictures: Mapping[str, Sequence[NDArray[np.uint8]]] = MappingProxyType({}),
 ) -> None:
-    """Add episodes of an environment, (t, o) and (t, a) each, to a recording."""
+    """Add episodes of an environment, (t, o) and (t, a) each, to a recording; `pictures` (t, h, w, 3) by camera."""
     features = {
         STATE: Feature("float32", (observations[0].shape[1],)),
         ACTION: Feature("float32", (actions[0].shape[1],)),
     }
-    episodes = [NewEpisode(env, {STATE: seen, ACTION: done}) for seen, done in zip(observations, actions, strict=True)]
+    cameras = {f"{IMAGES}.{name}": seen for name, seen in pictures.items()}
+    for key, seen in cameras.items():
+        features[key] = Feature("video", seen[0].shape[1:], ("height", "width", "channels"))
+    episodes = [
+        NewEpisode(env, {STATE: seen, ACTION: done}, {key: list(whole[index]) for key, whole in cameras.items()})
+        for index, (seen, done) in enumerate(zip(observations, actions, strict=True))
+    ]
     append(folder, Info(fps, features, OURS), episodes)
 
 

@@ -22,18 +22,22 @@ _HELP = (
 
 
 class Studio:
-    """Draws states of one model; a renderer is kept for each size that was asked for."""
+    """Draws states of one model; a renderer is kept for each size that was asked for.
+
+    `plain` pictures, for a policy's eyes, have no shadows, coarser round shapes and rougher edges: in software they are
+    drawn in a tenth of the time.
+    """
 
     def __init__(self, model: mujoco.MjModel) -> None:
         self._model = model
         self._data = mujoco.MjData(model)
-        self._renderers: dict[tuple[int, int], mujoco.Renderer] = {}
+        self._renderers: dict[tuple[int, int, bool], mujoco.Renderer] = {}
 
     def picture(
-        self, state: Array, goal: Array, *, width: int, height: int, camera: str, aside: Array
+        self, state: Array, goal: Array, *, width: int, height: int, camera: str, aside: Array, plain: bool = False
     ) -> NDArray[np.uint8]:
         """(height, width, 3) of a full physics state, the camera moved by `aside` (3,); FailedError without OpenGL."""
-        renderer = self._renderer(width, height)
+        renderer = self._renderer(width, height, plain)
         mujoco.mj_setState(self._model, self._data, state, int(mujoco.mjtState.mjSTATE_FULLPHYSICS))
         self._data.mocap_pos[0] = goal
         mujoco.mj_forward(self._model, self._data)
@@ -48,16 +52,16 @@ class Studio:
             renderer.close()
         self._renderers.clear()
 
-    def _renderer(self, width: int, height: int) -> mujoco.Renderer:
-        if (width, height) not in self._renderers:
-            renderer = _open(self._model, width, height)
+    def _renderer(self, width: int, height: int, plain: bool) -> mujoco.Renderer:
+        if (width, height, plain) not in self._renderers:
+            renderer = _open(self._model, width, height, plain)
             # before the interpreter takes OpenGL apart
             atexit.register(renderer.close)
-            self._renderers[width, height] = renderer
-        return self._renderers[width, height]
+            self._renderers[width, height, plain] = renderer
+        return self._renderers[width, height, plain]
 
 
-def _open(model: mujoco.MjModel, width: int, height: int) -> mujoco.Renderer:
+def _open(model: mujoco.MjModel, width: int, height: int, plain: bool) -> mujoco.Renderer:
     limit = model.vis.global_.offwidth, model.vis.global_.offheight
     if width > limit[0] or height > limit[1]:
         raise FailedError(f"a picture of {width} x {height} is larger than {limit[0]} x {limit[1]}")
@@ -67,9 +71,25 @@ def _open(model: mujoco.MjModel, width: int, height: int) -> mujoco.Renderer:
         # a context or a Renderer that failed half-way would complain on stderr once more as it goes
         _CHOICE.GLContext._context = None
         _CHOICE.GLContext(width, height).free()
-        return mujoco.Renderer(model, height, width)
+        return _plain(model, width, height) if plain else mujoco.Renderer(model, height, width)
     except Exception as error:  # what a missing driver raises differs from library to library
         raise FailedError(f"cannot draw: no OpenGL without a screen ({first_line(error)}); {_HELP}") from error
+
+
+def _plain(model: mujoco.MjModel, width: int, height: int) -> mujoco.Renderer:
+    """What is drawn how finely is settled when a renderer opens, by what its model then says."""
+    quality = model.vis.quality
+    names = ("offsamples", "numslices", "numstacks")
+    before = [getattr(quality, name) for name in names]
+    for name, value in zip(names, (0, 12, 8), strict=True):
+        setattr(quality, name, value)
+    try:
+        renderer = mujoco.Renderer(model, height, width)
+    finally:
+        for name, value in zip(names, before, strict=True):
+            setattr(quality, name, value)
+    renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 0
+    return renderer
 
 
 def _prefer_egl() -> None:

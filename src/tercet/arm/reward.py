@@ -8,7 +8,7 @@ import torch
 from gymnasium.vector import VectorEnv
 
 from tercet.arm import people
-from tercet.arm.acting import Acting
+from tercet.arm.acting import Acting, eyes_of
 from tercet.arm.data import plan
 from tercet.arm.environments import opened
 from tercet.arm.episodes import Episodes, play
@@ -120,7 +120,7 @@ def wander(env: VectorEnv, policy: Policy, noise: float, config: ArmConfig, seed
     """Episodes of the policy with noise of that deviation on its actions."""
     shape = (config.horizon, env.num_envs, policy.sizes.action)
     draws = noise * torch.randn(shape, generator=chance.generator(config.seed, "wander", str(noise)))
-    acting = Acting(policy)
+    acting = Acting(policy, eyes=eyes_of(env, policy.cameras))
     return play(
         env,
         lambda step, seen, fresh: (acting(step, seen, fresh) + draws[step]).clamp(-1.0, 1.0),

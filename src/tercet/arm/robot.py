@@ -1,6 +1,7 @@
 """Arms that actions are sent to, by LeRobot's interface: its own, the simulated one, or a user's."""
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -16,6 +17,7 @@ from tercet.errors import FailedError, InputError, first_line
 Observation = Mapping[str, Any]  # Any: LeRobot's; numbers, and pictures (height, width, 3)
 SeenCube = Callable[[Observation], tuple[float, float, float, float]]  # x, y, z in metres; turn in radians
 
+NO_CUBE = "none"
 _SO_ARMS = ("so100", "so101")
 
 
@@ -98,13 +100,14 @@ class Teacher:
 def find_robot(config: RobotConfig, *, task: Task, seed: int) -> Robot:
     """The robot that a config names, not connected yet; `task` and `seed` are for the simulated one."""
     if config.robot == "simulated":
-        return SimulatedArm(task, config.calibration, seed=seed)
+        return SimulatedArm(task, config.calibration, seed=seed, cameras=config.cameras)
     if ":" in config.robot:
         return load_function(config.robot)()
     module = _lerobot("robots", config.robot, "follower")
     made = module.SOFollowerRobotConfig(
         port=_given(config.port, "port", config.robot),
         id=config.id or None,
+        cameras=_lerobots_cameras(config.cameras),
         disable_torque_on_disconnect=False,  # an arm that is let go in the air falls
     )
     return module.SOFollower(made)
@@ -131,14 +134,16 @@ def seen_cube(observation: Observation) -> tuple[float, float, float, float]:
     if not all(key in observation for key in keys):
         raise InputError(
             f"cube: this robot's observation holds no {', '.join(keys)}; "
-            "give cube=module:function that finds it in the pictures (docs/real-arm.md)"
+            "give cube=module:function that finds it in the pictures, or cube=none (docs/real-arm.md)"
         )
     x, y, z, turn = (float(observation[key]) for key in keys)
     return x, y, z, turn
 
 
 def find_cube(spec: str) -> SeenCube:
-    """The user's function, its answer checked."""
+    """The user's function, its answer checked; with `none`, a cube far from everything, which no task ends with."""
+    if spec == NO_CUBE:
+        return lambda observation: (0.0, 0.0, 0.0, 0.0)
     function = load_function(spec)
 
     def find(observation: Observation) -> tuple[float, float, float, float]:
@@ -165,6 +170,17 @@ def _lerobot(package: str, name: str, kind: str) -> Any:  # Any: lerobot, which 
         raise InputError(
             f"{name} needs LeRobot ({first_line(error)}): pip install 'tercet[lerobot]' under Python 3.12"
         ) from error
+
+
+def _lerobots_cameras(cameras: Mapping[str, str]) -> dict[str, Any]:  # Any: LeRobot's
+    if not cameras:
+        return {}
+    from lerobot.cameras.opencv import OpenCVCameraConfig
+
+    return {
+        name: OpenCVCameraConfig(index_or_path=int(device) if device.isdigit() else Path(device))
+        for name, device in cameras.items()
+    }
 
 
 def _given(port: str, key: str, name: str) -> str:

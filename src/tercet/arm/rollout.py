@@ -20,17 +20,24 @@ from tercet.core.kl import kl_penalties
 from tercet.core.masked import kept, masked_mean
 from tercet.types import ActorOutput, Rollout
 
+PICTURES = "pictures."  # in front of a camera's number, among the inputs of a rollout
+
 
 @dataclass(frozen=True)
 class ArmActorCritic:
-    """The actor and the critic over decisions: the `ActorCritic` that PPO asks."""
+    """The actor and the critic over decisions: the `ActorCritic` that PPO asks.
+
+    The critic never sees pictures: it knows the whole state, also where the actor does not (asymmetric, Pinto et al.
+    2018), for nobody needs it on a real arm.
+    """
 
     policy: Policy
     value_model: Critic
 
     def actor(self, inputs: Mapping[str, Tensor]) -> ActorOutput:
         """Log-density of each decision, and the policy's entropy there."""
-        seen = self.policy.look(inputs["observations"], inputs["decisions"])
+        pictures = (value for name, value in inputs.items() if name.startswith(PICTURES))
+        seen = self.policy.look(inputs["observations"], inputs["decisions"], *pictures)
         return ActorOutput(seen.logprobs(), seen.entropy())
 
     def critic(self, inputs: Mapping[str, Tensor]) -> Float[Tensor, "b t"]:
@@ -54,8 +61,8 @@ class Assessed:
 def assess(played: Played, actor_critic: ArmActorCritic, reference: Policy) -> Assessed:
     """What the networks say. The states that ended an episode are judged too: a cut one is bootstrapped from there."""
     taken = decided(played)
-    ours = actor_critic.policy.look(taken.observations, taken.decisions)
-    theirs = reference.look(taken.observations, taken.decisions)
+    ours = actor_critic.policy.look(taken.observations, taken.decisions, *taken.pictures)
+    theirs = reference.look(taken.observations, taken.decisions, *taken.pictures)
     return Assessed(
         decided=taken,
         logprobs=ours.logprobs(),
@@ -68,7 +75,8 @@ def assess(played: Played, actor_critic: ArmActorCritic, reference: Policy) -> A
 
 def inputs_of(taken: Decided) -> dict[str, Tensor]:
     """What an `ArmActorCritic` needs to look at the same decisions again."""
-    return {"observations": taken.observations, "decisions": taken.decisions}
+    pictures = {f"{PICTURES}{number}": seen for number, seen in enumerate(taken.pictures)}
+    return {"observations": taken.observations, "decisions": taken.decisions, **pictures}
 
 
 def build(

@@ -18,6 +18,8 @@ CUBE_HALF = 0.015
 OPENING = 0.035  # of each finger, from the middle
 FINGER_BELOW_TIP = 0.008  # what of a finger lies beyond the point between the finger tips
 
+CAMERAS = ("front", "top", "wrist")
+
 NUM_JOINTS = len(k.JOINTS)
 NUM_FINGERS = 2
 

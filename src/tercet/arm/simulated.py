@@ -1,14 +1,19 @@
 """The MuJoCo arm behind LeRobot's interface of a robot, and its scripted expert as the teacher: for rehearsals."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from tercet.arm import kinematics, tasks
 from tercet.arm.calibration import KEYS, to_joints, to_values
+from tercet.arm.cameras import Camera
 from tercet.arm.env import ArmEnv
+from tercet.arm.scene import CAMERAS
 from tercet.arm.tasks import Task
 from tercet.config.robot import CalibrationConfig
+from tercet.errors import InputError
 
 _GOAL = ("goal.x", "goal.y", "goal.z")
 _CUBE = ("cube.x", "cube.y", "cube.z", "cube.turn")
@@ -16,22 +21,34 @@ _PICTURE = (240, 320, 3)
 
 
 class SimulatedArm:
-    """One arm at a built-in task; each `send_action` moves it on by a step, as 50 ms of a real one would."""
+    """One arm at a built-in task; each `send_action` moves it on by a step, as 50 ms of a real one would.
+
+    `cameras` are those of the model by the names under which they are told.
+    """
 
     name = "tercet_simulated"
     is_calibrated = True
 
-    def __init__(self, task: Task, calibration: CalibrationConfig, *, seed: int = 0, camera: str = "") -> None:
+    def __init__(
+        self,
+        task: Task,
+        calibration: CalibrationConfig,
+        *,
+        seed: int = 0,
+        cameras: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        unknown = [name for name in cameras.values() if name not in CAMERAS]
+        if unknown:
+            raise InputError(f"cameras: the simulated arm has no {', '.join(unknown)}; it has {', '.join(CAMERAS)}")
         self.env = ArmEnv(task, 1, seed=seed, horizon=10**9, num_threads=1)
-        self.calibration, self._camera = calibration, camera
+        self.calibration, self._cameras = calibration, dict(cameras)
         self.is_connected = False
 
     @property
     def observation_features(self) -> dict[str, Any]:  # Any: LeRobot's; a type, or a picture's shape
-        """Joints, the goal, the cube where there is one, and with `camera` a picture."""
+        """Joints, the goal, the cube where there is one, and with cameras their pictures."""
         cube = dict.fromkeys((*_GOAL, *(_CUBE if tasks.has_cube(self.env.task) else ())), float)
-        pictures = {self._camera: _PICTURE} if self._camera else {}
-        return {**dict.fromkeys(KEYS, float), **cube, **pictures}
+        return {**dict.fromkeys(KEYS, float), **cube, **dict.fromkeys(self._cameras, _PICTURE)}
 
     @property
     def action_features(self) -> dict[str, Any]:  # Any: likewise
@@ -55,8 +72,8 @@ class SimulatedArm:
         seen |= dict(zip(_GOAL, now.goal[0].tolist(), strict=True))
         if tasks.has_cube(self.env.task):
             seen |= dict(zip(_CUBE, (*now.cube[0].tolist(), float(now.cube_turn[0])), strict=True))
-        if self._camera:
-            seen[self._camera] = self.env.render(width=_PICTURE[1], height=_PICTURE[0], camera=self._camera)
+        drawn = self.env.pictures([Camera(name, *_PICTURE[:2]) for name in self._cameras.values()], np.ones(1, bool))
+        seen |= {key: picture[0] for key, picture in zip(self._cameras, drawn, strict=True)}
         return seen
 
     def send_action(self, action: dict[str, float]) -> dict[str, float]:

@@ -2,6 +2,8 @@
 
 import torch
 
+from tercet.arm.act import ActPolicy
+from tercet.arm.acting import eyes_of
 from tercet.arm.data import NONE
 from tercet.arm.environments import opened, sizes_of
 from tercet.arm.episodes import play
@@ -32,6 +34,8 @@ def start_policy(folder: RunFolder, config: ArmConfig) -> Policy:
         seed = chance.integer(config.seed, "first look")
         seen = play(env, lambda step, observations, fresh: noise[step].clamp(-1, 1), horizon=config.horizon, seed=seed)
         policy.scaled.measure(seen.observations)
+        if isinstance(policy, ActPolicy):
+            policy.measure_pictures(*eyes_of(env, policy.cameras)(torch.ones(NUM_LOOKED_AT, dtype=torch.bool)))
         return policy
 
 

@@ -3,6 +3,7 @@
 Everything is a function of `Readings`, which are arrays over environments; lengths in metres, angles in radians.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -115,6 +116,11 @@ OBSERVED_WITH_CUBE = (
 def observed(task: Task) -> tuple[str, ...]:
     """Names of the entries of an observation."""
     return OBSERVED_WITH_CUBE if has_cube(task) else OBSERVED
+
+
+def own(names: Sequence[str]) -> tuple[bool, ...]:
+    """Which entries the arm measures on itself: those that tell nothing of the goal or the cube."""
+    return tuple("goal" not in name and "cube" not in name for name in names)
 
 
 def observation(task: Task, now: Readings) -> NDArray[np.float32]:

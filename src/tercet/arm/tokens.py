@@ -25,6 +25,7 @@ class TokenPolicy(nn.Module):
     """A Llama over [observation, token, token, ...]; decisions are ids of the vocabulary, one for each joint."""
 
     chunk = 1
+    cameras = ()
 
     def __init__(self, sizes: Sizes, *, hidden_size: int, num_layers: int, vocab_size: int) -> None:
         super().__init__()

@@ -30,12 +30,22 @@ class PolicyConfig(Section):
     chunk_size: int = Field(default=4, ge=1, description="Actions that `act` and `diffusion` decide on and execute at a time.")
     latent_size: int = Field(default=32, ge=1, description="Numbers of the latent of `act`.")
     kl_weight: float = Field(default=10.0, ge=0, description="Weight of the latent's divergence in the loss of `act`.")
+    cameras: list[str] = Field(default=[], description="Of `act`: cameras that it sees by, such as [front, wrist] (of the built-in arm `front`, `top`, `wrist`); none: no pictures are drawn.")
+    image_size: list[int] = Field(default=[96, 96], min_length=2, max_length=2, description="Height and width of its pictures; a recording's and a robot's are cut to this shape and resized.")
+    sees: Literal["everything", "itself"] = Field(default="everything", description="Of `act`: the whole observation, or only what the arm measures on itself: where cube and goal are, its cameras must tell. Critic and reward model see everything either way.")
+    backbone: str = Field(default="", description="Of `act` with cameras: a file of weights of torchvision's resnet18 (.pth or .safetensors) to begin with; empty: drawn at random, nothing is downloaded.")
     log_std: float = Field(default=-1.2, ge=-5, le=2, description="Logarithm of the deviation with which PPO begins to explore; `tokens` explores by its own probabilities.")
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> Self:
         if self.kind == "act" and self.hidden_size % self.num_heads:
             raise ValueError(f"num_heads={self.num_heads} must divide hidden_size={self.hidden_size}")
+        if self.kind != "act" and (self.cameras or self.sees != "everything"):
+            raise ValueError(f"cameras and sees are for kind=act, not {self.kind}")
+        if self.cameras and (self.hidden_size % 4 or len(set(self.cameras)) < len(self.cameras)):
+            raise ValueError(f"cameras={self.cameras} must differ, and hidden_size={self.hidden_size} be a multiple of 4")
+        if not all(32 <= side <= 960 for side in self.image_size):
+            raise ValueError(f"image_size={self.image_size}: each side must be from 32 to 960")
         if self.kind == "tokens" and self.hidden_size % (2 * max(1, self.hidden_size // 64)):
             raise ValueError(f"hidden_size={self.hidden_size} must be even, and from 64 on a multiple of 64, for tokens")
         return self

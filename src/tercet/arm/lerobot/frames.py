@@ -1,6 +1,6 @@
 """Pictures of a recording, in mp4 files: exactly the frame that was recorded at a moment, or an error."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,17 @@ _KEYFRAME_EVERY = 2  # so that any frame is near one
 Picture = NDArray[np.uint8]  # (height, width, 3)
 
 
-def read(file: Path, moments: Sequence[float], *, tolerance: float) -> NDArray[np.uint8]:
+def as_it_is(picture: Picture) -> Picture:
+    """The picture."""
+    return picture
+
+
+def read(
+    file: Path, moments: Sequence[float], *, tolerance: float, fit: Callable[[Picture], Picture] = as_it_is
+) -> NDArray[np.uint8]:
     """(len(moments), height, width, 3): the frames shown at ascending `moments` (seconds), by their own time stamps.
+
+    Each is given to `fit` as it is decoded, so that of large frames only what `fit` makes of them is kept.
 
     InputError where the file is missing or cut off, or has no frame within `tolerance` seconds of a moment.
     """
@@ -28,7 +37,7 @@ def read(file: Path, moments: Sequence[float], *, tolerance: float) -> NDArray[n
             container.seek(int(moments[0] / stream.time_base), stream=stream, backward=True)
             for frame in container.decode(stream):
                 while len(found) < len(moments) and abs(frame.time - moments[len(found)]) <= tolerance:
-                    found.append(frame.to_ndarray(format="rgb24"))
+                    found.append(fit(frame.to_ndarray(format="rgb24")))
                 if len(found) == len(moments) or frame.time > moments[-1] + tolerance:
                     break
     except FileNotFoundError as error:

@@ -1,7 +1,7 @@
 """Reading a LeRobotDataset v3 folder: numbers by episode, pictures on demand; everything is checked on the way."""
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from tercet.arm.lerobot import frames
+from tercet.arm.lerobot.frames import Picture
 from tercet.arm.lerobot.layout import TASKS, Feature, Info, read_info
 from tercet.errors import InputError, first_line
 
@@ -51,10 +52,13 @@ class Recording:
 
     def episodes(self, keys: Sequence[str], *, most: int | None = None) -> list[Episode]:
         """The numbers of the features `keys`, of the first `most` episodes or all."""
+        return self._read(self.places[:most], keys)
+
+    def _read(self, places: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> list[Episode]:
         features = {key: self._feature(key) for key in keys}
         tables: dict[Path, pa.Table] = {}
         found: list[Episode] = []
-        for place in self.places[:most]:
+        for place in places:
             file = self.path / self.info.data_path.format(
                 chunk_index=place["data/chunk_index"], file_index=place["data/file_index"]
             )
@@ -63,20 +67,22 @@ class Recording:
             found.append(self._episode(file, tables[file], place, features))
         return found
 
-    def pictures(self, index: int, key: str, steps: Sequence[int]) -> NDArray[np.uint8]:
-        """(len(steps), height, width, 3): what a camera saw at ascending steps of an episode."""
+    def pictures(
+        self, index: int, key: str, steps: Sequence[int], *, fit: Callable[[Picture], Picture] = frames.as_it_is
+    ) -> NDArray[np.uint8]:
+        """(len(steps), height, width, 3): what a camera saw at ascending steps of an episode, as `fit` makes them."""
         feature, place = self._feature(key), self.places[index]
         if feature.dtype == "image":
-            return self._stills(place, key, steps)
+            return self._stills(place, key, steps, fit)
         if feature.dtype != "video":
             raise InputError(f"{self.path}: {key} holds {feature.dtype}, no pictures; it has {self.picture_keys}")
         where = {name: place[f"videos/{key}/{name}"] for name in ("chunk_index", "file_index", "from_timestamp")}
         file = self.path / self.info.video_path.format(
             video_key=key, chunk_index=where["chunk_index"], file_index=where["file_index"]
         )
-        timestamps = self.episodes([])[index].timestamps[list(steps)]
+        timestamps = self._read([place], [])[0].timestamps[list(steps)]
         moments = [float(where["from_timestamp"] + moment) for moment in timestamps]
-        return frames.read(file, moments, tolerance=0.5 / self.info.fps)
+        return frames.read(file, moments, tolerance=0.5 / self.info.fps, fit=fit)
 
     def _feature(self, key: str) -> Feature:
         if key not in self.info.features:
@@ -102,7 +108,9 @@ class Recording:
         task = self.tasks.get(int(part["task_index"][0].as_py()), "")
         return Episode(number, task, timestamps, columns)
 
-    def _stills(self, place: Mapping[str, Any], key: str, steps: Sequence[int]) -> NDArray[np.uint8]:
+    def _stills(
+        self, place: Mapping[str, Any], key: str, steps: Sequence[int], fit: Callable[[Picture], Picture]
+    ) -> NDArray[np.uint8]:
         """Pictures that lie in the parquet file itself, as PNG or JPEG."""
         file = self.path / self.info.data_path.format(
             chunk_index=place["data/chunk_index"], file_index=place["data/file_index"]
@@ -111,7 +119,7 @@ class Recording:
         rows = np.flatnonzero(table["episode_index"].to_numpy() == place["episode_index"])
         try:
             encoded = [table[key][int(rows[step])].as_py()["bytes"] for step in steps]
-            return np.stack([np.asarray(Image.open(io.BytesIO(one)).convert("RGB")) for one in encoded])
+            return np.stack([fit(np.asarray(Image.open(io.BytesIO(one)).convert("RGB"))) for one in encoded])
         except (UnidentifiedImageError, OSError, IndexError, TypeError) as error:
             raise InputError(f"{file}: {key} holds pictures that can't be read ({first_line(error)})") from error
 

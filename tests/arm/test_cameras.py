@@ -1,0 +1,89 @@
+"""Pictures as a policy gets them: from the simulation, fitted from larger ones, moved with the camera."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+
+from tercet.arm.acting import eyes_of
+from tercet.arm.cameras import Camera
+from tercet.arm.env import ArmEnv
+from tercet.arm.randomise import Randomisation
+from tercet.config.load import load_arm_config
+from tercet.errors import FailedError, InputError
+
+FRONT, WRIST = Camera("front", 64, 64), Camera("wrist", 48, 96)
+
+
+@pytest.fixture
+def env() -> Iterator[ArmEnv]:
+    opened = ArmEnv("lift", 3, seed=0)
+    try:
+        opened.render(0, 64, 48)
+    except FailedError as error:
+        pytest.skip(str(error))
+    yield opened
+    opened.close()
+
+
+def test_a_larger_picture_is_cut_around_its_middle_and_resized() -> None:
+    columns = np.broadcast_to(np.arange(160, dtype=np.uint8)[None, :, None], (80, 160, 3))
+    found = Camera("front", 40, 40).fitted(columns)
+    assert found.shape == (40, 40, 3)
+    # columns 40 to 120 are left, two to a pixel
+    np.testing.assert_allclose(found[20, 1:-1, 0], 40.5 + 2 * np.arange(1, 39), atol=1)
+    same = np.zeros((40, 40, 3), np.uint8)
+    assert Camera("front", 40, 40).fitted(same) is same
+
+
+def test_what_a_camera_of_another_shape_sees_fits_what_is_drawn_at_once(env: ArmEnv) -> None:
+    """A robot's 4:3 picture, cut and resized, is the square one that the policy learned from."""
+    rows = np.arange(3) == 0
+    drawn, wide = (env.pictures([Camera("front", *size)], rows)[0][0] for size in ((64, 64), (240, 320)))
+    difference = np.abs(FRONT.fitted(wide).astype(float) - drawn)
+    assert difference.mean() < 4
+    squeezed = Camera("front", 64, 64).fitted(wide[:, :240])
+    assert np.abs(squeezed.astype(float) - drawn).mean() > 3 * difference.mean()
+
+
+def test_each_camera_sees_the_environments_that_were_named(env: ArmEnv) -> None:
+    front, wrist = env.pictures([FRONT, WRIST], np.array([False, True, True]))
+    assert front.shape == (2, 64, 64, 3) and wrist.shape == (2, 48, 96, 3)
+    alone = env.pictures([FRONT], np.array([False, False, True]))[0]
+    np.testing.assert_array_equal(alone[0], front[1])
+    assert (front[0] != front[1]).any()
+    before = env.snapshot()["physics"]
+    env.pictures([FRONT], np.ones(3, bool))
+    np.testing.assert_array_equal(env.snapshot()["physics"], before)
+
+
+def test_a_camera_that_stands_aside_shows_every_episode_otherwise(env: ArmEnv) -> None:
+    moved = ArmEnv("lift", 3, seed=0, randomisation=Randomisation(camera=0.03))
+    everywhere = np.ones(3, bool)
+    one, other = (where.pictures([FRONT], everywhere)[0].astype(float) for where in (env, moved))
+    assert (np.abs(one - other).mean((1, 2, 3)) > 2).all()
+    moved.reset(options={"reset_mask": everywhere})
+    env.reset(options={"reset_mask": everywhere})
+    again = moved.pictures([FRONT], everywhere)[0] - env.pictures([FRONT], everywhere)[0].astype(float)
+    assert np.abs(again - (other - one)).mean() > 2
+    moved.close()
+
+
+def test_cameras_that_there_are_not_are_named(env: ArmEnv) -> None:
+    with pytest.raises(InputError, match="no camera 'behind'; there are front, top, wrist"):
+        env.pictures([Camera("behind", 32, 32)], np.ones(3, bool))
+    assert eyes_of(env, ())(torch.ones(3, dtype=torch.bool)) == ()
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["policy.cameras=[front]"], "cameras and sees are for kind=act"),
+        (["policy.kind=act", "policy.cameras=[front,front]"], "must differ"),
+        (["policy.kind=act", "policy.cameras=[front]", "policy.image_size=[8,64]"], "each side must be from 32 to 960"),
+    ],
+)
+def test_a_config_without_sense_is_refused(given: list[str], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        load_arm_config("lift", given)
