@@ -7,7 +7,7 @@ from gymnasium.vector import VectorEnv
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from tercet.arm.episodes import Episodes, play
+from tercet.arm.episodes import Episodes, play_rows
 from tercet.arm.policies import Policy
 
 
@@ -50,11 +50,21 @@ class Played:
 
 
 @torch.no_grad()
-def sampled(env: VectorEnv, policy: Policy, noise: Float[Tensor, "t n z"] | None, *, horizon: int, seed: int) -> Played:
-    """Episodes of the policy, given standard normal noise; without it, it takes its most likely actions."""
-    acting = Acting(policy, noise)
-    episodes = play(env, acting, horizon=horizon, seed=seed)
-    return Played(episodes, torch.stack(acting.starts, 1), torch.stack(acting.decisions, 1))
+def sampled(
+    env: VectorEnv, policy: Policy, noise: Float[Tensor, "t n z"] | None, *, num: int, horizon: int, seed: int
+) -> Played:
+    """`num` episodes of the policy, given standard normal noise; without it, it takes its most likely actions."""
+    turns: list[Acting] = []
+
+    def act_of(rows: slice) -> Acting:
+        turns.append(Acting(policy, None if noise is None else noise[:, rows]))
+        return turns[-1]
+
+    episodes = play_rows(env, act_of, num, horizon=horizon, seed=seed)
+    starts, decisions = (
+        torch.cat([torch.stack(getattr(acting, name), 1) for acting in turns]) for name in ("starts", "decisions")
+    )
+    return Played(episodes, starts, decisions)
 
 
 @dataclass(frozen=True)

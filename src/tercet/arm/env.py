@@ -299,7 +299,7 @@ def make_env(
         return ArmEnv(name, num_envs, seed=seed, horizon=horizon, randomisation=randomisation, num_threads=num_threads)
     if randomisation not in (None, Randomisation()):
         raise InputError(f"env={name}: randomisation is for this arm's own tasks ({', '.join(tasks.TASKS)})")
-    return ForeignEnv(name, num_envs, seed=seed, horizon=horizon)
+    return ForeignEnv(name, num_envs, seed=seed, horizon=horizon, num_threads=num_threads)
 
 
 def checked_task(task: str) -> Task:

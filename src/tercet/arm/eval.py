@@ -14,7 +14,7 @@ from torch import Tensor
 from tercet.arm import video
 from tercet.arm.acting import Acting
 from tercet.arm.environments import opened, sizes_of
-from tercet.arm.episodes import Act, Episodes, play
+from tercet.arm.episodes import Act, Episodes, play_rows, turns
 from tercet.arm.models import Sizes, load_critic
 from tercet.arm.policies import Policy, load_policy
 from tercet.arm.rounds import latest_model
@@ -90,8 +90,8 @@ def stages_of(folder: RunFolder, config: ArmConfig) -> list[Stage]:
 
 def attempt(env: VectorEnv, stage: Stage, config: ArmConfig) -> Tried:
     """The stage's most likely action, with its noise, on the starts of the evaluation."""
-    episodes = play(env, acting(stage, config, env.num_envs), horizon=config.horizon, seed=starts_seed(config))
-    return measured(episodes)
+    act_of, num = acting(stage, config), config.eval.num_states
+    return measured(play_rows(env, act_of, num, horizon=config.horizon, seed=starts_seed(config)))
 
 
 def measured(episodes: Episodes) -> Tried:
@@ -114,12 +114,16 @@ def measured(episodes: Episodes) -> Tried:
     )
 
 
-def acting(stage: Stage, config: ArmConfig, num_envs: int) -> Act:
-    """How a stage acts in the evaluation; every call draws the same noise."""
-    shape = (config.horizon, num_envs, stage.policy.sizes.action)
+def acting(stage: Stage, config: ArmConfig) -> Callable[[slice], Act]:
+    """How a stage acts on some of the starts of the evaluation; every call draws the same noise."""
+    shape = (config.horizon, config.eval.num_states, stage.policy.sizes.action)
     noise = stage.noise * torch.randn(shape, generator=chance.generator(config.seed, "evaluation noise"))
-    most_likely = Acting(stage.policy)
-    return lambda step, seen, fresh: (most_likely(step, seen, fresh) + noise[step]).clamp(-1.0, 1.0)
+
+    def act_of(rows: slice) -> Act:
+        most_likely = Acting(stage.policy)
+        return lambda step, seen, fresh: (most_likely(step, seen, fresh) + noise[step, rows]).clamp(-1.0, 1.0)
+
+    return act_of
 
 
 def starts_seed(config: ArmConfig) -> int:
@@ -157,7 +161,12 @@ def _videos(
     try:
         filmed = [
             video.film(
-                env, acting(stage, config, env.num_envs), starts, horizon=config.horizon, seed=starts_seed(config)
+                env,
+                acting(stage, config),
+                turns(config.eval.num_states, env.num_envs),
+                starts,
+                horizon=config.horizon,
+                seed=starts_seed(config),
             )
             for stage in (left, right)
         ]
@@ -168,7 +177,7 @@ def _videos(
 
     def take(side: int, stage: Stage, place: int, start: int) -> video.Take:
         success = bool(tried[stage.name].success[start])
-        return video.Take(_TITLES[stage.name], filmed[side][1][place], curves[side][start], success)
+        return video.Take(_TITLES[stage.name], filmed[side][1][place], curves[side][place], success)
 
     def write(partial: Path) -> None:
         for place, start in enumerate(starts):

@@ -36,7 +36,7 @@ def run(folder: RunFolder, config: ArmConfig) -> None:
     loop = config.ppo.model_copy(update={"gamma": config.ppo.gamma**policy.chunk})  # from decision to decision
     with opened(config, config.ppo.num_envs) as env, opened(config, config.ppo.num_eval_states) as trial:
         rounds = _rounds(folder, config, policy) if OWN in config.ppo.reward else None
-        collect = Collect(env, ArmActorCritic(policy, critic), _frozen(policy), rounds, config)
+        collect = Collect(env, ArmActorCritic(policy, critic), frozen(policy), rounds, config)
         checked = collect.self_check()
         with folder.step("ppo", total=config.ppo.num_updates + 1, shown=SHOWN) as step:
             best = train(
@@ -89,16 +89,17 @@ class Collect:
 
     def _sampled(self, name: str, index: int) -> Played:
         policy, config = self.actor_critic.policy, self.config
-        noise = _noise(config, self.env.num_envs, policy.noise_size, name, index)
+        num = config.ppo.num_envs
+        noise = _noise(config, num, policy.noise_size, name, index)
         seed = chance.integer(config.seed, name, index)
-        return sampled(self.env, policy, noise, horizon=config.horizon, seed=seed)
+        return sampled(self.env, policy, noise, num=num, horizon=config.horizon, seed=seed)
 
 
 def validate(env: VectorEnv, collect: Collect, config: ArmConfig) -> Validation:
     """How often the most likely action succeeds on starts of their own, and how far it is from the reference."""
     policy, reference = collect.actor_critic.policy, collect.reference
     seed = chance.integer(config.seed, "validation")
-    played = sampled(env, policy, None, horizon=config.horizon, seed=seed)
+    played = sampled(env, policy, None, num=config.ppo.num_eval_states, horizon=config.horizon, seed=seed)
     episodes = played.episodes
     seen = assess(played, collect.actor_critic, reference)
     score = episodes.succeeded().float().mean() + TIE_BREAK * episodes.infos["success"].mean()
@@ -109,7 +110,8 @@ def _noise(config: ArmConfig, num_envs: int, size: int, *names: str | int) -> Fl
     return torch.randn(config.horizon, num_envs, size, generator=chance.generator(config.seed, "noise", *names))
 
 
-def _frozen(policy: Policy) -> Policy:
+def frozen(policy: Policy) -> Policy:
+    """A copy that learns no more: the reference."""
     return copy.deepcopy(policy).requires_grad_(False).eval()
 
 

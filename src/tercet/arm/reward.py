@@ -8,7 +8,7 @@ from gymnasium.vector import VectorEnv
 from tercet.arm.acting import Acting
 from tercet.arm.data import plan
 from tercet.arm.environments import opened
-from tercet.arm.episodes import Episodes, play
+from tercet.arm.episodes import Act, Episodes, play_rows
 from tercet.arm.pairs import Pairs, load_pairs
 from tercet.arm.policies import Policy
 from tercet.arm.preferences import new_ensemble, normalise, pair_loss, parts_of, right
@@ -90,12 +90,13 @@ def first_pairs(folder: RunFolder, config: ArmConfig) -> tuple[Pairs, Pairs]:
 @torch.no_grad()
 def wander(env: VectorEnv, policy: Policy, noise: float, config: ArmConfig) -> Episodes:
     """Episodes of the policy with noise of that deviation on its actions."""
-    shape = (config.horizon, env.num_envs, policy.sizes.action)
+    num = config.reward.num_episodes
+    shape = (config.horizon, num, policy.sizes.action)
     draws = noise * torch.randn(shape, generator=chance.generator(config.seed, "wander", str(noise)))
-    acting = Acting(policy)
-    return play(
-        env,
-        lambda step, seen, fresh: (acting(step, seen, fresh) + draws[step]).clamp(-1.0, 1.0),
-        horizon=config.horizon,
-        seed=chance.integer(config.seed, "wander", str(noise)),
-    )
+
+    def act_of(rows: slice) -> Act:
+        acting = Acting(policy)
+        return lambda step, seen, fresh: (acting(step, seen, fresh) + draws[step, rows]).clamp(-1.0, 1.0)
+
+    seed = chance.integer(config.seed, "wander", str(noise))
+    return play_rows(env, act_of, num, horizon=config.horizon, seed=seed)

@@ -128,6 +128,7 @@ def _make(path: Path) -> None:
 
 def _locked(path: Path) -> IO[str]:
     lock = (path / ".lock").open("a+", encoding="utf-8")
+    os.register_at_fork(after_in_child=lock.close)  # else a child that outlives a killed run would keep others out
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
