@@ -110,12 +110,17 @@ class ArmEnv(VectorEnv):
         jerk = self._jerk()
         broke = outcome.broke
         force = outcome.force
-        if broke.any():
+        any_broke = broke.any()
+        if any_broke:
             self._begin(broke)
             force, jerk = np.where(broke, 0.0, force), np.where(broke, 0.0, jerk)
         now = self.readings()
-        done = tasks.success(self.task, now) & ~broke
-        rewards = np.where(broke, 0.0, tasks.reward(self.task, now, done))
+        done = tasks.success(self.task, now)
+        if any_broke:
+            done &= ~broke
+        rewards = tasks.reward(self.task, now, done)
+        if any_broke:
+            rewards[broke] = 0.0
         truncated = self._steps >= self.horizon
         infos = self._infos(now, done, broke, force, jerk, outside)
         return self._observe(now), rewards, broke, truncated, infos
@@ -159,7 +164,7 @@ class ArmEnv(VectorEnv):
         return Readings(
             tip=hand.tip,
             turn=hand.turn,
-            opening=positions[:, NUM_JOINTS:_CUBE].mean(1),
+            opening=_opening(positions),
             target=self._target,
             target_turn=self._turn,
             target_opening=self._opening,
@@ -185,7 +190,7 @@ class ArmEnv(VectorEnv):
     def joints(self) -> Array:
         """(num_envs, 6): the five joints in radians and the opening of a finger in metres."""
         positions = self._physics.positions
-        return np.concatenate([positions[:, :NUM_JOINTS], positions[:, NUM_JOINTS:_CUBE].mean(1)[:, None]], 1)
+        return np.concatenate([positions[:, :NUM_JOINTS], _opening(positions)[:, None]], 1)
 
     def joint_velocities(self) -> Array:
         """(num_envs, 5), rad/s."""
@@ -243,7 +248,7 @@ class ArmEnv(VectorEnv):
         if not np.isfinite(actions).all():
             row = int(np.flatnonzero(~np.isfinite(actions).all(1))[0])
             raise InputError(f"actions that are not finite, first in environment {row}: {actions[row].tolist()}")
-        return np.clip(actions, -1.0, 1.0)
+        return np.minimum(np.maximum(actions, -1.0), 1.0)
 
     def _late(self, actions: Array) -> Array:
         if self._delayed.shape[1] == 1:
@@ -262,7 +267,8 @@ class ArmEnv(VectorEnv):
         acceleration = (velocity - self._velocity) / STEP_SECONDS
         jerk = (acceleration - self._acceleration) / STEP_SECONDS
         self._velocity, self._acceleration = velocity, acceleration
-        return np.sqrt((jerk * jerk).mean(1))
+        jerk *= jerk
+        return np.sqrt(np.add.reduce(jerk, axis=1) / NUM_JOINTS)
 
     def _observe(self, now: Readings) -> NDArray[np.float32]:
         seen = tasks.observation(self.task, now)
@@ -300,6 +306,11 @@ def make_env(
     if randomisation not in (None, Randomisation()):
         raise InputError(f"env={name}: randomisation is for this arm's own tasks ({', '.join(tasks.TASKS)})")
     return ForeignEnv(name, num_envs, seed=seed, horizon=horizon, num_threads=num_threads)
+
+
+def _opening(positions: Array) -> Array:
+    """Of each hand, the mean of its two fingers'."""
+    return (positions[:, NUM_JOINTS] + positions[:, NUM_JOINTS + 1]) / 2
 
 
 def checked_task(task: str) -> Task:
