@@ -33,6 +33,7 @@ _LINKS = np.array([[UPPER_ARM], [FOREARM], [HAND]])
 _SHOULDER = np.array([[SHOULDER_FORWARD], [SHOULDER_HEIGHT]])
 _SECOND = np.array([[FOREARM], [_STIFF]])  # links that follow the upper arm: the hand straight down, or the wrist at its limit
 _SECOND_SQUARED = np.array([[FOREARM**2], [_STIFF**2]])
+_TWICE_BOTH = 2 * UPPER_ARM * _SECOND
 
 
 @dataclass(frozen=True)
@@ -46,20 +47,20 @@ class HandPose:
 def forward(joints: Array) -> HandPose:
     """Poses of hands for `joints` (n, 5); `turn` holds for a hand that points down."""
     pan, lift, elbow, wrist, roll = joints.T
-    angles = np.empty((3, len(joints)))  # of upper arm, forearm and hand, from the vertical
-    angles[0] = lift
+    angles = np.empty((4, len(joints)))  # of upper arm, forearm and hand, from the vertical; and of the pan
+    angles[0], angles[3] = lift, pan
     np.add(lift, elbow, out=angles[1])
     angles[1] += np.pi / 2
     np.add(angles[1], wrist, out=angles[2])
-    ways = np.empty((2, *angles.shape))  # outwards and up
-    np.sin(angles, out=ways[0])
-    np.cos(angles, out=ways[1])
+    waves = np.empty((2, *angles.shape))
+    np.sin(angles, out=waves[0])
+    np.cos(angles, out=waves[1])
+    ways = waves[:, :3]  # outwards and up
     ways *= _LINKS
     ways[:, 0] += _SHOULDER
     radius, height = np.add.reduce(ways, axis=1)
     tip = np.empty((len(joints), 3))
-    np.multiply(radius, np.cos(pan), out=tip[:, 0])
-    np.multiply(radius, np.sin(pan), out=tip[:, 1])
+    np.multiply(radius, waves[::-1, 3], out=tip[:, :2].T)
     tip[:, 2] = height
     return HandPose(tip, pan - roll)
 
@@ -93,6 +94,6 @@ def _two_links(forward: Array, up: Array) -> tuple[Array, Array]:
 
     By the law of cosines, with the end of that link at `forward` (n,) and `up` (2, n) from the shoulder.
     """
-    cosine = (forward**2 + up**2 - UPPER_ARM**2 - _SECOND_SQUARED) / (2 * UPPER_ARM * _SECOND)
+    cosine = (forward**2 + up**2 - UPPER_ARM**2 - _SECOND_SQUARED) / _TWICE_BOTH
     bend = np.arccos(np.minimum(np.maximum(cosine, -1.0), 1.0))
     return np.arctan2(forward, up) - np.arctan2(_SECOND * np.sin(bend), UPPER_ARM + _SECOND * np.cos(bend)), bend

@@ -217,24 +217,14 @@ def _distance(one: Array, other: Array) -> Array:
     return np.sqrt(np.einsum("ij,ij->i", way, way))
 
 
-def clip_to_workspace(tip: Array) -> Array:
-    """The nearest point of the workspace."""
-    return np.clip(tip, WORKSPACE[:, 0], WORKSPACE[:, 1])
-
-
-_STEPS = np.array([STEP, STEP, STEP, TURN_STEP, OPENING_STEP])
+STEPS = np.array([STEP, STEP, STEP, TURN_STEP, OPENING_STEP])  # x, y, z, turn and opening of an action of 1
 _LEAST = np.array([*WORKSPACE[:, 0], -TURN_LIMIT, 0.0])
 _MOST = np.array([*WORKSPACE[:, 1], TURN_LIMIT, OPENING])
 
 
-def moved(tip: Array, turn: Array, opening: Array, actions: Array) -> tuple[Array, Array, Array]:
-    """Where actions (n, 5) in [-1, 1] send hands whose targets are at `tip` (n, 3), `turn` (n,) and `opening` (n,)."""
-    hand = _STEPS * actions
-    hand[:, :3] += tip
-    hand[:, 3] += turn
-    hand[:, 4] += opening
-    hand = np.minimum(np.maximum(hand, _LEAST), _MOST)
-    return hand[:, :3], hand[:, 3], hand[:, 4]
+def within_limits(hands: Array) -> Array:
+    """The nearest x, y, z, turn and opening (n, 5) that a hand may be sent to."""
+    return np.minimum(np.maximum(hands, _LEAST), _MOST)
 
 
 def start_joints(begin: Start) -> Array:
