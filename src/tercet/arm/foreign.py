@@ -68,9 +68,9 @@ class ForeignEnv(VectorEnv):
         self, actions: NDArray[np.floating]
     ) -> tuple[NDArray[np.float32], Array, NDArray[np.bool_], NDArray[np.bool_], Infos]:
         """Observations, rewards, terminated, truncated, infos; all finite."""
-        self._seen, rewards, terminated, truncated, told = self._copies.step(self._checked(actions))
+        self._seen, rewards, _, _, told = self._copies.step(self._checked(actions))
         infos = {name: told[name] for name in ("progress", "blown_up", "success") if name in told}
-        return self._seen.copy(), np.array(rewards), np.array(terminated), np.array(truncated), infos
+        return self._seen.copy(), np.array(rewards), told["terminated"], told["truncated"], infos
 
     def expert_actions(self, *, noise: float = 0.0, chance: np.random.Generator | None = None) -> NDArray[np.float32]:
         """What the scripted expert does now; InputError where there is none."""

@@ -31,8 +31,9 @@ class Copy(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
     """The `index`-th copy of an environment: observations one vector, actions in [-1, 1], infos plain numbers.
 
     `bounds` is the action space as the environment has it. Infos hold `progress`, `blown_up`, and `success` where the
-    environment says it. Where something not finite came out, the episode has `terminated` with a reward of 0, and the
-    observation is that of the next one's start.
+    environment says it; and `terminated` and `truncated`, because Gymnasium's vectors would insist on a reset. Where
+    something not finite came out, the episode has `terminated` with a reward of 0, and the observation is that of the
+    next one's start.
     """
 
     def __init__(self, name: str, horizon: int, index: int = 0) -> None:
@@ -64,18 +65,20 @@ class Copy(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         return self._flat(observation), {}
 
     def step(self, action: NDArray[np.float32]) -> tuple[NDArray[np.float32], float, bool, bool, Infos]:
-        """Observation, reward, terminated, truncated, infos; all finite."""
+        """Observation, reward, False, False, infos; all finite."""
         observation, earned, terminated, truncated, told = self._env.step(self._scaled(action))
         seen, reward = self._flat(observation), float(earned)
         self._steps += 1
+        cut = bool(truncated) or self._steps >= self.horizon
         infos: Infos = {"progress": _progress(observation, told, reward), "blown_up": False}
+        infos |= {"terminated": bool(terminated), "truncated": cut}
         success = _success(told)
         if success is not None:
             infos["success"] = success
         if np.isfinite(seen).all() and np.isfinite(reward):
-            return seen, reward, bool(terminated), bool(truncated) or self._steps >= self.horizon, infos
-        broken = {name: False for name in infos} | {"progress": 0.0, "blown_up": True}
-        return self.reset()[0], 0.0, True, False, broken
+            return seen, reward, False, False, infos
+        broken = dict.fromkeys(infos, False) | {"progress": 0.0, "blown_up": True, "terminated": True}
+        return self.reset()[0], 0.0, False, False, broken
 
     def picture(self, index: int) -> NDArray[np.uint8] | str | None:
         """What the environment draws, if this is the `index`-th copy; why it cannot, where it cannot."""
