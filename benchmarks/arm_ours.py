@@ -21,6 +21,7 @@ from tercet.arm.rollout import ArmActorCritic
 from tercet.arm.stages import NUM_LOOKED_AT, start_policy
 from tercet.config.arm import ArmConfig
 from tercet.runs.folder import RunFolder
+from tercet.train.optim import adamw
 from tercet.train.ppo import Learner, Validation, train
 
 
@@ -85,6 +86,7 @@ def main() -> None:
             bc.run(run, config)
         return
     race = Race("tercet", settings)
+    adamw(torch.nn.Linear(1, 1), lr=1.0)  # torch loads a second's worth of modules for the first; the peers' is made early too
     with tempfile.TemporaryDirectory() as place, RunFolder.open(Path(place) / "run", config, preset="") as run:
         try:
             learn(run, config, race)
