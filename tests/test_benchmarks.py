@@ -225,8 +225,8 @@ def test_the_hand_written_peer_masks_what_follows_an_eos(monkeypatch: pytest.Mon
 
 def test_the_race_on_the_arm_counts_learning_alone() -> None:
     figures = figures_of("arm_ours.py", "--task", "reach", "--updates", "2", "--threads", "1")
-    # the first look at 16 episodes and the self-check's 32 come before the first judgement
-    assert [row[0] for row in figures["curve"]] == [48 * 60, 80 * 60, 112 * 60]
+    # the first look at 16 episodes comes before the first judgement
+    assert [row[0] for row in figures["curve"]] == [16 * 60, 48 * 60, 80 * 60]
     seconds = [row[1] for row in figures["curve"]]
     assert 0 < seconds[0] < seconds[1] < seconds[2] and figures["steps_per_second"] > 0
     assert figures["seconds_to_95"] is None and figures["best_success"] < 0.95  # two updates are too few

@@ -21,8 +21,12 @@ class Acting:
 
     def __call__(self, step: int, seen: Float[Tensor, "n o"], fresh: Bool[Tensor, " n"]) -> Float[Tensor, "n a"]:
         """The action of each environment; `fresh` is True where an episode begins."""
-        due = fresh if step == 0 else fresh | (self._done == self.policy.chunk)
         noise = None if self.noise is None else self.noise[step]
+        if self.policy.chunk == 1:
+            self.starts.append(torch.ones_like(fresh))
+            self.decisions.append(self.policy.decide(seen, noise))
+            return self.policy.actions(self.decisions[-1])[:, 0]
+        due = fresh if step == 0 else fresh | (self._done == self.policy.chunk)
         if due.all():
             decisions = self.policy.decide(seen, noise)
             self._chunks = self.policy.actions(decisions).clone()  # rows of it are replaced below

@@ -178,6 +178,8 @@ def update(
         if rollout.apart
         else (whole, config.micro_batch_size)
     )
+    learner.critic.train()
+    learner.actor.train()
     steps: list[dict[str, float]] = []
     for rows in _minibatches(len(whole.mask), config, generator):
         micro_batches = [whole.rows(part) for part in rows.split(micro_size)]
@@ -228,7 +230,6 @@ def _minibatches(num_rows: int, config: UpdateConfig, chance: torch.Generator) -
 
 
 def _critic_step(learner: Learner, parts: list[_Part], count: Tensor, config: UpdateConfig) -> dict[str, float]:
-    learner.critic.train()
     total = 0.0
     for part in parts:
         values = part.values if part.values.requires_grad else learner.actor_critic.critic(part.inputs)
@@ -249,7 +250,6 @@ def _actor_step(
     config: UpdateConfig,
     extra_actor_loss: Callable[[], Tensor] | None,
 ) -> dict[str, float]:
-    learner.actor.train()
     sums: dict[str, float] = dict.fromkeys(("actor_loss", "entropy", "clip_fraction", "approx_kl"), 0.0)
     for part in parts:
         out = learner.actor_critic.actor(part.inputs)
