@@ -3,10 +3,11 @@
     PYTHONPATH=src:benchmarks python benchmarks/arm_ours.py --task reach --seed 0
 
 Rollouts, rewards, updates, rows and checkpoints are those of `tercet arm ppo`, and so is the first look at the
-observations, whose time and steps count too. The self-check, which teaches the policy nothing, does not: it is a look at
-one more rollout, and takes as long. `--make-clone DIR` clones demonstrations and no more.
+observations, whose time and steps count too. The self-check, which teaches the policy nothing, does not: it takes as
+long as one rollout more. `--make-clone DIR` clones demonstrations and no more.
 """
 
+import contextlib
 import tempfile
 from pathlib import Path
 
@@ -85,12 +86,12 @@ def main() -> None:
             bc.run(run, config)
         return
     race = Race("tercet", settings)
-    adamw(torch.nn.Linear(1, 1), lr=1.0)  # torch loads a second's worth of modules for the first; the peers' is made early too
+    adamw(
+        torch.nn.Linear(1, 1), lr=1.0
+    )  # torch loads a second's worth of modules for the first; the peers' is made early too
     with tempfile.TemporaryDirectory() as place, RunFolder.open(Path(place) / "run", config, preset="") as run:
-        try:
+        with contextlib.suppress(Reached):
             learn(run, config, race)
-        except Reached:
-            pass
     race.report(settings="ours")
 
 

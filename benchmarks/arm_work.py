@@ -95,6 +95,8 @@ class Race:
             "steps_per_second": round(self._steps / self._wall),
             "steps_per_cpu_second": round(self._steps / self._cpu),
             "best_success": max(point["success"] for point in self.points),
-            "curve": [[point["steps"], round(point["seconds"], 2), round(point["success"], 3)] for point in self.points],
+            "curve": [
+                [point["steps"], round(point["seconds"], 2), round(point["success"], 3)] for point in self.points
+            ],
         }
         print(json.dumps(figures))

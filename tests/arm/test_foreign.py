@@ -199,11 +199,14 @@ def test_the_experts_succeed_on_other_arms(package: str, name: str, horizon: int
     env = make_env(name, 3, horizon=horizon)
     first, _ = env.reset(seed=7)
     assert first.shape == (3, observed) and len({tuple(row) for row in first}) == 3
-    done = np.zeros(3, bool)
+    done, progress = np.zeros(3, bool), []
     for _ in range(horizon):
         infos = env.step(env.expert_actions())[-1]
         done |= infos["success"]
+        progress.append(infos["progress"])
     assert done.all()
+    # the expert comes nearer from the start, also before the thing has moved
+    assert (progress[8] > progress[0] + 0.01).all() and (np.max(progress, 0) > -0.2).all()
     np.testing.assert_array_equal(env.reset(seed=7)[0], first)
     fresh = make_env(name, 3, horizon=horizon)  # what was played before leaves nothing behind
     chance = np.random.default_rng(0)

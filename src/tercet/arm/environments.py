@@ -13,7 +13,6 @@ from tercet.arm.randomise import Randomisation
 from tercet.arm.tasks import TASKS
 from tercet.config.arm import ArmConfig
 
-
 _MOST_COPIES = 16  # of another's environment, which takes long to make and a process of its own
 
 

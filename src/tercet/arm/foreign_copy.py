@@ -24,6 +24,7 @@ Infos = dict[str, Any]  # Any: Gymnasium's own type
 Env = gymnasium.Env[Any, Any]  # Any: another's observations and actions, checked below
 
 _METAWORLD = re.compile(r"(?:metaworld|Meta-World)/(?:MT1/)?(?P<task>[\w-]+-v\d+)")
+_WITH_A_THING = re.compile(r"Fetch(PickAndPlace|Push|Slide)(Dense)?-v\d+")
 _REGISTERING = ("gymnasium_robotics", "metaworld")  # packages that make their ids known when they are imported
 
 
@@ -41,6 +42,8 @@ class Copy(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         self._metaworld = _METAWORLD.fullmatch(name)
         self._chance = np.random.default_rng(index)
         self._env = _make(name, horizon)
+        # where the thing lies in an observation whose first three numbers are the hand's place
+        self._thing = 4 if self._metaworld else 3 if _WITH_A_THING.fullmatch(name) else None
         self._keys = _keys_of(self._env.observation_space)
         self.bounds = _checked_actions(name, self._env.action_space)
         size = sum(space.shape[0] for space in _vectors(name, self._env.observation_space, self._keys))
@@ -70,7 +73,7 @@ class Copy(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         seen, reward = self._flat(observation), float(earned)
         self._steps += 1
         cut = bool(truncated) or self._steps >= self.horizon
-        infos: Infos = {"progress": _progress(observation, told, reward), "blown_up": False}
+        infos: Infos = {"progress": self._progress(observation, told, reward), "blown_up": False}
         infos |= {"terminated": bool(terminated), "truncated": cut}
         success = _success(told)
         if success is not None:
@@ -97,6 +100,15 @@ class Copy(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
     def close(self) -> None:
         """Close the environment."""
         self._env.close()
+
+    def _progress(self, observation: Any, told: Infos, reward: float) -> float:  # Any: another's
+        left = _distance_left(observation, told)
+        if left is None:
+            return reward
+        if self._thing is None:
+            return -left
+        seen = observation["observation"] if isinstance(observation, dict) else observation
+        return -2 * left - float(np.linalg.norm(seen[:3] - seen[self._thing : self._thing + 3]))
 
     def _flat(self, observation: Any) -> NDArray[np.float32]:  # Any: another's
         parts = [observation[key] for key in self._keys] if self._keys else [observation]
@@ -201,9 +213,7 @@ def _success(info: Infos) -> bool | None:
     return None
 
 
-def _progress(observation: Any, info: Infos, reward: float) -> float:  # Any: another's
+def _distance_left(observation: Any, info: Infos) -> float | None:  # Any: another's
     if isinstance(observation, dict) and {"achieved_goal", "desired_goal"} <= observation.keys():
-        return -float(np.linalg.norm(observation["achieved_goal"] - observation["desired_goal"]))
-    if "obj_to_target" in info:
-        return -float(info["obj_to_target"])
-    return reward
+        return float(np.linalg.norm(observation["achieved_goal"] - observation["desired_goal"]))
+    return float(info["obj_to_target"]) if "obj_to_target" in info else None
