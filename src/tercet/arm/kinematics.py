@@ -31,9 +31,8 @@ _STIFF_ANGLE = np.arctan2(HAND * np.sin(_WRIST_LIMIT), FOREARM + HAND * np.cos(_
 # numpy's calls cost more than what they compute for a few dozen arms: so few calls, on arrays of several rows
 _LINKS = np.array([[UPPER_ARM], [FOREARM], [HAND]])
 _SHOULDER = np.array([[SHOULDER_FORWARD], [SHOULDER_HEIGHT]])
-_SECOND = np.array(
-    [[FOREARM], [_STIFF]]
-)  # links that follow the upper arm: the hand straight down, or the wrist at its limit
+# what may follow the upper arm: the forearm where the hand points down, or all there is where the wrist is at its limit
+_SECOND = np.array([[FOREARM], [_STIFF]])
 _SECOND_SQUARED = np.array([[FOREARM**2], [_STIFF**2]])
 _TWICE_BOTH = 2 * UPPER_ARM * _SECOND
 
