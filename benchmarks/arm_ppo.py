@@ -4,8 +4,8 @@
     python benchmarks/arm_ppo.py --peers $PEERS --task lift --seeds 3      # all from the same clone
 
 Seconds are those of rollouts and updates: making environments, and judging on 256 held-out starts after each update,
-are counted for nobody. The networks have one thread, the simulation `--threads`. docs/performance.md says how to make the
-folder of the peers.
+are counted for nobody. The networks have one thread, the simulation `--threads`. docs/performance.md says how to make
+the folder of the peers.
 """
 
 import argparse
