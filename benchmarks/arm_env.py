@@ -3,7 +3,8 @@
     python benchmarks/arm_env.py --task lift --num-envs 32 --threads 2
 
 The noisy expert plays an episode; then environment and simulation repeat it in turn, and the medians are compared.
-Bare rollout is called in two ways: once a step of the environment, as any environment must, and once an episode.
+Bare rollout is called once a step of the environment, as any environment must, with MuJoCo's own choice of chunks and
+with ours; and once an episode.
 Prints one line of JSON.
 """
 
@@ -25,6 +26,7 @@ from mujoco.rollout import Rollout
 from tercet.arm import scene, tasks
 from tercet.arm.env import ArmEnv
 from tercet.arm.kinematics import Array
+from tercet.arm.physics import Physics
 from tercet.arm.scene import NUM_JOINTS, SUBSTEPS
 
 
@@ -69,13 +71,13 @@ class Bare:
     """MuJoCo alone."""
 
     def __init__(self, task: tasks.Task, num_envs: int, num_threads: int) -> None:
-        model = scene.build(with_cube=tasks.has_cube(task))
+        self.model = model = scene.build(with_cube=tasks.has_cube(task))
         self._models = [model] * num_envs
         self._workers = [mujoco.MjData(model) for _ in range(num_threads)]
         self._pool = Rollout(nthread=num_threads if num_threads > 1 else 0)
         self._size, self._sensors = 1 + model.nq + model.nv, model.nsensordata
 
-    def run(self, episode: Episode, length: int) -> Timed:
+    def run(self, episode: Episode, length: int, chunk_size: int | None = None) -> Timed:
         """The episode in calls of `length` substeps."""
         count, total, _ = episode.controls.shape
         parts = [np.ascontiguousarray(episode.controls[:, at : at + length]) for at in range(0, total, length)]
@@ -93,6 +95,7 @@ class Bare:
                 nstep=length,
                 state=states,
                 sensordata=sensors,
+                chunk_size=chunk_size,
             )
             np.copyto(state, states[:, -1])
         return Timed.since(wall, cpu, state)
@@ -119,10 +122,12 @@ def main() -> None:
     env = ArmEnv(settings.task, settings.num_envs, horizon=settings.horizon, num_threads=settings.threads)
     bare = Bare(settings.task, settings.num_envs, settings.threads)
     episode = record(env, seed=1)
-    rows: dict[str, list[Timed]] = {"env": [], "step_calls": [], "episode_call": []}
+    ours_size = Physics([bare.model], settings.num_envs, settings.threads).chunk_size
+    rows: dict[str, list[Timed]] = {"env": [], "step_calls": [], "our_chunks": [], "episode_call": []}
     for _ in range(settings.repeats):
         rows["env"].append(ours(env, episode, seed=1))
         rows["step_calls"].append(bare.run(episode, SUBSTEPS))
+        rows["our_chunks"].append(bare.run(episode, SUBSTEPS, ours_size))
         rows["episode_call"].append(bare.run(episode, SUBSTEPS * settings.horizon))
         same = np.array_equal(rows["env"][-1].state, rows["step_calls"][-1].state)
         assert same, "the environment and bare rollout went different ways"
@@ -138,6 +143,7 @@ def main() -> None:
                 "bare_steps_per_second": round(steps / median["step_calls"]),
                 "bare_steps_per_second_one_call": round(steps / median["episode_call"]),
                 "share_of_bare": round(median["step_calls"] / median["env"], 3),
+                "share_of_bare_our_chunks": round(median["our_chunks"] / median["env"], 3),
                 "share_of_bare_one_call": round(median["episode_call"] / median["env"], 3),
                 "share_of_bare_cpu": round(cpu["step_calls"] / cpu["env"], 3),
                 "share_of_bare_one_call_cpu": round(cpu["episode_call"] / cpu["env"], 3),

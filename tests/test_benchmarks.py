@@ -230,6 +230,34 @@ def test_the_hand_written_peer_masks_what_follows_an_eos(monkeypatch: pytest.Mon
         assert torch.allclose(whole, step.logprobs(step.actor, batch), atol=1e-5)
 
 
+def test_the_race_on_the_arm_counts_learning_alone() -> None:
+    figures = figures_of("arm_ours.py", "--task", "reach", "--updates", "2", "--threads", "1")
+    # the first look at 16 episodes comes before the first judgement
+    assert [row[0] for row in figures["curve"]] == [16 * 60, 48 * 60, 80 * 60]
+    seconds = [row[1] for row in figures["curve"]]
+    assert 0 < seconds[0] < seconds[1] < seconds[2] and figures["steps_per_second"] > 0
+    assert figures["seconds_to_95"] is None and figures["best_success"] < 0.95  # two updates are too few
+
+
+@pytest.mark.skipif(find_spec("stable_baselines3") is None, reason="it lives in the peers' environment")
+@pytest.mark.parametrize("settings", ["ours", "theirs", "normalized"])
+def test_stable_baselines_runs_the_same_race(settings: str) -> None:
+    figures = figures_of("peers/arm_sb3.py", "--settings", settings, "--updates", "1", "--threads", "1")
+    assert [row[0] for row in figures["curve"]] == [0, 32 * 60]
+
+
+def test_a_seed_that_never_arrives_counts_as_the_slowest(monkeypatch: pytest.MonkeyPatch) -> None:
+    race = module("arm_ppo", monkeypatch)
+
+    def rows(*seconds: float | None) -> list[dict[str, float | None]]:
+        return [dict.fromkeys(race.COLUMNS, value) for value in seconds]
+
+    lines = race.table({"tercet": rows(4.0, 2.0, None), "sb3": rows(8.0, 9.0, 1.0), "slow": rows(None, None, 1.0)})
+    assert lines.splitlines()[2].split(" | ")[1] == "4" and "2 of 3" in lines.splitlines()[2]
+    assert lines.splitlines()[3].endswith("| 3 of 3 | 0.50 |")
+    assert lines.splitlines()[4].split(" | ")[1] == "never"
+
+
 def test_the_arm_is_timed_beside_bare_mujoco() -> None:
     command = [sys.executable, str(BENCHMARKS / "arm_env.py"), "--num-envs", "4", "--horizon", "10", "--repeats", "1"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)

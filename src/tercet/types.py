@@ -14,7 +14,8 @@ class Rollout:
 
     `rewards` hold everything the actor is paid for, the KL penalty included; `next_values` are the critic's values
     of the states that the actions led to. `terminated` marks an action that ended its episode, `truncated` one after
-    which the episode was cut off (its `next_values` entry is then bootstrapped from).
+    which the episode was cut off (its `next_values` entry is then bootstrapped from). With `apart`, a step's inputs say
+    all that its log-probability and value depend on, so that it may be learned from without its neighbours.
     """
 
     inputs: Mapping[str, Tensor]  # each (batch, ...): what an ActorCritic needs to evaluate the same actions again
@@ -25,6 +26,7 @@ class Rollout:
     terminated: Bool[Tensor, "b t"]
     truncated: Bool[Tensor, "b t"]
     mask: Bool[Tensor, "b t"]
+    apart: bool = False
 
 
 @dataclass(frozen=True)

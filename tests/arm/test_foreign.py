@@ -5,10 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from tercet.arm.env import make_env
+from tercet.arm.environments import opened
+from tercet.arm.episodes import Act, play_rows
 from tercet.arm.foreign import ForeignEnv
 from tercet.arm.randomise import Randomisation
+from tercet.config.load import load_arm_config
 from tercet.errors import InputError
 
 THEIRS = """
@@ -95,6 +99,51 @@ def test_terminated_truncated_and_broken_are_kept_apart() -> None:
     assert ends[7][1][1] and not ends[6][1][1]  # the time limit
 
 
+def test_processes_change_no_bit() -> None:
+    envs = [ForeignEnv("their_env:line", 3, horizon=8, num_threads=threads) for threads in (1, 2)]
+    chance = np.random.default_rng(0)
+    for env in envs:
+        env.reset(seed=1)
+    for step in range(20):
+        actions = chance.uniform(-1, 1, (3, 1)).astype(np.float32) - 0.5 * (step < 8)  # the first one leaves the line
+        one, two = (env.step(actions) for env in envs)
+        for mine, theirs in zip(one[:4], two[:4], strict=True):
+            np.testing.assert_array_equal(mine, theirs)
+        assert one[4].keys() == two[4].keys() == {"progress", "blown_up", "success"}
+        for name, values in one[4].items():
+            np.testing.assert_array_equal(values, two[4][name], err_msg=name)
+        done = one[2] | one[3]
+        if done.any():
+            np.testing.assert_array_equal(*(env.reset(options={"reset_mask": done})[0] for env in envs))
+    for env in envs:
+        env.close()
+
+
+def test_a_row_is_the_same_however_many_copies_play_it() -> None:
+    push = torch.randn(25, 5, 1, generator=torch.Generator().manual_seed(0)) + 0.9
+
+    def act_of(rows: slice) -> Act:
+        return lambda step, seen, fresh: (push[step, rows] - 0.1 * seen[:, :1]).clamp(-1, 1)
+
+    found = []
+    for num_envs in (5, 2, 1):
+        env = ForeignEnv("their_env:line", num_envs, horizon=15)
+        found.append(play_rows(env, act_of, 5, horizon=25, seed=3))
+    assert found[0].terminated.any() and found[0].observations[:, 0, 2].unique().numel() == 5
+    for other in found[1:]:
+        for name in ("observations", "actions", "next_observations", "dense", "terminated", "truncated"):
+            assert torch.equal(getattr(found[0], name), getattr(other, name)), name
+        assert all(torch.equal(values, other.infos[name]) for name, values in found[0].infos.items())
+
+
+def test_many_starts_need_few_copies() -> None:
+    config = load_arm_config("reach", ["env=their_env:line", "threads=1"])
+    with opened(config, 256) as env:
+        assert env.num_envs == 16
+    with opened(config, 3) as env:
+        assert env.num_envs == 3
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
@@ -150,10 +199,21 @@ def test_the_experts_succeed_on_other_arms(package: str, name: str, horizon: int
     env = make_env(name, 3, horizon=horizon)
     first, _ = env.reset(seed=7)
     assert first.shape == (3, observed) and len({tuple(row) for row in first}) == 3
-    done = np.zeros(3, bool)
+    done, progress = np.zeros(3, bool), []
     for _ in range(horizon):
         infos = env.step(env.expert_actions())[-1]
         done |= infos["success"]
+        progress.append(infos["progress"])
     assert done.all()
+    # the expert comes nearer from the start, also before the thing has moved
+    assert (progress[8] > progress[0] + 0.01).all() and (np.max(progress, 0) > -0.2).all()
     np.testing.assert_array_equal(env.reset(seed=7)[0], first)
+    fresh = make_env(name, 3, horizon=horizon)  # what was played before leaves nothing behind
+    chance = np.random.default_rng(0)
+    env.reset(seed=8)
+    fresh.reset(seed=8)
+    for _ in range(10):
+        actions = chance.uniform(-1, 1, (3, 4)).astype(np.float32)
+        np.testing.assert_array_equal(env.step(actions)[0], fresh.step(actions)[0])
     env.close()
+    fresh.close()

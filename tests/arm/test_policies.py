@@ -85,7 +85,7 @@ def noise_of(policy: Policy, *shape: int, seed: int = 0) -> Tensor:
 
 def played_by(policy: Policy, *, ends: bool, num: int = 4, horizon: int = 8, seed: int = 0) -> Played:
     env, noise = Target(num, ends=ends), noise_of(policy, horizon, num, seed=seed)
-    return sampled(env, policy, noise, horizon=horizon, seed=seed)
+    return sampled(env, policy, noise, num=num, horizon=horizon, seed=seed)
 
 
 def test_what_learning_sees_is_what_sampling_drew(policy: Policy) -> None:

@@ -1,5 +1,6 @@
 """A run folder explains itself, goes on with the same config, and refuses everything else."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -96,6 +97,21 @@ def test_two_processes_cannot_be_in_one_folder(tmp_path: Path) -> None:
         other.kill()
         other.wait()
     RunFolder.open(tmp_path / "run", _config(), preset="tiny").close()
+
+
+def test_a_child_that_outlives_its_run_keeps_nobody_out(tmp_path: Path) -> None:
+    folder = RunFolder.open(tmp_path, _config(), preset="tiny")
+    waits, ends = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(ends)
+        os.read(waits, 1)
+        os._exit(0)
+    folder.close()  # as the end of its process would
+    RunFolder.open(tmp_path, _config(), preset="tiny").close()
+    os.close(ends)
+    os.waitpid(child, 0)
+    os.close(waits)
 
 
 def test_reading_what_is_no_run_names_the_runs_beside_it(tmp_path: Path) -> None:

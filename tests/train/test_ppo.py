@@ -167,6 +167,41 @@ def test_the_gradients_are_those_of_the_formulas_token_by_token() -> None:
     assert seen["clip_fraction"] > 0
 
 
+def test_steps_that_stand_apart_are_mixed_across_episodes_and_each_is_seen_once_an_epoch() -> None:
+    """And what pads a row is never looked at."""
+    bandit, seen = Bandit(), []
+    rollout = play(bandit, 0)
+    numbers = torch.arange(rollout.mask.numel()).view(rollout.mask.shape)
+    rollout = replace(rollout, inputs={**rollout.inputs, "number": numbers}, apart=True)
+
+    class Watched(Bandit):
+        def critic(self, inputs: Mapping[str, Tensor]) -> Tensor:
+            seen.append(inputs["number"].flatten())
+            return super().critic(inputs)
+
+    config = changed(FAST, epochs=2, num_minibatches=4, micro_batch_size=64)
+    update(Watched().learner(config), rollout, config, generator=generator(0))
+    counted = numbers[rollout.mask].tolist()
+    for epoch in (seen[:4], seen[4:]):
+        assert sorted(torch.cat(epoch).tolist()) == counted
+        lengths = [len(part) for part in epoch]
+        assert max(lengths) - min(lengths) <= 1
+    rows = [set((part // rollout.mask.shape[1]).tolist()) for part in seen[:4]]
+    assert any(rows[0] & other for other in rows[1:])  # an episode's steps are in several minibatches
+
+
+@pytest.mark.parametrize("size", [1, 8, 64])
+def test_one_minibatch_is_the_same_whether_steps_stand_apart_or_not(size: int) -> None:
+    tables = []
+    for apart in (False, True):
+        bandit = Bandit(torch.float64)
+        rollout = replace(play(bandit, 0), apart=apart)
+        update(steepest(bandit), rollout, changed(LONG, micro_batch_size=size), generator=generator(0))
+        tables.append(torch.cat([bandit.policy.weight, bandit.baseline.weight], 1))
+    assert torch.allclose(*tables, atol=1e-7)
+    assert not torch.allclose(tables[0][:, :NUM_ACTIONS], Bandit(torch.float64).policy.weight)
+
+
 @pytest.mark.parametrize("size", [1, 3, 8, 31])
 def test_the_micro_batch_does_not_matter(size: int) -> None:
     """Episodes differ in length, so a mean of micro-batch means would be something else."""

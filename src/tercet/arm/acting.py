@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tercet.arm.cameras import Camera
 from tercet.arm.env import ArmEnv
-from tercet.arm.episodes import Episodes, play
+from tercet.arm.episodes import Episodes, play_rows
 from tercet.arm.policies import Policy
 from tercet.errors import InputError
 
@@ -39,8 +39,12 @@ class Acting:
 
     def __call__(self, step: int, seen: Float[Tensor, "n o"], fresh: Bool[Tensor, " n"]) -> Float[Tensor, "n a"]:
         """The action of each environment; `fresh` is True where an episode begins."""
-        due = fresh if step == 0 else fresh | (self._done == self.policy.chunk)
         noise = None if self.noise is None else self.noise[step]
+        if self.policy.chunk == 1:
+            self.starts.append(torch.ones_like(fresh))
+            self.decisions.append(self.policy.decide(seen, noise, *self.eyes(self.starts[-1])))
+            return self.policy.actions(self.decisions[-1])[:, 0]
+        due = fresh if step == 0 else fresh | (self._done == self.policy.chunk)
         if due.all():
             decisions = self.policy.decide(seen, noise, *self.eyes(due))
             self._chunks = self.policy.actions(decisions).clone()  # rows of it are replaced below
@@ -71,18 +75,28 @@ class Played:
 
 
 @torch.no_grad()
-def sampled(env: VectorEnv, policy: Policy, noise: Float[Tensor, "t n z"] | None, *, horizon: int, seed: int) -> Played:
-    """Episodes of the policy, given standard normal noise; without it, it takes its most likely actions."""
+def sampled(
+    env: VectorEnv, policy: Policy, noise: Float[Tensor, "t n z"] | None, *, num: int, horizon: int, seed: int
+) -> Played:
+    """`num` episodes of the policy, given standard normal noise; without it, it takes its most likely actions."""
+    turns: list[Acting] = []
+    # only the built-in arm has cameras, and its episodes are played at once: in the order of the steps
     eyes, looks = eyes_of(env, policy.cameras), list[tuple[Tensor, ...]]()
 
     def remembered(rows: Tensor) -> tuple[Tensor, ...]:
         looks.append(eyes(rows))
         return looks[-1]
 
-    acting = Acting(policy, noise, remembered)
-    episodes = play(env, acting, horizon=horizon, seed=seed)
+    def act_of(rows: slice) -> Acting:
+        turns.append(Acting(policy, None if noise is None else noise[:, rows], remembered))
+        return turns[-1]
+
+    episodes = play_rows(env, act_of, num, horizon=horizon, seed=seed)
+    starts, decisions = (
+        torch.cat([torch.stack(getattr(acting, name), 1) for acting in turns]) for name in ("starts", "decisions")
+    )
     pictures = tuple(torch.cat(seen) for seen in zip(*looks, strict=True))
-    return Played(episodes, torch.stack(acting.starts, 1), torch.stack(acting.decisions, 1), pictures)
+    return Played(episodes, starts, decisions, pictures)
 
 
 @dataclass(frozen=True)

@@ -102,7 +102,7 @@ def tries(policy: Policy, config: ArmConfig, num: int) -> float:
     """The policy's rate of success on a few starts that no other step uses."""
     seed = chance.integer(config.seed, "bc tries")
     with opened(config, num) as env:
-        played = sampled(env, policy, None, horizon=config.horizon, seed=seed)
+        played = sampled(env, policy, None, num=num, horizon=config.horizon, seed=seed)
     return float(played.episodes.succeeded().float().mean())
 
 

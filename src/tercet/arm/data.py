@@ -16,7 +16,7 @@ from tercet.arm import recordings
 from tercet.arm.acting import eyes_of
 from tercet.arm.cameras import Camera, cameras_of
 from tercet.arm.env import ArmEnv
-from tercet.arm.episodes import play
+from tercet.arm.episodes import Act, play_rows
 from tercet.arm.models import Sizes
 from tercet.config.arm import ArmConfig, BcConfig
 from tercet.config.fit import FitConfig
@@ -46,26 +46,31 @@ class Demonstrations:
 
 def demonstrate(env: VectorEnv, config: ArmConfig) -> Demonstrations:
     """The scripted expert with noise on what it does; what is learned is what it meant to do (Laskey et al. 2017)."""
-    expert = cast(ArmEnv, env)
+    expert, num = cast(ArmEnv, env), config.bc.num_demonstrations
     noise = torch.randn(
         config.horizon,
-        env.num_envs,
+        num,
         cast(tuple[int, ...], env.single_action_space.shape)[0],
         generator=chance.generator(config.seed, "demonstrations"),
     )
-    meant: list[Tensor] = []
+    meant = torch.zeros(noise.shape)
     eyes, looks = eyes_of(env, cameras_of(config.policy)), list[tuple[Tensor, ...]]()
-    everywhere = torch.ones(env.num_envs, dtype=torch.bool)
 
-    def act(step: int, observations: Tensor, fresh: Tensor) -> Tensor:
-        meant.append(torch.from_numpy(np.array(expert.expert_actions(), np.float32)))
-        looks.append(eyes(everywhere))
-        return (meant[-1] + config.bc.noise * noise[step]).clamp(-1.0, 1.0)
+    def act_of(rows: slice) -> Act:
+        everywhere = torch.ones(rows.stop - rows.start, dtype=torch.bool)
 
-    episodes = play(env, act, horizon=config.horizon, seed=chance.integer(config.seed, "demonstrations"))
+        def act(step: int, observations: Tensor, fresh: Tensor) -> Tensor:
+            meant[step, rows] = torch.from_numpy(expert.expert_actions()[: rows.stop - rows.start])
+            looks.append(eyes(everywhere))
+            return (meant[step, rows] + config.bc.noise * noise[step, rows]).clamp(-1.0, 1.0)
+
+        return act
+
+    seed = chance.integer(config.seed, "demonstrations")
+    episodes = play_rows(env, act_of, num, horizon=config.horizon, seed=seed)
     mask = torch.arange(config.horizon) <= episodes.first_ends()[:, None]
     pictures = tuple(torch.stack(seen, 1) for seen in zip(*looks, strict=True))
-    return Demonstrations(episodes.observations, torch.stack(meant, 1), mask, episodes.succeeded(), pictures)
+    return Demonstrations(episodes.observations, meant.transpose(0, 1), mask, episodes.succeeded(), pictures)
 
 
 def save_recording(file: Path, demonstrations: Demonstrations, *, env: str) -> None:

@@ -80,10 +80,9 @@ class ArmEnv(VectorEnv):
 
     def _allocate(self) -> None:
         count = self.num_envs
-        self._target = np.zeros((count, 3))
-        self._turn = np.zeros(count)
-        self._opening = np.zeros(count)
+        self._sent = np.zeros((count, len(ACTION)))  # where hands were last sent: x, y, z, turn, opening
         self._goal = np.zeros((count, 3))
+        self._nothing = np.zeros((count, 3))  # a cube's place and velocity where there is none
         self._steps = np.zeros(count, np.int64)
         self._velocity = np.zeros((count, NUM_JOINTS))  # of the joints, one step ago
         self._acceleration = np.zeros((count, NUM_JOINTS))
@@ -110,17 +109,22 @@ class ArmEnv(VectorEnv):
     def step(self, actions: NDArray[np.floating]) -> tuple[NDArray[np.float32], Array, Mask, Mask, Infos]:
         """Observations, rewards, terminated, truncated, infos; all finite, whatever the simulation does."""
         outside = self._move_targets(self._late(self._checked(actions)))
-        outcome = self._physics.step(kinematics.inverse(self._target, self._turn), self._opening)
+        outcome = self._physics.step(self._sent_joints(), self._sent[:, 4])
         self._steps += 1
         jerk = self._jerk()
         broke = outcome.broke
         force = outcome.force
-        if broke.any():
+        any_broke = broke.any()
+        if any_broke:
             self._begin(broke)
             force, jerk = np.where(broke, 0.0, force), np.where(broke, 0.0, jerk)
         now = self.readings()
-        done = tasks.success(self.task, now) & ~broke
-        rewards = np.where(broke, 0.0, tasks.reward(self.task, now, done))
+        done = tasks.success(self.task, now)
+        if any_broke:
+            done &= ~broke
+        rewards = tasks.reward(self.task, now, done)
+        if any_broke:
+            rewards[broke] = 0.0
         truncated = self._steps >= self.horizon
         infos = self._infos(now, done, broke, force, jerk, outside)
         return self._observe(now), rewards, broke, truncated, infos
@@ -171,15 +175,15 @@ class ArmEnv(VectorEnv):
             w, x, y, z = positions[:, _CUBE + 3 : _CUBE + 7].T
             cube_turn = tasks.quarter(np.arctan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z)))
         else:
-            cube = cube_velocity = np.zeros((self.num_envs, 3))
-            cube_turn = np.zeros(self.num_envs)
+            cube = cube_velocity = self._nothing
+            cube_turn = self._nothing[:, 0]
         return Readings(
             tip=hand.tip,
             turn=hand.turn,
-            opening=positions[:, NUM_JOINTS:_CUBE].mean(1),
-            target=self._target,
-            target_turn=self._turn,
-            target_opening=self._opening,
+            opening=_opening(positions),
+            target=self._sent[:, :3],
+            target_turn=self._sent[:, 3],
+            target_opening=self._sent[:, 4],
             cube=cube,
             cube_turn=cube_turn,
             cube_velocity=cube_velocity,
@@ -193,8 +197,8 @@ class ArmEnv(VectorEnv):
     def servo(self, joints: Array) -> None:
         """One step towards joints and openings (num_envs, 6), in place of an action; the hands' targets follow."""
         hand = kinematics.forward(joints[:, :NUM_JOINTS])
-        self._target, self._turn, self._opening = hand.tip, hand.turn, np.clip(joints[:, NUM_JOINTS], 0.0, OPENING)
-        outcome = self._physics.step(joints[:, :NUM_JOINTS], self._opening)
+        self._sent = np.column_stack([hand.tip, hand.turn, np.clip(joints[:, NUM_JOINTS], 0.0, OPENING)])
+        outcome = self._physics.step(joints[:, :NUM_JOINTS], self._sent[:, 4])
         self._steps += 1
         if outcome.broke.any():
             self._begin(outcome.broke)
@@ -202,7 +206,7 @@ class ArmEnv(VectorEnv):
     def joints(self) -> Array:
         """(num_envs, 6): the five joints in radians and the opening of a finger in metres."""
         positions = self._physics.positions
-        return np.concatenate([positions[:, :NUM_JOINTS], positions[:, NUM_JOINTS:_CUBE].mean(1)[:, None]], 1)
+        return np.concatenate([positions[:, :NUM_JOINTS], _opening(positions)[:, None]], 1)
 
     def joint_velocities(self) -> Array:
         """(num_envs, 5), rad/s."""
@@ -210,7 +214,7 @@ class ArmEnv(VectorEnv):
 
     def commanded_joints(self) -> Array:
         """(num_envs, 6): where joints and fingers were last sent."""
-        return np.concatenate([kinematics.inverse(self._target, self._turn), self._opening[:, None]], 1)
+        return np.concatenate([self._sent_joints(), self._sent[:, 4:]], 1)
 
     def snapshot(self) -> dict[str, Any]:  # Any: arrays, and the states of generators
         """Everything that the future depends on; for going on later, to the same bits."""
@@ -230,12 +234,8 @@ class ArmEnv(VectorEnv):
 
     def _begin(self, mask: Mask) -> None:
         begin = tasks.start(self.task, self._chance.random((self.num_envs, tasks.NUM_DRAWS)))
-        self._goal[mask], self._target[mask], self._opening[mask] = (
-            begin.goal[mask],
-            begin.tip[mask],
-            begin.opening[mask],
-        )
-        self._turn[mask] = 0.0
+        self._goal[mask] = begin.goal[mask]
+        self._sent[mask, :3], self._sent[mask, 3], self._sent[mask, 4] = begin.tip[mask], 0.0, begin.opening[mask]
         self._steps[mask] = 0
         self._velocity[mask] = self._acceleration[mask] = 0.0
         self._delayed[mask] = 0.0
@@ -260,7 +260,7 @@ class ArmEnv(VectorEnv):
         if not np.isfinite(actions).all():
             row = int(np.flatnonzero(~np.isfinite(actions).all(1))[0])
             raise InputError(f"actions that are not finite, first in environment {row}: {actions[row].tolist()}")
-        return np.clip(actions, -1.0, 1.0)
+        return np.minimum(np.maximum(actions, -1.0), 1.0)
 
     def _late(self, actions: Array) -> Array:
         if self._delayed.shape[1] == 1:
@@ -270,16 +270,21 @@ class ArmEnv(VectorEnv):
         return self._delayed[np.arange(self.num_envs), self._domain.latency]
 
     def _move_targets(self, actions: Array) -> Array:
-        wanted = self._target + tasks.STEP * actions[:, :3]
-        self._target, self._turn, self._opening = tasks.moved(self._target, self._turn, self._opening, actions)
-        return np.abs(wanted - self._target).max(1)
+        wanted = self._sent + tasks.STEPS * actions
+        self._sent = tasks.within_limits(wanted)
+        wanted -= self._sent
+        return np.maximum.reduce(np.abs(wanted[:, :3]), axis=1)
+
+    def _sent_joints(self) -> Array:
+        return kinematics.inverse(self._sent[:, :3], self._sent[:, 3])
 
     def _jerk(self) -> Array:
         velocity = self._physics.velocities[:, :NUM_JOINTS].copy()
         acceleration = (velocity - self._velocity) / STEP_SECONDS
         jerk = (acceleration - self._acceleration) / STEP_SECONDS
         self._velocity, self._acceleration = velocity, acceleration
-        return np.sqrt((jerk * jerk).mean(1))
+        jerk *= jerk
+        return np.sqrt(np.add.reduce(jerk, axis=1) / NUM_JOINTS)
 
     def _observe(self, now: Readings) -> NDArray[np.float32]:
         seen = tasks.observation(self.task, now)
@@ -299,7 +304,7 @@ class ArmEnv(VectorEnv):
         }
 
 
-_STATE = ("_target", "_turn", "_opening", "_goal", "_steps", "_velocity", "_acceleration", "_delayed")
+_STATE = ("_sent", "_goal", "_steps", "_velocity", "_acceleration", "_delayed")
 
 
 def make_env(
@@ -316,7 +321,12 @@ def make_env(
         return ArmEnv(name, num_envs, seed=seed, horizon=horizon, randomisation=randomisation, num_threads=num_threads)
     if randomisation not in (None, Randomisation()):
         raise InputError(f"env={name}: randomisation is for this arm's own tasks ({', '.join(tasks.TASKS)})")
-    return ForeignEnv(name, num_envs, seed=seed, horizon=horizon)
+    return ForeignEnv(name, num_envs, seed=seed, horizon=horizon, num_threads=num_threads)
+
+
+def _opening(positions: Array) -> Array:
+    """Of each hand, the mean of its two fingers'."""
+    return (positions[:, NUM_JOINTS] + positions[:, NUM_JOINTS + 1]) / 2
 
 
 def checked_task(task: str) -> Task:

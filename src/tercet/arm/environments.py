@@ -1,4 +1,4 @@
-"""The environment that a config names, in as many copies as a step wants."""
+"""The environment that a config names, in as many copies as are worth having."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,13 +10,17 @@ from gymnasium.vector import VectorEnv
 from tercet.arm.env import ArmEnv, make_env
 from tercet.arm.models import Sizes
 from tercet.arm.randomise import Randomisation
+from tercet.arm.tasks import TASKS
 from tercet.config.arm import ArmConfig
+
+_MOST_COPIES = 16  # of another's environment, which takes long to make and a process of its own
 
 
 @contextmanager
-def opened(config: ArmConfig, num_envs: int) -> Iterator[VectorEnv]:
-    """`num_envs` of them side by side; closed in the end."""
+def opened(config: ArmConfig, num: int) -> Iterator[VectorEnv]:
+    """For `num` episodes at a time, all side by side; of another's environment in turns. Closed in the end."""
     ranges = config.randomisation
+    num_envs = num if config.env in TASKS else min(num, _MOST_COPIES)
     env = make_env(
         config.env,
         num_envs,

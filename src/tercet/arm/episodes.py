@@ -43,7 +43,9 @@ class Episodes:
 
     @classmethod
     def joined(cls, parts: Sequence["Episodes"]) -> "Episodes":
-        """All rows of several, played over the same horizon."""
+        """All rows of several, played over the same horizon, one behind the other."""
+        if len(parts) == 1:
+            return parts[0]
         infos = {name: torch.cat([part.infos[name] for part in parts]) for name in parts[0].infos}
         return cls(**{name: torch.cat([getattr(part, name) for part in parts]) for name in _COLUMNS}, infos=infos)
 
@@ -92,6 +94,40 @@ def play(
             seen, _ = env.reset(options={"reset_mask": done})
             observations = torch.where(_bools(done)[:, None], torch.from_numpy(np.array(seen, np.float32)), following)
     return _stacked(columns, horizon)
+
+
+def turns(num: int, num_envs: int) -> list[slice]:
+    """Rows 0 to `num` - 1, as many at a time as there are environments."""
+    return [slice(first, min(first + num_envs, num)) for first in range(0, num, num_envs)]
+
+
+def play_turn(
+    env: VectorEnv,
+    act: Act,
+    rows: slice,
+    *,
+    horizon: int,
+    seed: int,
+    watch: Callable[[int], None] = lambda step: None,
+) -> Episodes:
+    """Those rows, in the first environments of `env`; where it has more, the others stand idle.
+
+    Gymnasium's rule is that the k-th environment begins from seed + k. So does row k here, however many there are.
+    """
+    num, num_idle = rows.stop - rows.start, env.num_envs - (rows.stop - rows.start)
+
+    def some(step: int, seen: Tensor, fresh: Tensor) -> Tensor:
+        actions = act(step, seen[:num], fresh[:num])
+        return torch.cat([actions, actions.new_zeros(num_idle, actions.shape[1])])
+
+    episodes = play(env, some if num_idle else act, horizon=horizon, seed=seed + rows.start, watch=watch)
+    return episodes.rows(torch.arange(num)) if num_idle else episodes
+
+
+def play_rows(env: VectorEnv, act_of: Callable[[slice], Act], num: int, *, horizon: int, seed: int) -> Episodes:
+    """`num` rows, in turns where there are fewer environments; `act_of(rows)` acts in some of them."""
+    found = [play_turn(env, act_of(rows), rows, horizon=horizon, seed=seed) for rows in turns(num, env.num_envs)]
+    return Episodes.joined(found)
 
 
 def _stacked(columns: Mapping[str, list[Tensor]], horizon: int) -> Episodes:

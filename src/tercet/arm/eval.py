@@ -14,7 +14,7 @@ from torch import Tensor
 from tercet.arm import video
 from tercet.arm.acting import Acting, eyes_of
 from tercet.arm.environments import opened, sizes_of
-from tercet.arm.episodes import Act, Episodes, play
+from tercet.arm.episodes import Act, Episodes, play_rows, turns
 from tercet.arm.models import Sizes, load_critic
 from tercet.arm.policies import Policy, load_policy
 from tercet.arm.rounds import latest_model
@@ -90,8 +90,8 @@ def stages_of(folder: RunFolder, config: ArmConfig) -> list[Stage]:
 
 def attempt(env: VectorEnv, stage: Stage, config: ArmConfig) -> Tried:
     """The stage's most likely action, with its noise, on the starts of the evaluation."""
-    episodes = play(env, acting(stage, config, env), horizon=config.horizon, seed=starts_seed(config))
-    return measured(episodes)
+    act_of, num = acting(stage, config, env), config.eval.num_states
+    return measured(play_rows(env, act_of, num, horizon=config.horizon, seed=starts_seed(config)))
 
 
 def measured(episodes: Episodes) -> Tried:
@@ -114,12 +114,17 @@ def measured(episodes: Episodes) -> Tried:
     )
 
 
-def acting(stage: Stage, config: ArmConfig, env: VectorEnv) -> Act:
-    """How a stage acts in the evaluation; every call draws the same noise."""
-    shape = (config.horizon, env.num_envs, stage.policy.sizes.action)
+def acting(stage: Stage, config: ArmConfig, env: VectorEnv) -> Callable[[slice], Act]:
+    """How a stage acts on some of the starts of the evaluation; every call draws the same noise."""
+    shape = (config.horizon, config.eval.num_states, stage.policy.sizes.action)
     noise = stage.noise * torch.randn(shape, generator=chance.generator(config.seed, "evaluation noise"))
-    most_likely = Acting(stage.policy, eyes=eyes_of(env, stage.policy.cameras))
-    return lambda step, seen, fresh: (most_likely(step, seen, fresh) + noise[step]).clamp(-1.0, 1.0)
+    eyes = eyes_of(env, stage.policy.cameras)
+
+    def act_of(rows: slice) -> Act:
+        most_likely = Acting(stage.policy, eyes=eyes)
+        return lambda step, seen, fresh: (most_likely(step, seen, fresh) + noise[step, rows]).clamp(-1.0, 1.0)
+
+    return act_of
 
 
 def starts_seed(config: ArmConfig) -> int:
@@ -156,7 +161,14 @@ def _videos(
     judged = critics_eye(folder, config, sizes_of(env))
     try:
         filmed = [
-            video.film(env, acting(stage, config, env), starts, horizon=config.horizon, seed=starts_seed(config))
+            video.film(
+                env,
+                acting(stage, config, env),
+                turns(config.eval.num_states, env.num_envs),
+                starts,
+                horizon=config.horizon,
+                seed=starts_seed(config),
+            )
             for stage in (left, right)
         ]
     except FailedError as error:
@@ -166,7 +178,7 @@ def _videos(
 
     def take(side: int, stage: Stage, place: int, start: int) -> video.Take:
         success = bool(tried[stage.name].success[start])
-        return video.Take(_TITLES[stage.name], filmed[side][1][place], curves[side][start], success)
+        return video.Take(_TITLES[stage.name], filmed[side][1][place], curves[side][place], success)
 
     def write(partial: Path) -> None:
         for place, start in enumerate(starts):

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 import torch
 from gymnasium.vector import VectorEnv
+from torch import Tensor
 
-from tercet.arm.episodes import Episodes, play
+from tercet.arm.episodes import Episodes, play_turn, turns
 from tercet.arm.video import HEIGHT, WIDTH, Picture
 from tercet.errors import FailedError
 
@@ -34,7 +35,7 @@ class Footage:
 
         FailedError without OpenGL, or where the environment plays differently the second time.
         """
-        num = self.env.num_envs
+        num = len(self.sets[0].dense)
         for number, (episodes, seed) in enumerate(zip(self.sets, self.seeds, strict=True)):
             inside = [place for place in sorted(wanted) if self.rows[place] // num == number]
             for start in range(0, len(inside), AT_A_TIME):
@@ -45,19 +46,25 @@ class Footage:
     def _again(self, episodes: Episodes, seed: int, wanted: Mapping[int, Collection[int]]) -> list[dict[int, Picture]]:
         """Of each row of one set."""
         taken: dict[int, dict[int, Picture]] = {row: {} for row in wanted}
-
-        def watch(step: int) -> None:
-            for row, steps in wanted.items():
-                if step in steps:
-                    taken[row][step] = self.env.render(row, WIDTH, HEIGHT)  # type: ignore[call-arg]  # as in video.film
-
         horizon = episodes.dense.shape[1]
-        again = play(
-            self.env, lambda step, seen, fresh: episodes.actions[:, step], horizon=horizon, seed=seed, watch=watch
-        )
-        if not torch.equal(again.next_observations, episodes.next_observations):
-            raise FailedError(
-                "the environment plays differently from the same seed and actions, so that nobody can be shown what "
-                "happened; set reward.judge to a function in place of a person"
-            )
+        for rows in turns(len(episodes.dense), self.env.num_envs):
+            some = [row for row in wanted if rows.start <= row < rows.stop]
+
+            def act(step: int, seen: Tensor, fresh: Tensor, rows: slice = rows) -> Tensor:
+                return episodes.actions[rows, step]
+
+            def watch(step: int, some: list[int] = some, first: int = rows.start) -> None:
+                for row in some:
+                    if step in wanted[row]:
+                        picture = self.env.render(row - first, WIDTH, HEIGHT)  # type: ignore[call-arg]  # as in video.film
+                        taken[row][step] = picture
+
+            if not some:
+                continue
+            again = play_turn(self.env, act, rows, horizon=horizon, seed=seed, watch=watch)
+            if not torch.equal(again.next_observations, episodes.next_observations[rows]):
+                raise FailedError(
+                    "the environment plays differently from the same seed and actions, so that nobody can be shown "
+                    "what happened; set reward.judge to a function in place of a person"
+                )
         return list(taken.values())

@@ -28,6 +28,14 @@ _WRIST_LIMIT = 1.6  # a little inside the joint's own limit
 _STIFF = np.hypot(FOREARM + HAND * np.cos(_WRIST_LIMIT), HAND * np.sin(_WRIST_LIMIT))
 _STIFF_ANGLE = np.arctan2(HAND * np.sin(_WRIST_LIMIT), FOREARM + HAND * np.cos(_WRIST_LIMIT))
 
+# numpy's calls cost more than what they compute for a few dozen arms: so few calls, on arrays of several rows
+_LINKS = np.array([[UPPER_ARM], [FOREARM], [HAND]])
+_SHOULDER = np.array([[SHOULDER_FORWARD], [SHOULDER_HEIGHT]])
+# what may follow the upper arm: the forearm where the hand points down, or all there is where the wrist is at its limit
+_SECOND = np.array([[FOREARM], [_STIFF]])
+_SECOND_SQUARED = np.array([[FOREARM**2], [_STIFF**2]])
+_TWICE_BOTH = 2 * UPPER_ARM * _SECOND
+
 
 @dataclass(frozen=True)
 class HandPose:
@@ -40,11 +48,22 @@ class HandPose:
 def forward(joints: Array) -> HandPose:
     """Poses of hands for `joints` (n, 5); `turn` holds for a hand that points down."""
     pan, lift, elbow, wrist, roll = joints.T
-    forearm = lift + elbow + np.pi / 2  # from the vertical
-    hand = forearm + wrist
-    radius = SHOULDER_FORWARD + UPPER_ARM * np.sin(lift) + FOREARM * np.sin(forearm) + HAND * np.sin(hand)
-    height = SHOULDER_HEIGHT + UPPER_ARM * np.cos(lift) + FOREARM * np.cos(forearm) + HAND * np.cos(hand)
-    return HandPose(np.stack([radius * np.cos(pan), radius * np.sin(pan), height], 1), pan - roll)
+    angles = np.empty((4, len(joints)))  # of upper arm, forearm and hand, from the vertical; and of the pan
+    angles[0], angles[3] = lift, pan
+    np.add(lift, elbow, out=angles[1])
+    angles[1] += np.pi / 2
+    np.add(angles[1], wrist, out=angles[2])
+    waves = np.empty((2, *angles.shape))
+    np.sin(angles, out=waves[0])
+    np.cos(angles, out=waves[1])
+    ways = waves[:, :3]  # outwards and up
+    ways *= _LINKS
+    ways[:, 0] += _SHOULDER
+    radius, height = np.add.reduce(ways, axis=1)
+    tip = np.empty((len(joints), 3))
+    np.multiply(radius, waves[::-1, 3], out=tip[:, :2].T)
+    tip[:, 2] = height
+    return HandPose(tip, pan - roll)
 
 
 def inverse(tip: Array, turn: Array) -> Array:
@@ -53,20 +72,29 @@ def inverse(tip: Array, turn: Array) -> Array:
     Where the wrist would pass its limit, high above the table and far out, it stays there and the hand leans outwards;
     either case is a triangle of two links. `tip` must be reachable (the workspace of a task is).
     """
-    pan = np.arctan2(tip[:, 1], tip[:, 0])
-    forward = np.hypot(tip[:, 0], tip[:, 1]) - SHOULDER_FORWARD
-    up = tip[:, 2] - SHOULDER_HEIGHT
-    lift, bend = _two_links(UPPER_ARM, FOREARM, forward, up + HAND)
+    x, y, z = tip.T
+    pan = np.arctan2(y, x)
+    forward = np.hypot(x, y) - SHOULDER_FORWARD
+    up = np.empty((2, len(tip)))  # of the wrist where the hand points down, of the tip where it leans
+    np.subtract(z, SHOULDER_HEIGHT, out=up[1])
+    np.add(up[1], HAND, out=up[0])
+    (lift, leaning_lift), (bend, leaning_bend) = _two_links(forward, up)
     wrist = np.pi - lift - bend
-    high = wrist > _WRIST_LIMIT
-    if high.any():
-        lift[high], corner = _two_links(UPPER_ARM, _STIFF, forward[high], up[high])
-        bend[high], wrist[high] = corner - _STIFF_ANGLE, _WRIST_LIMIT
-    return np.stack([pan, lift, bend - np.pi / 2, wrist, pan - turn], 1)
+    leans = wrist > _WRIST_LIMIT
+    joints = np.empty((len(tip), 5))
+    joints[:, 0] = pan
+    joints[:, 1] = np.where(leans, leaning_lift, lift)
+    np.subtract(np.where(leans, leaning_bend - _STIFF_ANGLE, bend), np.pi / 2, out=joints[:, 2])
+    np.minimum(wrist, _WRIST_LIMIT, out=joints[:, 3])
+    np.subtract(pan, turn, out=joints[:, 4])
+    return joints
 
 
-def _two_links(first: float, second: float, forward: Array, up: Array) -> tuple[Array, Array]:
-    """Angle of the first link from the vertical, and of the second from the first, by the law of cosines."""
-    cosine = (forward**2 + up**2 - first**2 - second**2) / (2 * first * second)
-    bend = np.arccos(np.clip(cosine, -1.0, 1.0))
-    return np.arctan2(forward, up) - np.arctan2(second * np.sin(bend), first + second * np.cos(bend)), bend
+def _two_links(forward: Array, up: Array) -> tuple[Array, Array]:
+    """Angles of the upper arm from the vertical, and from it of either of the links that may follow, (2, n) each.
+
+    By the law of cosines, with the end of that link at `forward` (n,) and `up` (2, n) from the shoulder.
+    """
+    cosine = (forward**2 + up**2 - UPPER_ARM**2 - _SECOND_SQUARED) / _TWICE_BOTH
+    bend = np.arccos(np.minimum(np.maximum(cosine, -1.0), 1.0))
+    return np.arctan2(forward, up) - np.arctan2(_SECOND * np.sin(bend), UPPER_ARM + _SECOND * np.cos(bend)), bend

@@ -102,8 +102,9 @@ def _picture(seen: Observation, camera: Camera) -> Picture:
 def joints_for(sent: Array, action: Array) -> Array:
     """Where an action (1, 5) sends an arm that was last sent to (6,)."""
     hand = kinematics.forward(sent[None, :_COUNT])
-    tip, turn, opening = tasks.moved(hand.tip, hand.turn, sent[None, _COUNT], action)
-    return np.append(kinematics.inverse(tip, turn)[0], opening)
+    before = np.column_stack([hand.tip, hand.turn, sent[None, _COUNT]])
+    after = tasks.within_limits(before + tasks.STEPS * action)
+    return np.append(kinematics.inverse(after[:, :3], after[:, 3])[0], after[0, 4])
 
 
 def action_between(before: Array, after: Array) -> Array:

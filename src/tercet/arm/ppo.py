@@ -44,7 +44,7 @@ def run(folder: RunFolder, config: ArmConfig) -> None:
     )
     with opened(config, config.ppo.num_envs) as env, opened(config, config.ppo.num_eval_states) as trial:
         rounds = _rounds(folder, config, policy) if OWN in config.ppo.reward else None
-        collect = Collect(env, ArmActorCritic(policy, critic), _frozen(policy), rounds, config)
+        collect = Collect(env, ArmActorCritic(policy, critic), frozen(policy), rounds, config)
         checked = collect.self_check()
         with folder.step("ppo", total=config.ppo.num_updates + 1, shown=SHOWN) as step:
             best = train(
@@ -77,7 +77,7 @@ class Collect:
         """An episode in each environment, and what each of its steps cost and earned."""
         name = "rollout"
         played = self._sampled(name, index)
-        footage = Footage(self.env, [played.episodes], [self._seed(name, index)], range(self.env.num_envs))
+        footage = Footage(self.env, [played.episodes], [self._seed(name, index)], range(self.config.ppo.num_envs))
         model = self.rounds.at(index, footage) if self.rounds else None
         earned = scorer(self.config.ppo.reward, model)(played.episodes)
         seen = assess(played, self.actor_critic, self.reference)
@@ -99,8 +99,9 @@ class Collect:
 
     def _sampled(self, name: str, index: int) -> Played:
         policy, config = self.actor_critic.policy, self.config
-        noise = _noise(config, self.env.num_envs, policy.noise_size, name, index)
-        return sampled(self.env, policy, noise, horizon=config.horizon, seed=self._seed(name, index))
+        num = config.ppo.num_envs
+        noise = _noise(config, num, policy.noise_size, name, index)
+        return sampled(self.env, policy, noise, num=num, horizon=config.horizon, seed=self._seed(name, index))
 
     def _seed(self, name: str, index: int) -> int:
         return chance.integer(self.config.seed, name, index)
@@ -110,7 +111,7 @@ def validate(env: VectorEnv, collect: Collect, config: ArmConfig) -> Validation:
     """How often the most likely action succeeds on starts of their own, and how far it is from the reference."""
     policy, reference = collect.actor_critic.policy, collect.reference
     seed = chance.integer(config.seed, "validation")
-    played = sampled(env, policy, None, horizon=config.horizon, seed=seed)
+    played = sampled(env, policy, None, num=config.ppo.num_eval_states, horizon=config.horizon, seed=seed)
     episodes = played.episodes
     seen = assess(played, collect.actor_critic, reference)
     score = episodes.succeeded().float().mean() + TIE_BREAK * episodes.infos["success"].mean()
@@ -121,7 +122,8 @@ def _noise(config: ArmConfig, num_envs: int, size: int, *names: str | int) -> Fl
     return torch.randn(config.horizon, num_envs, size, generator=chance.generator(config.seed, "noise", *names))
 
 
-def _frozen(policy: Policy) -> Policy:
+def frozen(policy: Policy) -> Policy:
+    """A copy that learns no more: the reference."""
     return copy.deepcopy(policy).requires_grad_(False).eval()
 
 

@@ -11,7 +11,7 @@ from tercet.arm import people
 from tercet.arm.acting import Acting, eyes_of
 from tercet.arm.data import plan
 from tercet.arm.environments import opened
-from tercet.arm.episodes import Episodes, play
+from tercet.arm.episodes import Act, Episodes, play_rows
 from tercet.arm.footage import Footage
 from tercet.arm.pairs import Pairs, load_pairs
 from tercet.arm.policies import Policy
@@ -107,8 +107,9 @@ def _wandering(folder: RunFolder, config: ArmConfig) -> Iterator[dict[str, Foota
     seeds = [chance.integer(config.seed, "wander", str(noise)) for noise in noises]
     with folder.timed("pairs"), opened(config, config.reward.num_episodes) as env:
         sets = [wander(env, policy, noise, config, seed) for noise, seed in zip(noises, seeds, strict=True)]
-        rows = range(len(sets) * env.num_envs)
-        held_out = [row % env.num_envs % HELD_OUT == 0 for row in rows]
+        num = config.reward.num_episodes
+        rows = range(len(sets) * num)
+        held_out = [row % num % HELD_OUT == 0 for row in rows]
         yield {
             "learned": Footage(env, sets, seeds, [row for row in rows if not held_out[row]]),
             "held_out": Footage(env, sets, seeds, [row for row in rows if held_out[row]]),
@@ -118,12 +119,13 @@ def _wandering(folder: RunFolder, config: ArmConfig) -> Iterator[dict[str, Foota
 @torch.no_grad()
 def wander(env: VectorEnv, policy: Policy, noise: float, config: ArmConfig, seed: int) -> Episodes:
     """Episodes of the policy with noise of that deviation on its actions."""
-    shape = (config.horizon, env.num_envs, policy.sizes.action)
+    num = config.reward.num_episodes
+    shape = (config.horizon, num, policy.sizes.action)
     draws = noise * torch.randn(shape, generator=chance.generator(config.seed, "wander", str(noise)))
-    acting = Acting(policy, eyes=eyes_of(env, policy.cameras))
-    return play(
-        env,
-        lambda step, seen, fresh: (acting(step, seen, fresh) + draws[step]).clamp(-1.0, 1.0),
-        horizon=config.horizon,
-        seed=seed,
-    )
+    eyes = eyes_of(env, policy.cameras)
+
+    def act_of(rows: slice) -> Act:
+        acting = Acting(policy, eyes=eyes)
+        return lambda step, seen, fresh: (acting(step, seen, fresh) + draws[step, rows]).clamp(-1.0, 1.0)
+
+    return play_rows(env, act_of, num, horizon=config.horizon, seed=seed)

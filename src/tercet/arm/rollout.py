@@ -99,6 +99,7 @@ def build(
         terminated=taken.terminated,
         truncated=taken.truncated,
         mask=taken.mask,
+        apart=True,
     )
 
 

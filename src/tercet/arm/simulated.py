@@ -106,5 +106,6 @@ class SimulatedTeacher:
         env = self._robot.env
         now = env.readings()
         actions = env.expert_actions().astype(np.float64)
-        tip, turn, opening = tasks.moved(now.target, now.target_turn, now.target_opening, actions)
-        return to_values(np.append(kinematics.inverse(tip, turn)[0], opening), self._robot.calibration)
+        sent = np.column_stack([now.target, now.target_turn, now.target_opening])
+        hand = tasks.within_limits(sent + tasks.STEPS * actions)
+        return to_values(np.append(kinematics.inverse(hand[:, :3], hand[:, 3])[0], hand[0, 4]), self._robot.calibration)

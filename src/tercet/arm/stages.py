@@ -6,7 +6,7 @@ from tercet.arm.act import ActPolicy
 from tercet.arm.acting import eyes_of
 from tercet.arm.data import NONE
 from tercet.arm.environments import opened, sizes_of
-from tercet.arm.episodes import play
+from tercet.arm.episodes import Act, play_rows
 from tercet.arm.policies import Policy, load_policy, new_policy
 from tercet.config.arm import ArmConfig
 from tercet.errors import InputError
@@ -32,7 +32,11 @@ def start_policy(folder: RunFolder, config: ArmConfig) -> Policy:
             config.horizon, NUM_LOOKED_AT, sizes.action, generator=chance.generator(config.seed, "first look")
         )
         seed = chance.integer(config.seed, "first look")
-        seen = play(env, lambda step, observations, fresh: noise[step].clamp(-1, 1), horizon=config.horizon, seed=seed)
+
+        def aimless(rows: slice) -> Act:
+            return lambda step, observations, fresh: noise[step, rows].clamp(-1, 1)
+
+        seen = play_rows(env, aimless, NUM_LOOKED_AT, horizon=config.horizon, seed=seed)
         policy.scaled.measure(seen.observations)
         if isinstance(policy, ActPolicy):
             policy.measure_pictures(*eyes_of(env, policy.cameras)(torch.ones(NUM_LOOKED_AT, dtype=torch.bool)))

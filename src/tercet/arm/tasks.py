@@ -5,6 +5,7 @@ Everything is a function of `Readings`, which are arrays over environments; leng
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, get_args
 
 import numpy as np
@@ -60,6 +61,26 @@ class Readings:
     cube_velocity: Array
     goal: Array
 
+    @cached_property
+    def tip_from_goal(self) -> Array:
+        """Distance (n,)."""
+        return _distance(self.tip, self.goal)
+
+    @cached_property
+    def tip_from_cube(self) -> Array:
+        """Distance (n,)."""
+        return _distance(self.tip, self.cube)
+
+    @cached_property
+    def cube_from_goal(self) -> Array:
+        """Distance (n,)."""
+        return _distance(self.cube, self.goal)
+
+    @cached_property
+    def tip_from_pushing_point(self) -> Array:
+        """Distance (n,)."""
+        return _distance(self.tip, pushing_point(self))
+
 
 def has_cube(task: Task) -> bool:
     """Whether there is a cube on the table."""
@@ -113,6 +134,10 @@ OBSERVED_WITH_CUBE = (
 )
 
 
+# about unit scale: what each entry is multiplied by; fingers then lie from -1 to 1
+_SCALE = np.repeat([15.0, 30.0, 1.0, 2 / OPENING, 10.0, 10.0, 10.0, 15.0, 1.5, 3.0], [3, 3, 1, 2, 3, 3, 3, 1, 1, 3])
+
+
 def observed(task: Task) -> tuple[str, ...]:
     """Names of the entries of an observation."""
     return OBSERVED_WITH_CUBE if has_cube(task) else OBSERVED
@@ -125,55 +150,53 @@ def own(names: Sequence[str]) -> tuple[bool, ...]:
 
 def observation(task: Task, now: Readings) -> NDArray[np.float32]:
     """What the policy sees, (n, len(observed(task))), about unit scale."""
-    parts = [
-        (now.tip - _CENTRE) * 15,
-        (now.target - now.tip) * 30,
-        now.turn[:, None],
-        now.opening[:, None] * (2 / OPENING) - 1,
-        now.target_opening[:, None] * (2 / OPENING) - 1,
-        (now.goal - now.tip) * 10,
-    ]
+    size = len(observed(task))
+    seen = np.empty((len(now.tip), size))
+    np.subtract(now.tip, _CENTRE, out=seen[:, :3])
+    np.subtract(now.target, now.tip, out=seen[:, 3:6])
+    seen[:, 6], seen[:, 7], seen[:, 8] = now.turn, now.opening, now.target_opening
+    np.subtract(now.goal, now.tip, out=seen[:, 9:12])
     if has_cube(task):
-        parts += [
-            (now.cube - now.tip) * 10,
-            (now.goal - now.cube) * 10,
-            (now.cube[:, 2:] - CUBE_HALF) * 15,
-            quarter(now.cube_turn - now.turn)[:, None] * 1.5,
-            now.cube_velocity * 3,
-        ]
-    return np.concatenate(parts, 1, dtype=np.float32, casting="same_kind")
+        np.subtract(now.cube, now.tip, out=seen[:, 12:15])
+        np.subtract(now.goal, now.cube, out=seen[:, 15:18])
+        np.subtract(now.cube[:, 2], CUBE_HALF, out=seen[:, 18])
+        seen[:, 19] = quarter(now.cube_turn - now.turn)
+        seen[:, 20:] = now.cube_velocity
+    seen *= _SCALE[:size]
+    seen[:, 7:9] -= 1.0
+    return seen.astype(np.float32)
 
 
 def success(task: Task, now: Readings) -> NDArray[np.bool_]:
     """Whether the task is done at this moment."""
     if task == "reach":
-        return _distance(now.tip, now.goal) < 0.015
+        return now.tip_from_goal < 0.015
     if task == "lift":
-        return (now.cube[:, 2] > CUBE_HALF + LIFT_HEIGHT - 0.01) & (_distance(now.tip, now.cube) < 0.03)
-    return _distance(now.cube, now.goal) < 0.02
+        return (now.cube[:, 2] > CUBE_HALF + LIFT_HEIGHT - 0.01) & (now.tip_from_cube < 0.03)
+    return now.cube_from_goal < 0.02
 
 
 def progress(task: Task, now: Readings) -> Array:
     """How near the target is, in metres below 0: larger is better. The rule "nearer the target" compares this."""
     if task == "reach":
-        return -_distance(now.tip, now.goal)
-    hand = pushing_point(now) if task == "push" else now.cube
-    return -_distance(now.tip, hand) - 2 * _distance(now.cube, now.goal)
+        return -now.tip_from_goal
+    hand = now.tip_from_pushing_point if task == "push" else now.tip_from_cube
+    return -hand - 2 * now.cube_from_goal
 
 
 def reward(task: Task, now: Readings, done: NDArray[np.bool_]) -> Array:
     """The dense reward of a step, from 0 to 1; `done` is `success`."""
     if task == "reach":
-        return 0.5 * _near(_distance(now.tip, now.goal)) + 0.5 * done
+        return 0.5 * _near(now.tip_from_goal) + 0.5 * done
     if task == "push":
-        behind = _near(_distance(now.tip, pushing_point(now)))
-        return 0.25 * behind + 0.35 * _near(_distance(now.cube, now.goal)) + 0.4 * done
-    from_cube = _distance(now.tip, now.cube)
+        behind = _near(now.tip_from_pushing_point)
+        return 0.25 * behind + 0.35 * _near(now.cube_from_goal) + 0.4 * done
+    from_cube = now.tip_from_cube
     held = (now.opening < CUBE_HALF + 0.005) & (from_cube < 0.02)
     if task == "lift":
         way = np.clip((now.cube[:, 2] - CUBE_HALF) / (LIFT_HEIGHT - 0.01), 0.0, 1.0)
     else:
-        way = _near(_distance(now.cube, now.goal))
+        way = _near(now.cube_from_goal)
     return 0.25 * _near(from_cube) + 0.15 * held + 0.2 * way * (from_cube < 0.03) + 0.4 * done
 
 
@@ -200,18 +223,14 @@ def _distance(one: Array, other: Array) -> Array:
     return np.sqrt(np.einsum("ij,ij->i", way, way))
 
 
-def clip_to_workspace(tip: Array) -> Array:
-    """The nearest point of the workspace."""
-    return np.clip(tip, WORKSPACE[:, 0], WORKSPACE[:, 1])
+STEPS = np.array([STEP, STEP, STEP, TURN_STEP, OPENING_STEP])  # x, y, z, turn and opening of an action of 1
+_LEAST = np.array([*WORKSPACE[:, 0], -TURN_LIMIT, 0.0])
+_MOST = np.array([*WORKSPACE[:, 1], TURN_LIMIT, OPENING])
 
 
-def moved(tip: Array, turn: Array, opening: Array, actions: Array) -> tuple[Array, Array, Array]:
-    """Where actions (n, 5) in [-1, 1] send hands whose targets are at `tip` (n, 3), `turn` (n,) and `opening` (n,)."""
-    return (
-        clip_to_workspace(tip + STEP * actions[:, :3]),
-        np.clip(turn + TURN_STEP * actions[:, 3], -TURN_LIMIT, TURN_LIMIT),
-        np.clip(opening + OPENING_STEP * actions[:, 4], 0.0, OPENING),
-    )
+def within_limits(hands: Array) -> Array:
+    """The nearest x, y, z, turn and opening (n, 5) that a hand may be sent to."""
+    return np.minimum(np.maximum(hands, _LEAST), _MOST)
 
 
 def start_joints(begin: Start) -> Array:

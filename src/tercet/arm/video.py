@@ -1,6 +1,6 @@
 """Videos for a browser: two policies side by side from the same start, with reward, value and advantage below."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from tercet.arm.episodes import Act, Episodes, play
+from tercet.arm.episodes import Act, Episodes, play_turn
 
 WIDTH, HEIGHT = 320, 240  # of one picture
 STRIP = 44  # height of one curve
@@ -44,16 +44,29 @@ class Take:
 
 
 def film(
-    env: VectorEnv, act: Act, starts: Sequence[int], *, horizon: int, seed: int
+    env: VectorEnv,
+    act_of: Callable[[slice], Act],
+    turns: Sequence[slice],
+    starts: Sequence[int],
+    *,
+    horizon: int,
+    seed: int,
 ) -> tuple[Episodes, list[list[Picture]]]:
-    """Play once more, and take a picture of some of the environments after each step; FailedError without OpenGL."""
-    pictures: list[list[Picture]] = [[] for _ in starts]
+    """Play the turns with these starts once more, and take a picture after each step; FailedError without OpenGL."""
+    found: dict[int, Episodes] = {}
+    pictures: dict[int, list[Picture]] = {start: [] for start in starts}
+    for rows in turns:
+        some = [start for start in starts if rows.start <= start < rows.stop]
 
-    def watch(step: int) -> None:
-        for index, taken in zip(starts, pictures, strict=True):
-            taken.append(env.render(index, WIDTH, HEIGHT))  # type: ignore[call-arg]  # Gymnasium's takes nothing
+        def watch(step: int, some: list[int] = some, first: int = rows.start) -> None:
+            for start in some:
+                picture = env.render(start - first, WIDTH, HEIGHT)  # type: ignore[call-arg]  # Gymnasium's takes nothing
+                pictures[start].append(picture)
 
-    return play(env, act, horizon=horizon, seed=seed, watch=watch), pictures
+        if some:
+            episodes = play_turn(env, act_of(rows), rows, horizon=horizon, seed=seed, watch=watch)
+            found |= {start: episodes.rows(torch.tensor([start - rows.start])) for start in some}
+    return Episodes.joined([found[start] for start in starts]), list(pictures.values())
 
 
 def write(file: Path, left: Take, right: Take) -> None:

@@ -4,8 +4,10 @@ import fcntl
 import json
 import os
 import time
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, Self
 
@@ -128,6 +130,8 @@ def _make(path: Path) -> None:
 
 def _locked(path: Path) -> IO[str]:
     lock = (path / ".lock").open("a+", encoding="utf-8")
+    # else a child that outlives a killed run would keep others out
+    os.register_at_fork(after_in_child=partial(_close, weakref.ref(lock)))
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -143,6 +147,12 @@ def _locked(path: Path) -> IO[str]:
         lock.write(str(os.getpid()))
         lock.flush()
     return lock
+
+
+def _close(lock: "weakref.ref[IO[str]]") -> None:
+    file = lock()
+    if file is not None:
+        file.close()
 
 
 def _to_yaml(config: BaseModel) -> str:

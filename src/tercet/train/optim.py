@@ -51,7 +51,11 @@ def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> float
 
     FailedError where it is not finite: a step along it would destroy the weights.
     """
-    norm = torch.nn.utils.clip_grad_norm_([p for p in parameters if p.grad is not None], max_norm).item()
+    held = [p for p in parameters if p.grad is not None]
+    total = torch.nn.utils.get_total_norm([p.grad for p in held if p.grad is not None])
+    norm = total.item()
     if not math.isfinite(norm):
         raise FailedError(f"the gradient's norm is {norm}; lower the learning rate, or look for odd data")
+    if norm + 1e-6 > max_norm:  # torch's own epsilon: below this it would multiply by 1
+        torch.nn.utils.clip_grads_with_norm_(held, max_norm, total)
     return norm

@@ -157,7 +157,8 @@ def update(
     """Several epochs over one rollout; returns the means of what was seen.
 
     Advantages are whitened over the whole rollout, after the returns were taken from them. Values that still carry
-    their graph (see `takes_one_step`) are learned from as they are, without another forward of the critic.
+    their graph (see `takes_one_step`) are learned from as they are, without another forward of the critic. Minibatches
+    are made of rows; of single steps where these stand apart, since a few episodes say less than as many steps of all.
     """
     values = rollout.values.detach()
     estimate = gae(
@@ -171,12 +172,18 @@ def update(
         lam=config.lam,
     )
     advantages = whiten(estimate.advantages, rollout.mask) if config.whiten_advantages else estimate.advantages
+    whole = _Part(rollout.inputs, rollout.logprobs, rollout.values, advantages, estimate.returns, rollout.mask)
+    whole, micro_size = (
+        (whole.steps(), config.micro_batch_size * rollout.mask.shape[1])
+        if rollout.apart
+        else (whole, config.micro_batch_size)
+    )
+    learner.critic.train()
+    learner.actor.train()
     steps: list[dict[str, float]] = []
-    for rows in _minibatches(len(rollout.mask), config, generator):
-        micro_batches = [
-            _Part.of(rollout, advantages, estimate.returns, part) for part in rows.split(config.micro_batch_size)
-        ]
-        count = rollout.mask[rows].sum()
+    for rows in _minibatches(len(whole.mask), config, generator):
+        micro_batches = [whole.rows(part) for part in rows.split(micro_size)]
+        count = whole.mask[rows].sum()
         seen = _critic_step(learner, micro_batches, count, config)
         if train_actor:
             extra = partial(extra_actor_loss, len(steps)) if extra_actor_loss else None
@@ -196,25 +203,25 @@ def update(
 
 @dataclass(frozen=True)
 class _Part:
-    """The rows of a rollout that go through the networks at one time."""
+    """A rollout that is to be learned from, or some of its rows, that go through the networks at one time."""
 
-    inputs: dict[str, Tensor]
+    inputs: Mapping[str, Tensor]
     old_logprobs: Float[Tensor, "b t"]
     values: Float[Tensor, "b t"]  # the rollout's; with their graph where the critic has not moved since
     advantages: Float[Tensor, "b t"]
     returns: Float[Tensor, "b t"]
     mask: Tensor
 
-    @classmethod
-    def of(cls, rollout: Rollout, advantages: Tensor, returns: Tensor, rows: Int[Tensor, " n"]) -> "_Part":
-        return cls(
-            {name: value[rows] for name, value in rollout.inputs.items()},
-            rollout.logprobs[rows],
-            rollout.values[rows],
-            advantages[rows],
-            returns[rows],
-            rollout.mask[rows],
-        )
+    def rows(self, rows: Int[Tensor, " n"]) -> "_Part":
+        return self._each(lambda values: values[rows])
+
+    def steps(self) -> "_Part":
+        """A row for every step that counts, in place of one for a whole sequence of them."""
+        return self._each(lambda values: values[self.mask].unsqueeze(1))
+
+    def _each(self, of: Callable[[Tensor], Tensor]) -> "_Part":
+        columns = (self.old_logprobs, self.values, self.advantages, self.returns, self.mask)
+        return _Part({name: of(value) for name, value in self.inputs.items()}, *map(of, columns))
 
 
 def _minibatches(num_rows: int, config: UpdateConfig, chance: torch.Generator) -> list[Int[Tensor, " n"]]:
@@ -223,7 +230,6 @@ def _minibatches(num_rows: int, config: UpdateConfig, chance: torch.Generator) -
 
 
 def _critic_step(learner: Learner, parts: list[_Part], count: Tensor, config: UpdateConfig) -> dict[str, float]:
-    learner.critic.train()
     total = 0.0
     for part in parts:
         values = part.values if part.values.requires_grad else learner.actor_critic.critic(part.inputs)
@@ -244,7 +250,6 @@ def _actor_step(
     config: UpdateConfig,
     extra_actor_loss: Callable[[], Tensor] | None,
 ) -> dict[str, float]:
-    learner.actor.train()
     sums: dict[str, float] = dict.fromkeys(("actor_loss", "entropy", "clip_fraction", "approx_kl"), 0.0)
     for part in parts:
         out = learner.actor_critic.actor(part.inputs)

@@ -1,0 +1,101 @@
+"""Tercet's PPO on the arm until 95 % of the held-out starts succeed, by the pipeline's own code; one line of JSON.
+
+    PYTHONPATH=src:benchmarks python benchmarks/arm_ours.py --task reach --seed 0
+
+Rollouts, rewards, updates, rows and checkpoints are those of `tercet arm ppo`, and so is the first look at the
+observations, whose time and steps count too. The self-check, which teaches the policy nothing, does not: it takes as
+long as one rollout more. `--make-clone DIR` clones demonstrations and no more.
+"""
+
+import contextlib
+import tempfile
+from pathlib import Path
+
+import torch
+from arm_work import Race, config_of, parser
+
+from tercet.arm import bc
+from tercet.arm.environments import opened, sizes_of
+from tercet.arm.models import load_gaussian, new_critic
+from tercet.arm.policies import Policy
+from tercet.arm.ppo import Collect, frozen
+from tercet.arm.rollout import ArmActorCritic
+from tercet.arm.stages import NUM_LOOKED_AT, start_policy
+from tercet.config.arm import ArmConfig
+from tercet.runs.folder import RunFolder
+from tercet.train.optim import adamw
+from tercet.train.ppo import Learner, Validation, train
+
+
+class Reached(Exception):
+    """The policy is good enough."""
+
+
+def starting(folder: RunFolder, config: ArmConfig, clone: Path | None) -> Policy:
+    """The clone, or a fresh policy."""
+    if clone is None:
+        return start_policy(folder, config)
+    with opened(config, 1) as env:
+        policy = load_gaussian(clone / "bc" / "model", sizes_of(env))
+    policy.explore(config.policy.log_std)
+    return policy.requires_grad_(True)
+
+
+def learn(folder: RunFolder, config: ArmConfig, race: Race) -> None:
+    """`tercet arm ppo`, judged after every update."""
+    clone = race.settings.clone
+    before = 0 if clone else NUM_LOOKED_AT * config.horizon
+    with opened(config, config.ppo.num_envs) as env:
+        race.start()
+        policy = starting(folder, config, clone)
+        critic = new_critic(policy.scaled, config.policy, seed=config.seed)
+        collect = Collect(env, ArmActorCritic(policy, critic), frozen(policy), None, config)
+
+        def act(seen: object) -> object:
+            with torch.no_grad():
+                return policy(torch.from_numpy(seen)).clamp(-1, 1).numpy()
+
+        def judge() -> Validation:
+            if race.judge(act, before + len(race.points) * config.ppo.num_envs * config.horizon):
+                raise Reached
+            return Validation(race.points[-1]["success"], 0.0)
+
+        with folder.step("ppo", total=config.ppo.num_updates + 1, shown=[]) as step:
+            train(
+                step,
+                Learner.of(collect.actor_critic, policy, critic, config.ppo),
+                collect=collect,
+                validate=judge,
+                carry={},
+                config=config.ppo,
+                samples_every=config.ppo.num_updates,
+                seed=config.seed,
+            )
+
+
+def main() -> None:
+    """Learn until it is enough, or make a clone."""
+    command = parser(__doc__ or "")
+    command.add_argument("--make-clone", type=Path)
+    settings = command.parse_args()
+    folder = settings.make_clone
+    del settings.make_clone
+    config = config_of(settings)
+    if folder is not None:
+        with RunFolder.open(folder, config, preset=settings.task) as run:
+            bc.run(run, config)
+        return
+    race = Race("tercet", settings)
+    # for its first optimizer torch loads modules for a second; the peers make theirs before the clock runs too
+    adamw(torch.nn.Linear(1, 1), lr=1.0)
+    with (
+        tempfile.TemporaryDirectory() as place,
+        RunFolder.open(Path(place) / "run", config, preset="") as run,
+        contextlib.suppress(Reached),
+    ):
+        learn(run, config, race)
+    race.report(settings="ours")
+
+
+if __name__ == "__main__":
+    main()
