@@ -9,6 +9,7 @@ that it does.
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import torch
 from jaxtyping import Bool, Float, UInt8
@@ -112,10 +113,14 @@ class ActPolicy(nn.Module):
     def measure_pictures(self, *pictures: UInt8[Tensor, "b _ _ 3"]) -> None:
         """See pictures like these at unit scale, and let a backbone that was drawn at random settle on them."""
         some = [one[:: -(-len(one) // AT_ONCE)] for one in pictures]  # evenly, whatever their number
-        for scaled, picture in zip(self.scaled_pictures, some, strict=True):
+        for scaled, picture in zip(self.scales_of_pictures(), some, strict=True):
             scaled.measure(picture / 255)
         if pictures and self.settles:
             self.model.backbone.settle(torch.cat(self._looks(some)))
+
+    def scales_of_pictures(self) -> list[Scaled]:
+        """Of each camera, in their order."""
+        return [cast(Scaled, scaled) for scaled in self.scaled_pictures]
 
     def explore(self, log_std: float) -> None:
         """Draw actions with this deviation from now on."""
@@ -127,7 +132,7 @@ class ActPolicy(nn.Module):
         scales = {f"observation.{name}": value for name, value in self.scaled.state_dict().items()}
         scales |= {f"action.{name}": value for name, value in self.scaled_actions.state_dict().items()}
         log_std = self.log_std.detach()
-        for camera, scaled in zip(self.cameras, self.scaled_pictures, strict=True):
+        for camera, scaled in zip(self.cameras, self.scales_of_pictures(), strict=True):
             scales |= {f"{act_files.feature_of(camera)}.{name}": value for name, value in scaled.state_dict().items()}
         files = ActFiles(self.model.shape, self.chunk, self.kl_weight, weights, scales, log_std, self.own)
         act_files.write(folder, files)
@@ -142,7 +147,9 @@ class ActPolicy(nn.Module):
     def _looks(self, pictures: Sequence[Tensor]) -> list[Float[Tensor, "b 3 h w"]]:
         """Each camera's pictures at unit scale, as the backbone takes them."""
         rows = [one.flatten(0, -4) for one in pictures]
-        return [scaled(row / 255).permute(0, 3, 1, 2) for row, scaled in zip(rows, self.scaled_pictures, strict=True)]
+        return [
+            scaled(row / 255).permute(0, 3, 1, 2) for row, scaled in zip(rows, self.scales_of_pictures(), strict=True)
+        ]
 
     def _log_std(self) -> Tensor:
         return self.log_std.repeat(self.chunk)
@@ -190,7 +197,7 @@ def load_act(folder: Path, sizes: Sizes) -> ActPolicy:
         policy.model.load_state_dict(found.weights)
     except RuntimeError as error:
         raise InputError(f"{folder}: its weights are of another kind ({first_line(error)})") from error
-    of_pictures = zip(policy.scaled_pictures, map(act_files.feature_of, policy.cameras), strict=True)
+    of_pictures = zip(policy.scales_of_pictures(), map(act_files.feature_of, policy.cameras), strict=True)
     for scaled, name in ((policy.scaled, "observation"), (policy.scaled_actions, "action"), *of_pictures):
         scaled.mean.copy_(found.scales[f"{name}.mean"])
         scaled.std.copy_(found.scales[f"{name}.std"].clamp(min=LEAST_STD))

@@ -88,7 +88,9 @@ class ActNetwork(nn.Module):
         if pictures:
             maps = [self._map(picture) for picture in pictures]
             memory = torch.cat([memory, *(one.flatten(2).transpose(1, 2) for one in maps)], 1)
-            places = torch.cat([places, *(grid(*one.shape[2:], self.shape.dim_model)[None] for one in maps)], 1)
+            places = torch.cat(
+                [places, *(grid(one.shape[2], one.shape[3], self.shape.dim_model)[None] for one in maps)], 1
+            )
         memory = self.encoder(memory, places, None)
         queries = self.decoder_pos_embed.weight[None].expand(len(observations), -1, -1)
         return self.action_head(self.decoder(queries, memory, places))

@@ -99,7 +99,7 @@ class Physics:
         ahead = self.state.copy()
         ahead[:, 0] -= due  # a simulation that MuJoCo gave up stands still in time
         sane = (np.abs(ahead) < self._fastest).all(1)  # false for what is not a number
-        return Outcome(np.maximum.reduce(self._touch, axis=(1, 2)), ~sane)
+        return Outcome(np.maximum.reduce(self._touch, axis=(1, 2)), np.logical_not(sane))
 
     def close(self) -> None:
         """End the threads."""

@@ -53,7 +53,7 @@ class ResNet(nn.Module):
         With weights drawn at random nothing else keeps the scale of what goes from block to block.
         """
         norms = [module for module in self.modules() if isinstance(module, FrozenBatchNorm)]
-        hooks = [norm.register_forward_pre_hook(lambda norm, inputs: norm.measure(*inputs)) for norm in norms]
+        hooks = [norm.register_forward_pre_hook(lambda module, inputs: _measure(module, *inputs)) for norm in norms]
         self(pictures)
         for hook in hooks:
             hook.remove()
@@ -106,6 +106,11 @@ class FrozenBatchNorm(nn.Module):
         """Take mean and variance of these."""
         self.running_mean.copy_(x.mean((0, 2, 3)))
         self.running_var.copy_(x.var((0, 2, 3), unbiased=False))
+
+
+def _measure(norm: nn.Module, x: Tensor) -> None:
+    assert isinstance(norm, FrozenBatchNorm)  # hooked to these alone
+    norm.measure(x)
 
 
 def load_backbone(backbone: ResNet, file: Path) -> None:

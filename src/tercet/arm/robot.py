@@ -175,7 +175,7 @@ def _lerobot(package: str, name: str, kind: str) -> Any:  # Any: lerobot, which 
 def _lerobots_cameras(cameras: Mapping[str, str]) -> dict[str, Any]:  # Any: LeRobot's
     if not cameras:
         return {}
-    from lerobot.cameras.opencv import OpenCVCameraConfig
+    from lerobot.cameras.opencv import OpenCVCameraConfig  # pyright: ignore[reportMissingImports]  # an extra
 
     return {
         name: OpenCVCameraConfig(index_or_path=int(device) if device.isdigit() else Path(device))
