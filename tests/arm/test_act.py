@@ -92,7 +92,7 @@ def test_a_decision_keeps_the_pictures_that_it_was_taken_by() -> None:
     starts = torch.tensor([[True, False, True, False, True], [True, True, False, False, False]])
     env = ArmEnv("reach", 2, horizon=5, num_threads=1)
     blind = new_policy(sizes_of(env), load_arm_config("reach", []).policy, seed=0)
-    episodes = sampled(env, blind, None, horizon=5, seed=0).episodes
+    episodes = sampled(env, blind, None, num=env.num_envs, horizon=5, seed=0).episodes
     # step 0: rows 0 and 1; step 1: row 1; step 2: row 0; step 4: row 0
     looks = torch.arange(5, dtype=torch.uint8)[:, None, None, None].expand(5, 2, 2, 3)
     found = decided(Played(episodes, starts, torch.zeros(2, 5, 1), (looks,)))
@@ -103,7 +103,7 @@ def test_a_decision_keeps_the_pictures_that_it_was_taken_by() -> None:
 def test_what_learning_sees_is_what_sampling_saw(policy: ActPolicy, env: ArmEnv) -> None:
     """The self-check of PPO on a real rollout: ratio 1 a row at a time, and the pictures of another row would show."""
     noise = torch.randn(7, 3, policy.noise_size)
-    played = sampled(env, policy, noise, horizon=7, seed=1)
+    played = sampled(env, policy, noise, num=env.num_envs, horizon=7, seed=1)
     assert [tuple(seen.shape) for seen in played.pictures] == [(9, 32, 32, 3)] * 2
     assert played.pictures[0].dtype == torch.uint8
     actor_critic = ArmActorCritic(policy, new_critic(policy.scaled, load_arm_config("lift", []).policy, seed=0))
@@ -132,8 +132,8 @@ def test_cloning_learns_what_pictures_alone_tell(config: ArmConfig) -> None:
     actions = ((place - 16) / 16)[:, None, None]
     policy.measure(seen, actions[:, 0], looks)
     optimizer = adamw(policy, lr=1e-3)
-    for step in range(60):
-        set_lr(optimizer, 1e-3 * (1 - step / 60))
+    for step in range(120):
+        set_lr(optimizer, 1e-3 * (1 - step / 120))
         policy.imitation_loss(seen, actions, torch.ones(16, 1, dtype=torch.bool), looks).backward()
         optimizer.step()
         optimizer.zero_grad()

@@ -91,17 +91,17 @@ def test_through_the_interface_and_the_guard_the_expert_does_every_task(task: de
 
 
 def test_what_the_policy_sees_is_what_it_saw_in_training(lift: Rehearsal) -> None:
-    seen: list[Array] = []
+    apart: list[Array] = []
 
     class Notes(ExpertPilot):
         def wanted(self, observation: Array, sent: Array, seen: Observation) -> Array:
             env = self.robot.env
-            seen.append(np.abs(observation - env._observe(env.readings())[0]))
+            apart.append(np.abs(observation - env._observe(env.readings())[0]))
             return super().wanted(observation, sent, seen)
 
     lift.drive(Crew(Notes(lift.robot), None), seconds=2.5)
     names = lift.robot.env.observed
-    worst = np.stack(seen).max(0)
+    worst = np.stack(apart).max(0)
     for name, difference in zip(names, worst, strict=True):
         if not name.startswith("cube_velocity"):  # which is measured between two steps, and not known at one
             assert difference < 1e-4, name

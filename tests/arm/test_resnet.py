@@ -33,11 +33,18 @@ def test_a_row_does_not_depend_on_its_batch_nor_on_training_mode() -> None:
 def test_a_backbone_drawn_at_random_settles_at_unit_scale() -> None:
     torch.manual_seed(0)
     net, x = ResNet("resnet18"), torch.rand(16, 3, 64, 64)
+    net.settle(x)
+    seen: list[torch.Tensor] = []
+    for module in net.modules():
+        if isinstance(module, FrozenBatchNorm):
+            module.register_forward_hook(lambda module, inputs, output: seen.append(output))
     with torch.no_grad():
-        before = float(net(x).std())
-        net.settle(x)
-        after = float(net(x).std())
-    assert before > 10 and 0.3 < after < 2
+        net(x)
+    assert len(seen) == 20  # 17 convolutions on the way, and 3 on the short cuts
+    for output in seen:
+        mean, var = output.mean((0, 2, 3)), output.var((0, 2, 3), unbiased=False)
+        torch.testing.assert_close(mean, torch.zeros_like(mean), atol=1e-3, rtol=0)
+        torch.testing.assert_close(var, torch.ones_like(var), atol=0.02, rtol=0)
 
 
 @pytest.mark.parametrize("name", ["weights.pth", "weights.safetensors"])

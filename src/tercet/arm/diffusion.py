@@ -5,7 +5,6 @@ Gaussian, so that the log-probability of the chain is a sum, as that of an answe
 is that of DPPO's inner MDP with every step given the decision's advantage; the ratio is clipped for the whole chain.
 """
 
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -88,7 +87,7 @@ class DiffusionPolicy(nn.Module):
 
     def save(self, folder: Path) -> None:
         """config.json and model.safetensors."""
-        save(self, folder, {"kind": "diffusion", **asdict(self.sizes), **self.shape})
+        save(self, folder, {"kind": "diffusion", **self.sizes.numbers(), **self.shape})
 
     def _guess(self, seen: Tensor, noised: Tensor, levels: Int[Tensor, "*shape"]) -> Tensor:
         """The actions under the noise."""

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import TypeVar
@@ -33,6 +33,10 @@ class Sizes:
     observation: int
     action: int
     own: tuple[bool, ...] = ()  # of an observation, what the arm measures on itself, where that is known
+
+    def numbers(self) -> dict[str, int]:
+        """Those that a saved policy has to match."""
+        return {"observation": self.observation, "action": self.action}
 
 
 class Scaled(nn.Module):
@@ -106,7 +110,7 @@ class GaussianPolicy(nn.Module):
 
     def save(self, folder: Path) -> None:
         """config.json and model.safetensors."""
-        save(self, folder, {"kind": "policy", **asdict(self.sizes), **self.shape})
+        save(self, folder, {"kind": "policy", **self.sizes.numbers(), **self.shape})
 
 
 class Critic(nn.Module):

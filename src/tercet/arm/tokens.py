@@ -4,7 +4,6 @@ A word is one of 256 bins of [-1, 1], on the last ids of the vocabulary. The obs
 layer. For PPO an action's log-probability is the sum of its tokens', as that of an answer is.
 """
 
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -78,7 +77,7 @@ class TokenPolicy(nn.Module):
 
     def save(self, folder: Path) -> None:
         """config.json and model.safetensors."""
-        save(self, folder, {"kind": "tokens", **asdict(self.sizes), **self.shape})
+        save(self, folder, {"kind": "tokens", **self.sizes.numbers(), **self.shape})
 
     @property
     def _first_id(self) -> int:
