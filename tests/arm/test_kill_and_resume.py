@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 PROGRAM = Path(__file__).parents[1] / "kill_runs.py"
 SOURCE = Path(__file__).parents[2] / "src"
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(SOURCE)}
@@ -49,3 +51,11 @@ def test_rounds_of_new_judgements_killed_anywhere_come_out_the_same(small: list[
     rounds = ["reward.num_rounds=3", "reward.round_every=1", "reward.pairs_per_round=8", "ppo.checkpoint_every=3"]
     more = ["bc.demonstrations=none", "ppo.reward={reward_model: 1.0}", *rounds]
     assert killed(tmp_path, "reach", [moments], [*small, *more]) >= 2
+
+
+@pytest.mark.parametrize("kind", ["act", "tokens", "diffusion"])
+def test_policies_of_other_kinds_go_on_to_the_same_bits(kind: str, small: list[str], tmp_path: Path) -> None:
+    """Cloning draws latents and noise, decisions are chunks, and a chunk of 5 in an episode of 12 is cut short."""
+    moments: list[Moment] = [("checkpoint", "bc", 2), ("row", "ppo", 2), ("checkpoint", "ppo", 4)]
+    more = [f"policy.kind={kind}", "policy.num_layers=1", "policy.chunk_size=5", "bc.checkpoint_every=2"]
+    assert killed(tmp_path, "lift", [moments], [*small, *more, "ppo.eval_every=1"]) == len(moments)

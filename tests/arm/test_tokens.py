@@ -38,6 +38,15 @@ def test_the_decoder_is_transformers_llama_of_smollm2s_shape() -> None:
         torch.testing.assert_close(ours(ours.embed(ids)), expected, rtol=1e-4, atol=1e-4)
 
 
+def test_positions_one_after_another_are_those_of_a_whole_pass() -> None:
+    torch.manual_seed(0)
+    model, embedded = Llama(llama_shape(192, 2, 300)), torch.randn(2, 5, 192)
+    past = model.nothing_past()
+    with torch.no_grad():
+        steps = torch.cat([model(one, past) for one in embedded.split(1, 1)], 1)
+        torch.testing.assert_close(steps, model(embedded))
+
+
 def test_words_of_a_larger_vocabulary_are_its_last_ones() -> None:
     torch.manual_seed(0)
     policy = TokenPolicy(Sizes(3, 2), hidden_size=16, num_layers=1, vocab_size=400)
@@ -48,3 +57,27 @@ def test_words_of_a_larger_vocabulary_are_its_last_ones() -> None:
     assert decisions.min() >= 400 - 256 and decisions.max() < 400
     # almost uniform over 256 words when it is fresh
     assert abs(float(logprobs.mean()) + 2 * np.log(256)) < 0.5
+
+
+def test_the_logits_are_those_of_the_vocabularys_last_words() -> None:
+    torch.manual_seed(0)
+    policy = TokenPolicy(Sizes(3, 2), hidden_size=16, num_layers=1, vocab_size=400)
+    seen, decisions = torch.randn(5, 3), torch.randint(400 - 256, 400, (5, 2))
+    with torch.no_grad():
+        prefix = policy.projector(policy.scaled(seen))[:, None]
+        read = torch.cat([prefix, policy.model.embed_tokens(decisions[:, :1])], 1)
+        every = policy.model(read) @ policy.model.embed_tokens.weight.T
+        found = policy.look(seen, decisions)
+    torch.testing.assert_close(found.logits, every[..., -256:])
+    assert torch.equal(found.chosen, decisions - (400 - 256))
+
+
+def test_cloning_is_paid_by_the_mean_over_joints_of_each_words_cross_entropy() -> None:
+    torch.manual_seed(0)
+    policy = TokenPolicy(Sizes(3, 2), hidden_size=16, num_layers=1, vocab_size=256)
+    seen, actions = torch.randn(6, 3), 2 * torch.rand(6, 1, 2) - 1
+    words = ids_of(actions[:, 0], 256)
+    loss = policy.imitation_loss(seen, actions, torch.ones(6, 1, dtype=torch.bool))
+    logits = policy.look(seen, words).logits
+    wanted = torch.nn.functional.cross_entropy(logits.flatten(0, 1), words.flatten(), reduction="sum") / 2
+    torch.testing.assert_close(loss, wanted)

@@ -1,9 +1,8 @@
 """A policy that was learned in the simulation, steering an arm: what it would see, and the joints its action means."""
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
+from torch import Tensor
 
 from tercet.arm import kinematics, tasks
 from tercet.arm.kinematics import JOINTS, Array
@@ -59,21 +58,26 @@ class Senses:
         )
 
 
-@dataclass(frozen=True)
 class Pilot:
     """A policy; `speed` is the share of each of its movements that is made.
 
-    It decides anew at every step and does the first action of its chunk: an arm seldom is where it was expected.
+    A chunk is done to its end before the next is decided on, as in training (`acting.Acting`).
     """
 
-    policy: Policy
-    speed: float = 1.0
+    def __init__(self, policy: Policy, speed: float = 1.0) -> None:
+        self.policy, self.speed = policy, speed
+        self._left: list[Tensor] = []  # (a,) each, of the chunk that is being done
 
-    def wanted(self, observation: Array, sent: Array) -> Array:
-        """Joints (6,) to go to, from what the policy sees (o,) and what was sent last (6,)."""
-        with torch.no_grad():
-            seen = torch.from_numpy(observation.astype(np.float32))[None]
-            action = self.policy.actions(self.policy.decide(seen, None))[:, 0]
+    def wanted(self, observation: Array, sent: Array, fresh: bool) -> Array:
+        """Joints (6,) to go to, from what the policy sees (o,) and what was sent last (6,).
+
+        `fresh` where it did not steer the step before: what is left of an older chunk was for another place.
+        """
+        if fresh or not self._left:
+            with torch.no_grad():
+                seen = torch.from_numpy(observation.astype(np.float32))[None]
+                self._left = list(self.policy.actions(self.policy.decide(seen, None))[0])
+        action = self._left.pop(0)[None]
         moves = self.speed * action.clamp(-1.0, 1.0).double().numpy()
         moves[:, -1] = action[:, -1].clamp(-1.0, 1.0)  # a gripper that closes slowly lets go
         return joints_for(sent, moves)

@@ -38,17 +38,17 @@ class TokenPolicy(nn.Module):
         self, observations: Float[Tensor, "*shape o"], noise: Float[Tensor, "*shape a"] | None
     ) -> Int[Tensor, "*shape a"]:
         """Tokens one after another, given standard normal noise; the most likely ones without."""
-        embedded = self._prefix(observations)
+        embedded, past = self._prefix(observations), self.model.nothing_past()
         draws = None if noise is None else noise.flatten(0, -2)
         chosen: list[Tensor] = []
         for place in range(self.sizes.action):
-            logits = self._logits(self.model(embedded)[:, -1])
+            logits = self._logits(self.model(embedded, past)[:, -1])
             if draws is None:
                 token = logits.argmax(-1)
             else:  # the normal distribution's own function makes uniform numbers of the noise
                 token = categorical.sample(logits, torch.special.ndtr(draws[:, place]), temperature=1.0).actions
             chosen.append(token + self._first_id)
-            embedded = torch.cat([embedded, self.model.embed(chosen[-1][:, None])], 1)
+            embedded = self.model.embed(chosen[-1][:, None])
         return torch.stack(chosen, -1).unflatten(0, observations.shape[:-1])
 
     def actions(self, decisions: Int[Tensor, "*shape a"]) -> Float[Tensor, "*shape 1 a"]:
