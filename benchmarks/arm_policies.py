@@ -23,14 +23,17 @@ from typing import Any
 TASKS, KINDS, NUMS = ("lift", "place"), ("gaussian", "act", "tokens", "diffusion"), (3, 10, 50)
 
 # beside the preset's own; what docs/arm-policies.md says
+_CLONING = ["bc.batch_size=64", "bc.epochs=1000", "bc.max_steps=1500"]
 SETTINGS: dict[str, list[str]] = {
-    "gaussian": [],
-    "act": [],
-    "tokens": [],
-    "diffusion": [],
+    "gaussian": ["bc.epochs=500"],
+    "act": ["policy.hidden_size=64", "policy.log_std=-2", *_CLONING, "ppo.lr=2e-4"],
+    "tokens": ["policy.hidden_size=64", "policy.log_std=-2", *_CLONING, "ppo.lr=2e-4"],
+    "diffusion": [*_CLONING, "ppo.lr=1e-4"],
 }
 ALWAYS = ["threads=1", "eval.num_videos=0"]
-HEAD = "| task | demonstrations | policy | BC | BC with noise | PPO on the learned reward | update kept | steps | CPU s |"
+HEAD = (
+    "| task | demonstrations | policy | BC | BC with noise | PPO on the learned reward | update kept | steps | CPU s |"
+)
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,15 @@ class Cell:
     def run(self, more: list[str], *, until: float) -> None:
         """Go on with it until it is done or the time is over; the CPU seconds of every try are added up."""
         before = _cpu_seconds()
-        command = [sys.executable, "-m", "tercet.cli", "arm", "run", "--preset", self.task, "--out", str(self.folder)]
+        command = [
+            str(Path(sys.executable).with_name("tercet")),
+            "arm",
+            "run",
+            "--preset",
+            self.task,
+            "--out",
+            str(self.folder),
+        ]
         command += [f"policy.kind={self.kind}", f"bc.num_demonstrations={self.num}", *SETTINGS[self.kind]]
         try:
             subprocess.run([*command, *ALWAYS, *more], check=True, timeout=max(1.0, until - time.monotonic()))

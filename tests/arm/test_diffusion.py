@@ -71,7 +71,9 @@ def test_cloning_is_paid_by_the_squared_error_of_the_guess_under_the_schedules_n
     actions, mask = torch.full((num, 2, 2), clean), torch.ones(num, 2, dtype=torch.bool)
     share = policy.shares
     wanted = ((share.sqrt() - 1) ** 2 * clean**2 + 1 - share).mean()
-    torch.testing.assert_close(policy.imitation_loss(torch.zeros(num, 3), actions, mask) / num, wanted, rtol=0.03, atol=0)
+    torch.testing.assert_close(
+        policy.imitation_loss(torch.zeros(num, 3), actions, mask) / num, wanted, rtol=0.03, atol=0
+    )
 
 
 def test_every_level_of_noise_is_learned_from() -> None:

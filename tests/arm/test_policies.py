@@ -33,7 +33,7 @@ SIZES = Sizes(3, 2)
 KINDS = {
     "gaussian": PolicyConfig(hidden_size=32, log_std=-1.0),
     "act": PolicyConfig(kind="act", hidden_size=32, num_layers=1, chunk_size=3, log_std=-1.0),
-    "tokens": PolicyConfig(kind="tokens", hidden_size=64, num_layers=1),
+    "tokens": PolicyConfig(kind="tokens", hidden_size=64, num_layers=1, log_std=-4.0),
     "diffusion": PolicyConfig(kind="diffusion", hidden_size=64, chunk_size=3, log_std=-1.0),
 }
 

@@ -1,5 +1,7 @@
 """Actions as words: OpenVLA's bins, and a Llama that is transformers' own."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ import torch
 from tercet.arm.llama import Llama
 from tercet.arm.models import Sizes
 from tercet.arm.tokens import TokenPolicy, centres_of, ids_of, llama_shape
+from tercet.train.optim import adamw
 
 
 def test_bins_are_openvlas() -> None:
@@ -81,3 +84,18 @@ def test_cloning_is_paid_by_the_mean_over_joints_of_each_words_cross_entropy() -
     logits = policy.look(seen, words).logits
     wanted = torch.nn.functional.cross_entropy(logits.flatten(0, 1), words.flatten(), reduction="sum") / 2
     torch.testing.assert_close(loss, wanted)
+
+
+def test_a_cloned_policy_explores_around_what_was_shown_as_widely_as_it_was_told() -> None:
+    torch.manual_seed(0)
+    policy = TokenPolicy(Sizes(3, 2), hidden_size=64, num_layers=1, vocab_size=256, log_std=math.log(0.2))
+    seen, actions = torch.randn(1, 3).expand(128, 3), torch.tensor([0.4, -0.3]).expand(128, 1, 2)
+    optimizer = adamw(policy, lr=3e-3)
+    for _ in range(150):
+        policy.imitation_loss(seen, actions, torch.ones(128, 1, dtype=torch.bool)).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    with torch.no_grad():
+        done = policy.actions(policy.decide(seen[:1].expand(4000, 3), torch.randn(4000, 2)))[:, 0]
+    torch.testing.assert_close(done.mean(0), actions[0, 0], rtol=0, atol=0.05)
+    torch.testing.assert_close(done.std(0), torch.full((2,), 0.2), rtol=0.2, atol=0)

@@ -29,7 +29,7 @@ class PolicyConfig(Section):
     chunk_size: int = Field(default=4, ge=1, description="Actions that `act` and `diffusion` decide on and execute at a time.")
     latent_size: int = Field(default=32, ge=1, description="Numbers of the latent of `act`.")
     kl_weight: float = Field(default=10.0, ge=0, description="Weight of the latent's divergence in the loss of `act`.")
-    log_std: float = Field(default=-1.2, ge=-5, le=2, description="Logarithm of the deviation with which PPO begins to explore; `tokens` explores by its own probabilities.")
+    log_std: float = Field(default=-1.2, ge=-5, le=2, description="Logarithm of the deviation with which PPO begins to explore; `tokens` is cloned from actions with so much noise, and explores by its own probabilities.")
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> Self:
