@@ -110,10 +110,14 @@ OBSERVED_WITH_CUBE = (
     *("cube.height", "cube_turn-turn"),
     *(f"cube_velocity.{axis}" for axis in "xyz"),
 )
+# where to push from follows from cube and goal, but not in a way that a policy learns from a few demonstrations
+OBSERVED_IN_PUSHING = (*OBSERVED_WITH_CUBE, *(f"pushing_point-tip.{axis}" for axis in "xyz"))
 
 
 def observed(task: Task) -> tuple[str, ...]:
     """Names of the entries of an observation."""
+    if task == "push":
+        return OBSERVED_IN_PUSHING
     return OBSERVED_WITH_CUBE if has_cube(task) else OBSERVED
 
 
@@ -135,6 +139,8 @@ def observation(task: Task, now: Readings) -> NDArray[np.float32]:
             quarter(now.cube_turn - now.turn)[:, None] * 1.5,
             now.cube_velocity * 3,
         ]
+    if task == "push":
+        parts.append((pushing_point(now) - now.tip) * 10)
     return np.concatenate(parts, 1, dtype=np.float32, casting="same_kind")
 
 
