@@ -26,7 +26,7 @@ TASKS, KINDS, NUMS = ("lift", "place"), ("gaussian", "act", "tokens", "diffusion
 _CLONING = ["bc.batch_size=64", "bc.epochs=1000", "bc.max_steps=1500"]
 SETTINGS: dict[str, list[str]] = {
     "gaussian": ["bc.epochs=500"],
-    "act": ["policy.hidden_size=64", "policy.log_std=-2", *_CLONING, "ppo.lr=2e-4"],
+    "act": ["policy.hidden_size=64", *_CLONING, "ppo.lr=1e-4"],
     "tokens": ["policy.hidden_size=64", "policy.log_std=-2", *_CLONING, "ppo.lr=2e-4"],
     "diffusion": [*_CLONING, "ppo.lr=1e-4"],
 }
