@@ -12,6 +12,7 @@ from types import ModuleType
 
 import pytest
 import torch
+from tests.arm.conftest import SMALL as TINY_ARM
 from transformers import OPTConfig, OPTForCausalLM
 
 from tercet.lm import bench
@@ -265,3 +266,15 @@ def test_the_arm_is_timed_beside_bare_mujoco() -> None:
     figures = json.loads(done.stdout)
     assert figures["num_envs"] == 4 and 0 < figures["share_of_bare"] < 2
     assert figures["steps_per_second"] > 0 and figures["bare_steps_per_second_one_call"] > 0
+
+
+def test_the_table_of_policies_has_a_row_for_each_run_and_makes_none_again(tmp_path: Path) -> None:
+    asked = ["--out", str(tmp_path), "lift/act/3", "lift/tokens/3"]
+    sets = [word for override in [*TINY_ARM, "ppo.num_updates=1"] for word in ("--set", override)]
+    rows = printed("arm_policies.py", *asked[:3], *sets).splitlines()[-3:]
+    assert rows[0].count("|") == rows[1].count("|") == rows[2].count("|")
+    assert rows[2].startswith("| lift | 3 | act | 0.000 | ")
+    tried = (tmp_path / "lift-act-3" / "cpu_seconds.txt").read_text()
+    assert printed("arm_policies.py", *asked, "--table").splitlines() == rows
+    assert printed("arm_policies.py", *asked[:3], *sets).splitlines()[-1] == rows[2]
+    assert (tmp_path / "lift-act-3" / "cpu_seconds.txt").read_text() == tried

@@ -210,14 +210,14 @@ def test_a_pilot_looks_through_the_robots_cameras(policy: ActPolicy, env: ArmEnv
     sent, observation = robot.env.joints()[0], np.zeros(23)
     pilot = Pilot(policy)
     with pytest.raises(InputError, match="the policy sees by the camera wrist, and the robot's pictures are: front"):
-        pilot.wanted(observation, sent, robot.get_observation())
+        pilot.wanted(observation, sent, robot.get_observation(), fresh=True)
     robot.disconnect()
     robot = SimulatedArm("lift", robot.calibration, cameras={"front": "front", "wrist": "wrist"})
     robot.connect()
     seen = robot.get_observation()
     assert seen["wrist"].shape == robot.observation_features["wrist"] == (240, 320, 3)
-    one = pilot.wanted(observation, sent, seen)
-    other = pilot.wanted(observation, sent, {**seen, "front": seen["wrist"]})
+    one = pilot.wanted(observation, sent, seen, fresh=True)
+    other = pilot.wanted(observation, sent, {**seen, "front": seen["wrist"]}, fresh=True)
     assert np.abs(one - other).max() > 1e-4
     robot.disconnect()
     with pytest.raises(InputError, match="the simulated arm has no back; it has front, top, wrist"):

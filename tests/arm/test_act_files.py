@@ -172,6 +172,23 @@ def test_junk_behind_a_demonstrations_end_changes_nothing(policy: ActPolicy) -> 
     torch.testing.assert_close(losses[0], losses[1])
 
 
+def test_cloning_is_paid_by_the_absolute_error_and_the_latents_divergence(policy: ActPolicy) -> None:
+    seen, actions, mask = torch.randn(3, 5), torch.randn(3, 5, 4), torch.ones(3, 5, dtype=torch.bool)
+    latent, head = policy.model.vae_encoder_latent_output_proj, policy.model.action_head
+    mean, log_variance = torch.randn(6), torch.randn(6)
+    with torch.no_grad():
+        for layer in (latent, head):
+            layer.weight.zero_()
+        latent.bias.copy_(torch.cat([mean, log_variance]))
+        head.bias.fill_(0.3)
+        loss = policy.imitation_loss(seen, actions, mask)
+    wanted = (actions - policy.scaled_actions.mean) / policy.scaled_actions.std
+    error = sum(float((0.3 - row).abs().mean()) for row in wanted)
+    theirs = torch.distributions.Normal(mean, (0.5 * log_variance).exp())
+    divergence = torch.distributions.kl_divergence(theirs, torch.distributions.Normal(0.0, 1.0)).sum()
+    assert float(loss) == pytest.approx(error + 10.0 * 3 * float(divergence), rel=1e-4)
+
+
 def test_positions_are_sines_and_cosines() -> None:
     found = sinusoids(3, 4)
     expected = [

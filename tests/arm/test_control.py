@@ -32,7 +32,7 @@ class ExpertPilot:
     def __init__(self, robot: SimulatedArm) -> None:
         self.robot = robot
 
-    def wanted(self, observation: Array, sent: Array, seen: Observation) -> Array:
+    def wanted(self, observation: Array, sent: Array, seen: Observation, *, fresh: bool) -> Array:
         return joints_for(sent, self.robot.env.expert_actions().astype(np.float64))
 
 
@@ -42,7 +42,7 @@ class Wild:
     def __init__(self, seed: int) -> None:
         self.chance = np.random.default_rng(seed)
 
-    def wanted(self, observation: Array, sent: Array, seen: Observation) -> Array:
+    def wanted(self, observation: Array, sent: Array, seen: Observation, *, fresh: bool) -> Array:
         anything = self.chance.normal(scale=2.0, size=6)
         return anything * np.nan if self.chance.random() < 0.1 else anything
 
@@ -94,10 +94,10 @@ def test_what_the_policy_sees_is_what_it_saw_in_training(lift: Rehearsal) -> Non
     apart: list[Array] = []
 
     class Notes(ExpertPilot):
-        def wanted(self, observation: Array, sent: Array, seen: Observation) -> Array:
+        def wanted(self, observation: Array, sent: Array, seen: Observation, *, fresh: bool) -> Array:
             env = self.robot.env
             apart.append(np.abs(observation - env._observe(env.readings())[0]))
-            return super().wanted(observation, sent, seen)
+            return super().wanted(observation, sent, seen, fresh=fresh)
 
     lift.drive(Crew(Notes(lift.robot), None), seconds=2.5)
     names = lift.robot.env.observed
@@ -124,10 +124,10 @@ def test_ticks_are_a_period_apart_and_nothing_is_caught_up_after_a_late_one(lift
     class Slow(ExpertPilot):
         steps = 0
 
-        def wanted(self, observation: Array, sent: Array, seen: Observation) -> Array:
+        def wanted(self, observation: Array, sent: Array, seen: Observation, *, fresh: bool) -> Array:
             self.steps += 1
             lift.clock.time += 0.4 if self.steps == 5 else 0.01
-            return super().wanted(observation, sent, seen)
+            return super().wanted(observation, sent, seen, fresh=fresh)
 
     ticks = lift.drive(Crew(Slow(lift.robot), None), seconds=2.0)
     gaps = np.diff([tick.seconds for tick in ticks])
@@ -145,6 +145,20 @@ def test_the_space_bar_stops_until_it_is_released(lift: Rehearsal) -> None:
     np.testing.assert_array_equal(held[0], ticks[10].measured)  # where the arm is, not where it was going
     assert all(tick.reasons == ("stopped: by hand",) for tick in ticks[10:30])
     assert (ticks[35].sent != held[0]).any()
+
+
+def test_a_policy_is_told_where_it_did_not_steer_the_step_before(lift: Rehearsal) -> None:
+    told: list[bool] = []
+
+    class Notes(ExpertPilot):
+        def wanted(self, observation: Array, sent: Array, seen: Observation, *, fresh: bool) -> Array:
+            told.append(fresh)
+            return super().wanted(observation, sent, seen, fresh=fresh)
+
+    keys = keys_at({5: " ", 8: "r", 12: "t", 15: "t"})
+    lift.drive(Crew(Notes(lift.robot), Teacher(SimulatedTeacher(lift.robot), CONFIG), keys), seconds=1.0)
+    # its steps are 0 to 11, and 15 on; it does not steer while the arm is stopped, in 5 to 7
+    assert [step for step, fresh in enumerate(told) if fresh] == [0, 6, 7, 8, 12]
 
 
 def test_q_ends(lift: Rehearsal) -> None:
@@ -166,7 +180,7 @@ def test_a_blocked_arm_is_stopped(lift: Rehearsal) -> None:
 
 def test_a_person_takes_over_and_what_they_showed_is_kept(lift: Rehearsal, tmp_path: Path) -> None:
     class Lost:
-        def wanted(self, observation: Array, sent: Array, seen: Observation) -> Array:
+        def wanted(self, observation: Array, sent: Array, seen: Observation, *, fresh: bool) -> Array:
             return joints_for(sent, np.array([[0.2, 0.2, 0.1, 0.0, 1.0]]))
 
     keeper = Keeper(

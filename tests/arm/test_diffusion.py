@@ -1,6 +1,7 @@
 """The chain from noise to actions."""
 
 import torch
+from torch import Tensor, nn
 
 from tercet.arm.diffusion import NUM_NOISES, NUM_STEPS, DiffusionPolicy, signal_shares
 from tercet.arm.models import Sizes
@@ -54,3 +55,30 @@ def test_junk_behind_a_demonstrations_end_changes_nothing() -> None:
         torch.manual_seed(0)
         losses.append(policy.imitation_loss(seen, actions, mask))
     torch.testing.assert_close(losses[0], losses[1])
+
+
+def test_cloning_is_paid_by_the_squared_error_of_the_guess_under_the_schedules_noise() -> None:
+    class Sees(nn.Module):
+        """Takes the noised actions for the clean ones."""
+
+        def forward(self, inputs: Tensor) -> Tensor:
+            return inputs[..., 3:7]
+
+    policy = made(log_std=0.0)
+    policy.net = Sees()  # type: ignore[assignment]  # a net that knows no better
+    num, clean = 20000, 0.5
+    torch.manual_seed(0)
+    actions, mask = torch.full((num, 2, 2), clean), torch.ones(num, 2, dtype=torch.bool)
+    share = policy.shares
+    wanted = ((share.sqrt() - 1) ** 2 * clean**2 + 1 - share).mean()
+    torch.testing.assert_close(
+        policy.imitation_loss(torch.zeros(num, 3), actions, mask) / num, wanted, rtol=0.03, atol=0
+    )
+
+
+def test_every_level_of_noise_is_learned_from() -> None:
+    policy = made(log_std=0.0)
+    torch.manual_seed(0)
+    policy.imitation_loss(torch.randn(300, 3), torch.randn(300, 2, 2), torch.ones(300, 2, dtype=torch.bool)).backward()
+    assert policy.level_embed.weight.grad is not None
+    assert (policy.level_embed.weight.grad.abs().sum(1) > 0).all()

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 THEIRS = """
 import gymnasium, numpy as np
 from gymnasium.spaces import Box
@@ -78,3 +80,11 @@ def test_a_run_in_another_environment_leaves_no_process_that_keeps_it_from_going
     more += ["ppo.num_eval_states=20", "eval.num_states=20"]  # more than there are copies
     moments: list[Moment] = [("row", "reward", 2), ("row", "ppo", 2), ("row", "ppo", 3)]
     assert killed(tmp_path, "reach", [moments], [*small, *more]) == 3
+
+
+@pytest.mark.parametrize("kind", ["act", "tokens", "diffusion"])
+def test_policies_of_other_kinds_go_on_to_the_same_bits(kind: str, small: list[str], tmp_path: Path) -> None:
+    """Cloning draws latents and noise, decisions are chunks, and a chunk of 5 in an episode of 12 is cut short."""
+    moments: list[Moment] = [("checkpoint", "bc", 2), ("row", "ppo", 2), ("checkpoint", "ppo", 4)]
+    more = [f"policy.kind={kind}", "policy.num_layers=1", "policy.chunk_size=5", "bc.checkpoint_every=2"]
+    assert killed(tmp_path, "lift", [moments], [*small, *more, "ppo.eval_every=1"]) == len(moments)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from tercet.arm.act import ActPolicy
 from tercet.arm.acting import Acting, Played, decided, sampled, summed
+from tercet.arm.diffusion import DiffusionPolicy
 from tercet.arm.distributions import kl
 from tercet.arm.episodes import play
 from tercet.arm.models import Sizes, new_critic
@@ -32,7 +33,7 @@ SIZES = Sizes(3, 2)
 KINDS = {
     "gaussian": PolicyConfig(hidden_size=32, log_std=-1.0),
     "act": PolicyConfig(kind="act", hidden_size=32, num_layers=1, chunk_size=3, log_std=-1.0),
-    "tokens": PolicyConfig(kind="tokens", hidden_size=64, num_layers=1),
+    "tokens": PolicyConfig(kind="tokens", hidden_size=64, num_layers=1, log_std=-4.0),
     "diffusion": PolicyConfig(kind="diffusion", hidden_size=64, chunk_size=3, log_std=-1.0),
 }
 
@@ -119,6 +120,16 @@ def test_draws_are_as_frequent_as_their_log_probability_says(policy: Policy) -> 
     with torch.no_grad():
         exact = kl(policy.look(seen, decisions), other.look(seen, decisions))
     assert float(exact.mean()) == pytest.approx(-float(ratio.log().mean()), abs=5 * float(ratio.std()) / 6000**0.5)
+
+
+@pytest.mark.parametrize("kind", ["act", "diffusion"])
+def test_each_joint_explores_by_its_own_deviation_in_every_action_of_a_chunk(kind: str) -> None:
+    policy = new_policy(SIZES, KINDS[kind], seed=0)
+    assert isinstance(policy, ActPolicy | DiffusionPolicy)
+    with torch.no_grad():
+        policy.log_std.copy_(torch.tensor([-3.0, 0.0]))
+        done = policy.actions(policy.decide(torch.zeros(8000, 3), noise_of(policy, 8000)))
+    torch.testing.assert_close(done.std(0), policy.log_std.detach().exp().expand(3, 2), rtol=0.05, atol=0)
 
 
 def test_cloning_learns_a_handful_of_demonstrations_by_heart(policy: Policy) -> None:

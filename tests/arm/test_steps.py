@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from tercet.arm import bc, ppo, reward
+from tercet.arm.episodes import Episodes
 from tercet.arm.judge import nearer_the_target
 from tercet.arm.models import GaussianPolicy, Sizes, load_reward_model
 from tercet.arm.pairs import Pairs, Questions, answered, by_judge, load_pairs
@@ -128,6 +129,25 @@ def test_ppo_pays_what_is_asked_for_by_weight(small: list[str], tmp_path: Path) 
     with folder:
         ppo.run(folder, config)
         assert max(values(folder, "ppo/score")) < 0
+
+
+def one(episodes: Episodes) -> torch.Tensor:
+    """Each step earns 1."""
+    return torch.ones_like(episodes.dense)
+
+
+def test_ppo_discounts_from_decision_to_decision_by_all_the_steps_between(small: list[str], tmp_path: Path) -> None:
+    """Three chunks of four steps; with lam 1 each is worth the discounted sum of what is left, and the last state."""
+    more = ["policy.kind=act", "policy.chunk_size=4", "ppo.gamma=0.5", "ppo.lam=1.0", "ppo.kl_coef=0.0"]
+    paid = "ppo.reward={tests.arm.test_steps:one: 1.0}"
+    folder, config = run_of(tmp_path, "reach", [*small, *more, paid, "ppo.num_updates=1", "bc.demonstrations=none"])
+    with folder:
+        ppo.run(folder, config)
+        (found,) = values(folder, "ppo/return")
+    left = (12, 8, 4)
+    exact = sum(2 * (1 - 0.5**steps) for steps in left) / 3
+    # a fresh critic says little of the last state; discounting a decision as if it were a step would give 3.3
+    assert abs(found - exact) < 0.15
 
 
 @pytest.mark.parametrize(

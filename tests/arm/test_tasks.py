@@ -103,6 +103,9 @@ def test_observations_have_a_name_for_each_entry(task: Task) -> None:
     assert named["goal-tip.x"] == pytest.approx(0.1)  # 1 cm, in units of 10 cm
     if task != "reach":
         assert named["cube-tip.y"] == pytest.approx(0.5)
+    if task == "push":
+        behind = tasks.pushing_point(readings()) - readings().tip
+        assert [named[f"pushing_point-tip.{axis}"] for axis in "xyz"] == pytest.approx(list(10 * behind[0]))
 
 
 def test_a_quarter_turn_of_the_cube_looks_the_same() -> None:

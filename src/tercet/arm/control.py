@@ -77,7 +77,7 @@ class Steering(Protocol):
 class Deciding(Protocol):
     """`pilot.Pilot`."""
 
-    def wanted(self, observation: Array, sent: Array, seen: Observation) -> Array: ...
+    def wanted(self, observation: Array, sent: Array, seen: Observation, *, fresh: bool) -> Array: ...
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ def drive(
     Ticks are never closer than a period: after a late one, the next is a period later, and nothing is caught up.
     """
     person = person and crew.teacher is not None
-    joined, held = False, 0
+    joined, steered, held = False, False, 0
     begun = clock.now()
     senses.begin()
     while clock.now() - begun < seconds:
@@ -161,10 +161,11 @@ def drive(
             guard.stop("by hand", joints)
         elif RELEASE in keys:
             guard.release()
-        who, wanted = _asked(crew, looks, guard.position, seen, person=person, joined=joined)
+        who, wanted = _asked(crew, looks, guard.position, seen, person=person, joined=joined, fresh=not steered)
         joined = who == "person"
         before = guard.position
         sent = guard.step(wanted, joints, seen_at=tick, now=clock.now())
+        steered = who == "policy" and not guard.stopped
         arm.send(sent.position)
         done = bool(success(senses.task, now)[0])
         watch(Tick(tick - begun, who, joints, wanted, before, sent.position, sent.reasons, looks, done, seen))
@@ -175,7 +176,7 @@ def drive(
 
 
 def _asked(
-    crew: Crew, looks: Array, sent: Array, seen: Observation, *, person: bool, joined: bool
+    crew: Crew, looks: Array, sent: Array, seen: Observation, *, person: bool, joined: bool, fresh: bool
 ) -> tuple[Who, Array | None]:
     """Who steers, and where to. A person's arm must first come near the robot's; until then the robot holds."""
     if person and crew.teacher is not None:
@@ -183,5 +184,5 @@ def _asked(
         near = bool((np.abs(theirs - sent)[: len(JOINTS)] < _GAP).all())
         return ("person", theirs) if joined or near else ("nobody", None)
     if crew.pilot is not None:
-        return "policy", crew.pilot.wanted(looks, sent, seen)
+        return "policy", crew.pilot.wanted(looks, sent, seen, fresh=fresh)
     return "nobody", None

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 HEAD_SIZE = 64  # of SmolLM2; narrower models have one head of their whole width
 
+Past = list[list[Tensor]]  # of each layer the keys and values (b, n, s, d) of the positions so far; empty at first
+
 
 @dataclass(frozen=True)
 class LlamaShape:
@@ -45,12 +47,20 @@ class Llama(nn.Module):
             if parameter.ndim == 2:
                 nn.init.normal_(parameter, std=1.0 / 24.0)  # 576 ** -0.5, SmolLM2's initializer_range
 
-    def forward(self, embedded: Float[Tensor, "b s h"]) -> Float[Tensor, "b s h"]:
-        """What the last layer makes of each position, normalised."""
-        turns = rotations(embedded.shape[1], self.shape.head_size, self.shape.rope_theta)
-        for layer in self.layers:
-            embedded = layer(embedded, turns)
+    def forward(self, embedded: Float[Tensor, "b s h"], past: Past | None = None) -> Float[Tensor, "b s h"]:
+        """What the last layer makes of each position, normalised.
+
+        With `past` the positions come after those that it holds, one at a time, and are added to it.
+        """
+        before = past[0][0].shape[2] if past and past[0] else 0
+        turns = rotations(before + embedded.shape[1], self.shape.head_size, self.shape.rope_theta)[:, before:]
+        for index, layer in enumerate(self.layers):
+            embedded = layer(embedded, turns, past[index] if past else None)
         return self.norm(embedded)
+
+    def nothing_past(self) -> Past:
+        """What `forward` is given with the first of positions that come one after another."""
+        return [[] for _ in self.layers]
 
     def embed(self, ids: Int[Tensor, "b s"]) -> Float[Tensor, "b s h"]:
         """The embeddings of tokens."""
@@ -66,8 +76,10 @@ class Layer(nn.Module):
         self.input_layernorm = nn.RMSNorm(shape.hidden_size, eps=shape.rms_norm_eps)
         self.post_attention_layernorm = nn.RMSNorm(shape.hidden_size, eps=shape.rms_norm_eps)
 
-    def forward(self, x: Float[Tensor, "b s h"], turns: Float[Tensor, "2 s d"]) -> Float[Tensor, "b s h"]:
-        x = x + self.self_attn(self.input_layernorm(x), turns)
+    def forward(
+        self, x: Float[Tensor, "b s h"], turns: Float[Tensor, "2 s d"], past: list[Tensor] | None
+    ) -> Float[Tensor, "b s h"]:
+        x = x + self.self_attn(self.input_layernorm(x), turns, past)
         return x + self.mlp(self.post_attention_layernorm(x))
 
 
@@ -80,14 +92,20 @@ class Attention(nn.Module):
         self.q_proj, self.o_proj = (nn.Linear(hidden, hidden, bias=False) for _ in range(2))
         self.k_proj, self.v_proj = (nn.Linear(hidden, keys, bias=False) for _ in range(2))
 
-    def forward(self, x: Float[Tensor, "b s h"], turns: Float[Tensor, "2 s d"]) -> Float[Tensor, "b s h"]:
+    def forward(
+        self, x: Float[Tensor, "b s h"], turns: Float[Tensor, "2 s d"], past: list[Tensor] | None
+    ) -> Float[Tensor, "b s h"]:
         q, k, v = (
             proj(x).unflatten(-1, (-1, self.head_size)).transpose(1, 2)
             for proj in (self.q_proj, self.k_proj, self.v_proj)
         )
-        out = nn.functional.scaled_dot_product_attention(
-            turned(q, turns), turned(k, turns), v, is_causal=True, enable_gqa=True
-        )
+        q, k = turned(q, turns), turned(k, turns)
+        if past:
+            k, v = torch.cat([past[0], k], 2), torch.cat([past[1], v], 2)
+        if past is not None:
+            past[:] = k, v
+        # a single position sees all that there are
+        out = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=q.shape[2] > 1, enable_gqa=True)
         return self.o_proj(out.transpose(1, 2).flatten(2))
 
 

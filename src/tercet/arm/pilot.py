@@ -1,9 +1,8 @@
 """A policy that was learned in the simulation, steering an arm: what it would see, and the joints its action means."""
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
+from torch import Tensor
 
 from tercet.arm import kinematics, tasks
 from tercet.arm.act import ActPolicy
@@ -62,27 +61,32 @@ class Senses:
         )
 
 
-@dataclass(frozen=True)
 class Pilot:
     """A policy; `speed` is the share of each of its movements that is made.
 
-    It decides anew at every step and does the first action of its chunk: an arm seldom is where it was expected.
+    A chunk is done to its end before the next is decided on, as in training (`acting.Acting`).
     """
 
-    policy: Policy
-    speed: float = 1.0
+    def __init__(self, policy: Policy, speed: float = 1.0) -> None:
+        self.policy, self.speed = policy, speed
+        self._left: list[Tensor] = []  # (a,) each, of the chunk that is being done
 
     @property
     def sees_itself(self) -> bool:
         """Whether the policy needs no numbers of cube and goal."""
         return isinstance(self.policy, ActPolicy) and self.policy.own is not None
 
-    def wanted(self, observation: Array, sent: Array, seen: Observation) -> Array:
-        """Joints (6,) to go to, from the observation (o,), what was sent last (6,) and what the robot told."""
-        with torch.no_grad():
-            state = torch.from_numpy(observation.astype(np.float32))[None]
-            pictures = [torch.from_numpy(_picture(seen, camera))[None] for camera in self.policy.cameras]
-            action = self.policy.actions(self.policy.decide(state, None, *pictures))[:, 0]
+    def wanted(self, observation: Array, sent: Array, seen: Observation, *, fresh: bool) -> Array:
+        """Joints (6,) to go to, from the observation (o,), what was sent last (6,) and what the robot told.
+
+        `fresh` where it did not steer the step before: what is left of an older chunk was for another place.
+        """
+        if fresh or not self._left:
+            with torch.no_grad():
+                state = torch.from_numpy(observation.astype(np.float32))[None]
+                pictures = [torch.from_numpy(_picture(seen, camera))[None] for camera in self.policy.cameras]
+                self._left = list(self.policy.actions(self.policy.decide(state, None, *pictures))[0])
+        action = self._left.pop(0)[None]
         moves = self.speed * action.clamp(-1.0, 1.0).double().numpy()
         moves[:, -1] = action[:, -1].clamp(-1.0, 1.0)  # a gripper that closes slowly lets go
         return joints_for(sent, moves)

@@ -132,20 +132,26 @@ OBSERVED_WITH_CUBE = (
     *("cube.height", "cube_turn-turn"),
     *(f"cube_velocity.{axis}" for axis in "xyz"),
 )
+# where to push from follows from cube and goal, but not in a way that a policy learns from a few demonstrations
+OBSERVED_IN_PUSHING = (*OBSERVED_WITH_CUBE, *(f"pushing_point-tip.{axis}" for axis in "xyz"))
 
 
 # about unit scale: what each entry is multiplied by; fingers then lie from -1 to 1
-_SCALE = np.repeat([15.0, 30.0, 1.0, 2 / OPENING, 10.0, 10.0, 10.0, 15.0, 1.5, 3.0], [3, 3, 1, 2, 3, 3, 3, 1, 1, 3])
+_SCALE = np.repeat(
+    [15.0, 30.0, 1.0, 2 / OPENING, 10.0, 10.0, 10.0, 15.0, 1.5, 3.0, 10.0], [3, 3, 1, 2, 3, 3, 3, 1, 1, 3, 3]
+)
 
 
 def observed(task: Task) -> tuple[str, ...]:
     """Names of the entries of an observation."""
+    if task == "push":
+        return OBSERVED_IN_PUSHING
     return OBSERVED_WITH_CUBE if has_cube(task) else OBSERVED
 
 
 def own(names: Sequence[str]) -> tuple[bool, ...]:
     """Which entries the arm measures on itself: those that tell nothing of the goal or the cube."""
-    return tuple("goal" not in name and "cube" not in name for name in names)
+    return tuple(not any(word in name for word in ("goal", "cube", "pushing")) for name in names)
 
 
 def observation(task: Task, now: Readings) -> NDArray[np.float32]:
@@ -161,7 +167,9 @@ def observation(task: Task, now: Readings) -> NDArray[np.float32]:
         np.subtract(now.goal, now.cube, out=seen[:, 15:18])
         np.subtract(now.cube[:, 2], CUBE_HALF, out=seen[:, 18])
         seen[:, 19] = quarter(now.cube_turn - now.turn)
-        seen[:, 20:] = now.cube_velocity
+        seen[:, 20:23] = now.cube_velocity
+    if task == "push":
+        np.subtract(pushing_point(now), now.tip, out=seen[:, 23:])
     seen *= _SCALE[:size]
     seen[:, 7:9] -= 1.0
     return seen.astype(np.float32)

@@ -2,8 +2,13 @@
 
 A word is one of 256 bins of [-1, 1], on the last ids of the vocabulary. The observation is the prefix, through a linear
 layer. For PPO an action's log-probability is the sum of its tokens', as that of an answer is.
+
+A word says nothing of its neighbours, and a policy that is sure of a handful of words has nothing left to try. So it is
+cloned from demonstrated actions with Gaussian noise on them, anew in each step: what it learns is the histogram of a
+Gaussian around each (as HL-Gauss, Farebrother et al. 2024), and it explores as widely as that.
 """
 
+import math
 from pathlib import Path
 
 import torch
@@ -26,9 +31,12 @@ class TokenPolicy(nn.Module):
     chunk = 1
     cameras = ()
 
-    def __init__(self, sizes: Sizes, *, hidden_size: int, num_layers: int, vocab_size: int) -> None:
+    def __init__(
+        self, sizes: Sizes, *, hidden_size: int, num_layers: int, vocab_size: int, log_std: float | None = None
+    ) -> None:
         super().__init__()
         self.sizes, self.noise_size = sizes, sizes.action
+        self.spread = 0.0 if log_std is None else math.exp(log_std)  # of the noise on actions that are cloned
         self.shape = {"hidden_size": hidden_size, "num_layers": num_layers, "vocab_size": vocab_size}
         self.scaled = Scaled(sizes.observation)
         self.projector = nn.Linear(sizes.observation, hidden_size)
@@ -38,17 +46,17 @@ class TokenPolicy(nn.Module):
         self, observations: Float[Tensor, "*shape o"], noise: Float[Tensor, "*shape a"] | None
     ) -> Int[Tensor, "*shape a"]:
         """Tokens one after another, given standard normal noise; the most likely ones without."""
-        embedded = self._prefix(observations)
+        embedded, past = self._prefix(observations), self.model.nothing_past()
         draws = None if noise is None else noise.flatten(0, -2)
         chosen: list[Tensor] = []
         for place in range(self.sizes.action):
-            logits = self._logits(self.model(embedded)[:, -1])
+            logits = self._logits(self.model(embedded, past)[:, -1])
             if draws is None:
                 token = logits.argmax(-1)
             else:  # the normal distribution's own function makes uniform numbers of the noise
                 token = categorical.sample(logits, torch.special.ndtr(draws[:, place]), temperature=1.0).actions
             chosen.append(token + self._first_id)
-            embedded = torch.cat([embedded, self.model.embed(chosen[-1][:, None])], 1)
+            embedded = self.model.embed(chosen[-1][:, None])
         return torch.stack(chosen, -1).unflatten(0, observations.shape[:-1])
 
     def actions(self, decisions: Int[Tensor, "*shape a"]) -> Float[Tensor, "*shape 1 a"]:
@@ -64,8 +72,12 @@ class TokenPolicy(nn.Module):
     def imitation_loss(
         self, observations: Float[Tensor, "b o"], actions: Float[Tensor, "b 1 a"], mask: Bool[Tensor, "b 1"]
     ) -> Float[Tensor, ""]:
-        """Cross-entropy of the demonstrated actions' tokens, averaged over joints and summed over rows."""
-        wanted = ids_of(actions[:, 0], self.shape["vocab_size"])
+        """Cross-entropy of the tokens of demonstrated actions with noise, averaged over joints and summed over rows.
+
+        The noise is drawn by torch's own generator, which `fit` seeds; the words before a word have it too.
+        """
+        noised = actions[:, 0] + self.spread * torch.randn_like(actions[:, 0])
+        wanted = ids_of(noised, self.shape["vocab_size"])
         return -self.look(observations, wanted).logprobs().sum() / self.sizes.action
 
     def measure(self, observations: Float[Tensor, "*shape o"], actions: Float[Tensor, "*shape a"]) -> None:
@@ -73,7 +85,7 @@ class TokenPolicy(nn.Module):
         self.scaled.measure(observations)
 
     def explore(self, log_std: float) -> None:
-        """Nothing: tokens are drawn from the policy's own probabilities."""
+        """Nothing: tokens are drawn from the policy's own probabilities, which cloning made so wide."""
 
     def save(self, folder: Path) -> None:
         """config.json and model.safetensors."""
@@ -92,7 +104,13 @@ class TokenPolicy(nn.Module):
 
 def new_tokens(sizes: Sizes, config: PolicyConfig) -> TokenPolicy:
     """A fresh one, whose vocabulary is the words of actions alone."""
-    return TokenPolicy(sizes, hidden_size=config.hidden_size, num_layers=config.num_layers, vocab_size=NUM_BINS)
+    return TokenPolicy(
+        sizes,
+        hidden_size=config.hidden_size,
+        num_layers=config.num_layers,
+        vocab_size=NUM_BINS,
+        log_std=config.log_std,
+    )
 
 
 def load_tokens(folder: Path, sizes: Sizes) -> TokenPolicy:

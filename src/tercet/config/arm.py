@@ -34,7 +34,7 @@ class PolicyConfig(Section):
     image_size: list[int] = Field(default=[96, 96], min_length=2, max_length=2, description="Height and width of its pictures; a recording's and a robot's are cut to this shape and resized.")
     sees: Literal["everything", "itself"] = Field(default="everything", description="Of `act`: the whole observation, or only what the arm measures on itself: where cube and goal are, its cameras must tell. Critic and reward model see everything either way.")
     backbone: str = Field(default="", description="Of `act` with cameras: a file of weights of torchvision's resnet18 (.pth or .safetensors) to begin with; empty: drawn at random, nothing is downloaded.")
-    log_std: float = Field(default=-1.2, ge=-5, le=2, description="Logarithm of the deviation with which PPO begins to explore; `tokens` explores by its own probabilities.")
+    log_std: float = Field(default=-1.2, ge=-5, le=2, description="Logarithm of the deviation with which PPO begins to explore; `tokens` is cloned from actions with so much noise, and explores by its own probabilities.")
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> Self:
