@@ -223,7 +223,7 @@ def test_a_port_that_is_taken_and_a_run_without_questions_are_bad_input(port: in
 
 def test_a_server_killed_between_answers_loses_none_and_ctrl_c_says_what_is_open(run: Path) -> None:
     # a suite that was started in the background ignores Ctrl-C, and so would what it starts
-    program = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); import tercet.cli as c; c.main()"
+    program = "import signal as s; s.signal(s.SIGINT, s.default_int_handler); from tercet.cli import main; main()"
     command = [sys.executable, "-c", program, "label", str(run), "--port", "0"]
     environment = {**os.environ, "PYTHONPATH": str(SOURCE)}
 
