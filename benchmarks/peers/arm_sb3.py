@@ -111,7 +111,7 @@ def settings_of(config: ArmConfig, name: str) -> dict[str, Any]:
         "gae_lambda": ppo.lam,
         "clip_range": ppo.clip_range,
         "max_grad_norm": ppo.max_grad_norm,
-        "target_kl": ppo.kl_stop,
+        "target_kl": ppo.kl_stop / 1.5,  # it stops at 1.5 times the number that it is given
     }
 
 
