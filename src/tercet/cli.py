@@ -425,8 +425,7 @@ def _opened(preset: str, out: Path | None, overrides: list[str] | None) -> Itera
     from tercet.runs.folder import RunFolder
 
     config = load_lm_config(preset, overrides or [])
-    name = Path(preset).stem if preset.endswith((".yaml", ".yml")) else preset
-    with RunFolder.open(out or Path("runs") / name, config, preset=preset) as folder:
+    with RunFolder.open(out or _place(preset), config, preset=preset) as folder:
         _hush()
         _use_threads(config.threads)
         yield folder, config
@@ -441,12 +440,16 @@ def _opened_arm(
     from tercet.runs.folder import RunFolder
 
     config = load_arm_config(preset, overrides or [])
-    name = Path(preset).stem if preset.endswith((".yaml", ".yml")) else preset
-    with RunFolder.open(out or Path("runs") / name, config, preset=preset) as folder:
+    with RunFolder.open(out or _place(preset), config, preset=preset) as folder:
         import torch
 
         torch.set_num_threads(1)
         yield folder, config
+
+
+def _place(preset: str) -> Path:
+    """Where a run of this preset lies that is given no --out."""
+    return Path("runs") / (Path(preset).stem if preset.endswith((".yaml", ".yml")) else preset)
 
 
 def _use_threads(threads: int) -> None:

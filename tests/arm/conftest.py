@@ -8,10 +8,12 @@ import pytest
 import torch
 
 from tercet.arm.acting import Played
+from tercet.arm.env import ArmEnv
 from tercet.arm.episodes import Episodes
 from tercet.arm.models import GaussianPolicy, Sizes
 from tercet.config.arm import ArmConfig
 from tercet.config.load import load_arm_config
+from tercet.errors import FailedError
 from tercet.runs.folder import RunFolder
 
 SMALL = [
@@ -96,3 +98,14 @@ def make_episodes(
 def step_by_step(episodes: Episodes) -> Played:
     """Episodes in which every action was a decision of its own."""
     return Played(episodes, torch.ones_like(episodes.terminated), episodes.actions)
+
+
+def drawable(task: str, num_envs: int) -> Iterator[ArmEnv]:
+    """An environment that can be drawn; without OpenGL the test is skipped."""
+    opened = ArmEnv(task, num_envs, seed=0)
+    try:
+        opened.render(0, 64, 48)
+    except FailedError as error:
+        pytest.skip(str(error))
+    yield opened
+    opened.close()

@@ -5,26 +5,21 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
+from tests.arm.conftest import drawable
 
 from tercet.arm.acting import eyes_of
 from tercet.arm.cameras import Camera
 from tercet.arm.env import ArmEnv
 from tercet.arm.randomise import Randomisation
 from tercet.config.load import load_arm_config
-from tercet.errors import FailedError, InputError
+from tercet.errors import InputError
 
 FRONT, WRIST = Camera("front", 64, 64), Camera("wrist", 48, 96)
 
 
 @pytest.fixture
 def env() -> Iterator[ArmEnv]:
-    opened = ArmEnv("lift", 3, seed=0)
-    try:
-        opened.render(0, 64, 48)
-    except FailedError as error:
-        pytest.skip(str(error))
-    yield opened
-    opened.close()
+    yield from drawable("lift", 3)
 
 
 def test_a_larger_picture_is_cut_around_its_middle_and_resized() -> None:

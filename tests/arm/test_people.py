@@ -3,15 +3,14 @@
 import http.client
 import json
 import shutil
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from tests.web.test_server import served
 from typer.testing import CliRunner
 
 from tercet.arm import pipeline, reward
@@ -22,8 +21,6 @@ from tercet.config.load import load_arm_config
 from tercet.errors import FailedError, WaitingError
 from tercet.feedback.sheets import sheets
 from tercet.runs.folder import RunFolder
-from tercet.web.label import Desk
-from tercet.web.server import opened
 
 ROUNDS = ["reward.num_rounds=2", "reward.round_every=2", "reward.pairs_per_round=5"]
 ROUNDS += ["ppo.num_updates=5", "ppo.checkpoint_every=3"]
@@ -56,18 +53,6 @@ def by_the_rule(run: Path) -> Label:
         return "left" if first > second else "right"
 
     return label
-
-
-@contextmanager
-def served(run: Path) -> Iterator[int]:
-    desk = Desk(run)
-    with opened(desk, host="127.0.0.1", port=0) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        yield server.server_address[1]
-        server.shutdown()
-        thread.join()
-    desk.close()
 
 
 def answer_all(run: Path, label: Label, most: int = 1000) -> int:

@@ -5,23 +5,17 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from tests.arm.conftest import drawable
 
 from tercet.arm.env import ArmEnv, make_env
 from tercet.arm.randomise import Randomisation
-from tercet.errors import FailedError
 
 BLUE = np.array([0.15, 0.45, 0.85])
 
 
 @pytest.fixture
 def env() -> Iterator[ArmEnv]:
-    opened = ArmEnv("lift", 2, seed=0)
-    try:
-        opened.render(0, 64, 48)
-    except FailedError as error:
-        pytest.skip(str(error))
-    yield opened
-    opened.close()
+    yield from drawable("lift", 2)
 
 
 def blue(picture: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +41,9 @@ def run(tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
-@pytest.fixture
-def port(run: Path) -> Iterator[int]:
+@contextmanager
+def served(run: Path) -> Iterator[int]:
+    """The port at which the page of this run is served."""
     desk = Desk(run)
     with opened(desk, host="127.0.0.1", port=0) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
@@ -50,6 +52,12 @@ def port(run: Path) -> Iterator[int]:
         server.shutdown()
         thread.join()
     desk.close()
+
+
+@pytest.fixture
+def port(run: Path) -> Iterator[int]:
+    with served(run) as port:
+        yield port
 
 
 Reply = tuple[int, Any, http.client.HTTPMessage]

@@ -19,7 +19,7 @@ from tercet.config.arm import ArmConfig
 from tercet.config.functions import load_function
 from tercet.report import page
 from tercet.runs.folder import RunFolder
-from tercet.runs.progress import say
+from tercet.runs.once import run_once
 
 STEPS = {"bc": bc.run, "reward": reward.run, "ppo": ppo.run, "eval": evaluation.run}
 
@@ -55,15 +55,8 @@ def check(config: ArmConfig) -> None:
 
 
 def run_step(folder: RunFolder, config: ArmConfig, name: str) -> None:
-    """One step, unless it is done, and the report of what there is, unless it stands already."""
-    if folder.is_done(name):
-        later = list(STEPS)[list(STEPS).index(name) :]
-        say(f"{name}: done before; to do it again, remove {', '.join(later)} from {folder.path}")
-    else:
-        STEPS[name](folder, config)
-    report, done = folder.path / "report.html", folder.path / name / "done.json"
-    if not report.exists() or report.stat().st_mtime_ns < done.stat().st_mtime_ns:
-        page.write(folder.path)
+    """One step and the report, as far as they are not done yet."""
+    run_once(folder, config, name, STEPS, page.write)
 
 
 def needed(config: ArmConfig) -> list[str]:

@@ -1,6 +1,6 @@
 """The curves of a robot arm's run, in plain words: what each one means and what a healthy one looks like."""
 
-from tercet.report.curves import Line, Plot
+from tercet.report.curves import PPO_GRADIENT_NORMS, Line, Plot
 
 BC = (
     Plot(
@@ -120,13 +120,7 @@ MORE_PPO = (
         [Line("ppo/approx_kl", "approximate KL")],
         bottom=0.0,
     ),
-    Plot(
-        "Gradient norms",
-        "before clipping",
-        "How hard a batch pulls at actor and critic. Steady is healthy.",
-        [Line("ppo/actor_grad_norm", "actor"), Line("ppo/critic_grad_norm", "critic", "sft")],
-        bottom=0.0,
-    ),
+    PPO_GRADIENT_NORMS,
     Plot(
         "Price of KL",
         "kl_coef",

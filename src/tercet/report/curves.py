@@ -154,6 +154,14 @@ PPO = (
     ),
 )
 
+PPO_GRADIENT_NORMS = Plot(
+    "Gradient norms",
+    "before clipping",
+    "How hard a batch pulls at actor and critic. Steady is healthy.",
+    [Line("ppo/actor_grad_norm", "actor"), Line("ppo/critic_grad_norm", "critic", "sft")],
+    bottom=0.0,
+)
+
 MORE_PPO = (
     Plot(
         "Approximate KL of an update",
@@ -163,13 +171,7 @@ MORE_PPO = (
         [Line("ppo/approx_kl", "approximate KL")],
         bottom=0.0,
     ),
-    Plot(
-        "Gradient norms",
-        "before clipping",
-        "How hard a batch pulls at actor and critic. Steady is healthy.",
-        [Line("ppo/actor_grad_norm", "actor"), Line("ppo/critic_grad_norm", "critic", "sft")],
-        bottom=0.0,
-    ),
+    PPO_GRADIENT_NORMS,
     Plot(
         "Price of KL",
         "kl_coef",
