@@ -10,7 +10,8 @@ import typer
 from typer.testing import CliRunner
 
 from tercet import __version__
-from tercet.cli import DebugOption, _Commands, app, arm, lm
+from tercet.cli import app, arm, lm
+from tercet.cli.commands import Commands, DebugOption
 from tercet.config.load import load_lm_config
 from tercet.errors import FailedError, InputError, WaitingError
 from tercet.runs.folder import RunFolder
@@ -20,7 +21,7 @@ TERCET = [sys.executable, "-X", "importtime", "-c", "from tercet.cli import main
 
 def failing(error: BaseException) -> typer.Typer:
     """A command line of the real kind whose one command fails."""
-    commands = typer.Typer(cls=_Commands, pretty_exceptions_enable=False)
+    commands = typer.Typer(cls=Commands, pretty_exceptions_enable=False)
 
     @commands.callback()
     def root() -> None:
@@ -99,7 +100,7 @@ def test_a_wrong_option_shows_the_usage():
 
 
 def test_every_command_has_a_line_of_help():
-    for command in app.registered_commands + lm.registered_commands + arm.registered_commands:
+    for command in app.registered_commands + lm.app.registered_commands + arm.app.registered_commands:
         assert command.callback is not None
         assert command.callback.__doc__
 

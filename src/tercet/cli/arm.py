@@ -1,0 +1,189 @@
+"""`tercet arm`: the three steps on a robot arm."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tercet.cli.commands import DebugOption
+from tercet.cli.options import OutOption, Overrides, place, presets
+from tercet.errors import FailedError, InputError
+
+if TYPE_CHECKING:  # pydantic and PyYAML cost half of --help's time
+    from tercet.config.arm import ArmConfig
+    from tercet.runs.folder import RunFolder
+
+PresetOption = Annotated[
+    str, typer.Option("--preset", "-p", metavar="NAME|FILE", help=f"{presets('arm')}, or a YAML file.")
+]
+RobotOption = Annotated[
+    str, typer.Option("--robot", "-r", metavar="NAME|FILE", help=f"{presets('robot')}, or a YAML file.")
+]
+SecondsOption = Annotated[float, typer.Option("--seconds", min=0.1, max=600, help="How long each takes at most.")]
+
+app = typer.Typer(help="The three steps on a robot arm.", no_args_is_help=True)
+
+
+@app.command()
+def run(
+    overrides: Overrides = None, preset: PresetOption = "lift", out: OutOption = None, debug: DebugOption = False
+) -> None:
+    """All steps, the evaluation, videos and the report; what is done already is skipped.
+
+    Stop it whenever you like: the same command goes on from the last checkpoint.
+    """
+    with _opened(preset, out, overrides) as (folder, config):
+        from tercet.arm import pipeline
+
+        pipeline.run(folder, config)
+        print(f"report: {folder.path / 'report.html'}\nfigures: {folder.path / 'results.json'}")
+
+
+@app.command()
+def bc(
+    overrides: Overrides = None, preset: PresetOption = "lift", out: OutOption = None, debug: DebugOption = False
+) -> None:
+    """Step 1, imitate: behaviour cloning from demonstrations."""
+    with _opened(preset, out, overrides) as (folder, config):
+        from tercet.arm import pipeline
+
+        pipeline.run_step(folder, config, "bc")
+        print(f"model: {folder.path / 'bc' / 'model'}")
+
+
+@app.command()
+def reward(
+    overrides: Overrides = None, preset: PresetOption = "lift", out: OutOption = None, debug: DebugOption = False
+) -> None:
+    """Step 2, judge: a reward model from the better of two segments."""
+    with _opened(preset, out, overrides) as (folder, config):
+        from tercet.arm import pipeline
+
+        pipeline.run_step(folder, config, "reward")
+        print(f"model: {folder.path / 'reward' / 'model'}\nfigures: {folder.path / 'results.json'}")
+
+
+@app.command()
+def ppo(
+    overrides: Overrides = None, preset: PresetOption = "lift", out: OutOption = None, debug: DebugOption = False
+) -> None:
+    """Step 3, improve: PPO with actor, critic, reference and reward."""
+    with _opened(preset, out, overrides) as (folder, config):
+        from tercet.arm import pipeline
+
+        pipeline.run_step(folder, config, "ppo")
+        print(f"model: {folder.path / 'ppo' / 'model'}")
+
+
+@app.command("eval")
+def evaluate(
+    overrides: Overrides = None, preset: PresetOption = "lift", out: OutOption = None, debug: DebugOption = False
+) -> None:
+    """Success of every stage on fresh starts, start by start, and videos side by side."""
+    with _opened(preset, out, overrides) as (folder, config):
+        from tercet.arm import pipeline
+
+        pipeline.run_step(folder, config, "eval")
+        print(f"figures: {folder.path / 'results.json'}")
+
+
+@app.command()
+def data(
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="DIR|FILE|KEY=VALUE", help="A recording to look at; without one, the preset's."),
+    ] = None,
+    preset: PresetOption = "lift",
+    debug: DebugOption = False,
+) -> None:
+    """What demonstrations hold and what behaviour cloning would get of them; trains nothing."""
+    from tercet.config.load import load_arm_config
+
+    given = [text for text in arguments or [] if "=" not in text or Path(text).exists()]
+    overrides = [text for text in arguments or [] if text not in given]
+    if len(given) > 1:
+        raise InputError(f"{', '.join(given)}: one recording at a time")
+    config = load_arm_config(preset, [*(f"bc.demonstrations={one}" for one in given), *overrides])
+    from tercet.arm import inspect
+
+    inspect.run(config)
+
+
+@app.command()
+def check(
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the starts.")] = 0, debug: DebugOption = False
+) -> None:
+    """Is the arm itself sound: nothing jams, everything is reached, the experts succeed? About 15 seconds."""
+    from tercet.arm import check
+
+    checks = check.run(seed=seed)
+    print(check.table(checks))
+    failed = sum(not one.ok for one in checks)
+    if failed:
+        raise FailedError(f"{failed} of {len(checks)} checks of the arm failed; those marked FAIL")
+
+
+@app.command()
+def deploy(
+    run: Annotated[Path, typer.Argument(metavar="DIR", help="The run's folder.")],
+    overrides: Overrides = None,
+    robot: RobotOption = "simulated",
+    stage: Annotated[str, typer.Option("--stage", "-s", help="Whose policy: bc or ppo.")] = "ppo",
+    times: Annotated[int, typer.Option("--times", min=1, help="How often it is tried.")] = 1,
+    seconds: SecondsOption = 10.0,
+    send: Annotated[bool, typer.Option("--send", help="Move the arm; without it, nothing is sent.")] = False,
+    keep: Annotated[
+        Path | None, typer.Option("--keep", metavar="DIR", help="Where to keep what a person shows who takes over.")
+    ] = None,
+    debug: DebugOption = False,
+) -> None:
+    """Put a run's policy on an arm, within limits; a dry run that prints and plots, unless --send."""
+    from tercet.config.load import load_robot_config
+
+    config = load_robot_config(robot, overrides or [])
+    from tercet.arm import console, deploy
+
+    task, pilot = deploy.policy_of(run, stage, speed=config.speed)
+    tries = console.steer(config, deploy.Session(task, pilot, times, seconds, send, keep))
+    picture = run / "deploy" / ("sent.png" if send else "would_be_sent.png")
+    print("\n".join(deploy.show(picture, tries, deploy.limits_of(config))))
+    print(f"picture: {picture}" if send else f"picture: {picture}\nnothing was sent; --send moves the arm")
+
+
+@app.command()
+def record(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the recording is, or begins.")],
+    overrides: Overrides = None,
+    robot: RobotOption = "simulated",
+    task: Annotated[str, typer.Option("--task", help="reach, lift, place or push.")] = "lift",
+    times: Annotated[int, typer.Option("--times", min=1, help="How many demonstrations.")] = 10,
+    seconds: SecondsOption = 30.0,
+    seed: Annotated[int, typer.Option("--seed", help="Of the simulated arm's starts.")] = 0,
+    debug: DebugOption = False,
+) -> None:
+    """Record demonstrations that a person gives with a teacher's arm, in LeRobot's format."""
+    from tercet.config.load import load_robot_config
+
+    config = load_robot_config(robot, overrides or [])
+    from tercet.arm import console, deploy
+    from tercet.arm.env import checked_task
+
+    session = deploy.Session(checked_task(task), None, times, seconds, True, folder, seed)
+    tries = console.steer(config, session)
+    print(f"recording: {folder} ({sum(one.success for one in tries)} of {len(tries)} succeeded)")
+
+
+@contextmanager
+def _opened(preset: str, out: Path | None, overrides: list[str] | None) -> Iterator[tuple["RunFolder", "ArmConfig"]]:
+    """The checked config and its run folder, locked; the networks are small, and a second thread would cost time."""
+    from tercet.config.load import load_arm_config
+    from tercet.runs.folder import RunFolder
+
+    config = load_arm_config(preset, overrides or [])
+    with RunFolder.open(out or place(preset), config, preset=preset) as folder:
+        import torch
+
+        torch.set_num_threads(1)
+        yield folder, config
