@@ -91,7 +91,7 @@ def load_recording(
 
     With `cameras`, their pictures as well.
     """
-    found = _read(file, config.num_demonstrations)
+    found = read_arrays(file, most=config.num_demonstrations)
     observations, actions, lengths = (found[name] for name in _ARRAYS)
     if "env" in found and str(found["env"]) != env:
         raise InputError(f"{file}: recorded in {str(found['env'])!r}, but this run's env is {env!r}")
@@ -133,7 +133,11 @@ def _pictures(file: Path, cameras: Sequence[Camera], lengths: Sequence[int], hor
     return tuple(found)
 
 
-def _read(file: Path, most: int) -> dict[str, np.ndarray]:
+def read_arrays(file: Path, *, most: int | None = None) -> dict[str, np.ndarray]:
+    """`observations` (n, t, o), `actions` (n, t, a), `lengths` (n,), and `env` if it is known, of a recording.
+
+    Of a folder in LeRobot's format the first `most` demonstrations; InputError where it is damaged.
+    """
     if file.is_dir():
         return recordings.arrays(file, most=most)
     try:

@@ -1,6 +1,7 @@
 """Demonstrations as LeRobotDataset v3 folders: what a policy learns from in them, and how ours are kept."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 
 from tercet.arm.cameras import Camera
 from tercet.arm.lerobot.layout import ACTION, ENVIRONMENT, IMAGES, STATE, Feature, Info
-from tercet.arm.lerobot.read import open_recording
+from tercet.arm.lerobot.read import Recording, open_recording
 from tercet.arm.lerobot.write import NewEpisode, append
 from tercet.errors import InputError
 
@@ -25,10 +26,7 @@ def arrays(folder: Path, *, most: int | None = None) -> dict[str, NDArray]:
     """
     recording = open_recording(folder)
     ours = OURS_SEEN in recording.info.features
-    there = [key for key in (STATE, ENVIRONMENT) if key in recording.info.features]
-    seen, done = ([OURS_SEEN], OURS_DONE) if ours else (there, ACTION)
-    if not seen:
-        raise InputError(f"{folder}: has neither {STATE} nor {ENVIRONMENT}, so there is nothing to learn from")
+    seen, done = _keys(recording)
     episodes = recording.episodes([*seen, done], most=most)
     found = {
         "observations": _padded([np.concatenate([one.columns[key] for key in seen], 1) for one in episodes]),
@@ -41,6 +39,31 @@ def arrays(folder: Path, *, most: int | None = None) -> dict[str, NDArray]:
             raise InputError(f"{folder}: demonstrations of {' and '.join(tasks)}; a recording must be of one task")
         found["env"] = np.array(tasks[0])
     return found
+
+
+@dataclass(frozen=True)
+class About:
+    """What a recording says of itself; `names` are those of its observation's and its action's numbers."""
+
+    made_in: str
+    fps: float
+    cameras: tuple[str, ...]
+    names: tuple[str, ...]
+
+
+def about(folder: Path) -> About:
+    """What robot and tasks a recording is of, and what its numbers are called."""
+    recording = open_recording(folder)
+    info, (seen, done) = recording.info, _keys(recording)
+    names: list[str] = []
+    for key in (*seen, done):
+        feature = info.features[key]
+        numbers = range(int(np.prod(feature.shape)))
+        own = feature.names if feature.names and len(feature.names) == len(numbers) else tuple(map(str, numbers))
+        names += [f"{key.split('.')[-1]} {name}" for name in own]
+    tasks = ", ".join(sorted(set(recording.tasks.values())))
+    cameras = tuple(key.removeprefix(f"{IMAGES}.") for key in recording.picture_keys)
+    return About(f"{info.robot_type or '?'}: {tasks}", info.fps, cameras, tuple(names))
 
 
 def pictures(folder: Path, camera: Camera, lengths: Sequence[int]) -> Iterator[NDArray[np.uint8]]:
@@ -78,6 +101,16 @@ def save(
         for index, (seen, done) in enumerate(zip(observations, actions, strict=True))
     ]
     append(folder, Info(fps, features, OURS), episodes)
+
+
+def _keys(recording: Recording) -> tuple[list[str], str]:
+    """The features that a policy sees, and the one that says what it does."""
+    if OURS_SEEN in recording.info.features:
+        return [OURS_SEEN], OURS_DONE
+    seen = [key for key in (STATE, ENVIRONMENT) if key in recording.info.features]
+    if not seen:
+        raise InputError(f"{recording.path}: has neither {STATE} nor {ENVIRONMENT}, so there is nothing to learn from")
+    return seen, ACTION
 
 
 def _padded(rows: Sequence[NDArray]) -> NDArray:

@@ -1,0 +1,187 @@
+"""`tercet arm data`: what demonstrations hold and what behaviour cloning would get of them; trains nothing."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from tercet.arm import recordings
+from tercet.arm.bc import demonstrations
+from tercet.arm.data import EXPERT, NONE, read_arrays
+from tercet.arm.environments import opened
+from tercet.config.arm import ArmConfig
+from tercet.errors import InputError
+
+STILL = 1e-3  # of a number's whole range: what changes less from step to step stands still
+_MOST_NUMBERS = 60  # a step, that are shown one by one
+
+
+@dataclass(frozen=True)
+class Column:
+    """One number of an observation or action, over all steps."""
+
+    name: str
+    mean: float
+    std: float
+    least: float
+    most: float
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a recording holds, and what in it should make one wary."""
+
+    name: str
+    made_in: str  # robot and task, as far as they are known
+    lengths: tuple[int, ...]  # steps of each demonstration
+    fps: float | None
+    cameras: tuple[str, ...]
+    num_duplicates: int  # demonstrations that are the same as an earlier one, number for number
+    still: float  # share of steps before which nothing that is seen has moved
+    success: float | None  # share of the demonstrations that succeeded, where that is known
+    columns: tuple[Column, ...]
+
+
+def run(config: ArmConfig, console: Console | None = None) -> None:
+    """Print figures of the demonstrations in the config and each of their numbers.
+
+    InputError where they cannot be read, or are not of this config's environment.
+    """
+    console = console or Console()
+    source = config.bc.demonstrations
+    if source == NONE:
+        raise InputError("bc.demonstrations: none, so there is nothing to show; give a recording, or `expert`")
+    summary = of_expert(config) if source == EXPERT else of_recording(Path(source))
+    console.print(_figures(summary))
+    console.print(_numbers(summary.columns))
+    for warning in warnings(summary, config):
+        console.print(Text(warning, style="yellow"))
+    console.print(_fits(summary, config))
+
+
+def of_recording(path: Path) -> Summary:
+    """The figures of an .npz file or of a folder in LeRobot's format; InputError where it cannot be read."""
+    found = read_arrays(path)
+    observations, actions, lengths = found["observations"], found["actions"], found["lengths"]
+    summary = _summary(path.name, str(found.get("env", "?")), observations, actions, lengths)
+    if not path.is_dir():
+        return summary
+    about = recordings.about(path)
+    columns = tuple(replace(column, name=name) for column, name in zip(summary.columns, about.names, strict=True))
+    return replace(summary, made_in=about.made_in, fps=about.fps, cameras=about.cameras, columns=columns)
+
+
+def of_expert(config: ArmConfig) -> Summary:
+    """The figures of what the scripted expert shows in this config's environment."""
+    with opened(config, config.bc.num_demonstrations) as env:
+        found = demonstrations(config, env)
+    lengths = found.mask.sum(1).numpy()
+    summary = _summary(EXPERT, config.env, found.observations.numpy(), found.actions.numpy(), lengths)
+    return summary if found.success is None else replace(summary, success=float(found.success.float().mean()))
+
+
+def warnings(summary: Summary, config: ArmConfig) -> list[str]:
+    """What one should look at before learning from it, a line each."""
+    found: list[str] = []
+    if summary.num_duplicates:
+        found.append(f"{summary.num_duplicates} demonstrations are copies of earlier ones: they teach nothing new")
+    if summary.still > 0.1:
+        found.append(
+            f"nothing moves before {summary.still:.0%} of the steps; a clone learns to wait there: cut them out"
+        )
+    frozen = [column.name for column in summary.columns if column.least == column.most]
+    if frozen:
+        found.append(f"never changes: {', '.join(frozen)}")
+    too_long = sum(length > config.horizon for length in summary.lengths)
+    if too_long:
+        found.append(f"{too_long} demonstrations are longer than an episode of this run (horizon={config.horizon})")
+    if summary.success is not None and summary.success < 1.0:
+        found.append(f"{1 - summary.success:.0%} of the demonstrations did not succeed")
+    return found
+
+
+def _summary(name: str, made_in: str, observations: NDArray, actions: NDArray, lengths: NDArray) -> Summary:
+    episodes = [
+        (seen[:length], done[:length]) for seen, done, length in zip(observations, actions, lengths, strict=True)
+    ]
+    seen, done = (np.concatenate(part).astype(np.float64) for part in zip(*episodes, strict=True))
+    return Summary(
+        name=name,
+        made_in=made_in,
+        lengths=tuple(int(length) for length in lengths),
+        fps=None,
+        cameras=(),
+        num_duplicates=len(episodes) - len({(a.tobytes(), b.tobytes()) for a, b in episodes}),
+        still=_still([seen for seen, _ in episodes]),
+        success=None,
+        columns=(*_columns("observation", seen), *_columns("action", done)),
+    )
+
+
+def _columns(name: str, values: NDArray) -> list[Column]:
+    figures = (values.mean(0), values.std(0), values.min(0), values.max(0))
+    return [Column(f"{name} {number}", *map(float, of)) for number, of in enumerate(zip(*figures, strict=True))]
+
+
+def _still(episodes: Sequence[NDArray]) -> float:
+    """The share of steps whose observation is the one before it, but for a thousandth of each number's range."""
+    whole = np.concatenate(list(episodes))
+    enough = STILL * np.ptp(whole, axis=0)
+    stands = [(np.abs(np.diff(seen, axis=0)) <= enough).all(1) for seen in episodes]
+    return float(np.concatenate([*stands, np.zeros(len(episodes), bool)]).mean())
+
+
+def _figures(summary: Summary) -> Table:
+    table = Table(title="what the demonstrations hold", title_justify="left")
+    heads = ("from", "robot or task", "demonstrations", "steps: fewest / middle / most", "seconds in all", "cameras")
+    for column in (*heads, "copies", "still", "succeeded"):
+        table.add_column(column, justify="left" if column in heads[:2] else "right")
+    lengths = summary.lengths
+    table.add_row(
+        Text(summary.name),
+        Text(summary.made_in),
+        str(len(lengths)),
+        f"{min(lengths)} / {median(lengths):.0f} / {max(lengths)}",
+        f"{sum(lengths) / summary.fps:.0f}" if summary.fps else "-",
+        Text(", ".join(summary.cameras) or "-"),
+        str(summary.num_duplicates),
+        f"{summary.still:.0%}",
+        "-" if summary.success is None else f"{summary.success:.0%}",
+    )
+    return table
+
+
+def _numbers(columns: Sequence[Column]) -> Table:
+    table = Table(title="each number of a step", title_justify="left")
+    for head in ("", "mean", "deviation", "least", "most"):
+        table.add_column(head, justify="right" if head else "left")
+    for column in columns[:_MOST_NUMBERS]:
+        figures = (column.mean, column.std, column.least, column.most)
+        table.add_row(Text(column.name), *(f"{figure:.3f}" for figure in figures))
+    if len(columns) > _MOST_NUMBERS:
+        table.add_row(f"and {len(columns) - _MOST_NUMBERS} more")
+    return table
+
+
+def _fits(summary: Summary, config: ArmConfig) -> Text:
+    """What behaviour cloning would learn from, or why it could not."""
+    num, there = config.bc.num_demonstrations, len(summary.lengths)
+    if there < num:
+        return Text(f"bc cannot be run on this: {there} demonstrations, bc.num_demonstrations={num}", style="yellow")
+    if summary.name != EXPERT:
+        try:
+            with opened(config, 1) as env:
+                demonstrations(config, env)
+        except InputError as error:
+            return Text(f"bc cannot be run on this in env={config.env}: {error}", style="yellow")
+    rows = sum(summary.lengths[:num])
+    left_out = f"; {there - num} are left out" if there > num else ""
+    return Text(
+        f"bc would learn from {num} demonstrations, {rows} steps, {config.bc.epochs} times{left_out}", style="green"
+    )

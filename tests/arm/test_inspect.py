@@ -1,0 +1,90 @@
+"""`tercet arm data` counts rightly, warns of what spoils a clone, and says whether one could be made."""
+
+from io import StringIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from tercet.arm import recordings
+from tercet.arm.inspect import of_recording, run, warnings
+from tercet.config.arm import ArmConfig
+from tercet.config.load import load_arm_config
+from tercet.errors import InputError
+
+
+def printed(config: ArmConfig) -> str:
+    console = Console(width=200, record=True, file=StringIO())
+    run(config, console)
+    return console.export_text()
+
+
+def of(source: object, *overrides: str) -> ArmConfig:
+    return load_arm_config("reach", [f"bc.demonstrations={source}", *overrides])
+
+
+@pytest.fixture
+def npz(tmp_path: Path) -> Path:
+    """Two demonstrations of 5 and 3 steps, the third a copy of the first; what lies behind their ends is junk."""
+    seen = np.full((3, 5, 2), 99.0, np.float32)
+    seen[0, :, 0], seen[0, :, 1] = [0.0, 0.0, 0.5, 1.0, 1.0], 7.0
+    seen[1, :3, 0], seen[1, :3, 1] = [0.0, 0.2, 0.4], 7.0
+    seen[2] = seen[0]
+    done = np.zeros((3, 5, 1), np.float32)
+    done[:, :, 0] = [-1.0, 0.0, 0.0, 0.0, 1.0]
+    np.savez(tmp_path / "r.npz", observations=seen, actions=done, lengths=np.array([5, 3, 5]), env=np.array("reach"))
+    return tmp_path / "r.npz"
+
+
+def test_figures_by_hand(npz: Path) -> None:
+    found = of_recording(npz)
+    assert (found.made_in, found.lengths, found.num_duplicates, found.success) == ("reach", (5, 3, 5), 1, None)
+    assert found.still == 4 / 13  # the second and the last step of the first and of its copy
+    first, second, action = found.columns
+    assert (first.name, first.least, first.most) == ("observation 0", 0.0, 1.0)
+    assert first.mean == pytest.approx((2 * 2.5 + 0.6) / 13)
+    assert (second.std, second.mean) == (0.0, 7.0)
+    assert (action.name, action.least, action.most) == ("action 0", -1.0, 1.0)
+
+
+def test_what_spoils_a_clone_is_said(npz: Path) -> None:
+    found = warnings(of_recording(npz), of(npz, "horizon=4", "reward.segment_length=4"))
+    assert found == [
+        "1 demonstrations are copies of earlier ones: they teach nothing new",
+        "nothing moves before 31% of the steps; a clone learns to wait there: cut them out",
+        "never changes: observation 1",
+        "2 demonstrations are longer than an episode of this run (horizon=4)",
+    ]
+
+
+def test_a_recording_of_another_robot_is_shown_all_the_same(npz: Path) -> None:
+    text = printed(of(npz, "bc.num_demonstrations=3"))
+    assert "3 / 5 / 5" in text
+    assert "bc cannot be run on this in env=reach: " in text and "of another robot" in text
+    assert "bc cannot be run on this: 3 demonstrations, bc.num_demonstrations=4" in printed(
+        of(npz, "bc.num_demonstrations=4")
+    )
+
+
+def test_a_lerobot_folder_says_what_its_numbers_are(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    seen = [rng.normal(size=(length, 2)).astype(np.float32) for length in (6, 4)]
+    films = {"front": [np.zeros((len(one), 16, 16, 3), np.uint8) for one in seen]}
+    recordings.save(tmp_path / "r", seen, [one[:, :1] for one in seen], env="mine", fps=10.0, pictures=films)
+    found = of_recording(tmp_path / "r")
+    assert (found.made_in, found.lengths, found.fps, found.cameras) == ("tercet: mine", (6, 4), 10.0, ("front",))
+    assert [column.name for column in found.columns] == ["state 0", "state 1", "action 0"]
+
+
+def test_the_expert_is_shown_with_its_success() -> None:
+    text = printed(of("expert", "bc.num_demonstrations=4", "horizon=40"))
+    assert "expert" in text and "100%" in text
+    assert "bc would learn from 4 demonstrations, " in text
+
+
+def test_nothing_to_show_is_said(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="there is nothing to show"):
+        run(of("none"))
+    with pytest.raises(InputError, match="no file"):
+        run(of(tmp_path / "absent.npz"))
