@@ -48,16 +48,16 @@ def costs_of_step(actor: LmConfig, critic: LmConfig, work: Sampled, *, vocab: in
         "decoding": decoding,
         "drawing": [Cost(0, 4 * vocab * len(work.live(t))) for t in range(max(work.answers))],
         "reference": [cost.forward(policy, work.lengths, sum(work.answers))],
-        "values": [cost.forward(scorer, work.lengths, 0)],
-        "scores": [cost.forward(scorer, work.lengths, 0)],
-        **_learning("critic", scorer, work.lengths, 0),
+        "values": [cost.forward(scorer, work.lengths, sum(work.answers))],
+        "scores": [cost.forward(scorer, work.lengths, len(work.answers))],
+        **_learning("critic", scorer, work.lengths, sum(work.answers)),
         **_learning("actor", policy, work.lengths, sum(work.answers)),
     }
 
 
-def _learning(role: str, network: Network, lengths: Sequence[int], num_head_tokens: int) -> dict[str, list[Cost]]:
-    ahead = cost.forward(network, lengths, num_head_tokens)
-    both = cost.learn(network, lengths, num_head_tokens)
+def _learning(role: str, network: Network, lengths: Sequence[int], num_read: int) -> dict[str, list[Cost]]:
+    ahead = cost.forward(network, lengths, num_read)
+    both = cost.learn(network, lengths, num_read)
     back = Cost(both.flops - ahead.flops, both.bytes - ahead.bytes)
     return {f"{role} forward": [ahead], f"{role} backward": [back], f"{role} optimizer": [cost.apply(network)]}
 

@@ -1,5 +1,7 @@
 """The arithmetic of a step, against numbers worked out by hand and against torch's own count."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -8,13 +10,14 @@ from tercet.lm import cost
 from tercet.lm.cost import Cost, Network
 from tercet.lm.footprint import footprint
 from tercet.lm.models import load_policy
+from tercet.lm.tokens import pad
 from tercet.lm.weights import config_at
 
-# two layers of width 4, keys of width 2; 100 weights in products, a head of 40
-NETWORK = Network(num_layers=2, width=4, kv_width=2, matrices=100, adapters=0, head=40, learning=150, weight_bytes=4)
-WITH_ADAPTERS = Network(
-    num_layers=2, width=4, kv_width=2, matrices=100, adapters=10, head=40, learning=10, weight_bytes=4
+# two layers of width 4, keys of width 2; 100 weights in products, 30 of them for what is read alone; a head of 40
+NETWORK = Network(
+    num_layers=2, width=4, kv_width=2, matrices=100, unread=30, adapters=0, head=40, learning=150, weight_bytes=4
 )
+WITH_ADAPTERS = replace(NETWORK, adapters=10, learning=10)
 
 
 def test_attention_looks_at_every_token_before_and_itself():
@@ -24,7 +27,7 @@ def test_attention_looks_at_every_token_before_and_itself():
 
 def test_forward_counts_two_operations_a_weight_and_token_and_the_head_where_it_reads():
     found = cost.forward(NETWORK, [3, 1], 2)
-    assert found.flops == 2 * 100 * 4 + 224 + 2 * 40 * 2
+    assert found.flops == 2 * (70 * 4 + 30 * 2) + 224 + 2 * 40 * 2
     assert found.bytes == 4 * 140
 
 
@@ -32,12 +35,13 @@ def test_backward_costs_twice_the_forward_and_frozen_weights_spare_half_of_it():
     ahead = cost.forward(NETWORK, [3, 1], 2).flops
     assert cost.learn(NETWORK, [3, 1], 2).flops == 3 * ahead
     # with adapters: forward, the way back through everything, and the weights' gradients of adapters and attention
-    products = 2 * 110 * 4 + 2 * 40 * 2
+    products = 2 * (80 * 4 + 30 * 2) + 2 * 40 * 2
     assert cost.learn(WITH_ADAPTERS, [3, 1], 2).flops == 2 * products + 2 * 10 * 4 + 3 * 224
 
 
 def test_recomputing_adds_the_layers_once_more():
-    more = cost.learn(NETWORK, [3, 1], 2, recompute=True).flops - cost.learn(NETWORK, [3, 1], 2).flops
+    whole = replace(NETWORK, unread=0)  # with gradient checkpointing every layer is computed for all tokens
+    more = cost.learn(whole, [3, 1], 2, recompute=True).flops - cost.learn(whole, [3, 1], 2).flops
     assert more == 2 * 100 * 4 + 224
 
 
@@ -67,14 +71,16 @@ def test_products_are_those_that_torch_counts(make_config, rank: int):
     config = make_config("opt", lora={"rank": rank})
     network = footprint(config, config_at(config.model), "policy", learns=True).network
     policy = load_policy(config, learns=True)
-    ids = torch.full((2, 12), 5)
+    batch = pad([[5] * 4] * 2, [[5] * 8] * 2, pad_id=0)
     in_place = {torch.ops.aten.addmm_: lambda _, a, b, **__: 2 * a[0] * a[1] * b[1]}  # which torch does not count
     with FlopCounterMode(display=False, custom_mapping=in_place) as seen:
-        policy.head(policy.model.base_model(ids, use_cache=False).last_hidden_state).sum().backward()
+        policy.head(policy.hidden(batch, batch.deciding)[batch.deciding]).sum().backward()
     lengths = [12, 12]
     attention = cost.attention_flops(network, lengths)
-    products = cost.learn(network, lengths, 24).flops - 3 * attention
+    products = cost.learn(network, lengths, 16).flops - 3 * attention
     counted = sum(n for op, n in seen.get_flop_counts()["Global"].items() if "attention" not in str(op))
     # frozen embeddings need no gradient, so the first layer's three products of attention have none for their input
     spared = 2 * 24 * 3 * (32 * 32 + rank * 32) if rank else 0
+    # the adapters of the last layer's three products behind attention do without the 8 tokens that nobody reads
+    spared += 3 * 2 * 8 * 3 * rank * (32 + 32)
     assert products - spared == pytest.approx(counted, rel=1e-3)

@@ -81,7 +81,9 @@ def test_a_smaller_micro_batch_a_smaller_vocabulary_and_recomputing_take_less(ma
     assert activations(ppo={"micro_batch_size": 8}, model={"gradient_checkpointing": True}) < most
 
 
-NETWORK = Network(num_layers=1, width=4, kv_width=4, matrices=100, adapters=0, head=10, learning=110, weight_bytes=4)
+NETWORK = Network(
+    num_layers=1, width=4, kv_width=4, matrices=100, unread=40, adapters=0, head=10, learning=110, weight_bytes=4
+)
 POLICY = {"read": 1.0, "draw": 0.5, "score": 2.0, "learn": 5.0, "apply": 0.25}
 SCORE = {"score": 1.0, "learn": 3.0, "apply": 0.5}
 

@@ -25,6 +25,8 @@ def test_by_hand() -> None:
     assert batch.lengths.tolist() == [3, 5]
     assert batch.attention_mask.tolist() == [[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]]
     assert [part.tolist() for part in batch.actions()] == [[0, 1, 1], [0, 0, 1], [2, 3, 4]]
+    assert batch.deciding.nonzero().tolist() == [[0, 1], [1, 2], [1, 3]]
+    assert batch.ends.nonzero().tolist() == [[0, 2], [1, 4]]
 
 
 def test_per_position_numbers_are_read_at_the_token_or_in_front_of_it() -> None:

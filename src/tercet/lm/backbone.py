@@ -18,6 +18,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel
 from tercet.config.lm import LmConfig
 from tercet.errors import FailedError
 from tercet.lm.adapters import adapt, copied
+from tercet.lm.last_layer import layers_of
 from tercet.lm.models import Policy, ScoreModel, load_policy
 from tercet.lm.weights import draw_head, shape_for_scores
 from tercet.train.chance import seed_everything
@@ -62,7 +63,7 @@ class Backbone:
         with torch.device("meta"):  # a shell: nothing in it but the score head is used
             model = AutoModelForSequenceClassification.from_config(hf_config, dtype=torch.float32)
         tree = copied(self.model.base_model, _itself, {id(self.model.config): model.config})
-        del _layers(tree, self.model.config.num_hidden_layers)[model.config.num_hidden_layers :]
+        del layers_of(tree, self.model.config.num_hidden_layers)[model.config.num_hidden_layers :]
         setattr(model, model.base_model_prefix, tree)
         model.score.to_empty(device="cpu")
         seed_everything(self.config.seed, "score head")
@@ -72,11 +73,6 @@ class Backbone:
 
 def _itself(parameter: nn.Parameter) -> nn.Parameter:
     return parameter
-
-
-def _layers(tree: nn.Module, num: int) -> nn.ModuleList:
-    """The transformer's list of layers, which every architecture names in its own way."""
-    return next(m for m in tree.modules() if isinstance(m, nn.ModuleList) and len(m) == num)
 
 
 def save_adapters(score_model: ScoreModel, folder: Path) -> None:

@@ -86,8 +86,10 @@ def floors(work: Work, config: LmConfig, limits: Limits) -> dict[str, float]:
     def least(costs: Sequence[cost.Cost]) -> float:
         return sum(one.seconds(flops_per_s=limits.flops_per_s, bytes_per_s=limits.bytes_per_s) for one in costs)
 
-    scoring = [cost.forward(actor, rows, drawn), cost.forward(critic, rows, 0), cost.forward(critic, rows, 0)]
-    learning = [cost.learn(actor, rows, drawn), cost.learn(critic, rows, 0), cost.apply(actor), cost.apply(critic)]
+    scoring = [
+        cost.forward(network, rows, read) for network, read in ((actor, drawn), (critic, drawn), (critic, work.batch))
+    ]
+    learning = [step for network in (actor, critic) for step in (cost.learn(network, rows, drawn), cost.apply(network))]
     return {
         "generate": least(cost.generate(actor, prompts_, [work.response] * work.batch)),
         "score": least(scoring),

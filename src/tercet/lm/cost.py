@@ -18,7 +18,8 @@ class Network:
     width: int  # of attention's queries, all heads together
     kv_width: int  # of attention's keys, all heads together
     matrices: int  # weights of the products in all layers, adapters not counted
-    adapters: int  # weights of low-rank adapters
+    unread: int  # of these, the last layer's behind its attention: no token passes them whose state nobody reads
+    adapters: int  # weights of low-rank adapters; all of them count for every token
     head: int  # weights of the head
     learning: int  # weights that learn
     weight_bytes: int  # bytes of one weight of `matrices`
@@ -54,21 +55,26 @@ def attention_flops(network: Network, lengths: Sequence[int]) -> int:
     return sum(4 * network.width * network.num_layers * length * (length + 1) // 2 for length in lengths)
 
 
-def forward(network: Network, lengths: Sequence[int], num_head_tokens: int) -> Cost:
-    """One forward pass over rows of these lengths; the head reads `num_head_tokens` of their tokens."""
-    in_layers = 2 * (network.matrices + network.adapters) * sum(lengths)
-    flops = in_layers + attention_flops(network, lengths) + 2 * network.head * num_head_tokens
+def _passed(network: Network, lengths: Sequence[int], num_read: int) -> int:
+    """Weights that the tokens pass through, each counted once a token."""
+    tokens = sum(lengths)
+    return network.matrices * tokens - network.unread * (tokens - num_read) + network.head * num_read
+
+
+def forward(network: Network, lengths: Sequence[int], num_read: int) -> Cost:
+    """One forward pass over rows of these lengths; the head reads `num_read` of their tokens."""
+    products = _passed(network, lengths, num_read) + network.adapters * sum(lengths)
+    flops = 2 * products + attention_flops(network, lengths)
     return Cost(flops, network.weight_bytes * (network.matrices + network.head))
 
 
-def learn(network: Network, lengths: Sequence[int], num_head_tokens: int, *, recompute: bool = False) -> Cost:
+def learn(network: Network, lengths: Sequence[int], num_read: int, *, recompute: bool = False) -> Cost:
     """Forward and backward: a product has two of its size behind it, for its input and for its weight.
 
     Frozen weights need the first alone. `recompute`: the layers once more (gradient checkpointing).
     """
-    ahead = forward(network, lengths, num_head_tokens)
-    frozen = network.adapters > 0
-    spared = 2 * network.matrices * sum(lengths) + 2 * network.head * num_head_tokens if frozen else 0
+    ahead = forward(network, lengths, num_read)
+    spared = 2 * _passed(network, lengths, num_read) if network.adapters else 0
     again = forward(network, lengths, 0).flops if recompute else 0
     return Cost(3 * ahead.flops - spared + again, 3 * ahead.bytes)
 

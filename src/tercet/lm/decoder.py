@@ -17,8 +17,10 @@ from transformers import LlamaForCausalLM, OPTForCausalLM, PreTrainedModel, Qwen
 from transformers.models.llama.modeling_llama import rotate_half
 
 from tercet.lm.packed import Product, folded, pays
+from tercet.lm.prefixes import Prefixes
 
 _ROOM = 64  # columns by which the cache grows
+_ALL = slice(None)
 
 Map = Callable[[Tensor], Tensor]
 Rotate = Map  # of queries or keys (n, heads, d)
@@ -36,11 +38,14 @@ class _Layer:
     norm_first: bool
     num_heads: int  # of queries, keys and values together
 
-    def __call__(self, x: Float[Tensor, "n d"], attend: Map) -> Float[Tensor, "n d"]:
-        """One layer of the transformer; `attend` turns the heads (n, heads, d) into what they see (n, _)."""
+    def __call__(self, x: Float[Tensor, "n d"], attend: Map, read: Tensor | slice = _ALL) -> Float[Tensor, "r d"]:
+        """One layer of the transformer; `attend` turns the heads (n, heads, d) into what they see (n, _).
+
+        Behind attention, only the tokens that are `read` go on.
+        """
         before, behind = self.norms
         heads = self.qkv(before(x) if self.norm_first else x).unflatten(-1, (self.num_heads, -1))
-        x = self.out.added_to(x, attend(heads))
+        x = self.out.added_to(x[read], attend(heads)[read])
         x = x if self.norm_first else before(x)
         x = self.down.added_to(x, self.up(behind(x) if self.norm_first else x))
         return x if self.norm_first else behind(x)
@@ -101,13 +106,20 @@ class Decoder:
         self.width -= start
 
     def _read(self, prompts: Sequence[tuple[int, ...]]) -> Float[Tensor, "b v"]:
-        """All prompts one behind the other as the rows of each product; attention alone sees where one ends."""
-        lengths = self.lengths.tolist()
-        tokens = torch.tensor([token for prompt in prompts for token in prompt])
-        x, rotate = self.network.embed(tokens, torch.cat([torch.arange(length) for length in lengths]))
-        for layer in self.network.layers:
-            x = layer(x, lambda heads: self._seen_within(lengths, heads, rotate))
-        return self.network.finish(x[self.lengths.cumsum(0) - 1])
+        """All prompts one behind the other as the rows of each product, what several begin with once.
+
+        Attention alone sees where one ends.
+        """
+        prefixes = Prefixes.of(prompts)
+        x, rotate = self.network.embed(prefixes.tokens, prefixes.positions)
+        *layers, last = self.network.layers
+
+        def attend(heads: Tensor) -> Tensor:
+            return self._seen_within(prefixes, heads, rotate)
+
+        for layer in layers:
+            x = layer(x, attend)
+        return self.network.finish(last(x, attend, prefixes.place[self.lengths.cumsum(0) - 1]))
 
     def _make_room(self) -> None:
         self.keys = [pad(keys[:, :, : self.width], (0, 0, 0, _ROOM)) for keys in self.keys]
@@ -122,19 +134,14 @@ class Decoder:
         return torch.zeros(is_left.shape).masked_fill_(is_left, -torch.inf)
 
     def _seen_within(
-        self, lengths: list[int], heads: Float[Tensor, "n heads d"], rotate: Rotate | None
+        self, prefixes: Prefixes, heads: Float[Tensor, "n heads d"], rotate: Rotate | None
     ) -> Float[Tensor, "n _"]:
         """What each token sees of its own prompt; keys and values of the prompts become those of one more layer."""
-        query, key, value = self._split(heads, rotate)
-        parts = [part.transpose(0, 1).split(lengths, dim=1) for part in (query, key, value)]
-        seen = [
-            scaled_dot_product_attention(q[None], k[None], v[None], is_causal=True, enable_gqa=len(q) != len(k))[0]
-            for q, k, v in zip(*parts, strict=True)
-        ]
-        _, keys, values = (torch.stack([pad(p, (0, 0, self.width - p.shape[1], 0)) for p in part]) for part in parts)
-        self.keys.append(keys)
-        self.values.append(values)
-        return torch.cat(seen, dim=1).transpose(0, 1).flatten(1)
+        query, key, value = (part.transpose(0, 1) for part in self._split(heads, rotate))
+        for held, part in ((self.keys, key), (self.values, value)):
+            held.append(torch.stack([pad(p, (0, 0, self.width - p.shape[1], 0)) for p in prefixes.split(part)]))
+        seen = prefixes.attended(query[None], key[None], value[None])[0]
+        return seen.transpose(0, 1).flatten(1)
 
     def _seen_by_newest(
         self, number: int, heads: Float[Tensor, "b heads d"], rotate: Rotate | None, hidden: Tensor | None

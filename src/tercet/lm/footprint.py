@@ -15,9 +15,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
 from torch.multiprocessing.reductions import StorageWeakRef
 from transformers import PretrainedConfig as HfConfig
+from transformers import PreTrainedModel
 
 from tercet.config.lm import LmConfig
 from tercet.lm.cost import Network
+from tercet.lm.last_layer import can_be_narrowed, layers_of
 from tercet.lm.logprobs import CHUNK
 from tercet.lm.models import Policy, ScoreModel, policy_of, score_model_of
 from tercet.lm.weights import fresh
@@ -80,6 +82,7 @@ def _footprint(case: _Case, kind: Kind, num_layers: int, learns: bool) -> Footpr
             width=_head_width(hf_config) * hf_config.num_attention_heads,
             kv_width=_head_width(hf_config) * _kv_heads(hf_config),
             matrices=_count(inside),
+            unread=_unread(module.model),
             adapters=_count(adapters),
             head=head.numel(),
             learning=learning,
@@ -183,6 +186,17 @@ def _count(tensors: Iterable[Tensor]) -> int:
 
 def _bytes(tensors: Iterable[Tensor]) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def _unread(model: PreTrainedModel) -> int:
+    """Weights of the last layer's products behind its attention, where `lm/last_layer.py` narrows these."""
+    if not can_be_narrowed(model):
+        return 0
+    hf_config = model.config
+    layer = layers_of(model.base_model, hf_config.num_hidden_layers)[-1]
+    heads = hf_config.num_attention_heads + 2 * _kv_heads(hf_config)
+    in_layer = _count(weight for name, weight in _products(layer) if "lora_" not in name)
+    return in_layer - heads * _head_width(hf_config) * hf_config.hidden_size
 
 
 def _head_width(hf_config: HfConfig) -> int:

@@ -21,7 +21,7 @@ def response_logprobs(policy: Policy, batch: TokenBatch, *, temperature: float) 
     """
     rows, columns, positions = batch.actions()
     with policy.autocast():
-        states = policy.hidden(batch)[rows, positions - 1]
+        states = policy.hidden(batch, batch.deciding)[rows, positions - 1]
         flat = token_logprobs(policy.head, states, batch.ids[rows, positions], temperature=temperature)
     logprobs = torch.zeros(batch.response_mask.shape, device=states.device)
     entropy = torch.zeros_like(logprobs)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import cast
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -15,6 +15,7 @@ from tercet.config.lm import LmConfig
 from tercet.core.statistics import ScoreScale
 from tercet.errors import InputError
 from tercet.lm.adapters import Precision, adapt, checkpoint_gradients, freeze, merged
+from tercet.lm.last_layer import can_be_narrowed, narrowed
 from tercet.lm.tokens import TokenBatch, like_lengths
 from tercet.lm.unpadded import can_be_unpadded, unpadded_hidden
 from tercet.lm.weights import load_causal, load_scorer, named_by_key
@@ -40,9 +41,9 @@ class Policy(nn.Module):
         assert head is not None  # every causal language model has one
         return head
 
-    def hidden(self, batch: TokenBatch) -> Float[Tensor, "b length d"]:
-        """What the head reads, at every position."""
-        return _hidden(self.model, batch)
+    def hidden(self, batch: TokenBatch, read: Bool[Tensor, "b length"] | None = None) -> Float[Tensor, "b length d"]:
+        """What the head reads, at every position, or at those that are `read`; others hold nothing of use."""
+        return _hidden(self.model, batch, read)
 
     @contextmanager
     def without_adapters(self) -> Iterator[None]:
@@ -73,16 +74,16 @@ class ScoreModel(nn.Module):
         """From the last hidden state to the number."""
         return cast(nn.Linear, self.model.score)  # transformers makes it by name, unknown to its types
 
-    def forward(self, batch: TokenBatch) -> Float[Tensor, "b length"]:
-        """The number at every position; positions of padding hold nothing of use."""
+    def forward(self, batch: TokenBatch, read: Bool[Tensor, "b length"] | None = None) -> Float[Tensor, "b length"]:
+        """The number at every position, or at those that are `read`; positions of padding hold nothing of use."""
         with _autocast(self.model, self.precision):
-            hidden = _hidden(self.model, batch)
+            hidden = _hidden(self.model, batch, read)
         # not under autocast: a score in bf16 would have 8 bits
         return hidden.float() @ self.head.weight[0] + self.bias
 
     def scores(self, batch: TokenBatch) -> Float[Tensor, " b"]:
         """The number at the last token of each row: the one scoring path of training, evaluation and PPO."""
-        return batch.last(self(batch))
+        return batch.last(self(batch, batch.ends))
 
     @torch.no_grad()
     def normalise(self, scale: ScoreScale) -> None:
@@ -197,19 +198,23 @@ def _autocast(model: PreTrainedModel, precision: Precision) -> AbstractContextMa
     return nullcontext() if precision == "fp32" else torch.autocast(model.device.type, dtype=torch.bfloat16)
 
 
-def _hidden(model: PreTrainedModel, batch: TokenBatch) -> Tensor:
+def _hidden(model: PreTrainedModel, batch: TokenBatch, read: Tensor | None) -> Tensor:
     """The last hidden states: without padding, or rows of like length together, so that little is spent on it."""
-    is_padded = bool((batch.lengths < batch.ids.shape[1]).any())
-    if is_padded and can_be_unpadded(model):
-        return unpadded_hidden(model, batch)
+    read = read if can_be_narrowed(model) else None
+    if can_be_unpadded(model):
+        return unpadded_hidden(model, batch, read)
     groups = like_lengths(batch.lengths)
     if len(groups) == 1:
-        return _forward(model, batch)
+        return _forward(model, batch, read)
     longest = batch.ids.shape[1]
-    states = [_forward(model, batch.rows(torch.tensor(rows))) for rows in groups]
+    states = [_forward(model, batch.rows(torch.tensor(rows)), None) for rows in groups]
     whole = torch.cat([nn.functional.pad(part, (0, 0, 0, longest - part.shape[1])) for part in states])
     return whole[torch.tensor([row for rows in groups for row in rows]).argsort()]
 
 
-def _forward(model: PreTrainedModel, batch: TokenBatch) -> Tensor:
-    return model.base_model(batch.ids, attention_mask=batch.attention_mask, use_cache=False).last_hidden_state
+def _forward(model: PreTrainedModel, batch: TokenBatch, read: Tensor | None) -> Tensor:
+    with nullcontext() if read is None else narrowed(model, read):
+        states = model.base_model(batch.ids, attention_mask=batch.attention_mask, use_cache=False).last_hidden_state
+    if read is None:
+        return states
+    return states.new_zeros((*read.shape, states.shape[-1])).index_put((read,), states[0])

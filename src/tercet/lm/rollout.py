@@ -36,7 +36,7 @@ class LmActorCritic:
     def critic(self, inputs: Mapping[str, Tensor]) -> Float[Tensor, "b t"]:
         """Value of the text in front of each response token; the prompt's last token gives the first."""
         batch = TokenBatch.of(inputs)
-        return batch.at_actions(self.value_model(batch), shift=-1)
+        return batch.at_actions(self.value_model(batch, batch.deciding), shift=-1)
 
 
 def reference_logprobs(policy: Policy, frozen: Policy | None, *, temperature: float) -> RefLogprobs:

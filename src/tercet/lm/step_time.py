@@ -74,10 +74,10 @@ def expected_on(card: Card, config: LmConfig, sizes: Sizes) -> Phases:
         ideal = work.seconds(flops_per_s=rates.flops_per_s, bytes_per_s=rates.bytes_per_s)
         return max(ideal, operators * passes * _LAUNCH_S)
 
-    def phases(network: Network, head_tokens: int) -> Seconds:
+    def phases(network: Network) -> Seconds:
         return {
-            "score": seconds(cost.forward(network, lengths, head_tokens), network, 1),
-            "learn": seconds(cost.learn(network, lengths, head_tokens, recompute=again), network, 3 + again),
+            "score": seconds(cost.forward(network, lengths, rows * sizes.response), network, 1),
+            "learn": seconds(cost.learn(network, lengths, rows * sizes.response, recompute=again), network, 3 + again),
             "apply": seconds(cost.apply(network), network, 0),
         }
 
@@ -85,7 +85,7 @@ def expected_on(card: Card, config: LmConfig, sizes: Sizes) -> Phases:
         "read": seconds(cost.read_prompts(policy, [sizes.prompt] * count), policy, 1),
         "draw": seconds(cost.decode(policy, [sizes.prompt + sizes.response // 2] * count), policy, 1),
     }
-    return Phases(sampling | phases(policy, rows * sizes.response), phases(critic, 0), sizes, (policy, critic))
+    return Phases(sampling | phases(policy), phases(critic), sizes, (policy, critic))
 
 
 def step_time(config: LmConfig, phases: Phases, answers: Sizes) -> StepTime:
@@ -115,8 +115,8 @@ def _fit_seconds(config: LmConfig, phases: Phases, fit: FitConfig, answers: Size
     rows, again = min(config.ppo.micro_batch_size, config.ppo.batch_size), config.model.gradient_checkpointing
 
     def flops(sizes: Sizes, rows: int) -> int:
-        head_tokens = 0 if is_reward else rows * sizes.response
-        return cost.learn(network, [sizes.row] * rows, head_tokens, recompute=again).flops
+        num_read = rows if is_reward else rows * sizes.response
+        return cost.learn(network, [sizes.row] * rows, num_read, recompute=again).flops
 
     ratio = flops(answers, fit.batch_size * (1 + is_reward)) / flops(phases.sizes, rows)
     return seconds["learn"] * ratio + seconds["apply"]

@@ -61,6 +61,20 @@ class TokenBatch:
         rows, columns = self.response_mask.nonzero(as_tuple=True)
         return rows, columns, self.prompt_lengths[rows] + columns
 
+    @property
+    def deciding(self) -> Bool[Tensor, "b length"]:
+        """True where the next token is a response token: the positions that decide the answer."""
+        rows, _, positions = self.actions()
+        out = torch.zeros(self.ids.shape, dtype=torch.bool, device=self.ids.device)
+        out[rows, positions - 1] = True
+        return out
+
+    @property
+    def ends(self) -> Bool[Tensor, "b length"]:
+        """True at the last real token of each row."""
+        columns = torch.arange(self.ids.shape[1], device=self.ids.device)
+        return columns[None] == (self.lengths - 1)[:, None]
+
     def at_actions(self, per_position: Float[Tensor, "b length"], *, shift: int) -> Float[Tensor, "b t"]:
         """`per_position` at each response token's position + `shift`, 0 where there is no token."""
         rows, columns, positions = self.actions()

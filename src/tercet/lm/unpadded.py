@@ -1,7 +1,7 @@
-"""The transformer over the real tokens of a batch alone: one long row, in which only attention knows who is whose.
+"""The transformer over the distinct tokens of a batch alone: one long row, in which only attention knows who is whose.
 
 Matrix products, norms and activations look at one token at a time and do not care where a sequence ends. Attention is
-done sequence by sequence, causal and without a mask, by a function that transformers calls where its own would be
+done sequence by sequence (`lm/prefixes.py`), by a function that transformers calls where its own would be
 (its AttentionInterface). Only architectures that are tested to leave everything else to single tokens go this way.
 """
 
@@ -9,10 +9,12 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import AttentionInterface, PreTrainedConfig, PreTrainedModel
 
+from tercet.lm.last_layer import narrowed
+from tercet.lm.prefixes import Prefixes
 from tercet.lm.tokens import TokenBatch
 
 _NAME = "tercet_unpadded"
@@ -26,17 +28,32 @@ def can_be_unpadded(model: PreTrainedModel) -> bool:
     return config.model_type in _TYPES and not windowed and model.device.type == "cpu"
 
 
-def unpadded_hidden(model: PreTrainedModel, batch: TokenBatch) -> Float[Tensor, "b length d"]:
-    """The last hidden states, computed without padding; 0 where there is no token."""
-    rows, columns = batch.attention_mask.nonzero(as_tuple=True)
-    with _attention(model.config, _NAME):
+def unpadded_hidden(
+    model: PreTrainedModel, batch: TokenBatch, read: Bool[Tensor, "b length"] | None = None
+) -> Float[Tensor, "b length d"]:
+    """The last hidden states, computed without padding; 0 where there is no token, or where it is not `read`.
+
+    What several rows begin with is computed once.
+    """
+    prefixes = Prefixes.of(
+        [ids[:length] for ids, length in zip(batch.ids.tolist(), batch.lengths.tolist(), strict=True)]
+    )
+    rows, columns = (batch.attention_mask if read is None else batch.attention_mask * read).nonzero(as_tuple=True)
+    starts = batch.lengths.cumsum(0) - batch.lengths
+    place = prefixes.place[starts[rows] + columns]
+    kept = torch.ones_like(prefixes.tokens, dtype=torch.bool) if read is None else _marked(place, len(prefixes.tokens))
+    with _attention(model.config, _NAME), nullcontext() if read is None else narrowed(model, kept[None]):
         states = model.base_model(
-            batch.ids[rows, columns][None],
-            position_ids=columns[None],
-            use_cache=False,
-            sequence_lengths=batch.lengths.tolist(),
+            prefixes.tokens[None], position_ids=prefixes.positions[None], use_cache=False, prefixes=prefixes
         ).last_hidden_state[0]
-    return states.new_zeros((*batch.ids.shape, states.shape[-1])).index_put((rows, columns), states)
+    among_kept = (kept.cumsum(0) - 1)[place]
+    # embedding's backward pass adds up what many rows say of one state faster than indexing's
+    values = nn.functional.embedding(among_kept, states)
+    return states.new_zeros((*batch.ids.shape, states.shape[-1])).index_put((rows, columns), values)
+
+
+def _marked(places: Int[Tensor, " m"], size: int) -> Bool[Tensor, " size"]:
+    return torch.zeros(size, dtype=torch.bool).index_fill(0, places, True)
 
 
 def recompute_alike(config: PreTrainedConfig) -> tuple[AbstractContextManager[object], AbstractContextManager[object]]:
@@ -61,21 +78,13 @@ def _attend(
     value: Float[Tensor, "1 kv_heads n d"],
     attention_mask: None,  # transformers makes no mask for an attention that it does not know
     *,
-    sequence_lengths: list[int],
+    prefixes: Prefixes,
     scaling: float | None = None,
     dropout: float = 0.0,
     **_: object,
 ) -> tuple[Float[Tensor, "1 n heads d"], None]:
-    """Each sequence attends to itself; several query heads may share a key and value head."""
-    parts = zip(*(x.split(sequence_lengths, dim=2) for x in (query, key, value)), strict=True)
-    is_grouped = key.shape[1] != query.shape[1]
-    attended = [
-        nn.functional.scaled_dot_product_attention(
-            q, k, v, is_causal=True, dropout_p=dropout, scale=scaling, enable_gqa=is_grouped
-        ).transpose(1, 2)
-        for q, k, v in parts
-    ]
-    return torch.cat(attended, dim=1), None
+    """Each row attends to itself."""
+    return prefixes.attended(query, key, value, scale=scaling, dropout=dropout).transpose(1, 2), None
 
 
 AttentionInterface.register(_NAME, _attend)
