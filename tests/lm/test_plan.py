@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from tercet.config.load import load_lm_config
 from tercet.errors import InputError
-from tercet.lm import plan_table
+from tercet.lm import cost, plan_table
 from tercet.lm.bench import Step, Work
 from tercet.lm.cost import Network, Sizes
 from tercet.lm.memory import Memory, Site, memory_of
@@ -125,9 +125,12 @@ def replace_precision(config):
 
 def test_supervised_steps_go_by_their_arithmetic(make_config):
     config = make_config(ppo={"micro_batch_size": 4}, sft={"batch_size": 8}, reward={"batch_size": 8})
-    time = step_time(config, Phases(POLICY, SCORE, SIZES, (NETWORK, NETWORK)), SIZES)
-    assert time.sft == 2 * 5.0 + 0.25  # twice the rows of a micro-batch, of the same lengths
-    assert time.reward == 4 * 3.0 + 0.5  # two rows a pair
+    measured = cost.learn(NETWORK, [12] * 4, 16).flops  # a micro-batch, read where its answers are decided
+    # the reward model reads the ends of its rows: two a pair, or one that holds prompt, answer and answer
+    for shares_prompts, lengths in ((False, [12] * 16), (True, [16] * 8)):
+        time = step_time(config, Phases(POLICY, SCORE, SIZES, (NETWORK, NETWORK), shares_prompts), SIZES)
+        assert time.sft == 2 * 5.0 + 0.25  # twice the rows of a micro-batch, of the same lengths
+        assert time.reward == pytest.approx(3.0 * cost.learn(NETWORK, lengths, 16).flops / measured + 0.5)
 
 
 @pytest.mark.parametrize(("preset", "room"), [("opt-350m", 12.0)])

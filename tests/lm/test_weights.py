@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from tercet.config.lm import LmConfig
 from tercet.errors import InputError
 from tercet.lm.models import load_policy, load_score_model
 from tercet.lm.tokenizers import byte_tokenizer
-from tercet.lm.weights import load_causal, load_scorer
+from tercet.lm.weights import converted, load_causal, load_scorer
 
 MakeConfig = Callable[..., LmConfig]
 SftFolder = Callable[[str], Path]
@@ -113,3 +114,32 @@ def test_weights_of_another_model_are_refused_instead_of_made_up(
     for load in (load_causal, load_scorer):
         with pytest.raises(InputError, match="lacks"):
             load(make_config("opt").model, seed=0, path=str(opt))
+
+
+def test_a_gguf_file_is_converted_once_until_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    source, times = tmp_path / "model.gguf", list[str]()
+    source.write_bytes(b"GGUF")
+
+    def read() -> PreTrainedTokenizerBase:
+        times.append("read")
+        return byte_tokenizer()
+
+    first = converted(source, read, what="-tokenizer")
+    assert converted(source, read, what="-tokenizer") == first and len(times) == 1
+    assert AutoTokenizer.from_pretrained(first).get_vocab() == byte_tokenizer().get_vocab()
+    assert converted(source, read) != first  # another thing of the same file
+    source.write_bytes(b"GGUF of another model")
+    assert converted(source, read, what="-tokenizer") != first and len(times) == 3
+
+
+def test_a_gguf_file_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "model.gguf").write_bytes(b"GGUF")
+
+    def read() -> PreTrainedTokenizerBase:
+        raise KeyError("general.architecture")
+
+    with pytest.raises(InputError, match=r"model\.gguf is no GGUF that transformers reads"):
+        converted(tmp_path / "model.gguf", read)
+    assert not list((tmp_path / "cache").rglob("*config.json"))

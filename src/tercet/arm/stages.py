@@ -5,6 +5,7 @@ import torch
 from tercet.arm.act import ActPolicy
 from tercet.arm.acting import eyes_of
 from tercet.arm.data import NONE
+from tercet.arm.env import ArmEnv
 from tercet.arm.environments import opened, sizes_of
 from tercet.arm.episodes import Act, play_rows
 from tercet.arm.policies import Policy, load_policy, new_policy
@@ -13,12 +14,16 @@ from tercet.errors import InputError
 from tercet.runs.folder import RunFolder
 from tercet.train import chance
 
-NUM_LOOKED_AT = 16  # episodes of random actions that a fresh policy's observations are scaled by
+_NUM_LOOKED_AT = 16  # episodes of random actions that a fresh policy's observations are scaled by
 
 
 def start_policy(folder: RunFolder, config: ArmConfig) -> Policy:
-    """What PPO starts from, and segments are cut from at first: the clone, or a fresh policy; it may learn."""
-    with opened(config, NUM_LOOKED_AT) as env:
+    """What PPO starts from, and segments are cut from at first: the clone, or a fresh policy; it may learn.
+
+    A fresh policy takes the built-in arm's numbers as they are, for they have unit scale. Scaled by what aimless
+    movements show, the place of a hand that hardly moves would be blown up.
+    """
+    with opened(config, _NUM_LOOKED_AT) as env:
         sizes = sizes_of(env)
         if config.bc.demonstrations != NONE:
             path = folder.path / "bc" / "model"
@@ -28,18 +33,20 @@ def start_policy(folder: RunFolder, config: ArmConfig) -> Policy:
             policy.explore(config.policy.log_std)
             return policy.requires_grad_(True)
         policy = new_policy(sizes, config.policy, seed=config.seed)
+        if isinstance(env, ArmEnv) and not policy.cameras:
+            return policy
         noise = torch.randn(
-            config.horizon, NUM_LOOKED_AT, sizes.action, generator=chance.generator(config.seed, "first look")
+            config.horizon, _NUM_LOOKED_AT, sizes.action, generator=chance.generator(config.seed, "first look")
         )
         seed = chance.integer(config.seed, "first look")
 
         def aimless(rows: slice) -> Act:
             return lambda step, observations, fresh: noise[step, rows].clamp(-1, 1)
 
-        seen = play_rows(env, aimless, NUM_LOOKED_AT, horizon=config.horizon, seed=seed)
+        seen = play_rows(env, aimless, _NUM_LOOKED_AT, horizon=config.horizon, seed=seed)
         policy.scaled.measure(seen.observations)
         if isinstance(policy, ActPolicy):
-            policy.measure_pictures(*eyes_of(env, policy.cameras)(torch.ones(NUM_LOOKED_AT, dtype=torch.bool)))
+            policy.measure_pictures(*eyes_of(env, policy.cameras)(torch.ones(_NUM_LOOKED_AT, dtype=torch.bool)))
         return policy
 
 

@@ -11,6 +11,7 @@ from tercet.lm.cost import Cost, Network, Sizes
 from tercet.lm.footprint import footprint
 from tercet.lm.limits import Card
 from tercet.lm.memory import num_reward_models, score_shape
+from tercet.lm.models import device_of
 from tercet.lm.probe import Seconds, policy_seconds, score_seconds
 from tercet.lm.shapes import shape_of
 from tercet.train.ppo import takes_one_step
@@ -28,6 +29,7 @@ class Phases:
     score: Seconds
     sizes: Sizes  # of the rows that they hold for
     networks: tuple[Network, Network]
+    shares_prompts: bool = False  # whether the prompt under two answers goes through the transformer once
 
 
 @dataclass(frozen=True)
@@ -57,9 +59,8 @@ def measured_here(config: LmConfig, sizes: Sizes) -> Phases:
     """The phases as this machine does them."""
     shape, judge, layers = shape_of(config), score_shape(config), config.reward.num_layers
     policy = policy_seconds(config, shape, sizes)
-    return Phases(
-        policy, score_seconds(config, judge, sizes, num_layers=layers), sizes, _networks(config, shape, judge)
-    )
+    score, networks = score_seconds(config, judge, sizes, num_layers=layers), _networks(config, shape, judge)
+    return Phases(policy, score, sizes, networks, shares_prompts=device_of(config).type == "cpu")
 
 
 def expected_on(card: Card, config: LmConfig, sizes: Sizes) -> Phases:
@@ -110,15 +111,23 @@ def step_time(config: LmConfig, phases: Phases, answers: Sizes) -> StepTime:
 
 
 def _fit_seconds(config: LmConfig, phases: Phases, fit: FitConfig, answers: Sizes, *, is_reward: bool) -> float:
-    """An optimizer step of a supervised step, in proportion to the arithmetic of a PPO micro-batch's."""
+    """An optimizer step of a supervised step, in proportion to the arithmetic of a PPO micro-batch's.
+
+    The reward model reads pairs: two rows each, or one in which the prompt stands once; of answers the ends alone.
+    """
     network, seconds = (phases.networks[1], phases.score) if is_reward else (phases.networks[0], phases.policy)
     rows, again = min(config.ppo.micro_batch_size, config.ppo.batch_size), config.model.gradient_checkpointing
 
-    def flops(sizes: Sizes, rows: int) -> int:
-        num_read = rows if is_reward else rows * sizes.response
-        return cost.learn(network, [sizes.row] * rows, num_read, recompute=again).flops
+    def flops(lengths: list[int], num_read: int) -> int:
+        return cost.learn(network, lengths, num_read, recompute=again).flops
 
-    ratio = flops(answers, fit.batch_size * (1 + is_reward)) / flops(phases.sizes, rows)
+    of_micro_batch = flops([phases.sizes.row] * rows, rows * phases.sizes.response)
+    if is_reward:
+        pair = [answers.row + answers.response] if phases.shares_prompts else [answers.row] * 2
+        of_step = flops(pair * fit.batch_size, 2 * fit.batch_size)
+    else:
+        of_step = flops([answers.row] * fit.batch_size, answers.response * fit.batch_size)
+    ratio = of_step / of_micro_batch
     return seconds["learn"] * ratio + seconds["apply"]
 
 

@@ -1,5 +1,6 @@
 """The tokenizer of a model: from a folder, the hub or a GGUF file, or the byte tokenizer that needs no file."""
 
+from functools import partial
 from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -7,7 +8,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedToken
 
 from tercet.config.lm import ModelConfig
 from tercet.errors import InputError, first_line
-from tercet.lm.weights import gguf_parts
+from tercet.lm.weights import converted, gguf_parts
 
 # its own format without its default system message, which would cost every prompt 18 tokens
 _SMOLLM2_TEMPLATE = (
@@ -41,8 +42,11 @@ def load_tokenizer(config: ModelConfig, path: str = "") -> PreTrainedTokenizerBa
         tokenizer = byte_tokenizer()
     else:
         folder, gguf_file = gguf_parts(name)
+        if gguf_file:  # reading it takes seconds, and every step does
+            read = partial(AutoTokenizer.from_pretrained, folder, gguf_file=gguf_file)
+            folder = str(converted(Path(folder) / gguf_file, read, what="-tokenizer"))
         try:
-            tokenizer = AutoTokenizer.from_pretrained(folder, **({"gguf_file": gguf_file} if gguf_file else {}))
+            tokenizer = AutoTokenizer.from_pretrained(folder)
         except (OSError, ValueError, KeyError) as error:
             where = "" if Path(folder).exists() else " (no such folder, and no hub id that can be reached)"
             raise InputError(f"{key}no tokenizer in {name!r}{where}: {first_line(error)}") from error

@@ -5,7 +5,7 @@ import hashlib
 import importlib.util
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
@@ -19,6 +19,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     PreTrainedModel,
+    PreTrainedTokenizerBase,
 )
 from transformers import PretrainedConfig as HfConfig
 
@@ -26,6 +27,8 @@ from tercet.config.lm import LmConfig, ModelConfig
 from tercet.errors import FailedError, InputError, first_line
 from tercet.runs.atomic import replace_folder
 from tercet.train.chance import seed_everything
+
+Saved = PreTrainedModel | PreTrainedTokenizerBase
 
 SMOLLM2_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
@@ -229,28 +232,45 @@ def _smollm2() -> tuple[str, str]:
 
 
 def _unpacked(folder: Path, gguf_file: str) -> Path:
-    """The GGUF file's weights in transformers' own format, made once and kept in the user's cache.
+    """The GGUF file's weights in transformers' own format.
 
     Reading GGUF takes half a minute, and a model so read cannot be saved: its config still asks for GGUF.
     """
-    source = (folder / gguf_file).resolve()
+
+    def plain() -> PreTrainedModel:
+        read = AutoModelForCausalLM.from_pretrained(folder, gguf_file=gguf_file, dtype=torch.float32)
+        settings = read.config.to_dict()
+        settings.pop("quantization_config", None)
+        model = type(read)(type(read.config).from_dict(settings))
+        model.load_state_dict(read.state_dict())
+        return model
+
+    return converted(folder / gguf_file, plain)
+
+
+def converted(gguf: Path, read: Callable[[], Saved], *, what: str = "") -> Path:
+    """What `read` makes of a GGUF file, in transformers' own format; made once and kept in the user's cache.
+
+    `what` tells several things of one file apart.
+    """
+    source = gguf.resolve()
     stat = source.stat()
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "tercet"
     # the size alone would not do: every fine-tuned copy of a model has the same
     mark = hashlib.sha256(f"{source} {stat.st_size} {stat.st_mtime_ns}".encode()).hexdigest()[:16]
-    target = cache / f"{source.stem}-{mark}"
-    if not (target / "config.json").is_file():
+    target = cache / f"{source.stem}-{mark}{what}"
+    if not target.exists():  # it is moved there when it is whole
         try:
-            read = AutoModelForCausalLM.from_pretrained(folder, gguf_file=gguf_file, dtype=torch.float32)
+            found = read()
         except (OSError, ValueError, KeyError, RuntimeError, NotImplementedError) as error:
             raise InputError(f"{source} is no GGUF that transformers reads: {error}") from error
-        settings = read.config.to_dict()
-        settings.pop("quantization_config", None)
-        plain = type(read)(type(read.config).from_dict(settings))
-        plain.load_state_dict(read.state_dict())
+
+        def write(aside: Path) -> None:
+            found.save_pretrained(aside)
+
         try:
             cache.mkdir(parents=True, exist_ok=True)
-            replace_folder(target, lambda aside: plain.save_pretrained(aside))
+            replace_folder(target, write)
         except PermissionError as error:
             raise FailedError(f"{cache} cannot be written; set XDG_CACHE_HOME to a folder that can") from error
     return target
