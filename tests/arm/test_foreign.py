@@ -12,8 +12,10 @@ from tercet.arm.environments import opened
 from tercet.arm.episodes import Act, play_rows
 from tercet.arm.foreign import ForeignEnv
 from tercet.arm.randomise import Randomisation
+from tercet.arm.stages import start_policy
 from tercet.config.load import load_arm_config
 from tercet.errors import InputError
+from tercet.runs.folder import RunFolder
 
 THEIRS = """
 import gymnasium, numpy as np
@@ -134,6 +136,16 @@ def test_a_row_is_the_same_however_many_copies_play_it() -> None:
         for name in ("observations", "actions", "next_observations", "dense", "terminated", "truncated"):
             assert torch.equal(getattr(found[0], name), getattr(other, name)), name
         assert all(torch.equal(values, other.infos[name]) for name, values in found[0].infos.items())
+
+
+@pytest.mark.parametrize(("env", "is_measured"), [("reach", False), ("their_env:line", True)])
+def test_a_fresh_policy_measures_others_numbers_and_takes_the_built_in_arms_as_they_are(
+    env: str, is_measured: bool, tmp_path: Path
+) -> None:
+    config = load_arm_config("reach", [f"env={env}", "horizon=20", "threads=1"])
+    with RunFolder.open(tmp_path / "run", config, preset="reach") as folder:
+        scaled = start_policy(folder, config).scaled
+    assert (not torch.equal(scaled.std, torch.ones_like(scaled.std))) == is_measured
 
 
 def test_many_starts_need_few_copies() -> None:

@@ -6,9 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
 from tercet.arm import recordings
 from tercet.arm.inspect import of_recording, run, warnings
+from tercet.cli import app
 from tercet.config.arm import ArmConfig
 from tercet.config.load import load_arm_config
 from tercet.errors import InputError
@@ -51,10 +53,10 @@ def test_figures_by_hand(npz: Path) -> None:
 def test_what_spoils_a_clone_is_said(npz: Path) -> None:
     found = warnings(of_recording(npz), of(npz, "horizon=4", "reward.segment_length=4"))
     assert found == [
-        "1 demonstrations are copies of earlier ones: they teach nothing new",
-        "nothing moves before 31% of the steps; a clone learns to wait there: cut them out",
+        "copies of earlier demonstrations, which teach nothing new: 1",
+        "in 31% of the steps nothing has moved since the one before; a clone learns to wait there: cut them out",
         "never changes: observation 1",
-        "2 demonstrations are longer than an episode of this run (horizon=4)",
+        "demonstrations longer than an episode of this run (horizon=4): 2",
     ]
 
 
@@ -62,9 +64,40 @@ def test_a_recording_of_another_robot_is_shown_all_the_same(npz: Path) -> None:
     text = printed(of(npz, "bc.num_demonstrations=3"))
     assert "3 / 5 / 5" in text
     assert "bc cannot be run on this in env=reach: " in text and "of another robot" in text
-    assert "bc cannot be run on this: 3 demonstrations, bc.num_demonstrations=4" in printed(
-        of(npz, "bc.num_demonstrations=4")
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"lengths": np.array([5, 3])}, "lengths must be one number a demonstration, from 1 to 5"),
+        ({"lengths": np.array([5, 99, 5])}, "lengths must be one number a demonstration, from 1 to 5"),
+        ({"lengths": np.array(5)}, "lengths must be one number a demonstration"),
+        ({"observations": np.zeros((3, 5))}, r"they must be \(demonstrations, steps, size\)"),
+        ({name: np.zeros((0, 5, 1)) for name in ("observations", "actions")}, "holds no demonstration"),
+    ],
+)
+def test_a_damaged_recording_is_refused_in_one_line(npz: Path, changed: dict[str, np.ndarray], said: str) -> None:
+    with np.load(npz) as whole:
+        np.savez(npz, **{**whole, **changed})
+    with pytest.raises(InputError, match=said):
+        run(of(npz))
+
+
+def test_numbers_that_are_not_finite_are_named(npz: Path) -> None:
+    with np.load(npz) as whole:
+        arrays = {**whole, "lengths": whole["lengths"].astype(np.float64)}  # as some tools write them
+    arrays["observations"][1, 0, 0] = np.nan
+    np.savez(npz, **arrays)
+    assert "holds numbers that are not finite, and bc would refuse it: observation 0" in warnings(
+        of_recording(npz), of(npz)
     )
+
+
+def test_the_command_takes_one_recording_and_overrides(npz: Path) -> None:
+    shown = CliRunner().invoke(app, ["arm", "data", str(npz), "--preset", "reach", "bc.num_demonstrations=3"])
+    assert shown.exit_code == 0 and "what the demonstrations hold" in shown.output
+    two = CliRunner().invoke(app, ["arm", "data", str(npz), str(npz)])
+    assert two.exit_code == 2 and "one recording at a time" in two.output
 
 
 def test_a_lerobot_folder_says_what_its_numbers_are(tmp_path: Path) -> None:

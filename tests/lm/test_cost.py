@@ -71,7 +71,7 @@ def test_products_are_those_that_torch_counts(make_config, rank: int):
     config = make_config("opt", lora={"rank": rank})
     network = footprint(config, config_at(config.model), "policy", learns=True).network
     policy = load_policy(config, learns=True)
-    batch = pad([[5] * 4] * 2, [[5] * 8] * 2, pad_id=0)
+    batch = pad([[5] * 4, [6] * 4], [[5] * 8] * 2, pad_id=0)  # what rows begin with alike would be computed once
     in_place = {torch.ops.aten.addmm_: lambda _, a, b, **__: 2 * a[0] * a[1] * b[1]}  # which torch does not count
     with FlopCounterMode(display=False, custom_mapping=in_place) as seen:
         policy.head(policy.hidden(batch, batch.deciding)[batch.deciding]).sum().backward()

@@ -7,11 +7,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.lm.test_last_layer import numbers_and_gradients
+from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from tercet.config.lm import LmConfig
-from tercet.lm import models, prefixes
+from tercet.lm import decoder, models, prefixes, probe
+from tercet.lm.cost import Sizes
 from tercet.lm.decoder import Decoder
+from tercet.lm.logprobs import response_logprobs
 from tercet.lm.models import load_policy, load_score_model
 from tercet.lm.prefixes import Prefixes
 from tercet.lm.tokens import TokenBatch, pad
@@ -85,13 +88,39 @@ def test_distinct_tokens_alone_are_computed(make_config: MakeConfig, shared: Tok
     assert seen == [6 + 3 + 2 + 4] != [int(shared.lengths.sum())]
 
 
+def watched(lines: list[Prefixes]) -> Callable[..., Tensor]:
+    """`Prefixes.attended`, noting whose it is."""
+    attended = Prefixes.attended
+
+    def noting(self: Prefixes, *args: Tensor, **named: float) -> Tensor:
+        lines.append(self)
+        return attended(self, *args, **named)
+
+    return noting
+
+
+def test_the_plan_times_rows_that_share_nothing(make_config: MakeConfig) -> None:
+    batch, _ = probe._micro_batch(make_config(ppo={"micro_batch_size": 8}), Sizes(prompt=8, response=4))
+    assert len(Prefixes.of(batch.ids.tolist()).tokens) == batch.ids.numel() == 8 * 12
+
+
+@pytest.mark.parametrize("lora", [{"rank": 0}, {"rank": 2}])
+def test_answers_without_a_token_have_no_logprob(make_config: MakeConfig, lora: dict[str, int]) -> None:
+    policy = load_policy(make_config("llama", lora=lora), learns=True)
+    out = response_logprobs(policy, pad([[5, 6], [5, 7]], [[], []], pad_id=0), temperature=1.0)
+    assert out.logprobs.shape == (2, 0)
+
+
 @pytest.mark.parametrize("architecture", ["opt", "opt-350m", "llama", "qwen2"])
 def test_sampling_reads_a_common_beginning_once(
     architecture: str, make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, prompts = load_policy(make_config(architecture)).model, [[7, 8, 9, 10], [7, 8, 9, 20, 21], [7, 8, 9]]
+    lines: list[Prefixes] = []
+    monkeypatch.setattr(decoder.Prefixes, "attended", watched(lines))
     with torch.no_grad():
         together = Decoder(model, prompts)
+        assert {len(line.tokens) for line in lines} == {6}
         monkeypatch.setattr(prefixes, "PAYS_FROM", 1.0)
         apart = Decoder(model, prompts)
         tokens = torch.tensor([1, 2, 3])

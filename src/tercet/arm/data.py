@@ -95,24 +95,17 @@ def load_recording(
     observations, actions, lengths = (found[name] for name in _ARRAYS)
     if "env" in found and str(found["env"]) != env:
         raise InputError(f"{file}: recorded in {str(found['env'])!r}, but this run's env is {env!r}")
-    if observations.ndim != 3 or actions.ndim != 3 or observations.shape[:2] != actions.shape[:2]:
-        raise InputError(
-            f"{file}: observations {observations.shape} and actions {actions.shape}; "
-            "they must be (demonstrations, steps, size)"
-        )
     if (observations.shape[2], actions.shape[2]) != (sizes.observation, sizes.action):
         raise InputError(
             f"{file}: of another robot: {observations.shape[2]} observations and {actions.shape[2]} actions a step, "
             f"where {env} has {sizes.observation} and {sizes.action}"
         )
-    if lengths.shape != observations.shape[:1] or not ((lengths > 0) & (lengths <= observations.shape[1])).all():
-        raise InputError(f"{file}: lengths must be one number a demonstration, from 1 to {observations.shape[1]}")
     if len(observations) < config.num_demonstrations:
         raise InputError(
             f"{file}: holds {len(observations)} demonstrations; lower bc.num_demonstrations={config.num_demonstrations}"
         )
     some = slice(config.num_demonstrations)
-    mask = torch.arange(observations.shape[1]) < torch.from_numpy(lengths[some].astype(np.int64))[:, None]
+    mask = torch.arange(observations.shape[1]) < torch.from_numpy(lengths[some])[:, None]
     seen, done = (torch.from_numpy(values[some].astype(np.float32)) for values in (observations, actions))
     if not (seen[mask].isfinite().all() and done[mask].isfinite().all()):
         raise InputError(f"{file}: holds numbers that are not finite; cut or record those demonstrations again")
@@ -136,10 +129,24 @@ def _pictures(file: Path, cameras: Sequence[Camera], lengths: Sequence[int], hor
 def read_arrays(file: Path, *, most: int | None = None) -> dict[str, np.ndarray]:
     """`observations` (n, t, o), `actions` (n, t, a), `lengths` (n,), and `env` if it is known, of a recording.
 
-    Of a folder in LeRobot's format the first `most` demonstrations; InputError where it is damaged.
+    Of a folder in LeRobot's format the first `most` demonstrations; InputError where it is damaged, or holds none.
     """
-    if file.is_dir():
-        return recordings.arrays(file, most=most)
+    found = recordings.arrays(file, most=most) if file.is_dir() else _npz(file)
+    observations, actions, lengths = (found[name] for name in _ARRAYS)
+    if observations.ndim != 3 or actions.ndim != 3 or observations.shape[:2] != actions.shape[:2]:
+        raise InputError(
+            f"{file}: observations {observations.shape} and actions {actions.shape}; "
+            "they must be (demonstrations, steps, size)"
+        )
+    if not len(observations):
+        raise InputError(f"{file}: holds no demonstration; record one")
+    most_steps = observations.shape[1]
+    if lengths.shape != observations.shape[:1] or not ((lengths > 0) & (lengths <= most_steps)).all():
+        raise InputError(f"{file}: lengths must be one number a demonstration, from 1 to {most_steps}")
+    return found | {"lengths": lengths.astype(np.int64)}
+
+
+def _npz(file: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(file, allow_pickle=False) as archive:
             found = {name: archive[name] for name in archive.files}

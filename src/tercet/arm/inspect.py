@@ -90,17 +90,21 @@ def warnings(summary: Summary, config: ArmConfig) -> list[str]:
     """What one should look at before learning from it, a line each."""
     found: list[str] = []
     if summary.num_duplicates:
-        found.append(f"{summary.num_duplicates} demonstrations are copies of earlier ones: they teach nothing new")
+        found.append(f"copies of earlier demonstrations, which teach nothing new: {summary.num_duplicates}")
     if summary.still > 0.1:
         found.append(
-            f"nothing moves before {summary.still:.0%} of the steps; a clone learns to wait there: cut them out"
+            f"in {summary.still:.0%} of the steps nothing has moved since the one before; "
+            "a clone learns to wait there: cut them out"
         )
+    odd = [column.name for column in summary.columns if not np.isfinite(column.mean)]
+    if odd:
+        found.append(f"holds numbers that are not finite, and bc would refuse it: {', '.join(odd)}")
     frozen = [column.name for column in summary.columns if column.least == column.most]
     if frozen:
         found.append(f"never changes: {', '.join(frozen)}")
     too_long = sum(length > config.horizon for length in summary.lengths)
     if too_long:
-        found.append(f"{too_long} demonstrations are longer than an episode of this run (horizon={config.horizon})")
+        found.append(f"demonstrations longer than an episode of this run (horizon={config.horizon}): {too_long}")
     if summary.success is not None and summary.success < 1.0:
         found.append(f"{1 - summary.success:.0%} of the demonstrations did not succeed")
     return found
@@ -172,8 +176,6 @@ def _numbers(columns: Sequence[Column]) -> Table:
 def _fits(summary: Summary, config: ArmConfig) -> Text:
     """What behaviour cloning would learn from, or why it could not."""
     num, there = config.bc.num_demonstrations, len(summary.lengths)
-    if there < num:
-        return Text(f"bc cannot be run on this: {there} demonstrations, bc.num_demonstrations={num}", style="yellow")
     if summary.name != EXPERT:
         try:
             with opened(config, 1) as env:

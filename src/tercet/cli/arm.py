@@ -106,8 +106,11 @@ def data(
     if len(given) > 1:
         raise InputError(f"{', '.join(given)}: one recording at a time")
     config = load_arm_config(preset, [*(f"bc.demonstrations={one}" for one in given), *overrides])
+    import torch
+
     from tercet.arm import inspect
 
+    torch.set_num_threads(1)
     inspect.run(config)
 
 

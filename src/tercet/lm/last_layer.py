@@ -27,10 +27,18 @@ def layers_of(tree: nn.Module, num_layers: int) -> nn.ModuleList:
 
 
 def can_be_narrowed(model: PreTrainedModel) -> bool:
-    """Whether `narrowed` knows the model's layers; one that is computed again would be computed whole."""
+    """Whether `narrowed` knows the model's layers. With gradient checkpointing the backward pass, which computes the
+    last one again, would compute it whole.
+    """
     config = model.config
     norm_first = getattr(config, "do_layer_norm_before", True)  # OPT-350M's norms stand behind the sums
-    return config.model_type in _ENDS_OF_ATTENTION and norm_first and not model.is_gradient_checkpointing
+    if config.model_type not in _ENDS_OF_ATTENTION or not norm_first:
+        return False
+    return not getattr(_last_layer(model), "gradient_checkpointing", False)
+
+
+def _last_layer(model: PreTrainedModel) -> nn.Module:
+    return layers_of(model.base_model, model.config.num_hidden_layers)[-1]
 
 
 @contextmanager
@@ -39,7 +47,7 @@ def narrowed(model: PreTrainedModel, read: Bool[Tensor, "b length"]) -> Iterator
 
     Attention gets the states of all tokens, what is added to it and what follows it those of the tokens read.
     """
-    layer = layers_of(model.base_model, model.config.num_hidden_layers)[-1]
+    layer = _last_layer(model)
     norm, projection = (layer.get_submodule(name) for name in _ENDS_OF_ATTENTION[model.config.model_type])
     whole: list[Tensor] = []
 

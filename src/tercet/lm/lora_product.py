@@ -25,7 +25,7 @@ class FusedLora(LoraLinear):
         down, up = self.lora_A[name].weight, self.lora_B[name].weight
         flat = x.reshape(-1, x.shape[-1])
         product, _ = _Fused.apply(flat, base.weight, base.bias, down, up, self.scaling[name])
-        return product.view(*x.shape[:-1], -1)
+        return product.view(*x.shape[:-1], product.shape[-1])
 
     def _is_plain(self, x: Tensor, name: str) -> bool:
         dropout = self.lora_dropout[name]

@@ -75,7 +75,7 @@ class ScoreModel(nn.Module):
         return cast(nn.Linear, self.model.score)  # transformers makes it by name, unknown to its types
 
     def forward(self, batch: TokenBatch, read: Bool[Tensor, "b length"] | None = None) -> Float[Tensor, "b length"]:
-        """The number at every position, or at those that are `read`; positions of padding hold nothing of use."""
+        """The number at every position, or at those that are `read`; others hold nothing of use, nor does padding."""
         with _autocast(self.model, self.precision):
             hidden = _hidden(self.model, batch, read)
         # not under autocast: a score in bf16 would have 8 bits

@@ -1,7 +1,8 @@
 """The rows of a batch with every beginning that several share held once: a prompt under its answers, a system prompt
 under all prompts.
 
-A causal model's state of a token follows from the tokens up to it alone, so equal beginnings have equal states. The
+A causal model's state of a token follows from the tokens up to it alone, so equal beginnings have equal states (but for
+dropout, whose mask they then share). The
 distinct tokens are laid out in one long line, row after row what each adds to the rows before it; a row is a few pieces
 of that line.
 """
@@ -46,7 +47,7 @@ class Prefixes:
 
     @classmethod
     def of(cls, sequences: Sequence[Sequence[int]]) -> "Prefixes":
-        """The line of these rows; where they share little, each stands in it as it is."""
+        """The line of these rows, of which none is empty; where they share little, each stands in it as it is."""
         line, paths = _shared(sequences)
         if len(line) > (1 - PAYS_FROM) * sum(map(len, sequences)):
             line, paths = _apart(sequences)

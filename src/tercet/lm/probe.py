@@ -58,8 +58,7 @@ def _policy(config: LmConfig, hf_config: HfConfig, sizes: Sizes, layers: int) ->
     reference = reference_logprobs(policy, None if config.lora.rank else policy, temperature=temperature)
 
     def sample(prompt: int, most: int, watch: Callable[[int], None] | None = None) -> None:
-        # each prompt another one: the same would be read once
-        prompts = [[_WORD + row % 200, *[_WORD] * (prompt - 1)] for row in range(count)]
+        prompts = _prompts(count, prompt)
         with policy.autocast():
             generate(
                 policy.model,
@@ -115,12 +114,12 @@ def _score_model(config: LmConfig, hf_config: HfConfig, sizes: Sizes, layers: in
 
     def score() -> None:
         with torch.no_grad():
-            model(batch)
+            model(batch, batch.deciding)
 
     model.eval()
     score_s = times * _seconds(model, score)
     model.train()
-    learn = times * _seconds(model, lambda: batch.at_actions(model(batch), shift=-1).sum().backward())
+    learn = times * _seconds(model, lambda: batch.at_actions(model(batch, batch.deciding), shift=-1).sum().backward())
     return {"score": score_s, "learn": learn, "apply": _apply(model)}
 
 
@@ -128,8 +127,13 @@ def _micro_batch(config: LmConfig, sizes: Sizes) -> tuple[TokenBatch, float]:
     """A micro-batch, or a part of a large one and how many times as long the whole takes."""
     rows = min(config.ppo.micro_batch_size, config.ppo.batch_size)
     timed = min(rows, max(1, _MOST_TOKENS // sizes.row))
-    batch = pad([[_WORD] * sizes.prompt] * timed, [[_WORD] * sizes.response] * timed, pad_id=_WORD)
+    batch = pad(_prompts(timed, sizes.prompt), [[_WORD] * sizes.response] * timed, pad_id=_WORD)
     return batch.to(device_of(config)), rows / timed
+
+
+def _prompts(num: int, length: int) -> list[list[int]]:
+    """Each begins in another way: what several begin with alike would be computed once."""
+    return [[_WORD + row % 200, *[_WORD] * (length - 1)] for row in range(num)]
 
 
 def _apply(module: nn.Module) -> float:

