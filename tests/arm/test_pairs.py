@@ -30,6 +30,25 @@ def chance() -> torch.Generator:
     return torch.Generator().manual_seed(0)
 
 
+def test_segments_of_one_episode_are_compared_as_often_as_asked_for() -> None:
+    episodes = make_episodes(6, 9)
+    for share in (0.0, 0.5, 1.0):
+        questions = about_segments(episodes, 3, 2000, chance(), same_episode=share)
+        row = questions.segments.row[:, 0]
+        together = (row[questions.first] == row[questions.second]).float().mean()
+        by_chance = 6 / 41  # of the 41 others, 6 are of the same episode
+        assert abs(float(together) - (share + (1 - share) * by_chance)) < 0.04
+        assert (questions.first != questions.second).all()
+        if share == 1.0:  # every other segment of the episode is as likely as the next
+            apart = (questions.first % 7 - questions.second % 7).abs().bincount(minlength=7)[1:] / 2000
+            assert torch.allclose(apart, torch.tensor([6.0, 5, 4, 3, 2, 1]) * 2 / 42, atol=0.04)
+
+
+def test_an_episode_of_one_segment_is_compared_with_others() -> None:
+    questions = about_segments(make_episodes(3, 4), 4, 20, chance(), same_episode=1.0)
+    assert (questions.first != questions.second).all()
+
+
 def segments_of(progress: list[float]) -> Segments:
     """One-step segments whose state is their number."""
     values = torch.tensor(progress)[:, None]

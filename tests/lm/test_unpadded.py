@@ -10,6 +10,7 @@ from tercet.config.lm import LmConfig
 from tercet.lm import models
 from tercet.lm.logprobs import response_logprobs
 from tercet.lm.models import load_policy, load_score_model
+from tercet.lm.prefixes import Prefixes
 from tercet.lm.tokens import TokenBatch, pad
 from tercet.lm.unpadded import can_be_unpadded, unpadded_hidden
 
@@ -68,7 +69,7 @@ def test_nothing_but_real_tokens_is_computed(make_config: MakeConfig, batch: Tok
     model = load_policy(make_config("opt")).model
     seen: list[torch.Size] = []
     model.model.decoder.layers[1].fc1.register_forward_hook(lambda _module, _inputs, out: seen.append(out.shape[:-1]))
-    states = unpadded_hidden(model, batch)
+    states = unpadded_hidden(model, batch, Prefixes.of(batch.sequences))
     assert [shape.numel() for shape in seen] == [int(batch.lengths.sum())] != [batch.ids.numel()]
     assert states[batch.attention_mask == 0].eq(0).all()
 
@@ -76,11 +77,11 @@ def test_nothing_but_real_tokens_is_computed(make_config: MakeConfig, batch: Tok
 def test_the_models_own_attention_is_back_afterwards(make_config: MakeConfig, batch: TokenBatch) -> None:
     model = load_policy(make_config("gpt2")).model
     before = model.config._attn_implementation
-    unpadded_hidden(model, batch)
+    unpadded_hidden(model, batch, Prefixes.of(batch.sequences))
     assert model.config._attn_implementation == before
     too_long = pad([[5] * 100], [[6]], pad_id=0)  # of 64 positions
     with pytest.raises(IndexError):
-        unpadded_hidden(model, too_long)
+        unpadded_hidden(model, too_long, Prefixes.of(too_long.sequences))
     assert model.config._attn_implementation == before
 
 

@@ -74,14 +74,30 @@ class Questions:
         return len(self.first)
 
 
-def about_segments(episodes: Episodes, length: int, num: int, chance: torch.Generator) -> Questions:
-    """Two segments each, of any episodes and times."""
+def about_segments(
+    episodes: Episodes, length: int, num: int, chance: torch.Generator, *, same_episode: float = 0.0
+) -> Questions:
+    """Two segments each, of any episodes and times; in that share of the questions both of one episode."""
     segments = cut(episodes, length, max(1, length // 3))
     if len(segments) < 2:
         raise FailedError(f"there are fewer than two whole segments of {length} steps; lower reward.segment_length")
     first = torch.randint(len(segments), (num,), generator=chance)
     other = torch.randint(len(segments) - 1, (num,), generator=chance)
-    return Questions(segments, first, torch.where(other >= first, other + 1, other))
+    second = torch.where(other >= first, other + 1, other)
+    if same_episode:
+        wanted = torch.rand(num, generator=chance) < same_episode
+        second = torch.where(wanted, _beside(segments, first, second, chance), second)
+    return Questions(segments, first, second)
+
+
+def _beside(
+    segments: Segments, first: Int[Tensor, " n"], otherwise: Int[Tensor, " n"], chance: torch.Generator
+) -> Int[Tensor, " n"]:
+    """Another segment of the episode that the first is of, or `otherwise` where that has no other."""
+    row = segments.row[:, 0].contiguous()  # ascending: segments come episode by episode
+    start, end = torch.searchsorted(row, row[first]), torch.searchsorted(row, row[first], right=True)
+    other = start + (torch.rand(len(first), generator=chance) * (end - start - 1)).long()
+    return torch.where(end - start > 1, torch.where(other >= first, other + 1, other), otherwise)
 
 
 def about_steps(episodes: Episodes, num: int, chance: torch.Generator) -> Questions:

@@ -52,7 +52,8 @@ def comparisons(
     """Which of two segments is better: any, or with `model` those on which its members disagree most."""
     draws = chance.generator(config.seed, "questions", name)
     wanted = num * CANDIDATES if model else num
-    questions = about_segments(played, config.reward.segment_length, wanted, draws)
+    reward = config.reward
+    questions = about_segments(played, reward.segment_length, wanted, draws, same_episode=reward.same_episode)
     return most_disputed(questions, model, num) if model else questions
 
 

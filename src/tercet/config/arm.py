@@ -69,6 +69,7 @@ class RewardConfig(FitConfig):
     num_pairs: int = Field(default=450, ge=1, description="Judgements to learn from before PPO begins.")
     num_eval: int = Field(default=50, ge=1, description="More judgements, about other episodes, on which it is measured.")
     segment_length: int = Field(default=15, ge=1, description="Steps of a segment that is judged as a whole.")
+    same_episode: float = Field(default=0.0, ge=0, le=1, description="Share of the comparisons whose two segments are of one episode: they differ by what was done, not by where it began.")
     noises: list[float] = Field(default=[0.2, 0.5, 1.0], min_length=1, description="Deviations of the noise on the policy whose segments are judged.")
     num_episodes: int = Field(default=64, ge=2, description="Episodes with each noise, from which segments are cut.")
     num_models: int = Field(default=3, ge=1, description="Reward models in the ensemble; its mean pays, its disagreement asks.")

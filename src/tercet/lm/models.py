@@ -16,6 +16,7 @@ from tercet.core.statistics import ScoreScale
 from tercet.errors import InputError
 from tercet.lm.adapters import Precision, adapt, checkpoint_gradients, freeze, merged
 from tercet.lm.last_layer import can_be_narrowed, narrowed
+from tercet.lm.prefixes import Prefixes
 from tercet.lm.tokens import TokenBatch, like_lengths
 from tercet.lm.unpadded import can_be_unpadded, unpadded_hidden
 from tercet.lm.weights import load_causal, load_scorer, named_by_key
@@ -202,7 +203,9 @@ def _hidden(model: PreTrainedModel, batch: TokenBatch, read: Tensor | None) -> T
     """The last hidden states: without padding, or rows of like length together, so that little is spent on it."""
     read = read if can_be_narrowed(model) else None
     if can_be_unpadded(model):
-        return unpadded_hidden(model, batch, read)
+        prefixes = Prefixes.of(batch.sequences)
+        if len(prefixes.tokens) < batch.ids.numel():  # else all tokens are distinct rows of one length
+            return unpadded_hidden(model, batch, prefixes, read)
     groups = like_lengths(batch.lengths)
     if len(groups) == 1:
         return _forward(model, batch, read)

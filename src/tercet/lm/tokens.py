@@ -35,6 +35,11 @@ class TokenBatch:
         return (columns[None] < self.lengths[:, None]).long()
 
     @property
+    def sequences(self) -> list[list[int]]:
+        """The real tokens of each row."""
+        return [ids[:length] for ids, length in zip(self.ids.tolist(), self.lengths.tolist(), strict=True)]
+
+    @property
     def inputs(self) -> dict[str, Tensor]:
         """The batch as plain tensors, row by row: what a Rollout carries."""
         return {"ids": self.ids, "prompt_lengths": self.prompt_lengths, "response_mask": self.response_mask}

@@ -29,15 +29,12 @@ def can_be_unpadded(model: PreTrainedModel) -> bool:
 
 
 def unpadded_hidden(
-    model: PreTrainedModel, batch: TokenBatch, read: Bool[Tensor, "b length"] | None = None
+    model: PreTrainedModel, batch: TokenBatch, prefixes: Prefixes, read: Bool[Tensor, "b length"] | None = None
 ) -> Float[Tensor, "b length d"]:
     """The last hidden states, computed without padding; 0 where there is no token, or where it is not `read`.
 
-    What several rows begin with is computed once.
+    `prefixes` are those of the batch's rows.
     """
-    prefixes = Prefixes.of(
-        [ids[:length] for ids, length in zip(batch.ids.tolist(), batch.lengths.tolist(), strict=True)]
-    )
     rows, columns = (batch.attention_mask if read is None else batch.attention_mask * read).nonzero(as_tuple=True)
     starts = batch.lengths.cumsum(0) - batch.lengths
     place = prefixes.place[starts[rows] + columns]
