@@ -59,12 +59,13 @@ class Cell:
         ]
         command += [f"policy.kind={self.kind}", f"bc.num_demonstrations={self.num}", *SETTINGS[self.kind]]
         try:
-            subprocess.run([*command, *ALWAYS, *more], check=True, timeout=max(1.0, until - time.monotonic()))
+            done = subprocess.run([*command, *ALWAYS, *more], check=False, timeout=max(1.0, until - time.monotonic()))
+            if done.returncode:  # it has said why; another call may hold the folder
+                return
         except subprocess.TimeoutExpired:
             pass  # it was killed, and goes on from its last checkpoint when it is called again
-        finally:
-            with (self.folder / "cpu_seconds.txt").open("a") as file:
-                file.write(f"{_cpu_seconds() - before:.1f}\n")
+        with (self.folder / "cpu_seconds.txt").open("a") as file:
+            file.write(f"{_cpu_seconds() - before:.1f}\n")
 
     @property
     def results(self) -> dict[str, Any]:  # Any: JSON
