@@ -77,11 +77,12 @@ class Cell:
     def line(self) -> str:
         """Its row of the table."""
         found = self.results
-        ppo, cpu = found["success"]["ppo"], (self.folder / "cpu_seconds.txt").read_text().split()
+        ppo, file = found["success"]["ppo"], self.folder / "cpu_seconds.txt"
+        cpu = file.read_text().split() if file.exists() else []  # not there where this script was killed itself
         means = [f"{found['success'][name]['mean']:.3f}" for name in ("bc", "bc_noise")]
         reached = f"{ppo['mean']:.3f} ({ppo['low']:.3f} to {ppo['high']:.3f})"
         update = str(found["best_checkpoint"]["update"])
-        rest = [reached, update, f"{found['env_steps']:,}", f"{sum(map(float, cpu)):.0f}"]
+        rest = [reached, update, f"{found['env_steps']:,}", f"{sum(map(float, cpu)):.0f}" if cpu else "?"]
         return "| " + " | ".join([self.task, str(self.num), self.kind, *means, *rest]) + " |"
 
 
