@@ -18,9 +18,12 @@ def test_the_floor_is_arithmetic_where_that_is_slow_and_traffic_where_that_is():
     traffic = floors(WORK, config, Limits(flops_per_s=1e12, bytes_per_s=1e3))
     # one layer: 4 squares and 2 x 4 squares of 64; a head of 100 x 64; rows of 9 tokens, 45 pairs each
     layer, head, attention = 12 * 64 * 64, 100 * 64, 2 * 4 * 64 * 45
-    policy = 2 * layer * 18 + attention + 2 * head * 6
-    critic = 2 * layer * 18 + attention
-    assert arithmetic["score"] == pytest.approx((policy + 2 * (critic + 0)) / 1e3, rel=0.01)
+    # nine squares lie behind attention, where the 6 tokens are read that decide an answer, or the 2 that end a row
+    behind = 9 * 64 * 64
+    policy = 2 * layer * 18 - 2 * behind * (18 - 6) + attention + 2 * head * 6
+    critic = 2 * layer * 18 - 2 * behind * (18 - 6) + attention
+    reward = 2 * layer * 18 - 2 * behind * (18 - 2) + attention
+    assert arithmetic["score"] == pytest.approx((policy + critic + reward) / 1e3, rel=0.01)
     assert arithmetic["train"] > 3 * (policy + critic) / 1e3
     # three tokens are drawn: each time all weights are read
     assert traffic["generate"] == pytest.approx(3 * 4 * (layer + head) / 1e3, rel=0.1)
