@@ -100,9 +100,9 @@ def step_by_step(episodes: Episodes) -> Played:
     return Played(episodes, torch.ones_like(episodes.terminated), episodes.actions)
 
 
-def drawable(task: str, num_envs: int) -> Iterator[ArmEnv]:
+def drawable(task: str, num_envs: int, **settings: int) -> Iterator[ArmEnv]:
     """An environment that can be drawn; without OpenGL the test is skipped."""
-    opened = ArmEnv(task, num_envs, seed=0)
+    opened = ArmEnv(task, num_envs, seed=0, **settings)
     try:
         opened.render(0, 64, 48)
     except FailedError as error:

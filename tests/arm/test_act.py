@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests.arm.conftest import drawable
 from tests.arm.test_kill_and_resume import Moment, killed
 
 from tercet.arm import bc, recordings
@@ -25,7 +26,7 @@ from tercet.arm.self_check import check
 from tercet.arm.simulated import SimulatedArm
 from tercet.config.arm import ArmConfig, PpoConfig
 from tercet.config.load import load_arm_config, load_robot_config
-from tercet.errors import FailedError, InputError
+from tercet.errors import InputError
 from tercet.train import chance
 from tercet.train.optim import adamw, clip_gradients, set_lr
 
@@ -48,13 +49,7 @@ def config(small: list[str]) -> ArmConfig:
 
 @pytest.fixture
 def env() -> Iterator[ArmEnv]:
-    opened = ArmEnv("lift", 3, seed=0, horizon=7, num_threads=1)
-    try:
-        opened.render(0, 64, 48)
-    except FailedError as error:
-        pytest.skip(str(error))
-    yield opened
-    opened.close()
+    yield from drawable("lift", 3, horizon=7, num_threads=1)
 
 
 @pytest.fixture

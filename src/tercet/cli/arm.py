@@ -3,90 +3,67 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tercet.cli.commands import DebugOption
-from tercet.cli.options import OutOption, Overrides, place, presets
+from tercet.cli.options import ALL, Overrides, add_steps, place, preset_option, presets, sorted_out
 from tercet.errors import FailedError, InputError
 
 if TYPE_CHECKING:  # pydantic and PyYAML cost half of --help's time
     from tercet.config.arm import ArmConfig
     from tercet.runs.folder import RunFolder
 
-PresetOption = Annotated[
-    str, typer.Option("--preset", "-p", metavar="NAME|FILE", help=f"{presets('arm')}, or a YAML file.")
-]
-RobotOption = Annotated[
-    str, typer.Option("--robot", "-r", metavar="NAME|FILE", help=f"{presets('robot')}, or a YAML file.")
-]
+PresetOption = Annotated[str, preset_option("arm")]
+RobotOption = Annotated[str, typer.Option("--robot", "-r", metavar="NAME|FILE", help=presets("robot"))]
 SecondsOption = Annotated[float, typer.Option("--seconds", min=0.1, max=600, help="How long each takes at most.")]
 
 app = typer.Typer(help="The three steps on a robot arm.", no_args_is_help=True)
 
 
-@app.command()
-def run(
-    overrides: Overrides = None, preset: PresetOption = "lift", out: OutOption = None, debug: DebugOption = False
-) -> None:
-    """All steps, the evaluation, videos and the report; what is done already is skipped.
+@contextmanager
+def _opened(
+    preset: str, out: Path | None, overrides: list[str] | None
+) -> Iterator[tuple["RunFolder", "ArmConfig", ModuleType]]:
+    """The checked config and its run folder, locked; the networks are small, and a second thread would cost time."""
+    from tercet.config.load import load_arm_config
+    from tercet.runs.folder import RunFolder
 
-    Stop it whenever you like: the same command goes on from the last checkpoint.
-    """
-    with _opened(preset, out, overrides) as (folder, config):
+    config = load_arm_config(preset, overrides or [])
+    with RunFolder.open(out or place(preset), config, preset=preset) as folder:
+        import torch
+
         from tercet.arm import pipeline
 
-        pipeline.run(folder, config)
-        print(f"report: {folder.path / 'report.html'}\nfigures: {folder.path / 'results.json'}")
+        torch.set_num_threads(1)
+        yield folder, config, pipeline
 
 
-@app.command()
-def bc(
-    overrides: Overrides = None, preset: PresetOption = "lift", out: OutOption = None, debug: DebugOption = False
-) -> None:
-    """Step 1, imitate: behaviour cloning from demonstrations."""
-    with _opened(preset, out, overrides) as (folder, config):
-        from tercet.arm import pipeline
+_ABOUT_ALL = """All steps, the evaluation, videos and the report; what is done already is skipped.
 
-        pipeline.run_step(folder, config, "bc")
-        print(f"model: {folder.path / 'bc' / 'model'}")
-
-
-@app.command()
-def reward(
-    overrides: Overrides = None, preset: PresetOption = "lift", out: OutOption = None, debug: DebugOption = False
-) -> None:
-    """Step 2, judge: a reward model from the better of two segments."""
-    with _opened(preset, out, overrides) as (folder, config):
-        from tercet.arm import pipeline
-
-        pipeline.run_step(folder, config, "reward")
-        print(f"model: {folder.path / 'reward' / 'model'}\nfigures: {folder.path / 'results.json'}")
-
-
-@app.command()
-def ppo(
-    overrides: Overrides = None, preset: PresetOption = "lift", out: OutOption = None, debug: DebugOption = False
-) -> None:
-    """Step 3, improve: PPO with actor, critic, reference and reward."""
-    with _opened(preset, out, overrides) as (folder, config):
-        from tercet.arm import pipeline
-
-        pipeline.run_step(folder, config, "ppo")
-        print(f"model: {folder.path / 'ppo' / 'model'}")
-
-
-@app.command("eval")
-def evaluate(
-    overrides: Overrides = None, preset: PresetOption = "lift", out: OutOption = None, debug: DebugOption = False
-) -> None:
-    """Success of every stage on fresh starts, start by start, and videos side by side."""
-    with _opened(preset, out, overrides) as (folder, config):
-        from tercet.arm import pipeline
-
-        pipeline.run_step(folder, config, "eval")
-        print(f"figures: {folder.path / 'results.json'}")
+Stop it whenever you like: the same command goes on from the last checkpoint.
+"""
+add_steps(
+    app,
+    "arm",
+    default="lift",
+    opened=_opened,
+    steps={
+        ALL: (_ABOUT_ALL, {"report": "report.html", "figures": "results.json"}),
+        "bc": ("Step 1, imitate: behaviour cloning from demonstrations.", {"model": "bc/model"}),
+        "reward": (
+            "Step 2, judge: a reward model from the better of two segments.",
+            {"model": "reward/model", "figures": "results.json"},
+        ),
+        "ppo": ("Step 3, improve: PPO with actor, critic, reference and reward.", {"model": "ppo/model"}),
+        "eval": (
+            "Success of every stage on fresh starts, start by start, and videos side by side.",
+            {"figures": "results.json"},
+        ),
+    },
+)
 
 
 @app.command()
@@ -101,8 +78,7 @@ def data(
     """What demonstrations hold and what behaviour cloning would get of them; trains nothing."""
     from tercet.config.load import load_arm_config
 
-    given = [text for text in arguments or [] if "=" not in text or Path(text).exists()]
-    overrides = [text for text in arguments or [] if text not in given]
+    given, overrides = sorted_out(arguments)
     if len(given) > 1:
         raise InputError(f"{', '.join(given)}: one recording at a time")
     config = load_arm_config(preset, [*(f"bc.demonstrations={one}" for one in given), *overrides])
@@ -176,17 +152,3 @@ def record(
     session = deploy.Session(checked_task(task), None, times, seconds, True, folder, seed)
     tries = console.steer(config, session)
     print(f"recording: {folder} ({sum(one.success for one in tries)} of {len(tries)} succeeded)")
-
-
-@contextmanager
-def _opened(preset: str, out: Path | None, overrides: list[str] | None) -> Iterator[tuple["RunFolder", "ArmConfig"]]:
-    """The checked config and its run folder, locked; the networks are small, and a second thread would cost time."""
-    from tercet.config.load import load_arm_config
-    from tercet.runs.folder import RunFolder
-
-    config = load_arm_config(preset, overrides or [])
-    with RunFolder.open(out or place(preset), config, preset=preset) as folder:
-        import torch
-
-        torch.set_num_threads(1)
-        yield folder, config

@@ -1,14 +1,24 @@
-"""Options that commands of both sides take, and where a run lies that is given no --out."""
+"""What commands of both sides share: options, the commands of the steps, where a run lies that is given no --out."""
 
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from tercet.cli.commands import DebugOption
+
 
 def presets(domain: str) -> str:
-    """Names of the presets of `lm`, `arm` or `robot`, as a command's help lists them."""
-    return ", ".join(sorted(file.stem for file in (Path(__file__).parents[1] / "presets" / domain).glob("*.yaml")))
+    """Names of the presets of `lm`, `arm` or `robot`, as a command's help lists them, and what else may be given."""
+    names = sorted(file.stem for file in (Path(__file__).parents[1] / "presets" / domain).glob("*.yaml"))
+    return f"{', '.join(names)}, or a YAML file."
+
+
+def preset_option(domain: str) -> Any:  # Any: what typer takes for an option
+    """--preset of `lm` or `arm`."""
+    return typer.Option("--preset", "-p", metavar="NAME|FILE", help=presets(domain))
 
 
 OutOption = Annotated[
@@ -24,3 +34,44 @@ Overrides = Annotated[
 def place(preset: str) -> Path:
     """Where a run of this preset lies that is given no --out."""
     return Path("runs") / (Path(preset).stem if preset.endswith((".yaml", ".yml")) else preset)
+
+
+def sorted_out(arguments: Sequence[str] | None) -> tuple[list[str], list[str]]:
+    """Names of files and sets, and overrides, of arguments that may be either."""
+    names = [text for text in arguments or [] if "=" not in text or Path(text).exists()]
+    return names, [text for text in arguments or [] if text not in names]
+
+
+# from preset, --out and overrides to the locked run folder, the checked config and the pipeline of one side
+Opened = Callable[[str, Path | None, list[str] | None], AbstractContextManager[tuple[Any, Any, Any]]]  # Any: of either
+
+ALL = "run"  # the command that takes every step
+
+
+def add_steps(
+    app: typer.Typer, domain: str, *, default: str, opened: Opened, steps: Mapping[str, tuple[str, Mapping[str, str]]]
+) -> None:
+    """The commands of `domain`, `lm` or `arm`, that take a preset and a run folder: one a step, and `ALL`.
+
+    For each its help, and what is said in the end: what lies where in the run folder.
+    """
+
+    def add(step: str, about: str, results: Mapping[str, str]) -> None:
+        def command(
+            overrides: Overrides = None,
+            preset: Annotated[str, preset_option(domain)] = default,
+            out: OutOption = None,
+            debug: DebugOption = False,
+        ) -> None:
+            with opened(preset, out, overrides) as (folder, config, pipeline):
+                if step == ALL:
+                    pipeline.run(folder, config)
+                else:
+                    pipeline.run_step(folder, config, step)
+                print("\n".join(f"{what}: {folder.path / where}" for what, where in results.items()))
+
+        command.__doc__ = about
+        app.command(step)(command)
+
+    for step, (about, results) in steps.items():
+        add(step, about, results)
