@@ -25,7 +25,6 @@ def arrays(folder: Path, *, most: int | None = None) -> dict[str, NDArray]:
     Observations are what our policies saw, else observation.state with observation.environment_state behind it.
     """
     recording = open_recording(folder)
-    ours = OURS_SEEN in recording.info.features
     seen, done = _keys(recording)
     episodes = recording.episodes([*seen, done], most=most)
     found = {
@@ -33,7 +32,7 @@ def arrays(folder: Path, *, most: int | None = None) -> dict[str, NDArray]:
         "actions": _padded([one.columns[done] for one in episodes]),
         "lengths": np.array([len(one) for one in episodes]),
     }
-    if ours or recording.info.robot_type == OURS:
+    if done == OURS_DONE or recording.info.robot_type == OURS:
         tasks = sorted({one.task for one in episodes})
         if len(tasks) > 1:
             raise InputError(f"{folder}: demonstrations of {' and '.join(tasks)}; a recording must be of one task")
