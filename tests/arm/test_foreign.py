@@ -76,9 +76,10 @@ def theirs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_function_of_the_users_gives_an_environment() -> None:
     env = ForeignEnv("their_env:line", 3, horizon=4)
     seen, _ = env.reset(seed=1)
-    assert seen.shape == (3, 3) and seen.dtype == np.float32  # observation and desired goal
+    assert seen.shape == (3, 4) and seen.dtype == np.float32  # observation, desired goal, and the way between
     assert len(set(seen[:, 2])) == 3  # each environment its own goal
     np.testing.assert_array_equal(seen, env.reset(seed=1)[0])
+    np.testing.assert_array_equal(seen[:, 3], seen[:, 2] - seen[:, 0])
     goals = seen[:, 2]
     seen, rewards, terminated, truncated, infos = env.step(np.array([[1.0], [0.0], [-1.0]], np.float32))
     np.testing.assert_allclose(seen[:, 0], [0.2, 0.0, -0.2], atol=1e-6)  # actions 4, 2 and 0 of theirs
@@ -201,9 +202,9 @@ def test_a_plain_environment_of_gymnasium_works_by_its_id() -> None:
 @pytest.mark.parametrize(
     ("package", "name", "horizon", "observed"),
     [
-        ("gymnasium_robotics", "FetchReachDense-v4", 20, 13),
-        ("gymnasium_robotics", "FetchPickAndPlace-v4", 40, 28),
-        ("metaworld", "metaworld/pick-place-v3", 100, 39),
+        ("gymnasium_robotics", "FetchReachDense-v4", 20, 16),
+        ("gymnasium_robotics", "FetchPickAndPlace-v4", 40, 31),
+        ("metaworld", "metaworld/pick-place-v3", 100, 45),
     ],
 )
 def test_the_experts_succeed_on_other_arms(package: str, name: str, horizon: int, observed: int) -> None:

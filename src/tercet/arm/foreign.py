@@ -25,10 +25,10 @@ class ForeignEnv(VectorEnv):
 
     With one thread they are stepped in turn, with more each has a process of its own: the same bits. Actions in [-1, 1]
     are scaled to the bounds of the environment's own. A dictionary observation becomes `observation` and
-    `desired_goal`, or else all its entries, one after the other. `infos` hold `success` where the environment says it
-    (as `is_success` or `success`); `progress`, which is minus the distance to the goal where one is known and the
-    reward otherwise, and with Fetch's and Meta-World's things minus twice that and the hand's from the thing;
-    `blown_up`, where something not finite came out: there the episode ends.
+    `desired_goal`, or else all its entries, one after the other; then the ways that are left (`foreign_copy.py`).
+    `infos` hold `success` where the environment says it (as `is_success` or `success`); `progress`, which is minus the
+    distance to the goal where one is known and the reward otherwise, and with Fetch's and Meta-World's things minus
+    twice that and the hand's from the thing; `blown_up`, where something not finite came out: there the episode ends.
     """
 
     metadata = {"autoreset_mode": AutoresetMode.DISABLED, "render_modes": ["rgb_array"]}

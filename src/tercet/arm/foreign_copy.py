@@ -31,10 +31,12 @@ _REGISTERING = ("gymnasium_robotics", "metaworld")  # packages that make their i
 class Copy(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
     """The `index`-th copy of an environment: observations one vector, actions in [-1, 1], infos plain numbers.
 
-    `bounds` is the action space as the environment has it. Infos hold `progress`, `blown_up`, and `success` where the
-    environment says it; and `terminated` and `truncated`, because Gymnasium's vectors would insist on a reset. Where
-    something not finite came out, the episode has `terminated` with a reward of 0, and the observation is that of the
-    next one's start.
+    An observation ends with the ways that are left: to `desired_goal` from `achieved_goal` where it has them, with
+    Meta-World's to the thing from the hand and to the goal from the thing. A few demonstrations do not teach a
+    perceptron to subtract. `bounds` is the action space as the environment has it. Infos hold `progress`, `blown_up`,
+    and `success` where the environment says it; and `terminated` and `truncated`, because Gymnasium's vectors would
+    insist on a reset. Where something not finite came out, the episode has `terminated` with a reward of 0, and the
+    observation is that of the next one's start.
     """
 
     def __init__(self, name: str, horizon: int, index: int = 0) -> None:
@@ -46,7 +48,8 @@ class Copy(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         self._thing = 4 if self._metaworld else 3 if _WITH_A_THING.fullmatch(name) else None
         self._keys = _keys_of(self._env.observation_space)
         self.bounds = _checked_actions(name, self._env.action_space)
-        size = sum(space.shape[0] for space in _vectors(name, self._env.observation_space, self._keys))
+        _check_vectors(name, self._env.observation_space, self._keys)
+        size = len(self._flat(self._env.observation_space.sample()))
         self.observation_space = Box(-np.inf, np.inf, (size,), np.float32)
         self.action_space = Box(-1.0, 1.0, self.bounds.shape, np.float32)
         self._steps = 0
@@ -112,7 +115,15 @@ class Copy(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
 
     def _flat(self, observation: Any) -> NDArray[np.float32]:  # Any: another's
         parts = [observation[key] for key in self._keys] if self._keys else [observation]
-        return np.concatenate(parts).astype(np.float32)
+        return np.concatenate([*parts, *self._ways(observation)]).astype(np.float32)
+
+    def _ways(self, observation: Any) -> list[NDArray[np.floating]]:  # Any: another's
+        if self._metaworld:
+            hand, thing, goal = observation[:3], observation[4:7], observation[-3:]
+            return [thing - hand, goal - thing]
+        if _has_goals(observation):
+            return [observation["desired_goal"] - observation["achieved_goal"]]
+        return []
 
     def _scaled(self, action: NDArray[np.float32]) -> NDArray[np.floating]:
         low, high = self.bounds.low, self.bounds.high
@@ -188,14 +199,11 @@ def _keys_of(space: gymnasium.Space[Any]) -> tuple[str, ...]:  # Any: another's
     return tuple(space)
 
 
-def _vectors(name: str, space: gymnasium.Space[Any], keys: tuple[str, ...]) -> list[Box]:  # Any: another's
+def _check_vectors(name: str, space: gymnasium.Space[Any], keys: tuple[str, ...]) -> None:  # Any: another's
     spaces = {key: space[key] for key in keys} if isinstance(space, DictSpace) else {"observation": space}
-    found = []
     for key, part in spaces.items():
         if not isinstance(part, Box) or len(part.shape) != 1:
             raise InputError(f"env={name}: {key} is {part}; only vectors (a Box of one dimension) can be learned from")
-        found.append(part)
-    return found
 
 
 def _checked_actions(name: str, space: gymnasium.Space[Any]) -> Box:  # Any: another's
@@ -213,7 +221,11 @@ def _success(info: Infos) -> bool | None:
     return None
 
 
+def _has_goals(observation: Any) -> bool:  # Any: another's
+    return isinstance(observation, dict) and {"achieved_goal", "desired_goal"} <= observation.keys()
+
+
 def _distance_left(observation: Any, info: Infos) -> float | None:  # Any: another's
-    if isinstance(observation, dict) and {"achieved_goal", "desired_goal"} <= observation.keys():
+    if _has_goals(observation):
         return float(np.linalg.norm(observation["achieved_goal"] - observation["desired_goal"]))
     return float(info["obj_to_target"]) if "obj_to_target" in info else None

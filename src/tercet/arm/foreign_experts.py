@@ -8,8 +8,9 @@ import numpy as np
 
 from tercet.arm.kinematics import Array
 
-Expert = Callable[[Array], Array]  # an observation to an action, both as the environment has them
+Expert = Callable[[Array], Array]  # an observation of `foreign_copy.py` to an action as the environment has it
 
+_METAWORLD_SEEN = 39  # numbers that Meta-World itself shows; the ways that are left follow
 _HALF_OPEN = 0.027  # of a Fetch finger around the cube, which is 5 cm wide
 
 
@@ -35,25 +36,24 @@ def _metaworld(task: str) -> Expert | None:
     def act(observation: Array) -> Array:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that its actions will be clipped, at nearly every step
-            return np.asarray(policy.get_action(observation), np.float64)
+            return np.asarray(policy.get_action(observation[:_METAWORLD_SEEN]), np.float64)
 
     return act
 
 
 def _fetch_reach(observation: Array) -> Array:
-    tip, goal = observation[:3], observation[-3:]
-    return np.append(_towards(goal - tip), 0.0)
+    return np.append(_towards(observation[-3:]), 0.0)
 
 
 def _fetch_pick_and_place(observation: Array) -> Array:
     """Over the object, down, close, to the goal; by what is seen alone."""
-    tip, thing, goal = observation[:3], observation[3:6], observation[-3:]
+    tip, thing, left = observation[:3], observation[3:6], observation[-3:]
     opening = observation[9:11].mean()
     way = thing - tip
     over = np.hypot(way[0], way[1]) < 0.015
     low = over and abs(way[2]) < 0.015
     if low and opening < _HALF_OPEN:
-        return np.append(_towards(goal - thing), -1.0)
+        return np.append(_towards(left), -1.0)
     if low:
         return np.array([0.0, 0.0, 0.0, -1.0])
     above = np.array([0.0, 0.0, 0.0 if over else 0.08])
