@@ -235,6 +235,46 @@ def test_a_persons_arm_must_come_near_before_it_steers(lift: Rehearsal) -> None:
     assert (still == still[-1]).all()
 
 
+class Leader:
+    """A person's arm, `off` what the robot was sent last."""
+
+    def __init__(self, one: Rehearsal) -> None:
+        self.one, self.off = one, np.zeros(6)
+
+    def joints(self) -> Array:
+        return self.one.guard.position + self.off
+
+
+def test_after_a_stop_a_persons_arm_must_come_near_again(lift: Rehearsal) -> None:
+    leader = Leader(lift)
+
+    def watch(tick: Tick) -> None:
+        lift.ticks.append(tick)
+        leader.off[0] = 1.0 if 6 <= len(lift.ticks) < 20 else 0.1
+
+    keys = keys_at({5: " ", 10: "r"})
+    ticks = lift.drive(Crew(None, leader, keys), seconds=1.5, watch=watch, person=True)
+    held = np.stack([tick.sent for tick in ticks[5:20]])
+    assert (held == held[0]).all()
+    assert {tick.who for tick in ticks[10:20]} == {"nobody"}
+    assert {tick.who for tick in ticks[20:]} == {"person"}
+
+
+def test_a_persons_gripper_must_match_before_it_steers_or_a_held_cube_would_drop(lift: Rehearsal) -> None:
+    leader = Leader(lift)
+    leader.off[5] = -0.02  # a finger, in metres
+
+    def watch(tick: Tick) -> None:
+        lift.ticks.append(tick)
+        if len(lift.ticks) == 10:
+            leader.off[5] = -0.01
+
+    ticks = lift.drive(Crew(None, leader), seconds=1.0, watch=watch, person=True)
+    assert {tick.who for tick in ticks[:10]} == {"nobody"}
+    assert (np.stack([tick.sent for tick in ticks[:10]]) == ticks[0].before).all()
+    assert {tick.who for tick in ticks[10:]} == {"person"}
+
+
 def test_pictures_of_a_take_over_are_kept_as_video(tmp_path: Path) -> None:
     pytest.importorskip("av")
     robot = SimulatedArm("reach", CONFIG.calibration, cameras={"front": "front"})

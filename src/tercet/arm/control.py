@@ -18,7 +18,8 @@ from tercet.errors import FailedError
 Who = Literal["policy", "person", "nobody"]
 STOP, RELEASE, TAKE, QUIT, GO = " ", "r", "t", "q", "g"
 
-_GAP = np.radians(20.0)  # between the teacher's arm and the robot, within which a person may take over
+# between the teacher's arm and the robot, within which a person may take over; a trigger left open would drop a cube
+_GAP = np.array([*[np.radians(20.0)] * len(JOINTS), 0.0125])
 _ARRIVED = 0.02  # rad
 _HOLD = 1.0  # seconds that the task must stay done: how to keep it so is part of a demonstration
 
@@ -161,10 +162,10 @@ def drive(
             guard.stop("by hand", joints)
         elif RELEASE in keys:
             guard.release()
-        who, wanted = _asked(crew, looks, guard.position, seen, person=person, joined=joined, fresh=not steered)
-        joined = who == "person"
+        who, wanted = _asked(crew, looks, guard, seen, person=person, joined=joined, fresh=not steered)
         before = guard.position
         sent = guard.step(wanted, joints, seen_at=tick, now=clock.now())
+        joined = who == "person" and not guard.stopped  # while it is stopped, a person's arm may be led anywhere
         steered = who == "policy" and not guard.stopped
         arm.send(sent.position)
         done = bool(success(senses.task, now)[0])
@@ -176,13 +177,14 @@ def drive(
 
 
 def _asked(
-    crew: Crew, looks: Array, sent: Array, seen: Observation, *, person: bool, joined: bool, fresh: bool
+    crew: Crew, looks: Array, guard: Guard, seen: Observation, *, person: bool, joined: bool, fresh: bool
 ) -> tuple[Who, Array | None]:
     """Who steers, and where to. A person's arm must first come near the robot's; until then the robot holds."""
     if person and crew.teacher is not None:
         theirs = crew.teacher.joints()
-        near = bool((np.abs(theirs - sent)[: len(JOINTS)] < _GAP).all())
+        means = np.clip(theirs, guard.limits.low, guard.limits.high)  # a trigger goes farther than fingers open
+        near = bool((np.abs(means - guard.position) < _GAP).all())
         return ("person", theirs) if joined or near else ("nobody", None)
     if crew.pilot is not None:
-        return "policy", crew.pilot.wanted(looks, sent, seen, fresh=fresh)
+        return "policy", crew.pilot.wanted(looks, guard.position, seen, fresh=fresh)
     return "nobody", None
