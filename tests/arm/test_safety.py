@@ -72,6 +72,38 @@ def test_whatever_comes_in_what_goes_out_is_within_every_limit(commands: list[np
         position, velocity = new, speed
 
 
+# what an arm says of itself: where it was sent, a little beside, anywhere, or nonsense; and whether a key stops it
+SAYS = st.one_of(
+    st.just(np.zeros(6)),
+    hnp.arrays(np.float64, 6, elements=st.floats(-0.4, 0.4)),
+    hnp.arrays(np.float64, 6, elements=st.floats(-4, 4)),
+    st.just(np.full(6, np.nan)),
+)
+KEY = st.sampled_from(["", "", "", "stop", "release"])
+ONE = st.tuples(hnp.arrays(np.float64, 6, elements=st.floats(-4, 4)), SAYS, KEY)
+
+
+@given(st.lists(st.tuples(ONE, st.integers(1, 6)), min_size=1, max_size=12))
+def test_whatever_the_arm_says_of_itself_no_step_is_a_blow_and_every_end_is_kept(
+    commands: list[tuple[tuple[np.ndarray, np.ndarray, str], int]],
+) -> None:
+    one = guard()
+    position = one.position
+    for (wanted, beside, key), times in commands:
+        for _ in range(times):
+            measured = one.position + beside
+            if key == "stop":
+                one.stop("by hand", measured)
+            elif key == "release":
+                one.release()
+            new = one.step(wanted, measured, seen_at=0.0, now=0.0).position
+            assert np.isfinite(new).all()
+            assert (new >= LIMITS.low - 1e-6).all() and (new <= LIMITS.high + 1e-6).all()
+            # at the most the lag within which an arm is held where it is
+            assert (np.abs(new - position) <= 0.3 + 3 * LIMITS.speed * PERIOD)[:5].all()
+            position = new
+
+
 @given(hnp.arrays(np.float64, 6, elements=st.floats(-4, 4)), st.integers(0, 30))
 def test_from_any_moment_on_it_can_brake_to_rest_within_the_limits(wanted: np.ndarray, steps: int) -> None:
     motion = Motion(HOME, np.zeros(6))
@@ -163,6 +195,29 @@ def test_an_emergency_stop_holds_where_the_arm_is_until_it_is_released_on_purpos
         np.testing.assert_array_equal(step.position, behind)
     one.release()
     assert sent(one, goal)[4] > behind[4]
+
+
+@pytest.mark.parametrize(("by_hand", "wrong"), [(True, 0.25), (True, 1.0), (False, 1.0)])
+def test_one_wrong_reading_is_not_sent_as_the_place_to_hold(by_hand: bool, wrong: float) -> None:
+    one, goal = guard(), turned(1)
+    path = [one.position, *[sent(one, goal) for _ in range(4)]]
+    reading = one.position - wrong * np.eye(6)[4]
+    if by_hand:
+        one.stop("by hand", reading)
+    path += [one.step(goal, reading, seen_at=0.0, now=0.0).position for _ in range(6)]
+    assert one.stopped
+    np.testing.assert_allclose(np.diff(path[4:], axis=0)[:, 4] / PERIOD, [1.0, 0.5, 0, 0, 0, 0], atol=1e-9)
+
+
+def test_a_joint_a_little_beyond_its_limit_comes_in_at_no_more_than_the_limits_of_speed() -> None:
+    start = turned(LIMITS.high[4] + np.radians(2.9) - HOME[4])
+    one = guard(start=start)
+    np.testing.assert_array_equal(sent(one, None), start)
+    path = np.stack([start, *[sent(one, turned(2)) for _ in range(10)]])[:, 4]
+    assert path[1] - path[0] == pytest.approx(-10 * PERIOD**2)
+    assert (np.diff(path) <= 1e-9).all() and path[-1] < LIMITS.high[4]
+    out = guard(start=start)
+    assert max(sent(out, turned(9))[4] for _ in range(5)) <= start[4] + 1e-9
 
 
 def test_an_arm_that_does_not_follow_is_stopped_where_it_is() -> None:

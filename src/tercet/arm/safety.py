@@ -17,6 +17,7 @@ from tercet.errors import InputError
 NAMES = (*JOINTS, "gripper")
 _LITTLE = 1e-9
 _BLENDS = (1.0, 0.5, 0.2)  # of the wanted step and of braking; the largest that is lawful
+_PERIODS = 2  # at full speed; a joint that was read farther from where it was read before was read wrongly
 _NEAR = np.array([*[np.radians(3.0)] * len(JOINTS), 0.005])  # beyond a joint's limit, where starting is still allowed
 
 
@@ -49,7 +50,10 @@ def outside(positions: Array, workspace: Array) -> Array:
 
 
 def toward(motion: Motion, wanted: Array, limits: Limits) -> Motion:
-    """One lawful step to `wanted` (finite): as fast as may be, slowing down in time to rest there."""
+    """One lawful step to `wanted` (finite): as fast as may be, slowing down in time to rest there.
+
+    From beyond a joint's limit, as from outside the workspace, it only comes nearer.
+    """
     step = limits.acceleration * limits.period
     way = np.clip(wanted, limits.low, limits.high) - motion.position
     velocity = np.sign(way) * np.minimum(_stoppable(np.abs(way), limits), limits.speed)
@@ -57,7 +61,7 @@ def toward(motion: Motion, wanted: Array, limits: Limits) -> Motion:
     braked = _braked(motion.velocity, limits)
     for share in _BLENDS:
         candidate = _moved(motion, share * velocity + (1 - share) * braked, limits)
-        farthest = _farthest(candidate, limits)
+        farthest = _farthest(candidate, limits, *_ends(motion, limits))
         if farthest <= motion.leeway + _LITTLE:
             return replace(candidate, leeway=min(motion.leeway, farthest))
     return brake(motion, limits)
@@ -88,13 +92,18 @@ def _stoppable(way: Array, limits: Limits) -> Array:
     return (whole + part) * limits.acceleration * limits.period
 
 
-def _farthest(motion: Motion, limits: Limits) -> float:
-    """How far out of the workspace this step and braking after it come; infinite where a joint passes a limit."""
+def _ends(motion: Motion, limits: Limits) -> tuple[Array, Array]:
+    """Where joints may go: to their limits, or as far as they are beyond them already."""
+    return np.minimum(limits.low, motion.position), np.maximum(limits.high, motion.position)
+
+
+def _farthest(motion: Motion, limits: Limits, low: Array, high: Array) -> float:
+    """How far out of the workspace this step and braking after it come; infinite where a joint passes an end."""
     most = int(np.ceil(np.max(np.abs(motion.velocity) / (limits.acceleration * limits.period)))) + 1
     later = np.arange(most)[:, None] * limits.acceleration * limits.period
     velocities = np.sign(motion.velocity) * np.maximum(np.abs(motion.velocity) - later, 0.0)
     path = motion.position + np.concatenate([np.zeros((1, 6)), velocities[1:]]).cumsum(0) * limits.period
-    if (path < limits.low - _LITTLE).any() or (path > limits.high + _LITTLE).any():
+    if (path < low - _LITTLE).any() or (path > high + _LITTLE).any():
         return np.inf
     return float(outside(path, limits.workspace).max())
 
@@ -117,6 +126,7 @@ class Guard:
         self.limits, self.deadline, self.max_lag = limits, deadline, max_lag
         self.stopped = ""  # why, or nothing
         self._motion = _at_rest(limits, measured)
+        self._measured = measured  # the step before
 
     @property
     def position(self) -> Array:
@@ -129,7 +139,9 @@ class Guard:
         `wanted` None: nobody commands. `measured` (6,): where the arm is, for the check that it follows.
         """
         self._watch(measured)
+        self._measured = measured
         if self.stopped:
+            self._motion = brake(self._motion, self.limits)
             return Sent(self.position, (f"stopped: {self.stopped}",))
         reason = _refused(wanted, late=now - seen_at > self.deadline)
         if wanted is None or reason:
@@ -140,18 +152,29 @@ class Guard:
         return Sent(self.position, _reasons(before, self._motion, wanted, self.limits))
 
     def stop(self, why: str, measured: Array | None = None) -> None:
-        """Emergency stop: hold where the arm is (`measured`), or where it was last sent; first reasons stay."""
+        """Emergency stop: hold where the arm is (`measured`), or brake where that can't be true; first reasons stay.
+
+        A position that is held is sent in one step, so a wrong reading would become a blow.
+        """
         if self.stopped:
             return
         self.stopped = why
-        held = self.position if measured is None or not np.isfinite(measured).all() else measured
-        held = np.clip(held, self.limits.low, self.limits.high)
+        if measured is None or not self._believed(measured):
+            return
+        held = np.clip(measured, *_ends(self._motion, self.limits))
         leeway = max(self._motion.leeway, float(outside(held[None], self.limits.workspace)[0]))
         self._motion = Motion(held, np.zeros(6), leeway)
 
     def release(self) -> None:
         """End an emergency stop, on purpose."""
         self.stopped = ""
+
+    def _believed(self, measured: Array) -> bool:
+        """Whether joints could have come there since the step before, and are about where they were sent."""
+        moved = np.abs(measured - self._measured)[: len(JOINTS)]
+        lag = np.abs(measured - self.position)[: len(JOINTS)]
+        most = _PERIODS * (self.limits.speed * self.limits.period)[: len(JOINTS)]
+        return bool(np.isfinite(measured).all() and (moved <= most).all() and (lag <= self.max_lag + most).all())
 
     def _watch(self, measured: Array) -> None:
         """Stop where the arm does not say where it is, or does not follow."""
@@ -178,8 +201,7 @@ def _at_rest(limits: Limits, measured: Array) -> Motion:
             f"{NAMES[worst]} is at {ours[0]:.1f}, outside {ours[1]:.1f} to {ours[2]:.1f} (degrees, or mm of a finger); "
             "move it inside by hand, or correct calibration"
         )
-    held = np.clip(measured, limits.low, limits.high)
-    return Motion(held, np.zeros(6), float(outside(held[None], limits.workspace)[0]))
+    return Motion(measured, np.zeros(6), float(outside(measured[None], limits.workspace)[0]))
 
 
 def _range(limits: Limits, index: int) -> tuple[float, float]:
