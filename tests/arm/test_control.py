@@ -312,12 +312,75 @@ def test_an_action_between_two_positions_leads_from_one_to_the_other() -> None:
     assert (np.abs(action_between(home, start_joints([0.14, 0.1, 0.02], "push"))) <= 1).all()
 
 
+def no_keys() -> str:
+    return ""
+
+
 def test_approach_brings_the_arm_to_its_start_or_says_what_hinders_it(lift: Rehearsal) -> None:
     goal = start_joints([0.17, 0.05, 0.12], "lift")
-    control.approach(lift.arm, lift.guard, goal, lift.clock)
+    assert control.approach(lift.arm, lift.guard, goal, no_keys, lift.clock)
     np.testing.assert_allclose(lift.guard.position, goal, atol=1e-3)
-    with pytest.raises(FailedError, match="it stands still at a limit"):
-        control.approach(lift.arm, lift.guard, start_joints([0.35, 0.0, 0.1], "lift"), lift.clock, seconds=2.0)
+    far = start_joints([0.35, 0.0, 0.1], "lift")
+    with pytest.raises(FailedError, match=r"still with elbow_flex 82 degrees away \(.*workspace\); switch the arm's"):
+        control.approach(lift.arm, lift.guard, far, no_keys, lift.clock)
+
+
+def test_an_arm_that_rests_folded_outside_its_workspace_says_how_far(lift: Rehearsal) -> None:
+    folded = np.array([0.0, -1.6, 1.5, 1.2, 0.0, 0.0])
+    arm = dry_run.Pretended(lift.arm)
+    arm.send(folded)
+    guard = Guard(lift.guard.limits, folded, deadline=0.15, max_lag=0.26)
+    with pytest.raises(FailedError, match=r"are 22 mm outside the workspace \(at x=112, .*power off"):
+        control.approach(arm, guard, start_joints(CONFIG.start, "lift"), no_keys, lift.clock)
+
+
+class Sagging:
+    """An arm whose elbow hangs a little below where it is sent."""
+
+    def __init__(self, arm: control.Moving, sag: float) -> None:
+        self.arm, self.sag = dry_run.Pretended(arm), np.radians(sag) * np.eye(6)[2]
+
+    def read(self) -> Any:  # Any: as an arm reads
+        joints, seen = self.arm.read()
+        return joints + self.sag, seen
+
+    def send(self, joints: Array) -> None:
+        self.arm.send(joints)
+
+
+def test_an_arm_that_sags_at_its_start_is_there_and_one_that_hangs_is_not(lift: Rehearsal) -> None:
+    goal = start_joints([0.17, 0.05, 0.12], "lift")
+    arm = Sagging(lift.arm, 3.0)
+    assert control.approach(arm, lift.guard, goal, no_keys, lift.clock)
+    arm.sag *= 8 / 3
+    with pytest.raises(FailedError, match="elbow_flex 8 degrees away"):
+        control.approach(arm, lift.guard, goal, no_keys, lift.clock)
+
+
+def test_on_the_way_to_its_start_keys_work_and_speed_applies(lift: Rehearsal) -> None:
+    path: list[Array] = []
+
+    class Notes(dry_run.Pretended):
+        def send(self, joints: Array) -> None:
+            super().send(joints)
+            path.append(joints)
+
+    goal = lift.guard.position + 1.0 * np.eye(6)[4]
+    keys = keys_at({6: " ", 100: "r"})
+    arm = Notes(lift.arm)
+    assert control.approach(arm, lift.guard, goal, keys, lift.clock, speed=0.3)
+    speeds = np.diff(np.stack(path), axis=0)[:, 4] / 0.05
+    assert speeds.max() == pytest.approx(0.3 * np.radians(CONFIG.safety.max_speed))
+    assert (speeds[6:99] == 0).all() and speeds[100] > 0
+    count = len(path)
+    start = goal - 1.0 * np.eye(6)[4]
+    assert not control.approach(arm, lift.guard, start, keys_at({3: "q"}), lift.clock)
+    assert len(path) == count + 4
+
+
+def test_q_on_the_way_to_the_start_ends_the_session() -> None:
+    tries, _ = run(CONFIG, session(3), keys="q")
+    assert not tries
 
 
 class Faulty(SimulatedArm):

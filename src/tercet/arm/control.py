@@ -7,11 +7,12 @@ from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 
+from tercet.arm import kinematics
 from tercet.arm.kinematics import JOINTS, Array
 from tercet.arm.physics import STEP_SECONDS
 from tercet.arm.pilot import Senses
 from tercet.arm.robot import Observation
-from tercet.arm.safety import Guard
+from tercet.arm.safety import BY_HAND, Guard, Limits, Sent, outside
 from tercet.arm.tasks import observation, success
 from tercet.errors import FailedError
 
@@ -21,6 +22,9 @@ STOP, RELEASE, TAKE, QUIT, GO = " ", "r", "t", "q", "g"
 # between the teacher's arm and the robot, within which a person may take over; a trigger left open would drop a cube
 _GAP = np.array([*[np.radians(20.0)] * len(JOINTS), 0.0125])
 _ARRIVED = 0.02  # rad
+_SAGS = np.radians(5.0)  # what gravity may pull a joint down that stands
+_PATIENCE = 2.0  # seconds that an arm on its way to its start may stand still
+_STOPPED = "by hand"
 _HOLD = 1.0  # seconds that the task must stay done: how to keep it so is part of a demonstration
 
 
@@ -109,23 +113,54 @@ class Crew:
     keys: Callable[[], str] = lambda: ""
 
 
-def approach(arm: Moving, guard: Guard, goal: Array, clock: Clock, *, seconds: float = 10.0) -> None:
-    """Bring the arm to `goal` (6,); FailedError where the guard or something in the way doesn't let it."""
-    end = clock.now() + seconds
-    while clock.now() < end:
-        begun = clock.now()
+def approach(
+    arm: Moving, guard: Guard, goal: Array, keys: Callable[[], str], clock: Clock, *, speed: float = 1.0
+) -> bool:
+    """Bring the arm to `goal` (6,) at a share `speed` of its limits' speed; False where QUIT ended that.
+
+    STOP and RELEASE are as in `drive`. FailedError where the guard or something in the way doesn't let it.
+    """
+    still = 0
+    while True:
+        begun, pressed = clock.now(), keys()
         joints, _ = arm.read()
-        sent = guard.step(goal, joints, seen_at=begun, now=clock.now())
+        if STOP in pressed:
+            guard.stop(_STOPPED, joints)
+        elif RELEASE in pressed:
+            guard.release()
+        before = guard.position
+        sent = guard.step(goal, joints, seen_at=begun, now=clock.now(), share=speed)
         arm.send(sent.position)
+        if QUIT in pressed:
+            return False
         clock.wait_until(begun + STEP_SECONDS)
-        if guard.stopped:
-            break
-        if np.abs(sent.position - goal).max() < 1e-3 and np.abs(joints - goal)[: len(JOINTS)].max() < _ARRIVED:
-            return
-    why = guard.stopped or "it stands still at a limit"
-    raise FailedError(
-        f"the arm did not come to its start: {why}; bring it into the workspace by hand or with the teacher"
-    )
+        if guard.stopped == _STOPPED:
+            still = 0
+            continue
+        there, away = np.abs(sent.position - goal).max() < 1e-3, np.abs(joints - goal)[: len(JOINTS)]
+        still = still + 1 if np.abs(sent.position - before).max() < 1e-6 else 0
+        waited = still * STEP_SECONDS >= _PATIENCE
+        if not guard.stopped and there and away.max() < (_SAGS if waited else _ARRIVED):
+            return True
+        if guard.stopped or waited:
+            why = guard.stopped or f"{_hindrance(sent, away, guard.limits)}; {BY_HAND}"
+            raise FailedError(f"the arm did not come to its start: {why}")
+
+
+def _hindrance(sent: Sent, away: Array, limits: Limits) -> str:
+    """Why an arm that was last sent so stands, its joints still `away` (5,) from where they should be."""
+    out = outside(sent.position[None], limits.workspace)[0]
+    if out > 1e-6:
+        tip = kinematics.forward(sent.position[None, : len(JOINTS)]).tip[0]
+        parts = [f"{axis}={1000 * at:.0f}" for axis, at in zip("xyz", tip, strict=True)]
+        box = [f"{1000 * low:.0f} to {1000 * high:.0f}" for low, high in limits.workspace]
+        return (
+            f"its finger tips are {1000 * out:.0f} mm outside the workspace (at {', '.join(parts)} mm; it is "
+            f"{', '.join(box)}), and the way in would first lead farther out"
+        )
+    worst = int(away.argmax())
+    held = f" ({', '.join(sent.reasons)})" if sent.reasons else ""
+    return f"it stands still with {JOINTS[worst]} {np.degrees(away[worst]):.0f} degrees away{held}"
 
 
 def drive(
@@ -159,7 +194,7 @@ def drive(
         if TAKE in keys and crew.teacher is not None:
             person, joined = not person, False
         if STOP in keys:
-            guard.stop("by hand", joints)
+            guard.stop(_STOPPED, joints)
         elif RELEASE in keys:
             guard.release()
         who, wanted = _asked(crew, looks, guard, seen, person=person, joined=joined, fresh=not steered)

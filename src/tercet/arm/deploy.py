@@ -102,8 +102,11 @@ def run(
             elif number and not _ready(keys, clock, say):
                 break
             moving = arm if session.send else dry_run.Pretended(arm)
-            tries.append(_try(config, session, moving, crew, keeper, clock))
-            say(_verdict(number, tries[-1]))
+            one = _try(config, session, moving, crew, keeper, clock)
+            if one is None:
+                break
+            tries.append(one)
+            say(_verdict(number, one))
             if tries[-1].stopped and not isinstance(robot, SimulatedArm):
                 break  # a person should look before anything moves again
     return tries
@@ -128,12 +131,15 @@ def _try(
     crew: control.Crew,
     keeper: Keeper | None,
     clock: control.Clock,
-) -> Try:
+) -> Try | None:
+    """None where it was ended before it began."""
     safety = config.safety
     guard = Guard(
         calibration.limits(config), arm.read()[0], deadline=safety.deadline, max_lag=float(np.radians(safety.max_lag))
     )
-    control.approach(arm, guard, start_joints(config.start, session.task), clock)
+    start = start_joints(config.start, session.task)
+    if not control.approach(arm, guard, start, crew.keys, clock, speed=config.speed):
+        return None
     senses = Senses(session.task, np.array(config.goal), find_cube(config.cube))
     ticks: list[control.Tick] = []
 

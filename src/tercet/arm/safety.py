@@ -16,6 +16,7 @@ from tercet.errors import InputError
 
 NAMES = (*JOINTS, "gripper")
 _LITTLE = 1e-9
+BY_HAND = "switch the arm's power off with a hand under it, move it inside by hand, and start again"
 _BLENDS = (1.0, 0.5, 0.2)  # of the wanted step and of braking; the largest that is lawful
 _PERIODS = 2  # at full speed; a joint that was read farther from where it was read before was read wrongly
 _NEAR = np.array([*[np.radians(3.0)] * len(JOINTS), 0.005])  # beyond a joint's limit, where starting is still allowed
@@ -133,10 +134,11 @@ class Guard:
         """What was sent last."""
         return self._motion.position
 
-    def step(self, wanted: Array | None, measured: Array, *, seen_at: float, now: float) -> Sent:
+    def step(self, wanted: Array | None, measured: Array, *, seen_at: float, now: float, share: float = 1.0) -> Sent:
         """What to send now, for a command `wanted` (6,) that answers an observation made at `seen_at` seconds.
 
-        `wanted` None: nobody commands. `measured` (6,): where the arm is, for the check that it follows.
+        `wanted` None: nobody commands. `measured` (6,): where the arm is, for the check that it follows. `share` of
+        the limits' speed is used, at the most.
         """
         self._watch(measured)
         self._measured = measured
@@ -147,9 +149,9 @@ class Guard:
         if wanted is None or reason:
             self._motion = brake(self._motion, self.limits)
             return Sent(self.position, (reason,) if reason else ())
-        before = self._motion
-        self._motion = toward(before, wanted, self.limits)
-        return Sent(self.position, _reasons(before, self._motion, wanted, self.limits))
+        before, limits = self._motion, replace(self.limits, speed=share * self.limits.speed)
+        self._motion = toward(before, wanted, limits)
+        return Sent(self.position, _reasons(before, self._motion, wanted, limits))
 
     def stop(self, why: str, measured: Array | None = None) -> None:
         """Emergency stop: hold where the arm is (`measured`), or brake where that can't be true; first reasons stay.
@@ -199,7 +201,7 @@ def _at_rest(limits: Limits, measured: Array) -> Motion:
         ours = [np.degrees(x) if worst < len(JOINTS) else 1000 * x for x in (measured[worst], *_range(limits, worst))]
         raise InputError(
             f"{NAMES[worst]} is at {ours[0]:.1f}, outside {ours[1]:.1f} to {ours[2]:.1f} (degrees, or mm of a finger); "
-            "move it inside by hand, or correct calibration"
+            f"{BY_HAND}, or correct calibration"
         )
     return Motion(measured, np.zeros(6), float(outside(measured[None], limits.workspace)[0]))
 

@@ -126,6 +126,9 @@ def deploy(
 
     task, pilot = deploy.policy_of(run, stage, speed=config.speed)
     tries = console.steer(config, deploy.Session(task, pilot, times, seconds, send, keep))
+    if not tries:
+        print("ended before the first try")
+        return
     picture = run / "deploy" / ("sent.png" if send else "would_be_sent.png")
     print("\n".join(deploy.show(picture, tries, deploy.limits_of(config))))
     print(f"picture: {picture}" if send else f"picture: {picture}\nnothing was sent; --send moves the arm")
