@@ -1,5 +1,6 @@
 """A session at a terminal: the clock that fits the robot, and single keys without waiting for them."""
 
+import os
 import select
 import sys
 import termios
@@ -33,10 +34,10 @@ class Keyboard:
 
     def pressed(self) -> str:
         """Keys, in order."""
-        keys = ""
-        while self.is_there and select.select([sys.stdin], [], [], 0)[0]:
-            keys += sys.stdin.read(1)
-        return keys
+        if not self.is_there or not select.select([sys.stdin], [], [], 0)[0]:
+            return ""
+        # not sys.stdin.read: what it buffers of keys that came together, select no longer sees
+        return os.read(sys.stdin.fileno(), 1024).decode(errors="ignore")
 
 
 def steer(config: RobotConfig, session: deploy.Session) -> list[deploy.Try]:
@@ -50,4 +51,8 @@ def steer(config: RobotConfig, session: deploy.Session) -> list[deploy.Try]:
         if keyboard.is_there:
             say(deploy.KEYS_SAY)
         clock = SimulatedClock() if simulated else WallClock()
+        if not simulated:
+            say("support the arm: connecting lets it go for a moment")
+            if keyboard.is_there and not deploy.ready("g connects, q ends", keyboard.pressed, clock, say):
+                return []
         return deploy.run(config, session, keys=keyboard.pressed, clock=clock, say=say)

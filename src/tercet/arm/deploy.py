@@ -99,7 +99,7 @@ def run(
         for number in range(session.times):
             if number and isinstance(robot, SimulatedArm):
                 robot.env.reset()
-            elif number and not _ready(keys, clock, say):
+            elif number and not ready("put everything back; g goes on, q ends", keys, clock, say):
                 break
             moving = arm if session.send else dry_run.Pretended(arm)
             one = _try(config, session, moving, crew, keeper, clock)
@@ -110,6 +110,16 @@ def run(
             if tries[-1].stopped and not isinstance(robot, SimulatedArm):
                 break  # a person should look before anything moves again
     return tries
+
+
+def ready(question: str, keys: Keys, clock: control.Clock, say: Callable[[str], None]) -> bool:
+    """Wait for a person's GO; False where they QUIT. Nothing is sent meanwhile."""
+    say(question)
+    while True:
+        pressed = keys()
+        if control.GO in pressed or control.QUIT in pressed:
+            return control.GO in pressed
+        clock.wait_until(clock.now() + 0.1)
 
 
 def show(file: Path, tries: Sequence[Try], limits: Limits) -> list[str]:
@@ -164,16 +174,6 @@ def _try(
         if keeper is not None:
             keeper.finish()
     return Try(ticks, bool(ticks) and ticks[-1].success, guard.stopped)
-
-
-def _ready(keys: Keys, clock: control.Clock, say: Callable[[str], None]) -> bool:
-    """Wait until a person has put things back; False where they end the session. Nothing is sent meanwhile."""
-    say("put everything back; g goes on, q ends")
-    while True:
-        pressed = keys()
-        if control.GO in pressed or control.QUIT in pressed:
-            return control.GO in pressed
-        clock.wait_until(clock.now() + 0.1)
 
 
 def _verdict(number: int, one: Try) -> str:
