@@ -1,6 +1,7 @@
 """The loop, the guard and a policy on the simulated arm behind LeRobot's interface; people, keys, faults."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -416,6 +417,22 @@ def test_demonstrations_are_recorded_one_after_the_other(tmp_path: Path) -> None
     starts = [found.columns[OURS_SEEN][0] for found in recording.episodes([OURS_SEEN])]
     assert len(starts) == 3 and np.abs(starts[0] - starts[1]).max() > 0.05  # the cube lies elsewhere each time
     assert sum("kept" in line for line in said) == 3
+
+
+def test_a_dry_run_says_what_it_read_before_anything_and_keeps_nothing(tmp_path: Path) -> None:
+    config = load_robot_config("simulated", ["calibration.wrist_flex={zero: 10, degrees_per_unit: -1}"])
+    one = replace(session(keep=tmp_path / "demos"), send=False)
+    _, said = run(config, one)
+    robot = SimulatedArm("lift", config.calibration)
+    robot.connect()
+    joints = Arm(robot, config).read()[0]
+    tip = 1000 * kinematics.forward(joints[None, :5]).tip[0]
+    assert said[0].startswith("read: finger tips at x, y, z = " + " ".join(f"{value:+.0f}" for value in tip))
+    wrist = np.degrees(joints[3])
+    assert said[4] == f"  wrist_flex     the robot's {10 - wrist:+8.2f}  ours {wrist:+7.1f} degrees"
+    assert "mm of a finger" in said[6]
+    assert f"a dry run: nothing is kept in {tmp_path / 'demos'}" in said and not (tmp_path / "demos").exists()
+    robot.disconnect()
 
 
 def test_a_lost_cable_ends_it_with_one_message_and_the_robot_is_let_go() -> None:

@@ -85,8 +85,12 @@ def run(
         arm = stack.enter_context(Arm(robot, config))
         teacher = stack.enter_context(Teacher(teleoperator, config)) if teleoperator else None
         crew = control.Crew(session.pilot, teacher, keys)
+        for line in dry_run.here(*arm.read()):
+            say(line)
         keeper = None
-        if session.keep:
+        if session.keep and not session.send:
+            say(f"a dry run: nothing is kept in {session.keep}")
+        elif session.keep:
             keeper = Keeper(
                 session.keep,
                 session.task,

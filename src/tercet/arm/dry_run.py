@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from tercet.arm import kinematics
+from tercet.arm.calibration import KEYS
 from tercet.arm.control import Moving, Tick
 from tercet.arm.kinematics import JOINTS, Array
 from tercet.arm.robot import Observation
@@ -32,6 +33,15 @@ class Pretended:
     def send(self, joints: Array) -> None:
         """Remember it."""
         self._joints = joints
+
+
+def here(joints: Array, seen: Observation) -> Iterator[str]:
+    """What was read of an arm before anything is sent: the robot's numbers, joints (6,) in our units, finger tips."""
+    x, y, z = 1000 * kinematics.forward(joints[None, :_COUNT]).tip[0]
+    yield f"read: finger tips at x, y, z = {x:+.0f} {y:+.0f} {z:+.0f} mm, and these joints"
+    for key, name, ours in zip(KEYS, NAMES, joints, strict=True):
+        unit = f"{1000 * ours:+7.1f} mm of a finger" if name == NAMES[-1] else f"{np.degrees(ours):+7.1f} degrees"
+        yield f"  {name:13}  the robot's {float(seen[key]):+8.2f}  ours {unit}"
 
 
 def lines(ticks: Sequence[Tick], *, every: float = 0.5) -> Iterator[str]:
