@@ -204,7 +204,10 @@ def test_a_person_takes_over_and_what_they_showed_is_kept(lift: Rehearsal, tmp_p
     ticks = lift.drive(crew, seconds=4.0, watch=watch)
     assert [tick.who for tick in ticks[11:13]] == ["policy", "person"]
     assert [tick.who for tick in ticks[71:73]] == ["person", "policy"]
+    assert not (tmp_path / "kept").exists()  # encoding pictures would hold up the loop
+    keeper.finish(good=True)
     assert ticks[71].success and said == [f"kept: 60 steps of a person's, in {tmp_path / 'kept'}"]
+    assert keeper.all_there().startswith(f"{tmp_path / 'kept'} holds 1 demonstrations")
     (kept,) = open_recording(tmp_path / "kept").episodes([STATE, ACTION, OURS_SEEN, OURS_DONE])
     assert (len(kept), kept.task) == (60, "lift")
     np.testing.assert_allclose(kept.columns[OURS_SEEN][0], ticks[12].observation, rtol=1e-5)
@@ -288,7 +291,7 @@ def test_pictures_of_a_take_over_are_kept_as_video(tmp_path: Path) -> None:
         seen = {"front": np.full((240, 320, 3), 40 * step, np.uint8)}
         looks = np.zeros(len(robot.env.observed))
         keeper.watch(Tick(step / 20, "person", home, home, home, home, (), looks, False, seen))
-    keeper.finish()
+    keeper.finish(good=True)
     pictures = open_recording(tmp_path / "kept").pictures(0, f"{IMAGES}.front", range(6))
     assert [round(float(picture.mean()) / 40) for picture in pictures] == [*range(6)]
     robot.disconnect()
@@ -419,6 +422,41 @@ def test_demonstrations_are_recorded_one_after_the_other(tmp_path: Path) -> None
     assert sum("kept" in line for line in said) == 3
 
 
+@pytest.mark.parametrize(
+    ("presses", "kept"),  # the way to the start takes 7 steps
+    [({20: "g"}, [14]), ({20: "x"}, []), ({20: "q"}, []), ({}, []), ({13: " ", 15: "r", 20: "g"}, [6])],
+)
+def test_of_a_demonstration_that_does_not_succeed_only_what_the_person_calls_good_is_kept(
+    tmp_path: Path, presses: Mapping[int, str], kept: list[int]
+) -> None:
+    folder, said = tmp_path / "demos", []
+    one = replace(session(keep=folder), seconds=1.0)
+    deploy.run(CONFIG, one, keys=keys_at(presses), clock=SimulatedClock(), say=said.append)
+    assert [len(found) for found in open_recording(folder).episodes([STATE])] == kept if kept else not folder.exists()
+    assert any(line.startswith("kept" if kept else "not kept") for line in said)
+
+
+def test_what_ctrl_c_breaks_off_is_not_kept(tmp_path: Path) -> None:
+    pressed = keys_at({})
+    steps = iter(range(10**6))
+
+    def keys() -> str:
+        if next(steps) == 50:
+            raise KeyboardInterrupt
+        return pressed()
+
+    with pytest.raises(KeyboardInterrupt):
+        deploy.run(CONFIG, session(keep=tmp_path / "demos"), keys=keys, clock=SimulatedClock(), say=lambda text: None)
+    assert not (tmp_path / "demos").exists()
+
+
+def test_a_folder_of_another_robots_is_refused_before_anything_moves(tmp_path: Path) -> None:
+    run(CONFIG, session(keep=tmp_path / "demos"))
+    config = load_robot_config("simulated", [f"robot={__name__}:other", f"teacher={__name__}:other", "cube=none"])
+    with pytest.raises(InputError, match=f"a recording of simulated, not {__name__}:other"):
+        run(config, session(keep=tmp_path / "demos"))  # and connecting it would have been an error
+
+
 def test_a_dry_run_says_what_it_read_before_anything_and_keeps_nothing(tmp_path: Path) -> None:
     config = load_robot_config("simulated", ["calibration.wrist_flex={zero: 10, degrees_per_unit: -1}"])
     one = replace(session(keep=tmp_path / "demos"), send=False)
@@ -427,11 +465,11 @@ def test_a_dry_run_says_what_it_read_before_anything_and_keeps_nothing(tmp_path:
     robot.connect()
     joints = Arm(robot, config).read()[0]
     tip = 1000 * kinematics.forward(joints[None, :5]).tip[0]
-    assert said[0].startswith("read: finger tips at x, y, z = " + " ".join(f"{value:+.0f}" for value in tip))
+    assert said[0] == f"a dry run: nothing is kept in {tmp_path / 'demos'}" and not (tmp_path / "demos").exists()
+    assert said[1].startswith("read: finger tips at x, y, z = " + " ".join(f"{value:+.0f}" for value in tip))
     wrist = np.degrees(joints[3])
-    assert said[4] == f"  wrist_flex     the robot's {10 - wrist:+8.2f}  ours {wrist:+7.1f} degrees"
-    assert "mm of a finger" in said[6]
-    assert f"a dry run: nothing is kept in {tmp_path / 'demos'}" in said and not (tmp_path / "demos").exists()
+    assert said[5] == f"  wrist_flex     the robot's {10 - wrist:+8.2f}  ours {wrist:+7.1f} degrees"
+    assert "mm of a finger" in said[7]
     robot.disconnect()
 
 
@@ -462,8 +500,15 @@ class Other:
     def get_observation(self) -> dict[str, Any]:
         return dict.fromkeys(KEYS, 0.0)
 
+    def get_action(self) -> dict[str, float]:
+        return dict.fromkeys(KEYS, 0.0)
+
     def send_action(self, action: dict[str, float]) -> dict[str, float]:
         return action
+
+
+def other() -> Other:
+    return Other()
 
 
 def test_robots_and_teachers_that_are_not_there_get_their_remedy() -> None:

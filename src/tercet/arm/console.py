@@ -50,6 +50,8 @@ def steer(config: RobotConfig, session: deploy.Session) -> list[deploy.Try]:
             )
         if keyboard.is_there:
             say(deploy.KEYS_SAY)
+            if session.shows:
+                say(deploy.SHOWING_SAYS)
         clock = SimulatedClock() if simulated else WallClock()
         if not simulated:
             say("support the arm: connecting lets it go for a moment")

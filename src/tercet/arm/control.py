@@ -17,7 +17,7 @@ from tercet.arm.tasks import observation, success
 from tercet.errors import FailedError
 
 Who = Literal["policy", "person", "nobody"]
-STOP, RELEASE, TAKE, QUIT, GO = " ", "r", "t", "q", "g"
+STOP, RELEASE, TAKE, QUIT, GO, DISCARD = " ", "r", "t", "q", "g", "x"
 
 # between the teacher's arm and the robot, within which a person may take over; a trigger left open would drop a cube
 _GAP = np.array([*[np.radians(20.0)] * len(JOINTS), 0.0125])
@@ -174,10 +174,10 @@ def drive(
     watch: Callable[[Tick], None],
     person: bool = False,
     until_success: bool = False,
-) -> None:
-    """Steer for so many seconds, until QUIT or, with `until_success`, until the task stays done.
+) -> str:
+    """Steer for so many seconds, until QUIT or DISCARD; with `until_success`, until GO or the task stays done.
 
-    With `person`, a person steers from the first step.
+    What is returned is the key that ended it, or nothing. With `person`, a person steers from the first step.
 
     Ticks are never closer than a period: after a late one, the next is a period later, and nothing is caught up.
     """
@@ -206,9 +206,13 @@ def drive(
         done = bool(success(senses.task, now)[0])
         watch(Tick(tick - begun, who, joints, wanted, before, sent.position, sent.reasons, looks, done, seen))
         held = held + 1 if done else 0
-        if QUIT in keys or (until_success and held * STEP_SECONDS > _HOLD):
-            return
+        for key in (DISCARD, QUIT, GO) if until_success else (DISCARD, QUIT):
+            if key in keys:
+                return key
+        if until_success and held * STEP_SECONDS > _HOLD:
+            break
         clock.wait_until(tick + STEP_SECONDS)
+    return ""
 
 
 def _asked(

@@ -22,7 +22,8 @@ from tercet.config.robot import RobotConfig
 from tercet.errors import InputError
 
 Keys = Callable[[], str]
-KEYS_SAY = "keys: space stops, r releases the stop, t hands over to a person and back, q ends"
+KEYS_SAY = "keys: space stops, r releases the stop, t hands over to a person and back, q ends, x ends and keeps nothing"
+SHOWING_SAYS = "a demonstration is kept where the task was done, or where g ends it as good; x discards it"
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,18 @@ def run(
     teleoperator = find_teacher(config, robot)
     if session.shows and teleoperator is None:
         raise InputError("recording needs a person's arm: give teacher=so101_leader teacher_port=/dev/...")
+    keeper = None
+    if session.keep and not session.send:
+        say(f"a dry run: nothing is kept in {session.keep}")
+    elif session.keep:
+        keeper = Keeper(
+            session.keep,
+            session.task,
+            config.calibration,
+            robot_type=config.robot,
+            features=robot.observation_features,
+            say=say,
+        )
     tries: list[Try] = []
     with ExitStack() as stack:
         arm = stack.enter_context(Arm(robot, config))
@@ -87,19 +100,6 @@ def run(
         crew = control.Crew(session.pilot, teacher, keys)
         for line in dry_run.here(*arm.read()):
             say(line)
-        keeper = None
-        if session.keep and not session.send:
-            say(f"a dry run: nothing is kept in {session.keep}")
-        elif session.keep:
-            keeper = Keeper(
-                session.keep,
-                session.task,
-                config.calibration,
-                robot_type=config.robot,
-                features=robot.observation_features,
-                say=say,
-            )
-            stack.callback(keeper.finish)
         for number in range(session.times):
             if number and isinstance(robot, SimulatedArm):
                 robot.env.reset()
@@ -113,6 +113,8 @@ def run(
             say(_verdict(number, one))
             if tries[-1].stopped and not isinstance(robot, SimulatedArm):
                 break  # a person should look before anything moves again
+    if keeper is not None and keeper.kept:
+        say(keeper.all_there())
     return tries
 
 
@@ -162,22 +164,22 @@ def _try(
         if keeper is not None:
             keeper.watch(tick)
 
-    try:
-        control.drive(
-            arm,
-            guard,
-            crew,
-            senses,
-            clock,
-            seconds=session.seconds,
-            watch=watch,
-            person=session.shows,
-            until_success=session.shows,
-        )
-    finally:
-        if keeper is not None:
-            keeper.finish()
-    return Try(ticks, bool(ticks) and ticks[-1].success, guard.stopped)
+    ended = control.drive(
+        arm,
+        guard,
+        crew,
+        senses,
+        clock,
+        seconds=session.seconds,
+        watch=watch,
+        person=session.shows,
+        until_success=session.shows,
+    )
+    success = bool(ticks) and ticks[-1].success
+    if keeper is not None:
+        good = not session.shows or success or ended == control.GO
+        keeper.finish(good=good and ended != control.DISCARD)
+    return Try(ticks, success, guard.stopped)
 
 
 def _verdict(number: int, one: Try) -> str:

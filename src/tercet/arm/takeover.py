@@ -9,8 +9,9 @@ import numpy as np
 from tercet.arm.calibration import KEYS, to_values
 from tercet.arm.control import Tick
 from tercet.arm.env import ACTION as MOVES
-from tercet.arm.lerobot.layout import ACTION, IMAGES, STATE, Feature, Info
-from tercet.arm.lerobot.write import NewEpisode, append
+from tercet.arm.lerobot import frames
+from tercet.arm.lerobot.layout import ACTION, IMAGES, STATE, Feature, Info, read_info
+from tercet.arm.lerobot.write import NewEpisode, append, there
 from tercet.arm.physics import STEP_SECONDS
 from tercet.arm.pilot import action_between
 from tercet.arm.recordings import OURS_DONE, OURS_SEEN
@@ -21,9 +22,10 @@ _SHORTEST = 5  # steps; less is a slip of the finger
 
 
 class Keeper:
-    """Watches a drive, and writes each stretch that a person steers as an episode, once it ends.
+    """Watches a drive, and after it writes each stretch that a person steered as an episode.
 
     HG-DAgger (Kelly et al. 2019) learns from just these: states that the policy led to, answered by a person.
+    InputError where `folder` holds a recording of something else, or pictures can't be written.
     """
 
     def __init__(
@@ -50,20 +52,36 @@ class Keeper:
             OURS_DONE: Feature("float32", (len(MOVES),), MOVES),
         }
         self._info = Info(round(1 / STEP_SECONDS, 6), {**numbers, **pictures}, robot_type)
-        self._ticks: list[Tick] = []
+        self._stretches: list[list[Tick]] = [[]]  # the last is under way
+        there(folder, self._info)
+        if pictures:
+            frames.pyav()
 
     def watch(self, tick: Tick) -> None:
-        """Take in a step."""
-        if tick.who == "person" and not any(reason.startswith("stopped") for reason in tick.reasons):
-            self._ticks.append(tick)
-        else:
-            self.finish()
+        """Take in a step; what led up to a stop is forgotten."""
+        if any(reason.startswith("stopped") for reason in tick.reasons):
+            self._stretches[-1] = []
+        elif tick.who == "person":
+            self._stretches[-1].append(tick)
+        elif self._stretches[-1]:
+            self._stretches.append([])
 
-    def finish(self) -> None:
-        """Write what the person has shown since they took over."""
-        ticks, self._ticks = self._ticks, []
-        if len(ticks) < _SHORTEST:
-            return
+    def finish(self, *, good: bool) -> None:
+        """Write what a person has shown since the last time, or forget it: encoding takes longer than a step."""
+        stretches = [ticks for ticks in self._stretches if len(ticks) >= _SHORTEST]
+        self._stretches = [[]]
+        for ticks in stretches:
+            if good:
+                self._write(ticks)
+            else:
+                self._say(f"not kept: {len(ticks)} steps of a person's")
+
+    def all_there(self) -> str:
+        """How many demonstrations the folder holds, in words."""
+        num = read_info(self.folder).num_episodes
+        return f"{self.folder} holds {num} demonstrations; bc.num_demonstrations={num} learns from all of them"
+
+    def _write(self, ticks: list[Tick]) -> None:
         columns = {
             STATE: self._values([tick.measured for tick in ticks]),
             ACTION: self._values([tick.sent for tick in ticks]),

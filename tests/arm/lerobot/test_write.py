@@ -1,6 +1,7 @@
 """What is written is read back, by LeRobot too; a kill at any moment leaves a whole recording."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -110,6 +111,12 @@ def test_an_episode_that_does_not_fit_is_refused_before_anything_is_written(tmp_
     with pytest.raises(InputError, match=f"{FRONT}: 0 values for 5 steps"):
         append(tmp_path / "new", INFO, [NewEpisode("lift", whole.columns)])
     assert not (tmp_path / "new").exists()
+
+
+def test_a_recording_of_another_robot_is_not_added_to(tmp_path: Path) -> None:
+    append(tmp_path / "new", INFO, [episode(3)])
+    with pytest.raises(InputError, match="a recording of tercet, not so101_follower; give a new folder"):
+        append(tmp_path / "new", replace(INFO, robot_type="so101_follower"), [episode(3)])
 
 
 def test_a_folder_of_another_recording_or_of_something_else_is_left_alone(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ def read(
 
     InputError where the file is missing or cut off, or has no frame within `tolerance` seconds of a moment.
     """
-    av = _pyav()
+    av = pyav()
     found: list[Picture] = []
     try:
         with av.open(str(file)) as container:
@@ -54,7 +54,7 @@ def read(
 
 def write(file: Path, pictures: Iterable[Picture], *, fps: float) -> dict[str, Any]:
     """An mp4 (H.264) that holds each picture for 1/fps seconds; what is returned belongs into meta/info.json."""
-    av = _pyav()
+    av = pyav()
     size = (0, 0)
     with av.open(str(file), "w", format="mp4") as container:
         stream = None
@@ -81,7 +81,8 @@ def write(file: Path, pictures: Iterable[Picture], *, fps: float) -> dict[str, A
     }
 
 
-def _pyav() -> Any:  # Any: PyAV, which only those need who have pictures
+def pyav() -> Any:  # Any: PyAV, which only those need who have pictures
+    """PyAV; InputError where it isn't installed."""
     try:
         import av
     except ImportError as error:

@@ -48,9 +48,9 @@ def append(folder: Path, info: Info, episodes: Sequence[NewEpisode]) -> None:
     """Add episodes to a recording, which is begun where there is none.
 
     Each call writes files of its own, and info.json last: until then, no reader of ours counts the new episodes.
-    InputError where the folder holds a recording with other features, or an episode does not fit `info`.
+    InputError where an episode does not fit `info`, and as `there`.
     """
-    before = _there(folder, info)
+    before = there(folder, info)
     for episode in episodes:
         _check(episode, info)
     info = replace(info, num_episodes=len(before) if before else 0, num_frames=before.info.num_frames if before else 0)
@@ -80,7 +80,8 @@ def append(folder: Path, info: Info, episodes: Sequence[NewEpisode]) -> None:
     atomic.write_text(folder / INFO, write_info(grown, num_tasks=len(tasks), videos=videos))
 
 
-def _there(folder: Path, info: Info) -> Recording | None:
+def there(folder: Path, info: Info) -> Recording | None:
+    """The recording in a folder, if one was begun; InputError where it is of another robot or has other features."""
     if not (folder / INFO).exists():
         if folder.is_dir() and any(folder.iterdir()) and not (folder / "meta").is_dir():
             raise InputError(f"{folder}: holds something else than a recording; give an empty or a new folder")
@@ -90,6 +91,8 @@ def _there(folder: Path, info: Info) -> Recording | None:
     if theirs != ours or found.fps != info.fps:
         other = [key for key in {**theirs, **ours} if theirs.get(key) != ours.get(key)] or ["fps"]
         raise InputError(f"{folder}: a recording with another {', '.join(other)}; give a new folder")
+    if found.robot_type != info.robot_type:
+        raise InputError(f"{folder}: a recording of {found.robot_type}, not {info.robot_type}; give a new folder")
     return open_recording(folder) if found.num_episodes else None
 
 
