@@ -107,7 +107,8 @@ def find_robot(config: RobotConfig, *, task: Task, seed: int) -> Robot:
     made = module.SOFollowerRobotConfig(
         port=_given(config.port, "port", config.robot),
         id=config.id or None,
-        cameras=_lerobots_cameras(config.cameras),
+        cameras=_lerobots_cameras(config),
+        use_degrees=True,
         disable_torque_on_disconnect=False,  # an arm that is let go in the air falls
     )
     return module.SOFollower(made)
@@ -125,7 +126,7 @@ def find_teacher(config: RobotConfig, robot: Robot) -> Teleoperator | None:
         return load_function(config.teacher)()
     module = _lerobot("teleoperators", config.teacher, "leader")
     port = _given(config.teacher_port, "teacher_port", config.teacher)
-    return module.SOLeader(module.SOLeaderTeleopConfig(port=port, id=config.teacher_id or None))
+    return module.SOLeader(module.SOLeaderTeleopConfig(port=port, id=config.teacher_id or None, use_degrees=True))
 
 
 def seen_cube(observation: Observation) -> tuple[float, float, float, float]:
@@ -172,14 +173,19 @@ def _lerobot(package: str, name: str, kind: str) -> Any:  # Any: lerobot, which 
         ) from error
 
 
-def _lerobots_cameras(cameras: Mapping[str, str]) -> dict[str, Any]:  # Any: LeRobot's
-    if not cameras:
+def _lerobots_cameras(config: RobotConfig) -> dict[str, Any]:  # Any: LeRobot's
+    if not config.cameras:
         return {}
     from lerobot.cameras.opencv import OpenCVCameraConfig  # pyright: ignore[reportMissingImports]  # an extra
 
     return {
-        name: OpenCVCameraConfig(index_or_path=int(device) if device.isdigit() else Path(device))
-        for name, device in cameras.items()
+        name: OpenCVCameraConfig(
+            index_or_path=int(device) if device.isdigit() else Path(device),
+            width=config.camera_width,
+            height=config.camera_height,
+            fps=config.camera_fps,
+        )
+        for name, device in config.cameras.items()
     }
 
 
