@@ -436,6 +436,19 @@ def test_of_a_demonstration_that_does_not_succeed_only_what_the_person_calls_goo
     assert any(line.startswith("kept" if kept else "not kept") for line in said)
 
 
+def test_how_long_a_step_took_is_said_and_whether_that_is_too_long() -> None:
+    class Slow(SimulatedClock):
+        def wait_until(self, moment: float) -> None:
+            super().wait_until(moment + 0.02)
+
+    said: list[str] = []
+    deploy.run(CONFIG, replace(session(), seconds=1.0), keys=no_keys, clock=Slow(), say=said.append)
+    assert "not done after 1.0 s, 70 ms a step (70 at most)" in said[-2]
+    assert "slower than the 50 ms" in said[-1]
+    _, said = run(CONFIG, session())
+    assert "50 ms a step (50 at most)" in said[-1]
+
+
 def test_what_ctrl_c_breaks_off_is_not_kept(tmp_path: Path) -> None:
     pressed = keys_at({})
     steps = iter(range(10**6))

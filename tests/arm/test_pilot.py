@@ -7,8 +7,9 @@ import torch
 from tercet.arm.acting import Acting
 from tercet.arm.kinematics import Array
 from tercet.arm.models import Sizes
-from tercet.arm.pilot import Pilot, joints_for, start_joints
+from tercet.arm.pilot import Pilot, Senses, joints_for, start_joints
 from tercet.arm.policies import Policy, new_policy
+from tercet.arm.robot import find_cube
 from tercet.config.arm import PolicyConfig
 
 HOME = start_joints([0.19, 0.0, 0.1], "lift")
@@ -42,6 +43,14 @@ def test_it_does_what_training_does_and_decides_anew_where_it_is_fresh(policy: P
     pilot = Pilot(policy)
     found = [pilot.wanted(seen[0], HOME, {}, fresh=begins) for seen, begins in zip(SEEN, fresh, strict=True)]
     np.testing.assert_allclose(found, in_training(policy, fresh), atol=1e-6)
+
+
+def test_a_cubes_speed_is_over_the_time_that_passed() -> None:
+    senses = Senses("push", np.array([0.19, 0.0, 0.0]), find_cube("tercet.arm.robot:seen_cube"))
+    seen = {"cube.x": 0.2, "cube.y": 0.0, "cube.z": 0.015, "cube.turn": 0.0}
+    senses.readings(HOME, HOME, seen, elapsed=0.05)
+    moved = senses.readings(HOME, HOME, {**seen, "cube.y": 0.03}, elapsed=0.1)
+    np.testing.assert_allclose(moved.cube_velocity[0], [0.0, 0.3, 0.0])
 
 
 def test_half_the_speed_is_half_the_way_but_for_the_gripper(policy: Policy) -> None:

@@ -184,12 +184,14 @@ def drive(
     person = person and crew.teacher is not None
     joined, steered, held = False, False, 0
     begun = clock.now()
+    last = begun - STEP_SECONDS
     senses.begin()
     while clock.now() - begun < seconds:
         tick = clock.now()
         keys = crew.keys()
         joints, seen = arm.read()
-        now = senses.readings(joints, guard.position, seen)
+        now = senses.readings(joints, guard.position, seen, elapsed=tick - last)
+        last = tick
         looks = observation(senses.task, now)[0].astype(np.float64)
         if TAKE in keys and crew.teacher is not None:
             person, joined = not person, False

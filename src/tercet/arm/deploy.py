@@ -1,6 +1,6 @@
 """A policy on an arm, or a person who shows it how: tries, one after the other, within the guard's limits."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,6 +10,7 @@ import numpy as np
 from tercet.arm import calibration, control, dry_run, tasks
 from tercet.arm.env import ACTION
 from tercet.arm.models import Sizes
+from tercet.arm.physics import STEP_SECONDS
 from tercet.arm.pilot import Pilot, Senses, start_joints
 from tercet.arm.policies import load_policy
 from tercet.arm.robot import NO_CUBE, Arm, Teacher, find_cube, find_robot, find_teacher
@@ -22,6 +23,7 @@ from tercet.config.robot import RobotConfig
 from tercet.errors import InputError
 
 Keys = Callable[[], str]
+_SLOW = 60.0  # ms a step, in the mean
 KEYS_SAY = "keys: space stops, r releases the stop, t hands over to a person and back, q ends, x ends and keeps nothing"
 SHOWING_SAYS = "a demonstration is kept where the task was done, or where g ends it as good; x discards it"
 
@@ -110,7 +112,8 @@ def run(
             if one is None:
                 break
             tries.append(one)
-            say(_verdict(number, one))
+            for line in _verdict(number, one):
+                say(line)
             if tries[-1].stopped and not isinstance(robot, SimulatedArm):
                 break  # a person should look before anything moves again
     if keeper is not None and keeper.kept:
@@ -182,6 +185,14 @@ def _try(
     return Try(ticks, success, guard.stopped)
 
 
-def _verdict(number: int, one: Try) -> str:
+def _verdict(number: int, one: Try) -> Iterator[str]:
     done, stopped = "done" if one.success else "not done", f"; stopped: {one.stopped}" if one.stopped else ""
-    return f"try {number + 1}: {done} after {one.ticks[-1].seconds:.1f} s{stopped}"
+    periods = 1000 * np.diff([tick.seconds for tick in one.ticks])
+    mean, most = (float(periods.mean()), float(periods.max())) if len(periods) else (0.0, 0.0)
+    pace = f"{mean:.0f} ms a step ({most:.0f} at most)"
+    yield f"try {number + 1}: {done} after {one.ticks[-1].seconds:.1f} s, {pace}{stopped}"
+    if mean > _SLOW:
+        yield (
+            f"that is slower than the {1000 * STEP_SECONDS:.0f} ms that a policy learns with and a recording tells of: "
+            "give fewer or smaller pictures (camera_width, camera_height), or a faster function for the cube"
+        )

@@ -8,7 +8,6 @@ from tercet.arm import kinematics, tasks
 from tercet.arm.act import ActPolicy
 from tercet.arm.cameras import Camera, Picture
 from tercet.arm.kinematics import JOINTS, Array
-from tercet.arm.physics import STEP_SECONDS
 from tercet.arm.policies import Policy
 from tercet.arm.robot import Observation, SeenCube
 from tercet.arm.tasks import Readings, Task
@@ -31,8 +30,8 @@ class Senses:
         """A new episode: the next cube lies where it is lifted from, and rests."""
         self._last = None
 
-    def readings(self, joints: Array, sent: Array, seen: Observation) -> Readings:
-        """For joints (6,) measured, and the (6,) that were sent last."""
+    def readings(self, joints: Array, sent: Array, seen: Observation, *, elapsed: float) -> Readings:
+        """For joints (6,) measured, and the (6,) that were sent last, `elapsed` seconds after the readings before."""
         hand, target = kinematics.forward(joints[None, :_COUNT]), kinematics.forward(sent[None, :_COUNT])
         if self.task != "lift" and all(key in seen for key in GOAL):
             self._goal = np.array([float(seen[key]) for key in GOAL])
@@ -43,9 +42,7 @@ class Senses:
             cube = np.array(place)
             if self._last is None and self.task == "lift":
                 self._goal = cube + np.array([0.0, 0.0, tasks.LIFT_HEIGHT])
-            velocity = np.clip(
-                (cube - (cube if self._last is None else self._last)) / STEP_SECONDS, -_FASTEST, _FASTEST
-            )
+            velocity = np.clip((cube - (cube if self._last is None else self._last)) / elapsed, -_FASTEST, _FASTEST)
             self._last = cube
         return Readings(
             tip=hand.tip,
