@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from tercet.arm import console, deploy
 from tercet.arm.console import Keyboard
+from tercet.cli import app
 from tercet.config.load import load_robot_config
 
 
@@ -44,6 +46,16 @@ def test_without_a_terminal_nothing_is_pressed(monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setattr(sys, "stdin", nothing)
         with Keyboard() as keyboard:
             assert not keyboard.is_there and keyboard.pressed() == ""
+
+
+def test_ctrl_c_promises_no_checkpoint(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def interrupted(keyboard: Keyboard) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Keyboard, "pressed", interrupted)
+    result = CliRunner().invoke(app, ["arm", "record", str(tmp_path / "demos")])
+    assert result.exit_code == 130
+    assert "interrupted; the arm holds where it was last sent; nothing of this try is kept" in result.stderr
 
 
 def test_before_a_real_arm_is_connected_a_person_holds_it(typed: int, monkeypatch: pytest.MonkeyPatch) -> None:

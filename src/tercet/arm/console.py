@@ -57,4 +57,9 @@ def steer(config: RobotConfig, session: deploy.Session) -> list[deploy.Try]:
             say("support the arm: connecting lets it go for a moment")
             if keyboard.is_there and not deploy.ready("g connects, q ends", keyboard.pressed, clock, say):
                 return []
-        return deploy.run(config, session, keys=keyboard.pressed, clock=clock, say=say)
+        try:
+            return deploy.run(config, session, keys=keyboard.pressed, clock=clock, say=say)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(
+                "the arm holds where it was last sent; nothing of this try is kept, what was kept before is whole"
+            ) from None

@@ -16,8 +16,8 @@ class Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:  # Any: typer's own context, of another class from version to version
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt:
-            code, message = 130, "interrupted; the same command goes on from the last checkpoint"
+        except KeyboardInterrupt as error:
+            code, message = 130, f"interrupted; {str(error) or 'the same command goes on from the last checkpoint'}"
         except (typer.Exit, typer.Abort, BrokenPipeError):
             raise  # typer's own ways to end
         except InputError as error:
