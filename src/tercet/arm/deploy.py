@@ -78,7 +78,10 @@ def run(
             raise InputError(
                 "cube=none is for a policy that was learned with policy.sees=itself; say where the cube is"
             )
-        say("cube=none: success is not noticed, and what is kept can only be learned from with policy.sees=itself")
+        say(
+            "cube=none: success is not noticed, so end a demonstration with g; "
+            "what is kept can only be learned from with policy.sees=itself"
+        )
     robot = find_robot(config, task=session.task, seed=session.seed)
     teleoperator = find_teacher(config, robot)
     if session.shows and teleoperator is None:
