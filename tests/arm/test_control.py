@@ -264,19 +264,22 @@ def test_after_a_stop_a_persons_arm_must_come_near_again(lift: Rehearsal) -> Non
     assert {tick.who for tick in ticks[20:]} == {"person"}
 
 
-def test_a_persons_gripper_must_match_before_it_steers_or_a_held_cube_would_drop(lift: Rehearsal) -> None:
-    leader = Leader(lift)
-    leader.off[5] = -0.02  # a finger, in metres
+@pytest.mark.parametrize("closed_to", [0.01, -0.02])
+def test_a_persons_trigger_must_be_closed_before_it_steers_or_a_held_cube_would_drop(closed_to: float) -> None:
+    one = Rehearsal("push")  # which begins with the fingers together
+    leader = Leader(one)
+    leader.off[5] = 0.02  # a finger, in metres
 
     def watch(tick: Tick) -> None:
-        lift.ticks.append(tick)
-        if len(lift.ticks) == 10:
-            leader.off[5] = -0.01
+        one.ticks.append(tick)
+        if len(one.ticks) == 10:
+            leader.off[5] = closed_to
 
-    ticks = lift.drive(Crew(None, leader), seconds=1.0, watch=watch, person=True)
+    ticks = one.drive(Crew(None, leader), seconds=1.0, watch=watch, person=True)
     assert {tick.who for tick in ticks[:10]} == {"nobody"}
     assert (np.stack([tick.sent for tick in ticks[:10]]) == ticks[0].before).all()
     assert {tick.who for tick in ticks[10:]} == {"person"}
+    one.arm.__exit__(None, None, None)
 
 
 def test_pictures_of_a_take_over_are_kept_as_video(tmp_path: Path) -> None:

@@ -50,6 +50,8 @@ def steer(config: RobotConfig, session: deploy.Session) -> list[deploy.Try]:
             )
         if keyboard.is_there:
             say(deploy.KEYS_SAY)
+            if config.teacher != "none":
+                say(deploy.PERSON_SAYS)
             if session.shows:
                 say(deploy.SHOWING_SAYS)
         clock = SimulatedClock() if simulated else WallClock()

@@ -224,7 +224,8 @@ def _asked(
     if person and crew.teacher is not None:
         theirs = crew.teacher.joints()
         means = np.clip(theirs, guard.limits.low, guard.limits.high)  # a trigger goes farther than fingers open
-        near = bool((np.abs(means - guard.position) < _GAP).all())
+        off = means - guard.position
+        near = bool((off < _GAP).all() and (off > -_GAP)[: len(JOINTS)].all())  # a trigger that is closed farther holds
         return ("person", theirs) if joined or near else ("nobody", None)
     if crew.pilot is not None:
         return "policy", crew.pilot.wanted(looks, guard.position, seen, fresh=fresh)

@@ -25,6 +25,7 @@ from tercet.errors import InputError
 Keys = Callable[[], str]
 _SLOW = 60.0  # ms a step, in the mean
 KEYS_SAY = "keys: space stops, r releases the stop, t hands over to a person and back, q ends, x ends and keeps nothing"
+PERSON_SAYS = "a person's arm steers once it is within 20 degrees of the robot's, and its trigger closed as far"
 SHOWING_SAYS = "a demonstration is kept where the task was done, or where g ends it as good; x discards it"
 
 
