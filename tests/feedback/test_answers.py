@@ -45,6 +45,12 @@ def test_a_row_that_a_kill_tore_spoils_neither_those_before_nor_those_behind(tmp
     assert said(tmp_path) == {("learned", 0): "left", ("learned", 2): "equal"}
 
 
+def test_a_name_may_hold_what_unicode_calls_the_end_of_a_line(tmp_path: Path) -> None:
+    with AnswerBook(tmp_path) as book:
+        book.write("learned", 0, "left", "Ana\u2028Maria")
+    assert read_answers(tmp_path)["learned", 0]["who"] == "Ana\u2028Maria"
+
+
 def test_one_process_at_a_time_takes_answers_down(tmp_path: Path) -> None:
     with AnswerBook(tmp_path), pytest.raises(InputError, match="another `tercet label` takes answers down"):
         AnswerBook(tmp_path)

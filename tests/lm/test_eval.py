@@ -63,6 +63,13 @@ def test_the_default_texts_to_score_have_the_published_scores_beside_them() -> N
     assert published == [[-1.0, 8.0], [3.08, 7.97], [-12.4, 14.6], [1.7, 12.88]]
 
 
+def test_texts_to_score_may_hold_what_unicode_calls_the_end_of_a_line(tmp_path: Path) -> None:
+    row = {"prompt": "Is it\u2028red?", "good": "Yes.\x85", "bad": "\u2029No."}
+    (tmp_path / "texts.jsonl").write_text(json.dumps(row, ensure_ascii=False) + "\n", encoding="utf-8")
+    config = LmConfig.model_validate({"eval": {"reward_texts": str(tmp_path / "texts.jsonl")}})
+    assert reward_texts(config) == [row]
+
+
 def test_held_out_prompts_are_learned_from_by_no_step(small: list[str]) -> None:
     config = load_lm_config("tiny", [*small, "eval.num_prompts=99"])
     measured = {example.key for example in held_out_prompts(config)}

@@ -12,7 +12,7 @@ from tercet.config.lm import LmConfig
 from tercet.core.statistics import ScoreScale
 from tercet.errors import FailedError, InputError
 from tercet.lm.encoding import Encoder
-from tercet.lm.examples import Example
+from tercet.lm.examples import Example, Message
 from tercet.lm.pairs import (
     Judged,
     PairScores,
@@ -177,6 +177,16 @@ def test_a_run_that_goes_on_takes_the_pairs_it_has(
         file.unlink()  # nothing is left to sample from
     again = sampled_pairs(folder, config, Encoder.of(config), prompts(examples), sft_model(folder, config))
     assert again == first
+
+
+def test_texts_may_hold_what_unicode_calls_the_end_of_a_line(
+    judged: MakeConfig, sft_folder: SftFolder, examples: list[Example], tmp_path: Path
+) -> None:
+    config = judged("most_letters")
+    folder = run_of(tmp_path / "run", config, sft_folder("gpt2"))
+    odd = [replace(e, messages=(Message("user", f"{i}\u2028{e.prompt}\x85?"),)) for i, e in enumerate(examples)]
+    pairs = sampled_pairs(folder, config, Encoder.of(config), prompts(odd), sft_model(folder, config))
+    assert {pair.key for pair in pairs.train["made up"]} <= {example.key for example in odd[:4]}
 
 
 def test_a_few_pairs_are_enough(

@@ -68,13 +68,14 @@ def _rows(path: Path) -> Iterator[Row]:
     """Every whole row; one that a kill tore is none, and those behind it count."""
     if not path.exists():
         return
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(row, dict) and {"sheet", "question", "said", "who", "when"} <= row.keys():
-            yield row
+    with path.open(encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            try:
+                row = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(row, dict) and {"sheet", "question", "said", "who", "when"} <= row.keys():
+                yield row
 
 
 def _is_torn(path: Path) -> bool:

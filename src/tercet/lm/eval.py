@@ -122,12 +122,14 @@ def reward_texts(config: LmConfig) -> Rows:
     if not path.is_file():
         raise InputError(f"eval.reward_texts: no file {path}")
     rows: Rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        try:
-            row = json.loads(line)
-            rows.append({name: str(row[name]) for name in ("prompt", "good", "bad")})
-        except (ValueError, TypeError, KeyError) as error:
-            raise InputError(f"{path}:{number}: needs JSON with prompt, good and bad, not {line[:80]!r}") from error
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            try:
+                row = json.loads(line)
+                rows.append({name: str(row[name]) for name in ("prompt", "good", "bad")})
+            except (ValueError, TypeError, KeyError) as error:
+                found = line.rstrip("\n")[:80]
+                raise InputError(f"{path}:{number}: needs JSON with prompt, good and bad, not {found!r}") from error
     return rows
 
 

@@ -73,7 +73,8 @@ def sampled_pairs(
         rows = people.told(folder.path, sample) if config.judge == PERSON else sample()
         file.parent.mkdir(exist_ok=True)
         write_text(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    with file.open(encoding="utf-8") as lines:  # str.splitlines would also cut at what a text may hold, as U+2028
+        rows = [json.loads(line) for line in lines]
     return StepExamples(
         train=_sets(rows, "train", prompts.train),
         validation={name: [] for name in prompts.test},
