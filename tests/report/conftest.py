@@ -134,6 +134,8 @@ def write_run(path: Path, *, updates: int = 40) -> Path:
     _lines(path / "samples.jsonl", _samples(chance, updates))
     _json(path / "results.json", results())
     _evaluation(path / "eval", chance)
+    (path / "reward").mkdir()
+    (path / "reward" / "pairs.jsonl").touch()
     return path
 
 

@@ -42,6 +42,15 @@ def test_a_judge_that_paid_ppo_is_called_out(finished: Path) -> None:
     assert any("never saw it" in sentence for sentence in summary.headline(record).more)
 
 
+def test_whose_pairs_the_reward_model_learned_from_is_what_the_run_did(finished: Path) -> None:
+    def said() -> str:
+        return " ".join(summary.headline(read(finished)).more)
+
+    assert "having learned from pairs that the judge ranked" in said()
+    (finished / "reward" / "pairs.jsonl").unlink()  # reward.num_sampled_pairs counts only where the data has no pairs
+    assert "having learned from the pairs of the data" in said() and "ranked" not in said()
+
+
 def test_perplexity_that_rose_is_not_sold_as_learning(change: Change) -> None:
     headline = summary.headline(read(change(lambda tree: tree["perplexity"].update(base=10.0, sft=12.0))))
     assert "Imitating did not help: it took perplexity on held-out answers from 10.0 to 12.0." in headline.more

@@ -43,6 +43,7 @@ class Record:
     samples: list[Tree]
     results: Tree
     answers: list[Tree]  # eval/answers.json: fixed prompts, greedy and sampled
+    sampled_pairs: bool  # whether reward/pairs.jsonl is there: the data had no pairs
     reward_texts: list[Tree]  # eval/reward_texts.json: a good and a bad answer, scored
     starts: list[Tree]  # eval/starts.json: an arm's fresh starts with what came of each stage
     videos: list[Movie]  # videos/*.mp4
@@ -60,6 +61,7 @@ def read(run: Path) -> Record:
         samples=folder.samples(),
         results=folder.results(),
         answers=_evaluation(run, "answers"),
+        sampled_pairs=(run / "reward" / "pairs.jsonl").is_file(),
         reward_texts=_evaluation(run, "reward_texts"),
         held_out=_evaluation(run, "held_out"),
         starts=_evaluation(run, "starts"),

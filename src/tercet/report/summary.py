@@ -101,10 +101,9 @@ def _caveat(record: Record, judge: str) -> list[str]:
     compared = f"Both answers to a prompt were compared by the judge{f' `{function}`' if function else ''}"
     if function in paid:
         return [f"{compared}, which also paid PPO; read the answers below before trusting the number."]
-    if number(record.config, "reward", "num_sampled_pairs") and list(paid) == ["reward_model"]:
-        return [
-            f"{compared}. PPO never saw it: the reward model paid, having learned from pairs that the judge ranked."
-        ]
+    if list(paid) == ["reward_model"]:
+        pairs = "pairs that the judge ranked" if record.sampled_pairs else "the pairs of the data"
+        return [f"{compared}. PPO never saw it: the reward model paid, having learned from {pairs}."]
     return [f"{compared}."]
 
 
