@@ -72,13 +72,28 @@ def test_the_first_sentence_says_how_often_ppo_and_the_clone_succeed(write: Call
 
 
 @pytest.mark.parametrize(
-    ("ppo", "said"),
-    [(rate(0.52, 0.46, 0.58), "PPO and its start cannot be told apart"), (rate(0.3, 0.25, 0.36), "PPO made it worse")],
+    ("only_ppo", "only_start", "said"),
+    [
+        (17, 3, "PPO made it better: success on 55%"),  # the intervals of the two rates overlap
+        (20, 10, "PPO and its start cannot be told apart"),
+        (0, 0, "PPO and its start cannot be told apart"),
+        (2, 9, "PPO made it worse"),
+    ],
 )
-def test_no_success_is_claimed_that_the_intervals_do_not_show(ppo: Tree, said: str, write: Callable[..., Path]) -> None:
+def test_the_starts_on_which_one_alone_succeeds_decide_what_is_claimed(
+    only_ppo: int, only_start: int, said: str, write: Callable[..., Path]
+) -> None:
     found = results()
-    found["success"]["ppo"] = ppo
-    assert said in write(found).read_text()
+    found["success"]["ppo"] = rate(0.55, 0.49, 0.61)
+    found["paired"] = {"both": 120, "only_ppo": only_ppo, "only_start": only_start, "neither": 100}
+    text = write(found).with_suffix(".md").read_text()
+    assert said in text
+    assert ("one of the two alone succeeds" in text) == bool(only_ppo + only_start)
+
+
+def test_how_often_ppo_is_the_one_that_succeeds_has_its_interval(write: Callable[..., Path]) -> None:
+    text = write(results()).with_suffix(".md").read_text()
+    assert "On 125 of these starts one of the two alone succeeds, and PPO is that one on 99%" in text
 
 
 def test_videos_are_inside_the_page_and_linked_in_markdown(write: Callable[..., Path]) -> None:

@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+from tercet.core.intervals import wilson
 from tercet.report import curves, tables
 from tercet.report.arm_curves import BC, MORE_PPO, PPO, REWARD
 from tercet.report.blocks import (
@@ -60,7 +61,8 @@ def headline(record: Record) -> Headline:
         steps = sorted({str(row.get("step")) for row in record.metrics})
         text = f"Under way: {', '.join(steps)} so far." if steps else "Nothing has been run here yet."
         return Headline(text, ["The same command goes on where it was left."], "open")
-    verdict = _verdict(before, after)
+    alone = _alone(record)
+    verdict = _verdict(alone)
     words = {
         "better": "PPO made it better",
         "worse": "PPO made it worse",
@@ -72,6 +74,9 @@ def headline(record: Record) -> Headline:
     )
     paid = find(record.config, "ppo", "reward") or {}
     more = [f"Its steps were paid by {', '.join(f'`{name}`' for name in paid)}."]
+    if alone is not None:
+        won = f"PPO is that one on {percent(alone.mean)} ({interval(alone)})"
+        more.insert(0, f"On {alone.num} of these starts one of the two alone succeeds, and {won}.")
     tries = find(record.config, "ppo", "num_eval_states")
     if number(record.results, "reward_model", "accuracy") is not None and "reward_model" in paid:
         more.append(
@@ -238,8 +243,19 @@ def _compared(record: Record) -> tuple[str, Rate | None, Rate | None]:
     return start, rate(record.results, "success", start), rate(record.results, "success", "ppo")
 
 
-def _verdict(before: Rate, after: Rate) -> Literal["better", "even", "worse"]:
-    return "better" if after.low > before.high else "worse" if after.high < before.low else "even"
+def _alone(record: Record) -> Rate | None:
+    """Of the starts on which one of the two alone succeeds, the share of PPO; the others don't tell them apart."""
+    ppo, start = (int(number(record.results, "paired", key) or 0) for key in ("only_ppo", "only_start"))
+    if not ppo + start:
+        return None
+    found = wilson([1] * ppo + [0] * start)
+    return Rate(found.mean, found.low, found.high, found.num)
+
+
+def _verdict(alone: Rate | None) -> Literal["better", "even", "worse"]:
+    if alone is None:
+        return "even"
+    return "better" if alone.low > 0.5 else "worse" if alone.high < 0.5 else "even"
 
 
 def _moved(record: Record) -> Check | None:
