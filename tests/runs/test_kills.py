@@ -40,7 +40,7 @@ def learn(folder: RunFolder, name: str) -> None:
                 step.show(index, [{"prompt": "a", "response": str(state), "score": state}])
             if index % 2 == 1:
                 step.save({"next": index + 1}, lambda to: (to / "weights").write_text(json.dumps(state)) and None)
-        folder.add_results({"last": {name: state}})
+        folder.add_results(name, {"last": {name: state}})
         step.save_folder("model", lambda to: (to / "weights").write_text(json.dumps(state)) and None)
         step.finish({"end": {name: state}})
 """

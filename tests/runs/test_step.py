@@ -41,7 +41,7 @@ def test_a_step_that_ends_leaves_rows_results_and_no_checkpoint(folder: RunFolde
     ]
     assert folder.results()["perplexity"] == {"sft": 3.0}
     assert folder.results()["seconds"]["sft"] >= 0
-    assert sorted(path.name for path in step.path.iterdir()) == ["done.json", "model"]
+    assert sorted(path.name for path in step.path.iterdir()) == ["done.json", "model", "results.json"]
 
 
 def test_a_step_goes_on_from_its_checkpoint_and_drops_what_came_after(folder: RunFolder) -> None:
@@ -93,7 +93,7 @@ def test_what_a_kill_at_the_very_end_leaves_goes_at_the_next_opening(tmp_path: P
     (step.path / ".checkpoint.old").mkdir()
     with RunFolder.open(tmp_path / "run", config, preset="tiny") as folder:
         assert folder.is_done("sft")
-        assert [path.name for path in step.path.iterdir()] == ["done.json"]
+        assert sorted(path.name for path in step.path.iterdir()) == ["done.json", "results.json"]
 
 
 def test_seconds_add_up_over_attempts(folder: RunFolder) -> None:

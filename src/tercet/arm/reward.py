@@ -105,7 +105,7 @@ def _wandering(folder: RunFolder, config: ArmConfig) -> Iterator[dict[str, Foota
     """Episodes of the policy with noise on its actions, apart: to learn from, and to measure on."""
     policy, noises = start_policy(folder, config), config.reward.noises
     seeds = [chance.integer(config.seed, "wander", str(noise)) for noise in noises]
-    with folder.timed("pairs"), opened(config, config.reward.num_episodes) as env:
+    with folder.timed("reward", "pairs"), opened(config, config.reward.num_episodes) as env:
         sets = [wander(env, policy, noise, config, seed) for noise, seed in zip(noises, seeds, strict=True)]
         num = config.reward.num_episodes
         rows = range(len(sets) * num)

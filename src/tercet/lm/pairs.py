@@ -66,7 +66,7 @@ def sampled_pairs(
         def sample() -> list[Row]:
             policy, by_person = load_policy(config, path=policy_path), config.judge == PERSON
             many, one = (next_to_each_other, the_first_two) if by_person else (every_two, best_and_worst)
-            with folder.timed("pairs"):
+            with folder.timed("reward", "pairs"):
                 rows = _sample(policy, config, encoder, prompts.train, wanted, "train", many)
                 return rows + _sample(policy, config, encoder, prompts.test, measured, "test", one)
 

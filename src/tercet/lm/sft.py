@@ -52,7 +52,7 @@ def run(folder: RunFolder, config: LmConfig) -> None:
 
     with folder.step("sft", total=len(todo.plan.rows), shown=["sft/loss", "sft/lr"]) as step:
         if step.restore() is None:
-            folder.add_results({"perplexity": {"base": perplexities(policy, held_out, answers)[ALL]}})
+            folder.add_results("sft", {"perplexity": {"base": perplexities(policy, held_out, answers)[ALL]}})
         fit(
             step,
             modules={"policy": policy},

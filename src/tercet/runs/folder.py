@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from tercet.errors import InputError
 from tercet.runs import machine
 from tercet.runs.atomic import clean_leftovers, full_disk_named, write_text
-from tercet.runs.results import Tree, merge_results, read_results
+from tercet.runs.results import Tree, add_results, gather_results, read_results
 from tercet.runs.rows import Row, dump, read_rows
 from tercet.runs.step import Step, clean_done_steps, is_done
 from tercet.runs.trackers import check_installed
@@ -47,6 +47,7 @@ class RunFolder:
         lock = _locked(path)
         clean_leftovers(path)
         clean_done_steps(path)
+        gather_results(path)
         file = path / "config.yaml"
         if file.exists():
             _check_same(path, _read_config(path), config_dict)
@@ -89,16 +90,16 @@ class RunFolder:
         """results.json, or nothing yet."""
         return read_results(self.path)
 
-    def add_results(self, tree: Mapping[str, Any]) -> None:  # Any: JSON, nested by the names of results.json
-        """Merge figures into results.json, branch by branch; those that are not finite are left out."""
-        merge_results(self.path, tree)
+    def add_results(self, step: str, tree: Mapping[str, Any]) -> None:  # Any: JSON, nested by the names of results.json
+        """Merge figures of a step into results.json, branch by branch; those that are not finite are left out."""
+        add_results(self.path, step, tree)
 
     @contextmanager
-    def timed(self, name: str) -> Iterator[None]:
-        """Put the seconds of work outside the steps into results.json, as `seconds.<name>`."""
+    def timed(self, step: str, name: str) -> Iterator[None]:
+        """Put the seconds of work that goes before a step into results.json, as `seconds.<name>`."""
         started = time.monotonic()
         yield
-        self.add_results({"seconds": {name: round(time.monotonic() - started, 1)}})
+        self.add_results(step, {"seconds": {name: round(time.monotonic() - started, 1)}})
 
     def is_done(self, name: str) -> bool:
         """Whether that step has come to its end."""

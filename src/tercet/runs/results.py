@@ -1,4 +1,4 @@
-"""results.json: every figure of a run, merged in as the steps end."""
+"""results.json: every figure of a run, put together from those of its steps."""
 
 import json
 from collections.abc import Mapping
@@ -10,11 +10,12 @@ from tercet.runs.atomic import write_text
 from tercet.runs.rows import dump
 
 Tree = dict[str, Any]  # Any: JSON, nested by the names that docs and report use
+FILE = "results.json"  # of the run, and in the folder of each step
 
 
 def read_results(run: Path) -> Tree:
     """What results.json holds; nothing where there is none yet."""
-    path = run / "results.json"
+    path = run / FILE
     if not path.exists():
         return {}
     try:
@@ -23,9 +24,36 @@ def read_results(run: Path) -> Tree:
         raise FailedError(f"{path}: not JSON ({error}); remove it and run the steps again that filled it") from error
 
 
-def merge_results(run: Path, tree: Mapping[str, Any]) -> None:
-    """Merge `tree` into results.json, branch by branch; a leaf replaces the one of its name."""
-    write_text(run / "results.json", dump(_merged(read_results(run), tree), indent=2, sort_keys=True) + "\n")
+def add_results(run: Path, step: str, tree: Mapping[str, Any]) -> None:
+    """Merge `tree` into the figures of a step, branch by branch; a leaf replaces the one of its name."""
+    (run / step).mkdir(exist_ok=True)
+    _write(run / step, _merged(read_results(run / step), tree))
+    gather_results(run)
+
+
+def drop_results(run: Path, step: str) -> None:
+    """Forget what an earlier attempt at a step measured, but for the seconds of other work, whose outcome is kept."""
+    seconds = read_results(run / step).get("seconds", {})
+    kept = {name: value for name, value in seconds.items() if name != step}
+    _write(run / step, {"seconds": kept} if kept else {})
+    gather_results(run)
+
+
+def gather_results(run: Path) -> None:
+    """Put results.json together anew: a step whose folder was removed takes its figures along."""
+    steps = sorted(file.parent for file in run.glob("*/done.json"))
+    parts = sorted(file.parent for file in run.glob(f"*/{FILE}") if not file.parent.name.startswith("."))
+    # a step that an earlier version did has no figures of its own: nobody knows which of the run's they are
+    tree = {} if set(steps) <= set(parts) else read_results(run)
+    for part in parts:
+        tree = _merged(tree, read_results(part))
+    _write(run, tree)
+
+
+def _write(folder: Path, tree: Mapping[str, Any]) -> None:
+    file, text = folder / FILE, dump(tree, indent=2, sort_keys=True) + "\n"
+    if (tree or file.exists()) and not (file.exists() and file.read_text(encoding="utf-8") == text):
+        write_text(file, text)
 
 
 def _merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> Tree:

@@ -11,7 +11,7 @@ from typing import Any, Self
 from tercet.errors import FailedError
 from tercet.runs.atomic import clean_leftovers, remove_folder, replace_folder, write_text
 from tercet.runs.progress import Bar, progress, say
-from tercet.runs.results import merge_results
+from tercet.runs.results import add_results, drop_results
 from tercet.runs.rows import RowWriter, cut_rows, dump
 from tercet.runs.trackers import Trackers
 
@@ -55,6 +55,8 @@ class Step:
             remove_folder(self._checkpoint)  # before the mark goes: an old checkpoint must not look like a new one
             (self.path / "done.json").unlink()
         self._state = _read_state(self._checkpoint)
+        if self._state is None:
+            drop_results(self._run, self.name)
         counts = self._state["rows"] if self._state else dict.fromkeys(FILES, 0)
         self._seconds_before = self._state["seconds"] if self._state else 0.0
         self._num_logged = self._state["num_logged"] if self._state else 0
@@ -130,8 +132,7 @@ class Step:
         for rows in self._rows.values():
             rows.sync()
         seconds = round(self._seconds(), 1)
-        merge_results(self._run, results)
-        merge_results(self._run, {"seconds": {self.name: seconds}})
+        add_results(self._run, self.name, {**results, "seconds": {self.name: seconds}})
         # killed before this line, the step goes on from its checkpoint; killed after it, the next opening removes it
         write_text(self.path / "done.json", dump({"seconds": seconds, "num_rows": self._rows["metrics"].count}) + "\n")
         remove_folder(self._checkpoint)
