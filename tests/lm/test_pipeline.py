@@ -156,3 +156,11 @@ def test_the_steps_one_at_a_time_do_what_run_does(tiny: Tercet, small: list[str]
 )
 def test_steps_that_nothing_needs_are_left_out(overrides: list[str], steps: list[str]) -> None:
     assert needed(load_lm_config("tiny", overrides)) == steps
+
+
+def test_an_evaluation_given_early_is_done_again_by_the_run(tiny: Tercet, small: list[str], tmp_path: Path) -> None:
+    for command in ("sft", "eval", "run"):
+        result = tiny(command, tmp_path / "run", *small)
+        assert result.exit_code == 0, result.output
+    assert json.loads((tmp_path / "run" / "results.json").read_text())["win_rate"].keys() > {"ppo_vs_sft"}
+    assert "PPO has not been measured" not in (tmp_path / "run" / "report.md").read_text()

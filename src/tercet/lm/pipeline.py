@@ -1,4 +1,4 @@
-"""The three steps, evaluation and report, one after the other; steps that are done are skipped."""
+"""The three steps, evaluation and report, one after the other; steps that stand are skipped."""
 
 from tercet.config.functions import load_function
 from tercet.config.lm import LmConfig
@@ -9,16 +9,17 @@ from tercet.lm.scoring import OWN
 from tercet.lm.splits import step_examples
 from tercet.report import page
 from tercet.runs.folder import RunFolder
-from tercet.runs.once import run_once
+from tercet.runs.once import run_once, stands
 
 STEPS = {"sft": sft.run, "reward": reward.run, "ppo": ppo.run, "eval": evaluation.run}
 
 
 def run(folder: RunFolder, config: LmConfig) -> None:
     """Everything that the run needs and has not done yet; the report is written after every step."""
-    if not all(map(folder.is_done, needed(config))):
+    names = needed(config)
+    if not all(stands(folder, name, names) for name in names):
         check(config)
-    for name in needed(config):
+    for name in names:
         run_step(folder, config, name)
 
 
@@ -34,7 +35,7 @@ def check(config: LmConfig) -> None:
 
 def run_step(folder: RunFolder, config: LmConfig, name: str) -> None:
     """One step and the report, as far as they are not done yet."""
-    run_once(folder, config, name, STEPS, page.write)
+    run_once(folder, config, name, STEPS, needed(config), page.write)
 
 
 def needed(config: LmConfig) -> list[str]:

@@ -1,23 +1,47 @@
 """A step of a run, done once: what the pipelines of both domains do around each of theirs."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from tercet.runs.atomic import remove_folder
 from tercet.runs.folder import RunFolder
 from tercet.runs.progress import say
+from tercet.runs.step import finished_since
 
 C = TypeVar("C")  # a domain's config
 Steps = Mapping[str, Callable[[RunFolder, C], None]]  # in their order
 
 
-def run_once(folder: RunFolder, config: C, name: str, steps: Steps[C], write_report: Callable[[Path], object]) -> None:
-    """The step of that name, unless it is done, and the report of what there is, unless it stands already."""
-    if folder.is_done(name):
-        later = list(steps)[list(steps).index(name) :]
-        say(f"{name}: done before; to do it again, remove {', '.join(later)} from {folder.path}")
+def stands(folder: RunFolder, name: str, needed: Sequence[str]) -> bool:
+    """Whether the step is done, and on what the steps before it in `needed` are now."""
+    return folder.is_done(name) and not _newer(folder, name, needed)
+
+
+def run_once(
+    folder: RunFolder,
+    config: C,
+    name: str,
+    steps: Steps[C],
+    needed: Sequence[str],
+    write_report: Callable[[Path], object],
+) -> None:
+    """The step of that name, unless it stands, and the report of what there is, unless it stands already.
+
+    A step is done again where one that the run needs before it came to its end later.
+    """
+    if stands(folder, name, needed):
+        say(f"{name}: done before; to do it again, remove {folder.path / name}")
     else:
+        if folder.is_done(name):
+            say(f"{name}: done before {', '.join(_newer(folder, name, needed))}, so it is done again")
+            remove_folder(folder.path / name)
         steps[name](folder, config)
     report, done = folder.path / "report.html", folder.path / name / "done.json"
     if not report.exists() or report.stat().st_mtime_ns < done.stat().st_mtime_ns:
         write_report(folder.path)
+
+
+def _newer(folder: RunFolder, name: str, needed: Sequence[str]) -> list[str]:
+    before = needed[: needed.index(name)] if name in needed else []
+    return finished_since(folder.path, name, before)

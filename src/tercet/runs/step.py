@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -23,6 +24,21 @@ SAMPLES_PRINTED = 3
 def is_done(run: Path, name: str) -> bool:
     """Whether the step has come to its end."""
     return (run / name / "done.json").exists()
+
+
+def finished_since(run: Path, name: str, others: Sequence[str]) -> list[str]:
+    """Which of the other steps came to the end that they are at after this one, which is done, had begun.
+
+    None is named where an earlier version did this one, which took no note of it.
+    """
+    known = _done(run, name).get("after")
+    if known is None:
+        return []
+    return [other for other in others if is_done(run, other) and known.get(other) != _done(run, other).get("finished")]
+
+
+def _done(run: Path, name: str) -> Info:
+    return json.loads((run / name / "done.json").read_text(encoding="utf-8"))
 
 
 def clean_done_steps(run: Path) -> None:
@@ -57,6 +73,9 @@ class Step:
         self._state = _read_state(self._checkpoint)
         if self._state is None:
             drop_results(self._run, self.name)
+        others = (done.parent.name for done in self._run.glob("*/done.json"))
+        now = {other: _done(self._run, other).get("finished") for other in others}
+        self._after = self._state.get("after", now) if self._state else now
         counts = self._state["rows"] if self._state else dict.fromkeys(FILES, 0)
         self._seconds_before = self._state["seconds"] if self._state else 0.0
         self._num_logged = self._state["num_logged"] if self._state else 0
@@ -110,6 +129,7 @@ class Step:
             "rows": {kind: rows.count for kind, rows in self._rows.items()},
             "num_logged": self._num_logged,
             "seconds": self._seconds(),
+            "after": self._after,
         }
 
         def write_all(folder: Path) -> None:
@@ -133,8 +153,14 @@ class Step:
             rows.sync()
         seconds = round(self._seconds(), 1)
         add_results(self._run, self.name, {**results, "seconds": {self.name: seconds}})
+        done = {
+            "seconds": seconds,
+            "num_rows": self._rows["metrics"].count,
+            "finished": datetime.now(UTC).isoformat(),
+            "after": self._after,
+        }
         # killed before this line, the step goes on from its checkpoint; killed after it, the next opening removes it
-        write_text(self.path / "done.json", dump({"seconds": seconds, "num_rows": self._rows["metrics"].count}) + "\n")
+        write_text(self.path / "done.json", dump(done) + "\n")
         remove_folder(self._checkpoint)
 
     def _seconds(self) -> float:

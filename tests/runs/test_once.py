@@ -1,0 +1,82 @@
+"""A step is done once, and again where what it was built on is another."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tercet.config.lm import LmConfig
+from tercet.runs.folder import RunFolder
+from tercet.runs.once import run_once, stands
+
+NAMES = ["sft", "reward", "ppo", "eval"]
+
+
+@pytest.fixture
+def give(tmp_path: Path) -> Callable[..., list[str]]:
+    """Give commands one after the other: `give("eval", "ppo")` returns the steps that were worked at."""
+
+    def given(*names: str, needed: list[str] = NAMES) -> list[str]:
+        worked: list[str] = []
+
+        def step_of(name: str) -> Callable[[RunFolder, LmConfig], None]:
+            def run(folder: RunFolder, config: LmConfig) -> None:
+                with folder.step(name, total=1, shown=[]) as step:
+                    step.finish({name: 1.0})
+                worked.append(name)
+
+            return run
+
+        def write(run: Path) -> None:
+            (run / "report.html").touch()
+
+        config, steps = LmConfig(), {name: step_of(name) for name in NAMES}
+        with RunFolder.open(tmp_path / "run", config, preset="tiny") as folder:
+            for name in names:
+                run_once(folder, config, name, steps, needed, write)
+                assert stands(folder, name, needed)
+        return worked
+
+    return given
+
+
+def test_a_step_that_stands_is_not_done_again(give: Callable[..., list[str]]) -> None:
+    assert give(*NAMES) == NAMES
+    assert give(*NAMES) == []
+
+
+def test_an_early_evaluation_is_done_again_behind_later_steps(
+    give: Callable[..., list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert give("sft", "eval") == ["sft", "eval"]
+    assert give(*NAMES) == ["reward", "ppo", "eval"]
+    assert "eval: done before reward, ppo, so it is done again" in capsys.readouterr().out
+    assert give(*NAMES) == []
+
+
+def test_what_was_built_on_a_step_that_is_done_anew_follows(give: Callable[..., list[str]], tmp_path: Path) -> None:
+    give(*NAMES)
+    (tmp_path / "run" / "ppo" / "round-1").mkdir()
+    shutil.rmtree(tmp_path / "run" / "reward")
+    assert give(*NAMES) == ["reward", "ppo", "eval"]
+    assert not (tmp_path / "run" / "ppo" / "round-1").exists()
+
+
+def test_a_step_that_the_run_does_not_need_makes_none_stale(give: Callable[..., list[str]]) -> None:
+    needed = ["sft", "ppo", "eval"]
+    give(*needed, needed=needed)
+    assert give("reward", needed=needed) == ["reward"]
+    assert give(*needed, needed=needed) == []
+
+
+def test_a_copied_run_stands_and_so_does_one_of_an_earlier_version(
+    give: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    give(*NAMES)
+    for name in reversed(NAMES):
+        (tmp_path / "run" / name / "done.json").touch()  # a copy may bear any time
+    assert give(*NAMES) == []
+    for name in NAMES:
+        (tmp_path / "run" / name / "done.json").write_text('{"seconds": 1.0}')
+    assert give(*NAMES) == []
