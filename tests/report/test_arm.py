@@ -120,6 +120,27 @@ def test_a_run_under_way_shows_what_there_is(write: Callable[..., Path]) -> None
     assert "Nothing has been run here yet" in write({}, updates=0).read_text()
 
 
+@pytest.mark.parametrize(
+    ("update", "says"),
+    [
+        (0, "No update succeeded more often in validation than the start within the KL bound of 20 nats"),
+        (4, "Update 4 was kept, by success in validation within the KL bound of 20 nats"),
+    ],
+)
+def test_more_success_beyond_the_kl_bound_is_not_denied(update: int, says: str, write: Callable[..., Path]) -> None:
+    found = results()
+    found["best_checkpoint"] = {"update": update, "score": 0.5, "kl": 12.0}
+    run = write(found).parent
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    (run / "config.yaml").write_text(yaml.safe_dump(config | {"ppo": config["ppo"] | {"max_kl": 20.0}}))
+    rows = [
+        {"step": "ppo", "index": i, "ppo/validation_score": score, "ppo/validation_kl": kl}
+        for i, score, kl in ((0, 0.4, 0.0), (2, 0.5, 12.0), (4, 0.9, 30.0))
+    ]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert says in page.write(run).with_suffix(".md").read_text()
+
+
 def test_signs_of_trouble_come_first(write: Callable[..., Path]) -> None:
     found = results()
     found["best_checkpoint"]["update"] = 0

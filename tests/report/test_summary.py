@@ -56,6 +56,21 @@ def test_perplexity_that_rose_is_not_sold_as_learning(change: Change) -> None:
     assert "Imitating did not help: it took perplexity on held-out answers from 10.0 to 12.0." in headline.more
 
 
+@pytest.mark.parametrize(
+    ("update", "says"),
+    [
+        (0, "did better on validation prompts within the KL bound of 2.5 nats than the start, which was kept."),
+        (5, "update 5 was kept: the best score on validation prompts within the KL bound of 2.5 nats."),
+    ],
+)
+def test_a_higher_score_beyond_the_kl_bound_is_not_denied(finished: Path, update: int, says: str) -> None:
+    record = read(finished)
+    results = record.results | {"best_checkpoint": {"update": update, "score": 0.9, "kl": 1.0}}
+    bounded = _with(record, results=results, config=record.config | {"ppo": record.config["ppo"] | {"max_kl": 2.5}})
+    assert any(says in sentence for sentence in summary.headline(bounded).more)
+    assert not any("KL bound" in sentence for sentence in summary.headline(record).more)
+
+
 def test_a_sound_run_passes_every_check(finished: Path) -> None:
     found = checks(read(finished))
     assert found is not None

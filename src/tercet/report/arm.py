@@ -24,7 +24,7 @@ from tercet.report.blocks import (
     Videos,
 )
 from tercet.report.formats import duration, interval, num, percent
-from tercet.report.records import Rate, Record, curve, find, number, rate
+from tercet.report.records import Rate, Record, curve, find, kl_bound, number, rate
 
 NAMES: dict[str, str] = {
     "bc": "BC",
@@ -262,10 +262,13 @@ def _moved(record: Record) -> Check | None:
     mark = number(record.results, "best_checkpoint", "update")
     if mark is None:
         return None
+    bound = kl_bound(record)
+    within = f" within the KL bound of {bound:g} nats (`ppo.max_kl`)" if bound is not None else ""
     if mark == 0:
-        text = "No update succeeded more often in validation than the start: there was no room, or nothing was learned."
-        return Check(False, "PPO changed nothing", text)
-    return Check(True, "PPO found something better", f"Update {mark:.0f} was kept, by success in validation.")
+        text = f"No update succeeded more often in validation than the start{within}"
+        why = "" if within else ": there was no room, or nothing was learned"
+        return Check(False, "PPO changed nothing", f"{text}{why}.")
+    return Check(True, "PPO found something better", f"Update {mark:.0f} was kept, by success in validation{within}.")
 
 
 def _critic(record: Record) -> Check | None:

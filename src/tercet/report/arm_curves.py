@@ -44,7 +44,7 @@ PPO = (
         "Success",
         "share of episodes",
         "Episodes that end in success: those of each rollout, in which the policy explores, and as circles its mean "
-        "action on validation starts that it never learns from; the highest circle is kept.",
+        "action on validation starts that it never learns from; the highest circle within `ppo.max_kl` is kept.",
         [Line("ppo/success", "rollout"), Line("ppo/validation_score", "validation", "ink", dots=True)],
         bottom=0.0,
     ),

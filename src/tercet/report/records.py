@@ -99,6 +99,16 @@ def curve(record: Record, metric: str) -> tuple[list[float], list[float]]:
     return [index for index, _ in kept], [value for _, value in kept]
 
 
+def kl_bound(record: Record) -> float | None:
+    """ppo.max_kl, where an update that scored higher in validation than the one that was kept lay beyond it."""
+    best, most = number(record.results, "best_checkpoint", "score"), number(record.config, "ppo", "max_kl")
+    if best is None or most is None:
+        return None
+    tried = [(number(row, "ppo/validation_score"), number(row, "ppo/validation_kl")) for row in record.metrics]
+    beyond = any(score is not None and kl is not None and score > best and kl > most for score, kl in tried)
+    return most if beyond else None
+
+
 def _videos(run: Path, results: Tree) -> list[Movie]:
     listed = [(str(find(one, "file")), str(find(one, "shows"))) for one in find(results, "videos") or []]
     return [Movie(file, shows, (run / file).read_bytes()) for file, shows in listed if (run / file).is_file()]

@@ -4,7 +4,7 @@ from typing import Literal
 
 from tercet.report.blocks import Card, Cards, Headline
 from tercet.report.formats import duration, interval, listed, num, percent
-from tercet.report.records import Rate, Record, curve, find, number, rate
+from tercet.report.records import Rate, Record, curve, find, kl_bound, number, rate
 
 
 def headline(record: Record) -> Headline:
@@ -81,11 +81,16 @@ def _led_there(record: Record) -> list[str]:
             f"The judge's mean score of an answer went from {num(scores[0])} after SFT to {num(scores[1])} after PPO."
         )
     best, updates = number(results, "best_checkpoint", "update"), len(curve(record, "ppo/score")[1])
+    bound = kl_bound(record)
+    within = f" within the KL bound of {bound:g} nats" if bound is not None else ""
     if best == 0 and updates:
-        sentences.append(f"None of {updates} updates did better on validation prompts than the start, which was kept.")
+        sentences.append(
+            f"None of {updates} updates did better on validation prompts{within} than the start, which was kept."
+        )
     elif best is not None and updates:
         sentences.append(
-            f"Of {updates} updates, the policy after update {best:.0f} was kept: the best score on validation prompts."
+            f"Of {updates} updates, the policy after update {best:.0f} was kept: the best score on validation prompts"
+            f"{within}."
         )
     return sentences
 
