@@ -36,6 +36,9 @@ def most_letters(prompts, responses):
 
 def all_equal(prompts, responses):
     return [1.0] * len(responses)
+
+def undecided_on_who(prompts, responses):
+    return [0.0 if "Who" in prompt else float(i) for i, prompt in enumerate(prompts)]
 """
 
 
@@ -187,6 +190,17 @@ def test_texts_may_hold_what_unicode_calls_the_end_of_a_line(
     odd = [replace(e, messages=(Message("user", f"{i}\u2028{e.prompt}\x85?"),)) for i, e in enumerate(examples)]
     pairs = sampled_pairs(folder, config, Encoder.of(config), prompts(odd), sft_model(folder, config))
     assert {pair.key for pair in pairs.train["made up"]} <= {example.key for example in odd[:4]}
+
+
+def test_what_is_measured_on_has_no_prompt_twice(
+    judged: MakeConfig, sft_folder: SftFolder, examples: list[Example], tmp_path: Path
+) -> None:
+    config = judged("undecided_on_who", num_sampled_pairs=100)
+    folder = run_of(tmp_path / "run", config, sft_folder("gpt2"))
+    asked = replace(prompts(examples), test={"made up": examples[:4]})
+    pairs = sampled_pairs(folder, config, Encoder.of(config), asked, sft_model(folder, config))
+    keys = [pair.key for pair in pairs.test["made up"]]
+    assert len(keys) == len(set(keys)) == 3  # answers to the fourth tie
 
 
 def test_a_few_pairs_are_enough(

@@ -61,14 +61,13 @@ def sampled_pairs(
     file = folder.path / "reward" / "pairs.jsonl"
     if not file.exists():
         wanted, few = config.reward.num_sampled_pairs, ceil(config.reward.num_sampled_pairs * HELD_OUT_SHARE)
-        measured = min(few, len(_unique(prompts.test)))  # a prompt asked twice would make the interval too narrow
 
         def sample() -> list[Row]:
             policy, by_person = load_policy(config, path=policy_path), config.judge == PERSON
             many, one = (next_to_each_other, the_first_two) if by_person else (every_two, best_and_worst)
             with folder.timed("reward", "pairs"):
                 rows = _sample(policy, config, encoder, prompts.train, wanted, "train", many)
-                return rows + _sample(policy, config, encoder, prompts.test, measured, "test", one)
+                return rows + _sample(policy, config, encoder, prompts.test, few, "test", one)
 
         rows = people.told(folder.path, sample) if config.judge == PERSON else sample()
         file.parent.mkdir(exist_ok=True)
@@ -95,7 +94,10 @@ def _sample(
         raise InputError(f"reward: there are no prompts to {part} on; give more data, or raise data.eval_fraction")
     judge, size = _judge(config.judge), config.reward.samples_per_prompt
     chance = generator(config.seed, "pairs", part)
-    stream = _endless(prompts, num_pairs * 2, chance)  # twice: prompts whose answers tie give no pair
+    num_asked = num_pairs * 2  # twice: prompts whose answers tie give no pair
+    if part == "test":
+        num_asked = min(num_asked, len(prompts))  # a prompt asked again would make the interval too narrow
+    stream = _endless(prompts, num_asked, chance)
     rows: list[dict[str, Any]] = []
     with progress(f"pairs to {part} on", total=num_pairs, unit="pairs") as bar:
         per_batch = max(1, config.eval.batch_size // size)
