@@ -20,7 +20,7 @@ from tercet.arm.pairs import (
     load_pairs,
     most_disputed,
 )
-from tercet.arm.questions import ask
+from tercet.arm.questions import ask, comparisons
 from tercet.arm.segments import Segments
 from tercet.config.load import load_arm_config
 from tercet.errors import FailedError, InputError
@@ -101,6 +101,21 @@ def test_questions_compare_two_different_segments() -> None:
     questions = about_segments(make_episodes(4, 6), 3, 200, chance())
     assert (questions.first != questions.second).all()
     assert questions.first.unique().numel() > 10
+
+
+def test_of_questions_about_the_same_two_segments_the_first_is_kept() -> None:
+    segments = segments_of([0.1, 0.2, 0.3])
+    asked = Questions(segments, torch.tensor([2, 0, 1, 0, 1]), torch.tensor([1, 1, 2, 1, 0])).distinct()
+    assert (asked.first.tolist(), asked.second.tolist()) == ([2, 0], [1, 1])
+
+
+def test_a_round_asks_about_no_two_segments_twice() -> None:
+    config = load_arm_config("lift", ["reward.segment_length=3", "reward.same_episode=1"])
+    for model in (RewardEnsemble(3, num_models=2, hidden_size=4), None):
+        asked = comparisons(make_episodes(6, 9), config, 60, name="round 1", model=model)
+        pairs = {frozenset(pair) for pair in zip(asked.first.tolist(), asked.second.tolist(), strict=True)}
+        assert len(pairs) == len(asked) == 60
+        assert 0.2 < float((asked.first < asked.second).float().mean()) < 0.8  # the side is left to chance
 
 
 def test_too_long_segments_are_refused() -> None:

@@ -43,7 +43,7 @@ def test_cloning_comes_nearer_to_the_demonstrations(small: list[str], tmp_path: 
 def test_the_reward_model_learns_the_judges_taste_and_is_measured_on_other_episodes(
     small: list[str], tmp_path: Path
 ) -> None:
-    more = ["reward.num_pairs=180", "reward.num_eval=20", "reward.num_episodes=40", "reward.epochs=25"]
+    more = ["reward.num_pairs=360", "reward.num_eval=100", "reward.num_episodes=120", "reward.epochs=25"]
     folder, config = run_of(tmp_path, "lift", [*small, *more, "reward.checkpoint_every=500", "bc.demonstrations=none"])
     with folder:
         reward.run(folder, config)
@@ -51,7 +51,7 @@ def test_the_reward_model_learns_the_judges_taste_and_is_measured_on_other_episo
     found = folder.results()["reward_model"]
     assert sum(accuracies[-12:]) / 12 > 0.8 > sum(accuracies[:3]) / 3
     assert found["accuracy"] > 0.65
-    assert found["num_held_out"] == 20
+    assert found["num_held_out"] == 100
     learned = load_pairs(folder.path / "reward" / "pairs" / "learned.safetensors")
     model = load_reward_model(folder.path / "reward" / "model", Sizes(23, 5))
     states = torch.cat([learned.better, learned.worse])

@@ -70,6 +70,15 @@ class Questions:
         """Some of them."""
         return Questions(self.segments, self.first[rows], self.second[rows])
 
+    def distinct(self) -> "Questions":
+        """One of those that ask about the same two segments, whichever comes first: its side is as it was drawn."""
+        num = len(self.segments)
+        pair = torch.minimum(self.first, self.second) * num + torch.maximum(self.first, self.second)
+        _, which = pair.unique(return_inverse=True)
+        places = torch.arange(len(pair))
+        first = places.new_full((int(which.max()) + 1,), len(pair)).scatter_reduce(0, which, places, "amin")
+        return self.rows(first.sort().values)
+
     def __len__(self) -> int:
         return len(self.first)
 

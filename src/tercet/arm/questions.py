@@ -23,7 +23,7 @@ from tercet.config.arm import ArmConfig
 from tercet.config.functions import PERSON, load_function
 from tercet.train import chance
 
-CANDIDATES = 10  # questions looked at for each one that is asked in a round
+CANDIDATES = 10  # questions drawn for each one that is asked
 MOMENTS = 10  # judgements that a person is expected to give while one episode plays
 
 
@@ -49,12 +49,15 @@ def ask(played: Episodes, config: ArmConfig, num: int, *, name: str, model: Rewa
 def comparisons(
     played: Episodes, config: ArmConfig, num: int, *, name: str, model: RewardEnsemble | None = None
 ) -> Questions:
-    """Which of two segments is better: any, or with `model` those on which its members disagree most."""
+    """Which of two segments is better: any, or with `model` those on which its members disagree most.
+
+    No two segments are compared twice, so there are fewer than `num` where the episodes have no more.
+    """
     draws = chance.generator(config.seed, "questions", name)
-    wanted = num * CANDIDATES if model else num
-    reward = config.reward
-    questions = about_segments(played, reward.segment_length, wanted, draws, same_episode=reward.same_episode)
-    return most_disputed(questions, model, num) if model else questions
+    wanted, reward = num * CANDIDATES, config.reward
+    drawn = about_segments(played, reward.segment_length, wanted, draws, same_episode=reward.same_episode)
+    questions = drawn.distinct()  # the same two segments may be drawn again, and would be as disputed again
+    return most_disputed(questions, model, num) if model else questions.rows(torch.arange(min(num, len(questions))))
 
 
 def to_watch(
