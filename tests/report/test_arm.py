@@ -96,6 +96,11 @@ def test_how_often_ppo_is_the_one_that_succeeds_has_its_interval(write: Callable
     assert "On 125 of these starts one of the two alone succeeds, and PPO is that one on 99%" in text
 
 
+def test_the_interval_of_the_accuracy_is_not_sold_for_more_than_it_is(write: Callable[..., Path]) -> None:
+    text = write(results()).with_suffix(".md").read_text()
+    assert "90% (80% to 95%)" in text and "takes the judgements as independent" in text
+
+
 def test_videos_are_inside_the_page_and_linked_in_markdown(write: Callable[..., Path]) -> None:
     html = write(results())
     assert 'src="data:video/mp4;base64,bm90IHJlYWxseSBhIGZpbG0="' in html.read_text()

@@ -203,7 +203,9 @@ def reward_model(record: Record) -> Table | None:
     return Table(
         "Does it prefer the better segment?",
         "Accuracy on judgements about episodes that it has not learned from, with its 95% interval; the line in the "
-        "middle is chance. A high accuracy does not prove a reward that can be learned from: success above does.",
+        "middle is chance. The interval takes the judgements as independent; since they share segments and few "
+        "episodes, the truth may well lie outside. A high accuracy does not prove a reward that can be learned from: "
+        "success above does.",
         ["accuracy", "held out", "learned from"],
         [[Bar(one, "other"), f"{one.num}", _count(number(record.results, "reward_model", "num_pairs"))]],
         "brr",
