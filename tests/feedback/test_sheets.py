@@ -1,11 +1,12 @@
 """Sheets are there wholly or not at all; what a run has taken stays; only an answer is an answer."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from tercet.errors import FailedError, WaitingError
-from tercet.feedback.answers import AnswerBook
+from tercet.feedback.answers import AnswerBook, read_answers
 from tercet.feedback.sheets import Sheet, answers_to, problem, read_sheet, sheets, take, write_sheet
 
 
@@ -49,28 +50,57 @@ def test_answers_are_taken_when_all_are_there_and_then_stay(tmp_path: Path) -> N
     feedback = tmp_path / "my run" / "feedback"
     both = [put(feedback / "learned"), put(feedback / "held_out", 1)]
     with AnswerBook(feedback) as book:
-        book.write("learned", 1, "right", "Ana")
-        book.write("held_out", 0, "unclear", "Ana")
+        book.write(both[0].key(1), "right", "Ana")
+        book.write(both[1].key(0), "unclear", "Ana")
         with pytest.raises(WaitingError, match="1 of 3 questions wait for a person") as caught:
             answers_to(both)
         assert f"`tercet label '{tmp_path / 'my run'}'`, then give the same command again" in str(caught.value)
-        book.write("learned", 0, "equal", "Ana")
+        book.write(both[0].key(0), "equal", "Ana")
         assert words(both) == [["equal", "right"], ["unclear"]]
-        book.write("learned", 0, "left", "Bo")
+        book.write(both[0].key(0), "left", "Bo")
         assert words(both)[0][0] == "left"
         for sheet, rows in zip(both, answers_to(both), strict=True):
             assert not sheet.is_taken()
             take(sheet, rows)
-        book.write("learned", 0, "right", "Bo")
-        book.write("held_out", 0, None, "Ana")
+        book.write(both[0].key(0), "right", "Bo")
+        book.write(both[1].key(0), None, "Ana")
     assert words(both) == [["left", "right"], ["unclear"]]
     assert [row["who"] for row in answers_to(both)[0]] == ["Bo", "Ana"]
+
+
+def test_answers_stay_with_the_questions_that_were_asked(tmp_path: Path) -> None:
+    def asked(states: bytes) -> Sheet:
+        def write(folder: Path) -> list[dict[str, str]]:
+            (folder / "states.safetensors").write_bytes(states)
+            (folder / "0.mp4").write_bytes(b"an encoder may write the same film in another way")
+            return [{"left": "0.mp4", "right": "1.mp4"}]
+
+        write_sheet(tmp_path / "learned", "pairs", "", write)
+        return read_sheet(tmp_path / "learned")
+
+    with AnswerBook(tmp_path) as book:
+        book.write(asked(b"one").key(0), "left", "Ana")
+        other = asked(b"another")  # the same numbers and names of files
+        assert other.answers(read_answers(tmp_path)) == [None]
+        book.write(other.key(0), "right", "Ana")
+    assert words([other]) == [["right"]]
+    assert words([asked(b"one")]) == [["left"]]
+
+
+def test_a_sheet_of_an_earlier_version_takes_the_answers_of_that_version(tmp_path: Path) -> None:
+    put(tmp_path / "learned", 1)
+    file = tmp_path / "learned" / "sheet.json"
+    file.write_text(json.dumps({key: value for key, value in json.loads(file.read_text()).items() if key != "digest"}))
+    row = {"sheet": "learned", "question": 0, "said": "left", "who": "Ana", "when": "2026-01-01T00:00:00+00:00"}
+    (tmp_path / "answers.jsonl").write_text(json.dumps(row) + "\n")
+    assert words([read_sheet(tmp_path / "learned")]) == [["left"]]
+    assert put(tmp_path / "learned", 1).answers(read_answers(tmp_path)) == [None]
 
 
 def test_a_row_that_is_no_answer_leaves_its_question_open(tmp_path: Path) -> None:
     sheet = put(tmp_path / "learned", 1)
     with AnswerBook(tmp_path) as book:
-        book.write("learned", 0, "better", "another program")
+        book.write(sheet.key(0), "better", "another program")
     with pytest.raises(WaitingError, match="1 of 1 questions wait"):
         answers_to([sheet])
 

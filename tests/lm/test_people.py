@@ -26,8 +26,9 @@ def waiting(folder: RunFolder, config: LmConfig) -> Sheet:
 
 def answer(feedback: Path, words: list[str]) -> None:
     with AnswerBook(feedback) as book:
+        (sheet,) = sheets(feedback)
         for index, word in enumerate(words):
-            book.write("answers", index, word, "script")
+            book.write(sheet.key(index), word, "script")
 
 
 def test_the_better_answer_is_the_one_that_a_person_chose(tmp_path: Path) -> None:

@@ -98,6 +98,7 @@ def test_questions_come_one_after_the_other_until_all_are_answered(port: int, ru
     assert (state["done"], state["total"], state["run"]) == (0, 3, "run")
     assert state["question"] == {
         "sheet": "learned",
+        "digest": read_sheet(run / "feedback" / "learned").digest,
         "question": 0,
         "kind": "pairs",
         "look_for": "Higher is better.",
@@ -114,6 +115,12 @@ def test_questions_come_one_after_the_other_until_all_are_answered(port: int, ru
         ("unclear", "Ana"),
         ([{"step": 3, "call": "bad"}], "Bo"),
     ]
+
+
+def test_an_answer_to_questions_that_were_put_anew_is_refused(port: int) -> None:
+    given = {"sheet": "learned", "digest": "of others", "question": 0, "said": "left", "who": "Ana"}
+    status, found, _ = call(port, "POST", "/answer", given)
+    assert (status, found["error"]) == (409, "the questions were put anew; load the page again")
 
 
 def test_undo_asks_the_last_question_of_that_person_again(port: int) -> None:

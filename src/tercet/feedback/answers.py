@@ -13,14 +13,14 @@ from tercet.runs.atomic import full_disk_named
 from tercet.runs.rows import Row, dump
 
 FILE = "answers.jsonl"
-Key: TypeAlias = tuple[str, int]  # the sheet's name, and the number of the question on it
+Key: TypeAlias = tuple[str, str, int]  # the sheet's name and digest, and the number of the question on it
 
 
 def read_answers(feedback: Path) -> dict[Key, Row]:
     """The last answer to each question, in the order in which they were given; what was taken back is none."""
     found: dict[Key, Row] = {}
     for row in _rows(feedback / FILE):
-        key = row["sheet"], row["question"]
+        key = row["sheet"], row.get("digest", ""), row["question"]
         found.pop(key, None)
         if row["said"] is not None:
             found[key] = row
@@ -41,10 +41,11 @@ class AnswerBook:
         if _is_torn(self.path):  # by a kill: the next row must not become part of what is left of that one
             self._append("\n")
 
-    def write(self, sheet: str, question: int, said: Any, who: str) -> None:  # Any: JSON, None to take one back
+    def write(self, key: Key, said: Any, who: str) -> None:  # Any: JSON, None to take one back
         """One more answer, as of now."""
+        sheet, digest, question = key
         when = datetime.now(UTC).isoformat(timespec="seconds")
-        row = {"sheet": sheet, "question": question, "said": said, "who": who, "when": when}
+        row = {"sheet": sheet, "digest": digest, "question": question, "said": said, "who": who, "when": when}
         self._append(dump(row) + "\n")
 
     def close(self) -> None:

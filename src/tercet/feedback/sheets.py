@@ -3,6 +3,7 @@
 A sheet can be answered on another computer, for nothing of it lies elsewhere: copy DIR/feedback there and back.
 """
 
+import hashlib
 import json
 import re
 import shlex
@@ -32,6 +33,11 @@ class Sheet:
     kind: Kind
     look_for: str
     questions: list[Entry]
+    digest: str  # of what is asked; '' where an earlier version wrote the sheet
+
+    def key(self, index: int) -> Key:
+        """By which the answer to a question is found: a sheet of that name that asks something else has another."""
+        return self.path.name, self.digest, index
 
     def is_text(self) -> bool:
         """Whether the questions hold texts to read, and not the names of videos."""
@@ -45,7 +51,7 @@ class Sheet:
         """The answer to each question: those that the run has taken, or those that were given (`read_answers`)."""
         if self.is_taken():
             return json.loads((self.path / _TAKEN).read_text(encoding="utf-8"))
-        rows = [said.get((self.path.name, index)) for index in range(len(self.questions))]
+        rows = [said.get(self.key(index)) for index in range(len(self.questions))]
         # a file that came from elsewhere may hold anything
         return [None if row is None or problem(self, i, row["said"]) else row for i, row in enumerate(rows)]
 
@@ -54,10 +60,20 @@ def write_sheet(path: Path, kind: Kind, look_for: str, write: Callable[[Path], l
     """A sheet at `path`, wholly or not at all; `write(folder)` puts the files there and gives the questions."""
 
     def write_all(folder: Path) -> None:
-        sheet = {"kind": kind, "look_for": look_for, "questions": write(folder)}
+        questions = write(folder)
+        sheet = {"kind": kind, "look_for": look_for, "questions": questions, "digest": _digest(folder, questions)}
         (folder / _FILE).write_text(dump(sheet, indent=1) + "\n", encoding="utf-8")
 
     replace_folder(path, write_all)
+
+
+def _digest(folder: Path, questions: Sequence[Entry]) -> str:
+    """Of the questions and of all that lies beside them; not of videos, which show what else is there."""
+    digest = hashlib.sha256(dump(questions).encode())
+    for file in sorted(folder.iterdir()):
+        if file.suffix != ".mp4":
+            digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def read_sheet(path: Path) -> Sheet:
@@ -65,7 +81,7 @@ def read_sheet(path: Path) -> Sheet:
     file = path / _FILE
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
-        sheet = Sheet(path, found["kind"], found["look_for"], found["questions"])
+        sheet = Sheet(path, found["kind"], found["look_for"], found["questions"], found.get("digest", ""))
     except (OSError, ValueError, KeyError) as error:
         raise FailedError(f"{file}: damaged ({error}); remove {path} to have the questions put anew") from error
     if sheet.kind not in get_args(Kind):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tercet.errors import InputError
-from tercet.feedback.answers import AnswerBook, read_answers
+from tercet.feedback.answers import AnswerBook, Key, read_answers
 from tercet.feedback.sheets import Sheet, problem, sheets
 
 Tree = dict[str, Any]  # Any: JSON, as the page wants it or gave it
@@ -49,6 +49,8 @@ class Desk:
             sheet = next((one for one in sheets(self.feedback) if one.path.name == given.get("sheet")), None)
             if sheet is None:
                 raise Refused(400, f"sheet {given.get('sheet')!r}: no such sheet")
+            if given.get("digest", sheet.digest) != sheet.digest:
+                raise Refused(409, "the questions were put anew; load the page again")
             index: Any = given.get("question")  # Any: JSON, checked by `problem`
             said, who = given.get("said"), _name(given)
             wrong = problem(sheet, index, said)
@@ -58,16 +60,17 @@ class Desk:
                 raise Refused(409, "the run has learned from this sheet; its answers stay as they are")
             if sheet.answers(read_answers(self.feedback))[index] is not None:
                 raise Refused(409, "this question has an answer already")
-            self._book.write(sheet.path.name, index, said, who)
+            self._book.write(sheet.key(index), said, who)
             return self._state()
 
     def undo(self, given: Tree) -> Tree:
         """Take back the last answer that this person gave, and ask that question again."""
         with self._lock:
-            mine = self._last(_name(given))
+            who = _name(given)
+            mine = self._last(who)
             if mine is None:
                 raise Refused(409, "there is no answer of yours to take back")
-            self._book.write(mine["sheet"], mine["question"], None, mine["who"])
+            self._book.write(mine, None, who)
             return self._state()
 
     def video(self, sheet_name: str, file: str) -> Path:
@@ -92,9 +95,9 @@ class Desk:
             "question": _shown(*waiting[0]) if waiting else None,
         }
 
-    def _last(self, who: str) -> Tree | None:
-        opened = {sheet.path.name for sheet in sheets(self.feedback) if not sheet.is_taken()}
-        mine = [row for row in read_answers(self.feedback).values() if row["who"] == who and row["sheet"] in opened]
+    def _last(self, who: str) -> Key | None:
+        opened = {(sheet.path.name, sheet.digest) for sheet in sheets(self.feedback) if not sheet.is_taken()}
+        mine = [key for key, row in read_answers(self.feedback).items() if row["who"] == who and key[:2] in opened]
         return mine[-1] if mine else None
 
 
@@ -105,7 +108,8 @@ def _shown(sheet: Sheet, index: int) -> Tree:
         part: f"videos/{name}/{value}" if isinstance(value, str) and not sheet.is_text() else value
         for part, value in sheet.questions[index].items()
     }
-    return {"sheet": name, "question": index, "kind": sheet.kind, "look_for": sheet.look_for, **parts}
+    asked = {"sheet": name, "digest": sheet.digest, "question": index}
+    return {**asked, "kind": sheet.kind, "look_for": sheet.look_for, **parts}
 
 
 def _user() -> str:
