@@ -51,6 +51,22 @@ def test_a_name_may_hold_what_unicode_calls_the_end_of_a_line(tmp_path: Path) ->
     assert read_answers(tmp_path)["learned", "", 0]["who"] == "Ana\u2028Maria"
 
 
+@pytest.mark.parametrize("copied", ["", '{"sheet": "torn", "quest'])
+def test_answers_go_to_the_file_that_was_put_in_place(tmp_path: Path, copied: str) -> None:
+    with AnswerBook(tmp_path) as book:
+        book.write(("learned", "", 0), "left", "Ana")
+        other = tmp_path / "from elsewhere"
+        other.write_text((tmp_path / "answers.jsonl").read_text() + copied)
+        other.rename(tmp_path / "answers.jsonl")  # as rsync and mv do
+        book.write(("learned", "", 1), "right", "Ana")
+        assert said(tmp_path) == {("learned", "", 0): "left", ("learned", "", 1): "right"}
+        with pytest.raises(InputError, match="another `tercet label`"):
+            AnswerBook(tmp_path)
+        (tmp_path / "answers.jsonl").unlink()
+        book.write(("learned", "", 2), "equal", "Ana")
+        assert said(tmp_path) == {("learned", "", 2): "equal"}
+
+
 def test_one_process_at_a_time_takes_answers_down(tmp_path: Path) -> None:
     with AnswerBook(tmp_path), pytest.raises(InputError, match="another `tercet label` takes answers down"):
         AnswerBook(tmp_path)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Self, TypeAlias
+from typing import Any, BinaryIO, Self, TypeAlias
 
 from tercet.errors import InputError
 from tercet.runs.atomic import full_disk_named
@@ -32,21 +32,23 @@ class AnswerBook:
 
     def __init__(self, feedback: Path) -> None:
         self.path = feedback / FILE
-        self._file = self.path.open("ab")
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._file.close()
-            raise InputError(f"{self.path}: another `tercet label` takes answers down here; use its page") from None
-        if _is_torn(self.path):  # by a kill: the next row must not become part of what is left of that one
-            self._append("\n")
+        self._file = _locked(self.path)
 
     def write(self, key: Key, said: Any, who: str) -> None:  # Any: JSON, None to take one back
-        """One more answer, as of now."""
+        """One more answer, as of now; InputError where another process took over a file that was put in place."""
+        if not self._is_in_place():  # answers of elsewhere were copied here: this file has no name any more
+            file = _locked(self.path)
+            self._file.close()
+            self._file = file
         sheet, digest, question = key
         when = datetime.now(UTC).isoformat(timespec="seconds")
         row = {"sheet": sheet, "digest": digest, "question": question, "said": said, "who": who, "when": when}
-        self._append(dump(row) + "\n")
+        # torn by a kill: the row must not become part of what is left of another one
+        text = ("\n" if _is_torn(self.path) else "") + dump(row) + "\n"
+        with full_disk_named(self.path):
+            self._file.write(text.encode())
+            self._file.flush()
+            os.fsync(self._file.fileno())
 
     def close(self) -> None:
         """Let another process take answers down."""
@@ -58,11 +60,18 @@ class AnswerBook:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _append(self, text: str) -> None:
-        with full_disk_named(self.path):
-            self._file.write(text.encode())
-            self._file.flush()
-            os.fsync(self._file.fileno())
+    def _is_in_place(self) -> bool:
+        return self.path.exists() and os.path.samestat(self.path.stat(), os.fstat(self._file.fileno()))
+
+
+def _locked(path: Path) -> BinaryIO:
+    file = path.open("ab")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise InputError(f"{path}: another `tercet label` takes answers down here; use its page") from None
+    return file
 
 
 def _rows(path: Path) -> Iterator[Row]:
@@ -80,5 +89,8 @@ def _rows(path: Path) -> Iterator[Row]:
 
 
 def _is_torn(path: Path) -> bool:
-    text = path.read_bytes()
-    return bool(text) and not text.endswith(b"\n")
+    with path.open("rb") as file:
+        if not file.seek(0, os.SEEK_END):
+            return False
+        file.seek(-1, os.SEEK_END)
+        return file.read() != b"\n"

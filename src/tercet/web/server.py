@@ -103,7 +103,7 @@ class _Handler(BaseHTTPRequestHandler):
         except Refused as refused:
             self.close_connection = True  # a body that was not read would be taken for the next request
             self._send_json(refused.status, {"error": refused.reason})
-        except (FailedError, OSError) as error:
+        except (FailedError, InputError, OSError) as error:
             self.close_connection = True
             if not isinstance(error, ConnectionError | TimeoutError):
                 self._send_json(500, {"error": str(error)})
