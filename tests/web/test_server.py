@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -230,10 +231,29 @@ def test_two_answers_at_once_to_one_question_are_one_answer(port: int, run: Path
 def test_a_port_that_is_taken_and_a_run_without_questions_are_bad_input(port: int, run: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=f"--port {port}: cannot listen there"):
         opened(None, host="127.0.0.1", port=port)  # type: ignore[arg-type]  # it never comes to answer
-    with pytest.raises(InputError, match=r"no questions lie here; they come with `tercet arm run reward.judge=person`"):
+    with pytest.raises(InputError, match=r"no questions lie here.* `tercet lm run judge=person` or .*arm run reward"):
         Desk(tmp_path)
     with opened(None, host="::1", port=0) as server:  # type: ignore[arg-type]  # likewise
         assert re.fullmatch(r"http://\[::1\]:\d+/", address(server))
+
+
+def test_a_page_for_other_computers_prints_an_address_that_they_can_open(run: Path) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+        try:
+            one.connect(("192.0.2.1", 9))
+        except OSError:
+            pytest.skip("no network")
+        own = one.getsockname()[0]
+    desk = Desk(run)
+    with opened(desk, host="0.0.0.0", port=0) as server:
+        port = server.server_address[1]
+        assert address(server) == f"http://{own}:{port}/"
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        assert call(port, "GET", "/state", Host=f"{own}:{port}")[0] == 200
+        server.shutdown()
+        thread.join()
+    desk.close()
 
 
 def test_a_server_killed_between_answers_loses_none_and_ctrl_c_says_what_is_open(run: Path) -> None:

@@ -29,7 +29,8 @@ class Desk:
         self.run, self.feedback = run, run / "feedback"
         if not self.feedback.is_dir() or not sheets(self.feedback):
             raise InputError(
-                f"{run}: no questions lie here; they come with `tercet arm run reward.judge=person` and the same --out"
+                f"{run}: no questions lie here; they come with `tercet lm run judge=person` or "
+                "`tercet arm run reward.judge=person`, and the same --out"
             )
         self._book = AnswerBook(self.feedback)
         self._lock = threading.Lock()

@@ -54,10 +54,23 @@ def opened(desk: Desk, *, host: str, port: int) -> ThreadingHTTPServer:
 
 
 def address(server: ThreadingHTTPServer) -> str:
-    """Where a browser on this computer finds the page."""
-    host, port = server.server_address[:2]
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(str(host), str(host))
+    """Where a browser finds the page: one on this computer, or on another one if the server listens for others too."""
+    host, port = str(server.server_address[0]), server.server_address[1]
+    if host == "0.0.0.0":
+        host = _outward(socket.AF_INET, "192.0.2.1") or "127.0.0.1"
+    elif host == "::":
+        host = _outward(socket.AF_INET6, "2001:db8::1") or "::1"
     return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
+
+
+def _outward(family: socket.AddressFamily, elsewhere: str) -> str:
+    """This computer's address as others see it, by the way to one that nobody has; empty without a network."""
+    with socket.socket(family, socket.SOCK_DGRAM) as one:
+        try:
+            one.connect((elsewhere, 9))  # sends nothing
+        except OSError:
+            return ""
+        return one.getsockname()[0]
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -112,7 +125,11 @@ class _Handler(BaseHTTPRequestHandler):
         """Refuse other sites: they may guess the address, but a browser says where a request comes from."""
         host = self.headers.get("Host", "")
         if not _is_this_computer(host, self.names):
-            raise Refused(403, f"host {host!r}: open the page by the address that tercet label printed")
+            raise Refused(
+                403,
+                f"host {host!r}: open the page by the address that tercet label printed, or by another one of that "
+                "computer in numbers, as http://192.0.2.7:8765/: a name may lead here by deceit",
+            )
         origin = self.headers.get("Origin", f"http://{host}")
         if self.command == "POST" and (
             urlsplit(origin).netloc != host or self.headers.get("Sec-Fetch-Site", "same-origin") != "same-origin"
