@@ -25,7 +25,8 @@ from tercet.runs.trackers import check_installed
 _ABSENT = object()
 
 
-# what a run that is under way may change, to fit another machine: it decides the last bits of the numbers at most
+# what a run that is under way may change, to fit another machine: it decides the last bits of the numbers, and what is
+# drawn where a loss takes chance (dropout, the noise that a policy is cloned under)
 MAY_CHANGE = ("micro_batch_size", "device", "threads", "trackers")
 
 
