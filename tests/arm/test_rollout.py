@@ -6,7 +6,7 @@ import pytest
 import torch
 from tests.arm.conftest import make_episodes, step_by_step
 
-from tercet.arm.models import GaussianPolicy, new_critic
+from tercet.arm.models import GaussianPolicy, RewardEnsemble, new_critic
 from tercet.arm.policies import Policy
 from tercet.arm.rollout import ArmActorCritic, assess, build
 from tercet.arm.scoring import scorer
@@ -57,6 +57,17 @@ def test_the_terms_are_weighed_and_added(policy: GaussianPolicy) -> None:
     expected = 2 * episodes.dense - episodes.infos["success"] + 0.5 * episodes.infos["progress"]
     expected += 0.1 * episodes.actions.square().sum(-1)
     torch.testing.assert_close(scorer(weights, None)(episodes), expected)
+
+
+def test_the_step_that_broke_the_simulation_earns_nothing_but_what_that_itself_is_worth() -> None:
+    whole, model = make_episodes(), RewardEnsemble(3, num_models=2, hidden_size=4)
+    broke = torch.zeros_like(whole.dense)
+    broke[1, 2] = 1.0
+    episodes = dataclasses.replace(whole, infos={**whole.infos, "blown_up": broke})
+    weights = {"reward_model": 1.0, "progress": 0.5, "tests.arm.test_rollout:effort": 0.1}
+    expected = scorer(weights, model)(whole) * (1 - broke)
+    torch.testing.assert_close(scorer(weights, model)(episodes), expected)
+    torch.testing.assert_close(scorer({**weights, "blown_up": -3.0}, model)(episodes), expected - 3 * broke)
 
 
 def effort(episodes) -> torch.Tensor:  # type: ignore[no-untyped-def]  # as a user would write it

@@ -146,6 +146,14 @@ def test_more_success_beyond_the_kl_bound_is_not_denied(update: int, says: str, 
     assert says in page.write(run).with_suffix(".md").read_text()
 
 
+def test_what_broken_physics_cost_is_said_as_it_is(write: Callable[..., Path]) -> None:
+    run = write(results()).parent
+    (run / "metrics.jsonl").write_text('{"step": "ppo", "index": 1, "ppo/blown_up": 2.0}\n')
+    assert "2 episodes ended because the physics broke; the step that broke it earned nothing" in (
+        page.write(run).with_suffix(".md").read_text()
+    )
+
+
 def test_signs_of_trouble_come_first(write: Callable[..., Path]) -> None:
     found = results()
     found["best_checkpoint"]["update"] = 0

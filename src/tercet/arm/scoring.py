@@ -14,6 +14,7 @@ from tercet.errors import FailedError, InputError
 
 OWN = "reward_model"  # the name by which ppo.reward asks for the reward model of the same run
 DENSE = "dense"
+BROKEN = "blown_up"
 
 Term = Callable[[Episodes], Float[Tensor, "n t"]]
 
@@ -37,21 +38,36 @@ def scorer(weights: Mapping[str, float], model: RewardEnsemble | None) -> Scorer
         if name == OWN:
             if model is None:
                 raise InputError("ppo.reward: reward_model is asked for, but this run has none")
-            terms.append((weight, by_model(model)))
+            term = by_model(model)
         elif name == DENSE:
-            terms.append((weight, lambda episodes: episodes.dense))
+            term = _dense
         elif ":" in name:
-            terms.append((weight, by_function(name)))
+            term = by_function(name)
         else:
-            terms.append((weight, by_info(name)))
+            term = by_info(name)
+        terms.append((weight, term if name == BROKEN else _unless_broken(term)))
     if not terms:
         raise InputError("ppo.reward: names no reward; give {reward_model: 1.0}, {dense: 1.0} or module:function")
     return Scorer(terms)
 
 
+def _dense(episodes: Episodes) -> Tensor:
+    return episodes.dense
+
+
 def by_model(model: RewardEnsemble) -> Term:
     """What the reward model says of the state that each step led to."""
     return lambda episodes: model(episodes.next_observations)
+
+
+def _unless_broken(term: Term) -> Term:
+    """The term, but 0 where the simulation broke: the state that is seen there is that of a fresh start."""
+
+    def of_what_held(episodes: Episodes) -> Tensor:
+        rewards, broke = term(episodes), episodes.infos.get(BROKEN)
+        return rewards if broke is None else rewards.masked_fill(broke > 0.5, 0.0)
+
+    return of_what_held
 
 
 def by_info(name: str) -> Term:

@@ -301,7 +301,10 @@ def _broken(record: Record) -> Check | None:
         return None
     count = sum(values)
     if count:
-        text = f"{count:.0f} episodes ended because the physics broke; they earned nothing. Look at forces and speeds."
+        text = (
+            f"{count:.0f} episodes ended because the physics broke; the step that broke it earned nothing. Look at "
+            "forces and speeds."
+        )
         return Check(False, "The simulation broke", text)
     return Check(True, "The simulation held", "No episode ended by broken physics.")
 
