@@ -292,10 +292,10 @@ def test_a_sound_start_passes_the_self_check(
 def two_runs(take: Take, longer: list[str], tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Path]:
     """All steps on one backbone (True) and with weights of their own (False), otherwise the same."""
     work = tmp_path_factory.mktemp("runs")
-    (work / "letter_rewards.py").write_text(
+    (work / "backbone_rewards.py").write_text(
         "def share_of_e(_, responses):\n    return [r.count('e') / 8 for r in responses]"
     )
-    reward = "ppo.reward={reward_model: 0.1, 'letter_rewards:share_of_e': 1.0}"
+    reward = "ppo.reward={reward_model: 0.1, 'backbone_rewards:share_of_e': 1.0}"
     free = ["ppo.missing_eos_penalty=0", "ppo.kl_coef=0.0", "ppo.max_kl=1000", reward]
     fast = ["ppo.lr=1e-2", "ppo.critic_lr=1e-2", "ppo.batch_size=32", "ppo.micro_batch_size=32", "ppo.num_updates=16"]
     more = [
