@@ -1,8 +1,6 @@
 """What a robot arm's report says: did the arm get better, the three steps, and videos."""
 
-from typing import Literal
-
-from tercet.core.intervals import wilson
+from tercet.core.intervals import Interval, wilson
 from tercet.report import curves, tables
 from tercet.report.arm_curves import BC, MORE_PPO, PPO, REWARD
 from tercet.report.blocks import (
@@ -24,7 +22,7 @@ from tercet.report.blocks import (
     Videos,
 )
 from tercet.report.formats import duration, interval, num, percent
-from tercet.report.records import Rate, Record, curve, find, kl_bound, number, rate
+from tercet.report.records import Record, curve, find, kl_bound, number, rate, verdict
 
 NAMES: dict[str, str] = {
     "bc": "BC",
@@ -62,14 +60,14 @@ def headline(record: Record) -> Headline:
         text = f"Under way: {', '.join(steps)} so far." if steps else "Nothing has been run here yet."
         return Headline(text, ["The same command goes on where it was left."], "open")
     alone = _alone(record)
-    verdict = _verdict(alone)
+    found = "even" if alone is None else verdict(alone)
     words = {
         "better": "PPO made it better",
         "worse": "PPO made it worse",
         "even": "PPO and its start cannot be told apart",
     }
     text = (
-        f"{words[verdict]}: success on {percent(after.mean)} of {after.num} fresh starts ({interval(after)}), "
+        f"{words[found]}: success on {percent(after.mean)} of {after.num} fresh starts ({interval(after)}), "
         f"where {NAMES[start]} succeeds on {percent(before.mean)}."
     )
     paid = find(record.config, "ppo", "reward") or {}
@@ -88,7 +86,7 @@ def headline(record: Record) -> Headline:
     steps = number(record.results, "env_steps")
     if steps is not None:
         more.append(f"In all {steps:,.0f} steps in the environment went into it.")
-    return Headline(text, more, verdict)
+    return Headline(text, more, found)
 
 
 def cards(record: Record) -> Cards:
@@ -199,7 +197,7 @@ def reward_model(record: Record) -> Table | None:
     mean, low, high, held_out = (number(record.results, "reward_model", key) for key in keys)
     if mean is None or low is None or high is None:
         return None
-    one = Rate(mean, low, high, int(held_out or 0))
+    one = Interval(mean, low, high, int(held_out or 0))
     return Table(
         "Does it prefer the better segment?",
         "Accuracy on judgements about episodes that it has not learned from, with its 95% interval; the line in the "
@@ -239,25 +237,18 @@ def _self_check(record: Record) -> Table | None:
     )
 
 
-def _compared(record: Record) -> tuple[str, Rate | None, Rate | None]:
+def _compared(record: Record) -> tuple[str, Interval | None, Interval | None]:
     """What PPO is compared with, and the success of both."""
     start = "bc" if rate(record.results, "success", "bc") else "start"
     return start, rate(record.results, "success", start), rate(record.results, "success", "ppo")
 
 
-def _alone(record: Record) -> Rate | None:
+def _alone(record: Record) -> Interval | None:
     """Of the starts on which one of the two alone succeeds, the share of PPO; the others don't tell them apart."""
     ppo, start = (int(number(record.results, "paired", key) or 0) for key in ("only_ppo", "only_start"))
     if not ppo + start:
         return None
-    found = wilson([1] * ppo + [0] * start)
-    return Rate(found.mean, found.low, found.high, found.num)
-
-
-def _verdict(alone: Rate | None) -> Literal["better", "even", "worse"]:
-    if alone is None:
-        return "even"
-    return "better" if alone.low > 0.5 else "worse" if alone.high < 0.5 else "even"
+    return wilson([1] * ppo + [0] * start)
 
 
 def _moved(record: Record) -> Check | None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, TypeAlias
 
-from tercet.report.records import Rate
+from tercet.core.intervals import Interval
 
 Role: TypeAlias = Literal["base", "sft", "ppo", "other"]  # which colour something gets
 
@@ -13,7 +13,7 @@ Role: TypeAlias = Literal["base", "sft", "ppo", "other"]  # which colour somethi
 class Bar:
     """A rate with its 95 % interval, drawn on a scale from 0 to 100 % with a mark at one half."""
 
-    rate: Rate
+    rate: Interval
     role: Role = "ppo"
 
 

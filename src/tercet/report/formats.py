@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from tercet.report.records import Rate
+from tercet.core.intervals import Interval
 
 _PICTURES = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n"} | {127: 0x2421}
 
@@ -13,7 +13,7 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f}%" if whole in ("0%", "100%") and share not in (0, 1) else whole
 
 
-def interval(rate: Rate) -> str:
+def interval(rate: Interval) -> str:
     """The 95 % interval in words."""
     return f"95% interval {percent(rate.low)} to {percent(rate.high)}"
 

@@ -4,23 +4,14 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from tercet.core.intervals import Interval
 from tercet.errors import FailedError
 from tercet.runs.folder import RunFolder
 
 Tree = dict[str, Any]  # Any: JSON as it was written; `find` and `number` below check what is taken out of it
 STAGES = ("base", "sft", "ppo")
-
-
-@dataclass(frozen=True)
-class Rate:
-    """A share of `num` cases with its 95 % interval."""
-
-    mean: float
-    low: float
-    high: float
-    num: int
 
 
 @dataclass(frozen=True)
@@ -83,13 +74,18 @@ def number(tree: Any, *keys: str) -> float | None:  # Any: a JSON tree
     return float(value) if usable else None
 
 
-def rate(tree: Any, *keys: str) -> Rate | None:  # Any: a JSON tree
+def rate(tree: Any, *keys: str) -> Interval | None:  # Any: a JSON tree
     """The rate under `keys`, or None."""
     mean, low, high, num = (number(tree, *keys, key) for key in ("mean", "low", "high", "num_prompts"))
     num = number(tree, *keys, "num_states") if num is None else num  # an arm's starts
     if mean is None or low is None or high is None:
         return None
-    return Rate(mean, low, high, int(num or 0))
+    return Interval(mean, low, high, int(num or 0))
+
+
+def verdict(won: Interval) -> Literal["better", "even", "worse"]:
+    """Of two that were compared case by case: what the share that the second won says of it."""
+    return "better" if won.low > 0.5 else "worse" if won.high < 0.5 else "even"
 
 
 def curve(record: Record, metric: str) -> tuple[list[float], list[float]]:

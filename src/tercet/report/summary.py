@@ -1,18 +1,17 @@
 """What happened, in plain words, and the three steps at a glance."""
 
-from typing import Literal
-
+from tercet.core.intervals import Interval
 from tercet.report.blocks import Card, Cards, Headline
 from tercet.report.formats import duration, interval, listed, num, percent
-from tercet.report.records import Rate, Record, curve, find, kl_bound, number, rate
+from tercet.report.records import Record, curve, find, kl_bound, number, rate, verdict
 
 
 def headline(record: Record) -> Headline:
     """The outcome of the furthest thing that was measured, then what led there."""
     name, won = _won(record)
     if won is not None:
-        verdict = _verdict(won)
-        return Headline(_outcome(record, won, name), [*_led_there(record), *_caveat(record, name)], verdict)
+        more = [*_led_there(record), *_caveat(record, name)]
+        return Headline(_outcome(record, won, name), more, verdict(won))
     led = _led_there(record)
     if led:
         rest = [*led[1:], "PPO has not been measured against SFT yet."]
@@ -29,29 +28,25 @@ def cards(record: Record) -> Cards:
     return Cards([_imitate(record), _judge(record), _improve(record)])
 
 
-def accuracies(record: Record) -> dict[str, Rate]:
+def accuracies(record: Record) -> dict[str, Interval]:
     """The reward model's accuracy on each data set."""
     sets = find(record.results, "reward_model", "accuracy") or {}
     found = {name: rate(sets, name) for name in sorted(sets)}
     return {name: one for name, one in found.items() if one is not None}
 
 
-def _won(record: Record) -> tuple[str, Rate | None]:
+def _won(record: Record) -> tuple[str, Interval | None]:
     """PPO's win rate against SFT by the judge, or else by the reward model."""
     rates = {judge: rate(record.results, "win_rate", "ppo_vs_sft", judge) for judge in ("judge", "reward_model")}
     return next(((judge, one) for judge, one in rates.items() if one is not None), ("", None))
 
 
-def _verdict(won: Rate) -> Literal["better", "even", "worse"]:
-    return "better" if won.low > 0.5 else "worse" if won.high < 0.5 else "even"
-
-
-def _outcome(record: Record, won: Rate, judge: str) -> str:
+def _outcome(record: Record, won: Interval, judge: str) -> str:
     kl = number(record.results, "kl_to_reference")
     cost = f", at a KL of {num(kl)} nats an answer" if kl is not None else ""
     by = " by the reward model's own score" if judge == "reward_model" else ""
     of = f"{won.num} held-out prompts{by} ({interval(won)}){cost}."
-    match _verdict(won):
+    match verdict(won):
         case "better":
             return f"PPO beat SFT on {percent(won.mean)} of {of}"
         case "worse":
