@@ -72,12 +72,10 @@ class Questions:
 
     def distinct(self) -> "Questions":
         """One of those that ask about the same two segments, whichever comes first: its side is as it was drawn."""
-        num = len(self.segments)
-        pair = torch.minimum(self.first, self.second) * num + torch.maximum(self.first, self.second)
-        _, which = pair.unique(return_inverse=True)
-        places = torch.arange(len(pair))
-        first = places.new_full((int(which.max()) + 1,), len(pair)).scatter_reduce(0, which, places, "amin")
-        return self.rows(first.sort().values)
+        drawn: dict[frozenset[int], int] = {}
+        for row, pair in enumerate(zip(self.first.tolist(), self.second.tolist(), strict=True)):
+            drawn.setdefault(frozenset(pair), row)
+        return self.rows(torch.tensor(list(drawn.values()), dtype=torch.long))
 
     def __len__(self) -> int:
         return len(self.first)
