@@ -121,9 +121,8 @@ class Copy(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         if self._metaworld:
             hand, thing, goal = observation[:3], observation[4:7], observation[-3:]
             return [thing - hand, goal - thing]
-        if _has_goals(observation):
-            return [observation["desired_goal"] - observation["achieved_goal"]]
-        return []
+        way = _to_the_goal(observation)
+        return [] if way is None else [way]
 
     def _scaled(self, action: NDArray[np.float32]) -> NDArray[np.floating]:
         low, high = self.bounds.low, self.bounds.high
@@ -221,11 +220,14 @@ def _success(info: Infos) -> bool | None:
     return None
 
 
-def _has_goals(observation: Any) -> bool:  # Any: another's
-    return isinstance(observation, dict) and {"achieved_goal", "desired_goal"} <= observation.keys()
+def _to_the_goal(observation: Any) -> NDArray[np.floating] | None:  # Any: another's
+    if not (isinstance(observation, dict) and {"achieved_goal", "desired_goal"} <= observation.keys()):
+        return None
+    return observation["desired_goal"] - observation["achieved_goal"]
 
 
 def _distance_left(observation: Any, info: Infos) -> float | None:  # Any: another's
-    if _has_goals(observation):
-        return float(np.linalg.norm(observation["achieved_goal"] - observation["desired_goal"]))
+    way = _to_the_goal(observation)
+    if way is not None:
+        return float(np.linalg.norm(way))
     return float(info["obj_to_target"]) if "obj_to_target" in info else None
