@@ -3,11 +3,13 @@
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import pytest
 import torch
 
 from tercet.arm.acting import Played
+from tercet.arm.calibration import KEYS
 from tercet.arm.env import ArmEnv
 from tercet.arm.episodes import Episodes
 from tercet.arm.models import GaussianPolicy, Sizes
@@ -109,3 +111,25 @@ def drawable(task: str, num_envs: int, **settings: int) -> Iterator[ArmEnv]:
         pytest.skip(str(error))
     yield opened
     opened.close()
+
+
+class Other:
+    """A robot of somebody else's."""
+
+    observation_features = action_features = dict.fromkeys(KEYS, float)
+    is_calibrated = False
+
+    def connect(self, calibrate: bool = True) -> None:
+        assert not calibrate  # which would ask questions on the terminal
+
+    def disconnect(self) -> None:
+        pass
+
+    def get_observation(self) -> dict[str, Any]:
+        return dict.fromkeys(KEYS, 0.0)
+
+    def get_action(self) -> dict[str, float]:
+        return dict.fromkeys(KEYS, 0.0)
+
+    def send_action(self, action: dict[str, float]) -> dict[str, float]:
+        return action

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.arm.conftest import Other
 
 from tercet.arm import control, deploy, dry_run, kinematics
-from tercet.arm.calibration import KEYS, limits
+from tercet.arm.calibration import limits
 from tercet.arm.control import Crew, SimulatedClock, Tick, drive
 from tercet.arm.kinematics import Array
 from tercet.arm.lerobot.layout import ACTION, IMAGES, STATE
@@ -499,28 +500,6 @@ def test_a_lost_cable_ends_it_with_one_message_and_the_robot_is_let_go() -> None
             senses = Senses("lift", np.array(config.goal), find_cube(config.cube))
             drive(arm, guard, crew, senses, clock, seconds=9.0, watch=lambda tick: None)
     assert not robot.is_connected
-
-
-class Other:
-    """A robot of somebody else's."""
-
-    observation_features = action_features = dict.fromkeys(KEYS, float)
-    is_calibrated = False
-
-    def connect(self, calibrate: bool = True) -> None:
-        assert not calibrate  # which would ask questions on the terminal
-
-    def disconnect(self) -> None:
-        pass
-
-    def get_observation(self) -> dict[str, Any]:
-        return dict.fromkeys(KEYS, 0.0)
-
-    def get_action(self) -> dict[str, float]:
-        return dict.fromkeys(KEYS, 0.0)
-
-    def send_action(self, action: dict[str, float]) -> dict[str, float]:
-        return action
 
 
 def other() -> Other:

@@ -6,8 +6,8 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from tests.arm.conftest import Other
 
-from tercet.arm.calibration import KEYS
 from tercet.arm.robot import find_robot, find_teacher
 from tercet.config.load import load_robot_config
 
@@ -42,29 +42,11 @@ class Leader:
     use_degrees: bool = False
 
 
-class Made:
+class Made(Other):
     """A robot and a teacher that remembers how it was asked for."""
-
-    observation_features = action_features = dict.fromkeys(KEYS, float)
-    is_calibrated = True
 
     def __init__(self, config: Follower | Leader) -> None:
         self.config = config
-
-    def connect(self, calibrate: bool = True) -> None:
-        pass
-
-    def disconnect(self) -> None:
-        pass
-
-    def get_observation(self) -> dict[str, float]:
-        return dict.fromkeys(KEYS, 0.0)
-
-    def get_action(self) -> dict[str, float]:
-        return dict.fromkeys(KEYS, 0.0)
-
-    def send_action(self, action: dict[str, float]) -> dict[str, float]:
-        return action
 
 
 @pytest.fixture(autouse=True)
