@@ -64,8 +64,8 @@ def test_gradients_agree_with_finite_differences():
     assert torch.autograd.gradcheck(both, logits.double().requires_grad_())
 
 
-@given(SEEDS)
-def test_a_forbidden_action_is_as_if_it_were_not_there(seed: int):
+@given(SEEDS, st.sampled_from([1.0, 1.5, -3.0]))
+def test_a_forbidden_action_is_as_if_it_were_not_there(seed: int, entropy_weight: float):
     logits, actions = random_logits(seed)
     with_forbidden = torch.cat([logits, torch.full((4, 1), -INF)], dim=1).requires_grad_()
     without = logits.clone().requires_grad_()
@@ -73,7 +73,7 @@ def test_a_forbidden_action_is_as_if_it_were_not_there(seed: int):
     torch.testing.assert_close(results[0].logprobs, results[1].logprobs)
     torch.testing.assert_close(results[0].entropy, results[1].entropy)
     for result in results:
-        (result.logprobs + result.entropy).sum().backward()
+        (result.logprobs + entropy_weight * result.entropy).sum().backward()
     assert with_forbidden.grad is not None and without.grad is not None
     torch.testing.assert_close(with_forbidden.grad[:, :-1], without.grad)
     assert with_forbidden.grad[:, -1].eq(0).all()

@@ -132,6 +132,8 @@ BREAKS: dict[str, list[tuple[str, str]]] = {
         (".sum(-1, keepdim=True) / total", ".sum(-1, keepdim=True)"),
         ("(highest + total.log())", "total.log()"),
         ("_finite_(log_probs).add_(entropy", "log_probs.add_(entropy"),
+        ("_LEAST = -1e4", "_LEAST = torch.finfo(torch.float32).min"),
+        ("_LEAST = -1e4", "_LEAST = -1.0"),
         (".add_(entropy[rows, None])", ""),
         (".mul_(grad_entropy[rows])", ""),
         (".neg_()", ""),

@@ -10,6 +10,7 @@ from tercet.core.precision import full_precision
 
 _BLOCK = 256  # actions whose probabilities are added up together in sampling
 _CACHED = 2**18  # logits worked on at one time: 1 MB in fp32, so that a CPU keeps them in its cache
+_LEAST = -1e4  # a log-probability whose probability is 0 in fp32 and fp64
 
 
 @dataclass(frozen=True)
@@ -143,4 +144,5 @@ def _scaled(logits: Tensor, temperature: float) -> Tensor:
 
 
 def _finite_(log_probs: Tensor) -> Tensor:
-    return log_probs.clamp_(min=torch.finfo(log_probs.dtype).min)  # p log p is 0 at p = 0, but 0 * -inf is nan
+    """p log p is 0 at p = 0, but 0 * -inf is nan. Far from the largest number, so that a weight leaves it finite."""
+    return log_probs.clamp_(min=_LEAST)
