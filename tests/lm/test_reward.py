@@ -1,6 +1,7 @@
 """Step 2 learns which answer is better, says how sure it may be, and brings its score to one scale."""
 
 import json
+import math
 from collections.abc import Callable
 from math import ceil
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 from click.testing import Result
 
 from tercet.config.load import load_lm_config
+from tercet.lm import models, tokens
 from tercet.lm.answers import answer_all
 from tercet.lm.encoding import Encoder
 from tercet.lm.examples import Example, Message
@@ -183,12 +185,37 @@ def test_the_loss_by_token_of_a_pair_by_hand(small: list[str]) -> None:
     example = Example((Message("user", "a"),), "yes", "no!!", "made up", "row 0")
     (pairs,) = PairBatches(Encoder.of(config), torch.device("cpu"), 4).of([example])
     with torch.no_grad():
-        chosen, rejected = model(pairs.batch)
+        chosen, rejected = (model(pairs.batch.rows(torch.tensor([row])))[0] for row in (0, 1))
         found = float(pair_loss(model, pairs, "per_token").total)
-    # a \n are the same, then come y e s EOS and n o ! ! EOS
-    losses = torch.log1p(torch.exp(-(chosen - rejected)[2:7]))
+    # a \n are the same, then come y e s EOS and n o ! ! EOS: the score behind the EOS of the shorter stays
+    assert (len(chosen), len(rejected)) == (6, 7)
+    losses = torch.log1p(torch.exp(-(torch.cat([chosen, chosen[-1:]]) - rejected)[2:]))
     assert found == pytest.approx(float(losses.mean()), abs=1e-5)
-    assert found != pytest.approx(float(torch.log1p(torch.exp(-(chosen - rejected))).mean()), abs=1e-5)
+
+
+@pytest.mark.parametrize("is_unpadded", [True, False])
+@pytest.mark.parametrize("few_tokens", [0, 128])  # rows of unlike length apart, or together with padding
+def test_the_loss_by_token_is_the_same_on_every_path(
+    is_unpadded: bool, few_tokens: int, small: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = load_lm_config("tiny", [*small, "model.architecture.init_std=0.5"])
+    model = load_score_model(config)
+    texts = [("yes", "no!!"), ("a long answer, whatever was asked", "x"), ("no", "nope")]
+    examples = [Example((Message("user", "a"),), *pair, "made up", "row") for pair in texts]
+    (pairs,) = PairBatches(Encoder.of(config), torch.device("cpu"), 4).of(examples)
+    alone = [model(pairs.batch.rows(torch.tensor([row])))[0].tolist() for row in range(6)]
+    expected = 0.0
+    for chosen, rejected in zip(alone[:3], alone[3:], strict=True):
+        length = max(len(chosen), len(rejected))
+        chosen, rejected = (scores + scores[-1:] * (length - len(scores)) for scores in (chosen, rejected))
+        losses = [math.log1p(math.exp(r - c)) for c, r in zip(chosen[2:], rejected[2:], strict=True)]
+        first = next(i for i, (c, r) in enumerate(zip(chosen[2:], rejected[2:], strict=True)) if c != r)
+        expected += sum(losses[first:]) / len(losses[first:])
+
+    monkeypatch.setattr(tokens, "_FEW_TOKENS", few_tokens)
+    if not is_unpadded:
+        monkeypatch.setattr(models, "can_be_unpadded", lambda _: False)
+    assert float(pair_loss(model, pairs, "per_token").total) == pytest.approx(expected, abs=1e-4)
 
 
 def test_a_summary_by_hand() -> None:

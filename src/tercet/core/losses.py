@@ -64,8 +64,8 @@ def per_token_pairwise_loss(
 ) -> Float[Tensor, " n"]:
     """Mean over a pair's masked tokens of -log sigmoid(chosen - rejected) (Yao et al. 2023, DeepSpeed-Chat).
 
-    The mask runs from the first token in which the two texts differ to the end of the longer. A pair without such a
-    token costs 0 and teaches nothing.
+    The mask runs from the first token in which the two texts differ to the end of the longer; behind the end of the
+    shorter stands its last score. A pair without such a token costs 0 and teaches nothing.
     """
     losses = -F.logsigmoid(kept(chosen, mask) - kept(rejected, mask))
     return kept(losses, mask).sum(1) / mask.sum(1).clamp(min=1)

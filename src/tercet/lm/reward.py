@@ -133,8 +133,8 @@ def pair_loss(model: ScoreModel, pairs: Pairs, kind: str) -> LossTerms:
     scores = pairs.batch.last(values)
     chosen, rejected = scores[: pairs.num], scores[pairs.num :]
     if kind == "per_token":
-        mask = from_first_difference(pairs)
-        losses = per_token_pairwise_loss(values[: pairs.num], values[pairs.num :], mask)
+        held = pairs.batch.held(values)
+        losses = per_token_pairwise_loss(held[: pairs.num], held[pairs.num :], from_first_difference(pairs))
     else:
         losses = pairwise_loss(chosen, rejected)
     margin = (chosen - rejected).detach()

@@ -91,6 +91,11 @@ class TokenBatch:
         """`per_position` at the last real token of each row."""
         return per_position.gather(1, (self.lengths - 1)[:, None])[:, 0]
 
+    def held(self, per_position: Float[Tensor, "b length"]) -> Float[Tensor, "b length"]:
+        """`per_position`, and at padding that of the row's last real token."""
+        columns = torch.arange(self.ids.shape[1], device=self.ids.device)
+        return per_position.gather(1, torch.minimum(columns[None], self.lengths[:, None] - 1))
+
 
 def pad(prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], *, pad_id: int) -> TokenBatch:
     """One batch of prompts with their responses; a response may be empty, a prompt may not."""
