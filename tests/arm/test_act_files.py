@@ -6,10 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tests.arm.formula import values, weights
 
-from tercet.arm.act import ActPolicy, load_act
+from tercet.arm.act import ActPolicy, load_act, new_act
 from tercet.arm.act_network import ActShape, sinusoids
 from tercet.arm.models import Sizes
+from tercet.config.arm import PolicyConfig
 from tercet.errors import InputError
 
 SHAPE = ActShape(
@@ -110,6 +112,49 @@ def test_files_from_before_processors_are_read(policy: ActPolicy, tmp_path: Path
         file.unlink()
     seen = torch.randn(3, 5)
     torch.testing.assert_close(load_act(tmp_path, SIZES)(seen), policy(seen))
+
+
+SEEN_BY_LEROBOT = Sizes(6, 2, (True, True, False, False, False, False))
+
+
+@pytest.fixture
+def from_states() -> ActPolicy:
+    """A policy without pictures whose deviations are small and large, weights as a formula gives them."""
+    config = PolicyConfig(kind="act", hidden_size=16, num_heads=2, num_layers=1, chunk_size=3, latent_size=4)
+    found = new_act(SEEN_BY_LEROBOT, config)
+    shapes = {name: tuple(value.shape) for name, value in found.model.state_dict().items()}
+    found.model.load_state_dict(weights(shapes))
+    found.scaled.mean.copy_(values("mean", (6,)))
+    found.scaled.std.copy_(torch.tensor([1.0, 0.002, 3.0, 1e-4, 0.5, 0.03]))
+    found.scaled_actions.mean.copy_(torch.tensor([0.1, 0.2]))
+    found.scaled_actions.std.copy_(torch.tensor([0.5, 0.004]))
+    return found
+
+
+def test_small_deviations_and_far_observations_give_the_actions_that_lerobot_gives(
+    from_states: ActPolicy, tmp_path: Path
+) -> None:
+    """LeRobot loaded this folder and answered, with the eps that it writes itself."""
+    from_states.save(tmp_path)
+    file = tmp_path / "policy_preprocessor.json"
+    file.write_text(file.read_text().replace('"eps": 0.0', '"eps": 1e-08'))
+    away = torch.tensor([[0.5, -1.0, 2.0, 0.1, 0.0, 1.0], [0.0, 40.0, -1.0, 3.0, 25.0, -12.0]])
+    seen = from_states.scaled.mean + from_states.scaled.std * away
+    lerobots = json.loads((Path(__file__).parent / "act_from_states_of_lerobot.json").read_text())
+    found = load_act(tmp_path, SEEN_BY_LEROBOT)(seen)
+    torch.testing.assert_close(found, torch.tensor(lerobots["actions"]), rtol=0, atol=1e-6)
+
+
+def test_a_policy_from_states_alone_has_both_states_that_lerobots_act_asks_for(
+    from_states: ActPolicy, tmp_path: Path
+) -> None:
+    from_states.save(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["input_features"] == {
+        "observation.state": {"type": "STATE", "shape": [2]},
+        "observation.environment_state": {"type": "ENV", "shape": [4]},
+    }
+    of_others = new_act(Sizes(5, 2), PolicyConfig(kind="act", hidden_size=16, chunk_size=3))
+    assert of_others.model.shape.state_sizes == {"robot": 2, "env": 3}
 
 
 def test_a_policy_of_lerobots_own_begins_to_explore_when_it_is_told_to(policy: ActPolicy, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ It may see pictures beside the observation, which then may hold more than the po
 that it does.
 """
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
@@ -20,7 +21,7 @@ from tercet.arm.act_files import ActFiles
 from tercet.arm.act_network import AT_ONCE, ActNetwork, ActShape
 from tercet.arm.cameras import cameras_of
 from tercet.arm.distributions import Normal
-from tercet.arm.models import LEAST_STD, Scaled, Sizes
+from tercet.arm.models import Scaled, Sizes
 from tercet.arm.resnet import load_backbone
 from tercet.config.arm import PolicyConfig
 from tercet.core import gaussian
@@ -41,8 +42,10 @@ class ActPolicy(nn.Module):
         self.chunk, self.kl_weight = chunk, kl_weight
         self.noise_size = chunk * shape.action_size
         self.model = ActNetwork(shape)
-        self.scaled, self.scaled_actions = Scaled(self.sizes.observation), Scaled(shape.action_size)
-        self.scaled_pictures = nn.ModuleList(Scaled(3) for _ in shape.cameras)
+        # LeRobot lets an observation count however far from its mean it lies
+        self.scaled = Scaled(self.sizes.observation, farthest=math.inf)
+        self.scaled_actions = Scaled(shape.action_size)
+        self.scaled_pictures = nn.ModuleList(Scaled(3, farthest=math.inf) for _ in shape.cameras)
         self.log_std = nn.Parameter(torch.full((shape.action_size,), log_std))
 
     def forward(
@@ -158,7 +161,7 @@ class ActPolicy(nn.Module):
 def new_act(sizes: Sizes, config: PolicyConfig) -> ActPolicy:
     """A fresh one.
 
-    What it sees is LeRobot's `observation.environment_state`, or what the arm knows of itself its `observation.state`.
+    What the arm measures on itself is LeRobot's `observation.state`, the rest its `observation.environment_state`.
     """
     own = None
     if config.sees == "itself":
@@ -166,7 +169,7 @@ def new_act(sizes: Sizes, config: PolicyConfig) -> ActPolicy:
             raise InputError("policy.sees=itself: only this arm's own tasks tell which entries it measures on itself")
         own = torch.tensor(sizes.own)
     shape = ActShape(
-        state_sizes={"env": sizes.observation} if own is None else {"robot": int(own.sum())},
+        state_sizes=_state_sizes(sizes) if own is None else {"robot": int(own.sum())},
         action_size=sizes.action,
         chunk_size=config.chunk_size,
         dim_model=config.hidden_size,
@@ -185,6 +188,17 @@ def new_act(sizes: Sizes, config: PolicyConfig) -> ActPolicy:
     return policy
 
 
+def _state_sizes(sizes: Sizes) -> dict[str, int]:
+    """How an observation is divided between LeRobot's two states; its ACT needs both where there are no pictures.
+
+    What an arm measures on itself stands first. Where that is not known, it is the first half.
+    """
+    num_own = sum(sizes.own) if any(sizes.own) else sizes.observation // 2
+    assert all(sizes.own[:num_own]), "what the arm measures on itself must stand first"
+    parts = {"robot": num_own, "env": sizes.observation - num_own}
+    return {name: size for name, size in parts.items() if size}
+
+
 def load_act(folder: Path, sizes: Sizes) -> ActPolicy:
     """A policy that this project or LeRobot saved, frozen; InputError where it is for another arm."""
     found = act_files.read(folder)
@@ -200,7 +214,7 @@ def load_act(folder: Path, sizes: Sizes) -> ActPolicy:
     of_pictures = zip(policy.scales_of_pictures(), map(act_files.feature_of, policy.cameras), strict=True)
     for scaled, name in ((policy.scaled, "observation"), (policy.scaled_actions, "action"), *of_pictures):
         scaled.mean.copy_(found.scales[f"{name}.mean"])
-        scaled.std.copy_(found.scales[f"{name}.std"].clamp(min=LEAST_STD))
+        scaled.std.copy_(found.scales[f"{name}.std"])
     if found.log_std is not None:
         policy.log_std.data.copy_(found.log_std)
     return policy.requires_grad_(False).eval()

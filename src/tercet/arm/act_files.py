@@ -43,6 +43,7 @@ _SHAPE = [
     "use_vae",
 ]
 _SCALES = ("mean", "std")
+_LEROBOTS_EPS = 1e-8  # what LeRobot adds to the deviation of what is seen, unless the files say otherwise
 _MODES = {"VISUAL": "MEAN_STD", "STATE": "MEAN_STD", "ENV": "MEAN_STD", "ACTION": "MEAN_STD"}
 
 
@@ -106,7 +107,7 @@ def read(folder: Path) -> ActFiles:
         chunk=config["n_action_steps"],
         kl_weight=config["kl_weight"],
         weights=weights,
-        scales=_of_observation(_found_scales(folder, found, shape), shape, folder) | _whole(beside),
+        scales=_of_observation(_found_scales(folder, found, shape), shape, folder, _eps(folder)) | _whole(beside),
         log_std=beside.get("log_std"),
         own=beside.get("own"),
     )
@@ -179,8 +180,8 @@ def _by_feature(files: ActFiles) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in found.items()}
 
 
-def _of_observation(found: Mapping[str, Tensor], shape: ActShape, folder: Path) -> dict[str, Tensor]:
-    """The other way round."""
+def _of_observation(found: Mapping[str, Tensor], shape: ActShape, folder: Path, eps: float) -> dict[str, Tensor]:
+    """The other way round; deviations of what is seen with LeRobot's `eps`, of which those of actions know nothing."""
     keys, pictures = [STATES[state] for state in shape.state_sizes], [feature_of(camera) for camera in shape.cameras]
     missing = [
         f"{key}.{name}" for key in (*keys, ACTION, *pictures) for name in _SCALES if f"{key}.{name}" not in found
@@ -190,7 +191,17 @@ def _of_observation(found: Mapping[str, Tensor], shape: ActShape, folder: Path) 
     scales = {f"{key}.{name}": found[f"{key}.{name}"].flatten() for key in (ACTION, *pictures) for name in _SCALES}
     for name in _SCALES:
         scales[f"observation.{name}"] = torch.cat([torch.zeros(0), *(found[f"{key}.{name}"].flatten() for key in keys)])
+    for key in ("observation", *pictures):
+        scales[f"{key}.std"] = scales[f"{key}.std"] + eps
     return scales
+
+
+def _eps(folder: Path) -> float:
+    """What the preprocessor adds to a deviation before it divides by it."""
+    file = folder / "policy_preprocessor.json"
+    steps = read_json(file).get("steps", []) if file.exists() else []
+    given = [step.get("config", {}).get("eps") for step in steps if "eps" in step.get("config", {})]
+    return float(given[0]) if given else _LEROBOTS_EPS
 
 
 def _found_scales(folder: Path, weights: Mapping[str, Tensor], shape: ActShape) -> Mapping[str, Tensor]:
@@ -224,7 +235,7 @@ def _after(features: Tree) -> list[Tree]:
 
 
 def _normaliser(name: str, features: Tree, file: str) -> Tree:
-    config = {"eps": 1e-8, "features": features, "norm_map": _MODES}
+    config = {"eps": 0.0, "features": features, "norm_map": _MODES}
     return {"registry_name": name, "config": config, "state_file": file}
 
 

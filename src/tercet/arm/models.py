@@ -45,8 +45,9 @@ class Scaled(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, *, farthest: float = FARTHEST) -> None:
         super().__init__()
+        self.farthest = farthest
         self.register_buffer("mean", torch.zeros(size))
         self.register_buffer("std", torch.ones(size))
 
@@ -58,7 +59,7 @@ class Scaled(nn.Module):
 
     def forward(self, observations: Float[Tensor, "*shape o"]) -> Float[Tensor, "*shape o"]:
         """About mean 0 and deviation 1."""
-        return ((observations - self.mean) / self.std).clamp(-FARTHEST, FARTHEST)
+        return ((observations - self.mean) / self.std).clamp(-self.farthest, self.farthest)
 
 
 class GaussianPolicy(nn.Module):
