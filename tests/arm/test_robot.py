@@ -1,11 +1,13 @@
 """What LeRobot's own arms are asked for, against a stand-in that refuses what LeRobot 0.6 refuses."""
 
 import sys
+import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from packaging.requirements import Requirement
 from tests.arm.conftest import Other
 
 from tercet.arm.robot import find_robot, find_teacher
@@ -83,3 +85,11 @@ def test_lerobots_leader_speaks_in_degrees() -> None:
     config = load_robot_config("so101", ["port=/dev/a", "teacher=so101_leader", "teacher_port=/dev/b"])
     teacher = find_teacher(config, find_robot(config, task="lift", seed=0))
     assert isinstance(teacher, Made) and teacher.config == Leader("/dev/b", None, use_degrees=True)
+
+
+def test_the_extra_for_lerobot_keeps_to_a_pyav_with_which_lerobot_records() -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    wanted = [Requirement(one) for one in project["optional-dependencies"]["lerobot"]]
+    bounds = [one.specifier for one in wanted if one.name == "av"]
+    assert any("15.1.0" in one for one in bounds)
+    assert not any("17.0.0" in one or "16.0.0" in one for one in bounds)
