@@ -120,7 +120,16 @@ def test_a_round_asks_about_no_two_segments_twice() -> None:
 
 def test_too_long_segments_are_refused() -> None:
     with pytest.raises(FailedError, match=r"fewer than two whole segments of 4 steps; lower reward.segment_length"):
-        about_segments(make_episodes(1, 5, ends={0: 2}), 4, 3, chance())
+        about_segments(make_episodes(1, 4), 4, 3, chance())
+
+
+def test_a_success_that_ends_its_episode_is_asked_about_as_often_as_one_that_lasts() -> None:
+    ended = make_episodes(8, 20, ends=dict.fromkeys(range(8), 6))
+    last = ended.next_observations[:, 6]
+    states = about_segments(ended, 6, 50, chance()).segments.states
+    rests = (states[:, -1, None] == last).all(-1).any(1)
+    assert rests.sum() == 8 * 3  # of the starts 0, 2, 4, 6 before the end, all that reach it
+    assert (states[rests][:, -2:].diff(dim=1) == 0).all(-1).sum() == 8 * 3
 
 
 def test_steps_are_compared_with_the_step_before() -> None:

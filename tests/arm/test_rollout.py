@@ -6,6 +6,7 @@ import pytest
 import torch
 from tests.arm.conftest import make_episodes, step_by_step
 
+from tercet.arm.episodes import Episodes
 from tercet.arm.models import GaussianPolicy, RewardEnsemble, new_critic
 from tercet.arm.policies import Policy
 from tercet.arm.rollout import ArmActorCritic, assess, build
@@ -13,6 +14,7 @@ from tercet.arm.scoring import scorer
 from tercet.arm.self_check import check
 from tercet.config.arm import PolicyConfig, PpoConfig
 from tercet.core import gaussian
+from tercet.core.advantages import gae
 from tercet.errors import FailedError, InputError
 
 
@@ -56,7 +58,7 @@ def test_the_terms_are_weighed_and_added(policy: GaussianPolicy) -> None:
     weights = {"dense": 2.0, "success": -1.0, "progress": 0.5, "tests.arm.test_rollout:effort": 0.1}
     expected = 2 * episodes.dense - episodes.infos["success"] + 0.5 * episodes.infos["progress"]
     expected += 0.1 * episodes.actions.square().sum(-1)
-    torch.testing.assert_close(scorer(weights, None)(episodes), expected)
+    torch.testing.assert_close(scorer(weights, None)(episodes).steps, expected)
 
 
 def test_the_step_that_broke_the_simulation_earns_nothing_but_what_that_itself_is_worth() -> None:
@@ -65,9 +67,55 @@ def test_the_step_that_broke_the_simulation_earns_nothing_but_what_that_itself_i
     broke[1, 2] = 1.0
     episodes = dataclasses.replace(whole, infos={**whole.infos, "blown_up": broke})
     weights = {"reward_model": 1.0, "progress": 0.5, "tests.arm.test_rollout:effort": 0.1}
-    expected = scorer(weights, model)(whole) * (1 - broke)
-    torch.testing.assert_close(scorer(weights, model)(episodes), expected)
-    torch.testing.assert_close(scorer({**weights, "blown_up": -3.0}, model)(episodes), expected - 3 * broke)
+    expected = scorer(weights, model)(whole).steps * (1 - broke)
+    torch.testing.assert_close(scorer(weights, model)(episodes).steps, expected)
+    torch.testing.assert_close(scorer({**weights, "blown_up": -3.0}, model)(episodes).steps, expected - 3 * broke)
+
+
+def paid(episodes: Episodes, *, bias: float = 0.0, gamma: float = 0.9) -> torch.Tensor:
+    torch.manual_seed(0)
+    model = RewardEnsemble(3, num_models=2, hidden_size=4)
+    model.bias.fill_(bias)
+    return scorer({"reward_model": 0.5, "dense": 1.0}, model)(episodes).to_learn_from(gamma)
+
+
+@pytest.mark.parametrize("bias", [5.0, -5.0])
+def test_the_state_that_ends_an_episode_goes_on_earning_its_learned_reward_and_no_other(bias: float) -> None:
+    episodes = make_episodes(2, 6, ends={0: 2})
+    found, whole = paid(episodes, bias=bias), paid(make_episodes(2, 6), bias=bias)
+    learned = whole[0, 2] - episodes.dense[0, 2]  # 0.5 of what the model says of the state there
+    later = sum(0.9**k * learned for k in range(1, 500))  # step by step, until nothing is left of it
+    torch.testing.assert_close(found[0, 2], whole[0, 2] + later)
+    found[0, 2] = whole[0, 2]
+    assert torch.equal(found, whole)  # and no other step is paid otherwise
+    assert float(paid(episodes, bias=bias, gamma=1.0)[0, 2] - whole[0, 2]) == pytest.approx(6 * float(learned))
+
+
+def test_a_reward_that_is_shifted_makes_an_end_neither_better_nor_worse() -> None:
+    """Whoever pays 5 more a step pays every state 5 / (1 - gamma) more, whether its episode ends or goes on."""
+    episodes, never = make_episodes(2, 6, ends={0: 2}), torch.zeros(2, 6, dtype=torch.bool)
+    returns = []
+    for bias in (0.0, 10.0):
+        values = torch.full((2, 6), 0.5 * bias / (1 - 0.9))
+        pay, mask = paid(episodes, bias=bias), ~never
+        ends = (episodes.terminated, episodes.truncated)
+        returns.append(gae(pay, values, values, *ends, mask, gamma=0.9, lam=1.0).returns)
+    torch.testing.assert_close(returns[1] - returns[0], torch.full((2, 6), 50.0), rtol=1e-4, atol=0)
+
+
+def test_where_the_simulation_broke_the_last_sound_state_goes_on() -> None:
+    episodes = make_episodes(1, 6, ends={0: 2})
+    broken = dataclasses.replace(episodes, infos={**episodes.infos, "blown_up": episodes.terminated.float()})
+    before = paid(episodes)[0, 1] - episodes.dense[0, 1]
+    torch.testing.assert_close(paid(broken)[0, 2], 9.0 * before)  # gamma / (1 - gamma); the step itself earns nothing
+
+
+def test_a_score_is_the_same_whether_success_ends_an_episode_or_lasts() -> None:
+    stays, model = make_episodes(2, 6), RewardEnsemble(3, num_models=2, hidden_size=4)
+    stays.next_observations[0, 3:] = stays.next_observations[0, 2]
+    ends = make_episodes(2, 6, ends={0: 2})
+    scores = [scorer({"reward_model": 2.0}, model)(episodes).scores() for episodes in (stays, ends)]
+    torch.testing.assert_close(scores[0], scores[1])
 
 
 def effort(episodes) -> torch.Tensor:  # type: ignore[no-untyped-def]  # as a user would write it

@@ -1,6 +1,7 @@
 """The report of an arm, from what a run folder holds and no more."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -152,6 +153,35 @@ def test_what_broken_physics_cost_is_said_as_it_is(write: Callable[..., Path]) -
     assert "2 episodes ended because the physics broke; the step that broke it earned nothing" in (
         page.write(run).with_suffix(".md").read_text()
     )
+
+
+@pytest.mark.parametrize(
+    ("success", "pay", "says"),
+    [
+        ((1.001, 0.5, 0.25), (1.0, 2.0), "PPO changed nothing.*: success fell, from 100% to 25%"),
+        (
+            (1.001, 0.5, 0.25),
+            (1.0, 2.0),
+            "Pay rose while success fell.*from 100% to 25%.*rose from 1.* to 2.*more rounds",
+        ),
+        ((0.9, 0.5, 0.25), (2.0, 1.0), "Success fell.*from 90% to 25%, and pay fell too"),
+        ((1.001, 1.0, 1.0), (1.0, 2.0), "PPO changed nothing.*there was no room, the start succeeds on 100%"),
+        ((0.4, 0.4, 0.35), (1.0, 2.0), "PPO changed nothing.*nothing was learned that shows in success"),
+    ],
+)
+def test_the_report_says_why_the_start_was_kept(
+    success: tuple[float, ...], pay: tuple[float, ...], says: str, write: Callable[..., Path]
+) -> None:
+    found = results()
+    found["best_checkpoint"]["update"] = 0
+    run = write(found).parent
+    rows = [{"step": "ppo", "index": i, "ppo/validation_score": one} for i, one in enumerate(success)]
+    rows += [{"step": "ppo", "index": i, "ppo/score": one} for i, one in enumerate(pay)]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    text = page.write(run).with_suffix(".md").read_text()
+    assert re.search(says, text, re.DOTALL)
+    assert ("no room" in text) == ("no room" in says)
+    assert ("while success fell" in text) == (success[-1] == 0.25 and pay[1] > pay[0])
 
 
 def test_signs_of_trouble_come_first(write: Callable[..., Path]) -> None:

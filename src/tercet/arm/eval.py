@@ -210,13 +210,13 @@ def critics_eye(folder: RunFolder, config: ArmConfig, sizes: Sizes) -> Callable[
     """Reward, value and advantage of episodes, a row each; the reward as PPO was last paid, without the KL."""
     critic = load_critic(folder.path / "ppo" / "critic", sizes)
     model = latest_model(folder, config, sizes) if OWN in config.ppo.reward else None
-    pay = scorer(config.ppo.reward, model)
+    score = scorer(config.ppo.reward, model)
 
     @torch.no_grad()
     def curves(episodes: Episodes) -> list[video.Curves]:
-        rewards, values = pay(episodes), critic(episodes.observations)
+        pay, values = score(episodes), critic(episodes.observations)
         estimate = gae(
-            rewards,
+            pay.to_learn_from(config.ppo.gamma),
             values,
             critic(episodes.next_observations),
             episodes.terminated,
@@ -225,7 +225,7 @@ def critics_eye(folder: RunFolder, config: ArmConfig, sizes: Sizes) -> Callable[
             gamma=config.ppo.gamma,
             lam=config.ppo.lam,
         )
-        return [video.Curves(*row) for row in zip(rewards, values, estimate.advantages, strict=True)]
+        return [video.Curves(*row) for row in zip(pay.steps, values, estimate.advantages, strict=True)]
 
     return curves
 

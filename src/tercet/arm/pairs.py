@@ -85,7 +85,7 @@ def about_segments(
     episodes: Episodes, length: int, num: int, chance: torch.Generator, *, same_episode: float = 0.0
 ) -> Questions:
     """Two segments each, of any episodes and times; in that share of the questions both of one episode."""
-    segments = cut(episodes, length, max(1, length // 3))
+    segments = cut(episodes, length, max(1, length // 3), repeat_last=True)
     if len(segments) < 2:
         raise FailedError(f"there are fewer than two whole segments of {length} steps; lower reward.segment_length")
     first = torch.randint(len(segments), (num,), generator=chance)

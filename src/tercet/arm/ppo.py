@@ -79,11 +79,12 @@ class Collect:
         played = self._sampled(name, index)
         footage = Footage(self.env, [played.episodes], [self._seed(name, index)], range(self.config.ppo.num_envs))
         model = self.rounds.at(index, footage) if self.rounds else None
-        earned = scorer(self.config.ppo.reward, model)(played.episodes)
+        pay = scorer(self.config.ppo.reward, model)(played.episodes)
+        earned = pay.to_learn_from(self.config.ppo.gamma)
         seen = assess(played, self.actor_critic, self.reference)
         kl_coef, chunk = self.kl_coef(index), self.actor_critic.policy.chunk
         rollout = build(played, seen, earned, chunk=chunk, gamma=self.config.ppo.gamma, kl_coef=kl_coef)
-        return Collected(rollout, describe(played, seen, earned, rollout, kl_coef=kl_coef), [], {})
+        return Collected(rollout, describe(played, seen, pay, rollout, kl_coef=kl_coef), [], {})
 
     def kl_coef(self, index: int) -> float:
         """The price of a nat in that update: it falls linearly to 0 where ppo.kl_anneal_updates says so."""
@@ -94,7 +95,7 @@ class Collect:
         """Refuse to train where the untrained actor's first rollout shows that something is wrong."""
         played = self._sampled("self-check", 0)
         model = self.rounds.start if self.rounds else None
-        earned = scorer(self.config.ppo.reward, model)(played.episodes)
+        earned = scorer(self.config.ppo.reward, model)(played.episodes).to_learn_from(self.config.ppo.gamma)
         return check(played, earned, self.actor_critic, self.reference, self.config.ppo)
 
     def _sampled(self, name: str, index: int) -> Played:

@@ -16,6 +16,7 @@ from tercet.arm.acting import Decided, Played, decided, summed
 from tercet.arm.distributions import kl
 from tercet.arm.models import Critic
 from tercet.arm.policies import Policy
+from tercet.arm.scoring import Pay
 from tercet.core.kl import kl_penalties
 from tercet.core.masked import kept, masked_mean
 from tercet.types import ActorOutput, Rollout
@@ -103,11 +104,11 @@ def build(
     )
 
 
-def describe(played: Played, seen: Assessed, earned: Tensor, rollout: Rollout, *, kl_coef: float) -> dict[str, float]:
-    """The numbers that tell how a rollout went; sums are those of a row, which is one episode where none broke off."""
+def describe(played: Played, seen: Assessed, pay: Pay, rollout: Rollout, *, kl_coef: float) -> dict[str, float]:
+    """The numbers that tell how a rollout went; but for the score, sums are those of a row, whatever ended in it."""
     episodes = played.episodes
     numbers = {
-        "score": float(earned.sum(1).mean()),
+        "score": float(pay.scores().mean()),
         "reward": float(rollout.rewards.sum(1).mean()),
         "dense": float(episodes.dense.sum(1).mean()),
         "success": float(episodes.succeeded().float().mean()),

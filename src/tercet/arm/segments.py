@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from tercet.arm.episodes import Episodes
@@ -35,22 +35,37 @@ class Segments:
 _COLUMNS = ("states", "actions", "progress", "success", "row", "step")
 
 
-def cut(episodes: Episodes, length: int, stride: int) -> Segments:
+def cut(episodes: Episodes, length: int, stride: int, *, repeat_last: bool = False) -> Segments:
     """All windows of `length` steps, one every `stride`, that no end of an episode falls into.
 
-    An end may be a window's last step. Rows come in the order of the episodes, and within one in that of time.
+    An end may be a window's last step; a step that broke the simulation may not, since it leads to a fresh start.
+    With `repeat_last` there are also windows that a termination falls into: the state that ended the episode is
+    repeated to their end, as an arm that rests there would show it. Rows come in the order of the episodes, and within
+    one in that of time.
     """
     num, horizon = episodes.dense.shape
+    starts = torch.arange(0, horizon if repeat_last else horizon - length + 1, stride)
+    wanted = starts[:, None] + torch.arange(length)
+    last = _last_steps(episodes.ends())[:, starts, None]
+    windows = torch.minimum(wanted, last)
+    rested = windows < wanted  # here the episode is over
+    broke = episodes.infos.get("blown_up", torch.zeros(num, horizon)) > 0.5
+    rests = episodes.terminated if repeat_last else torch.zeros_like(broke)
+    rows = torch.arange(num)[:, None, None]
+    whole = ~((rested & ~rests[rows, windows]) | broke[rows, windows]).any(-1).flatten()
     columns = {
-        "states": episodes.next_observations,
-        "actions": episodes.actions,
-        "progress": episodes.infos.get("progress", episodes.dense),
-        "success": episodes.infos["success"],
-        "row": torch.arange(num)[:, None].expand(num, horizon),
-        "step": torch.arange(horizon).expand(num, horizon),
+        "states": episodes.next_observations[rows, windows],
+        "actions": episodes.actions[rows, windows].masked_fill(rested[..., None], 0.0),
+        "progress": episodes.infos.get("progress", episodes.dense)[rows, windows],
+        "success": episodes.infos["success"][rows, windows],
+        "row": rows.expand_as(windows),
+        "step": windows,
     }
-    starts = torch.arange(0, horizon - length + 1, stride)
-    windows = starts[:, None] + torch.arange(length)
-    before_end = episodes.ends()[:, windows[:, :-1]].any(-1) if length > 1 else torch.zeros(num, len(starts)).bool()
-    whole = (~before_end).flatten()
-    return Segments(**{name: values[:, windows].flatten(0, 1)[whole] for name, values in columns.items()})
+    return Segments(**{name: values.flatten(0, 1)[whole] for name, values in columns.items()})
+
+
+def _last_steps(ends: Bool[Tensor, "n t"]) -> Int[Tensor, "n t"]:
+    """Of each step, the last one of its episode."""
+    columns = torch.arange(ends.shape[1])
+    over = torch.where(ends, columns, ends.shape[1] - 1)
+    return over.flip(1).cummin(1).values.flip(1)

@@ -33,10 +33,13 @@ NAMES: dict[str, str] = {
 }
 _ROLES: dict[str, Role] = {"bc": "sft", "bc_noise": "base", "start": "sft", "start_noise": "base", "ppo": "ppo"}
 
+_FALL = 0.1  # of success in validation: more than its 64 starts show by chance
+_FULL = 0.99  # success that leaves no room
+
 
 def top(record: Record) -> list[Block]:
     """The outcome, the steps at a glance, and signs of health and trouble."""
-    checked = [check for ask in (_moved, _critic, _clipping, _broken) if (check := ask(record)) is not None]
+    checked = [check for ask in (_moved, _pay, _critic, _clipping, _broken) if (check := ask(record)) is not None]
     found: list[Block] = [headline(record), cards(record)]
     return [*found, Checks(sorted(checked, key=lambda check: check.good))] if checked else found
 
@@ -259,9 +262,44 @@ def _moved(record: Record) -> Check | None:
     within = f" within the KL bound of {bound:g} nats (`ppo.max_kl`)" if bound is not None else ""
     if mark == 0:
         text = f"No update succeeded more often in validation than the start{within}"
-        why = "" if within else ": there was no room, or nothing was learned"
-        return Check(False, "PPO changed nothing", f"{text}{why}.")
+        return Check(False, "PPO changed nothing", f"{text}{'' if within else _why_none(record)}.")
     return Check(True, "PPO found something better", f"Update {mark:.0f} was kept, by success in validation{within}.")
+
+
+def _why_none(record: Record) -> str:
+    """Why the start was kept, as far as validation tells."""
+    success = curve(record, "ppo/validation_score")[1]
+    if not success:
+        return ""
+    if success[0] - success[-1] > _FALL:
+        return f": success fell, from {_success(success[0])} to {_success(success[-1])}"
+    if success[0] > _FULL:
+        return f": there was no room, the start succeeds on {_success(success[0])}"
+    return ": nothing was learned that shows in success"
+
+
+def _pay(record: Record) -> Check | None:
+    """Whether success fell in validation, and what pay did meanwhile."""
+    success, pay = curve(record, "ppo/validation_score")[1], curve(record, "ppo/score")[1]
+    if len(success) < 2 or len(pay) < 2 or success[0] - success[-1] <= _FALL:
+        return None
+    fell = f"Success in validation went from {_success(success[0])} to {_success(success[-1])}"
+    few = max(1, len(pay) // 5)
+    before, after = sum(pay[:few]) / few, sum(pay[-few:]) / few
+    if after <= before:
+        return Check(False, "Success fell", f"{fell}, and pay fell too: lower `ppo.lr`, or raise `ppo.kl_coef`.")
+    return Check(
+        False,
+        "Pay rose while success fell",
+        f"{fell}, while an episode's pay rose from {num(before)} to {num(after)}: what pays is not what success is. "
+        "Ask in more rounds (`reward.num_rounds`), or let success pay too: "
+        "`ppo.reward={reward_model: 0.3, success: 0.3}`.",
+    )
+
+
+def _success(score: float) -> str:
+    """Of a validation's score, in which ties are broken by a thousandth at most."""
+    return percent(min(score, 1.0))
 
 
 def _critic(record: Record) -> Check | None:
