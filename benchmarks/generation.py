@@ -45,7 +45,7 @@ def main() -> None:
         num_theirs = theirs(model, asked, eos_id, most)
         between = Moment.now()
         chance = torch.Generator().manual_seed(index)
-        drawn = generate(model, asked, eos_id=eos_id, max_tokens=most, temperature=1.0, generator=chance)
+        drawn = generate(model, asked, end_ids=[eos_id], max_tokens=most, temperature=1.0, generator=chance)
         end = Moment.now()
         their_rate = num_theirs / (between.wall - start.wall)
         our_rate = int(drawn.mask.sum()) / (end.wall - between.wall)

@@ -1,5 +1,6 @@
 """What a config accepts, and what it says about everything that it does not."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -148,3 +149,36 @@ def test_numbers_that_do_not_go_together_name_each_other() -> None:
     ):
         with pytest.raises(InputError, match=wanted):
             load_lm_config("tiny", overrides)
+
+
+def test_a_chat_template_is_text_or_the_file_that_holds_it(tmp_path: Path) -> None:
+    text = "{% for m in messages %}{{ m.content }}!{% endfor %}"
+    file = tmp_path / "template.jinja"
+    file.write_text(text, encoding="utf-8")
+    for given_as in (text, str(file)):
+        config = load_lm_config("tiny", [f"model.chat_template={given_as!r}"])
+        assert config.model.chat_template == text
+    file.unlink()
+    assert LmConfig.model_validate(config.model_dump()).model.chat_template == text  # a run needs the file no more
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "what"),
+    [
+        ("nowhere.jinja", None, "neither Jinja text, .* nor a file that can be read: .*No such file"),
+        ("empty.jinja", "", "the file holds no Jinja template"),
+        ("tokenizer_config.json", '{"chat_template": "{{ messages }}"}', "nothing else"),
+        ("latin.jinja", b"\xe9 {{ messages }}", "nor a file that can be read: .*utf-8"),
+    ],
+)
+def test_a_chat_template_that_is_neither_is_refused(
+    name: str, content: str | bytes | None, what: str, tmp_path: Path
+) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    (problem,) = problems(f"model.chat_template={tmp_path / name}")
+    assert problem.startswith("model.chat_template = ") and re.search(what, problem)
+
+
+def test_another_model_than_the_presets_brings_its_own_tokenizer() -> None:
+    assert load_lm_config("tiny", ["model.path=X"]).model.tokenizer == ""

@@ -152,7 +152,7 @@ def test_what_is_done_to_one_role_leaves_the_storage_one(
     average.update()
     with average.in_place():
         outputs(shared, batch)
-    shared.actor.save(tmp_path, byte_tokenizer())
+    shared.actor.save(tmp_path, byte_tokenizer(), [2])
     shared.critic.save(tmp_path, byte_tokenizer())
     for module in (shared.backbone, *shared.roles.values()):
         module.model.to("cpu").train().eval()
@@ -237,7 +237,7 @@ def test_a_saved_role_reloads_to_the_same_numbers(
     for module in (shared.actor, shared.critic):
         disturb(module)
     before = outputs(shared, batch)
-    shared.actor.save(tmp_path / "actor", byte_tokenizer())
+    shared.actor.save(tmp_path / "actor", byte_tokenizer(), [2])
     shared.critic.save(tmp_path / "critic", byte_tokenizer())
     after = outputs(shared, batch)
     assert all(torch.equal(before[name], after[name]) for name in before)

@@ -1,6 +1,7 @@
 """The limits of prompts, answers and windows."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -65,7 +66,7 @@ def test_the_limit_is_kept_in_every_style(style: str, make_config: MakeConfig) -
         turns = tuple(Message("user" if i % 2 == 0 else "assistant", text) for i, text in enumerate(texts))
         example = Example(turns, "", None, "made up", "here")
         short = Example((Message("user", "a"),), "", None, "made up", "here")
-        encoder_ = encoder if style != "chat" else Encoder(encoder.tokenizer, "chat", 230, 8, 8)
+        encoder_ = encoder if style != "chat" else replace(encoder, max_prompt_tokens=230)
         kept = encoder_.within_limits({"set": [example, short]}, "test")["set"]
         assert (example in kept) == (len(encoder_.prompt(example)) <= encoder_.max_prompt_tokens)
 
@@ -101,3 +102,64 @@ def test_roles_that_read_the_same_ids_have_one_tokenizer(key: str, make_config: 
     check_tokenizers(make_config(**{section: {name: str(tmp_path / "same")}}))
     with pytest.raises(InputError, match=rf"^{key}: .*other' has another tokenizer than model.path"):
         check_tokenizers(make_config(**{section: {name: str(tmp_path / "other")}}))
+
+
+SAYS_TWICE = "{% for m in messages %}{{ m.content }}{{ m.content }}</s>{% endfor %}"
+SAYS_ONCE = "{% for m in messages %}{{ m.content }}</s>{% endfor %}"
+REFUSES_SYSTEM = "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}" + SAYS_ONCE
+
+
+def saved_tokenizer(folder: Path, template: str) -> str:
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = template
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+def chatting(make_config: MakeConfig, chat_template: str = "", **sections: dict[str, str]) -> LmConfig:
+    """A config of random weights, without model.tokenizer, in the chat style."""
+    config = make_config(model={"chat_template": chat_template, "tokenizer": ""}, data={"style": "chat"}, **sections)
+    assert not config.model.tokenizer
+    return config
+
+
+def test_all_steps_render_by_one_template(make_config: MakeConfig, tmp_path: Path) -> None:
+    policy = saved_tokenizer(tmp_path / "policy", SAYS_ONCE)
+    for template, written in (("", "Hi</s>"), (SAYS_TWICE, "HiHi</s>")):  # that of the policy, or the config's
+        encoder = Encoder.of(chatting(make_config, template, ppo={"policy": policy}))
+        assert encoder.tokenizer.decode(encoder.prompt(asking("Hi"))) == written
+        elsewhere = Encoder.of(chatting(make_config, template, ppo={"policy": policy}), policy)  # a reward model's own
+        assert elsewhere.tokenizer.decode(elsewhere.prompt(asking("Hi"))) == "Hi</s>"
+
+
+def test_the_template_in_force_is_saved_with_the_tokenizer(make_config: MakeConfig, tmp_path: Path) -> None:
+    encoder = Encoder.of(chatting(make_config, SAYS_TWICE))
+    encoder.tokenizer.save_pretrained(tmp_path)
+    again = Encoder.of(chatting(make_config, ppo={"policy": str(tmp_path)}))
+    assert again.prompt(asking("Hi")) == encoder.prompt(asking("Hi"))
+
+
+def test_a_template_is_checked_before_anything_is_read(make_config: MakeConfig) -> None:
+    for template, what in (("{{ messages[0].content }}", "leaves out turn 2"), ("{% for %}", "error in line 1")):
+        with pytest.raises(InputError, match=rf"^model\.\w+: the chat template .*{what}"):
+            Encoder.of(chatting(make_config, template))
+    with pytest.raises(InputError, match=r"no chat template: set data\.style=hh"):
+        Encoder.of(chatting(make_config))
+
+
+def test_a_conversation_that_the_template_refuses_has_its_place(make_config: MakeConfig) -> None:
+    encoder = Encoder.of(chatting(make_config, REFUSES_SYSTEM))
+    turns = (Message("system", "Be kind."), Message("user", "Hi"))
+    with pytest.raises(InputError, match=r"^talks\.jsonl:3: the chat template refuses .* system, user: no system"):
+        encoder.within_limits({"set": [Example(turns, "", None, "set", "talks.jsonl:3")]}, "sft")
+
+
+def test_an_answer_ends_as_the_template_ends_a_turn(make_config: MakeConfig, tmp_path: Path) -> None:
+    tokenizer = byte_tokenizer()
+    tokenizer.add_tokens(["<|end|>"])
+    tokenizer.chat_template = "{% for m in messages %}{{ m.content }}<|end|>{% endfor %}"
+    tokenizer.save_pretrained(tmp_path)
+    config = make_config(model={"tokenizer": str(tmp_path)}, data={"style": "chat"})
+    encoder = Encoder.of(config)
+    assert encoder.response("No") == [*byte_tokenizer().encode("No"), 259] and encoder.ends.ids == (2, 259)
+    assert encoder.text(encoder.response("No")) == "No"

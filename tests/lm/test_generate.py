@@ -35,11 +35,23 @@ def drawn(
     return generate(
         policy.model,
         prompts,
-        eos_id=eos_id,
+        end_ids=[eos_id],
         max_tokens=int(settings.get("max_tokens", 8)),
         temperature=settings.get("temperature", 1.0),
         generator=torch.Generator().manual_seed(seed),
     )
+
+
+def test_any_of_the_ends_is_the_last_token_of_an_answer(policy: Policy) -> None:
+    endless = drawn(policy, temperature=0.0, eos_id=299).tolist()
+    ends = [endless[0][4], endless[1][2]]
+    out = generate(
+        policy.model, PROMPTS, end_ids=ends, max_tokens=8, temperature=0.0, generator=torch.Generator().manual_seed(0)
+    )
+    cut = [next((i + 1 for i, token in enumerate(row) if token in ends), 8) for row in endless]
+    assert out.tolist() == [row[:length] for row, length in zip(endless, cut, strict=True)]
+    assert out.ended.tolist() == [row[length - 1] in ends for row, length in zip(endless, cut, strict=True)]
+    assert {row[-1] for row in out.tolist()} >= set(ends)
 
 
 def with_early_eos(policy: Policy) -> int:
@@ -171,7 +183,7 @@ def test_watch_sees_the_first_answer_and_no_other(policy: Policy) -> None:
     out = generate(
         policy.model,
         PROMPTS,
-        eos_id=eos_id,
+        end_ids=[eos_id],
         max_tokens=8,
         temperature=1.0,
         generator=torch.Generator().manual_seed(0),
@@ -185,7 +197,7 @@ def test_a_prompt_that_is_asked_often_is_computed_once(policy: Policy, monkeypat
     hook = policy.model.get_output_embeddings().register_forward_pre_hook(lambda _, args: seen.append(len(args[0])))
     read = Decoder._read
     monkeypatch.setattr(Decoder, "_read", lambda step, asked: (seen.append(len(asked)), read(step, asked))[1])
-    settings = {"eos_id": 299, "max_tokens": 3, "temperature": 1.0}
+    settings = {"end_ids": [299], "max_tokens": 3, "temperature": 1.0}
     asked = [[5, 9, 7], [6], [5, 9, 7], [5, 9, 7]]
     many = generate(policy.model, asked, generator=torch.Generator().manual_seed(0), **settings)  # type: ignore[arg-type]
     hook.remove()

@@ -225,7 +225,7 @@ def test_a_saved_policy_is_what_transformers_loads(
     policy = load_policy(make_config(architecture, lora=lora), learns=True).eval()
     disturb(policy)
     before = logits(policy)
-    policy.save(tmp_path, byte_tokenizer())
+    policy.save(tmp_path, byte_tokenizer(), [2])
     theirs = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
     assert torch.allclose(theirs(torch.tensor(IDS)).logits, before, atol=2e-3, rtol=1e-3)
     again = load_policy(make_config(architecture), path=str(tmp_path))
@@ -276,7 +276,7 @@ def test_saving_leaves_the_tied_embedding_alone(make_config: MakeConfig, tmp_pat
     policy = load_policy(make_config("gpt2", lora={"rank": 2, "only": False}), learns=True)
     embedding = copy.deepcopy(policy.model.get_input_embeddings().weight)
     disturb(policy)
-    policy.save(tmp_path, byte_tokenizer())
+    policy.save(tmp_path, byte_tokenizer(), [2])
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
     assert torch.equal(loaded.get_input_embeddings().weight, embedding)
     assert not torch.equal(loaded.get_output_embeddings().weight, embedding)
@@ -308,7 +308,7 @@ def test_small_adapters_survive_merging_into_bf16(make_config: MakeConfig, tmp_p
                 parameter.fill_(1e-5)  # far below the spacing of bf16 numbers of the weights' size
     layer = policy.model.model.layers[0].mlp.up_proj
     wanted = layer.base_layer.weight.float() + layer.get_delta_weight("default")
-    policy.save(tmp_path, byte_tokenizer())
+    policy.save(tmp_path, byte_tokenizer(), [2])
     saved = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32).model.layers[0].mlp.up_proj.weight
     assert torch.allclose(saved, wanted, rtol=0, atol=1e-9)
     assert not torch.equal(saved, layer.weight.bfloat16().float())
@@ -316,7 +316,7 @@ def test_small_adapters_survive_merging_into_bf16(make_config: MakeConfig, tmp_p
 
 def test_a_language_model_is_no_trained_reward_model(make_config: MakeConfig, tmp_path: Path) -> None:
     policy = load_policy(make_config("gpt2"))
-    policy.save(tmp_path, byte_tokenizer())
+    policy.save(tmp_path, byte_tokenizer(), [2])
     load_score_model(make_config("gpt2"), path=str(tmp_path))
     with pytest.raises(InputError, match="no score head"):
         load_score_model(make_config("gpt2"), path=str(tmp_path), trained=True)

@@ -163,7 +163,7 @@ def test_pairs_of_several_sets_keep_their_sets_and_remember_what_was_cut(
     assert all(pairs.train.values()) and list(pairs.train) == ["one", "two"] and list(pairs.held_out) == ["held"]
     keys = {name: {example.key for example in rows} for name, rows in sets.items()}
     assert all(pair.key in keys[name] and pair.source == name for name, rows in pairs.train.items() for pair in rows)
-    eos, encoder = Encoder.of(config).eos_id, Encoder.of(config)
+    eos, encoder = Encoder.of(config).ends.written, Encoder.of(config)
     for pair in pairs.train["one"]:  # a random model hardly ever ends by itself
         ids = encoder.response(pair.chosen, ended=pair.chosen_ended)
         assert (ids[-1:] == [eos]) == pair.chosen_ended

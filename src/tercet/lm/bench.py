@@ -170,7 +170,7 @@ class Step:
             return generate(
                 self.policy.model,
                 asked,
-                eos_id=eos_of(self.work),
+                end_ids=[eos_of(self.work)],
                 max_tokens=most,
                 temperature=self.config.ppo.temperature,
                 generator=generator(0, index),

@@ -12,7 +12,6 @@ from tercet.lm.examples import Example, Message
 from tercet.lm.generate import generate
 from tercet.lm.models import Policy, load_policy
 from tercet.lm.stages import Stage, stages_of
-from tercet.lm.text import decode_response
 from tercet.runs.folder import RunFolder
 from tercet.runs.progress import say
 
@@ -68,7 +67,7 @@ class Conversation:
         def show(token: int) -> None:
             nonlocal written
             ids.append(token)
-            whole = decode_response(self.encoder.tokenizer, ids)
+            whole = self.encoder.text(ids)
             if not whole.endswith("\ufffd"):  # a character may need several tokens
                 self.write(whole.removeprefix(written) if whole.startswith(written) else "")
                 written = whole
@@ -77,7 +76,7 @@ class Conversation:
             generate(
                 self.policy.model,
                 [prompt],
-                eos_id=self.encoder.eos_id,
+                end_ids=self.encoder.ends.ids,
                 max_tokens=self.config.eval.max_response_tokens,
                 temperature=self.temperature,
                 generator=self.generator,
@@ -119,7 +118,7 @@ class Conversation:
             raise InputError(f"stage {stage or '(none)'}: this run has {', '.join(self.stages)}")
         self.stage = stage
         self.policy: Policy = load_policy(self.config, path=self.stages[stage].path)
-        self.encoder = Encoder.of(self.config, self.config.ppo.policy if stage != "base" else "")
+        self.encoder = Encoder.of(self.config)
         say(f"{stage} answers now")
 
 

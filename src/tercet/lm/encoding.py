@@ -1,6 +1,7 @@
 """How the texts of one run become tokens: its tokenizer, its style of prompts and its limits."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import cast
 
@@ -9,9 +10,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tercet.config.lm import LmConfig
 from tercet.errors import InputError
+from tercet.lm.ends import Ends
 from tercet.lm.examples import Example
 from tercet.lm.splits import Sets
-from tercet.lm.text import Style, prompt_ids, prompt_text, response_ids
+from tercet.lm.template import check
+from tercet.lm.text import Style, decode_response, prompt_ids, prompt_text, response_ids
 from tercet.lm.tokenizers import load_tokenizer
 from tercet.lm.tokens import TokenBatch, pad
 from tercet.lm.weights import named_by_key
@@ -23,6 +26,7 @@ class Encoder:
     """Prompts and answers to tokens, the same way in every step."""
 
     tokenizer: PreTrainedTokenizerBase
+    ends: Ends
     style: Style
     max_prompt_tokens: int
     max_response_tokens: int
@@ -30,18 +34,23 @@ class Encoder:
 
     @classmethod
     def of(cls, config: LmConfig, path: str = "") -> "Encoder":
-        """The encoder of a run, or of the model at `path` where a run starts from that."""
-        data = config.data
-        with named_by_key(config, path):
-            tokenizer = load_tokenizer(config.model, path)
-        return cls(
-            tokenizer, data.style, data.max_prompt_tokens, data.max_response_tokens, config.ppo.max_response_tokens
-        )
+        """The encoder of a run, one for all its steps; or that of a reward model from elsewhere, at `path`.
 
-    @property
-    def eos_id(self) -> int:
-        """What ends an answer."""
-        return cast(int, self.tokenizer.eos_token_id)  # transformers types it as anything; load_tokenizer checked it
+        A run's tokenizer is that of model.tokenizer, else of the policy it starts from; model.chat_template replaces
+        its chat template.
+        """
+        data, model = config.data, config.model
+        folder = path or config.ppo.policy or ("" if model.path in ("random", "smollm2") else model.path)
+        tokenizer_path = path or ("" if model.tokenizer else config.ppo.policy)
+        with named_by_key(config, tokenizer_path):
+            tokenizer = load_tokenizer(model, tokenizer_path)
+            if model.chat_template and not path:
+                tokenizer.chat_template = model.chat_template
+            if data.style == "chat":
+                check(tokenizer)
+            ends = Ends.of(tokenizer, data.style, folder)
+        limits = (data.max_prompt_tokens, data.max_response_tokens, config.ppo.max_response_tokens)
+        return cls(tokenizer, ends, data.style, *limits)
 
     @property
     def pad_id(self) -> int:
@@ -49,12 +58,18 @@ class Encoder:
         return cast(int, self.tokenizer.pad_token_id)  # likewise
 
     def prompt(self, example: Example) -> list[int]:
-        """The prompt's ids, up to where the answer begins."""
-        return prompt_ids(self.tokenizer, example.messages, self.style)
+        """The prompt's ids, up to where the answer begins; InputError where the chat template refuses it."""
+        with _placed(example):
+            return prompt_ids(self.tokenizer, example.messages, self.style)
 
     def response(self, text: str, *, ended: bool = True) -> list[int]:
         """The answer's ids: EOS at the end unless the answer is cut, or was cut (not `ended`) when it was sampled."""
-        return response_ids(self.tokenizer, text, self.style, max_tokens=self.max_response_tokens, ended=ended)
+        most, end_id = self.max_response_tokens, self.ends.written
+        return response_ids(self.tokenizer, text, self.style, max_tokens=most, end_id=end_id, ended=ended)
+
+    def text(self, response: Sequence[int]) -> str:
+        """What a response says."""
+        return decode_response(self.tokenizer, response, self.ends.ids)
 
     def batch(self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> TokenBatch:
         """Ids, padded; on the CPU."""
@@ -96,16 +111,32 @@ class Encoder:
 
     def _fits(self, example: Example) -> bool:
         # a token holds at least a byte of text, but for BOS and a space in front: short prompts need no tokenizer
-        if len(prompt_text(self.tokenizer, example.messages, self.style).encode()) + 2 <= self.max_prompt_tokens:
+        with _placed(example):
+            text = prompt_text(self.tokenizer, example.messages, self.style)
+        if len(text.encode()) + 2 <= self.max_prompt_tokens:
             return True
         return len(self.prompt(example)) <= self.max_prompt_tokens
 
 
+@contextmanager
+def _placed(example: Example) -> Iterator[None]:
+    """Put the example's place in front of what is wrong with its conversation."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{example.place}: {error}") from error
+
+
 def check_tokenizers(config: LmConfig) -> None:
     """InputError where one role would read another's token ids and take them for other words."""
-    ours = Encoder.of(config).tokenizer.get_vocab()
+
+    def vocabulary(path: str) -> dict[str, int]:
+        with named_by_key(config, path):
+            return load_tokenizer(config.model, path).get_vocab()
+
+    ours = vocabulary("")
     for key, path in (("reward.model", config.reward.model), ("ppo.policy", config.ppo.policy)):
-        if path and Encoder.of(config, path).tokenizer.get_vocab() != ours:
+        if path and vocabulary(path) != ours:
             raise InputError(
                 f"{key}: {path!r} has another tokenizer than model.path={config.model.path!r}, and actor, critic and "
                 "reward model read the same token ids; give models of one family"

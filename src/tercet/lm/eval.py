@@ -45,7 +45,7 @@ def run(folder: RunFolder, config: LmConfig) -> None:
         ours: list[torch.Tensor] = []
         for index, stage in enumerate(reversed(stages)):  # ppo before sft: the reference then reads its answers
             policy = load_policy(config, path=stage.path)
-            encoder = Encoder.of(config, config.ppo.policy if stage.name != "base" else "")
+            encoder = Encoder.of(config)
             encoder.check_window(policy.model)
             shown[stage.name] = _answers_to_fixed(policy, encoder, fixed, config, stage.name)
             answered[stage.name] = _sampled(policy, encoder, held_out, config, f"{stage.name}: held-out prompts")

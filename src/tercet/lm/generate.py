@@ -1,6 +1,6 @@
 """Sampling from a causal language model, with the log-probability of every token as it was drawn."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -21,7 +21,7 @@ COMPACT_BELOW = 0.75  # rows still being written, as a share of the rows compute
 
 @dataclass(frozen=True)
 class Responses:
-    """What was drawn. `mask` counts the EOS that ended a response; `ended` is False where the limit cut it off."""
+    """What was drawn. `mask` counts the token that ended a response; `ended` is False where the limit cut it off."""
 
     ids: Int[Tensor, "b t"]
     logprobs: Float[Tensor, "b t"]
@@ -29,7 +29,7 @@ class Responses:
     ended: Bool[Tensor, " b"]
 
     def tolist(self) -> list[list[int]]:
-        """The tokens of each response, EOS included, padding not."""
+        """The tokens of each response, the one that ended it included, padding not."""
         return [row[keep].tolist() for row, keep in zip(self.ids, self.mask, strict=True)]
 
 
@@ -38,7 +38,7 @@ def generate(
     model: PreTrainedModel,
     prompts: Sequence[Sequence[int]],
     *,
-    eos_id: int,
+    end_ids: Collection[int],
     max_tokens: int,
     temperature: float,
     generator: torch.Generator,
@@ -46,20 +46,22 @@ def generate(
 ) -> Responses:
     """Answer every prompt with at most `max_tokens` tokens; temperature 0 takes the likeliest token.
 
-    Nothing but the temperature shapes the distribution (no top-k, top-p or penalties), so that the log-probabilities
-    are those of the policy itself. Each response follows from its own row of random numbers: which others share the
-    batch, and when they end, does not matter. `watch` sees each token of the first response as it is drawn.
+    A token of `end_ids` is the last of its response. Nothing but the temperature shapes the distribution (no top-k,
+    top-p or penalties), so that the log-probabilities are those of the policy itself. Each response follows from its
+    own row of random numbers: which others share the batch, and when they end, does not matter. `watch` sees each token
+    of the first response as it is drawn.
     """
     device = next(model.parameters()).device
     uniforms = torch.rand(len(prompts), max_tokens, generator=generator).to(device)
-    drawn = torch.full((len(prompts), max_tokens), eos_id, device=device)
+    ends, fill = torch.tensor(list(end_ids), device=device), min(end_ids)
+    drawn = torch.full((len(prompts), max_tokens), fill, device=device)
     logprobs = torch.zeros(len(prompts), max_tokens, device=device)
     counts = torch.zeros(len(prompts), dtype=torch.long, device=device)
     ended = torch.zeros(len(prompts), dtype=torch.bool, device=device)
     rows = torch.arange(len(prompts), device=device)  # the prompt that each computed row answers
     fast = decoder.knows(model, len(prompts))
     with nullcontext() if fast else packed(model, len(prompts)):
-        step = Decoder(model, prompts) if fast else Stepper(model, prompts, eos_id)
+        step = Decoder(model, prompts) if fast else Stepper(model, prompts, fill)
         logits = step.logits
         for t in range(max_tokens):
             chosen = _chosen(logits, uniforms[rows, t], temperature)
@@ -69,7 +71,7 @@ def generate(
             counts[rows[live]] += 1
             if watch is not None and rows[0] == 0 and live[0]:
                 watch(int(chosen.actions[0]))
-            ended[rows[live]] = chosen.actions[live] == eos_id
+            ended[rows[live]] = torch.isin(chosen.actions[live], ends)
             live = ~ended[rows]
             if t + 1 == max_tokens or not live.any():
                 break

@@ -1,6 +1,6 @@
 """The networks of the four roles: a policy (actor, reference) and a score per token (reward model, critic)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import cast
@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from peft import PeftModel
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from tercet.config.lm import LmConfig
 from tercet.core.statistics import ScoreScale
@@ -53,9 +53,18 @@ class Policy(nn.Module):
         with self.adapted.disable_adapter():
             yield
 
-    def save(self, folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Hugging Face format, the adapters merged into a copy of the weights."""
-        _whole(self).save_pretrained(folder)
+    def save(self, folder: Path, tokenizer: PreTrainedTokenizerBase, end_ids: Sequence[int]) -> None:
+        """Hugging Face format, the adapters merged into a copy of the weights.
+
+        The configs name the tokenizer's pad and all that ends an answer, and nothing else that shapes sampling: whoever
+        loads the folder samples as this policy was trained.
+        """
+        model = _whole(self)
+        ends = end_ids[0] if len(end_ids) == 1 else list(end_ids)
+        bos, pad = tokenizer.bos_token_id, tokenizer.pad_token_id
+        model.config.eos_token_id, model.config.pad_token_id = ends, pad
+        model.generation_config = GenerationConfig(bos_token_id=bos, eos_token_id=ends, pad_token_id=pad)
+        model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
 
 
@@ -150,6 +159,9 @@ def score_model_of(
 
 def _prepare(model: PreTrainedModel, config: LmConfig, *, learns: bool, lora_dropout: float) -> PeftModel | None:
     """Decide what learns; the adapters, where there are any."""
+    for module in model.modules():
+        if isinstance(module, nn.Embedding):
+            module.padding_idx = None  # its row would not learn, and it may be the row of an EOS
     if learns and not config.lora.rank:
         if config.model.gradient_checkpointing:
             checkpoint_gradients(model)

@@ -44,7 +44,7 @@ def run(folder: RunFolder, config: LmConfig) -> None:
     """Improve the SFT policy by what the reward says of its answers; the best actor is kept in DIR/ppo/model."""
     policy_path, reward_path = _needed(folder, config)
     check_tokenizers(config)
-    encoder = Encoder.of(config, config.ppo.policy)
+    encoder = Encoder.of(config)
     examples = step_examples(config.data, "ppo")
     prompts = encoder.within_limits(examples.train, "ppo")
     held_out = flat(encoder.within_limits(examples.validation, "validation"))
@@ -79,7 +79,7 @@ def run(folder: RunFolder, config: LmConfig) -> None:
             seed=config.seed,
             extra_actor_loss=_pretraining_mix(policy, encoder, config) if config.ppo.ptx_coef else None,
         )
-        step.save_folder("model", lambda path: policy.save(path, encoder.tokenizer))
+        step.save_folder("model", lambda path: policy.save(path, encoder.tokenizer, encoder.ends.ids))
         step.finish({"best_checkpoint": vars(best), "self_check": checked})
 
 

@@ -63,7 +63,7 @@ def _policy(config: LmConfig, hf_config: HfConfig, sizes: Sizes, layers: int) ->
             generate(
                 policy.model,
                 prompts,
-                eos_id=_NEVER,
+                end_ids=[_NEVER],
                 max_tokens=most,
                 temperature=temperature,
                 generator=torch.Generator().manual_seed(0),

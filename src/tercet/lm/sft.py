@@ -67,7 +67,7 @@ def run(folder: RunFolder, config: LmConfig) -> None:
             samples=samples,
         )
         last = {name: value for row in folder.metrics() if row["step"] == "sft" for name, value in row.items()}
-        step.save_folder("model", lambda path: policy.save(path, encoder.tokenizer))
+        step.save_folder("model", lambda path: policy.save(path, encoder.tokenizer, encoder.ends.ids))
         after = {name: last[f"sft/perplexity/{name}"] for name in [ALL, *held_out]}
         step.finish({"perplexity": {"sft": after.pop(ALL), "sets": after}})
 

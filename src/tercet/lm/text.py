@@ -5,18 +5,25 @@ hh      \\n\\nHuman: ...\\n\\nAssistant: ...\\n\\nAssistant:    a space, then th
 chat    the tokenizer's chat template                  the text, right after the template's generation prompt
 plain   the turns' texts, each with a line end after it    the text
 
-The tokenizer's BOS, if it adds one, stands in front of the prompt alone; an EOS ends every answer that was not cut.
+The tokenizer's BOS, if it adds one, stands in front of the prompt alone; an answer that was not cut ends in the token
+that `ends.py` names. Special tokens that somebody wrote in a text are text, in every style: only the template and this
+file write special tokens.
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from typing import Literal
 
 from transformers import PreTrainedTokenizerBase
 
-from tercet.errors import InputError
 from tercet.lm.examples import Message, transcript
+from tercet.lm.marks import Marks
+from tercet.lm.template import render
 
 Style = Literal["hh", "chat", "plain"]
+
+_LINE_END = "\n"
 
 
 def prompt_text(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], style: Style) -> str:
@@ -25,19 +32,14 @@ def prompt_text(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message],
         return f"\n\n{transcript(tuple(messages))}\n\nAssistant:"
     if style == "plain":
         return "".join(f"{message.text}\n" for message in messages)
-    if not tokenizer.chat_template:
-        raise InputError("the tokenizer has no chat template: set data.style=hh, or give one in model.chat_template")
-    turns = [{"role": message.role, "content": message.text} for message in messages]
-    rendered = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-    assert isinstance(rendered, str)  # tokenize=False
-    return rendered
+    return render(tokenizer, messages)
 
 
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], style: Style) -> list[int]:
     """The ids of a prompt: BOS where the tokenizer adds one, never an EOS behind."""
+    if style == "chat":
+        return _chat_ids(tokenizer, messages)
     text = prompt_text(tokenizer, messages, style)
-    if style == "chat":  # the template has written its own special tokens
-        return tokenizer.encode(text, add_special_tokens=False)
     bare = _bare_ids(tokenizer, text)
     special = tokenizer.encode(text, add_special_tokens=True, split_special_tokens=True)
     num_in_front = _num_in_front(special, bare, tokenizer)
@@ -45,28 +47,68 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], 
 
 
 def response_ids(
-    tokenizer: PreTrainedTokenizerBase, text: str, style: Style, *, max_tokens: int, ended: bool = True
+    tokenizer: PreTrainedTokenizerBase, text: str, style: Style, *, max_tokens: int, end_id: int, ended: bool = True
 ) -> list[int]:
-    """The ids of an answer: at most `max_tokens`, the EOS among them; an answer that is or was cut has no EOS."""
-    if tokenizer.eos_token_id is None:
-        raise InputError("the tokenizer has no EOS token, so no answer could end; give another in model.tokenizer")
-    # encoded behind the last character of the prompt, then freed of it: a SentencePiece tokenizer would otherwise
-    # put a second space in front, and ids would differ from those of the prompt and answer in one piece
-    anchor, start = (":", " ") if style == "hh" else ("\n", "")
+    """The ids of an answer: at most `max_tokens`, `end_id` among them; an answer that is or was cut has none."""
+    anchor, start = (":", " ") if style == "hh" else (_LINE_END, "")
+    unsplit = Marks.of(tokenizer).unsplit if style == "chat" else []
+    return [*_ids_behind(tokenizer, anchor, start + text, unsplit), *[end_id] * ended][:max_tokens]
+
+
+def decode_response(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], end_ids: Collection[int] = ()) -> str:
+    """The text of an answer without the token that ended it, special tokens and the white space around it."""
+    ids = list(ids)
+    if ids and ids[-1] in end_ids:  # it need not be marked as special
+        ids.pop()
+    return str(tokenizer.decode(ids, skip_special_tokens=True)).strip()
+
+
+def _chat_ids(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> list[int]:
+    """The ids of what the chat template writes: its marks are ids, those that stand in the messages are text."""
+    marks = Marks.of(tokenizer)
+    pattern = marks.written
+    forged = sorted({mark for message in messages for mark in pattern.findall(message.text)})
+    if not forged:
+        return tokenizer.encode(render(tokenizer, messages), add_special_tokens=False)
+    # the template gets words in place of them, so that every mark in what it writes is its own
+    stem = "qz"
+    while any(stem in message.text for message in messages):
+        stem += "q"
+    words = {mark: f"{stem}{number}z" for number, mark in enumerate(forged)}
+    texts = {word: mark for mark, word in words.items()}
+    clean = [replace(m, text=pattern.sub(lambda found: words[found[0]], m.text)) for m in messages]
+    ids: list[int] = []
+    for piece, mark in marks.split(render(tokenizer, clean)):
+        text = re.sub("|".join(texts), lambda found: texts[found[0]], piece)
+        if marks.stand_alone or not ids:
+            ids += _bare_ids(tokenizer, text, marks.unsplit)
+        else:
+            ids += _ids_behind(tokenizer, _LINE_END, text, marks.unsplit)
+        ids += mark
+    return ids
+
+
+def _ids_behind(tokenizer: PreTrainedTokenizerBase, anchor: str, text: str, unsplit: Sequence[str] = ()) -> list[int]:
+    """The ids of a text that goes on behind `anchor`.
+
+    Encoded with it, then freed of it: a SentencePiece tokenizer would otherwise put a second space in front, and ids
+    would differ from those of the text in one piece.
+    """
     in_front = _bare_ids(tokenizer, anchor)
-    whole = _bare_ids(tokenizer, anchor + start + text)
+    whole = _bare_ids(tokenizer, anchor + text, unsplit)
     is_clean_cut = whole[: len(in_front)] == in_front
-    ids = whole[len(in_front) :] if is_clean_cut else _bare_ids(tokenizer, start + text)
-    return [*ids, *[tokenizer.eos_token_id] * ended][:max_tokens]
+    return whole[len(in_front) :] if is_clean_cut else _bare_ids(tokenizer, text, unsplit)
 
 
-def decode_response(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
-    """The text of an answer without special tokens and the white space around it."""
-    return str(tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
+def _bare_ids(tokenizer: PreTrainedTokenizerBase, text: str, unsplit: Sequence[str] = ()) -> list[int]:
+    """The ids of the text alone; a `</s>` that somebody wrote in it stays four characters and ends nothing.
 
-
-def _bare_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """The ids of the text alone; a `</s>` that somebody wrote in it stays four characters and ends nothing."""
+    Words of `unsplit` are cut behind their first character, for the tokenizer itself would not cut them.
+    """
+    cut = min((at for word in unsplit if (at := text.find(word)) >= 0), default=None)
+    if cut is not None:
+        head, tail = text[: cut + 1], text[cut + 1 :]
+        return _bare_ids(tokenizer, head) + _ids_behind(tokenizer, _LINE_END, tail, unsplit)
     return tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
 
 

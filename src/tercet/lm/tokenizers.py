@@ -56,7 +56,6 @@ def load_tokenizer(config: ModelConfig, path: str = "") -> PreTrainedTokenizerBa
         raise InputError(f"{key}{name!r} has no EOS token, so no answer could end; set eos_token in its files")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    template = config.chat_template or (_SMOLLM2_TEMPLATE if name == "smollm2" else "")
-    if template and not path:
-        tokenizer.chat_template = template
+    if name == "smollm2":
+        tokenizer.chat_template = _SMOLLM2_TEMPLATE
     return tokenizer
