@@ -4,9 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tercet.arm.models import (
     FARTHEST,
+    LEAST_STD,
     GaussianPolicy,
     RewardEnsemble,
     Scaled,
@@ -30,11 +33,33 @@ def test_what_was_measured_comes_out_at_mean_0_and_deviation_1() -> None:
     torch.testing.assert_close(out.std(0, unbiased=False), torch.ones(2), rtol=1e-4, atol=0)
 
 
+@given(scales=st.lists(st.floats(-8, 8).map(lambda power: 10**power), min_size=5, max_size=5))
+def test_other_units_change_nothing(scales: list[float]) -> None:
+    """Metres or millimetres a column: what was measured and what comes later look the same to every network."""
+    chance = torch.Generator().manual_seed(0)
+    seen = torch.randn(40, 5, generator=chance) * torch.tensor([3.0, 1e-3, 1.0, 0.0, 0.0])
+    seen += torch.tensor([10.0, 0.0, -200.0, 0.4, 0.0])  # the fourth never varies, the fifth is always 0
+    later = seen + torch.randn(40, 5, generator=chance) * torch.tensor([3.0, 1e-3, 1.0, 0.1, 0.1])
+    here, there = Scaled(5), Scaled(5)
+    here.measure(seen)
+    there.measure(seen * torch.tensor(scales))
+    torch.testing.assert_close(there(later * torch.tensor(scales)), here(later), rtol=1e-3, atol=1e-3)
+    assert here.unseen() == there.unseen() == [4]
+
+
 def test_what_never_varied_is_not_blown_up_and_far_values_are_cut() -> None:
-    scaled = Scaled(1)
-    scaled.measure(torch.full((9, 1), 2.0))
-    assert scaled(torch.tensor([[2.001]])).item() == pytest.approx(0.1, abs=1e-3)
-    assert scaled(torch.tensor([[5.0]])).item() == FARTHEST
+    scaled = Scaled(4)
+    rounding = 0.1 + torch.randn(9) * 1e-8
+    scaled.measure(torch.stack([torch.full((9,), 2.0), rounding, torch.zeros(9), torch.randn(9) * 1e-17], 1))
+    later = scaled(torch.tensor([[2.1, 0.11, 0.1, 0.1]]))
+    torch.testing.assert_close(later, torch.tensor([[0.05, 0.1, 0.0, 0.0]]), rtol=1e-3, atol=1e-6)
+    assert scaled(torch.tensor([[200.0, 0.1, 0.0, 0.0]]))[0, 0] == FARTHEST
+
+
+def test_actions_and_pictures_have_units_that_are_known() -> None:
+    scaled = Scaled(2)
+    scaled.measure_known(torch.stack([torch.zeros(9), torch.linspace(-1, 1, 9)], 1))
+    assert scaled.std.tolist() == pytest.approx([LEAST_STD, 0.6455], rel=1e-3)
 
 
 def test_a_policy_comes_back_as_it_was_with_its_scale(policy: GaussianPolicy, tmp_path: Path) -> None:

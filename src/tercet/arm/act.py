@@ -110,14 +110,14 @@ class ActPolicy(nn.Module):
     ) -> None:
         """See and do what is like these at unit scale."""
         self.scaled.measure(observations)
-        self.scaled_actions.measure(actions)
+        self.scaled_actions.measure_known(actions)
         self.measure_pictures(*pictures)
 
     def measure_pictures(self, *pictures: UInt8[Tensor, "b _ _ 3"]) -> None:
         """See pictures like these at unit scale, and let a backbone that was drawn at random settle on them."""
         some = [one[:: -(-len(one) // AT_ONCE)] for one in pictures]  # evenly, whatever their number
         for scaled, picture in zip(self.scales_of_pictures(), some, strict=True):
-            scaled.measure(picture / 255)
+            scaled.measure_known(picture / 255)
         if pictures and self.settles:
             self.model.backbone.settle(torch.cat(self._looks(some)))
 

@@ -14,6 +14,7 @@ from tercet.arm.cameras import cameras_of
 from tercet.arm.data import EXPERT, Demonstrations, demonstrate, load_recording, plan
 from tercet.arm.environments import opened, sizes_of
 from tercet.arm.policies import Policy, new_policy
+from tercet.arm.stages import say_unseen
 from tercet.config.arm import ArmConfig
 from tercet.errors import InputError
 from tercet.runs.folder import RunFolder
@@ -28,6 +29,7 @@ def run(folder: RunFolder, config: ArmConfig) -> None:
     policy = new_policy(sizes, config.policy, seed=config.seed)
     rows = rows_of(found, policy.chunk)
     policy.measure(rows.observations, rows.actions[:, 0], *rows.pictures)
+    say_unseen(policy, "bc", "in every demonstration")
     steps = plan(len(rows), config.bc, seed=config.seed, name="bc")
     with folder.step("bc", total=len(steps), shown=["bc/loss", "bc/lr"]) as step:
         fit(

@@ -22,7 +22,10 @@ from tercet.train.chance import seed_everything
 
 M = TypeVar("M", bound=nn.Module)
 
-LEAST_STD = 1e-2  # an observation that varies less counts as if it varied so much
+LEAST_STD = 1e-2  # an action or a picture that varies less counts as if it varied so much
+ROUNDING = 1e-6  # of a number's size: what varies less is constant, but for rounding
+LEAST = 1e-12  # what varies less is rounding in every unit
+UNSEEN = 1e30  # the deviation of a number that was always 0, of whose scale nothing is known: it counts as 0 for good
 FARTHEST = 10.0  # deviations from the mean that an observation counts at most
 
 
@@ -52,10 +55,26 @@ class Scaled(nn.Module):
         self.register_buffer("std", torch.ones(size))
 
     def measure(self, observations: Float[Tensor, "*shape o"]) -> None:
-        """Take mean and deviation of these observations."""
+        """Take mean and deviation of these observations, in whatever units: other units give the same scaled numbers.
+
+        A number that never varies counts as if it varied by its own size, so that it is not blown up once it does; one
+        that is always 0 has no size, and is not looked at (`unseen`).
+        """
         rows = observations.flatten(0, -2).double()
+        std, size = rows.std(0, unbiased=False), rows.abs().amax(0)
+        varies = std > (ROUNDING * size).clamp(min=LEAST)
+        self.mean.copy_(rows.mean(0))
+        self.std.copy_(torch.where(varies, std, torch.where(size > LEAST, size, UNSEEN)))
+
+    def measure_known(self, values: Float[Tensor, "*shape o"]) -> None:
+        """The same of actions or pictures, whose units are known: their deviation is LEAST_STD at least."""
+        rows = values.flatten(0, -2).double()
         self.mean.copy_(rows.mean(0))
         self.std.copy_(rows.std(0, unbiased=False).clamp(min=LEAST_STD))
+
+    def unseen(self) -> list[int]:
+        """Which numbers were always 0 when they were measured, and are not looked at."""
+        return (self.std >= UNSEEN).nonzero().flatten().tolist()
 
     def forward(self, observations: Float[Tensor, "*shape o"]) -> Float[Tensor, "*shape o"]:
         """About mean 0 and deviation 1."""

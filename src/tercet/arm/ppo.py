@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tercet.arm.acting import Played, sampled
+from tercet.arm.data import NONE
 from tercet.arm.environments import opened
 from tercet.arm.footage import Footage
 from tercet.arm.models import load_reward_model, new_critic
@@ -21,7 +22,7 @@ from tercet.arm.rollout import ArmActorCritic, assess, build, describe
 from tercet.arm.rounds import Rounds
 from tercet.arm.scoring import OWN, scorer
 from tercet.arm.self_check import check
-from tercet.arm.stages import start_policy
+from tercet.arm.stages import say_unseen, start_policy
 from tercet.config.arm import ArmConfig
 from tercet.errors import InputError
 from tercet.runs.folder import RunFolder
@@ -35,6 +36,8 @@ SHOWN = ["ppo/score", "ppo/success", "ppo/kl", "ppo/explained_variance", "ppo/cl
 def run(folder: RunFolder, config: ArmConfig) -> None:
     """Improve the policy by what its steps earn; the best actor is kept in DIR/ppo/model, the critic beside it."""
     policy = start_policy(folder, config)
+    if config.bc.demonstrations == NONE:
+        say_unseen(policy, "ppo", "on aimless movements")
     critic = new_critic(policy.scaled, config.policy, seed=config.seed)
     loop = config.ppo.model_copy(
         update={

@@ -12,6 +12,7 @@ from tercet.arm.policies import Policy, load_policy, new_policy
 from tercet.config.arm import ArmConfig
 from tercet.errors import InputError
 from tercet.runs.folder import RunFolder
+from tercet.runs.progress import say
 from tercet.train import chance
 
 _NUM_LOOKED_AT = 16  # episodes of random actions that a fresh policy's observations are scaled by
@@ -48,6 +49,14 @@ def start_policy(folder: RunFolder, config: ArmConfig) -> Policy:
         if isinstance(policy, ActPolicy):
             policy.measure_pictures(*eyes_of(env, policy.cameras)(torch.ones(_NUM_LOOKED_AT, dtype=torch.bool)))
         return policy
+
+
+def say_unseen(policy: Policy, step: str, when: str) -> None:
+    """Name the numbers of an observation that the policy does not look at, if there are any."""
+    if unseen := policy.scaled.unseen():
+        listed = ", ".join(map(str, unseen))
+        why = "nothing tells their scale, and they count as 0 for good"
+        say(f"{step}: numbers {listed} of an observation are 0 {when}: {why}")
 
 
 def start_names(config: ArmConfig) -> tuple[str, str]:
