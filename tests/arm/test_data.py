@@ -17,7 +17,7 @@ from tercet.errors import InputError
 
 def recording(num: int = 2, steps: int = 5) -> Demonstrations:
     mask = torch.arange(steps) < torch.tensor([[steps], [3]])[:num]
-    return Demonstrations(torch.randn(num, steps, 4), torch.randn(num, steps, 2), mask)
+    return Demonstrations(torch.randn(num, steps, 4), torch.randn(num, steps, 2).tanh(), mask)
 
 
 def test_the_expert_plays_with_noise_and_teaches_without() -> None:
@@ -37,8 +37,8 @@ def test_a_recording_comes_back_as_it_was_saved(tmp_path: Path) -> None:
     saved = recording()
     save_recording(tmp_path / "r.npz", saved, env="lift")
     again = load_recording(tmp_path / "r.npz", Sizes(4, 2), BcConfig(num_demonstrations=2), env="lift")
-    assert torch.equal(again.observations, saved.observations)
-    assert torch.equal(again.actions, saved.actions)
+    assert torch.equal(again.observations[again.mask], saved.observations[saved.mask])
+    assert torch.equal(again.actions[again.mask], saved.actions[saved.mask])
     assert torch.equal(again.mask, saved.mask)
 
 
@@ -86,6 +86,40 @@ def test_a_recording_cut_off_absent_or_too_short_is_refused(tmp_path: Path) -> N
         file.write_bytes(whole[:length])
         with pytest.raises(InputError, match=r"r.npz: cut off, or no .npz recording"):
             load_recording(file, Sizes(4, 2), BcConfig(num_demonstrations=2), env="lift")
+
+
+@pytest.mark.parametrize(
+    ("suffix", "content", "said"),
+    [
+        (".hdf5", b"\x89HDF", "recordings are .npz files and folders in LeRobot's format"),
+        (".json", b"[[0.0]]", "write this one's observations, actions and lengths with numpy.savez"),
+    ],
+)
+def test_files_of_another_format_are_told_what_is_read(suffix: str, content: bytes, said: str, tmp_path: Path) -> None:
+    file = tmp_path / f"r{suffix}"
+    file.write_bytes(content)
+    with pytest.raises(InputError, match=said):
+        load_recording(file, Sizes(4, 2), BcConfig(), env="lift")
+
+
+def test_demonstrations_of_unequal_length_are_told_to_be_filled_up(tmp_path: Path) -> None:
+    ragged = np.array([np.zeros((5, 4)), np.zeros((3, 4))], dtype=object)
+    write(tmp_path / "r.npz", observations=ragged)
+    with pytest.raises(InputError, match=r"arrays of objects.*fill the short ones up with zeros"):
+        load_recording(tmp_path / "r.npz", Sizes(4, 2), BcConfig(num_demonstrations=2), env="lift")
+
+
+def test_idle_steps_are_left_out_but_for_the_rest_at_the_end(tmp_path: Path) -> None:
+    seen = np.zeros((2, 5, 4))
+    seen[0, :, 0], seen[1, :3, 0] = [0, 0, 1, 1, 2], [0, 1, 1]
+    done = np.zeros((2, 5, 2))
+    done[:, :, 0] = np.arange(5) / 10
+    write(tmp_path / "r.npz", observations=seen, actions=done)
+    config = BcConfig(num_demonstrations=2, cut_idle=True)
+    found = load_recording(tmp_path / "r.npz", Sizes(4, 2), config, env="lift")
+    assert found.mask.sum(1).tolist() == [3, 3]
+    np.testing.assert_allclose(found.actions[:, :, 0].numpy(), [[0.1, 0.3, 0.4], [0.0, 0.1, 0.2]], rtol=1e-6)
+    assert found.observations[0, :, 0].tolist() == [0.0, 1.0, 2.0]
 
 
 def test_every_pass_has_an_order_of_its_own_and_holds_every_row_once(config: ArmConfig) -> None:

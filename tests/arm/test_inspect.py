@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from tercet.arm import recordings
 from tercet.arm.inspect import of_recording, run, warnings
 from tercet.cli import app
-from tercet.config.arm import ArmConfig
+from tercet.config.arm import ArmConfig, BcConfig
 from tercet.config.load import load_arm_config
 from tercet.errors import InputError
 
@@ -40,9 +40,10 @@ def npz(tmp_path: Path) -> Path:
 
 
 def test_figures_by_hand(npz: Path) -> None:
-    found = of_recording(npz)
+    found = of_recording(npz, BcConfig())
     assert (found.made_in, found.lengths, found.num_duplicates, found.success) == ("reach", (5, 3, 5), 1, None)
-    assert found.still == 4 / 13  # the second and the last step of the first and of its copy
+    assert found.still == 4 / 13  # the first and the fourth step of the first and of its copy
+    assert found.num_idle == 2  # of which the first alone has a movement behind it
     first, second, action = found.columns
     assert (first.name, first.least, first.most) == ("observation 0", 0.0, 1.0)
     assert first.mean == pytest.approx((2 * 2.5 + 0.6) / 13)
@@ -51,13 +52,32 @@ def test_figures_by_hand(npz: Path) -> None:
 
 
 def test_what_spoils_a_clone_is_said(npz: Path) -> None:
-    found = warnings(of_recording(npz), of(npz, "horizon=4", "reward.segment_length=4"))
+    found = warnings(of_recording(npz, BcConfig()), of(npz, "horizon=4", "reward.segment_length=4"))
     assert found == [
         "copies of earlier demonstrations, which teach nothing new: 1",
-        "in 31% of the steps nothing has moved since the one before; a clone learns to wait there: cut them out",
+        "in 15% of the steps nothing moves, though something does later; a clone learns to wait there: "
+        "bc.cut_idle=true leaves them out",
         "never changes: observation 1",
         "demonstrations longer than an episode of this run (horizon=4): 2",
     ]
+
+
+def test_the_page_fits_a_terminal_of_80_columns_and_tells_the_units_of_actions(npz: Path) -> None:
+    console = Console(width=80, record=True, file=StringIO())
+    run(of(npz, "bc.num_demonstrations=3"), console)
+    lines = console.export_text().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert any("steps: fewest / middle / most │ 3 / 5 / 5" in line for line in lines)
+    assert any("units of actions" in line and "not said" in line for line in lines)
+
+
+def test_idle_steps_that_would_be_cut_are_counted(tmp_path: Path) -> None:
+    seen = np.zeros((2, 6, 12), np.float32)
+    seen[:, :, 0] = [0, 0, 0, 1, 2, 2]  # two steps of waiting, and a rest at the end
+    done = np.zeros((2, 6, 5), np.float32)
+    np.savez(tmp_path / "r.npz", observations=seen, actions=done, lengths=np.array([6, 6]), env=np.array("reach"))
+    text = printed(of(tmp_path / "r.npz", "bc.num_demonstrations=2", "bc.cut_idle=true"))
+    assert "bc would learn from 2 demonstrations, 8 steps" in text and "4 idle steps are cut out" in text
 
 
 def test_a_recording_of_another_robot_is_shown_all_the_same(npz: Path) -> None:
@@ -89,7 +109,7 @@ def test_numbers_that_are_not_finite_are_named(npz: Path) -> None:
     arrays["observations"][1, 0, 0] = np.nan
     np.savez(npz, **arrays)
     assert "holds numbers that are not finite, and bc would refuse it: observation 0" in warnings(
-        of_recording(npz), of(npz)
+        of_recording(npz, BcConfig()), of(npz)
     )
 
 
@@ -105,7 +125,7 @@ def test_a_lerobot_folder_says_what_its_numbers_are(tmp_path: Path) -> None:
     seen = [rng.normal(size=(length, 2)).astype(np.float32) for length in (6, 4)]
     films = {"front": [np.zeros((len(one), 16, 16, 3), np.uint8) for one in seen]}
     recordings.save(tmp_path / "r", seen, [one[:, :1] for one in seen], env="mine", fps=10.0, pictures=films)
-    found = of_recording(tmp_path / "r")
+    found = of_recording(tmp_path / "r", BcConfig())
     assert (found.made_in, found.lengths, found.fps, found.cameras) == ("tercet: mine", (6, 4), 10.0, ("front",))
     assert [column.name for column in found.columns] == ["state 0", "state 1", "action 0"]
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from tercet.arm.acting import sampled
 from tercet.arm.cameras import cameras_of
 from tercet.arm.data import EXPERT, Demonstrations, demonstrate, load_recording, plan
-from tercet.arm.environments import opened, sizes_of
+from tercet.arm.environments import bounds_of, opened, sizes_of
 from tercet.arm.policies import Policy, new_policy
 from tercet.arm.stages import say_unseen
 from tercet.config.arm import ArmConfig
@@ -96,8 +96,14 @@ def demonstrations(config: ArmConfig, env: VectorEnv) -> Demonstrations:
         if not hasattr(env, "expert_actions"):
             raise InputError(f"bc.demonstrations: {config.env} has no scripted expert; give a recording, or `none`")
         return demonstrate(env, config)
-    cameras = cameras_of(config.policy)
-    return load_recording(Path(config.bc.demonstrations), sizes_of(env), config.bc, env=config.env, cameras=cameras)
+    return load_recording(
+        Path(config.bc.demonstrations),
+        sizes_of(env),
+        config.bc,
+        env=config.env,
+        bounds=bounds_of(env),
+        cameras=cameras_of(config.policy),
+    )
 
 
 def tries(policy: Policy, config: ArmConfig, num: int) -> float:

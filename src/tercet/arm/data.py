@@ -8,11 +8,12 @@ from typing import cast
 
 import numpy as np
 import torch
+from gymnasium.spaces import Box
 from gymnasium.vector import VectorEnv
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
-from tercet.arm import recordings
+from tercet.arm import idle, recordings, units
 from tercet.arm.acting import eyes_of
 from tercet.arm.cameras import Camera, cameras_of
 from tercet.arm.env import ArmEnv
@@ -31,7 +32,8 @@ _ARRAYS = ("observations", "actions", "lengths")
 class Demonstrations:
     """What was seen and what is to be done there; one row a demonstration, `mask` False behind its end.
 
-    `actions` are clean where what was done had noise. `pictures` are those of each camera.
+    `actions` are clean where what was done had noise, and in [-1, 1]; `recorded_in` says in which units they were.
+    `pictures` are those of each camera.
     """
 
     observations: Float[Tensor, "n t o"]
@@ -39,6 +41,7 @@ class Demonstrations:
     mask: Bool[Tensor, "n t"]
     success: Bool[Tensor, " n"] | None = None
     pictures: tuple[UInt8[Tensor, "n t _ _ 3"], ...] = ()
+    recorded_in: units.Units = units.SCALED
 
     def __len__(self) -> int:
         return len(self.observations)
@@ -74,24 +77,33 @@ def demonstrate(env: VectorEnv, config: ArmConfig) -> Demonstrations:
 
 
 def save_recording(file: Path, demonstrations: Demonstrations, *, env: str) -> None:
-    """An .npz file: `observations` (n, t, o), `actions` (n, t, a), `lengths` (n,), and `env`, the name of the arm."""
+    """An .npz file: `observations` (n, t, o), `actions` (n, t, a) and their units, `lengths` (n,), the arm's `env`."""
     np.savez_compressed(
         file,
         observations=demonstrations.observations.numpy(),
         actions=demonstrations.actions.numpy(),
         lengths=demonstrations.mask.sum(1).numpy(),
         env=np.array(env),
+        action_units=np.array(units.SCALED),
     )
 
 
 def load_recording(
-    file: Path, sizes: Sizes, config: BcConfig, *, env: str, cameras: Sequence[Camera] = ()
+    file: Path,
+    sizes: Sizes,
+    config: BcConfig,
+    *,
+    env: str,
+    bounds: Box | None = None,
+    cameras: Sequence[Camera] = (),
 ) -> Demonstrations:
     """The first demonstrations of a recording; InputError where it is damaged or of another arm or task.
 
-    With `cameras`, their pictures as well.
+    Actions come in [-1, 1], whichever of the two units of `arm/units.py` they were recorded in; `bounds` are the
+    environment's own, [-1, 1] unless they are given. With `cameras`, their pictures as well.
     """
-    found = read_arrays(file, most=config.num_demonstrations)
+    num = config.num_demonstrations
+    found = read_arrays(file, most=num, config=config)
     observations, actions, lengths = (found[name] for name in _ARRAYS)
     if "env" in found and str(found["env"]) != env:
         raise InputError(f"{file}: recorded in {str(found['env'])!r}, but this run's env is {env!r}")
@@ -100,43 +112,65 @@ def load_recording(
             f"{file}: of another robot: {observations.shape[2]} observations and {actions.shape[2]} actions a step, "
             f"where {env} has {sizes.observation} and {sizes.action}"
         )
-    if len(observations) < config.num_demonstrations:
-        raise InputError(
-            f"{file}: holds {len(observations)} demonstrations; lower bc.num_demonstrations={config.num_demonstrations}"
-        )
-    some = slice(config.num_demonstrations)
-    mask = torch.arange(observations.shape[1]) < torch.from_numpy(lengths[some])[:, None]
-    seen, done = (torch.from_numpy(values[some].astype(np.float32)) for values in (observations, actions))
-    if not (seen[mask].isfinite().all() and done[mask].isfinite().all()):
+    if len(observations) < num:
+        raise InputError(f"{file}: holds {len(observations)} demonstrations; lower bc.num_demonstrations={num}")
+    seen = [rows[:length].astype(np.float32) for rows, length in zip(observations[:num], lengths[:num], strict=True)]
+    done = [rows[:length] for rows, length in zip(actions[:num], lengths[:num], strict=True)]
+    if not all(np.isfinite(rows).all() for rows in (*seen, *done)):
         raise InputError(f"{file}: holds numbers that are not finite; cut or record those demonstrations again")
-    pictures = _pictures(file, cameras, lengths[some].tolist(), observations.shape[1])
-    return Demonstrations(seen, done, mask, pictures=pictures)
+    stated = str(found.get("action_units", "")) if config.action_units == "stated" else config.action_units
+    whole, recorded_in = units.converted(
+        np.concatenate(done), stated, bounds or Box(-1.0, 1.0, (sizes.action,)), place=str(file)
+    )
+    done = np.split(whole, np.cumsum(lengths[:num])[:-1])
+    steps = idle.moving(seen) if config.cut_idle else [np.arange(len(rows)) for rows in seen]
+    mask = torch.arange(max(map(len, steps))) < torch.tensor([len(some) for some in steps])[:, None]
+    return Demonstrations(
+        _padded([rows[some] for rows, some in zip(seen, steps, strict=True)], mask),
+        _padded([rows[some] for rows, some in zip(done, steps, strict=True)], mask),
+        mask,
+        pictures=_pictures(file, config, cameras, steps),
+        recorded_in=recorded_in,
+    )
 
 
-def _pictures(file: Path, cameras: Sequence[Camera], lengths: Sequence[int], horizon: int) -> tuple[Tensor, ...]:
-    """(n, t, height, width, 3) of each camera, black behind the end of a demonstration."""
+def _padded(rows: Sequence[np.ndarray], mask: Bool[Tensor, "n t"]) -> Float[Tensor, "n t _"]:
+    """Zeros behind the end of each."""
+    whole = torch.zeros(*mask.shape, rows[0].shape[1])
+    whole[mask] = torch.from_numpy(np.concatenate(rows).astype(np.float32))
+    return whole
+
+
+def _pictures(
+    file: Path, config: BcConfig, cameras: Sequence[Camera], steps: Sequence[np.ndarray]
+) -> tuple[Tensor, ...]:
+    """(n, t, height, width, 3) of each camera at these steps, black behind the end of a demonstration."""
     if not cameras:
         return ()
     if not file.is_dir():
         raise InputError(f"{file}: an .npz recording holds no pictures; give a folder in LeRobot's format")
-    found = [torch.zeros(len(lengths), horizon, one.height, one.width, 3, dtype=torch.uint8) for one in cameras]
+    recording, horizon = recordings.chosen(file, task=config.task, whole=config.whole_episodes), max(map(len, steps))
+    found = [torch.zeros(len(steps), horizon, one.height, one.width, 3, dtype=torch.uint8) for one in cameras]
     for whole, camera in zip(found, cameras, strict=True):
-        for index, seen in enumerate(recordings.pictures(file, camera, lengths)):
+        for index, seen in enumerate(recordings.pictures(recording, camera, [some.tolist() for some in steps])):
             whole[index, : len(seen)] = torch.from_numpy(seen)
     return tuple(found)
 
 
-def read_arrays(file: Path, *, most: int | None = None) -> dict[str, np.ndarray]:
-    """`observations` (n, t, o), `actions` (n, t, a), `lengths` (n,), and `env` if it is known, of a recording.
+def read_arrays(file: Path, *, config: BcConfig, most: int | None = None) -> dict[str, np.ndarray]:
+    """`observations` (n, t, o), `actions` (n, t, a), `lengths` (n,), `env` and `action_units` if they are known.
 
     Of a folder in LeRobot's format the first `most` demonstrations; InputError where it is damaged, or holds none.
     """
-    found = recordings.arrays(file, most=most) if file.is_dir() else _npz(file)
+    if file.is_dir():
+        found = recordings.arrays(file, most=most, task=config.task, whole=config.whole_episodes)
+    else:
+        found = _npz(file)
     observations, actions, lengths = (found[name] for name in _ARRAYS)
     if observations.ndim != 3 or actions.ndim != 3 or observations.shape[:2] != actions.shape[:2]:
         raise InputError(
-            f"{file}: observations {observations.shape} and actions {actions.shape}; "
-            "they must be (demonstrations, steps, size)"
+            f"{file}: observations {observations.shape} and actions {actions.shape}; they must be "
+            "(demonstrations, steps, size), short ones filled up with zeros to the longest"
         )
     if not len(observations):
         raise InputError(f"{file}: holds no demonstration; record one")
@@ -147,6 +181,11 @@ def read_arrays(file: Path, *, most: int | None = None) -> dict[str, np.ndarray]
 
 
 def _npz(file: Path) -> dict[str, np.ndarray]:
+    if file.suffix.lower() not in ("", ".npz") and file.exists():
+        raise InputError(
+            f"{file}: recordings are .npz files and folders in LeRobot's format; write this one's observations, "
+            "actions and lengths with numpy.savez (docs/arm.md shows how)"
+        )
     try:
         with np.load(file, allow_pickle=False) as archive:
             found = {name: archive[name] for name in archive.files}
@@ -156,6 +195,11 @@ def _npz(file: Path) -> dict[str, np.ndarray]:
             "(or a folder in LeRobot's format)"
         ) from error
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        if "allow_pickle" in str(error):
+            raise InputError(
+                f"{file}: holds arrays of objects, as demonstrations of unequal length become; fill the short ones up "
+                "with zeros to (demonstrations, steps, size), and give `lengths` (docs/arm.md shows how)"
+            ) from error
         raise InputError(f"{file}: cut off, or no .npz recording ({error}); record it again") from error
     missing = [name for name in _ARRAYS if name not in found]
     if missing:

@@ -8,6 +8,7 @@ from gymnasium.spaces import Box
 from gymnasium.vector import VectorEnv
 
 from tercet.arm.env import ArmEnv, make_env
+from tercet.arm.foreign import ForeignEnv
 from tercet.arm.models import Sizes
 from tercet.arm.randomise import Randomisation
 from tercet.arm.tasks import TASKS
@@ -38,6 +39,11 @@ def opened(config: ArmConfig, num: int) -> Iterator[VectorEnv]:
         yield env
     finally:
         env.close()
+
+
+def bounds_of(env: VectorEnv) -> Box:
+    """What the environment's own step takes, which actions in [-1, 1] are scaled to."""
+    return env.bounds if isinstance(env, ForeignEnv) else cast(Box, env.single_action_space)
 
 
 def sizes_of(env: VectorEnv) -> Sizes:

@@ -45,7 +45,7 @@ class ForeignEnv(VectorEnv):
         self.single_observation_space = cast(Box, self._copies.single_observation_space)
         self.single_action_space = cast(Box, self._copies.single_action_space)
         self.observation_space, self.action_space = self._copies.observation_space, self._copies.action_space
-        self._bounds: Box = self._copies.call("bounds")[0]
+        self.bounds: Box = self._copies.call("bounds")[0]
         self.observed = tuple(str(index) for index in range(self.single_observation_space.shape[0]))
         self._expert = foreign_experts.find(name)
         self._seen = np.zeros(self.observation_space.shape or (), np.float32)
@@ -77,7 +77,7 @@ class ForeignEnv(VectorEnv):
         """What the scripted expert does now; InputError where there is none."""
         if self._expert is None:
             raise InputError(f"env={self.name}: has no scripted expert; give a file of demonstrations")
-        low, high = self._bounds.low, self._bounds.high
+        low, high = self.bounds.low, self.bounds.high
         actions = np.stack([self._expert(row.astype(np.float64)) for row in self._seen])
         actions = 2 * (np.clip(actions, low, high) - low) / (high - low) - 1
         if noise > 0:

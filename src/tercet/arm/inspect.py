@@ -11,14 +11,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tercet.arm import recordings
+from tercet.arm import idle, recordings
 from tercet.arm.bc import demonstrations
 from tercet.arm.data import EXPERT, NONE, read_arrays
 from tercet.arm.environments import opened
-from tercet.config.arm import ArmConfig
+from tercet.arm.units import OWN
+from tercet.config.arm import ArmConfig, BcConfig
 from tercet.errors import InputError
 
-STILL = 1e-3  # of a number's whole range: what changes less from step to step stands still
 _MOST_NUMBERS = 60  # a step, that are shown one by one
 
 
@@ -43,7 +43,9 @@ class Summary:
     fps: float | None
     cameras: tuple[str, ...]
     num_duplicates: int  # demonstrations that are the same as an earlier one, number for number
-    still: float  # share of steps before which nothing that is seen has moved
+    still: float  # share of steps after which nothing that is seen has moved
+    num_idle: int  # of these steps, the ones before a demonstration's last movement
+    action_units: str  # as the recording says
     success: float | None  # share of the demonstrations that succeeded, where that is known
     columns: tuple[Column, ...]
 
@@ -57,7 +59,7 @@ def run(config: ArmConfig, console: Console | None = None) -> None:
     source = config.bc.demonstrations
     if source == NONE:
         raise InputError("bc.demonstrations: none, so there is nothing to show; give a recording, or `expert`")
-    summary = of_expert(config) if source == EXPERT else of_recording(Path(source))
+    summary = of_expert(config) if source == EXPERT else of_recording(Path(source), config.bc)
     console.print(_figures(summary))
     console.print(_numbers(summary.columns))
     for warning in warnings(summary, config):
@@ -65,14 +67,15 @@ def run(config: ArmConfig, console: Console | None = None) -> None:
     console.print(_fits(summary, config))
 
 
-def of_recording(path: Path) -> Summary:
+def of_recording(path: Path, config: BcConfig) -> Summary:
     """The figures of an .npz file or of a folder in LeRobot's format; InputError where it cannot be read."""
-    found = read_arrays(path)
+    found = read_arrays(path, config=config)
     observations, actions, lengths = found["observations"], found["actions"], found["lengths"]
     summary = _summary(path.name, str(found.get("env", "?")), observations, actions, lengths)
+    summary = replace(summary, action_units=str(found.get("action_units", "not said")))
     if not path.is_dir():
         return summary
-    about = recordings.about(path)
+    about = recordings.about(path, task=config.task)
     columns = tuple(replace(column, name=name) for column, name in zip(summary.columns, about.names, strict=True))
     return replace(summary, made_in=about.made_in, fps=about.fps, cameras=about.cameras, columns=columns)
 
@@ -91,10 +94,11 @@ def warnings(summary: Summary, config: ArmConfig) -> list[str]:
     found: list[str] = []
     if summary.num_duplicates:
         found.append(f"copies of earlier demonstrations, which teach nothing new: {summary.num_duplicates}")
-    if summary.still > 0.1:
+    idle_share = summary.num_idle / sum(summary.lengths)
+    if idle_share > 0.1 and not config.bc.cut_idle:
         found.append(
-            f"in {summary.still:.0%} of the steps nothing has moved since the one before; "
-            "a clone learns to wait there: cut them out"
+            f"in {idle_share:.0%} of the steps nothing moves, though something does later; a clone learns to wait "
+            "there: bc.cut_idle=true leaves them out"
         )
     odd = [column.name for column in summary.columns if not np.isfinite(column.mean)]
     if odd:
@@ -122,7 +126,9 @@ def _summary(name: str, made_in: str, observations: NDArray, actions: NDArray, l
         fps=None,
         cameras=(),
         num_duplicates=len(episodes) - len({(a.tobytes(), b.tobytes()) for a, b in episodes}),
-        still=_still([seen for seen, _ in episodes]),
+        still=float(np.concatenate(idle.standing([seen for seen, _ in episodes])).mean()),
+        num_idle=len(seen) - sum(map(len, idle.moving([one for one, _ in episodes]))),
+        action_units="scaled",
         success=None,
         columns=(*_columns("observation", seen), *_columns("action", done)),
     )
@@ -133,31 +139,25 @@ def _columns(name: str, values: NDArray) -> list[Column]:
     return [Column(f"{name} {number}", *map(float, of)) for number, of in enumerate(zip(*figures, strict=True))]
 
 
-def _still(episodes: Sequence[NDArray]) -> float:
-    """The share of steps whose observation is the one before it, but for a thousandth of each number's range."""
-    whole = np.concatenate(list(episodes))
-    enough = STILL * np.ptp(whole, axis=0)
-    stands = [(np.abs(np.diff(seen, axis=0)) <= enough).all(1) for seen in episodes]
-    return float(np.concatenate([*stands, np.zeros(len(episodes), bool)]).mean())
-
-
 def _figures(summary: Summary) -> Table:
-    table = Table(title="what the demonstrations hold", title_justify="left")
-    heads = ("from", "robot or task", "demonstrations", "steps: fewest / middle / most", "seconds in all", "cameras")
-    for column in (*heads, "copies", "still", "succeeded"):
-        table.add_column(column, justify="left" if column in heads[:2] else "right")
+    table = Table(title="what the demonstrations hold", title_justify="left", show_header=False)
+    table.add_column()
+    table.add_column(overflow="fold")
     lengths = summary.lengths
-    table.add_row(
-        Text(summary.name),
-        Text(summary.made_in),
-        str(len(lengths)),
-        f"{min(lengths)} / {median(lengths):.0f} / {max(lengths)}",
-        f"{sum(lengths) / summary.fps:.0f}" if summary.fps else "-",
-        Text(", ".join(summary.cameras) or "-"),
-        str(summary.num_duplicates),
-        f"{summary.still:.0%}",
-        "-" if summary.success is None else f"{summary.success:.0%}",
-    )
+    rows = {
+        "from": summary.name,
+        "robot or task": summary.made_in,
+        "demonstrations": str(len(lengths)),
+        "steps: fewest / middle / most": f"{min(lengths)} / {median(lengths):.0f} / {max(lengths)}",
+        "seconds in all": f"{sum(lengths) / summary.fps:.0f}" if summary.fps else "-",
+        "cameras": ", ".join(summary.cameras) or "-",
+        "units of actions": summary.action_units,
+        "copies": str(summary.num_duplicates),
+        "still": f"{summary.still:.0%} of the steps, {summary.num_idle} before the last movement",
+        "succeeded": "-" if summary.success is None else f"{summary.success:.0%}",
+    }
+    for name, value in rows.items():
+        table.add_row(name, Text(value))
     return table
 
 
@@ -176,14 +176,17 @@ def _numbers(columns: Sequence[Column]) -> Table:
 def _fits(summary: Summary, config: ArmConfig) -> Text:
     """What behaviour cloning would learn from, or why it could not."""
     num, there = config.bc.num_demonstrations, len(summary.lengths)
+    rows, more = sum(summary.lengths[:num]), [f"{there - num} are left out"] if there > num else []
     if summary.name != EXPERT:
         try:
             with opened(config, 1) as env:
-                demonstrations(config, env)
+                found = demonstrations(config, env)
         except InputError as error:
             return Text(f"bc cannot be run on this in env={config.env}: {error}", style="yellow")
-    rows = sum(summary.lengths[:num])
-    left_out = f"; {there - num} are left out" if there > num else ""
-    return Text(
-        f"bc would learn from {num} demonstrations, {rows} steps, {config.bc.epochs} times{left_out}", style="green"
-    )
+        if config.bc.cut_idle:
+            more.append(f"{rows - int(found.mask.sum())} idle steps are cut out")
+            rows = int(found.mask.sum())
+        if found.recorded_in == OWN:
+            more.append("actions are in the environment's own units, and are scaled to [-1, 1]")
+    what = f"bc would learn from {num} demonstrations, {rows} steps, {config.bc.epochs} times"
+    return Text("; ".join([what, *more]), style="green")

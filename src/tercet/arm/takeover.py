@@ -16,6 +16,7 @@ from tercet.arm.physics import STEP_SECONDS
 from tercet.arm.pilot import action_between
 from tercet.arm.recordings import OURS_DONE, OURS_SEEN
 from tercet.arm.tasks import Task, observed
+from tercet.arm.units import SCALED
 from tercet.config.robot import CalibrationConfig
 
 _SHORTEST = 5  # steps; less is a slip of the finger
@@ -49,7 +50,7 @@ class Keeper:
             STATE: Feature("float32", (len(KEYS),), KEYS),
             ACTION: Feature("float32", (len(KEYS),), KEYS),
             OURS_SEEN: Feature("float32", (len(observed(task)),), observed(task)),
-            OURS_DONE: Feature("float32", (len(MOVES),), MOVES),
+            OURS_DONE: Feature("float32", (len(MOVES),), MOVES, units=SCALED),
         }
         self._info = Info(round(1 / STEP_SECONDS, 6), {**numbers, **pictures}, robot_type)
         self._stretches: list[list[Tick]] = [[]]  # the last is under way

@@ -56,6 +56,10 @@ class BcConfig(FitConfig):
 
     demonstrations: str = Field(default="expert", description="`expert` (the scripted one), `none` (start from a fresh policy), or a recording: a folder in LeRobot's format, or an .npz file.")
     num_demonstrations: int = Field(default=3, ge=1, description="Demonstrations to learn from; of a recording, the first so many.")
+    task: str = Field(default="", description="Of a recording of several tasks: the one to learn from, in its own words.")
+    action_units: Literal["stated", "scaled", "environment"] = Field(default="stated", description="In which units a recording's actions are: `scaled` (-1 to 1), the `environment`'s own, or as it says itself; where it says nothing, the ones that they fit.")
+    cut_idle: bool = Field(default=False, description="Leave out a recording's steps in which nothing moves, but for the rest at the end; `tercet arm data` counts them.")
+    whole_episodes: bool = Field(default=False, description="Learn from the whole episodes of a recording that was broken off, or that lacks files.")
     num_eval: int = Field(default=64, ge=1, description="Starts on which the clone is tried when it is made.")
     noise: float = Field(default=0.1, ge=0, description="Deviation of the noise on what the expert does, while the clean action is what is learned.")
 

@@ -13,8 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tercet.arm.lerobot import frames
 from tercet.arm.lerobot.layout import ACTION, IMAGES, STATE
 from tercet.arm.lerobot.read import Recording, open_recording
+from tercet.arm.lerobot.write import there
 from tercet.errors import InputError
 
 THEIRS = Path(__file__).parent / "written_by_lerobot"
@@ -100,10 +102,50 @@ def test_a_file_that_was_cut_off_is_named(copy: Path, file: str, share: float) -
     assert str(copy / file) in found and "again" in found
 
 
-def test_an_older_version_of_the_format_gets_its_remedy(copy: Path) -> None:
+def test_a_newer_version_of_the_format_gets_its_remedy(copy: Path) -> None:
     info = json.loads((copy / "meta/info.json").read_text())
-    (copy / "meta/info.json").write_text(json.dumps({**info, "codebase_version": "v2.1"}))
-    assert "'v2.1'" in (found := complaint(copy)) and "convert_dataset_v21_to_v30" in found
+    (copy / "meta/info.json").write_text(json.dumps({**info, "codebase_version": "v3.1"}))
+    assert "'v3.1'; v2.0, v2.1 and v3.0 are read here: pip install -U tercet" in complaint(copy)
+    (copy / "meta/info.json").write_text(json.dumps({**info, "codebase_version": "v1.6"}))
+    assert "convert it with LeRobot" in complaint(copy)
+
+
+@pytest.mark.parametrize("version", ["v2.0", "v2.1"])
+def test_recordings_of_version_2_are_read(copy: Path, version: str) -> None:
+    """The same numbers and videos, an episode a file, as the format was before."""
+    whole, recording = pq.read_table(copy / DATA, partitioning=None), open_recording(copy)
+    film = copy / f"videos/chunk-000/{FRONT}/episode_000000.mp4"
+    film.parent.mkdir(parents=True)
+    frames.write(film, recording.pictures(0, FRONT, range(5)), fps=30.0)
+    (copy / DATA).unlink()
+    first, lines = 0, []
+    for number, length in enumerate((5, 4, 6)):
+        pq.write_table(whole.slice(first, length), copy / f"data/chunk-000/episode_{number:06d}.parquet")
+        task = "push it" if number == 1 else "pick the cube"
+        lines.append(json.dumps({"episode_index": number, "tasks": [task], "length": length}))
+        first += length
+    (copy / "meta/episodes.jsonl").write_text("\n".join(lines) + "\n")
+    words = pq.read_table(copy / "meta/tasks.parquet").to_pylist()
+    key = next(name for name in words[0] if name != "task_index")
+    tasks = [json.dumps({"task_index": row["task_index"], "task": row[key]}) for row in words]
+    (copy / "meta/tasks.jsonl").write_text("\n".join(tasks) + "\n")
+    paths = {
+        "data_path": "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet",
+        "video_path": "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4",
+    }
+    info = json.loads((copy / "meta/info.json").read_text())
+    (copy / "meta/info.json").write_text(json.dumps({**info, **paths, "codebase_version": version}))
+    found = open_recording(copy)
+    episodes = found.episodes([STATE])
+    assert [(len(one), one.task) for one in episodes][1] == (4, "push it")
+    np.testing.assert_array_equal(
+        np.concatenate([one.columns[STATE] for one in episodes]), np.arange(15)[:, None] * 10.0 + np.arange(6)
+    )
+    assert [shown(picture) for picture in found.pictures(0, FRONT, range(5))] == [0, 1, 2, 3, 4]
+    with pytest.raises(InputError, match=f"a recording in {version}; only v3.0 is written"):
+        there(copy, found.info)
+    (copy / "meta/episodes.jsonl").write_text('{"episode_index": 0')
+    assert "episodes.jsonl: cut off, or no JSON lines" in complaint(copy)
 
 
 def test_info_without_what_is_needed(copy: Path) -> None:

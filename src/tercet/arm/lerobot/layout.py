@@ -1,22 +1,25 @@
-"""Where everything lies in a LeRobotDataset v3 folder, and what its meta/info.json says.
+"""Where everything lies in a LeRobotDataset folder, and what its meta/info.json says.
 
-Written from the format's documentation (huggingface.co/docs/lerobot/lerobot-dataset-v3): many episodes share a file,
-and meta/episodes says which rows of which file, and which seconds of which video, are whose.
+Written from the format's documentation (huggingface.co/docs/lerobot/lerobot-dataset-v3): in v3 many episodes share a
+file, and meta/episodes says which rows of which file, and which seconds of which video, are whose. In v2 each episode
+has files of its own, and meta/episodes.jsonl says how long it is.
 """
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tercet.errors import InputError, first_line
 
-VERSION = "v3.0"
+VERSION = "v3.0"  # which is written
+OLDER = ("v2.0", "v2.1")  # which are read as well
 FILES_PER_CHUNK = 1000
 INFO, STATS, TASKS = Path("meta/info.json"), Path("meta/stats.json"), Path("meta/tasks.parquet")
 EPISODES = "meta/episodes/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 DATA = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
+OLD_TASKS, OLD_EPISODES = Path("meta/tasks.jsonl"), Path("meta/episodes.jsonl")
 VIDEOS = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
 
 STATE, ENVIRONMENT, ACTION, IMAGES = (
@@ -29,11 +32,15 @@ STATE, ENVIRONMENT, ACTION, IMAGES = (
 
 @dataclass(frozen=True)
 class Feature:
-    """One column: `dtype` is a number's type, `video` or `image`; `names` are those of its entries, if it has any."""
+    """One column: `dtype` is a number's type, `video` or `image`; `names` are those of its entries, if it has any.
+
+    `units` are those of actions (`arm/units.py`), where the recording says so.
+    """
 
     dtype: str
     shape: tuple[int, ...]
     names: tuple[str, ...] | None = None
+    units: str = field(default="", compare=False)  # recordings from before it was said are the same
 
     @property
     def is_picture(self) -> bool:
@@ -53,7 +60,7 @@ COUNTERS: Mapping[str, Feature] = {
 
 @dataclass(frozen=True)
 class Info:
-    """What meta/info.json says. `fps` are frames a second; paths are patterns with chunk_index and file_index."""
+    """What meta/info.json says. `fps` are frames a second; paths are patterns, in v3 of chunk_index and file_index."""
 
     fps: float
     features: Mapping[str, Feature]
@@ -62,6 +69,8 @@ class Info:
     num_frames: int = 0
     data_path: str = DATA
     video_path: str = VIDEOS
+    version: str = VERSION
+    chunks_size: int = FILES_PER_CHUNK
 
     def described(self) -> dict[str, Feature]:
         """The features without the counters."""
@@ -78,10 +87,11 @@ def read_info(folder: Path) -> Info:
     except (OSError, ValueError) as error:
         raise InputError(f"{file}: damaged ({first_line(error)}); copy the recording again") from error
     version = tree.get("codebase_version") if isinstance(tree, dict) else None
-    if version != VERSION:
+    if version not in (VERSION, *OLDER):
+        newer = isinstance(version, str) and version > VERSION
+        remedy = "pip install -U tercet, which may read it" if newer else "record it again, or convert it with LeRobot"
         raise InputError(
-            f"{file}: codebase_version {version!r}, where {VERSION} is read; "
-            "convert it with lerobot's convert_dataset_v21_to_v30"
+            f"{file}: codebase_version {version!r}; {', '.join(OLDER)} and {VERSION} are read here: {remedy}"
         )
     try:
         return _parsed(tree)
@@ -114,7 +124,12 @@ def write_info(info: Info, *, num_tasks: int, videos: Mapping[str, Mapping[str, 
 
 def _parsed(tree: Mapping[str, Any]) -> Info:
     features = {
-        key: Feature(str(entry["dtype"]), tuple(int(size) for size in entry["shape"]), _names(entry.get("names")))
+        key: Feature(
+            str(entry["dtype"]),
+            tuple(int(size) for size in entry["shape"]),
+            _names(entry.get("names")),
+            str(entry.get("units") or ""),
+        )
         for key, entry in tree["features"].items()
     }
     fps = float(tree["fps"])
@@ -128,6 +143,8 @@ def _parsed(tree: Mapping[str, Any]) -> Info:
         num_frames=int(tree["total_frames"]),
         data_path=str(tree["data_path"]),
         video_path=str(tree.get("video_path") or VIDEOS),
+        version=str(tree["codebase_version"]),
+        chunks_size=int(tree.get("chunks_size") or FILES_PER_CHUNK),
     )
 
 
@@ -139,4 +156,5 @@ def _names(given: Any) -> tuple[str, ...] | None:  # Any: a list, or lists under
 
 def _feature_tree(feature: Feature) -> dict[str, Any]:  # Any: JSON
     names = list(feature.names) if feature.names else None
-    return {"dtype": feature.dtype, "shape": list(feature.shape), "names": names}
+    units = {"units": feature.units} if feature.units else {}
+    return {"dtype": feature.dtype, "shape": list(feature.shape), "names": names, **units}

@@ -1,8 +1,10 @@
-"""Reading a LeRobotDataset v3 folder: numbers by episode, pictures on demand; everything is checked on the way."""
+"""Reading a LeRobotDataset folder: numbers by episode, pictures on demand; everything is checked on the way."""
 
 import io
+import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from PIL import Image, UnidentifiedImageError
 
 from tercet.arm.lerobot import frames
 from tercet.arm.lerobot.frames import Picture
-from tercet.arm.lerobot.layout import TASKS, Feature, Info, read_info
+from tercet.arm.lerobot.layout import OLD_EPISODES, OLD_TASKS, OLDER, TASKS, Feature, Info, read_info
 from tercet.errors import InputError, first_line
 
 _BORDERS = ("dataset_from_index", "dataset_to_index", "length", "data/chunk_index", "data/file_index")
@@ -50,20 +52,42 @@ class Recording:
         """The features that hold pictures."""
         return [key for key, feature in self.info.features.items() if feature.is_picture]
 
+    def of_task(self, task: str) -> "Recording":
+        """The episodes of one task, or all where `task` is empty and there is no other; InputError where there are."""
+        words = [place.get("tasks") or [self._read([place], [])[0].task] for place in self.places]
+        known = sorted({word for some in words for word in some})
+        if (not task and len(known) < 2) or known == [task]:
+            return self
+        if task not in known:
+            which = f"of no task {task!r}, but of" if task else "demonstrations of several tasks:"
+            raise InputError(f"{self.path}: {which} {', '.join(known)}; choose one of them, bc.task='{known[0]}'")
+        return replace(self, places=[place for place, some in zip(self.places, words, strict=True) if some == [task]])
+
+    def whole(self, keys: Sequence[str]) -> "Recording":
+        """The episodes whose numbers of the features `keys` can be read."""
+        places, tables = list[Mapping[str, Any]](), dict[Path, pa.Table]()
+        for place in self.places:
+            with suppress(InputError):  # that says why one is not whole
+                self._read([place], keys, tables)
+                places.append(place)
+        return replace(self, places=places)
+
     def episodes(self, keys: Sequence[str], *, most: int | None = None) -> list[Episode]:
         """The numbers of the features `keys`, of the first `most` episodes or all."""
         return self._read(self.places[:most], keys)
 
-    def _read(self, places: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> list[Episode]:
+    def _read(
+        self, places: Sequence[Mapping[str, Any]], keys: Sequence[str], tables: dict[Path, pa.Table] | None = None
+    ) -> list[Episode]:
+        """`tables` keeps the file that was read last, which the next episode may be in."""
         features = {key: self._feature(key) for key in keys}
-        tables: dict[Path, pa.Table] = {}
+        tables = {} if tables is None else tables
         found: list[Episode] = []
         for place in places:
-            file = self.path / self.info.data_path.format(
-                chunk_index=place["data/chunk_index"], file_index=place["data/file_index"]
-            )
+            file = self._file(self.info.data_path, place, "data")
             if file not in tables:
-                tables = {file: _table(file, [*keys, "timestamp", "episode_index", "task_index"])}
+                tables.clear()
+                tables[file] = _table(file, [*keys, "timestamp", "episode_index", "task_index"])
             found.append(self._episode(file, tables[file], place, features))
         return found
 
@@ -76,13 +100,19 @@ class Recording:
             return self._stills(place, key, steps, fit)
         if feature.dtype != "video":
             raise InputError(f"{self.path}: {key} holds {feature.dtype}, no pictures; it has {self.picture_keys}")
-        where = {name: place[f"videos/{key}/{name}"] for name in ("chunk_index", "file_index", "from_timestamp")}
-        file = self.path / self.info.video_path.format(
-            video_key=key, chunk_index=where["chunk_index"], file_index=where["file_index"]
-        )
+        file = self._file(self.info.video_path, place, f"videos/{key}", video_key=key)
         timestamps = self._read([place], [])[0].timestamps[list(steps)]
-        moments = [float(where["from_timestamp"] + moment) for moment in timestamps]
+        moments = [float(place.get(f"videos/{key}/from_timestamp", 0.0) + moment) for moment in timestamps]
         return frames.read(file, moments, tolerance=0.5 / self.info.fps, fit=fit)
+
+    def _file(self, pattern: str, place: Mapping[str, Any], part: str, **more: str) -> Path:
+        """Where an episode's numbers or pictures lie; in v2 each episode has files of its own."""
+        number = int(place["episode_index"])
+        chunk, file = place.get(f"{part}/chunk_index"), place.get(f"{part}/file_index")
+        own = number // self.info.chunks_size
+        return self.path / pattern.format(
+            chunk_index=chunk, file_index=file, episode_chunk=own, episode_index=number, **more
+        )
 
     def _feature(self, key: str) -> Feature:
         if key not in self.info.features:
@@ -112,9 +142,7 @@ class Recording:
         self, place: Mapping[str, Any], key: str, steps: Sequence[int], fit: Callable[[Picture], Picture]
     ) -> NDArray[np.uint8]:
         """Pictures that lie in the parquet file itself, as PNG or JPEG."""
-        file = self.path / self.info.data_path.format(
-            chunk_index=place["data/chunk_index"], file_index=place["data/file_index"]
-        )
+        file = self._file(self.info.data_path, place, "data")
         table = _table(file, [key, "episode_index"])
         rows = np.flatnonzero(table["episode_index"].to_numpy() == place["episode_index"])
         try:
@@ -129,33 +157,75 @@ def open_recording(path: Path) -> Recording:
     info = read_info(path)
     if not info.num_episodes:
         raise InputError(f"{path}: holds no episode yet; record one")
-    tasks = _tasks(path / TASKS)
+    places = _places(path, info)[: info.num_episodes]  # what a writer that was killed left beyond them does not count
+    numbers = [int(place["episode_index"]) for place in places]
+    if len(set(numbers)) < info.num_episodes:
+        missing = sorted({*range(info.num_episodes)} - {*numbers})
+        first = f", the first of them {missing[0]}" if missing else ""
+        raise InputError(
+            f"{path}: meta/ lists {len(set(numbers))} episodes, where info.json says {info.num_episodes}: "
+            f"{info.num_episodes - len(set(numbers))} are missing{first}; copy the recording again"
+        )
+    return Recording(path, info, read_tasks(path, info), places)
+
+
+def whole_part(path: Path, keys: Sequence[str]) -> Recording:
+    """What is left of a recording that was broken off: the episodes whose numbers of the features `keys` are whole."""
+    info = read_info(path)
+    return Recording(path, info, read_tasks(path, info), _places(path, info, damaged=True)).whole(keys)
+
+
+def _places(path: Path, info: Info, *, damaged: bool = False) -> list[dict[str, Any]]:
+    """The rows of meta/episodes, or of meta/episodes.jsonl in v2; with `damaged`, of the files that can be read."""
+    if info.version in OLDER:
+        return _lines(path / OLD_EPISODES, ("episode_index", "length"))
     folder = path / "meta" / "episodes"
     files = sorted(folder.glob("chunk-*/file-*.parquet"))
-    if not files:
-        raise InputError(f"{folder}: no parquet files; copy the recording again, meta/episodes with it")
+    if not files and not damaged:
+        raise InputError(
+            f"{folder}: no parquet files: its recorder was killed before it wrote them, or they were not copied; "
+            "copy the recording again, meta/episodes with it, or record it again"
+        )
     places: list[dict[str, Any]] = []
     for file in files:
-        table = _table(file, None)
+        try:
+            table = _table(file, None)
+        except InputError:
+            if damaged:
+                continue
+            raise
         wanted = [name for name in table.column_names if not name.startswith("stats/")]
         missing = [name for name in ("episode_index", *_BORDERS) if name not in wanted]
         if missing:
             raise InputError(f"{file}: lacks {', '.join(missing)}; it is of no {info.robot_type} recording in v3.0")
         places += table.select(wanted).to_pylist()
-    places = places[: info.num_episodes]  # what a writer that was killed left beyond them does not count
-    if [place["episode_index"] for place in places] != list(range(info.num_episodes)):
-        raise InputError(
-            f"{folder}: {len(places)} episodes, where info.json says {info.num_episodes}; copy the recording again"
-        )
-    return Recording(path, info, tasks, places)
+    return places
 
 
-def _tasks(file: Path) -> dict[int, str]:
+def read_tasks(path: Path, info: Info) -> dict[int, str]:
+    """The words of each task by its number."""
+    if info.version in OLDER:
+        return {int(row["task_index"]): str(row["task"]) for row in _lines(path / OLD_TASKS, ("task_index", "task"))}
+    file = path / TASKS
     table = _table(file, None)
     names = [name for name in table.column_names if name != "task_index"]
     if "task_index" not in table.column_names or not names:
         raise InputError(f"{file}: lacks task_index, or the tasks' words; copy the recording again")
     return dict(zip(table["task_index"].to_pylist(), map(str, table[names[0]].to_pylist()), strict=True))
+
+
+def _lines(file: Path, keys: Sequence[str]) -> list[dict[str, Any]]:
+    """The JSON lines of a file, each with these keys; InputError where it is missing or damaged."""
+    try:
+        rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except FileNotFoundError as error:
+        raise InputError(f"{file}: missing; copy the recording again") from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"{file}: cut off, or no JSON lines ({first_line(error)}); copy it again") from error
+    for row in rows:
+        if not isinstance(row, dict) or any(key not in row for key in keys):
+            raise InputError(f"{file}: a line lacks {' or '.join(keys)}; copy it again")
+    return rows
 
 
 def _table(file: Path, columns: Sequence[str] | None) -> pa.Table:
@@ -165,7 +235,19 @@ def _table(file: Path, columns: Sequence[str] | None) -> pa.Table:
     except FileNotFoundError as error:
         raise InputError(f"{file}: missing; copy the recording again") from error
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise InputError(f"{file}: cut off, or no parquet file ({first_line(error)}); copy it again") from error
+        raise InputError(f"{file}: {_damage(file, error)}; copy it again, or record it again") from error
+
+
+def _damage(file: Path, error: Exception) -> str:
+    """What is wrong with a parquet file; one that begins as such and does not end so was never closed."""
+    with file.open("rb") as opened:
+        begins = opened.read(4) == b"PAR1"
+        size = opened.seek(0, 2)
+        opened.seek(max(0, size - 4))
+        ends = opened.read(4) == b"PAR1"
+    if begins and not ends:
+        return "has no end: its recorder was killed before it closed the file, or it was cut off in copying"
+    return f"cut off, or no parquet file ({first_line(error)})"
 
 
 def _numbers(file: Path, part: pa.Table, key: str, feature: Feature, number: int) -> NDArray:

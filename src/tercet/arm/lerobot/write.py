@@ -21,6 +21,7 @@ from tercet.arm.lerobot.layout import (
     INFO,
     STATS,
     TASKS,
+    VERSION,
     VIDEOS,
     Feature,
     Info,
@@ -87,6 +88,8 @@ def there(folder: Path, info: Info) -> Recording | None:
             raise InputError(f"{folder}: holds something else than a recording; give an empty or a new folder")
         return None
     found = read_info(folder)
+    if found.version != VERSION:
+        raise InputError(f"{folder}: a recording in {found.version}; only {VERSION} is written, so give a new folder")
     theirs, ours = found.described(), info.described()
     if theirs != ours or found.fps != info.fps:
         other = [key for key in {**theirs, **ours} if theirs.get(key) != ours.get(key)] or ["fps"]
