@@ -13,6 +13,7 @@ from tercet.errors import InputError
 from tercet.lm.encoding import Encoder, check_tokenizers
 from tercet.lm.examples import Example, Message
 from tercet.lm.models import load_policy
+from tercet.lm.splits import StepExamples
 from tercet.lm.tokenizers import byte_tokenizer
 
 MakeConfig = Callable[..., LmConfig]
@@ -163,3 +164,28 @@ def test_an_answer_ends_as_the_template_ends_a_turn(make_config: MakeConfig, tmp
     encoder = Encoder.of(config)
     assert encoder.response("No") == [*byte_tokenizer().encode("No"), 259] and encoder.ends.ids == (2, 259)
     assert encoder.text(encoder.response("No")) == "No"
+
+
+def test_pairs_that_are_equal_after_the_cut_are_left_out_and_counted(
+    make_config: MakeConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    encoder = Encoder.of(make_config(data={"max_response_tokens": 4}))
+    equal = pair("longer", "longest")
+    differ = [pair("lone", "long"), pair("lon", "long"), pair("lon", "lon", rejected_ended=False), pair("lon", None)]
+    examples = StepExamples({"set": [equal, *differ]}, {"set": [equal]}, {"set": differ}, {"other": 1})
+    left = encoder.pairs_that_differ(examples)
+    assert (left.train, left.validation, left.test) == ({"set": differ}, {"set": []}, {"set": differ})
+    assert left.dropped == {"other": 1, "equal after data.max_response_tokens=4": 2}
+    said = " ".join(capsys.readouterr().out.split())
+    assert "reward: 2 of 10 left out, their answers are equal after data.max_response_tokens=4" in said
+
+
+def test_pairs_that_are_all_equal_after_the_cut_are_refused(make_config: MakeConfig) -> None:
+    encoder = Encoder.of(make_config(data={"max_response_tokens": 2}))
+    with pytest.raises(InputError, match=r"^pairs\.jsonl:1: .* equal after data\.max_response_tokens=2.*raise it"):
+        encoder.pairs_that_differ(StepExamples({"set": [pair("lone", "long")]}, {}, {}, {}))
+
+
+def pair(chosen: str, rejected: str | None, *, rejected_ended: bool = True) -> Example:
+    turns = (Message("user", "Hi"),)
+    return Example(turns, chosen, rejected, "set", "pairs.jsonl:1", rejected_ended=rejected_ended)

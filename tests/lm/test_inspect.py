@@ -79,6 +79,30 @@ def test_everything_is_shown(tmp_path: Path) -> None:
     assert "leaks between training and held-out data: 0" in text
 
 
+def test_the_tokens_of_each_step_are_shown_in_a_narrow_terminal(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.jsonl"
+    rows = [{"prompt": f"Why {i}?", "chosen": "Yes" * (1 + i % 2), "rejected": "Yess"} for i in range(40)]
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    sections = {"model": {"path": "random"}, "data": {"train": [str(path)], "style": "plain", "max_response_tokens": 3}}
+    console = Console(width=80, record=True, file=StringIO())
+    run(LmConfig.model_validate(sections), console)
+    text = console.export_text()
+    assert max(map(len, text.splitlines())) <= 80
+    for step, row in (("sft", "▸Y·e·s"), ("ppo", "▸sampled: up to")):
+        assert row in text.partition(f"\n{step}, pairs.jsonl:")[2]
+    assert "reward cannot be run on this" in text and "equal after" in text  # in what is left of them
+
+
+def test_data_that_the_template_refuses_is_shown_with_the_place(tmp_path: Path) -> None:
+    path = tmp_path / "talks.jsonl"
+    path.write_text(json.dumps({"prompt": "Why?", "chosen": "So."}) + "\n", encoding="utf-8")
+    template = "{% if messages[0].content == 'Why?' %}{{ raise_exception('never why') }}{% endif %}"
+    template += "{% for m in messages %}{{ m.content }}{% endfor %}"
+    model = {"path": "random", "chat_template": template}
+    text = printed(LmConfig.model_validate({"model": model, "data": {"train": [str(path)], "style": "chat"}}))
+    assert "talks.jsonl:1: the chat template refuses a conversation of user: never why" in text
+
+
 def test_a_set_that_one_step_cannot_use_is_shown_with_the_reason(tmp_path: Path) -> None:
     path = tmp_path / "prompts.jsonl"
     path.write_text("\n".join(json.dumps({"prompt": f"Why {i}?"}) for i in range(40)), encoding="utf-8")

@@ -12,6 +12,7 @@ import torch
 from click.testing import Result
 
 from tercet.config.load import load_lm_config
+from tercet.errors import InputError
 from tercet.lm import models, tokens
 from tercet.lm.answers import answer_all
 from tercet.lm.encoding import Encoder
@@ -148,6 +149,18 @@ def test_pairs_are_sampled_judged_and_kept(
     assert all(len(text) + 1 <= 21 for texts in asked_in.values() for text in texts)
     logged = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert sum(row["step"] == "reward" for row in logged) == 2  # 12 pairs in batches of 8
+
+
+def test_answers_that_differ_behind_the_cut_alone_are_no_pairs(take: Take, small: list[str], tmp_path: Path) -> None:
+    rows = [{"prompt": f"{i}?", "chosen": "x" * (9 * (i < 30)) + "yes", "rejected": "xxxxxxxxxno"} for i in range(40)]
+    for name, some in (("all", rows[:30]), ("some", rows)):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in some))
+    with pytest.raises(InputError, match=r"all\.jsonl:1: .* equal after data\.max_response_tokens=8"):
+        take("reward", tmp_path / "a", *small, f"data.train=[{tmp_path / 'all.jsonl'}]")
+    done = take("reward", tmp_path / "b", *small, f"data.train=[{tmp_path / 'some.jsonl'}]")
+    held_out = figures(done)["accuracy"]["some"]["num_prompts"]
+    learned = sum(row["step"] == "reward" for row in map(json.loads, (done / "metrics.jsonl").open()))
+    assert 0 < held_out < 10 and learned == 1  # of 40 pairs 10, a batch of 8 at most: one step an epoch
 
 
 def test_the_pairs_mask_begins_at_the_first_difference(small: list[str]) -> None:

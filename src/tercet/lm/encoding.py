@@ -12,7 +12,7 @@ from tercet.config.lm import LmConfig
 from tercet.errors import InputError
 from tercet.lm.ends import Ends
 from tercet.lm.examples import Example
-from tercet.lm.splits import Sets
+from tercet.lm.splits import Sets, StepExamples, kept
 from tercet.lm.template import check
 from tercet.lm.text import Style, decode_response, prompt_ids, prompt_text, response_ids
 from tercet.lm.tokenizers import load_tokenizer
@@ -92,6 +92,26 @@ class Encoder:
             )
         return kept
 
+    def pairs_that_differ(self, examples: StepExamples) -> StepExamples:
+        """The examples without pairs whose answers are equal once they are cut, which are counted and told.
+
+        Nothing can be learned from those, and they would be measured as ties.
+        """
+        dropped = dict(examples.dropped)
+        reason = f"equal after data.max_response_tokens={self.max_response_tokens}"
+        parts = (examples.train, examples.validation, examples.test)
+        train, validation, test = (kept(sets, self._differs, reason, dropped) for sets in parts)
+        if any(examples.train.values()) and not any(train.values()):
+            first = next(example for rows in examples.train.values() for example in rows)
+            raise InputError(
+                f"{first.place}: the answers of this and every other pair are {reason}, so there is nothing to learn; "
+                "raise it"
+            )
+        if lost := dropped.get(reason, 0) - examples.dropped.get(reason, 0):
+            total = sum(len(rows) for sets in parts for rows in sets.values())
+            say(f"reward: {lost} of {total} left out, their answers are {reason}")
+        return StepExamples(train, validation, test, dropped)
+
     def check_window(self, model: PreTrainedModel) -> None:
         """InputError where the longest prompt and answer do not fit into what the model can read at once."""
         window = getattr(model.config, "max_position_embeddings", None)
@@ -108,6 +128,12 @@ class Encoder:
                 f"model.tokenizer: it has {len(self.tokenizer)} tokens, the model embeds {embedded}; "
                 "they do not belong together"
             )
+
+    def _differs(self, example: Example) -> bool:
+        if example.rejected is None:
+            return True
+        chosen = self.response(example.chosen, ended=example.chosen_ended)
+        return chosen != self.response(example.rejected, ended=example.rejected_ended)
 
     def _fits(self, example: Example) -> bool:
         # a token holds at least a byte of text, but for BOS and a space in front: short prompts need no tokenizer

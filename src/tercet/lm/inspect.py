@@ -16,10 +16,13 @@ from tercet.errors import InputError
 from tercet.lm.encoding import Encoder
 from tercet.lm.examples import Example, fraction
 from tercet.lm.sources import read
-from tercet.lm.splits import STEPS, Sets, StepExamples, set_names, step_examples
+from tercet.lm.splits import STEPS, Sets, StepExamples, StepName, flat, set_names, step_examples
+from tercet.lm.token_view import LEGEND, shown, token_rows
 
 _NUM_SAMPLES = 3
 _SHOWN = 400  # characters of a sampled text
+_NUM_IN_TOKENS = 2  # examples a step whose tokens are shown
+_NUM_SAMPLED = 20  # examples among which those few are
 _NUM_MEASURED = 2000  # examples of a set whose tokens are counted
 
 
@@ -122,19 +125,24 @@ def run(config: LmConfig, console: Console | None = None) -> None:
         sets[name] = read(source, name=name, columns=source.columns or data.columns, needs_answer=False).examples
         console.print(_samples(name, sets[name]))
     console.print(_figures({name: summarise(examples) for name, examples in sets.items()}))
+    encoder: Encoder | None = None
     try:
         encoder = Encoder.of(config)
         console.print(_lengths({name: count_tokens(examples, encoder) for name, examples in sets.items()}, data))
     except InputError as error:  # the data can be looked at before the model is there
+        encoder = None
         console.print(Text(f"lengths are not known: {error}", style="yellow"))
-    steps: dict[str, StepExamples] = {}
-    refusals: dict[str, str] = {}
+    steps: dict[StepName, StepExamples] = {}
+    refusals: dict[StepName, str] = {}
     for step in STEPS:
         try:
-            steps[step] = step_examples(data, step)
+            examples = step_examples(data, step)
+            steps[step] = encoder.pairs_that_differ(examples) if encoder and step == "reward" else examples
         except InputError as error:  # a set without answers may still serve the other steps: say it, and go on
             refusals[step] = str(error)
     console.print(_shares(steps))
+    if encoder:
+        _print_tokens(console, steps, encoder, config)
     for step, why in refusals.items():
         console.print(Text(f"{step} cannot be run on this: {why}", style="yellow"))
     for (a, b), number in in_common(sets).items():
@@ -189,18 +197,31 @@ def _distribution(lengths: Lengths) -> str:
     return f"{lengths.middle} / {lengths.long} / {lengths.longest}" if lengths.longest else "-"
 
 
-def _shares(steps: dict[str, StepExamples]) -> Table:
+def _shares(steps: dict[StepName, StepExamples]) -> Table:
     """What each step learns from, chooses by and is measured on."""
     table = Table(title="what each step would get", title_justify="left")
     for column in ("step", "set", "train", "validation", "test", "left out"):
         table.add_column(column, justify="right" if column in {"train", "validation", "test"} else "left")
     for step, examples in steps.items():
+        shown_step: str = step
         left_out = ", ".join(f"{number} {reason}" for reason, number in Counter(examples.dropped).most_common())
         for name in {**examples.train, **examples.test}:
             parts = (examples.train, examples.validation, examples.test)
-            table.add_row(step, name, *(str(len(part.get(name, []))) for part in parts), left_out)
-            step, left_out = "", ""
+            table.add_row(shown_step, name, *(str(len(part.get(name, []))) for part in parts), left_out)
+            shown_step, left_out = "", ""
     return table
+
+
+def _print_tokens(console: Console, steps: dict[StepName, StepExamples], encoder: Encoder, config: LmConfig) -> None:
+    """The tokens of a few rows that each step learns from; pairs that are sampled are not there yet."""
+    console.print(LEGEND)
+    for step, examples in steps.items():
+        rows = [e for e in flat(examples.train) if step != "reward" or e.rejected is not None]
+        fitting = [e for e in _some(rows, _NUM_SAMPLED) if len(encoder.prompt(e)) <= encoder.max_prompt_tokens]
+        for example in fitting[:_NUM_IN_TOKENS]:
+            console.print(Text(f"{step}, {example.place.split('/')[-1]}", style="bold"))
+            for row in token_rows(step, example, encoder, config):
+                console.print(shown(row, encoder.tokenizer))
 
 
 def _shortened(text: str) -> str:

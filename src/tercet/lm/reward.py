@@ -171,10 +171,11 @@ def _pairs(folder: RunFolder, config: LmConfig) -> tuple[StepExamples, Encoder]:
     has_pairs = any(example.rejected is not None for rows in examples.train.values() for example in rows)
     if has_pairs or not config.reward.num_sampled_pairs:
         require_pairs(examples)
-        return examples, encoder
+        return encoder.pairs_that_differ(examples), encoder
     # an answer that the sampler cut must not get an EOS now: PPO will score it without
     encoder = replace(encoder, max_response_tokens=encoder.max_sampled_tokens)
-    return sampled_pairs(folder, config, encoder, examples, sft_model(folder, config)), encoder
+    pairs = sampled_pairs(folder, config, encoder, examples, sft_model(folder, config))
+    return encoder.pairs_that_differ(pairs), encoder
 
 
 def _held_out(examples: StepExamples, most: int) -> Sets:

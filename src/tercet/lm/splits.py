@@ -66,7 +66,7 @@ def step_examples(config: DataConfig, step: StepName) -> StepExamples:
     held_out = _read_all(config.eval, config, step, dropped) if config.eval else {}
     if held_out:
         measured = {example.opening for examples in held_out.values() for example in examples}
-        train = _kept(train, lambda example: example.opening not in measured, "also in data.eval", dropped)
+        train = kept(train, lambda example: example.opening not in measured, "also in data.eval", dropped)
         _refuse_empty(train, f"every prompt of {step}'s training sets is in data.eval too; give other files")
     else:
         held_out = {name: [e for e in rows if _is_held_out(e, config)] for name, rows in train.items()}
@@ -87,6 +87,15 @@ def step_examples(config: DataConfig, step: StepName) -> StepExamples:
 def flat(sets: Mapping[str, list[Example]]) -> list[Example]:
     """The examples of all sets, one set behind the other."""
     return [example for rows in sets.values() for example in rows]
+
+
+def kept(sets: Sets, wanted: Callable[[Example], bool], reason: str, dropped: dict[str, int]) -> Sets:
+    """The sets without the unwanted examples, which are counted in `dropped` under the reason."""
+    left = {name: [example for example in rows if wanted(example)] for name, rows in sets.items()}
+    lost = sum(map(len, sets.values())) - sum(map(len, left.values()))
+    if lost:
+        dropped[reason] = dropped.get(reason, 0) + lost
+    return left
 
 
 def require_pairs(examples: StepExamples) -> None:
@@ -154,20 +163,11 @@ def _fit_for(step: StepName, sets: Sets, dropped: dict[str, int]) -> Sets:
     """What a step can use: pairs where a set has pairs, and each prompt once for PPO."""
     if step == "reward":
         paired = {name for name, rows in sets.items() if any(example.rejected is not None for example in rows)}
-        return _kept(sets, lambda e: e.source not in paired or e.rejected is not None, "no preference", dropped)
+        return kept(sets, lambda e: e.source not in paired or e.rejected is not None, "no preference", dropped)
     if step == "ppo":
         first = {example.key: example for rows in reversed(sets.values()) for example in reversed(rows)}
-        return _kept(sets, lambda e: first[e.key] is e, "prompt seen before", dropped)
+        return kept(sets, lambda e: first[e.key] is e, "prompt seen before", dropped)
     return sets
-
-
-def _kept(sets: Sets, wanted: Callable[[Example], bool], reason: str, dropped: dict[str, int]) -> Sets:
-    """The sets without the unwanted examples, which are counted in `dropped` under the reason."""
-    kept = {name: [example for example in rows if wanted(example)] for name, rows in sets.items()}
-    lost = sum(map(len, sets.values())) - sum(map(len, kept.values()))
-    if lost:
-        dropped[reason] = dropped.get(reason, 0) + lost
-    return kept
 
 
 def _refuse_empty(sets: Sets, message: str) -> None:
