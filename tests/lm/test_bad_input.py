@@ -211,9 +211,9 @@ def test_a_model_folder_that_is_damaged(tiny: Tercet, small: list[str], tmp_path
     ("body", "said", "code"),
     [
         ("raise ZeroDivisionError('no words')", ["raised ZeroDivisionError: no words"], 1),
-        ("return [float('nan')] * len(responses)", ["gave nan for the answer"], 1),
+        ("return [float('nan')] * len(responses)", ["gave nan for answer 0"], 1),
         ("return [1.0]", ["gave 1 scores for"], 1),
-        ("return 'abc'", ["raised ValueError"], 1),
+        ("return 'abc'", ["gave 'abc' for"], 1),
     ],
 )
 def test_a_reward_function_that_misbehaves_leaves_the_run_as_it_was(

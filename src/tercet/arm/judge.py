@@ -22,7 +22,7 @@ def call_judge(judge: Judge, segments: Segments, name: str) -> Float[Tensor, " n
     """One finite score for each segment; FailedError that names the judge where it does not give that."""
     try:
         scores = torch.as_tensor(judge(segments), dtype=torch.float32)
-    except Exception as error:  # whatever the user's own function raises
+    except (Exception, SystemExit) as error:  # whatever the user's own function raises; it may call sys.exit
         raise FailedError(f"the judge {name} raised {named_error(error)} on {len(segments)} segments") from error
     if scores.shape != (len(segments),):
         raise FailedError(f"the judge {name} gave scores of shape {tuple(scores.shape)} for {len(segments)} segments")

@@ -135,7 +135,7 @@ def by_function(spec: str) -> Term:
     def term(episodes: Episodes) -> Tensor:
         try:
             rewards = torch.as_tensor(function(episodes), dtype=torch.float32)
-        except Exception as error:  # whatever the user's own function raises
+        except (Exception, SystemExit) as error:  # whatever the user's own function raises; it may call sys.exit
             raise FailedError(f"the function {spec} raised {named_error(error)}") from error
         if rewards.shape != episodes.dense.shape or not rewards.isfinite().all():
             wanted = f"finite numbers of shape {tuple(episodes.dense.shape)}"

@@ -1,24 +1,87 @@
-"""Functions of prompts and responses that the user names: called, and held to one finite score for each answer."""
+"""Functions of prompts and responses that the user names: loaded, called, and held to one finite score a response."""
 
+import inspect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeGuard, cast
 
-from tercet.config.functions import named_error
-from tercet.errors import FailedError
+import numpy as np
+from torch import Tensor
 
-ScoreFunction = Callable[[list[str], list[str]], Sequence[float]]
+from tercet.config.functions import load_function, named_error
+from tercet.errors import FailedError, InputError
+
+ScoreFunction = Callable[[list[str], list[str]], Iterable[Any]]  # Any: numbers of any library; call_function checks
+
+_WANTED = "return a list of numbers, one for each response"
 
 
-def call_function(function: ScoreFunction, prompts: list[str], responses: list[str]) -> list[float]:
-    """One finite score for each response; FailedError that names the function when it does not give that."""
-    name = f"{getattr(function, '__module__', '?')}:{getattr(function, '__name__', repr(function))}"
+def load_score_function(spec: str) -> ScoreFunction:
+    """The function `module:function`; InputError where it cannot be called with prompts and responses."""
+    function = load_function(spec)
     try:
-        scores = [float(score) for score in function(list(prompts), list(responses))]
-    except Exception as error:  # whatever the user's own function raises
-        raise FailedError(f"the function {name} raised {named_error(error)} on {len(prompts)} answers") from error
-    if len(scores) != len(responses):
-        raise FailedError(f"the function {name} gave {len(scores)} scores for {len(responses)} answers; one each")
-    for score, prompt, response in zip(scores, prompts, responses, strict=True):
-        if not math.isfinite(score):
-            raise FailedError(f"the function {name} gave {score} for the answer {response!r} to {prompt!r}")
-    return scores
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return function  # some functions written in C have no signature to look at
+    try:
+        signature.bind([], [])
+    except TypeError as error:
+        name = spec.partition(":")[2]
+        raise InputError(
+            f"{spec}: {name}{signature} cannot be called with two lists, the prompts and the responses ({error}); "
+            f"write def {name}(prompts, responses)"
+        ) from error
+    if inspect.iscoroutinefunction(function):
+        raise InputError(f"{spec}: is an async function; write a plain one, which may call asyncio.run")
+    return function
+
+
+def call_function(function: ScoreFunction, prompts: Sequence[str], responses: Sequence[str]) -> list[float]:
+    """One finite score for each response; FailedError that names the function when it does not give that.
+
+    Lists, tuples, generators, arrays and tensors will do, a column of shape (n, 1) among them.
+    """
+    name = f"the function {function.__module__}:{getattr(function, '__name__', type(function).__name__)}"
+    try:
+        returned = _plain(function(list(prompts), list(responses)))  # copies: it may do with them what it likes
+        values = list(returned) if _is_sequence(returned) else None
+    except (Exception, SystemExit) as error:  # whatever the user's own function raises; it may call sys.exit
+        raise FailedError(f"{name} raised {named_error(error)} on {len(prompts)} answers") from error
+    if values is None:
+        raise FailedError(f"{name} gave {_described(returned)} for {len(responses)} answers; {_WANTED}")
+    if len(values) != len(responses):
+        raise FailedError(f"{name} gave {len(values)} scores for {len(responses)} answers; {_WANTED}")
+    return [
+        _score(value, f"answer {index}, {responses[index]!r} to {prompts[index]!r}", name)
+        for index, value in enumerate(values)
+    ]
+
+
+def _score(value: object, place: str, name: str) -> float:
+    value = _plain(value)
+    if isinstance(value, list | tuple) and len(value) == 1:
+        value = _plain(value[0])  # a row of a column
+    if not isinstance(value, int | float):
+        raise FailedError(f"{name} gave {_described(value)} for {place}; {_WANTED}")
+    if not math.isfinite(value):
+        raise FailedError(f"{name} gave {value} for {place}; a score must be finite")
+    return float(value)
+
+
+def _plain(value: object) -> object:
+    """Tensors and arrays as numbers and lists."""
+    return value.tolist() if isinstance(value, Tensor | np.ndarray | np.generic) else value
+
+
+def _is_sequence(value: object) -> TypeGuard[Iterable[object]]:
+    """Return True if the value has one entry after the other; text, and what has no order, does not count."""
+    return isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping | set | frozenset)
+
+
+def _described(value: object) -> str:
+    if inspect.iscoroutine(value):
+        value.close()  # else Python warns that nobody awaited it
+        return "a coroutine (is it async?)"
+    if isinstance(value, Mapping):
+        return f"a {type(value).__name__} with the keys {', '.join(map(str, cast(Mapping[object, object], value)))}"
+    return f"{value!r:.60}" if value is None or isinstance(value, int | float | str) else f"a {type(value).__name__}"

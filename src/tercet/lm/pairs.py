@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tercet.config.functions import PERSON, load_function
+from tercet.config.functions import PERSON
 from tercet.config.lm import LmConfig
 from tercet.core.intervals import Interval, wilson
 from tercet.core.statistics import ScoreScale
@@ -20,7 +20,7 @@ from tercet.lm import people
 from tercet.lm.answers import answer
 from tercet.lm.encoding import Encoder
 from tercet.lm.examples import Example, Message
-from tercet.lm.functions import ScoreFunction, call_function
+from tercet.lm.functions import ScoreFunction, call_function, load_score_function
 from tercet.lm.models import Policy, load_policy
 from tercet.lm.splits import Sets, StepExamples, flat
 from tercet.runs.atomic import write_text
@@ -153,7 +153,7 @@ def the_first_two(example: Example, answers: Sequence[Judged]) -> list[Row]:
 
 
 def _judge(spec: str) -> ScoreFunction:
-    return _no_opinion if spec == PERSON else load_function(spec)
+    return _no_opinion if spec == PERSON else load_score_function(spec)
 
 
 def _no_opinion(prompts: list[str], responses: list[str]) -> list[float]:

@@ -7,13 +7,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tercet.config.functions import load_function
 from tercet.config.lm import LmConfig
 from tercet.errors import InputError
 from tercet.lm.answers import Answers
 from tercet.lm.backbone import Backbone
 from tercet.lm.encoding import Encoder
-from tercet.lm.functions import call_function
+from tercet.lm.functions import call_function, load_score_function
 from tercet.lm.models import ScoreModel, load_score_model
 from tercet.lm.stages import adapters_of
 from tercet.lm.tokens import TokenBatch
@@ -68,7 +67,7 @@ def by_model(model: ScoreModel, batch_size: int) -> Score:
 
 def by_function(spec: str) -> Score:
     """The score of a function `module:function` of prompts and responses."""
-    function = load_function(spec)
+    function = load_score_function(spec)
 
     def score(answers: Answers) -> Tensor:
         return torch.tensor(call_function(function, answers.prompts, answers.texts), device=answers.batch.ids.device)
