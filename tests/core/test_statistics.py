@@ -62,7 +62,17 @@ def test_scaled_scores_have_mean_0_and_variance_1(seed: int, spread: float, cent
     assert statistics.pvariance(scaled) == pytest.approx(1.0, rel=1e-6)
 
 
-@pytest.mark.parametrize("scores", [[0.1] * 50, [3.0], [1.0, NAN], [1.0, float("inf")], []])
+def test_the_scale_of_scores_far_from_0():
+    scores = torch.arange(1000.0) + 2**20  # each exact in fp32, their mean square is not
+    scale = score_gain_and_bias(scores)
+    assert scale.gain == pytest.approx(1 / statistics.pstdev(scores.tolist()), rel=1e-9)
+    assert scale.bias == pytest.approx(-statistics.fmean(scores.tolist()) * scale.gain, rel=1e-9)
+
+
+NO_SPREAD = [[0.1] * 50, [0.0, 0.0], [1e3, 1e3 + 1e-4], [3.0], [1.0, NAN], [1.0, float("inf")], []]
+
+
+@pytest.mark.parametrize("scores", NO_SPREAD)
 def test_scores_without_a_scale_are_refused(scores: list[float]):
     with pytest.raises(ValueError, match="need a spread"):
-        score_gain_and_bias(torch.tensor(scores))
+        score_gain_and_bias(torch.tensor(scores, dtype=torch.float64))

@@ -19,6 +19,12 @@ def share_of_e(prompts, responses):
 
 def nothing(prompts, responses):
     return [0.0] * len(responses)
+
+def for_e(prompts, responses):
+    return [50.0 + 10.0 * response.count("e") for response in responses]
+
+def against_e(prompts, responses):
+    return [150.0 - 10.0 * response.count("e") for response in responses]
 """
 FREE = ["ppo.missing_eos_penalty=0", "ppo.kl_coef=0.0", "ppo.max_kl=1000"]
 FAST = ["ppo.lr=1e-2", "ppo.critic_lr=1e-2", "ppo.batch_size=32", "ppo.micro_batch_size=32", "ppo.num_eval_prompts=16"]
@@ -60,13 +66,33 @@ def results(run: Path) -> Row:
     return json.loads((run / "results.json").read_text())
 
 
+def as_given(run: Path, score: float) -> float:
+    """What the function gave in the mean, from the mean of its scaled scores."""
+    (scale,) = results(run)["reward_scale"].values()
+    return (score - scale["bias"]) / scale["gain"]
+
+
 def test_what_the_reward_pays_for_is_learned(improve: Improve) -> None:
-    _, rows = improve("share_of_e", *FREE, *FAST, "ppo.num_updates=25")
-    scores = [row["ppo/score"] for row in rows[1:]]
+    run, rows = improve("share_of_e", *FREE, *FAST, "ppo.num_updates=25", "ppo.reward_clip=20")
+    scores = [as_given(run, row["ppo/score"]) for row in rows[1:]]
     assert scores[0] < 0.25
     assert sum(scores[-3:]) / 3 > 0.7  # 6 letters of 8
-    assert rows[-1]["ppo/validation_score"] > 0.7  # on prompts that it did not learn from
+    assert as_given(run, rows[-1]["ppo/validation_score"]) > 0.7  # on prompts that it did not learn from
     assert rows[-1]["ppo/kl"] > 5  # that has its price
+
+
+def test_opposite_wishes_lead_apart_however_large_their_numbers_are(improve: Improve) -> None:
+    """All their numbers lie far beyond ppo.reward_clip: paid as they come, all answers would earn the same."""
+    runs = {wish: improve(wish, *FREE, *FAST, "ppo.num_updates=6") for wish in ("for_e", "against_e")}
+    for run, rows in runs.values():
+        first, last = rows[1], rows[-1]
+        assert abs(first["ppo/score"]) < 1
+        assert first["ppo/reward_clip_fraction"] < 0.1
+        assert as_given(run, last["ppo/score"]) > as_given(run, first["ppo/score"]) + 3
+    found = {wish: results(run)["reward_scale"][f"letter_rewards:{wish}"] for wish, (run, _) in runs.items()}
+    assert found["for_e"]["gain"] == pytest.approx(found["against_e"]["gain"])
+    more, fewer = (load_file(run / "ppo" / "model" / "model.safetensors") for run, _ in runs.values())
+    assert any(not torch.equal(more[name], fewer[name]) for name in more)
 
 
 def test_several_epochs_and_minibatches_learn_more_from_the_same_answers(improve: Improve) -> None:
@@ -82,10 +108,11 @@ def test_several_epochs_and_minibatches_learn_more_from_the_same_answers(improve
 
 def test_the_price_of_kl_holds_the_actor_back(improve: Improve) -> None:
     _, free = improve("share_of_e", *FREE, *FAST, "ppo.num_updates=12")
-    _, priced = improve("share_of_e", *FREE, *FAST, "ppo.num_updates=12", "ppo.kl_coef=0.2")
+    settings = [*FREE, *FAST, "ppo.num_updates=12", "ppo.reward_clip=100"]
+    _, priced = improve("share_of_e", *settings, "ppo.kl_coef=2.0")
     assert priced[-1]["ppo/validation_kl"] < 0.5 * free[-1]["ppo/validation_kl"]
     for row in priced[1:]:
-        assert row["ppo/reward"] == pytest.approx(row["ppo/score"] - 0.2 * row["ppo/kl"], abs=1e-4)
+        assert row["ppo/reward"] == pytest.approx(row["ppo/score"] - 2.0 * row["ppo/kl"], abs=1e-4)
 
 
 def test_an_adaptive_price_falls_below_the_target_and_rises_above_it(improve: Improve) -> None:
@@ -139,8 +166,9 @@ def test_an_answer_that_is_cut_off_pays_the_penalty(improve: Improve) -> None:
 
 
 def test_scores_are_clipped(improve: Improve) -> None:
-    _, rows = improve("share_of_e", *FREE, *FAST, "ppo.reward_clip=0.1", "ppo.num_updates=1")
-    assert rows[1]["ppo/reward"] < 0.1 < rows[1]["ppo/score"]
+    _, rows = improve("share_of_e", *FREE, *FAST, "ppo.reward_clip=0.7", "ppo.num_updates=8")
+    assert rows[-1]["ppo/reward"] <= 0.7 < rows[-1]["ppo/score"]
+    assert rows[1]["ppo/reward_clip_fraction"] < rows[-1]["ppo/reward_clip_fraction"] <= 1
 
 
 def test_an_average_of_actors_lags_behind_them(improve: Improve) -> None:
@@ -177,13 +205,16 @@ def test_a_kl_stop_ends_an_update_early(improve: Improve) -> None:
 def test_a_reward_may_be_a_sum_of_models_and_functions(
     take: Take, small: list[str], policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "two_rewards.py").write_text("def two(prompts, responses):\n    return [2.0] * len(responses)\n")
+    (tmp_path / "two_rewards.py").write_text(
+        "def two(prompts, responses):\n    return [2.0 + ('e' in response) for response in responses]\n"
+    )
     monkeypatch.chdir(tmp_path)
     model = tmp_path / "own" / "reward" / "model"
     scores = {}
     for name, reward in {
         "own": "{reward_model: 1.0}",
         "foreign": f"{{{model}: 1.0}}",  # reads the answers' text with a tokenizer of its own
+        "two": "{'two_rewards:two': 1.0}",
         "sum": "{reward_model: 0.75, 'two_rewards:two': -1.0}",
     }.items():
         settings = [*small, f"ppo.policy={policy}", f"ppo.reward={reward}", "ppo.num_updates=1"]
@@ -192,4 +223,4 @@ def test_a_reward_may_be_a_sum_of_models_and_functions(
         rows = [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
         scores[name] = next(row["ppo/score"] for row in rows if "ppo/score" in row)
     assert scores["foreign"] == pytest.approx(scores["own"], abs=1)  # not all that a random policy says is UTF-8
-    assert scores["sum"] == pytest.approx(0.75 * scores["own"] - 2, abs=1e-4)
+    assert scores["sum"] == pytest.approx(0.75 * scores["own"] - scores["two"], abs=1e-4)

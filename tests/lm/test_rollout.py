@@ -81,11 +81,13 @@ def test_rewards_by_hand(make_config: MakeConfig) -> None:
 
 def test_what_is_told_by_hand(make_config: MakeConfig) -> None:
     answers, seen = by_hand()
-    rollout = build(answers, seen, make_config(ppo={"missing_eos_penalty": 0.0}).ppo, kl_coef=0.1)
-    told = describe(answers, seen, rollout, kl_coef=0.1)
+    config = make_config(ppo={"missing_eos_penalty": 0.0}).ppo
+    rollout = build(answers, seen, config, kl_coef=0.1)
+    told = describe(answers, seen, rollout, config, kl_coef=0.1)
     assert told == pytest.approx(
         {
             "score": 4.75,  # as the scorer gave it
+            "reward_clip_fraction": 0.5,  # 9 lies beyond 5, 0.5 does not
             "reward": (5.05 + 0.35) / 2,
             "kl": 0.5,
             "kl_coef": 0.1,

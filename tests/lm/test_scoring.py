@@ -14,7 +14,7 @@ from tercet.lm.encoding import Encoder
 from tercet.lm.examples import Example
 from tercet.lm.models import load_score_model
 from tercet.lm.reward import PairBatches, score_pairs
-from tercet.lm.scoring import by_foreign_model, by_function, by_model, load_scorers, score_rows
+from tercet.lm.scoring import Scorer, by_foreign_model, by_function, by_model, load_terms, score_rows
 from tercet.lm.tokens import TokenBatch
 
 MakeConfig = Callable[..., LmConfig]
@@ -62,10 +62,15 @@ def answers_of(encoder: Encoder, examples: list[Example]) -> Answers:
     return Answers(examples, texts, batch, torch.zeros(batch.response_mask.shape), ended)
 
 
+def weighted(config: LmConfig, own_path: str) -> Scorer:
+    terms = load_terms(config, own_path, None)
+    return Scorer([(config.ppo.reward[name], score) for name, score in terms.items()])
+
+
 def test_a_weighted_sum_of_functions(make_config: MakeConfig, rewards: str, examples: list[Example]) -> None:
     config = make_config(ppo={"reward": {f"{rewards}:length": 0.5, f"{rewards}:question_marks": -2.0}})
     encoder = Encoder.of(make_config(data={"max_response_tokens": 20}))
-    scores = load_scorers(config, "", None)(answers_of(encoder, examples))
+    scores = weighted(config, "")(answers_of(encoder, examples))
     assert scores.tolist() == [1.5, 5.0, 0.0, 1.0, 0.5, 0.0]
 
 
@@ -80,7 +85,7 @@ def test_functions_that_misbehave_are_named(make_config: MakeConfig, rewards: st
 
 def test_no_reward_at_all(make_config: MakeConfig) -> None:
     with pytest.raises(InputError, match=r"ppo\.reward: names no reward"):
-        load_scorers(make_config(ppo={"reward": {}}), "", None)
+        load_terms(make_config(ppo={"reward": {}}), "", None)
 
 
 def test_a_score_depends_on_neither_batch_nor_asker(
@@ -144,4 +149,4 @@ def test_models_and_functions_add_up(
     model.save(tmp_path, encoder.tokenizer)
     answers = answers_of(encoder, examples)
     expected = 2.0 * score_rows(model, answers.batch, 8) + torch.tensor([float(len(text)) for text in answers.texts])
-    assert torch.allclose(load_scorers(config, str(tmp_path), None)(answers), expected, atol=1e-4)
+    assert torch.allclose(weighted(config, str(tmp_path))(answers), expected, atol=1e-4)

@@ -24,7 +24,7 @@ MakeRoles = Callable[[LmConfig], Any]  # Any: the Roles of conftest
 
 
 def lengths(answers: Answers) -> Tensor:
-    return answers.batch.response_mask.sum(1).float()
+    return answers.batch.response_mask.sum(1) / 8  # within ppo.reward_clip
 
 
 @pytest.fixture
@@ -128,6 +128,12 @@ def test_a_reward_that_is_infinite(start: Callable[..., Collect]) -> None:
     collect = start()
     infinite = Scorer([(1.0, lambda answers: lengths(answers) / 0.0)])
     refused(replaced(collect, scorer=infinite), "scores are not finite")
+
+
+def test_scores_that_are_all_clipped(start: Callable[..., Collect]) -> None:
+    collect = start()
+    far = Scorer([(1.0, lambda answers: 100.0 + lengths(answers))])
+    refused(replaced(collect, scorer=far), "ppo.reward_clip=5", "paid alike")
 
 
 def test_position_ids_that_count_padding(start: Callable[..., Collect]) -> None:

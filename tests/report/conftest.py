@@ -213,6 +213,7 @@ def _ppo(chance: random.Random, updates: int) -> list[Tree]:
             "ppo/actor_loss": chance.gauss(-0.015, 0.008),
             "ppo/critic_loss": 0.6 * math.exp(-i / 8) + 0.11 + chance.random() * 0.05,
             "ppo/score": score,
+            "ppo/reward_clip_fraction": 0.02 * grown,
             "ppo/reward": score - 0.05 * kl,
             "ppo/kl": kl,
             "ppo/kl_coef": 0.05,

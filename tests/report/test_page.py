@@ -67,6 +67,7 @@ def test_the_first_sentence_says_what_happened(html: str, markdown: str) -> None
 
 def test_every_curve_and_table_of_a_finished_run_is_there(html: str, markdown: str) -> None:
     wanted = [
+        "Scores beyond the clip",
         "Actor loss", "Critic loss", "Reward", "KL to the reference", "Entropy", "Clip fraction", "Explained variance",
         "Answer length", "SFT loss", "Reward-model loss", "Calibration", "Who wins", "Stage by stage",
         "Good and bad answers to the same prompt", "Self-check before the first update", "As training went on",

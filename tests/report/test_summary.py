@@ -74,7 +74,7 @@ def test_a_higher_score_beyond_the_kl_bound_is_not_denied(finished: Path, update
 def test_a_sound_run_passes_every_check(finished: Path) -> None:
     found = checks(read(finished))
     assert found is not None
-    assert len(found.checks) == 10
+    assert len(found.checks) == 11
     assert all(check.good for check in found.checks)
 
 
@@ -110,6 +110,7 @@ def test_trouble_in_the_results_is_seen_first(change: Change, place: str, value:
     ("metric", "value", "title"),
     [
         ("ppo/explained_variance", 0.05, "The critic hardly helps"),
+        ("ppo/reward_clip_fraction", 0.3, "Scores run into the clip"),
         ("ppo/clip_fraction", 0.4, "Updates are too large"),
         ("ppo/clip_fraction", 0.0, "Updates are tiny"),
         ("ppo/eos_fraction", 0.2, "Answers run into the limit"),

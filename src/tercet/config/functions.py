@@ -28,7 +28,10 @@ def load_function(spec: str) -> Callable[..., Any]:  # Any: what it takes and gi
                 f"{spec}: there is no module {error.name} in the working directory {here} or among the packages"
             ) from error
         raise InputError(f"{spec}: {module_name} imports {error.name}, which is not installed") from error
-    except (Exception, SystemExit) as error:  # whatever the user's own module raises while it is read; a script may exit
+    except (
+        Exception,
+        SystemExit,
+    ) as error:  # whatever the user's own module raises while it is read; a script may exit
         raise InputError(f"{spec}: importing {module_name} raised {named_error(error)}") from error
     function = getattr(module, function_name, None)
     if function is None or not callable(function):

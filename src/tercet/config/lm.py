@@ -116,21 +116,21 @@ class RewardConfig(FitConfig):
     loss: Literal["last_token", "per_token"] = Field(default="last_token", description="Score at the last token, or DeepSpeed-Chat's loss over the tokens from the first difference.")
     num_sampled_pairs: int = Field(default=0, ge=0, description="Where the data holds no pairs: pairs sampled from the SFT model and judged.")
     samples_per_prompt: int = Field(default=4, ge=2, description="Answers sampled a prompt; every two that the judge tells apart make a pair.")
-    num_reference_samples: int = Field(default=128, ge=2, description="Reference answers over which the score is brought to mean 0, variance 1.")
+    num_reference_samples: int = Field(default=128, ge=2, description="Reference answers over which the score, and each other reward, is brought to mean 0, variance 1.")
 
 
 class PpoConfig(LoopConfig):
     """Step 3, improve: PPO with actor, critic, reference and reward model."""
 
     policy: str = Field(default="", description="A ready policy to start from; empty: the SFT model of this run.")
-    reward: dict[str, float] = Field(default={"reward_model": 1.0}, description="Weighted sum of `reward_model` (this run's), folders or hub ids, and module:function.")
+    reward: dict[str, float] = Field(default={"reward_model": 1.0}, description="Weighted sum of `reward_model` (this run's), folders or hub ids, and module:function; each is brought to mean 0, variance 1 over reference answers before its weight.")
     batch_size: int = Field(default=32, ge=1, description="Prompts answered in one rollout.")
     max_response_tokens: int = Field(default=128, ge=1, description="Longest answer that is sampled, wherever this run's policies answer.")
     temperature: float = Field(default=1.0, gt=0, description="Of sampling and of every log-probability.")
     kl_coef: float = Field(default=0.1, ge=0, description="Price of one nat from the reference.")
     kl_target: float = Field(default=0.0, ge=0, description="Nats an answer that an adaptive kl_coef aims at; 0: kl_coef stays fixed.")
     kl_horizon: float = Field(default=1000.0, gt=0, description="Answers over which the adaptive kl_coef moves.")
-    reward_clip: float = Field(default=5.0, gt=0, description="Scores are clipped to +- this.")
+    reward_clip: float = Field(default=5.0, gt=0, description="Scores are clipped to +- this; those of answers of the reference policy have about unit variance.")
     missing_eos_penalty: float = Field(default=1.0, ge=0, description="Taken off the score of an answer that was cut off.")
     ptx_coef: float = Field(default=0.0, ge=0, description="Weight of the SFT loss mixed into the actor's (InstructGPT's PPO-ptx).")
     num_eval_prompts: int = Field(default=32, ge=1, description="Validation prompts that choose the best checkpoint.")

@@ -29,14 +29,18 @@ class ScoreScale:
     bias: float
 
 
+AS_IT_IS = ScoreScale(gain=1.0, bias=0.0)
+ROUNDING = 2 * torch.finfo(torch.float32).eps  # a spread of less than that, beside the mean, is none
+
+
 def score_gain_and_bias(scores: Float[Tensor, " n"]) -> ScoreScale:
     """gain = 1 / sigma and bias = -mu / sigma over the reference policy's scores (Ziegler et al. 2019, section 2).
 
-    A ValueError where they are all equal, or not all finite: no scale follows from such scores.
+    A ValueError where they are all equal (but for rounding), or not all finite: no scale follows from such scores.
     """
     scores = scores.detach().double()
     mean = scores.mean().item()
     sigma = (scores - mean).square().mean().sqrt().item()
-    if not 0.0 < sigma < float("inf"):  # nan fails both
+    if not ROUNDING * abs(mean) < sigma < float("inf"):  # nan fails both
         raise ValueError(f"scores need a spread to be normalised by: {scores.numel()} of mean {mean}, sigma {sigma}")
     return ScoreScale(gain=1.0 / sigma, bias=-mean / sigma)

@@ -14,7 +14,7 @@ from torch import Tensor
 from tercet.config.functions import PERSON
 from tercet.config.lm import LmConfig
 from tercet.core.intervals import Interval, wilson
-from tercet.core.statistics import ScoreScale
+from tercet.core.statistics import AS_IT_IS, ScoreScale
 from tercet.errors import FailedError, InputError
 from tercet.lm import people
 from tercet.lm.answers import answer
@@ -30,7 +30,6 @@ from tercet.train.chance import generator
 
 HELD_OUT_SHARE = 0.1  # held-out pairs, one a prompt, for each training pair that is sampled
 
-AS_IT_IS = ScoreScale(gain=1.0, bias=0.0)
 Row = dict[str, Any]  # Any: JSON
 
 

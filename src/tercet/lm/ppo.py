@@ -1,13 +1,14 @@
 """Step 3, improve: PPO with actor, critic, reference and reward model over tokens (Ouyang et al. 2022, section 3.5)."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor
 
 from tercet.config.lm import LmConfig
 from tercet.core.kl import adapted_kl_coef
+from tercet.core.statistics import AS_IT_IS
 from tercet.errors import InputError
 from tercet.lm.answers import Answers, answer, answer_all
 from tercet.lm.backbone import Backbone
@@ -27,11 +28,13 @@ from tercet.lm.rollout import (
     paid_scores,
     reference_logprobs,
 )
-from tercet.lm.scoring import OWN, Scorer, load_own, load_scorers
+from tercet.lm.scales import Scales, find_scales, load_scales, reference_answers, save_scales
+from tercet.lm.scoring import OWN, Score, Scorer, load_own, load_terms, scaled
 from tercet.lm.self_check import check
 from tercet.lm.splits import Sets, flat, step_examples, weights_of
 from tercet.lm.stages import sft_model
 from tercet.runs.folder import RunFolder
+from tercet.runs.step import Step
 from tercet.train.chance import generator
 from tercet.train.ppo import Collected, Learner, Validation, takes_one_step, train
 
@@ -58,16 +61,18 @@ def run(folder: RunFolder, config: LmConfig) -> None:
     frozen = None if config.lora.rank else load_policy(config, path=policy_path)
     critic = load_critic(config, reward_path, backbone)
     encoder.check_window(critic.model)
-    roles = Roles(
-        LmActorCritic(policy, critic, config.ppo.temperature),
-        reference_logprobs(policy, frozen, temperature=config.ppo.temperature),
-        load_scorers(config, reward_path, backbone),
-        encoder,
-        config,
-    )
-    collect = Collect(roles, prompts, weights_of(config.data, "ppo"))
-    checked = collect.self_check()
+    terms = load_terms(config, reward_path, backbone)
     with folder.step("ppo", total=config.ppo.num_updates + 1, shown=SHOWN) as step:
+        scales = _scales(step, terms, policy, encoder, flat(prompts), config)
+        roles = Roles(
+            LmActorCritic(policy, critic, config.ppo.temperature),
+            reference_logprobs(policy, frozen, temperature=config.ppo.temperature),
+            Scorer([(config.ppo.reward[name], scaled(score, scales[name])) for name, score in terms.items()]),
+            encoder,
+            config,
+        )
+        collect = Collect(roles, prompts, weights_of(config.data, "ppo"))
+        checked = collect.self_check()
         best = train(
             step,
             Learner.of(roles.actor_critic, policy, critic, config.ppo),
@@ -80,7 +85,8 @@ def run(folder: RunFolder, config: LmConfig) -> None:
             extra_actor_loss=_pretraining_mix(policy, encoder, config) if config.ppo.ptx_coef else None,
         )
         step.save_folder("model", lambda path: policy.save(path, encoder.tokenizer, encoder.ends.ids))
-        step.finish({"best_checkpoint": vars(best), "self_check": checked})
+        taken = {name: asdict(scale) for name, scale in scales.items() if name != OWN}
+        step.finish({"best_checkpoint": vars(best), "self_check": checked, "reward_scale": taken})
 
 
 @dataclass(frozen=True)
@@ -120,7 +126,7 @@ class Collect:
         answers = self._answers(asked, generator(roles.config.seed, "rollout", index))
         seen = roles.assess(answers, values_learn=takes_one_step(ppo, len(asked)))
         rollout = build(answers, seen, ppo, kl_coef=kl_coef)
-        metrics = describe(answers, seen, rollout, kl_coef=kl_coef)
+        metrics = describe(answers, seen, rollout, ppo, kl_coef=kl_coef)
         if ppo.kl_target:
             kl_coef = adapted_kl_coef(
                 kl_coef, metrics["kl"], target=ppo.kl_target, num_samples=len(answers.texts), horizon=ppo.kl_horizon
@@ -192,6 +198,24 @@ def load_critic(config: LmConfig, reward_path: str, backbone: Backbone | None) -
     if backbone:
         return backbone.score_model(num_layers=num_layers, learns=True)
     return load_score_model(config, num_layers=num_layers, learns=True)
+
+
+def _scales(
+    step: Step,
+    terms: Mapping[str, Score],
+    policy: Policy,
+    encoder: Encoder,
+    prompts: Sequence[Example],
+    config: LmConfig,
+) -> Scales:
+    """The scale of each term: taken once, by answers of the policy that has not learned yet, and kept for good."""
+    file = step.path / "reward_scales.json"
+    scales = {OWN: AS_IT_IS}  # step 2 has brought it to its scale
+    if not terms.keys() - scales.keys():
+        return scales
+    if step.restore() is None:
+        save_scales(find_scales(terms, reference_answers(policy, encoder, prompts, config)), file)
+    return scales | load_scales(file)
 
 
 def _needed(folder: RunFolder, config: LmConfig) -> tuple[str, str]:

@@ -11,20 +11,19 @@ from tercet.config.lm import LmConfig
 from tercet.core.losses import pairwise_loss, per_token_pairwise_loss
 from tercet.core.statistics import score_gain_and_bias
 from tercet.errors import FailedError, InputError
-from tercet.lm.answers import answer_all
 from tercet.lm.backbone import save_adapters
 from tercet.lm.batches import lessons
 from tercet.lm.encoding import Encoder, check_tokenizers
 from tercet.lm.examples import Example
 from tercet.lm.models import ScoreModel, device_of, load_policy, load_score_model
 from tercet.lm.pairs import PairScores, sampled_pairs, summary
+from tercet.lm.scales import reference_answers, some_prompts
 from tercet.lm.scoring import score_rows
 from tercet.lm.splits import Sets, StepExamples, require_pairs, step_examples
 from tercet.lm.stages import sft_model
 from tercet.lm.tokens import TokenBatch
 from tercet.runs.folder import RunFolder
 from tercet.runs.progress import progress
-from tercet.train.chance import generator
 from tercet.train.fit import LossTerms, fit
 
 
@@ -186,21 +185,11 @@ def _reference_batches(
     folder: RunFolder, config: LmConfig, encoder: Encoder, train: Sequence[Example]
 ) -> tuple[list[TokenBatch], str]:
     """Answers over which the score is normalised, and what they are."""
-    num = config.reward.num_reference_samples
-    some = [train[i] for i in torch.randperm(len(train), generator=generator(config.seed, "reference"))[:num].tolist()]
     if policy_path := sft_model(folder, config):
-        answers = answer_all(
-            load_policy(config, path=policy_path),
-            encoder,
-            some,
-            generator=generator(config.seed, "reference answers"),
-            temperature=config.ppo.temperature,
-            max_tokens=encoder.max_sampled_tokens,
-            batch_size=config.eval.batch_size,
-            title="reference answers",
-        )
+        answers = reference_answers(load_policy(config, path=policy_path), encoder, train, config)
         return [part.batch for part in answers], "answers of the SFT policy"
     batches = PairBatches(encoder, device_of(config), config.reward.micro_batch_size)
+    some = some_prompts(train, config)[: len(train)]
     return [pairs.batch for pairs in batches.of(some)], "training answers, chosen and rejected"
 
 

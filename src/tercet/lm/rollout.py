@@ -5,7 +5,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from tercet.config.lm import PpoConfig
@@ -118,17 +118,25 @@ def paid_scores(answers: Answers, seen: Assessed, config: PpoConfig) -> Float[Te
     return clipped - config.missing_eos_penalty * (~answers.ended)
 
 
+def beyond_clip(seen: Assessed, config: PpoConfig) -> Bool[Tensor, " b"]:
+    """Which scores lie beyond +-reward_clip: such answers are all paid alike."""
+    return seen.scores.abs() > config.reward_clip
+
+
 def kl_per_answer(seen: Assessed, answers: Answers) -> Float[Tensor, " b"]:
     """Each answer's sampled KL from the reference, in nats: k1 summed over its tokens."""
     return k1(seen.logprobs, seen.ref_logprobs).masked_fill(~answers.batch.response_mask, 0.0).sum(1)
 
 
-def describe(answers: Answers, seen: Assessed, rollout: Rollout, *, kl_coef: float) -> dict[str, float]:
+def describe(
+    answers: Answers, seen: Assessed, rollout: Rollout, config: PpoConfig, *, kl_coef: float
+) -> dict[str, float]:
     """The numbers that tell how a rollout went."""
     lengths = rollout.mask.sum(1).float()
     kl = kl_per_answer(seen, answers)
     return {
         "score": float(seen.scores.mean()),
+        "reward_clip_fraction": float(beyond_clip(seen, config).float().mean()),
         "reward": float(rollout.rewards.masked_fill(~rollout.mask, 0.0).sum(1).mean()),
         "kl": float(kl.mean()),
         "kl_coef": kl_coef,

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tercet.config.lm import LmConfig
+from tercet.core.statistics import ScoreScale
 from tercet.errors import InputError
 from tercet.lm.answers import Answers
 from tercet.lm.backbone import Backbone
@@ -30,23 +31,28 @@ class Scorer:
 
     def __call__(self, answers: Answers) -> Float[Tensor, " b"]:
         """One score an answer, on the device of the answers' tokens."""
-        return torch.stack([weight * score(answers) for weight, score in self.terms]).sum(0)
+        return torch.stack([weight * score(answers).float() for weight, score in self.terms]).sum(0)
 
 
-def load_scorers(config: LmConfig, own_path: str, backbone: Backbone | None) -> Scorer:
-    """Every term of ppo.reward; `own_path` is where this run's reward model lies."""
-    terms: list[tuple[float, Score]] = []
+def load_terms(config: LmConfig, own_path: str, backbone: Backbone | None) -> dict[str, Score]:
+    """The terms of ppo.reward by their names, as they score; `own_path` is where this run's reward model lies."""
+    terms: dict[str, Score] = {}
     batch_size = config.ppo.micro_batch_size
-    for name, weight in config.ppo.reward.items():
+    for name in config.ppo.reward:
         if name == OWN:
-            terms.append((weight, by_model(load_own(config, own_path, backbone), batch_size)))
+            terms[name] = by_model(load_own(config, own_path, backbone), batch_size)
         elif ":" in name:
-            terms.append((weight, by_function(name)))
+            terms[name] = by_function(name)
         else:
-            terms.append((weight, by_foreign_model(name, config)))
+            terms[name] = by_foreign_model(name, config)
     if not terms:
         raise InputError("ppo.reward: names no reward; give {reward_model: 1.0}, a folder, a hub id or module:function")
-    return Scorer(terms)
+    return terms
+
+
+def scaled(score: Score, scale: ScoreScale) -> Score:
+    """The score on that scale."""
+    return lambda answers: scale.gain * score(answers) + scale.bias
 
 
 def load_own(config: LmConfig, path: str, backbone: Backbone | None, *, learns: bool = False) -> ScoreModel:
@@ -70,7 +76,9 @@ def by_function(spec: str) -> Score:
     function = load_score_function(spec)
 
     def score(answers: Answers) -> Tensor:
-        return torch.tensor(call_function(function, answers.prompts, answers.texts), device=answers.batch.ids.device)
+        scores = call_function(function, answers.prompts, answers.texts)
+        # in fp64: 1,000,000 and 1,000,000.05 are to be told apart until they are scaled
+        return torch.tensor(scores, dtype=torch.float64, device=answers.batch.ids.device)
 
     return score
 

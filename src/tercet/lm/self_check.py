@@ -10,7 +10,7 @@ from tercet.core.losses import ratio_statistics
 from tercet.core.masked import masked_mean
 from tercet.errors import FailedError
 from tercet.lm.answers import Answers
-from tercet.lm.rollout import Assessed, LmActorCritic, RefLogprobs, build, kl_per_answer, paid_scores
+from tercet.lm.rollout import Assessed, LmActorCritic, RefLogprobs, beyond_clip, build, kl_per_answer, paid_scores
 from tercet.lm.scoring import score_rows
 from tercet.lm.tokens import TokenBatch
 
@@ -27,15 +27,21 @@ def check(
 ) -> dict[str, float]:
     """Measure everything on one small rollout of the untrained actor; FailedError says what does not hold and why.
 
-    Finite numbers; the sampler's log-probabilities near those of the rollout (in bf16 they are computed again, and a
-    broken sampler would hide behind that); ratio 1 with the training forward; KL 0 from the reference;
-    log-probabilities and values that do not depend on padding and batch mates; rewards that sum to the score less the
-    price of the KL.
+    Finite numbers, and scores within the clip; the sampler's log-probabilities near those of the rollout (in bf16 they
+    are computed again, and a broken sampler would hide behind that); ratio 1 with the training forward; KL 0 from the
+    reference; log-probabilities and values that do not depend on padding and batch mates; rewards that sum to the score
+    less the price of the KL.
     """
     mask, tolerance = answers.batch.response_mask, TOLERANCE[actor_critic.policy.precision]
     for name in ("logprobs", "ref_logprobs", "values", "scores"):
         if not torch.isfinite(getattr(seen, name)).all():
             raise _failed(f"{name} are not finite", "the weights are damaged, or too large for this precision")
+    if beyond_clip(seen, config).all():
+        raise _failed(
+            f"every score lies beyond ppo.reward_clip={config.reward_clip:g}, from {float(seen.scores.min()):.3g} to "
+            f"{float(seen.scores.max()):.3g}",
+            "all answers would be paid alike; lower the weights of ppo.reward, or raise ppo.reward_clip",
+        )
     found = {
         "sampler": float(masked_mean((answers.logprobs - seen.logprobs).abs(), mask)),
         "ratio": _ratio(answers.batch, seen, actor_critic, config),

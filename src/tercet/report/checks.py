@@ -10,7 +10,19 @@ from tercet.report.summary import accuracies
 
 def checks(record: Record) -> Checks | None:
     """Every check whose facts are there; troubles first."""
-    asked = (_reward_model, _length_bias, _kl, _critic, _clipping, _entropy, _endings, _length, _variety, _agreement)
+    asked = (
+        _reward_model,
+        _length_bias,
+        _kl,
+        _critic,
+        _scores,
+        _clipping,
+        _entropy,
+        _endings,
+        _length,
+        _variety,
+        _agreement,
+    )
     found = [check for ask in asked if (check := ask(record)) is not None]
     return Checks(sorted(found, key=lambda check: check.good)) if found else None
 
@@ -68,6 +80,20 @@ def _critic(record: Record) -> Check | None:
             "`ppo.critic_warmup_updates`.",
         )
     return Check(True, "The critic forecasts", f"Explained variance ends at {num(late)}.")
+
+
+def _scores(record: Record) -> Check | None:
+    late, limit = _late(curve(record, "ppo/reward_clip_fraction")[1]), number(record.config, "ppo", "reward_clip")
+    if late is None or limit is None:
+        return None
+    text = f"{percent(late)} of them lay beyond ±{limit:g} at the end of training"
+    if late > 0.2:
+        return Check(
+            False,
+            "Scores run into the clip",
+            f"{text}, where all answers are paid alike: raise `ppo.reward_clip` or lower the weights of `ppo.reward`.",
+        )
+    return Check(True, "Scores within the clip", f"{text}.")
 
 
 def _clipping(record: Record) -> Check | None:

@@ -92,6 +92,14 @@ PPO = (
         ],
     ),
     Plot(
+        "Scores beyond the clip",
+        "share of answers",
+        "Answers whose score lies beyond ±`ppo.reward_clip` are paid alike, however good or bad they are. Near 0 is "
+        "healthy; near 1 PPO cannot see any more which answer is better.",
+        [Line("ppo/reward_clip_fraction", "beyond the clip")],
+        bottom=0.0,
+    ),
+    Plot(
         "Actor loss",
         "clipped surrogate, a token",
         "Unlike an ordinary loss this one has no reason to fall: advantages are centred anew at every update, so "

@@ -1,0 +1,81 @@
+"""Rewards that are no models are brought to the scale of a reward model, once, and it is kept."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from tercet.config.lm import LmConfig
+from tercet.core.statistics import AS_IT_IS
+from tercet.errors import FailedError, InputError
+from tercet.lm.answers import Answers
+from tercet.lm.encoding import Encoder
+from tercet.lm.examples import Example
+from tercet.lm.models import load_policy
+from tercet.lm.scales import find_scales, load_scales, reference_answers, save_scales, some_prompts
+from tercet.lm.scoring import OWN, scaled
+
+MakeConfig = Callable[..., LmConfig]
+
+
+@pytest.fixture(scope="module")
+def config(make_config: MakeConfig) -> LmConfig:
+    return make_config(reward={"num_reference_samples": 9}, eval={"batch_size": 4})
+
+
+@pytest.fixture(scope="module")
+def answers(config: LmConfig, examples: list[Example]) -> list[Answers]:
+    return reference_answers(load_policy(config), Encoder.of(config), examples, config)
+
+
+def letters(answers: Answers) -> Tensor:
+    """Numbers far from 0, whose differences fp32 would round."""
+    return torch.tensor([1e6 + len(set(text)) for text in answers.texts], dtype=torch.float64)
+
+
+def of_each(answers: list[Answers], score: Callable[[Answers], Tensor]) -> Tensor:
+    return torch.cat([score(part) for part in answers])
+
+
+def test_a_scaled_reward_has_mean_0_and_variance_1_over_the_reference_answers(answers: list[Answers]) -> None:
+    scores = of_each(answers, scaled(letters, find_scales({"f:g": letters}, answers)["f:g"]))
+    assert len(scores) == 9
+    assert scores.mean().item() == pytest.approx(0.0, abs=1e-6)
+    assert scores.var(correction=0).item() == pytest.approx(1.0, abs=1e-6)
+
+
+def test_the_runs_own_reward_model_keeps_the_scale_of_step_2(answers: list[Answers]) -> None:
+    assert find_scales({OWN: letters}, answers) == {}
+
+
+def test_a_reward_that_nobody_has_earned_yet_is_left_as_it_is_and_that_is_said(
+    answers: list[Answers], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert find_scales({"f:g": lambda part: torch.zeros(len(part.texts))}, answers) == {"f:g": AS_IT_IS}
+    assert "f:g gave 0 to each of 9 answers" in capsys.readouterr().out
+
+
+def test_a_constant_is_refused_by_name(answers: list[Answers]) -> None:
+    with pytest.raises(InputError, match=r"ppo\.reward: f:g gave 0\.1 to each of 9 answers"):
+        find_scales({"f:g": lambda part: torch.full((len(part.texts),), 0.1)}, answers)
+
+
+def test_scores_that_are_not_finite_are_refused_by_name(answers: list[Answers]) -> None:
+    with pytest.raises(FailedError, match="some/model gave scores that are not finite"):
+        find_scales({"some/model": lambda part: torch.full((len(part.texts),), float("nan"))}, answers)
+
+
+def test_few_prompts_are_asked_again_and_many_not(make_config: MakeConfig, examples: list[Example]) -> None:
+    few = some_prompts(examples, make_config(reward={"num_reference_samples": 15}))
+    assert [sum(e is x for x in few) for e in examples] == pytest.approx([2.5] * 6, abs=0.5)
+    assert len({e.key for e in some_prompts(examples, make_config(reward={"num_reference_samples": 4}))}) == 4
+
+
+def test_what_is_kept_is_the_same_to_the_bit(answers: list[Answers], tmp_path: Path) -> None:
+    scales = find_scales({"f:g": letters}, answers)
+    save_scales(scales, tmp_path / "scales.json")
+    assert load_scales(tmp_path / "scales.json") == scales
+    with pytest.raises(FailedError, match=r"remove .* to start ppo anew"):
+        load_scales(tmp_path / "none.json")
