@@ -14,5 +14,8 @@ class WaitingError(RuntimeError):
 
 
 def first_line(error: Exception) -> str:
-    """An error of a library in one line."""
-    return str(error).strip().split("\n")[0] or type(error).__name__
+    """An error of a library in one line: its first, with the next one where that says the reason."""
+    first, *rest = str(error).strip().split("\n")
+    if first.endswith(":") and rest:
+        return f"{first} {rest[0].strip()}"
+    return first or type(error).__name__

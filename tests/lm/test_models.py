@@ -191,19 +191,40 @@ def test_gradient_checkpointing_changes_no_gradient(make_config: MakeConfig, bat
         assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(without, with_, strict=True))
 
 
-@pytest.mark.parametrize(
-    "shape",
-    [
-        {"model_type": "granite", "logits_scaling": 8.0},
-        {"model_type": "gemma2", "final_logit_softcapping": 1.0, "query_pre_attn_scalar": 16},
-    ],
-)
+CHANGED_LOGITS = {
+    "logits_scaling=8.0": {"model_type": "granite", "logits_scaling": 8.0},
+    "final_logit_softcapping=30.0": {"model_type": "gemma2", "query_pre_attn_scalar": 16},
+    "logit_scale=0.0625": {"model_type": "cohere", "tie_word_embeddings": False},
+}
+
+
+@pytest.mark.parametrize("settings", CHANGED_LOGITS)
+@pytest.mark.parametrize("weights", [0.3, 1e-3])  # with the second all logits are near 0, whatever is done to them
 def test_models_that_change_the_logits_behind_the_head_are_refused(
-    make_config: MakeConfig, shape: dict[str, object]
+    make_config: MakeConfig, settings: str, weights: float
 ) -> None:
+    shape = CHANGED_LOGITS[settings] | {"initializer_range": weights, "pad_token_id": 0}
     config = make_config("llama", model={"architecture": make_config("llama").model.architecture | shape})
-    with pytest.raises(InputError, match="after its head"):
+    with pytest.raises(InputError, match=f"after its head.*{settings}"):
         load_policy(config)
+
+
+def test_a_factor_of_one_behind_the_head_is_none(make_config: MakeConfig) -> None:
+    shape = {"model_type": "granite", "logits_scaling": 1.0}
+    load_policy(make_config("llama", model={"architecture": make_config("llama").model.architecture | shape}))
+
+
+@pytest.mark.parametrize("load", [load_policy, load_score_model])
+def test_models_that_look_ahead_are_refused(make_config: MakeConfig, load: Callable[[LmConfig], nn.Module]) -> None:
+    shape = {
+        "model_type": "bert",
+        "vocab_size": 300,
+        "hidden_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+    }
+    with pytest.raises(InputError, match=r"model\.path: bert looks ahead.*ppo\.reward="):
+        load(make_config(model={"architecture": shape}))
 
 
 def test_a_gpu_that_is_not_there(make_config: MakeConfig) -> None:
@@ -257,19 +278,6 @@ def test_a_saved_score_model_is_what_transformers_loads(
     critic = load_score_model(make_config(architecture, lora={"rank": 2}), path=str(tmp_path), learns=True)
     with torch.no_grad():
         assert torch.allclose(critic.scores(batch), before, atol=2e-3)  # the critic starts from the reward model
-
-
-def test_a_pad_that_is_eos_does_not_move_the_score(make_config: MakeConfig, batch: TokenBatch, tmp_path: Path) -> None:
-    tokenizer = byte_tokenizer()
-    tokenizer.pad_token = tokenizer.eos_token
-    model = load_score_model(make_config("llama"))
-    model.save(tmp_path, tokenizer)
-    theirs = AutoModelForSequenceClassification.from_pretrained(tmp_path, dtype=torch.float32)
-    with torch.no_grad():
-        for i in (0, 1):  # both end with EOS
-            ids = batch.ids[i : i + 1, : int(batch.lengths[i])]
-            assert int(ids[0, -1]) == tokenizer.eos_token_id
-            assert float(theirs(ids).logits) == pytest.approx(float(model.scores(batch)[i]), abs=1e-4)
 
 
 def test_saving_leaves_the_tied_embedding_alone(make_config: MakeConfig, tmp_path: Path) -> None:

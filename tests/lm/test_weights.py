@@ -1,17 +1,18 @@
 """Where weights come from, and what is said where they are not what was meant."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerBase
 
 from tercet.config.lm import LmConfig
 from tercet.errors import InputError
 from tercet.lm.models import load_policy, load_score_model
 from tercet.lm.tokenizers import byte_tokenizer
-from tercet.lm.weights import converted, load_causal, load_scorer
+from tercet.lm.weights import converted, load_causal, load_scorer, window_of
 
 MakeConfig = Callable[..., LmConfig]
 SftFolder = Callable[[str], Path]
@@ -76,6 +77,8 @@ def test_dropout_is_off_in_every_config(architecture: str, make_config: MakeConf
     [
         ({}, "needs model_type"),
         ({"model_type": "no-such-model"}, "no-such-model"),
+        ({"model_type": "llama", "hidden_size": "x"}, "hidden_size.*expected int, got str"),
+        ({"model_type": "llama", "hidden_size": 30, "num_attention_heads": 4}, "30.*not a multiple of.*heads"),
     ],
 )
 def test_an_architecture_that_is_none(make_config: MakeConfig, architecture: dict[str, str], message: str) -> None:
@@ -99,6 +102,45 @@ def test_folders_that_hold_no_model(make_config: MakeConfig, sft_folder: SftFold
     (folder / "model.safetensors").write_bytes(b"torn")
     with pytest.raises(InputError, match="holds no model"):
         load_causal(config, seed=0, path=str(folder))
+
+
+def test_folders_whose_config_is_none(make_config: MakeConfig, tmp_path: Path) -> None:
+    def refused(message: str, **settings: object) -> None:
+        (tmp_path / "config.json").write_text(json.dumps(settings))
+        for load in (load_causal, load_scorer):
+            with pytest.raises(InputError, match=message):
+                load(make_config().model, seed=0, path=str(tmp_path))
+
+    refused("expected int, got str", model_type="llama", hidden_size="x")
+    refused("brings code of its own", model_type="mine", auto_map={"AutoConfig": "mine.Config"})
+
+
+def test_weights_in_torchs_own_format_are_read(make_config: MakeConfig, sft_folder: SftFolder) -> None:
+    folder = sft_folder("llama")
+    before = load_causal(make_config().model, seed=0, path=str(folder)).state_dict()
+    (folder / "model.safetensors").unlink()
+    torch.save(before, folder / "pytorch_model.bin")
+    after = load_causal(make_config().model, seed=1, path=str(folder)).state_dict()
+    assert all(torch.equal(after[name], before[name]) for name in before)
+
+
+def test_a_score_is_one_number(make_config: MakeConfig, tmp_path: Path) -> None:
+    config = AutoConfig.for_model(**make_config("llama").model.architecture, num_labels=2)
+    AutoModelForSequenceClassification.from_config(config).save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="gives 2 numbers for a text; a reward model gives one"):
+        load_scorer(make_config().model, seed=0, path=str(tmp_path))
+    shape = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(shape | {"vocab_size": 299}))
+    with pytest.raises(InputError, match=r"embed_tokens.*\[300, 32\], by config.json it is \[299, 32\]"):
+        load_scorer(make_config().model, seed=0, path=str(tmp_path))
+
+
+def test_a_window_has_many_names() -> None:
+    windows = {"llama": "max_position_embeddings", "gpt2": "n_positions", "mpt": "max_seq_len"}
+    for kind, name in windows.items():
+        assert window_of(AutoConfig.for_model(kind, **{name: 48})) == 48
+    assert window_of(AutoConfig.for_model("bloom")) is None  # its positions are distances
+    assert window_of(AutoConfig.for_model("roberta", max_position_embeddings=514, pad_token_id=1)) == 512
 
 
 def test_weights_of_another_model_are_refused_instead_of_made_up(

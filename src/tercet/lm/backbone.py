@@ -13,14 +13,13 @@ from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import AutoModelForSequenceClassification, PreTrainedModel
+from transformers import PreTrainedModel
 
 from tercet.config.lm import LmConfig
 from tercet.errors import FailedError
 from tercet.lm.adapters import adapt, copied
-from tercet.lm.last_layer import layers_of
+from tercet.lm.heads import draw_head, with_score_head
 from tercet.lm.models import Policy, ScoreModel, load_policy
-from tercet.lm.weights import draw_head, shape_for_scores
 from tercet.train.chance import seed_everything
 
 FILE = "adapter_model.safetensors"  # peft's name
@@ -58,14 +57,7 @@ class Backbone:
         return score_model.requires_grad_(False).eval()
 
     def _with_score_head(self, num_layers: int) -> PreTrainedModel:
-        hf_config = copy.deepcopy(self.model.config)
-        shape_for_scores(hf_config, num_layers)
-        with torch.device("meta"):  # a shell: nothing in it but the score head is used
-            model = AutoModelForSequenceClassification.from_config(hf_config, dtype=torch.float32)
-        tree = copied(self.model.base_model, _itself, {id(self.model.config): model.config})
-        del layers_of(tree, self.model.config.num_hidden_layers)[model.config.num_hidden_layers :]
-        setattr(model, model.base_model_prefix, tree)
-        model.score.to_empty(device="cpu")
+        model = with_score_head(self.model, num_layers)
         seed_everything(self.config.seed, "score head")
         draw_head(model)
         return model

@@ -12,6 +12,7 @@ from tercet.lm.examples import Example, Message
 from tercet.lm.generate import generate
 from tercet.lm.models import Policy, load_policy
 from tercet.lm.stages import Stage, stages_of
+from tercet.lm.weights import window_of
 from tercet.runs.folder import RunFolder
 from tercet.runs.progress import say
 
@@ -103,7 +104,7 @@ class Conversation:
 
     def _prompt(self) -> list[int]:
         """The conversation's ids; the oldest turns are forgotten where the model's window is too short for all."""
-        window = getattr(self.policy.model.config, "max_position_embeddings", None) or 10**9
+        window = window_of(self.policy.model.config) or 10**9
         while True:
             ids = self.encoder.prompt(Example(tuple(self.turns), "", None, "chat", "chat"))
             if len(ids) + self.config.eval.max_response_tokens <= window:

@@ -17,7 +17,7 @@ from tercet.lm.template import check
 from tercet.lm.text import Style, decode_response, prompt_ids, prompt_text, response_ids
 from tercet.lm.tokenizers import load_tokenizer
 from tercet.lm.tokens import TokenBatch, pad
-from tercet.lm.weights import named_by_key
+from tercet.lm.weights import named_by_key, window_of
 from tercet.runs.progress import say
 
 
@@ -114,7 +114,7 @@ class Encoder:
 
     def check_window(self, model: PreTrainedModel) -> None:
         """InputError where the longest prompt and answer do not fit into what the model can read at once."""
-        window = getattr(model.config, "max_position_embeddings", None)
+        window = window_of(model.config)
         for key, longest in (("data", self.max_response_tokens), ("ppo", self.max_sampled_tokens)):
             needed = self.max_prompt_tokens + longest
             if window is not None and needed > window:
@@ -154,7 +154,10 @@ def _placed(example: Example) -> Iterator[None]:
 
 
 def check_tokenizers(config: LmConfig) -> None:
-    """InputError where one role would read another's token ids and take them for other words."""
+    """InputError where one role would read another's token ids and take them for other words.
+
+    A reward model may know tokens beside ours: a saved one may have a pad token more (`lm/heads.py::padding_apart`).
+    """
 
     def vocabulary(path: str) -> dict[str, int]:
         with named_by_key(config, path):
@@ -162,7 +165,8 @@ def check_tokenizers(config: LmConfig) -> None:
 
     ours = vocabulary("")
     for key, path in (("reward.model", config.reward.model), ("ppo.policy", config.ppo.policy)):
-        if path and vocabulary(path) != ours:
+        theirs = vocabulary(path) if path else ours
+        if not (ours.items() <= theirs.items() if key == "reward.model" else ours == theirs):
             raise InputError(
                 f"{key}: {path!r} has another tokenizer than model.path={config.model.path!r}, and actor, critic and "
                 "reward model read the same token ids; give models of one family"

@@ -23,7 +23,7 @@ from tercet.lm.pairs import as_json
 from tercet.lm.scoring import Score, by_function, by_model, score_rows
 from tercet.lm.splits import flat, step_examples
 from tercet.lm.stages import Stage, stages_of
-from tercet.lm.weights import window_of
+from tercet.lm.weights import config_at, window_of
 from tercet.runs.atomic import write_text
 from tercet.runs.folder import RunFolder
 from tercet.train.chance import generator
@@ -78,7 +78,7 @@ def check(config: LmConfig) -> None:
     examples = step_examples(config.data, "ppo")
     if sum(map(len, examples.test.values())) < 2:
         raise InputError(TOO_FEW)
-    encoder, window = Encoder.of(config), window_of(config.model)
+    encoder, window = Encoder.of(config), window_of(config_at(config.model))
     most = config.eval.max_response_tokens
     needs = {e.prompt: len(encoder.prompt(e)) + most for e in fixed_prompts(config)}
     for row in reward_texts(config):

@@ -6,20 +6,22 @@ from pathlib import Path
 from typing import cast
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from peft import PeftModel
 from torch import Tensor, nn
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PretrainedConfig as HfConfig
 
 from tercet.config.lm import LmConfig
 from tercet.core.statistics import ScoreScale
 from tercet.errors import InputError
 from tercet.lm.adapters import Precision, adapt, checkpoint_gradients, freeze, merged
+from tercet.lm.heads import ENCODERS, padding_apart, with_room
 from tercet.lm.last_layer import can_be_narrowed, narrowed
 from tercet.lm.prefixes import Prefixes
 from tercet.lm.tokens import TokenBatch, like_lengths
 from tercet.lm.unpadded import can_be_unpadded, unpadded_hidden
-from tercet.lm.weights import load_causal, load_scorer, named_by_key
+from tercet.lm.weights import changes_of_logits, load_causal, load_scorer, named_by_key
 
 
 class Policy(nn.Module):
@@ -101,13 +103,15 @@ class ScoreModel(nn.Module):
         self.head.weight.mul_(scale.gain)
         self.bias.mul_(scale.gain).add_(scale.bias)
 
-    def save(self, folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Hugging Face format; `score_bias` in config.json is what AutoModelForSequenceClassification leaves out."""
-        model = _whole(self)
+    def save(self, folder: Path, tokenizer: PreTrainedTokenizerBase, end_ids: Sequence[int] = ()) -> None:
+        """Hugging Face format; `score_bias` in config.json is what AutoModelForSequenceClassification leaves out.
+
+        `end_ids`: what ends an answer beside EOS.
+        """
+        tokenizer = padding_apart(tokenizer, end_ids)
+        model = with_room(_whole(self), len(tokenizer))
         model.config.score_bias = float(self.bias.detach())
-        # that class pools at the last token that is not pad: a pad that is EOS would move it one token to the left
-        own_pad = tokenizer.pad_token_id not in (None, tokenizer.eos_token_id)
-        model.config.pad_token_id = tokenizer.pad_token_id if own_pad else _unused_special(tokenizer)
+        model.config.pad_token_id = tokenizer.pad_token_id
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
 
@@ -143,6 +147,7 @@ def load_score_model(
     path = path or config.reward.model
     with named_by_key(config, path):
         model = load_scorer(config.model, seed=config.seed, path=path, num_layers=num_layers, trained=trained)
+        _check_transformer(model)
     return score_model_of(model, config, learns=learns, lora_dropout=lora_dropout).to(device_of(config))
 
 
@@ -175,28 +180,63 @@ def _prepare(model: PreTrainedModel, config: LmConfig, *, learns: bool, lora_dro
 
 @torch.no_grad()
 def _check_head(model: PreTrainedModel) -> None:
-    """Refuse a model whose logits are more than its head's: their log-probabilities would be wrong, silently."""
-    ids = torch.arange(4)[None] % model.config.vocab_size
+    """Refuse a model whose logits are more than its head of its last hidden state: log-probabilities would be wrong.
+
+    The head is made to give large numbers, so that a cap or a factor shows however small the weights are.
+    """
+    read: list[Tensor] = []
+    marked: list[Tensor] = []
+
+    def mark(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        read.append(inputs[0])
+        marked.append((torch.arange(output.numel(), dtype=output.dtype) % 201 - 100).view_as(output))
+        return marked[-1]
+
+    states = _check_transformer(model)
+    hook = Policy(model).head.register_forward_hook(mark)
+    try:
+        logits = model(_probe(model), use_cache=False).logits
+    finally:
+        hook.remove()
+    if not read or not _alike(read[-1], states) or not _alike(logits, marked[-1]):
+        raise _changed_logits(model.config)
+
+
+def _changed_logits(hf_config: HfConfig) -> InputError:
+    how = changes_of_logits(hf_config) or "scaling or soft-capping"
+    return InputError(
+        f"{hf_config.model_type} changes the logits after its head ({how}), "
+        "which Tercet's log-probabilities do not know; choose another model"
+    )
+
+
+@torch.no_grad()
+def _check_transformer(model: PreTrainedModel) -> Float[Tensor, "1 length d"]:
+    """The last hidden states of a few tokens; refuse a model in which they depend on later tokens."""
     model.eval()
-    logits = model(ids).logits
-    ours = Policy(model).head(model.base_model(ids).last_hidden_state)
-    if not torch.allclose(logits, ours, rtol=1e-3, atol=1e-3):
+    if model.base_model is model:
+        raise InputError(f"{model.config.model_type} is built in a way that Tercet does not know; choose another model")
+    ids = _probe(model)
+    other = torch.cat([ids[:, :-1], ids[:, :1]], 1)
+    states, others = (model.base_model(tokens, use_cache=False).last_hidden_state for tokens in (ids, other))
+    if not _alike(states[:, :-1], others[:, :-1]):
         raise InputError(
-            f"{model.config.model_type} changes the logits after its head (scaling or soft-capping), "
-            "which Tercet's log-probabilities do not know; choose another model"
+            f"{model.config.model_type} looks ahead: what it makes of a token depends on later ones. Policy, critic "
+            f"and the reward model that a run trains must be causal; {ENCODERS}"
         )
+    return states
+
+
+def _probe(model: PreTrainedModel) -> Int[Tensor, "1 length"]:
+    return torch.arange(4)[None] % model.config.vocab_size
+
+
+def _alike(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and torch.allclose(a, b, rtol=1e-3, atol=1e-3 * float(b.abs().max()))
 
 
 def _whole(module: Policy | ScoreModel) -> PreTrainedModel:
     return merged(module.adapted) if module.adapted else module.model
-
-
-def _unused_special(tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """A special token that never ends a text: the unknown token, or BOS."""
-    for token in (tokenizer.unk_token_id, tokenizer.bos_token_id):
-        if isinstance(token, int) and token != tokenizer.eos_token_id:
-            return token
-    return None
 
 
 def device_of(config: LmConfig) -> torch.device:

@@ -80,7 +80,7 @@ def run(folder: RunFolder, config: LmConfig) -> None:
                 f"reward: the model learned nothing ({error}); try another reward.lr or more data"
             ) from error
         model.normalise(scale)
-        step.save_folder("model", lambda path: model.save(path, encoder.tokenizer))
+        step.save_folder("model", lambda path: model.save(path, encoder.tokenizer, encoder.ends.ids))
         if config.lora.shared_backbone:
             step.save_folder("adapter", lambda path: save_adapters(model, path))
         results = _by_figure({name: summary(scores, scale) for name, scores in seen.items()})

@@ -65,7 +65,7 @@ def shape_of(config: LmConfig, path: str = "") -> HfConfig:
         return AutoConfig.for_model(str(settings.pop("model_type")), **settings)
     with named_by_key(config, path):
         try:
-            return config_at(config.model, path)
+            return config_at(config.model, path, offline=True)
         except InputError as error:
             raise InputError(
                 f"{error}; a plan asks no hub: it knows {', '.join(PUBLISHED)}, and any other model by "

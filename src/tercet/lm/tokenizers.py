@@ -9,6 +9,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedToken
 from tercet.config.lm import ModelConfig
 from tercet.errors import InputError, first_line
 from tercet.lm.weights import converted, gguf_parts
+from tercet.lm.wrapped import adapter_base
 
 # its own format without its default system message, which would cost every prompt 18 tokens
 _SMOLLM2_TEMPLATE = (
@@ -30,6 +31,23 @@ def byte_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
+def read_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    """The tokenizer of the model `name` as it is; of adapters without one, their base model's."""
+    folder, gguf_file = gguf_parts(name)
+    try:
+        if gguf_file:  # reading it takes seconds, and every step does
+            read = partial(AutoTokenizer.from_pretrained, folder, gguf_file=gguf_file)
+            folder = str(converted(Path(folder) / gguf_file, read, what="-tokenizer"))
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        if isinstance(error, InputError):
+            raise
+        if base := adapter_base(name):
+            return read_tokenizer(base)
+        where = "" if Path(folder).exists() else " (no such folder, and no hub id that can be reached)"
+        raise InputError(f"no tokenizer in {name!r}{where}: {first_line(error)}") from error
+
+
 def load_tokenizer(config: ModelConfig, path: str = "") -> PreTrainedTokenizerBase:
     """The tokenizer that `config` names, or the one saved with the model at `path`.
 
@@ -41,17 +59,10 @@ def load_tokenizer(config: ModelConfig, path: str = "") -> PreTrainedTokenizerBa
     if name == "bytes" or (name == "random" and not config.tokenizer):
         tokenizer = byte_tokenizer()
     else:
-        folder, gguf_file = gguf_parts(name)
         try:
-            if gguf_file:  # reading it takes seconds, and every step does
-                read = partial(AutoTokenizer.from_pretrained, folder, gguf_file=gguf_file)
-                folder = str(converted(Path(folder) / gguf_file, read, what="-tokenizer"))
-            tokenizer = AutoTokenizer.from_pretrained(folder)
+            tokenizer = read_tokenizer(name)
         except InputError as error:
             raise InputError(f"{key}{error}") from error
-        except (OSError, ValueError, KeyError) as error:
-            where = "" if Path(folder).exists() else " (no such folder, and no hub id that can be reached)"
-            raise InputError(f"{key}no tokenizer in {name!r}{where}: {first_line(error)}") from error
     if tokenizer.eos_token_id is None:
         raise InputError(f"{key}{name!r} has no EOS token, so no answer could end; set eos_token in its files")
     if tokenizer.pad_token_id is None:

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import cast
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
+from torch import nn
 from transformers import (
     CONFIG_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
-    AutoModelForSequenceClassification,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -26,10 +27,25 @@ from transformers import PretrainedConfig as HfConfig
 
 from tercet.config.lm import LmConfig, ModelConfig
 from tercet.errors import FailedError, InputError, first_line
+from tercet.lm.heads import HEAD, draw_head, keep_layers, score_class, shape_for_scores, with_score_head
+from tercet.lm.wrapped import adapter_base, has_adapted_head, text_config, text_model, with_adapters
 from tercet.runs.atomic import replace_folder
 from tercet.train.chance import seed_everything
 
 Saved = PreTrainedModel | PreTrainedTokenizerBase
+
+_LOGIT_SETTINGS = (
+    "final_logit_softcapping",
+    "lm_head_multiplier",
+    "logit_scale",
+    "logits_mup_width_multiplier",
+    "logits_scaling",
+    "logits_soft_cap",
+    "output_logit_soft_cap",
+    "output_multiplier",
+    "softcap",
+)
+_WRONG_CONFIG = (ValueError, StrictDataclassError)  # the second is no ValueError
 
 SMOLLM2_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
@@ -64,9 +80,8 @@ def load_causal(config: ModelConfig, *, seed: int, path: str = "") -> PreTrained
     name = path or config.path
     if name == "random":
         seed_everything(seed, "weights")
-        return _from_config(AutoModelForCausalLM, _architecture(config))
-    folder = _folder(name)
-    return _from_pretrained(AutoModelForCausalLM, folder, name, config=_read_config(folder, name))[0]
+        return _from_config(AutoModelForCausalLM.from_config, _architecture(config))
+    return _causal(name)
 
 
 def load_scorer(
@@ -82,44 +97,41 @@ def load_scorer(
     if name == "random":
         hf_config = _architecture(config)
         shape_for_scores(hf_config, num_layers)
-        model = _from_config(AutoModelForSequenceClassification, hf_config)
-        fresh = True
+        model = _from_config(score_class(hf_config)._from_config, hf_config)
+        is_fresh = True
     else:
-        folder = _folder(name)
-        hf_config = _read_config(folder, name)
-        shape_for_scores(hf_config, num_layers)
-        model, fresh = _from_pretrained(AutoModelForSequenceClassification, folder, name, config=hf_config)
-    if fresh and trained:
+        model, is_fresh = _scorer(name, num_layers)
+    if is_fresh and trained:
         raise InputError(f"{name!r} is no reward model: it has no score head, and a fresh one would score by chance")
-    if fresh:
+    if is_fresh:
         draw_head(model)
     return model
 
 
-def draw_head(model: PreTrainedModel) -> None:
-    """A fresh score head: N(0, 1/sqrt(d + 1)), d the width of what it reads (Ouyang 2022 after Stiennon 2020)."""
-    head = cast(torch.nn.Linear, model.score)  # made by name, unknown to transformers' types
-    torch.nn.init.normal_(head.weight, std=(head.in_features + 1) ** -0.5)
+def config_at(config: ModelConfig, path: str = "", *, offline: bool = False) -> HfConfig:
+    """The transformers config of the (text) model at `path` (or `config.path`), without its weights.
 
-
-def window_of(config: ModelConfig) -> int | None:
-    """How many tokens the model reads at once, told without its weights; None where nothing limits it."""
-    is_random = config.path == "random"
-    hf_config = _architecture(config) if is_random else _read_config(_folder(config.path), config.path)
-    return getattr(hf_config, "max_position_embeddings", None)
-
-
-def config_at(config: ModelConfig, path: str = "") -> HfConfig:
-    """The transformers config of the model at `path` (or `config.path`); InputError where it is not on this machine."""
+    `offline`: InputError where it is not on this machine.
+    """
     name = path or config.path
     if name == "random":
         return _architecture(config)
-    folder, gguf_file = gguf_parts(name)
-    try:
-        settings = {"gguf_file": gguf_file} if gguf_file else {}
-        return _without_dropout(AutoConfig.from_pretrained(folder, local_files_only=True, **settings))
-    except (OSError, ValueError) as error:
-        raise _no_model(folder, name, error) from error
+    while base := adapter_base(name, offline=offline):
+        name = base
+    return text_config(_raw_config(name, offline))
+
+
+def window_of(hf_config: HfConfig) -> int | None:
+    """How many tokens a model of this config reads at once; None where nothing limits it."""
+    window = getattr(hf_config, "max_position_embeddings", None) or getattr(hf_config, "max_seq_len", None)  # MPT
+    # RoBERTa and its kin number positions from behind the pad's id
+    return window - hf_config.pad_token_id - 1 if window and "roberta" in hf_config.model_type else window
+
+
+def changes_of_logits(hf_config: HfConfig) -> str:
+    """The settings by which a model of this config scales or caps its logits after the head; '' where it has none."""
+    values = {key: getattr(hf_config, key, None) for key in _LOGIT_SETTINGS}
+    return ", ".join(f"{key}={value}" for key, value in values.items() if value not in (None, 0, 1))
 
 
 def fresh(hf_config: HfConfig, *, scores: bool, num_layers: int = 0, device: str = "meta") -> PreTrainedModel:
@@ -129,7 +141,9 @@ def fresh(hf_config: HfConfig, *, scores: bool, num_layers: int = 0, device: str
     if scores:
         hf_config.num_labels = 1
     with torch.device(device):
-        return _from_config(AutoModelForSequenceClassification if scores else AutoModelForCausalLM, hf_config)
+        return _from_config(
+            score_class(hf_config)._from_config if scores else AutoModelForCausalLM.from_config, hf_config
+        )
 
 
 def _folder(name: str) -> str:
@@ -146,22 +160,6 @@ def _without_dropout(hf_config: HfConfig) -> HfConfig:
     return hf_config
 
 
-def shape_for_scores(hf_config: HfConfig, num_layers: int) -> None:
-    """Make it the config of a model with one score and the first `num_layers` layers (0: all)."""
-    hf_config.num_labels = 1
-    keep_layers(hf_config, num_layers)
-
-
-def keep_layers(hf_config: HfConfig, num_layers: int) -> None:
-    """Leave the first `num_layers` layers (0: all); InputError where there are fewer."""
-    if num_layers > hf_config.num_hidden_layers:
-        raise InputError(f"reward.num_layers: {num_layers}, but the model has {hf_config.num_hidden_layers} layers")
-    if num_layers:
-        hf_config.num_hidden_layers = num_layers
-        if getattr(hf_config, "layer_types", None):  # Qwen and kin name the kind of every layer
-            hf_config.layer_types = hf_config.layer_types[:num_layers]
-
-
 def _architecture(config: ModelConfig) -> HfConfig:
     settings = dict(config.architecture)
     kind = settings.pop("model_type", None)
@@ -173,19 +171,14 @@ def _architecture(config: ModelConfig) -> HfConfig:
         raise InputError(f"model.architecture: no model_type {kind!r}; {hint}")
     try:
         return _without_dropout(AutoConfig.for_model(str(kind), **settings))
-    except (ValueError, TypeError) as error:
+    except (*_WRONG_CONFIG, TypeError) as error:
         raise _no_architecture(error) from error
 
 
-def _from_config(kind: type, hf_config: HfConfig) -> PreTrainedModel:
+def _from_config(make: Callable[[HfConfig], PreTrainedModel], hf_config: HfConfig) -> PreTrainedModel:
     try:
-        return kind.from_config(hf_config)
-    except (
-        ValueError,
-        TypeError,
-        RuntimeError,
-        ZeroDivisionError,
-    ) as error:  # widths and heads that do not go together
+        return make(hf_config)
+    except (*_WRONG_CONFIG, TypeError, RuntimeError, ZeroDivisionError) as error:  # widths that do not go together
         raise _no_architecture(error) from error
 
 
@@ -193,31 +186,79 @@ def _no_architecture(error: Exception) -> InputError:
     return InputError(f"model.architecture: {first_line(error)[:300]}")
 
 
-def _read_config(folder: str, name: str) -> HfConfig:
+def _causal(name: str) -> PreTrainedModel:
+    """The causal language model that `name` holds: adapters merged, of a model that also sees its text model."""
+    if base := adapter_base(name):
+        return with_adapters(_causal(base), name)
+    folder = _folder(name)
+    raw = _raw_config(name)
+    hf_config = text_config(raw)
+    if hf_config is raw:
+        return _from_pretrained(AutoModelForCausalLM, folder, name, config=hf_config)[0]
+    return text_model(lambda kind: _from_pretrained(kind, folder, name, config=raw)[0], raw, name)
+
+
+def _scorer(name: str, num_layers: int) -> tuple[PreTrainedModel, bool]:
+    """The scorer that `name` holds, and whether its score head was missing and is yet to be drawn."""
+    if base := adapter_base(name):
+        if not has_adapted_head(name):
+            return with_score_head(_causal(name), num_layers), True
+        model = with_adapters(_scorer(base, 0)[0], name)
+        head = cast(nn.Linear, model.score)  # made by name, unknown to transformers' types
+        return with_score_head(model, num_layers, head=head), False
+    raw = _raw_config(name)
+    hf_config = text_config(raw)
+    if hf_config is not raw:
+        return with_score_head(_causal(name), num_layers), True
+    shape_for_scores(hf_config, num_layers)
+    return _from_pretrained(score_class(hf_config), _folder(name), name, config=hf_config)
+
+
+def _raw_config(name: str, offline: bool = False) -> HfConfig:
+    folder, gguf_file = gguf_parts(name)
+    settings = {"gguf_file": gguf_file} if gguf_file and offline else {}
+    folder = folder if offline else _folder(name)
     try:
-        return _without_dropout(AutoConfig.from_pretrained(folder))
-    except (OSError, ValueError) as error:
+        raw = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=offline, **settings)
+    except (OSError, *_WRONG_CONFIG) as error:
         raise _no_model(folder, name, error) from error
+    return _without_dropout(raw)
 
 
-def _from_pretrained(kind: type, folder: str, name: str, **settings: object) -> tuple[PreTrainedModel, bool]:
+def _from_pretrained(kind: type, folder: str, name: str, config: HfConfig) -> tuple[PreTrainedModel, bool]:
     """The model, and whether its score head was missing."""
+    settings = {"trust_remote_code": False} if kind.__name__.startswith("Auto") else {}
     try:
-        model, seen = kind.from_pretrained(folder, dtype=torch.float32, output_loading_info=True, **settings)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        model, seen = kind.from_pretrained(
+            folder,
+            config=config,
+            dtype=torch.float32,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # told below: transformers' error does not say which
+            **settings,
+        )
+    except (OSError, KeyError, RuntimeError, SafetensorError, *_WRONG_CONFIG) as error:
         raise _no_model(folder, name, error) from error
+    for key, shape, wanted in sorted(seen["mismatched_keys"]):
+        if key == f"{HEAD}.weight":
+            raise InputError(f"{name!r} gives {shape[0]} numbers for a text; a reward model gives one, its score")
+        raise InputError(f"{name!r}: {key} has the shape {list(shape)}, by config.json it is {list(wanted)}")
     # transformers fills what is missing with fresh random numbers; that is meant for the score head alone
-    missing = sorted(key for key in seen["missing_keys"] if not key.startswith("score."))
+    missing = sorted(key for key in seen["missing_keys"] if not key.startswith(f"{HEAD}."))
     if missing:
         raise InputError(
             f"{name!r} lacks {len(missing)} weights of a {type(model).__name__}, among them {missing[0]}; "
             "is it a model of another kind?"
         )
-    return model, any(key.startswith("score.") for key in seen["missing_keys"])
+    return model, any(key.startswith(f"{HEAD}.") for key in seen["missing_keys"])
 
 
 def _no_model(folder: str, name: str, error: Exception) -> InputError:
     reason = first_line(error)
+    if "trust_remote_code" in str(error):
+        return InputError(
+            f"{name!r} brings code of its own, which Tercet does not run; give a model that transformers has"
+        )
     if not Path(folder).exists():
         if name.startswith((".", "/", "~")) or name.count("/") > 1:
             return InputError(f"{name!r}: no such folder")
