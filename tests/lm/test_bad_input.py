@@ -159,6 +159,19 @@ def test_a_tokenizer_without_pad_needs_none(tiny: Tercet, small: list[str], tmp_
     assert result.exit_code == 0, result.output
 
 
+def test_a_conversation_that_the_template_refuses_is_said_before_anything_is_trained(
+    tiny: Tercet, small: list[str], toy_pairs: Path, tmp_path: Path
+) -> None:
+    template = "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+    turns = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hi"}]
+    rows = [{"prompt": f"Is it {i}?"} for i in range(30)] + [{"prompt": turns}]
+    data = ["data.style=chat", f"data.ppo=[{jsonl(tmp_path / 'asked.jsonl', *rows)}]"]
+    (tmp_path / "mine.jinja").write_text(template + "{{ m.content }}</s>{% endfor %}")
+    result = tiny("run", tmp_path / "run", *small, *data, f"model.chat_template={tmp_path / 'mine.jinja'}")
+    refused(result, "asked.jsonl:31: the chat template refuses a conversation of system, user: no system")
+    assert not (tmp_path / "run" / "sft").exists()
+
+
 def test_a_tokenizer_with_more_tokens_than_the_model(tiny: Tercet, small: list[str], tmp_path: Path) -> None:
     fewer = "model.architecture.vocab_size=200"
     result = tiny("sft", tmp_path / "run", *small, fewer)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tercet.config.lm import LmConfig
 from tercet.errors import InputError
-from tercet.lm.encoding import Encoder, check_tokenizers
+from tercet.lm.encoding import Encoder, check_conversations, check_tokenizers
 from tercet.lm.examples import Example, Message
 from tercet.lm.models import load_policy
 from tercet.lm.splits import StepExamples
@@ -89,7 +89,21 @@ def test_the_window_must_hold_prompt_and_answer(architecture: str, make_config: 
 def test_a_tokenizer_larger_than_the_vocabulary(make_config: MakeConfig) -> None:
     shape = make_config().model.architecture | {"vocab_size": 258}
     config = make_config(model={"architecture": shape})
-    with pytest.raises(InputError, match=r"259 tokens, the model embeds 258"):
+    with pytest.raises(InputError, match=r"259 tokens, the model embeds 258; they do not belong together"):
+        Encoder.of(config).check_window(load_policy(config).model)
+
+
+def test_tokens_that_were_added_to_the_tokenizer_alone_are_named(make_config: MakeConfig, tmp_path: Path) -> None:
+    shape = make_config().model.architecture | {"vocab_size": 260}
+    tokenizer = byte_tokenizer()
+    for number, word in enumerate(("<fits>", "<a>", "<b>"), 260):
+        tokenizer.add_tokens([word])
+        tokenizer.save_pretrained(tmp_path)
+        config = make_config(model={"architecture": shape, "tokenizer": str(tmp_path)})
+        if number == 260:
+            Encoder.of(config).check_window(load_policy(config).model)
+    said = r"262 tokens, the model embeds 260; <a>, <b> were added .*resize_token_embeddings\(262\)"
+    with pytest.raises(InputError, match=said):
         Encoder.of(config).check_window(load_policy(config).model)
 
 
@@ -189,3 +203,16 @@ def test_pairs_that_are_all_equal_after_the_cut_are_refused(make_config: MakeCon
 def pair(chosen: str, rejected: str | None, *, rejected_ended: bool = True) -> Example:
     turns = (Message("user", "Hi"),)
     return Example(turns, chosen, rejected, "set", "pairs.jsonl:1", rejected_ended=rejected_ended)
+
+
+def test_what_stands_in_front_of_answers_but_not_behind_prompts_is_told(
+    make_config: MakeConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "pairs.jsonl"
+    file.write_text("".join(f'{{"prompt": "Why {i}?", "chosen": "So.", "rejected": "No."}}\n' for i in range(20)))
+    thinks = "{% for m in messages %}{{ '<think></think>' if m.role == 'assistant' }}{{ m.content }}</s>{% endfor %}"
+    for template, is_told in ((SAYS_ONCE, False), (thinks, True)):
+        model = {"chat_template": template, "tokenizer": ""}
+        config = make_config(model=model, data={"style": "chat", "train": [str(file)]})
+        check_conversations(config, ["sft", "reward", "ppo"])
+        assert ("'<think></think>' in front of an answer" in capsys.readouterr().out) == is_told

@@ -1,6 +1,6 @@
 """How the texts of one run become tokens: its tokenizer, its style of prompts and its limits."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import cast
@@ -12,8 +12,8 @@ from tercet.config.lm import LmConfig
 from tercet.errors import InputError
 from tercet.lm.ends import Ends
 from tercet.lm.examples import Example
-from tercet.lm.splits import Sets, StepExamples, kept
-from tercet.lm.template import check
+from tercet.lm.splits import Sets, StepExamples, StepName, flat, kept, step_examples
+from tercet.lm.template import check, gap
 from tercet.lm.text import Style, decode_response, prompt_ids, prompt_text, response_ids
 from tercet.lm.tokenizers import load_tokenizer
 from tercet.lm.tokens import TokenBatch, pad
@@ -123,10 +123,18 @@ class Encoder:
                     f"{needed} tokens, but the model reads {window}; lower one of them"
                 )
         embedded = cast(nn.Embedding, model.get_input_embeddings()).num_embeddings  # a Module, to transformers' types
-        if len(self.tokenizer) > embedded:
+        num_tokens, added = len(self.tokenizer), self.tokenizer.added_tokens_decoder
+        if num_tokens > embedded:
+            new = [added[number].content for number in range(embedded, num_tokens) if number in added]
+            only_added = len(new) == num_tokens - embedded
             raise InputError(
-                f"model.tokenizer: it has {len(self.tokenizer)} tokens, the model embeds {embedded}; "
-                "they do not belong together"
+                f"model.tokenizer: it has {num_tokens} tokens, the model embeds {embedded}; "
+                + (
+                    f"{', '.join(new[:5])}{', ...' * (len(new) > 5)} were added to the tokenizer alone: give the model "
+                    f"rows for them by model.resize_token_embeddings({num_tokens}), and save both in one folder"
+                    if only_added
+                    else "they do not belong together"
+                )
             )
 
     def _differs(self, example: Example) -> bool:
@@ -151,6 +159,28 @@ def _placed(example: Example) -> Iterator[None]:
         yield
     except InputError as error:
         raise InputError(f"{example.place}: {error}") from error
+
+
+def check_conversations(config: LmConfig, steps: Iterable[StepName]) -> None:
+    """InputError where the chat template refuses a conversation that one of the steps would read; what it does is told.
+
+    Each sequence of roles is tried once.
+    """
+    if config.data.style != "chat":
+        return
+    encoder = Encoder.of(config)
+    tried: set[tuple[str, ...]] = set()
+    for examples in (step_examples(config.data, step) for step in steps):
+        for example in [*flat(examples.train), *flat(examples.held_out)]:
+            roles = tuple(message.role for message in example.messages)
+            if roles not in tried:
+                encoder.prompt(example)
+            tried.add(roles)
+    if written := gap(encoder.tokenizer):
+        say(
+            f"the chat template writes {written!r} in front of an answer that stands in a conversation, and not behind "
+            "a prompt; answers are learned and sampled right behind the prompt"
+        )
 
 
 def check_tokenizers(config: LmConfig) -> None:

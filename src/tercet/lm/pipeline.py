@@ -5,7 +5,9 @@ from tercet.config.lm import LmConfig
 from tercet.errors import InputError
 from tercet.lm import eval as evaluation
 from tercet.lm import ppo, reward, sft
+from tercet.lm.encoding import check_conversations
 from tercet.lm.scoring import OWN
+from tercet.lm.splits import STEPS as STEP_NAMES
 from tercet.lm.splits import step_examples
 from tercet.report import page
 from tercet.runs.folder import RunFolder
@@ -30,6 +32,7 @@ def check(config: LmConfig) -> None:
             load_function(spec)
     if not any(step_examples(config.data, "ppo").validation.values()):
         raise InputError(ppo.NO_VALIDATION)
+    check_conversations(config, [name for name in STEP_NAMES if name in needed(config)])
     evaluation.check(config)
 
 
