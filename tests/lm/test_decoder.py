@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from tercet.config.lm import LmConfig
 from tercet.lm import decoder
@@ -71,6 +72,62 @@ def test_it_takes_no_model_that_it_does_not_know(make_config: MakeConfig) -> Non
     shape = make_config("qwen2").model.architecture
     windowed = shape | {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1}
     assert not knows(load_policy(make_config("qwen2", model={"architecture": windowed})).model, 4)
+
+
+LLAMA_ROPES = {
+    "linear": {"factor": 4.0},
+    "llama3": {
+        "factor": 4.0,
+        "original_max_position_embeddings": 16,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+    },
+    "yarn": {"factor": 4.0, "original_max_position_embeddings": 16},
+    "default": {"partial_rotary_factor": 0.5},
+}
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "biases": ("llama", {"attention_bias": True, "mlp_bias": True}),
+    "wide heads": ("llama", {"head_dim": 24}),
+    "gelu": ("llama", {"hidden_act": "gelu_pytorch_tanh"}),
+    "tied": ("llama", {"tie_word_embeddings": True}),
+    "no biases": ("opt", {"enable_bias": False, "layer_norm_elementwise_affine": False}),
+    "OPT gelu": ("opt", {"activation_function": "gelu"}),
+    "no last norm": ("opt", {"_remove_final_layer_norm": True}),
+    "untied": ("opt", {"tie_word_embeddings": False}),
+    "window in no layer": ("qwen2", {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 2}),
+    **{f"rope {kind}": ("llama", {"rope_parameters": {"rope_type": kind, "rope_theta": 1e4} | more})
+       for kind, more in LLAMA_ROPES.items()},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_variant_of_the_config_is_the_forward_without_a_cache(variant: str, make_config: MakeConfig) -> None:
+    kind, more = VARIANTS[variant]
+    shape = dict(make_config(kind).model.architecture) | more
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(shape.pop("model_type"), **shape)).eval()
+    for parameter in model.parameters():  # norms and biases too
+        parameter.data.add_(0.2 * torch.randn(parameter.shape))
+    assert knows(model, len(PROMPTS))
+    rows = [list(prompt) for prompt in PROMPTS]
+    with torch.no_grad():
+        step = Decoder(model, PROMPTS)
+        logits = step.logits
+        for t in range(12):
+            for row, found in zip(rows, logits, strict=True):
+                torch.testing.assert_close(found, model(torch.tensor([row])).logits[0, -1], rtol=1e-4, atol=2e-4)
+                row.append(7 + t)
+            logits = step(torch.full((len(rows),), 7 + t))
+
+
+def test_it_takes_no_model_whose_parts_do_more_than_it_reads(make_config: MakeConfig) -> None:
+    model = load_policy(make_config("llama")).model
+    assert knows(model, 4)
+    hook = model.model.layers[1].mlp.register_forward_hook(lambda _m, _i, out: 0.5 * out)
+    assert not knows(model, 4)
+    hook.remove()
+    model.lm_head.forward = lambda x: 0.5 * torch.nn.functional.linear(x, model.lm_head.weight)
+    assert not knows(model, 4)
 
 
 def test_it_leaves_the_model_as_it_was(make_config: MakeConfig) -> None:

@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from peft import LoraConfig, get_peft_model
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from tercet.config.lm import LmConfig
 from tercet.lm import packed as module
@@ -76,3 +78,48 @@ def test_where_it_does_not_pay_nothing_happens(make_config: MakeConfig) -> None:
     low = load_policy(make_config("gpt2", precision="bf16"))
     with low.autocast(), packed(low.model, 2):
         assert not shadowed(low)
+
+
+class Scaled(nn.Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        return 0.5 * super().forward(x)
+
+
+@pytest.mark.parametrize("what", ["subclass", "hook"])
+def test_a_layer_that_does_more_than_a_product_stays_as_it_is(what: str, make_config: MakeConfig) -> None:
+    policy = load_policy(make_config("gpt2"))
+    head = policy.model.lm_head
+    if what == "subclass":
+        head.__class__ = Scaled
+    else:
+        head.register_forward_hook(lambda _m, _i, out: 0.5 * out)
+    plain = logits(policy)
+    with packed(policy.model, 2):
+        assert not any("lm_head" in name for name in shadowed(policy))
+        assert torch.allclose(logits(policy), plain, atol=1e-5)
+
+
+def test_a_router_that_is_a_linear_layer_by_name_stays_as_it_is() -> None:
+    shape = {"vocab_size": 300, "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "num_local_experts": 4, "initializer_range": 0.3}
+    ids = {"bos_token_id": 1, "eos_token_id": 2}
+    torch.manual_seed(0)
+    policy = Policy(AutoModelForCausalLM.from_config(AutoConfig.for_model("phimoe", **shape, **heads, **ids)).eval())
+    plain = logits(policy)
+    with packed(policy.model, 2):
+        assert not any("router" in name for name in shadowed(policy)) and len(shadowed(policy)) > 4
+        assert torch.allclose(logits(policy), plain, atol=1e-4)
+
+
+def test_adapters_of_another_kind_than_plain_lora_stay_as_they_are() -> None:
+    torch.manual_seed(0)
+    settings = LoraConfig(r=2, use_dora=True, target_modules=["0"])
+    model = get_peft_model(nn.Sequential(nn.Linear(6, 5), nn.Linear(5, 4)), settings)  # type: ignore[arg-type]  # any module will do
+    for name, parameter in model.named_parameters():
+        if "lora" in name:
+            parameter.data.normal_()
+    x = torch.ones(2, 6)
+    with torch.no_grad():
+        plain = model(x)
+        with packed(model, 2):
+            assert torch.allclose(model(x), plain, atol=1e-5)

@@ -10,10 +10,10 @@ from peft import LoraConfig as PeftConfig
 from peft import PeftModel, get_peft_model
 from torch import nn
 from transformers import PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 
 from tercet.config.lm import LmConfig, LoraConfig
 from tercet.errors import InputError
+from tercet.lm.linear import is_linear
 from tercet.lm.lora_product import fuse
 from tercet.lm.unpadded import recompute_alike
 from tercet.train.chance import seed_everything
@@ -102,5 +102,5 @@ def _layers(model: PreTrainedModel) -> dict[str, nn.Module]:
     return {
         name: module
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear | Conv1D) and name.startswith(f"{model.base_model_prefix}.")
+        if is_linear(module) and name.startswith(f"{model.base_model_prefix}.")
     }

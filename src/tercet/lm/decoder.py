@@ -11,12 +11,14 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int
+from peft.tuners.lora import Linear as LoraLinear
 from torch import Tensor, nn
 from torch.nn.functional import embedding, pad, scaled_dot_product_attention
 from transformers import LlamaForCausalLM, OPTForCausalLM, PreTrainedModel, Qwen2ForCausalLM
 from transformers.models.llama.modeling_llama import rotate_half
 
-from tercet.lm.packed import Product, folded, pays
+from tercet.lm.linear import is_untouched
+from tercet.lm.packed import Product, can_be_folded, folded, pays
 from tercet.lm.prefixes import Prefixes
 
 _ROOM = 64  # columns by which the cache grows
@@ -65,7 +67,15 @@ def knows(model: PreTrainedModel, num_rows: int) -> bool:
     """Whether the fast path can take this model, and pays for so many rows."""
     kinds = set(getattr(model.config, "layer_types", None) or ["full_attention"])
     is_known = type(model) in (OPTForCausalLM, LlamaForCausalLM, Qwen2ForCausalLM) and kinds == {"full_attention"}
-    return is_known and pays(model, num_rows)
+    return is_known and pays(model, num_rows) and all(map(_is_plain, model.modules()))
+
+
+def _is_plain(module: nn.Module) -> bool:
+    """Whether the fast path, which reads the weights of this part and does not call it, misses nothing."""
+    if isinstance(module, nn.Linear | LoraLinear):
+        return can_be_folded(module)
+    # checkpointing puts a hook on the embedding, which matters to gradients alone
+    return isinstance(module, nn.Embedding) or is_untouched(module)
 
 
 class Decoder:

@@ -14,6 +14,7 @@ from tercet.errors import FailedError
 from tercet.lm import decoder
 from tercet.lm.decoder import Decoder
 from tercet.lm.packed import packed
+from tercet.lm.sampling_check import check_once
 from tercet.lm.stepper import Stepper
 
 COMPACT_BELOW = 0.75  # rows still being written, as a share of the rows computed, at which finished ones leave
@@ -49,7 +50,8 @@ def generate(
     A token of `end_ids` is the last of its response. Nothing but the temperature shapes the distribution (no top-k,
     top-p or penalties), so that the log-probabilities are those of the policy itself. Each response follows from its
     own row of random numbers: which others share the batch, and when they end, does not matter. `watch` sees each token
-    of the first response as it is drawn.
+    of the first response as it is drawn. FailedError where the log-probabilities are not those of the model
+    (`lm/sampling_check.py`).
     """
     device = next(model.parameters()).device
     uniforms = torch.rand(len(prompts), max_tokens, generator=generator).to(device)
@@ -82,7 +84,10 @@ def generate(
             logits = step(tokens)
     columns = torch.arange(int(counts.max()), device=device)
     width = len(columns)
-    return Responses(drawn[:, :width], logprobs[:, :width], columns[None] < counts[:, None], ended)
+    out = Responses(drawn[:, :width], logprobs[:, :width], columns[None] < counts[:, None], ended)
+    sampler = type(step).__name__
+    check_once(model, prompts, out.ids, out.logprobs, out.mask, temperature=temperature, sampler=sampler)
+    return out
 
 
 def _chosen(logits: Tensor, uniforms: Tensor, temperature: float) -> Drawn:

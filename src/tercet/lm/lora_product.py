@@ -12,6 +12,8 @@ from peft.tuners.lora import Linear as LoraLinear
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from tercet.lm.packed import can_be_folded
+
 
 class FusedLora(LoraLinear):
     """peft's layer, whose forward is fused where it is one plain adapter in fp32 on a CPU, and peft's own elsewhere."""
@@ -31,13 +33,13 @@ class FusedLora(LoraLinear):
         dropout = self.lora_dropout[name]
         drops = isinstance(dropout, nn.Dropout) and self.training and dropout.p > 0
         is_fp32 = x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-        return is_fp32 and not drops and isinstance(self.get_base_layer(), nn.Linear)
+        return is_fp32 and not drops and isinstance(self.get_base_layer(), nn.Linear)  # Conv1D holds W transposed
 
 
 def fuse(model: nn.Module) -> None:
     """Let every adapted linear layer of `model` compute so."""
     for module in model.modules():
-        if type(module) is LoraLinear:
+        if type(module) is LoraLinear and can_be_folded(module):
             module.__class__ = FusedLora
 
 

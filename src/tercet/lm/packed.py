@@ -16,6 +16,8 @@ from peft.utils.other import ModulesToSaveWrapper
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from tercet.lm.linear import is_linear, is_untouched
+
 MOST_ROWS = 128  # with more, the plain product is as fast
 
 
@@ -47,7 +49,8 @@ def packed(model: nn.Module, num_rows: int) -> Iterator[None]:
     """Within it the model's linear layers compute from packed copies of their weights, to rounding the same numbers.
 
     Meanwhile the copies take the memory of the weights once more. For models on a CPU in fp32 whose batches have about
-    `num_rows` rows; for others nothing happens. The weights must not change within it.
+    `num_rows` rows; for others nothing happens. Layers that compute anything else stay as they are. The weights must
+    not change within it.
     """
     layers = list(_layers(model)) if pays(model, num_rows) else []
     try:
@@ -80,14 +83,25 @@ def folded(layer: nn.Module) -> tuple[Float[Tensor, "o i"], Float[Tensor, " o"] 
     return weight.T if isinstance(base, Conv1D) else weight, base.bias
 
 
+def can_be_folded(layer: nn.Module) -> bool:
+    """Whether `folded` tells all that the layer computes: a plain one, or plain adapters on a plain one."""
+    if isinstance(layer, LoraLinear):
+        return (
+            is_linear(layer.get_base_layer())
+            and not layer.lora_variant  # such as DoRA
+            and not any(layer.lora_bias.values())
+            and all(map(is_untouched, layer.modules()))
+        )
+    return is_linear(layer) and is_untouched(layer)
+
+
 def _layers(model: nn.Module) -> Iterator[nn.Module]:
-    """Every linear layer that computes; an adapted one stands for its parts."""
+    """Every linear layer that can be folded; an adapted one stands for its parts."""
     inside: set[nn.Module] = set()
     for module in model.modules():
         if module in inside:
             continue
         if isinstance(module, LoraLinear):
             inside.update(module.modules())
-            yield module
-        elif isinstance(module, nn.Linear | Conv1D):
+        if can_be_folded(module):
             yield module
