@@ -92,10 +92,10 @@ def test_a_config_that_cannot_be(tiny: Tercet, tmp_path: Path, override: str, sa
         ("empty.jsonl", [], ["empty.jsonl", "the set is empty"]),
         (
             "column.jsonl",
-            [{"question": "a", "good": "b"}],
-            ["column.jsonl:1", "question, good", "data.columns={prompt:"],
+            [{"asked": "a", "good": "b"}],
+            ["column.jsonl:1", "asked, good", "data.columns={prompt:"],
         ),
-        ("equal.jsonl", [PAIR, PAIR | {"rejected": "Yes."}], ["1 of 2 pairs have chosen == rejected", "equal.jsonl:2"]),
+        ("equal.jsonl", [PAIR, PAIR | {"rejected": "Yes."}], ["chosen == rejected in 1 of 2 rows", "equal.jsonl:2"]),
         ("blank.jsonl", [PAIR, PAIR | {"chosen": ""}], ["1 of 2 rows", "blank.jsonl:2"]),
         (
             "alone.jsonl",

@@ -11,6 +11,7 @@ from click.testing import Result
 
 from tercet.config.lm import LmConfig
 from tercet.config.load import load_lm_config
+from tercet.errors import InputError
 from tercet.lm.encoding import Encoder
 from tercet.lm.eval import fixed_prompts, held_out_prompts, reward_texts, win_rates
 from tercet.lm.examples import Example, Message
@@ -68,6 +69,27 @@ def test_texts_to_score_may_hold_what_unicode_calls_the_end_of_a_line(tmp_path: 
     (tmp_path / "texts.jsonl").write_text(json.dumps(row, ensure_ascii=False) + "\n", encoding="utf-8")
     config = LmConfig.model_validate({"eval": {"reward_texts": str(tmp_path / "texts.jsonl")}})
     assert reward_texts(config) == [row]
+
+
+def test_texts_to_score_are_read_whatever_editor_wrote_them(tmp_path: Path) -> None:
+    texts = tmp_path / "texts.jsonl"
+    rows = [{"prompt": f"Hi {i}?", "good": "Hel\nlo.", "bad": ""} for i in range(2)]
+    written = [json.dumps(row).replace("\\n", "\\r\\n") for row in rows]
+    texts.write_bytes(("\ufeff" + "\r\n\r\n".join(written) + "\r\n\r\n").encode())
+    config = LmConfig.model_validate({"eval": {"reward_texts": str(texts)}})
+    assert reward_texts(config) == rows
+    for row, said in (
+        ('{"prompt": "Hi?", "good": "Hello."}', r"texts\.jsonl:2: needs prompt, good and bad; there is no bad"),
+        ('{"prompt": "Hi?", "good": NaN, "bad": "x"}', r"texts\.jsonl:2: .* there is no good"),
+        ('{"prompt": "Hi?", "good": "\\ud83d", "bad": "x"}', r"texts\.jsonl:2: the text holds \\ud83d"),
+        ("oops", r"texts\.jsonl:2: broken JSON"),
+    ):
+        texts.write_text(f"\n{row}\n", encoding="utf-8")
+        with pytest.raises(InputError, match=said):
+            reward_texts(config)
+    texts.write_text("\n", encoding="utf-8")
+    with pytest.raises(InputError, match="holds no row"):
+        reward_texts(config)
 
 
 def test_held_out_prompts_are_learned_from_by_no_step(small: list[str]) -> None:

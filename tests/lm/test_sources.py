@@ -12,8 +12,8 @@ import pytest
 from tercet.config.lm import Source
 from tercet.errors import InputError
 from tercet.lm.examples import Example, Message
-from tercet.lm.formats import parse_transcript
 from tercet.lm.sources import Reading, read
+from tercet.lm.turns import parse_transcript
 
 HH = "\n\nHuman: Is tea good?\n\nAssistant: It is.\n\nHuman: Why?\n\nAssistant:"
 HH_TURNS = (Message("user", "Is tea good?"), Message("assistant", "It is."), Message("user", "Why?"))
@@ -216,6 +216,34 @@ def test_webgpt_draws_are_ties_and_shp_label_1_prefers_a(tmp_path: Path) -> None
     assert only(jsonl(tmp_path / "shp.jsonl", [shp])).chosen == "No."
 
 
+def test_what_makes_no_pair_is_refused_in_a_file_and_left_out_of_a_hub_set(tmp_path: Path, hub: Path) -> None:
+    early = {"chosen": f"{HH} So.\n\nHuman: And?\n\nAssistant: Yes.", "rejected": f"{HH} No."}
+    rows = [{"chosen": f"{HH} So.", "rejected": f"{HH} No."}, early, {"chosen": HH, "rejected": f"{HH} No."}, early]
+    with pytest.raises(InputError, match=r"part before the last answer in 2 of 4 rows \(first: .*set\.jsonl:2\); both"):
+        reading(jsonl(tmp_path / "set.jsonl", rows))
+    jsonl(hub / "train.jsonl", rows)
+    result = reading(hub)
+    assert [(e.messages, e.chosen, e.rejected) for e in result.examples] == [(HH_TURNS, "So.", "No.")]
+    assert result.dropped == {
+        "chosen and rejected part before the last answer": 2,
+        "chosen or rejected does not end with an answer": 1,
+    }
+
+
+def test_a_hub_set_of_which_no_row_can_be_used_says_why(hub: Path) -> None:
+    jsonl(hub / "train.jsonl", [{"chosen": HH, "rejected": f"{HH} No."}] * 3)
+    with pytest.raises(InputError, match=r"does not end with an answer in 3 of 3 rows \(first: .*set\[0\]\)"):
+        reading(hub)
+
+
+def test_columns_and_keys_that_nothing_reads_are_named_if_they_hold_something(tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": "Why?", "weight": 0}, {"role": "assistant", "content": "So.", "name": ""}]
+    row = {"messages": turns, "prompt": "Why?", "topic": "x", "empty": "", "none": None, "nan": float("nan")}
+    assert reading(jsonl(tmp_path / "set.jsonl", [row])).unread == ("prompt", "topic", "weight of messages")
+    nested = jsonl(tmp_path / "map.jsonl", [{"q": {"text": "Why?"}, "a": "So.", "b": 1}])
+    assert reading(nested, {"prompt": "q.text", "chosen": "a"}).unread == ("b",)
+
+
 def test_a_column_map_names_anything_else_nested_columns_too(tmp_path: Path) -> None:
     row = {"q": {"text": "Why?"}, "good": "So.", "rejected": "No."}
     example = only(jsonl(tmp_path / "set.jsonl", [row]), {"prompt": "q.text", "chosen": "good"})
@@ -226,7 +254,7 @@ def test_prompts_alone_serve_where_no_answer_is_needed(tmp_path: Path) -> None:
     path = jsonl(tmp_path / "prompts.jsonl", [{"prompt": "Why?"}])
     (example,) = reading(path, needs_answer=False).examples
     assert (example.prompt, example.chosen, example.rejected) == ("Why?", "", None)
-    with pytest.raises(InputError, match=r"no chosen answer \(first: .*prompts.jsonl:1, columns prompt\)"):
+    with pytest.raises(InputError, match=r"no answer in 1 of 1 rows \(first: .*prompts.jsonl:1, columns prompt\)"):
         reading(path)
 
 
@@ -282,17 +310,10 @@ def test_every_file_type_gives_the_same_examples(kind: str, tmp_path: Path) -> N
         ("a.csv", 'prompt,chosen\na,b\n"c,d\n', r"a\.csv:3: broken CSV"),
         ("a.parquet", "PAR1 not", r"a\.parquet: no readable Parquet"),
         ("a.jsonl", '{"q": "a", "good": "b"}', r"a\.jsonl:1: no prompt: the columns are q, good; map them"),
-        ("a.jsonl", '{"prompt": "", "chosen": "b"}', r"1 of 1 rows have no prompt or no chosen answer"),
+        ("a.jsonl", '{"prompt": "", "chosen": "b"}', r"no prompt or no answer in 1 of 1 rows"),
         ("a.jsonl", '{"prompt": "a", "chosen": {"b": 1}}', r"a\.jsonl:1: expected text, found dict"),
-        ("a.jsonl", '{"messages": [{"role": "tool", "content": "b"}]}', r"a\.jsonl:1: the message role 'tool'"),
+        ("a.jsonl", '{"messages": [{"role": "judge", "content": "b"}]}', r"a\.jsonl:1: the message role 'judge'"),
         ("a.jsonl", '{"chosen": "b", "rejected": "c"}', r"a\.jsonl:1: no prompt: there is no column prompt"),
-        ("a.jsonl", '{"chosen": "Human: a", "rejected": "Human: b"}', r"do not begin with the same question"),
-        (
-            "a.jsonl",
-            '{"chosen": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "x"}], '
-            '"rejected": [{"role": "user", "content": "b"}, {"role": "assistant", "content": "y"}]}',
-            r"do not begin with the same messages",
-        ),
     ],
 )
 def test_what_is_wrong_is_refused_with_its_place(name: str, content: str, message: str, tmp_path: Path) -> None:
@@ -303,7 +324,7 @@ def test_what_is_wrong_is_refused_with_its_place(name: str, content: str, messag
 
 def test_equal_answers_are_counted_and_the_first_is_named(tmp_path: Path) -> None:
     rows = [{"prompt": f"{i}", "chosen": "So.", "rejected": "So. " if i in {1, 3} else "No."} for i in range(5)]
-    message = r"2 of 5 pairs have chosen == rejected \(first: .*set.jsonl:2\); drop them or relabel them"
+    message = r"chosen == rejected in 2 of 5 rows \(first: .*set.jsonl:2\); drop them or relabel them"
     with pytest.raises(InputError, match=message):
         reading(jsonl(tmp_path / "set.jsonl", rows))
 
@@ -314,7 +335,9 @@ def test_a_mapped_column_that_is_missing_is_named_with_those_there(tmp_path: Pat
         InputError, match=r"no column 'best', which data\.columns gives for chosen; there are prompt, good"
     ):
         reading(path, {"chosen": "best"})
-    with pytest.raises(InputError, match="has the key 'answer'; ours are prompt, chosen, rejected, messages"):
+    with pytest.raises(
+        InputError, match="has the key 'answer'; ours are prompt, chosen, rejected, messages, system, history"
+    ):
         reading(path, {"answer": "good"})
 
 

@@ -59,11 +59,12 @@ class LoraConfig(Section):
 class Source(Section):
     """One data set: a local file, a hub id, or a built-in name."""
 
-    path: str = Field(description="Local .jsonl, .json, .csv or .parquet file, hub id, or `chatterbot`.")
+    path: str = Field(description="Local .jsonl, .json, .csv, .tsv or .parquet file (text files may be .gz), hub id, folder, or `chatterbot`.")
     name: str = Field(default="", description="Name of the set in tables; empty: the file's stem or the id's last part.")
     weight: float = Field(default=1.0, gt=0, description="Share of the set when several are mixed.")
+    config: str = Field(default="", description="Of a hub set with several configurations, such as `main`; empty: its only or default one.")
     split: str = Field(default="", description="The hub split to read; empty: train.")
-    columns: dict[str, str] = Field(default={}, description="Our column (prompt, chosen, rejected, messages) to the file's; empty: data.columns.")
+    columns: dict[str, str] = Field(default={}, description="Our column (prompt, chosen, rejected, messages, system, history) to the file's; empty: data.columns.")
 
     @model_validator(mode="before")
     @classmethod
@@ -84,7 +85,7 @@ class DataConfig(Section):
     split_seed: int = Field(default=0, ge=0, description="Another number holds out and deals out other prompts; `seed` leaves that as it is.")
     order: Literal["mixed", "sequential"] = Field(default="mixed", description="Several sets: mixed by weight, or one after another.")
     style: Literal["hh", "chat", "plain"] = Field(default="hh", description="How a prompt is written: Human/Assistant transcript, chat template, or bare.")
-    columns: dict[str, str] = Field(default={}, description="Our column (prompt, chosen, rejected, messages) to the file's.")
+    columns: dict[str, str] = Field(default={}, description="Our column (prompt, chosen, rejected, messages, system, history) to the file's.")
     max_prompt_tokens: int = Field(default=256, ge=1, description="Longer prompts are left out, and counted.")
     max_response_tokens: int = Field(default=256, ge=1, description="Longer answers of the data are cut.")
 

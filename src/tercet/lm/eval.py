@@ -17,12 +17,14 @@ from tercet.errors import InputError
 from tercet.lm.answers import Answers, answer_all
 from tercet.lm.encoding import Encoder
 from tercet.lm.examples import Example, Message
+from tercet.lm.files import local_rows
 from tercet.lm.logprobs import response_logprobs
 from tercet.lm.models import Policy, device_of, load_policy, load_score_model
 from tercet.lm.pairs import as_json
 from tercet.lm.scoring import Score, by_function, by_model, score_rows
 from tercet.lm.splits import flat, step_examples
 from tercet.lm.stages import Stage, stages_of
+from tercet.lm.turns import is_null, plain
 from tercet.lm.weights import config_at, window_of
 from tercet.runs.atomic import write_text
 from tercet.runs.folder import RunFolder
@@ -122,14 +124,16 @@ def reward_texts(config: LmConfig) -> Rows:
     if not path.is_file():
         raise InputError(f"eval.reward_texts: no file {path}")
     rows: Rows = []
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            try:
-                row = json.loads(line)
-                rows.append({name: str(row[name]) for name in ("prompt", "good", "bad")})
-            except (ValueError, TypeError, KeyError) as error:
-                found = line.rstrip("\n")[:80]
-                raise InputError(f"{path}:{number}: needs JSON with prompt, good and bad, not {found!r}") from error
+    for place, row in local_rows(path, ".jsonl"):
+        missing = [name for name in ("prompt", "good", "bad") if is_null(row.get(name))]
+        if missing:
+            raise InputError(f"{place}: needs prompt, good and bad; there is no {', no '.join(missing)}")
+        try:
+            rows.append({name: plain(str(row[name])) for name in ("prompt", "good", "bad")})
+        except InputError as error:
+            raise InputError(f"{place}: {error}") from error
+    if not rows:
+        raise InputError(f"{path}: holds no row; give lines of JSON with prompt, good and bad")
     return rows
 
 

@@ -1,22 +1,42 @@
 """What every data set becomes: a conversation that ends with the user, and one or two answers to it."""
 
 import hashlib
+import json
 import re
 import unicodedata
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-Role = Literal["system", "user", "assistant"]
+Role = Literal["system", "user", "assistant", "tool"]
 
-_SPEAKERS: dict[Role, str] = {"user": "Human", "assistant": "Assistant"}
+_SPEAKERS: dict[Role, str] = {"user": "Human", "assistant": "Assistant", "tool": "Tool"}
 
 
 @dataclass(frozen=True)
 class Message:
-    """One turn of a conversation; `text` has no white space around it."""
+    """One turn of a conversation; `text` has no white space around it.
+
+    `tools` is what a chat template reads of tools in it, a JSON object: `tool_calls` of the assistant, `name` and
+    `tool_call_id` of a tool's answer; empty where there is nothing of that.
+    """
 
     role: Role
     text: str
+    tools: str = ""
+
+    @property
+    def tool_fields(self) -> dict[str, Any]:  # Any: JSON
+        """`tools`, as the data had it."""
+        return json.loads(self.tools) if self.tools else {}
+
+    @property
+    def shown(self) -> str:
+        """The turn as people and reward functions read it: its text, and the tool calls written out."""
+        if self.role != "assistant" or not self.tools:
+            return self.text
+        calls = [call["function"] for call in self.tool_fields["tool_calls"]]
+        written = [f"{call['name']}({_as_text(call.get('arguments', ''))})" for call in calls]
+        return "\n".join(filter(None, [self.text, *written]))
 
 
 @dataclass(frozen=True)
@@ -39,23 +59,27 @@ class Example:
     @property
     def prompt(self) -> str:
         """The prompt as people read it: the bare text of a single turn, else a Human/Assistant transcript."""
-        return self.messages[0].text if len(self.messages) == 1 else transcript(self.messages)
+        return self.messages[0].shown if len(self.messages) == 1 else transcript(self.messages)
 
     @property
     def key(self) -> str:
         """The whole prompt without the differences of case, spacing and end marks: equal keys are one prompt."""
-        return "\n".join(f"{message.role}: {normalised(message.text)}" for message in self.messages)
+        return "\n".join(f"{message.role}: {normalised(message.shown)}" for message in self.messages)
 
     @property
     def opening(self) -> str:
         """The first thing the user said, normalised: all turns of one conversation share it."""
-        return normalised(next(message.text for message in self.messages if message.role == "user"))
+        return normalised(next(m.text for m in self.messages if m.role == "user" and m.text))
 
 
 def transcript(messages: tuple[Message, ...]) -> str:
     """The conversation as Anthropic's HH data writes it, without the blank lines in front."""
-    turns = [f"{_SPEAKERS[m.role]}: {m.text}" if m.role in _SPEAKERS else m.text for m in messages]
+    turns = [f"{_SPEAKERS[m.role]}: {m.shown}" if m.role in _SPEAKERS else m.text for m in messages]
     return "\n\n".join(turns)
+
+
+def _as_text(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def normalised(text: str) -> str:

@@ -1,188 +1,293 @@
 """From a row of a data set, whatever its columns, to a prompt and its answers.
 
-What a row holds is told from its columns: `prompt` with `chosen` and `rejected`; HH transcripts in `chosen` and
-`rejected`; `messages`; `instruction`, `input`, `output`; `prompt` with `response` or `completion`; and the columns of
+What a row holds is told from the names of its columns: `chosen` and `rejected` with or without a prompt; `messages`
+or `conversations`; `instruction`, `input`, `output`; `prompt` or `question` with an answer; and the columns of
 openai/webgpt_comparisons and stanfordnlp/SHP. Anything else is named by a column map.
 """
 
-import re
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 from tercet.errors import InputError
-from tercet.lm.examples import Message, Role
+from tercet.lm.examples import Message
+from tercet.lm.turns import (
+    TOOL_ANSWER,
+    Fault,
+    UnusableRowError,
+    is_null,
+    is_transcript,
+    is_written_list,
+    parse_transcript,
+    past_turns,
+    text_of,
+    turns_in,
+    turns_of,
+)
 
 Row = Mapping[str, Any]  # Any: whatever the file holds
+Turns = tuple[Message, ...]
+Unread = dict[str, None]  # names, in the order in which they were met
 
-_OURS = ("prompt", "chosen", "rejected", "messages")
+OURS = ("prompt", "chosen", "rejected", "messages", "system", "history")
+_CONVERSATIONS = ("messages", "conversations")
 _ANSWERS = ("response", "completion", "answer", "output")
-_ROLES: dict[str, Role] = {
-    "system": "system",
-    "user": "user",
-    "human": "user",
-    "prompter": "user",
-    "assistant": "assistant",
-    "gpt": "assistant",
-    "bot": "assistant",
-}
-_TURN = re.compile(r"(?:^|\n\n)\s*(Human|Assistant):")
-_ASSISTANT = "\n\nAssistant:"
+_SHP = ("history", "human_ref_A", "human_ref_B", "labels")
+_WEBGPT = ("question", "answer_0", "answer_1", "score_0", "score_1")
+
+PARTS_EARLY = Fault(
+    "chosen and rejected part before the last answer",
+    "both sides of a pair hold the same turns before it: mend these rows, or take them out",
+)
+NO_END = Fault(
+    "chosen or rejected does not end with an answer", "end both with the assistant's turn, or take these rows out"
+)
+OTHER_PROMPT = Fault(
+    "an answer holds a conversation that does not begin with the prompt",
+    "mend these rows, or take the column of the prompt out",
+)
+ENDS_WITH_ASSISTANT = Fault(
+    "the prompt ends with the assistant",
+    "end it with the user; or, where its last turn is the answer, data.columns={messages: THE_COLUMN}",
+)
+TWO_SYSTEMS = Fault("the column system is not the conversation's own system message", "leave one of them")
+NO_SCORE = Fault("no score says which answer is better", "fill it in, or take these rows out")
 
 
 @dataclass(frozen=True)
 class Parts:
     """What a row says; `chosen` is empty where it holds a prompt alone, `rejected` None where nothing is compared."""
 
-    messages: tuple[Message, ...]
+    messages: Turns
     chosen: str
     rejected: str | None
 
 
-def parts_of(row: Row, columns: Mapping[str, str]) -> Parts:
-    """The prompt and answers in a row; InputError (without the place) where there are none to be found.
+class RowReader:
+    """Reads the rows of one set; `columns` maps our names to the set's, and `a.b` reaches into a nested column.
 
-    `columns` maps our names to the row's; `question.full_text` reaches into a nested column.
+    `unread` are the columns, and keys of messages, that held something and that nothing has read.
     """
-    row = {**row, **{ours: _mapped(row, ours, theirs) for ours, theirs in columns.items()}}
-    if "chosen" in row and "prompt" not in row and "messages" not in row:
-        return _whole_conversations(row["chosen"], row.get("rejected"))
-    if "chosen" in row:
-        prompt = row["messages"] if "prompt" not in row else row["prompt"]
-        return Parts(_turns(prompt), _answer(row["chosen"]), _compared(row.get("rejected")))
-    if {"history", "human_ref_A", "human_ref_B", "labels"} <= row.keys():
-        return _better_of(row["history"], row["human_ref_A"], row["human_ref_B"], float(row["labels"]) - 0.5)
-    if {"question", "answer_0", "answer_1", "score_0", "score_1"} <= row.keys():
-        question = row["question"]
-        prompt = question["full_text"] if isinstance(question, Mapping) else question
-        return _better_of(prompt, row["answer_0"], row["answer_1"], float(row["score_0"]) - float(row["score_1"]))
-    if "messages" in row:
-        return _conversation(row["messages"])
-    if "instruction" in row:
-        prompt = "\n\n".join(text for text in (_text(row["instruction"]), _text(row.get("input"))) if text)
-        return Parts(_turns(prompt), _answer(row.get("output")), None)
-    if "prompt" in row:
-        answer = next((row[name] for name in _ANSWERS if name in row), None)
-        return Parts(_turns(row["prompt"]), _answer(answer), None)
-    raise InputError(f"no prompt: the columns are {_listed(row)}; map them with data.columns={{prompt: YOUR_COLUMN}}")
+
+    def __init__(self, columns: Mapping[str, str]) -> None:
+        for name in columns:
+            if name not in OURS:
+                raise InputError(f"data.columns has the key {name!r}; ours are {', '.join(OURS)}")
+        self.columns = columns
+        self.unread: Unread = {}
+        self._layouts: dict[tuple[str, ...], _Layout] = {}
+
+    def parts(self, row: Row) -> Parts:
+        """The prompt and answers in a row; InputError (without the place) where there are none to be found."""
+        names = tuple(row)
+        layout = self._layouts.get(names)
+        if layout is None:
+            layout = self._layouts[names] = _layout(names, self.columns)
+        for name in layout.unread:
+            if name not in self.unread and not is_null(row[name]) and row[name] not in ("", [], {}):
+                self.unread[name] = None
+        parts = layout.read(row, self.unread)
+        if parts.messages and parts.messages[-1].role == "assistant":
+            raise UnusableRowError(ENDS_WITH_ASSISTANT)
+        return parts
 
 
-def parse_transcript(text: str) -> tuple[Message, ...]:
-    """The turns of `\\n\\nHuman: ...\\n\\nAssistant: ...`; empty ones (a closing `Assistant:`) are left out.
+@dataclass(frozen=True)
+class _Layout:
+    """How rows with the same columns are read."""
 
-    Turns in a row by the same speaker become one. Text in front of the first speaker is a system message.
-    """
-    marks = list(_TURN.finditer(text))
-    turns: list[Message] = []
-    in_front = text[: marks[0].start()].strip() if marks else ""
-    if in_front:
-        turns.append(Message("system", in_front))
-    ends = [mark.start() for mark in marks[1:]] + [len(text)]
-    for mark, end in zip(marks, ends, strict=True):
-        role: Role = "user" if mark[1] == "Human" else "assistant"
-        said = text[mark.end() : end].strip()
-        if said and turns and turns[-1].role == role:
-            turns[-1] = Message(role, f"{turns[-1].text}\n\n{said}")
-        elif said:
-            turns.append(Message(role, said))
-    return tuple(turns)
+    read: Callable[[Row, Unread], Parts]
+    unread: tuple[str, ...]
 
 
-def is_transcript(text: str) -> bool:
-    """Whether a text is a Human/Assistant transcript rather than a bare question."""
-    return re.match(r"\s*(Human|Assistant):", text) is not None or "\n\nHuman:" in text
+def _layout(names: Collection[str], columns: Mapping[str, str]) -> _Layout:
+    """What the names of the columns tell; a name that the user has mapped comes before all others."""
+    there = {name: name for name in names} | dict(columns)
+
+    def first(*wanted: str) -> str | None:
+        mapped = next((name for name in wanted if name in columns), None)
+        return mapped or next((name for name in wanted if name in there), None)
+
+    if "chosen" not in there and set(_SHP) <= there.keys():
+        return _Layout(_shp, _others(names, _SHP))
+    if "chosen" not in there and set(_WEBGPT) <= there.keys():
+        return _Layout(_webgpt, _others(names, _WEBGPT))
+    roles = {"chosen": "chosen", "rejected": "rejected"} if "chosen" in there else {}
+    if roles:
+        asks = first("prompt", *_CONVERSATIONS, "question", "instruction")
+    else:
+        asks = first(*_CONVERSATIONS, "instruction", "prompt", "question")
+        if asks is None:
+            raise InputError(
+                f"no prompt: the columns are {_listed(names)}; map them with data.columns={{prompt: YOUR_COLUMN}}"
+            )
+    if asks in _CONVERSATIONS and not roles:
+        where = {"messages": asks, "system": first("system", "system_prompt")}
+        read = _conversation
+    else:
+        more = first("input", "context") if asks == "instruction" else None
+        where = {"prompt": asks, "input": more, "system": first("system", "system_prompt"), "history": first("history")}
+        where |= roles or {"chosen": first(*_ANSWERS)}
+        read = _answered
+    found = {ours: there[name] for ours, name in where.items() if name in there}
+    return _Layout(partial(read, found), _others(names, found.values()))
 
 
-def _mapped(row: Row, ours: str, theirs: str) -> Any:  # Any: whatever the file holds
-    if ours not in _OURS:
-        raise InputError(f"data.columns has the key {ours!r}; ours are {', '.join(_OURS)}")
-    value: Any = row  # Any: see above
-    for name in [theirs] if theirs in row else theirs.split("."):
-        if not isinstance(value, Mapping) or name not in value:
-            raise InputError(f"no column {theirs!r}, which data.columns gives for {ours}; there are {_listed(row)}")
-        value = value[name]
-    return value
+def _others(names: Collection[str], read: Collection[str]) -> tuple[str, ...]:
+    """The columns that are not read, not even in a part."""
+    tops = {name if name in names else name.split(".")[0] for name in read}
+    return tuple(name for name in names if name not in tops)
 
 
-def _whole_conversations(chosen: object, rejected: object) -> Parts:
-    """Both columns hold the prompt too: HH transcripts or message lists that part at the last answer."""
-    if not isinstance(chosen, str):
-        better, worse = _conversation(chosen), None if rejected is None else _conversation(rejected)
-        if worse is not None and worse.messages != better.messages:
-            raise InputError("chosen and rejected do not begin with the same messages")
-        return Parts(better.messages, better.chosen, None if worse is None else worse.chosen)
-    if not is_transcript(chosen):
+def _value(row: Row, where: Mapping[str, str], ours: str) -> Any:  # Any: whatever the file holds
+    column = where.get(ours)
+    if column is None:
+        return None
+    if column in row:
+        value = row[column]
+    else:
+        value = row
+        for name in column.split("."):
+            if not isinstance(value, Mapping) or name not in value:
+                raise InputError(f"no column {column!r}, which data.columns gives for {ours}; there are {_listed(row)}")
+            value = value[name]
+    return text_of(value) if isinstance(value, str) else value
+
+
+def _conversation(where: Mapping[str, str], row: Row, unread: Unread) -> Parts:
+    """A message list: the last answer is the one to learn, or there is none and the list is a prompt."""
+    side = _parted(_begun(turns_of(_value(row, where, "messages"), unread), _value(row, where, "system")))
+    return Parts(side.prompt, side.answer or "", None)
+
+
+def _answered(where: Mapping[str, str], row: Row, unread: Unread) -> Parts:
+    """A prompt with one or two answers; an answer may be a whole conversation, which holds the prompt as well."""
+    prompt = _value(row, where, "prompt")
+    if "input" in where:
+        prompt = "\n\n".join(filter(None, [text_of(prompt), text_of(_value(row, where, "input"))]))
+    is_text = isinstance(prompt, str) and not is_written_list(prompt)
+    asked = turns_in(prompt) if is_text else turns_of(prompt, unread)
+    if "history" in where:
+        asked = (*past_turns(_value(row, where, "history")), *asked)
+    asked = _begun(asked, _value(row, where, "system"))
+    is_hh = is_text and is_transcript(prompt)
+    chosen, rejected = _value(row, where, "chosen"), _value(row, where, "rejected")
+    if "prompt" not in where and isinstance(chosen, str) and not (is_transcript(chosen) or is_written_list(chosen)):
         raise InputError("no prompt: there is no column prompt, and chosen is no Human/Assistant transcript")
-    end = chosen[: _num_in_common(chosen, rejected) if isinstance(rejected, str) else None].rfind(_ASSISTANT)
-    if end < 0:
-        raise InputError("chosen and rejected do not begin with the same question")
-    start = end + len(_ASSISTANT)
-    return Parts(
-        parse_transcript(chosen[:end]),
-        _answer(chosen[start:]),
-        _compared(rejected[start:]) if isinstance(rejected, str) else None,
-    )
+    better = _side(asked, chosen, unread, is_hh=is_hh)
+    worse = _side(asked, rejected, unread, is_hh=is_hh)
+    if worse is None:
+        return Parts(asked, "", None) if better is None else Parts(better.prompt, better.answer or "", None)
+    if better is None:
+        return Parts(worse.prompt, "", worse.answer)
+    if better.answer is None or worse.answer is None:
+        raise UnusableRowError(NO_END)
+    if better.prompt is not worse.prompt and better.prompt != worse.prompt:
+        raise UnusableRowError(PARTS_EARLY)
+    return Parts(better.prompt, better.answer, worse.answer or None)
 
 
-def _num_in_common(first: str, second: str) -> int:
-    """How many characters two texts begin with alike."""
-    shorter = min(len(first), len(second))
-    return next((i for i in range(shorter) if first[i] != second[i]), shorter)
+class _Side(NamedTuple):
+    """The turns before an answer, and the answer; None where the turns end with another than the assistant."""
+
+    prompt: Turns
+    answer: str | None
 
 
-def _better_of(prompt: object, first: object, second: object, preference: float) -> Parts:
+def _side(asked: Turns, value: object, unread: Unread, *, is_hh: bool) -> _Side | None:
+    """One answer, alone or at the end of a conversation; None where there is none.
+
+    Where the prompt is a transcript (`is_hh`), speakers inside the answer are turns too.
+    """
+    if isinstance(value, str) and not is_written_list(value):  # as `text_of` gives it
+        if is_transcript(value) if not asked else value.startswith("Human:") and "\n\nAssistant:" in value:
+            return _parted(_whole(asked, parse_transcript(value)))
+        if is_hh and "\n\nHuman:" in value:
+            begins_alike = asked[0].role == "system" and value.startswith(asked[0].text)
+            return _parted(_whole(asked, parse_transcript(value if begins_alike else f"Assistant: {value}")))
+        text = value.removeprefix("Assistant:").strip()
+        return _Side(asked, text) if text else None
+    if isinstance(value, (str, list, tuple, Mapping)):
+        turns = turns_of(value, unread)
+        return _parted(_whole(asked, turns)) if turns else None
+    text = _bare_answer(value)
+    return _Side(asked, text) if text else None
+
+
+def _whole(asked: Turns, turns: Turns) -> Turns:
+    """The conversation that an answer of several turns ends: it begins with what was asked, or goes on from there."""
+    if not asked or not turns:
+        return turns
+    own, given = turns[0].role == "system", asked[0].role == "system"  # True counts as one turn
+    if len(turns) - own >= len(asked) - given and all(map(_same, turns[own:], asked[given:])):
+        if own and given and not _same(turns[0], asked[0]):
+            raise UnusableRowError(TWO_SYSTEMS)
+        return turns if own else (*asked[:given], *turns)
+    if turns[0].role in ("assistant", "tool"):
+        return (*asked, *turns)
+    raise UnusableRowError(OTHER_PROMPT)
+
+
+def _same(one: Message, other: Message) -> bool:
+    """Whether two turns say the same, but for white space."""
+    if (one.role, one.tools) != (other.role, other.tools):
+        return False
+    return one.text == other.text or one.text.split() == other.text.split()
+
+
+def _parted(turns: Turns) -> _Side:
+    """The last answer apart from what stands before it."""
+    if not turns or turns[-1].role != "assistant":
+        return _Side(turns, None)
+    if turns[-1].tools:
+        raise UnusableRowError(TOOL_ANSWER)
+    return _Side(turns[:-1], turns[-1].text)
+
+
+def _begun(turns: Turns, system: object) -> Turns:
+    """The turns with the text of a column `system` in front."""
+    system = text_of(system)
+    if not system:
+        return turns
+    if not turns or turns[0].role != "system":
+        return (Message("system", system), *turns)
+    if turns[0].text != system:
+        raise UnusableRowError(TWO_SYSTEMS)
+    return turns
+
+
+def _shp(row: Row, unread: Unread) -> Parts:
+    """stanfordnlp/SHP: label 1 prefers A."""
+    preference = _score(row["labels"]) - 0.5
+    return _better_of(turns_of(row["history"], unread), row["human_ref_A"], row["human_ref_B"], preference)
+
+
+def _webgpt(row: Row, unread: Unread) -> Parts:
+    """openai/webgpt_comparisons: the higher score is better."""
+    question = row["question"]
+    prompt = question["full_text"] if isinstance(question, Mapping) else question
+    preference = _score(row["score_0"]) - _score(row["score_1"])
+    return _better_of(turns_of(prompt, unread), row["answer_0"], row["answer_1"], preference)
+
+
+def _score(value: Any) -> float:  # Any: whatever the file holds; what is no number raises
+    if is_null(value):
+        raise UnusableRowError(NO_SCORE)
+    return float(value)
+
+
+def _better_of(prompt: Turns, first: object, second: object, preference: float) -> Parts:
     """A preference above 0 is for the first answer, below 0 for the second; at 0 the first one stands alone."""
     if preference < 0:
         first, second = second, first
-    return Parts(_turns(prompt), _answer(first), _compared(second) if preference else None)
+    return Parts(prompt, _bare_answer(first), _bare_answer(second) or None if preference else None)
 
 
-def _conversation(messages: object) -> Parts:
-    """A message list: the last answer is the one to learn, or there is none and the list is a prompt."""
-    turns = _turns(messages)
-    if turns and turns[-1].role == "assistant":
-        return Parts(turns[:-1], turns[-1].text, None)
-    return Parts(turns, "", None)
+def _bare_answer(value: object) -> str:
+    """An answer's text; a leading `Assistant:` is taken off."""
+    return text_of(value).removeprefix("Assistant:").strip()
 
 
-def _turns(prompt: object) -> tuple[Message, ...]:
-    """A prompt given as message list, transcript or bare text."""
-    if isinstance(prompt, (list, tuple)):
-        return tuple(_message(item) for item in prompt)
-    text = _text(prompt)
-    if is_transcript(text):
-        return parse_transcript(text)
-    return (Message("user", text),) if text else ()
-
-
-def _message(item: object) -> Message:
-    if not isinstance(item, Mapping):
-        raise InputError(f"a message is an object with role and content, not {item!r:.60}")
-    role = item.get("role", item.get("from"))
-    if role not in _ROLES:
-        raise InputError(f"the message role {role!r} is unknown; use system, user, assistant")
-    return Message(_ROLES[role], _text(item.get("content", item.get("value"))))
-
-
-def _answer(value: object) -> str:
-    """An answer's text; a message list gives its last message, and a leading `Assistant:` is taken off."""
-    if isinstance(value, (list, tuple)):
-        return _turns(value)[-1].text if value else ""
-    return _text(value).removeprefix("Assistant:").strip()
-
-
-def _compared(value: object) -> str | None:
-    return _answer(value) or None
-
-
-def _text(value: object) -> str:
-    """Text without white space around it; numbers as written, text parts of a message joined."""
-    if isinstance(value, (list, tuple)):
-        return "\n".join(_text(part.get("text")) for part in value if isinstance(part, Mapping)).strip()
-    if value is None or isinstance(value, (str, int, float)):
-        return "" if value is None else str(value).strip()
-    raise InputError(f"expected text, found {type(value).__name__}: {value!r:.60}")
-
-
-def _listed(row: Row) -> str:
-    return ", ".join(str(name) for name in row) or "none"
+def _listed(names: Collection[str]) -> str:
+    return ", ".join(map(str, names)) or "none"

@@ -16,7 +16,16 @@ from tercet.errors import InputError
 from tercet.lm.encoding import Encoder
 from tercet.lm.examples import Example, fraction
 from tercet.lm.sources import read
-from tercet.lm.splits import STEPS, Sets, StepExamples, StepName, flat, set_names, step_examples
+from tercet.lm.splits import (
+    STEPS,
+    Sets,
+    StepExamples,
+    StepName,
+    flat,
+    say_what_is_lost,
+    set_names,
+    step_examples,
+)
 from tercet.lm.token_view import LEGEND, shown, token_rows
 
 _NUM_SAMPLES = 3
@@ -122,7 +131,9 @@ def run(config: LmConfig, console: Console | None = None) -> None:
         raise InputError("no data to show: name files or sets in data.train")
     sets: Sets = {}
     for source, name in zip(distinct, set_names(distinct), strict=True):
-        sets[name] = read(source, name=name, columns=source.columns or data.columns, needs_answer=False).examples
+        reading = read(source, name=name, columns=source.columns or data.columns, needs_answer=False)
+        sets[name] = reading.examples
+        say_what_is_lost(name, reading)
         console.print(_samples(name, sets[name]))
     console.print(_figures({name: summarise(examples) for name, examples in sets.items()}))
     encoder: Encoder | None = None

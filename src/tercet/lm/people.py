@@ -7,6 +7,7 @@ from typing import Any
 
 from tercet.errors import FailedError
 from tercet.feedback.sheets import Entry, answers_to, read_sheet, take, write_sheet
+from tercet.lm.examples import Message
 
 LOOK_FOR = "Better is the answer that you would rather have been given: to the point, true, friendly and whole."
 _ROWS = "rows.json"
@@ -39,7 +40,12 @@ def told(run: Path, sample: Callable[[], list[Row]]) -> list[Row]:
 
 def _questions(folder: Path, rows: list[Row]) -> list[Entry]:
     (folder / _ROWS).write_text(json.dumps(rows, ensure_ascii=False), encoding="utf-8")
-    return [{"prompt": row["messages"], "left": row["chosen"], "right": row["rejected"]} for row in rows]
+    return [{"prompt": _shown(row["messages"]), "left": row["chosen"], "right": row["rejected"]} for row in rows]
+
+
+def _shown(messages: list[Row]) -> list[Row]:
+    """The turns as the page writes them, tool calls too."""
+    return [{"role": message["role"], "text": Message(**message).shown} for message in messages]
 
 
 def _swapped(row: Row) -> Row:

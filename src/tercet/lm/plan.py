@@ -16,7 +16,7 @@ from tercet.lm.encoding import Encoder
 from tercet.lm.limits import CARDS
 from tercet.lm.memory import Memory, Site, memory_of, score_shape
 from tercet.lm.models import device_of
-from tercet.lm.sources import FILE_TYPES
+from tercet.lm.sources import BUILT_IN, is_file
 from tercet.lm.splits import flat, step_examples
 from tercet.lm.step_time import StepTime, expected_on, measured_here, step_time
 from tercet.lm.weights import gguf_parts
@@ -143,7 +143,7 @@ def _mean(lengths: Iterator[int]) -> int:
 
 
 def _is_here(source: Source) -> bool:
-    return source.path == "chatterbot" or (Path(source.path).suffix in FILE_TYPES and Path(source.path).is_file())
+    return source.path == BUILT_IN or (is_file(source) and Path(source.path).is_file())
 
 
 def _has_tokenizer(config: LmConfig) -> bool:

@@ -6,13 +6,14 @@ both learned from and measured, in any step, and whichever files the steps read.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from tercet.config.lm import DataConfig, Source
 from tercet.errors import InputError
 from tercet.lm.examples import Example, fraction
-from tercet.lm.sources import FILE_TYPES, read
+from tercet.lm.files import file_type, stem
+from tercet.lm.sources import Reading, read
+from tercet.runs.progress import say_once
 
 StepName = Literal["sft", "reward", "ppo"]
 Sets = dict[str, list[Example]]  # name of the set -> its examples
@@ -113,8 +114,8 @@ def set_names(sources: Sequence[Source]) -> list[str]:
     """A unique name for each set: the one given, the file's stem or the id's last part; repeats are numbered."""
     names: list[str] = []
     for source in sources:
-        is_file = Path(source.path).suffix in FILE_TYPES
-        wanted = source.name or (Path(source.path).stem if is_file else source.path.rstrip("/").split("/")[-1])
+        path = source.path.rstrip("/")
+        wanted = source.name or (stem(path) if file_type(path) else path.split("/")[-1])
         name, number = wanted, 1
         while name in names:
             number += 1
@@ -129,9 +130,19 @@ def _read_all(sources: Sequence[Source], config: DataConfig, step: StepName, dro
     for source, name in zip(sources, set_names(sources), strict=True):
         reading = read(source, name=name, columns=source.columns or config.columns, needs_answer=step == "sft")
         sets[name] = reading.examples
+        say_what_is_lost(name, reading)
         for reason, number in reading.dropped.items():
             dropped[reason] = dropped.get(reason, 0) + number
     return sets
+
+
+def say_what_is_lost(name: str, reading: Reading) -> None:
+    """Say once which rows of a set are no examples, and which of its columns nothing reads."""
+    if reading.dropped:
+        counts = ", ".join(f"{number} ({reason})" for reason, number in reading.dropped.items())
+        say_once(f"{name}: rows left out: {counts}")
+    if reading.unread:
+        say_once(f"{name}: nothing reads {', '.join(reading.unread)}")
 
 
 def _is_held_out(example: Example, config: DataConfig) -> bool:

@@ -6,14 +6,16 @@ roles is first rendered with words that stand for the turns, and each word must 
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 from jinja2 import TemplateError, TemplateSyntaxError
 from transformers import PreTrainedTokenizerBase
 
 from tercet.errors import InputError, first_line
 from tercet.lm.examples import Message
+from tercet.lm.tools import require_tools, template_turn
 
-_Turn = dict[str, str]
+_Turn = dict[str, Any]  # Any: JSON, where the turn calls tools
 _QUESTION, _ANSWER = "qz0zq", "qz1zq"  # the first two words that stand for turns
 
 
@@ -26,8 +28,13 @@ def render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> s
 
     InputError where the template refuses the conversation or leaves one of its turns out.
     """
-    _check_roles(tokenizer, template_of(tokenizer), tuple(message.role for message in messages))
-    return _rendered(tokenizer, [{"role": m.role, "content": m.text} for m in messages], for_answer=True)
+    has_tools = any(message.tools or message.role == "tool" for message in messages)
+    if not has_tools:  # the place of those is no matter of roles alone
+        _check_roles(tokenizer, template_of(tokenizer), tuple(message.role for message in messages))
+    text = _rendered(tokenizer, [template_turn(message) for message in messages], for_answer=True)
+    if has_tools:
+        require_tools(messages, text)
+    return text
 
 
 def template_of(tokenizer: PreTrainedTokenizerBase) -> str:

@@ -20,6 +20,7 @@ from transformers import PreTrainedTokenizerBase
 from tercet.lm.examples import Message, transcript
 from tercet.lm.marks import Marks
 from tercet.lm.template import render
+from tercet.lm.tools import refuse_tools
 
 Style = Literal["hh", "chat", "plain"]
 
@@ -28,6 +29,8 @@ _LINE_END = "\n"
 
 def prompt_text(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], style: Style) -> str:
     """The prompt as the model reads it, up to where its answer begins (without a BOS that the tokenizer adds)."""
+    if style != "chat":
+        refuse_tools(messages, style)
     if style == "hh":
         return f"\n\n{transcript(tuple(messages))}\n\nAssistant:"
     if style == "plain":
@@ -67,16 +70,20 @@ def _chat_ids(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -
     """The ids of what the chat template writes: its marks are ids, those that stand in the messages are text."""
     marks = Marks.of(tokenizer)
     pattern = marks.written
-    forged = sorted({mark for message in messages for mark in pattern.findall(message.text)})
+    forged = sorted({mark for message in messages for mark in pattern.findall(message.text + message.tools)})
     if not forged:
         return tokenizer.encode(render(tokenizer, messages), add_special_tokens=False)
     # the template gets words in place of them, so that every mark in what it writes is its own
     stem = "qz"
-    while any(stem in message.text for message in messages):
+    while any(stem in message.text + message.tools for message in messages):
         stem += "q"
     words = {mark: f"{stem}{number}z" for number, mark in enumerate(forged)}
     texts = {word: mark for mark, word in words.items()}
-    clean = [replace(m, text=pattern.sub(lambda found: words[found[0]], m.text)) for m in messages]
+
+    def cleaned(text: str) -> str:
+        return pattern.sub(lambda found: words[found[0]], text)
+
+    clean = [replace(m, text=cleaned(m.text), tools=cleaned(m.tools)) for m in messages]
     ids: list[int] = []
     for piece, mark in marks.split(render(tokenizer, clean)):
         text = re.sub("|".join(texts), lambda found: texts[found[0]], piece)

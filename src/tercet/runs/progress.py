@@ -22,11 +22,19 @@ _live = rich_progress.Progress(  # one for the process: a terminal has room for 
     refresh_per_second=4,
 )
 _open: list["Bar"] = []
+_said_once: set[str] = set()
 
 
 def say(text: str) -> None:
     """Print a line, above the bar if there is one."""
     _console.print(text, soft_wrap=True)
+
+
+def say_once(text: str) -> None:
+    """Print a line, unless this process has printed it before: what several steps would find alike."""
+    if text not in _said_once:
+        _said_once.add(text)
+        say(text)
 
 
 @contextmanager
