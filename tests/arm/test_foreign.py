@@ -1,5 +1,7 @@
 """Other people's environments look like our own arm, and what cannot be used is said in one message."""
 
+import re
+import shlex
 import sys
 from pathlib import Path
 
@@ -7,14 +9,18 @@ import numpy as np
 import pytest
 import torch
 
+from tercet.arm.bc import demonstrations
 from tercet.arm.env import make_env
 from tercet.arm.environments import opened
-from tercet.arm.episodes import Act, play_rows
+from tercet.arm.episodes import Act, play, play_rows
 from tercet.arm.foreign import ForeignEnv
+from tercet.arm.pipeline import check
 from tercet.arm.randomise import Randomisation
+from tercet.arm.scoring import scorer
 from tercet.arm.stages import start_policy
+from tercet.config.arm import ArmConfig
 from tercet.config.load import load_arm_config
-from tercet.errors import InputError
+from tercet.errors import FailedError, InputError
 from tercet.runs.folder import RunFolder
 
 THEIRS = """
@@ -55,6 +61,60 @@ class Buttons(Line):
 
 class Boundless(Line):
     action_space = Box(-np.inf, np.inf, (1,))
+
+class Told(Line):
+    # gives what a function makes of a step or a reset
+    def __init__(self, step=lambda *given: given, reset=lambda *given: given):
+        self.of_step, self.of_reset = step, reset
+    def reset(self, *, seed=None, options=None): return self.of_reset(*super().reset(seed=seed))
+    def step(self, action): return self.of_step(*super().step(action))
+
+def told(**infos): return Told(step=lambda *given: (*given[:4], infos))
+class Seedless(Line):
+    def reset(self): return super().reset()
+class IgnoresSeed(Line):
+    def reset(self, *, seed=None, options=None): return super().reset()
+class Whole(Line):
+    action_space = Box(-5, 5, (1,), np.int64)
+class Still(Line):
+    action_space = Box(np.array([0, 1], np.float32), np.array([4, 1], np.float32))
+class Camera(Line):
+    observation_space = Dict({"place": Box(-9, 9, (1,)), "pixels": Box(0, 255, (8, 8, 3), np.uint8)})
+class Narrow(Line):
+    action_space = Box(np.array([0.1], np.float32), np.array([0.9], np.float32))
+
+def without(key, observation): return {k: v for k, v in observation.items() if k != key}
+def longer(observation): return {**observation, "observation": np.zeros(3)}
+def nan(observation): return {**observation, "observation": np.full(2, np.nan)}
+def lost(*given): raise RuntimeError("the motor is lost")
+def only_at_the_end(*given):
+    over = given[0]["observation"][1] >= 5
+    return *given[:3], over, {"success": True} if over else {}
+
+def share(): return told(success=0.3)
+def text(): return told(is_success="False")
+def parts(): return told(success={"task": True, "grasp": True})
+def two(): return told(success=np.array([True, True]))
+def unknown(): return told(is_success=None)
+def one(): return told(success=np.array([True]), energy=1.5, collision=True, progress=5.0, name="a")
+def silent(): return told(energy=1.5, task_success=True)
+def late(): return Told(step=only_at_the_end)
+def seedless(): return Seedless()
+def ignores_seed(): return IgnoresSeed()
+def old_reset(): return Told(reset=lambda seen, infos: seen)
+def old_step(): return Told(step=lambda seen, earned, ended, cut, infos: (seen, earned, ended, infos))
+def wrong_reset(): return Told(reset=lambda seen, infos: (longer(seen), infos))
+def wrong_step(): return Told(step=lambda seen, *rest: (longer(seen), *rest))
+def lacks(): return Told(step=lambda seen, *rest: (without("desired_goal", seen), *rest))
+def nan_reset(): return Told(reset=lambda seen, infos: (nan(seen), infos))
+def no_reward(): return Told(step=lambda seen, earned, *rest: (seen, None, *rest))
+def breaks(): return Told(step=lost)
+def wide(observation): return [0.0, 0.0]
+def whole(): return Whole()
+def still(): return Still()
+def camera(): return Camera()
+def narrow(): return Narrow()
+gymnasium.register("Line-v0", entry_point=Line)
 
 def line(): return Line()
 def picture(): return Picture()
@@ -167,6 +227,15 @@ def test_many_starts_need_few_copies() -> None:
         ("their_env:broken", "ValueError: no such port"),
         ("their_env:lines", "has no function lines; it has line"),
         ("no_such_module:line", "there is no module no_such_module"),
+        ("no_such_module:Line-v0", "there is no module no_such_module in the working directory"),
+        ("their_env:Lime-v0", "their_env registers no such environment; did you mean Line-v0"),
+        ("their_env:whole", "its actions are whole numbers, .*int64.*a Box of float32 or float64 is needed"),
+        ("their_env:still", r"entries \[1\] of its actions cannot change, low is high"),
+        ("their_env:camera", r"pixels is Box.*a picture.*leave it out: .*FilterObservation\(env, \['place'\]\)"),
+        ("their_env:seedless", r"reset\(\) takes no seed .*; needed is \(observation, info\) from reset"),
+        ("their_env:old_reset", r"reset\(\) gave one dict; needed is \(observation, info\)"),
+        ("their_env:wrong_reset", r"reset\(\) gave observation of shape \(3,\); needed is \(2,\), as its space has it"),
+        ("their_env:nan_reset", r"reset\(\) gave \[nan, nan, .*; needed are finite numbers"),
         ("CartPole-v1", "Discrete"),
         ("Pendulun-v1", "did you mean Pendulum-v1"),
         ("Fetchreach", "no such environment"),
@@ -177,6 +246,117 @@ def test_what_cannot_be_used_is_said_in_one_message(name: str, message: str) -> 
     with pytest.raises(InputError, match=message) as caught:
         make_env(name, 2)
     assert name in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("share", None),
+        ("one", None),
+        ("text", r"step\(\) gave is_success='False'; needed is true or false, or a number"),
+        ("parts", r"step\(\) gave success=\{'task': True, 'grasp': True\}; needed is true or false"),
+        ("two", r"step\(\) gave success=array\(\[ True,  True\]\); needed is true or false"),
+        ("unknown", r"step\(\) gave is_success=None; needed is true or false"),
+        ("old_step", r"step\(\) gave 4 values \(dict, float, bool, dict\); needed is \(observation, reward"),
+        ("wrong_step", r"step\(\) gave observation of shape \(3,\); needed is \(2,\)"),
+        ("lacks", r"step\(\) gave an observation with \['achieved_goal', 'observation'\]; needed are \['obs"),
+        ("no_reward", r"step\(\) gave the reward None; needed is one number"),
+        ("breaks", r"step\(\) raised RuntimeError: the motor is lost"),
+    ],
+)
+def test_what_a_step_gives_is_checked(name: str, message: str | None) -> None:
+    env = make_env(f"their_env:{name}", 2)
+    if message is None:
+        assert env.step(np.zeros((2, 1)))[-1]["success"].tolist() == [name == "one"] * 2
+        return
+    with pytest.raises((InputError, FailedError), match=message) as caught:
+        env.step(np.zeros((2, 1)))
+    assert f"env=their_env:{name}: " in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_success_that_is_told_at_the_end_means_not_yet_before() -> None:
+    env = make_env("their_env:late", 2, horizon=9)
+    told = [env.step(np.zeros((2, 1)))[-1]["success"].tolist() for _ in range(5)]
+    assert told == [[False, False]] * 4 + [[True, True]]
+    env = make_env("their_env:late", 2, horizon=3)  # cut before anything was said
+    with pytest.raises(InputError, match=r"in an episode of 3 steps, .* infos hold nothing; needed is is_success"):
+        for _ in range(3):
+            env.step(np.zeros((2, 1)))
+
+
+def test_an_environment_that_never_tells_of_success_is_refused_before_anything_is_trained() -> None:
+    with pytest.raises(InputError, match="its infos hold energy, task_success; needed is is_success or success"):
+        check(load_arm_config("reach", ["env=their_env:silent", "horizon=20", "threads=1"]))
+
+
+def test_the_numbers_that_an_environment_tells_of_can_pay() -> None:
+    env = make_env("their_env:one", 2, horizon=4)
+    episodes = play(env, lambda step, seen, fresh: torch.zeros(2, 1), horizon=4, seed=0)
+    assert episodes.infos.keys() == {"success", "progress", "blown_up", "energy", "collision"}
+    assert (episodes.infos["progress"] <= 0).all()  # ours: minus the distance to the goal
+    pay = scorer({"dense": 1.0, "energy": -0.1, "collision": -2.0}, None)(episodes).steps
+    torch.testing.assert_close(pay, torch.full((2, 4), -1 - 0.15 - 2.0))
+    episodes.infos["energy"][0, 1] = float("nan")
+    with pytest.raises(FailedError, match=r"ppo\.reward\.energy: the environment gave nan"):
+        scorer({"energy": -0.1}, None)(episodes)
+
+
+def test_rounding_leads_no_action_out_of_the_box_of_theirs() -> None:
+    env = make_env("their_env:narrow", 3)  # it asserts that its space contains the action, 0.9 in float32
+    env.step(np.array([[1.0], [0.999999], [-1.0]], np.float32))
+
+
+def test_a_seed_that_is_ignored_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("ignores_seed", "line"):
+        check(load_arm_config("reach", [f"env=their_env:{name}", "horizon=20", "threads=1"]))
+        assert ("begins elsewhere each time: stages are not tried on the same starts" in capsys.readouterr().out) == (
+            name == "ignores_seed"
+        )
+
+
+def test_an_id_that_a_module_beside_the_user_registers_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = str(Path.cwd())
+    monkeypatch.setattr(sys, "path", [place for place in sys.path if place not in (here, "")])
+    assert make_env("their_env:Line-v0", 2).reset(seed=0)[0].shape == (2, 4)
+
+
+@pytest.fixture
+def documented(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ArmConfig:
+    """The environment of the docs' example, as a user would save it, and the run of its command, made small."""
+    page = (Path(__file__).parents[2] / "docs" / "arm-environment.md").read_text(encoding="utf-8")
+    section = page.split("## Your own environment in twenty minutes")[1]
+    source, command = (re.findall(rf"```{kind}\n(.*?)```", section, re.DOTALL)[0] for kind in ("python", "sh"))
+    (tmp_path / "my_arm.py").write_text(source)
+    monkeypatch.delitem(sys.modules, "my_arm", raising=False)
+    keys = [word for word in shlex.split(command.replace("\\\n", " ")) if "=" in word]
+    return load_arm_config("lift", [*keys, "threads=1"])
+
+
+def test_the_documented_environment_is_sound_and_its_expert_succeeds(documented: ArmConfig) -> None:
+    check(documented)
+    with opened(documented, 10) as env:
+        shown = demonstrations(documented, env)
+        assert shown.success is not None and shown.success.all()
+        assert shown.mask.sum(1).max() < 30  # it ends at success
+        # the expert's action in the units of the environment is the policy's in [-1, 1]
+        meant = (shown.observations[..., -2:] / 50).clamp(-1, 1)[shown.mask]
+        torch.testing.assert_close(shown.actions[shown.mask], meant, rtol=0, atol=1e-5)
+        episodes = play(env, lambda step, seen, fresh: torch.ones(10, 2), horizon=4, seed=0)
+    torch.testing.assert_close(scorer({"energy": -0.01}, None)(episodes).steps, torch.full((10, 4), -0.02))
+
+
+@pytest.mark.parametrize(
+    ("expert", "message"),
+    [
+        ("lost", "the expert their_env:lost raised RuntimeError: the motor is lost"),
+        ("wide", r"the expert their_env:wide gave an action \[0.0, 0.0\]; needed is one of \(1,\), finite"),
+    ],
+)
+def test_an_expert_of_the_users_that_misbehaves_is_named(expert: str, message: str) -> None:
+    settings = ["env=their_env:line", "horizon=20", "threads=1", f"bc.demonstrations=their_env:{expert}"]
+    config = load_arm_config("lift", settings)
+    with opened(config, 2) as env, pytest.raises(FailedError, match=message):
+        demonstrations(config, env)
 
 
 def test_bad_actions_and_what_is_only_for_our_arm_are_refused() -> None:
@@ -195,7 +375,7 @@ def test_a_plain_environment_of_gymnasium_works_by_its_id() -> None:
     env = make_env("Pendulum-v1", 2, horizon=3)
     seen, _ = env.reset(seed=0)
     _, rewards, _, _, infos = env.step(np.ones((2, 1), np.float32))
-    assert seen.shape == (2, 3) and "success" not in infos
+    assert seen.shape == (2, 3) and not infos["success"].any()
     np.testing.assert_array_equal(infos["progress"], rewards)
 
 

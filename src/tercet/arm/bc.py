@@ -11,12 +11,11 @@ from torch import Tensor
 
 from tercet.arm.acting import sampled
 from tercet.arm.cameras import cameras_of
-from tercet.arm.data import EXPERT, Demonstrations, demonstrate, load_recording, plan
+from tercet.arm.data import Demonstrations, demonstrate, is_scripted, load_recording, plan
 from tercet.arm.environments import bounds_of, opened, sizes_of
 from tercet.arm.policies import Policy, new_policy
 from tercet.arm.stages import say_unseen
 from tercet.config.arm import ArmConfig
-from tercet.errors import InputError
 from tercet.runs.folder import RunFolder
 from tercet.train import chance
 from tercet.train.fit import LossTerms, fit
@@ -47,7 +46,7 @@ def run(folder: RunFolder, config: ArmConfig) -> None:
         )
         step.save_folder("model", policy.save)
         tried = tries(policy, config, config.bc.num_eval)
-        num_steps = found.mask.numel() if _is_scripted(config) else 0
+        num_steps = found.mask.numel() if is_scripted(config.bc.demonstrations) else 0
         seen: dict[str, float] = {"num": len(found), "num_rows": len(rows), "num_steps": num_steps}
         if found.success is not None:
             seen["success"] = float(found.success.float().mean())
@@ -92,9 +91,7 @@ def rows_of(found: Demonstrations, chunk: int) -> Rows:
 
 def demonstrations(config: ArmConfig, env: VectorEnv) -> Demonstrations:
     """The scripted expert's, or those of a recording."""
-    if _is_scripted(config):
-        if not hasattr(env, "expert_actions"):
-            raise InputError(f"bc.demonstrations: {config.env} has no scripted expert; give a recording, or `none`")
+    if is_scripted(config.bc.demonstrations):
         return demonstrate(env, config)
     return load_recording(
         Path(config.bc.demonstrations),
@@ -112,7 +109,3 @@ def tries(policy: Policy, config: ArmConfig, num: int) -> float:
     with opened(config, num) as env:
         played = sampled(env, policy, None, num=num, horizon=config.horizon, seed=seed)
     return float(played.episodes.succeeded().float().mean())
-
-
-def _is_scripted(config: ArmConfig) -> bool:
-    return config.bc.demonstrations == EXPERT

@@ -1,7 +1,8 @@
 """Demonstrations: of the scripted expert, or from a recording; and in which order a step learns from its rows."""
 
+import re
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -11,6 +12,7 @@ import torch
 from gymnasium.spaces import Box
 from gymnasium.vector import VectorEnv
 from jaxtyping import Bool, Float, UInt8
+from numpy.typing import NDArray
 from torch import Tensor
 
 from tercet.arm import idle, recordings, units
@@ -18,10 +20,12 @@ from tercet.arm.acting import eyes_of
 from tercet.arm.cameras import Camera, cameras_of
 from tercet.arm.env import ArmEnv
 from tercet.arm.episodes import Act, play_rows
+from tercet.arm.foreign import ForeignEnv
 from tercet.arm.models import Sizes
 from tercet.config.arm import ArmConfig, BcConfig
 from tercet.config.fit import FitConfig
-from tercet.errors import InputError
+from tercet.config.functions import load_function, named_error
+from tercet.errors import FailedError, InputError
 from tercet.train import chance
 
 EXPERT, NONE = "expert", "none"
@@ -47,9 +51,14 @@ class Demonstrations:
         return len(self.observations)
 
 
+def is_scripted(source: str) -> bool:
+    """Whether bc.demonstrations names a scripted expert: the environment's, or a function of the user's."""
+    return source == EXPERT or (re.fullmatch(r"[\w.]+:\w+", source) is not None and not Path(source).exists())
+
+
 def demonstrate(env: VectorEnv, config: ArmConfig) -> Demonstrations:
     """The scripted expert with noise on what it does; what is learned is what it meant to do (Laskey et al. 2017)."""
-    expert, num = cast(ArmEnv, env), config.bc.num_demonstrations
+    expert, num = _expert(env, config), config.bc.num_demonstrations
     noise = torch.randn(
         config.horizon,
         num,
@@ -63,7 +72,7 @@ def demonstrate(env: VectorEnv, config: ArmConfig) -> Demonstrations:
         everywhere = torch.ones(rows.stop - rows.start, dtype=torch.bool)
 
         def act(step: int, observations: Tensor, fresh: Tensor) -> Tensor:
-            meant[step, rows] = torch.from_numpy(expert.expert_actions()[: rows.stop - rows.start])
+            meant[step, rows] = torch.from_numpy(expert(observations.numpy()))
             looks.append(eyes(everywhere))
             return (meant[step, rows] + config.bc.noise * noise[step, rows]).clamp(-1.0, 1.0)
 
@@ -74,6 +83,29 @@ def demonstrate(env: VectorEnv, config: ArmConfig) -> Demonstrations:
     mask = torch.arange(config.horizon) <= episodes.first_ends()[:, None]
     pictures = tuple(torch.stack(seen, 1) for seen in zip(*looks, strict=True))
     return Demonstrations(episodes.observations, meant.transpose(0, 1), mask, episodes.succeeded(), pictures)
+
+
+def _expert(env: VectorEnv, config: ArmConfig) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+    """From what is seen now, (n, o), to what the expert does, (n, a) in [-1, 1]."""
+    source = config.bc.demonstrations
+    if source == EXPERT:
+        if not isinstance(env, ArmEnv | ForeignEnv):
+            raise InputError(f"bc.demonstrations: {config.env} has no scripted expert; give a recording, or `none`")
+        return lambda seen: env.expert_actions()[: len(seen)]
+    function, size = load_function(source), env.action_space.shape[1:] if env.action_space.shape else ()
+
+    def act(seen: NDArray[np.float32]) -> NDArray[np.float32]:
+        try:
+            actions = np.stack([np.asarray(function(row), np.float64) for row in seen.astype(np.float64)])
+        except Exception as error:  # whatever the user's own function raises
+            raise FailedError(f"bc.demonstrations: the expert {source} raised {named_error(error)}") from error
+        if actions.shape[1:] != size or not np.isfinite(actions).all():
+            wanted = f"needed is one of {size}, finite, in the environment's own units"
+            raise FailedError(f"bc.demonstrations: the expert {source} gave an action {actions[0].tolist()}; {wanted}")
+        ours = env.scaled(actions) if isinstance(env, ForeignEnv) else np.clip(actions, -1.0, 1.0)
+        return ours.astype(np.float32)
+
+    return act
 
 
 def save_recording(file: Path, demonstrations: Demonstrations, *, env: str) -> None:

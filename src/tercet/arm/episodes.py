@@ -96,6 +96,12 @@ def play(
     return _stacked(columns, horizon)
 
 
+def repeats(env: VectorEnv, *, seed: int) -> bool:
+    """Whether the same seed gives the same starts."""
+    once, again = (np.array(env.reset(seed=seed)[0]) for _ in range(2))
+    return bool(np.array_equal(once, again))
+
+
 def turns(num: int, num_envs: int) -> list[slice]:
     """Rows 0 to `num` - 1, as many at a time as there are environments."""
     return [slice(first, min(first + num_envs, num)) for first in range(0, num, num_envs)]

@@ -14,7 +14,7 @@ from torch import Tensor
 from tercet.arm import video
 from tercet.arm.acting import Acting, eyes_of
 from tercet.arm.environments import opened, sizes_of
-from tercet.arm.episodes import Act, Episodes, play_rows, turns
+from tercet.arm.episodes import Act, Episodes, play_rows, repeats, turns
 from tercet.arm.models import Sizes, load_critic
 from tercet.arm.policies import Policy, load_policy
 from tercet.arm.rounds import latest_model
@@ -49,6 +49,7 @@ def run(folder: RunFolder, config: ArmConfig) -> None:
                 "action_change": {name: one.action_change for name, one in tried.items()},
                 "jerk": {name: one.jerk for name, one in tried.items() if one.jerk is not None},
                 "paired": paired(tried[stages[0].name], tried["ppo"]) if "ppo" in tried else {},
+                "same_starts": repeats(env, seed=starts_seed(config)),
                 **videos,
             }
         )

@@ -1,7 +1,8 @@
 """Other people's environments, by id or by function, behind the same vector interface as our own arm.
 
-`FetchReachDense-v4` and whatever else Gymnasium knows, `metaworld/pick-place-v3`, or `module:function`, a function of
-the user's that returns a `gymnasium.Env`. Observations must be vectors, or dictionaries of them; actions a Box.
+`FetchReachDense-v4` and whatever else Gymnasium knows; `panda_gym:PandaReach-v3`, whose module is imported first;
+`metaworld/pick-place-v3`; or `module:function`, a function of the user's that returns a `gymnasium.Env`. Observations
+must be vectors, or dictionaries of them; actions a Box.
 """
 
 from functools import partial
@@ -20,15 +21,19 @@ from tercet.errors import FailedError, InputError
 Infos = dict[str, Any]  # Any: Gymnasium's own type; here every entry is an array over environments
 
 
+_ENDS = ("terminated", "truncated")  # told by a copy among its infos
+
+
 class ForeignEnv(VectorEnv):
     """`num_envs` copies of one environment; the caller resets, as with `ArmEnv`.
 
     With one thread they are stepped in turn, with more each has a process of its own: the same bits. Actions in [-1, 1]
     are scaled to the bounds of the environment's own. A dictionary observation becomes `observation` and
     `desired_goal`, or else all its entries, one after the other; then the ways that are left (`foreign_copy.py`).
-    `infos` hold `success` where the environment says it (as `is_success` or `success`); `progress`, which is minus the
-    distance to the goal where one is known and the reward otherwise, and with Fetch's and Meta-World's things minus
-    twice that and the hand's from the thing; `blown_up`, where something not finite came out: there the episode ends.
+    `infos` hold `success` as the environment says it (`is_success` or `success`, at every step or at an episode's end;
+    until then it is False); the environment's own numbers; `progress`, which is minus the distance to the goal where
+    one is known and the reward otherwise, and with Fetch's and Meta-World's things minus twice that and the hand's from
+    the thing; `blown_up`, where something not finite came out: there the episode ends.
     """
 
     metadata = {"autoreset_mode": AutoresetMode.DISABLED, "render_modes": ["rgb_array"]}
@@ -70,20 +75,23 @@ class ForeignEnv(VectorEnv):
     ) -> tuple[NDArray[np.float32], Array, NDArray[np.bool_], NDArray[np.bool_], Infos]:
         """Observations, rewards, terminated, truncated, infos; all finite."""
         self._seen, rewards, _, _, told = self._copies.step(self._checked(actions))
-        infos = {name: told[name] for name in ("progress", "blown_up", "success") if name in told}
+        infos = {name: told[name] for name in told if name not in _ENDS and not name.startswith("_")}
         return self._seen.copy(), np.array(rewards), told["terminated"], told["truncated"], infos
 
     def expert_actions(self, *, noise: float = 0.0, chance: np.random.Generator | None = None) -> NDArray[np.float32]:
         """What the scripted expert does now; InputError where there is none."""
         if self._expert is None:
             raise InputError(f"env={self.name}: has no scripted expert; give a file of demonstrations")
-        low, high = self.bounds.low, self.bounds.high
-        actions = np.stack([self._expert(row.astype(np.float64)) for row in self._seen])
-        actions = 2 * (np.clip(actions, low, high) - low) / (high - low) - 1
+        actions = self.scaled(np.stack([self._expert(row.astype(np.float64)) for row in self._seen]))
         if noise > 0:
             assert chance is not None, "noise needs a generator"
             actions = actions + noise * chance.standard_normal(actions.shape)
         return np.clip(actions, -1.0, 1.0).astype(np.float32)
+
+    def scaled(self, actions: NDArray[np.floating]) -> NDArray[np.floating]:
+        """Actions as the environment has them, (n, a), as ours, in [-1, 1]."""
+        low, high = self.bounds.low.astype(np.float64), self.bounds.high.astype(np.float64)
+        return 2 * (np.clip(actions, low, high) - low) / (high - low) - 1
 
     def render(  # pyright: ignore[reportIncompatibleMethodOverride]  # one picture, where Gymnasium draws them all
         self,

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from tercet.arm import idle, recordings
 from tercet.arm.bc import demonstrations
-from tercet.arm.data import EXPERT, NONE, read_arrays
+from tercet.arm.data import EXPERT, NONE, is_scripted, read_arrays
 from tercet.arm.environments import opened
 from tercet.arm.units import OWN
 from tercet.config.arm import ArmConfig, BcConfig
@@ -59,7 +59,7 @@ def run(config: ArmConfig, console: Console | None = None) -> None:
     source = config.bc.demonstrations
     if source == NONE:
         raise InputError("bc.demonstrations: none, so there is nothing to show; give a recording, or `expert`")
-    summary = of_expert(config) if source == EXPERT else of_recording(Path(source), config.bc)
+    summary = of_expert(config) if is_scripted(source) else of_recording(Path(source), config.bc)
     console.print(_figures(summary))
     console.print(_numbers(summary.columns))
     for warning in warnings(summary, config):

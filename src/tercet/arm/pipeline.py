@@ -8,19 +8,25 @@ from tercet.arm import bc, ppo, reward
 from tercet.arm import eval as evaluation
 from tercet.arm.acting import eyes_of
 from tercet.arm.cameras import cameras_of
-from tercet.arm.data import EXPERT, NONE, load_recording
-from tercet.arm.environments import opened, sizes_of
-from tercet.arm.episodes import play
+from tercet.arm.data import NONE, is_scripted, load_recording
+from tercet.arm.environments import bounds_of, opened, sizes_of
+from tercet.arm.episodes import play, repeats
 from tercet.arm.policies import new_policy
 from tercet.arm.questions import asks_a_person
 from tercet.arm.scoring import OWN, scorer
+from tercet.arm.tasks import TASKS
 from tercet.arm.video import HEIGHT, WIDTH
 from tercet.config.arm import ArmConfig
 from tercet.config.functions import load_function
 from tercet.report import page
 from tercet.runs.folder import RunFolder
 from tercet.runs.once import run_once, stands
+from tercet.runs.progress import say
 
+NO_REPEAT = (
+    "reset(seed=...) begins elsewhere each time: stages are not tried on the same starts, and a run that was killed "
+    "goes on to other numbers; let reset call super().reset(seed=seed), and draw from self.np_random alone"
+)
 STEPS = {"bc": bc.run, "reward": reward.run, "ppo": ppo.run, "eval": evaluation.run}
 
 
@@ -43,16 +49,22 @@ def check(config: ArmConfig) -> None:
     with opened(config, 1) as env:
         if OWN in config.ppo.reward and asks_a_person(config):
             env.render(0, WIDTH, HEIGHT)  # type: ignore[call-arg]  # Gymnasium's takes nothing
-        if config.bc.demonstrations not in (EXPERT, NONE):
-            load_recording(Path(config.bc.demonstrations), sizes_of(env), config.bc, env=config.env)
+        if config.bc.demonstrations != NONE and not is_scripted(config.bc.demonstrations):
+            source, bounds = Path(config.bc.demonstrations), bounds_of(env)
+            load_recording(source, sizes_of(env), config.bc, env=config.env, bounds=bounds)
         cameras = cameras_of(config.policy)
         eyes_of(env, cameras)(torch.ones(1, dtype=torch.bool))  # FailedError without OpenGL
         if cameras:
             new_policy(sizes_of(env), config.policy, seed=config.seed)  # InputError on a backbone that is none
-        noise = torch.zeros(2, 1, sizes_of(env).action)
         terms = {name: weight for name, weight in config.ppo.reward.items() if name != OWN}
-        if terms:
-            scorer(terms, None)(play(env, lambda step, seen, fresh: noise[step], horizon=2, seed=0))
+        foreign = config.env not in TASKS
+        if foreign and not repeats(env, seed=config.seed):
+            say(f"env={config.env}: {NO_REPEAT}")
+        if terms or foreign:  # of another's a whole episode: what it says of success may come at the end
+            nothing = torch.zeros(1, sizes_of(env).action)
+            episodes = play(env, lambda step, seen, fresh: nothing, horizon=config.horizon if foreign else 2, seed=0)
+            if terms:
+                scorer(terms, None)(episodes)
 
 
 def run_step(folder: RunFolder, config: ArmConfig, name: str) -> None:

@@ -115,7 +115,7 @@ def _unless_broken(term: Term) -> Term:
 
 
 def by_info(name: str) -> Term:
-    """A number that the environment gives after each step: `success`, or a penalty such as `jerk`."""
+    """A number that the environment gives after each step: `success`, a penalty such as `jerk`, or one of its own."""
 
     def term(episodes: Episodes) -> Tensor:
         if name not in episodes.infos:
@@ -123,7 +123,10 @@ def by_info(name: str) -> Term:
                 f"ppo.reward.{name}: no such term; there are {OWN}, {DENSE}, {', '.join(sorted(episodes.infos))}, "
                 "or module:function"
             )
-        return episodes.infos[name]
+        values = episodes.infos[name]
+        if not values.isfinite().all():
+            raise FailedError(f"ppo.reward.{name}: the environment gave {float(values[~values.isfinite()][0])}")
+        return values
 
     return term
 

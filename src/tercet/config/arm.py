@@ -54,7 +54,7 @@ class PolicyConfig(Section):
 class BcConfig(FitConfig):
     """Step 1, imitate: behaviour cloning from demonstrations."""
 
-    demonstrations: str = Field(default="expert", description="`expert` (the scripted one), `none` (start from a fresh policy), or a recording: a folder in LeRobot's format, or an .npz file.")
+    demonstrations: str = Field(default="expert", description="`expert` (the scripted one), module:function (yours: an observation to an action in the environment's own units), `none` (start from a fresh policy), or a recording: a folder in LeRobot's format, or an .npz file.")
     num_demonstrations: int = Field(default=3, ge=1, description="Demonstrations to learn from; of a recording, the first so many.")
     task: str = Field(default="", description="Of a recording of several tasks: the one to learn from, in its own words.")
     action_units: Literal["stated", "scaled", "environment"] = Field(default="stated", description="In which units a recording's actions are: `scaled` (-1 to 1), the `environment`'s own, or as it says itself; where it says nothing, the ones that they fit.")
@@ -93,7 +93,7 @@ class RewardConfig(FitConfig):
 class PpoConfig(LoopConfig):
     """Step 3, improve: PPO with actor, critic, reference and reward."""
 
-    reward: dict[str, float] = Field(default={"reward_model": 0.3}, description="Weighted sum, a step, of `reward_model` (this run's), `dense` and `success` (the environment's), penalties (`jerk`, `force`, `outside`: give them weights below 0), and module:function.")
+    reward: dict[str, float] = Field(default={"reward_model": 0.3}, description="Weighted sum, a step, of `reward_model` (this run's), `dense` and `success` (the environment's), penalties (`jerk`, `force`, `outside`: give them weights below 0), other numbers of an environment's infos by their names, and module:function.")
     num_envs: int = Field(default=32, ge=1, description="Environments side by side; a rollout is one episode in each.")
     kl_coef: float = Field(default=0.005, ge=0, description="Price of one nat from the reference, at the start.")
     kl_anneal_updates: int = Field(default=60, ge=0, description="Updates over which that price falls to 0; 0: it stays.")
@@ -120,7 +120,7 @@ class ArmConfig(Section):
     seed: int = Field(default=0, ge=0, description="Everything that chance decides follows from it.")
     threads: int = Field(default=2, ge=1, description="CPU threads that step the simulation; the networks are small, and take one.")
     trackers: list[Literal["tensorboard", "wandb", "trackio"]] = Field(default=[], description="Where metrics go besides metrics.jsonl.")
-    env: str = Field(default="lift", description="`reach`, `lift`, `place` or `push` of the built-in arm, or another environment; see docs/arm.md.")
+    env: str = Field(default="lift", description="`reach`, `lift`, `place` or `push` of the built-in arm, or another environment: an id of Gymnasium's, module:Id-v0 or module:function; see docs/arm-environment.md.")
     horizon: int = Field(default=60, ge=2, description="Steps of an episode, 20 a second on the built-in arm.")
     randomisation: RandomisationConfig = RandomisationConfig()
     policy: PolicyConfig = PolicyConfig()

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 from difflib import get_close_matches
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from tercet.errors import InputError
@@ -17,22 +18,7 @@ def load_function(spec: str) -> Callable[..., Any]:  # Any: what it takes and gi
     module_name, colon, function_name = spec.partition(":")
     if not (module_name and colon and function_name):
         raise InputError(f"{spec!r} is no function: write module:function, such as my_rewards:politeness")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.append(here)  # behind the installed packages, so that a local file cannot replace one of them
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is not None and (module_name == error.name or module_name.startswith(f"{error.name}.")):
-            raise InputError(
-                f"{spec}: there is no module {error.name} in the working directory {here} or among the packages"
-            ) from error
-        raise InputError(f"{spec}: {module_name} imports {error.name}, which is not installed") from error
-    except (
-        Exception,
-        SystemExit,
-    ) as error:  # whatever the user's own module raises while it is read; a script may exit
-        raise InputError(f"{spec}: importing {module_name} raised {named_error(error)}") from error
+    module = load_module(module_name, spec)
     function = getattr(module, function_name, None)
     if function is None or not callable(function):
         names = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
@@ -40,6 +26,26 @@ def load_function(spec: str) -> Callable[..., Any]:  # Any: what it takes and gi
         hint = f"; it has {', '.join(near)}" if near else "; it has no functions"
         raise InputError(f"{spec}: module {module_name} has no function {function_name}{hint}")
     return function
+
+
+def load_module(module_name: str, place: str) -> ModuleType:
+    """A module beside the user (in the working directory) or installed; InputError that begins with `place`."""
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)  # behind the installed packages, so that a local file cannot replace one of them
+    try:
+        return importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (module_name == error.name or module_name.startswith(f"{error.name}.")):
+            raise InputError(
+                f"{place}: there is no module {error.name} in the working directory {here} or among the packages"
+            ) from error
+        raise InputError(f"{place}: {module_name} imports {error.name}, which is not installed") from error
+    except (
+        Exception,
+        SystemExit,
+    ) as error:  # whatever the user's own module raises while it is read; a script may exit
+        raise InputError(f"{place}: importing {module_name} raised {named_error(error)}") from error
 
 
 def named_error(error: BaseException) -> str:

@@ -64,6 +64,8 @@ def headline(record: Record) -> Headline:
         return Headline(text, ["The same command goes on where it was left."], "open")
     alone = _alone(record)
     found = "even" if alone is None else verdict(alone)
+    if find(record.results, "same_starts") is False:  # nothing can be paired: the two intervals must lie apart
+        found = "better" if after.low > before.high else "worse" if after.high < before.low else "even"
     words = {
         "better": "PPO made it better",
         "worse": "PPO made it worse",
@@ -155,7 +157,7 @@ def success(record: Record) -> Table | None:
         return None
     return Table(
         "Success on fresh starts",
-        "The same starts for every stage, which no step has learned from; the bar is the 95% interval. Return is the "
+        f"{_starts(record)}, which no step has learned from; the bar is the 95% interval. Return is the "
         "environment's dense reward, summed; steps to success are counted where an episode ended in success; change "
         "is the root mean square from one action to the next, and jerk that of the joints (rad/s³): less is smoother.",
         ["", "success", "starts", "return", "steps", "change", "jerk"],
@@ -164,10 +166,17 @@ def success(record: Record) -> Table | None:
     )
 
 
+def _starts(record: Record) -> str:
+    """Whether every stage met the same starts; runs from before this was looked at did as far as is known."""
+    if find(record.results, "same_starts") is False:
+        return "Each stage has starts of its own, for the environment does not begin alike from the same seed"
+    return "The same starts for every stage"
+
+
 def paired(record: Record) -> Table | None:
     """The same starts, one by one: who succeeds where."""
     found = find(record.results, "paired")
-    if not found:
+    if not found or find(record.results, "same_starts") is False:
         return None
     start, _, _ = _compared(record)
     titles = {
@@ -249,7 +258,7 @@ def _compared(record: Record) -> tuple[str, Interval | None, Interval | None]:
 def _alone(record: Record) -> Interval | None:
     """Of the starts on which one of the two alone succeeds, the share of PPO; the others don't tell them apart."""
     ppo, start = (int(number(record.results, "paired", key) or 0) for key in ("only_ppo", "only_start"))
-    if not ppo + start:
+    if not ppo + start or find(record.results, "same_starts") is False:
         return None
     return wilson([1] * ppo + [0] * start)
 
