@@ -111,6 +111,11 @@ def test_what_is_no_pair_or_no_prompt_says_why(row: Row, fault: Fault) -> None:
     assert caught.value.fault == fault
 
 
+def test_columns_that_nobody_knows_are_listed_with_both_maps() -> None:
+    with pytest.raises(InputError, match=r"the columns are talk; .*\{prompt: YOUR_COLUMN\}, or \{messages: YOUR_COL"):
+        parts({"talk": listed("Egg?", "Boil it.")})
+
+
 def test_an_answer_about_speakers_is_no_transcript() -> None:
     text = "Like this:\n\nHuman: hello\n\nAssistant: hi"
     assert parts({"prompt": "A talk?", "response": text}) == Parts(turns("A talk?"), text, None)

@@ -1,6 +1,7 @@
 """Two sampled answers on a sheet for a person, and the pairs that the words make of them."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ from tercet.config.load import load_lm_config
 from tercet.errors import FailedError, WaitingError
 from tercet.feedback.answers import AnswerBook
 from tercet.feedback.sheets import Sheet, sheets
+from tercet.lm.examples import Message
+from tercet.lm.people import told
 from tercet.lm.pipeline import STEPS
 from tercet.runs.folder import RunFolder
 from tercet.web.label import Desk
@@ -58,3 +61,17 @@ def test_the_better_answer_is_the_one_that_a_person_chose(tmp_path: Path) -> Non
         if word in ("left", "right")
     ]
     assert [(row["chosen"], row["rejected"]) for row in rows] == wanted
+
+
+def test_a_person_is_shown_the_tool_calls_of_a_prompt(tmp_path: Path) -> None:
+    tools = json.dumps({"tool_calls": [{"type": "function", "function": {"name": "look_up", "arguments": "{}"}}]})
+    turns = [asdict(Message("user", "Egg?")), asdict(Message("assistant", "", tools)), asdict(Message("tool", "4"))]
+    row = {"messages": turns, "chosen": "4 minutes.", "rejected": "No.", "part": "train"}
+    with pytest.raises(WaitingError):
+        told(tmp_path, lambda: [row])
+    (sheet,) = sheets(tmp_path / "feedback")
+    assert [(turn["role"], turn["text"]) for turn in sheet.questions[0]["prompt"]] == [
+        ("user", "Egg?"),
+        ("assistant", "look_up({})"),
+        ("tool", "4"),
+    ]

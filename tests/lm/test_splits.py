@@ -173,3 +173,16 @@ def test_the_prompt_reads_bare_for_one_turn_and_as_a_transcript_for_more() -> No
     turns = (Message("user", "Hi"), Message("assistant", "Yes?"), Message("user", "Why?"))
     assert Example(turns[:1], "", None, "s", "p").prompt == "Hi"
     assert Example(turns, "", None, "s", "p").prompt == "Human: Hi\n\nAssistant: Yes?\n\nHuman: Why?"
+
+
+def test_what_a_set_loses_is_said_once_by_all_steps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"prompt": f"Why {i}?", "chosen": "So.", "rejected": "No.", "topic": "x"} for i in range(40)]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    for step in STEPS:
+        step_examples(config(train=[{"path": str(tmp_path / "a.jsonl"), "name": "once"}]), step)
+    assert capsys.readouterr().out == "once: nothing reads topic\n"
+
+
+def test_a_set_is_called_as_its_file_whatever_its_type() -> None:
+    paths = ("x/a.JSONL", "x/b.csv.gz", "org/c.v1", "org/d/")
+    assert set_names([Source(path=path) for path in paths]) == ["a", "b", "c.v1", "d"]

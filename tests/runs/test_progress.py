@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from tercet.runs import progress as module
-from tercet.runs.progress import Bar, progress, say
+from tercet.runs.progress import Bar, progress, say, say_once
 
 
 def _terminal(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
@@ -71,3 +71,9 @@ def test_a_loop_that_fails_takes_its_bar_away(monkeypatch: pytest.MonkeyPatch) -
     assert module._open == []
     assert module._live.tasks == []
     assert not module._live.live.is_started
+
+
+def test_a_line_that_several_steps_find_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
+    for line in ("pairs: nothing reads topic", "pairs: nothing reads id", "pairs: nothing reads topic"):
+        say_once(line)
+    assert capsys.readouterr().out == "pairs: nothing reads topic\npairs: nothing reads id\n"

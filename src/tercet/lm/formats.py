@@ -120,7 +120,8 @@ def _layout(names: Collection[str], columns: Mapping[str, str]) -> _Layout:
         asks = first(*_CONVERSATIONS, "instruction", "prompt", "question")
         if asks is None:
             raise InputError(
-                f"no prompt: the columns are {_listed(names)}; map them with data.columns={{prompt: YOUR_COLUMN}}"
+                f"no prompt: the columns are {_listed(names)}; map them with data.columns={{prompt: YOUR_COLUMN}}, "
+                "or {messages: YOUR_COLUMN} where it holds whole conversations"
             )
     if asks in _CONVERSATIONS and not roles:
         where = {"messages": asks, "system": first("system", "system_prompt")}
