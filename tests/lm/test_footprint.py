@@ -24,7 +24,8 @@ def really_kept(module: nn.Module, rows: int, length: int) -> int:
         return tensor
 
     with saved_tensors_hooks(keep, lambda tensor: tensor):
-        module.train().model.base_model(torch.full((rows, length), 5), use_cache=False)
+        states = module.train().model.base_model(torch.full((rows, length), 5), use_cache=False).last_hidden_state
+        module.head(states)
     return sum(kept.values())
 
 

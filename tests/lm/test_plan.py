@@ -2,15 +2,17 @@
 
 import json
 import resource
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
 
 from tercet.config.load import load_lm_config
 from tercet.errors import InputError
 from tercet.lm import cost, plan_table
-from tercet.lm.bench import Step, Work
+from tercet.lm.bench import Step, Work, prompts
 from tercet.lm.cost import Network, Sizes
 from tercet.lm.memory import Memory, Site, memory_of
 from tercet.lm.plan import GIB, plan
@@ -50,6 +52,45 @@ def test_what_stays_in_memory_is_what_a_real_step_holds(make_config, lora: dict[
     ]
     assert stays["optimizers' moments"] == num_bytes(moments)
     assert stays["best actor's copy"] == num_bytes([p for p in policy.parameters() if p.requires_grad])
+
+
+@pytest.mark.parametrize("checkpointing", [False, True], ids=["plain", "checkpointing"])
+@pytest.mark.parametrize("lora", [{"rank": 0}, {"rank": 4}, {"rank": 4, "shared_backbone": True}])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_critic_keeps_for_learning_what_the_plan_counts(make_config, lora, precision: str, checkpointing: bool):
+    """The values that keep their graph are computed while the answers are scored, not in the update."""
+    config = make_config(
+        "gpt2",
+        lora=lora,
+        precision=precision,
+        model={
+            "architecture": make_config("gpt2").model.architecture | {"hidden_size": 64, "num_hidden_layers": 3},
+            "gradient_checkpointing": checkpointing,
+        },
+        ppo={"batch_size": 4, "micro_batch_size": 4, "epochs": 1, "num_minibatches": 1},
+    )
+    sizes = Sizes(prompt=16, response=16)
+    step = Step(Work(batch=4, prompt=16, response=16, vocab=300), config)
+    asked = prompts(step.work, 0)
+    drawn = step.sample(asked, 0, most=16)
+    kept = kept_bytes(lambda: step.score(asked, drawn), step.critic)
+    counted = memory_of(config, Site("cpu", 0), sizes, sizes)["ppo"].moments["scoring"]["critic's activations"]
+    assert kept == pytest.approx(counted, rel=0.05)
+
+
+def kept_bytes(forward: Callable[[], object], module: nn.Module) -> int:
+    """What a forward pass keeps for its backward pass, beside the module's own tensors."""
+    own = {tensor.untyped_storage().data_ptr() for tensor in [*module.parameters(), *module.buffers()]}
+    held = []  # a storage that is freed would give its place to the next one
+
+    def keep(tensor: Tensor) -> Tensor:
+        held.append(tensor.untyped_storage())
+        return tensor
+
+    with saved_tensors_hooks(keep, lambda tensor: tensor):
+        result = forward()
+    assert result is not None
+    return sum({s.data_ptr(): s.nbytes() for s in held if s.data_ptr() not in own}.values())
 
 
 def test_the_peak_is_what_stays_and_the_fullest_moment():

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
 from torch.multiprocessing.reductions import StorageWeakRef
+from torch.nn.functional import linear
 from transformers import PretrainedConfig as HfConfig
 from transformers import PreTrainedModel
 
@@ -98,7 +99,7 @@ def _footprint(case: _Case, kind: Kind, num_layers: int, learns: bool) -> Footpr
 def activations(
     config: LmConfig, hf_config: HfConfig, kind: Kind, *, num_layers: int = 0, rows: int, length: int
 ) -> Activations:
-    """What a learning network keeps of `rows` rows of `length` tokens, up to the last hidden state.
+    """What a learning network keeps of `rows` rows of `length` tokens, up to the states that its head reads.
 
     Two shallow copies are counted; layers are taken to be alike.
     """
@@ -145,8 +146,10 @@ def _kept(case: _Case, kind: Kind, num_layers: int, rows: int, length: int) -> i
             return tensor
 
         autocast = torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bf16")
-        with saved_tensors_hooks(keep, lambda tensor: tensor), autocast:
-            module.model.base_model(torch.zeros(rows, length, dtype=torch.long), use_cache=False)
+        with saved_tensors_hooks(keep, lambda tensor: tensor):
+            with autocast:
+                out = module.model.base_model(torch.zeros(rows, length, dtype=torch.long), use_cache=False)
+            linear(out.last_hidden_state.float(), module.head.weight)
     return sum(kept.values())
 
 

@@ -75,7 +75,7 @@ def assess(
     again, so that the first ratio is 1.
     """
     actor_critic.policy.eval()
-    actor_critic.value_model.eval()
+    actor_critic.value_model.train(values_learn)  # transformers checkpoints gradients in training mode alone
     parts = []
     for rows in torch.arange(len(answers.texts)).split(micro_batch_size):
         part = answers.batch.rows(rows)
