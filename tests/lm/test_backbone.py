@@ -192,6 +192,13 @@ def test_reward_model_and_critic_start_as_what_step_2_trained(
     assert float(wanted.std()) > 0.01
 
 
+def test_in_bf16_step_2_trains_on_the_weights_of_the_backbone(share: Callable[..., Shared], batch: TokenBatch) -> None:
+    """Both round the SFT policy by chance, alike."""
+    shared = share("llama", 1, precision="bf16")
+    with torch.no_grad():
+        assert torch.equal(shared.reward_model(batch), shared.trained(batch))
+
+
 def test_training_a_role_changes_that_role_alone(
     architecture: str, share: Callable[..., Shared], batch: TokenBatch
 ) -> None:

@@ -18,6 +18,7 @@ from tercet.lm.logprobs import response_logprobs
 from tercet.lm.models import Policy, ScoreModel, load_policy, load_score_model
 from tercet.lm.tokenizers import byte_tokenizer
 from tercet.lm.tokens import TokenBatch
+from tercet.lm.weights import load_causal
 
 MakeConfig = Callable[..., LmConfig]
 
@@ -320,6 +321,34 @@ def test_small_adapters_survive_merging_into_bf16(make_config: MakeConfig, tmp_p
     saved = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32).model.layers[0].mlp.up_proj.weight
     assert torch.allclose(saved, wanted, rtol=0, atol=1e-9)
     assert not torch.equal(saved, layer.weight.bfloat16().float())
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
+def test_what_was_merged_survives_loading_in_bf16(architecture: str, make_config: MakeConfig, tmp_path: Path) -> None:
+    """A tenth of bf16's spacing: rounded to the nearest, nothing would be left of it."""
+    config = make_config(architecture, precision="bf16", lora={"rank": 2})
+    before = products(load_policy(config).model)
+    sft, chance = load_causal(config.model, seed=0), torch.Generator().manual_seed(0)
+    changes = {name: w * (torch.rand(w.shape, generator=chance) - 0.5) / 2**10 for name, w in before.items()}
+    sft.load_state_dict({name: before[name] + change for name, change in changes.items()}, strict=False)
+    sft.save_pretrained(tmp_path)
+    learned = torch.cat([change.flatten() for change in changes.values()])
+    roles = {
+        "frozen": load_policy(config, path=str(tmp_path)),
+        "learning": load_policy(config, path=str(tmp_path), learns=True),
+        "score model": load_score_model(config, path=str(tmp_path)),
+        "critic": load_score_model(config, path=str(tmp_path), learns=True),
+    }
+    for name, role in roles.items():
+        found = products(role.model)
+        loaded = torch.cat([(found[key] - w).flatten() for key, w in before.items()])
+        assert float(loaded @ learned / (learned @ learned)) == pytest.approx(1.0, abs=0.2), name
+
+
+def products(model: nn.Module) -> dict[str, Tensor]:
+    """A copy in fp32 of the weights of the layers that are stored in bf16, adapters left out."""
+    named = {name.replace("base_layer.", ""): p for name, p in model.named_parameters() if "lora_" not in name}
+    return {name: p.detach().float() for name, p in named.items() if p.dtype == torch.bfloat16 and p.ndim == 2}
 
 
 def test_a_language_model_is_no_trained_reward_model(make_config: MakeConfig, tmp_path: Path) -> None:

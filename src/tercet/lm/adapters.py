@@ -3,12 +3,12 @@
 import copy
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, cast
 
 import torch
 from peft import LoraConfig as PeftConfig
 from peft import PeftModel, get_peft_model
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from tercet.config.lm import LmConfig, LoraConfig
@@ -16,7 +16,7 @@ from tercet.errors import InputError
 from tercet.lm.linear import is_linear
 from tercet.lm.lora_product import fuse
 from tercet.lm.unpadded import recompute_alike
-from tercet.train.chance import seed_everything
+from tercet.train.chance import generator, seed_everything
 
 Precision = Literal["fp32", "bf16"]
 Tree = TypeVar("Tree", bound=nn.Module)
@@ -32,6 +32,22 @@ def freeze(model: PreTrainedModel, precision: Precision) -> None:
     if precision == "bf16":
         for layer in _layers(model).values():
             layer.to(torch.bfloat16)
+
+
+@torch.no_grad()
+def round_stochastically(model: PreTrainedModel, seed: int) -> None:
+    """Move the fp32 weights of the layers to numbers that bf16 has: up or down by chance, right in the mean.
+
+    What merged adapters add to a weight is mostly less than half of bf16's spacing, and rounding to the nearest would
+    take it away again; over the many weights of a product, stochastic rounding (Gupta et al. 2015) keeps it. Weights
+    that bf16 has already do not change. Chance follows from the layer's name, so every role gets the same weights.
+    """
+    for name, layer in _layers(model).items():
+        weight = cast(Tensor, layer.weight)
+        chance = torch.randint(2**16, weight.shape, generator=generator(seed, "bf16", name), dtype=torch.int32)
+        # a bf16 number is the upper half of an fp32 number
+        rounded = (weight.view(torch.int32) + chance).bitwise_and_(-(2**16)).view(torch.float32)
+        weight.copy_(rounded.where(weight.isfinite(), weight))
 
 
 def adapt(model: PreTrainedModel, config: LmConfig, *, dropout: float = 0.0) -> PeftModel:

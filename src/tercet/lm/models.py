@@ -15,7 +15,7 @@ from transformers import PretrainedConfig as HfConfig
 from tercet.config.lm import LmConfig
 from tercet.core.statistics import ScoreScale
 from tercet.errors import InputError
-from tercet.lm.adapters import Precision, adapt, checkpoint_gradients, freeze, merged
+from tercet.lm.adapters import Precision, adapt, checkpoint_gradients, freeze, merged, round_stochastically
 from tercet.lm.heads import ENCODERS, padding_apart, with_room
 from tercet.lm.last_layer import can_be_narrowed, narrowed
 from tercet.lm.prefixes import Prefixes
@@ -121,6 +121,7 @@ def load_policy(config: LmConfig, *, path: str = "", learns: bool = False, lora_
     with named_by_key(config, path):
         model = load_causal(config.model, seed=config.seed, path=path)
         _check_head(model)
+    _round(model, config)
     return policy_of(model, config, learns=learns, lora_dropout=lora_dropout).to(device_of(config))
 
 
@@ -148,6 +149,7 @@ def load_score_model(
     with named_by_key(config, path):
         model = load_scorer(config.model, seed=config.seed, path=path, num_layers=num_layers, trained=trained)
         _check_transformer(model)
+    _round(model, config)
     return score_model_of(model, config, learns=learns, lora_dropout=lora_dropout).to(device_of(config))
 
 
@@ -160,6 +162,15 @@ def score_model_of(
     for parameter in (score_model.head.weight, score_model.bias):
         parameter.requires_grad_(learns)
     return score_model
+
+
+def _round(model: PreTrainedModel, config: LmConfig) -> None:
+    """In bf16 with adapters, put a loaded model on numbers of bf16 without losing what was merged into it.
+
+    Where all weights learn, autocast rounds them to the nearest at every use, from SFT on, and nothing else may.
+    """
+    if config.precision == "bf16" and config.lora.rank:
+        round_stochastically(model, config.seed)
 
 
 def _prepare(model: PreTrainedModel, config: LmConfig, *, learns: bool, lora_dropout: float) -> PeftModel | None:
