@@ -66,6 +66,17 @@ def test_time_is_that_of_the_slower_of_arithmetic_and_traffic():
     assert work.seconds(flops_per_s=5.0, bytes_per_s=100.0) == 20.0
 
 
+def test_the_head_is_as_slow_as_fp32():
+    work = Cost(flops=100, bytes=0, head_flops=20)
+    assert work.seconds(flops_per_s=10.0, bytes_per_s=1.0) == 10.0
+    assert work.seconds(flops_per_s=10.0, bytes_per_s=1.0, fp32_flops_per_s=2.0) == 8.0 + 10.0
+    half = replace(NETWORK, weight_bytes=2)
+    ahead = cost.forward(half, [5, 7], 3)
+    assert (ahead.bytes, ahead.head_flops) == (2 * 100 + 4 * 40, 2 * 40 * 3)
+    assert cost.learn(half, [5, 7], 3).head_flops == 3 * ahead.head_flops  # for its input and for its weight
+    assert cost.learn(replace(half, adapters=8), [5, 7], 3).head_flops == 2 * ahead.head_flops
+
+
 @pytest.mark.parametrize("rank", [0, 4])
 def test_products_are_those_that_torch_counts(make_config, rank: int):
     config = make_config("opt", lora={"rank": rank})

@@ -1,6 +1,6 @@
 """A sound start passes the self-check, and each planted fault is refused with what is wrong and why."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +18,7 @@ from tercet.lm.rollout import LmActorCritic, assess, reference_logprobs
 from tercet.lm.scoring import Scorer
 from tercet.lm.self_check import check
 from tercet.lm.tokens import pad
+from tercet.types import ActorOutput
 
 MakeConfig = Callable[..., LmConfig]
 MakeRoles = Callable[[LmConfig], Any]  # Any: the Roles of conftest
@@ -59,7 +60,7 @@ def replaced(collect: Collect, **parts: Any) -> Collect:  # Any: parts of Roles
 @pytest.mark.parametrize("lora", [{"rank": 0}, {"rank": 2}, {"rank": 2, "only": False}], ids=["full", "lora", "head"])
 def test_a_sound_start_passes(architecture: str, start: Callable[..., Collect], lora: dict[str, Any]) -> None:
     found = start(architecture, lora=lora, ppo={"temperature": 0.8}).self_check()
-    assert set(found) >= {"ratio", "kl", "padding", "reward_identity"}
+    assert set(found) >= {"ratio", "grouping", "kl", "padding", "reward_identity"}
     assert all(0 <= value < 5e-4 for value in found.values())
 
 
@@ -145,6 +146,21 @@ def test_position_ids_that_count_padding(start: Callable[..., Collect]) -> None:
 
     collect.roles.actor_critic.policy.model.transformer.register_forward_pre_hook(forget, with_kwargs=True)
     refused(collect, "ratio is off by", "position ids")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_an_actor_whose_numbers_follow_from_its_neighbours(start: Callable[..., Collect], precision: str) -> None:
+    """PPO's minibatches have other rows side by side than the rollout."""
+    collect = start("gpt2", precision=precision)  # four answers in one micro-batch
+    roles = collect.roles.actor_critic
+
+    class Sociable(LmActorCritic):
+        def actor(self, inputs: Mapping[str, Tensor]) -> ActorOutput:
+            out = super().actor(inputs)
+            return replace(out, logprobs=out.logprobs + 0.1 * (len(out.logprobs) < 4))
+
+    other = Sociable(roles.policy, roles.value_model, roles.temperature)
+    refused(replaced(collect, actor_critic=other), "grouping is off by", "micro-batch")
 
 
 def test_a_critic_that_sees_its_neighbours(start: Callable[..., Collect]) -> None:

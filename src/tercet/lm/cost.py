@@ -22,7 +22,7 @@ class Network:
     adapters: int  # weights of low-rank adapters; all of them count for every token
     head: int  # weights of the head
     learning: int  # weights that learn
-    weight_bytes: int  # bytes of one weight of `matrices`
+    weight_bytes: int  # bytes of one weight of `matrices`; the head's are in fp32
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,15 @@ class Cost:
 
     flops: int
     bytes: int
+    head_flops: int = 0  # of `flops`, those of the head, which are in fp32 whatever the precision
 
-    def seconds(self, *, flops_per_s: float, bytes_per_s: float) -> float:
-        """The least time in which a machine of these rates can do it: arithmetic and traffic overlap."""
-        return max(self.flops / flops_per_s, self.bytes / bytes_per_s)
+    def seconds(self, *, flops_per_s: float, bytes_per_s: float, fp32_flops_per_s: float = 0.0) -> float:
+        """The least time in which a machine of these rates can do it: arithmetic and traffic overlap.
+
+        Without a rate of its own fp32 is as fast as the rest.
+        """
+        head = self.head_flops / (fp32_flops_per_s or flops_per_s)
+        return max((self.flops - self.head_flops) / flops_per_s + head, self.bytes / bytes_per_s)
 
 
 def attention_flops(network: Network, lengths: Sequence[int]) -> int:
@@ -61,11 +66,16 @@ def _passed(network: Network, lengths: Sequence[int], num_read: int) -> int:
     return network.matrices * tokens - network.unread * (tokens - num_read) + network.head * num_read
 
 
+def _weights(network: Network) -> int:
+    """Bytes of the weights that are read."""
+    return network.weight_bytes * network.matrices + 4 * network.head
+
+
 def forward(network: Network, lengths: Sequence[int], num_read: int) -> Cost:
     """One forward pass over rows of these lengths; the head reads `num_read` of their tokens."""
     products = _passed(network, lengths, num_read) + network.adapters * sum(lengths)
     flops = 2 * products + attention_flops(network, lengths)
-    return Cost(flops, network.weight_bytes * (network.matrices + network.head))
+    return Cost(flops, _weights(network), 2 * network.head * num_read)
 
 
 def learn(network: Network, lengths: Sequence[int], num_read: int, *, recompute: bool = False) -> Cost:
@@ -76,7 +86,8 @@ def learn(network: Network, lengths: Sequence[int], num_read: int, *, recompute:
     ahead = forward(network, lengths, num_read)
     spared = 2 * _passed(network, lengths, num_read) if network.adapters else 0
     again = forward(network, lengths, 0).flops if recompute else 0
-    return Cost(3 * ahead.flops - spared + again, 3 * ahead.bytes)
+    of_head = (2 if network.adapters else 3) * ahead.head_flops
+    return Cost(3 * ahead.flops - spared + again, 3 * ahead.bytes, of_head)
 
 
 def apply(network: Network) -> Cost:
@@ -94,7 +105,7 @@ def decode(network: Network, context_lengths: Sequence[int]) -> Cost:
     rows, seen = len(context_lengths), sum(context_lengths)
     flops = 2 * (network.matrices + network.head) * rows + 4 * network.width * network.num_layers * seen
     cache = 2 * network.kv_width * network.num_layers * seen * network.weight_bytes
-    return Cost(flops, network.weight_bytes * (network.matrices + network.head) + cache)
+    return Cost(flops, _weights(network) + cache, 2 * network.head * rows)
 
 
 def generate(network: Network, prompt_lengths: Sequence[int], response_lengths: Sequence[int]) -> list[Cost]:

@@ -114,11 +114,10 @@ def activations(
     return Activations(kept=one + (depth - 1) * (two - one), one_layer=layer)
 
 
-def logits_bytes(hf_config: HfConfig, num_tokens: int, *, precision: str) -> int:
-    """The most that log-probabilities of `num_tokens` tokens take: the logits of a chunk and two fp32 tensors of their
-    size (`core/categorical.py`), which the backward pass makes again."""
-    logit = 2 if precision == "bf16" else 4
-    return min(num_tokens, CHUNK) * hf_config.vocab_size * (logit + 2 * 4)
+def logits_bytes(hf_config: HfConfig, num_tokens: int) -> int:
+    """The most that log-probabilities of `num_tokens` tokens take: the logits of a chunk, in fp32 whatever the
+    precision, and two tensors of their size (`core/categorical.py`), which the backward pass makes again."""
+    return min(num_tokens, CHUNK) * hf_config.vocab_size * 3 * 4
 
 
 def _built(config: LmConfig, hf_config: HfConfig, kind: Kind, num_layers: int, learns: bool) -> Policy | ScoreModel:

@@ -101,9 +101,9 @@ def _ppo(config: LmConfig, site: Site, sizes: Sizes) -> Memory:
         # with a graph, where these very values are learned from
         "critic's activations": critic_kept.kept if takes_one_step(ppo, ppo.batch_size) else 0,
         "one layer on the way": max(actor_kept.one_layer, critic_kept.one_layer) * scored // learned,
-        "logits": logits_bytes(shape, scored * sizes.response, precision=config.precision),
+        "logits": logits_bytes(shape, scored * sizes.response),
     }
-    logits = logits_bytes(shape, learned * sizes.response, precision=config.precision)
+    logits = logits_bytes(shape, learned * sizes.response)
     chosen = {"new best actor": actor.learning} | (
         {"actor beside its average": actor.learning} if ppo.ema_decay else {}
     )
@@ -127,7 +127,7 @@ def _supervised(config: LmConfig, site: Site, sizes: Sizes, *, is_reward: bool) 
     network = footprint(config, shape, kind, num_layers=layers, learns=True)
     rows = min(fit.micro_batch_size, fit.batch_size)
     kept = activations(config, shape, kind, num_layers=layers, rows=rows * (1 + is_reward), length=sizes.row)
-    logits = 0 if is_reward else logits_bytes(shape, rows * sizes.response, precision=config.precision)
+    logits = 0 if is_reward else logits_bytes(shape, rows * sizes.response)
     stays = {
         "libraries": site.base,
         "weights": network.stored - network.adapters,
@@ -158,7 +158,7 @@ def _sampling(config: LmConfig, site: Site, shape: HfConfig, actor: Footprint, s
     return {
         "packed weights": actor.packed if packs else 0,
         "key-value cache": cache + cache // actor.network.num_layers,  # a layer's grows by a copy
-        "logits": rows * shape.vocab_size * (number + 3 * 4),
+        "logits": rows * shape.vocab_size * 4 * 4,
     }
 
 

@@ -18,6 +18,7 @@ from tercet.errors import InputError
 from tercet.lm.adapters import Precision, adapt, checkpoint_gradients, freeze, merged, round_stochastically
 from tercet.lm.heads import ENCODERS, padding_apart, with_room
 from tercet.lm.last_layer import can_be_narrowed, narrowed
+from tercet.lm.logits import keep_logits_in_fp32
 from tercet.lm.prefixes import Prefixes
 from tercet.lm.tokens import TokenBatch, like_lengths
 from tercet.lm.unpadded import can_be_unpadded, unpadded_hidden
@@ -128,6 +129,8 @@ def load_policy(config: LmConfig, *, path: str = "", learns: bool = False, lora_
 def policy_of(model: PreTrainedModel, config: LmConfig, *, learns: bool = False, lora_dropout: float = 0.0) -> Policy:
     """The policy that a model makes, frozen or learning, where the model lies."""
     policy = Policy(model, config.precision)
+    if config.precision == "bf16":
+        keep_logits_in_fp32(policy.head)
     policy.adapted = _prepare(model, config, learns=learns, lora_dropout=lora_dropout)
     return policy
 

@@ -72,7 +72,11 @@ def expected_on(card: Card, config: LmConfig, sizes: Sizes) -> Phases:
 
     def seconds(work: Cost, network: Network, passes: int) -> float:
         operators = network.num_layers * (_OPERATORS + (_OPERATORS_OF_ADAPTERS if network.adapters else 0))
-        ideal = work.seconds(flops_per_s=rates.flops_per_s, bytes_per_s=rates.bytes_per_s)
+        ideal = work.seconds(
+            flops_per_s=rates.flops_per_s,
+            bytes_per_s=rates.bytes_per_s,
+            fp32_flops_per_s=card.expected("fp32").flops_per_s,
+        )
         return max(ideal, operators * passes * _LAUNCH_S)
 
     def phases(network: Network) -> Seconds:
