@@ -44,7 +44,7 @@ def test_a_sampled_token_has_the_logprob_of_an_fp32_logit(make_config: MakeConfi
     policy = load_policy(make_config("llama", precision="bf16"))
     with policy.autocast():
         chance = torch.Generator().manual_seed(0)
-        drawn = generate(policy.model, [PROMPT], eos_id=2, max_tokens=1, temperature=1.0, generator=chance)
+        drawn = generate(policy.model, [PROMPT], end_ids=[2], max_tokens=1, temperature=1.0, generator=chance)
     row = wanted(policy, PROMPT, policy.head.weight)[-1].log_softmax(-1)
     assert float(drawn.logprobs[0, 0]) == pytest.approx(float(row[drawn.ids[0, 0]]), abs=1e-5)
 

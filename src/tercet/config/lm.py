@@ -161,7 +161,7 @@ class LmConfig(Section):
 
     seed: int = Field(default=0, ge=0, description="Everything that chance decides follows from it.")
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto: the first GPU, or the CPU.")
-    precision: Literal["fp32", "bf16"] = Field(default="fp32", description="bf16: autocast, frozen weights stored in bf16, learning ones in fp32.")
+    precision: Literal["fp32", "bf16"] = Field(default="fp32", description="bf16: autocast, frozen weights stored in bf16; learning ones and logits in fp32.")
     threads: int = Field(default=0, ge=0, description="CPU threads of torch; 0: torch's own choice.")
     judge: str = Field(default="", description="module:function (prompts, responses -> scores) that makes pairs and compares stages. Or `person`: `tercet label DIR` asks for the pairs, and stages are not compared by it.")
     trackers: list[Literal["tensorboard", "wandb", "trackio"]] = Field(default=[], description="Where metrics go besides metrics.jsonl.")
