@@ -16,9 +16,9 @@ from tercet.lm.scoring import score_rows
 from tercet.lm.tokens import TokenBatch
 
 # The largest difference between two computations of one number, in nats or units of reward. In bf16 another batch
-# shape is another rounding, and two means over tokens are judged. `sampler` was 0.011 on SmolLM2-135M (0.027 with logits
-# in bf16); `grouping` 0 on a CPU without bf16 instructions, and 0.0036 on another machine (0.020). The ratio, the KL
-# and the rewards compare like with like, and must agree there too.
+# shape is another rounding, and `sampler` and `grouping` are means over tokens. On SmolLM2-135M `sampler` was 0.011
+# (0.027 with logits in bf16); `grouping` was 0 on a CPU without bf16 instructions, and 0.0036 on another machine
+# (0.020). The ratio, the KL and the rewards compare like with like, and must agree there too.
 TOLERANCE = {
     "fp32": dict.fromkeys(("sampler", "ratio", "grouping", "kl", "padding", "reward_identity"), 2e-3),
     "bf16": {"sampler": 0.1, "ratio": 1e-2, "grouping": 0.05, "kl": 1e-2, "padding": 0.3, "reward_identity": 2e-3},
@@ -60,8 +60,8 @@ def check(
     causes = {
         "sampler": not_the_sampler,
         "ratio": not_the_sampler,
-        "grouping": "what a token is worth depends on the rows of its micro-batch, more than rounding explains: positions "
-        "or the attention mask are wrong, or precision=bf16 is too coarse for this model",
+        "grouping": "what a token is worth depends on the other rows of its micro-batch, more than rounding explains: "
+        "positions or the attention mask are wrong, or precision=bf16 is too coarse for this model",
         "kl": "the reference is not the model that the actor starts from",
         "padding": "what a token is worth depends on padding or batch mates: positions or the attention mask are wrong",
         "reward_identity": "rewards do not sum to score - kl_coef * KL: something is lost or counted twice",
