@@ -307,6 +307,22 @@ def test_a_reward_or_policy_that_cannot_be_had(
     refused(result, *said)
 
 
+def test_data_that_changed_under_a_run_is_refused_before_anything_is_trained(
+    tiny: Tercet, small: list[str], taught: Path, tmp_path: Path, toy_pairs: Path
+) -> None:
+    run, whole = shutil.copytree(taught, tmp_path / "run"), toy_pairs.read_text()
+    before = contents(run)
+    try:
+        toy_pairs.write_text(whole.replace("Yes, red.", "Yes, rose."))
+        for command in ("ppo", "run"):
+            result = tiny(command, run, *small)
+            refused(result, "data has changed", f"{run}/sft: toy", f"{run}/reward: toy", "remove these folders")
+    finally:
+        toy_pairs.write_text(whole)
+    assert contents(run) == before
+    assert tiny("ppo", run, *small).exit_code == 0
+
+
 def test_ppo_before_its_parents_names_the_command(tiny: Tercet, small: list[str], tmp_path: Path) -> None:
     refused(tiny("ppo", tmp_path / "run", *small), "sft", "tercet lm sft", "ppo.policy")
     ready = f"ppo.policy={save_model(tmp_path / 'model', small)}"

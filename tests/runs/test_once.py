@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from tercet.config.lm import LmConfig
+from tercet.errors import InputError
 from tercet.runs.folder import RunFolder
-from tercet.runs.once import run_once, stands
+from tercet.runs.once import check_data, run_once, stands
 
 NAMES = ["sft", "reward", "ppo", "eval"]
 
@@ -68,6 +69,35 @@ def test_a_step_that_the_run_does_not_need_makes_none_stale(give: Callable[..., 
     give(*needed, needed=needed)
     assert give("reward", needed=needed) == ["reward"]
     assert give(*needed, needed=needed) == []
+
+
+def test_a_step_whose_data_changed_is_refused_done_or_under_way(tmp_path: Path) -> None:
+    config, now = LmConfig(), {"sft": {"toy": "a"}, "reward": {"toy": "a", "more": "b"}}
+    with RunFolder.open(tmp_path / "run", config, preset="tiny") as folder:
+        with folder.step("sft", total=1, shown=[], data=now["sft"]) as step:
+            step.finish({})
+        with folder.step("reward", total=1, shown=[], data=now["reward"]) as step:
+            step.save({}, lambda path: None)
+        with folder.step("ppo", total=1, shown=[]) as step:  # as an earlier version did it: nothing was noted
+            step.finish({})
+        assert folder.results()["data"] == {"sft": {"toy": "a"}}
+
+        def check() -> None:
+            check_data(folder, config, ["sft", "reward", "ppo", "eval"], lambda _, name: now[name])
+
+        check()
+        now["reward"] = {"toy": "a", "more": "c"}
+        with pytest.raises(InputError, match=r"(?s)data has changed.*/run/reward: more\n.*remove these folders"):
+            check()
+        with (
+            pytest.raises(InputError, match="/run/reward: more"),
+            folder.step("reward", total=1, shown=[], data=now["reward"]),
+        ):
+            pass
+        assert (folder.path / "reward" / "checkpoint").exists()
+        now["sft"] = {"other": "a"}
+        with pytest.raises(InputError, match=r"(?s)/run/sft: toy, other\n.*/run/reward: more"):
+            check()
 
 
 def test_a_copied_run_stands_and_so_does_one_of_an_earlier_version(

@@ -12,6 +12,7 @@ from torch import Tensor
 from tercet.arm.acting import sampled
 from tercet.arm.cameras import cameras_of
 from tercet.arm.data import Demonstrations, demonstrate, is_scripted, load_recording, plan
+from tercet.arm.digests import digests
 from tercet.arm.environments import bounds_of, opened, sizes_of
 from tercet.arm.policies import Policy, new_policy
 from tercet.arm.stages import say_unseen
@@ -30,7 +31,8 @@ def run(folder: RunFolder, config: ArmConfig) -> None:
     policy.measure(rows.observations, rows.actions[:, 0], *rows.pictures)
     say_unseen(policy, "bc", "in every demonstration")
     steps = plan(len(rows), config.bc, seed=config.seed, name="bc")
-    with folder.step("bc", total=len(steps), shown=["bc/loss", "bc/lr"]) as step:
+    data = digests(config, "bc")
+    with folder.step("bc", total=len(steps), shown=["bc/loss", "bc/lr"], data=data) as step:
         fit(
             step,
             modules={"policy": policy},

@@ -9,6 +9,7 @@ from tercet.arm import eval as evaluation
 from tercet.arm.acting import eyes_of
 from tercet.arm.cameras import cameras_of
 from tercet.arm.data import NONE, is_scripted, load_recording
+from tercet.arm.digests import digests
 from tercet.arm.environments import bounds_of, opened, sizes_of
 from tercet.arm.episodes import play, repeats
 from tercet.arm.policies import new_policy
@@ -20,7 +21,7 @@ from tercet.config.arm import ArmConfig
 from tercet.config.functions import load_function
 from tercet.report import page
 from tercet.runs.folder import RunFolder
-from tercet.runs.once import run_once, stands
+from tercet.runs.once import check_data, run_once, stands
 from tercet.runs.progress import say
 
 NO_REPEAT = (
@@ -33,10 +34,11 @@ STEPS = {"bc": bc.run, "reward": reward.run, "ppo": ppo.run, "eval": evaluation.
 def run(folder: RunFolder, config: ArmConfig) -> None:
     """Everything that the run needs and has not done yet; the report is written after every step."""
     names = needed(config)
+    check_data(folder, config, names, digests)
     if not all(stands(folder, name, names) for name in names):
         check(config)
     for name in names:
-        run_step(folder, config, name)
+        run_once(folder, config, name, STEPS, names, page.write)
 
 
 def check(config: ArmConfig) -> None:
@@ -69,7 +71,9 @@ def check(config: ArmConfig) -> None:
 
 def run_step(folder: RunFolder, config: ArmConfig, name: str) -> None:
     """One step and the report, as far as they are not done yet."""
-    run_once(folder, config, name, STEPS, needed(config), page.write)
+    names = needed(config)
+    check_data(folder, config, names if name in names else [*names, name], digests)
+    run_once(folder, config, name, STEPS, names, page.write)
 
 
 def needed(config: ArmConfig) -> list[str]:

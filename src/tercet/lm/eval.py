@@ -15,6 +15,7 @@ from tercet.core.intervals import wilson
 from tercet.core.kl import k1
 from tercet.errors import InputError
 from tercet.lm.answers import Answers, answer_all
+from tercet.lm.digests import digests
 from tercet.lm.encoding import Encoder
 from tercet.lm.examples import Example, Message
 from tercet.lm.files import local_rows
@@ -40,7 +41,8 @@ def run(folder: RunFolder, config: LmConfig) -> None:
     stages = stages_of(folder, config)
     held_out, fixed, texts = held_out_prompts(config), fixed_prompts(config), reward_texts(config)
     scores = _scores(folder, config)
-    with folder.step("eval", total=len(stages), shown=[]) as step:
+    data = digests(config, "eval")
+    with folder.step("eval", total=len(stages), shown=[], data=data) as step:
         answered: dict[str, list[Answers]] = {}
         shown: dict[str, dict[str, list[str]]] = {}
         figures: dict[str, Any] = {}

@@ -5,13 +5,14 @@ from tercet.config.lm import LmConfig
 from tercet.errors import InputError
 from tercet.lm import eval as evaluation
 from tercet.lm import ppo, reward, sft
+from tercet.lm.digests import digests
 from tercet.lm.encoding import check_conversations
 from tercet.lm.scoring import OWN
 from tercet.lm.splits import STEPS as STEP_NAMES
 from tercet.lm.splits import step_examples
 from tercet.report import page
 from tercet.runs.folder import RunFolder
-from tercet.runs.once import run_once, stands
+from tercet.runs.once import check_data, run_once, stands
 
 STEPS = {"sft": sft.run, "reward": reward.run, "ppo": ppo.run, "eval": evaluation.run}
 
@@ -19,10 +20,11 @@ STEPS = {"sft": sft.run, "reward": reward.run, "ppo": ppo.run, "eval": evaluatio
 def run(folder: RunFolder, config: LmConfig) -> None:
     """Everything that the run needs and has not done yet; the report is written after every step."""
     names = needed(config)
+    check_data(folder, config, names, digests)
     if not all(stands(folder, name, names) for name in names):
         check(config)
     for name in names:
-        run_step(folder, config, name)
+        run_once(folder, config, name, STEPS, names, page.write)
 
 
 def check(config: LmConfig) -> None:
@@ -38,7 +40,9 @@ def check(config: LmConfig) -> None:
 
 def run_step(folder: RunFolder, config: LmConfig, name: str) -> None:
     """One step and the report, as far as they are not done yet."""
-    run_once(folder, config, name, STEPS, needed(config), page.write)
+    names = needed(config)
+    check_data(folder, config, names if name in names else [*names, name], digests)
+    run_once(folder, config, name, STEPS, names, page.write)
 
 
 def needed(config: LmConfig) -> list[str]:

@@ -13,6 +13,7 @@ from tercet.errors import InputError
 from tercet.lm.answers import Answers, answer, answer_all
 from tercet.lm.backbone import Backbone
 from tercet.lm.batches import mixed_pass
+from tercet.lm.digests import digests
 from tercet.lm.encoding import Encoder, check_tokenizers
 from tercet.lm.examples import Example
 from tercet.lm.imitation import AnswerBatches, answer_loss
@@ -62,7 +63,8 @@ def run(folder: RunFolder, config: LmConfig) -> None:
     critic = load_critic(config, reward_path, backbone)
     encoder.check_window(critic.model)
     terms = load_terms(config, reward_path, backbone)
-    with folder.step("ppo", total=config.ppo.num_updates + 1, shown=SHOWN) as step:
+    data = digests(config, "ppo")
+    with folder.step("ppo", total=config.ppo.num_updates + 1, shown=SHOWN, data=data) as step:
         scales = _scales(step, terms, policy, encoder, flat(prompts), config)
         roles = Roles(
             LmActorCritic(policy, critic, config.ppo.temperature),

@@ -13,6 +13,7 @@ from tercet.core.statistics import score_gain_and_bias
 from tercet.errors import FailedError, InputError
 from tercet.lm.backbone import save_adapters
 from tercet.lm.batches import lessons
+from tercet.lm.digests import digests
 from tercet.lm.encoding import Encoder, check_tokenizers
 from tercet.lm.examples import Example
 from tercet.lm.models import ScoreModel, device_of, load_policy, load_score_model
@@ -56,7 +57,8 @@ def run(folder: RunFolder, config: LmConfig) -> None:
         scored.update({name: score_pairs(model, pairs, batches) for name, pairs in held_out.items()})
         return {f"reward/accuracy/{name}": summary(scores)["accuracy"]["mean"] for name, scores in scored.items()}
 
-    with folder.step("reward", total=len(todo.plan.rows), shown=["reward/loss", "reward/accuracy"]) as step:
+    data = digests(config, "reward")
+    with folder.step("reward", total=len(todo.plan.rows), shown=["reward/loss", "reward/accuracy"], data=data) as step:
         fit(
             step,
             modules={"reward_model": model},

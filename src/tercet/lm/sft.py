@@ -9,6 +9,7 @@ from tercet.config.lm import LmConfig
 from tercet.errors import InputError
 from tercet.lm.answers import answer
 from tercet.lm.batches import lessons
+from tercet.lm.digests import digests
 from tercet.lm.encoding import Encoder
 from tercet.lm.examples import Example
 from tercet.lm.imitation import AnswerBatches, answer_loss
@@ -50,7 +51,8 @@ def run(folder: RunFolder, config: LmConfig) -> None:
         last = index + 1 == len(todo.plan.rows)
         return sampled(policy, encoder, asked, config) if last or (index + 1) % config.sft.samples_every == 0 else []
 
-    with folder.step("sft", total=len(todo.plan.rows), shown=["sft/loss", "sft/lr"]) as step:
+    data = digests(config, "sft")
+    with folder.step("sft", total=len(todo.plan.rows), shown=["sft/loss", "sft/lr"], data=data) as step:
         if step.restore() is None:
             folder.add_results("sft", {"perplexity": {"base": perplexities(policy, held_out, answers)[ALL]}})
         fit(

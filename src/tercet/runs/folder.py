@@ -106,9 +106,12 @@ class RunFolder:
         """Whether that step has come to its end."""
         return is_done(self.path, name)
 
-    def step(self, name: str, *, total: int, shown: Sequence[str]) -> Step:
-        """A step of `total` indices, whose metrics `shown` stand beside the progress bar; enter it with `with`."""
-        return Step(self.path, name, total=total, shown=shown, config=self.config_dict)
+    def step(self, name: str, *, total: int, shown: Sequence[str], data: Mapping[str, str] = {}) -> Step:
+        """A step of `total` indices, whose metrics `shown` stand beside the progress bar; enter it with `with`.
+
+        `data` holds the digest of each set that it reads: InputError where it is to go on with other data.
+        """
+        return Step(self.path, name, total=total, shown=shown, config=self.config_dict, data=data)
 
 
 def _make(path: Path) -> None:

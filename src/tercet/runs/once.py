@@ -7,7 +7,7 @@ from typing import TypeVar
 from tercet.runs.atomic import remove_folder
 from tercet.runs.folder import RunFolder
 from tercet.runs.progress import say
-from tercet.runs.step import finished_since
+from tercet.runs.step import finished_since, learned_from, refuse_changed_data
 
 C = TypeVar("C")  # a domain's config
 Steps = Mapping[str, Callable[[RunFolder, C], None]]  # in their order
@@ -16,6 +16,14 @@ Steps = Mapping[str, Callable[[RunFolder, C], None]]  # in their order
 def stands(folder: RunFolder, name: str, needed: Sequence[str]) -> bool:
     """Whether the step is done, and on what the steps before it in `needed` are now."""
     return folder.is_done(name) and not _newer(folder, name, needed)
+
+
+def check_data(
+    folder: RunFolder, config: C, names: Sequence[str], digests: Callable[[C, str], Mapping[str, str]]
+) -> None:
+    """InputError where one of these steps, done or under way, has read other data than it would now."""
+    noted = [name for name in names if learned_from(folder.path, name)]
+    refuse_changed_data(folder.path, {name: digests(config, name) for name in noted})
 
 
 def run_once(

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tercet.errors import FailedError
+from tercet.errors import FailedError, InputError
 from tercet.runs.atomic import clean_leftovers, remove_folder, replace_folder, write_text
 from tercet.runs.progress import Bar, progress, say
 from tercet.runs.results import add_results, drop_results
@@ -37,6 +37,27 @@ def finished_since(run: Path, name: str, others: Sequence[str]) -> list[str]:
     return [other for other in others if is_done(run, other) and known.get(other) != _done(run, other).get("finished")]
 
 
+def learned_from(run: Path, name: str) -> dict[str, str]:
+    """The digest of each set that the step has read, done or under way; nothing where nobody took note of it."""
+    known = _done(run, name) if is_done(run, name) else _read_state(run / name / "checkpoint") or {}
+    return known.get("data", {})
+
+
+def refuse_changed_data(run: Path, now: Mapping[str, Mapping[str, str]]) -> None:
+    """InputError where a step has read other data than there is now; `now` holds the digests of each step's sets."""
+    lines: list[str] = []
+    for name, digests in now.items():
+        before = learned_from(run, name)
+        changed = [one for one in {**before, **digests} if before and before.get(one) != digests.get(one)]
+        if changed:
+            lines.append(f"  {run / name}: {', '.join(changed)}")
+    if lines:
+        raise InputError(
+            f"{run}: data has changed since these steps read it (step: sets):\n" + "\n".join(lines) + "\n"
+            "Put it back as it was; or remove these folders, and the steps are done again; or choose another --out"
+        )
+
+
 def _done(run: Path, name: str) -> Info:
     return json.loads((run / name / "done.json").read_text(encoding="utf-8"))
 
@@ -55,8 +76,17 @@ class Step:
     A step that was done begins anew.
     """
 
-    def __init__(self, run: Path, name: str, *, total: int, shown: Sequence[str], config: Mapping[str, Any]) -> None:
-        self.name, self.path = name, run / name
+    def __init__(
+        self,
+        run: Path,
+        name: str,
+        *,
+        total: int,
+        shown: Sequence[str],
+        config: Mapping[str, Any],
+        data: Mapping[str, str],
+    ) -> None:
+        self.name, self.path, self._data = name, run / name, dict(data)
         self._run, self._total, self._shown, self._config = run, total, shown, config
         self._checkpoint = self.path / "checkpoint"
         self._state: Info | None = None
@@ -71,6 +101,7 @@ class Step:
             remove_folder(self._checkpoint)  # before the mark goes: an old checkpoint must not look like a new one
             (self.path / "done.json").unlink()
         self._state = _read_state(self._checkpoint)
+        refuse_changed_data(self._run, {self.name: self._data})
         if self._state is None:
             drop_results(self._run, self.name)
         others = (done.parent.name for done in self._run.glob("*/done.json"))
@@ -130,6 +161,7 @@ class Step:
             "num_logged": self._num_logged,
             "seconds": self._seconds(),
             "after": self._after,
+            "data": self._data,
         }
 
         def write_all(folder: Path) -> None:
@@ -152,12 +184,14 @@ class Step:
         for rows in self._rows.values():
             rows.sync()
         seconds = round(self._seconds(), 1)
-        add_results(self._run, self.name, {**results, "seconds": {self.name: seconds}})
+        data = {"data": {self.name: self._data}} if self._data else {}
+        add_results(self._run, self.name, {**results, **data, "seconds": {self.name: seconds}})
         done = {
             "seconds": seconds,
             "num_rows": self._rows["metrics"].count,
             "finished": datetime.now(UTC).isoformat(),
             "after": self._after,
+            "data": self._data,
         }
         # killed before this line, the step goes on from its checkpoint; killed after it, the next opening removes it
         write_text(self.path / "done.json", dump(done) + "\n")
