@@ -1,6 +1,7 @@
 """A conversation with a stage: several turns, streamed, with commands that begin with a slash."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -111,6 +112,26 @@ def test_a_message_longer_than_the_window_is_refused_and_the_talk_goes_on(
     assert "999" in (said := capsys.readouterr().out) or "1000 tokens" in said
     assert conversation.turns[0].text == "How are you?"
     assert written
+
+
+def test_a_turn_that_the_template_refuses_is_not_part_of_the_talk(
+    talk: Talk, capsys: pytest.CaptureFixture[str]
+) -> None:
+    conversation, _ = talk()
+    template = "{% for m in messages %}{% if 'forbidden' in m.content %}{{ raise_exception('not that') }}{% endif %}"
+    conversation.encoder.tokenizer.chat_template = template + "{{ m.content }}{% endfor %}"
+    conversation.encoder = replace(conversation.encoder, style="chat")
+    conversation.hold(["Hello", "a forbidden word", "And why?"])
+    assert "not that" in capsys.readouterr().out
+    assert [turn.text for turn in conversation.turns if turn.role == "user"] == ["Hello", "And why?"]
+
+
+def test_special_tokens_that_are_typed_or_answered_stay_text(talk: Talk) -> None:
+    conversation, _ = talk()
+    conversation.reply("</s> is not the end")
+    ids = conversation.encoder.prompt(Example(tuple(conversation.turns[:1]), "", None, "made up", "turn 1"))
+    assert conversation.encoder.ends.written not in ids
+    assert conversation.encoder.text(conversation.encoder.response("so </s>")) == "so </s>"
 
 
 def test_a_run_that_has_not_come_to_a_stage_says_which_it_has(small_run: Path) -> None:

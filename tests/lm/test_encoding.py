@@ -156,7 +156,7 @@ def test_the_template_in_force_is_saved_with_the_tokenizer(make_config: MakeConf
 
 def test_a_template_is_checked_before_anything_is_read(make_config: MakeConfig) -> None:
     for template, what in (("{{ messages[0].content }}", "leaves out turn 2"), ("{% for %}", "error in line 1")):
-        with pytest.raises(InputError, match=rf"^model\.\w+: the chat template .*{what}"):
+        with pytest.raises(InputError, match=rf"^model\.chat_template: the chat template .*{what}"):
             Encoder.of(chatting(make_config, template))
     with pytest.raises(InputError, match=r"no chat template: set data\.style=hh"):
         Encoder.of(chatting(make_config))

@@ -61,7 +61,11 @@ class Conversation:
     def reply(self, text: str) -> str:
         """The stage's answer to one more turn of the user, written out as it is made."""
         self.turns.append(Message("user", text))
-        prompt = self._prompt()
+        try:
+            prompt = self._prompt()
+        except InputError:
+            self.turns.pop()  # it was not read, so the conversation has not had it
+            raise
         written = ""
         ids: list[int] = []
 
@@ -110,7 +114,6 @@ class Conversation:
             if len(ids) + self.config.eval.max_response_tokens <= window:
                 return ids
             if len(self.turns) == 1:
-                self.turns.clear()
                 raise InputError(f"this message has {len(ids)} tokens, more than the model's window of {window} holds")
             del self.turns[:2]
 

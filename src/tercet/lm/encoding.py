@@ -1,7 +1,7 @@
 """How the texts of one run become tokens: its tokenizer, its style of prompts and its limits."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import cast
 
@@ -44,10 +44,12 @@ class Encoder:
         tokenizer_path = path or ("" if model.tokenizer else config.ppo.policy)
         with named_by_key(config, tokenizer_path):
             tokenizer = load_tokenizer(model, tokenizer_path)
-            if model.chat_template and not path:
+            is_given = bool(model.chat_template) and not path
+            if is_given:
                 tokenizer.chat_template = model.chat_template
             if data.style == "chat":
-                check(tokenizer)
+                with _placed("model.chat_template") if is_given else nullcontext():
+                    check(tokenizer)
             ends = Ends.of(tokenizer, data.style, folder)
         limits = (data.max_prompt_tokens, data.max_response_tokens, config.ppo.max_response_tokens)
         return cls(tokenizer, ends, data.style, *limits)
@@ -55,11 +57,11 @@ class Encoder:
     @property
     def pad_id(self) -> int:
         """What fills the room behind the shorter rows."""
-        return cast(int, self.tokenizer.pad_token_id)  # likewise
+        return cast(int, self.tokenizer.pad_token_id)  # transformers types it as anything; load_tokenizer set it
 
     def prompt(self, example: Example) -> list[int]:
         """The prompt's ids, up to where the answer begins; InputError where the chat template refuses it."""
-        with _placed(example):
+        with _placed(example.place):
             return prompt_ids(self.tokenizer, example.messages, self.style)
 
     def response(self, text: str, *, ended: bool = True) -> list[int]:
@@ -145,7 +147,7 @@ class Encoder:
 
     def _fits(self, example: Example) -> bool:
         # a token holds at least a byte of text, but for BOS and a space in front: short prompts need no tokenizer
-        with _placed(example):
+        with _placed(example.place):
             text = prompt_text(self.tokenizer, example.messages, self.style)
         if len(text.encode()) + 2 <= self.max_prompt_tokens:
             return True
@@ -153,12 +155,12 @@ class Encoder:
 
 
 @contextmanager
-def _placed(example: Example) -> Iterator[None]:
-    """Put the example's place in front of what is wrong with its conversation."""
+def _placed(place: str) -> Iterator[None]:
+    """Put a place in front of what is wrong."""
     try:
         yield
     except InputError as error:
-        raise InputError(f"{example.place}: {error}") from error
+        raise InputError(f"{place}: {error}") from error
 
 
 def check_conversations(config: LmConfig, steps: Iterable[StepName]) -> None:

@@ -148,7 +148,7 @@ def _is_here(source: Source) -> bool:
 
 def _has_tokenizer(config: LmConfig) -> bool:
     name = config.model.tokenizer or config.model.path
-    return name == "bytes" or Path(gguf_parts(name)[0]).is_dir()
+    return name in ("bytes", "random") or Path(gguf_parts(name)[0]).is_dir()
 
 
 def _remedies(config: LmConfig, site: Site, rows: Rows, room: int) -> Iterator[Remedy]:
