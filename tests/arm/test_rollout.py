@@ -11,7 +11,7 @@ from tercet.arm.models import GaussianPolicy, RewardEnsemble, new_critic
 from tercet.arm.policies import Policy
 from tercet.arm.rollout import ArmActorCritic, assess, build
 from tercet.arm.scoring import scorer
-from tercet.arm.self_check import check
+from tercet.arm.self_check import check, scale_warning
 from tercet.config.arm import PolicyConfig, PpoConfig
 from tercet.core import gaussian
 from tercet.core.advantages import gae
@@ -146,6 +146,19 @@ def test_a_sound_start_passes_the_self_check(actor_critic: ArmActorCritic) -> No
     episodes.next_observations[0, 2] = 9.0  # what followed the end is another episode's
     found = check(step_by_step(episodes), episodes.dense, actor_critic, actor_critic.policy, PpoConfig())
     assert max(found.values()) < 1e-5
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e6])
+def test_the_self_check_holds_at_any_scale_of_rewards(actor_critic: ArmActorCritic, scale: float) -> None:
+    episodes = make_episodes(4, 60)
+    played, policy = step_by_step(episodes), actor_critic.policy
+    assert check(played, scale * episodes.dense, actor_critic, policy, PpoConfig())["reward_identity"] < 1e-5
+
+
+def test_rewards_that_values_cannot_follow_are_said_with_a_remedy() -> None:
+    assert scale_warning(torch.full((2, 3), -9.0), 10.0) == ""
+    assert "a step earns 500 by size" in scale_warning(torch.full((2, 3), -500.0), 10.0)
+    assert "multiply the weights of ppo.reward by 0.002" in scale_warning(torch.full((2, 3), -500.0), 10.0)
 
 
 def test_the_self_check_refuses_what_is_not_sound(actor_critic: ArmActorCritic) -> None:

@@ -44,6 +44,19 @@ def test_a_step_that_ends_leaves_rows_results_and_no_checkpoint(folder: RunFolde
     assert sorted(path.name for path in step.path.iterdir()) == ["done.json", "model", "results.json"]
 
 
+def test_the_bar_of_a_step_counts_its_units_and_no_row_before_them(
+    folder: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with folder.step("ppo", total=2, num_before=1, shown=[]) as step:
+        for index in range(2):
+            step.log(index, {"ppo/score": 0.5})
+        step.save({}, _weights)
+    with folder.step("ppo", total=2, num_before=1, shown=[]) as step:
+        step.log(2, {"ppo/score": 0.5})
+        step.finish({})
+    assert [line.split()[1] for line in capsys.readouterr().out.splitlines()] == ["1/2", "2/2"]
+
+
 def test_a_step_goes_on_from_its_checkpoint_and_drops_what_came_after(folder: RunFolder) -> None:
     with pytest.raises(KeyboardInterrupt), folder.step("ppo", total=9, shown=[]) as step:
         step.log(0, {"ppo/score": 0.1})

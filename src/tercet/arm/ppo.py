@@ -21,11 +21,12 @@ from tercet.arm.questions import asks_a_person
 from tercet.arm.rollout import ArmActorCritic, assess, build, describe
 from tercet.arm.rounds import Rounds
 from tercet.arm.scoring import OWN, scorer
-from tercet.arm.self_check import check
+from tercet.arm.self_check import check, scale_warning
 from tercet.arm.stages import say_unseen, start_policy
 from tercet.config.arm import ArmConfig
 from tercet.errors import InputError
 from tercet.runs.folder import RunFolder
+from tercet.runs.progress import say
 from tercet.train import chance
 from tercet.train.ppo import Collected, Learner, Validation, train
 
@@ -49,7 +50,7 @@ def run(folder: RunFolder, config: ArmConfig) -> None:
         rounds = _rounds(folder, config, policy) if OWN in config.ppo.reward else None
         collect = Collect(env, ArmActorCritic(policy, critic), frozen(policy), rounds, config)
         checked = collect.self_check()
-        with folder.step("ppo", total=config.ppo.num_updates + 1, shown=SHOWN) as step:
+        with folder.step("ppo", total=config.ppo.num_updates, num_before=1, shown=SHOWN) as step:
             best = train(
                 step,
                 Learner.of(collect.actor_critic, policy, critic, config.ppo),
@@ -99,6 +100,8 @@ class Collect:
         played = self._sampled("self-check", 0)
         model = self.rounds.start if self.rounds else None
         earned = scorer(self.config.ppo.reward, model)(played.episodes).to_learn_from(self.config.ppo.gamma)
+        if large := scale_warning(earned, self.config.ppo.value_clip_range):
+            say(f"ppo: {large}")
         return check(played, earned, self.actor_critic, self.reference, self.config.ppo)
 
     def _sampled(self, name: str, index: int) -> Played:

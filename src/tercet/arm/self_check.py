@@ -13,7 +13,7 @@ from tercet.core.masked import kept
 from tercet.errors import FailedError
 from tercet.types import Rollout
 
-TOLERANCE = 2e-3  # in nats or units of reward
+TOLERANCE = 2e-3  # in nats, or of the size of what was earned
 
 
 def check(
@@ -54,6 +54,17 @@ def check(
     return found
 
 
+def scale_warning(earned: Float[Tensor, "b t"], value_clip_range: float) -> str:
+    """What to say where rewards are so large that values cannot follow; nothing where they are not."""
+    size = float(earned.abs().mean())
+    if size <= value_clip_range:
+        return ""
+    return (
+        f"a step earns {size:.3g} by size, in the mean, and ppo.value_clip_range={value_clip_range:g} bounds how far a "
+        f"value moves in one update: multiply the weights of ppo.reward by {1 / size:.1g}"
+    )
+
+
 @torch.no_grad()
 def _ratio(actor_critic: ArmActorCritic, rollout: Rollout, clip_range: float) -> float:
     """|log ratio| of the first update, which must be 0, and with it the clip fraction and the approximate KL."""
@@ -71,7 +82,10 @@ def _ratio(actor_critic: ArmActorCritic, rollout: Rollout, clip_range: float) ->
 
 
 def _reward_identity(rewards: Tensor, earned: Tensor, log_ratio: Tensor, kl_coef: float) -> float:
-    return float((rewards.sum(1) - (earned.sum(1) - kl_coef * log_ratio.sum(1))).abs().max())
+    """By how much of its size a row's sum is off: rewards may have any scale, and rounding grows with it."""
+    off = (rewards.sum(1) - (earned.sum(1) - kl_coef * log_ratio.sum(1))).abs()
+    size = earned.abs().sum(1) + kl_coef * log_ratio.abs().sum(1)
+    return float((off / size.clamp(min=torch.finfo(size.dtype).tiny)).max())
 
 
 def _continuation(seen: Assessed) -> float:

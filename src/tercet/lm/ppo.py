@@ -64,7 +64,7 @@ def run(folder: RunFolder, config: LmConfig) -> None:
     encoder.check_window(critic.model)
     terms = load_terms(config, reward_path, backbone)
     data = digests(config, "ppo")
-    with folder.step("ppo", total=config.ppo.num_updates + 1, shown=SHOWN, data=data) as step:
+    with folder.step("ppo", total=config.ppo.num_updates, num_before=1, shown=SHOWN, data=data) as step:
         scales = _scales(step, terms, policy, encoder, flat(prompts), config)
         roles = Roles(
             LmActorCritic(policy, critic, config.ppo.temperature),

@@ -106,12 +106,17 @@ class RunFolder:
         """Whether that step has come to its end."""
         return is_done(self.path, name)
 
-    def step(self, name: str, *, total: int, shown: Sequence[str], data: Mapping[str, str] = {}) -> Step:
-        """A step of `total` indices, whose metrics `shown` stand beside the progress bar; enter it with `with`.
+    def step(
+        self, name: str, *, total: int, shown: Sequence[str], num_before: int = 0, data: Mapping[str, str] = {}
+    ) -> Step:
+        """A step of `total` units, whose metrics `shown` stand beside the progress bar; enter it with `with`.
 
+        Each has a row; `num_before` rows come before the first, such as what PPO's start is worth before update 1.
         `data` holds the digest of each set that it reads: InputError where it is to go on with other data.
         """
-        return Step(self.path, name, total=total, shown=shown, config=self.config_dict, data=data)
+        return Step(
+            self.path, name, total=total, shown=shown, num_before=num_before, config=self.config_dict, data=data
+        )
 
 
 def _make(path: Path) -> None:

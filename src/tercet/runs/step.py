@@ -85,9 +85,11 @@ class Step:
         shown: Sequence[str],
         config: Mapping[str, Any],
         data: Mapping[str, str],
+        num_before: int,
     ) -> None:
         self.name, self.path, self._data = name, run / name, dict(data)
         self._run, self._total, self._shown, self._config = run, total, shown, config
+        self._num_before = num_before
         self._checkpoint = self.path / "checkpoint"
         self._state: Info | None = None
         self._seconds_before = 0.0
@@ -119,7 +121,7 @@ class Step:
         names = self._config.get("trackers", [])
         self._trackers = Trackers(names, self._run, self.name, self._config, start=self._num_logged)
         self._exit.callback(self._trackers.close)
-        self._bar: Bar = self._exit.enter_context(progress(self.name, self._total, done=self._num_logged))
+        self._bar: Bar = self._exit.enter_context(progress(self.name, self._total, done=self._num_done()))
         self._started = self._last_log = time.monotonic()
         return self
 
@@ -141,8 +143,11 @@ class Step:
         self._last_log = now
         self._trackers.log(index, row)
         self._numbers |= {name: row[name] for name in self._shown if name in row}
-        self._bar.advance(max(index + 1 - self._num_logged, 0), self._numbers)
-        self._num_logged = max(index + 1, self._num_logged)
+        done, self._num_logged = self._num_done(), max(index + 1, self._num_logged)
+        self._bar.advance(self._num_done() - done, self._numbers)
+
+    def _num_done(self) -> int:
+        return max(0, self._num_logged - self._num_before)
 
     def show(self, index: int, samples: Sequence[Mapping[str, Any]]) -> None:  # Any: JSON, prompt, response, score
         """Keep sampled answers, and print the first few of them."""
