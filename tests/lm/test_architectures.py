@@ -34,6 +34,7 @@ SHAPES = {
     "gpt_neox": "hidden_size: 16, intermediate_size: 32, num_hidden_layers: 2, num_attention_heads: 2",
 }
 SHAPES["qwen2"] = SHAPES["llama"]
+SHAPES["mamba"] = "hidden_size: 16, num_hidden_layers: 2, state_size: 4, time_step_rank: 4"
 
 LORA = ("lora.rank=4", "lora.alpha=8")
 CASES = {
@@ -51,6 +52,7 @@ CASES = {
     "Qwen3, full, fewer layers in the reward model": ("qwen3", "", ("reward.num_layers=1",)),
     "Bloom, LoRA": ("bloom", "", LORA),
     "GPT-NeoX, full": ("gpt_neox", "", ()),
+    "Mamba, LoRA": ("mamba", "", LORA),
     "Llama, LoRA, bf16": ("llama", "", (*LORA, "precision=bf16")),
     "OPT, full, bf16": ("opt", "do_layer_norm_before: false", ("precision=bf16",)),
 }

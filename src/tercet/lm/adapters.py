@@ -103,7 +103,7 @@ def copied(tree: Tree, of: Callable[[nn.Parameter], nn.Parameter], also: Mapping
 
 def _targets(model: PreTrainedModel, lora: LoraConfig) -> list[str]:
     """Names of the layers that get adapters: those asked for, or every matrix of the transformer itself."""
-    inside = list(_layers(model))
+    inside = [name for name in _layers(model) if not _is_read_by_kernels(model, name)]
     if not lora.target_modules:
         return inside
     known = sorted({name.rsplit(".", 1)[-1] for name in inside})
@@ -111,6 +111,12 @@ def _targets(model: PreTrainedModel, lora: LoraConfig) -> list[str]:
         if not any(name.endswith(wanted) for name in inside):
             raise InputError(f"lora.target_modules: no layer is called {wanted!r}; this model has {', '.join(known)}")
     return [name for name in inside if name.endswith(tuple(lora.target_modules))]
+
+
+def _is_read_by_kernels(model: PreTrainedModel, name: str) -> bool:
+    """Whether a state-space mixer may give the layer's weight to a kernel and not call it: adapters would be lost."""
+    mixer, _, own = name.rpartition(".")
+    return own in ("out_proj", "dt_proj") and hasattr(model.get_submodule(mixer), "A_log")
 
 
 def _layers(model: PreTrainedModel) -> dict[str, nn.Module]:

@@ -21,6 +21,7 @@ from tercet.lm.last_layer import can_be_narrowed, narrowed
 from tercet.lm.logits import keep_logits_in_fp32
 from tercet.lm.prefixes import Prefixes
 from tercet.lm.tokens import TokenBatch, like_lengths
+from tercet.lm.train_mode import check_train_mode
 from tercet.lm.unpadded import can_be_unpadded, unpadded_hidden
 from tercet.lm.weights import changes_of_logits, load_causal, load_scorer, named_by_key
 
@@ -122,6 +123,8 @@ def load_policy(config: LmConfig, *, path: str = "", learns: bool = False, lora_
     with named_by_key(config, path):
         model = load_causal(config.model, seed=config.seed, path=path)
         _check_head(model)
+        if learns:
+            check_train_mode(model)
     _round(model, config)
     return policy_of(model, config, learns=learns, lora_dropout=lora_dropout).to(device_of(config))
 
@@ -152,6 +155,8 @@ def load_score_model(
     with named_by_key(config, path):
         model = load_scorer(config.model, seed=config.seed, path=path, num_layers=num_layers, trained=trained)
         _check_transformer(model)
+        if learns:
+            check_train_mode(model)
     _round(model, config)
     return score_model_of(model, config, learns=learns, lora_dropout=lora_dropout).to(device_of(config))
 
@@ -246,7 +251,11 @@ def _probe(model: PreTrainedModel) -> Int[Tensor, "1 length"]:
 
 
 def _alike(a: Tensor, b: Tensor) -> bool:
-    return a.shape == b.shape and torch.allclose(a, b, rtol=1e-3, atol=1e-3 * float(b.abs().max()))
+    return (
+        a.shape == b.shape
+        and bool(b.isfinite().all())
+        and torch.allclose(a, b, rtol=1e-3, atol=1e-3 * float(b.abs().max()))
+    )
 
 
 def _whole(module: Policy | ScoreModel) -> PreTrainedModel:

@@ -14,9 +14,13 @@ from transformers import PreTrainedModel
 
 from tercet.core.categorical import logprobs_and_entropy
 from tercet.errors import FailedError
+from tercet.lm.adapters import Precision
 
 _MOST = 8  # tokens of a row that are compared
-_TOLERANCE = {torch.float32: 2e-3, torch.bfloat16: 0.3}  # nats a token, on average; another batch is another rounding
+TOLERANCE: dict[Precision, float] = {
+    "fp32": 2e-3,
+    "bf16": 0.3,
+}  # nats a token, on average; another batch is another rounding
 
 _seen: set[tuple[object, ...]] = set()  # the kinds of models that this process has checked
 
@@ -36,19 +40,19 @@ def check_once(
     The shortest and the longest prompt are looked at, each alone and without padding. Done once in a process for every
     class, config, kind of layers, precision and `sampler`.
     """
-    dtype = _precision(model)
+    precision = _precision(model)
     kinds = frozenset(type(module) for module in model.modules())  # adapted or not
-    key = (type(model), str(model.config), kinds, dtype, model.device.type, sampler)
+    key = (type(model), str(model.config), kinds, precision, model.device.type, sampler)
     if key in _seen:
         return
     lengths = [len(prompt) for prompt in prompts]
     rows = {lengths.index(min(lengths)), lengths.index(max(lengths))}
     off = max(_difference(model, prompts[i], ids[i][mask[i]], logprobs[i][mask[i]], temperature) for i in rows)
-    if not off <= _TOLERANCE[dtype]:
+    if not off <= TOLERANCE[precision]:
         raise FailedError(
             f"sampling from {type(model).__name__} ({sampler}): the log-probabilities of the tokens drawn differ from "
-            f"those of a plain forward by {off:.3g} a token, more than {_TOLERANCE[dtype]:g}: its cache, its positions "
-            "or its mask work in another way than Tercet thinks; choose another model or version of transformers"
+            f"those of a plain forward by {off:.3g} a token, more than {TOLERANCE[precision]:g}: its cache, its "
+            "positions or its mask work otherwise than expected; choose another model or version of transformers"
         )
     _seen.add(key)
 
@@ -70,8 +74,8 @@ def _difference(
     return float((plain - logprobs).abs().mean())
 
 
-def _precision(model: PreTrainedModel) -> torch.dtype:
+def _precision(model: PreTrainedModel) -> Precision:
     """That of the matrix products."""
     device = model.device.type
     lowest = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else model.dtype
-    return torch.float32 if lowest == torch.float32 else torch.bfloat16
+    return "fp32" if lowest == torch.float32 else "bf16"

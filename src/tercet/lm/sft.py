@@ -13,6 +13,7 @@ from tercet.lm.digests import digests
 from tercet.lm.encoding import Encoder
 from tercet.lm.examples import Example
 from tercet.lm.imitation import AnswerBatches, answer_loss
+from tercet.lm.model_check import check_policy
 from tercet.lm.models import Policy, load_policy
 from tercet.lm.splits import Sets, flat, step_examples
 from tercet.runs.folder import RunFolder
@@ -38,6 +39,7 @@ def run(folder: RunFolder, config: LmConfig) -> None:
     stages = dict(todo.plan.stages)
     policy = load_policy(config, learns=True, lora_dropout=config.lora.dropout)
     encoder.check_window(policy.model)
+    check_policy(policy)
     answers = AnswerBatches(encoder, config)
 
     def measure(index: int) -> dict[str, float]:

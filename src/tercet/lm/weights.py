@@ -47,6 +47,7 @@ _LOGIT_SETTINGS = (
 )
 _WRONG_CONFIG = (ValueError, StrictDataclassError)  # the second is no ValueError
 
+_NOISE = ("input_jitter_noise", "moe_jitter_eps")
 SMOLLM2_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 
@@ -153,10 +154,16 @@ def _folder(name: str) -> str:
 
 
 def _without_dropout(hf_config: HfConfig) -> HfConfig:
-    """The ratio of PPO compares log-probabilities of two forwards: dropout would make them differ by chance."""
-    for key, value in hf_config.to_dict().items():
-        if "drop" in key and isinstance(value, float):
-            setattr(hf_config, key, 0.0)
+    """The ratio of PPO compares log-probabilities of two forwards: dropout would make them differ by chance.
+
+    So would noise at the inputs of experts, which is as absent from evaluation as dropout is.
+    """
+    parts = [hf_config, *(part for part in vars(hf_config).values() if isinstance(part, HfConfig))]
+    for part in parts:  # MPT and DBRX have a config of their attention in theirs
+        for key, value in part.to_dict().items():
+            is_share = isinstance(value, int | float) and not isinstance(value, bool)
+            if ("drop" in key or key in _NOISE) and is_share:
+                setattr(part, key, type(value)(0))
     return hf_config
 
 

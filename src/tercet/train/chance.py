@@ -3,6 +3,8 @@
 import hashlib
 import json
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -23,3 +25,14 @@ def seed_everything(seed: int, *names: str | int) -> None:
     value = integer(seed, *names)
     random.seed(value)
     torch.manual_seed(value)
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Within it the CPU's global random state may be used; afterwards it is as it was."""
+    python = random.getstate()
+    with torch.random.fork_rng(devices=[]):
+        try:
+            yield
+        finally:
+            random.setstate(python)
