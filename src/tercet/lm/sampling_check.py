@@ -41,7 +41,7 @@ def check_once(
     class, config, kind of layers, precision and `sampler`.
     """
     precision = _precision(model)
-    kinds = frozenset(type(module) for module in model.modules())  # adapted or not
+    kinds = frozenset(type(module).__qualname__ for module in model.modules())  # adapted or not
     key = (type(model), str(model.config), kinds, precision, model.device.type, sampler)
     if key in _seen:
         return
