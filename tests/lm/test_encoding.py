@@ -112,11 +112,17 @@ def test_roles_that_read_the_same_ids_have_one_tokenizer(key: str, make_config: 
     tokenizer = byte_tokenizer()
     tokenizer.save_pretrained(tmp_path / "same")
     tokenizer.add_tokens(["another"])
-    tokenizer.save_pretrained(tmp_path / "other")
+    tokenizer.save_pretrained(tmp_path / "more")
     section, name = key.split(".")
-    check_tokenizers(make_config(**{section: {name: str(tmp_path / "same")}}))
-    with pytest.raises(InputError, match=rf"^{key}: .*other' has another tokenizer than model.path"):
-        check_tokenizers(make_config(**{section: {name: str(tmp_path / "other")}}))
+    same, more = ({section: {name: str(tmp_path / folder)}} for folder in ("same", "more"))
+    check_tokenizers(make_config(**same))
+    with pytest.raises(InputError, match=rf"^{key}: .*same' has another tokenizer than model.path"):
+        check_tokenizers(make_config(model={"tokenizer": str(tmp_path / "more")}, **same))
+    if key == "reward.model":  # whose pad token may be one of its own
+        check_tokenizers(make_config(**more))
+    else:
+        with pytest.raises(InputError, match=rf"^{key}: .*more' has another tokenizer than model.path"):
+            check_tokenizers(make_config(**more))
 
 
 SAYS_TWICE = "{% for m in messages %}{{ m.content }}{{ m.content }}</s>{% endfor %}"

@@ -1,5 +1,6 @@
 """Whatever ends a turn of the model ends an answer."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -38,3 +39,17 @@ def test_a_model_without_generation_config_lists_its_ends_in_its_config(tmp_path
     AutoConfig.for_model("llama", eos_token_id=1).save_pretrained(tmp_path)
     assert Ends.of(byte_tokenizer(), "hh", str(tmp_path)).ids == (1, 2)
     assert Ends.of(byte_tokenizer(), "hh", str(tmp_path / "nothing here")).ids == (2,)
+
+
+def test_adapters_end_as_their_base_model_does(tmp_path: Path) -> None:
+    AutoConfig.for_model("llama", eos_token_id=1).save_pretrained(tmp_path / "base")
+    (tmp_path / "adapter").mkdir()
+    settings = {"peft_type": "LORA", "base_model_name_or_path": str(tmp_path / "base")}
+    (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps(settings))
+    assert Ends.of(byte_tokenizer(), "hh", str(tmp_path / "adapter")).ids == (1, 2)
+
+
+def test_a_model_that_also_sees_ends_as_its_text_model_does(tmp_path: Path) -> None:
+    text, vision = {"eos_token_id": 1, "num_hidden_layers": 1}, {"num_hidden_layers": 1}
+    AutoConfig.for_model("gemma3", text_config=text, vision_config=vision).save_pretrained(tmp_path)
+    assert Ends.of(byte_tokenizer(), "hh", str(tmp_path)).ids == (1, 2)

@@ -166,7 +166,7 @@ def _placed(place: str) -> Iterator[None]:
 def check_conversations(config: LmConfig, steps: Iterable[StepName]) -> None:
     """InputError where the chat template refuses a conversation that one of the steps would read; what it does is told.
 
-    Each sequence of roles is tried once.
+    Each sequence of roles is tried once, and every conversation with tools.
     """
     if config.data.style != "chat":
         return
@@ -175,7 +175,7 @@ def check_conversations(config: LmConfig, steps: Iterable[StepName]) -> None:
     for examples in (step_examples(config.data, step) for step in steps):
         for example in [*flat(examples.train), *flat(examples.held_out)]:
             roles = tuple(message.role for message in example.messages)
-            if roles not in tried:
+            if roles not in tried or any(message.tools for message in example.messages):
                 encoder.prompt(example)
             tried.add(roles)
     if written := gap(encoder.tokenizer):

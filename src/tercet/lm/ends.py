@@ -4,10 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from transformers import AutoConfig, GenerationConfig, PreTrainedTokenizerBase
+from transformers import AutoConfig, GenerationConfig, PretrainedConfig, PreTrainedTokenizerBase
 
 from tercet.lm.template import end_of_turn
 from tercet.lm.text import Style
+from tercet.lm.wrapped import adapter_base, text_config
 
 
 @dataclass(frozen=True)
@@ -35,10 +36,16 @@ def _listed(model: str) -> list[int]:
     """The EOS ids of generation_config.json, or of config.json where there is none."""
     if not model or Path(model).is_file():  # a GGUF file has its tokenizer's EOS alone
         return []
-    for kind in (GenerationConfig, AutoConfig):
+    if base := adapter_base(model):
+        return _listed(base)
+    for read in (GenerationConfig.from_pretrained, _text_config):
         try:
-            found = kind.from_pretrained(model).eos_token_id
+            found = read(model).eos_token_id
         except (OSError, ValueError, KeyError, AttributeError):  # whoever loads the model says what is wrong with it
             continue
         return [found] if isinstance(found, int) else [*(found or [])]
     return []
+
+
+def _text_config(model: str) -> PretrainedConfig:
+    return text_config(AutoConfig.from_pretrained(model))
