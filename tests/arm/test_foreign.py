@@ -274,6 +274,14 @@ def test_what_a_step_gives_is_checked(name: str, message: str | None) -> None:
     assert f"env=their_env:{name}: " in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_what_goes_wrong_in_a_process_is_one_message(recwarn: pytest.WarningsRecorder) -> None:
+    env = ForeignEnv("their_env:breaks", 3, num_threads=2)
+    with pytest.raises(FailedError, match=r"^env=their_env:breaks: step\(\) raised RuntimeError: the motor is lost$"):
+        env.step(np.zeros((3, 1)))
+    env.close()
+    assert not [one for one in recwarn if "Traceback" in str(one.message)]
+
+
 def test_success_that_is_told_at_the_end_means_not_yet_before() -> None:
     env = make_env("their_env:late", 2, horizon=9)
     told = [env.step(np.zeros((2, 1)))[-1]["success"].tolist() for _ in range(5)]

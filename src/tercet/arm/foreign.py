@@ -5,6 +5,7 @@
 must be vectors, or dictionaries of them; actions a Box.
 """
 
+import warnings
 from functools import partial
 from typing import Any, cast
 
@@ -45,6 +46,8 @@ class ForeignEnv(VectorEnv):
                 raise InputError(f"{what}={number}: must be at least 1")
         self.name, self.num_envs, self.horizon = name, num_envs, horizon
         kind = AsyncVectorEnv if num_threads > 1 and num_envs > 1 else SyncVectorEnv
+        # what a process raised is raised again here: Gymnasium's warnings would show its traceback besides
+        warnings.filterwarnings("ignore", category=UserWarning, module=r"gymnasium\.vector\.async_vector_env")
         makers = [partial(copy_of, name, horizon, index) for index in range(num_envs)]
         self._copies = kind(makers, autoreset_mode=AutoresetMode.DISABLED)
         self.single_observation_space = cast(Box, self._copies.single_observation_space)
