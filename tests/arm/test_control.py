@@ -1,5 +1,6 @@
 """The loop, the guard and a policy on the simulated arm behind LeRobot's interface; people, keys, faults."""
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -543,3 +544,41 @@ def test_a_cube_that_nobody_sees_holds_everything_up() -> None:
         find_cube(CONFIG.cube)({"shoulder_pan.pos": 1.0})
     with pytest.raises(FailedError, match="not four finite numbers"):
         find_cube(f"{__name__}:two_numbers")({})
+
+
+class Losing(Other):
+    """A robot, or a teacher, whose bus loses some of its reads; `slow` seconds go by before each loss."""
+
+    def __init__(self, lost: set[int], slow: float = 0.0) -> None:
+        self.reads, self.lost, self.slow = 0, lost, slow
+
+    def get_observation(self) -> dict[str, Any]:
+        self.reads += 1
+        if self.reads - 1 in self.lost:
+            time.sleep(self.slow)
+            raise ConnectionError("no status packet")
+        return super().get_observation()
+
+    def get_action(self) -> dict[str, float]:
+        return self.get_observation()
+
+
+@pytest.mark.parametrize("kind", [Arm, Teacher])
+def test_one_lost_read_is_tried_again_and_two_in_a_row_end_the_session(kind: type[Arm] | type[Teacher]) -> None:
+    def read(one: Arm | Teacher) -> None:
+        _ = one.read() if isinstance(one, Arm) else one.joints()
+
+    one = kind(Losing({1, 4}), CONFIG)
+    for _ in range(5):
+        read(one)
+    assert one.lost == 2
+    with pytest.raises(FailedError, match=r"cannot read the .*: ConnectionError: no status packet"):
+        read(kind(Losing({0, 1}), CONFIG))
+
+
+def test_a_read_that_is_lost_after_the_deadline_is_not_tried_again() -> None:
+    config = CONFIG.model_copy(update={"safety": CONFIG.safety.model_copy(update={"deadline": 0.02})})
+    robot = Losing({0}, slow=0.05)
+    with pytest.raises(FailedError, match="no status packet"):
+        Arm(robot, config).read()
+    assert robot.reads == 1

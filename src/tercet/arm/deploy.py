@@ -118,6 +118,9 @@ def run(
             tries.append(one)
             for line in _verdict(number, one):
                 say(line)
+            lost = arm.lost + (teacher.lost if teacher else 0)
+            if lost:
+                say(f"reads that were lost and tried again so far: {lost}; check cables and power if it goes on")
             if tries[-1].stopped and not isinstance(robot, SimulatedArm):
                 break  # a person should look before anything moves again
     if keeper is not None and keeper.kept:

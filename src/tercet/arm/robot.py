@@ -1,5 +1,6 @@
 """Arms that actions are sent to, by LeRobot's interface: its own, the simulated one, or a user's."""
 
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -49,7 +50,10 @@ class Teleoperator(Protocol):
 
 
 class Arm:
-    """A connected robot in our units; what goes wrong on the wire becomes a FailedError. Disconnects on exit."""
+    """A connected robot in our units; what goes wrong on the wire becomes a FailedError. Disconnects on exit.
+
+    A read that fails is tried once more, if `safety.deadline` lets it; `lost` counts these.
+    """
 
     def __init__(self, robot: Robot, config: RobotConfig) -> None:
         missing = [key for key in KEYS if key not in robot.action_features]
@@ -58,7 +62,7 @@ class Arm:
                 f"robot={config.robot}: takes no {', '.join(missing)} (it takes {', '.join(robot.action_features)}); "
                 "an SO-100 or SO-101, or one with the same joints, is needed"
             )
-        self._robot, self._config = robot, config
+        self._robot, self._config, self.lost = robot, config, 0
 
     def __enter__(self) -> "Arm":
         _connect(self._robot, "the robot", self._config.port)
@@ -69,7 +73,8 @@ class Arm:
 
     def read(self) -> tuple[Array, Observation]:
         """Joints (6,), and the whole observation."""
-        seen = _on_the_wire(self._robot.get_observation, "read the robot", self._config.port)
+        seen, lost = _read(self._robot.get_observation, "read the robot", self._config.port, self._config)
+        self.lost += lost
         return to_joints(seen, self._config.calibration), seen
 
     def send(self, joints: Array) -> None:
@@ -79,10 +84,10 @@ class Arm:
 
 
 class Teacher:
-    """What a person steers with, in our units."""
+    """What a person steers with, in our units; reads are tried once more, as `Arm`'s."""
 
     def __init__(self, teleoperator: Teleoperator, config: RobotConfig) -> None:
-        self._teleoperator, self._config = teleoperator, config
+        self._teleoperator, self._config, self.lost = teleoperator, config, 0
 
     def __enter__(self) -> "Teacher":
         _connect(self._teleoperator, "the teacher's arm", self._config.teacher_port)
@@ -93,7 +98,9 @@ class Teacher:
 
     def joints(self) -> Array:
         """(6,): where the teacher's arm is."""
-        values = _on_the_wire(self._teleoperator.get_action, "read the teacher's arm", self._config.teacher_port)
+        port = self._config.teacher_port
+        values, lost = _read(self._teleoperator.get_action, "read the teacher's arm", port, self._config)
+        self.lost += lost
         return to_joints(values, self._config.calibration)
 
 
@@ -210,6 +217,22 @@ def _let_go(device: Robot | Teleoperator, what: str, error: BaseException | None
     except Exception as second:  # drivers raise what they like
         if error is None:
             raise FailedError(f"cannot disconnect from {what}: {first_line(second)}; switch its power off") from second
+
+
+def _read(
+    do: Callable[[], Any], what: str, port: str, config: RobotConfig
+) -> tuple[Any, int]:  # Any: whatever `do` returns
+    """What was read, and how many reads were lost before: one packet in thousands gets lost on a bus of servos.
+
+    A second loss, or one after the deadline, when the arm would brake anyway, is a fault.
+    """
+    begun = time.monotonic()
+    try:
+        return _on_the_wire(do, what, port), 0
+    except FailedError:
+        if time.monotonic() - begun > config.safety.deadline:
+            raise
+        return _on_the_wire(do, what, port), 1
 
 
 def _on_the_wire(do: Callable[[], Any], what: str, port: str) -> Any:  # Any: whatever `do` returns
