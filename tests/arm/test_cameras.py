@@ -8,7 +8,7 @@ import torch
 from tests.arm.conftest import drawable
 
 from tercet.arm.acting import eyes_of
-from tercet.arm.cameras import Camera
+from tercet.arm.cameras import Camera, as_picture, framed
 from tercet.arm.env import ArmEnv
 from tercet.arm.randomise import Randomisation
 from tercet.config.load import load_arm_config
@@ -30,6 +30,37 @@ def test_a_larger_picture_is_cut_around_its_middle_and_resized() -> None:
     np.testing.assert_allclose(found[20, 1:-1, 0], 40.5 + 2 * np.arange(1, 39), atol=1)
     same = np.zeros((40, 40, 3), np.uint8)
     assert Camera("front", 40, 40).fitted(same) is same
+
+
+def test_anothers_picture_is_shown_whole_and_in_its_shape() -> None:
+    square = np.zeros((200, 200, 3), np.uint8)
+    square[..., 0] = 200
+    found = framed(square, 320, 240)
+    assert found.shape == (240, 320, 3)
+    red = found[..., 2] == 0
+    assert (red.sum(1) == 240).all() and (red.sum(0)[40:280] == 240).all()
+
+
+@pytest.mark.parametrize(
+    "drawn",
+    [
+        np.full((2, 2, 3), 51, np.uint8),
+        np.full((2, 2, 3), 0.2, np.float32),
+        np.full((2, 2, 3), 51.0),
+        np.full((2, 2), 51, np.int64),
+        np.full((2, 2, 1), 51, np.uint8),
+        np.full((2, 2, 4), 51, np.uint8),
+    ],
+)
+def test_pictures_of_floats_grey_ones_and_transparent_ones_are_as_bright_as_they_were_drawn(drawn: np.ndarray) -> None:
+    found = as_picture(drawn)
+    assert found is not None
+    np.testing.assert_array_equal(found, np.full((2, 2, 3), 51, np.uint8))
+
+
+@pytest.mark.parametrize("drawn", [None, [np.zeros((2, 2, 3))], np.zeros((2, 2, 2)), np.zeros(3), np.array("x")])
+def test_what_is_no_picture_is_none(drawn: object) -> None:
+    assert as_picture(drawn) is None
 
 
 def test_what_a_camera_of_another_shape_sees_fits_what_is_drawn_at_once(env: ArmEnv) -> None:

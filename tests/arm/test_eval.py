@@ -56,8 +56,16 @@ def test_a_video_is_h264_that_browsers_play_with_both_sides_and_the_end_held(tmp
     facts = next(reader)
     assert isinstance(facts, dict)
     assert (facts["codec"], facts["pix_fmt"].split("(")[0]) == ("h264", "yuv420p")
-    assert facts["size"] == (2 * video.WIDTH, video.HEIGHT + 3 * video.STRIP + 24)
+    assert facts["size"] == (2 * video.WIDTH, video.TITLE + 3 * video.STRIP + video.HEIGHT + video.FOOT)
     assert len(list(reader)) == 5 + video.HOLD
+
+
+def test_what_a_browsers_controls_cover_is_empty_and_curves_stand_above_the_picture() -> None:
+    last = list(video.frames(take("BC", 5, False), take("PPO", 5, True)))[-1]
+    foot, curves = last[-video.FOOT :], last[video.TITLE : video.TITLE + 3 * video.STRIP]
+    assert (foot == foot[0, 0]).all() and not (curves == curves[0, 0]).all()
+    picture = last[video.TITLE + 3 * video.STRIP : -video.FOOT]
+    assert (picture == 40).all()
 
 
 def test_a_run_measures_writes_and_reports_what_the_docs_promise(small: list[str], tmp_path: Path) -> None:

@@ -41,3 +41,17 @@ def test_fingers_touch_the_cube_and_not_each_other() -> None:
         bodies = {tuple(sorted(model.geom(g).name for g in contact.geom)) for contact in data.contact}
         assert (("cube", "left") in bodies) == touching
         assert ("left", "right") not in bodies and ("left", "table") not in bodies
+
+
+def test_people_see_the_whole_workspace_from_near_by() -> None:
+    """In a picture of 4:3, and the cube at least a fifteenth of its height."""
+    model = scene.build(with_cube=True)
+    data = mujoco.MjData(model)
+    mujoco.mj_forward(model, data)
+    camera = model.camera(scene.VIEW)
+    corners = np.stack(np.meshgrid(*WORKSPACE), -1).reshape(-1, 3)
+    seen = (corners - data.cam_xpos[camera.id]) @ data.cam_xmat[camera.id].reshape(3, 3)
+    half = np.tan(np.radians(camera.fovy[0]) / 2)
+    assert (np.abs(seen[:, 1] / -seen[:, 2]) < half).all()
+    assert (np.abs(seen[:, 0] / -seen[:, 2]) < half * 4 / 3).all()
+    assert (scene.CUBE_HALF / -seen[:, 2] / half > 1 / 15).all()

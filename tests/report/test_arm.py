@@ -114,8 +114,8 @@ def test_a_run_without_demonstrations_is_compared_with_its_start(write: Callable
     found = results()
     found["success"] = {"start": rate(0.01, 0.0, 0.03), "ppo": rate(1.0, 0.98, 1.0)}
     text = write(found).with_suffix(".md").read_text()
-    assert "where before PPO succeeds on 1%" in text
-    assert "before PPO alone succeeds" in text
+    assert "where the policy before PPO succeeds on 1%" in text
+    assert "the policy before PPO alone succeeds" in text
 
 
 def test_a_run_under_way_shows_what_there_is(write: Callable[..., Path]) -> None:

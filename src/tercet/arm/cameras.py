@@ -34,6 +34,38 @@ class Camera:
         return np.array(Image.fromarray(picture).resize((self.width, self.height), Image.Resampling.BILINEAR, box))
 
 
+def as_picture(drawn: object) -> Picture | None:
+    """What others draw as (height, width, 3) from 0 to 255; None where it is no picture.
+
+    Floats up to 1 are scaled, grey ones get three colours, and transparency is left out.
+    """
+    if (
+        not isinstance(drawn, np.ndarray)
+        or drawn.ndim not in (2, 3)
+        or not drawn.size
+        or drawn.dtype.kind not in "buif"
+    ):
+        return None
+    colours = drawn[..., None] if drawn.ndim == 2 else drawn
+    if colours.shape[2] not in (1, 3, 4):
+        return None
+    if colours.dtype.kind in "bf" and np.nanmax(colours) <= 1:
+        colours = colours * 255.0
+    whole = np.clip(np.nan_to_num(colours[..., :3].astype(np.float64)), 0, 255).round().astype(np.uint8)
+    return np.repeat(whole, 3, axis=2) if whole.shape[2] == 1 else whole
+
+
+def framed(picture: Picture, width: int, height: int) -> Picture:
+    """The whole picture in one of this size, its shape kept; what is left over is white."""
+    scale = min(width / picture.shape[1], height / picture.shape[0])
+    across, down = max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale))
+    whole = np.full((height, width, 3), 255, np.uint8)
+    left, top = (width - across) // 2, (height - down) // 2
+    inside = Image.fromarray(picture).resize((across, down), Image.Resampling.BILINEAR)
+    whole[top : top + down, left : left + across] = np.asarray(inside)
+    return whole
+
+
 def cameras_of(config: PolicyConfig) -> tuple[Camera, ...]:
     """Those of a fresh policy, in the order of the config."""
     return tuple(Camera(name, *config.image_size) for name in config.cameras)

@@ -134,9 +134,12 @@ class ArmEnv(VectorEnv):
         index: int = 0,
         width: int = 480,
         height: int = 360,
-        camera: str = "front",
+        camera: str = scene.VIEW,
     ) -> NDArray[np.uint8]:
-        """A picture (height, width, 3) of one environment, by the camera `front`, `top` or `wrist`."""
+        """A picture (height, width, 3) of one environment, by the camera `near`, `front`, `top` or `wrist`.
+
+        In `lift` a green frame shows the height above which the cube must be.
+        """
         return self._picture(index, Camera(camera, height, width), plain=False)
 
     def pictures(self, cameras: Sequence[Camera], rows: Mask) -> tuple[NDArray[np.uint8], ...]:
@@ -158,6 +161,7 @@ class ArmEnv(VectorEnv):
             camera=camera.name,
             aside=self._domain.camera[index],
             plain=plain,
+            level=tasks.LIFTED if self.task == "lift" and not plain else None,
         )
 
     def close_extras(self, **kwargs: Any) -> None:  # Any: Gymnasium's

@@ -15,6 +15,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, Vecto
 from numpy.typing import NDArray
 
 from tercet.arm import foreign_experts
+from tercet.arm.cameras import framed
 from tercet.arm.foreign_copy import copy_of
 from tercet.arm.kinematics import Array
 from tercet.errors import FailedError, InputError
@@ -102,13 +103,11 @@ class ForeignEnv(VectorEnv):
         width: int = 480,
         height: int = 360,
     ) -> NDArray[np.uint8]:
-        """A picture (height, width, 3) of one environment, its own picture resized; FailedError where it has none."""
+        """A picture (height, width, 3) of one environment, its own made to fit; FailedError where it has none."""
         picture = self._copies.call("picture", index)[index]
         if isinstance(picture, str):
             raise FailedError(f"env={self.name}: {picture}")
-        rows = np.arange(height) * picture.shape[0] // height
-        columns = np.arange(width) * picture.shape[1] // width
-        return picture[rows][:, columns]
+        return framed(picture, width, height)
 
     def close_extras(self, **kwargs: Any) -> None:  # Any: Gymnasium's
         """Close every copy, and end the processes."""

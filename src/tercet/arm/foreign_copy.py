@@ -12,6 +12,7 @@ from gymnasium.spaces import Box
 from numpy.typing import NDArray
 
 from tercet.arm import foreign_checks as checks
+from tercet.arm.cameras import as_picture
 from tercet.arm.foreign_checks import Infos
 from tercet.arm.foreign_make import METAWORLD, make, metaworld_task
 from tercet.errors import InputError, first_line
@@ -91,12 +92,14 @@ class Copy(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         if not os.environ.get("DISPLAY"):
             os.environ.setdefault("MUJOCO_GL", "egl")
         try:
-            picture = self._env.render()
+            drawn = self._env.render()
         except Exception as error:  # whatever another's environment raises
             return f"cannot draw: {first_line(error)}"
-        if not isinstance(picture, np.ndarray) or picture.ndim != 3:
-            return f"draws no picture: its render() gave {type(picture).__name__}"
-        return picture.astype(np.uint8)
+        picture = as_picture(drawn)
+        if picture is None:
+            what = f"an array of shape {drawn.shape}" if isinstance(drawn, np.ndarray) else type(drawn).__name__
+            return f"draws no picture: its render() gave {what}, not (height, width, 3)"
+        return picture
 
     def close(self) -> None:
         """Close the environment."""

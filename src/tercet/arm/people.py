@@ -22,7 +22,7 @@ from tercet.runs.progress import progress
 LOOK_FOR = {
     "reach": "The fingertips should go to the green ball and stay there. Better is what comes nearer to that.",
     "lift": "The blue cube should be grasped and lifted high. Better is what comes nearer to that: the hand at the "
-    "cube, then the cube between the fingers, then the cube higher.",
+    "cube, then the cube between the fingers, then the cube higher, above the green frame.",
     "place": "The blue cube should be grasped, carried to the green ball and held there. Better is what comes nearer "
     "to that: the hand at the cube, then the cube between the fingers, then the cube nearer to the ball.",
     "push": "The blue cube should be pushed over the table to the green ball. Better is what comes nearer to that: the "

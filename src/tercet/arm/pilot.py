@@ -6,7 +6,7 @@ from torch import Tensor
 
 from tercet.arm import kinematics, tasks
 from tercet.arm.act import ActPolicy
-from tercet.arm.cameras import Camera, Picture
+from tercet.arm.cameras import Camera, Picture, as_picture
 from tercet.arm.kinematics import JOINTS, Array
 from tercet.arm.policies import Policy
 from tercet.arm.robot import Observation, SeenCube
@@ -90,8 +90,8 @@ class Pilot:
 
 
 def _picture(seen: Observation, camera: Camera) -> Picture:
-    picture = seen.get(camera.name)
-    if not isinstance(picture, np.ndarray) or picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
+    picture = as_picture(seen.get(camera.name))
+    if picture is None:
         there = ", ".join(key for key, value in seen.items() if isinstance(value, np.ndarray)) or "none"
         raise InputError(
             f"the policy sees by the camera {camera.name}, and the robot's pictures are: {there}; give cameras="

@@ -15,6 +15,8 @@ from tercet.arm.kinematics import Array
 from tercet.errors import FailedError, first_line
 
 _CHOICE = sys.modules[mujoco.Renderer.__module__].gl_context  # where Renderer takes it from, in any release
+_GREEN = np.array([0.1, 0.8, 0.25, 1.0], np.float32)  # as the goal
+_SIDE, _THIN = 0.1, 0.0012  # metres of the frame and of its rods
 _HELP = (
     "install a software renderer and choose it: apt-get install libegl1 libgl1-mesa-dri, then MUJOCO_GL=egl; "
     "or apt-get install libosmesa6, then MUJOCO_GL=osmesa"
@@ -34,15 +36,29 @@ class Studio:
         self._renderers: dict[tuple[int, int, bool], mujoco.Renderer] = {}
 
     def picture(
-        self, state: Array, goal: Array, *, width: int, height: int, camera: str, aside: Array, plain: bool = False
+        self,
+        state: Array,
+        goal: Array,
+        *,
+        width: int,
+        height: int,
+        camera: str,
+        aside: Array,
+        plain: bool = False,
+        level: float | None = None,
     ) -> NDArray[np.uint8]:
-        """(height, width, 3) of a full physics state, the camera moved by `aside` (3,); FailedError without OpenGL."""
+        """(height, width, 3) of a full physics state, the camera moved by `aside` (3,); FailedError without OpenGL.
+
+        A frame is drawn around the goal at the height `level`, where that is given.
+        """
         renderer = self._renderer(width, height, plain)
         mujoco.mj_setState(self._model, self._data, state, int(mujoco.mjtState.mjSTATE_FULLPHYSICS))
         self._data.mocap_pos[0] = goal
         mujoco.mj_forward(self._model, self._data)
         self._data.cam(camera).xpos[:] += aside
         renderer.update_scene(self._data, camera=camera)
+        if level is not None:
+            _draw_frame(renderer.scene, np.array([*goal[:2], level]))
         return renderer.render()
 
     def close(self) -> None:
@@ -59,6 +75,16 @@ class Studio:
             atexit.register(renderer.close)
             self._renderers[width, height, plain] = renderer
         return self._renderers[width, height, plain]
+
+
+def _draw_frame(drawn: mujoco.MjvScene, middle: Array) -> None:
+    """A level square of thin rods around a point (3,), which is no part of the simulation."""
+    across = _SIDE / 2 * np.array([[-1, -1, 0], [1, -1, 0], [1, 1, 0], [-1, 1, 0]])
+    for corner, following in zip(across, np.roll(across, -1, 0), strict=True):
+        geom = drawn.geoms[drawn.ngeom]
+        mujoco.mjv_initGeom(geom, mujoco.mjtGeom.mjGEOM_CAPSULE, np.zeros(3), np.zeros(3), np.eye(3).ravel(), _GREEN)
+        mujoco.mjv_connector(geom, mujoco.mjtGeom.mjGEOM_CAPSULE, _THIN, middle + corner, middle + following)
+        drawn.ngeom += 1
 
 
 def _open(model: mujoco.MjModel, width: int, height: int, plain: bool) -> mujoco.Renderer:

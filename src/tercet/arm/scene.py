@@ -18,7 +18,8 @@ CUBE_HALF = 0.015
 OPENING = 0.035  # of each finger, from the middle
 FINGER_BELOW_TIP = 0.008  # what of a finger lies beyond the point between the finger tips
 
-CAMERAS = ("front", "top", "wrist")
+CAMERAS = ("front", "top", "wrist")  # what a policy may see by
+VIEW = "near"  # what people are shown: fingers and cube fill it
 
 NUM_JOINTS = len(k.JOINTS)
 NUM_FINGERS = 2
@@ -78,6 +79,7 @@ def _mjcf(with_cube: bool) -> str:
     <geom name="table" type="plane" size="1 1 .1" material="table" rgba="1 1 1 1" friction=".5 .01 .001"
      {_CONTACT_OF["table"]}/>
     <camera name="front" pos="0.5 -0.38 0.33" xyaxes="0.721 0.693 0.000 -0.272 0.283 0.920"/>
+    <camera name="{VIEW}" pos=".41 -.23 .18" xyaxes="0.721 0.693 0.000 -0.272 0.283 0.920"/>
     <camera name="top" pos=".17 0 .6" xyaxes="0 -1 0 1 0 0"/>
     <geom type="cylinder" size=".05 .02" pos="0 0 .02" rgba="{_DARK}"/>
     {_arm()}

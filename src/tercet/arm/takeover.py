@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from tercet.arm.calibration import KEYS, to_values
+from tercet.arm.cameras import Picture, as_picture
 from tercet.arm.control import Tick
 from tercet.arm.env import ACTION as MOVES
 from tercet.arm.lerobot import frames
@@ -18,6 +19,7 @@ from tercet.arm.recordings import OURS_DONE, OURS_SEEN
 from tercet.arm.tasks import Task, observed
 from tercet.arm.units import SCALED
 from tercet.config.robot import CalibrationConfig
+from tercet.errors import InputError
 
 _SHORTEST = 5  # steps; less is a slip of the finger
 
@@ -89,10 +91,19 @@ class Keeper:
             OURS_SEEN: np.stack([tick.observation for tick in ticks]),
             OURS_DONE: np.stack([action_between(tick.before, tick.sent) for tick in ticks]),
         }
-        pictures = {key: [np.asarray(tick.seen[camera]) for tick in ticks] for key, camera in self._cameras.items()}
+        pictures = {
+            key: [_picture(tick.seen[camera], camera) for tick in ticks] for key, camera in self._cameras.items()
+        }
         append(self.folder, self._info, [NewEpisode(self._task, columns, pictures)])
         self.kept += 1
         self._say(f"kept: {len(ticks)} steps of a person's, in {self.folder}")
 
     def _values(self, joints: list[np.ndarray]) -> np.ndarray:
         return np.array([list(to_values(one, self._calibration).values()) for one in joints])
+
+
+def _picture(seen: Any, camera: str) -> Picture:  # Any: whatever the robot gave
+    picture = as_picture(np.asarray(seen))
+    if picture is None:
+        raise InputError(f"camera {camera}: gave {type(seen).__name__}, no picture (height, width, 3)")
+    return picture

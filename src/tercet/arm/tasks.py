@@ -28,6 +28,7 @@ TURN_STEP = 0.3
 OPENING_STEP = 0.012
 
 LIFT_HEIGHT = 0.06
+LIFTED = LIFT_HEIGHT - 0.01  # how high a cube must be for success
 NUM_DRAWS = 30  # uniform numbers that a start is made of
 _NUM_GOALS = 8  # candidates for a goal that is not where the cube lies already
 _LEAST_WAY = 0.05
@@ -180,7 +181,7 @@ def success(task: Task, now: Readings) -> NDArray[np.bool_]:
     if task == "reach":
         return now.tip_from_goal < 0.015
     if task == "lift":
-        return (now.cube[:, 2] > CUBE_HALF + LIFT_HEIGHT - 0.01) & (now.tip_from_cube < 0.03)
+        return (now.cube[:, 2] > CUBE_HALF + LIFTED) & (now.tip_from_cube < 0.03)
     return now.cube_from_goal < 0.02
 
 
@@ -201,10 +202,8 @@ def reward(task: Task, now: Readings, done: NDArray[np.bool_]) -> Array:
         return 0.25 * behind + 0.35 * _near(now.cube_from_goal) + 0.4 * done
     from_cube = now.tip_from_cube
     held = (now.opening < CUBE_HALF + 0.005) & (from_cube < 0.02)
-    if task == "lift":
-        way = np.clip((now.cube[:, 2] - CUBE_HALF) / (LIFT_HEIGHT - 0.01), 0.0, 1.0)
-    else:
-        way = _near(now.cube_from_goal)
+    lifted = np.clip((now.cube[:, 2] - CUBE_HALF) / LIFTED, 0.0, 1.0)
+    way = lifted if task == "lift" else _near(now.cube_from_goal)
     return 0.25 * _near(from_cube) + 0.15 * held + 0.2 * way * (from_cube < 0.03) + 0.4 * done
 
 

@@ -1,4 +1,7 @@
-"""Videos for a browser: two policies side by side from the same start, with reward, value and advantage below."""
+"""Videos for a browser: two policies side by side from the same start, with reward, value and advantage above.
+
+A browser lays its own controls over the foot of a video, which is therefore left empty.
+"""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +21,7 @@ from tercet.arm.episodes import Act, Episodes, play_turn
 
 WIDTH, HEIGHT = 320, 240  # of one picture
 STRIP = 44  # height of one curve
+TITLE, FOOT = 24, 48  # of the line above, and of what a browser's controls cover
 FRAMES_A_SECOND = 20
 HOLD = 15  # times that the last picture is shown, so that one sees how it ended
 
@@ -26,7 +30,7 @@ Picture = NDArray[np.uint8]  # (height, width, 3)
 
 @dataclass(frozen=True)
 class Curves:
-    """What is drawn under a picture: a number a step."""
+    """What is drawn above a picture: a number a step."""
 
     reward: Float[Tensor, " t"]
     value: Float[Tensor, " t"]
@@ -116,16 +120,16 @@ def _ranges(both: Sequence[Curves]) -> Ranges:
 
 
 def _panel(take: Take, step: int, ranges: Ranges) -> Picture:
-    """The picture of one side at one step, its title above and its curves below."""
-    image = Image.new("RGB", (WIDTH, HEIGHT + 3 * STRIP + 24), _PAPER)
+    """The picture of one side at one step, its title and its curves above."""
+    image = Image.new("RGB", (WIDTH, TITLE + 3 * STRIP + HEIGHT + FOOT), _PAPER)
     draw, font = ImageDraw.Draw(image), ImageFont.load_default(size=13)
     draw.text((8, 4), take.title, fill=_INK, font=font)
     if step + 1 == len(take.pictures):
         verdict, colour = ("success", _GOOD) if take.success else ("no success", _BAD)
         draw.text((WIDTH - 8, 4), verdict, fill=colour, font=font, anchor="ra")
-    image.paste(Image.fromarray(take.pictures[step]), (0, 24))
     for place, name in enumerate(_NAMES):
-        _strip(draw, name, getattr(take.curves, name), step, ranges[name], top=24 + HEIGHT + place * STRIP)
+        _strip(draw, name, getattr(take.curves, name), step, ranges[name], top=TITLE + place * STRIP)
+    image.paste(Image.fromarray(take.pictures[step]), (0, TITLE + 3 * STRIP))
     return np.asarray(image)
 
 

@@ -31,6 +31,7 @@ NAMES: dict[str, str] = {
     "start_noise": "before PPO, with noise",
     "ppo": "PPO",
 }
+_SUBJECTS = NAMES | {"start": "the policy before PPO"}  # as the subject of a sentence
 _ROLES: dict[str, Role] = {"bc": "sft", "bc_noise": "base", "start": "sft", "start_noise": "base", "ppo": "ppo"}
 
 _FALL = 0.1  # of success in validation: more than its 64 starts show by chance
@@ -73,7 +74,7 @@ def headline(record: Record) -> Headline:
     }
     text = (
         f"{words[found]}: success on {percent(after.mean)} of {after.num} fresh starts ({interval(after)}), "
-        f"where {NAMES[start]} succeeds on {percent(before.mean)}."
+        f"where {_SUBJECTS[start]} succeeds on {percent(before.mean)}."
     )
     paid = find(record.config, "ppo", "reward") or {}
     more = [f"Its steps were paid by {', '.join(f'`{name}`' for name in paid)}."]
@@ -157,7 +158,8 @@ def success(record: Record) -> Table | None:
         return None
     return Table(
         "Success on fresh starts",
-        f"{_starts(record)}, which no step has learned from; the bar is the 95% interval. Return is the "
+        f"{_starts(record)}, which no step has learned from; the bar is the 95% interval, on a scale "
+        "from 0 to 100%, and the line in the middle of the scale is one half. Return is the "
         "environment's dense reward, summed; steps to success are counted where an episode ended in success; change "
         "is the root mean square from one action to the next, and jerk that of the joints (rad/s³): less is smoother.",
         ["", "success", "starts", "return", "steps", "change", "jerk"],
@@ -182,7 +184,7 @@ def paired(record: Record) -> Table | None:
     titles = {
         "both": "both succeed",
         "only_ppo": "PPO alone succeeds",
-        "only_start": f"{NAMES[start]} alone succeeds",
+        "only_start": f"{_SUBJECTS[start]} alone succeeds",
         "neither": "neither succeeds",
     }
     rows = [[title, _count(number(found, key))] for key, title in titles.items()]
@@ -197,9 +199,11 @@ def videos(record: Record) -> list[Block]:
     if not record.videos:
         return []
     says = (
-        "Both from the same start. Below each picture: the reward that PPO was paid, the critic's value, and the "
+        "Both from the same start. Above each picture: the reward that PPO was paid, the critic's value, and the "
         "advantage, pale for the whole episode and in full up to the moment shown; one scale for both sides."
     )
+    if find(record.config, "env") == "lift":
+        says += " The cube is lifted where it is above the green frame."
     return [Videos(says, [Video(one.shows, one.file, one.data) for one in record.videos])]
 
 
