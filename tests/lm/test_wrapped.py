@@ -109,7 +109,7 @@ def test_of_a_model_that_sees_the_text_model_is_read(kind: str, make_config: Mak
     with torch.no_grad():
         wanted = whole(IDS).logits
         torch.testing.assert_close(policy.model(IDS).logits, wanted)
-        policy.save(tmp_path / "saved", byte_tokenizer())
+        policy.save(tmp_path / "saved", byte_tokenizer(), (2,))
         alone, seen = AutoModelForCausalLM.from_pretrained(tmp_path / "saved", output_loading_info=True)
         torch.testing.assert_close(alone.eval()(IDS).logits, wanted)
     assert not any(seen.values()) and "vision" not in json.dumps(alone.config.to_dict())

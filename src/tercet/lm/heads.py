@@ -40,6 +40,11 @@ def score_class(hf_config: HfConfig) -> type[PreTrainedModel]:
     return cast(type[PreTrainedModel], type(name, (GenericForSequenceClassification, base), inside))
 
 
+def judge_class(hf_config: HfConfig) -> type[PreTrainedModel]:
+    """The class that a reward model from elsewhere was trained with: an encoder's head may have any form."""
+    return _class_in(MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, hf_config) or score_class(hf_config)
+
+
 def causal_class(hf_config: HfConfig) -> type[PreTrainedModel] | None:
     """The class of a causal language model of this config, where transformers has one."""
     return _class_in(MODEL_FOR_CAUSAL_LM_MAPPING, hf_config)

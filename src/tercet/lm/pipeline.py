@@ -7,9 +7,10 @@ from tercet.lm import eval as evaluation
 from tercet.lm import ppo, reward, sft
 from tercet.lm.digests import digests
 from tercet.lm.encoding import check_conversations
+from tercet.lm.foreign import check_judge
 from tercet.lm.scoring import OWN
 from tercet.lm.splits import STEPS as STEP_NAMES
-from tercet.lm.splits import step_examples
+from tercet.lm.splits import flat, step_examples
 from tercet.report import page
 from tercet.runs.folder import RunFolder
 from tercet.runs.once import check_data, run_once, stands
@@ -32,9 +33,13 @@ def check(config: LmConfig) -> None:
     for spec in (config.judge, *config.ppo.reward):
         if ":" in spec:
             load_function(spec)
-    if not any(step_examples(config.data, "ppo").validation.values()):
+    examples = step_examples(config.data, "ppo")
+    if not any(examples.validation.values()):
         raise InputError(ppo.NO_VALIDATION)
     check_conversations(config, [name for name in STEP_NAMES if name in needed(config)])
+    for name in config.ppo.reward:
+        if name != OWN and ":" not in name:
+            check_judge(name, config, [*flat(examples.train), *flat(examples.validation)])
     evaluation.check(config)
 
 

@@ -13,10 +13,12 @@ from tercet.errors import InputError
 from tercet.lm.answers import Answers
 from tercet.lm.backbone import Backbone
 from tercet.lm.encoding import Encoder
+from tercet.lm.foreign import Judge
 from tercet.lm.functions import call_function, load_score_function
 from tercet.lm.models import ScoreModel, load_score_model
 from tercet.lm.stages import adapters_of
 from tercet.lm.tokens import TokenBatch
+from tercet.lm.weights import config_at, named_by_key
 
 OWN = "reward_model"  # the name by which ppo.reward asks for the reward model of the same run
 
@@ -84,7 +86,14 @@ def by_function(spec: str) -> Score:
 
 
 def by_foreign_model(path: str, config: LmConfig) -> Score:
-    """The score of a reward model with a tokenizer of its own, which reads the answers' text."""
+    """The score of a reward model with a tokenizer of its own, which reads the answers' text.
+
+    One of another run reads what it was trained on, prompt and answer in the style of `config.data`.
+    """
+    with named_by_key(config, path):
+        is_ours = hasattr(config_at(config.model, path), "score_bias")
+    if not is_ours:
+        return Judge.load(path, config)
     model = load_score_model(config, path=path, trained=True)
     encoder = Encoder.of(config, path)
     # another tokenizer may need more tokens for the same text

@@ -71,6 +71,11 @@ def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int | None:
     return ends[0] if ends and len(set(ends)) == 1 else None
 
 
+def behind_answer(tokenizer: PreTrainedTokenizerBase) -> str:
+    """All that the template writes behind the last answer of a conversation."""
+    return _rendered(tokenizer, _stand_ins(("user", "assistant")), for_answer=False).partition(_ANSWER)[2]
+
+
 def gap(tokenizer: PreTrainedTokenizerBase) -> str:
     """What an answer in the middle of a conversation has in front of it and a prompt has not; '' where nothing is."""
     asked = _rendered(tokenizer, _stand_ins(("user",)), for_answer=True)

@@ -27,7 +27,7 @@ from transformers import PretrainedConfig as HfConfig
 
 from tercet.config.lm import LmConfig, ModelConfig
 from tercet.errors import FailedError, InputError, first_line
-from tercet.lm.heads import HEAD, draw_head, keep_layers, score_class, shape_for_scores, with_score_head
+from tercet.lm.heads import HEAD, draw_head, judge_class, keep_layers, score_class, shape_for_scores, with_score_head
 from tercet.lm.wrapped import adapter_base, has_adapted_head, text_config, text_model, with_adapters
 from tercet.runs.atomic import replace_folder
 from tercet.train.chance import seed_everything
@@ -107,6 +107,19 @@ def load_scorer(
     if is_fresh:
         draw_head(model)
     return model
+
+
+def load_judge(name: str) -> PreTrainedModel:
+    """A reward model from elsewhere under its own head, whatever that is called; frozen, in fp32, on the CPU."""
+    if adapter_base(name):
+        model, is_fresh = _scorer(name, 0)
+    else:
+        hf_config = text_config(_raw_config(name))
+        hf_config.num_labels = 1
+        model, is_fresh = _from_pretrained(judge_class(hf_config), _folder(name), name, config=hf_config)
+    if is_fresh:
+        raise InputError(f"{name!r} is no reward model: it has no score head, and a fresh one would score by chance")
+    return model.requires_grad_(False).eval()
 
 
 def config_at(config: ModelConfig, path: str = "", *, offline: bool = False) -> HfConfig:
@@ -247,7 +260,7 @@ def _from_pretrained(kind: type, folder: str, name: str, config: HfConfig) -> tu
     except (OSError, KeyError, RuntimeError, SafetensorError, *_WRONG_CONFIG) as error:
         raise _no_model(folder, name, error) from error
     for key, shape, wanted in sorted(seen["mismatched_keys"]):
-        if key == f"{HEAD}.weight":
+        if not key.startswith(f"{model.base_model_prefix}."):
             raise InputError(f"{name!r} gives {shape[0]} numbers for a text; a reward model gives one, its score")
         raise InputError(f"{name!r}: {key} has the shape {list(shape)}, by config.json it is {list(wanted)}")
     # transformers fills what is missing with fresh random numbers; that is meant for the score head alone
