@@ -133,7 +133,7 @@ TEXTS = st.lists(WORDS, min_size=1, max_size=8).map("".join).map(str.strip).filt
 def test_no_text_can_write_a_mark(name: str) -> None:
     tokenizer = CHAT_TOKENIZERS[name]
 
-    @settings(deadline=None, derandomize=True, max_examples=60)
+    @settings(deadline=None, derandomize=True, max_examples=25)
     @given(st.lists(TEXTS, min_size=1, max_size=3), TEXTS)
     def holds(texts: list[str], answer: str) -> None:
         roles: list[Role] = ["user", "assistant", "user"]
@@ -158,7 +158,7 @@ def test_a_text_without_marks_has_the_ids_of_the_rendering_in_one_piece(name: st
     """The way that texts with marks take gives the tokenizer's own ids where there is nothing to tell apart."""
     tokenizer = CHAT_TOKENIZERS[name]
 
-    @settings(deadline=None, derandomize=True, max_examples=40)
+    @settings(deadline=None, derandomize=True, max_examples=20)
     @given(st.lists(st.text("ab <|>_qz\né你", min_size=1).map(str.strip).filter(bool), min_size=1, max_size=3))
     def holds(texts: list[str]) -> None:
         roles: list[Role] = ["user", "assistant", "user"]
