@@ -257,7 +257,7 @@ def test_a_reward_that_fails_in_the_midst_can_be_mended_and_goes_on(
         "import pathlib\ncalls = []\n"
         + good.replace(
             "    return",
-            "    calls.append(1)\n    if len(calls) == 5 and not "
+            "    calls.append(1)\n    if len(calls) == 6 and not "
             "pathlib.Path('mended').exists(): raise OSError('the judge is away')\n    return",
         )
     )
@@ -350,6 +350,11 @@ def test_nothing_held_out_is_said_before_anything_is_trained(
     ("override", "said"),
     [
         ("judge=nowhere_at_all:f", ["nowhere_at_all", "no module"]),
+        ("ppo.reward={}", ["ppo.reward", "names no reward"]),
+        ("ppo.reward={./no/model: 1, reward_model: 1}", ["ppo.reward", "./no/model", "no such folder"]),
+        ("ppo.reward={'shlex:quote': 1}", ["shlex:quote", "quote(s) cannot be called with two lists"]),
+        ("reward.model=./no/model", ["reward.model", "./no/model"]),
+        ("reward.num_layers=5", ["reward.num_layers", "5"]),
         ("ppo.reward={'nowhere_at_all:f': 1, reward_model: 1}", ["nowhere_at_all", "no module"]),
         ("data.eval_fraction=0", ["validation", "data.eval_fraction"]),
         ("eval.reward_texts=nowhere.jsonl", ["eval.reward_texts", "nowhere.jsonl"]),
@@ -360,6 +365,22 @@ def test_what_the_last_step_would_stop_at_is_said_before_the_first(
     tiny: Tercet, small: list[str], tmp_path: Path, override: str, said: list[str]
 ) -> None:
     refused(tiny("run", tmp_path / "run", *small, override), *said)
+    assert not (tmp_path / "run" / "sft").exists()
+
+
+def test_functions_are_tried_on_two_answers_before_the_first_step(
+    tiny: Tercet, small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "by_key.py").write_text("def score(prompts, responses):\n    return {'score': [1.0, 2.0]}\n")
+    refused(tiny("run", tmp_path / "run", *small, "ppo.reward={'by_key:score': 1}"), "gave a dict", "2 answers", code=1)
+    assert not (tmp_path / "run" / "sft").exists()
+
+
+def test_a_language_model_is_no_reward_model(tiny: Tercet, small: list[str], tmp_path: Path) -> None:
+    folder = save_model(tmp_path / "model", small)
+    result = tiny("run", tmp_path / "run", *small, f"ppo.reward={{{folder}: 1}}")
+    refused(result, "ppo.reward", str(folder), "reward model")
     assert not (tmp_path / "run" / "sft").exists()
 
 

@@ -28,6 +28,7 @@ from tercet.runs.folder import RunFolder
 from tercet.runs.progress import progress
 from tercet.train.chance import generator
 
+NO_JUDGE = "reward.num_sampled_pairs: sampled pairs need a judge; set judge=module:function, or person"
 HELD_OUT_SHARE = 0.1  # held-out pairs, one a prompt, for each training pair that is sampled
 
 Row = dict[str, Any]  # Any: JSON
@@ -54,7 +55,7 @@ def sampled_pairs(
     They are kept in DIR/reward/pairs.jsonl, from where a run that goes on takes them.
     """
     if not config.judge:
-        raise InputError("reward.num_sampled_pairs: sampled pairs need a judge; set judge=module:function, or person")
+        raise InputError(NO_JUDGE)
     if not policy_path:
         raise InputError("reward: pairs are sampled from the SFT model; run `tercet lm sft` with the same --out first")
     file = folder.path / "reward" / "pairs.jsonl"

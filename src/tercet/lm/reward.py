@@ -20,7 +20,7 @@ from tercet.lm.models import ScoreModel, device_of, load_policy, load_score_mode
 from tercet.lm.pairs import PairScores, sampled_pairs, summary
 from tercet.lm.scales import reference_answers, some_prompts
 from tercet.lm.scoring import score_rows
-from tercet.lm.splits import Sets, StepExamples, require_pairs, step_examples
+from tercet.lm.splits import Sets, StepExamples, flat, require_pairs, step_examples
 from tercet.lm.stages import sft_model
 from tercet.lm.tokens import TokenBatch
 from tercet.runs.folder import RunFolder
@@ -166,11 +166,16 @@ def score_pairs(model: ScoreModel, examples: Sequence[Example], batches: PairBat
     return PairScores(both[:, 0], both[:, 1], sizes[:, 0], sizes[:, 1])
 
 
+def samples_pairs(config: LmConfig, examples: StepExamples) -> bool:
+    """Return True if the data has no pairs and they are to be sampled."""
+    has_pairs = any(example.rejected is not None for example in flat(examples.train))
+    return bool(config.reward.num_sampled_pairs) and not has_pairs
+
+
 def _pairs(folder: RunFolder, config: LmConfig) -> tuple[StepExamples, Encoder]:
     """The data's pairs, or pairs sampled from the SFT model and judged where the data has none; and their encoder."""
     examples, encoder = step_examples(config.data, "reward"), Encoder.of(config)
-    has_pairs = any(example.rejected is not None for rows in examples.train.values() for example in rows)
-    if has_pairs or not config.reward.num_sampled_pairs:
+    if not samples_pairs(config, examples):
         require_pairs(examples)
         return encoder.pairs_that_differ(examples), encoder
     # an answer that the sampler cut must not get an EOS now: PPO will score it without

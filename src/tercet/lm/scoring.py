@@ -20,6 +20,7 @@ from tercet.lm.stages import adapters_of
 from tercet.lm.tokens import TokenBatch
 from tercet.lm.weights import config_at, named_by_key
 
+NO_REWARD = "ppo.reward: names no reward; give {reward_model: 1.0}, a folder, a hub id or module:function"
 OWN = "reward_model"  # the name by which ppo.reward asks for the reward model of the same run
 
 Score = Callable[[Answers], Float[Tensor, " b"]]
@@ -48,7 +49,7 @@ def load_terms(config: LmConfig, own_path: str, backbone: Backbone | None) -> di
         else:
             terms[name] = by_foreign_model(name, config)
     if not terms:
-        raise InputError("ppo.reward: names no reward; give {reward_model: 1.0}, a folder, a hub id or module:function")
+        raise InputError(NO_REWARD)
     return terms
 
 
