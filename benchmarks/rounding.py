@@ -1,0 +1,59 @@
+"""What of an SFT model survives bf16 weights: rounded to the nearest number, and by chance as bf16 runs with LoRA do.
+
+Log-probabilities of held-out answers by a model that `tercet lm sft` has saved, computed in fp32; a JSON line for each:
+
+    python benchmarks/rounding.py runs/bf16/sft/model
+"""
+
+import argparse
+import json
+
+import torch
+from torch import Tensor
+
+from tercet.config.lm import LmConfig
+from tercet.config.load import load_lm_config
+from tercet.lm.adapters import freeze, round_stochastically
+from tercet.lm.encoding import Encoder
+from tercet.lm.imitation import AnswerBatches
+from tercet.lm.models import Policy, load_policy
+from tercet.lm.splits import flat, step_examples
+
+
+def figures(config: LmConfig, path: str, num: int) -> dict[str, dict[str, float]]:
+    """Negative log-likelihood a token, and the KL a token from the model as it was saved."""
+    encoder = Encoder.of(config, path)
+    held_out = flat(encoder.within_limits(step_examples(config.data, "sft").held_out, "held out"))[:num]
+    batches = AnswerBatches(encoder, config).of(held_out)
+    policies = {name: load_policy(config, path=path) for name in ("as saved", "nearest", "by chance")}
+    round_stochastically(policies["by chance"].model, config.seed)
+    for name in ("nearest", "by chance"):
+        freeze(policies[name].model, "bf16")
+        policies[name].model.float()
+    sums = {name: torch.zeros(2) for name in policies}
+    for batch in batches:
+        rows, _, positions = batch.actions()
+        tokens = batch.ids[rows, positions, None]
+        saved = distributions(policies["as saved"], batch)
+        for name, policy in policies.items():
+            found = distributions(policy, batch)
+            sums[name] += torch.stack([-found.gather(1, tokens).sum(), (saved.exp() * (saved - found)).sum()])
+    count = sum(int(batch.response_mask.sum()) for batch in batches)
+    return {name: {"nll": float(nll) / count, "kl": float(kl) / count} for name, (nll, kl) in sums.items()}
+
+
+@torch.no_grad()
+def distributions(policy: Policy, batch) -> Tensor:
+    """The logarithm of every token's probability in front of each token of the answers."""
+    rows, _, positions = batch.actions()
+    return policy.head(policy.hidden(batch, batch.deciding)[rows, positions - 1]).log_softmax(-1)
+
+
+if __name__ == "__main__":
+    arguments = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    arguments.add_argument("model", help="folder of a model")
+    arguments.add_argument("--preset", default="smollm2")
+    arguments.add_argument("--num", type=int, default=64, help="held-out answers")
+    given = arguments.parse_args()
+    for name, row in figures(load_lm_config(given.preset, []), given.model, given.num).items():
+        print(json.dumps({"weights": name, **row}))
