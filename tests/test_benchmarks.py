@@ -15,9 +15,11 @@ import torch
 from tests.arm.conftest import SMALL as TINY_ARM
 from transformers import OPTConfig, OPTForCausalLM
 
+from tercet.config.load import load_lm_config
 from tercet.lm import bench
 from tercet.lm.bench import Work
 from tercet.lm.encoding import Encoder
+from tercet.lm.models import load_policy
 from tercet.runs.clock import Moment
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
@@ -131,6 +133,23 @@ def test_the_memory_of_every_variant_is_set_beside_full_copies() -> None:
     assert figures["ratios"].keys() == {"lora", "lora_shared"}
     for shares in figures["ratios"].values():
         assert 0.5 < shares["of_full"] < 1.5  # libraries are most of so small a model's
+
+
+def test_weights_rounded_to_bf16_are_set_beside_those_that_were_saved(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    config = load_lm_config("tiny", [])
+    policy = load_policy(config)
+    with torch.no_grad():
+        for parameter in policy.parameters():  # fresh weights are so small that nothing shows
+            parameter.mul_(8)
+    policy.model.save_pretrained(tmp_path)
+    Encoder.of(config).tokenizer.save_pretrained(tmp_path)
+    found = module("rounding", monkeypatch).figures(config, str(tmp_path), 8)
+    assert found["as saved"]["kl"] == 0.0
+    for name in ("nearest", "by chance"):
+        assert 1e-5 < found[name]["kl"] < 0.1
+        assert found[name]["nll"] == pytest.approx(found["as saved"]["nll"], abs=0.1)
 
 
 def test_all_learn_from_examples_of_the_same_lengths(monkeypatch: pytest.MonkeyPatch) -> None:
