@@ -10,6 +10,7 @@ from tercet.lm import ppo
 from tercet.lm.encoding import Encoder, check_conversations, check_tokenizers
 from tercet.lm.foreign import check_judge
 from tercet.lm.functions import call_function, load_score_function
+from tercet.lm.models import check_shapes
 from tercet.lm.pairs import NO_JUDGE
 from tercet.lm.reward import samples_pairs
 from tercet.lm.scoring import NO_REWARD, OWN
@@ -69,6 +70,7 @@ def _check_pairs(config: LmConfig) -> None:
 
 def _check_models(config: LmConfig) -> None:
     """The policy and what critic and reward model are built from: their shapes, and the windows they read through."""
+    check_shapes(config)
     encoder = Encoder.of(config)
     with named_by_key(config, config.ppo.policy):
         encoder.check_window(fresh(config_at(config.model, config.ppo.policy), scores=False))
