@@ -10,6 +10,7 @@ from tercet.cli import app
 def test_every_check_holds() -> None:
     checks = check.run(num_states=128, seed=3)
     assert all(one.ok for one in checks), check.table(checks)
+    assert max(map(len, check.table(checks).splitlines())) <= 80
     assert {f"{task}: success of the expert" for task in ("reach", "lift", "place", "push")} < {c.name for c in checks}
 
 

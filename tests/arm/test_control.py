@@ -308,8 +308,10 @@ def test_a_dry_run_sends_nothing_and_shows_what_it_would(lift: Rehearsal, tmp_pa
     np.testing.assert_array_equal(lift.robot.env.joints(), before)
     assert np.abs(ticks[-1].sent - ticks[0].sent).max() > 0.1
     text = list(dry_run.lines(ticks))
-    assert len(text) == 6  # a heading, each half second, and the end
-    assert "policy" in text[1] and "acceleration" in "".join(text)
+    steps = [line for line in text if "limits: " not in line]
+    assert len(steps) == 6  # a heading, each half second, and the end
+    assert "policy" in text[1] and "limits: acceleration" in text[2]
+    assert max(map(len, text)) <= 80
     dry_run.plot(tmp_path / "sent.png", ticks, lift.guard.limits)
     assert (tmp_path / "sent.png").read_bytes()[:4] == b"\x89PNG"
 

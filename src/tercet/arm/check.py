@@ -48,7 +48,7 @@ def table(checks: list[Check]) -> str:
     """The checks as lines of text."""
     width = max(len(check.name) for check in checks)
     lines = (
-        f"{'ok  ' if check.ok else 'FAIL'}  {check.name:<{width}}  {check.measured:>10.4g}  "
+        f"{'ok  ' if check.ok else 'FAIL'}  {check.name:<{width}}  {check.measured:>9.4g}  "
         f"{'at least' if check.least else 'at most '} {check.limit:g}"
         for check in checks
     )

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from textwrap import wrap
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -45,8 +46,11 @@ def here(joints: Array, seen: Observation) -> Iterator[str]:
 
 
 def lines(ticks: Sequence[Tick], *, every: float = 0.5) -> Iterator[str]:
-    """A line each `every` seconds: who steers, where the finger tips are sent, and which limits had a say since."""
-    yield "   time  who     tip x, y, z (mm)      turn  finger  joints (degrees)                      limits"
+    """A line each `every` seconds: who steers and where the finger tips are sent; below, which limits had a say since.
+
+    No line is longer than 80 characters.
+    """
+    yield "   time who    tip x, y, z (mm) turn finger joints (degrees)"
     due, reasons = 0.0, dict[str, None]()
     for tick in ticks:
         reasons |= dict.fromkeys(tick.reasons)
@@ -54,11 +58,13 @@ def lines(ticks: Sequence[Tick], *, every: float = 0.5) -> Iterator[str]:
             continue
         hand = kinematics.forward(tick.sent[None, :_COUNT])
         x, y, z = 1000 * hand.tip[0]
-        joints = " ".join(f"{angle:+7.1f}" for angle in np.degrees(tick.sent[:_COUNT]))
+        joints = " ".join(f"{angle:+6.1f}" for angle in np.degrees(tick.sent[:_COUNT]))
         yield (
-            f"{tick.seconds:6.2f} s  {tick.who:6}  {x:+6.0f} {y:+6.0f} {z:+6.0f}  {np.degrees(hand.turn[0]):+6.0f}"
-            f"  {1000 * tick.sent[_COUNT]:4.0f} mm  {joints}  {', '.join(reasons) or '-'}"
+            f"{tick.seconds:5.2f} s {tick.who:6} {x:+5.0f}{y:+5.0f}{z:+5.0f}  {np.degrees(hand.turn[0]):+4.0f}"
+            f"  {1000 * tick.sent[_COUNT]:2.0f} mm {joints}"
         )
+        if reasons:
+            yield from wrap(f"limits: {', '.join(reasons)}", 80, initial_indent=" " * 15, subsequent_indent=" " * 15)
         due, reasons = tick.seconds + every, {}
 
 
