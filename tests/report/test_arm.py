@@ -184,6 +184,13 @@ def test_the_report_says_why_the_start_was_kept(
     assert ("while success fell" in text) == (success[-1] == 0.25 and pay[1] > pay[0])
 
 
+def test_starts_that_differ_are_not_sold_as_the_same(write: Callable[..., Path]) -> None:
+    text = write(results() | {"same_starts": False}).with_suffix(".md").read_text()
+    assert "Each stage has starts of its own" in text and "The same starts for every stage" not in text
+    assert "Start by start" not in text and "one of the two alone succeeds" not in text
+    assert "PPO made it better" in text  # the two intervals lie apart
+
+
 def test_signs_of_trouble_come_first(write: Callable[..., Path]) -> None:
     found = results()
     found["best_checkpoint"]["update"] = 0
