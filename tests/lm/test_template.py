@@ -5,7 +5,7 @@ from transformers import PreTrainedTokenizerBase
 
 from tercet.errors import InputError
 from tercet.lm.examples import Message, Role
-from tercet.lm.template import check, end_of_turn, gap, render
+from tercet.lm.template import check_template, end_of_turn, gap, render
 from tercet.lm.tokenizers import byte_tokenizer
 
 CHATML = (
@@ -47,14 +47,14 @@ def talk(*roles: Role) -> list[Message]:
 )
 def test_a_template_that_cannot_be_learned_with_is_refused(template: str, what: str) -> None:
     with pytest.raises(InputError, match=what):
-        check(with_template(template))
+        check_template(with_template(template))
 
 
 @pytest.mark.parametrize(
     "template", [CHATML, ALTERNATING, "{% if messages | length > 1 %}{{ raise_exception('one question') }}{% endif %}"]
 )
 def test_a_template_may_refuse_conversations_but_not_questions(template: str) -> None:
-    check(with_template(template + "{{ messages[-1].content }}"))
+    check_template(with_template(template + "{{ messages[-1].content }}"))
 
 
 def test_a_conversation_that_the_template_refuses_or_cuts_is_named() -> None:

@@ -13,7 +13,7 @@ from tercet.errors import InputError
 from tercet.lm.ends import Ends
 from tercet.lm.examples import Example
 from tercet.lm.splits import Sets, StepExamples, StepName, flat, kept, step_examples
-from tercet.lm.template import check, gap
+from tercet.lm.template import check_template, gap
 from tercet.lm.text import Style, decode_response, prompt_ids, prompt_text, response_ids
 from tercet.lm.tokenizers import load_tokenizer
 from tercet.lm.tokens import TokenBatch, pad
@@ -49,7 +49,7 @@ class Encoder:
                 tokenizer.chat_template = model.chat_template
             if data.style == "chat":
                 with _placed("model.chat_template") if is_given else nullcontext():
-                    check(tokenizer)
+                    check_template(tokenizer)
             ends = Ends.of(tokenizer, data.style, folder)
         limits = (data.max_prompt_tokens, data.max_response_tokens, config.ppo.max_response_tokens)
         return cls(tokenizer, ends, data.style, *limits)

@@ -15,7 +15,7 @@ from tercet.lm.answers import Answers
 from tercet.lm.encoding import Encoder
 from tercet.lm.examples import Example, transcript
 from tercet.lm.models import device_of
-from tercet.lm.template import behind_answer, check
+from tercet.lm.template import behind_answer, check_template
 from tercet.lm.text import Style, prompt_ids, response_ids
 from tercet.lm.tokenizers import read_tokenizer
 from tercet.lm.weights import load_judge, named_by_key, window_of
@@ -46,7 +46,7 @@ class Judge:
         with named_by_key(config, name):
             model, tokenizer = load_judge(name), read_tokenizer(name)
             if tokenizer.chat_template:
-                check(tokenizer)
+                check_template(tokenizer)
         if model.config.pad_token_id is None:
             model.config.pad_token_id = -1  # no token: transformers then takes the score at the last one
         style = "hh" if config.data.style == "chat" else config.data.style

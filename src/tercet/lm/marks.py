@@ -3,10 +3,10 @@
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 
 from transformers import AddedToken, PreTrainedTokenizerBase
 
+from tercet.lm.per_tokenizer import once_per_tokenizer
 from tercet.lm.template import frame, template_of
 
 
@@ -48,7 +48,7 @@ class Marks:
         return sorted(self.tokens.values(), key=lambda token: len(token.content), reverse=True)
 
 
-@lru_cache(maxsize=16)
+@once_per_tokenizer
 def _marks(tokenizer: PreTrainedTokenizerBase, template: str) -> Marks:
     around = frame(tokenizer, template)
     added = tokenizer.added_tokens_decoder.items()

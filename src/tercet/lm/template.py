@@ -5,7 +5,6 @@ roles is first rendered with words that stand for the turns, and each word must 
 """
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any
 
 from jinja2 import TemplateError, TemplateSyntaxError
@@ -13,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from tercet.errors import InputError, first_line
 from tercet.lm.examples import Message
+from tercet.lm.per_tokenizer import once_per_tokenizer
 from tercet.lm.tools import require_tools, template_turn
 
 _Turn = dict[str, Any]  # Any: JSON, where the turn calls tools
@@ -47,7 +47,7 @@ def template_of(tokenizer: PreTrainedTokenizerBase) -> str:
         ) from error
 
 
-def check(tokenizer: PreTrainedTokenizerBase) -> None:
+def check_template(tokenizer: PreTrainedTokenizerBase) -> None:
     """InputError where the template cannot be read, refuses a question, or renders different conversations alike."""
     template = template_of(tokenizer)
     _check_roles(tokenizer, template, ("user",))
@@ -86,7 +86,7 @@ def gap(tokenizer: PreTrainedTokenizerBase) -> str:
     return in_front.removeprefix(asked if in_front.startswith(asked) else in_front.partition(_QUESTION)[0]).strip()
 
 
-@lru_cache(maxsize=256)
+@once_per_tokenizer
 def frame(tokenizer: PreTrainedTokenizerBase, template: str) -> str:
     """What `template`, the one in force, writes around the turns of a conversation."""
     for roles in (("user", "assistant", "user"), ("user", "assistant"), ("user",)):
@@ -97,7 +97,7 @@ def frame(tokenizer: PreTrainedTokenizerBase, template: str) -> str:
     return ""
 
 
-@lru_cache(maxsize=256)
+@once_per_tokenizer
 def _check_roles(tokenizer: PreTrainedTokenizerBase, template: str, roles: tuple[str, ...]) -> None:
     """InputError unless each of such turns is in what `template`, the one in force, makes of them."""
     turns = _stand_ins(roles)
