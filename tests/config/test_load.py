@@ -154,8 +154,8 @@ def test_numbers_that_do_not_go_together_name_each_other() -> None:
 def test_a_chat_template_is_text_or_the_file_that_holds_it(tmp_path: Path) -> None:
     text = "{% for m in messages %}{{ m.content }}!{% endfor %}"
     file = tmp_path / "template.jinja"
-    file.write_text(text, encoding="utf-8")
-    for given_as in (text, str(file)):
+    for given_as, encoding in ((text, "utf-8"), (str(file), "utf-8"), (str(file), "utf-8-sig")):  # with a BOM too
+        file.write_text(text, encoding=encoding)
         config = load_lm_config("tiny", [f"model.chat_template={given_as!r}"])
         assert config.model.chat_template == text
     file.unlink()

@@ -67,3 +67,36 @@ def test_a_name_says_what_a_file_is_and_what_the_set_is_called() -> None:
     names = ("pairs.JSONL", "pairs.jsonl.gz", "pairs.tsv", "pairs.parquet.gz", "org/pairs", "pairs.gz")
     assert [file_type(name) for name in names] == [".jsonl", ".jsonl", ".tsv", "", "", ""]
     assert [stem(f"data/{name}") for name in names[:3]] == ["pairs"] * 3
+
+
+@pytest.mark.parametrize(
+    ("header", "complaint"),
+    [
+        ("prompt,chosen,chosen", "two columns have the name 'chosen'"),
+        ("prompt,chosen, chosen", "two columns have the name 'chosen'"),
+        ("prompt;chosen;rejected", "the columns are parted by ';'"),
+    ],
+)
+def test_a_header_that_says_something_else_than_it_seems_to_is_refused(
+    header: str, complaint: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(f"{header}\nWhy?,So.,No.\n", encoding="utf-8")
+    with pytest.raises(InputError, match=rf"a\.csv:1: {complaint}"):
+        list(local_rows(path))
+
+
+def test_white_space_around_the_names_of_a_table_is_no_part_of_them(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("prompt, chosen ,rejected\r\nWhy?,So.,No.\r\n", encoding="utf-8")
+    assert list(local_rows(path)) == [(f"{path}:2", {"prompt": "Why?", "chosen": "So.", "rejected": "No."})]
+
+
+def test_text_that_is_not_utf8_has_its_line_far_into_a_file_too(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    content = b'{"prompt": "a"}\n' * 3000 + '{"prompt": "ö"}\n'.encode("latin-1")
+    path.write_bytes(content)
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(content))
+    for name in ("a.jsonl", "a.jsonl.gz"):
+        with pytest.raises(InputError, match=rf"{name}:3001: the text is not UTF-8"):
+            list(local_rows(tmp_path / name))

@@ -353,8 +353,17 @@ def test_a_missing_file_names_the_nearest(tmp_path: Path) -> None:
 
 def test_text_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes('{"prompt": "ö"}'.encode("latin-1"))
-    with pytest.raises(InputError, match="byte 12 is not UTF-8"):
+    with pytest.raises(InputError, match=r"a\.jsonl:1: the text is not UTF-8"):
         reading(tmp_path / "a.jsonl")
+
+
+@pytest.mark.parametrize("key", ["split", "config"])
+def test_a_part_that_a_set_does_not_have_is_refused(key: str, tmp_path: Path) -> None:
+    path = jsonl(tmp_path / "a.jsonl", [{"prompt": "Why?"}])
+    for given in (str(path), "chatterbot"):
+        source = Source.model_validate({"path": given, key: "test"})
+        with pytest.raises(InputError, match=rf"{given}: has no {key} 'test'.*leave {key} out"):
+            read(source, name="toy", columns={}, needs_answer=False)
 
 
 def test_a_hub_set_out_of_reach_is_one_clear_message() -> None:

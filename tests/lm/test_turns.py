@@ -113,3 +113,9 @@ def test_tool_calls_are_part_of_a_prompt_for_people_and_of_its_key() -> None:
     assert a.prompt == "Human: Egg?\n\nAssistant: a({})\n\nTool: 4"
     assert a.key != b.key
     assert a.opening == b.opening == "egg"
+
+
+@pytest.mark.parametrize("message", [{"content": "Why?"}, {"role": None, "content": "Why?"}])
+def test_a_message_without_a_role_is_shown(message: Row) -> None:
+    with pytest.raises(InputError, match=r"a message has no role: .*Why\?.*give it role"):
+        one(message)

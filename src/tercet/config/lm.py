@@ -26,7 +26,7 @@ class ModelConfig(Section):
         if not value or _is_template(value):
             return value
         try:
-            text = Path(value).read_text(encoding="utf-8")
+            text = Path(value).read_text(encoding="utf-8-sig")
         except (OSError, ValueError) as error:
             raise ValueError(f"neither Jinja text, which has {{{{ or {{%, nor a file that can be read: {error}") from error
         if not _is_template(text) or Path(value).suffix == ".json":
@@ -59,7 +59,7 @@ class LoraConfig(Section):
 class Source(Section):
     """One data set: a local file, a hub id, or a built-in name."""
 
-    path: str = Field(description="Local .jsonl, .json, .csv, .tsv or .parquet file (text files may be .gz), hub id, folder, or `chatterbot`.")
+    path: str = Field(min_length=1, description="Local .jsonl, .json, .csv, .tsv or .parquet file (text files may be .gz), hub id, folder, or `chatterbot`.")
     name: str = Field(default="", description="Name of the set in tables; empty: the file's stem or the id's last part.")
     weight: float = Field(default=1.0, gt=0, description="Share of the set when several are mixed.")
     config: str = Field(default="", description="Of a hub set with several configurations, such as `main`; empty: its only or default one.")

@@ -4,7 +4,7 @@ import csv
 import gzip
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from io import TextIOWrapper
 from itertools import chain
@@ -40,8 +40,8 @@ def local_rows(path: Path, kind: str = "") -> Iterator[tuple[str, Row]]:
         raise InputError(f"{path}: a data file ends in {KNOWN}; rename or convert it")
     try:
         yield from readers[kind](path) if kind in readers else _table_rows(path, "\t" if kind == ".tsv" else ",")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: byte {error.start} is not UTF-8; save the file as UTF-8") from error
+    except UnicodeDecodeError as error:  # its own number counts from the start of the last block that was read
+        raise InputError(f"{path}:{_undecodable_line(path)}: the text is not UTF-8; save the file as UTF-8") from error
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise InputError(f"{path}: no readable gzip file ({error})") from error
 
@@ -68,6 +68,17 @@ def as_row(row: object, place: str) -> Row:
     if not isinstance(row, dict):
         raise InputError(f"{place}: expected an object with columns, found {type(row).__name__}")
     return row
+
+
+def _undecodable_line(path: Path) -> int:
+    """The number of the first line that is not UTF-8."""
+    with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            try:
+                line.decode()
+            except UnicodeDecodeError:
+                return number
+    return 1
 
 
 def _open(path: Path, newline: str | None = None) -> TextIOWrapper:
@@ -123,8 +134,10 @@ def _table_rows(path: Path, delimiter: str) -> Iterator[tuple[str, Row]]:
     csv.field_size_limit(2**31 - 1)  # answers may be longer than the module's 128 KiB
     with _open(path, newline="") as lines:
         reader = csv.DictReader(lines, strict=True, delimiter=delimiter)
-        line = 2
+        line = 1
         try:
+            reader.fieldnames = _checked_header(reader.fieldnames or (), path)
+            line = 2
             for row in reader:
                 if None in row or None in row.values():
                     raise InputError(f"{path}:{line}: the row has more or fewer fields than the header")
@@ -133,6 +146,19 @@ def _table_rows(path: Path, delimiter: str) -> Iterator[tuple[str, Row]]:
         except csv.Error as error:
             kind = "TSV" if delimiter == "\t" else "CSV"
             raise InputError(f"{path}:{line}: broken {kind} ({error})") from error
+
+
+def _checked_header(names: Sequence[str], path: Path) -> list[str]:
+    """The names of a table's columns without white space around them, as values lose it; each stands for one column."""
+    header = [name.strip() for name in names]
+    twice = next((name for number, name in enumerate(header) if name in header[:number]), None)
+    if twice is not None:
+        raise InputError(f"{path}:1: two columns have the name {twice!r}; rename one of them")
+    if len(header) == 1 and (other := next((mark for mark in ";\t,|" if mark in header[0]), None)):
+        raise InputError(
+            f"{path}:1: the columns are parted by {other!r}; save the file with commas as .csv, or with tabs as .tsv"
+        )
+    return header
 
 
 def _parquet_rows(path: Path) -> Iterator[tuple[str, Row]]:

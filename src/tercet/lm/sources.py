@@ -37,9 +37,12 @@ def read(source: Source, *, name: str, columns: Mapping[str, str], needs_answer:
     examples (no answer where `needs_answer`, pairs that compare nothing) is refused: its owner can mend it. In a hub
     set equal answers are ties (kept without a preference), and other such rows are left out and counted.
     """
+    is_local = is_file(source)
+    for key in ("split", "config"):
+        if (value := getattr(source, key)) and (is_local or source.path == BUILT_IN):
+            raise InputError(f"{source.path}: has no {key} {value!r}, as hub sets have; leave {key} out")
     if source.path == BUILT_IN:
         return Reading(read_chatterbot(name, needs_answer=needs_answer))
-    is_local = is_file(source)
     rows = local_rows(Path(source.path)) if is_local else hub_rows(source)
     reader = RowReader(columns)
     examples: list[Example] = []

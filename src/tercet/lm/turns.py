@@ -173,7 +173,12 @@ def _parsed_list(text: str) -> object:
 def _message(item: object, unread: dict[str, None]) -> Message:
     if not isinstance(item, Mapping):
         raise InputError(f"a message is an object with role and content, not {item!r:.60}")
-    name = str(item["role"] if "role" in item else item.get("from"))
+    speaker = item["role"] if "role" in item else item.get("from")
+    if is_null(speaker):
+        raise InputError(
+            f"a message has no role: {dict(item)!r:.80}; give it role (or from): system, user or assistant"
+        )
+    name = str(speaker)
     if name not in _ROLES:
         name = name.strip().lower()
     role = _ROLES.get(name)
