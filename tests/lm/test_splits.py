@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tercet.config.lm import DataConfig, Source
 from tercet.errors import InputError
 from tercet.lm.examples import Example, Message, fraction, normalised
-from tercet.lm.splits import STEPS, Sets, require_pairs, set_names, step_examples
+from tercet.lm.splits import STEPS, Sets, flat, require_pairs, set_names, step_examples
 
 
 def write(path: Path, prompts: Sequence[str], *, rejected: bool = True) -> str:
@@ -186,3 +186,18 @@ def test_what_a_set_loses_is_said_once_by_all_steps(tmp_path: Path, capsys: pyte
 def test_a_set_is_called_as_its_file_whatever_its_type() -> None:
     paths = ("x/a.JSONL", "x/b.csv.gz", "org/c.v1", "org/d/")
     assert set_names([Source(path=path) for path in paths]) == ["a", "b", "c.v1", "d"]
+
+
+def test_a_set_is_read_again_for_the_same_step_only_where_its_file_has_changed(tmp_path: Path) -> None:
+    rows = [{"prompt": f"Why {i}?", "chosen": "So.", "rejected": "No."} for i in range(40)]
+    file = tmp_path / "a.jsonl"
+    file.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    data = config(train=[{"path": str(file)}])
+    first = step_examples(data, "sft")
+    assert step_examples(data, "sft") is first
+    assert step_examples(data, "ppo") is not first
+    again = step_examples(data, "sft")
+    assert again == first
+    file.write_text("\n".join(map(json.dumps, [*rows, {"prompt": "And?", "chosen": "So."}])), encoding="utf-8")
+    held = step_examples(data, "sft")
+    assert len(flat(held.train)) + len(flat(held.held_out)) == 41

@@ -4,8 +4,10 @@ A conversation is dealt by the first thing the user said in it, so that neither 
 both learned from and measured, in any step, and whichever files the steps read. Nothing here depends on chance.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 from typing import Literal
 
 from tercet.config.lm import DataConfig, Source
@@ -57,8 +59,16 @@ def step_examples(config: DataConfig, step: StepName) -> StepExamples:
     """Read and deal the sets of a step; InputError where nothing is left to learn from.
 
     PPO gets each prompt once, whatever number of answers the data holds. The reward model gets pairs alone from a set
-    that has some, and everything from a set that has none (whose pairs are sampled and judged).
+    that has some, and everything from a set that has none (whose pairs are sampled and judged). Nobody may change what
+    comes back: the next call of the same step gives the same object, unless a file has changed.
     """
+    sources = [*sources_of(config, step), *config.eval]
+    return _dealt(config.model_dump_json(), step, tuple(state for source in sources for state in _states(source)))
+
+
+@lru_cache(maxsize=1)  # checks, a step and its digests read one after the other; a large set takes many seconds
+def _dealt(config_json: str, step: StepName, _: tuple[object, ...]) -> StepExamples:
+    config = DataConfig.model_validate_json(config_json)
     sources = sources_of(config, step)
     if not sources:
         raise InputError(f"no data for {step}: name files or sets in data.train or data.{step}")
@@ -83,6 +93,15 @@ def step_examples(config: DataConfig, step: StepName) -> StepExamples:
         test={name: [e for e in rows if not _is_validation(e, config)] for name, rows in held_out.items()},
         dropped=dropped,
     )
+
+
+def _states(source: Source) -> Iterator[tuple[str, int, int, int]]:
+    """Name, number, size and time of each local file of a set; a hub set does not change while a process runs."""
+    place = Path(source.path)
+    for file in sorted(place.rglob("*")) if place.is_dir() else [place]:
+        if file.is_file():
+            state = file.stat()
+            yield str(file), state.st_ino, state.st_size, state.st_mtime_ns
 
 
 def flat(sets: Mapping[str, list[Example]]) -> list[Example]:
