@@ -41,10 +41,7 @@ def load_module(module_name: str, place: str) -> ModuleType:
                 f"{place}: there is no module {error.name} in the working directory {here} or among the packages"
             ) from error
         raise InputError(f"{place}: {module_name} imports {error.name}, which is not installed") from error
-    except (
-        Exception,
-        SystemExit,
-    ) as error:  # whatever the user's own module raises while it is read; a script may exit
+    except (Exception, SystemExit) as error:  # whatever the user's own module raises; a script may exit
         raise InputError(f"{place}: importing {module_name} raised {named_error(error)}") from error
 
 

@@ -10,10 +10,10 @@ from tercet.lm import ppo
 from tercet.lm.encoding import Encoder, check_conversations, check_tokenizers
 from tercet.lm.foreign import check_judge
 from tercet.lm.functions import call_function, load_score_function
-from tercet.lm.models import check_shapes
+from tercet.lm.models import check_shapes, load_score_model
 from tercet.lm.pairs import NO_JUDGE
 from tercet.lm.reward import samples_pairs
-from tercet.lm.scoring import NO_REWARD, OWN
+from tercet.lm.scoring import NO_REWARD, OWN, is_ours
 from tercet.lm.splits import STEPS, StepName, flat, require_pairs, step_examples
 from tercet.lm.weights import config_at, fresh, named_by_key
 
@@ -42,7 +42,13 @@ def _check_rewards(config: LmConfig) -> None:
     for name in config.ppo.reward:
         if ":" in name:
             _check_function(config, name)
-        elif name != OWN:
+        elif name == OWN:
+            continue
+        elif is_ours(name, config):
+            model = load_score_model(config, path=name, trained=True).model
+            with named_by_key(config, name):
+                Encoder.of(config, name).check_window(model)
+        else:
             examples = step_examples(config.data, "ppo")
             check_judge(name, config, [*flat(examples.train), *flat(examples.validation)])
     if not config.ppo.reward:

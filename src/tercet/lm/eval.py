@@ -26,7 +26,7 @@ from tercet.lm.scoring import Score, by_function, by_model, score_rows
 from tercet.lm.splits import flat, step_examples
 from tercet.lm.stages import Stage, stages_of
 from tercet.lm.turns import is_null, plain
-from tercet.lm.weights import config_at, window_of
+from tercet.lm.weights import config_at, fresh, named_by_key, window_of
 from tercet.runs.atomic import write_text
 from tercet.runs.folder import RunFolder
 from tercet.train.chance import generator
@@ -40,7 +40,7 @@ def run(folder: RunFolder, config: LmConfig) -> None:
     """Measure every stage that exists; writes DIR/eval/*.json and the figures of results.json."""
     stages = stages_of(folder, config)
     held_out, fixed, texts = held_out_prompts(config), fixed_prompts(config), reward_texts(config)
-    scores = _scores(folder, config)
+    encoder, scores = Encoder.of(config), _scores(folder, config)
     data = digests(config, "eval")
     with folder.step("eval", total=len(stages), shown=[], data=data) as step:
         answered: dict[str, list[Answers]] = {}
@@ -49,7 +49,6 @@ def run(folder: RunFolder, config: LmConfig) -> None:
         ours: list[torch.Tensor] = []
         for index, stage in enumerate(reversed(stages)):  # ppo before sft: the reference then reads its answers
             policy = load_policy(config, path=stage.path)
-            encoder = Encoder.of(config)
             encoder.check_window(policy.model)
             shown[stage.name] = _answers_to_fixed(policy, encoder, fixed, config, stage.name)
             answered[stage.name] = _sampled(policy, encoder, held_out, config, f"{stage.name}: held-out prompts")
@@ -66,7 +65,7 @@ def run(folder: RunFolder, config: LmConfig) -> None:
         lengths = {s.name: _mean([a.batch.response_mask.sum(1).float() for a in answered[s.name]]) for s in stages}
         _write(step.path / "answers.json", _side_by_side(fixed, shown, stages))
         _write(step.path / "held_out.json", _held_out_rows(held_out, answered, by_stage, stages))
-        _write(step.path / "reward_texts.json", _scored_texts(texts, folder, config))
+        _write(step.path / "reward_texts.json", _scored_texts(texts, encoder, folder, config))
         step.finish(
             figures
             | {
@@ -82,7 +81,12 @@ def check(config: LmConfig) -> None:
     examples = step_examples(config.data, "ppo")
     if sum(map(len, examples.test.values())) < 2:
         raise InputError(TOO_FEW)
-    encoder, window = Encoder.of(config), window_of(config_at(config.model))
+    encoder = Encoder.of(config)
+    stages = {path: config_at(config.model, path) for path in ("", config.ppo.policy)}
+    for path, hf_config in stages.items():
+        with named_by_key(config, path):
+            encoder.check_window(fresh(hf_config, scores=False))
+    window = min(filter(None, map(window_of, stages.values())), default=None)
     most = config.eval.max_response_tokens
     needs = {e.prompt: len(encoder.prompt(e)) + most for e in fixed_prompts(config)}
     for row in reward_texts(config):
@@ -203,10 +207,9 @@ def _logprobs(policy: Policy, answers: Sequence[Answers], config: LmConfig) -> l
     return [response_logprobs(policy, part, temperature=config.ppo.temperature).logprobs for part in parts]
 
 
-def _scored_texts(texts: Rows, folder: RunFolder, config: LmConfig) -> Rows:
+def _scored_texts(texts: Rows, encoder: Encoder, folder: RunFolder, config: LmConfig) -> Rows:
     if not folder.is_done("reward"):
         return []
-    encoder = Encoder.of(config)
     model = load_score_model(config, path=str(folder.path / "reward" / "model"), trained=True)
     prompts = [encoder.prompt(_question(row["prompt"])) for row in texts]
     scored = [dict(row) for row in texts]

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, islice
 
 import torch
 from jaxtyping import Float
@@ -106,8 +106,8 @@ def check_judge(name: str, config: LmConfig, prompts: Sequence[Example]) -> None
     """InputError where a reward model from elsewhere is none, or too short for the run's prompts and answers."""
     judge, encoder = Judge.load(name, config), Encoder.of(config)
     by_length = sorted(prompts, key=lambda example: -len(example.prompt))
-    asked = [example for example in by_length if len(encoder.prompt(example)) <= config.data.max_prompt_tokens]
-    longest = max((len(judge.reading(e, "")["input_ids"]) for e in asked[:_LOOKED_AT]), default=0)
+    asked = (example for example in by_length if len(encoder.prompt(example)) <= config.data.max_prompt_tokens)
+    longest = max((len(judge.reading(e, "")["input_ids"]) for e in islice(asked, _LOOKED_AT)), default=0)
     needed = longest + config.ppo.max_response_tokens
     if needed > judge.window:
         raise InputError(

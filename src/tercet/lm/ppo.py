@@ -14,7 +14,7 @@ from tercet.lm.answers import Answers, answer, answer_all
 from tercet.lm.backbone import Backbone
 from tercet.lm.batches import mixed_pass
 from tercet.lm.digests import digests
-from tercet.lm.encoding import Encoder, check_tokenizers
+from tercet.lm.encoding import Encoder
 from tercet.lm.examples import Example
 from tercet.lm.imitation import AnswerBatches, answer_loss
 from tercet.lm.models import Policy, ScoreModel, load_policy, load_score_model
@@ -47,7 +47,6 @@ SHOWN = ["ppo/score", "ppo/kl", "ppo/response_length", "ppo/explained_variance",
 def run(folder: RunFolder, config: LmConfig) -> None:
     """Improve the SFT policy by what the reward says of its answers; the best actor is kept in DIR/ppo/model."""
     policy_path, reward_path = _needed(folder, config)
-    check_tokenizers(config)
     encoder = Encoder.of(config)
     examples = step_examples(config.data, "ppo")
     prompts = encoder.within_limits(examples.train, "ppo")

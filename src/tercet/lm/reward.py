@@ -14,7 +14,7 @@ from tercet.errors import FailedError, InputError
 from tercet.lm.backbone import save_adapters
 from tercet.lm.batches import lessons
 from tercet.lm.digests import digests
-from tercet.lm.encoding import Encoder, check_tokenizers
+from tercet.lm.encoding import Encoder
 from tercet.lm.examples import Example
 from tercet.lm.models import ScoreModel, device_of, load_policy, load_score_model
 from tercet.lm.pairs import PairScores, sampled_pairs, summary
@@ -34,7 +34,6 @@ def run(folder: RunFolder, config: LmConfig) -> None:
     Its score is normalised: mean 0 and variance 1 over answers of the SFT policy, or over the training answers where
     this run has no SFT policy.
     """
-    check_tokenizers(config)
     examples, encoder = _pairs(folder, config)
     train = encoder.within_limits(examples.train, "reward")
     held_out = encoder.within_limits(_held_out(examples, config.reward.num_eval), "held out")

@@ -91,9 +91,7 @@ def by_foreign_model(path: str, config: LmConfig) -> Score:
 
     One of another run reads what it was trained on, prompt and answer in the style of `config.data`.
     """
-    with named_by_key(config, path):
-        is_ours = hasattr(config_at(config.model, path), "score_bias")
-    if not is_ours:
+    if not is_ours(path, config):
         return Judge.load(path, config)
     model = load_score_model(config, path=path, trained=True)
     encoder = Encoder.of(config, path)
@@ -107,6 +105,12 @@ def by_foreign_model(path: str, config: LmConfig) -> Score:
         return score_rows(model, batch.to(answers.batch.ids.device), config.ppo.micro_batch_size)
 
     return score
+
+
+def is_ours(path: str, config: LmConfig) -> bool:
+    """Whether a run of Tercet's trained the reward model."""
+    with named_by_key(config, path):
+        return hasattr(config_at(config.model, path), "score_bias")
 
 
 @torch.no_grad()
