@@ -82,6 +82,7 @@ def halfway(prompts: list[str], responses: list[str]) -> Iterator[float]:
         (waits, r":waits gave a coroutine .*async.* for 2 answers"),
         (lambda prompts, responses: [0.0], r"gave 1 scores for 2 answers"),
         (lambda prompts, responses: [1.0, float("nan")], r"gave nan for answer 1, 'second' to 'b'"),
+        (lambda prompts, responses: [1.0, 10**400], r"gave inf for answer 1, 'second' to 'b'"),
         (lambda prompts, responses: [None, 1.0], r"gave None for answer 0, 'first' to 'a'"),
         (lambda prompts, responses: ["0.5", "0.5"], r"gave '0.5' for answer 0"),
         (lambda prompts, responses: [[1.0, 2.0], [3.0, 4.0]], r"gave a list for answer 0"),

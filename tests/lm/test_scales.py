@@ -62,6 +62,20 @@ def test_a_constant_is_refused_by_name(answers: list[Answers]) -> None:
         find_scales({"f:g": lambda part: torch.full((len(part.texts),), 0.1)}, answers)
 
 
+@pytest.mark.parametrize(
+    ("scores", "shown"),
+    [([1e9, 1e9 + 0.01, 1e9 + 0.02], "1000000000 to 1000000000.02"), ([1e300, 2e300, 3e300], r"1e\+300 to 3e\+300")],
+)
+def test_scores_that_differ_but_cannot_be_scaled_are_not_called_constant(
+    scores: list[float], shown: str, answers: list[Answers]
+) -> None:
+    def score(part: Answers) -> Tensor:
+        return torch.tensor([scores[number % 3] for number in range(len(part.texts))], dtype=torch.float64)
+
+    with pytest.raises(InputError, match=rf"f:g gave scores of {shown} to 9 answers .*too small .*or too large"):
+        find_scales({"f:g": score}, answers)
+
+
 def test_scores_that_are_not_finite_are_refused_by_name(answers: list[Answers]) -> None:
     with pytest.raises(FailedError, match="some/model gave scores that are not finite"):
         find_scales({"some/model": lambda part: torch.full((len(part.texts),), float("nan"))}, answers)

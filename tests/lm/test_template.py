@@ -5,7 +5,7 @@ from transformers import PreTrainedTokenizerBase
 
 from tercet.errors import InputError
 from tercet.lm.examples import Message, Role
-from tercet.lm.template import check_template, end_of_turn, gap, render
+from tercet.lm.template import check_template, end_of_turn, gap, render, writes_date
 from tercet.lm.tokenizers import byte_tokenizer
 
 CHATML = (
@@ -42,6 +42,9 @@ def talk(*roles: Role) -> list[Message]:
         ("{% for m in messages[:-1] %}{{ m.content }}{% endfor %}", "leaves out turn 1"),
         ("{% for m in messages %}\n{{ m.content }\n{% endfor %}", "has an error in line 2: unexpected '}'"),
         ("{{ messages[0].content + 1 }}", "refuses a conversation of user: "),
+        ("{{ range(100000) | random }}{{ messages }}", "renders one conversation in several ways"),
+        ("{{ messages[0].content }}{{ 1 / 0 }}", "refuses a conversation of user: .*division by zero"),
+        ("{{ range(1000000) }}", "refuses a conversation of user: .*[Rr]ange too big"),
         ("{{ no_such_function() }}", "refuses a conversation of user: .*no_such_function"),
     ],
 )
@@ -87,3 +90,10 @@ def test_what_an_answer_has_in_front_of_it_and_a_prompt_has_not() -> None:
     assert gap(with_template(thinks)) == "<think></think>"
     assert gap(with_template(CHATML.replace("add_generation_prompt", "false"))) == "<|im_start|>assistant"
     assert gap(with_template(CHATML.replace("assistant\n{% endif", "assistant\n<think>{% endif"))) != ""
+    # what stands behind a prompt alone is no gap in front of an answer, and no stand-in is shown
+    assert gap(with_template("{% for m in messages %}{{ m.content }}{% endfor %}Answer:")) == ""
+
+
+def test_a_template_that_writes_the_date_is_known() -> None:
+    assert writes_date(with_template("{{ strftime_now('%d %b %Y') }}" + CHATML))
+    assert not writes_date(with_template(CHATML))

@@ -82,8 +82,11 @@ def scorer(weights: Mapping[str, float], model: RewardEnsemble | None) -> Scorer
         else:
             term = by_info(name)
         terms.append((weight, term if name == BROKEN else _unless_broken(term)))
-    if not terms:
-        raise InputError("ppo.reward: names no reward; give {reward_model: 1.0}, {dense: 1.0} or module:function")
+    if not any(weights.values()):
+        raise InputError(
+            "ppo.reward: names no reward of a weight other than 0; "
+            "give {reward_model: 1.0}, {dense: 1.0} or module:function"
+        )
     return Scorer(terms, learned)
 
 

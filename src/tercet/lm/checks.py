@@ -51,7 +51,7 @@ def _check_rewards(config: LmConfig) -> None:
         else:
             examples = step_examples(config.data, "ppo")
             check_judge(name, config, [*flat(examples.train), *flat(examples.validation)])
-    if not config.ppo.reward:
+    if not any(config.ppo.reward.values()):
         raise InputError(NO_REWARD)
 
 

@@ -13,7 +13,7 @@ from tercet.errors import InputError
 from tercet.lm.ends import Ends
 from tercet.lm.examples import Example
 from tercet.lm.splits import Sets, StepExamples, StepName, flat, kept, step_examples
-from tercet.lm.template import check_template, gap
+from tercet.lm.template import check_template, gap, writes_date
 from tercet.lm.text import Style, decode_response, prompt_ids, prompt_text, response_ids
 from tercet.lm.tokenizers import load_tokenizer
 from tercet.lm.tokens import TokenBatch, pad
@@ -178,6 +178,11 @@ def check_conversations(config: LmConfig, steps: Iterable[StepName]) -> None:
             if roles not in tried or any(message.tools for message in example.messages):
                 encoder.prompt(example)
             tried.add(roles)
+    if writes_date(encoder.tokenizer):
+        say(
+            "the chat template writes today's date, so this run's prompts are others on another day; to keep them as "
+            "they are, give a template with a fixed date in model.chat_template"
+        )
     if written := gap(encoder.tokenizer):
         say(
             f"the chat template writes {written!r} in front of an answer that stands in a conversation, and not behind "

@@ -63,9 +63,13 @@ def _score(value: object, place: str, name: str) -> float:
         value = _plain(value[0])  # a row of a column
     if not isinstance(value, int | float):
         raise FailedError(f"{name} gave {_described(value)} for {place}; {_WANTED}")
-    if not math.isfinite(value):
-        raise FailedError(f"{name} gave {value} for {place}; a score must be finite")
-    return float(value)
+    try:
+        score = float(value)
+    except OverflowError:  # Python's integers have no limit
+        score = math.inf
+    if not math.isfinite(score):
+        raise FailedError(f"{name} gave {score} for {place}; a score must be finite")
+    return score
 
 
 def _plain(value: object) -> object:

@@ -56,7 +56,7 @@ def find_scales(terms: Mapping[str, Score], answers: Sequence[Answers]) -> Scale
     """The scale of each term over the answers, but for this run's reward model, which has its own.
 
     A term that gives 0 to every answer may be one that the policy does not earn yet: it stays as it is, and that is
-    said. InputError where a term gives any other number to every answer.
+    said. InputError where a term gives any other number to every answer, or numbers that cannot be scaled.
     """
     return {
         name: _scale_of(name, torch.cat([score(part) for part in answers]))
@@ -87,6 +87,13 @@ def _scale_of(name: str, scores: Float[Tensor, " n"]) -> ScoreScale:
     try:
         scale = score_gain_and_bias(scores)
     except ValueError as error:
+        low, high = float(scores.min()), float(scores.max())
+        if low != high:
+            raise InputError(
+                f"ppo.reward: {name} gave scores of {low:.12g} to {high:.12g} to {num} answers of the reference "
+                "policy; their differences are too small beside the scores, or too large, to be scaled. "
+                "Take off what all have in common, or divide them all by one number"
+            ) from error
         if mean != 0:
             raise InputError(
                 f"ppo.reward: {name} gave {mean:g} to each of {num} answers of the reference policy; nothing can be "

@@ -20,7 +20,10 @@ from tercet.lm.stages import adapters_of
 from tercet.lm.tokens import TokenBatch
 from tercet.lm.weights import config_at, named_by_key
 
-NO_REWARD = "ppo.reward: names no reward; give {reward_model: 1.0}, a folder, a hub id or module:function"
+NO_REWARD = (
+    "ppo.reward: names no reward of a weight other than 0; "
+    "give {reward_model: 1.0}, a folder, a hub id or module:function"
+)
 OWN = "reward_model"  # the name by which ppo.reward asks for the reward model of the same run
 
 Score = Callable[[Answers], Float[Tensor, " b"]]
@@ -48,7 +51,7 @@ def load_terms(config: LmConfig, own_path: str, backbone: Backbone | None) -> di
             terms[name] = by_function(name)
         else:
             terms[name] = by_foreign_model(name, config)
-    if not terms:
+    if not any(config.ppo.reward.values()):
         raise InputError(NO_REWARD)
     return terms
 

@@ -7,7 +7,7 @@ roles is first rendered with words that stand for the turns, and each word must 
 from collections.abc import Sequence
 from typing import Any
 
-from jinja2 import TemplateError, TemplateSyntaxError
+from jinja2 import TemplateSyntaxError
 from transformers import PreTrainedTokenizerBase
 
 from tercet.errors import InputError, first_line
@@ -83,7 +83,13 @@ def gap(tokenizer: PreTrainedTokenizerBase) -> str:
         in_front = _rendered(tokenizer, _stand_ins(("user", "assistant")), for_answer=False).partition(_ANSWER)[0]
     except _RefusalError:
         return ""
-    return in_front.removeprefix(asked if in_front.startswith(asked) else in_front.partition(_QUESTION)[0]).strip()
+    behind_prompt, before_answer = (text.partition(_QUESTION)[2] for text in (asked, in_front))
+    return before_answer.removeprefix(behind_prompt).strip()
+
+
+def writes_date(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether the template reads the clock, so that its prompts are others on another day."""
+    return "strftime_now" in template_of(tokenizer)
 
 
 @once_per_tokenizer
@@ -102,6 +108,10 @@ def _check_roles(tokenizer: PreTrainedTokenizerBase, template: str, roles: tuple
     """InputError unless each of such turns is in what `template`, the one in force, makes of them."""
     turns = _stand_ins(roles)
     text = _rendered(tokenizer, turns, for_answer=True)
+    if text != _rendered(tokenizer, turns, for_answer=True):
+        raise InputError(
+            "the chat template renders one conversation in several ways, by chance; give another in model.chat_template"
+        )
     for number, turn in enumerate(turns, 1):
         if turn["content"] not in text:
             raise InputError(
@@ -119,7 +129,7 @@ def _rendered(tokenizer: PreTrainedTokenizerBase, turns: list[_Turn], *, for_ans
         text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=for_answer)
     except TemplateSyntaxError as error:
         raise InputError(f"the chat template has an error in line {error.lineno}: {error.message}") from error
-    except (TemplateError, TypeError, ValueError, KeyError, AttributeError) as error:  # as the template was written
+    except Exception as error:  # whatever a program from elsewhere raises
         roles = ", ".join(turn["role"] for turn in turns)
         raise _RefusalError(
             f"the chat template refuses a conversation of {roles}: {first_line(error)}; "
