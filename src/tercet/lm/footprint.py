@@ -148,7 +148,7 @@ def _kept(case: _Case, kind: Kind, num_layers: int, rows: int, length: int) -> i
         with saved_tensors_hooks(keep, lambda tensor: tensor):
             with autocast:
                 out = module.model.base_model(torch.zeros(rows, length, dtype=torch.long), use_cache=False)
-            linear(out.last_hidden_state.float(), module.head.weight)
+            linear(out.last_hidden_state.float(), cast(nn.Linear, module.head).weight)
     return sum(kept.values())
 
 

@@ -6,6 +6,7 @@ attention, the states of linear attention and state-space layers, and both toget
 
 import inspect
 from collections.abc import Sequence
+from typing import TypeGuard, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -44,7 +45,7 @@ class Stepper:
         places = {distinct[number]: place for place, number in enumerate(read)}
         rows = torch.tensor([places[tuple(prompt)] for prompt in prompts], device=device)
         self.cache = _joined(caches)
-        self.cache.reorder_cache(rows)
+        self.cache.reorder_cache(cast(torch.LongTensor, rows))  # narrower in transformers' types than need be
         longest = masks[0].shape[1]
         mask = torch.cat([nn.functional.pad(mask, (longest - mask.shape[1], 0)) for mask in masks])
         self.mask, self.logits = mask[rows], torch.cat(logits)[rows]
@@ -56,7 +57,7 @@ class Stepper:
 
     def keep(self, rows: Int[Tensor, " n"]) -> None:
         """Go on with these rows alone."""
-        self.cache.reorder_cache(rows)
+        self.cache.reorder_cache(cast(torch.LongTensor, rows))  # narrower in transformers' types than need be
         self.mask = self.mask[rows]
 
     def _forward(self, ids: Int[Tensor, "b new"]) -> Float[Tensor, "b v"]:
@@ -93,7 +94,7 @@ def _empty_cache(model: PreTrainedModel) -> DynamicCache:
     return DynamicCache(config=model.config)
 
 
-def _has_keys(layer: object) -> bool:
+def _has_keys(layer: object) -> TypeGuard[DynamicLayer]:
     return isinstance(layer, DynamicLayer)
 
 
