@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from tercet.config.lm import LmConfig
 from tercet.core.statistics import ScoreScale
 from tercet.errors import InputError
 from tercet.lm import models, tokens
 from tercet.lm.logprobs import response_logprobs
-from tercet.lm.models import Policy, ScoreModel, check_shapes, load_policy, load_score_model
+from tercet.lm.models import Policy, ScoreModel, load_policy, load_score_model
 from tercet.lm.tokenizers import byte_tokenizer
 from tercet.lm.tokens import TokenBatch
 from tercet.lm.weights import load_causal
@@ -208,16 +208,6 @@ def test_models_that_change_the_logits_behind_the_head_are_refused(
     config = make_config("llama", model={"architecture": make_config("llama").model.architecture | shape})
     with pytest.raises(InputError, match=f"after its head.*{settings}"):
         load_policy(config)
-
-
-def test_a_run_asks_the_configs_of_its_models_before_it_trains(make_config: MakeConfig, tmp_path: Path) -> None:
-    AutoConfig.for_model("gemma2", num_hidden_layers=1).save_pretrained(tmp_path / "capped")
-    AutoConfig.for_model("deberta-v2").save_pretrained(tmp_path / "encoder")
-    check_shapes(make_config())
-    with pytest.raises(InputError, match=r"ppo\.policy: gemma2 changes the logits.*final_logit_softcapping=30"):
-        check_shapes(make_config(ppo={"policy": str(tmp_path / "capped")}))
-    with pytest.raises(InputError, match=r"reward\.model: deberta-v2 is no causal language model"):
-        check_shapes(make_config(reward={"model": str(tmp_path / "encoder")}))
 
 
 def test_a_factor_of_one_behind_the_head_is_none(make_config: MakeConfig) -> None:

@@ -10,7 +10,8 @@ from tercet.lm import ppo
 from tercet.lm.encoding import Encoder, check_conversations, check_tokenizers
 from tercet.lm.foreign import check_judge
 from tercet.lm.functions import call_function, load_score_function
-from tercet.lm.models import check_shapes, load_score_model
+from tercet.lm.model_check import check_policy
+from tercet.lm.models import check_logits, load_policy, load_score_model
 from tercet.lm.pairs import NO_JUDGE
 from tercet.lm.reward import samples_pairs
 from tercet.lm.scoring import NO_REWARD, OWN, is_ours
@@ -31,6 +32,9 @@ def check(config: LmConfig, steps: Sequence[str]) -> None:
     if "reward" in steps or "ppo" in steps:
         check_tokenizers(config)
         _check_models(config)
+    if "reward" in steps and config.ppo.policy:  # else the step that loads the policy is the first to train
+        with named_by_key(config, config.ppo.policy):
+            check_policy(load_policy(config, path=config.ppo.policy, learns=True))
     check_conversations(config, [name for name in STEPS if name in steps])
     if "eval" in steps:
         _check_function(config, config.judge)
@@ -76,10 +80,11 @@ def _check_pairs(config: LmConfig) -> None:
 
 def _check_models(config: LmConfig) -> None:
     """The policy and what critic and reward model are built from: their shapes, and the windows they read through."""
-    check_shapes(config)
     encoder = Encoder.of(config)
     with named_by_key(config, config.ppo.policy):
-        encoder.check_window(fresh(config_at(config.model, config.ppo.policy), scores=False))
+        hf_config = config_at(config.model, config.ppo.policy)
+        check_logits(hf_config)
+        encoder.check_window(fresh(hf_config, scores=False))
     start = config.reward.model or (config.ppo.policy if config.lora.shared_backbone else "")
     with named_by_key(config, start):
         scorer = fresh(config_at(config.model, start), scores=True, num_layers=config.reward.num_layers)

@@ -30,7 +30,9 @@ def check_policy(policy: Policy) -> None:
     except (InputError, FailedError, torch.OutOfMemoryError):
         raise
     except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:  # a cache it cannot work with
-        raise InputError(f"answers cannot be sampled from {name}: {first_line(error)}; choose another model") from error
+        raise InputError(
+            f"answers cannot be sampled from {name}: {first_line(error).rstrip('.')}; choose another model"
+        ) from error
     batch = pad(prompts, out.tolist(), pad_id=0).to(policy.model.device)
     with torch.no_grad():
         training = response_logprobs(policy, batch, temperature=1.0).logprobs

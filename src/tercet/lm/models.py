@@ -16,14 +16,14 @@ from tercet.config.lm import LmConfig
 from tercet.core.statistics import ScoreScale
 from tercet.errors import InputError
 from tercet.lm.adapters import Precision, adapt, checkpoint_gradients, freeze, merged, round_stochastically
-from tercet.lm.heads import ENCODERS, padding_apart, score_class, with_room
+from tercet.lm.heads import ENCODERS, padding_apart, with_room
 from tercet.lm.last_layer import can_be_narrowed, narrowed
 from tercet.lm.logits import keep_logits_in_fp32
 from tercet.lm.prefixes import Prefixes
 from tercet.lm.tokens import TokenBatch, like_lengths
 from tercet.lm.train_mode import check_train_mode
 from tercet.lm.unpadded import can_be_unpadded, unpadded_hidden
-from tercet.lm.weights import changes_of_logits, config_at, load_causal, load_scorer, named_by_key
+from tercet.lm.weights import changes_of_logits, load_causal, load_scorer, named_by_key
 
 
 class Policy(nn.Module):
@@ -129,14 +129,10 @@ def load_policy(config: LmConfig, *, path: str = "", learns: bool = False, lora_
     return policy_of(model, config, learns=learns, lora_dropout=lora_dropout).to(device_of(config))
 
 
-def check_shapes(config: LmConfig) -> None:
-    """InputError where the configs of policy and score model alone show that a later step could not use them."""
-    with named_by_key(config, config.ppo.policy):
-        policy = config_at(config.model, config.ppo.policy)
-        if changes_of_logits(policy):
-            raise _changed_logits(policy)
-    with named_by_key(config, config.reward.model):
-        score_class(config_at(config.model, config.reward.model))
+def check_logits(hf_config: HfConfig) -> None:
+    """InputError where the config of a policy alone shows that its logits are more than its head's."""
+    if changes_of_logits(hf_config):
+        raise _changed_logits(hf_config)
 
 
 def policy_of(model: PreTrainedModel, config: LmConfig, *, learns: bool = False, lora_dropout: float = 0.0) -> Policy:

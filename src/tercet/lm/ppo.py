@@ -17,6 +17,7 @@ from tercet.lm.digests import digests
 from tercet.lm.encoding import Encoder
 from tercet.lm.examples import Example
 from tercet.lm.imitation import AnswerBatches, answer_loss
+from tercet.lm.model_check import check_policy
 from tercet.lm.models import Policy, ScoreModel, load_policy, load_score_model
 from tercet.lm.rollout import (
     Assessed,
@@ -58,6 +59,7 @@ def run(folder: RunFolder, config: LmConfig) -> None:
     backbone = Backbone.load(config, policy_path) if config.lora.shared_backbone else None
     policy = backbone.policy() if backbone else load_policy(config, path=policy_path, learns=True)
     encoder.check_window(policy.model)
+    check_policy(policy)
     frozen = None if config.lora.rank else load_policy(config, path=policy_path)
     critic = load_critic(config, reward_path, backbone)
     encoder.check_window(critic.model)
