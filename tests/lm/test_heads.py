@@ -99,6 +99,8 @@ OTHERS: dict[str, dict[str, object]] = {
     "olmoe": _SMALL | _HEADS | {"num_experts": 2, "num_experts_per_tok": 1},
     "ernie4_5": _SMALL | _HEADS,
     "codegen": {"vocab_size": 300, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64, "rotary_dim": 4},
+    # buffers that no file holds, set by the transformer for its layers
+    "falcon_h1": _SMALL | _HEADS | {"mamba_d_ssm": 32, "mamba_n_heads": 2, "mamba_d_head": 16, "mamba_d_state": 8},
     "modernbert-decoder": _SMALL | {"num_attention_heads": 2, "global_attn_every_n_layers": 1, "pad_token_id": 0},
 }
 

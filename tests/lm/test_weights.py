@@ -1,18 +1,27 @@
 """Where weights come from, and what is said where they are not what was meant."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerBase
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedTokenizerBase,
+)
 
 from tercet.config.lm import LmConfig
 from tercet.errors import InputError
 from tercet.lm.models import load_policy, load_score_model
 from tercet.lm.tokenizers import byte_tokenizer
-from tercet.lm.weights import converted, load_causal, load_scorer, window_of
+from tercet.lm.weights import converted, load_causal, load_judge, load_scorer, window_of
 
 MakeConfig = Callable[..., LmConfig]
 SftFolder = Callable[[str], Path]
@@ -141,6 +150,45 @@ def test_a_window_has_many_names() -> None:
         assert window_of(AutoConfig.for_model(kind, **{name: 48})) == 48
     assert window_of(AutoConfig.for_model("bloom")) is None  # its positions are distances
     assert window_of(AutoConfig.for_model("roberta", max_position_embeddings=514, pad_token_id=1)) == 512
+
+
+def test_the_window_of_longrope_ends_where_its_frequencies_follow_the_longest_row() -> None:
+    rope = {"rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 4, "long_factor": [4.0] * 4}
+    shape = {"vocab_size": 40, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "pad_token_id": 0}
+    config = AutoConfig.for_model(
+        *("phi3",),
+        **shape,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        max_position_embeddings=64,
+        original_max_position_embeddings=12,
+        rope_parameters=rope,
+    )
+    assert window_of(config) == 12
+    model = AutoModelForCausalLM.from_config(config).eval()
+    short = torch.arange(1, 9)
+    alone = model(short[None]).logits[0]
+    for longest, alike in ((12, True), (13, False)):
+        rows = torch.stack([nn.functional.pad(short, (0, longest - 8)), torch.arange(1, longest + 1)])
+        assert torch.allclose(model(rows).logits[0, :8], alone, atol=1e-5) == alike
+
+
+@pytest.mark.parametrize("key", ["v_head.summary.weight", "value_head.0.weight", "rm_head.weight", "score.2.weight"])
+def test_a_score_head_of_another_form_is_named(key: str, make_config: MakeConfig, sft_folder: SftFolder) -> None:
+    folder = sft_folder("llama")
+    weights = load_file(folder / "model.safetensors")
+    save_file(weights | {key: torch.ones(1, 32)}, folder / "model.safetensors", {"format": "pt"})
+    for load in (load_scorer, lambda *_, **__: load_judge(str(folder))):
+        with pytest.raises(InputError, match=f"has a head of another form, {re.escape(key)}, .*; rename it"):
+            load(make_config().model, seed=0, path=str(folder))
+
+
+def test_an_encoder_with_its_head_is_no_start_for_a_reward_model(make_config: MakeConfig, tmp_path: Path) -> None:
+    shape = {"vocab_size": 40, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
+    config = AutoConfig.for_model("bert", **shape, num_attention_heads=2, num_labels=1)
+    AutoModelForSequenceClassification.from_config(config).save_pretrained(tmp_path)
+    with pytest.raises(InputError, match=r"another form, classifier\..*; it can judge as ppo\.reward"):
+        load_scorer(make_config().model, seed=0, path=str(tmp_path))
 
 
 def test_weights_of_another_model_are_refused_instead_of_made_up(

@@ -29,14 +29,18 @@ def score_class(hf_config: HfConfig) -> type[PreTrainedModel]:
     known to AutoModelForSequenceClassification.
     """
     theirs = _class_in(MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, hf_config)
-    if theirs is not None and _has_head(theirs, hf_config):
+    if theirs is not None and not has_own_head(hf_config):
         return theirs
     causal = causal_class(hf_config)
     if causal is None:
         raise InputError(f"{hf_config.model_type} is no causal language model of transformers; {ENCODERS}")
     base = next(kind for kind in causal.__mro__ if kind.__name__.endswith("PreTrainedModel"))
     name = base.__name__.replace("PreTrainedModel", "ForSequenceClassification")
-    inside = {"base_model_prefix": causal.base_model_prefix, "config_class": type(hf_config)}
+    inside = {
+        "__module__": base.__module__,  # for code of others transformers leaves buffers that no file holds unset
+        "base_model_prefix": causal.base_model_prefix,
+        "config_class": type(hf_config),
+    }
     return cast(type[PreTrainedModel], type(name, (GenericForSequenceClassification, base), inside))
 
 
@@ -54,11 +58,13 @@ def _class_in(mapping: object, hf_config: HfConfig) -> type[PreTrainedModel] | N
     return cast(dict[type, type[PreTrainedModel]], mapping).get(type(hf_config), None)  # untyped in transformers
 
 
-def _has_head(kind: type[PreTrainedModel], hf_config: HfConfig) -> bool:
-    if issubclass(kind, GenericForSequenceClassification):
-        return True
+def has_own_head(hf_config: HfConfig) -> bool:
+    """Whether transformers' class for the architecture gives scores by another head than one linear `score`."""
+    theirs = _class_in(MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, hf_config)
+    if theirs is None or issubclass(theirs, GenericForSequenceClassification):
+        return False
     with torch.device("meta"):
-        return isinstance(getattr(kind(copy.deepcopy(hf_config)), HEAD, None), nn.Linear)
+        return not isinstance(getattr(theirs(copy.deepcopy(hf_config)), HEAD, None), nn.Linear)
 
 
 def with_score_head(model: PreTrainedModel, num_layers: int, *, head: nn.Module | None = None) -> PreTrainedModel:

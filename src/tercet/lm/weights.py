@@ -27,7 +27,16 @@ from transformers import PretrainedConfig as HfConfig
 
 from tercet.config.lm import LmConfig, ModelConfig
 from tercet.errors import FailedError, InputError, first_line
-from tercet.lm.heads import HEAD, draw_head, judge_class, keep_layers, score_class, shape_for_scores, with_score_head
+from tercet.lm.heads import (
+    HEAD,
+    draw_head,
+    has_own_head,
+    judge_class,
+    keep_layers,
+    score_class,
+    shape_for_scores,
+    with_score_head,
+)
 from tercet.lm.wrapped import adapter_base, has_adapted_head, text_config, text_model, with_adapters
 from tercet.runs.atomic import replace_folder
 from tercet.train.chance import seed_everything
@@ -47,6 +56,8 @@ _LOGIT_SETTINGS = (
 )
 _WRONG_CONFIG = (ValueError, StrictDataclassError)  # the second is no ValueError
 
+# outside the transformer, as other libraries call what judges; `lm_head` is no such head
+_OTHER_HEADS = r"(?!lm_)\w*(head|score|reward|value|regress|classif)\w*\."
 _NOISE = ("input_jitter_noise", "moe_jitter_eps")
 SMOLLM2_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
@@ -103,7 +114,7 @@ def load_scorer(
     else:
         model, is_fresh = _scorer(name, num_layers)
     if is_fresh and trained:
-        raise InputError(f"{name!r} is no reward model: it has no score head, and a fresh one would score by chance")
+        raise _no_scores(name)
     if is_fresh:
         draw_head(model)
     return model
@@ -118,7 +129,7 @@ def load_judge(name: str) -> PreTrainedModel:
         hf_config.num_labels = 1
         model, is_fresh = _from_pretrained(judge_class(hf_config), _folder(name), name, config=hf_config)
     if is_fresh:
-        raise InputError(f"{name!r} is no reward model: it has no score head, and a fresh one would score by chance")
+        raise _no_scores(name)
     return model.requires_grad_(False).eval()
 
 
@@ -136,7 +147,15 @@ def config_at(config: ModelConfig, path: str = "", *, offline: bool = False) -> 
 
 
 def window_of(hf_config: HfConfig) -> int | None:
-    """How many tokens a model of this config reads at once; None where nothing limits it."""
+    """How many tokens a model of this config reads at once; None where nothing limits it.
+
+    Rotary positions of the kind `longrope` (Phi-3) end where they change for all rows of a batch that holds a longer
+    one: what a text gets would depend on the texts beside it.
+    """
+    rope = getattr(hf_config, "rope_parameters", None) or {}
+    for part in (rope, *rope.values()):  # some give them by kind of layer
+        if isinstance(part, dict) and part.get("rope_type") == "longrope":
+            return part["original_max_position_embeddings"]
     window = getattr(hf_config, "max_position_embeddings", None) or getattr(hf_config, "max_seq_len", None)  # MPT
     # RoBERTa and its kin number positions from behind the pad's id
     return window - hf_config.pad_token_id - 1 if window and "roberta" in hf_config.model_type else window
@@ -198,7 +217,8 @@ def _architecture(config: ModelConfig) -> HfConfig:
 def _from_config(make: Callable[[HfConfig], PreTrainedModel], hf_config: HfConfig) -> PreTrainedModel:
     try:
         return make(hf_config)
-    except (*_WRONG_CONFIG, TypeError, RuntimeError, ZeroDivisionError) as error:  # widths that do not go together
+    except (*_WRONG_CONFIG, TypeError, RuntimeError, AssertionError, ZeroDivisionError) as error:
+        # widths that do not go together
         raise _no_architecture(error) from error
 
 
@@ -263,6 +283,15 @@ def _from_pretrained(kind: type, folder: str, name: str, config: HfConfig) -> tu
         if not key.startswith(f"{model.base_model_prefix}."):
             raise InputError(f"{name!r} gives {shape[0]} numbers for a text; a reward model gives one, its score")
         raise InputError(f"{name!r}: {key} has the shape {list(shape)}, by config.json it is {list(wanted)}")
+    is_fresh = any(key.startswith(f"{HEAD}.") for key in seen["missing_keys"])
+    heads = sorted(filter(re.compile(_OTHER_HEADS).match, seen["unexpected_keys"]))
+    if is_fresh and heads:
+        remedy = f"rename it to {HEAD}.weight if it is one matrix, or give another reward model"
+        if has_own_head(config):
+            remedy = "it can judge as ppo.reward={FOLDER: 1.0}"
+        raise InputError(
+            f"{name!r} has a head of another form, {heads[0]}, where a score is one matrix, {HEAD}.weight; {remedy}"
+        )
     # transformers fills what is missing with fresh random numbers; that is meant for the score head alone
     missing = sorted(key for key in seen["missing_keys"] if not key.startswith(f"{HEAD}."))
     if missing:
@@ -270,7 +299,11 @@ def _from_pretrained(kind: type, folder: str, name: str, config: HfConfig) -> tu
             f"{name!r} lacks {len(missing)} weights of a {type(model).__name__}, among them {missing[0]}; "
             "is it a model of another kind?"
         )
-    return model, any(key.startswith(f"{HEAD}.") for key in seen["missing_keys"])
+    return model, is_fresh
+
+
+def _no_scores(name: str) -> InputError:
+    return InputError(f"{name!r} is no reward model: it has no score head, and a fresh one would score by chance")
 
 
 def _no_model(folder: str, name: str, error: Exception) -> InputError:
