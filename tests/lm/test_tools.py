@@ -55,6 +55,17 @@ def test_a_template_that_leaves_out_a_call_or_a_tools_answer_is_refused() -> Non
         rendered(CALLS.replace("for m in messages", "for m in messages if m.role != 'tool'"))
 
 
+def test_a_call_is_not_taken_for_written_where_its_name_stands_elsewhere() -> None:
+    with pytest.raises(InputError, match="the chat template leaves out 'look_up'"):
+        rendered(PLAIN.replace("{{ m.role }}", "{{ m.role }} {{ m.name }}"))
+    asks = (Message("user", "Please look_up 4 eggs."), TURNS[1], Message("tool", "4"))
+    with pytest.raises(InputError, match="the chat template leaves out 'look_up'"):
+        rendered(PLAIN, asks)
+    with pytest.raises(InputError, match="the chat template leaves out '4'"):
+        rendered(CALLS.replace("for m in messages", "for m in messages if m.role != 'tool'"), asks)
+    assert "tool: 4" in rendered(CALLS, asks)
+
+
 @pytest.mark.parametrize("style", ["hh", "plain"])
 @pytest.mark.parametrize("turns", [TURNS[:2], (TURNS[0], TURNS[2])])
 def test_styles_without_a_template_refuse_tools(style: Style, turns: tuple[Message, ...]) -> None:

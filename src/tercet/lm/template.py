@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from tercet.errors import InputError, first_line
 from tercet.lm.examples import Message
 from tercet.lm.per_tokenizer import once_per_tokenizer
-from tercet.lm.tools import require_tools, template_turn
+from tercet.lm.tools import require_words, template_turn, with_words
 
 _Turn = dict[str, Any]  # Any: JSON, where the turn calls tools
 _QUESTION, _ANSWER = "qz0zq", "qz1zq"  # the first two words that stand for turns
@@ -29,12 +29,12 @@ def render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> s
     InputError where the template refuses the conversation or leaves one of its turns out.
     """
     has_tools = any(message.tools or message.role == "tool" for message in messages)
-    if not has_tools:  # the place of those is no matter of roles alone
+    if has_tools:  # where they stand is no matter of roles alone
+        turns, words = with_words(messages)
+        require_words(words, _rendered(tokenizer, turns, for_answer=True))
+    else:
         _check_roles(tokenizer, template_of(tokenizer), tuple(message.role for message in messages))
-    text = _rendered(tokenizer, [template_turn(message) for message in messages], for_answer=True)
-    if has_tools:
-        require_tools(messages, text)
-    return text
+    return _rendered(tokenizer, [template_turn(message) for message in messages], for_answer=True)
 
 
 def template_of(tokenizer: PreTrainedTokenizerBase) -> str:

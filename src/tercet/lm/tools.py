@@ -1,7 +1,6 @@
 """Tool calls and the answers of tools in a prompt: what a chat template gets of them, and whether it wrote them."""
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tercet.errors import InputError
@@ -22,14 +21,35 @@ def refuse_tools(messages: Sequence[Message], style: str) -> None:
         )
 
 
-def require_tools(messages: Sequence[Message], rendered: str) -> None:
-    """InputError where the chat template left out a function that is called, or what a tool or the user said."""
+def with_words(messages: Sequence[Message]) -> tuple[list[dict[str, Any]], dict[str, str]]:  # Any: JSON
+    """The turns with a word of our own for each text and each function that is called, and what the words stand for.
+
+    What they stand for may well be written elsewhere too: in a question, or as the name of the tool that answers.
+    """
+    turns: list[dict[str, Any]] = []
+    words: dict[str, str] = {}
+
+    def word_for(text: str) -> str:
+        word = f"qz{len(words)}zq"
+        words[word] = text
+        return word
+
     for message in messages:
-        wanted = [call["function"]["name"] for call in message.tool_fields.get("tool_calls", [])]
-        wanted += [message.text] if message.role in ("tool", "user") else []
-        for text in wanted:
-            if text not in rendered and json.dumps(text, ensure_ascii=False)[1:-1] not in rendered:
-                raise InputError(
-                    f"the chat template leaves out {text[:60]!r} of a conversation with tools; give a template that "
-                    "writes tools in model.chat_template, or take these rows out"
-                )
+        turn = template_turn(message)
+        if calls := turn.get("tool_calls", []):  # a text beside calls may be left out: few templates write both
+            named = [{**call["function"], "name": word_for(call["function"]["name"])} for call in calls]
+            turn["tool_calls"] = [{**call, "function": function} for call, function in zip(calls, named, strict=True)]
+        elif message.text:
+            turn["content"] = word_for(message.text)
+        turns.append(turn)
+    return turns, words
+
+
+def require_words(words: Mapping[str, str], rendered: str) -> None:
+    """InputError where the chat template left out one of the words that stand for what is called and said."""
+    for word, text in words.items():
+        if word not in rendered:
+            raise InputError(
+                f"the chat template leaves out {text[:60]!r} of a conversation with tools; give a template that "
+                "writes tools in model.chat_template, or take these rows out"
+            )
