@@ -13,7 +13,7 @@ class WaitingError(RuntimeError):
     """The work goes on when a person has done something; the message says what, and what to type."""
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """An error of a library in one line: its first, with the next one where that says the reason."""
     first, *rest = str(error).strip().split("\n")
     if first.endswith(":") and rest:

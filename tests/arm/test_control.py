@@ -541,6 +541,27 @@ def two_numbers(observation: Any) -> Any:  # Any: a user's function may be anyth
     return 1, 2
 
 
+def leaves(*given: Any) -> Any:  # Any: a user's function may be anything
+    raise SystemExit(0)
+
+
+class Leaving(Other):
+    """A robot whose driver exits where it should read."""
+
+    def get_observation(self) -> dict[str, Any]:
+        return leaves()
+
+
+def test_a_function_of_the_users_that_exits_ends_a_session_with_a_message() -> None:
+    with pytest.raises(FailedError, match=r"cube=.*:leaves raised SystemExit: 0; the arm holds"):
+        find_cube(f"{__name__}:leaves")({})
+    config = load_robot_config("simulated", [f"robot={__name__}:leaves"])
+    with pytest.raises(FailedError, match=r"robot=.*:leaves raised SystemExit: 0; nothing was sent"):
+        find_robot(config, task="lift", seed=0)
+    with pytest.raises(FailedError, match=r"cannot read the robot: SystemExit: 0; check power"):
+        Arm(Leaving(), config).read()
+
+
 def test_a_cube_that_nobody_sees_holds_everything_up() -> None:
     with pytest.raises(InputError, match="give cube=module:function"):
         find_cube(CONFIG.cube)({"shoulder_pan.pos": 1.0})

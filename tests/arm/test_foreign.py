@@ -8,13 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from tercet.arm.bc import demonstrations
 from tercet.arm.env import make_env
 from tercet.arm.environments import opened
 from tercet.arm.episodes import Act, play, play_rows
 from tercet.arm.foreign import ForeignEnv
-from tercet.arm.pipeline import check
+from tercet.arm.pairs import about_segments
+from tercet.arm.pipeline import check, run, run_step
 from tercet.arm.randomise import Randomisation
 from tercet.arm.scoring import scorer
 from tercet.arm.stages import start_policy
@@ -80,6 +82,8 @@ class Still(Line):
     action_space = Box(np.array([0, 1], np.float32), np.array([4, 1], np.float32))
 class Camera(Line):
     observation_space = Dict({"place": Box(-9, 9, (1,)), "pixels": Box(0, 255, (8, 8, 3), np.uint8)})
+class Phase(Line):
+    observation_space = Dict({"place": Box(-9, 9, (1,)), "phase": Discrete(3)})
 class Narrow(Line):
     action_space = Box(np.array([0.1], np.float32), np.array([0.9], np.float32))
 
@@ -109,10 +113,14 @@ def lacks(): return Told(step=lambda seen, *rest: (without("desired_goal", seen)
 def nan_reset(): return Told(reset=lambda seen, infos: (nan(seen), infos))
 def no_reward(): return Told(step=lambda seen, earned, *rest: (seen, None, *rest))
 def breaks(): return Told(step=lost)
+def nan_step(): return Told(step=lambda seen, *rest: (nan(seen), *rest))
+def leaves(*given): raise SystemExit(0)
+def leaves_in_step(): return Told(step=leaves)
 def wide(observation): return [0.0, 0.0]
 def whole(): return Whole()
 def still(): return Still()
 def camera(): return Camera()
+def phase(): return Phase()
 def narrow(): return Narrow()
 gymnasium.register("Line-v0", entry_point=Line)
 
@@ -225,6 +233,7 @@ def test_many_starts_need_few_copies() -> None:
         ("their_env:boundless", "no finite bounds"),
         ("their_env:nothing", "gave int, not a gymnasium.Env"),
         ("their_env:broken", "ValueError: no such port"),
+        ("their_env:leaves", "the function raised SystemExit: 0"),
         ("their_env:lines", "has no function lines; it has line"),
         ("no_such_module:line", "there is no module no_such_module"),
         ("no_such_module:Line-v0", "there is no module no_such_module in the working directory"),
@@ -232,6 +241,7 @@ def test_many_starts_need_few_copies() -> None:
         ("their_env:whole", "its actions are whole numbers, .*int64.*a Box of float32 or float64 is needed"),
         ("their_env:still", r"entries \[1\] of its actions cannot change, low is high"),
         ("their_env:camera", r"pixels is Box.*a picture.*leave it out: .*FilterObservation\(env, \['place'\]\)"),
+        ("their_env:phase", r"phase is Discrete\(3\); only vectors .*; gymnasium.wrappers.FlattenObservation\(env\)"),
         ("their_env:seedless", r"reset\(\) takes no seed .*; needed is \(observation, info\) from reset"),
         ("their_env:old_reset", r"reset\(\) gave one dict; needed is \(observation, info\)"),
         ("their_env:wrong_reset", r"reset\(\) gave observation of shape \(3,\); needed is \(2,\), as its space has it"),
@@ -262,6 +272,7 @@ def test_what_cannot_be_used_is_said_in_one_message(name: str, message: str) -> 
         ("lacks", r"step\(\) gave an observation with \['achieved_goal', 'observation'\]; needed are \['obs"),
         ("no_reward", r"step\(\) gave the reward None; needed is one number"),
         ("breaks", r"step\(\) raised RuntimeError: the motor is lost"),
+        ("leaves_in_step", r"step\(\) raised SystemExit: 0"),
     ],
 )
 def test_what_a_step_gives_is_checked(name: str, message: str | None) -> None:
@@ -322,6 +333,16 @@ def test_a_seed_that_is_ignored_is_said(capsys: pytest.CaptureFixture[str]) -> N
         )
 
 
+def test_numbers_that_are_not_finite_are_said_before_anything_is_trained(capsys: pytest.CaptureFixture[str]) -> None:
+    config = load_arm_config("reach", ["env=their_env:nan_step", "horizon=20", "threads=1"])
+    check(config)
+    assert "env=their_env:nan_step: step() gave numbers that are not finite" in capsys.readouterr().out
+    with opened(config, 1) as env:
+        episodes = play(env, lambda step, seen, fresh: torch.zeros(1, 1), horizon=20, seed=0)
+    with pytest.raises(FailedError, match=r"segments of 15 steps \(20 episodes ended because the environment gave"):
+        about_segments(episodes, 15, 4, torch.Generator())
+
+
 def test_an_id_that_a_module_beside_the_user_registers_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     here = str(Path.cwd())
     monkeypatch.setattr(sys, "path", [place for place in sys.path if place not in (here, "")])
@@ -357,6 +378,7 @@ def test_the_documented_environment_is_sound_and_its_expert_succeeds(documented:
     ("expert", "message"),
     [
         ("lost", "the expert their_env:lost raised RuntimeError: the motor is lost"),
+        ("leaves", "the expert their_env:leaves raised SystemExit: 0"),
         ("wide", r"the expert their_env:wide gave an action \[0.0, 0.0\]; needed is one of \(1,\), finite"),
     ],
 )
@@ -365,6 +387,26 @@ def test_an_expert_of_the_users_that_misbehaves_is_named(expert: str, message: s
     config = load_arm_config("lift", settings)
     with opened(config, 2) as env, pytest.raises(FailedError, match=message):
         demonstrations(config, env)
+
+
+def test_a_run_learns_the_same_of_a_recording_in_either_units(small: list[str], tmp_path: Path) -> None:
+    env = make_env("their_env:line", 4, horizon=12)
+    shown = play(env, lambda step, seen, fresh: (5 * seen[:, 3:]).clamp(-1, 1), horizon=12, seed=0)
+    observations, scaled = shown.observations.numpy(), shown.actions.numpy()
+    weights = []
+    for units, actions, do in (("scaled", scaled, [run_step, "bc"]), ("environment", 2 * scaled + 2, [run])):
+        file = tmp_path / f"{units}.npz"  # their box goes from 0 to 4; in the second file nothing says so
+        np.savez(file, observations=observations, actions=actions, lengths=np.full(4, 12))
+        keys = ["env=their_env:line", f"bc.demonstrations={file}", "bc.num_demonstrations=4", "bc.lr=0.01"]
+        keys += ["bc.epochs=20", "ppo.reward={dense: 1.0}", "ppo.num_updates=1", "ppo.epochs=1"]
+        keys += ["bc.action_units=scaled"] if units == "scaled" else []
+        config = load_arm_config("lift", [*small, *keys])
+        with RunFolder.open(tmp_path / units, config, preset="lift") as folder:
+            do[0](folder, config, *do[1:])
+            assert float(folder.results()["clone_success"]) > 0.5
+        weights.append(load_file(tmp_path / units / "bc/model/model.safetensors"))
+    for name, values in weights[0].items():
+        torch.testing.assert_close(values, weights[1][name], rtol=1e-3, atol=1e-4)
 
 
 def test_bad_actions_and_what_is_only_for_our_arm_are_refused() -> None:

@@ -1,19 +1,23 @@
 """`tercet arm data` counts rightly, warns of what spoils a clone, and says whether one could be made."""
 
+import re
 from io import StringIO
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from tercet.arm import recordings
+from tercet.arm import bc, recordings
 from tercet.arm.inspect import of_recording, run, warnings
 from tercet.cli import app
 from tercet.config.arm import ArmConfig, BcConfig
 from tercet.config.load import load_arm_config
 from tercet.errors import InputError
+from tercet.runs.folder import RunFolder
 
 
 def printed(config: ArmConfig) -> str:
@@ -69,6 +73,15 @@ def test_the_page_fits_a_terminal_of_80_columns_and_tells_the_units_of_actions(n
     assert max(map(len, lines)) <= 80
     assert any("steps: fewest / middle / most │ 3 / 5 / 5" in line for line in lines)
     assert any("units of actions" in line and "not said" in line for line in lines)
+
+
+def test_numbers_of_a_small_unit_are_shown_with_their_digits(tmp_path: Path) -> None:
+    seen = np.linspace(0.0, 0.0004, 12, dtype=np.float32).reshape(1, 6, 2)
+    np.savez(tmp_path / "m.npz", observations=seen, actions=np.full((1, 6, 1), 250000.0), lengths=np.array([6]))
+    lines = printed(of(tmp_path / "m.npz", "bc.num_demonstrations=1")).splitlines()
+    rows = [line.split("│")[1:-1] for line in lines if re.match("│ (observation|action) ", line)]
+    assert [word.strip() for word in rows[0]] == ["observation 0", "0.00018182", "0.00012421", "0", "0.00036364"]
+    assert rows[2][1].strip() == "2.5e+05"
 
 
 def test_idle_steps_that_would_be_cut_are_counted(tmp_path: Path) -> None:
@@ -128,6 +141,28 @@ def test_a_lerobot_folder_says_what_its_numbers_are(tmp_path: Path) -> None:
     found = of_recording(tmp_path / "r", BcConfig())
     assert (found.made_in, found.lengths, found.fps, found.cameras) == ("tercet: mine", (6, 4), 10.0, ("front",))
     assert [column.name for column in found.columns] == ["state 0", "state 1", "action 0"]
+
+
+def test_frames_that_were_lost_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    seen = np.random.default_rng(0).normal(size=(8, 12)).astype(np.float32)
+    recordings.save(tmp_path / "r", [seen], [np.zeros((8, 5), np.float32)], env="reach", fps=10.0)
+    (file,) = (tmp_path / "r/data").rglob("*.parquet")
+    table = pq.read_table(file, partitioning=None)
+    times = pa.array(np.array([0.0, 0.1, 0.2, 0.51, 0.59, 0.7, 0.8, 1.0], np.float32))  # 0.3, 0.4 and 0.9 are lost
+    pq.write_table(table.set_column(table.column_names.index("timestamp"), "timestamp", times), file)
+    config = of(
+        tmp_path / "r",
+        "bc.num_demonstrations=1",
+        "bc.epochs=1",
+        "horizon=8",
+        "bc.num_eval=1",
+        "reward.segment_length=4",
+        "threads=1",
+    )
+    assert "frames are missing inside of 1 demonstrations, 3 in all" in printed(config)
+    with RunFolder.open(tmp_path / "run", config, preset="reach") as folder:
+        bc.run(folder, config)
+    assert "bc: 3 frames are missing inside of demonstrations" in capsys.readouterr().out
 
 
 def test_the_expert_is_shown_with_its_success() -> None:

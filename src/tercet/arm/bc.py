@@ -18,6 +18,7 @@ from tercet.arm.policies import Policy, new_policy
 from tercet.arm.stages import say_unseen
 from tercet.config.arm import ArmConfig
 from tercet.runs.folder import RunFolder
+from tercet.runs.progress import say
 from tercet.train import chance
 from tercet.train.fit import LossTerms, fit
 
@@ -26,6 +27,11 @@ def run(folder: RunFolder, config: ArmConfig) -> None:
     """Clone the demonstrations, try the clone on a few starts, and keep it in DIR/bc/model."""
     with opened(config, config.bc.num_demonstrations) as env:
         sizes, found = sizes_of(env), demonstrations(config, env)
+    if found.num_missing:
+        say(
+            f"bc: {found.num_missing} frames are missing inside of demonstrations, and what is learned takes each jump "
+            "for one step; `tercet arm data` tells more"
+        )
     policy = new_policy(sizes, config.policy, seed=config.seed)
     rows = rows_of(found, policy.chunk)
     policy.measure(rows.observations, rows.actions[:, 0], *rows.pictures)

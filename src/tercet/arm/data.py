@@ -46,6 +46,7 @@ class Demonstrations:
     success: Bool[Tensor, " n"] | None = None
     pictures: tuple[UInt8[Tensor, "n t _ _ 3"], ...] = ()
     recorded_in: units.Units = units.SCALED
+    num_missing: int = 0  # frames that were lost within demonstrations, as far as a recording's times tell
 
     def __len__(self) -> int:
         return len(self.observations)
@@ -97,7 +98,7 @@ def _expert(env: VectorEnv, config: ArmConfig) -> Callable[[NDArray[np.float32]]
     def act(seen: NDArray[np.float32]) -> NDArray[np.float32]:
         try:
             actions = np.stack([np.asarray(function(row), np.float64) for row in seen.astype(np.float64)])
-        except Exception as error:  # whatever the user's own function raises
+        except (Exception, SystemExit) as error:  # whatever the user's own function raises; it may call sys.exit
             raise FailedError(f"bc.demonstrations: the expert {source} raised {named_error(error)}") from error
         if actions.shape[1:] != size or not np.isfinite(actions).all():
             wanted = f"needed is one of {size}, finite, in the environment's own units"
@@ -163,6 +164,7 @@ def load_recording(
         mask,
         pictures=_pictures(file, config, cameras, steps),
         recorded_in=recorded_in,
+        num_missing=int(found["missing"][:num].sum()) if "missing" in found else 0,
     )
 
 

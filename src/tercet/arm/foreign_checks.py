@@ -37,10 +37,14 @@ def check_vectors(name: str, space: Space, keys: Sequence[str]) -> None:
         return
     key, part = next(iter(bad.items()))
     others = [one for one in spaces if one not in bad]
-    remedy = f"; leave it out: gymnasium.wrappers.FilterObservation(env, {others})" if others else ""
-    picture = " (a picture)" if isinstance(part, Box) and len(part.shape) > 1 and part.shape[0] > 3 else ""
+    kind = ""
+    if isinstance(part, Box) and len(part.shape) > 1 and part.shape[0] > 3:
+        kind = " (a picture)"
+        remedy = f"; leave it out: gymnasium.wrappers.FilterObservation(env, {others})" if others else ""
+    else:
+        remedy = "; gymnasium.wrappers.FlattenObservation(env) makes one vector of all that is seen"
     raise InputError(
-        f"env={name}: {key} is {part}{picture}; only vectors (a Box of one dimension) can be learned from{remedy}"
+        f"env={name}: {key} is {part}{kind}; only vectors (a Box of one dimension) can be learned from{remedy}"
     )
 
 
@@ -69,7 +73,7 @@ def call(name: str, env: gymnasium.Env[Any, Any], what: str, *args: Any, **kwarg
         if what == "reset" and "seed" in str(error):
             raise InputError(f"env={name}: reset() takes no seed ({error}); needed is {_RESET}") from error
         raise FailedError(f"env={name}: {what}() raised {named_error(error)}") from error
-    except Exception as error:  # whatever another's environment raises
+    except (Exception, SystemExit) as error:  # whatever another's environment raises; it may call sys.exit
         raise FailedError(f"env={name}: {what}() raised {named_error(error)}") from error
 
 

@@ -93,7 +93,7 @@ class Copy(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
             os.environ.setdefault("MUJOCO_GL", "egl")
         try:
             drawn = self._env.render()
-        except Exception as error:  # whatever another's environment raises
+        except (Exception, SystemExit) as error:  # whatever another's environment raises; it may call sys.exit
             return f"cannot draw: {first_line(error)}"
         picture = as_picture(drawn)
         if picture is None:

@@ -33,7 +33,7 @@ def make(name: str, horizon: int) -> Env:
         function: Callable[[], Any] = load_function(name)
         try:
             env = function()
-        except Exception as error:  # whatever the user's own function raises
+        except (Exception, SystemExit) as error:  # whatever the user's own function raises; it may call sys.exit
             raise InputError(f"env={name}: the function raised {named_error(error)}") from error
         if not isinstance(env, gymnasium.Env):
             raise InputError(f"env={name}: gave {type(env).__name__}, not a gymnasium.Env")
@@ -72,7 +72,7 @@ def _registered(name: str, horizon: int) -> Env:
             return gymnasium.make(key, render_mode="rgb_array", **settings)
         except TypeError:  # one that takes no render_mode, or another fault, which is then raised again
             return gymnasium.make(key, **settings)
-    except Exception as error:  # what an environment raises while it is made
+    except (Exception, SystemExit) as error:  # what an environment raises while it is made
         raise InputError(f"env={name}: could not be made: {named_error(error)}") from error
 
 

@@ -46,6 +46,7 @@ class Summary:
     still: float  # share of steps after which nothing that is seen has moved
     num_idle: int  # of these steps, the ones before a demonstration's last movement
     action_units: str  # as the recording says
+    missing: tuple[int, ...]  # frames that were lost within each demonstration, as far as its times tell
     success: float | None  # share of the demonstrations that succeeded, where that is known
     columns: tuple[Column, ...]
 
@@ -77,7 +78,10 @@ def of_recording(path: Path, config: BcConfig) -> Summary:
         return summary
     about = recordings.about(path, task=config.task)
     columns = tuple(replace(column, name=name) for column, name in zip(summary.columns, about.names, strict=True))
-    return replace(summary, made_in=about.made_in, fps=about.fps, cameras=about.cameras, columns=columns)
+    missing = tuple(found["missing"].tolist())
+    return replace(
+        summary, missing=missing, made_in=about.made_in, fps=about.fps, cameras=about.cameras, columns=columns
+    )
 
 
 def of_expert(config: ArmConfig) -> Summary:
@@ -99,6 +103,11 @@ def warnings(summary: Summary, config: ArmConfig) -> list[str]:
         found.append(
             f"in {idle_share:.0%} of the steps nothing moves, though something does later; a clone learns to wait "
             "there: bc.cut_idle=true leaves them out"
+        )
+    if any(summary.missing):
+        found.append(
+            f"frames are missing inside of {sum(map(bool, summary.missing))} demonstrations, {sum(summary.missing)} "
+            "in all: time jumps there, and what is learned takes it for one step"
         )
     odd = [column.name for column in summary.columns if not np.isfinite(column.mean)]
     if odd:
@@ -129,6 +138,7 @@ def _summary(name: str, made_in: str, observations: NDArray, actions: NDArray, l
         still=float(np.concatenate(idle.standing([seen for seen, _ in episodes])).mean()),
         num_idle=len(seen) - sum(map(len, idle.moving([one for one, _ in episodes]))),
         action_units="scaled",
+        missing=(),
         success=None,
         columns=(*_columns("observation", seen), *_columns("action", done)),
     )
@@ -167,7 +177,7 @@ def _numbers(columns: Sequence[Column]) -> Table:
         table.add_column(head, justify="right" if head else "left")
     for column in columns[:_MOST_NUMBERS]:
         figures = (column.mean, column.std, column.least, column.most)
-        table.add_row(Text(column.name), *(f"{figure:.3f}" for figure in figures))
+        table.add_row(Text(column.name), *(f"{figure:.5g}" for figure in figures))
     if len(columns) > _MOST_NUMBERS:
         table.add_row(f"and {len(columns) - _MOST_NUMBERS} more")
     return table

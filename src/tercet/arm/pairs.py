@@ -87,7 +87,11 @@ def about_segments(
     """Two segments each, of any episodes and times; in that share of the questions both of one episode."""
     segments = cut(episodes, length, max(1, length // 3), repeat_last=True)
     if len(segments) < 2:
-        raise FailedError(f"there are fewer than two whole segments of {length} steps; lower reward.segment_length")
+        broken = int(episodes.infos["blown_up"].sum()) if "blown_up" in episodes.infos else 0
+        why = f" ({broken} episodes ended because the environment gave numbers that are not finite)" if broken else ""
+        raise FailedError(
+            f"there are fewer than two whole segments of {length} steps{why}; lower reward.segment_length"
+        )
     first = torch.randint(len(segments), (num,), generator=chance)
     other = torch.randint(len(segments) - 1, (num,), generator=chance)
     second = torch.where(other >= first, other + 1, other)

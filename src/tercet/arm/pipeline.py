@@ -28,6 +28,10 @@ NO_REPEAT = (
     "reset(seed=...) begins elsewhere each time: stages are not tried on the same starts, and a run that was killed "
     "goes on to other numbers; let reset call super().reset(seed=seed), and draw from self.np_random alone"
 )
+BROKEN = (
+    "step() gave numbers that are not finite while an episode was tried; wherever it does, the episode ends and the "
+    "step earns 0"
+)
 STEPS = {"bc": bc.run, "reward": reward.run, "ppo": ppo.run, "eval": evaluation.run}
 
 
@@ -65,6 +69,8 @@ def check(config: ArmConfig) -> None:
         if terms or foreign:  # of another's a whole episode: what it says of success may come at the end
             nothing = torch.zeros(1, sizes_of(env).action)
             episodes = play(env, lambda step, seen, fresh: nothing, horizon=config.horizon if foreign else 2, seed=0)
+            if foreign and episodes.infos["blown_up"].any():
+                say(f"env={config.env}: {BROKEN}")
             if terms:
                 scorer(terms, None)(episodes)
 

@@ -23,6 +23,8 @@ OURS = "tercet"  # the robot_type of recordings of an environment
 def arrays(folder: Path, *, most: int | None = None, task: str = "", whole: bool = False) -> dict[str, NDArray]:
     """`observations` (n, t, o), `actions` (n, t, a) and `lengths` (n,) of the first demonstrations; `env` if known.
 
+    `missing` (n,) are the frames that were lost within each.
+
     Observations are what our policies saw, else observation.state with observation.environment_state behind it.
     `action_units` are there where the recording says them. With `task`, of that one; with `whole`, of the episodes
     that are whole. InputError where there are several tasks and none is named.
@@ -37,6 +39,7 @@ def arrays(folder: Path, *, most: int | None = None, task: str = "", whole: bool
         "observations": _padded([np.concatenate([one.columns[key] for key in seen], 1) for one in episodes]),
         "actions": _padded([one.columns[done] for one in episodes]),
         "lengths": np.array([len(one) for one in episodes]),
+        "missing": np.array([one.num_missing(recording.info.fps) for one in episodes]),
     }
     if done == OURS_DONE or recording.info.robot_type == OURS:
         found["env"] = np.array(episodes[0].task)

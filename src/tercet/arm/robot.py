@@ -11,7 +11,7 @@ from tercet.arm.calibration import KEYS, to_joints, to_values
 from tercet.arm.kinematics import Array
 from tercet.arm.simulated import SimulatedArm, SimulatedTeacher
 from tercet.arm.tasks import Task
-from tercet.config.functions import load_function
+from tercet.config.functions import load_function, named_error
 from tercet.config.robot import RobotConfig
 from tercet.errors import FailedError, InputError, first_line
 
@@ -109,7 +109,7 @@ def find_robot(config: RobotConfig, *, task: Task, seed: int) -> Robot:
     if config.robot == "simulated":
         return SimulatedArm(task, config.calibration, seed=seed, cameras=config.cameras)
     if ":" in config.robot:
-        return load_function(config.robot)()
+        return _made("robot", config.robot)
     module = _lerobot("robots", config.robot, "follower")
     made = module.SOFollowerRobotConfig(
         port=_given(config.port, "port", config.robot),
@@ -130,7 +130,7 @@ def find_teacher(config: RobotConfig, robot: Robot) -> Teleoperator | None:
             raise InputError(f"teacher=simulated needs robot=simulated, not {config.robot}")
         return SimulatedTeacher(robot)
     if ":" in config.teacher:
-        return load_function(config.teacher)()
+        return _made("teacher", config.teacher)
     module = _lerobot("teleoperators", config.teacher, "leader")
     port = _given(config.teacher_port, "teacher_port", config.teacher)
     return module.SOLeader(module.SOLeaderTeleopConfig(port=port, id=config.teacher_id or None, use_degrees=True))
@@ -155,7 +155,12 @@ def find_cube(spec: str) -> SeenCube:
     function = load_function(spec)
 
     def find(observation: Observation) -> tuple[float, float, float, float]:
-        answer = np.asarray(function(observation), np.float64)
+        try:
+            answer = np.asarray(function(observation), np.float64)
+        except (InputError, FailedError):
+            raise
+        except (Exception, SystemExit) as error:  # whatever the user's own function raises; it may call sys.exit
+            raise FailedError(f"cube={spec} raised {named_error(error)}; the arm holds") from error
         if answer.shape != (4,) or not np.isfinite(answer).all():
             raise FailedError(
                 f"cube={spec}: gave {answer.tolist()}, not four finite numbers x, y, z, turn; the arm holds"
@@ -164,6 +169,15 @@ def find_cube(spec: str) -> SeenCube:
         return x, y, z, turn
 
     return find
+
+
+def _made(key: str, spec: str) -> Any:  # Any: the user's own robot or teacher
+    try:
+        return load_function(spec)()
+    except (InputError, FailedError):
+        raise
+    except (Exception, SystemExit) as error:  # whatever the user's own function raises; it may call sys.exit
+        raise FailedError(f"{key}={spec} raised {named_error(error)}; nothing was sent") from error
 
 
 def _lerobot(package: str, name: str, kind: str) -> Any:  # Any: lerobot, which only those need who have an arm
@@ -214,7 +228,7 @@ def _let_go(device: Robot | Teleoperator, what: str, error: BaseException | None
     """Disconnect; where that fails after another fault, the first one is what the user must hear of."""
     try:
         device.disconnect()
-    except Exception as second:  # drivers raise what they like
+    except (Exception, SystemExit) as second:  # drivers raise what they like, and may call sys.exit
         if error is None:
             raise FailedError(f"cannot disconnect from {what}: {first_line(second)}; switch its power off") from second
 
@@ -240,7 +254,7 @@ def _on_the_wire(do: Callable[[], Any], what: str, port: str) -> Any:  # Any: wh
         return do()
     except (InputError, FailedError):
         raise
-    except Exception as error:  # drivers raise what they like
+    except (Exception, SystemExit) as error:  # drivers raise what they like, and may call sys.exit
         where = f" at {port}" if port else ""
         raise FailedError(
             f"cannot {what}{where}: {type(error).__name__}: {first_line(error)}; check power and cable. "

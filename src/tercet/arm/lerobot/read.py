@@ -34,6 +34,10 @@ class Episode:
     def __len__(self) -> int:
         return len(self.timestamps)
 
+    def num_missing(self, fps: float) -> int:
+        """How many frames were lost within the episode, by the jumps of its time stamps."""
+        return int(np.maximum(np.rint(np.diff(self.timestamps) * fps) - 1, 0).sum())
+
 
 @dataclass(frozen=True)
 class Recording:
