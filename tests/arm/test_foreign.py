@@ -124,6 +124,14 @@ def phase(): return Phase()
 def narrow(): return Narrow()
 gymnasium.register("Line-v0", entry_point=Line)
 
+class Watched(Line):
+    # succeeds where somebody looks, and only there
+    render_mode, looked = "rgb_array", False
+    def render(self):
+        self.looked = True
+        return np.zeros((8, 8, 3), np.uint8)
+    def step(self, action): return *super().step(action)[:4], {"success": self.looked}
+def watched(): return Watched()
 def line(): return Line()
 def picture(): return Picture()
 def buttons(): return Buttons()
@@ -407,6 +415,17 @@ def test_a_run_learns_the_same_of_a_recording_in_either_units(small: list[str], 
         weights.append(load_file(tmp_path / units / "bc/model/model.safetensors"))
     for name, values in weights[0].items():
         torch.testing.assert_close(values, weights[1][name], rtol=1e-3, atol=1e-4)
+
+
+def test_a_video_says_of_what_it_shows_whether_it_succeeded(small: list[str], tmp_path: Path) -> None:
+    """Where the environment does not begin alike from the same seed, what was measured says nothing of the video."""
+    keys = ["env=their_env:watched", "bc.demonstrations=none", "ppo.reward={dense: 1.0}", "ppo.num_updates=1"]
+    config = load_arm_config("reach", [*small, *keys, "ppo.epochs=1", "eval.num_states=2", "eval.num_videos=1"])
+    with RunFolder.open(tmp_path / "run", config, preset="reach") as folder:
+        run(folder, config)
+        found = folder.results()
+    assert found["success"]["ppo"]["mean"] == 0.0
+    assert [one["shows"] for one in found["videos"]] == ["both succeed"]
 
 
 def test_bad_actions_and_what_is_only_for_our_arm_are_refused() -> None:

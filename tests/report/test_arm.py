@@ -187,6 +187,7 @@ def test_the_report_says_why_the_start_was_kept(
 def test_starts_that_differ_are_not_sold_as_the_same(write: Callable[..., Path]) -> None:
     text = write(results() | {"same_starts": False}).with_suffix(".md").read_text()
     assert "Each stage has starts of its own" in text and "The same starts for every stage" not in text
+    assert "Each from a start of its own." in text and "Both from the same start" not in text
     assert "Start by start" not in text and "one of the two alone succeeds" not in text
     assert "PPO made it better" in text  # the two intervals lie apart
 

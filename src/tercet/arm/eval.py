@@ -157,8 +157,7 @@ def _videos(
     if "ppo" not in tried or not config.eval.num_videos:
         return {"videos": []}
     left, right = stages[0], stages[-1]
-    shown = telling(tried[left.name], tried[right.name], config.eval.num_videos)
-    starts = [start for start, _ in shown]
+    starts = [start for start, _ in telling(tried[left.name], tried[right.name], config.eval.num_videos)]
     judged = critics_eye(folder, config, sizes_of(env))
     try:
         filmed = [
@@ -176,32 +175,38 @@ def _videos(
         say(f"eval: no videos: {error}")
         return {"videos": [], "videos_missing": str(error)}
     curves = [judged(episodes) for episodes, _ in filmed]
+    # of what is shown, which is what was measured only where the environment begins alike from the same seed
+    success = [episodes.succeeded().tolist() for episodes, _ in filmed]
 
-    def take(side: int, stage: Stage, place: int, start: int) -> video.Take:
-        success = bool(tried[stage.name].success[start])
-        return video.Take(_TITLES[stage.name], filmed[side][1][place], curves[side][place], success)
+    def take(side: int, stage: Stage, place: int) -> video.Take:
+        return video.Take(_TITLES[stage.name], filmed[side][1][place], curves[side][place], success[side][place])
 
     def write(partial: Path) -> None:
         for place, start in enumerate(starts):
-            video.write(partial / f"start-{start}.mp4", take(0, left, place, start), take(1, right, place, start))
+            video.write(partial / f"start-{start}.mp4", take(0, left, place), take(1, right, place))
 
     replace_folder(folder.path / "videos", write)
-    return {"videos": [{"file": f"videos/start-{start}.mp4", "shows": case} for start, case in shown]}
+    cases = [_CASES[one] for one in zip(*success, strict=True)]
+    return {
+        "videos": [
+            {"file": f"videos/start-{start}.mp4", "shows": case} for start, case in zip(starts, cases, strict=True)
+        ]
+    }
 
 
 _TITLES = {"bc": "BC", "start": "before PPO", "ppo": "PPO"}
+_CASES = {  # by the success of the start and of PPO; the more telling come first
+    (False, True): "PPO alone succeeds",
+    (True, True): "both succeed",
+    (False, False): "neither succeeds",
+    (True, False): "PPO alone fails",
+}
 
 
 def telling(before: Tried, after: Tried, num: int) -> list[tuple[int, str]]:
     """Starts to be seen, and what each shows: first one of every case that there is, then where PPO alone succeeds."""
-    first, second = before.success, after.success
-    cases = {
-        "PPO alone succeeds": ~first & second,
-        "both succeed": first & second,
-        "neither succeeds": ~first & ~second,
-        "PPO alone fails": first & ~second,
-    }
-    rows = {case: torch.nonzero(which).flatten().tolist() for case, which in cases.items()}
+    found = list(zip(before.success.tolist(), after.success.tolist(), strict=True))
+    rows = {case: [row for row, one in enumerate(found) if one == which] for which, case in _CASES.items()}
     order = [(found[0], case) for case, found in rows.items() if found]
     order += [(row, case) for case, found in rows.items() for row in found[1:]]
     return order[:num]

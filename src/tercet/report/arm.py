@@ -158,7 +158,7 @@ def success(record: Record) -> Table | None:
         return None
     return Table(
         "Success on fresh starts",
-        f"{_starts(record)}, which no step has learned from; the bar is the 95% interval, on a scale "
+        f"{_starts(record)}; no step has learned from them. The bar is the 95% interval, on a scale "
         "from 0 to 100%, and the line in the middle of the scale is one half. Return is the "
         "environment's dense reward, summed; steps to success are counted where an episode ended in success; change "
         "is the root mean square from one action to the next, and jerk that of the joints (rad/s³): less is smoother.",
@@ -198,8 +198,10 @@ def videos(record: Record) -> list[Block]:
         return [Prose(f"No videos were made: {missing}")]
     if not record.videos:
         return []
+    alike = find(record.results, "same_starts") is not False
+    beginning = "Both from the same start." if alike else "Each from a start of its own."
     says = (
-        "Both from the same start. Above each picture: the reward that PPO was paid, the critic's value, and the "
+        f"{beginning} Above each picture: the reward that PPO was paid, the critic's value, and the "
         "advantage, pale for the whole episode and in full up to the moment shown; one scale for both sides."
     )
     if find(record.config, "env") == "lift":
@@ -356,7 +358,8 @@ def _judgements(record: Record) -> str:
     if not rounds:
         return f"{_count(before)} judgements of segments"
     more = number(record.results, "rounds", "num_pairs")
-    return f"{_count(before)} judgements of segments, and {_count(more)} more in {_count(rounds)} rounds of PPO"
+    times = "1 round" if rounds == 1 else f"{_count(rounds)} rounds"
+    return f"{_count(before)} judgements of segments, and {_count(more)} more in {times} of PPO"
 
 
 def _count(value: float | None) -> str:
