@@ -9,7 +9,9 @@ from transformers import AutoConfig
 from tercet.config.lm import LmConfig
 from tercet.config.load import load_lm_config
 from tercet.errors import InputError
+from tercet.lm import eval as evaluation
 from tercet.lm.checks import check
+from tercet.lm.models import load_policy, load_score_model
 from tercet.lm.tokenizers import byte_tokenizer
 from tercet.lm.weights import load_causal
 
@@ -39,3 +41,28 @@ def test_a_ready_policy_is_tried_before_the_reward_model_is_trained(
     byte_tokenizer().save_pretrained(tmp_path)
     with pytest.raises(InputError, match=r"ppo\.policy: RwkvForCausalLM takes no cache"):
         check(load_lm_config("tiny", [*small, f"ppo.policy={tmp_path}"]), ["reward", "ppo", "eval"])
+
+
+def narrow(small: list[str], window: int) -> LmConfig:
+    config = load_lm_config("tiny", small)
+    config.model.architecture["max_position_embeddings"] = window
+    return config
+
+
+def test_a_reward_model_of_another_run_need_not_know_this_runs_style(small: list[str], tmp_path: Path) -> None:
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = "{{ raise_exception('no conversation suits me') }}"
+    for window in (128, 32):
+        load_score_model(narrow(small, window)).save(tmp_path / str(window), tokenizer)
+    settings = [*small, "data.style=hh", "data.max_prompt_tokens=64"]
+    check(load_lm_config("tiny", [*settings, f"ppo.reward={{{tmp_path / '128'}: 1.0}}"]), ["ppo"])
+    with pytest.raises(InputError, match=r"^ppo\.reward: data\.max_prompt_tokens=64 .* the model reads 32"):
+        check(load_lm_config("tiny", [*settings, f"ppo.reward={{{tmp_path / '32'}: 1.0}}"]), ["ppo"])
+
+
+def test_texts_to_measure_fit_every_policy_that_is_measured(small: list[str], tmp_path: Path) -> None:
+    load_policy(narrow(small, 64)).save(tmp_path, byte_tokenizer(), [2])
+    settings = [*small, "eval.prompts=['How are you, who have so much to say and so little time?']"]
+    evaluation.check(load_lm_config("tiny", [*settings, "eval.max_response_tokens=8"]))
+    with pytest.raises(InputError, match=r"needs \d+ tokens, but the model reads 64"):
+        evaluation.check(load_lm_config("tiny", [*settings, "eval.max_response_tokens=8", f"ppo.policy={tmp_path}"]))
