@@ -24,9 +24,9 @@ def nothing_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sampling_check, "_seen", set())
 
 
-def drawn(model: Any, temperature: float = 1.0) -> Responses:
+def drawn(model: Any, temperature: float = 1.0, prompts: list[list[int]] = PROMPTS) -> Responses:
     chance = torch.Generator().manual_seed(0)
-    return generate(model, PROMPTS, end_ids=frozenset({2}), max_tokens=6, temperature=temperature, generator=chance)
+    return generate(model, prompts, end_ids=frozenset({2}), max_tokens=6, temperature=temperature, generator=chance)
 
 
 class ForgetsPositions(LlamaForCausalLM):
@@ -43,6 +43,32 @@ def test_a_model_that_reads_its_padding_is_refused(make_config: MakeConfig, temp
     model.__class__ = ForgetsPositions
     with pytest.raises(FailedError, match=r"ForgetsPositions \(Stepper\): .* differ from those of a plain forward by"):
         drawn(model, temperature)
+
+
+class LosesLong(LlamaForCausalLM):
+    """Gives no numbers for a long text that is read whole."""
+
+    def forward(
+        self,
+        input_ids: Any,
+        attention_mask: Any = None,
+        position_ids: Any = None,
+        cache: Any = None,
+        use_cache: bool = True,
+    ) -> Any:
+        given = {"attention_mask": attention_mask, "position_ids": position_ids, "cache": cache}
+        out = super().forward(input_ids, use_cache=use_cache, **given)
+        if not use_cache and input_ids.shape[1] > max(map(len, PROMPTS)):
+            out.logits = out.logits * float("nan")
+        return out
+
+
+def test_no_number_is_no_small_difference(make_config: MakeConfig) -> None:
+    model = load_policy(make_config("llama")).model
+    model.__class__ = LosesLong
+    for prompts in (PROMPTS, PROMPTS[::-1]):  # whichever row is looked at first
+        with pytest.raises(FailedError, match="differ from those of a plain forward by nan"):
+            drawn(model, prompts=prompts)
 
 
 def test_the_fast_path_is_checked_too(make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -186,6 +186,20 @@ def test_a_reference_that_sees_padding(start: Callable[..., Collect]) -> None:
     )
 
 
+def test_a_critic_that_gives_no_number_behind_padding(start: Callable[..., Collect]) -> None:
+    collect = start("bloom")
+    looked_at: list[int] = []
+
+    def lose(_module: nn.Module, _inputs: tuple, out: Any) -> Any:  # Any: transformers' record
+        looked_at.append(len(out.last_hidden_state))
+        if looked_at[0] > len(out.last_hidden_state) == 1:  # a row alone
+            out.last_hidden_state = out.last_hidden_state * float("nan")
+        return out
+
+    collect.roles.actor_critic.value_model.model.transformer.register_forward_hook(lose)
+    refused(collect, "padding is off by nan")
+
+
 def test_an_answer_whose_score_is_lost(start: Callable[..., Collect], make_config: MakeConfig) -> None:
     """A row without tokens has no last one to be paid at."""
     roles = start("gpt2").roles

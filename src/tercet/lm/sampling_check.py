@@ -17,10 +17,8 @@ from tercet.errors import FailedError
 from tercet.lm.adapters import Precision
 
 _MOST = 8  # tokens of a row that are compared
-TOLERANCE: dict[Precision, float] = {
-    "fp32": 2e-3,
-    "bf16": 0.3,
-}  # nats a token, on average; another batch is another rounding
+# nats a token, on average; another batch is another rounding
+TOLERANCE: dict[Precision, float] = {"fp32": 2e-3, "bf16": 0.3}
 
 _seen: set[tuple[object, ...]] = set()  # the kinds of models that this process has checked
 
@@ -47,7 +45,8 @@ def check_once(
         return
     lengths = [len(prompt) for prompt in prompts]
     rows = {lengths.index(min(lengths)), lengths.index(max(lengths))}
-    off = max(_difference(model, prompts[i], ids[i][mask[i]], logprobs[i][mask[i]], temperature) for i in rows)
+    found = [_difference(model, prompts[i], ids[i][mask[i]], logprobs[i][mask[i]], temperature) for i in rows]
+    off = float(torch.tensor(found).max())  # nan if any is; Python's max may drop it
     if not off <= TOLERANCE[precision]:
         raise FailedError(
             f"sampling from {type(model).__name__} ({sampler}): the log-probabilities of the tokens drawn differ from "

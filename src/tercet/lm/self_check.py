@@ -96,14 +96,14 @@ def _padding(batch: TokenBatch, seen: Assessed, actor_critic: LmActorCritic, ref
     columns = torch.arange(tail.shape[1], device=tail.device)
     tail = torch.where(columns[None] < batch.lengths[:, None], tail, tail.flip(1).clamp(max=3))
     padded = TokenBatch(tail, batch.prompt_lengths, batch.response_mask)
-    worst = 0.0
+    off: list[Tensor] = []
     with torch.no_grad():
         for one, rows in ((alone, row), (padded, torch.arange(len(tail)))):
             values = one.at_actions(actor_critic.value_model(one), shift=-1)
             for ours, before in ((reference(one), seen.ref_logprobs[rows]), (values, seen.values[rows])):
-                worst = max(worst, float((ours - before).abs().max()))
+                off.append((ours - before).abs().max())
         both = [score_rows(actor_critic.value_model, b, len(b.ids)) for b in (batch, padded)]
-    return max(worst, float((both[0] - both[1]).abs().max()))
+    return float(torch.stack([*off, (both[0] - both[1]).abs().max()]).max())  # nan if any is; Python's max may drop it
 
 
 def _reward_identity(answers: Answers, seen: Assessed, config: PpoConfig) -> float:
