@@ -14,7 +14,7 @@ from gymnasium.spaces import Box
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 from numpy.typing import NDArray
 
-from tercet.arm import foreign_experts
+from tercet.arm import foreign_experts, units
 from tercet.arm.cameras import framed
 from tercet.arm.foreign_copy import copy_of
 from tercet.arm.kinematics import Array
@@ -94,8 +94,7 @@ class ForeignEnv(VectorEnv):
 
     def scaled(self, actions: NDArray[np.floating]) -> NDArray[np.floating]:
         """Actions as the environment has them, (n, a), as ours, in [-1, 1]."""
-        low, high = self.bounds.low.astype(np.float64), self.bounds.high.astype(np.float64)
-        return 2 * (np.clip(actions, low, high) - low) / (high - low) - 1
+        return np.clip(units.scaled(actions, self.bounds), -1.0, 1.0)
 
     def render(  # pyright: ignore[reportIncompatibleMethodOverride]  # one picture, where Gymnasium draws them all
         self,

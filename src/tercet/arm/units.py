@@ -19,7 +19,7 @@ def converted(actions: NDArray, units: str, bounds: Box, *, place: str) -> tuple
 
     `bounds` are the environment's own. InputError where the actions do not fit, or would fit in either units.
     """
-    readings: dict[Units, NDArray[np.float64]] = {SCALED: actions.astype(np.float64), OWN: _scaled(actions, bounds)}
+    readings: dict[Units, NDArray[np.float64]] = {SCALED: actions.astype(np.float64), OWN: scaled(actions, bounds)}
     if units and units not in (SCALED, OWN):
         raise InputError(f"{place}: action_units={units!r} is unknown; there are {SCALED} (-1 to 1) and {OWN}")
     if not units and _is_scaled(bounds):
@@ -39,12 +39,15 @@ def converted(actions: NDArray, units: str, bounds: Box, *, place: str) -> tuple
     return np.clip(values, -1.0, 1.0).astype(np.float32), name
 
 
-def _scaled(actions: NDArray, bounds: Box) -> NDArray[np.float64]:
-    """The environment's own units at [-1, 1]; an entry that cannot change is 0, and infinite where it has changed."""
+def scaled(actions: NDArray, bounds: Box) -> NDArray[np.float64]:
+    """Actions (n, a) in the environment's own units as ours, where its bounds are -1 and 1.
+
+    An entry that cannot change is 0, and infinite where it has changed.
+    """
     low, high = bounds.low.astype(np.float64), bounds.high.astype(np.float64)
     width = np.where(high > low, high - low, 1.0)
-    scaled = 2 * (actions - low) / width - 1
-    return np.where(high > low, scaled, np.where(np.isclose(actions, low), 0.0, np.inf))
+    ours = 2 * (actions - low) / width - 1
+    return np.where(high > low, ours, np.where(np.isclose(actions, low), 0.0, np.inf))
 
 
 def _fits(scaled: NDArray) -> bool:

@@ -89,15 +89,20 @@ def merged(adapted: PeftModel) -> PreTrainedModel:
     def of(parameter: nn.Parameter) -> nn.Parameter:
         return nn.Parameter(parameter.detach().to("cpu", torch.float32, copy=True), requires_grad=False)
 
-    model = copied(adapted, of).cpu().merge_and_unload()
+    model = copied(adapted, of=of).cpu().merge_and_unload()
     head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
     if head is not None and head.weight is not embedding.weight:
         model.config.tie_word_embeddings = False  # a head that learned on its own
     return model
 
 
-def copied(tree: Tree, of: Callable[[nn.Parameter], nn.Parameter], also: Mapping[int, object] = {}) -> Tree:
-    """A copy of the modules, `of(p)` in place of each parameter p; `also`: what stands in for other objects, by id."""
+def copied(
+    tree: Tree, *, of: Callable[[nn.Parameter], nn.Parameter] = lambda p: p, also: Mapping[int, object] = {}
+) -> Tree:
+    """A copy of the modules on the same parameters, or on `of(p)` in place of each parameter p.
+
+    `also`: what stands in for other objects, by id.
+    """
     return copy.deepcopy(tree, {id(parameter): of(parameter) for parameter in tree.parameters()} | dict(also))
 
 

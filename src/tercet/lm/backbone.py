@@ -12,7 +12,6 @@ from peft import LoraConfig as PeftConfig
 from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
 from transformers import PreTrainedModel
 
 from tercet.config.lm import LmConfig
@@ -40,7 +39,7 @@ class Backbone:
 
     def policy(self) -> Policy:
         """A policy whose adapters learn; with them off it is the backbone."""
-        policy = Policy(copied(self.model, _itself), self.config.precision)
+        policy = Policy(copied(self.model), self.config.precision)
         policy.adapted = adapt(policy.model, self.config)
         return policy.to(self.model.device)
 
@@ -61,10 +60,6 @@ class Backbone:
         seed_everything(self.config.seed, "score head")
         draw_head(model)
         return model
-
-
-def _itself(parameter: nn.Parameter) -> nn.Parameter:
-    return parameter
 
 
 def save_adapters(score_model: ScoreModel, folder: Path) -> None:

@@ -76,7 +76,7 @@ def with_score_head(model: PreTrainedModel, num_layers: int, *, head: nn.Module 
     shape_for_scores(hf_config, num_layers)
     with torch.device("meta"):  # a shell: nothing in it but the score head is used
         scorer = score_class(hf_config)._from_config(hf_config, dtype=torch.float32)
-    tree = copied(model.base_model, lambda parameter: parameter, {id(model.config): scorer.config})
+    tree = copied(model.base_model, also={id(model.config): scorer.config})
     del layers_of(tree, model.config.num_hidden_layers)[hf_config.num_hidden_layers :]
     setattr(scorer, scorer.base_model_prefix, tree)
     scorer.score = head or cast(nn.Linear, scorer.score).to_empty(device="cpu")  # made by name, not in the types

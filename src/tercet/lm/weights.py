@@ -170,9 +170,10 @@ def changes_of_logits(hf_config: HfConfig) -> str:
 def fresh(hf_config: HfConfig, *, scores: bool, num_layers: int = 0, device: str = "meta") -> PreTrainedModel:
     """A model of that shape with random weights, or on the device `meta` with none; `num_layers` > 0 keeps so many."""
     hf_config = copy.deepcopy(hf_config)
-    keep_layers(hf_config, num_layers)
     if scores:
-        hf_config.num_labels = 1
+        shape_for_scores(hf_config, num_layers)
+    else:
+        keep_layers(hf_config, num_layers)
     with torch.device(device):
         return _from_config(
             score_class(hf_config)._from_config if scores else AutoModelForCausalLM.from_config, hf_config
