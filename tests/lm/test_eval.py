@@ -82,6 +82,7 @@ def test_texts_to_score_are_read_whatever_editor_wrote_them(tmp_path: Path) -> N
         ('{"prompt": "Hi?", "good": "Hello."}', r"texts\.jsonl:2: needs prompt, good and bad; there is no bad"),
         ('{"prompt": "Hi?", "good": NaN, "bad": "x"}', r"texts\.jsonl:2: .* there is no good"),
         ('{"prompt": "Hi?", "good": "\\ud83d", "bad": "x"}', r"texts\.jsonl:2: the text holds \\ud83d"),
+        ('{"prompt": [{"role": "user", "content": "Hi?"}], "good": "Yes.", "bad": "x"}', "prompt is a list; give one"),
         ("oops", r"texts\.jsonl:2: broken JSON"),
     ):
         texts.write_text(f"\n{row}\n", encoding="utf-8")

@@ -217,6 +217,14 @@ def test_the_command_prints_a_table_or_json(tercet):
     assert data["fits"] and data["peak"] == max(step["peak"] for step in data["peaks"].values())
 
 
+def test_what_is_said_of_the_data_is_no_part_of_the_json(tercet, tmp_path):
+    rows = [{"prompt": f"Why {i}?", "chosen": "So.", "topic": "none"} for i in range(30)]
+    (tmp_path / "odd.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    found = tercet("plan", "--preset", "tiny", f"data.train=[{tmp_path / 'odd.jsonl'}]", "--json")
+    assert "odd: nothing reads topic" in found.stderr
+    assert "fits" in json.loads(found.stdout)
+
+
 def test_wrong_input_is_refused_with_the_remedy(tercet):
     card = tercet("plan", "--preset", "tiny", "--gpu", "voodoo")
     assert (card.exit_code, "must be auto" in card.output) == (2, True)

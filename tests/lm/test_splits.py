@@ -87,7 +87,9 @@ def test_all_turns_of_a_conversation_lie_on_one_side(tmp_path: Path) -> None:
     assert not openings(sft.train) & openings(ppo.validation, ppo.test)
 
 
-def test_eval_sets_are_held_out_and_training_drops_what_is_in_them(tmp_path: Path) -> None:
+def test_eval_sets_are_held_out_and_training_drops_what_is_in_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     data = config(
         train=[write(tmp_path / "a.jsonl", many("a", 100))],
         eval=[write(tmp_path / "b.jsonl", ["question 7 OF a", *many("b", 40)])],
@@ -96,6 +98,7 @@ def test_eval_sets_are_held_out_and_training_drops_what_is_in_them(tmp_path: Pat
     assert list(examples.train) == ["a"] and list(examples.test) == ["b"] == list(examples.validation)
     assert len(examples.train["a"]) == 99
     assert examples.dropped == {"also in data.eval": 1}
+    assert "reward: examples left out: 1 (also in data.eval)" in capsys.readouterr().out
     assert len(examples.validation["b"]) + len(examples.test["b"]) == 41
 
 

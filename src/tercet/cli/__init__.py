@@ -1,6 +1,8 @@
 """The command line: every command reads a config, calls one function and says where the results lie."""
 
 import json
+import sys
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Annotated
 
@@ -86,7 +88,8 @@ def plan_ahead(
     use_threads(config.threads)
     from tercet.lm import plan, plan_table
 
-    found = plan.plan(config, gpu=gpu, gpu_gb=gpu_gb, prompt_tokens=prompt_tokens, response_tokens=response_tokens)
+    with redirect_stdout(sys.stderr) if as_json else nullcontext():  # what is said of the data is no JSON
+        found = plan.plan(config, gpu=gpu, gpu_gb=gpu_gb, prompt_tokens=prompt_tokens, response_tokens=response_tokens)
     print(json.dumps(found.as_json()) if as_json else "\n".join(plan_table.lines(found)))
 
 

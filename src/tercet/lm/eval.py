@@ -134,6 +134,9 @@ def reward_texts(config: LmConfig) -> Rows:
         missing = [name for name in ("prompt", "good", "bad") if is_null(row.get(name))]
         if missing:
             raise InputError(f"{place}: needs prompt, good and bad; there is no {', no '.join(missing)}")
+        odd = [name for name in ("prompt", "good", "bad") if not isinstance(row[name], str | int | float)]
+        if odd:
+            raise InputError(f"{place}: {odd[0]} is a {type(row[odd[0]]).__name__}; give one text")
         try:
             rows.append({name: plain(str(row[name])) for name in ("prompt", "good", "bad")})
         except InputError as error:

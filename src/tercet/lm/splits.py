@@ -21,6 +21,7 @@ StepName = Literal["sft", "reward", "ppo"]
 Sets = dict[str, list[Example]]  # name of the set -> its examples
 
 STEPS: tuple[StepName, ...] = ("sft", "reward", "ppo")
+_SEEN = "prompt seen before"  # no loss: PPO learns from a prompt as often as its epochs say
 _VALIDATION_SHARE = 0.25  # of what is held out; the rest is the test
 
 
@@ -75,6 +76,7 @@ def _dealt(config_json: str, step: StepName, _: tuple[object, ...]) -> StepExamp
     dropped: dict[str, int] = {}
     train = _read_all(sources, config, step, dropped)
     held_out = _read_all(config.eval, config, step, dropped) if config.eval else {}
+    told = {*dropped, _SEEN}
     if held_out:
         measured = {example.opening for examples in held_out.values() for example in examples}
         train = kept(train, lambda example: example.opening not in measured, "also in data.eval", dropped)
@@ -87,6 +89,8 @@ def _dealt(config_json: str, step: StepName, _: tuple[object, ...]) -> StepExamp
         train = {name: [e for e in rows if _step_of(e, config) == step] for name, rows in train.items()}
         _refuse_empty(train, f"data.split={config.split} leaves {step} nothing to learn from; give it more weight")
     train, held_out = _fit_for(step, train, dropped), _fit_for(step, held_out, {})
+    if lost := ", ".join(f"{number} ({reason})" for reason, number in dropped.items() if reason not in told):
+        say_once(f"{step}: examples left out: {lost}")
     return StepExamples(
         train=train,
         validation={name: [e for e in rows if _is_validation(e, config)] for name, rows in held_out.items()},
@@ -196,7 +200,7 @@ def _fit_for(step: StepName, sets: Sets, dropped: dict[str, int]) -> Sets:
         return kept(sets, lambda e: e.source not in paired or e.rejected is not None, "no preference", dropped)
     if step == "ppo":
         first = {example.key: example for rows in reversed(sets.values()) for example in reversed(rows)}
-        return kept(sets, lambda e: first[e.key] is e, "prompt seen before", dropped)
+        return kept(sets, lambda e: first[e.key] is e, _SEEN, dropped)
     return sets
 
 
