@@ -44,6 +44,18 @@ def test_noise_at_the_router_is_refused_by_its_key(make_config: MakeConfig) -> N
         load_policy(of_experts(make_config, model_type="mixtral", router_jitter_noise=0.2), learns=True)
 
 
+def test_what_is_no_number_in_training_is_refused(make_config: MakeConfig) -> None:
+    model = load_policy(make_config("llama")).model
+
+    def spoil(module: torch.nn.Module, _: object, states: torch.Tensor) -> torch.Tensor:
+        drawn = torch.rand(()) if module.training else 0.0
+        return states * torch.nan if module.training and len(states) > 2 else states + 0.0 * drawn
+
+    model.model.embed_tokens.register_forward_hook(spoil)
+    with pytest.raises(InputError, match="off by nan"):
+        check_train_mode(model)
+
+
 def test_noise_and_dropout_of_training_alone_are_turned_off_wherever_the_config_has_them(tmp_path: Path) -> None:
     shape = {"d_model": 32, "n_heads": 2, "n_layers": 2, "vocab_size": 300, "resid_pdrop": 0.5}
     config = AutoConfig.for_model("mpt", attn_config={"attn_pdrop": 1}, **shape)
