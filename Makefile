@@ -62,7 +62,7 @@ run: $(READY)
 	@$(BIN)/tercet lm run $(ARGS)
 
 test: $(READY)
-	@$(BIN)/python -m pytest -n 2 $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 lint: $(READY)
 	@failed=0

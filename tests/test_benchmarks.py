@@ -128,6 +128,7 @@ def test_the_table_of_a_gpu_runs_small_on_a_cpu() -> None:
     assert len(found) == 3 and all(figures.keys() >= STEP for figures in found.values())
 
 
+@pytest.mark.slow
 def test_the_memory_of_every_variant_is_set_beside_full_copies() -> None:
     figures = figures_of("memory.py", *SMALL)
     assert figures["ratios"].keys() == {"lora", "lora_shared"}

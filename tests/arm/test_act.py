@@ -187,6 +187,7 @@ def test_a_recording_shows_what_the_cameras_saw(config: ArmConfig, env: ArmEnv, 
         load_recording(tmp_path / "demos", sizes_of(env), config.bc, env="lift", cameras=(Camera("top", 32, 32),))
 
 
+@pytest.mark.slow
 def test_a_whole_run_killed_on_the_way_comes_to_the_same_bits(small: list[str], env: ArmEnv, tmp_path: Path) -> None:
     more = [
         "policy.cameras=[wrist]",

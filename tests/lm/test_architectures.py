@@ -175,6 +175,6 @@ def test_a_gguf_file_is_read_learned_from_and_saved(
         found = load_causal(ModelConfig(path=str(file)), seed=0).eval()
         with torch.no_grad():
             torch.testing.assert_close(found(ids).logits, original(ids).logits, rtol=1e-4, atol=1e-5)
-    config = load_lm_config("tiny", [*small, f"model.path={file}", "sft.max_steps=2", *LORA])
+    config = load_lm_config("tiny", [*small, f"model.path={file}", "model.tokenizer=bytes", "sft.max_steps=2", *LORA])
     three_steps(tmp_path / "run", config)
     assert difference(original, loaded(AutoModelForCausalLM, tmp_path / "run" / "ppo" / "model")) > 0

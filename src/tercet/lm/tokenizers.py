@@ -62,7 +62,8 @@ def load_tokenizer(config: ModelConfig, path: str = "") -> PreTrainedTokenizerBa
         try:
             tokenizer = read_tokenizer(name)
         except InputError as error:
-            raise InputError(f"{key}{error}") from error
+            hint = "" if path or config.tokenizer else "; name another in model.tokenizer"
+            raise InputError(f"{key}{error}{hint}") from error
     if tokenizer.eos_token_id is None:
         raise InputError(f"{key}{name!r} has no EOS token, so no answer could end; set eos_token in its files")
     if tokenizer.pad_token_id is None:
