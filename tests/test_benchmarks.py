@@ -111,6 +111,7 @@ def test_scaling_prints_a_line_for_every_point_and_draws(tmp_path: Path) -> None
     assert picture.stat().st_size > 1000
 
 
+@pytest.mark.slow
 def test_the_profile_draws_every_phase(tmp_path: Path) -> None:
     picture = tmp_path / "profile.png"
     figures = figures_of("profile_step.py", *SMALL, "--lengths", "real", "--picture", str(picture))
@@ -252,6 +253,7 @@ def test_the_hand_written_peer_masks_what_follows_an_eos(monkeypatch: pytest.Mon
         assert torch.allclose(whole, step.logprobs(step.actor, batch), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_race_on_the_arm_counts_learning_alone() -> None:
     figures = figures_of("arm_ours.py", "--task", "reach", "--updates", "2", "--threads", "1")
     assert [row[0] for row in figures["curve"]] == [0, 32 * 60, 64 * 60]
@@ -288,6 +290,7 @@ def test_the_arm_is_timed_beside_bare_mujoco() -> None:
     assert figures["steps_per_second"] > 0 and figures["bare_steps_per_second_one_call"] > 0
 
 
+@pytest.mark.slow
 def test_the_table_of_policies_has_a_row_for_each_run_and_makes_none_again(tmp_path: Path) -> None:
     asked = ["--out", str(tmp_path), "lift/act/3", "lift/tokens/3"]
     sets = [word for override in [*TINY_ARM, "ppo.num_updates=1"] for word in ("--set", override)]

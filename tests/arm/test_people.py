@@ -105,6 +105,7 @@ def contents(run: Path) -> dict[str, bytes]:
     return found
 
 
+@pytest.mark.slow
 def test_a_person_who_answers_by_the_rule_gives_the_run_of_the_rule_to_the_bit(
     small: list[str], tmp_path: Path
 ) -> None:

@@ -66,6 +66,7 @@ def test_a_separable_set_is_learned(tiny: Tercet, small: list[str], tmp_path: Pa
     )
 
 
+@pytest.mark.slow
 def test_sets_learned_one_after_another_overwrite_each_other_and_it_shows(
     take: Take, small: list[str], tmp_path: Path
 ) -> None:
