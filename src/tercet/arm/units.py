@@ -24,10 +24,9 @@ def converted(actions: NDArray, units: str, bounds: Box, *, place: str) -> tuple
         raise InputError(f"{place}: action_units={units!r} is unknown; there are {SCALED} (-1 to 1) and {OWN}")
     if not units and _is_scaled(bounds):
         units = SCALED
-    found: dict[Units, NDArray[np.float64]] = {}
-    for name, values in readings.items():
-        if units in ("", name) and _fits(values):
-            found[name] = values
+    found: dict[Units, NDArray[np.float64]] = {
+        name: values for name, values in readings.items() if units in ("", name) and _fits(values)
+    }
     if len(found) > 1:
         raise InputError(
             f"{place}: does not say in which units its actions are, and they fit both -1 to 1 and the environment's "
