@@ -8,7 +8,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint format docs bench compare report clean
+.PHONY: help setup run test hostile lint format docs bench compare report clean
 
 PYTHON ?=
 TORCH ?= torch==2.13.0
@@ -22,6 +22,7 @@ help:
 	@echo "make setup    .venv with everything in it (about 3 minutes)"
 	@echo "make run      the three steps on SmolLM2-135M, on a CPU, and the report"
 	@echo "make test     the test suite"
+	@echo "make hostile  thousands of damaged and hostile inputs, generated; docs/reliability.md has the counts"
 	@echo "make lint     ruff, pyright, import-linter"
 	@echo "make format   ruff puts the code into shape"
 	@echo "make docs     docs/config.md anew from the code"
@@ -63,6 +64,10 @@ run: $(READY)
 
 test: $(READY)
 	@$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+
+# one process a file, so that each file counts all of its own cases
+hostile: $(READY)
+	@TERCET_THOROUGH=1 $(BIN)/python -m pytest tests/reliability -m "not gpu" -n 2 --dist loadfile --hypothesis-seed=14 -s $(ARGS)
 
 lint: $(READY)
 	@failed=0

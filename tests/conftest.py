@@ -1,8 +1,9 @@
 """Shapes and types are checked at run time in the tests, and nothing here may ask a hub or crowd the cores."""
 
 import os
+from typing import Any
 
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from jaxtyping import install_import_hook
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -12,5 +13,8 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # before anything imports them: every annotated function that may meet a tensor is checked, its shapes included
 install_import_hook([f"tercet.{part}" for part in ("core", "types", "train", "lm", "arm")], "beartype.beartype")
 
-settings.register_profile("tercet", deadline=None)  # a busy machine is no failure
-settings.load_profile("tercet")
+# no deadline: a busy machine is no failure; the default suite tries the same examples every time
+_calm: dict[str, Any] = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("tercet", derandomize=True, **_calm)
+settings.register_profile("thorough", database=None, **_calm)  # make hostile: --hypothesis-seed says which examples
+settings.load_profile("thorough" if os.environ.get("TERCET_THOROUGH") == "1" else "tercet")
