@@ -301,3 +301,27 @@ def test_the_table_of_policies_has_a_row_for_each_run_and_makes_none_again(tmp_p
     assert printed("arm_policies.py", *asked, "--table").splitlines() == rows
     assert printed("arm_policies.py", *asked[:3], *sets).splitlines()[-1] == rows[2]
     assert (tmp_path / "lift-act-3" / "cpu_seconds.txt").read_text() == tried
+
+
+def test_numbers_are_the_same_only_to_the_last_bit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    same_numbers = module("same_numbers", monkeypatch)
+
+    def run(name: str, kl: float, weights: bytes) -> Path:
+        model = tmp_path / name / "ppo" / "model"
+        model.mkdir(parents=True)
+        (model / "model.safetensors").write_bytes(weights)
+        rows = [{"step": "sft", "sft/loss": 1.0}, {"step": "ppo", "ppo/kl": kl}]
+        (tmp_path / name / "metrics.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+        return tmp_path / name
+
+    one, again = run("one", 0.1, b"weights"), run("again", 0.1, b"weights")
+    assert same_numbers.differences(one, again) == []
+    (again / "sft").mkdir()
+    (again / "sft" / "model.safetensors").touch()
+    assert same_numbers.differences(one, again) == [f"sft/model.safetensors: only in {again}"]
+    assert same_numbers.differences(one, run("other", 0.1 + 2e-17, b"Weights")) == [
+        "ppo/model/model.safetensors: other weights",
+        "metrics.jsonl, line 2: ppo/kl is 0.1, then 0.10000000000000002",
+    ]
+    (one / "metrics.jsonl").write_text("{}")
+    assert "step is missing, then sft" in same_numbers.differences(one, run("longer", 0.1, b"weights"))[0]
