@@ -93,6 +93,16 @@ def test_help_and_config_errors_answer_at_once(arguments: list[str], code: int, 
     assert list(tmp_path.iterdir()) == []  # a config error leaves nothing behind
 
 
+@pytest.mark.parametrize("command", [["run", "--preset", "reach"], ["check"]])
+def test_without_the_packages_of_the_arm_one_line_says_what_to_install(command: list[str], tmp_path: Path):
+    without = "import sys; sys.modules |= {'mujoco': None, 'gymnasium': None}; from tercet.cli import main; main()"
+    arguments = [sys.executable, "-c", without, "arm", *command]
+    result = subprocess.run(arguments, capture_output=True, text=True, cwd=tmp_path, check=False)
+    told = 'the robot arm needs packages that are not installed (gymnasium, mujoco): pip install "tercet[arm]"'
+    assert (result.returncode, result.stderr) == (2, f"tercet: {told}\n")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_wrong_option_shows_the_usage():
     result = CliRunner().invoke(app, ["lm", "run", "--frobnicate"])
     assert result.exit_code == 2

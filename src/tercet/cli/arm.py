@@ -32,6 +32,8 @@ def _opened(
     from tercet.runs.folder import RunFolder
 
     config = load_arm_config(preset, overrides or [])
+    import tercet.arm  # noqa: F401  # says what to install, before a folder is made
+
     with RunFolder.open(out or place(preset), config, preset=preset) as folder:
         import torch
 

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import yaml
 
-from tercet import __version__
 from tercet.report import answers, arm, checks, curves, render_html, render_markdown, summary, tables
 from tercet.report.blocks import Block, Code, Figures, Fold, Page, Prose, Section, Table
 from tercet.report.formats import duration
 from tercet.report.records import Record, find, read
 from tercet.runs.atomic import write_text
+from tercet.version import __version__
 
 
 def write(run: Path) -> Path:
