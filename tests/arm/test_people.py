@@ -9,17 +9,18 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tests.web.test_server import served
 from typer.testing import CliRunner
 
-from tercet.arm import pipeline, reward
+from tercet.arm import people, pipeline, reward
 from tercet.arm.env import ArmEnv
 from tercet.arm.pairs import load_pairs
 from tercet.cli import app
 from tercet.config.load import load_arm_config
 from tercet.errors import FailedError, WaitingError
-from tercet.feedback.sheets import sheets
+from tercet.feedback.answers import AnswerBook
+from tercet.feedback.sheets import Kind, read_sheet, sheets, write_sheet
 from tercet.runs.folder import RunFolder
 
 ROUNDS = ["reward.num_rounds=2", "reward.round_every=2", "reward.pairs_per_round=5"]
@@ -202,3 +203,42 @@ def test_the_command_says_what_waits_and_answers_that_tell_nothing_can_be_change
     result = CliRunner().invoke(app, command)
     assert (result.exit_code, "the judge person tells no two segments apart" in result.stderr) == (1, True)
     assert not any(sheet.is_taken() for sheet in sheets(run / "feedback"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "states", "wrong"),
+    [
+        ("pairs", {}, "damaged .*first.*remove .*learned to have the questions put anew"),
+        (
+            "pairs",
+            {"first": torch.zeros(1, 3, 2), "second": torch.zeros(1, 3, 2)},
+            "damaged .*not one row for each",
+        ),
+        ("moments", {"states": torch.zeros(2, 3, 2)}, "damaged .*lengths"),
+        ("answers", {"first": torch.zeros(2, 3, 2)}, "damaged .*answers"),
+    ],
+)
+def test_states_that_do_not_fit_the_questions_are_named(
+    tmp_path: Path, kind: Kind, states: dict[str, torch.Tensor], wrong: str
+) -> None:
+    question: dict[str, Any] = {
+        "pairs": {"left": "0.mp4", "right": "1.mp4"},
+        "moments": {"video": "0.mp4", "num_steps": 3, "steps_a_second": 20},
+        "answers": {"prompt": [], "left": "a", "right": "b"},
+    }[kind]
+
+    def write(folder: Path) -> list[dict[str, Any]]:
+        save_file(states, folder / "states.safetensors")
+        return [question, question]
+
+    place = tmp_path / "feedback" / "learned"
+    write_sheet(place, kind, "", write)
+    said = [] if kind == "moments" else "left"
+    with AnswerBook(place.parent) as book:
+        for index in range(2):
+            book.write(read_sheet(place).key(index), said, "Ana")
+    with pytest.raises(FailedError, match=f"states.safetensors: {wrong}"):
+        people.told([place])
+    (place / "states.safetensors").write_bytes(b"\0" * 8)
+    with pytest.raises(FailedError, match="were changed or damaged since they were put"):
+        people.told([place])

@@ -1,10 +1,14 @@
 """Answers outlive a kill at any moment, and the last word counts."""
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from tercet.errors import InputError
+from tercet.errors import FailedError, InputError
 from tercet.feedback.answers import AnswerBook, read_answers
 
 
@@ -65,6 +69,80 @@ def test_answers_go_to_the_file_that_was_put_in_place(tmp_path: Path, copied: st
         (tmp_path / "answers.jsonl").unlink()
         book.write(("learned", "", 2), "equal", "Ana")
         assert said(tmp_path) == {("learned", "", 2): "equal"}
+
+
+WHOLE = {"sheet": "learned", "digest": "", "question": 0, "said": "left", "who": "Ana", "when": "2026"}
+ALL_BUT_ITS_END = len(json.dumps(WHOLE | {"said": "right", "when": "2026-01-01T00:00:00+00:00"}))
+SOURCE = Path(__file__).parents[2] / "src"
+# a file may hold as many bytes as the first argument says: three answers are refused, and with more room one is taken
+REFUSALS = """
+import resource, sys
+from pathlib import Path
+from tercet.errors import FailedError
+from tercet.feedback.answers import AnswerBook
+book = AnswerBook(Path(sys.argv[2]))
+book.write(("learned", "", 0), "left", "Ana")
+resource.setrlimit(resource.RLIMIT_FSIZE, (book.path.stat().st_size + int(sys.argv[1]), resource.RLIM_INFINITY))
+for index in (1, 2, 3):
+    try:
+        book.write(("learned", "", index), "right", "Ana")
+    except FailedError as error:
+        print(error)
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+book.write(("learned", "", 4), "equal", "Ana")
+book.close()
+"""
+
+
+@pytest.mark.parametrize("room", [0, 60, ALL_BUT_ITS_END])
+def test_an_answer_that_finds_no_room_is_not_written_later(tmp_path: Path, room: int) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(SOURCE)}
+    command = [sys.executable, "-c", REFUSALS, str(room), str(tmp_path)]
+    output = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=60).stdout
+    refused = "answers.jsonl: this answer could not be written (File too large) and is not kept; those before it are."
+    assert [refused in line for line in output.splitlines()] == [True] * 3
+    assert said(tmp_path) == {("learned", "", 0): "left", ("learned", "", 4): "equal"}
+    assert len((tmp_path / "answers.jsonl").read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("line", "wrong"),
+    [
+        ("[1]", "must be an object"),
+        (json.dumps(WHOLE)[:-9], "delimiter"),
+        (json.dumps(WHOLE | {"sheet": ["learned"]}), "sheet is of the type list"),
+        (json.dumps(WHOLE | {"question": True}), "question is of the type bool"),
+        (json.dumps(WHOLE | {"who": None}), "who is of the type NoneType"),
+        (json.dumps(WHOLE | {"said": {"step": 1}}), "said is of the type dict"),
+        (json.dumps({key: WHOLE[key] for key in ("sheet", "digest", "question", "who", "when")}), "said is missing"),
+        (json.dumps(WHOLE)[:-1] + ', "said": "right"}', "'said' stands twice"),
+        (json.dumps(WHOLE | {"who": "\ud800"}), "lone surrogate"),
+        (json.dumps(WHOLE).replace('"2026"', "NaN"), "NaN is no number"),
+        ("[" * 100_000, "nested too deeply"),
+        ("\0\0\0", "Expecting value"),
+    ],
+)
+def test_a_row_that_is_no_answer_is_named_with_its_line(tmp_path: Path, line: str, wrong: str) -> None:
+    (tmp_path / "answers.jsonl").write_text(json.dumps(WHOLE) + "\n\n" + line + "\n")
+    with pytest.raises(FailedError) as caught:
+        read_answers(tmp_path)
+    assert str(caught.value).startswith(f"{tmp_path / 'answers.jsonl'}: line 3 is no answer (")
+    assert wrong in str(caught.value)
+    assert "remove this line: its question is then asked again" in str(caught.value)
+
+
+def test_a_last_row_that_lacks_its_line_end_counts_and_stays(tmp_path: Path) -> None:
+    (tmp_path / "answers.jsonl").write_text(json.dumps(WHOLE))
+    with AnswerBook(tmp_path) as book:
+        book.write(("learned", "", 1), "right", "Ana")
+    assert said(tmp_path) == {("learned", "", 0): "left", ("learned", "", 1): "right"}
+
+
+def test_a_folder_or_a_pipe_in_place_of_the_file_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "answers.jsonl")
+    for does in (read_answers, AnswerBook):
+        with pytest.raises(FailedError, match=r"answers\.jsonl: must be a file"):
+            does(tmp_path)
 
 
 def test_one_process_at_a_time_takes_answers_down(tmp_path: Path) -> None:

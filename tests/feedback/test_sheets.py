@@ -7,7 +7,7 @@ import pytest
 
 from tercet.errors import FailedError, WaitingError
 from tercet.feedback.answers import AnswerBook, read_answers
-from tercet.feedback.sheets import Sheet, answers_to, problem, read_sheet, sheets, take, write_sheet
+from tercet.feedback.sheets import Kind, Sheet, answers_to, check_whole, problem, read_sheet, sheets, take, write_sheet
 
 
 def put(place: Path, num: int = 2) -> Sheet:
@@ -44,6 +44,65 @@ def test_a_damaged_sheet_is_named(tmp_path: Path) -> None:
     (tmp_path / "learned" / "sheet.json").write_text("{")
     with pytest.raises(FailedError, match=r"sheet.json: damaged .*; remove .*learned to have the questions put anew"):
         sheets(tmp_path)
+
+
+PAIR = {"left": "0.mp4", "right": "1.mp4"}
+EPISODE = {"video": "0.mp4", "num_steps": 9, "steps_a_second": 20}
+TEXTS = {"prompt": [{"role": "user", "text": "Hello"}], "left": "a", "right": "b"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "wrong"),
+    [
+        ("pairs", {"questions": {"0": PAIR}}, "questions is missing or not of the type list"),
+        ("pairs", {"questions": [PAIR, "left"]}, "question 1: left is missing"),
+        ("pairs", {"questions": [PAIR, {"left": "0.mp4"}]}, "question 1: right is missing"),
+        ("pairs", {"look_for": None}, "look_for is missing"),
+        ("pairs", {"digest": 3}, "digest is missing or not of the type str"),
+        ("pairs", {"kind": ["pairs"]}, "kind is missing or not of the type str"),
+        ("moments", {"questions": [EPISODE | {"num_steps": "9"}]}, "question 0: num_steps"),
+        ("moments", {"questions": [EPISODE | {"num_steps": True}]}, "question 0: num_steps"),
+        ("moments", {"questions": [EPISODE | {"steps_a_second": 0}]}, "question 0: steps_a_second"),
+        ("answers", {"questions": [TEXTS | {"prompt": "Hello"}]}, "question 0: prompt is missing or no list"),
+        ("answers", {"questions": [TEXTS | {"prompt": [{"role": "user"}]}]}, "question 0: prompt must be turns"),
+        ("answers", {"questions": [TEXTS | {"left": "\ud800"}]}, "lone surrogate"),
+    ],
+)
+def test_a_sheet_of_wrong_types_is_named(tmp_path: Path, kind: Kind, change: dict[str, object], wrong: str) -> None:
+    question: dict[str, object] = {"pairs": PAIR, "moments": EPISODE, "answers": TEXTS}[kind]
+    write_sheet(tmp_path / "learned", kind, "", lambda _: [question, question])
+    file = tmp_path / "learned" / "sheet.json"
+    assert len(read_sheet(tmp_path / "learned").questions) == 2
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    with pytest.raises(FailedError) as caught:
+        read_sheet(tmp_path / "learned")
+    assert str(caught.value).startswith(f"{file}: damaged (")
+    assert wrong in str(caught.value)
+
+
+def test_one_flipped_bit_beside_the_questions_is_noticed(tmp_path: Path) -> None:
+    def write(folder: Path) -> list[dict[str, str]]:
+        (folder / "states.safetensors").write_bytes(b"the run's own")
+        (folder / "0.mp4").write_bytes(b"film")
+        return [PAIR]
+
+    write_sheet(tmp_path / "learned", "pairs", "", write)
+    sheet = read_sheet(tmp_path / "learned")
+    take(sheet, [])
+    (sheet.path / "0.mp4").write_bytes(b"another encoder's film")
+    (sheet.path / ".DS_Store").write_bytes(b"of a copy by way of another system")
+    check_whole(sheet)
+    (sheet.path / "states.safetensors").write_bytes(b"the run's owo")
+    with pytest.raises(FailedError, match=r"learned: the questions or the files beside them were changed or damaged"):
+        check_whole(sheet)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "[1, 2]", "null", '[{"said": "left"}, {"said": "up"}]'])
+def test_damaged_answers_that_a_run_has_taken_are_named(tmp_path: Path, text: str) -> None:
+    sheet = put(tmp_path / "learned")
+    (sheet.path / "taken.json").write_text(text)
+    with pytest.raises(FailedError, match=r"taken\.json: damaged .*; remove this file"):
+        answers_to([sheet])
 
 
 def test_answers_are_taken_when_all_are_there_and_then_stay(tmp_path: Path) -> None:
@@ -135,6 +194,7 @@ def test_only_an_answer_answers_a_pair(tmp_path: Path, index: object, said: obje
         ([{"step": 1.5, "call": "good"}], False),
         ([{"step": True, "call": "good"}], False),
         ([{"step": 1, "call": "fine"}], False),
+        ([{"step": 1, "call": "good", "more": "\ud800"}], False),
         ([{"call": "good"}], False),
         (["good"], False),
         ("good", False),

@@ -3,6 +3,7 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -75,3 +76,23 @@ def test_a_person_is_shown_the_tool_calls_of_a_prompt(tmp_path: Path) -> None:
         ("assistant", "look_up({})"),
         ("tool", "4"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("damage", "wrong"),
+    [
+        (lambda sheet: (sheet / "rows.json").write_text("["), "were changed or damaged since they were put"),
+        (lambda sheet: (sheet / "rows.json").unlink(), "were changed or damaged since they were put"),
+        (lambda sheet: (sheet / "sheet.json").write_text("[]"), "sheet.json: damaged"),
+        (lambda sheet: (sheet.parent / "answers.jsonl").write_text("{}\n"), "answers.jsonl: line 1 is no answer"),
+        (lambda sheet: (sheet / "taken.json").write_text("[1, 2]"), "taken.json: damaged"),
+    ],
+)
+def test_what_is_damaged_of_the_questions_is_named(tmp_path: Path, damage: Any, wrong: str) -> None:
+    row = {"messages": [{"role": "user", "text": "Hello"}], "chosen": "a", "rejected": "b"}
+    rows = [row | {"part": part, "score_chosen": 0.0, "score_rejected": 0.0} for part in ("train", "test")]
+    with pytest.raises(WaitingError):
+        told(tmp_path, lambda: rows)
+    damage(tmp_path / "feedback" / "answers")
+    with pytest.raises(FailedError, match=wrong):
+        told(tmp_path, lambda: rows)

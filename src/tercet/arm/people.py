@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -16,7 +17,8 @@ from tercet.arm.pairs import Pairs, Questions, answered
 from tercet.arm.questions import comparisons, to_watch
 from tercet.config.arm import ArmConfig
 from tercet.config.functions import PERSON
-from tercet.feedback.sheets import Entry, Sheet, answers_to, read_sheet, take, write_sheet
+from tercet.errors import FailedError, first_line
+from tercet.feedback.sheets import Entry, Sheet, answers_to, check_whole, read_sheet, take, write_sheet
 from tercet.runs.progress import progress
 
 LOOK_FOR = {
@@ -56,8 +58,13 @@ def put(
 
 
 def told(places: Sequence[Path]) -> list[Pairs]:
-    """What a person said of each of these sheets; WaitingError while a question of any of them is open."""
+    """What a person said of each of these sheets.
+
+    WaitingError while a question of any of them is open; FailedError where one is damaged.
+    """
     sheets = [read_sheet(place) for place in places]
+    for sheet in sheets:
+        check_whole(sheet)
     answers = answers_to(sheets)
     pairs = [_pairs(sheet, [row["said"] for row in rows]) for sheet, rows in zip(sheets, answers, strict=True)]
     for sheet, rows in zip(sheets, answers, strict=True):
@@ -66,10 +73,24 @@ def told(places: Sequence[Path]) -> list[Pairs]:
 
 
 def _pairs(sheet: Sheet, said: Sequence[Any]) -> Pairs:  # Any: JSON, a word or a list of marks
-    found = load_file(sheet.path / _STATES)
+    found = _states(sheet)
     if sheet.kind == "moments":
         return pairs_of_marks(found["states"], found["lengths"], said, PERSON)
     return answered(found["first"], found["second"], torch.tensor([PREFERENCES[word] for word in said]), PERSON)
+
+
+def _states(sheet: Sheet) -> dict[str, Tensor]:
+    """What the questions are about: one row a question in each tensor."""
+    file = sheet.path / _STATES
+    try:
+        names = {"pairs": ("first", "second"), "moments": ("states", "lengths")}[sheet.kind]
+        found = load_file(file)
+        if any(len(found[name]) != len(sheet.questions) for name in names):
+            raise ValueError("it has not one row for each question")
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        reason = first_line(error)
+        raise FailedError(f"{file}: damaged ({reason}); remove {sheet.path} to have the questions put anew") from error
+    return found
 
 
 def _segments(folder: Path, questions: Questions, footage: Footage) -> list[Entry]:

@@ -1,15 +1,15 @@
-"""What people said, one row an answer: who, when, to which question; nothing is ever overwritten."""
+"""What people said, one row an answer: who, when, to which question; no answer is ever overwritten."""
 
 import fcntl
-import json
 import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO, Self, TypeAlias
+from typing import Any, Self, TypeAlias
 
-from tercet.errors import InputError
-from tercet.runs.atomic import full_disk_named
+from tercet.errors import FailedError, InputError
+from tercet.runs import strict_json
 from tercet.runs.rows import Row, dump
 
 FILE = "answers.jsonl"
@@ -17,7 +17,10 @@ Key: TypeAlias = tuple[str, str, int]  # the sheet's name and digest, and the nu
 
 
 def read_answers(feedback: Path) -> dict[Key, Row]:
-    """The last answer to each question, in the order in which they were given; what was taken back is none."""
+    """The last answer to each question, in the order in which they were given; what was taken back is none.
+
+    FailedError where a row is damaged. A last line that has no end is no row: a kill tore it, or a copy is under way.
+    """
     found: dict[Key, Row] = {}
     for row in _rows(feedback / FILE):
         key = row["sheet"], row.get("digest", ""), row["question"]
@@ -25,6 +28,20 @@ def read_answers(feedback: Path) -> dict[Key, Row]:
         if row["said"] is not None:
             found[key] = row
     return found
+
+
+def wrong_row(row: object) -> str:
+    """Why this is no row of answers.jsonl; empty where it is one. Its answer may still answer no question."""
+    if not isinstance(row, dict):
+        return "must be an object"
+    types = {"sheet": str, "digest": str, "question": int, "said": str | list | None, "who": str, "when": str}
+    for name, kind in types.items():
+        if name not in row and name != "digest":  # an earlier version wrote none
+            return f"{name} is missing"
+        value = row.get(name, "")
+        if name in row and (not isinstance(value, kind) or isinstance(value, bool)):
+            return f"{name} is of the type {type(value).__name__}"
+    return ""
 
 
 class AnswerBook:
@@ -35,7 +52,10 @@ class AnswerBook:
         self._file = _locked(self.path)
 
     def write(self, key: Key, said: Any, who: str) -> None:  # Any: JSON, None to take one back
-        """One more answer, as of now; InputError where another process took over a file that was put in place."""
+        """One more answer, as of now. It is wholly there when this returns, and not at all when this raises.
+
+        FailedError where it cannot be written; InputError where another process took over a file that was put in place.
+        """
         if not self._is_in_place():  # answers of elsewhere were copied here: this file has no name any more
             file = _locked(self.path)
             self._file.close()
@@ -43,12 +63,13 @@ class AnswerBook:
         sheet, digest, question = key
         when = datetime.now(UTC).isoformat(timespec="seconds")
         row = {"sheet": sheet, "digest": digest, "question": question, "said": said, "who": who, "when": when}
-        # torn by a kill: the row must not become part of what is left of another one
-        text = ("\n" if _is_torn(self.path) else "") + dump(row) + "\n"
-        with full_disk_named(self.path):
-            self._file.write(text.encode())
-            self._file.flush()
-            os.fsync(self._file.fileno())
+        try:
+            _append(self._file, _mend_end(self.path, self._file) + (dump(row) + "\n").encode())
+        except OSError as error:
+            raise FailedError(
+                f"{self.path}: this answer could not be written ({error.strerror}) and is not kept; those before it "
+                "are. Make room there, then give the answer again"
+            ) from error
 
     def close(self) -> None:
         """Let another process take answers down."""
@@ -64,8 +85,9 @@ class AnswerBook:
         return self.path.exists() and os.path.samestat(self.path.stat(), os.fstat(self._file.fileno()))
 
 
-def _locked(path: Path) -> BinaryIO:
-    file = path.open("ab")
+def _locked(path: Path) -> FileIO:
+    _check_kind(path)
+    file = path.open("ab", buffering=0)  # what a buffer keeps after an error would be written with the next answer
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -74,23 +96,56 @@ def _locked(path: Path) -> BinaryIO:
     return file
 
 
+def _append(file: FileIO, data: bytes) -> None:
+    """Write all of `data` and bring it to the disk, or leave the file as long as it was."""
+    length = os.fstat(file.fileno()).st_size
+    rest = memoryview(data)
+    try:
+        while rest:  # a disk that fills up takes a part first, and refuses the rest
+            rest = rest[file.write(rest) :]
+        os.fsync(file.fileno())
+    except OSError:
+        os.ftruncate(file.fileno(), length)
+        raise
+
+
+def _mend_end(path: Path, file: FileIO) -> bytes:
+    """Cut off a last row that a kill tore; give a whole one the line end that it lacks, as what to write first."""
+    data = path.read_bytes()
+    tail = data[data.rfind(b"\n") + 1 :]
+    if not tail:
+        return b""
+    try:
+        strict_json.loads(tail)
+    except ValueError:
+        os.ftruncate(file.fileno(), len(data) - len(tail))
+        return b""
+    return b"\n"
+
+
 def _rows(path: Path) -> Iterator[Row]:
-    """Every whole row; one that a kill tore is none, and those behind it count."""
     if not path.exists():
         return
-    with path.open(encoding="utf-8", errors="replace") as lines:
-        for line in lines:
-            try:
-                row = json.loads(line)
-            except ValueError:
+    _check_kind(path)
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
                 continue
-            if isinstance(row, dict) and {"sheet", "question", "said", "who", "when"} <= row.keys():
-                yield row
+            try:
+                row = strict_json.loads(line)
+                wrong = wrong_row(row)
+            except ValueError as error:
+                if not line.endswith(b"\n"):
+                    return
+                row, wrong = {}, str(error)
+            if wrong:
+                raise FailedError(
+                    f"{path}: line {number} is no answer ({wrong}); remove this line: its question is then asked "
+                    "again, unless an earlier line answers it"
+                )
+            yield row
 
 
-def _is_torn(path: Path) -> bool:
-    with path.open("rb") as file:
-        if not file.seek(0, os.SEEK_END):
-            return False
-        file.seek(-1, os.SEEK_END)
-        return file.read() != b"\n"
+def _check_kind(path: Path) -> None:
+    if path.exists() and not path.is_file():
+        raise FailedError(f"{path}: must be a file, and is none; remove it or give it another name")

@@ -4,8 +4,8 @@ A sheet can be answered on another computer, for nothing of it lies elsewhere: c
 """
 
 import hashlib
-import json
 import re
+import reprlib
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
 from tercet.errors import FailedError, WaitingError
-from tercet.feedback.answers import Key, read_answers
+from tercet.feedback.answers import Key, read_answers, wrong_row
+from tercet.runs import strict_json
 from tercet.runs.atomic import replace_folder, write_text
 from tercet.runs.rows import Row, dump
 
@@ -23,6 +24,14 @@ Entry: TypeAlias = dict[str, Any]  # Any: JSON, the files of a question by their
 CHOICES = ("left", "right", "equal", "unclear")
 CALLS = ("good", "bad")
 _FILE, _TAKEN = "sheet.json", "taken.json"
+_SHORT = reprlib.Repr()  # of what came from elsewhere, however long and deeply nested it is
+_SHORT.maxstring = _SHORT.maxother = 80
+# what a question of each kind holds
+_PARTS: dict[str, dict[str, type]] = {
+    "pairs": {"left": str, "right": str},
+    "answers": {"prompt": list, "left": str, "right": str},
+    "moments": {"video": str, "num_steps": int, "steps_a_second": int},
+}
 
 
 @dataclass(frozen=True)
@@ -48,9 +57,12 @@ class Sheet:
         return (self.path / _TAKEN).exists()
 
     def answers(self, said: Mapping[Key, Row]) -> list[Row | None]:
-        """The answer to each question: those that the run has taken, or those that were given (`read_answers`)."""
+        """The answer to each question: those that the run has taken, or those that were given (`read_answers`).
+
+        FailedError where the file of those that were taken is damaged.
+        """
         if self.is_taken():
-            return json.loads((self.path / _TAKEN).read_text(encoding="utf-8"))
+            return [*_read_taken(self)]
         rows = [said.get(self.key(index)) for index in range(len(self.questions))]
         # a file that came from elsewhere may hold anything
         return [None if row is None or problem(self, i, row["said"]) else row for i, row in enumerate(rows)]
@@ -68,10 +80,11 @@ def write_sheet(path: Path, kind: Kind, look_for: str, write: Callable[[Path], l
 
 
 def _digest(folder: Path, questions: Sequence[Entry]) -> str:
-    """Of the questions and of all that lies beside them; not of videos, which show what else is there."""
+    """Of the questions and of the data beside them; not of videos, which show what else is there."""
     digest = hashlib.sha256(dump(questions).encode())
     for file in sorted(folder.iterdir()):
-        if file.suffix != ".mp4":
+        is_ours = not file.name.startswith(".") and file.name not in (_FILE, _TAKEN)
+        if is_ours and file.suffix in (".json", ".safetensors"):
             digest.update(file.read_bytes())
     return digest.hexdigest()[:16]
 
@@ -80,13 +93,52 @@ def read_sheet(path: Path) -> Sheet:
     """A sheet that was written; FailedError where it is damaged."""
     file = path / _FILE
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-        sheet = Sheet(path, found["kind"], found["look_for"], found["questions"], found.get("digest", ""))
-    except (OSError, ValueError, KeyError) as error:
-        raise FailedError(f"{file}: damaged ({error}); remove {path} to have the questions put anew") from error
-    if sheet.kind not in get_args(Kind):
-        raise FailedError(f"{file}: questions of the kind {sheet.kind!r}, which this version does not know")
-    return sheet
+        if file.exists() and not file.is_file():
+            raise ValueError("it is no file")
+        found = strict_json.loads(file.read_bytes())
+        wrong = _wrong_sheet(found)
+    except (OSError, ValueError) as error:
+        found, wrong = {}, str(error)
+    if wrong:
+        raise FailedError(f"{file}: damaged ({wrong}); remove {path} to have the questions put anew")
+    if found["kind"] not in get_args(Kind):
+        raise FailedError(f"{file}: questions of the kind {found['kind']!r}, which this version does not know")
+    return Sheet(path, found["kind"], found["look_for"], found["questions"], found.get("digest", ""))
+
+
+def check_whole(sheet: Sheet) -> None:
+    """FailedError where the questions, or the data beside them, are not what the run wrote."""
+    try:
+        changed = bool(sheet.digest) and _digest(sheet.path, sheet.questions) != sheet.digest
+    except OSError as error:
+        raise FailedError(f"{error.filename}: cannot be read ({error.strerror})") from error
+    if changed:
+        raise FailedError(
+            f"{sheet.path}: the questions or the files beside them were changed or damaged since they were put; "
+            "copy the folder here again, or remove it to have the questions put anew"
+        )
+
+
+def _wrong_sheet(found: object) -> str:
+    """Why this is no sheet; empty where it is one, or one of a kind that this version does not know."""
+    if not isinstance(found, dict):
+        return "must be an object"
+    for name, kind in {"kind": str, "look_for": str, "questions": list, "digest": str}.items():
+        if not isinstance(found.get(name, "" if name == "digest" else None), kind):
+            return f"{name} is missing or not of the type {kind.__name__}"
+    for index, question in enumerate(found["questions"]):
+        for part, kind in _PARTS.get(found["kind"], {}).items():
+            value = question.get(part) if isinstance(question, dict) else None
+            if not isinstance(value, kind) or isinstance(value, bool) or (kind is int and value < 1):
+                return f"question {index}: {part} is missing or no {kind.__name__} that fits"
+        turns = question["prompt"] if found["kind"] == "answers" else []
+        if not all(isinstance(turn, dict) and _is_text(turn.get("role"), turn.get("text")) for turn in turns):
+            return f"question {index}: prompt must be turns, each with a role and a text"
+    return ""
+
+
+def _is_text(*values: object) -> bool:
+    return all(isinstance(value, str) for value in values)
 
 
 def sheets(feedback: Path) -> list[Sheet]:
@@ -119,21 +171,37 @@ def take(sheet: Sheet, answers: Sequence[Row]) -> None:
     write_text(sheet.path / _TAKEN, dump(list(answers), indent=1) + "\n")
 
 
+def _read_taken(sheet: Sheet) -> list[Row]:
+    file = sheet.path / _TAKEN
+    try:
+        rows = strict_json.loads(file.read_bytes())
+        wrong = "" if isinstance(rows, list) and len(rows) == len(sheet.questions) else "must have a row a question"
+        for index, row in enumerate([] if wrong else rows):
+            wrong = wrong or wrong_row(row) or problem(sheet, index, row["said"])
+    except (OSError, ValueError) as error:
+        rows, wrong = [], str(error)
+    if wrong:
+        raise FailedError(f"{file}: damaged ({wrong}); remove this file, then the answers in answers.jsonl count again")
+    return rows
+
+
 def problem(sheet: Sheet, index: object, said: object) -> str:
     """Why this is no answer to a question of the sheet; empty where it is one."""
     if not isinstance(index, int) or isinstance(index, bool) or not 0 <= index < len(sheet.questions):
-        return f"question {index!r}: {sheet.path.name} has 0 to {len(sheet.questions) - 1}"
+        return f"question {_SHORT.repr(index)}: {sheet.path.name} has 0 to {len(sheet.questions) - 1}"
     if sheet.kind != "moments":
-        return "" if said in CHOICES else f"said {said!r}: must be one of {', '.join(CHOICES)}"
+        return "" if said in CHOICES else f"said {_SHORT.repr(said)}: must be one of {', '.join(CHOICES)}"
     num_steps = sheet.questions[index]["num_steps"]
     marks = said if isinstance(said, list) else [None]
     for mark in marks:
-        step, call = (mark.get("step"), mark.get("call")) if isinstance(mark, dict) else (None, None)
+        is_mark = isinstance(mark, dict) and mark.keys() == {"step", "call"}
+        step, call = (mark["step"], mark["call"]) if is_mark else (None, None)
         if type(step) is not int or not 0 <= step < num_steps or call not in CALLS:
-            return f"said {mark!r}: must be marks, each with a step from 0 to {num_steps - 1} and a call, good or bad"
+            shown = _SHORT.repr(mark if isinstance(said, list) else said)
+            return f"said {shown}: must be marks, each with a step from 0 to {num_steps - 1} and a call, good or bad"
     return ""
 
 
 def _natural(name: str) -> list[tuple[bool, int | str]]:
     """A key by which round-10 comes behind round-9."""
-    return [(part.isdigit(), int(part) if part.isdigit() else part) for part in re.split(r"(\d+)", name) if part]
+    return [(part.isdecimal(), int(part) if part.isdecimal() else part) for part in re.split(r"(\d+)", name) if part]

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from tercet.errors import FailedError
-from tercet.feedback.sheets import Entry, answers_to, read_sheet, take, write_sheet
+from tercet.feedback.sheets import Entry, Sheet, answers_to, check_whole, read_sheet, take, write_sheet
 from tercet.lm.examples import Message
+from tercet.runs import strict_json
 
 LOOK_FOR = "Better is the answer that you would rather have been given: to the point, true, friendly and whole."
 _ROWS = "rows.json"
@@ -17,14 +18,15 @@ Row = dict[str, Any]  # Any: JSON, a pair as DIR/reward/pairs.jsonl has it
 def told(run: Path, sample: Callable[[], list[Row]]) -> list[Row]:
     """The sampled rows with the better answer as `chosen`, by a person's word; ties and doubts are left out.
 
-    WaitingError while a question is open.
+    WaitingError while a question is open; FailedError where the sheet is damaged.
     """
     place = run / "feedback" / "answers"
     if not place.exists():
         write_sheet(place, "answers", LOOK_FOR, lambda folder: _questions(folder, sample()))
     sheet = read_sheet(place)
+    check_whole(sheet)
+    rows = _rows(sheet)
     (answers,) = answers_to([sheet])
-    rows = json.loads((place / _ROWS).read_text(encoding="utf-8"))
     said = [answer["said"] for answer in answers]
     found = [
         row if word == "left" else _swapped(row)
@@ -36,6 +38,19 @@ def told(run: Path, sample: Callable[[], list[Row]]) -> list[Row]:
             raise FailedError(f"no pair to {part} on was told apart: there is nothing to learn from")
     take(sheet, answers)
     return found
+
+
+def _rows(sheet: Sheet) -> list[Row]:
+    file = sheet.path / _ROWS
+    try:
+        rows = strict_json.loads(file.read_bytes())
+        if sheet.kind != "answers" or not isinstance(rows, list) or len(rows) != len(sheet.questions):
+            raise ValueError("it has not one pair of answers for each question")
+        if not all(isinstance(row, dict) and {"messages", "chosen", "rejected", "part"} <= row.keys() for row in rows):
+            raise ValueError("a row is no pair of answers")
+    except (OSError, ValueError) as error:
+        raise FailedError(f"{file}: damaged ({error}); remove {sheet.path} to have the questions put anew") from error
+    return rows
 
 
 def _questions(folder: Path, rows: list[Row]) -> list[Entry]:
