@@ -1,5 +1,6 @@
 """What a config accepts, and what it says about everything that it does not."""
 
+import os
 import re
 from pathlib import Path
 
@@ -74,7 +75,7 @@ def test_all_problems_at_once_with_place_key_value_and_remedy(tmp_path: Path):
         "precision = 'fp16' (command line): must be one of fp32, bf16",
         "lora.dropout = 1 (command line): must be a number, at least 0 and below 1",
         f"data.train[0].wieght = 2 ({file}, line 6): no such key; did you mean data.train[0].weight?",
-        f"ppo.lr = 0 ({file}, line 2): must be a number, above 0",
+        f"ppo.lr = 0 ({file}, line 2): must be a number, above 0 and at most 100",
         f"ppo.clip_rnge = 0.1 ({file}, line 3): no such key; did you mean ppo.clip_range?",
     ]
 
@@ -87,8 +88,8 @@ def test_all_problems_at_once_with_place_key_value_and_remedy(tmp_path: Path):
         ("ppo.lr.x=1", "no such key"),
         ("zzz=1", "no such key; there are seed, device"),
         ("ppo.lr", "not an override; write key=value, such as ppo.lr=1e-5"),
-        ("ppo.lr=abc", "ppo.lr = 'abc' (command line): must be a number, above 0"),
-        ("ppo.lr=.nan", "must be a number, above 0"),
+        ("ppo.lr=abc", "ppo.lr = 'abc' (command line): must be a number, above 0 and at most 100"),
+        ("ppo.lr=.nan", "must be a number, above 0 and at most 100"),
         ("sft.epochs=1.5", "must be a whole number, at least 1"),
         ("ppo=3", "ppo = 3 (command line): must be a section of"),
         ("data.train=a.jsonl", "write data.train=[a.jsonl]"),
@@ -100,6 +101,25 @@ def test_all_problems_at_once_with_place_key_value_and_remedy(tmp_path: Path):
         ),
         ("ppo.reward.mine:score=high", "ppo.reward must be a mapping from text to a number"),
         ("reward.model=[a", "not YAML"),
+        ("=5", "'=5' (command line): not an override; write key=value"),
+        ("ppo.=1", "ppo. = '1' (command line): no such key"),
+        ("ppo.lr.=1", "ppo.lr. = '1' (command line): no such key"),
+        ("ppo.reward.\udcff=1", "(command line): not an override"),
+        ("ppo.reward={a: 1, a: 2}", "ppo.reward = '{a: 1, a: 2}' (command line): a is given twice; keep one"),
+        ("seed=2024-13-45", "seed = '2024-13-45' (command line): must be a whole number"),
+        ("seed=!!timestamp x", "the tag '!!timestamp' is not read"),
+        ("seed=0b_", "seed = '0b_' (command line): must be a whole number"),
+        ("seed=true", "seed = True (command line): must be a whole number"),
+        ("seed=" + "9" * 5000, "a number of 5000 digits"),
+        ("trackers=" + "[" * 2000, "nested more than 40 deep"),
+        (
+            "threads=999999999",
+            "threads = 999999999 (command line): must be a whole number, at least 0 and at most 1024",
+        ),
+        (
+            "data.train=[{path: a, weight: 1e-320}]",
+            "data.train[0].weight = 1e-320 (command line): numbers other than 0",
+        ),
     ],
 )
 def test_one_problem_is_one_line(override: str, said: str):
@@ -125,6 +145,32 @@ def test_presets_that_cannot_be_read(tmp_path: Path):
     broken = tmp_path / "broken.yaml"
     broken.write_bytes(b"judge: \xff\xfe")
     assert "not UTF-8" in problems(preset=broken)[0]
+
+
+def test_presets_that_no_file_can_be_are_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.yaml")
+    for preset, said in {
+        "a" * 300: "no preset 'aaa",
+        "a\0b": "no preset 'a\\x00b'",
+        "a\nb": "no preset 'a\\nb'; there are",
+        "\udcff": "no preset '\\udcff'",
+        "": "no preset ''",
+        str(tmp_path): "no preset",
+        str(tmp_path / "pipe.yaml"): "is no regular file",
+        "a" * 300 + ".yaml": "File name too long",
+    }.items():
+        (line,) = problems(preset=preset)
+        assert said in line
+
+
+def test_a_key_below_something_that_is_no_section_does_not_hide_it(tmp_path: Path) -> None:
+    (problem,) = problems("ppo.lr=1", preset=preset_file(tmp_path, "ppo: 3\n"))
+    assert problem.startswith("ppo = 3") and "must be a section" in problem
+
+
+def test_many_problems_are_cut(tmp_path: Path) -> None:
+    file = preset_file(tmp_path, "".join(f"k{i}: 1\n" for i in range(1000)))
+    assert len(problems(preset=file)) == 20
 
 
 @given(st.sampled_from(sorted(all_keys(LmConfig))), st.text(max_size=12))
@@ -168,7 +214,7 @@ def test_a_chat_template_is_text_or_the_file_that_holds_it(tmp_path: Path) -> No
         ("nowhere.jinja", None, "neither Jinja text, .* nor a file that can be read: .*No such file"),
         ("empty.jinja", "", "the file holds no Jinja template"),
         ("tokenizer_config.json", '{"chat_template": "{{ messages }}"}', "nothing else"),
-        ("latin.jinja", b"\xe9 {{ messages }}", "nor a file that can be read: .*utf-8"),
+        ("latin.jinja", b"\xe9 {{ messages }}", "nor a file that can be read: not UTF-8 text"),
     ],
 )
 def test_a_chat_template_that_is_neither_is_refused(

@@ -9,6 +9,8 @@ from pydantic.fields import FieldInfo
 
 _BOUNDS = {Gt: ("gt", "above"), Ge: ("ge", "at least"), Lt: ("lt", "below"), Le: ("le", "at most")}
 
+_MOST_SHOWN = 200
+
 
 def section_of(field: FieldInfo) -> type[BaseModel] | None:
     """The model behind a field that is a section of its own, or behind the entries of a list of sections."""
@@ -24,7 +26,7 @@ def is_section(field: FieldInfo) -> bool:
 def allowed_values(field: FieldInfo) -> str:
     """Such as `a number, above 0 and below 1`, `one of fp32, bf16`, `a list of texts`."""
     bounds = [
-        f"{word} {getattr(limit, attribute):g}"
+        f"{word} {_number(getattr(limit, attribute))}"
         for limit in field.metadata
         for kind, (attribute, word) in _BOUNDS.items()
         if isinstance(limit, kind)
@@ -39,6 +41,21 @@ def all_keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
         section = section_of(field)
         if section is not None and is_section(field):
             yield from all_keys(section, f"{prefix}{name}.")
+
+
+def shown(value: object) -> str:
+    """A value as a message shows it: on one line, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}... ({len(text)} characters)"
+
+
+def printable(name: str) -> str:
+    """The name of a file or a key as a message shows it: as it is, unless it would break or garble the line."""
+    return name if name.isprintable() and len(name) <= _MOST_SHOWN else shown(name)
+
+
+def _number(limit: float) -> str:
+    return str(limit) if isinstance(limit, int) else f"{limit:g}"
 
 
 def _type_in_words(annotation: Any, *, plural: bool = False) -> str:  # Any: whatever stands behind a field's colon

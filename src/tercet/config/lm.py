@@ -7,7 +7,11 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from tercet.config.fit import FitConfig
 from tercet.config.ppo import LoopConfig
-from tercet.config.section import Section
+from tercet.config.section import LARGEST_INT, MOST_ROWS, Section, check_product
+from tercet.config.small_file import read_small_file
+
+MOST_TOKENS = 1_000_000
+MOST_AT_ONCE = 100_000_000  # tokens of a batch
 
 
 class ModelConfig(Section):
@@ -26,8 +30,8 @@ class ModelConfig(Section):
         if not value or _is_template(value):
             return value
         try:
-            text = Path(value).read_text(encoding="utf-8-sig")
-        except (OSError, ValueError) as error:
+            text = read_small_file(Path(value))
+        except ValueError as error:
             raise ValueError(f"neither Jinja text, which has {{{{ or {{%, nor a file that can be read: {error}") from error
         if not _is_template(text) or Path(value).suffix == ".json":
             raise ValueError("the file holds no Jinja template; give one that has the template's text and nothing else")
@@ -41,8 +45,8 @@ def _is_template(text: str) -> bool:
 class LoraConfig(Section):
     """Low-rank adapters (Hu et al. 2021) in place of full fine-tuning."""
 
-    rank: int = Field(default=0, ge=0, description="Rank of the adapters; 0 trains all weights.")
-    alpha: int = Field(default=32, ge=1, description="The adapters are scaled by alpha / rank.")
+    rank: int = Field(default=0, ge=0, le=4096, description="Rank of the adapters; 0 trains all weights.")
+    alpha: int = Field(default=32, ge=1, le=MOST_ROWS, description="The adapters are scaled by alpha / rank.")
     dropout: float = Field(default=0.0, ge=0, lt=1, description="Dropout in front of the adapters, in SFT and the reward model alone.")
     target_modules: list[str] = Field(default=[], description="Names of the layers that get adapters; empty: chosen by architecture.")
     only: bool = Field(default=True, description="Train adapters alone; false: the language-model head as well.")
@@ -61,7 +65,7 @@ class Source(Section):
 
     path: str = Field(min_length=1, description="Local .jsonl, .json, .csv, .tsv or .parquet file (text files may be .gz), hub id, folder, or `chatterbot`.")
     name: str = Field(default="", description="Name of the set in tables; empty: the file's stem or the id's last part.")
-    weight: float = Field(default=1.0, gt=0, description="Share of the set when several are mixed.")
+    weight: float = Field(default=1.0, ge=1e-6, le=1e6, description="Share of the set when several are mixed.")
     config: str = Field(default="", description="Of a hub set with several configurations, such as `main`; empty: its only or default one.")
     split: str = Field(default="", description="The hub split to read; empty: train.")
     columns: dict[str, str] = Field(default={}, description="Our column (prompt, chosen, rejected, messages, system, history) to the file's; empty: data.columns.")
@@ -82,12 +86,12 @@ class DataConfig(Section):
     ppo: list[Source] = Field(default=[], description="Sets of prompts for PPO in place of `train`.")
     split: list[float] = Field(default=[], description="Weights by which prompts are dealt to sft, reward, ppo, e.g. 2,4,4; empty: each sees all.")
     eval_fraction: float = Field(default=0.1, ge=0, lt=1, description="Share of the prompts held out where `eval` is empty.")
-    split_seed: int = Field(default=0, ge=0, description="Another number holds out and deals out other prompts; `seed` leaves that as it is.")
+    split_seed: int = Field(default=0, ge=0, le=LARGEST_INT, description="Another number holds out and deals out other prompts; `seed` leaves that as it is.")
     order: Literal["mixed", "sequential"] = Field(default="mixed", description="Several sets: mixed by weight, or one after another.")
     style: Literal["hh", "chat", "plain"] = Field(default="hh", description="How a prompt is written: Human/Assistant transcript, chat template, or bare.")
     columns: dict[str, str] = Field(default={}, description="Our column (prompt, chosen, rejected, messages, system, history) to the file's.")
-    max_prompt_tokens: int = Field(default=256, ge=1, description="Longer prompts are left out, and counted.")
-    max_response_tokens: int = Field(default=256, ge=1, description="Longer answers of the data are cut.")
+    max_prompt_tokens: int = Field(default=256, ge=1, le=MOST_TOKENS, description="Longer prompts are left out, and counted.")
+    max_response_tokens: int = Field(default=256, ge=1, le=MOST_TOKENS, description="Longer answers of the data are cut.")
 
     @field_validator("split", mode="before")
     @classmethod
@@ -106,18 +110,18 @@ class SftConfig(FitConfig):
     """Step 1, imitate: supervised fine-tuning on the chosen answers."""
 
     loss_on: Literal["answer", "text"] = Field(default="answer", description="Learn the answer alone, or prompt and answer.")
-    samples_every: int = Field(default=50, ge=1, description="Steps between shows of sampled answers.")
+    samples_every: int = Field(default=50, ge=1, le=MOST_ROWS, description="Steps between shows of sampled answers.")
 
 
 class RewardConfig(FitConfig):
     """Step 2, judge: a reward model from the better of two answers."""
 
     model: str = Field(default="", description="What the reward model starts from; empty: model.path.")
-    num_layers: int = Field(default=0, ge=0, description="Keep the first so many layers; 0: all.")
+    num_layers: int = Field(default=0, ge=0, le=10_000, description="Keep the first so many layers; 0: all.")
     loss: Literal["last_token", "per_token"] = Field(default="last_token", description="Score at the last token, or DeepSpeed-Chat's loss over the tokens from the first difference.")
-    num_sampled_pairs: int = Field(default=0, ge=0, description="Where the data holds no pairs: pairs sampled from the SFT model and judged.")
-    samples_per_prompt: int = Field(default=4, ge=2, description="Answers sampled a prompt; every two that the judge tells apart make a pair.")
-    num_reference_samples: int = Field(default=128, ge=2, description="Reference answers over which the score, and each other reward, is brought to mean 0, variance 1.")
+    num_sampled_pairs: int = Field(default=0, ge=0, le=MOST_ROWS, description="Where the data holds no pairs: pairs sampled from the SFT model and judged.")
+    samples_per_prompt: int = Field(default=4, ge=2, le=1000, description="Answers sampled a prompt; every two that the judge tells apart make a pair.")
+    num_reference_samples: int = Field(default=128, ge=2, le=MOST_ROWS, description="Reference answers over which the score, and each other reward, is brought to mean 0, variance 1.")
 
 
 class PpoConfig(LoopConfig):
@@ -125,20 +129,21 @@ class PpoConfig(LoopConfig):
 
     policy: str = Field(default="", description="A ready policy to start from; empty: the SFT model of this run.")
     reward: dict[str, float] = Field(default={"reward_model": 1.0}, description="Weighted sum of `reward_model` (this run's), folders or hub ids, and module:function; each is brought to mean 0, variance 1 over reference answers before its weight.")
-    batch_size: int = Field(default=32, ge=1, description="Prompts answered in one rollout.")
-    max_response_tokens: int = Field(default=128, ge=1, description="Longest answer that is sampled, wherever this run's policies answer.")
-    temperature: float = Field(default=1.0, gt=0, description="Of sampling and of every log-probability.")
-    kl_coef: float = Field(default=0.1, ge=0, description="Price of one nat from the reference.")
+    batch_size: int = Field(default=32, ge=1, le=MOST_ROWS, description="Prompts answered in one rollout.")
+    max_response_tokens: int = Field(default=128, ge=1, le=MOST_TOKENS, description="Longest answer that is sampled, wherever this run's policies answer.")
+    temperature: float = Field(default=1.0, ge=0.001, le=1000, description="Of sampling and of every log-probability.")
+    kl_coef: float = Field(default=0.1, ge=0, le=1e6, description="Price of one nat from the reference.")
     kl_target: float = Field(default=0.0, ge=0, description="Nats an answer that an adaptive kl_coef aims at; 0: kl_coef stays fixed.")
     kl_horizon: float = Field(default=1000.0, gt=0, description="Answers over which the adaptive kl_coef moves.")
     reward_clip: float = Field(default=5.0, gt=0, description="Scores are clipped to +- this; those of answers of the reference policy have about unit variance.")
-    missing_eos_penalty: float = Field(default=1.0, ge=0, description="Taken off the score of an answer that was cut off.")
-    ptx_coef: float = Field(default=0.0, ge=0, description="Weight of the SFT loss mixed into the actor's (InstructGPT's PPO-ptx).")
-    num_eval_prompts: int = Field(default=32, ge=1, description="Validation prompts that choose the best checkpoint.")
-    samples_every: int = Field(default=5, ge=1, description="Updates between shows of sampled answers.")
+    missing_eos_penalty: float = Field(default=1.0, ge=0, le=1e6, description="Taken off the score of an answer that was cut off.")
+    ptx_coef: float = Field(default=0.0, ge=0, le=1e6, description="Weight of the SFT loss mixed into the actor's (InstructGPT's PPO-ptx).")
+    num_eval_prompts: int = Field(default=32, ge=1, le=MOST_ROWS, description="Validation prompts that choose the best checkpoint.")
+    samples_every: int = Field(default=5, ge=1, le=MOST_ROWS, description="Updates between shows of sampled answers.")
 
     @model_validator(mode="after")
-    def _batch_is_large_enough(self) -> Self:
+    def _batch_fits(self) -> Self:
+        check_product(MOST_AT_ONCE, batch_size=self.batch_size, max_response_tokens=self.max_response_tokens)
         if self.num_minibatches > self.batch_size:
             raise ValueError(f"num_minibatches={self.num_minibatches} of batch_size={self.batch_size} would be empty")
         if self.kl_target and self.kl_horizon <= 0.2 * self.batch_size:  # one adaptation could bring kl_coef to 0
@@ -150,19 +155,24 @@ class EvalConfig(Section):
     """What is measured and shown at the end."""
 
     prompts: list[str] = Field(default=["english"], description="Prompts answered by every stage: built-in lists `english`, `chinese`, or your own texts.")
-    num_prompts: int = Field(default=128, ge=2, description="Held-out prompts of the paired comparisons.")
-    batch_size: int = Field(default=32, ge=1, description="Prompts answered at once.")
-    max_response_tokens: int = Field(default=64, ge=1, description="Longest answer to the fixed prompts.")
+    num_prompts: int = Field(default=128, ge=2, le=MOST_ROWS, description="Held-out prompts of the paired comparisons.")
+    batch_size: int = Field(default=32, ge=1, le=MOST_ROWS, description="Prompts answered at once.")
+    max_response_tokens: int = Field(default=64, ge=1, le=MOST_TOKENS, description="Longest answer to the fixed prompts.")
     reward_texts: str = Field(default="", description="JSONL of prompt, good, bad to score; empty: the four texts of DeepSpeed-Chat's rw_eval.")
+
+    @model_validator(mode="after")
+    def _batch_fits(self) -> Self:
+        check_product(MOST_AT_ONCE, batch_size=self.batch_size, max_response_tokens=self.max_response_tokens)
+        return self
 
 
 class LmConfig(Section):
     """The three steps on a language model."""
 
-    seed: int = Field(default=0, ge=0, description="Everything that chance decides follows from it.")
+    seed: int = Field(default=0, ge=0, le=LARGEST_INT, description="Everything that chance decides follows from it.")
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto: the first GPU, or the CPU.")
     precision: Literal["fp32", "bf16"] = Field(default="fp32", description="bf16: autocast, frozen weights stored in bf16; learning ones and logits in fp32.")
-    threads: int = Field(default=0, ge=0, description="CPU threads of torch; 0: torch's own choice.")
+    threads: int = Field(default=0, ge=0, le=1024, description="CPU threads of torch; 0: torch's own choice.")
     judge: str = Field(default="", description="module:function (prompts, responses -> scores) that makes pairs and compares stages. Or `person`: `tercet label DIR` asks for the pairs, and stages are not compared by it.")
     trackers: list[Literal["tensorboard", "wandb", "trackio"]] = Field(default=[], description="Where metrics go besides metrics.jsonl.")
     model: ModelConfig = ModelConfig()

@@ -1,27 +1,28 @@
 """A preset and key=value overrides become one checked config, or one error that names all that is wrong."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar, get_origin
 
-import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from tercet.config.allowed import all_keys, allowed_values, is_section, section_of
+from tercet.config.allowed import all_keys, allowed_values, is_section, printable, section_of, shown
 from tercet.config.arm import ArmConfig
 from tercet.config.lm import LmConfig
+from tercet.config.plain_yaml import Key, NotPlain, parse
 from tercet.config.robot import RobotConfig
-from tercet.errors import InputError
+from tercet.config.small_file import read_small_file
+from tercet.errors import InputError, reading
 
 PRESETS = Path(__file__).parent.parent / "presets"
 
 Config = TypeVar("Config", bound=BaseModel)
-Key = tuple[str | int, ...]  # ("data", "train", 0, "weight")
+_MOST_PROBLEMS = 20  # in one message
 
 
 def load_lm_config(preset: str | Path, overrides: Sequence[str]) -> LmConfig:
@@ -45,20 +46,13 @@ def load_config(model: type[Config], domain: str, preset: str | Path, overrides:
     Raises InputError with everything that is wrong at once: where it stands, key, value, what is allowed there, and
     the nearest known key.
     """
-    raw = _read_yaml(_preset_file(domain, preset))
+    with reading(f"the preset {shown(str(preset))}"):
+        raw = _read_file(_preset_file(domain, preset))
     for override in overrides:
-        _override(raw, model, override)
-    checked = None
-    try:
-        checked = model.model_validate(raw.tree)
-    except ValidationError as error:
-        found = [_problem(raw, model, details) for details in error.errors()]
-        raw.problems.extend(dict.fromkeys(found))  # a union complains once for each of its members
-    if len(raw.problems) > 1:
-        raise InputError(f"{len(raw.problems)} problems in the config:" + "".join(f"\n  {p}" for p in raw.problems))
-    if raw.problems or checked is None:
-        raise InputError(raw.problems[0])
-    return checked
+        with reading(f"{shown(override)} (command line)"):
+            _override(raw, model, override)
+    with reading(f"the config of {shown(str(preset))} and what the command line lays over it"):
+        return _checked(raw, model)
 
 
 def preset_names(domain: str) -> list[str]:
@@ -79,95 +73,89 @@ class _Raw:
         return next((self.places[key[:n]] for n in range(len(key), -1, -1) if key[:n] in self.places), "default")
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML as PyYAML reads it, except that 1e-5 is a number."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
-
-
 def _preset_file(domain: str, preset: str | Path) -> Path:
     names = preset_names(domain)
     if str(preset) in names:
         return PRESETS / domain / f"{preset}.yaml"
     path = Path(preset)
-    if path.suffix in (".yaml", ".yml") or path.is_file():
+    try:
+        is_there = path.exists() and not path.is_dir()
+    except (OSError, ValueError):  # a name that no file can have
+        is_there = False
+    if path.suffix in (".yaml", ".yml") or is_there:
         return path
     near = get_close_matches(str(preset), names, n=1)
     hint = f"did you mean {near[0]}? " if near else ""
-    raise InputError(f"no preset {str(preset)!r}; {hint}there are {', '.join(names)}, or give a .yaml file of your own")
+    raise InputError(
+        f"no preset {shown(str(preset))}; {hint}there are {', '.join(names)}, or give a .yaml file of your own"
+    )
 
 
-def _read_yaml(path: Path) -> _Raw:
-    raw = _Raw()
+def _read_file(path: Path) -> _Raw:
+    name = printable(str(path))
     try:
-        loader = _Loader(path.read_text(encoding="utf-8"))
-        loader.name = path.name
-        root = loader.get_single_node()
-        if root is None:
-            return raw
-        tree = _construct(raw, loader, root, path, ())
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 text (byte {error.start})") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)  # only errors with a place have one
-        line = f", line {mark.line + 1}" if mark else ""
-        raise InputError(f"{path}{line}: not YAML: {getattr(error, 'problem', None) or error}") from error
+        plain = parse(read_small_file(path))
+    except NotPlain as error:
+        line = f", line {error.line}" if error.line else ""
+        raise InputError(f"{name}{line}: {error}") from error
+    except ValueError as error:
+        raise InputError(f"{name}: {error}; give a YAML file of sections and keys") from error
+    tree = {} if plain.value is None else plain.value
     if not isinstance(tree, dict):
-        raise InputError(f"{path}: must be sections of keys, such as `ppo:` and below it `  lr: 1e-5`; found {tree!r}")
-    raw.tree = tree
+        raise InputError(
+            f"{name}: must be sections of keys, such as `ppo:` and below it `  lr: 1e-5`; found {shown(tree)}"
+        )
+    raw = _Raw(tree, {key: f"{name}, line {line}" for key, line in plain.lines.items()})
+    for key, line in plain.repeated:
+        raw.problems.append(f"{_dotted(key)} ({name}, line {line}): given twice in this file; keep one")
     return raw
 
 
-def _construct(raw: _Raw, loader: _Loader, node: yaml.Node, path: Path, key: Key) -> Any:  # Any: whatever YAML holds
-    """The value of a node; the line of every key in it is noted, and keys given twice become problems."""
-    place = f"{path}, line {node.start_mark.line + 1}"
-    raw.places.setdefault(key, place)
-    if isinstance(node, yaml.SequenceNode):
-        return [_construct(raw, loader, child, path, (*key, i)) for i, child in enumerate(node.value)]
-    if not isinstance(node, yaml.MappingNode):
-        return loader.construct_object(node, deep=True)
-    values = {}
-    for name_node, child in node.value:
-        name = str(loader.construct_object(name_node, deep=True))
-        line = name_node.start_mark.line + 1
-        raw.places[(*key, name)] = f"{path}, line {line}"
-        if name in values:
-            raw.problems.append(f"{_dotted((*key, name))} ({path}, line {line}): given twice in this file; keep one")
-        values[name] = _construct(raw, loader, child, path, (*key, name))
-    return values
+def _checked(raw: _Raw, model: type[Config]) -> Config:
+    checked = None
+    try:
+        checked = model.model_validate(raw.tree)
+    except ValidationError as error:
+        found = (_problem(raw, model, details) for details in error.errors())
+        distinct = dict.fromkeys(islice(found, _MOST_PROBLEMS))  # a union complains once for each of its members
+        raw.problems.extend(distinct)
+    if len(raw.problems) > 1:
+        listed = raw.problems[:_MOST_PROBLEMS]
+        number = f"{len(raw.problems)} problems" if len(listed) < _MOST_PROBLEMS else "many problems"
+        raise InputError(f"{number} in the config:" + "".join(f"\n  {problem}" for problem in listed))
+    if raw.problems or checked is None:
+        raise InputError(raw.problems[0])
+    return checked
 
 
 def _override(raw: _Raw, model: type[BaseModel], override: str) -> None:
     """Lay one `key=value` over the tree, or note why it cannot be."""
     dotted, equals, text = override.partition("=")
-    if not equals:
-        raw.problems.append(f"{override} (command line): not an override; write key=value, such as ppo.lr=1e-5")
+    dotted = dotted.strip()
+    if not (equals and dotted.isprintable() and dotted):
+        raw.problems.append(f"{shown(override)} (command line): not an override; write key=value, such as ppo.lr=1e-5")
         return
-    key, found = _split(model, dotted.strip())
+    where = f"{printable(dotted)} = {shown(text)} (command line)"
+    key, found = _split(model, dotted)
     if found is None:
-        reason = _unknown_key(model, key)
-        raw.problems.append(f"{dotted.strip()} = {text!r} (command line): {reason}")
+        raw.problems.append(f"{where}: {_unknown_key(model, key)}")
         return
     try:
-        value = yaml.load(text, _Loader)
-    except yaml.YAMLError as error:
-        reason = getattr(error, "problem", None) or error
-        raw.problems.append(f"{dotted.strip()} = {text!r} (command line): not YAML: {reason}; put it in quotes")
+        plain = parse(text)
+    except NotPlain as error:
+        raw.problems.append(f"{where}: {error}")
         return
+    raw.problems.extend(f"{where}: {_dotted(twice)} is given twice; keep one" for twice, _ in plain.repeated)
+    value = plain.value
     if found.annotation is str and not isinstance(value, str):
         value = text  # 350 and `on` are names here
     target, default = raw.tree, found.get_default(call_default_factory=True)
     for i, name in enumerate(key[:-1]):
         # one key of a mapping is laid over the default mapping, as it would be over the preset's
         inside_mapping = i == len(key) - 2 and isinstance(default, dict)
-        if not isinstance(target.get(name), dict):
-            target[name] = dict(default) if inside_mapping else {}
-        target = target[name]
+        target = target.setdefault(name, dict(default) if inside_mapping else {})
+        if not isinstance(target, dict):
+            return  # what stands there is wrong itself, and the check says so
     target[key[-1]] = value
     for replaced in [place for place in raw.places if place[: len(key)] == key]:
         del raw.places[replaced]
@@ -183,10 +171,10 @@ def _split(model: type[BaseModel], dotted: str) -> tuple[tuple[str, ...], FieldI
     names: list[str] = []
     rest = dotted
     while section is not None and rest:
-        name, _, rest = rest.partition(".")
+        name, dot, rest = rest.partition(".")
         names.append(name)
         found = section.model_fields.get(name)
-        if found is None:
+        if found is None or (dot and not rest):
             return tuple(names), None
         if not rest:
             return tuple(names), found
@@ -198,12 +186,12 @@ def _split(model: type[BaseModel], dotted: str) -> tuple[tuple[str, ...], FieldI
 
 def _problem(raw: _Raw, model: type[BaseModel], details: ErrorDetails) -> str:
     """One line of the message: key, value, place, what is wrong and what is allowed."""
-    kind, key = details["type"], details["loc"]
+    kind, key, text = details["type"], details["loc"], details["input"]
     if kind == "missing":
         return f"{_dotted(key)} ({raw.place(key)}): missing; it must be given"
     while key and not _is_given(raw.tree, key):  # pydantic ends the place with the name of a union's member
         key = key[:-1]
-    where = f"{_dotted(key)} = {details['input']!r} ({raw.place(key)})"
+    where = f"{_dotted(key)} = {shown(details['input'])} ({raw.place(key)})"
     found = _field(model, key)
     if kind == "extra_forbidden":
         return f"{where}: {_unknown_key(model, key)}"
@@ -216,7 +204,7 @@ def _problem(raw: _Raw, model: type[BaseModel], details: ErrorDetails) -> str:
         around = _field(model, whole)
         assert around is not None
         return f"{where}: {_dotted(whole)} must be {allowed_values(around)}"
-    remedy = f"; write {_dotted(key)}=[{details['input']}]" if kind == "list_type" else ""
+    remedy = f"; write {_dotted(key)}=[{shown(text)[1:-1]}]" if kind == "list_type" and isinstance(text, str) else ""
     return f"{where}: must be {allowed_values(found)}{remedy}"
 
 
@@ -261,5 +249,5 @@ def _is_given(tree: Any, key: Key) -> bool:  # Any: whatever YAML holds
 
 
 def _dotted(key: Key) -> str:
-    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in key)
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{printable(part)}" for part in key)
     return text.removeprefix(".")

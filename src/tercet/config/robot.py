@@ -6,11 +6,13 @@ from pydantic import Field, model_validator
 
 from tercet.config.section import Section
 
+REACH = 1.0  # metres: no arm of this kind comes so far
+
 
 class JointConfig(Section):
     """A joint's units: our degrees are degrees_per_unit * (value - zero)."""
 
-    zero: float = Field(default=0.0, description="The robot's number where our joint is at zero.")
+    zero: float = Field(default=0.0, ge=-1e6, le=1e6, description="The robot's number where our joint is at zero.")
     degrees_per_unit: float = Field(default=1.0, ge=-360, le=360, description="Our degrees for one of the robot's units; below 0 where it turns the other way.")
     low: float = Field(default=-95.0, ge=-400, le=400, description="Least number that may be sent, in the robot's units.")
     high: float = Field(default=95.0, ge=-400, le=400, description="Greatest number that may be sent.")
@@ -27,8 +29,8 @@ class JointConfig(Section):
 class GripperConfig(Section):
     """The gripper's units, linear between two openings that were measured."""
 
-    closed: float = Field(default=0.0, description="The robot's number with the fingers together.")
-    wide: float = Field(default=50.0, description="The robot's number with the finger tips 7 cm apart, as wide as the simulation's go.")
+    closed: float = Field(default=0.0, ge=-1e6, le=1e6, description="The robot's number with the fingers together.")
+    wide: float = Field(default=50.0, ge=-1e6, le=1e6, description="The robot's number with the finger tips 7 cm apart, as wide as the simulation's go.")
 
     @model_validator(mode="after")
     def _moves(self) -> Self:
@@ -65,8 +67,8 @@ class SafetyConfig(Section):
     def _holds_space(self) -> Self:
         for name in ("workspace_x", "workspace_y", "workspace_z"):
             low, high = getattr(self, name)
-            if low >= high:
-                raise ValueError(f"{name}=[{low}, {high}]: the first must be below the second")
+            if not -REACH <= low < high <= REACH:
+                raise ValueError(f"{name}=[{low}, {high}]: the first must be below the second, both from -{REACH} to {REACH}")
         return self
 
 

@@ -14,6 +14,7 @@ from typing import IO, Any, Self
 import yaml
 from pydantic import BaseModel
 
+from tercet.config.plain_yaml import dump as dump_yaml
 from tercet.errors import InputError
 from tercet.runs import machine
 from tercet.runs.atomic import clean_leftovers, full_disk_named, write_text
@@ -166,7 +167,7 @@ def _close(lock: "weakref.ref[IO[str]]") -> None:
 
 
 def _to_yaml(config: BaseModel) -> str:
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return dump_yaml(config.model_dump(mode="json"))
 
 
 def _read_config(path: Path) -> Tree:
