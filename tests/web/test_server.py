@@ -4,6 +4,7 @@ import http.client
 import json
 import os
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -15,19 +16,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.requests import Request
+from starlette.routing import Route
+from starlette.types import ASGIApp
 
-from tercet.errors import InputError
+import tercet.web.server
+from tercet.errors import FailedError, InputError
 from tercet.feedback.answers import read_answers
 from tercet.feedback.sheets import answers_to, read_sheet, take, write_sheet
+from tercet.web.guard import guarded
 from tercet.web.label import Desk
-from tercet.web.server import address, opened
+from tercet.web.label_page import app
+from tercet.web.server import address, listening, server
 
 VIDEO = bytes(range(256)) * 4
 SOURCE = Path(__file__).parents[2] / "src"
 
 
-@pytest.fixture
-def run(tmp_path: Path) -> Path:
+def asking(run: Path) -> Path:
     """A run that asks three questions on two sheets."""
 
     def write(folder: Path) -> list[dict[str, str]]:
@@ -36,23 +42,44 @@ def run(tmp_path: Path) -> Path:
         (folder / "states.safetensors").write_bytes(b"the run's own")
         return [{"left": "0.mp4", "right": "1.mp4"}, {"left": "1.mp4", "right": "0.mp4"}]
 
-    write_sheet(tmp_path / "run" / "feedback" / "learned", "pairs", "Higher is better.", write)
+    write_sheet(run / "feedback" / "learned", "pairs", "Higher is better.", write)
     episode = {"video": "0.mp4", "num_steps": 12, "steps_a_second": 20}
-    write_sheet(tmp_path / "run" / "feedback" / "round-1", "moments", "Higher is better.", lambda _: [episode])
-    return tmp_path / "run"
+    write_sheet(run / "feedback" / "round-1", "moments", "Higher is better.", lambda _: [episode])
+    return run
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    return asking(tmp_path / "run")
 
 
 @contextmanager
-def served(run: Path) -> Iterator[int]:
+def served(run: Path, host: str = "127.0.0.1") -> Iterator[int]:
     """The port at which the page of this run is served."""
     desk = Desk(run)
-    with opened(desk, host="127.0.0.1", port=0) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        yield server.server_address[1]
-        server.shutdown()
-        thread.join()
+    with answering(app(desk, host), host) as port:
+        yield port
     desk.close()
+
+
+@contextmanager
+def answering(page: ASGIApp, host: str = "127.0.0.1") -> Iterator[int]:
+    """The port at which an application answers."""
+    with listening(host, 0) as listener:
+        port, serving = listener.getsockname()[1], server(page)
+        thread = threading.Thread(target=serving.run, args=([listener],))
+        thread.start()
+        yield port
+        serving.should_exit = True
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def unchanged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, Path]]:
+    """A page that no test changes: its port and its run."""
+    run = asking(tmp_path_factory.mktemp("unchanged") / "run")
+    with served(run) as port:
+        yield port, run
 
 
 @pytest.fixture
@@ -164,6 +191,15 @@ def test_new_questions_of_a_run_that_goes_on_come_up_by_themselves(port: int, ru
         ("POST", "/answer", [1], {}, 400, "must be an object"),
         ("POST", "/answer", b" " * 70000, {}, 413, "may have 65536 bytes"),
         ("POST", "/answer", b"{}", {"Content_Type": "text/plain"}, 415, "must be application/json"),
+        ("POST", "/answer", b"[" * 30_000, {}, 400, "nested too deeply"),
+        ("POST", "/answer", b'{"sheet": "a", "sheet": "b"}', {}, 400, "'sheet' stands twice"),
+        ("POST", "/undo", {"who": "Ana \ud800"}, {}, 400, "lone surrogate"),
+        ("POST", "/undo", {"who": "Ana"}, {"Origin": "http://["}, 403, "from another site"),
+        ("POST", "/", {}, {}, 405, "POST: this address knows other methods alone"),
+        ("PUT", "/answer", {}, {}, 405, "PUT: this address knows other methods alone"),
+        ("DELETE", "/answer", {}, {"Origin": "http://evil.example"}, 403, "from another site"),
+        ("GET", "/answer", None, {}, 405, "GET: this address knows other methods alone"),
+        ("GET", "/state/", None, {}, 404, "nothing lies here"),
         ("POST", "/nowhere", {}, {}, 404, "nothing takes anything here"),
         ("GET", "/nowhere", None, {}, 404, "nothing lies here"),
         ("GET", "/videos/learned/states.safetensors", None, {}, 404, "nothing lies here"),
@@ -181,8 +217,9 @@ def test_new_questions_of_a_run_that_goes_on_come_up_by_themselves(port: int, ru
     ],
 )
 def test_what_is_wrong_or_from_elsewhere_is_refused_and_changes_nothing(
-    port: int, run: Path, method: str, path: str, body: Any, headers: dict[str, str], status: int, said: str
+    unchanged: tuple[int, Path], method: str, path: str, body: Any, headers: dict[str, str], status: int, said: str
 ) -> None:
+    port, run = unchanged
     found = call(port, method, path, body, **headers)
     assert found[0] == status
     assert said in found[1]["error"]
@@ -200,6 +237,9 @@ def test_a_tunnel_from_another_computer_and_its_browser_are_welcome(port: int) -
     ("asked", "status", "part"),
     [
         ("", 200, VIDEO),
+        ("bytes=-0", 416, b""),
+        ("bytes=0-1,4-5", 200, VIDEO),
+        (f"bytes={'9' * 5000}-", 200, VIDEO),
         ("bytes=0-", 206, VIDEO),
         ("bytes=0-1", 206, VIDEO[:2]),
         ("bytes=1000-9999", 206, VIDEO[1000:]),
@@ -210,12 +250,114 @@ def test_a_tunnel_from_another_computer_and_its_browser_are_welcome(port: int) -
     ],
 )
 def test_videos_come_whole_or_in_the_part_that_a_browser_asks_for(
-    port: int, asked: str, status: int, part: bytes
+    unchanged: tuple[int, Path], asked: str, status: int, part: bytes
 ) -> None:
-    found = call(port, "GET", "/videos/learned/0.mp4", **({"Range": asked} if asked else {}))
+    found = call(unchanged[0], "GET", "/videos/learned/0.mp4", **({"Range": asked} if asked else {}))
     assert (found[0], found[1], found[2]["Accept-Ranges"]) == (status, part, "bytes" if status != 416 else None)
     if asked == "bytes=0-1":
         assert found[2]["Content-Range"] == "bytes 0-1/1024"
+
+
+def exchange(port: int, *parts: bytes) -> bytes:
+    """All that comes back until the server closes the connection, for these bytes as they are."""
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+        for part in parts:
+            connection.sendall(part)
+        found = b""
+        while piece := connection.recv(1 << 16):
+            found += piece
+        return found
+
+
+def test_what_is_no_http_is_answered_and_a_request_hidden_in_another_is_not(port: int, run: Path) -> None:
+    for nonsense in (b"\0\r\n\r\n", b"GET\r\n\r\n", b"GET / HTTP/1.1\r\nno header\r\n\r\n", b"X" * 20_000):
+        assert exchange(port, nonsense).startswith(b"HTTP/1.1 400 ")
+    body = json.dumps({"who": "Ana"}).encode()
+    hidden = b"POST /undo HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+    hidden += b"Content-Length: %d\r\n\r\n" % len(body) + body
+    say(port, "learned", 0, "left")
+    request = b"POST /answer HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+    both = request + b"Content-Length: %d\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" % (len(hidden) + 5) + hidden
+    found = exchange(port, both)
+    assert (found[:13], found.count(b"HTTP/1.1 ")) == (b"HTTP/1.1 400 ", 1)
+    assert len(read_answers(run / "feedback")) == 1
+
+
+def test_a_body_of_any_length_is_stopped_at_the_limit(port: int) -> None:
+    request = b"POST /answer HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+    request += b"Transfer-Encoding: chunked\r\n\r\n"
+    found = exchange(
+        port, request, b"8000\r\n" + b" " * 0x8000 + b"\r\n", b"8001\r\n" + b" " * 0x8001 + b"\r\n", b"0\r\n\r\n"
+    )
+    assert found.startswith(b"HTTP/1.1 413 ")
+
+
+def test_slow_connections_end_and_many_of_them_hold_nothing_up(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tercet.web.server, "SECONDS", 0.3)
+    monkeypatch.setattr(tercet.web.server, "MOST_CONNECTIONS", 5)
+    with served(run) as port:
+        slow = [socket.create_connection(("127.0.0.1", port), timeout=30) for _ in range(5)]
+        for connection in slow:
+            connection.sendall(b"POST /answer HTTP/1.1\r\nHost: 127.0.0.1\r\n")
+        assert exchange(port).startswith(b"HTTP/1.1 503 ")
+        ended = 0
+        for connection in slow:
+            try:
+                while True:  # a byte now and then does not keep it open
+                    connection.sendall(b"X")
+                    connection.settimeout(0.02)
+                    try:
+                        if not connection.recv(1):
+                            break
+                    except TimeoutError:
+                        continue
+            except ConnectionError:
+                pass
+            ended += 1
+            connection.close()
+        assert ended == 5
+        assert call(port, "GET", "/state")[0] == 200
+
+
+def test_what_nobody_foresaw_is_one_line_and_a_traceback_with_debug(capsys: pytest.CaptureFixture[str]) -> None:
+    def broken(request: Request) -> None:
+        raise KeyError("what is missing")
+
+    for debug in (False, True):
+        with answering(guarded([Route("/page", broken)], names={"localhost"}, debug=debug)) as port:
+            status, found, _ = call(port, "GET", "/page?x=1")
+        assert status == 500
+        assert found["error"].startswith("GET /page: KeyError: 'what is missing'; this may be a bug in Tercet")
+        shown = capsys.readouterr()
+        assert shown.out == ""
+        assert ("Traceback" in shown.err and "in broken" in shown.err) if debug else shown.err == ""
+
+
+def test_a_video_that_is_a_link_out_of_the_run_is_none(port: int, run: Path, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("secret")
+    video = run / "feedback" / "learned" / "0.mp4"
+    video.unlink()
+    video.symlink_to(tmp_path / "secret")
+    assert call(port, "GET", "/videos/learned/0.mp4")[0] == 404
+    video.unlink()
+    video.symlink_to(run / "feedback" / "learned" / "1.mp4")
+    assert call(port, "GET", "/videos/learned/0.mp4")[0] == 200
+    assert call(port, "HEAD", "/videos/learned/0.mp4")[1] == b""
+
+
+def test_damage_is_named_on_the_page_and_when_it_starts(port: int, run: Path) -> None:
+    file = run / "feedback" / "learned" / "sheet.json"
+    text = file.read_text()
+    file.write_text(text[:-9])
+    status, found, _ = call(port, "GET", "/state")
+    assert (status, found["error"].startswith(f"{file}: damaged (")) == (500, True)
+    with pytest.raises(FailedError, match=r"sheet\.json: damaged"):
+        Desk(run)
+    file.write_text(text)
+    (run / "feedback" / "answers.jsonl").write_text("[]\n")
+    assert "line 1 is no answer" in call(port, "GET", "/state")[1]["error"]
+    with pytest.raises(FailedError, match="line 1 is no answer"):
+        Desk(run)
 
 
 def test_two_answers_at_once_to_one_question_are_one_answer(port: int, run: Path) -> None:
@@ -230,11 +372,11 @@ def test_two_answers_at_once_to_one_question_are_one_answer(port: int, run: Path
 
 def test_a_port_that_is_taken_and_a_run_without_questions_are_bad_input(port: int, run: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=f"--port {port}: cannot listen there"):
-        opened(None, host="127.0.0.1", port=port)  # type: ignore[arg-type]  # it never comes to answer
+        listening("127.0.0.1", port)
     with pytest.raises(InputError, match=r"no questions lie here.* `tercet lm run judge=person` or .*arm run reward"):
         Desk(tmp_path)
-    with opened(None, host="::1", port=0) as server:  # type: ignore[arg-type]  # likewise
-        assert re.fullmatch(r"http://\[::1\]:\d+/", address(server))
+    with listening("::1", 0) as listener:
+        assert re.fullmatch(r"http://\[::1\]:\d+/", address(listener))
 
 
 def test_a_page_for_other_computers_prints_an_address_that_they_can_open(run: Path) -> None:
@@ -244,16 +386,10 @@ def test_a_page_for_other_computers_prints_an_address_that_they_can_open(run: Pa
         except OSError:
             pytest.skip("no network")
         own = one.getsockname()[0]
-    desk = Desk(run)
-    with opened(desk, host="0.0.0.0", port=0) as server:
-        port = server.server_address[1]
-        assert address(server) == f"http://{own}:{port}/"
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
+    with listening("0.0.0.0", 0) as listener:
+        assert address(listener) == f"http://{own}:{listener.getsockname()[1]}/"
+    with served(run, "0.0.0.0") as port:
         assert call(port, "GET", "/state", Host=f"{own}:{port}")[0] == 200
-        server.shutdown()
-        thread.join()
-    desk.close()
 
 
 def test_a_server_killed_between_answers_loses_none_and_ctrl_c_says_what_is_open(run: Path) -> None:
@@ -275,8 +411,17 @@ def test_a_server_killed_between_answers_loses_none_and_ctrl_c_says_what_is_open
     process.wait()
     process, port = start()
     assert call(port, "GET", "/state")[1]["done"] == 1
+    book, unlimited = run / "feedback" / "answers.jsonl", resource.RLIM_INFINITY
+    resource.prlimit(
+        process.pid, resource.RLIMIT_FSIZE, (book.stat().st_size + 9, unlimited)
+    )  # as if the disk were full
+    for _ in range(2):
+        status, found, _ = say(port, "learned", 1, "left")
+        assert (status, "answers.jsonl: this answer could not be written" in found["error"]) == (500, True)
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (unlimited, unlimited))
     assert say(port, "learned", 1, "right")[0] == 200
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=60)
     assert (process.returncode, output) == (0, "1 questions are still open\n")
-    assert len(read_answers(run / "feedback")) == 2
+    assert [row["said"] for row in read_answers(run / "feedback").values()] == ["left", "right"]
+    assert len(book.read_text().splitlines()) == 2

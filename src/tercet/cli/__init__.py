@@ -64,9 +64,12 @@ def label(
 
     On a computer far away, leave --host as it is and open a tunnel from yours: ssh -L 8765:127.0.0.1:8765 COMPUTER
     """
-    from tercet.web import server
+    from tercet.web.label_page import serve
 
-    print(server.serve(run, host=host, port=port, ready=lambda url: print(f"label: {url} (Ctrl-C ends)", flush=True)))
+    def ready(url: str) -> None:
+        print(f"label: {url} (Ctrl-C ends)", flush=True)
+
+    print(serve(run, host=host, port=port, debug=debug, ready=ready))
 
 
 @app.command("plan")

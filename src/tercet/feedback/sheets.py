@@ -24,8 +24,6 @@ Entry: TypeAlias = dict[str, Any]  # Any: JSON, the files of a question by their
 CHOICES = ("left", "right", "equal", "unclear")
 CALLS = ("good", "bad")
 _FILE, _TAKEN = "sheet.json", "taken.json"
-_SHORT = reprlib.Repr()  # of what came from elsewhere, however long and deeply nested it is
-_SHORT.maxstring = _SHORT.maxother = 80
 # what a question of each kind holds
 _PARTS: dict[str, dict[str, type]] = {
     "pairs": {"left": str, "right": str},
@@ -129,7 +127,10 @@ def _wrong_sheet(found: object) -> str:
     for index, question in enumerate(found["questions"]):
         for part, kind in _PARTS.get(found["kind"], {}).items():
             value = question.get(part) if isinstance(question, dict) else None
-            if not isinstance(value, kind) or isinstance(value, bool) or (kind is int and value < 1):
+            fits = (
+                isinstance(value, kind) and not isinstance(value, bool) and not (isinstance(value, int) and value < 1)
+            )
+            if not fits:
                 return f"question {index}: {part} is missing or no {kind.__name__} that fits"
         turns = question["prompt"] if found["kind"] == "answers" else []
         if not all(isinstance(turn, dict) and _is_text(turn.get("role"), turn.get("text")) for turn in turns):
@@ -188,18 +189,27 @@ def _read_taken(sheet: Sheet) -> list[Row]:
 def problem(sheet: Sheet, index: object, said: object) -> str:
     """Why this is no answer to a question of the sheet; empty where it is one."""
     if not isinstance(index, int) or isinstance(index, bool) or not 0 <= index < len(sheet.questions):
-        return f"question {_SHORT.repr(index)}: {sheet.path.name} has 0 to {len(sheet.questions) - 1}"
+        return f"question {shown(index)}: {sheet.path.name} has 0 to {len(sheet.questions) - 1}"
     if sheet.kind != "moments":
-        return "" if said in CHOICES else f"said {_SHORT.repr(said)}: must be one of {', '.join(CHOICES)}"
+        return "" if said in CHOICES else f"said {shown(said)}: must be one of {', '.join(CHOICES)}"
     num_steps = sheet.questions[index]["num_steps"]
     marks = said if isinstance(said, list) else [None]
     for mark in marks:
-        is_mark = isinstance(mark, dict) and mark.keys() == {"step", "call"}
-        step, call = (mark["step"], mark["call"]) if is_mark else (None, None)
+        whole = mark if isinstance(mark, dict) and mark.keys() == {"step", "call"} else {}
+        step, call = whole.get("step"), whole.get("call")
         if type(step) is not int or not 0 <= step < num_steps or call not in CALLS:
-            shown = _SHORT.repr(mark if isinstance(said, list) else said)
-            return f"said {shown}: must be marks, each with a step from 0 to {num_steps - 1} and a call, good or bad"
+            odd = mark if isinstance(said, list) else said
+            return (
+                f"said {shown(odd)}: must be marks, each with a step from 0 to {num_steps - 1} and a call, good or bad"
+            )
     return ""
+
+
+def shown(value: object) -> str:
+    """What came from elsewhere in a few words, however long and deeply nested it is."""
+    short = reprlib.Repr()
+    short.maxstring = short.maxother = 80
+    return short.repr(value)
 
 
 def _natural(name: str) -> list[tuple[bool, int | str]]:

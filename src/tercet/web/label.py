@@ -8,36 +8,36 @@ from typing import Any
 
 from tercet.errors import InputError
 from tercet.feedback.answers import AnswerBook, Key, read_answers
-from tercet.feedback.sheets import Sheet, problem, sheets
+from tercet.feedback.sheets import Sheet, check_whole, problem, sheets, shown
+from tercet.web.guard import Refused, Tree
 
-Tree = dict[str, Any]  # Any: JSON, as the page wants it or gave it
 LONGEST_NAME = 80
 
 
-class Refused(Exception):
-    """What the page asked for cannot be done: a status of HTTP, and why."""
-
-    def __init__(self, status: int, reason: str) -> None:
-        super().__init__(reason)
-        self.status, self.reason = status, reason
-
-
 class Desk:
-    """The questions of one run and the book of its answers; requests may come from several threads."""
+    """The questions of one run and the book of its answers; requests may come from several threads.
+
+    FailedError where what lies there is damaged.
+    """
 
     def __init__(self, run: Path) -> None:
         self.run, self.feedback = run, run / "feedback"
-        if not self.feedback.is_dir() or not sheets(self.feedback):
+        asked = sheets(self.feedback) if self.feedback.is_dir() else []
+        if not asked:
             raise InputError(
                 f"{run}: no questions lie here; they come with `tercet lm run judge=person` or "
                 "`tercet arm run reward.judge=person`, and the same --out"
             )
+        for sheet in asked:
+            check_whole(sheet)
+            sheet.answers(read_answers(self.feedback))
         self._book = AnswerBook(self.feedback)
         self._lock = threading.Lock()
 
     def close(self) -> None:
-        """Let another process take answers down."""
-        self._book.close()
+        """Let another process take answers down, as soon as an answer that is under way is on the disk."""
+        with self._lock:
+            self._book.close()
 
     def state(self) -> Tree:
         """How far it is, and the next question; none where nothing waits for an answer."""
@@ -49,7 +49,7 @@ class Desk:
         with self._lock:
             sheet = next((one for one in sheets(self.feedback) if one.path.name == given.get("sheet")), None)
             if sheet is None:
-                raise Refused(400, f"sheet {given.get('sheet')!r}: no such sheet")
+                raise Refused(400, f"sheet {shown(given.get('sheet'))}: no such sheet")
             if given.get("digest", sheet.digest) != sheet.digest:
                 raise Refused(409, "the questions were put anew; load the page again")
             index: Any = given.get("question")  # Any: JSON, checked by `problem`
@@ -79,7 +79,9 @@ class Desk:
         for sheet in sheets(self.feedback):
             named = sheet.path.name == sheet_name and not sheet.is_text()
             if named and any(file in question.values() for question in sheet.questions):
-                return sheet.path / file
+                path = (sheet.path / file).resolve()
+                if path.is_file() and path.is_relative_to(self.feedback.resolve()):  # a link may lead elsewhere
+                    return path
         raise Refused(404, "no such video")
 
     def _state(self) -> Tree:
@@ -93,7 +95,7 @@ class Desk:
             "who": _user(),
             "done": len(asked) - len(waiting),
             "total": len(asked),
-            "question": _shown(*waiting[0]) if waiting else None,
+            "question": _as_asked(*waiting[0]) if waiting else None,
         }
 
     def _last(self, who: str) -> Key | None:
@@ -102,7 +104,7 @@ class Desk:
         return mine[-1] if mine else None
 
 
-def _shown(sheet: Sheet, index: int) -> Tree:
+def _as_asked(sheet: Sheet, index: int) -> Tree:
     """The question as the page wants it: a file becomes the address of it."""
     name = sheet.path.name
     parts = {

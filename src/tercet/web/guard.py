@@ -1,0 +1,147 @@
+"""In front of every page: who may ask, how much may be sent, and one answer to each thing that goes wrong."""
+
+import ipaddress
+import json
+import sys
+import traceback
+from collections.abc import Collection, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+from starlette.applications import Starlette
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from tercet.errors import REPORT_IT, FailedError, InputError, first_line
+from tercet.runs import strict_json
+
+LARGEST_BODY = 1 << 16
+Tree = dict[str, Any]  # Any: JSON, as the page wants it or gave it
+_ALWAYS = {
+    "cache-control": "no-store",
+    "x-content-type-options": "nosniff",
+    "cross-origin-resource-policy": "same-origin",
+}
+
+
+class Refused(Exception):
+    """What the page asked for cannot be done: a status of HTTP, and why."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status, self.reason = status, reason
+
+
+def guarded(routes: Sequence[Route], *, names: Collection[str], debug: bool) -> ASGIApp:
+    """These addresses, for browsers that call this computer by a number or one of `names`; every error is JSON."""
+    handlers: dict[Any, Any] = {  # Any: starlette's own
+        Refused: _refused,
+        HTTPException: _no_route,
+        FailedError: _failed,
+        InputError: _failed,
+        OSError: _failed,
+        Exception: _unforeseen,
+    }
+    app = Starlette(routes=routes, exception_handlers=handlers)
+    app.router.redirect_slashes = False
+
+    async def guard(scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(_ALWAYS)
+            await send(message)
+
+        try:
+            _check_who_asks(scope["method"], Headers(scope=scope), names)
+            await app(scope, receive, send_with_headers)
+        except Refused as refused:
+            await _refused(Request(scope), refused)(scope, receive, send_with_headers)
+        except ClientDisconnect:
+            pass
+        except Exception:  # it was answered by _unforeseen
+            if debug:
+                traceback.print_exc(file=sys.stderr)
+
+    return guard
+
+
+def as_json(tree: Tree, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """An answer of JSON; a name that is no text, as of a folder in another encoding, comes as escapes."""
+    return Response(json.dumps(tree).encode(), status, headers, media_type="application/json; charset=utf-8")
+
+
+async def read_object(request: Request) -> Tree:
+    """The JSON object that was sent; Refused where it is none, or too long."""
+    # a form of another site cannot send this type without asking first, and here nothing says yes
+    if request.headers.get("content-type", "").split(";")[0].strip().lower() != "application/json":
+        raise Refused(415, "an answer must be application/json")
+    body = bytearray()
+    async for part in request.stream():
+        body += part
+        if len(body) > LARGEST_BODY:
+            raise Refused(413, f"an answer may have {LARGEST_BODY} bytes")
+    try:
+        given = strict_json.loads(bytes(body))
+    except ValueError as error:
+        raise Refused(400, f"not JSON: {error}") from error
+    if not isinstance(given, dict):
+        raise Refused(400, "an answer must be an object")
+    return given
+
+
+def _check_who_asks(method: str, headers: Headers, names: Collection[str]) -> None:
+    """Refuse other sites: they may guess the address, but a browser says where a request comes from."""
+    if "content-length" in headers and "transfer-encoding" in headers:
+        raise Refused(400, "a request has a length or is sent in chunks; with both, two programs may read two requests")
+    host = headers.get("host", "")
+    if not _is_this_computer(host, names):
+        raise Refused(
+            403,
+            f"host {host!r}: open the page by the address that tercet label printed, or by another one of that "
+            "computer in numbers, as http://192.0.2.7:8765/: a name may lead here by deceit",
+        )
+    is_ours = all(_netloc(origin) == host for origin in headers.getlist("origin"))
+    if method not in ("GET", "HEAD") and (not is_ours or headers.get("sec-fetch-site", "same-origin") != "same-origin"):
+        raise Refused(403, "answers from another site are refused")
+
+
+def _is_this_computer(host: str, names: Collection[str]) -> bool:
+    """Whether a Host header names an address, or this computer by name; another name may lead here by deceit."""
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+        return name in names or bool(ipaddress.ip_address(name))
+    except ValueError:
+        return False
+
+
+def _netloc(origin: str) -> str | None:
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return None
+
+
+def _refused(request: Request, error: Refused) -> Response:
+    # what else was sent is not looked at
+    return as_json({"error": error.reason}, error.status, {"connection": "close"})
+
+
+def _no_route(request: Request, error: HTTPException) -> Response:
+    takes = request.method == "POST"
+    reasons = {404: "nothing takes anything here" if takes else "nothing lies here"}
+    reasons[405] = f"{request.method}: this address knows other methods alone"
+    headers = {"connection": "close", **(error.headers or {})}
+    return as_json({"error": reasons.get(error.status_code, str(error.detail))}, error.status_code, headers)
+
+
+def _failed(request: Request, error: Exception) -> Response:
+    return as_json({"error": str(error)}, 500)
+
+
+def _unforeseen(request: Request, error: Exception) -> Response:
+    reason = f"{request.method} {request.url.path}: {type(error).__name__}: {first_line(error)}"
+    return as_json({"error": f"{reason[:300]}; {REPORT_IT}. `tercet label --debug` shows where it happened"}, 500)
