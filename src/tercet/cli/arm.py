@@ -1,46 +1,19 @@
 """`tercet arm`: the three steps on a robot arm."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from tercet.cli.commands import DebugOption
-from tercet.cli.options import ALL, Overrides, add_steps, place, preset_option, presets, sorted_out
+from tercet.cli.options import ALL, Overrides, add_steps, preset_option, presets, sorted_out
 from tercet.errors import FailedError, InputError
-
-if TYPE_CHECKING:  # pydantic and PyYAML cost half of --help's time
-    from tercet.config.arm import ArmConfig
-    from tercet.runs.folder import RunFolder
 
 PresetOption = Annotated[str, preset_option("arm")]
 RobotOption = Annotated[str, typer.Option("--robot", "-r", metavar="NAME|FILE", help=presets("robot"))]
 SecondsOption = Annotated[float, typer.Option("--seconds", min=0.1, max=600, help="How long each takes at most.")]
 
 app = typer.Typer(help="The three steps on a robot arm.", no_args_is_help=True)
-
-
-@contextmanager
-def _opened(
-    preset: str, out: Path | None, overrides: list[str] | None
-) -> Iterator[tuple["RunFolder", "ArmConfig", ModuleType]]:
-    """The checked config and its run folder, locked; the networks are small, and a second thread would cost time."""
-    from tercet.config.load import load_arm_config
-    from tercet.runs.folder import RunFolder
-
-    config = load_arm_config(preset, overrides or [])
-    import tercet.arm  # noqa: F401  # says what to install, before a folder is made
-
-    with RunFolder.open(out or place(preset), config, preset=preset) as folder:
-        import torch
-
-        from tercet.arm import pipeline
-
-        torch.set_num_threads(1)
-        yield folder, config, pipeline
 
 
 _ABOUT_ALL = """All steps, the evaluation, videos and the report; what is done already is skipped.
@@ -51,7 +24,6 @@ add_steps(
     app,
     "arm",
     default="lift",
-    opened=_opened,
     steps={
         ALL: (_ABOUT_ALL, {"report": "report.html", "figures": "results.json"}),
         "bc": ("Step 1, imitate: behaviour cloning from demonstrations.", {"model": "bc/model"}),

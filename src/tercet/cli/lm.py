@@ -1,42 +1,18 @@
 """`tercet lm`: the three steps on a language model."""
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from tercet.cli.commands import DebugOption
-from tercet.cli.options import ALL, add_steps, place, preset_option, sorted_out
+from tercet.cli.options import ALL, add_steps, preset_option, sorted_out
 from tercet.errors import InputError
-
-if TYPE_CHECKING:  # pydantic and PyYAML cost half of --help's time
-    from tercet.config.lm import LmConfig
-    from tercet.runs.folder import RunFolder
 
 PresetOption = Annotated[str, preset_option("lm")]
 
 app = typer.Typer(help="The three steps on a language model.", no_args_is_help=True)
-
-
-@contextmanager
-def _opened(
-    preset: str, out: Path | None, overrides: list[str] | None
-) -> Iterator[tuple["RunFolder", "LmConfig", ModuleType]]:
-    """The checked config and its run folder, locked; from here on it is worth importing torch."""
-    from tercet.config.load import load_lm_config
-    from tercet.runs.folder import RunFolder
-
-    config = load_lm_config(preset, overrides or [])
-    with RunFolder.open(out or place(preset), config, preset=preset) as folder:
-        hush()
-        use_threads(config.threads)
-        from tercet.lm import pipeline
-
-        yield folder, config, pipeline
 
 
 _ABOUT_ALL = """All steps, the evaluation and the report; what is done already is skipped.
@@ -47,7 +23,6 @@ add_steps(
     app,
     "lm",
     default="smollm2",
-    opened=_opened,
     steps={
         ALL: (_ABOUT_ALL, {"report": "report.html", "figures": "results.json"}),
         "sft": ("Step 1, imitate: supervised fine-tuning on the chosen answers.", {"model": "sft/model"}),

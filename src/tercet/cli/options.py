@@ -1,9 +1,8 @@
 """What commands of both sides share: options, the commands of the steps, where a run lies that is given no --out."""
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -42,14 +41,11 @@ def sorted_out(arguments: Sequence[str] | None) -> tuple[list[str], list[str]]:
     return names, [text for text in arguments or [] if text not in names]
 
 
-# from preset, --out and overrides to the locked run folder, the checked config and the pipeline of one side
-Opened = Callable[[str, Path | None, list[str] | None], AbstractContextManager[tuple[Any, Any, Any]]]  # Any: of either
-
 ALL = "run"  # the command that takes every step
 
 
 def add_steps(
-    app: typer.Typer, domain: str, *, default: str, opened: Opened, steps: Mapping[str, tuple[str, Mapping[str, str]]]
+    app: typer.Typer, domain: Literal["lm", "arm"], *, default: str, steps: Mapping[str, tuple[str, Mapping[str, str]]]
 ) -> None:
     """The commands of `domain`, `lm` or `arm`, that take a preset and a run folder: one a step, and `ALL`.
 
@@ -63,12 +59,12 @@ def add_steps(
             out: OutOption = None,
             debug: DebugOption = False,
         ) -> None:
-            with opened(preset, out, overrides) as (folder, config, pipeline):
-                if step == ALL:
-                    pipeline.run(folder, config)
-                else:
-                    pipeline.run_step(folder, config, step)
-                print("\n".join(f"{what}: {folder.path / where}" for what, where in results.items()))
+            import tercet  # pydantic and PyYAML cost half of --help's time
+
+            load = tercet.load_lm_config if domain == "lm" else tercet.load_arm_config
+            config = load(preset, overrides or [])
+            run = tercet.run(config, out or place(preset), step=None if step == ALL else step, preset=preset)
+            print("\n".join(f"{what}: {run.path / where}" for what, where in results.items()))
 
         command.__doc__ = about
         app.command(step)(command)

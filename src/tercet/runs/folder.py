@@ -20,7 +20,7 @@ from tercet.runs import machine
 from tercet.runs.atomic import clean_leftovers, full_disk_named, write_text
 from tercet.runs.results import Tree, add_results, gather_results, read_results
 from tercet.runs.rows import Row, dump, read_rows
-from tercet.runs.step import Step, clean_done_steps, is_done
+from tercet.runs.step import OnRow, Step, clean_done_steps, is_done
 from tercet.runs.trackers import check_installed
 
 _ABSENT = object()
@@ -34,12 +34,14 @@ MAY_CHANGE = ("micro_batch_size", "device", "threads", "trackers")
 class RunFolder:
     """config.yaml, run.json, metrics.jsonl, samples.jsonl, timings.jsonl, results.json, and a folder for each step."""
 
-    def __init__(self, path: Path, config_dict: Tree, lock: IO[str] | None = None) -> None:
-        self.path, self.config_dict, self._lock = path, config_dict, lock
+    def __init__(self, path: Path, config_dict: Tree, lock: IO[str] | None = None, on_row: OnRow | None = None) -> None:
+        self.path, self.config_dict, self._lock, self._on_row = path, config_dict, lock, on_row
 
     @classmethod
-    def open(cls, path: Path, config: BaseModel, *, preset: str) -> Self:
+    def open(cls, path: Path, config: BaseModel, *, preset: str, on_row: OnRow | None = None) -> Self:
         """Make the folder, or go on in it; no other process can open it until this object is closed or gone.
+
+        `on_row` is called with each row of metrics that a step logs.
 
         InputError where it belongs to another config, to another process, or is no run.
         """
@@ -56,7 +58,7 @@ class RunFolder:
         else:
             write_text(path / "run.json", dump(machine.describe(preset), indent=2) + "\n")
             write_text(file, _to_yaml(config))  # last: it is what makes the folder a run
-        return cls(path, config_dict, lock)
+        return cls(path, config_dict, lock, on_row)
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -116,7 +118,14 @@ class RunFolder:
         `data` holds the digest of each set that it reads: InputError where it is to go on with other data.
         """
         return Step(
-            self.path, name, total=total, shown=shown, num_before=num_before, config=self.config_dict, data=data
+            self.path,
+            name,
+            total=total,
+            shown=shown,
+            num_before=num_before,
+            config=self.config_dict,
+            data=data,
+            on_row=self._on_row,
         )
 
 

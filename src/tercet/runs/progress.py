@@ -38,10 +38,21 @@ def say_once(text: str) -> None:
 
 
 @contextmanager
+def silent(when: bool = True) -> Iterator[None]:
+    """Print neither lines nor bars until the end of the `with`; where `when` is False, print as usual."""
+    before = _console.quiet
+    _console.quiet = before or when
+    try:
+        yield
+    finally:
+        _console.quiet = before
+
+
+@contextmanager
 def progress(title: str, total: int, unit: str = "steps", *, done: int = 0) -> Iterator["Bar"]:
     """Show a loop of `total` units, of which `done` were done by an earlier process."""
     bar = Bar(title, total, unit, done)
-    if _console.is_interactive:
+    if _console.is_interactive and not _console.quiet:
         bar.task = _live.add_task(title, total=total, completed=done, state=bar.state())
         if not _open:
             _live.start()

@@ -1,6 +1,7 @@
 """One step of a run (sft, reward, ppo, eval): its rows, checkpoints, models and end, safe at every line from a kill."""
 
 import json
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -13,10 +14,11 @@ from tercet.errors import FailedError, InputError
 from tercet.runs.atomic import clean_leftovers, remove_folder, replace_folder, write_text
 from tercet.runs.progress import Bar, progress, say
 from tercet.runs.results import add_results, drop_results
-from tercet.runs.rows import RowWriter, cut_rows, dump
+from tercet.runs.rows import Row, RowWriter, cut_rows, dump
 from tercet.runs.trackers import Trackers
 
 Info = dict[str, Any]  # Any: JSON, what the caller wants back
+OnRow = Callable[[Row], object]
 FILES = ("metrics", "samples", "timings")
 SAMPLES_PRINTED = 3
 
@@ -86,10 +88,11 @@ class Step:
         config: Mapping[str, Any],
         data: Mapping[str, str],
         num_before: int,
+        on_row: OnRow | None = None,
     ) -> None:
         self.name, self.path, self._data = name, run / name, dict(data)
         self._run, self._total, self._shown, self._config = run, total, shown, config
-        self._num_before = num_before
+        self._num_before, self._on_row = num_before, on_row
         self._checkpoint = self.path / "checkpoint"
         self._state: Info | None = None
         self._seconds_before = 0.0
@@ -145,6 +148,9 @@ class Step:
         self._numbers |= {name: row[name] for name in self._shown if name in row}
         done, self._num_logged = self._num_done(), max(index + 1, self._num_logged)
         self._bar.advance(self._num_done() - done, self._numbers)
+        if self._on_row is not None:
+            finite = {name: value for name, value in row.items() if math.isfinite(value)}  # as the file has them
+            self._on_row({"step": self.name, "index": index, **finite})
 
     def _num_done(self) -> int:
         return max(0, self._num_logged - self._num_before)

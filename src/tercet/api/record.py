@@ -1,0 +1,57 @@
+"""A run to read: its config, its rows of numbers and samples, its results."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from tercet.runs.folder import RunFolder
+from tercet.runs.rows import Row
+
+Domain = Literal["lm", "arm"]
+STEPS: dict[Domain, tuple[str, ...]] = {"lm": ("sft", "reward", "ppo", "eval"), "arm": ("bc", "reward", "ppo", "eval")}
+
+
+class Run:
+    """The folder of a run, finished or under way; every call reads what its files hold at that moment."""
+
+    def __init__(self, path: str | Path) -> None:
+        """InputError where `path` holds no run."""
+        self._folder = RunFolder.read(Path(path))
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r})"
+
+    @property
+    def path(self) -> Path:
+        """The folder."""
+        return self._folder.path
+
+    @property
+    def config(self) -> dict[str, Any]:  # Any: JSON
+        """What config.yaml holds, as a dict of sections."""
+        return self._folder.config_dict
+
+    @property
+    def domain(self) -> Domain:
+        """Return `lm` for a language model, `arm` for a robot arm."""
+        return "arm" if "env" in self.config else "lm"
+
+    @property
+    def finished(self) -> tuple[str, ...]:
+        """The steps that came to their end, in order."""
+        return tuple(step for step in STEPS[self.domain] if self._folder.is_done(step))
+
+    def metrics(self, step: str | None = None) -> list[Row]:
+        """The rows of metrics.jsonl, of one step or of all: `step`, `index`, and numbers by their names."""
+        return _of_step(self._folder.metrics(), step)
+
+    def samples(self, step: str | None = None) -> list[Row]:
+        """The rows of samples.jsonl, of one step or of all: `step`, `index`, and texts with their scores."""
+        return _of_step(self._folder.samples(), step)
+
+    def results(self) -> dict[str, Any]:  # Any: JSON, nested by the names that docs/runs.md lists
+        """The figures of results.json; empty before a step has written any."""
+        return self._folder.results()
+
+
+def _of_step(rows: list[Row], step: str | None) -> list[Row]:
+    return [row for row in rows if step is None or row["step"] == step]

@@ -1,0 +1,70 @@
+"""Run the steps of a config in a folder: what `tercet lm run` and `tercet arm run` do, as a function."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+
+from tercet.api.libraries import calm, torch_threads
+from tercet.api.record import STEPS, Domain, Run
+from tercet.config.arm import ArmConfig
+from tercet.config.lm import LmConfig
+from tercet.errors import InputError
+from tercet.runs.folder import RunFolder
+from tercet.runs.progress import silent
+from tercet.runs.rows import Row
+
+
+class StopRun(Exception):  # not an error, as StopIteration is none
+    """Raised in `on_row` to end `tercet.run` early; the same call later goes on from the last checkpoint."""
+
+
+def run(
+    config: LmConfig | ArmConfig,
+    out: str | Path,
+    *,
+    step: str | None = None,
+    on_row: Callable[[Row], object] | None = None,
+    quiet: bool = False,
+    preset: str = "",
+) -> Run:
+    """Do all steps that the folder `out` does not hold yet, evaluation and report included; or one `step` of them.
+
+    `on_row` is called with each row of metrics.jsonl once it is written. It may raise StopRun. `quiet` prints nothing.
+    `preset` is the name that the report states. InputError and FailedError say what is wrong; WaitingError, that a
+    person has to answer questions first.
+    """
+    domain: Domain = "lm" if isinstance(config, LmConfig) else "arm"
+    if step is not None and step not in STEPS[domain]:
+        raise InputError(f"step={step!r}: must be one of {', '.join(STEPS[domain])}, or None for all of them")
+    if domain == "arm":
+        import tercet.arm  # noqa: F401  # says what to install, before a folder is made
+    path = Path(out)
+    with (
+        silent(quiet),
+        RunFolder.open(path, config, preset=preset, on_row=on_row) as folder,
+        _pipeline(config) as steps,
+    ):
+        try:
+            if step is None:
+                steps.run(folder, config)
+            else:
+                steps.run_step(folder, config, step)
+        except StopRun:
+            pass
+    return Run(path)
+
+
+@contextmanager
+def _pipeline(config: LmConfig | ArmConfig) -> Iterator[ModuleType]:
+    """The steps of one side; from here on it is worth importing torch."""
+    if isinstance(config, LmConfig):
+        with calm(), torch_threads(config.threads):
+            from tercet.lm import pipeline
+
+            yield pipeline
+    else:
+        with torch_threads(1):  # the networks are small, and a second thread would cost time
+            from tercet.arm import pipeline
+
+            yield pipeline
