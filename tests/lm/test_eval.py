@@ -58,6 +58,14 @@ def test_the_default_prompts_are_the_six_of_deepspeed_chat() -> None:
     assert all(any("一" <= character <= "鿿" for character in text) for text in chinese[:-1])
 
 
+@pytest.mark.parametrize(
+    ("prompt", "message"), [("a\ud83d", r"eval\.prompts: .*\\ud83d, half of"), (" ", "' ' is blank")]
+)
+def test_a_prompt_of_the_config_is_a_whole_text(prompt: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        fixed_prompts(LmConfig.model_validate({"eval": {"prompts": ["Why?", prompt]}}))
+
+
 def test_the_default_texts_to_score_have_the_published_scores_beside_them() -> None:
     texts = reward_texts(LmConfig())
     published = [row["published"][source] for row in texts for source in ("official", "article")]
@@ -81,9 +89,12 @@ def test_texts_to_score_are_read_whatever_editor_wrote_them(tmp_path: Path) -> N
     for row, said in (
         ('{"prompt": "Hi?", "good": "Hello."}', r"texts\.jsonl:2: needs prompt, good and bad; there is no bad"),
         ('{"prompt": "Hi?", "good": NaN, "bad": "x"}', r"texts\.jsonl:2: .* there is no good"),
-        ('{"prompt": "Hi?", "good": "\\ud83d", "bad": "x"}', r"texts\.jsonl:2: the text holds \\ud83d"),
+        ('{"prompt": "Hi?", "good": "\\ud83d", "bad": "x"}', r"texts\.jsonl:2: good: the text holds \\ud83d"),
         ('{"prompt": [{"role": "user", "content": "Hi?"}], "good": "Yes.", "bad": "x"}', "prompt is a list; give one"),
         ("oops", r"texts\.jsonl:2: broken JSON"),
+        ('{"prompt": "Hi?", "good": true, "bad": "x"}', r"texts\.jsonl:2: good: expected text, found the boolean"),
+        ('{"prompt": "Hi?", "good": "x", "bad": 1e999}', r"texts\.jsonl:2: 1e999 is too large"),
+        ('{"prompt": "Hi?", "good": "x", "good": "y", "bad": ""}', r"texts\.jsonl:2: the name 'good' stands twice"),
     ):
         texts.write_text(f"\n{row}\n", encoding="utf-8")
         with pytest.raises(InputError, match=said):

@@ -3,12 +3,14 @@
 import csv
 import gzip
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from tercet.errors import InputError
-from tercet.lm.files import file_type, local_rows, stem
+from tercet.lm import files
+from tercet.lm.files import file_type, folder_files, local_rows, stem
 
 ROWS = [{"prompt": f"Why {i}?\nSay", "chosen": 'So, "so".\tNö.'} for i in range(3)]
 LINES = "".join(json.dumps(row) + "\n" for row in ROWS)
@@ -100,3 +102,63 @@ def test_text_that_is_not_utf8_has_its_line_far_into_a_file_too(tmp_path: Path) 
     for name in ("a.jsonl", "a.jsonl.gz"):
         with pytest.raises(InputError, match=rf"{name}:3001: the text is not UTF-8"):
             list(local_rows(tmp_path / name))
+
+
+# kinds of files, and sizes beyond measure
+
+
+def test_only_a_regular_file_is_opened(tmp_path: Path) -> None:
+    pipe, loop, folder = tmp_path / "pipe.jsonl", tmp_path / "loop.jsonl", tmp_path / "folder.jsonl"
+    os.mkfifo(pipe)
+    loop.symlink_to(loop)
+    folder.mkdir()
+    for path, message in [
+        (pipe, "is a named pipe, not a regular file"),
+        (loop, "cannot be opened"),
+        (folder, "is a folder"),
+        (Path("/dev/zero"), "is a device"),
+        (tmp_path / ("a" * 300), "cannot be opened"),
+        (tmp_path / "a\0b.jsonl", "cannot be opened"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            list(local_rows(path, ".jsonl"))
+
+
+def test_a_folder_is_listed_within_bounds_and_not_in_a_circle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "b" / "c.jsonl").touch()
+    (tmp_path / "x.jsonl").symlink_to(tmp_path / "a" / "b" / "c.jsonl")
+    assert folder_files(tmp_path) == [tmp_path / "a" / "b" / "c.jsonl", tmp_path / "x.jsonl"]
+    (tmp_path / "a" / "b" / "up").symlink_to(tmp_path)
+    with pytest.raises(InputError, match=r"up: a link leads back to a folder around it"):
+        folder_files(tmp_path)
+    (tmp_path / "a" / "b" / "up").unlink()
+    os.mkfifo(tmp_path / "a" / "p.csv")
+    with pytest.raises(InputError, match=r"p\.csv: is a named pipe"):
+        folder_files(tmp_path)
+    monkeypatch.setattr(files, "MOST_IN_FOLDER", 3)
+    with pytest.raises(InputError, match="holds more than 3 files"):
+        folder_files(tmp_path)
+
+
+def test_a_line_and_what_a_file_unpacks_to_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "MOST_OF_A_LINE", 2**10)
+    (tmp_path / "a.jsonl").write_text('{"prompt": "a"}\n' + " " * 2000, encoding="utf-8")
+    with pytest.raises(InputError, match=r"a\.jsonl:2: the line has more than 0 Mi characters"):
+        list(local_rows(tmp_path / "a.jsonl"))
+    (tmp_path / "a.csv").write_text("prompt\n" + '"' + "b\n" * 2000, encoding="utf-8")
+    with pytest.raises(InputError, match=r"a\.csv:2: broken CSV \(field larger than field limit"):
+        list(local_rows(tmp_path / "a.csv"))
+    monkeypatch.setattr(files, "MOST_OF_A_FILE", 2**10)
+    (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress(b"\n" * 10**6))
+    with pytest.raises(InputError, match="unpacks to more than 200 times its size"):
+        list(local_rows(tmp_path / "b.jsonl.gz"))
+    (tmp_path / "b.json").write_text("[" + " " * 2000 + "]", encoding="utf-8")
+    with pytest.raises(InputError, match=r"save it as \.jsonl"):
+        list(local_rows(tmp_path / "b.json"))
+
+
+def test_a_table_with_a_nul_is_no_utf8_text(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes("prompt,chosen\na,b\n".encode("utf-16-le"))
+    with pytest.raises(InputError, match=r"a\.csv:1: holds a NUL"):
+        list(local_rows(tmp_path / "a.csv"))

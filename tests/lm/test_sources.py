@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from tercet.config.lm import Source
 from tercet.errors import InputError
 from tercet.lm.examples import Example, Message
+from tercet.lm.formats import RowReader
 from tercet.lm.sources import Reading, read
 from tercet.lm.turns import parse_transcript
 
@@ -124,7 +126,7 @@ def test_a_hub_set_is_read_by_the_same_rules_as_a_file(hub: Path) -> None:
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), hub / "train-00000.parquet")
     examples = reading(hub).examples
     assert [(e.messages, e.chosen, e.rejected) for e in examples] == [(HH_TURNS, "So.", "No.")] * 2
-    assert [e.place for e in examples] == [f"{hub}[0]", f"{hub}[1]"]
+    assert [e.place for e in examples] == [f"{hub}/train-00000.parquet[{row}]" for row in (0, 1)]
 
 
 def test_a_hub_set_keeps_ties_without_preference_and_counts_blank_rows(hub: Path) -> None:
@@ -232,7 +234,7 @@ def test_what_makes_no_pair_is_refused_in_a_file_and_left_out_of_a_hub_set(tmp_p
 
 def test_a_hub_set_of_which_no_row_can_be_used_says_why(hub: Path) -> None:
     jsonl(hub / "train.jsonl", [{"chosen": HH, "rejected": f"{HH} No."}] * 3)
-    with pytest.raises(InputError, match=r"does not end with an answer in 3 of 3 rows \(first: .*set\[0\]\)"):
+    with pytest.raises(InputError, match=r"does not end with an answer in 3 of 3 rows \(first: .*train.jsonl:1\)"):
         reading(hub)
 
 
@@ -265,6 +267,29 @@ def test_transcripts_join_turns_of_one_speaker_and_keep_what_stands_in_front() -
         Message("user", "a\n\nb"),
         Message("assistant", "c\nHuman: no turn"),
     )
+
+
+@pytest.mark.parametrize(
+    ("label", "message"),
+    [
+        (10**313, "labels = 1000.* is no finite number"),
+        (math.inf, "labels = inf is no finite number"),
+        ("nan", "labels = 'nan' is no finite number"),
+        (True, "labels = True is no finite number"),
+        ([1], r"labels = \[1\] is no finite number"),
+        (2, "labels = 2 is neither 0 nor 1"),
+        (math.nan, "no score says which answer is better"),
+        ("", "no score says which answer is better"),
+    ],
+)
+def test_a_label_that_says_nothing_makes_no_preference(label: object, message: str) -> None:
+    row = {"history": "Why?", "human_ref_A": "So.", "human_ref_B": "No.", "labels": label}
+    with pytest.raises(InputError, match=message):
+        RowReader({}).parts(row)
+    scores = {"question": "Why?", "answer_0": "So.", "answer_1": "No.", "score_0": label, "score_1": 0}
+    if label != 2:
+        with pytest.raises(InputError, match=message.replace("labels", "score_0")):
+            RowReader({}).parts(scores)
 
 
 # file types
@@ -311,8 +336,12 @@ def test_every_file_type_gives_the_same_examples(kind: str, tmp_path: Path) -> N
         ("a.parquet", "PAR1 not", r"a\.parquet: no readable Parquet"),
         ("a.jsonl", '{"q": "a", "good": "b"}', r"a\.jsonl:1: no prompt: the columns are q, good; map them"),
         ("a.jsonl", '{"prompt": "", "chosen": "b"}', r"no prompt or no answer in 1 of 1 rows"),
-        ("a.jsonl", '{"prompt": "a", "chosen": {"b": 1}}', r"a\.jsonl:1: expected text, found dict"),
-        ("a.jsonl", '{"messages": [{"role": "judge", "content": "b"}]}', r"a\.jsonl:1: the message role 'judge'"),
+        ("a.jsonl", '{"prompt": "a", "chosen": {"b": 1}}', r"a\.jsonl:1: column chosen: expected text, found dict"),
+        (
+            "a.jsonl",
+            '{"messages": [{"role": "judge", "content": "b"}]}',
+            r"a\.jsonl:1: column messages: the message role 'judge'",
+        ),
         ("a.jsonl", '{"chosen": "b", "rejected": "c"}', r"a\.jsonl:1: no prompt: there is no column prompt"),
     ],
 )

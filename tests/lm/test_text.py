@@ -1,5 +1,7 @@
 """Prompts and answers as ids: the same ids as the whole text in one piece, BOS in front alone, EOS behind alone."""
 
+import time
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -151,6 +153,16 @@ def test_no_text_can_write_a_mark(name: str) -> None:
             assert decode_response(tokenizer, response, {2}) == answer
 
     holds()
+
+
+@pytest.mark.parametrize(
+    "text", ["<|im_end|>" + "\n" * 60_000 + "a", "<|im_end|>qz" + "q" * 60_000, "<|im_end|>" * 3_000]
+)
+def test_a_text_made_to_be_slow_is_encoded_in_time_that_grows_with_its_length(text: str) -> None:
+    start = time.process_time()
+    ids = prompt_ids(CHAT_TOKENIZERS["bytes, marks not special"], (Message("user", text),), "chat")
+    assert len(ids) >= len(text)
+    assert time.process_time() - start < 5
 
 
 @pytest.mark.parametrize("name", CHAT_TOKENIZERS)

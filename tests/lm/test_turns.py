@@ -1,6 +1,9 @@
 """Texts and messages as people write them: line ends, missing values, roles, parts, tools."""
 
 import json
+import math
+import re
+import time
 from typing import Any
 
 import pytest
@@ -9,7 +12,7 @@ from hypothesis import strategies as st
 
 from tercet.errors import InputError
 from tercet.lm.examples import Example, Message
-from tercet.lm.turns import UnusableRowError, text_of, turns_of
+from tercet.lm.turns import UnusableRowError, parse_transcript, text_of, turns_of
 
 Row = dict[str, Any]  # Any: any JSON
 CALL = {"id": "a", "type": "function", "function": {"name": "look_up", "arguments": {"what": "egg", "how": "hard"}}}
@@ -33,6 +36,57 @@ def test_the_line_ends_of_a_file_do_not_change_its_texts(text: str) -> None:
 
 def test_nan_and_null_are_nothing_and_numbers_are_as_written() -> None:
     assert [text_of(value) for value in (None, float("nan"), 0, 2.5, "nan")] == ["", "", "0", "2.5", "nan"]
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [(True, "the boolean true; write it as a text"), (math.inf, "the number inf"), (-math.inf, "the number -inf")],
+)
+def test_a_boolean_and_a_number_without_end_are_no_text(value: object, message: str) -> None:
+    with pytest.raises(InputError, match=f"expected text, found {message}"):
+        text_of(value)
+    with pytest.raises(InputError, match=message):
+        turns_of([{"role": "user", "content": value}], {})
+
+
+def test_arguments_of_a_tool_call_are_finite() -> None:
+    with pytest.raises(InputError, match="tool_calls: holds what JSON cannot say"):
+        one({"role": "assistant", "tool_calls": [{"function": {"name": "a", "arguments": {"b": math.inf}}}]})
+
+
+def test_a_list_in_a_cell_is_read_as_strictly_as_a_file() -> None:
+    with pytest.raises(InputError, match="the name 'role' stands twice"):
+        turns_of('[{"role": "user", "role": "system", "content": "a"}]', {})
+
+
+OLD_FORM = re.compile(r"(?:^|\n\n)\s*(Human|Assistant):")  # right, but in time that grows with the square
+
+
+@given(st.lists(st.sampled_from(["\n", " ", "a", "Human:", "Assistant:", "\u2003", "\x1c", ":"])).map("".join))
+def test_turns_are_parted_where_a_blank_line_stands_before_the_speaker(text: str) -> None:
+    text = f"{text}\n\nHuman: a"
+    marks = list(OLD_FORM.finditer(text))
+    ends = [mark.start() for mark in marks[1:]] + [len(text)]
+    said = [("system", text[: marks[0].start()].strip())]
+    roles = {"Human": "user", "Assistant": "assistant"}
+    said += [(roles[mark[1]], text[mark.end() : end].strip()) for mark, end in zip(marks, ends, strict=True)]
+    joined: list[Message] = []
+    for role, part in ((role, part) for role, part in said if part):
+        if joined and joined[-1].role == role:
+            joined[-1] = Message(role, f"{joined[-1].text}\n\n{part}")  # type: ignore[arg-type]  # one of Role
+        else:
+            joined.append(Message(role, part))  # type: ignore[arg-type]  # one of Role
+    assert parse_transcript(text) == tuple(joined)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["\n\nHuman: a" + "\n" * 200_000, "\n\nHuman: a" + " \n\n" * 60_000 + "b", "\n\nHuman: a" * 60_000],
+)
+def test_a_transcript_is_parsed_in_time_that_grows_with_its_length(text: str) -> None:
+    start = time.process_time()
+    parse_transcript(text)
+    assert time.process_time() - start < 2  # the old form took minutes
 
 
 def test_half_a_character_is_named() -> None:

@@ -18,14 +18,14 @@ from tercet.lm.answers import Answers, answer_all
 from tercet.lm.digests import digests
 from tercet.lm.encoding import Encoder
 from tercet.lm.examples import Example, Message
-from tercet.lm.files import local_rows
+from tercet.lm.files import local_rows, require_file
 from tercet.lm.logprobs import response_logprobs
 from tercet.lm.models import Policy, device_of, load_policy, load_score_model
 from tercet.lm.pairs import as_json
 from tercet.lm.scoring import Score, by_function, by_model, score_rows
 from tercet.lm.splits import flat, step_examples
 from tercet.lm.stages import Stage, stages_of
-from tercet.lm.turns import is_null, plain
+from tercet.lm.turns import is_null, plain, text_of
 from tercet.lm.weights import config_at, fresh, named_by_key, window_of
 from tercet.runs.atomic import write_text
 from tercet.runs.folder import RunFolder
@@ -115,7 +115,20 @@ def fixed_prompts(config: LmConfig) -> list[Example]:
     """The prompts of eval.prompts, built-in lists written out."""
     lists = yaml.safe_load(FIXED.read_text(encoding="utf-8"))["prompts"]
     texts = [text for name in config.eval.prompts for text in lists.get(name, [name])]
-    return [_question(text) for text in texts]
+    for text in texts:
+        if not _one_text(text, f"eval.prompts: {text[:40]!r}").strip():
+            raise InputError(f"eval.prompts: {text!r} is blank; write a prompt, or leave it out")
+    return [_question(plain(text)) for text in texts]
+
+
+def _one_text(value: object, place: str) -> str:
+    """A text as it stands, or a number as a text; InputError with the place where the value is neither."""
+    if isinstance(value, list):
+        raise InputError(f"{place} is a list; give one text")
+    try:
+        return plain(value) if isinstance(value, str) else text_of(value)
+    except InputError as error:
+        raise InputError(f"{place}: {error}") from error
 
 
 def _question(text: str) -> Example:
@@ -127,20 +140,16 @@ def reward_texts(config: LmConfig) -> Rows:
     if not config.eval.reward_texts:
         return yaml.safe_load(FIXED.read_text(encoding="utf-8"))["reward_texts"]
     path = Path(config.eval.reward_texts)
-    if not path.is_file():
-        raise InputError(f"eval.reward_texts: no file {path}")
+    try:
+        require_file(path)
+    except InputError as error:
+        raise InputError(f"eval.reward_texts: {error}") from error
     rows: Rows = []
     for place, row in local_rows(path, ".jsonl"):
         missing = [name for name in ("prompt", "good", "bad") if is_null(row.get(name))]
         if missing:
             raise InputError(f"{place}: needs prompt, good and bad; there is no {', no '.join(missing)}")
-        odd = [name for name in ("prompt", "good", "bad") if not isinstance(row[name], str | int | float)]
-        if odd:
-            raise InputError(f"{place}: {odd[0]} is a {type(row[odd[0]]).__name__}; give one text")
-        try:
-            rows.append({name: plain(str(row[name])) for name in ("prompt", "good", "bad")})
-        except InputError as error:
-            raise InputError(f"{place}: {error}") from error
+        rows.append({name: _one_text(row[name], f"{place}: {name}") for name in ("prompt", "good", "bad")})
     if not rows:
         raise InputError(f"{path}: holds no row; give lines of JSON with prompt, good and bad")
     return rows

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import re
 import unicodedata
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -86,7 +85,7 @@ def normalised(text: str) -> str:
     """`text` in one case, with single spaces and without marks at its ends; never empty unless `text` is blank."""
     folded = unicodedata.normalize("NFKC", text).casefold()
     plain = " ".join(unicodedata.normalize("NFKC", folded).split())  # folding may have taken characters apart again
-    return re.sub(r"^[\s.,;:!?]+|[\s.,;:!?]+$", "", plain) or plain
+    return plain.strip(" .,;:!?") or plain
 
 
 def fraction(text: str, purpose: str) -> float:

@@ -5,10 +5,11 @@ or `conversations`; `instruction`, `input`, `output`; `prompt` or `question` wit
 openai/webgpt_comparisons and stanfordnlp/SHP. Anything else is named by a column map.
 """
 
+import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from tercet.errors import InputError
 from tercet.lm.examples import Message
@@ -28,6 +29,7 @@ from tercet.lm.turns import (
 
 Row = Mapping[str, Any]  # Any: whatever the file holds
 Turns = tuple[Message, ...]
+Read = TypeVar("Read")
 Unread = dict[str, None]  # names, in the order in which they were met
 
 OURS = ("prompt", "chosen", "rejected", "messages", "system", "history")
@@ -80,10 +82,7 @@ class RowReader:
 
     def parts(self, row: Row) -> Parts:
         """The prompt and answers in a row; InputError (without the place) where there are none to be found."""
-        names = tuple(row)
-        layout = self._layouts.get(names)
-        if layout is None:
-            layout = self._layouts[names] = _layout(names, self.columns)
+        layout = self._layout_of(tuple(row))
         for name in layout.unread:
             if name not in self.unread and not is_null(row[name]) and row[name] not in ("", [], {}):
                 self.unread[name] = None
@@ -91,6 +90,16 @@ class RowReader:
         if parts.messages and parts.messages[-1].role == "assistant":
             raise UnusableRowError(ENDS_WITH_ASSISTANT)
         return parts
+
+    def used(self, names: Collection[str]) -> list[str]:
+        """Those of these columns that are read; InputError as `parts`."""
+        unread = self._layout_of(tuple(names)).unread
+        return [name for name in names if name not in unread]
+
+    def _layout_of(self, names: tuple[str, ...]) -> "_Layout":
+        if names not in self._layouts:
+            self._layouts[names] = _layout(names, self.columns)
+        return self._layouts[names]
 
 
 @dataclass(frozen=True)
@@ -153,12 +162,23 @@ def _value(row: Row, where: Mapping[str, str], ours: str) -> Any:  # Any: whatev
             if not isinstance(value, Mapping) or name not in value:
                 raise InputError(f"no column {column!r}, which data.columns gives for {ours}; there are {_listed(row)}")
             value = value[name]
-    return text_of(value) if isinstance(value, str) else value
+    return _in_column(column, text_of, value) if isinstance(value, str) else value
+
+
+def _in_column(column: str | None, convert: Callable[..., Read], *given: object) -> Read:
+    """What `convert` makes of a column's value; its InputError names the column."""
+    try:
+        return convert(*given)
+    except UnusableRowError:
+        raise
+    except InputError as error:
+        raise InputError(f"column {column}: {error}") from error
 
 
 def _conversation(where: Mapping[str, str], row: Row, unread: Unread) -> Parts:
     """A message list: the last answer is the one to learn, or there is none and the list is a prompt."""
-    side = _parted(_begun(turns_of(_value(row, where, "messages"), unread), _value(row, where, "system")))
+    turns = _in_column(where["messages"], turns_of, _value(row, where, "messages"), unread)
+    side = _parted(_begun(turns, where, row))
     return Parts(side.prompt, side.answer or "", None)
 
 
@@ -166,18 +186,20 @@ def _answered(where: Mapping[str, str], row: Row, unread: Unread) -> Parts:
     """A prompt with one or two answers; an answer may be a whole conversation, which holds the prompt as well."""
     prompt = _value(row, where, "prompt")
     if "input" in where:
-        prompt = "\n\n".join(filter(None, [text_of(prompt), text_of(_value(row, where, "input"))]))
+        names = ("prompt", "input")
+        texts = [_in_column(where.get(ours), text_of, _value(row, where, ours)) for ours in names]
+        prompt = "\n\n".join(filter(None, texts))
     is_text = isinstance(prompt, str) and not is_written_list(prompt)
-    asked = turns_in(prompt) if is_text else turns_of(prompt, unread)
+    asked = turns_in(prompt) if is_text else _in_column(where.get("prompt"), turns_of, prompt, unread)
     if "history" in where:
-        asked = (*past_turns(_value(row, where, "history")), *asked)
-    asked = _begun(asked, _value(row, where, "system"))
+        asked = (*_in_column(where["history"], past_turns, _value(row, where, "history")), *asked)
+    asked = _begun(asked, where, row)
     is_hh = is_text and is_transcript(prompt)
     chosen, rejected = _value(row, where, "chosen"), _value(row, where, "rejected")
     if "prompt" not in where and isinstance(chosen, str) and not (is_transcript(chosen) or is_written_list(chosen)):
         raise InputError("no prompt: there is no column prompt, and chosen is no Human/Assistant transcript")
-    better = _side(asked, chosen, unread, is_hh=is_hh)
-    worse = _side(asked, rejected, unread, is_hh=is_hh)
+    better = _in_column(where.get("chosen"), _side, asked, chosen, unread, is_hh)
+    worse = _in_column(where.get("rejected"), _side, asked, rejected, unread, is_hh)
     if worse is None:
         return Parts(asked, "", None) if better is None else Parts(better.prompt, better.answer or "", None)
     if better is None:
@@ -196,7 +218,7 @@ class _Side(NamedTuple):
     answer: str | None
 
 
-def _side(asked: Turns, value: object, unread: Unread, *, is_hh: bool) -> _Side | None:
+def _side(asked: Turns, value: object, unread: Unread, is_hh: bool) -> _Side | None:
     """One answer, alone or at the end of a conversation; None where there is none.
 
     Where the prompt is a transcript (`is_hh`), speakers inside the answer are turns too.
@@ -246,9 +268,9 @@ def _parted(turns: Turns) -> _Side:
     return _Side(turns[:-1], turns[-1].text)
 
 
-def _begun(turns: Turns, system: object) -> Turns:
+def _begun(turns: Turns, where: Mapping[str, str], row: Row) -> Turns:
     """The turns with the text of a column `system` in front."""
-    system = text_of(system)
+    system = _in_column(where.get("system"), text_of, _value(row, where, "system"))
     if not system:
         return turns
     if not turns or turns[0].role != "system":
@@ -260,34 +282,54 @@ def _begun(turns: Turns, system: object) -> Turns:
 
 def _shp(row: Row, unread: Unread) -> Parts:
     """stanfordnlp/SHP: label 1 prefers A."""
-    preference = _score(row["labels"]) - 0.5
-    return _better_of(turns_of(row["history"], unread), row["human_ref_A"], row["human_ref_B"], preference)
+    label = _score(row, "labels")
+    if label not in (0, 1):
+        raise InputError(f"labels = {_shown(row['labels'])} is neither 0 nor 1; 1 prefers human_ref_A, 0 human_ref_B")
+    prompt = _in_column("history", turns_of, row["history"], unread)
+    return _better_of(prompt, row, ("human_ref_A", "human_ref_B"), label - 0.5)
 
 
 def _webgpt(row: Row, unread: Unread) -> Parts:
     """openai/webgpt_comparisons: the higher score is better."""
     question = row["question"]
-    prompt = question["full_text"] if isinstance(question, Mapping) else question
-    preference = _score(row["score_0"]) - _score(row["score_1"])
-    return _better_of(turns_of(prompt, unread), row["answer_0"], row["answer_1"], preference)
+    asked = question.get("full_text") if isinstance(question, Mapping) else question
+    prompt = _in_column("question", turns_of, asked, unread)
+    return _better_of(prompt, row, ("answer_0", "answer_1"), _score(row, "score_0") - _score(row, "score_1"))
 
 
-def _score(value: Any) -> float:  # Any: whatever the file holds; what is no number raises
-    if is_null(value):
+def _score(row: Row, column: str) -> float:
+    """The number in a column that says which answer is better."""
+    value = row[column]
+    if is_null(value) or value == "":
         raise UnusableRowError(NO_SCORE)
-    return float(value)
+    try:
+        score = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):  # integers of Python have no limit, those of float have
+        score = math.nan
+    if not math.isfinite(score):
+        raise InputError(f"{column} = {_shown(value)} is no finite number; write one, or leave it empty")
+    return score
 
 
-def _better_of(prompt: Turns, first: object, second: object, preference: float) -> Parts:
+def _better_of(prompt: Turns, row: Row, columns: Collection[str], preference: float) -> Parts:
     """A preference above 0 is for the first answer, below 0 for the second; at 0 the first one stands alone."""
+    first, second = (_in_column(column, _bare_answer, row[column]) for column in columns)
     if preference < 0:
         first, second = second, first
-    return Parts(prompt, _bare_answer(first), _bare_answer(second) or None if preference else None)
+    return Parts(prompt, first, second or None if preference else None)
 
 
 def _bare_answer(value: object) -> str:
     """An answer's text; a leading `Assistant:` is taken off."""
     return text_of(value).removeprefix("Assistant:").strip()
+
+
+def _shown(value: object) -> str:
+    """A value in a message, as Python writes it; integers of thousands of digits have no such form."""
+    try:
+        return f"{value!r:.40}"
+    except ValueError:
+        return "a number of thousands of digits"
 
 
 def _listed(names: Collection[str]) -> str:

@@ -25,7 +25,8 @@ class Marks:
     @property
     def written(self) -> re.Pattern[str]:
         """Finds what reads as a mark."""
-        return _any_of([re.escape(token.content) for token in self._longest_first])
+        longest_first = sorted((token.content for token in self.tokens.values()), key=len, reverse=True)
+        return re.compile("|".join(map(re.escape, longest_first)) or "(?!)")  # nothing matches the latter
 
     @property
     def unsplit(self) -> list[str]:
@@ -34,18 +35,15 @@ class Marks:
 
     def split(self, text: str) -> Iterator[tuple[str, list[int]]]:
         """The pieces of a text, each with the id of the mark behind it; some marks take the white space beside them."""
-        numbers = {token.content: number for number, token in self.tokens.items()}
-        sides = [(r"\s*" * t.lstrip, re.escape(t.content), r"\s*" * t.rstrip) for t in self._longest_first]
-        start = 0
-        for found in _any_of([f"{left}({word}){right}" for left, word, right in sides]).finditer(text):
-            mark = next(group for group in found.groups() if group is not None)
-            yield text[start : found.start()], [numbers[mark]]
-            start = found.end()
-        yield text[start:], []
-
-    @property
-    def _longest_first(self) -> list[AddedToken]:
-        return sorted(self.tokens.values(), key=lambda token: len(token.content), reverse=True)
+        by_content = {token.content: (number, token) for number, token in self.tokens.items()}
+        start, is_stripped = 0, False
+        for found in self.written.finditer(text):
+            number, token = by_content[found[0]]
+            piece = text[start : found.start()]
+            piece = piece.lstrip() if is_stripped else piece
+            yield piece.rstrip() if token.lstrip else piece, [number]
+            start, is_stripped = found.end(), token.rstrip
+        yield text[start:].lstrip() if is_stripped else text[start:], []
 
 
 @once_per_tokenizer
@@ -56,7 +54,3 @@ def _marks(tokenizer: PreTrainedTokenizerBase, template: str) -> Marks:
     # a SentencePiece tokenizer may put a space in front of the first piece alone, or of every one
     behind, alone = (tokenizer.encode(text, add_special_tokens=False) for text in (f"{tokenizer.eos_token}x", "x"))
     return Marks(tokens, behind[1:] == alone)
-
-
-def _any_of(patterns: list[str]) -> re.Pattern[str]:
-    return re.compile("|".join(patterns) or "(?!)")  # nothing matches the latter

@@ -1,23 +1,27 @@
 """Data sets become lists of examples: local files, hub ids and the built-in set; every row that fails has a place."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from sys import getsizeof
 
 from tercet.config.lm import Source
-from tercet.errors import InputError
+from tercet.errors import InputError, reading
 from tercet.lm.chatterbot import read_chatterbot
 from tercet.lm.examples import Example
-from tercet.lm.files import file_type, local_rows
+from tercet.lm.files import file_type, is_folder, is_regular, local_rows
 from tercet.lm.formats import Parts, Row, RowReader
 from tercet.lm.hub import hub_rows
 from tercet.lm.turns import Fault, UnusableRowError
+from tercet.runs.machine import spare_memory
 
 BUILT_IN = "chatterbot"
 BLANK = Fault(
     "no prompt or no answer",
     "fill them in, drop them, or map the right columns with data.columns={prompt: ..., chosen: ...}",
 )
+_BYTES_OF_AN_EXAMPLE, _BYTES_OF_A_MESSAGE = 350, 150  # without their texts
 EQUAL = Fault("chosen == rejected", "drop them or relabel them")
 
 
@@ -43,15 +47,21 @@ def read(source: Source, *, name: str, columns: Mapping[str, str], needs_answer:
             raise InputError(f"{source.path}: has no {key} {value!r}, as hub sets have; leave {key} out")
     if source.path == BUILT_IN:
         return Reading(read_chatterbot(name, needs_answer=needs_answer))
-    rows = local_rows(Path(source.path)) if is_local else hub_rows(source)
     reader = RowReader(columns)
+
+    def used(names: Collection[str]) -> list[str]:
+        with _at(source.path):
+            return reader.used(names)
+
+    rows = local_rows(Path(source.path), used=used) if is_local else hub_rows(source, used=used)
     examples: list[Example] = []
     faulty: dict[Fault, list[str]] = {}
-    num_rows = 0
-    for place, row in rows:
+    num_rows, room = 0, spare_memory() // 2  # the other half is for what the steps make of the examples
+    for place, row in _in_order(rows, source.path):
         num_rows += 1
         try:
-            parts = _parts_at(place, row, reader)
+            with _at(place):
+                parts = reader.parts(row)
         except UnusableRowError as error:
             faulty.setdefault(error.fault, []).append(place)
             continue
@@ -64,6 +74,12 @@ def read(source: Source, *, name: str, columns: Mapping[str, str], needs_answer:
             if is_local:
                 faulty.setdefault(EQUAL, []).append(place)
         examples.append(Example(parts.messages, parts.chosen, rejected, name, place))
+        room -= _num_bytes(examples[-1])
+        if room < 0:
+            raise InputError(
+                f"{place}: the set needs more memory than this machine can spare: {num_rows:,} rows take half of it; "
+                "give a part of its rows, or a machine with more memory"
+            )
     if not num_rows:
         raise InputError(f"{source.path}: the set is empty; give one with rows, or take it out of the config")
     if faulty and (is_local or not examples):
@@ -76,17 +92,38 @@ def read(source: Source, *, name: str, columns: Mapping[str, str], needs_answer:
 
 def is_file(source: Source) -> bool:
     """Whether the set is a local file, there or not, and not a hub id or a folder."""
-    return not Path(source.path).is_dir() and (Path(source.path).is_file() or bool(file_type(source.path)))
+    return not is_folder(source.path) and (is_regular(source.path) or bool(file_type(source.path)))
 
 
-def _parts_at(place: str, row: Row, reader: RowReader) -> Parts:
+def _in_order(rows: Iterator[tuple[str, Row]], path: str) -> Iterator[tuple[str, Row]]:
+    """The rows; an exception that nobody foresaw names the last place that was read."""
+    place = path
+    while True:
+        with reading(place if place == path else f"{path}, behind {place}"):
+            found = next(rows, None)
+        if found is None:
+            return
+        place = found[0]
+        yield found
+
+
+@contextmanager
+def _at(place: str) -> Iterator[None]:
+    """Put the place in front of what is wrong with a row, or with the columns of all."""
     try:
-        return reader.parts(row)
+        with reading(place):
+            yield
     except UnusableRowError:
         raise
-    except (ValueError, KeyError, TypeError) as error:  # InputError is a ValueError; the others come from odd values
-        why = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
-        raise InputError(f"{place}: {why}") from error
+    except InputError as error:
+        raise InputError(f"{place}: {error}") from error
+
+
+def _num_bytes(example: Example) -> int:
+    """About what an example takes in memory."""
+    texts = [example.chosen, example.rejected or "", example.place]
+    texts += [text for message in example.messages for text in (message.text, message.tools)]
+    return _BYTES_OF_AN_EXAMPLE + _BYTES_OF_A_MESSAGE * len(example.messages) + sum(map(getsizeof, texts))
 
 
 def _lacks_something(parts: Parts, *, needs_answer: bool) -> bool:

@@ -13,7 +13,7 @@ from typing import Literal
 from tercet.config.lm import DataConfig, Source
 from tercet.errors import InputError
 from tercet.lm.examples import Example, fraction
-from tercet.lm.files import file_type, stem
+from tercet.lm.files import file_type, folder_files, is_folder, is_regular, stem
 from tercet.lm.sources import Reading, read
 from tercet.runs.progress import say_once
 
@@ -102,8 +102,8 @@ def _dealt(config_json: str, step: StepName, _: tuple[object, ...]) -> StepExamp
 def _states(source: Source) -> Iterator[tuple[str, int, int, int]]:
     """Name, number, size and time of each local file of a set; a hub set does not change while a process runs."""
     place = Path(source.path)
-    for file in sorted(place.rglob("*")) if place.is_dir() else [place]:
-        if file.is_file():
+    for file in folder_files(place) if is_folder(place) else [place]:
+        if is_regular(file):
             state = file.stat()
             yield str(file), state.st_ino, state.st_size, state.st_mtime_ns
 

@@ -13,6 +13,7 @@ file write special tokens.
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Literal
 
 from transformers import PreTrainedTokenizerBase
@@ -25,6 +26,7 @@ from tercet.lm.tools import refuse_tools
 Style = Literal["hh", "chat", "plain"]
 
 _LINE_END = "\n"
+_STEM_TAILS = re.compile("qz(q*)")
 
 
 def prompt_text(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], style: Style) -> str:
@@ -74,9 +76,8 @@ def _chat_ids(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -
     if not forged:
         return tokenizer.encode(render(tokenizer, messages), add_special_tokens=False)
     # the template gets words in place of them, so that every mark in what it writes is its own
-    stem = "qz"
-    while any(stem in message.text + message.tools for message in messages):
-        stem += "q"
+    tails = [len(tail) for message in messages for tail in _STEM_TAILS.findall(message.text + message.tools)]
+    stem = "qz" + "q" * (max(tails, default=-1) + 1)  # stands in no message
     words = {mark: f"{stem}{number}z" for number, mark in enumerate(forged)}
     texts = {word: mark for mark, word in words.items()}
 
@@ -112,11 +113,20 @@ def _bare_ids(tokenizer: PreTrainedTokenizerBase, text: str, unsplit: Sequence[s
 
     Words of `unsplit` are cut behind their first character, for the tokenizer itself would not cut them.
     """
-    cut = min((at for word in unsplit if (at := text.find(word)) >= 0), default=None)
-    if cut is not None:
-        head, tail = text[: cut + 1], text[cut + 1 :]
-        return _bare_ids(tokenizer, head) + _ids_behind(tokenizer, _LINE_END, tail, unsplit)
-    return tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
+    first, *others = _cut(text, unsplit)
+    ids: list[int] = tokenizer.encode(first, add_special_tokens=False, split_special_tokens=True)
+    for piece in others:
+        ids += _ids_behind(tokenizer, _LINE_END, piece)
+    return ids
+
+
+def _cut(text: str, unsplit: Sequence[str]) -> list[str]:
+    """The pieces of the text, cut behind the first character of each word, also of one that begins within another."""
+    if not unsplit:
+        return [text]
+    starts = re.finditer(f"(?=({'|'.join(map(re.escape, unsplit))}))", text)
+    cuts = [0, *(start.start() + 1 for start in starts), len(text)]
+    return [text[begin:end] for begin, end in pairwise(cuts)]
 
 
 def _num_in_front(special: list[int], bare: list[int], tokenizer: PreTrainedTokenizerBase) -> int:

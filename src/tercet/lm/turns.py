@@ -2,10 +2,12 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
+from tercet import strict_json
 from tercet.errors import InputError
 from tercet.lm.examples import Message, Role
 
@@ -27,7 +29,7 @@ _ROLES: dict[str, Role] = {
     "ipython": "tool",
 }
 _KEYS = frozenset({"role", "from", "content", "value"})
-_TURN = re.compile(r"(?:^|\n\n)\s*(Human|Assistant):")
+_SPEAKER = re.compile(r"(Human|Assistant):")
 _WRITTEN_LIST = re.compile(r"\s*\[\s*\{\s*['\"](role|content|from|value)['\"]\s*:")
 
 
@@ -63,11 +65,17 @@ def text_of(value: object) -> str:
         return plain(value).strip()
     if is_null(value):
         return ""
+    if isinstance(value, bool):
+        raise InputError(f"expected text, found the boolean {str(value).lower()}; write it as a text, in quotes")
     if isinstance(value, (int, float)):
+        if isinstance(value, float) and not isfinite(value):
+            raise InputError(f"expected text, found the number {value}; write a text, or null where there is none")
         return str(value)
     if isinstance(value, (list, tuple)):
         return "\n".join(map(_part, value)).strip()
-    raise InputError(f"expected text, found {type(value).__name__}: {value!r:.60}")
+    raise InputError(
+        f"expected text, found {type(value).__name__}: {value!r:.60}; save it as a text, or map another column"
+    )
 
 
 def turns_of(value: object, unread: dict[str, None]) -> tuple[Message, ...]:
@@ -96,20 +104,31 @@ def parse_transcript(text: str) -> tuple[Message, ...]:
 
     Turns in a row by the same speaker become one. Text in front of the first speaker is a system message.
     """
-    marks = list(_TURN.finditer(text))
-    turns: list[Message] = []
-    in_front = text[: marks[0].start()].strip() if marks else ""
-    if in_front:
-        turns.append(Message("system", in_front))
-    ends = [mark.start() for mark in marks[1:]] + [len(text)]
-    for mark, end in zip(marks, ends, strict=True):
+    marks = list(_speakers(text))
+    ends = [mark.start() for mark in marks] + [len(text)]
+    texts: list[tuple[Role, list[str]]] = [("system", [text[: ends[0]].strip()])] if marks else []
+    for mark, end in zip(marks, ends[1:], strict=True):
         role: Role = "user" if mark[1] == "Human" else "assistant"
         said = text[mark.end() : end].strip()
-        if said and turns and turns[-1].role == role:
-            turns[-1] = Message(role, f"{turns[-1].text}\n\n{said}")
+        if said and texts[-1][0] == role:
+            texts[-1][1].append(said)
         elif said:
-            turns.append(Message(role, said))
-    return tuple(turns)
+            texts.append((role, [said]))
+    return tuple(Message(role, "\n\n".join(parts)) for role, parts in texts if parts[0])
+
+
+def _speakers(text: str) -> Iterator[re.Match[str]]:
+    """The marks of speakers that open a turn: a blank line stands in front of them, or nothing but white space.
+
+    One regular expression for both takes time in the square of the line ends in a row.
+    """
+    behind_last = 0
+    for mark in _SPEAKER.finditer(text):
+        between = text[behind_last : mark.start()]
+        blank = between[len(between.rstrip()) :]
+        if "\n\n" in blank or (behind_last == 0 and blank == between):
+            yield mark
+        behind_last = mark.end()
 
 
 def is_transcript(text: str) -> bool:
@@ -162,8 +181,10 @@ def _part(part: object) -> str:
 
 def _parsed_list(text: str) -> object:
     try:
-        return json.loads(text)
-    except ValueError as error:
+        return strict_json.parse(text, "a list that was written as text")
+    except InputError as error:
+        if not isinstance(error.__cause__, json.JSONDecodeError):
+            raise
         raise InputError(
             f"a list that was written as text, and not as JSON ({text.strip()[:40]!r} ..., as pandas' to_csv writes "
             "it); save the set as .jsonl or .parquet"
@@ -200,7 +221,16 @@ def _message(item: object, unread: dict[str, None]) -> Message:
             unread[f"{key} of messages"] = None
     if name == "function_call":
         text, tools["tool_calls"] = "", _calls(text)
-    return Message(role, text, plain(json.dumps(tools, ensure_ascii=False)) if tools else "")
+    return Message(role, text, _as_json(tools) if tools else "")
+
+
+def _as_json(tools: Mapping[str, Any]) -> str:  # Any: JSON
+    try:
+        return plain(json.dumps(tools, ensure_ascii=False, allow_nan=False))
+    except (TypeError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{', '.join(tools)}: holds what JSON cannot say ({error}); write it as a text") from error
 
 
 def _calls(value: object) -> list[Any]:  # Any: JSON

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import resource
 import subprocess
 from datetime import UTC, datetime
 from importlib import metadata
@@ -28,6 +29,22 @@ def describe(preset: str) -> dict[str, Any]:  # Any: JSON, for run.json
             "gpus": [_field(file, "Model") for file in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))],
         },
     }
+
+
+def spare_memory() -> int:
+    """Return about how many bytes this process may still take: of the machine, its container, and its own limit."""
+    page, pages = os.sysconf("SC_PAGE_SIZE"), os.sysconf("SC_PHYS_PAGES")
+    rooms = [page * pages]
+    statm = Path("/proc/self/statm")
+    total, resident = map(int, statm.read_text(encoding="ascii").split()[:2]) if statm.exists() else (0, 0)
+    container = Path("/sys/fs/cgroup/memory.max")
+    if container.exists() and (most := container.read_text(encoding="ascii").strip()).isdigit():
+        rooms.append(int(most))
+    rooms = [room - page * resident for room in rooms]
+    most_addresses, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if most_addresses != resource.RLIM_INFINITY:
+        rooms.append(most_addresses - page * total)
+    return max(0, min(rooms))
 
 
 def _version(package: str) -> str:

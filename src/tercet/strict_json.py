@@ -1,0 +1,87 @@
+"""JSON read strictly: each name once in an object, finite numbers, bounded depth; every error has its place.
+
+NaN is read: pandas and Python write it for a missing value, and readers take it for one.
+"""
+
+import json
+import math
+from typing import Any
+
+from tercet.errors import InputError
+
+MOST_LEVELS = 100  # of objects and lists within each other; data that people make has fewer than ten
+
+
+class _RefusedError(ValueError):
+    """A value that standard readers would let pass; the message has no place yet."""
+
+
+def parse(text: str, place: str) -> object:
+    """Return the value that the whole text holds; InputError with the place, or `place:line` beyond the first line."""
+    value, end = parse_first(text, place)
+    if end < len(text):
+        error = json.JSONDecodeError("Extra data", text, end)
+        raise _broken(error, place) from error
+    return value
+
+
+def parse_first(text: str, place: str) -> tuple[object, int]:
+    """Return the first value of the text and where the text goes on after white space; InputError as `parse`."""
+    start = len(text) - len(text.lstrip(" \t\n\r"))
+    try:
+        value, end = _DECODER.raw_decode(text, start)
+    except json.JSONDecodeError as error:
+        raise _broken(error, place) from error
+    except _RefusedError as error:
+        raise InputError(f"{place}: {error}") from error
+    except RecursionError as error:
+        raise InputError(_too_deep(place)) from error
+    except ValueError as error:  # Python's limit on the digits of an integer
+        raise InputError(f"{place}: holds a number with thousands of digits; write a shorter one, or a text") from error
+    if text.count("[") + text.count("{") > MOST_LEVELS and _num_levels(value) > MOST_LEVELS:
+        raise InputError(_too_deep(place))
+    return value, len(text) - len(text[end:].lstrip(" \t\n\r"))
+
+
+def _broken(error: json.JSONDecodeError, place: str) -> InputError:
+    where = place if error.lineno == 1 else f"{place}:{error.lineno}"
+    return InputError(f"{where}: broken JSON ({error.msg}, column {error.colno}); mend the line or drop it")
+
+
+def _too_deep(place: str) -> str:
+    return f"{place}: holds lists or objects nested deeper than {MOST_LEVELS} levels; flatten them"
+
+
+def _num_levels(value: object) -> int:
+    """Return how deep lists and objects are nested, without recursion."""
+    levels, current = 0, [value]
+    while current := [one for one in current if isinstance(one, dict | list)]:
+        levels += 1
+        current = [inner for one in current for inner in (one.values() if isinstance(one, dict) else one)]
+    return levels
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:  # Any: JSON
+    """The object of these pairs; each name stands for one value."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for number, name in enumerate(names) if name in names[:number])
+        raise _RefusedError(f"the name {twice!r:.60} stands twice in one object; keep one of them")
+    return found
+
+
+def _constant(name: str) -> float:
+    if name != "NaN":
+        raise _RefusedError(f"{name} is not a finite number; write a finite one, or null")
+    return math.nan
+
+
+def _finite(digits: str) -> float:
+    value = float(digits)
+    if math.isinf(value):
+        raise _RefusedError(f"{digits[:40]} is too large for a number; write a smaller one, or null")
+    return value
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_once, parse_constant=_constant, parse_float=_finite)

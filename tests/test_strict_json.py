@@ -1,0 +1,43 @@
+"""JSON that standard readers would let pass is refused with its place."""
+
+import math
+
+import pytest
+
+from tercet import strict_json
+from tercet.errors import InputError
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"a": {"b": 1, "c": 2, "b": 3}}', "the name 'b' stands twice in one object"),
+        ('{"a": Infinity}', "Infinity is not a finite number"),
+        ("[-Infinity]", "-Infinity is not a finite number"),
+        ("[1e999]", "1e999 is too large for a number"),
+        ("[" * 5000 + "]" * 5000, "nested deeper than 100 levels"),
+        ("[" * 101 + "]" * 101, "nested deeper than 100 levels"),
+        ('{"a": ' * 5000, "nested deeper than 100 levels"),
+        (f'{{"a": {"1" * 5000}}}', "a number with thousands of digits"),
+        ('{"a": 1} x', r"broken JSON \(Extra data, column 10\)"),
+        ("", r"broken JSON \(Expecting value, column 1\)"),
+    ],
+)
+def test_what_would_be_read_as_something_else_is_refused(text: str, message: str) -> None:
+    with pytest.raises(InputError, match=rf"a\.json: .*{message}"):
+        strict_json.parse(text, "a.json")
+
+
+def test_what_is_right_keeps_its_value_nan_among_it() -> None:
+    nested = "[" * 99 + "]" * 99
+    value = strict_json.parse(f' {{"a": [1, 2.5, NaN, true, null, "ö"], "b": {{"a": 1}}, "c": {nested}}}\n', "x")
+    assert isinstance(value, dict)
+    first, *rest = value["a"][:2], *value["a"][3:]
+    assert (first, rest, value["b"]) == ([1, 2.5], [True, None, "ö"], {"a": 1})
+    assert math.isnan(value["a"][2])
+
+
+def test_the_first_value_says_where_the_text_goes_on() -> None:
+    assert strict_json.parse_first(' {"a": 1} \n{', "x") == ({"a": 1}, 11)
+    with pytest.raises(InputError, match=r"x:3: broken JSON"):
+        strict_json.parse_first('{\n"a":\n}', "x")
