@@ -19,7 +19,7 @@ def hush() -> None:
     """
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
-    for package in ("transformers", "datasets", "peft", "accelerate", "torch", "huggingface_hub"):
+    for package in ("transformers", "datasets", "peft", "accelerate", "torch", "huggingface_hub", "tqdm"):
         warnings.filterwarnings("ignore", module=package)
 
     import transformers.utils.logging as transformers_logging
