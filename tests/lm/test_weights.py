@@ -121,7 +121,7 @@ def test_folders_whose_config_is_none(make_config: MakeConfig, tmp_path: Path) -
                 load(make_config().model, seed=0, path=str(tmp_path))
 
     refused("expected int, got str", model_type="llama", hidden_size="x")
-    refused("brings code of its own", model_type="mine", auto_map={"AutoConfig": "mine.Config"})
+    refused("brings Python code of its own", model_type="mine", auto_map={"AutoConfig": "mine.Config"})
 
 
 def test_weights_in_torchs_own_format_are_read(make_config: MakeConfig, sft_folder: SftFolder) -> None:

@@ -21,6 +21,7 @@ class ModelConfig(Section):
     architecture: dict[str, str | int | float | bool] = Field(default={}, description="With path=random: the transformers config, model_type included.")
     tokenizer: str = Field(default="", description="Folder or hub id of the tokenizer, or `bytes`; empty: the model's own.")
     chat_template: str = Field(default="", description="Jinja chat template in place of the tokenizer's, as text or as the file that holds it (kept as text); empty: its own.")
+    trust_remote_code: bool = Field(default=False, description="Run the Python code that comes with a model or tokenizer which this config names (`auto_map` in its files), with your rights; read it first. It covers model.path, model.tokenizer, reward.model, ppo.policy and ppo.reward, and the models that this run saves of them. false: such a model is refused.")
     gradient_checkpointing: bool = Field(default=False, description="Recompute activations in the backward pass: less memory, a third more time.")
 
     @field_validator("chat_template")

@@ -50,7 +50,7 @@ class Encoder:
             if data.style == "chat":
                 with _placed("model.chat_template") if is_given else nullcontext():
                     check_template(tokenizer)
-            ends = Ends.of(tokenizer, data.style, folder)
+            ends = Ends.of(tokenizer, data.style, folder, trust=model.trust_remote_code)
         limits = (data.max_prompt_tokens, data.max_response_tokens, config.ppo.max_response_tokens)
         return cls(tokenizer, ends, data.style, *limits)
 

@@ -1,6 +1,7 @@
 """What ends an answer: a set of tokens, the same in training, sampling, measuring and whatever is saved."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -19,26 +20,26 @@ class Ends:
     ids: tuple[int, ...]
 
     @classmethod
-    def of(cls, tokenizer: PreTrainedTokenizerBase, style: Style, model: str) -> "Ends":
+    def of(cls, tokenizer: PreTrainedTokenizerBase, style: Style, model: str, *, trust: bool = False) -> "Ends":
         """The tokenizer's EOS, what the chat template writes behind an answer, and what the files of a model list.
 
         `model` is its folder or hub id, '' where there is none. A listed id that the tokenizer knows as a word is
-        another vocabulary's, and ends nothing.
+        another vocabulary's, and ends nothing. `trust` allows code of its own.
         """
         eos = cast(int, tokenizer.eos_token_id)  # transformers types it as anything; load_tokenizer checked it
         of_template = end_of_turn(tokenizer) if style == "chat" else None
         written = eos if of_template is None else of_template
-        listed = {number for number in _listed(model) if number in tokenizer.added_tokens_decoder}
+        listed = {number for number in _listed(model, trust) if number in tokenizer.added_tokens_decoder}
         return cls(written, tuple(sorted({eos, written} | listed)))
 
 
-def _listed(model: str) -> list[int]:
+def _listed(model: str, trust: bool) -> list[int]:
     """The EOS ids of generation_config.json, or of config.json where there is none."""
     if not model or Path(model).is_file():  # a GGUF file has its tokenizer's EOS alone
         return []
     if base := adapter_base(model):
-        return _listed(base)
-    for read in (GenerationConfig.from_pretrained, _text_config):
+        return _listed(base, trust)
+    for read in (GenerationConfig.from_pretrained, partial(_text_config, trust=trust)):
         try:
             found = read(model).eos_token_id
         except (OSError, ValueError, KeyError, AttributeError):  # whoever loads the model says what is wrong with it
@@ -47,5 +48,5 @@ def _listed(model: str) -> list[int]:
     return []
 
 
-def _text_config(model: str) -> PretrainedConfig:
-    return text_config(AutoConfig.from_pretrained(model))
+def _text_config(model: str, *, trust: bool) -> PretrainedConfig:
+    return text_config(AutoConfig.from_pretrained(model, trust_remote_code=trust))

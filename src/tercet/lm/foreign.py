@@ -44,7 +44,8 @@ class Judge:
     def load(cls, name: str, config: LmConfig) -> "Judge":
         """The judge in a folder or hub id, on its device; InputError where it is none."""
         with named_by_key(config, name):
-            model, tokenizer = load_judge(name), read_tokenizer(name)
+            trust = config.model.trust_remote_code
+            model, tokenizer = load_judge(name, trust=trust), read_tokenizer(name, trust=trust)
             if tokenizer.chat_template:
                 check_template(tokenizer)
         if model.config.pad_token_id is None:

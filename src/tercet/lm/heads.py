@@ -12,6 +12,7 @@ from transformers.modeling_layers import GenericForSequenceClassification
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+    MODEL_MAPPING,
 )
 
 from tercet.errors import InputError
@@ -34,6 +35,8 @@ def score_class(hf_config: HfConfig) -> type[PreTrainedModel]:
     causal = causal_class(hf_config)
     if causal is None:
         raise InputError(f"{hf_config.model_type} is no causal language model of transformers; {ENCODERS}")
+    if _class_in(MODEL_MAPPING, hf_config) is None:  # code of a model's folder may leave it out
+        raise InputError(f"{hf_config.model_type}: its auto_map names no AutoModel, which a score head is put on")
     base = next(kind for kind in causal.__mro__ if kind.__name__.endswith("PreTrainedModel"))
     name = base.__name__.replace("PreTrainedModel", "ForSequenceClassification")
     inside = {

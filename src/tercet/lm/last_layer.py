@@ -11,6 +11,8 @@ from jaxtyping import Bool
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from tercet.lm.own_code import is_from_transformers
+
 # of a layer: the norm in front of its attention, and the projection at the attention's end
 _ENDS_OF_ATTENTION = {
     "gpt_neox": ("input_layernorm", "attention.dense"),
@@ -32,7 +34,7 @@ def can_be_narrowed(model: PreTrainedModel) -> bool:
     """
     config = model.config
     norm_first = getattr(config, "do_layer_norm_before", True)  # OPT-350M's norms stand behind the sums
-    if config.model_type not in _ENDS_OF_ATTENTION or not norm_first:
+    if config.model_type not in _ENDS_OF_ATTENTION or not norm_first or not is_from_transformers(model):
         return False
     return not getattr(_last_layer(model), "gradient_checkpointing", False)
 

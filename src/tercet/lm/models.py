@@ -19,6 +19,7 @@ from tercet.lm.adapters import Precision, adapt, checkpoint_gradients, freeze, m
 from tercet.lm.heads import ENCODERS, padding_apart, with_room
 from tercet.lm.last_layer import can_be_narrowed, narrowed
 from tercet.lm.logits import keep_logits_in_fp32
+from tercet.lm.own_code import save_code
 from tercet.lm.prefixes import Prefixes
 from tercet.lm.tokens import TokenBatch, like_lengths
 from tercet.lm.train_mode import check_train_mode
@@ -69,6 +70,7 @@ class Policy(nn.Module):
         model.config.eos_token_id, model.config.pad_token_id = ends, pad
         model.generation_config = GenerationConfig(bos_token_id=bos, eos_token_id=ends, pad_token_id=pad)
         model.save_pretrained(folder)
+        save_code(model, folder)
         tokenizer.save_pretrained(folder)
 
 
@@ -115,6 +117,7 @@ class ScoreModel(nn.Module):
         model.config.score_bias = float(self.bias.detach())
         model.config.pad_token_id = tokenizer.pad_token_id
         model.save_pretrained(folder)
+        save_code(model, folder)
         tokenizer.save_pretrained(folder)
 
 

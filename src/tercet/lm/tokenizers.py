@@ -8,6 +8,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedToken
 
 from tercet.config.lm import ModelConfig
 from tercet.errors import InputError, first_line
+from tercet.lm import own_code
 from tercet.lm.weights import converted, gguf_parts
 from tercet.lm.wrapped import adapter_base
 
@@ -31,19 +32,22 @@ def byte_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def read_tokenizer(name: str) -> PreTrainedTokenizerBase:
+def read_tokenizer(name: str, *, trust: bool = False) -> PreTrainedTokenizerBase:
     """The tokenizer of the model `name` as it is; of adapters without one, their base model's."""
     folder, gguf_file = gguf_parts(name)
     try:
         if gguf_file:  # reading it takes seconds, and every step does
-            read = partial(AutoTokenizer.from_pretrained, folder, gguf_file=gguf_file)
+            read = partial(AutoTokenizer.from_pretrained, folder, gguf_file=gguf_file, trust_remote_code=False)
             folder = str(converted(Path(folder) / gguf_file, read, what="-tokenizer"))
-        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        with own_code.running(name, trust=trust):
+            return AutoTokenizer.from_pretrained(folder, trust_remote_code=trust)
     except (OSError, ValueError, KeyError) as error:
         if isinstance(error, InputError):
             raise
+        if own_code.asks_for_trust(error):
+            raise own_code.refusal(name) from error
         if base := adapter_base(name):
-            return read_tokenizer(base)
+            return read_tokenizer(base, trust=trust)
         where = "" if Path(folder).exists() else " (no such folder, and no hub id that can be reached)"
         raise InputError(f"no tokenizer in {name!r}{where}: {first_line(error)}") from error
 
@@ -60,7 +64,7 @@ def load_tokenizer(config: ModelConfig, path: str = "") -> PreTrainedTokenizerBa
         tokenizer = byte_tokenizer()
     else:
         try:
-            tokenizer = read_tokenizer(name)
+            tokenizer = read_tokenizer(name, trust=config.trust_remote_code)
         except InputError as error:
             hint = "" if path or config.tokenizer else "; name another in model.tokenizer"
             raise InputError(f"{key}{error}{hint}") from error

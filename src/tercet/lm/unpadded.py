@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, PreTrainedConfig, PreTrainedModel
 
 from tercet.lm.last_layer import narrowed
+from tercet.lm.own_code import is_from_transformers
 from tercet.lm.prefixes import Prefixes
 from tercet.lm.tokens import TokenBatch
 
@@ -25,7 +26,8 @@ def can_be_unpadded(model: PreTrainedModel) -> bool:
     """Whether `unpadded_hidden` gives this model's numbers; a GPU is not among what it was made for."""
     config = model.config
     windowed = getattr(config, "sliding_window", None) is not None  # a config has it only where the model knows windows
-    return config.model_type in _TYPES and not windowed and model.device.type == "cpu"
+    is_known = config.model_type in _TYPES and is_from_transformers(model)
+    return is_known and not windowed and model.device.type == "cpu"
 
 
 def unpadded_hidden(

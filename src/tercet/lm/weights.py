@@ -27,6 +27,7 @@ from transformers import PretrainedConfig as HfConfig
 
 from tercet.config.lm import LmConfig, ModelConfig
 from tercet.errors import FailedError, InputError, first_line
+from tercet.lm import own_code
 from tercet.lm.heads import (
     HEAD,
     draw_head,
@@ -93,7 +94,7 @@ def load_causal(config: ModelConfig, *, seed: int, path: str = "") -> PreTrained
     if name == "random":
         seed_everything(seed, "weights")
         return _from_config(AutoModelForCausalLM.from_config, _architecture(config))
-    return _causal(name)
+    return _causal(name, config.trust_remote_code)
 
 
 def load_scorer(
@@ -112,7 +113,7 @@ def load_scorer(
         model = _from_config(score_class(hf_config)._from_config, hf_config)
         is_fresh = True
     else:
-        model, is_fresh = _scorer(name, num_layers)
+        model, is_fresh = _scorer(name, num_layers, config.trust_remote_code)
     if is_fresh and trained:
         raise _no_scores(name)
     if is_fresh:
@@ -120,14 +121,14 @@ def load_scorer(
     return model
 
 
-def load_judge(name: str) -> PreTrainedModel:
+def load_judge(name: str, *, trust: bool = False) -> PreTrainedModel:
     """A reward model from elsewhere under its own head, whatever that is called; frozen, in fp32, on the CPU."""
     if adapter_base(name):
-        model, is_fresh = _scorer(name, 0)
+        model, is_fresh = _scorer(name, 0, trust)
     else:
-        hf_config = text_config(_raw_config(name))
+        hf_config = text_config(_raw_config(name, trust))
         hf_config.num_labels = 1
-        model, is_fresh = _from_pretrained(judge_class(hf_config), _folder(name), name, config=hf_config)
+        model, is_fresh = _from_pretrained(judge_class(hf_config), name, trust, config=hf_config)
     if is_fresh:
         raise _no_scores(name)
     return model.requires_grad_(False).eval()
@@ -143,7 +144,7 @@ def config_at(config: ModelConfig, path: str = "", *, offline: bool = False) -> 
         return _architecture(config)
     while base := adapter_base(name, offline=offline):
         name = base
-    return text_config(_raw_config(name, offline))
+    return text_config(_raw_config(name, config.trust_remote_code, offline=offline))
 
 
 def window_of(hf_config: HfConfig) -> int | None:
@@ -227,59 +228,62 @@ def _no_architecture(error: Exception) -> InputError:
     return InputError(f"model.architecture: {first_line(error)[:300]}")
 
 
-def _causal(name: str) -> PreTrainedModel:
+def _causal(name: str, trust: bool) -> PreTrainedModel:
     """The causal language model that `name` holds: adapters merged, of a model that also sees its text model."""
     if base := adapter_base(name):
-        return with_adapters(_causal(base), name)
-    folder = _folder(name)
-    raw = _raw_config(name)
+        return with_adapters(_causal(base, trust), name)
+    raw = _raw_config(name, trust)
     hf_config = text_config(raw)
     if hf_config is raw:
-        return _from_pretrained(AutoModelForCausalLM, folder, name, config=hf_config)[0]
-    return text_model(lambda kind: _from_pretrained(kind, folder, name, config=raw)[0], raw, name)
+        return _from_pretrained(AutoModelForCausalLM, name, trust, config=hf_config)[0]
+    return text_model(lambda kind: _from_pretrained(kind, name, trust, config=raw)[0], raw, name)
 
 
-def _scorer(name: str, num_layers: int) -> tuple[PreTrainedModel, bool]:
+def _scorer(name: str, num_layers: int, trust: bool) -> tuple[PreTrainedModel, bool]:
     """The scorer that `name` holds, and whether its score head was missing and is yet to be drawn."""
     if base := adapter_base(name):
         if not has_adapted_head(name):
-            return with_score_head(_causal(name), num_layers), True
-        model = with_adapters(_scorer(base, 0)[0], name)
+            return with_score_head(_causal(name, trust), num_layers), True
+        model = with_adapters(_scorer(base, 0, trust)[0], name)
         head = cast(nn.Linear, model.score)  # made by name, unknown to transformers' types
         return with_score_head(model, num_layers, head=head), False
-    raw = _raw_config(name)
+    raw = _raw_config(name, trust)
     hf_config = text_config(raw)
     if hf_config is not raw:
-        return with_score_head(_causal(name), num_layers), True
+        return with_score_head(_causal(name, trust), num_layers), True
     shape_for_scores(hf_config, num_layers)
-    return _from_pretrained(score_class(hf_config), _folder(name), name, config=hf_config)
+    return _from_pretrained(score_class(hf_config), name, trust, config=hf_config)
 
 
-def _raw_config(name: str, offline: bool = False) -> HfConfig:
+def _raw_config(name: str, trust: bool, *, offline: bool = False) -> HfConfig:
     folder, gguf_file = gguf_parts(name)
     settings = {"gguf_file": gguf_file} if gguf_file and offline else {}
     folder = folder if offline else _folder(name)
-    try:
-        raw = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=offline, **settings)
-    except (OSError, *_WRONG_CONFIG) as error:
-        raise _no_model(folder, name, error) from error
+    with own_code.running(name, trust=trust):
+        try:
+            raw = AutoConfig.from_pretrained(folder, trust_remote_code=trust, local_files_only=offline, **settings)
+            if trust:
+                own_code.register(raw, folder)
+        except (OSError, *_WRONG_CONFIG) as error:
+            raise _no_model(folder, name, error) from error
     return _without_dropout(raw)
 
 
-def _from_pretrained(kind: type, folder: str, name: str, config: HfConfig) -> tuple[PreTrainedModel, bool]:
+def _from_pretrained(kind: type, name: str, trust: bool, *, config: HfConfig) -> tuple[PreTrainedModel, bool]:
     """The model, and whether its score head was missing."""
-    settings = {"trust_remote_code": False} if kind.__name__.startswith("Auto") else {}
-    try:
-        model, seen = kind.from_pretrained(
-            folder,
-            config=config,
-            dtype=torch.float32,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # told below: transformers' error does not say which
-            **settings,
-        )
-    except (OSError, KeyError, RuntimeError, SafetensorError, *_WRONG_CONFIG) as error:
-        raise _no_model(folder, name, error) from error
+    folder = _folder(name)
+    with own_code.running(name, trust=trust):
+        try:
+            model, seen = kind.from_pretrained(
+                folder,
+                config=config,
+                dtype=torch.float32,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # told below: transformers' error does not say which
+                trust_remote_code=trust,
+            )
+        except (OSError, KeyError, RuntimeError, SafetensorError, *_WRONG_CONFIG) as error:
+            raise _no_model(folder, name, error) from error
     for key, shape, wanted in sorted(seen["mismatched_keys"]):
         if not key.startswith(f"{model.base_model_prefix}."):
             raise InputError(f"{name!r} gives {shape[0]} numbers for a text; a reward model gives one, its score")
@@ -309,10 +313,8 @@ def _no_scores(name: str) -> InputError:
 
 def _no_model(folder: str, name: str, error: Exception) -> InputError:
     reason = first_line(error)
-    if "trust_remote_code" in str(error):
-        return InputError(
-            f"{name!r} brings code of its own, which Tercet does not run; give a model that transformers has"
-        )
+    if own_code.asks_for_trust(error):
+        return own_code.refusal(name)
     if not Path(folder).exists():
         if name.startswith((".", "/", "~")) or name.count("/") > 1:
             return InputError(f"{name!r}: no such folder")
@@ -334,7 +336,9 @@ def _unpacked(folder: Path, gguf_file: str) -> Path:
     """
 
     def plain() -> PreTrainedModel:
-        read = AutoModelForCausalLM.from_pretrained(folder, gguf_file=gguf_file, dtype=torch.float32)
+        read = AutoModelForCausalLM.from_pretrained(
+            folder, gguf_file=gguf_file, dtype=torch.float32, trust_remote_code=False
+        )
         settings = read.config.to_dict()
         settings.pop("quantization_config", None)
         model = type(read)(type(read.config).from_dict(settings))
