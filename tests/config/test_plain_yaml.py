@@ -20,7 +20,9 @@ def test_what_is_dumped_is_read_back(tree: object) -> None:
     assert yaml.safe_load(dump(tree)) == tree  # and any other reader gives the same
 
 
-@pytest.mark.parametrize("text", ["1e-5", "2024-01-01", "=", "010", "1:30", "on", "0x10", "<<", "~", "1_0", ""])
+@pytest.mark.parametrize(
+    "text", ["1e-5", "2024-01-01", "=", "010", "1:30", "on", "0x10", "<<", "~", "1_0", "", "a\x85b\u2028"]
+)
 def test_text_that_looks_like_something_else_stays_text(text: str) -> None:
     assert parse(dump({"a": text})).value == {"a": text}
 

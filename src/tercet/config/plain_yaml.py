@@ -87,6 +87,14 @@ class _Loader(yaml.SafeLoader):
 class _Dumper(yaml.SafeDumper):
     """Quotes what either PyYAML or `parse` would take for something else than text."""
 
+    def represent_str(self, data: str) -> yaml.ScalarNode:
+        # PyYAML writes them as they are, and reads them as the line end \n
+        style = '"' if re.search("[\x85\u2028\u2029]", data) else None
+        return self.represent_scalar(f"{_CORE}str", data, style=style)
+
+
+_Dumper.add_representer(str, _Dumper.represent_str)
+
 
 for _kind, _form in _FORMS.items():
     for _class in (_Loader, _Dumper):
