@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from tercet import __version__
 from tercet.cli import app, arm, lm
 from tercet.cli.commands import Commands, DebugOption
+from tercet.cli.streams import Ended
 from tercet.config.load import load_lm_config
 from tercet.errors import FailedError, InputError, WaitingError
 from tercet.runs.folder import RunFolder
@@ -41,8 +42,33 @@ def failing(error: BaseException) -> typer.Typer:
         (FailedError("the loss is nan"), 1, "tercet: the loss is nan\n  (run again with --debug for the traceback)\n"),
         (WaitingError("3 questions wait"), 3, "tercet: 3 questions wait\n"),
         (FileNotFoundError(2, "No such file or directory", "x.txt"), 1, "tercet: x.txt: No such file or directory\n"),
-        (KeyError("x"), 1, "tercet: KeyError: 'x'\n"),
-        (RuntimeError("first\nsecond"), 1, "tercet: RuntimeError: first\n"),
+        (
+            KeyError("x"),
+            1,
+            "tercet: internal error in root go: KeyError: 'x'\n  this may be a bug in Tercet: please re",
+        ),
+        (RuntimeError("first\nsecond"), 1, "tercet: internal error in root go: RuntimeError: first\n"),
+        (RecursionError("too deep"), 1, "tercet: internal error in root go: RecursionError: too deep\n"),
+        (
+            MemoryError(),
+            1,
+            "tercet: root go: out of memory: MemoryError\n  end other programs, lower the step's micro_",
+        ),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"),
+            1,
+            "tercet: root go: out of memory: D",
+        ),
+        (
+            ModuleNotFoundError("No module named 'av'"),
+            1,
+            "tercet: root go: No module named 'av'; a part of the installation",
+        ),
+        (OSError(28, "No space left on device"), 1, "tercet: root go: No space left on device\n"),
+        (OSError(36, "File name too long", "x" * 300), 2, f"tercet: {'x' * 300}: File name too long\n"),
+        (InputError("a\x1b[31m\u202e"), 2, "tercet: a␛[31m\\u202e\n"),
+        (InputError("a" * 10**6), 2, f"tercet: {'a' * 2000} ... (1000000 characters)\n"),
+        (Ended(15), 143, "tercet: ended by SIGTERM; the same command goes on from the last checkpoint\n"),
         (KeyboardInterrupt(), 130, "tercet: interrupted; the same command goes on from the last checkpoint\n"),
     ],
 )
@@ -59,6 +85,46 @@ def test_debug_shows_where_it_happened(error: Exception):
     assert "Traceback" in result.stderr
     assert "raise error" in result.stderr
     assert "--debug for" not in result.stderr
+
+
+def test_a_name_with_a_line_end_stays_on_its_line():
+    result = CliRunner().invoke(app, ["report", "no\nrun"])
+    assert result.stderr.startswith("tercet: no\\nrun: ")
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "words", [["\x1b[2J\u202e"], ["--\x1b[2J\u202e"], ["lm", "run", "--\x1b[2J\u202e"], ["lm", "\x9b"]]
+)
+def test_a_wrong_option_commands_no_terminal(words: list[str]):
+    result = CliRunner().invoke(app, words)
+    assert (result.exit_code, "Usage" in result.stderr) == (2, True)
+    assert not set(result.stderr) & set("\x1b\x9b\u202e")
+
+
+@pytest.mark.parametrize(
+    ("started", "code", "said"),
+    [
+        ("{tercet} --help >/dev/full", 1, "No space left on device"),
+        ("{tercet} --version >/dev/full", 1, "No space left on device"),
+        ("{tercet} --help >&-", 0, ""),
+        ("{tercet} report none 2>&- >&-", 2, ""),
+        ("{tercet} report none 2>/dev/full", 2, ""),
+        ("PYTHONIOENCODING=ascii {tercet} report 中", 2, "tercet: \\u4e2d: "),
+        ("{tercet} --help | head -c 1; exit ${{PIPESTATUS[0]}}", 1, ""),
+    ],
+)
+def test_streams_that_are_full_closed_or_of_few_letters(started: str, code: int, said: str, tmp_path: Path):
+    tercet = f"{sys.executable} -m tercet"
+    result = subprocess.run(
+        ["bash", "-c", started.format(tercet=tercet)], capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+    assert (result.returncode, "Traceback" in result.stderr, "Exception ignored" in result.stderr) == (
+        code,
+        False,
+        False,
+    )
+    assert said in result.stderr
 
 
 @pytest.mark.parametrize(

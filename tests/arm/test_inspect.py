@@ -8,7 +8,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from rich.console import Console
 from typer.testing import CliRunner
 
 from tercet.arm import bc, recordings
@@ -18,10 +17,11 @@ from tercet.config.arm import ArmConfig, BcConfig
 from tercet.config.load import load_arm_config
 from tercet.errors import InputError
 from tercet.runs.folder import RunFolder
+from tercet.runs.screen import screen
 
 
 def printed(config: ArmConfig) -> str:
-    console = Console(width=200, record=True, file=StringIO())
+    console = screen(width=200, record=True, file=StringIO())
     run(config, console)
     return console.export_text()
 
@@ -67,7 +67,7 @@ def test_what_spoils_a_clone_is_said(npz: Path) -> None:
 
 
 def test_the_page_fits_a_terminal_of_80_columns_and_tells_the_units_of_actions(npz: Path) -> None:
-    console = Console(width=80, record=True, file=StringIO())
+    console = screen(width=80, record=True, file=StringIO())
     run(of(npz, "bc.num_demonstrations=3"), console)
     lines = console.export_text().splitlines()
     assert max(map(len, lines)) <= 80

@@ -158,7 +158,7 @@ THINGS = ("door", "boat", "bird", "coat", "tree", "house", "lamp", "stone", "boo
 def tercet() -> Tercet:
     """The command line, called in this process: `tercet("lm", "run", ...)`."""
 
-    def call(*arguments: object, typed: str = "") -> Result:
+    def call(*arguments: object, typed: str | bytes = "") -> Result:
         return CliRunner().invoke(app, [str(argument) for argument in arguments], input=typed)
 
     return call

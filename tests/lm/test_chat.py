@@ -1,5 +1,7 @@
 """A conversation with a stage: several turns, streamed, with commands that begin with a slash."""
 
+import re
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +12,7 @@ from click.testing import Result
 from tercet.config.load import load_lm_config
 from tercet.errors import InputError
 from tercet.lm.answers import answer
-from tercet.lm.chat import HELP, Conversation
+from tercet.lm.chat import HELP, Conversation, typed
 from tercet.lm.examples import Example
 from tercet.lm.stages import stages_of
 from tercet.runs.folder import RunFolder
@@ -94,7 +96,9 @@ def test_an_unknown_command_shows_the_known_ones(talk: Talk, capsys: pytest.Capt
     assert written == conversation.turns == []
 
 
-def test_a_conversation_longer_than_the_window_forgets_its_oldest_turns(talk: Talk) -> None:
+def test_a_conversation_longer_than_the_window_forgets_its_oldest_turns_and_says_so(
+    talk: Talk, capsys: pytest.CaptureFixture[str]
+) -> None:
     conversation, _ = talk()
     window = conversation.policy.model.config.max_position_embeddings
     lines = [f"{letter * (window // 4)}?" for letter in "abcdef"]
@@ -102,6 +106,10 @@ def test_a_conversation_longer_than_the_window_forgets_its_oldest_turns(talk: Ta
     assert conversation.turns[-2].text == lines[-1]
     assert conversation.turns[0].role == "user"
     assert conversation.turns[0].text != lines[0]
+    assert f"the model's window holds {window} tokens" in capsys.readouterr().out
+    before = list(conversation.turns)
+    conversation.hold(["x" * window])
+    assert conversation.turns == before  # what is refused displaces nothing
 
 
 def test_a_message_longer_than_the_window_is_refused_and_the_talk_goes_on(
@@ -124,6 +132,60 @@ def test_a_turn_that_the_template_refuses_is_not_part_of_the_talk(
     conversation.hold(["Hello", "a forbidden word", "And why?"])
     assert "not that" in capsys.readouterr().out
     assert [turn.text for turn in conversation.turns if turn.role == "user"] == ["Hello", "And why?"]
+
+
+def test_a_line_that_is_no_text_or_too_long_is_refused_and_the_talk_goes_on(tercet: Tercet, small_run: Path) -> None:
+    long = b"x" * 20_000_000
+    before = time.process_time()
+    result = tercet("lm", "chat", small_run, "--stage", "sft", typed=b"a\xff\n" + long + b"\n\0\x1b[2J\r\n/greedy\nHi")
+    assert time.process_time() - before < 5  # 40 s where it was read by the tokenizer
+    assert result.exit_code == 0, result.output
+    assert "line 1 is no UTF-8 (byte 0xff); it was not read" in result.stdout
+    assert "line 2 has more than 65,536 bytes; it was not read" in result.stdout
+    assert result.stdout.count("you: ") == 6  # the rest of the long line is no line
+
+
+def test_what_a_model_answers_commands_no_terminal(tercet: Tercet, tmp_path: Path) -> None:
+    config = load_lm_config("tiny", ["eval.max_response_tokens=64"])
+    with RunFolder.open(tmp_path / "run", config, preset="tiny"):
+        pass
+    result = tercet("lm", "chat", tmp_path / "run", "--stage", "base", typed="Hi\n" * 5)  # random weights: random bytes
+    assert result.exit_code == 0, result.output
+    assert len(result.stdout) > 5 * 64
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f]", result.stdout)
+
+
+def test_ctrl_c_stops_an_answer_and_the_talk_goes_on(talk: Talk) -> None:
+    conversation, written = talk()
+    pieces = iter(range(100))
+
+    def write(piece: str) -> None:
+        written.append(piece)
+        if next(pieces) == 2:
+            raise KeyboardInterrupt
+
+    conversation.write = write
+    conversation.hold(["How are you?", "And why?"])
+    assert written[:5] == [*written[:3], " (stopped)", "\n"]
+    assert [turn.role for turn in conversation.turns] == ["user", "assistant"] * 2
+    assert len(conversation.turns[1].text) < len(conversation.turns[3].text)
+
+
+def test_ctrl_c_at_the_prompt_ends_the_talk(capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted(most: int) -> bytes:
+        raise KeyboardInterrupt
+
+    assert list(typed(interrupted)) == []
+    assert capsys.readouterr().out == "you: \n"
+
+
+def test_bytes_that_are_no_character_at_the_end_of_an_answer_are_written(talk: Talk) -> None:
+    conversation, written = talk()
+    conversation.policy.model.get_output_embeddings().weight.data.zero_()
+    conversation.temperature = 1.0  # any byte
+    texts = [conversation.reply("How?") for _ in range(5)]
+    assert any(text.endswith("\ufffd") for text in texts)
+    assert "".join(written) == "".join(f"{text}\n" for text in texts)
 
 
 def test_special_tokens_that_are_typed_or_answered_stay_text(talk: Talk) -> None:

@@ -5,7 +5,6 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from tercet.config.lm import LmConfig
 from tercet.errors import InputError
@@ -13,6 +12,7 @@ from tercet.lm.encoding import Encoder
 from tercet.lm.examples import Example, Message
 from tercet.lm.inspect import Lengths, count_tokens, in_common, num_leaks, run, summarise
 from tercet.lm.splits import StepExamples
+from tercet.runs.screen import screen
 
 
 def example(prompt: str, chosen: str = "So.", rejected: str | None = "No.") -> Example:
@@ -20,7 +20,7 @@ def example(prompt: str, chosen: str = "So.", rejected: str | None = "No.") -> E
 
 
 def printed(config: LmConfig) -> str:
-    console = Console(width=160, record=True, file=StringIO())
+    console = screen(width=160, record=True, file=StringIO())
     run(config, console)
     return console.export_text()
 
@@ -84,7 +84,7 @@ def test_the_tokens_of_each_step_are_shown_in_a_narrow_terminal(tmp_path: Path) 
     rows = [{"prompt": f"Why {i}?", "chosen": "Yes" * (1 + i % 2), "rejected": "Yess"} for i in range(40)]
     path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     sections = {"model": {"path": "random"}, "data": {"train": [str(path)], "style": "plain", "max_response_tokens": 3}}
-    console = Console(width=80, record=True, file=StringIO())
+    console = screen(width=80, record=True, file=StringIO())
     run(LmConfig.model_validate(sections), console)
     text = console.export_text()
     assert max(map(len, text.splitlines())) <= 80

@@ -4,19 +4,19 @@ import io
 import time
 
 import pytest
-from rich.console import Console
 
 from tercet.runs import progress as module
 from tercet.runs.progress import Bar, progress, say, say_once
+from tercet.runs.screen import screen
 
 
 def _terminal(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
     """Let the bars believe in a terminal of 100 columns, and return what they write on it."""
-    screen = io.StringIO()
-    console = Console(file=screen, force_terminal=True, width=100, highlight=False, markup=False)
+    file = io.StringIO()
+    console = screen(file=file, force_terminal=True, width=100)
     monkeypatch.setattr(module, "_console", console)
     monkeypatch.setattr(module._live.live, "console", console)
-    return screen
+    return file
 
 
 def test_rate_and_remaining_time_follow_from_the_last_advances(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,13 +52,13 @@ def test_a_short_loop_inside_a_loop_leaves_no_line(capsys: pytest.CaptureFixture
 
 
 def test_on_a_terminal_bars_nest_and_lines_go_above(monkeypatch: pytest.MonkeyPatch) -> None:
-    screen = _terminal(monkeypatch)
+    file = _terminal(monkeypatch)
     with progress("ppo", 2) as outer:
         with progress("[answers]", 8) as inner:
             inner.advance(8, {"score": 1.0})
             say("a line [as it is]")
         outer.advance(2, {"ppo/kl": 2.5})
-    text = screen.getvalue()
+    text = file.getvalue()
     assert "a line [as it is]" in text
     assert "kl 2.5" in text
     assert module._live.tasks == []

@@ -18,6 +18,7 @@ from tercet.arm.environments import opened
 from tercet.arm.units import OWN
 from tercet.config.arm import ArmConfig, BcConfig
 from tercet.errors import InputError
+from tercet.runs.screen import screen
 
 _MOST_NUMBERS = 60  # a step, that are shown one by one
 
@@ -56,7 +57,7 @@ def run(config: ArmConfig, console: Console | None = None) -> None:
 
     InputError where they cannot be read, or are not of this config's environment.
     """
-    console = console or Console()
+    console = console or screen()
     source = config.bc.demonstrations
     if source == NONE:
         raise InputError("bc.demonstrations: none, so there is nothing to show; give a recording, or `expert`")

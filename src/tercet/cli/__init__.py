@@ -13,12 +13,14 @@ from tercet.cli import arm, lm
 from tercet.cli.commands import Commands, DebugOption
 from tercet.cli.lm import PresetOption, hush, use_threads
 from tercet.cli.options import JsonOption, Overrides
+from tercet.cli.streams import prepare
 from tercet.errors import InputError
+from tercet.runs.progress import say
 
 
 def _print_version(value: bool) -> bool:
     if value:
-        print(f"tercet {__version__}")
+        say(f"tercet {__version__}")
         raise typer.Exit
     return value
 
@@ -50,7 +52,7 @@ def report(
     """Write the report of a run, done or not: one HTML page and the same in Markdown."""
     from tercet.report import page
 
-    print(f"report: {page.write(run)}")
+    say(f"report: {page.write(run)}")
 
 
 @app.command()
@@ -67,9 +69,9 @@ def label(
     from tercet.web.label_page import serve
 
     def ready(url: str) -> None:
-        print(f"label: {url} (Ctrl-C ends)", flush=True)
+        say(f"label: {url} (Ctrl-C ends)")
 
-    print(serve(run, host=host, port=port, debug=debug, ready=ready))
+    say(serve(run, host=host, port=port, debug=debug, ready=ready))
 
 
 @app.command("plan")
@@ -93,7 +95,7 @@ def plan_ahead(
 
     with redirect_stdout(sys.stderr) if as_json else nullcontext():  # what is said of the data is no JSON
         found = plan.plan(config, gpu=gpu, gpu_gb=gpu_gb, prompt_tokens=prompt_tokens, response_tokens=response_tokens)
-    print(json.dumps(found.as_json()) if as_json else "\n".join(plan_table.lines(found)))
+    say(json.dumps(found.as_json()) if as_json else "\n".join(plan_table.lines(found)))
 
 
 @app.command()
@@ -111,9 +113,10 @@ def bench(
     from tercet.lm import bench_table
 
     found = bench_table.run(bench_table.SHAPES[shape])
-    print(json.dumps(found.as_json()) if as_json else "\n".join(bench_table.table(found)))
+    say(json.dumps(found.as_json()) if as_json else "\n".join(bench_table.table(found)))
 
 
 def main() -> None:
-    """The entry point of the `tercet` command."""
+    """Run the command that the process was started with."""
+    prepare()
     app()

@@ -8,6 +8,7 @@ import typer
 from tercet.cli.commands import DebugOption
 from tercet.cli.options import ALL, Overrides, add_steps, preset_option, presets, sorted_out
 from tercet.errors import FailedError, InputError
+from tercet.runs.progress import say
 
 PresetOption = Annotated[str, preset_option("arm")]
 RobotOption = Annotated[str, typer.Option("--robot", "-r", metavar="NAME|FILE", help=presets("robot"))]
@@ -72,7 +73,7 @@ def check(
     from tercet.arm import check
 
     checks = check.run(seed=seed)
-    print(check.table(checks))
+    say(check.table(checks))
     failed = sum(not one.ok for one in checks)
     if failed:
         raise FailedError(f"{failed} of {len(checks)} checks of the arm failed; those marked FAIL")
@@ -101,11 +102,11 @@ def deploy(
     task, pilot = deploy.policy_of(run, stage, speed=config.speed)
     tries = console.steer(config, deploy.Session(task, pilot, times, seconds, send, keep))
     if not tries:
-        print("ended before the first try")
+        say("ended before the first try")
         return
     picture = run / "deploy" / ("sent.png" if send else "would_be_sent.png")
-    print("\n".join(deploy.show(picture, tries, deploy.limits_of(config))))
-    print(f"picture: {picture}" if send else f"picture: {picture}\nnothing was sent; --send moves the arm")
+    say("\n".join(deploy.show(picture, tries, deploy.limits_of(config))))
+    say(f"picture: {picture}" if send else f"picture: {picture}\nnothing was sent; --send moves the arm")
 
 
 @app.command()
@@ -128,4 +129,4 @@ def record(
 
     session = deploy.Session(checked_task(task), None, times, seconds, True, folder, seed)
     tries = console.steer(config, session)
-    print(f"recording: {folder} ({sum(one.success for one in tries)} of {len(tries)} succeeded)")
+    say(f"recording: {folder} ({sum(one.success for one in tries)} of {len(tries)} succeeded)")

@@ -1,62 +1,143 @@
 """How a command ends that fails: one message, an exit code, and the traceback with --debug."""
 
+import errno
+import os
 import sys
 import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from tercet.errors import FailedError, InputError, WaitingError
+from tercet.cli.streams import Ended
+from tercet.errors import REPORT_IT, FailedError, InputError, WaitingError, first_line
+from tercet.runs.screen import visible
+
+LONGEST_LINE = 2_000  # characters of a message: a value that it repeats may have millions
+_OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "bad_alloc")  # torch's words for it on a CPU
 
 
 class Commands(TyperGroup):
     """Turns what goes wrong in a command into one message and an exit code; --debug shows where it happened."""
 
-    def invoke(self, ctx: Any) -> Any:  # Any: typer's own context, of another class from version to version
-        try:
+    def make_context(self, info_name: str | None, args: list[str], **options: Any) -> Any:  # Any: typer's own
+        given = list(args)
+        with _told({"tercet.given": given}):
+            ctx = super().make_context(info_name, args, **options)
+            ctx.meta["tercet.given"] = given
+            return ctx
+
+    def invoke(self, ctx: Any) -> Any:  # Any: see make_context
+        with _told(ctx.meta):
             return super().invoke(ctx)
-        except KeyboardInterrupt as error:
-            code, message = 130, f"interrupted; {str(error) or 'the same command goes on from the last checkpoint'}"
-        except (typer.Exit, typer.Abort, BrokenPipeError):
-            raise  # typer's own ways to end
-        except InputError as error:
-            code, message = 2, str(error)
-            _show_traceback(ctx)
-        except WaitingError as error:
-            code, message = 3, str(error)
-        except Exception as error:
-            if type(error).__module__.startswith(("click", "typer")):
-                raise  # a wrong option: typer shows the usage
-            code, message = 1, _failure(error)
-            message += "" if _show_traceback(ctx) else "\n  (run again with --debug for the traceback)"
-        print(f"tercet: {message}", file=sys.stderr)
-        raise typer.Exit(code)
 
 
-def _failure(error: Exception) -> str:
-    """One line that says what failed."""
+@contextmanager
+def _told(meta: Mapping[str, Any]) -> Iterator[None]:  # Any: what typer's options leave for one another
+    """Say what goes wrong, and end with its exit code; `meta` knows of --debug and the command's name."""
+    try:
+        try:
+            yield
+        except typer.Exit:  # such as behind --help
+            _flush_output()
+            raise
+        _flush_output()
+        return
+    except Ended as error:
+        code, message = error.status, str(error)
+    except KeyboardInterrupt as error:
+        code, message = 130, f"interrupted; {str(error) or 'the same command goes on from the last checkpoint'}"
+    except (typer.Exit, typer.Abort, BrokenPipeError):
+        raise  # typer's own ways to end
+    except InputError as error:
+        code, message = 2, str(error)
+        _show_traceback(meta)
+    except WaitingError as error:
+        code, message = 3, str(error)
+    except Exception as error:
+        if type(error).__module__.startswith(("click", "typer")):
+            raise _visible_usage(error) from None  # a wrong option: typer shows the usage
+        code, message = 1, _failure(error, meta.get("tercet.command", "the command line"))
+        is_about_a_file = isinstance(error, OSError) and error.filename
+        if is_about_a_file and error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+            code = 2  # nothing but a name that was given
+        if not _show_traceback(meta) and not is_about_a_file and REPORT_IT not in message:
+            message += "\n  (run again with --debug for the traceback)"
+    with suppress(OSError):  # the first error is the one to tell
+        _flush_output()
+    _complain(message, meta.get("tercet.given", ()))
+    raise typer.Exit(code)
+
+
+def _failure(error: Exception, command: str) -> str:
+    """One line that says what failed, and what to do about it where that is known."""
     if isinstance(error, FailedError):
         return str(error)
-    reason = next(iter(str(error).splitlines()), "")
+    reason = first_line(error)
     if type(error).__name__ == "OutOfMemoryError":
         return (
             f"out of GPU memory: {reason}\n  lower the step's micro_batch_size, set model.gradient_checkpointing=true, "
             "or train adapters alone with lora.rank=16"
         )
-    if isinstance(error, OSError) and error.filename:
-        return f"{error.filename}: {error.strerror or reason}"
-    return f"{type(error).__name__}: {reason}" if reason else type(error).__name__
+    if isinstance(error, MemoryError) or any(words in str(error) for words in _OUT_OF_MEMORY):
+        return (
+            f"{command}: out of memory: {reason}\n  end other programs, lower the step's micro_batch_size, or take a "
+            "smaller model; tercet plan says how much each step needs"
+        )
+    if isinstance(error, OSError) and (error.filename or error.strerror):
+        return f"{error.filename or command}: {error.strerror or reason}"
+    if isinstance(error, ImportError):
+        return f"{command}: {reason}; a part of the installation is missing or damaged: install Tercet again"
+    return f"internal error in {command}: {type(error).__name__}: {reason}\n  {REPORT_IT}"
 
 
-def _show_traceback(ctx: Any) -> bool:  # Any: see Commands.invoke
-    if ctx.meta.get("tercet.debug"):
-        traceback.print_exc()
-    return bool(ctx.meta.get("tercet.debug"))
+def _complain(message: str, given: Sequence[str]) -> None:
+    """Say on standard error why the command ends; where nobody can read it, the exit code says it alone.
+
+    A name with a line end in it, among what was `given` to the command, stays on its line.
+    """
+    for one in given:
+        for part in (one, one.partition("=")[2]):
+            if "\n" in part:
+                message = message.replace(part, part.replace("\n", "\\n"))
+    lines = [
+        line if len(line) <= LONGEST_LINE else f"{line[:LONGEST_LINE]} ... ({len(line)} characters)"
+        for line in visible(message).split("\n")
+    ]
+    with suppress(OSError, ValueError):  # a closed or full standard error
+        sys.stderr.write("tercet: " + "\n".join(lines) + "\n")
+        sys.stderr.flush()
 
 
-def _note_debug(ctx: Any, value: bool) -> bool:  # Any: see Commands.invoke
-    ctx.meta["tercet.debug"] = value
+def _flush_output() -> None:
+    """Write out what was printed; OSError where that fails, such as on a full disk."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter tries again as it ends
+        raise OSError(error.errno, error.strerror, "standard output") from error
+
+
+def _visible_usage(error: Exception) -> Exception:
+    """The error of a wrong option, which repeats what was typed."""
+    if hasattr(error, "message"):
+        error.message = visible(str(error.message))  # pyright: ignore[reportAttributeAccessIssue]
+    return error
+
+
+def _show_traceback(meta: Mapping[str, Any]) -> bool:  # Any: see _told
+    if is_wanted := bool(meta.get("tercet.debug")):
+        with suppress(OSError, ValueError):
+            sys.stderr.write(visible(traceback.format_exc()))
+    return is_wanted
+
+
+def _note_debug(ctx: Any, value: bool) -> bool:  # Any: see Commands.make_context
+    ctx.meta["tercet.debug"], ctx.meta["tercet.command"] = value, ctx.command_path
     return value
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from tercet.cli.commands import DebugOption
+from tercet.runs.progress import say
 
 
 def presets(domain: str) -> str:
@@ -64,7 +65,7 @@ def add_steps(
             load = tercet.load_lm_config if domain == "lm" else tercet.load_arm_config
             config = load(preset, overrides or [])
             run = tercet.run(config, out or place(preset), step=None if step == ALL else step, preset=preset)
-            print("\n".join(f"{what}: {run.path / where}" for what, where in results.items()))
+            say("\n".join(f"{what}: {run.path / where}" for what, where in results.items()))
 
         command.__doc__ = about
         app.command(step)(command)

@@ -27,6 +27,7 @@ from tercet.lm.splits import (
     step_examples,
 )
 from tercet.lm.token_view import LEGEND, shown, token_rows
+from tercet.runs.screen import screen
 
 _NUM_SAMPLES = 3
 _SHOWN = 400  # characters of a sampled text
@@ -123,7 +124,7 @@ def num_leaks(steps: Sequence[StepExamples]) -> int:
 
 def run(config: LmConfig, console: Console | None = None) -> None:
     """Print samples, figures and shares of every data set in the config; InputError where one cannot be read."""
-    console = console or Console()
+    console = console or screen()
     data = config.data
     used = [source for sources in (data.train, data.sft, data.reward, data.ppo, data.eval) for source in sources]
     distinct = list({source.model_dump_json(): source for source in used}.values())

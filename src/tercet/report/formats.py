@@ -4,8 +4,6 @@ from collections.abc import Sequence
 
 from tercet.core.intervals import Interval
 
-_PICTURES = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n"} | {127: 0x2421}
-
 
 def percent(share: float) -> str:
     """0.873 -> 87%; tenths where whole per cents would say all or none."""
@@ -51,11 +49,6 @@ def duration(seconds: float | None) -> str:
     if whole < 600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def visible(text: str) -> str:
-    """Text whose control characters, which no page may hold, are shown as pictures of them; lines and tabs stay."""
-    return text.translate(_PICTURES)
 
 
 def listed(parts: Sequence[str]) -> str:

@@ -8,20 +8,19 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup, escape
 
 from tercet.report.blocks import Bar, Cell, Heat, Page
-from tercet.report.formats import interval, percent, visible
+from tercet.report.formats import interval, percent
+from tercet.runs.screen import visible
 
 
 def render(page: Page) -> str:
     """The HTML of `page`; every text is escaped by the template, only our own SVG is not."""
     here = files("tercet.report")
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_finalize
-    )
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"inline": inline, "svg": Markup, "mp4": _data_address}
     environment.globals |= {"cell_kind": _cell_kind, "percent": percent, "interval": interval}
     template = environment.from_string((here / "page.html.jinja").read_text(encoding="utf-8"))
     style = Markup((here / "page.css").read_text(encoding="utf-8"))
-    return template.render(page=page, style=style)
+    return visible(template.render(page=page, style=style))
 
 
 def inline(text: str) -> Markup:
@@ -31,10 +30,6 @@ def inline(text: str) -> Markup:
 
 def _data_address(video: bytes) -> str:
     return f"data:video/mp4;base64,{base64.b64encode(video).decode()}"
-
-
-def _finalize(value: object) -> object:
-    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _cell_kind(cell: Cell) -> str:

@@ -23,7 +23,8 @@ from tercet.report.blocks import (
     Table,
     Videos,
 )
-from tercet.report.formats import percent, visible
+from tercet.report.formats import percent
+from tercet.runs.screen import visible
 
 _STEPS = "▁▂▃▄▅▆▇█"
 _WIDTH = 24  # of a strip
@@ -34,7 +35,7 @@ def render(page: Page) -> str:
     parts = [f"# {_text(page.title)}", _text(page.subtitle), *(_block(block) for block in page.top)]
     for section in page.sections:
         parts += [f"## {_text(section.title)}", *(_block(block) for block in section.blocks)]
-    return "\n\n".join(part for part in [*parts, "---", page.footer] if part) + "\n"
+    return visible("\n\n".join(part for part in [*parts, "---", page.footer] if part)) + "\n"
 
 
 def strip(values: Sequence[float]) -> str:
@@ -90,8 +91,8 @@ def _block(block: Block) -> str:
 
 
 def _answer(way: str, answer: Answer) -> str:
-    notes = "".join(f"({note}) " for note in (way, answer.note) if note)
-    return f"- **{answer.stage}** {notes}{_text(answer.text)}"
+    notes = "".join(f"({_text(note)}) " for note in (way, answer.note) if note)
+    return f"- **{_text(answer.stage)}** {notes}{_text(answer.text)}"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[Cell]], align: str) -> str:
@@ -108,7 +109,7 @@ def _cell(cell: Cell) -> str:
 
 def _text(text: str) -> str:
     """Text that stays text: no HTML, no Markdown, on one line."""
-    escaped = visible(text).replace("\\", "\\\\").replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    escaped = text.replace("\\", "\\\\").replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return re.sub(r"([*_`|\[\]#])", r"\\\1", escaped).strip().replace("\n", "<br>")
 
 

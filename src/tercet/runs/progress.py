@@ -6,12 +6,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from rich import progress as rich_progress
-from rich.console import Console
 from rich.table import Column
+
+from tercet.runs.screen import screen, visible
 
 SECONDS_BETWEEN_LINES = 10.0
 
-_console = Console(highlight=False, markup=False, emoji=False)
+_console = screen()
 _live = rich_progress.Progress(  # one for the process: a terminal has room for one live area, and loops nest
     rich_progress.TextColumn("{task.description}", markup=False),
     rich_progress.BarColumn(bar_width=24),
@@ -95,7 +96,7 @@ class Bar:
             per_second = (done - before) / (last - first)
             parts += [_rate(per_second, self.unit), f"{_clock((self.total - self.done) / per_second)} left"]
         parts += [f"{name.rpartition('/')[2]} {value:.4g}" for name, value in self._numbers.items()]
-        return "  ".join(parts)
+        return visible("  ".join(parts))
 
     def close(self) -> None:
         """Leave the last state on the screen, or as a last line in the log, and nothing of loops inside loops."""
