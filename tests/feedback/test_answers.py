@@ -72,7 +72,7 @@ def test_answers_go_to_the_file_that_was_put_in_place(tmp_path: Path, copied: st
 
 
 WHOLE = {"sheet": "learned", "digest": "", "question": 0, "said": "left", "who": "Ana", "when": "2026"}
-ALL_BUT_ITS_END = len(json.dumps(WHOLE | {"said": "right", "when": "2026-01-01T00:00:00+00:00"}))
+ALL_BUT_ITS_END = len(json.dumps(WHOLE | {"said": "right", "when": "2026-01-01T00:00:00+00:00", "check": "01234567"}))
 SOURCE = Path(__file__).parents[2] / "src"
 # a file may hold as many bytes as the first argument says: three answers are refused, and with more room one is taken
 REFUSALS = """
@@ -120,6 +120,7 @@ def test_an_answer_that_finds_no_room_is_not_written_later(tmp_path: Path, room:
         (json.dumps(WHOLE).replace('"2026"', "NaN"), "NaN is no number"),
         ("[" * 100_000, "nested too deeply"),
         ("\0\0\0", "Expecting value"),
+        (json.dumps(WHOLE | {"check": "01234567"}), "it is not as it was written"),
     ],
 )
 def test_a_row_that_is_no_answer_is_named_with_its_line(tmp_path: Path, line: str, wrong: str) -> None:
@@ -129,6 +130,23 @@ def test_a_row_that_is_no_answer_is_named_with_its_line(tmp_path: Path, line: st
     assert str(caught.value).startswith(f"{tmp_path / 'answers.jsonl'}: line 3 is no answer (")
     assert wrong in str(caught.value)
     assert "remove this line: its question is then asked again" in str(caught.value)
+
+
+def test_one_flipped_bit_of_an_answer_never_makes_another_one(tmp_path: Path) -> None:
+    with AnswerBook(tmp_path) as book:
+        book.write(("learned", "", 1), [{"step": 3, "call": "good"}], "Ana")
+    file, key = tmp_path / "answers.jsonl", ("learned", "", 1)
+    written, answer = file.read_bytes(), said(tmp_path)[key]
+    noticed, bits = 0, range(0, 8 * len(written), 11)
+    for bit in bits:
+        changed = bytearray(written)
+        changed[bit // 8] ^= 1 << bit % 8
+        file.write_bytes(changed)
+        try:
+            assert said(tmp_path) in ({key: answer}, {})
+        except FailedError:
+            noticed += 1
+    assert noticed > 0.9 * len(bits)
 
 
 def test_a_last_row_that_lacks_its_line_end_counts_and_stays(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """What people said, one row an answer: who, when, to which question; no answer is ever overwritten."""
 
 import fcntl
+import hashlib
 import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -34,6 +35,8 @@ def wrong_row(row: object) -> str:
     """Why this is no row of answers.jsonl; empty where it is one. Its answer may still answer no question."""
     if not isinstance(row, dict):
         return "must be an object"
+    if "check" in row and row["check"] != _check(row):  # other programs need not write one
+        return "it is not as it was written; if you changed it on purpose, take its check out"
     types = {"sheet": str, "digest": str, "question": int, "said": str | list | None, "who": str, "when": str}
     for name, kind in types.items():
         if name not in row and name != "digest":  # an earlier version wrote none
@@ -64,7 +67,8 @@ class AnswerBook:
         when = datetime.now(UTC).isoformat(timespec="seconds")
         row = {"sheet": sheet, "digest": digest, "question": question, "said": said, "who": who, "when": when}
         try:
-            _append(self._file, _mend_end(self.path, self._file) + (dump(row) + "\n").encode())
+            line = dump({**row, "check": _check(row)}) + "\n"
+            _append(self._file, _mend_end(self.path, self._file) + line.encode())
         except OSError as error:
             raise FailedError(
                 f"{self.path}: this answer could not be written ({error.strerror}) and is not kept; those before it "
@@ -94,6 +98,12 @@ def _locked(path: Path) -> FileIO:
         file.close()
         raise InputError(f"{path}: another `tercet label` takes answers down here; use its page") from None
     return file
+
+
+def _check(row: Row) -> str:
+    """A few digits by which one flipped bit of a row is noticed."""
+    rest = {name: value for name, value in row.items() if name != "check"}
+    return hashlib.sha256(dump(rest, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def _append(file: FileIO, data: bytes) -> None:

@@ -179,6 +179,8 @@ def _read_taken(sheet: Sheet) -> list[Row]:
         wrong = "" if isinstance(rows, list) and len(rows) == len(sheet.questions) else "must have a row a question"
         for index, row in enumerate([] if wrong else rows):
             wrong = wrong or wrong_row(row) or problem(sheet, index, row["said"])
+            if not wrong and (row["sheet"], row.get("digest", ""), row["question"]) != sheet.key(index):
+                wrong = f"row {index} answers another question"
     except (OSError, ValueError) as error:
         rows, wrong = [], str(error)
     if wrong:

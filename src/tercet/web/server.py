@@ -4,7 +4,6 @@ import asyncio
 import logging
 import socket
 
-import h11
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -82,11 +81,12 @@ class _Connection(H11Protocol):
         else:
             self._wait(transport)
 
-    def handle_events(self) -> None:
-        try:
-            super().handle_events()
-        except h11.ProtocolError:  # nonsense behind a request that was answered already
-            self.transport.close()
+    def eof_received(self) -> bool | None:  # type: ignore[override]  # as in asyncio.Protocol
+        """Answer a client that has said all and still listens, as `nc` does."""
+        if self.cycle is None or self.cycle.response_complete or self.cycle.more_body:
+            return None  # closes the connection
+        self.cycle.keep_alive = False
+        return True
 
     def on_response_complete(self) -> None:
         self._wait(self.transport)  # for the next request
