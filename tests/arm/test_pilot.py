@@ -6,9 +6,9 @@ import torch
 
 from tercet.arm.acting import Acting
 from tercet.arm.kinematics import Array
-from tercet.arm.models import Sizes
+from tercet.arm.models import Policy, Sizes
 from tercet.arm.pilot import Pilot, Senses, joints_for, start_joints
-from tercet.arm.policies import Policy, new_policy
+from tercet.arm.policies import new_policy
 from tercet.arm.robot import find_cube
 from tercet.config.arm import PolicyConfig
 

@@ -4,7 +4,7 @@ import copy
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import gymnasium
 import numpy as np
@@ -13,13 +13,14 @@ import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
 from torch import Tensor
 
+from tercet.arm import policies
 from tercet.arm.act import ActPolicy
 from tercet.arm.acting import Acting, Played, decided, sampled, summed
 from tercet.arm.diffusion import DiffusionPolicy
 from tercet.arm.distributions import kl
 from tercet.arm.episodes import play
-from tercet.arm.models import Sizes, new_critic
-from tercet.arm.policies import Policy, load_policy, new_policy
+from tercet.arm.models import Policy, Sizes, new_critic
+from tercet.arm.policies import load_policy, new_policy
 from tercet.arm.rollout import ArmActorCritic, assess, build
 from tercet.arm.self_check import check
 from tercet.arm.tokens import TokenPolicy
@@ -41,6 +42,13 @@ KINDS = {
 @pytest.fixture(params=list(KINDS))
 def policy(request: pytest.FixtureRequest) -> Policy:
     return new_policy(SIZES, KINDS[request.param], seed=0)
+
+
+def test_every_kind_that_a_config_may_name_is_in_the_table_and_tested_here() -> None:
+    named = get_args(PolicyConfig.model_fields["kind"].annotation)
+    assert list(named) == list(policies.KINDS) == list(KINDS)
+    for name, config in KINDS.items():
+        assert new_policy(SIZES, config, seed=0).__class__.__mro__[1] is Policy, name
 
 
 class Target(VectorEnv):

@@ -7,8 +7,7 @@ import torch
 from tests.arm.conftest import make_episodes, step_by_step
 
 from tercet.arm.episodes import Episodes
-from tercet.arm.models import GaussianPolicy, RewardEnsemble, new_critic
-from tercet.arm.policies import Policy
+from tercet.arm.models import GaussianPolicy, Policy, RewardEnsemble, new_critic
 from tercet.arm.rollout import ArmActorCritic, assess, build
 from tercet.arm.scoring import scorer
 from tercet.arm.self_check import check, scale_warning

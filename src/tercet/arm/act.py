@@ -21,21 +21,21 @@ from tercet.arm.act_files import ActFiles
 from tercet.arm.act_network import AT_ONCE, ActNetwork, ActShape
 from tercet.arm.cameras import cameras_of
 from tercet.arm.distributions import Normal
-from tercet.arm.models import Scaled, Sizes
+from tercet.arm.models import Policy, Scaled, Sizes
 from tercet.arm.resnet import load_backbone
 from tercet.config.arm import PolicyConfig
 from tercet.core import gaussian
 from tercet.errors import InputError, first_line
 
 
-class ActPolicy(nn.Module):
+class ActPolicy(Policy):
     """A Gaussian over the first `chunk` actions of the network's; `log_std` is one number for each joint."""
 
     def __init__(
         self, shape: ActShape, *, chunk: int, kl_weight: float, log_std: float, own: Bool[Tensor, " o"] | None = None
     ) -> None:
         super().__init__()
-        self.own, self.cameras = own, shape.cameras
+        self.own, self.cameras, self.sees_itself = own, shape.cameras, own is not None
         self.settles = False  # whether the backbone was drawn at random, and has seen no picture yet
         num_seen = sum(shape.state_sizes.values())
         self.sizes = Sizes(num_seen if own is None else len(own), shape.action_size)

@@ -11,7 +11,7 @@ from torch import Tensor
 from tercet.arm.cameras import Camera
 from tercet.arm.env import ArmEnv
 from tercet.arm.episodes import Episodes, play_rows
-from tercet.arm.policies import Policy
+from tercet.arm.models import Policy
 from tercet.errors import InputError
 
 # of the environments that a mask names, a tensor (m, height, width, 3) for each camera

@@ -14,7 +14,8 @@ from tercet.arm.cameras import cameras_of
 from tercet.arm.data import Demonstrations, demonstrate, is_scripted, load_recording, plan
 from tercet.arm.digests import digests
 from tercet.arm.environments import bounds_of, opened, sizes_of
-from tercet.arm.policies import Policy, new_policy
+from tercet.arm.models import Policy
+from tercet.arm.policies import new_policy
 from tercet.arm.stages import say_unseen
 from tercet.config.arm import ArmConfig
 from tercet.runs.folder import RunFolder

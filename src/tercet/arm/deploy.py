@@ -75,7 +75,7 @@ def run(
 ) -> list[Try]:
     """All tries; the robot is connected once, before, and disconnected in the end, whatever happens."""
     if config.cube == NO_CUBE and tasks.has_cube(session.task):
-        if session.pilot and not session.pilot.sees_itself:
+        if session.pilot and not session.pilot.policy.sees_itself:
             raise InputError(
                 "cube=none is for a policy that was learned with policy.sees=itself; say where the cube is"
             )

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from tercet.arm.distributions import Normal
-from tercet.arm.models import Scaled, Sizes, filled, perceptron, read_config, save
+from tercet.arm.models import Policy, Scaled, Sizes, filled, perceptron, read_config, save
 from tercet.config.arm import PolicyConfig
 
 NUM_NOISES = 10  # levels of noise that are learned from
@@ -20,11 +20,10 @@ NUM_STEPS = 5  # denoising steps of a decision, over every other level
 TIME_SIZE = 16
 
 
-class DiffusionPolicy(nn.Module):
+class DiffusionPolicy(Policy):
     """A perceptron that guesses the actions under the noise; a decision is [noise, less noise, ..., actions]."""
 
     shares: Tensor
-    cameras = ()
 
     def __init__(self, sizes: Sizes, *, hidden_size: int, num_layers: int, chunk_size: int, log_std: float) -> None:
         super().__init__()
@@ -41,7 +40,7 @@ class DiffusionPolicy(nn.Module):
         self.register_buffer("shares", signal_shares(NUM_NOISES), persistent=False)
 
     def decide(
-        self, observations: Float[Tensor, "*shape o"], noise: Float[Tensor, "*shape d"] | None
+        self, observations: Float[Tensor, "*shape o"], noise: Float[Tensor, "*shape d"] | None, *pictures: Tensor
     ) -> Float[Tensor, "*shape d"]:
         """The chain of a decision, given standard normal noise; without, from the middle of the noise and by means."""
         draws = [] if noise is None else list(noise.split(self.width, -1))
@@ -56,14 +55,20 @@ class DiffusionPolicy(nn.Module):
         """The end of the chain."""
         return decisions[..., -self.width :].unflatten(-1, (self.chunk, self.sizes.action))
 
-    def look(self, observations: Float[Tensor, "*shape o"], decisions: Float[Tensor, "*shape d"]) -> Normal:
+    def look(
+        self, observations: Float[Tensor, "*shape o"], decisions: Float[Tensor, "*shape d"], *pictures: Tensor
+    ) -> Normal:
         """What the policy thinks of these chains; the noise that each began with is not its own doing."""
         seen, chain = self.scaled(observations), decisions.split(self.width, -1)
         means = [self._mean(seen, chain[step], step) for step in range(NUM_STEPS)]
         return Normal(decisions[..., self.width :], torch.cat(means, -1), self._log_stds().flatten())
 
     def imitation_loss(
-        self, observations: Float[Tensor, "b o"], actions: Float[Tensor, "b c a"], mask: Bool[Tensor, "b c"]
+        self,
+        observations: Float[Tensor, "b o"],
+        actions: Float[Tensor, "b c a"],
+        mask: Bool[Tensor, "b c"],
+        *pictures: Tensor,
     ) -> Float[Tensor, ""]:
         """Squared error of the guess, averaged over the actions that there are and summed over rows.
 
@@ -76,10 +81,6 @@ class DiffusionPolicy(nn.Module):
         guess = self._guess(self.scaled(observations), noised, levels)
         error = (guess - clean).square().unflatten(1, actions.shape[1:]).mean(-1)
         return ((error * mask).sum(1) / mask.sum(1)).sum()
-
-    def measure(self, observations: Float[Tensor, "*shape o"], actions: Float[Tensor, "*shape a"]) -> None:
-        """See what is like these at unit scale; actions lie in [-1, 1] as they are."""
-        self.scaled.measure(observations)
 
     def explore(self, log_std: float) -> None:
         """Add noise of this deviation to every denoising step from now on, the last one's included."""

@@ -15,8 +15,8 @@ from tercet.arm import video
 from tercet.arm.acting import Acting, eyes_of
 from tercet.arm.environments import opened, sizes_of
 from tercet.arm.episodes import Act, Episodes, play_rows, repeats, turns
-from tercet.arm.models import Sizes, load_critic
-from tercet.arm.policies import Policy, load_policy
+from tercet.arm.models import Policy, Sizes, load_critic
+from tercet.arm.policies import load_policy
 from tercet.arm.rounds import latest_model
 from tercet.arm.scoring import OWN, scorer
 from tercet.arm.stages import start_names, start_policy

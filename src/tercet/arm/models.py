@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from tercet.arm.distributions import Normal
+from tercet.arm.cameras import Camera
+from tercet.arm.distributions import Distribution, Normal
 from tercet.config.arm import PolicyConfig
 from tercet.core import gaussian
 from tercet.core.statistics import ScoreScale
@@ -81,11 +82,67 @@ class Scaled(nn.Module):
         return ((observations - self.mean) / self.std).clamp(-self.farthest, self.farthest)
 
 
-class GaussianPolicy(nn.Module):
-    """A Gaussian over actions whose mean is a perceptron's; it decides on one action at a time."""
+class Policy(nn.Module):
+    """What every kind of policy offers. Imitation, PPO, evaluation and the real arm use nothing else of it.
 
-    chunk = 1
-    cameras = ()
+    A policy decides on `chunk` actions at a time. A decision is a row of `d` numbers or tokens. Pictures are uint8
+    tensors (..., height, width, 3), one for each of the `cameras`, in their order; a policy without cameras gets none.
+    CONTRIBUTING.md says how to add a kind.
+    """
+
+    sizes: Sizes
+    scaled: Scaled  # of observations; the critic starts with the same
+    noise_size: int  # standard normal numbers from which a decision is drawn
+    chunk: int = 1
+    cameras: tuple[Camera, ...] = ()
+    sees_itself: bool = False  # whether it needs none of the numbers that tell of cube and goal
+
+    def decide(
+        self, observations: Float[Tensor, "*shape o"], noise: Float[Tensor, "*shape z"] | None, *pictures: Tensor
+    ) -> Shaped[Tensor, "*shape d"]:
+        """Draw a decision for each observation from standard normal noise; without noise take the most likely one."""
+        raise NotImplementedError
+
+    def actions(self, decisions: Shaped[Tensor, "*shape d"]) -> Float[Tensor, "*shape c a"]:
+        """Return the actions of each decision, in their order."""
+        raise NotImplementedError
+
+    def look(
+        self, observations: Float[Tensor, "*shape o"], decisions: Shaped[Tensor, "*shape d"], *pictures: Tensor
+    ) -> Distribution:
+        """Return the distribution of which each decision would be drawn now: PPO takes log-probabilities from it."""
+        raise NotImplementedError
+
+    def imitation_loss(
+        self,
+        observations: Float[Tensor, "b o"],
+        actions: Float[Tensor, "b c a"],
+        mask: Bool[Tensor, "b c"],
+        *pictures: Tensor,
+    ) -> Float[Tensor, ""]:
+        """Return the loss of behaviour cloning, summed over rows; actions count where `mask` is True."""
+        raise NotImplementedError
+
+    def measure(
+        self, observations: Float[Tensor, "*shape o"], actions: Float[Tensor, "*shape a"], *pictures: Tensor
+    ) -> None:
+        """Take the scale of demonstrations, before the policy is cloned from them."""
+        self.scaled.measure(observations)
+
+    def measure_pictures(self, *pictures: Tensor) -> None:
+        """Take the scale of pictures alone, where there are no demonstrations."""
+
+    def explore(self, log_std: float) -> None:
+        """Draw actions with this deviation from now on: PPO begins."""
+        raise NotImplementedError
+
+    def save(self, folder: Path) -> None:
+        """Write config.json, whose `kind` names the kind, and the weights."""
+        raise NotImplementedError
+
+
+class GaussianPolicy(Policy):
+    """A Gaussian over actions whose mean is a perceptron's; it decides on one action at a time."""
 
     def __init__(self, sizes: Sizes, *, hidden_size: int, num_layers: int, log_std: float) -> None:
         super().__init__()
@@ -100,7 +157,7 @@ class GaussianPolicy(nn.Module):
         return self.net(self.scaled(observations))
 
     def decide(
-        self, observations: Float[Tensor, "*shape o"], noise: Float[Tensor, "*shape a"] | None
+        self, observations: Float[Tensor, "*shape o"], noise: Float[Tensor, "*shape a"] | None, *pictures: Tensor
     ) -> Float[Tensor, "*shape a"]:
         """An action, given standard normal noise; the mean without."""
         mean = self(observations)
@@ -110,19 +167,21 @@ class GaussianPolicy(nn.Module):
         """The decision is the action."""
         return decisions.unsqueeze(-2)
 
-    def look(self, observations: Float[Tensor, "*shape o"], decisions: Float[Tensor, "*shape a"]) -> Normal:
+    def look(
+        self, observations: Float[Tensor, "*shape o"], decisions: Float[Tensor, "*shape a"], *pictures: Tensor
+    ) -> Normal:
         """What the policy thinks of these decisions."""
         return Normal(decisions, self(observations), self.log_std)
 
     def imitation_loss(
-        self, observations: Float[Tensor, "b o"], actions: Float[Tensor, "b 1 a"], mask: Bool[Tensor, "b 1"]
+        self,
+        observations: Float[Tensor, "b o"],
+        actions: Float[Tensor, "b 1 a"],
+        mask: Bool[Tensor, "b 1"],
+        *pictures: Tensor,
     ) -> Float[Tensor, ""]:
         """Squared error of the mean action, averaged over the action's dimensions and summed over rows."""
         return (self(observations) - actions[:, 0]).square().mean(-1).sum()
-
-    def measure(self, observations: Float[Tensor, "*shape o"], actions: Float[Tensor, "*shape a"]) -> None:
-        """See what is like these at unit scale; the actions are left as they are."""
-        self.scaled.measure(observations)
 
     def explore(self, log_std: float) -> None:
         """Draw actions with this deviation from now on."""

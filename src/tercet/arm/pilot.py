@@ -5,10 +5,9 @@ import torch
 from torch import Tensor
 
 from tercet.arm import kinematics, tasks
-from tercet.arm.act import ActPolicy
 from tercet.arm.cameras import Camera, Picture, as_picture
 from tercet.arm.kinematics import JOINTS, Array
-from tercet.arm.policies import Policy
+from tercet.arm.models import Policy
 from tercet.arm.robot import Observation, SeenCube
 from tercet.arm.tasks import Readings, Task
 from tercet.errors import InputError
@@ -67,11 +66,6 @@ class Pilot:
     def __init__(self, policy: Policy, speed: float = 1.0) -> None:
         self.policy, self.speed = policy, speed
         self._left: list[Tensor] = []  # (a,) each, of the chunk that is being done
-
-    @property
-    def sees_itself(self) -> bool:
-        """Whether the policy needs no numbers of cube and goal."""
-        return isinstance(self.policy, ActPolicy) and self.policy.own is not None
 
     def wanted(self, observation: Array, sent: Array, seen: Observation, *, fresh: bool) -> Array:
         """Joints (6,) to go to, from the observation (o,), what was sent last (6,) and what the robot told.

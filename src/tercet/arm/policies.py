@@ -1,37 +1,45 @@
-"""The four kinds of policy, made and loaded; imitation, PPO and play treat them alike.
+"""The kinds of policy by the name of policy.kind; imitation, PPO and play treat them alike (`models.py::Policy`)."""
 
-Each decides on `chunk` actions at a time. `decide` draws a decision (a row of numbers, or of tokens) from `noise_size`
-standard normal numbers, `actions` says what is done of it, `look` what the policy thinks of decisions, `imitation_loss`
-how far it is from demonstrated actions.
-"""
-
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
-from tercet.arm.act import ActPolicy, load_act, new_act
+from tercet.arm.act import load_act, new_act
 from tercet.arm.act_files import read_json
-from tercet.arm.diffusion import DiffusionPolicy, load_diffusion, new_diffusion
-from tercet.arm.models import GaussianPolicy, Sizes, load_gaussian, new_gaussian
-from tercet.arm.tokens import TokenPolicy, load_tokens, new_tokens
+from tercet.arm.diffusion import load_diffusion, new_diffusion
+from tercet.arm.models import Policy, Sizes, load_gaussian, new_gaussian
+from tercet.arm.tokens import load_tokens, new_tokens
 from tercet.config.arm import PolicyConfig
 from tercet.errors import InputError
 from tercet.train.chance import seed_everything
 
-Policy = GaussianPolicy | ActPolicy | TokenPolicy | DiffusionPolicy
 
-_NEW = {"gaussian": new_gaussian, "act": new_act, "tokens": new_tokens, "diffusion": new_diffusion}
-_LOAD = {"policy": load_gaussian, "act": load_act, "tokens": load_tokens, "diffusion": load_diffusion}
+class Kind(NamedTuple):
+    """How a kind of policy is made for an environment of these sizes, and loaded from a folder, frozen."""
+
+    new: Callable[[Sizes, PolicyConfig], Policy]
+    load: Callable[[Path, Sizes], Policy]
+
+
+KINDS = {
+    "gaussian": Kind(new_gaussian, load_gaussian),
+    "act": Kind(new_act, load_act),
+    "tokens": Kind(new_tokens, load_tokens),
+    "diffusion": Kind(new_diffusion, load_diffusion),
+}
 
 
 def new_policy(sizes: Sizes, config: PolicyConfig, *, seed: int) -> Policy:
     """A fresh policy of the kind that the config names."""
     seed_everything(seed, "policy")
-    return _NEW[config.kind](sizes, config)
+    return KINDS[config.kind].new(sizes, config)
 
 
 def load_policy(folder: Path, sizes: Sizes) -> Policy:
     """A saved policy, frozen; InputError where it is none, or one for another arm."""
     config = read_json(folder / "config.json")
     kind = config.get("kind", config.get("type"))  # LeRobot's files name their policy by `type`
-    if kind not in _LOAD:
+    kind = "gaussian" if kind == "policy" else kind  # as its files have always named it
+    if kind not in KINDS:
         raise InputError(f"{folder}: holds no policy")
-    return _LOAD[kind](folder, sizes)
+    return KINDS[kind].load(folder, sizes)

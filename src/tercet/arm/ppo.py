@@ -14,9 +14,8 @@ from tercet.arm.acting import Played, sampled
 from tercet.arm.data import NONE
 from tercet.arm.environments import opened
 from tercet.arm.footage import Footage
-from tercet.arm.models import load_reward_model, new_critic
+from tercet.arm.models import Policy, load_reward_model, new_critic
 from tercet.arm.pairs import load_pairs
-from tercet.arm.policies import Policy
 from tercet.arm.questions import asks_a_person
 from tercet.arm.rollout import ArmActorCritic, assess, build, describe
 from tercet.arm.rounds import Rounds

@@ -13,8 +13,8 @@ from tercet.arm.data import plan
 from tercet.arm.environments import opened
 from tercet.arm.episodes import Act, Episodes, play_rows
 from tercet.arm.footage import Footage
+from tercet.arm.models import Policy
 from tercet.arm.pairs import Pairs, load_pairs
-from tercet.arm.policies import Policy
 from tercet.arm.preferences import new_ensemble, normalise, pair_loss, parts_of, right
 from tercet.arm.questions import ask, asks_a_person
 from tercet.arm.stages import start_policy

@@ -14,8 +14,7 @@ from torch import Tensor
 
 from tercet.arm.acting import Decided, Played, decided, summed
 from tercet.arm.distributions import kl
-from tercet.arm.models import Critic
-from tercet.arm.policies import Policy
+from tercet.arm.models import Critic, Policy
 from tercet.arm.scoring import Pay
 from tercet.core.kl import kl_penalties
 from tercet.core.masked import kept, masked_mean

@@ -2,13 +2,13 @@
 
 import torch
 
-from tercet.arm.act import ActPolicy
 from tercet.arm.acting import eyes_of
 from tercet.arm.data import NONE
 from tercet.arm.env import ArmEnv
 from tercet.arm.environments import opened, sizes_of
 from tercet.arm.episodes import Act, play_rows
-from tercet.arm.policies import Policy, load_policy, new_policy
+from tercet.arm.models import Policy
+from tercet.arm.policies import load_policy, new_policy
 from tercet.config.arm import ArmConfig
 from tercet.errors import InputError
 from tercet.runs.folder import RunFolder
@@ -46,8 +46,7 @@ def start_policy(folder: RunFolder, config: ArmConfig) -> Policy:
 
         seen = play_rows(env, aimless, _NUM_LOOKED_AT, horizon=config.horizon, seed=seed)
         policy.scaled.measure(seen.observations)
-        if isinstance(policy, ActPolicy):
-            policy.measure_pictures(*eyes_of(env, policy.cameras)(torch.ones(_NUM_LOOKED_AT, dtype=torch.bool)))
+        policy.measure_pictures(*eyes_of(env, policy.cameras)(torch.ones(_NUM_LOOKED_AT, dtype=torch.bool)))
         return policy
 
 

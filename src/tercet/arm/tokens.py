@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from tercet.arm.distributions import Categorical
 from tercet.arm.llama import HEAD_SIZE, Llama, LlamaShape
-from tercet.arm.models import Scaled, Sizes, filled, read_config, save
+from tercet.arm.models import Policy, Scaled, Sizes, filled, read_config, save
 from tercet.config.arm import PolicyConfig
 from tercet.core import categorical
 
@@ -25,11 +25,8 @@ NUM_BINS = 256  # edges from -1 to 1; between them lie 255 centres
 EDGES = torch.linspace(-1.0, 1.0, NUM_BINS)
 
 
-class TokenPolicy(nn.Module):
+class TokenPolicy(Policy):
     """A Llama over [observation, token, token, ...]; decisions are ids of the vocabulary, one for each joint."""
-
-    chunk = 1
-    cameras = ()
 
     def __init__(
         self, sizes: Sizes, *, hidden_size: int, num_layers: int, vocab_size: int, log_std: float | None = None
@@ -43,7 +40,7 @@ class TokenPolicy(nn.Module):
         self.model = Llama(llama_shape(hidden_size, num_layers, vocab_size))
 
     def decide(
-        self, observations: Float[Tensor, "*shape o"], noise: Float[Tensor, "*shape a"] | None
+        self, observations: Float[Tensor, "*shape o"], noise: Float[Tensor, "*shape a"] | None, *pictures: Tensor
     ) -> Int[Tensor, "*shape a"]:
         """Tokens one after another, given standard normal noise; the most likely ones without."""
         embedded, past = self._prefix(observations), self.model.nothing_past()
@@ -63,14 +60,20 @@ class TokenPolicy(nn.Module):
         """The centre of each token's bin."""
         return centres_of(decisions, self.shape["vocab_size"]).unsqueeze(-2)
 
-    def look(self, observations: Float[Tensor, "*shape o"], decisions: Int[Tensor, "*shape a"]) -> Categorical:
+    def look(
+        self, observations: Float[Tensor, "*shape o"], decisions: Int[Tensor, "*shape a"], *pictures: Tensor
+    ) -> Categorical:
         """What the policy thinks of these decisions; the 256 words of actions share all the probability."""
         before = self.model.embed(decisions.flatten(0, -2)[:, :-1])
         seen = self.model(torch.cat([self._prefix(observations), before], 1))
         return Categorical(decisions - self._first_id, self._logits(seen).unflatten(0, decisions.shape[:-1]))
 
     def imitation_loss(
-        self, observations: Float[Tensor, "b o"], actions: Float[Tensor, "b 1 a"], mask: Bool[Tensor, "b 1"]
+        self,
+        observations: Float[Tensor, "b o"],
+        actions: Float[Tensor, "b 1 a"],
+        mask: Bool[Tensor, "b 1"],
+        *pictures: Tensor,
     ) -> Float[Tensor, ""]:
         """Cross-entropy of the tokens of demonstrated actions with noise, averaged over joints and summed over rows.
 
@@ -79,10 +82,6 @@ class TokenPolicy(nn.Module):
         noised = actions[:, 0] + self.spread * torch.randn_like(actions[:, 0])
         wanted = ids_of(noised, self.shape["vocab_size"])
         return -self.look(observations, wanted).logprobs().sum() / self.sizes.action
-
-    def measure(self, observations: Float[Tensor, "*shape o"], actions: Float[Tensor, "*shape a"]) -> None:
-        """See what is like these at unit scale; the bins of actions are fixed."""
-        self.scaled.measure(observations)
 
     def explore(self, log_std: float) -> None:
         """Nothing: tokens are drawn from the policy's own probabilities, which cloning made so wide."""
