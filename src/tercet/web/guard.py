@@ -4,7 +4,7 @@ import ipaddress
 import json
 import sys
 import traceback
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -58,8 +58,9 @@ def guarded(routes: Sequence[Route], *, names: Collection[str], debug: bool) -> 
         try:
             _check_who_asks(scope["method"], Headers(scope=scope), names)
             await app(scope, receive, send_with_headers)
-        except Refused as refused:
-            await _refused(Request(scope), refused)(scope, receive, send_with_headers)
+        except Refused as refused:  # nothing else that this connection brings is looked at
+            reply = as_json({"error": refused.reason}, refused.status, {"connection": "close"})
+            await reply(scope, receive, send_with_headers)
         except ClientDisconnect:
             pass
         except Exception:  # it was answered by _unforeseen
@@ -69,7 +70,7 @@ def guarded(routes: Sequence[Route], *, names: Collection[str], debug: bool) -> 
     return guard
 
 
-def as_json(tree: Tree, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+def as_json(tree: Tree, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """An answer of JSON; a name that is no text, as of a folder in another encoding, comes as escapes."""
     return Response(json.dumps(tree).encode(), status, headers, media_type="application/json; charset=utf-8")
 
@@ -126,16 +127,14 @@ def _netloc(origin: str) -> str | None:
 
 
 def _refused(request: Request, error: Refused) -> Response:
-    # what else was sent is not looked at
-    return as_json({"error": error.reason}, error.status, {"connection": "close"})
+    return as_json({"error": error.reason}, error.status)
 
 
 def _no_route(request: Request, error: HTTPException) -> Response:
     takes = request.method == "POST"
     reasons = {404: "nothing takes anything here" if takes else "nothing lies here"}
     reasons[405] = f"{request.method}: this address knows other methods alone"
-    headers = {"connection": "close", **(error.headers or {})}
-    return as_json({"error": reasons.get(error.status_code, str(error.detail))}, error.status_code, headers)
+    return as_json({"error": reasons.get(error.status_code, error.detail)}, error.status_code, error.headers)
 
 
 def _failed(request: Request, error: Exception) -> Response:
