@@ -56,7 +56,7 @@ def write(file: Path, **changed: object) -> None:
             "of another robot: 4 observations and 7 actions a step, where lift has 4 and 2",
         ),
         ({"actions": np.zeros((2, 4, 2))}, r"must be \(demonstrations, steps, size\)"),
-        ({"lengths": np.array([5, 6])}, "lengths must be one number a demonstration, from 1 to 5"),
+        ({"lengths": np.array([5, 6])}, "lengths must be one whole number a demonstration, from 1 to 5"),
         ({"observations": np.full((2, 5, 4), np.nan)}, "holds numbers that are not finite"),
         ({"env": np.array("push")}, "recorded in 'push', but this run's env is 'lift'"),
     ],

@@ -25,7 +25,8 @@ from tercet.arm.models import Sizes
 from tercet.config.arm import ArmConfig, BcConfig
 from tercet.config.fit import FitConfig
 from tercet.config.functions import load_function, named_error
-from tercet.errors import FailedError, InputError
+from tercet.errors import FailedError, InputError, reading
+from tercet.runs.machine import spare_memory
 from tercet.train import chance
 
 EXPERT, NONE = "expert", "none"
@@ -196,21 +197,25 @@ def read_arrays(file: Path, *, config: BcConfig, most: int | None = None) -> dic
 
     Of a folder in LeRobot's format the first `most` demonstrations; InputError where it is damaged, or holds none.
     """
-    if file.is_dir():
-        found = recordings.arrays(file, most=most, task=config.task, whole=config.whole_episodes)
-    else:
-        found = _npz(file)
+    with reading(file):
+        if file.is_dir():
+            found = recordings.arrays(file, most=most, task=config.task, whole=config.whole_episodes)
+        else:
+            found = _npz(file)
     observations, actions, lengths = (found[name] for name in _ARRAYS)
     if observations.ndim != 3 or actions.ndim != 3 or observations.shape[:2] != actions.shape[:2]:
         raise InputError(
             f"{file}: observations {observations.shape} and actions {actions.shape}; they must be "
             "(demonstrations, steps, size), short ones filled up with zeros to the longest"
         )
+    if odd := next((name for name in _ARRAYS if found[name].dtype.kind not in "iuf"), None):
+        raise InputError(f"{file}: {odd} holds {found[odd].dtype}, not numbers; write it as float32")
     if not len(observations):
         raise InputError(f"{file}: holds no demonstration; record one")
     most_steps = observations.shape[1]
-    if lengths.shape != observations.shape[:1] or not ((lengths > 0) & (lengths <= most_steps)).all():
-        raise InputError(f"{file}: lengths must be one number a demonstration, from 1 to {most_steps}")
+    fit = lengths.shape == observations.shape[:1]
+    if not fit or not ((lengths > 0) & (lengths <= most_steps) & (lengths == np.floor(lengths))).all():
+        raise InputError(f"{file}: lengths must be one whole number a demonstration, from 1 to {most_steps}")
     return found | {"lengths": lengths.astype(np.int64)}
 
 
@@ -220,14 +225,17 @@ def _npz(file: Path) -> dict[str, np.ndarray]:
             f"{file}: recordings are .npz files and folders in LeRobot's format; write this one's observations, "
             "actions and lengths with numpy.savez (docs/arm.md shows how)"
         )
-    try:
-        with np.load(file, allow_pickle=False) as archive:
-            found = {name: archive[name] for name in archive.files}
-    except FileNotFoundError as error:
+    if not file.is_file():
         raise InputError(
             f"bc.demonstrations: no file {file}; give `expert`, `none`, or an .npz recording "
             "(or a folder in LeRobot's format)"
-        ) from error
+        )
+    try:
+        with np.load(file, allow_pickle=False) as archive:
+            _check_archive(file, archive)
+            found = {name: archive[name] for name in archive.files}
+    except InputError:
+        raise
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         if "allow_pickle" in str(error):
             raise InputError(
@@ -239,6 +247,16 @@ def _npz(file: Path) -> dict[str, np.ndarray]:
     if missing:
         raise InputError(f"{file}: lacks {', '.join(missing)}; a recording holds {', '.join(_ARRAYS)}")
     return found
+
+
+def _check_archive(file: Path, archive: object) -> None:
+    """InputError where the arrays need more memory than there is, or where two have the same name."""
+    if not isinstance(archive, np.lib.npyio.NpzFile):
+        raise InputError(f"{file}: holds one array; write observations, actions and lengths with numpy.savez")
+    if twice := [name for number, name in enumerate(archive.files) if name in archive.files[:number]]:
+        raise InputError(f"{file}: two arrays have the name {twice[0]!r}; write the file again with one of them")
+    if sum(member.file_size for member in archive.zip.infolist()) > spare_memory() // 2:
+        raise InputError(f"{file}: needs more than half of this machine's memory; give a part of the recording")
 
 
 def plan(num_rows: int, config: FitConfig, *, seed: int, name: str) -> list[list[int]]:

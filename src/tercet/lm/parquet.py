@@ -27,7 +27,7 @@ def parquet_rows(path: Path, used: Used) -> Iterator[tuple[str, Row]]:
             held = {name: NOT_READ if _holds_something(file.metadata, name) else None for name in others}
             blank = dict.fromkeys(names) | held
             number = 0
-            for batch in file.iter_batches(_ROWS_AT_ONCE, columns=wanted):
+            for batch in file.iter_batches(_ROWS_AT_ONCE, columns=wanted, use_threads=False):
                 for row in rows_of(batch, f"{path}", number):
                     yield f"{path}[{number}]", {**blank, **row}
                     number += 1

@@ -1,10 +1,11 @@
 """Data sets become lists of examples: local files, hub ids and the built-in set; every row that fails has a place."""
 
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from sys import getsizeof
+from typing import TypeVar
 
 from tercet.config.lm import Source
 from tercet.errors import InputError, reading
@@ -16,6 +17,7 @@ from tercet.lm.hub import hub_rows
 from tercet.lm.turns import Fault, UnusableRowError
 from tercet.runs.machine import spare_memory
 
+Given, Result = TypeVar("Given"), TypeVar("Result")
 BUILT_IN = "chatterbot"
 BLANK = Fault(
     "no prompt or no answer",
@@ -50,29 +52,31 @@ def read(source: Source, *, name: str, columns: Mapping[str, str], needs_answer:
     reader = RowReader(columns)
 
     def used(names: Collection[str]) -> list[str]:
-        with _at(source.path):
-            return reader.used(names)
+        return _at(source.path, reader.used, names)
 
     rows = local_rows(Path(source.path), used=used) if is_local else hub_rows(source, used=used)
     examples: list[Example] = []
-    faulty: dict[Fault, list[str]] = {}
+    faulty: Counter[Fault] = Counter()
+    first: dict[Fault, str] = {}  # where each fault was seen first
     num_rows, room = 0, spare_memory() // 2  # the other half is for what the steps make of the examples
     for place, row in _in_order(rows, source.path):
         num_rows += 1
         try:
-            with _at(place):
-                parts = reader.parts(row)
+            parts = _at(place, reader.parts, row)
         except UnusableRowError as error:
-            faulty.setdefault(error.fault, []).append(place)
+            faulty[error.fault] += 1
+            first.setdefault(error.fault, place)
             continue
         if _lacks_something(parts, needs_answer=needs_answer):
-            faulty.setdefault(BLANK, []).append(f"{place}, columns {', '.join(map(str, row))}")
+            faulty[BLANK] += 1
+            first.setdefault(BLANK, f"{place}, columns {', '.join(map(str, row))}")
             continue
         rejected = parts.rejected
         if parts.chosen == rejected:
             rejected = None
             if is_local:
-                faulty.setdefault(EQUAL, []).append(place)
+                faulty[EQUAL] += 1
+                first.setdefault(EQUAL, place)
         examples.append(Example(parts.messages, parts.chosen, rejected, name, place))
         room -= _num_bytes(examples[-1])
         if room < 0:
@@ -83,11 +87,11 @@ def read(source: Source, *, name: str, columns: Mapping[str, str], needs_answer:
     if not num_rows:
         raise InputError(f"{source.path}: the set is empty; give one with rows, or take it out of the config")
     if faulty and (is_local or not examples):
-        fault, places = max(faulty.items(), key=lambda item: len(item[1]))
+        ((fault, number),) = faulty.most_common(1)
         raise InputError(
-            f"{source.path}: {fault.reason} in {len(places)} of {num_rows} rows (first: {places[0]}); {fault.remedy}"
+            f"{source.path}: {fault.reason} in {number} of {num_rows} rows (first: {first[fault]}); {fault.remedy}"
         )
-    return Reading(examples, {fault.reason: len(places) for fault, places in faulty.items()}, tuple(reader.unread))
+    return Reading(examples, {fault.reason: number for fault, number in faulty.items()}, tuple(reader.unread))
 
 
 def is_file(source: Source) -> bool:
@@ -96,27 +100,27 @@ def is_file(source: Source) -> bool:
 
 
 def _in_order(rows: Iterator[tuple[str, Row]], path: str) -> Iterator[tuple[str, Row]]:
-    """The rows; an exception that nobody foresaw names the last place that was read."""
+    """The rows; an exception that nobody foresaw names the place that was read last."""
     place = path
-    while True:
-        with reading(place if place == path else f"{path}, behind {place}"):
-            found = next(rows, None)
-        if found is None:
-            return
-        place = found[0]
-        yield found
-
-
-@contextmanager
-def _at(place: str) -> Iterator[None]:
-    """Put the place in front of what is wrong with a row, or with the columns of all."""
     try:
-        with reading(place):
-            yield
+        for place, row in rows:
+            yield place, row
+    except Exception:
+        with reading(path if place == path else f"{path}, behind {place}"):
+            raise
+
+
+def _at(place: str, work: Callable[[Given], Result], given: Given) -> Result:
+    """What `work` makes of a row, or of the columns of all rows; the error has the place in front of it."""
+    try:
+        return work(given)
     except UnusableRowError:
         raise
     except InputError as error:
         raise InputError(f"{place}: {error}") from error
+    except Exception:
+        with reading(place):
+            raise
 
 
 def _num_bytes(example: Example) -> int:

@@ -6,11 +6,13 @@ has files of its own, and meta/episodes.jsonl says how long it is.
 """
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tercet import strict_json
 from tercet.errors import InputError, first_line
 
 VERSION = "v3.0"  # which is written
@@ -21,6 +23,9 @@ EPISODES = "meta/episodes/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 DATA = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 OLD_TASKS, OLD_EPISODES = Path("meta/tasks.jsonl"), Path("meta/episodes.jsonl")
 VIDEOS = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
+
+_MOST = 10**9  # of whatever is counted
+_PLACE = re.compile(r"\{(chunk_index|file_index|episode_chunk|episode_index|video_key)(:0?\d?d?)?\}")
 
 STATE, ENVIRONMENT, ACTION, IMAGES = (
     "observation.state",
@@ -80,11 +85,11 @@ class Info:
 def read_info(folder: Path) -> Info:
     """meta/info.json; InputError where it is missing, damaged, or of another version of the format."""
     file = folder / INFO
+    if not file.is_file():
+        raise InputError(f"{folder}: no recording, for it lacks {INFO}; give the folder that holds meta/")
     try:
-        tree = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(f"{folder}: no recording, for it lacks {INFO}; give the folder that holds meta/") from error
-    except (OSError, ValueError) as error:
+        tree = strict_json.parse(file.read_text(encoding="utf-8"), str(INFO))
+    except (OSError, ValueError) as error:  # InputError is a ValueError
         raise InputError(f"{file}: damaged ({first_line(error)}); copy the recording again") from error
     version = tree.get("codebase_version") if isinstance(tree, dict) else None
     if version not in (VERSION, *OLDER):
@@ -125,27 +130,48 @@ def write_info(info: Info, *, num_tasks: int, videos: Mapping[str, Mapping[str, 
 def _parsed(tree: Mapping[str, Any]) -> Info:
     features = {
         key: Feature(
-            str(entry["dtype"]),
-            tuple(int(size) for size in entry["shape"]),
+            _text(entry["dtype"], "dtype"),
+            tuple(_count(size, f"shape of {key}") for size in entry["shape"]),
             _names(entry.get("names")),
-            str(entry.get("units") or ""),
+            _text(entry.get("units") or "", "units"),
         )
         for key, entry in tree["features"].items()
     }
-    fps = float(tree["fps"])
-    if not 0 < fps < float("inf"):
-        raise ValueError(f"fps {fps}")
+    fps = tree["fps"]
+    if isinstance(fps, bool) or not isinstance(fps, int | float) or not 0 < fps <= _MOST:
+        raise ValueError(f"fps {fps!r:.40}")
     return Info(
-        fps=fps,
+        fps=float(fps),
         features=features,
-        robot_type=tree.get("robot_type"),
-        num_episodes=int(tree["total_episodes"]),
-        num_frames=int(tree["total_frames"]),
-        data_path=str(tree["data_path"]),
-        video_path=str(tree.get("video_path") or VIDEOS),
-        version=str(tree["codebase_version"]),
-        chunks_size=int(tree.get("chunks_size") or FILES_PER_CHUNK),
+        robot_type=_text(tree.get("robot_type") or "", "robot_type") or None,
+        num_episodes=_count(tree["total_episodes"], "total_episodes", least=0),
+        num_frames=_count(tree["total_frames"], "total_frames", least=0),
+        data_path=_pattern(tree["data_path"], "data_path"),
+        video_path=_pattern(tree.get("video_path") or VIDEOS, "video_path"),
+        version=tree["codebase_version"],
+        chunks_size=_count(tree.get("chunks_size") or FILES_PER_CHUNK, "chunks_size"),
     )
+
+
+def _count(value: object, name: str, *, least: int = 1) -> int:
+    if type(value) is not int or not least <= value <= _MOST:
+        raise ValueError(f"{name} {value!r:.40}")
+    return value
+
+
+def _text(value: object, name: str) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{name} {value!r:.40}")
+    return value
+
+
+def _pattern(value: object, name: str) -> str:
+    """A path within the recording whose places are those of the format."""
+    text = _text(value, name)
+    plain = _PLACE.sub("", text)
+    if set("{}\0") & set(plain) or Path(text).is_absolute() or ".." in Path(text).parts:
+        raise ValueError(f"{name} {text!r:.80}")
+    return text
 
 
 def _names(given: Any) -> tuple[str, ...] | None:  # Any: a list, or lists under headings such as "motors"

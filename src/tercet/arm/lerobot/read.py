@@ -1,23 +1,24 @@
 """Reading a LeRobotDataset folder: numbers by episode, pictures on demand; everything is checked on the way."""
 
 import io
-import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import count
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from tercet.arm.lerobot import frames
 from tercet.arm.lerobot.frames import Picture
 from tercet.arm.lerobot.layout import OLD_EPISODES, OLD_TASKS, OLDER, TASKS, Feature, Info, read_info
-from tercet.errors import InputError, first_line
+from tercet.arm.lerobot.tables import numbers, read_lines, read_table, require_counts
+from tercet.errors import FailedError, InputError, first_line, reading
 
 _BORDERS = ("dataset_from_index", "dataset_to_index", "length", "data/chunk_index", "data/file_index")
 
@@ -71,7 +72,7 @@ class Recording:
         """The episodes whose numbers of the features `keys` can be read."""
         places, tables = list[Mapping[str, Any]](), dict[Path, pa.Table]()
         for place in self.places:
-            with suppress(InputError):  # that says why one is not whole
+            with suppress(InputError, FailedError):  # that says why one is not whole
                 self._read([place], keys, tables)
                 places.append(place)
         return replace(self, places=places)
@@ -89,10 +90,11 @@ class Recording:
         found: list[Episode] = []
         for place in places:
             file = self._file(self.info.data_path, place, "data")
-            if file not in tables:
-                tables.clear()
-                tables[file] = _table(file, [*keys, "timestamp", "episode_index", "task_index"])
-            found.append(self._episode(file, tables[file], place, features))
+            with reading(file):
+                if file not in tables:
+                    tables.clear()
+                    tables[file] = read_table(file, [*keys, "timestamp", "episode_index", "task_index"])
+                found.append(self._episode(file, tables[file], place, features))
         return found
 
     def pictures(
@@ -101,19 +103,28 @@ class Recording:
         """(len(steps), height, width, 3): what a camera saw at ascending steps of an episode, as `fit` makes them."""
         feature, place = self._feature(key), self.places[index]
         if feature.dtype == "image":
-            return self._stills(place, key, steps, fit)
+            with reading(self.path):
+                return self._stills(place, key, steps, fit)
         if feature.dtype != "video":
             raise InputError(f"{self.path}: {key} holds {feature.dtype}, no pictures; it has {self.picture_keys}")
         file = self._file(self.info.video_path, place, f"videos/{key}", video_key=key)
         timestamps = self._read([place], [])[0].timestamps[list(steps)]
-        moments = [float(place.get(f"videos/{key}/from_timestamp", 0.0) + moment) for moment in timestamps]
-        return frames.read(file, moments, tolerance=0.5 / self.info.fps, fit=fit)
+        start = place.get(f"videos/{key}/from_timestamp", 0.0)
+        if type(start) is not float or not np.isfinite(start):
+            raise InputError(f"{file}: meta/episodes says that it starts at {start!r:.40}; copy the recording again")
+        moments = [start + float(moment) for moment in timestamps]
+        with reading(file):
+            return frames.read(file, moments, tolerance=0.5 / self.info.fps, fit=fit)
 
     def _file(self, pattern: str, place: Mapping[str, Any], part: str, **more: str) -> Path:
         """Where an episode's numbers or pictures lie; in v2 each episode has files of its own."""
-        number = int(place["episode_index"])
+        number = place["episode_index"]
         chunk, file = place.get(f"{part}/chunk_index"), place.get(f"{part}/file_index")
         own = number // self.info.chunks_size
+        if self.info.version not in OLDER and not (type(chunk) is type(file) is int):
+            raise InputError(
+                f"{self.path}: meta/episodes does not say where {part} of episode {number} lies; copy it again"
+            )
         return self.path / pattern.format(
             chunk_index=chunk, file_index=file, episode_chunk=own, episode_index=number, **more
         )
@@ -124,22 +135,21 @@ class Recording:
         return self.info.features[key]
 
     def _episode(
-        self, file: Path, table: pa.Table, place: Mapping[str, Any], features: Mapping[str, Feature]
+        self, file: Path, rows_of_all: pa.Table, place: Mapping[str, Any], features: Mapping[str, Feature]
     ) -> Episode:
-        number, length = int(place["episode_index"]), int(place["length"])
-        whose = table["episode_index"].to_numpy()
-        rows = np.flatnonzero(whose == number)
+        number, length = place["episode_index"], place["length"]
+        rows = np.flatnonzero(numbers(file, rows_of_all, "episode_index", "iu") == number)
         if len(rows) != length or length < 1 or np.ptp(rows) != length - 1:
             raise InputError(
                 f"{file}: {len(rows)} rows of episode {number}, where meta/episodes says {length}; "
                 "it was cut off, or belongs to another recording: copy it again"
             )
-        part = table.slice(int(rows[0]), length)
+        part = rows_of_all.slice(int(rows[0]), length)
         columns = {key: _numbers(file, part, key, feature, number) for key, feature in features.items()}
-        timestamps = part["timestamp"].to_numpy().astype(np.float64)
+        timestamps = numbers(file, part, "timestamp", "iuf").astype(np.float64)
         if not (np.diff(timestamps) > 0).all():
             raise InputError(f"{file}: timestamps of episode {number} don't rise; record that episode again")
-        task = self.tasks.get(int(part["task_index"][0].as_py()), "")
+        task = self.tasks.get(int(numbers(file, part, "task_index", "iu")[0]), "")
         return Episode(number, task, timestamps, columns)
 
     def _stills(
@@ -147,12 +157,12 @@ class Recording:
     ) -> NDArray[np.uint8]:
         """Pictures that lie in the parquet file itself, as PNG or JPEG."""
         file = self._file(self.info.data_path, place, "data")
-        table = _table(file, [key, "episode_index"])
-        rows = np.flatnonzero(table["episode_index"].to_numpy() == place["episode_index"])
+        stills = read_table(file, [key, "episode_index"])
+        rows = np.flatnonzero(numbers(file, stills, "episode_index", "iu") == place["episode_index"])
         try:
-            encoded = [table[key][int(rows[step])].as_py()["bytes"] for step in steps]
+            encoded = [stills[key][int(rows[step])].as_py()["bytes"] for step in steps]
             return np.stack([fit(np.asarray(Image.open(io.BytesIO(one)).convert("RGB"))) for one in encoded])
-        except (UnidentifiedImageError, OSError, IndexError, TypeError) as error:
+        except (UnidentifiedImageError, Image.DecompressionBombError, OSError, LookupError, TypeError) as error:
             raise InputError(f"{file}: {key} holds pictures that can't be read ({first_line(error)})") from error
 
 
@@ -162,13 +172,13 @@ def open_recording(path: Path) -> Recording:
     if not info.num_episodes:
         raise InputError(f"{path}: holds no episode yet; record one")
     places = _places(path, info)[: info.num_episodes]  # what a writer that was killed left beyond them does not count
-    numbers = [int(place["episode_index"]) for place in places]
-    if len(set(numbers)) < info.num_episodes:
-        missing = sorted({*range(info.num_episodes)} - {*numbers})
-        first = f", the first of them {missing[0]}" if missing else ""
+    listed = {place["episode_index"] for place in places}
+    if len(listed) < info.num_episodes:
+        missing = next(number for number in count() if number not in listed)
+        first = f", the first of them {missing}" if missing < info.num_episodes else ""
         raise InputError(
-            f"{path}: meta/ lists {len(set(numbers))} episodes, where info.json says {info.num_episodes}: "
-            f"{info.num_episodes - len(set(numbers))} are missing{first}; copy the recording again"
+            f"{path}: meta/ lists {len(listed)} episodes, where info.json says {info.num_episodes}: "
+            f"{info.num_episodes - len(listed)} are missing{first}; copy the recording again"
         )
     return Recording(path, info, read_tasks(path, info), places)
 
@@ -182,7 +192,9 @@ def whole_part(path: Path, keys: Sequence[str]) -> Recording:
 def _places(path: Path, info: Info, *, damaged: bool = False) -> list[dict[str, Any]]:
     """The rows of meta/episodes, or of meta/episodes.jsonl in v2; with `damaged`, of the files that can be read."""
     if info.version in OLDER:
-        return _lines(path / OLD_EPISODES, ("episode_index", "length"))
+        places = read_lines(path / OLD_EPISODES, ("episode_index", "length"))
+        require_counts(path / OLD_EPISODES, places, ("episode_index", "length"))
+        return places
     folder = path / "meta" / "episodes"
     files = sorted(folder.glob("chunk-*/file-*.parquet"))
     if not files and not damaged:
@@ -193,78 +205,56 @@ def _places(path: Path, info: Info, *, damaged: bool = False) -> list[dict[str, 
     places: list[dict[str, Any]] = []
     for file in files:
         try:
-            table = _table(file, None)
-        except InputError:
+            with reading(file):
+                rows = _listed(file, info)
+        except (InputError, FailedError):
             if damaged:
                 continue
             raise
-        wanted = [name for name in table.column_names if not name.startswith("stats/")]
-        missing = [name for name in ("episode_index", *_BORDERS) if name not in wanted]
-        if missing:
-            raise InputError(f"{file}: lacks {', '.join(missing)}; it is of no {info.robot_type} recording in v3.0")
-        places += table.select(wanted).to_pylist()
+        places += rows
     return places
+
+
+def _listed(file: Path, info: Info) -> list[dict[str, Any]]:
+    """The rows of one file of meta/episodes, without the statistics."""
+    whole = read_table(file, None)
+    wanted = [name for name in whole.column_names if not name.startswith("stats/")]
+    missing = [name for name in ("episode_index", *_BORDERS) if name not in wanted]
+    if missing:
+        raise InputError(f"{file}: lacks {', '.join(missing)}; it is of no {info.robot_type} recording in v3.0")
+    rows = whole.select(wanted).to_pylist()
+    require_counts(file, rows, ("episode_index", *_BORDERS))
+    return rows
 
 
 def read_tasks(path: Path, info: Info) -> dict[int, str]:
     """The words of each task by its number."""
-    if info.version in OLDER:
-        return {int(row["task_index"]): str(row["task"]) for row in _lines(path / OLD_TASKS, ("task_index", "task"))}
-    file = path / TASKS
-    table = _table(file, None)
-    names = [name for name in table.column_names if name != "task_index"]
-    if "task_index" not in table.column_names or not names:
-        raise InputError(f"{file}: lacks task_index, or the tasks' words; copy the recording again")
-    return dict(zip(table["task_index"].to_pylist(), map(str, table[names[0]].to_pylist()), strict=True))
-
-
-def _lines(file: Path, keys: Sequence[str]) -> list[dict[str, Any]]:
-    """The JSON lines of a file, each with these keys; InputError where it is missing or damaged."""
-    try:
-        rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except FileNotFoundError as error:
-        raise InputError(f"{file}: missing; copy the recording again") from error
-    except (OSError, ValueError) as error:
-        raise InputError(f"{file}: cut off, or no JSON lines ({first_line(error)}); copy it again") from error
-    for row in rows:
-        if not isinstance(row, dict) or any(key not in row for key in keys):
-            raise InputError(f"{file}: a line lacks {' or '.join(keys)}; copy it again")
-    return rows
-
-
-def _table(file: Path, columns: Sequence[str] | None) -> pa.Table:
-    try:
-        with pq.ParquetFile(file) as opened:
-            return opened.read(None if columns is None else list(dict.fromkeys(columns)))
-    except FileNotFoundError as error:
-        raise InputError(f"{file}: missing; copy the recording again") from error
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise InputError(f"{file}: {_damage(file, error)}; copy it again, or record it again") from error
-
-
-def _damage(file: Path, error: Exception) -> str:
-    """What is wrong with a parquet file; one that begins as such and does not end so was never closed."""
-    with file.open("rb") as opened:
-        begins = opened.read(4) == b"PAR1"
-        size = opened.seek(0, 2)
-        opened.seek(max(0, size - 4))
-        ends = opened.read(4) == b"PAR1"
-    if begins and not ends:
-        return "has no end: its recorder was killed before it closed the file, or it was cut off in copying"
-    return f"cut off, or no parquet file ({first_line(error)})"
+    file = path / (OLD_TASKS if info.version in OLDER else TASKS)
+    with reading(file):
+        if info.version in OLDER:
+            pairs = [(row["task_index"], row["task"]) for row in read_lines(file, ("task_index", "task"))]
+        else:
+            whole = read_table(file, None)
+            names = [name for name in whole.column_names if name != "task_index"]
+            if "task_index" not in whole.column_names or not names:
+                raise InputError(f"{file}: lacks task_index, or the tasks' words; copy the recording again")
+            pairs = list(zip(whole["task_index"].to_pylist(), whole[names[0]].to_pylist(), strict=True))
+    for number, task in pairs:
+        if type(number) is not int or not isinstance(task, str):
+            raise InputError(f"{file}: task {number!r:.40} is {task!r:.40}, not a text with a number; copy it again")
+    return dict(pairs)
 
 
 def _numbers(file: Path, part: pa.Table, key: str, feature: Feature, number: int) -> NDArray:
     """(t, size) of one feature in one episode, finite and of the size that info.json says."""
-    if key not in part.column_names:
-        raise InputError(f"{file}: lacks the column {key} that info.json names; copy it again")
     column = part[key].combine_chunks()
     rows = len(column)
     while pa.types.is_list(column.type) or pa.types.is_fixed_size_list(column.type):
         column = column.flatten()
-    size = int(np.prod(feature.shape))
+    size = prod(feature.shape)
     values = column.to_numpy(zero_copy_only=False)
-    if len(values) != rows * size or values.dtype.kind not in "biuf":
+    kinds = "biuf" if feature.dtype == "bool" else "iuf"
+    if len(values) != rows * size or values.dtype.kind not in kinds:
         raise InputError(f"{file}: {key} of episode {number} is not {size} numbers a step, as info.json says")
     values = values.reshape(rows, size)
     if not np.isfinite(values).all():

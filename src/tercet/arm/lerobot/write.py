@@ -29,6 +29,7 @@ from tercet.arm.lerobot.layout import (
     write_info,
 )
 from tercet.arm.lerobot.read import Recording, open_recording
+from tercet.arm.lerobot.tables import read_table
 from tercet.errors import InputError
 from tercet.runs import atomic
 
@@ -228,8 +229,7 @@ def _stats_there(folder: Path, num_episodes: int) -> list[dict[str, statistics.S
     """The statistics of each episode so far, as meta/episodes has them."""
     rows: list[dict[str, Any]] = []
     for file in sorted((folder / "meta" / "episodes").glob("chunk-*/file-*.parquet")):
-        with pq.ParquetFile(file) as opened:
-            rows += opened.read().to_pylist()
+        rows += read_table(file, None).to_pylist()
     found: list[dict[str, statistics.Stats]] = []
     for row in rows[:num_episodes]:
         stats: dict[str, dict[str, NDArray]] = {}
