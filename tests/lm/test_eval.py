@@ -58,12 +58,9 @@ def test_the_default_prompts_are_the_six_of_deepspeed_chat() -> None:
     assert all(any("一" <= character <= "鿿" for character in text) for text in chinese[:-1])
 
 
-@pytest.mark.parametrize(
-    ("prompt", "message"), [("a\ud83d", r"eval\.prompts: .*\\ud83d, half of"), (" ", "' ' is blank")]
-)
-def test_a_prompt_of_the_config_is_a_whole_text(prompt: str, message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        fixed_prompts(LmConfig.model_validate({"eval": {"prompts": ["Why?", prompt]}}))
+def test_a_blank_prompt_of_the_config_is_refused() -> None:
+    with pytest.raises(InputError, match=r"eval\.prompts: ' ' is blank"):
+        fixed_prompts(LmConfig.model_validate({"eval": {"prompts": ["Why?", " "]}}))
 
 
 def test_the_default_texts_to_score_have_the_published_scores_beside_them() -> None:

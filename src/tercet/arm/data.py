@@ -1,7 +1,6 @@
 """Demonstrations: of the scripted expert, or from a recording; and in which order a step learns from its rows."""
 
 import re
-import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -148,10 +147,11 @@ def load_recording(
         )
     if len(observations) < num:
         raise InputError(f"{file}: holds {len(observations)} demonstrations; lower bc.num_demonstrations={num}")
-    seen = [rows[:length].astype(np.float32) for rows, length in zip(observations[:num], lengths[:num], strict=True)]
+    with np.errstate(over="ignore"):  # what becomes infinite is refused below
+        seen = [rows[:n].astype(np.float32) for rows, n in zip(observations[:num], lengths[:num], strict=True)]
     done = [rows[:length] for rows, length in zip(actions[:num], lengths[:num], strict=True)]
     if not all(np.isfinite(rows).all() for rows in (*seen, *done)):
-        raise InputError(f"{file}: holds numbers that are not finite; cut or record those demonstrations again")
+        raise InputError(f"{file}: holds numbers that are not finite in float32; cut or record these episodes again")
     stated = str(found.get("action_units", "")) if config.action_units == "stated" else config.action_units
     whole, recorded_in = units.converted(
         np.concatenate(done), stated, bounds or Box(-1.0, 1.0, (sizes.action,)), place=str(file)
@@ -236,7 +236,7 @@ def _npz(file: Path) -> dict[str, np.ndarray]:
             found = {name: archive[name] for name in archive.files}
     except InputError:
         raise
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except Exception as error:  # numpy, zipfile and zlib have a dozen kinds for damaged bytes
         if "allow_pickle" in str(error):
             raise InputError(
                 f"{file}: holds arrays of objects, as demonstrations of unequal length become; fill the short ones up "

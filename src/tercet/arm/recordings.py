@@ -150,6 +150,7 @@ def _keys(info: Info, folder: Path) -> tuple[list[str], str]:
 def _padded(rows: Sequence[NDArray]) -> NDArray:
     """(n, t, size) with zeros behind the end of each."""
     whole = np.zeros((len(rows), max(map(len, rows)), rows[0].shape[1]), np.float32)
-    for place, values in zip(whole, rows, strict=True):
-        place[: len(values)] = values
+    with np.errstate(over="ignore"):  # what becomes infinite is refused by whoever learns from it
+        for place, values in zip(whole, rows, strict=True):
+            place[: len(values)] = values
     return whole

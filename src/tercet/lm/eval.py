@@ -115,9 +115,8 @@ def fixed_prompts(config: LmConfig) -> list[Example]:
     """The prompts of eval.prompts, built-in lists written out."""
     lists = yaml.safe_load(FIXED.read_text(encoding="utf-8"))["prompts"]
     texts = [text for name in config.eval.prompts for text in lists.get(name, [name])]
-    for text in texts:
-        if not _one_text(text, f"eval.prompts: {text[:40]!r}").strip():
-            raise InputError(f"eval.prompts: {text!r} is blank; write a prompt, or leave it out")
+    if blank := next((text for text in texts if not text.strip()), None):
+        raise InputError(f"eval.prompts: {blank!r} is blank; write a prompt, or leave it out")
     return [_question(plain(text)) for text in texts]
 
 

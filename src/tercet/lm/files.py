@@ -62,9 +62,11 @@ def local_rows(path: Path, kind: str = "", *, used: Used = all_of) -> Iterator[t
     if not kind:
         raise InputError(f"{path}: a data file ends in {KNOWN}; rename or convert it")
     try:
-        yield from readers[kind](path) if kind in readers else _table_rows(path, "\t" if kind == ".tsv" else ",")
-    except UnicodeDecodeError as error:  # its own number counts from the start of the last block that was read
-        raise InputError(f"{path}:{_undecodable_line(path)}: the text is not UTF-8; save the file as UTF-8") from error
+        try:
+            yield from readers[kind](path) if kind in readers else _table_rows(path, "\t" if kind == ".tsv" else ",")
+        except UnicodeDecodeError as error:  # its own number counts from the start of the last block that was read
+            line = _undecodable_line(path)
+            raise InputError(f"{path}:{line}: the text is not UTF-8; save the file as UTF-8") from error
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise InputError(f"{path}: no readable gzip file ({error}); compress it again") from error
 
