@@ -2,9 +2,10 @@
 
 import errno
 import os
+import re
 import sys
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Annotated, Any
 
@@ -22,12 +23,9 @@ _OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "bad_alloc")  # 
 class Commands(TyperGroup):
     """Turns what goes wrong in a command into one message and an exit code; --debug shows where it happened."""
 
-    def make_context(self, info_name: str | None, args: list[str], **options: Any) -> Any:  # Any: typer's own
-        given = list(args)
-        with _told({"tercet.given": given}):
-            ctx = super().make_context(info_name, args, **options)
-            ctx.meta["tercet.given"] = given
-            return ctx
+    def make_context(self, *args: Any, **options: Any) -> Any:  # Any: typer's own, another class in each version
+        with _told({}):
+            return super().make_context(*args, **options)
 
     def invoke(self, ctx: Any) -> Any:  # Any: see make_context
         with _told(ctx.meta):
@@ -67,7 +65,7 @@ def _told(meta: Mapping[str, Any]) -> Iterator[None]:  # Any: what typer's optio
             message += "\n  (run again with --debug for the traceback)"
     with suppress(OSError):  # the first error is the one to tell
         _flush_output()
-    _complain(message, meta.get("tercet.given", ()))
+    _complain(message)
     raise typer.Exit(code)
 
 
@@ -93,15 +91,9 @@ def _failure(error: Exception, command: str) -> str:
     return f"internal error in {command}: {type(error).__name__}: {reason}\n  {REPORT_IT}"
 
 
-def _complain(message: str, given: Sequence[str]) -> None:
-    """Say on standard error why the command ends; where nobody can read it, the exit code says it alone.
-
-    A name with a line end in it, among what was `given` to the command, stays on its line.
-    """
-    for one in given:
-        for part in (one, one.partition("=")[2]):
-            if "\n" in part:
-                message = message.replace(part, part.replace("\n", "\\n"))
+def _complain(message: str) -> None:
+    """Say on standard error why the command ends; where nobody can read it, the exit code says it alone."""
+    message = re.sub(r"\n(?!  )", r"\\n", message)  # no line of ours: of a name or value that the message repeats
     lines = [
         line if len(line) <= LONGEST_LINE else f"{line[:LONGEST_LINE]} ... ({len(line)} characters)"
         for line in visible(message).split("\n")

@@ -202,7 +202,7 @@ def _check_same(path: Path, old: Tree, new: Tree) -> None:
         lines = [f"  {key}: {_shown(was, key)} there, {_shown(now, key)} now" for key in odd]
         raise InputError(
             f"{path}: this run was made with another config:\n" + "\n".join(lines) + "\n"
-            "Give the same settings to go on with it, or choose another folder with --out"
+            "  Give the same settings to go on with it, or choose another folder with --out"
         )
 
 
