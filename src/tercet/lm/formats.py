@@ -118,10 +118,9 @@ def _layout(names: Collection[str], columns: Mapping[str, str]) -> _Layout:
         mapped = next((name for name in wanted if name in columns), None)
         return mapped or next((name for name in wanted if name in there), None)
 
-    if "chosen" not in there and set(_SHP) <= there.keys():
-        return _Layout(_shp, _others(names, _SHP))
-    if "chosen" not in there and set(_WEBGPT) <= there.keys():
-        return _Layout(_webgpt, _others(names, _WEBGPT))
+    for needed, reader in _KNOWN_SETS:
+        if "chosen" not in there and set(needed) <= there.keys():
+            return _Layout(reader, _others(names, needed))
     roles = {"chosen": "chosen", "rejected": "rejected"} if "chosen" in there else {}
     if roles:
         asks = first("prompt", *_CONVERSATIONS, "question", "instruction")
@@ -295,6 +294,10 @@ def _webgpt(row: Row, unread: Unread) -> Parts:
     asked = question.get("full_text") if isinstance(question, Mapping) else question
     prompt = _in_column("question", turns_of, asked, unread)
     return _better_of(prompt, row, ("answer_0", "answer_1"), _score(row, "score_0") - _score(row, "score_1"))
+
+
+# sets that are told from all their columns together, and what reads a row of them
+_KNOWN_SETS = ((_SHP, _shp), (_WEBGPT, _webgpt))
 
 
 def _score(row: Row, column: str) -> float:
