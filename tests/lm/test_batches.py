@@ -96,6 +96,14 @@ def test_lessons_number_the_rows_over_all_sets() -> None:
     assert taken == [["a"] * 5, ["b"] * 5]
 
 
+def test_a_plan_that_no_memory_holds_is_refused_before_it_is_made() -> None:
+    sets = {"a": [Example((Message("user", "x"),), "y", None, "a", "a[1]")] * 20_000}
+    data = DataConfig.model_validate({"train": ["a.jsonl"]})
+    with pytest.raises(InputError, match=r"sft\.epochs=10000: 200000000 examples in all, more than 100000000"):
+        lessons(sets, data, SftConfig(epochs=10_000), step="sft", seed=0)
+    assert len(lessons(sets, data, SftConfig(epochs=10_000, max_steps=5), step="sft", seed=0).plan.rows) == 5
+
+
 def test_an_unknown_set_is_a_bug() -> None:
     with pytest.raises(KeyError):
         planned({"a": [1]}, weights={})

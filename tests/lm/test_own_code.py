@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import Result
+from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, dynamic_module_utils
 
 from tercet.config.lm import ModelConfig
@@ -122,6 +123,37 @@ def test_without_the_key_no_other_file_of_the_folder_runs_code(odd: Folder, monk
     odd.change("config.json", model_type="opt")
     assert type(load_causal(odd.config(False), seed=0)).__name__ == "OPTForCausalLM"
     assert not odd.has_run
+
+
+def test_kernels_and_pickles_are_code_too(odd: Folder, tmp_path: Path) -> None:
+    odd.change("config.json", model_type="opt", attn_implementation="somebody/kernel")
+    with pytest.raises(InputError, match=r"kernels of a repository \('somebody/kernel' in its config.json\)"):
+        load_causal(odd.config(False), seed=0)
+    odd.change("config.json", attn_implementation="eager")
+    adapters = tmp_path / "adapters"
+    get_peft_model(load_causal(odd.config(False), seed=0), LoraConfig(target_modules=["q_proj"])).save_pretrained(
+        adapters
+    )
+    file = adapters / "adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"base_model_name_or_path": str(odd.path)}))
+    for folder, name in ((adapters, "adapter_model"), (odd.path, "model")):
+        weights = folder / f"{name}.safetensors"
+        weights.rename(tmp_path / weights.name)
+        pickled = folder / ("adapter_model.bin" if folder == adapters else "pytorch_model.bin")
+        torch.save({"a": _Evil(str(odd.mark))}, pickled)
+        with pytest.raises(InputError, match="Weights only load failed"):
+            load_causal(ModelConfig(path=str(folder)), seed=0)
+        pickled.unlink()
+        (tmp_path / weights.name).rename(weights)
+    assert not odd.has_run
+
+
+class _Evil:
+    def __init__(self, mark: str) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.system, (f"touch {self.mark!r}",)
 
 
 def test_nobody_is_asked_where_transformers_calls_itself(odd: Folder, monkeypatch: pytest.MonkeyPatch) -> None:

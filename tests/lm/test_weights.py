@@ -87,6 +87,13 @@ def test_dropout_is_off_in_every_config(architecture: str, make_config: MakeConf
         ({}, "needs model_type"),
         ({"model_type": "no-such-model"}, "no-such-model"),
         ({"model_type": "llama", "hidden_size": "x"}, "hidden_size.*expected int, got str"),
+        ({"model_type": "opt", "num_hidden_layers": 10**9}, "1000000000 layers are more than 10000"),
+        (
+            {"model_type": "opt", "hidden_size": 120_000, "ffn_dim": 120_000},
+            "its weights take .* GiB, and this machine",
+        ),
+        ({"model_type": "opt", "hidden_size": 10**12, "ffn_dim": 10**12}, "model.architecture: "),
+        ({"model_type": "opt", "vocab_size": -1}, "model.architecture: "),
         ({"model_type": "llama", "hidden_size": 30, "num_attention_heads": 4}, "30.*not a multiple of.*heads"),
     ],
 )

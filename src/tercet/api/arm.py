@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from tercet.api.libraries import torch_threads
 from tercet.api.record import Run
 from tercet.config.arm import ArmConfig
+from tercet.config.load import recorded_config
 from tercet.errors import InputError
 from tercet.runs.folder import RunFolder
 from tercet.runs.progress import silent
@@ -39,7 +40,7 @@ def play(run: Run, *, stage: str = "ppo", num_starts: int = 16, seed: int = 0) -
         from tercet.arm.environments import opened
         from tercet.arm.eval import stages_of
 
-        config = ArmConfig.model_validate(run.config)
+        config = recorded_config(ArmConfig, run.config, run.path)
         stages = {one.name: one for one in stages_of(RunFolder.read(run.path), config) if not one.noise}
         if stage not in stages:
             raise InputError(f"stage={stage!r}: {run.path} has {', '.join(stages)}")

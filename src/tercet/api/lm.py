@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from tercet.api.libraries import calm, torch_threads
 from tercet.api.record import Run
 from tercet.config.lm import LmConfig
+from tercet.config.load import recorded_config
 from tercet.errors import InputError
 from tercet.runs.folder import RunFolder
 from tercet.runs.progress import silent
@@ -98,7 +99,7 @@ def score(run: Run, prompts: Sequence[str], responses: Sequence[str]) -> list[fl
 def _at_work(run: Run) -> Iterator[tuple[RunFolder, LmConfig]]:
     if run.domain != "lm":
         raise InputError(f"{run.path}: is a run of the robot arm; give one of a language model")
-    config = LmConfig.model_validate(run.config)
+    config = recorded_config(LmConfig, run.config, run.path)
     with silent(), calm(), torch_threads(config.threads):
         yield RunFolder.read(run.path), config
 

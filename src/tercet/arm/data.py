@@ -24,6 +24,7 @@ from tercet.arm.models import Sizes
 from tercet.config.arm import ArmConfig, BcConfig
 from tercet.config.fit import FitConfig
 from tercet.config.functions import load_function, named_error
+from tercet.config.section import MOST_ROWS
 from tercet.errors import FailedError, InputError, reading
 from tercet.runs.machine import spare_memory
 from tercet.train import chance
@@ -261,6 +262,8 @@ def _check_archive(file: Path, archive: object) -> None:
 
 def plan(num_rows: int, config: FitConfig, *, seed: int, name: str) -> list[list[int]]:
     """The rows of each optimizer step: every pass has an order of its own."""
+    if config.epochs * num_rows > MOST_ROWS * 10 and not config.max_steps:
+        raise InputError(f"{name}.epochs={config.epochs}: of {num_rows} rows more than {MOST_ROWS * 10}; lower it")
     steps: list[list[int]] = []
     for number in range(config.epochs):
         order = torch.randperm(num_rows, generator=chance.generator(seed, name, "order", number))

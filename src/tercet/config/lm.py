@@ -66,7 +66,7 @@ class Source(Section):
 
     path: str = Field(min_length=1, description="Local .jsonl, .json, .csv, .tsv or .parquet file (text files may be .gz), hub id, folder, or `chatterbot`.")
     name: str = Field(default="", description="Name of the set in tables; empty: the file's stem or the id's last part.")
-    weight: float = Field(default=1.0, ge=1e-6, le=1e6, description="Share of the set when several are mixed.")
+    weight: float = Field(default=1.0, ge=1e-6, le=1000, description="Share of the set when several are mixed.")
     config: str = Field(default="", description="Of a hub set with several configurations, such as `main`; empty: its only or default one.")
     split: str = Field(default="", description="The hub split to read; empty: train.")
     columns: dict[str, str] = Field(default={}, description="Our column (prompt, chosen, rejected, messages, system, history) to the file's; empty: data.columns.")

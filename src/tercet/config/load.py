@@ -55,6 +55,13 @@ def load_config(model: type[Config], domain: str, preset: str | Path, overrides:
         return _checked(raw, model)
 
 
+def recorded_config(model: type[Config], tree: dict[str, Any], run: Path) -> Config:  # Any: whatever YAML holds
+    """Check the config of a run that was read from its folder; InputError where it was changed, or fits no longer."""
+    file = printable(str(run / "config.yaml"))
+    with reading(file):
+        return _checked(_Raw(tree, {(): file}), model)
+
+
 def preset_names(domain: str) -> list[str]:
     """The names of the presets that come with Tercet."""
     return sorted(file.stem for file in (PRESETS / domain).glob("*.yaml"))

@@ -9,6 +9,7 @@ import torch
 
 from tercet.config.fit import FitConfig
 from tercet.config.lm import DataConfig
+from tercet.config.section import MOST_ROWS
 from tercet.errors import InputError
 from tercet.lm.examples import Example
 from tercet.lm.splits import StepName, flat, weights_of
@@ -53,6 +54,8 @@ def plan(
         for _ in range(epochs):
             taken = mixed_pass(lengths_by_set, weights, generator)
             rows += _batches(taken, lengths, batch_size, generator)
+            if max_steps and len(rows) >= max_steps:
+                break
         rows = rows[:max_steps] if max_steps else rows
         return Plan(rows, [(len(rows) - 1, next(iter(rows_of)) if len(rows_of) == 1 else "mixed")] if rows else [])
     parts = {
@@ -82,11 +85,18 @@ def lessons(
     lengths = {
         name: [len(e.prompt) + max(len(e.chosen), len(e.rejected or "")) for e in rows] for name, rows in sets.items()
     }
+    weights = weights_of(data, step)
+    num_rows = fit.epochs * sum(max(1.0, weights[name]) * len(rows) for name, rows in sets.items())
+    if num_rows > MOST_ROWS * 10 and not (fit.max_steps and data.order == "mixed"):
+        raise InputError(
+            f"{step}.epochs={fit.epochs}: {num_rows:.0f} examples in all, more than {MOST_ROWS * 10} are not planned; "
+            "lower it, or the weights of the sets"
+        )
     return Lessons(
         flat(sets),
         plan(
             lengths,
-            weights=weights_of(data, step),
+            weights=weights,
             order=data.order,
             batch_size=fit.batch_size,
             epochs=fit.epochs,

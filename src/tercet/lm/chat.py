@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from tercet.config.lm import LmConfig
+from tercet.config.load import recorded_config
 from tercet.errors import FailedError, InputError
 from tercet.lm.encoding import Encoder
 from tercet.lm.examples import Example, Message
@@ -28,7 +29,7 @@ LONGEST_LINE = 1 << 16  # bytes; a terminal sends 4,096 at most
 def run(path: Path, *, stage: str) -> None:
     """Talk with a stage of the run at `path` until the input ends."""
     folder = RunFolder.read(path)
-    config = LmConfig.model_validate(folder.config_dict)
+    config = recorded_config(LmConfig, folder.config_dict, path)
     Conversation(stages_of(folder, config), stage, config, write=write).hold(typed(sys.stdin.buffer.readline))
 
 

@@ -32,12 +32,21 @@ _AUTO = (AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification)
 dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0
 
 
-def refusal(name: str) -> InputError:
-    """What to say of a folder or hub id that cannot be read without running its code."""
+def refusal(name: str, code: str = "Python code of its own") -> InputError:
+    """What to say of a folder or hub id that cannot be read without running code that it brings or names."""
     return InputError(
-        f"{name!r} brings Python code of its own, which would run with your rights; read it, and allow it with "
+        f"{name!r} brings {code}, which would run with your rights; read it, and allow it with "
         f"{KEY}=true, or give a model that transformers has"
     )
+
+
+def check_kernels(hf_config: HfConfig, name: str) -> None:
+    """InputError where config.json has transformers compute with compiled code of some repository on the hub."""
+    parts = [hf_config, *(part for part in vars(hf_config).values() if isinstance(part, HfConfig))]
+    for part in parts:
+        for kernel in (part._attn_implementation, part._experts_implementation):
+            if "/" in str(kernel):  # transformers' own have names without an owner
+                raise refusal(name, f"kernels of a repository ({kernel!r} in its config.json)")
 
 
 def asks_for_trust(error: BaseException) -> bool:

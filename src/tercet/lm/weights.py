@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import cast
 
 import torch
@@ -40,6 +41,7 @@ from tercet.lm.heads import (
 )
 from tercet.lm.wrapped import adapter_base, has_adapted_head, text_config, text_model, with_adapters
 from tercet.runs.atomic import replace_folder
+from tercet.runs.machine import spare_memory
 from tercet.train.chance import seed_everything
 
 Saved = PreTrainedModel | PreTrainedTokenizerBase
@@ -55,8 +57,10 @@ _LOGIT_SETTINGS = (
     "output_multiplier",
     "softcap",
 )
+_UNREADABLE = (UnpicklingError, ImportError)  # a pickle that would run code; a package that config.json asks for
 _WRONG_CONFIG = (ValueError, StrictDataclassError)  # the second is no ValueError
 
+_MOST_LAYERS = 10_000
 # outside the transformer, as other libraries call what judges; `lm_head` is no such head
 _OTHER_HEADS = r"(?!lm_)\w*(head|score|reward|value|regress|classif)\w*\."
 _NOISE = ("input_jitter_noise", "moe_jitter_eps")
@@ -92,8 +96,9 @@ def load_causal(config: ModelConfig, *, seed: int, path: str = "") -> PreTrained
     """The causal language model at `path` (or `config.path`), in fp32, on the CPU."""
     name = path or config.path
     if name == "random":
+        hf_config = _architecture_in_memory(config)
         seed_everything(seed, "weights")
-        return _from_config(AutoModelForCausalLM.from_config, _architecture(config))
+        return _from_config(AutoModelForCausalLM.from_config, hf_config)
     return _causal(name, config.trust_remote_code)
 
 
@@ -106,9 +111,9 @@ def load_scorer(
     `num_layers` > 0 keeps the first so many layers.
     """
     name = path or config.path
+    hf_config = _architecture_in_memory(config) if name == "random" else None
     seed_everything(seed, "score head")
-    if name == "random":
-        hf_config = _architecture(config)
+    if hf_config is not None:
         shape_for_scores(hf_config, num_layers)
         model = _from_config(score_class(hf_config)._from_config, hf_config)
         is_fresh = True
@@ -211,15 +216,32 @@ def _architecture(config: ModelConfig) -> HfConfig:
         hint = f"did you mean {near[0]}?" if near else "give one that transformers knows, such as opt"
         raise InputError(f"model.architecture: no model_type {kind!r}; {hint}")
     try:
-        return _without_dropout(AutoConfig.for_model(str(kind), **settings))
+        hf_config = _without_dropout(AutoConfig.for_model(str(kind), **settings))
+        num_layers = getattr(hf_config, "num_hidden_layers", 0)
+        if num_layers > _MOST_LAYERS:  # even an empty model of so many would take for ever to build
+            raise ValueError(f"{num_layers} layers are more than {_MOST_LAYERS}")
     except (*_WRONG_CONFIG, TypeError) as error:
         raise _no_architecture(error) from error
+    return hf_config
+
+
+def _architecture_in_memory(config: ModelConfig) -> HfConfig:
+    """The architecture; InputError where weights of this shape would not go into this machine's memory."""
+    hf_config = _architecture(config)
+    num_bytes = 4 * sum(parameter.numel() for parameter in fresh(hf_config, scores=False).parameters())
+    memory = spare_memory()
+    if num_bytes > memory:
+        raise InputError(
+            f"model.architecture: its weights take {num_bytes / 2**30:.1f} GiB, and this machine has "
+            f"{memory / 2**30:.1f} to spare; give smaller sizes"
+        )
+    return hf_config
 
 
 def _from_config(make: Callable[[HfConfig], PreTrainedModel], hf_config: HfConfig) -> PreTrainedModel:
     try:
         return make(hf_config)
-    except (*_WRONG_CONFIG, TypeError, RuntimeError, AssertionError, ZeroDivisionError) as error:
+    except (*_WRONG_CONFIG, ImportError, TypeError, ArithmeticError, RuntimeError, AssertionError) as error:
         # widths that do not go together
         raise _no_architecture(error) from error
 
@@ -264,6 +286,10 @@ def _raw_config(name: str, trust: bool, *, offline: bool = False) -> HfConfig:
             raw = AutoConfig.from_pretrained(folder, trust_remote_code=trust, local_files_only=offline, **settings)
             if trust:
                 own_code.register(raw, folder)
+            else:
+                own_code.check_kernels(raw, name)
+        except InputError:
+            raise
         except (OSError, *_WRONG_CONFIG) as error:
             raise _no_model(folder, name, error) from error
     return _without_dropout(raw)
@@ -282,7 +308,7 @@ def _from_pretrained(kind: type, name: str, trust: bool, *, config: HfConfig) ->
                 ignore_mismatched_sizes=True,  # told below: transformers' error does not say which
                 trust_remote_code=trust,
             )
-        except (OSError, KeyError, RuntimeError, SafetensorError, *_WRONG_CONFIG) as error:
+        except (OSError, KeyError, RuntimeError, SafetensorError, *_UNREADABLE, *_WRONG_CONFIG) as error:
             raise _no_model(folder, name, error) from error
     for key, shape, wanted in sorted(seen["mismatched_keys"]):
         if not key.startswith(f"{model.base_model_prefix}."):

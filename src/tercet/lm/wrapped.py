@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 from peft import PeftModel
@@ -18,6 +19,7 @@ from tercet.errors import InputError, first_line
 from tercet.lm.heads import causal_class
 
 _FILE = "adapter_config.json"
+_UNREADABLE = (OSError, SafetensorError, UnpicklingError)  # the last of a pickle that would run code
 
 
 def adapter_base(name: str, *, offline: bool = False) -> str:
@@ -44,7 +46,7 @@ def with_adapters(model: PreTrainedModel, name: str) -> PreTrainedModel:
             warnings.filterwarnings("error", message=".*missing adapter keys")  # peft would go on with fresh ones
             adapted = PeftModel.from_pretrained(model, name)
         merged = adapted.merge_and_unload()
-    except (OSError, ValueError, KeyError, RuntimeError, AttributeError, UserWarning, SafetensorError) as error:
+    except (*_UNREADABLE, ValueError, KeyError, RuntimeError, AttributeError, UserWarning) as error:
         raise InputError(
             f"{name!r}: its adapters do not go into their base model, {adapter_base(name)!r} "
             f"({first_line(error)[:200]}); merge them yourself: merge_and_unload() of peft, then save_pretrained()"
