@@ -29,7 +29,11 @@ def failing(error: BaseException) -> typer.Typer:
         pass
 
     @commands.command()
-    def go(debug: DebugOption = False) -> None:
+    def go(out: Path = Path(), debug: DebugOption = False) -> None:
+        raise error
+
+    @commands.command()
+    def look(debug: DebugOption = False) -> None:
         raise error
 
     return commands
@@ -85,6 +89,11 @@ def test_debug_shows_where_it_happened(error: Exception):
     assert "Traceback" in result.stderr
     assert "raise error" in result.stderr
     assert "--debug for" not in result.stderr
+
+
+def test_a_command_without_checkpoints_promises_none():
+    for error, said in ((KeyboardInterrupt(), "tercet: interrupted\n"), (Ended(15), "tercet: ended by SIGTERM\n")):
+        assert CliRunner().invoke(failing(error), ["look"]).stderr == said
 
 
 def test_a_name_with_a_line_end_stays_on_its_line():

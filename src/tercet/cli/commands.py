@@ -44,9 +44,10 @@ def _told(meta: Mapping[str, Any]) -> Iterator[None]:  # Any: what typer's optio
         _flush_output()
         return
     except Ended as error:
-        code, message = error.status, str(error)
+        code, message = error.status, f"{error}{meta.get('tercet.what_stays', '')}"
     except KeyboardInterrupt as error:
-        code, message = 130, f"interrupted; {str(error) or 'the same command goes on from the last checkpoint'}"
+        stays = f"; {error}" if str(error) else meta.get("tercet.what_stays", "")
+        code, message = 130, f"interrupted{stays}"
     except (typer.Exit, typer.Abort, BrokenPipeError):
         raise  # typer's own ways to end
     except InputError as error:
@@ -130,6 +131,8 @@ def _show_traceback(meta: Mapping[str, Any]) -> bool:  # Any: see _told
 
 def _note_debug(ctx: Any, value: bool) -> bool:  # Any: see Commands.make_context
     ctx.meta["tercet.debug"], ctx.meta["tercet.command"] = value, ctx.command_path
+    if any(option.name == "out" for option in ctx.command.params):  # a command with a run folder has checkpoints
+        ctx.meta["tercet.what_stays"] = "; the same command goes on from the last checkpoint"
     return value
 
 

@@ -14,7 +14,7 @@ class Ended(SystemExit):
         super().__init__(self.status)
 
     def __str__(self) -> str:
-        return f"ended by {self.name}; the same command goes on from the last checkpoint"
+        return f"ended by {self.name}"
 
 
 def prepare() -> None:
