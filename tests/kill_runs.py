@@ -97,7 +97,7 @@ def _reached(folder: Path, moment: list[str | int | float], seconds: float) -> C
     def saved() -> bool:
         try:
             state = json.loads((folder / str(step) / "checkpoint" / "state.json").read_text())
-            return state["rows"]["metrics"] >= int(num)
+            return state["rows"]["metrics"]["num"] >= int(num)
         except FileNotFoundError:  # not yet, or just being replaced
             return False
 

@@ -178,7 +178,7 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
 
 def test_broken_evaluation_files_are_named(finished: Path) -> None:
     (finished / "eval" / "held_out.json").write_text('[{"prompt": "a",\n]')
-    with pytest.raises(FailedError, match=r"held_out\.json:2.*tercet lm eval"):
+    with pytest.raises(FailedError, match=r"held_out\.json: damaged.*line 2.*tercet lm eval"):
         page.write(finished)
 
 

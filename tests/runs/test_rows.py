@@ -1,5 +1,6 @@
 """Rows are appended whole, read up to the first torn line, and cut to the byte."""
 
+import hashlib
 import json
 import math
 from pathlib import Path
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tercet.errors import FailedError
-from tercet.runs.rows import RowWriter, cut_rows, dump, read_rows
+from tercet.runs.rows import RowWriter, Tally, cut_rows, dump, read_rows, tallies
 
 
 def _file(tmp_path: Path, *steps: str, tail: str = "") -> Path:
@@ -20,9 +21,9 @@ def _file(tmp_path: Path, *steps: str, tail: str = "") -> Path:
 
 def test_rows_come_back_as_they_were_appended(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
-    writer = RowWriter(path, "sft", 0)
+    writer = RowWriter(path, "sft", Tally())
     writer.append(0, {"sft/loss": 0.1 + 0.2, "text": "三\u2028\n"})
-    assert writer.count == 1
+    assert writer.tally.num == 1
     assert path.read_text(encoding="utf-8").count("\n") == 1
     assert read_rows(path) == [{"step": "sft", "index": 0, "sft/loss": 0.30000000000000004, "text": "三\u2028\n"}]
 
@@ -56,10 +57,22 @@ def test_only_the_later_rows_of_that_step_are_cut(tmp_path: Path) -> None:
     assert [(row["step"], row["index"]) for row in read_rows(path)] == [("sft", 0), ("ppo", 1), ("eval", 3)]
 
 
-def test_fewer_rows_than_the_checkpoint_knew_are_refused_with_the_remedy(tmp_path: Path) -> None:
-    path = _file(tmp_path, "ppo", "sft")
-    with pytest.raises(FailedError, match=rf"holds 1 rows of ppo where its checkpoint counted 2.*{tmp_path}/ppo"):
-        cut_rows(path, "ppo", 2)
+def test_rows_of_other_steps_behind_a_damaged_line_stay(tmp_path: Path) -> None:
+    path = _file(tmp_path, "ppo", "sft", "ppo", "sft")
+    path.write_bytes(path.read_bytes().replace(b'ppo", "index": 2', b'ppo\xff, "index": 2'))
+    cut_rows(path, "ppo", 0)
+    assert [(row["step"], row["index"]) for row in read_rows(path)] == [("sft", 1), ("sft", 3)]
+
+
+def test_a_tally_is_of_the_rows_of_its_step_alone(tmp_path: Path) -> None:
+    alone = tallies(_file(tmp_path, "ppo"))["ppo"].as_json()
+    beside = _file(tmp_path, "ppo", "sft", "ppo")
+    assert tallies(beside, {"ppo": 1})["ppo"].as_json() == alone
+    assert tallies(beside)["ppo"].as_json() == {
+        "num": 2,
+        "sha256": hashlib.sha256(b'{"step": "ppo", "index": 0}\n{"step": "ppo", "index": 2}\n').hexdigest(),
+    }
+    assert cut_rows(beside, "ppo", 1).as_json() == alone
 
 
 def test_no_file_holds_no_rows(tmp_path: Path) -> None:
@@ -70,6 +83,6 @@ def test_no_file_holds_no_rows(tmp_path: Path) -> None:
 
 def test_a_full_disk_is_named(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
-    writer = RowWriter(tmp_path / "metrics.jsonl", "sft", 0)
+    writer = RowWriter(tmp_path / "metrics.jsonl", "sft", Tally())
     with pytest.raises(FailedError, match=r"metrics\.jsonl: the disk is full"):
         writer.append(0, {"sft/loss": 1.0})

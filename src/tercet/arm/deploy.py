@@ -21,6 +21,7 @@ from tercet.arm.tasks import Task
 from tercet.config.load import load_arm_config
 from tercet.config.robot import RobotConfig
 from tercet.errors import InputError
+from tercet.runs.folder import RunFolder
 
 Keys = Callable[[], str]
 _SLOW = 60.0  # ms a step, in the mean
@@ -58,6 +59,7 @@ class Session:
 
 def policy_of(run: Path, stage: str, *, speed: float) -> tuple[Task, Pilot]:
     """The policy of a run, and its task; InputError where there is none that an arm could follow."""
+    RunFolder.read(run)
     config = load_arm_config(run / "config.yaml", [])
     if config.env not in tasks.TASKS:
         raise InputError(f"{run}: its policy is for {config.env}; only {', '.join(tasks.TASKS)} can go on an arm")

@@ -29,6 +29,7 @@ from tercet.runs.folder import RunFolder
 from tercet.runs.progress import say
 from tercet.train import chance
 
+VIDEOS = "videos"
 Tree = dict[str, Any]  # Any: JSON
 
 
@@ -41,6 +42,7 @@ def run(folder: RunFolder, config: ArmConfig) -> None:
             step.log(index, {f"eval/success/{stage.name}": float(tried[stage.name].success.float().mean())})
         write_text(step.path / "starts.json", json.dumps(_starts(tried), indent=1) + "\n")
         videos = _videos(env, stages, tried, folder, config)
+        beside = [VIDEOS] if videos["videos"] else []
         step.finish(
             {
                 "success": {name: as_json(wilson(one.success.int().tolist())) for name, one in tried.items()},
@@ -51,7 +53,8 @@ def run(folder: RunFolder, config: ArmConfig) -> None:
                 "paired": paired(tried[stages[0].name], tried["ppo"]) if "ppo" in tried else {},
                 "same_starts": repeats(env, seed=starts_seed(config)),
                 **videos,
-            }
+            },
+            beside=beside,
         )
 
 
@@ -185,11 +188,11 @@ def _videos(
         for place, start in enumerate(starts):
             video.write(partial / f"start-{start}.mp4", take(0, left, place), take(1, right, place))
 
-    replace_folder(folder.path / "videos", write)
+    replace_folder(folder.path / VIDEOS, write)
     cases = [_CASES[one] for one in zip(*success, strict=True)]
     return {
         "videos": [
-            {"file": f"videos/start-{start}.mp4", "shows": case} for start, case in zip(starts, cases, strict=True)
+            {"file": f"{VIDEOS}/start-{start}.mp4", "shows": case} for start, case in zip(starts, cases, strict=True)
         ]
     }
 

@@ -19,6 +19,7 @@ from tercet.config.arm import PolicyConfig
 from tercet.core import gaussian
 from tercet.core.statistics import ScoreScale
 from tercet.errors import InputError, first_line
+from tercet.runs.done import check_made
 from tercet.train.chance import seed_everything
 
 M = TypeVar("M", bound=nn.Module)
@@ -298,6 +299,7 @@ def save(module: nn.Module, folder: Path, config: Mapping[str, str | int]) -> No
 
 def read_config(folder: Path, kind: str, **sizes: int) -> dict[str, int]:
     """The shape that `folder` was saved with, once its `sizes` are found to be these."""
+    check_made(folder)
     file = folder / "config.json"
     try:
         found = json.loads(file.read_text(encoding="utf-8"))

@@ -11,6 +11,7 @@ from tercet.arm.models import Policy, Sizes, load_gaussian, new_gaussian
 from tercet.arm.tokens import load_tokens, new_tokens
 from tercet.config.arm import PolicyConfig
 from tercet.errors import InputError
+from tercet.runs.done import check_made
 from tercet.train.chance import seed_everything
 
 
@@ -37,6 +38,7 @@ def new_policy(sizes: Sizes, config: PolicyConfig, *, seed: int) -> Policy:
 
 def load_policy(folder: Path, sizes: Sizes) -> Policy:
     """A saved policy, frozen; InputError where it is none, or one for another arm."""
+    check_made(folder)
     config = read_json(folder / "config.json")
     kind = config.get("kind", config.get("type"))  # LeRobot's files name their policy by `type`
     kind = "gaussian" if kind == "policy" else kind  # as its files have always named it

@@ -20,8 +20,8 @@ from tercet.arm.questions import ask, asks_a_person
 from tercet.arm.stages import start_policy
 from tercet.config.arm import ArmConfig
 from tercet.core.intervals import wilson
-from tercet.runs.atomic import replace_folder
 from tercet.runs.folder import RunFolder
+from tercet.runs.kept import is_kept, keep_folder
 from tercet.train import chance
 from tercet.train.fit import fit
 
@@ -71,8 +71,9 @@ def first_pairs(folder: RunFolder, config: ArmConfig) -> tuple[Pairs, Pairs]:
 
     They are kept in DIR/reward/pairs, from where a run that goes on takes them.
     """
-    place = folder.path / "reward" / "pairs"
-    if not place.exists():
+    step = folder.path / "reward"
+    place = step / "pairs"
+    if not is_kept(step, place.name):
         wanted = {"learned": config.reward.num_pairs, "held_out": config.reward.num_eval}
         answers = _of_a_person if asks_a_person(config) else _of_a_function
         found = dict(zip(wanted, answers(folder, config, wanted), strict=True))
@@ -81,7 +82,7 @@ def first_pairs(folder: RunFolder, config: ArmConfig) -> tuple[Pairs, Pairs]:
             for name, pairs in found.items():
                 pairs.save(partial / f"{name}.safetensors")
 
-        replace_folder(place, write)
+        keep_folder(step, place.name, write)
     return load_pairs(place / "learned.safetensors"), load_pairs(place / "held_out.safetensors")
 
 

@@ -14,8 +14,8 @@ from tercet.arm.pairs import Pairs, joined, load_pairs
 from tercet.arm.preferences import fitted
 from tercet.arm.questions import ask, asks_a_person
 from tercet.config.arm import ArmConfig
-from tercet.runs.atomic import replace_folder
 from tercet.runs.folder import RunFolder
+from tercet.runs.kept import is_kept, keep_folder
 
 
 class Rounds:
@@ -47,14 +47,14 @@ class Rounds:
     def _ask(self, number: int, footage: Footage) -> None:
         reward, seed = self.config.reward, self.config.seed
         pairs = self._told(number, footage)
-        known = [self._first, *(load_pairs(self._place(i) / "pairs.safetensors") for i in range(1, number))]
+        known = [self._first, *(load_pairs(self._kept(i) / "pairs.safetensors") for i in range(1, number))]
         model = fitted(joined([*known, pairs]), reward, seed=seed, name=f"round {number}")
 
         def write(partial: Path) -> None:
             model.save(partial)
             pairs.save(partial / "pairs.safetensors")
 
-        replace_folder(self._place(number), write)
+        keep_folder(self.folder, self._place(number).name, write)
 
     def _told(self, number: int, footage: Footage) -> Pairs:
         config, num, name = self.config, self.config.reward.pairs_per_round, f"round {number}"
@@ -67,7 +67,13 @@ class Rounds:
 
     def _before(self, number: int) -> RewardEnsemble:
         """The model that the round before `number` made."""
-        return load_reward_model(self._place(number - 1), self.sizes) if number > 1 else self.start
+        return load_reward_model(self._kept(number - 1), self.sizes) if number > 1 else self.start
+
+    def _kept(self, number: int) -> Path:
+        """The place of a round that is over; FailedError where it is not as it was."""
+        place = self._place(number)
+        is_kept(self.folder, place.name)
+        return place
 
     def _place(self, number: int) -> Path:
         return self.folder / f"round-{number}"

@@ -19,6 +19,7 @@ from tercet.errors import FailedError
 from tercet.lm.adapters import adapt, copied
 from tercet.lm.heads import draw_head, with_score_head
 from tercet.lm.models import Policy, ScoreModel, load_policy
+from tercet.runs.done import check_made
 from tercet.train.chance import seed_everything
 
 FILE = "adapter_model.safetensors"  # peft's name
@@ -78,6 +79,7 @@ def save_adapters(score_model: ScoreModel, folder: Path) -> None:
 
 @torch.no_grad()
 def _load_adapters(score_model: ScoreModel, folder: Path) -> None:
+    check_made(folder)
     try:
         state = load_file(folder / FILE)
     except (OSError, SafetensorError) as error:

@@ -23,8 +23,8 @@ from tercet.lm.examples import Example, Message
 from tercet.lm.functions import ScoreFunction, call_function, load_score_function
 from tercet.lm.models import Policy, load_policy
 from tercet.lm.splits import Sets, StepExamples, flat
-from tercet.runs.atomic import write_text
 from tercet.runs.folder import RunFolder
+from tercet.runs.kept import is_kept, keep_file
 from tercet.runs.progress import progress
 from tercet.train.chance import generator
 
@@ -59,7 +59,7 @@ def sampled_pairs(
     if not policy_path:
         raise InputError("reward: pairs are sampled from the SFT model; run `tercet lm sft` with the same --out first")
     file = folder.path / "reward" / "pairs.jsonl"
-    if not file.exists():
+    if not is_kept(file.parent, file.name):
         wanted, few = config.reward.num_sampled_pairs, ceil(config.reward.num_sampled_pairs * HELD_OUT_SHARE)
 
         def sample() -> list[Row]:
@@ -70,8 +70,7 @@ def sampled_pairs(
                 return rows + _sample(policy, config, encoder, prompts.test, few, "test", one)
 
         rows = people.told(folder.path, sample) if config.judge == PERSON else sample()
-        file.parent.mkdir(exist_ok=True)
-        write_text(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+        keep_file(file.parent, file.name, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     with file.open(encoding="utf-8") as lines:  # str.splitlines would also cut at what a text may hold, as U+2028
         rows = [json.loads(line) for line in lines]
     return StepExamples(

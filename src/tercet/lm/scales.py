@@ -4,7 +4,6 @@ PPO's clips of rewards and values and its price of KL presuppose scores of about
 its scale in its head since step 2; other terms of ppo.reward get theirs before the first update.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -21,8 +20,9 @@ from tercet.lm.encoding import Encoder
 from tercet.lm.examples import Example
 from tercet.lm.models import Policy
 from tercet.lm.scoring import OWN, Score
-from tercet.runs.atomic import write_text
+from tercet.runs.kept import is_kept, keep_file
 from tercet.runs.progress import say
+from tercet.runs.reading import read_json
 from tercet.runs.rows import dump
 from tercet.train.chance import generator
 
@@ -67,17 +67,15 @@ def find_scales(terms: Mapping[str, Score], answers: Sequence[Answers]) -> Scale
 
 def save_scales(scales: Scales, file: Path) -> None:
     """Keep them: a run that goes on must pay as it did before."""
-    write_text(file, dump({name: asdict(scale) for name, scale in scales.items()}, indent=2) + "\n")
+    keep_file(file.parent, file.name, dump({name: asdict(scale) for name, scale in scales.items()}, indent=2) + "\n")
 
 
 def load_scales(file: Path) -> Scales:
     """What `save_scales` wrote; FailedError where there is no such file."""
-    try:
-        return {name: ScoreScale(**row) for name, row in json.loads(file.read_text(encoding="utf-8")).items()}
-    except (OSError, ValueError, TypeError) as error:
-        raise FailedError(
-            f"{file}: no scale of rewards to go on with ({error}); remove {file.parent} to start ppo anew"
-        ) from error
+    remedy = f"remove {file.parent} to start ppo anew"
+    if not is_kept(file.parent, file.name):
+        raise FailedError(f"{file}: missing, and there is no scale of rewards to go on with; {remedy}")
+    return {name: ScoreScale(**row) for name, row in read_json(file, dict, remedy).items()}
 
 
 def _scale_of(name: str, scores: Float[Tensor, " n"]) -> ScoreScale:

@@ -11,6 +11,7 @@ from tercet.errors import InputError, first_line
 from tercet.lm import own_code
 from tercet.lm.weights import converted, gguf_parts
 from tercet.lm.wrapped import adapter_base
+from tercet.runs.done import check_made
 
 # its own format without its default system message, which would cost every prompt 18 tokens
 _SMOLLM2_TEMPLATE = (
@@ -35,6 +36,7 @@ def byte_tokenizer() -> PreTrainedTokenizerFast:
 def read_tokenizer(name: str, *, trust: bool = False) -> PreTrainedTokenizerBase:
     """The tokenizer of the model `name` as it is; of adapters without one, their base model's."""
     folder, gguf_file = gguf_parts(name)
+    check_made(Path(folder))
     try:
         if gguf_file:  # reading it takes seconds, and every step does
             read = partial(AutoTokenizer.from_pretrained, folder, gguf_file=gguf_file, trust_remote_code=False)

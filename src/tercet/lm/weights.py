@@ -41,6 +41,7 @@ from tercet.lm.heads import (
 )
 from tercet.lm.wrapped import adapter_base, has_adapted_head, text_config, text_model, with_adapters
 from tercet.runs.atomic import replace_folder
+from tercet.runs.done import check_made
 from tercet.runs.machine import spare_memory
 from tercet.train.chance import seed_everything
 
@@ -281,6 +282,7 @@ def _raw_config(name: str, trust: bool, *, offline: bool = False) -> HfConfig:
     folder, gguf_file = gguf_parts(name)
     settings = {"gguf_file": gguf_file} if gguf_file and offline else {}
     folder = folder if offline else _folder(name)
+    check_made(Path(folder))
     with own_code.running(name, trust=trust):
         try:
             raw = AutoConfig.from_pretrained(folder, trust_remote_code=trust, local_files_only=offline, **settings)

@@ -1,14 +1,13 @@
 """The facts of a run as its folder holds them; what a step has not written yet is empty."""
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from tercet.core.intervals import Interval
-from tercet.errors import FailedError
 from tercet.runs.folder import RunFolder
+from tercet.runs.reading import read_json
 
 Tree = dict[str, Any]  # Any: JSON as it was written; `find` and `number` below check what is taken out of it
 STAGES = ("base", "sft", "ppo")
@@ -44,6 +43,7 @@ class Record:
 def read(run: Path) -> Record:
     """Read everything that a run has written so far; InputError when `run` is no run folder."""
     folder = RunFolder.read(run)
+    folder.is_done("eval")  # what it wrote is read below: FailedError where that is damaged
     return Record(
         name=run.resolve().name,
         config=folder.config_dict,
@@ -114,7 +114,4 @@ def _evaluation(run: Path, name: str) -> list[Tree]:
     path, domain = run / "eval" / f"{name}.json", "arm" if name == "starts" else "lm"
     if not path.is_file():
         return []
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise FailedError(f"{path}:{error.lineno}: not JSON ({error.msg}); run `tercet {domain} eval` again") from error
+    return read_json(path, list, f"run `tercet {domain} eval` again")

@@ -12,6 +12,11 @@ from tercet.errors import FailedError
 
 _PARTIAL = re.compile(r"\.(?P<name>.+)\.(?P<pid>\d+)\.partial")
 _OLD = re.compile(r"\.(?P<name>.+)\.old")
+_FULL = {  # what is full, and what to do
+    errno.ENOSPC: ("the disk is full", "Free some space"),
+    errno.EDQUOT: ("your disk quota is used up", "Free some space"),
+    errno.EFBIG: ("the file would grow beyond the limit on file sizes", "Raise the limit (`ulimit -f unlimited`)"),
+}
 
 
 def write_text(path: Path, text: str) -> None:
@@ -29,8 +34,10 @@ def write_text(path: Path, text: str) -> None:
         partial.unlink(missing_ok=True)
 
 
-def replace_folder(path: Path, write: Callable[[Path], None]) -> None:
+def replace_folder(path: Path, write: Callable[[Path], None], *, old: Path | None = None) -> None:
     """Put what `write(folder)` writes in place of the folder `path`; FailedError on a full disk.
+
+    The folder that was there before gets the name `old`, where one is given.
 
     A folder can't be renamed over another, so for a moment the old one bears another name;
     `clean_leftovers` puts it back if the process dies just then.
@@ -38,18 +45,19 @@ def replace_folder(path: Path, write: Callable[[Path], None]) -> None:
     with full_disk_named(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         clean_leftovers(path.parent, path.name)
-        partial, old = _partial(path), path.with_name(f".{path.name}.old")
+        partial, before = _partial(path), old or path.with_name(f".{path.name}.old")
         try:
             partial.mkdir()
             write(partial)
             _sync_tree(partial)
             if path.exists():
-                path.rename(old)
+                path.rename(before)
             partial.rename(path)
             _sync(path.parent)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+        if old is None:
+            shutil.rmtree(before, ignore_errors=True)
 
 
 def remove_folder(path: Path) -> None:
@@ -78,16 +86,17 @@ def clean_leftovers(folder: Path, name: str | None = None) -> None:
 
 @contextmanager
 def full_disk_named(path: Path) -> Iterator[None]:
-    """Turn the error of a full disk into a FailedError that names the place."""
+    """Turn the error of a disk, quota or file that is full into a FailedError that names the place."""
     try:
         yield
     except Exception as error:
         # by the system's words, for safetensors wraps them in an exception of its own
-        if not any(os.strerror(code) in str(error) for code in (errno.ENOSPC, errno.EDQUOT)):
-            raise
-        raise FailedError(
-            f"{path}: the disk is full; what was there before is kept. Free some space and give the same command again"
-        ) from error
+        for code, (reason, remedy) in _FULL.items():
+            if os.strerror(code) in str(error):
+                raise FailedError(
+                    f"{path}: {reason}; what was there before is kept. {remedy} and give the same command again"
+                ) from error
+        raise
 
 
 def _partial(path: Path) -> Path:

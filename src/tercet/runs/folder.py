@@ -1,6 +1,7 @@
 """A run: a folder that explains itself, and that the same command goes on in."""
 
 import fcntl
+import hashlib
 import json
 import os
 import time
@@ -15,16 +16,17 @@ import yaml
 from pydantic import BaseModel
 
 from tercet.config.plain_yaml import dump as dump_yaml
-from tercet.errors import InputError
-from tercet.runs import machine
+from tercet.errors import FailedError, InputError
+from tercet.runs import done, machine
 from tercet.runs.atomic import clean_leftovers, full_disk_named, write_text
-from tercet.runs.results import Tree, add_results, gather_results, read_results
-from tercet.runs.rows import Row, dump, read_rows
-from tercet.runs.step import OnRow, Step, clean_done_steps, is_done
+from tercet.runs.reading import Tree, read_sealed, sealed
+from tercet.runs.results import add_results, gather_results, gathered, read_results
+from tercet.runs.rows import Row, read_rows
+from tercet.runs.step import OnRow, Step, last_checkpoint
 from tercet.runs.trackers import check_installed
 
+CONFIG_DIGEST = "config_sha256"  # in run.json
 _ABSENT = object()
-
 
 # what a run that is under way may change, to fit another machine: it decides the last bits of the numbers, and what is
 # drawn where a loss takes chance (dropout, the noise that a policy is cloned under)
@@ -50,20 +52,23 @@ class RunFolder:
         _make(path)
         lock = _locked(path)
         clean_leftovers(path)
-        clean_done_steps(path)
-        gather_results(path)
-        file = path / "config.yaml"
+        file, text = path / "config.yaml", _to_yaml(config)
         if file.exists():
             _check_same(path, _read_config(path), config_dict)
         else:
-            write_text(path / "run.json", dump(machine.describe(preset), indent=2) + "\n")
-            write_text(file, _to_yaml(config))  # last: it is what makes the folder a run
+            info = {**machine.describe(preset), CONFIG_DIGEST: hashlib.sha256(text.encode()).hexdigest()}
+            write_text(path / "run.json", sealed(info, indent=2))
+            write_text(file, text)  # last: it is what makes the folder a run
+        _check_steps(path)
+        gather_results(path)
         return cls(path, config_dict, lock, on_row)
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """An existing run, to look at; InputError where there is none."""
-        return cls(path, _read_config(path))
+        """An existing run, to look at; InputError where there is none, FailedError where its figures are damaged."""
+        config_dict = _read_config(path)
+        done.check(path, done.ended(path), made=False)
+        return cls(path, config_dict)
 
     def close(self) -> None:
         """Let other processes in."""
@@ -79,8 +84,7 @@ class RunFolder:
 
     def info(self) -> Tree:
         """run.json: preset, versions, git commit, machine."""
-        file = self.path / "run.json"
-        return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        return {key: value for key, value in _read_info(self.path).items() if key != CONFIG_DIGEST}
 
     def metrics(self) -> list[Row]:
         """Rows of numbers, in the order of their steps; also while a step is under way."""
@@ -91,8 +95,8 @@ class RunFolder:
         return read_rows(self.path / "samples.jsonl")
 
     def results(self) -> Tree:
-        """results.json, or nothing yet."""
-        return read_results(self.path)
+        """The figures of its steps; results.json where only that was copied here, and nothing yet at first."""
+        return gathered(self.path) or read_results(self.path)
 
     def add_results(self, step: str, tree: Mapping[str, Any]) -> None:  # Any: JSON, nested by the names of results.json
         """Merge figures of a step into results.json, branch by branch; those that are not finite are left out."""
@@ -106,8 +110,8 @@ class RunFolder:
         self.add_results(step, {"seconds": {name: round(time.monotonic() - started, 1)}})
 
     def is_done(self, name: str) -> bool:
-        """Whether that step has come to its end."""
-        return is_done(self.path, name)
+        """Whether that step has come to its end; FailedError where a file that it made is damaged."""
+        return done.is_done(self.path, name)
 
     def step(
         self, name: str, *, total: int, shown: Sequence[str], num_before: int = 0, data: Mapping[str, str] = {}
@@ -186,13 +190,37 @@ def _read_config(path: Path) -> Tree:
         known = f"; runs there: {', '.join(near[:5])}" if near else ""
         raise InputError(f"{path}: no run, for it has no config.yaml{known}")
     try:
-        tree = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        data = file.read_bytes()
+        tree = yaml.safe_load(data.decode())
+    except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{file}: not YAML ({reason}); choose another folder with --out") from error
     if not isinstance(tree, dict):
         raise InputError(f"{file}: holds no config; choose another folder with --out")
+    wanted = _read_info(path).get(CONFIG_DIGEST)
+    if wanted is not None and wanted != hashlib.sha256(data).hexdigest():
+        raise FailedError(
+            f"{file}: not as the run wrote it (its SHA-256 is not the one in run.json); put it back as it was, or "
+            f"remove {path / 'run.json'} if you changed it on purpose"
+        )
     return tree
+
+
+def _read_info(path: Path) -> Tree:
+    """run.json; nothing where it was removed."""
+    file = path / "run.json"
+    remedy = "put it back as it was, or remove it: it only says what the run was made with"
+    return read_sealed(file, remedy, since=[CONFIG_DIGEST]) if file.exists() else {}
+
+
+def _check_steps(path: Path) -> None:
+    """FailedError, before any work, where a finished step or one under way is damaged."""
+    done.clean(path)
+    done.check(path, done.ended(path))
+    for folder in path.iterdir():
+        if folder.is_dir() and not folder.name.startswith(".") and not done.has_ended(path, folder.name):
+            clean_leftovers(folder)
+            last_checkpoint(path, folder.name)
 
 
 def _check_same(path: Path, old: Tree, new: Tree) -> None:

@@ -1,33 +1,32 @@
 """results.json: every figure of a run, put together from those of its steps."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tercet.errors import FailedError
 from tercet.runs.atomic import write_text
+from tercet.runs.reading import Tree, read_json
 from tercet.runs.rows import dump
 
-Tree = dict[str, Any]  # Any: JSON, nested by the names that docs and report use
 FILE = "results.json"  # of the run, and in the folder of each step
 
 
 def read_results(run: Path) -> Tree:
     """What results.json holds; nothing where there is none yet."""
     path = run / FILE
-    if not path.exists():
-        return {}
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise FailedError(f"{path}: not JSON ({error}); remove it and run the steps again that filled it") from error
+    return read_json(path, dict, "remove it and run the steps again that filled it") if path.exists() else {}
 
 
 def add_results(run: Path, step: str, tree: Mapping[str, Any]) -> None:
     """Merge `tree` into the figures of a step, branch by branch; a leaf replaces the one of its name."""
     (run / step).mkdir(exist_ok=True)
     _write(run / step, _merged(read_results(run / step), tree))
+    gather_results(run)
+
+
+def put_results(run: Path, step: str, tree: Mapping[str, Any]) -> None:
+    """Put the figures of a step back as a checkpoint knew them."""
+    _write(run / step, tree)
     gather_results(run)
 
 
@@ -39,20 +38,25 @@ def drop_results(run: Path, step: str) -> None:
     gather_results(run)
 
 
-def gather_results(run: Path) -> None:
-    """Put results.json together anew: a step whose folder was removed takes its figures along."""
+def gathered(run: Path) -> Tree:
+    """The figures of all steps together: a step whose folder was removed takes its figures along."""
     steps = sorted(file.parent for file in run.glob("*/done.json"))
     parts = sorted(file.parent for file in run.glob(f"*/{FILE}") if not file.parent.name.startswith("."))
     # a step that an earlier version did has no figures of its own: nobody knows which of the run's they are
     tree = {} if set(steps) <= set(parts) else read_results(run)
     for part in parts:
         tree = _merged(tree, read_results(part))
-    _write(run, tree)
+    return tree
+
+
+def gather_results(run: Path) -> None:
+    """Put results.json together anew."""
+    _write(run, gathered(run))
 
 
 def _write(folder: Path, tree: Mapping[str, Any]) -> None:
     file, text = folder / FILE, dump(tree, indent=2, sort_keys=True) + "\n"
-    if (tree or file.exists()) and not (file.exists() and file.read_text(encoding="utf-8") == text):
+    if (tree or file.exists()) and not (file.exists() and file.read_bytes() == text.encode()):
         write_text(file, text)
 
 

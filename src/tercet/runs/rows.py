@@ -1,58 +1,82 @@
 """Files of one JSON object a line: metrics, samples and timings, appended as a step goes on."""
 
+import hashlib
 import json
 import math
 import os
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from tercet.errors import FailedError
 from tercet.runs.atomic import full_disk_named, write_text
 
 Row = dict[str, Any]  # Any: JSON, one object a line
 
 
 def read_rows(path: Path) -> list[Row]:
-    """All rows up to the first line that a kill or a crash left torn; no file is no rows."""
+    """All rows but lines that a kill or a crash left torn; no file is no rows."""
     return [row for _, row in _whole_lines(path)]
 
 
-def cut_rows(path: Path, step: str, keep: int) -> None:
-    """Leave the first `keep` rows of `step` and every row of other steps, to the byte; drop torn lines.
+class Tally:
+    """Rows of one step: how many, and the SHA-256 of their lines."""
 
-    FailedError where the file holds fewer rows of the step than that.
-    """
-    lines, found = [], 0
+    def __init__(self) -> None:
+        self.num, self._digest = 0, hashlib.sha256()
+
+    def add(self, line: bytes) -> None:
+        """Count one more."""
+        self.num += 1
+        self._digest.update(line)
+
+    def as_json(self) -> Row:
+        """Both, as a checkpoint and done.json keep them."""
+        return {"num": self.num, "sha256": self._digest.hexdigest()}
+
+
+def tallies(path: Path, most: Mapping[str, int] = {}) -> dict[str, Tally]:
+    """The tally of every step in a file; of a step in `most` the first rows alone, as many as it says."""
+    found: dict[str, Tally] = defaultdict(Tally)
     for line, row in _whole_lines(path):
-        if row.get("step") == step:
-            found += 1
-        if row.get("step") != step or found <= keep:
+        step = str(row.get("step"))
+        if found[step].num < most.get(step, math.inf):
+            found[step].add(line)
+    return found
+
+
+def cut_rows(path: Path, step: str, keep: int) -> Tally:
+    """Leave the first `keep` rows of `step`, which are counted, and every row of other steps, to the byte.
+
+    Torn lines are dropped.
+    """
+    lines, kept = list[bytes](), Tally()
+    for line, row in _whole_lines(path):
+        if row.get("step") != step:
             lines.append(line)
-    if found < keep:
-        raise FailedError(
-            f"{path}: holds {found} rows of {step} where its checkpoint counted {keep}; "
-            f"the file was changed or damaged. Remove {path.parent / step} to start this step anew"
-        )
-    text = "".join(lines)
-    if path.exists() and path.read_bytes() != text.encode():
-        write_text(path, text)
+        elif kept.num < keep:
+            lines.append(line)
+            kept.add(line)
+    text = b"".join(lines)
+    if path.exists() and path.read_bytes() != text:
+        write_text(path, text.decode())
+    return kept
 
 
 class RowWriter:
     """Appends rows of one step to a file; each is with the system before `append` returns."""
 
-    def __init__(self, path: Path, step: str, count: int) -> None:
-        self.path, self.step, self.count = path, step, count
+    def __init__(self, path: Path, step: str, tally: Tally) -> None:
+        self.path, self.step, self.tally = path, step, tally
         self._file = path.open("ab")
 
     def append(self, index: int, row: Mapping[str, object]) -> None:
         """Add one row; numbers that are not finite are left out, for JSON has no word for them."""
-        line = dump({"step": self.step, "index": index, **row}) + "\n"
+        line = (dump({"step": self.step, "index": index, **row}) + "\n").encode()
         with full_disk_named(self.path):
-            self._file.write(line.encode())
+            self._file.write(line)
             self._file.flush()
-        self.count += 1
+        self.tally.add(line)
 
     def sync(self) -> None:
         """Bring all rows to the disk itself."""
@@ -82,15 +106,14 @@ def _is_odd(value: object) -> bool:
     return isinstance(value, float) and not math.isfinite(value)
 
 
-def _whole_lines(path: Path) -> Iterator[tuple[str, Row]]:
+def _whole_lines(path: Path) -> Iterator[tuple[bytes, Row]]:
     if not path.exists():
         return
-    with path.open(encoding="utf-8", errors="replace", newline="\n") as file:
+    with path.open("rb") as file:
         for line in file:
             try:
-                row = json.loads(line)
-            except ValueError:
-                return
-            if not line.endswith("\n") or not isinstance(row, dict):
-                return
-            yield line, row
+                row = json.loads(line.decode())
+            except (ValueError, RecursionError):
+                continue  # torn by a kill, or damaged: the tally of its step tells
+            if line.endswith(b"\n") and isinstance(row, dict):
+                yield line, row

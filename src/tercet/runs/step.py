@@ -1,6 +1,5 @@
 """One step of a run (sft, reward, ppo, eval): its rows, checkpoints, models and end, safe at every line from a kill."""
 
-import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -10,22 +9,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tercet.errors import FailedError, InputError
-from tercet.runs.atomic import clean_leftovers, remove_folder, replace_folder, write_text
+from tercet.errors import InputError
+from tercet.runs import checkpoints, done
+from tercet.runs.atomic import clean_leftovers, replace_folder
 from tercet.runs.progress import Bar, progress, say
-from tercet.runs.results import add_results, drop_results
-from tercet.runs.rows import Row, RowWriter, cut_rows, dump
+from tercet.runs.results import add_results, drop_results, put_results, read_results
+from tercet.runs.rows import Row, RowWriter, cut_rows
 from tercet.runs.trackers import Trackers
 
 Info = dict[str, Any]  # Any: JSON, what the caller wants back
 OnRow = Callable[[Row], object]
-FILES = ("metrics", "samples", "timings")
 SAMPLES_PRINTED = 3
-
-
-def is_done(run: Path, name: str) -> bool:
-    """Whether the step has come to its end."""
-    return (run / name / "done.json").exists()
 
 
 def finished_since(run: Path, name: str, others: Sequence[str]) -> list[str]:
@@ -33,15 +27,16 @@ def finished_since(run: Path, name: str, others: Sequence[str]) -> list[str]:
 
     None is named where an earlier version did this one, which took no note of it.
     """
-    known = _done(run, name).get("after")
+    known = done.read(run, name).get("after")
     if known is None:
         return []
-    return [other for other in others if is_done(run, other) and known.get(other) != _done(run, other).get("finished")]
+    ended = [other for other in others if done.has_ended(run, other)]
+    return [other for other in ended if known.get(other) != done.read(run, other).get("finished")]
 
 
 def learned_from(run: Path, name: str) -> dict[str, str]:
     """The digest of each set that the step has read, done or under way; nothing where nobody took note of it."""
-    known = _done(run, name) if is_done(run, name) else _read_state(run / name / "checkpoint") or {}
+    known = done.read(run, name) if done.has_ended(run, name) else checkpoints.peek(run / name)
     return known.get("data", {})
 
 
@@ -60,15 +55,9 @@ def refuse_changed_data(run: Path, now: Mapping[str, Mapping[str, str]]) -> None
         )
 
 
-def _done(run: Path, name: str) -> Info:
-    return json.loads((run / name / "done.json").read_text(encoding="utf-8"))
-
-
-def clean_done_steps(run: Path) -> None:
-    """Remove what a kill in the last line of `Step.finish` leaves: no one enters a step that is done again."""
-    for done in run.glob("*/done.json"):
-        clean_leftovers(done.parent)
-        remove_folder(done.parent / "checkpoint")
+def last_checkpoint(run: Path, name: str) -> Info | None:
+    """The state of the step's last checkpoint that is whole, with the rows that it counts; None where there is none."""
+    return checkpoints.find(run / name, lambda state: done.rows_problems(run, name, state["rows"], whole=False))
 
 
 class Step:
@@ -93,7 +82,6 @@ class Step:
         self.name, self.path, self._data = name, run / name, dict(data)
         self._run, self._total, self._shown, self._config = run, total, shown, config
         self._num_before, self._on_row = num_before, on_row
-        self._checkpoint = self.path / "checkpoint"
         self._state: Info | None = None
         self._seconds_before = 0.0
         self._numbers: dict[str, float] = {}
@@ -102,24 +90,24 @@ class Step:
     def __enter__(self) -> Self:
         self.path.mkdir(exist_ok=True)
         clean_leftovers(self.path)
-        if is_done(self._run, self.name):
-            remove_folder(self._checkpoint)  # before the mark goes: an old checkpoint must not look like a new one
-            (self.path / "done.json").unlink()
-        self._state = _read_state(self._checkpoint)
+        if done.has_ended(self._run, self.name):
+            checkpoints.remove(self.path)  # before the mark goes: an old checkpoint must not look like a new one
+            (self.path / done.FILE).unlink()
+        self._state = last_checkpoint(self._run, self.name)
         refuse_changed_data(self._run, {self.name: self._data})
         if self._state is None:
             drop_results(self._run, self.name)
-        others = (done.parent.name for done in self._run.glob("*/done.json"))
-        now = {other: _done(self._run, other).get("finished") for other in others}
-        self._after = self._state.get("after", now) if self._state else now
-        counts = self._state["rows"] if self._state else dict.fromkeys(FILES, 0)
+        else:
+            put_results(self._run, self.name, self._state["results"])
+        now = {other: done.read(self._run, other).get("finished") for other in done.ended(self._run)}
+        self._after = self._state["after"] if self._state else now
         self._seconds_before = self._state["seconds"] if self._state else 0.0
         self._num_logged = self._state["num_logged"] if self._state else 0
         self._rows: dict[str, RowWriter] = {}
-        for kind in FILES:
+        for kind in done.ROWS:
             file = self._run / f"{kind}.jsonl"
-            cut_rows(file, self.name, counts[kind])
-            self._rows[kind] = RowWriter(file, self.name, counts[kind])
+            kept = cut_rows(file, self.name, self._state["rows"][kind]["num"] if self._state else 0)
+            self._rows[kind] = RowWriter(file, self.name, kept)
             self._exit.callback(self._rows[kind].close)
         names = self._config.get("trackers", [])
         self._trackers = Trackers(names, self._run, self.name, self._config, start=self._num_logged)
@@ -146,8 +134,8 @@ class Step:
         self._last_log = now
         self._trackers.log(index, row)
         self._numbers |= {name: row[name] for name in self._shown if name in row}
-        done, self._num_logged = self._num_done(), max(index + 1, self._num_logged)
-        self._bar.advance(self._num_done() - done, self._numbers)
+        before, self._num_logged = self._num_done(), max(index + 1, self._num_logged)
+        self._bar.advance(self._num_done() - before, self._numbers)
         if self._on_row is not None:
             finite = {name: value for name, value in row.items() if math.isfinite(value)}  # as the file has them
             self._on_row({"step": self.name, "index": index, **finite})
@@ -163,65 +151,55 @@ class Step:
             say(f"  {self.name} {index}: {_one_line(sample)}")
 
     def save(self, info: Info, write: Callable[[Path], None]) -> None:
-        """Replace the checkpoint by one that holds `info` (JSON) and what `write(folder)` writes."""
+        """Make a checkpoint that holds `info` (JSON) and what `write(folder)` writes; the last one before it stays."""
         for rows in self._rows.values():
             rows.sync()  # a checkpoint must not know of rows that a power cut can take
         state = {
             "info": info,
-            "rows": {kind: rows.count for kind, rows in self._rows.items()},
+            "rows": self._counted(),
             "num_logged": self._num_logged,
             "seconds": self._seconds(),
             "after": self._after,
             "data": self._data,
+            "results": read_results(self.path),
         }
-
-        def write_all(folder: Path) -> None:
-            write(folder)
-            (folder / "state.json").write_text(dump(state), encoding="utf-8")
-
-        replace_folder(self._checkpoint, write_all)
+        checkpoints.save(self.path, state, write)
 
     def restore(self) -> tuple[Info, Path] | None:
         """The last checkpoint's `info` and folder; None where the step begins."""
-        return (self._state["info"], self._checkpoint) if self._state else None
+        return (self._state["info"], self.path / checkpoints.LAST) if self._state else None
 
     def save_folder(self, name: str, write: Callable[[Path], None]) -> Path:
         """Keep something for good, such as the model, in a folder of the step; it is there wholly or not at all."""
         replace_folder(self.path / name, write)
         return self.path / name
 
-    def finish(self, results: Mapping[str, Any]) -> None:  # Any: JSON, nested by the names of results.json
-        """Bring the step to its end: its results and seconds go to results.json, and the checkpoint goes."""
+    def finish(self, results: Mapping[str, Any], *, beside: Sequence[str] = ()) -> None:  # Any: JSON, see results.json
+        """Bring the step to its end: its results and seconds go to results.json, and its checkpoints go.
+
+        `beside` names folders of the run outside the step's own that it made.
+        """
         for rows in self._rows.values():
             rows.sync()
         seconds = round(self._seconds(), 1)
         data = {"data": {self.name: self._data}} if self._data else {}
         add_results(self._run, self.name, {**results, **data, "seconds": {self.name: seconds}})
-        done = {
+        info = {
             "seconds": seconds,
-            "num_rows": self._rows["metrics"].count,
+            "rows": self._counted(),
             "finished": datetime.now(UTC).isoformat(),
             "after": self._after,
             "data": self._data,
         }
         # killed before this line, the step goes on from its checkpoint; killed after it, the next opening removes it
-        write_text(self.path / "done.json", dump(done) + "\n")
-        remove_folder(self._checkpoint)
+        done.mark(self._run, self.name, info, beside=beside)
+        checkpoints.remove(self.path)
+
+    def _counted(self) -> Info:
+        return {kind: rows.tally.as_json() for kind, rows in self._rows.items()}
 
     def _seconds(self) -> float:
         return self._seconds_before + time.monotonic() - self._started
-
-
-def _read_state(checkpoint: Path) -> Info | None:
-    file = checkpoint / "state.json"
-    if not checkpoint.exists():
-        return None
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise FailedError(
-            f"{checkpoint}: damaged checkpoint ({error}); remove this folder to start {checkpoint.parent.name} anew"
-        ) from error
 
 
 def _one_line(sample: Mapping[str, Any]) -> str:

@@ -10,7 +10,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from tercet.errors import FailedError
+from tercet.errors import FailedError, first_line
+from tercet.runs.reading import read_json
 
 Modules = Mapping[str, nn.Module]
 Optimizers = Mapping[str, Optimizer]
@@ -40,10 +41,11 @@ def load(folder: Path, *, modules: Modules, optimizers: Optimizers) -> dict[str,
     with torch.no_grad():
         for name, parameter in named.items():
             parameter.copy_(saved[name])
-    rates = json.loads((folder / "optimizers.json").read_text(encoding="utf-8"))["lr"]
+    rates = read_json(folder / "optimizers.json", dict, _remedy(folder)).get("lr")
     states = _by_parameter(_read(folder / "optimizers.safetensors"))
-    if set(rates) != set(optimizers):
-        raise FailedError(f"{folder}: holds optimizers {sorted(rates)} where {sorted(optimizers)} are wanted")
+    if not isinstance(rates, dict) or set(rates) != set(optimizers):
+        found = sorted(rates) if isinstance(rates, dict) else rates
+        raise FailedError(f"{folder}: holds optimizers {found} where {sorted(optimizers)} are wanted")
     for name, optimizer in optimizers.items():
         _load_optimizer(optimizer, states.get(name, {}), _names(named), rates[name])
     return _read(folder / "tensors.safetensors")
@@ -53,9 +55,11 @@ def _read(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:
-        raise FailedError(
-            f"{path}: damaged checkpoint ({error}); remove {path.parent} to start the step anew"
-        ) from error
+        raise FailedError(f"{path}: damaged ({first_line(error)}); {_remedy(path.parent)}") from error
+
+
+def _remedy(folder: Path) -> str:
+    return f"remove {folder} to start the step anew"
 
 
 def _learning(modules: Modules) -> dict[str, nn.Parameter]:

@@ -1,0 +1,77 @@
+"""The last two checkpoints of a step under way: where the last is damaged, the one before it takes its place."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from tercet.errors import FailedError
+from tercet.runs.atomic import remove_folder, replace_folder
+from tercet.runs.digests import changed, digests_below
+from tercet.runs.progress import say
+from tercet.runs.reading import Tree, read_sealed, sealed
+
+LAST, BEFORE = "checkpoint", "checkpoint-before"
+STATE = "state.json"
+
+
+def save(step: Path, state: Mapping[str, Any], write: Callable[[Path], None]) -> None:
+    """Make a checkpoint of `state` (JSON) and what `write(folder)` writes; the last one becomes the one before."""
+    remove_folder(step / BEFORE)  # now, so that no more than two lie on the disk
+
+    def write_all(folder: Path) -> None:
+        write(folder)
+        (folder / STATE).write_text(sealed({**state, "files": digests_below(folder)}), encoding="utf-8")
+
+    replace_folder(step / LAST, write_all, old=step / BEFORE)
+
+
+def find(step: Path, check: Callable[[Tree], list[str]]) -> Tree | None:
+    """The state of the last checkpoint that is whole; None where there is no checkpoint.
+
+    `check(state)` gives a line for everything outside the checkpoint that does not fit it. A damaged checkpoint is
+    removed, with a warning, where the one before it is whole; FailedError where none is whole.
+    """
+    damage: list[str] = []
+    for folder in (step / LAST, step / BEFORE):
+        if not folder.is_dir():
+            continue
+        try:
+            state = read_sealed(folder / STATE)
+            lines = changed(folder, state["files"]) + check(state)
+        except FailedError as error:
+            lines = [str(error)]
+        if lines:
+            damage += lines
+            continue
+        for line in damage:
+            say(f"{step.name}: {line}")
+        if damage:
+            say(f"{step.name}: the last checkpoint is left out, and the one before it is gone on from")
+            remove_folder(step / LAST)
+        if folder.name == BEFORE:
+            folder.rename(step / LAST)
+        return state
+    if damage:
+        folders = " and ".join(str(step / name) for name in (LAST, BEFORE) if (step / name).is_dir())
+        raise FailedError(
+            "\n".join(damage) + f"\n{step.name} has no other checkpoint to go on from. Put the files back as they "
+            f"were; or remove {folders}, and the step starts anew"
+        )
+    return None
+
+
+def peek(step: Path) -> Tree:
+    """What the last checkpoint with a readable state says, without a look at its other files."""
+    for folder in (step / LAST, step / BEFORE):
+        if (folder / STATE).exists():
+            try:
+                return read_sealed(folder / STATE)
+            except FailedError:
+                continue
+    return {}
+
+
+def remove(step: Path) -> None:
+    """Remove both."""
+    remove_folder(step / BEFORE)
+    remove_folder(step / LAST)

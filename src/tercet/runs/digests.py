@@ -1,0 +1,39 @@
+"""SHA-256 of the files of a run, by which damage is seen before a file is used."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+Digests = dict[str, str]  # SHA-256 by the path below a folder
+
+_computed: dict[tuple[str, int, int, int, int], str] = {}
+
+
+def digest(file: Path) -> str:
+    """The SHA-256 of a file; each file is read once per process, and again if its size or time has changed."""
+    now = file.stat()
+    key = (str(file.resolve()), now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns)
+    if key not in _computed:
+        with file.open("rb") as opened:
+            _computed[key] = hashlib.file_digest(opened, "sha256").hexdigest()
+    return _computed[key]
+
+
+def digests_below(folder: Path) -> Digests:
+    """The digest of every file below a folder; names that begin with a dot are left out."""
+    names = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    return {str(name): digest(folder / name) for name in names if not any(part[0] == "." for part in name.parts)}
+
+
+def changed(folder: Path, noted: Mapping[str, str]) -> list[str]:
+    """A line for every file below `folder` that is not what `noted` says: its name, and what is wrong with it."""
+    lines: list[str] = []
+    for name, wanted in noted.items():
+        try:
+            if digest(folder / name) != wanted:
+                lines.append(f"{folder / name}: damaged or replaced (its SHA-256 is not the one that the run noted)")
+        except FileNotFoundError:
+            lines.append(f"{folder / name}: missing")
+        except OSError as error:
+            lines.append(f"{folder / name}: cannot be read ({error.strerror})")
+    return lines

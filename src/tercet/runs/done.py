@@ -1,0 +1,111 @@
+"""Steps that have come to their end: what done.json says of each, and whether all that it made is as it was."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tercet.errors import FailedError
+from tercet.runs import checkpoints
+from tercet.runs.atomic import clean_leftovers, write_text
+from tercet.runs.digests import Digests, changed, digests_below
+from tercet.runs.progress import say_once
+from tercet.runs.reading import Tree, damaged, read_sealed, sealed
+from tercet.runs.rows import tallies
+
+FILE = "done.json"
+ROWS = ("metrics", "samples", "timings")  # the run's files of rows
+
+
+def has_ended(run: Path, name: str) -> bool:
+    """Whether the step has come to its end, whatever has become of its files since."""
+    return (run / name / FILE).exists()
+
+
+def is_done(run: Path, name: str) -> bool:
+    """Whether the step has come to its end; FailedError where a file that it made is damaged."""
+    if not has_ended(run, name):
+        return False
+    check(run, [name])
+    return True
+
+
+def ended(run: Path) -> list[str]:
+    """The names of all steps that have come to their end."""
+    return sorted(file.parent.name for file in run.glob(f"*/{FILE}") if not file.parent.name.startswith("."))
+
+
+def mark(run: Path, name: str, info: Mapping[str, Any], *, beside: Sequence[str]) -> None:
+    """Write done.json: `info` and the digest of every file in the step's folder and in the folders `beside` it."""
+    files = {
+        f"{folder}/{file}": value
+        for folder in (name, *beside)
+        for file, value in digests_below(run / folder).items()
+        if not file.startswith((f"{checkpoints.LAST}/", f"{checkpoints.BEFORE}/"))
+    }
+    write_text(run / name / FILE, sealed({**info, "files": files}, indent=1))
+
+
+def read(run: Path, name: str) -> Tree:
+    """What done.json says; FailedError where it is damaged."""
+    file, remedy = run / name / FILE, f"remove {run / name}, and the step is done again"
+    tree = read_sealed(file, remedy, since=("files", "rows"))
+    if "files" in tree:
+        return tree
+    if not all(isinstance(tree.get(key, {}), dict) for key in ("after", "data")):
+        raise damaged(file, "a value in it has the wrong type", remedy)
+    say_once(f"{run / name}: done by an earlier version, which kept no digests; its files are taken as they are")
+    return tree
+
+
+def check(run: Path, names: Sequence[str], *, made: bool = True) -> None:
+    """FailedError that names every damaged file of these steps: results, rows, and with `made` all that they made."""
+    problems = {name: found for name in names if (found := _problems(run, name, made))}
+    if problems:
+        lines = [f"  {line}" for found in problems.values() for line in found]
+        folders = ", ".join(str(run / name) for name in problems)
+        raise FailedError(
+            f"{run}: finished steps are not as the run left them:\n" + "\n".join(lines) + "\n"
+            f"Put the files back as they were; or remove {folders}, and the same command does these steps again"
+        )
+
+
+def check_made(folder: Path) -> None:
+    """FailedError where a folder that a finished step made, such as its model, is damaged; others are not looked at."""
+    step = folder.resolve().parent
+    if not has_ended(step.parent, step.name):
+        return
+    prefix = f"{step.name}/{folder.resolve().name}/"
+    noted: Digests = read(step.parent, step.name).get("files", {})
+    lines = changed(step.parent, {file: value for file, value in noted.items() if file.startswith(prefix)})
+    if lines:
+        raise FailedError("\n".join(lines) + f"\nPut it back as it was, or remove {step} and do this step again")
+
+
+def rows_problems(run: Path, name: str, counts: Mapping[str, Mapping[str, Any]], *, whole: bool) -> list[str]:
+    """A line for every file of rows in which the first rows of the step (or with `whole` all) are not those counted."""
+    lines: list[str] = []
+    for kind, wanted in counts.items():
+        file = run / f"{kind}.jsonl"
+        found = tallies(file, {} if whole else {name: wanted["num"]})[name].as_json()
+        if found["num"] != wanted["num"]:
+            lines.append(f"{file}: holds {found['num']} rows of {name}, where {wanted['num']} were written")
+        elif found != wanted:
+            lines.append(f"{file}: the rows of {name} are damaged, or of another run")
+    return lines
+
+
+def clean(run: Path) -> None:
+    """Remove what a kill in the last line of `Step.finish` leaves: no one enters a step that is done again."""
+    for name in ended(run):
+        clean_leftovers(run / name)
+        checkpoints.remove(run / name)
+
+
+def _problems(run: Path, name: str, made: bool) -> list[str]:
+    try:
+        known = read(run, name)
+    except FailedError as error:
+        return [str(error)]
+    files = known.get("files", {})
+    wanted = files if made else {file: value for file, value in files.items() if file == f"{name}/results.json"}
+    return changed(run, wanted) + rows_problems(run, name, known.get("rows", {}), whole=True)
