@@ -1,16 +1,15 @@
-"""Demonstrations: noise on what is done, not on what is learned; recordings are checked; the order of learning."""
+"""Demonstrations: noise on what is done, not on what is learned; recordings are checked."""
 
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from tercet.arm.data import Demonstrations, demonstrate, load_recording, plan, save_recording
+from tercet.arm.data import Demonstrations, demonstrate, load_recording, save_recording
 from tercet.arm.environments import opened
 from tercet.arm.models import Sizes
-from tercet.config.arm import ArmConfig, BcConfig
+from tercet.config.arm import BcConfig
 from tercet.config.load import load_arm_config
 from tercet.errors import InputError
 
@@ -120,13 +119,3 @@ def test_idle_steps_are_left_out_but_for_the_rest_at_the_end(tmp_path: Path) -> 
     assert found.mask.sum(1).tolist() == [3, 3]
     np.testing.assert_allclose(found.actions[:, :, 0].numpy(), [[0.1, 0.3, 0.4], [0.0, 0.1, 0.2]], rtol=1e-6)
     assert found.observations[0, :, 0].tolist() == [0.0, 1.0, 2.0]
-
-
-def test_every_pass_has_an_order_of_its_own_and_holds_every_row_once(config: ArmConfig) -> None:
-    steps = plan(10, config.bc.model_copy(update={"epochs": 2, "batch_size": 4}), seed=0, name="bc")
-    assert [len(rows) for rows in steps] == [4, 4, 2, 4, 4, 2]
-    one, other = [*chain(*steps[:3])], [*chain(*steps[3:])]
-    assert sorted(one) == sorted(other) == list(range(10))
-    assert one != other
-    short = config.bc.model_copy(update={"epochs": 5, "batch_size": 4, "max_steps": 4})
-    assert plan(10, short, seed=0, name="bc") == steps[:4]

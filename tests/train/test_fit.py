@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import nn
 from tercet.config.fit import FitConfig
 from tercet.errors import FailedError
 from tercet.runs.folder import RunFolder
-from tercet.train.fit import LossTerms, fit
+from tercet.train.fit import LossTerms, fit, shuffled_plan
 
 X = torch.randn(64, 4, generator=torch.Generator().manual_seed(0))
 Y = X.sum(1, keepdim=True)
@@ -155,3 +156,12 @@ def test_checkpoints_come_as_often_as_asked_and_at_the_end(folder: RunFolder) ->
         restored = step.restore()
     assert restored is not None
     assert restored[0] == {"num_steps": 5}
+
+
+def test_every_epoch_has_its_own_order_and_holds_every_row_once() -> None:
+    steps = shuffled_plan(10, _config(epochs=2, batch_size=4), seed=0, name="bc")
+    assert [len(rows) for rows in steps] == [4, 4, 2, 4, 4, 2]
+    one, other = [*chain(*steps[:3])], [*chain(*steps[3:])]
+    assert sorted(one) == sorted(other) == list(range(10))
+    assert one != other
+    assert shuffled_plan(10, _config(epochs=5, batch_size=4, max_steps=4), seed=0, name="bc") == steps[:4]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tercet.arm.acting import sampled
 from tercet.arm.cameras import cameras_of
-from tercet.arm.data import Demonstrations, demonstrate, is_scripted, load_recording, plan
+from tercet.arm.data import Demonstrations, demonstrate, is_scripted, load_recording
 from tercet.arm.digests import digests
 from tercet.arm.environments import bounds_of, opened, sizes_of
 from tercet.arm.models import Policy
@@ -21,7 +21,7 @@ from tercet.config.arm import ArmConfig
 from tercet.runs.folder import RunFolder
 from tercet.runs.progress import say
 from tercet.train import chance
-from tercet.train.fit import LossTerms, fit
+from tercet.train.fit import LossTerms, fit, shuffled_plan
 
 
 def run(folder: RunFolder, config: ArmConfig) -> None:
@@ -37,7 +37,7 @@ def run(folder: RunFolder, config: ArmConfig) -> None:
     rows = rows_of(found, policy.chunk)
     policy.measure(rows.observations, rows.actions[:, 0], *rows.pictures)
     say_unseen(policy, "bc", "in every demonstration")
-    steps = plan(len(rows), config.bc, seed=config.seed, name="bc")
+    steps = shuffled_plan(len(rows), config.bc, seed=config.seed, name="bc")
     data = digests(config, "bc")
     with folder.step("bc", total=len(steps), shown=["bc/loss", "bc/lr"], data=data) as step:
         fit(

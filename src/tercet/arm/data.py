@@ -1,4 +1,4 @@
-"""Demonstrations: of the scripted expert, or from a recording; and in which order a step learns from its rows."""
+"""Demonstrations: of the scripted expert, or from a recording."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -22,9 +22,7 @@ from tercet.arm.episodes import Act, play_rows
 from tercet.arm.foreign import ForeignEnv
 from tercet.arm.models import Sizes
 from tercet.config.arm import ArmConfig, BcConfig
-from tercet.config.fit import FitConfig
 from tercet.config.functions import load_function, named_error
-from tercet.config.section import MOST_ROWS
 from tercet.errors import FailedError, InputError, reading
 from tercet.runs.machine import spare_memory
 from tercet.train import chance
@@ -258,16 +256,3 @@ def _check_archive(file: Path, archive: object) -> None:
         raise InputError(f"{file}: two arrays have the name {twice[0]!r}; write the file again with one of them")
     if sum(member.file_size for member in archive.zip.infolist()) > spare_memory() // 2:
         raise InputError(f"{file}: needs more than half of this machine's memory; give a part of the recording")
-
-
-def plan(num_rows: int, config: FitConfig, *, seed: int, name: str) -> list[list[int]]:
-    """The rows of each optimizer step: every pass has an order of its own."""
-    if config.epochs * num_rows > MOST_ROWS * 10 and not config.max_steps:
-        raise InputError(f"{name}.epochs={config.epochs}: of {num_rows} rows more than {MOST_ROWS * 10}; lower it")
-    steps: list[list[int]] = []
-    for number in range(config.epochs):
-        order = torch.randperm(num_rows, generator=chance.generator(seed, name, "order", number))
-        steps += [rows.tolist() for rows in order.split(config.batch_size)]
-        if config.max_steps and len(steps) >= config.max_steps:
-            return steps[: config.max_steps]
-    return steps

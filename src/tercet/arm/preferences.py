@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import torch
 
-from tercet.arm.data import plan
 from tercet.arm.models import RewardEnsemble
 from tercet.arm.pairs import Pairs
 from tercet.config.arm import RewardConfig
@@ -12,7 +11,7 @@ from tercet.core.losses import pairwise_loss
 from tercet.core.statistics import score_gain_and_bias
 from tercet.errors import FailedError
 from tercet.train.chance import seed_everything
-from tercet.train.fit import LossTerms, take_step
+from tercet.train.fit import LossTerms, shuffled_plan, take_step
 from tercet.train.optim import adamw, warmup_then_linear
 
 
@@ -65,7 +64,7 @@ def fitted(pairs: Pairs, config: RewardConfig, *, seed: int, name: str) -> Rewar
     """An ensemble learned from these pairs in one go, normalised: the same pairs and seed give the same ensemble."""
     model = new_ensemble(pairs, config, seed=seed)
     optimizer = adamw(model, lr=config.lr, weight_decay=config.weight_decay)
-    steps = plan(len(pairs), config, seed=seed, name=name)
+    steps = shuffled_plan(len(pairs), config, seed=seed, name=name)
     for index, rows in enumerate(steps):
         take_step(
             optimizer,

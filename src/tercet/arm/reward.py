@@ -9,7 +9,6 @@ from gymnasium.vector import VectorEnv
 
 from tercet.arm import people
 from tercet.arm.acting import Acting, eyes_of
-from tercet.arm.data import plan
 from tercet.arm.environments import opened
 from tercet.arm.episodes import Act, Episodes, play_rows
 from tercet.arm.footage import Footage
@@ -23,7 +22,7 @@ from tercet.core.intervals import wilson
 from tercet.runs.folder import RunFolder
 from tercet.runs.kept import is_kept, keep_folder
 from tercet.train import chance
-from tercet.train.fit import fit
+from tercet.train.fit import fit, shuffled_plan
 
 HELD_OUT = 10  # one in so many episodes is held out
 
@@ -33,7 +32,7 @@ def run(folder: RunFolder, config: ArmConfig) -> None:
     learned, held_out = first_pairs(folder, config)
     held_out = held_out.decided()
     model = new_ensemble(learned, config.reward, seed=config.seed)
-    steps = plan(len(learned), config.reward, seed=config.seed, name="reward")
+    steps = shuffled_plan(len(learned), config.reward, seed=config.seed, name="reward")
 
     def measure(index: int) -> dict[str, float]:
         last = index + 1 == len(steps)

@@ -5,17 +5,32 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from tercet.config.fit import FitConfig
-from tercet.errors import FailedError
+from tercet.config.section import MOST_ROWS
+from tercet.errors import FailedError, InputError
 from tercet.runs.step import Step
 from tercet.train import chance, checkpoint
 from tercet.train.optim import adamw, clip_gradients, set_lr, warmup_then_linear
 
 B = TypeVar("B")
+
+
+def shuffled_plan(num_rows: int, config: FitConfig, *, seed: int, name: str) -> list[list[int]]:
+    """Return the rows of each optimizer step; every epoch has its own order."""
+    if config.epochs * num_rows > MOST_ROWS * 10 and not config.max_steps:
+        raise InputError(f"{name}.epochs={config.epochs}: of {num_rows} rows more than {MOST_ROWS * 10}; lower it")
+    steps: list[list[int]] = []
+    for number in range(config.epochs):
+        order = torch.randperm(num_rows, generator=chance.generator(seed, name, "order", number))
+        steps += [rows.tolist() for rows in order.split(config.batch_size)]
+        if config.max_steps and len(steps) >= config.max_steps:
+            return steps[: config.max_steps]
+    return steps
 
 
 @dataclass(frozen=True)
