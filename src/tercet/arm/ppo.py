@@ -27,7 +27,7 @@ from tercet.errors import InputError
 from tercet.runs.folder import RunFolder
 from tercet.runs.progress import say
 from tercet.train import chance
-from tercet.train.ppo import Collected, Learner, Validation, train
+from tercet.train.ppo import Collected, Learner, Validation, train, validates_after
 
 TIE_BREAK = 1e-3  # of two policies that succeed as often, the one that spends more of its time in success is better
 SHOWN = ["ppo/score", "ppo/success", "ppo/kl", "ppo/explained_variance", "ppo/clip_fraction"]
@@ -154,9 +154,7 @@ def _checkpoint_every(config: ArmConfig) -> int:
 def _env_steps(folder: RunFolder, config: ArmConfig) -> int:
     """Steps that this run has taken in the environment to learn and to choose: not those of the evaluation."""
     ppo, results = config.ppo, folder.results()
-    num_validations = 1 + sum(
-        update % ppo.eval_every == 0 or update == ppo.num_updates for update in range(1, ppo.num_updates + 1)
-    )
+    num_validations = sum(validates_after(update, ppo) for update in range(ppo.num_updates + 1))
     played = (ppo.num_updates + 1) * ppo.num_envs + num_validations * ppo.num_eval_states
     before = (results.get(name, {}).get("num_steps", 0) for name in ("demonstrations", "reward_model"))
     return played * config.horizon + sum(before)

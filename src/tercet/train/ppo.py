@@ -124,7 +124,7 @@ def train(
         average.update()
         done, last = index + 1, index + 1 == config.num_updates
         row = {f"ppo/{name}": value for name, value in (collected.metrics | metrics | {"lr": lr}).items()}
-        if done % config.eval_every == 0 or last:
+        if validates_after(done, config):
             with average.in_place():
                 now = validate()
                 if now.score > best.score and now.kl <= config.max_kl:
@@ -138,6 +138,11 @@ def train(
             step.save(info, lambda folder, state=best_state: _save(learner, average, state, folder))
     set_learning_state(learner.actor, best_state)
     return best
+
+
+def validates_after(update: int, config: LoopConfig) -> bool:
+    """Return True if the actor is validated after that update; update 0 is the start."""
+    return update % config.eval_every == 0 or update == config.num_updates
 
 
 def takes_one_step(config: UpdateConfig, num_rows: int) -> bool:
