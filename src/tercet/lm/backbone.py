@@ -18,7 +18,7 @@ from tercet.config.lm import LmConfig
 from tercet.errors import FailedError
 from tercet.lm.adapters import adapt, copied
 from tercet.lm.heads import draw_head, with_score_head
-from tercet.lm.models import Policy, ScoreModel, load_policy
+from tercet.lm.models import Policy, ScoreModel, load_policy, load_score_model
 from tercet.runs.done import check_made
 from tercet.train.chance import seed_everything
 
@@ -61,6 +61,14 @@ class Backbone:
         seed_everything(self.config.seed, "score head")
         draw_head(model)
         return model
+
+
+def load_reward_model(config: LmConfig, path: str, backbone: Backbone | None, *, learns: bool = False) -> ScoreModel:
+    """Load the reward model of this run, on the backbone if there is one; a critic that starts as it learns."""
+    if backbone:
+        adapters = Path(path).with_name("adapter")  # where step 2 keeps them, beside the merged model
+        return backbone.score_model(num_layers=config.reward.num_layers, adapters=adapters, learns=learns)
+    return load_score_model(config, path=path, trained=True, learns=learns)
 
 
 def save_adapters(score_model: ScoreModel, folder: Path) -> None:

@@ -11,7 +11,7 @@ from tercet.core.kl import adapted_kl_coef
 from tercet.core.statistics import AS_IT_IS
 from tercet.errors import InputError
 from tercet.lm.answers import Answers, answer, answer_all
-from tercet.lm.backbone import Backbone
+from tercet.lm.backbone import Backbone, load_reward_model
 from tercet.lm.batches import mixed_pass
 from tercet.lm.digests import digests
 from tercet.lm.encoding import Encoder
@@ -31,7 +31,7 @@ from tercet.lm.rollout import (
     reference_logprobs,
 )
 from tercet.lm.scales import Scales, find_scales, load_scales, reference_answers, save_scales
-from tercet.lm.scoring import OWN, Score, Scorer, load_own, load_terms, scaled
+from tercet.lm.scoring import OWN, Score, Scorer, load_terms, scaled
 from tercet.lm.self_check import check
 from tercet.lm.splits import Sets, flat, step_examples, weights_of
 from tercet.lm.stages import sft_model
@@ -196,7 +196,7 @@ def validate(roles: Roles, examples: Sequence[Example]) -> Validation:
 def load_critic(config: LmConfig, reward_path: str, backbone: Backbone | None) -> ScoreModel:
     """The critic: the reward model's weights where there is one, else a fresh head."""
     if reward_path:
-        return load_own(config, reward_path, backbone, learns=True)
+        return load_reward_model(config, reward_path, backbone, learns=True)
     num_layers = config.reward.num_layers
     if backbone:
         return backbone.score_model(num_layers=num_layers, learns=True)

@@ -11,12 +11,11 @@ from tercet.config.lm import LmConfig
 from tercet.core.statistics import ScoreScale
 from tercet.errors import InputError
 from tercet.lm.answers import Answers
-from tercet.lm.backbone import Backbone
+from tercet.lm.backbone import Backbone, load_reward_model
 from tercet.lm.encoding import Encoder
 from tercet.lm.foreign import Judge
 from tercet.lm.functions import call_function, load_score_function
 from tercet.lm.models import ScoreModel, load_score_model
-from tercet.lm.stages import adapters_of
 from tercet.lm.tokens import TokenBatch
 from tercet.lm.weights import config_at, named_by_key
 
@@ -46,7 +45,7 @@ def load_terms(config: LmConfig, own_path: str, backbone: Backbone | None) -> di
     batch_size = config.ppo.micro_batch_size
     for name in config.ppo.reward:
         if name == OWN:
-            terms[name] = by_model(load_own(config, own_path, backbone), batch_size)
+            terms[name] = by_model(load_reward_model(config, own_path, backbone), batch_size)
         elif ":" in name:
             terms[name] = by_function(name)
         else:
@@ -59,13 +58,6 @@ def load_terms(config: LmConfig, own_path: str, backbone: Backbone | None) -> di
 def scaled(score: Score, scale: ScoreScale) -> Score:
     """The score on that scale."""
     return lambda answers: scale.gain * score(answers) + scale.bias
-
-
-def load_own(config: LmConfig, path: str, backbone: Backbone | None, *, learns: bool = False) -> ScoreModel:
-    """This run's reward model, or a critic (it learns) that starts as it; on the backbone where there is one."""
-    if backbone:
-        return backbone.score_model(num_layers=config.reward.num_layers, adapters=adapters_of(path), learns=learns)
-    return load_score_model(config, path=path, trained=True, learns=learns)
 
 
 def by_model(model: ScoreModel, batch_size: int) -> Score:

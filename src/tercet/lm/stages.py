@@ -1,7 +1,6 @@
 """The stages of a run that can answer prompts: base, sft, ppo, and where the model of each lies."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from tercet.config.lm import LmConfig
 from tercet.runs.folder import RunFolder
@@ -29,8 +28,3 @@ def sft_model(folder: RunFolder, config: LmConfig) -> str:
     """The policy that PPO starts from and pairs are sampled from: ppo.policy, or this run's own; '' before it is."""
     own = str(folder.path / "sft" / "model") if folder.is_done("sft") else ""
     return config.ppo.policy or own
-
-
-def adapters_of(reward_model: str) -> Path:
-    """Where the adapters of this run's reward model lie, if it was trained with lora.shared_backbone."""
-    return Path(reward_model).with_name("adapter")
