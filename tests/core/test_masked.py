@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tercet.core.masked import kept, masked_mean, masked_sum, masked_var, whiten
+from tercet.core.masked import kept, masked_mean, masked_var, whiten
 from tercet.core.precision import full_precision
 
 NAN, INF = float("nan"), float("inf")
@@ -24,7 +24,6 @@ def random_batch(seed: int, b: int = 4, t: int = 7) -> tuple[Tensor, Tensor]:
 
 def test_by_hand():
     assert kept(X, MASK).tolist() == [[1.0, 2.0, 0.0], [3.0, 0.0, 0.0]]
-    assert masked_sum(X, MASK).item() == 6.0
     assert masked_mean(X, MASK).item() == 2.0
     assert masked_mean(X, MASK, count=12).item() == 0.5
     assert masked_var(X, MASK).item() == pytest.approx(2 / 3)  # (1 + 0 + 1) / 3
@@ -40,7 +39,6 @@ def test_whiten_by_hand():
 def test_agrees_with_the_standard_library(seed: int):
     x, mask = random_batch(seed)
     numbers = x[mask].tolist()
-    assert masked_sum(x, mask).item() == pytest.approx(sum(numbers), rel=1e-6)
     assert masked_mean(x, mask).item() == pytest.approx(statistics.fmean(numbers), rel=1e-6)
     assert masked_var(x, mask).item() == pytest.approx(statistics.pvariance(numbers), rel=1e-5, abs=1e-12)
 
@@ -48,7 +46,7 @@ def test_agrees_with_the_standard_library(seed: int):
 @given(st.integers(0, 2**31), st.sampled_from([NAN, INF, -INF, 1e30]))
 def test_junk_outside_the_mask_changes_neither_values_nor_gradients(seed: int, junk: float):
     x, mask = random_batch(seed)
-    for function in (masked_sum, masked_mean, masked_var, lambda x, m: whiten(x, m).pow(3).sum()):
+    for function in (masked_mean, masked_var, lambda x, m: whiten(x, m).pow(3).sum()):
         clean, dirty = x.clone().requires_grad_(), x.masked_fill(~mask, junk).requires_grad_()
         of_clean, of_dirty = function(clean, mask), function(dirty, mask)
         of_clean.backward()
@@ -95,7 +93,7 @@ def test_equal_numbers_have_no_variance_and_whiten_to_0(constant: float):
 
 def test_bf16_is_summed_in_fp32_and_fp64_stays_fp64():
     ones = torch.ones(301, dtype=torch.bfloat16)  # between 256 and 512 bf16 knows the even numbers alone
-    total = masked_sum(ones, torch.ones(301, dtype=torch.bool))
+    total = masked_mean(ones, torch.ones(301, dtype=torch.bool), count=1)
     assert total.dtype == torch.float32 and total.item() == 301.0
     assert full_precision(ones).dtype == torch.float32
     assert masked_mean(ones.double(), torch.ones(301, dtype=torch.bool)).dtype == torch.float64
@@ -103,6 +101,6 @@ def test_bf16_is_summed_in_fp32_and_fp64_stays_fp64():
 
 def test_the_argument_is_left_alone():
     x = X.clone()
-    for function in (kept, masked_sum, masked_mean, masked_var, whiten):
+    for function in (kept, masked_mean, masked_var, whiten):
         function(x, MASK)
     assert torch.equal(x.nan_to_num(7.0), X.nan_to_num(7.0))

@@ -1,10 +1,9 @@
 """How far the policy is from the reference, and what that costs it.
 
-The estimators k1, k2, k3 of KL(policy || reference) are those of Schulman 2020 (joschu.net/blog/kl-approx.html), for
+The estimators k1 and k3 of KL(policy || reference) are those of Schulman 2020 (joschu.net/blog/kl-approx.html), for
 actions that the policy sampled, per action and in nats, with d = logprobs - ref_logprobs:
 
     k1 = d                 unbiased; may be negative on a sample; belongs in the reward
-    k2 = d^2 / 2           biased, but its gradient is the KL's; belongs in a loss
     k3 = exp(-d) - 1 + d   unbiased and never negative; belongs in a log
 """
 
@@ -21,11 +20,6 @@ ADAPTATION_LIMIT = 0.2
 def k1(logprobs: Float[Tensor, "*shape"], ref_logprobs: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """log(p / q) of each action."""
     return full_precision(logprobs) - full_precision(ref_logprobs)
-
-
-def k2(logprobs: Float[Tensor, "*shape"], ref_logprobs: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """Half the squared log(p / q) of each action."""
-    return 0.5 * k1(logprobs, ref_logprobs).square()
 
 
 def k3(logprobs: Float[Tensor, "*shape"], ref_logprobs: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:

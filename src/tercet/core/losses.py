@@ -22,12 +22,12 @@ def clipped_policy_loss(
 ) -> Float[Tensor, "b t"]:
     """Clipped surrogate (Schulman et al. 2017, eq. 7), negated so that lower is better; 0 under the mask.
 
-    max(-A r, -A clip(r, 1 - clip_range, 1 + clip_range)) with r = exp(logprobs - old_logprobs).
+    -min(r A, clip(r, 1 - clip_range, 1 + clip_range) A) with r = exp(logprobs - old_logprobs).
     """
+    advantages = kept(advantages, mask)
     ratio = _ratio(logprobs, old_logprobs, mask)
     clipped = ratio.clamp(1.0 - clip_range, 1.0 + clip_range)
-    costs = -kept(advantages, mask)
-    return torch.maximum(costs * ratio, costs * clipped)
+    return -torch.minimum(ratio * advantages, clipped * advantages)
 
 
 def clipped_value_loss(
@@ -77,7 +77,6 @@ class RatioStatistics:
 
     clip_fraction: Float[Tensor, ""]  # of the ratios, those further than clip_range from 1
     approx_kl: Float[Tensor, ""]  # KL(old || new) in nats an action, by k3
-    max_ratio: Float[Tensor, ""]
 
 
 def ratio_statistics(
@@ -98,7 +97,6 @@ def ratio_statistics(
     return RatioStatistics(
         clip_fraction=masked_mean(outside, mask, count=count),
         approx_kl=masked_mean(k3(old_logprobs, logprobs), mask, count=count),  # the old policy sampled, so it is p
-        max_ratio=ratio.masked_fill(~mask, 0.0).max(),
     )
 
 

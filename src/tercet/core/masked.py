@@ -1,4 +1,4 @@
-"""Sums, means and variances over the positions that count; what lies elsewhere, nan and inf included, has no effect."""
+"""Means and variances over the positions that count; what lies elsewhere, nan and inf included, has no effect."""
 
 import torch
 from jaxtyping import Bool, Float
@@ -18,11 +18,6 @@ def kept(x: Float[Tensor, "*shape"], mask: Bool[Tensor, "*shape"]) -> Float[Tens
     return full_precision(x).masked_fill(~mask, 0.0)
 
 
-def masked_sum(x: Float[Tensor, "*shape"], mask: Bool[Tensor, "*shape"]) -> Float[Tensor, ""]:
-    """Sum of `x` where `mask` is True."""
-    return _sum_in_fp64(x, mask).to(full_precision(x).dtype)
-
-
 def masked_mean(
     x: Float[Tensor, "*shape"], mask: Bool[Tensor, "*shape"], *, count: Tensor | int | float | None = None
 ) -> Float[Tensor, ""]:
@@ -31,7 +26,9 @@ def masked_mean(
     With `count`, the number of positions in the whole batch, the results of its micro-batches add up to the batch's
     mean; a mean of micro-batch means would weigh the positions of a short micro-batch more than those of a long one.
     """
-    mean = _sum_in_fp64(x, mask) / (mask.sum() if count is None else count)
+    # in fp64 the mean of equal fp32 numbers is that number exactly; in fp32 the rounding of their sum would pass for
+    # variance, and whitening would blow it up by 1e4
+    mean = kept(x, mask).sum(dtype=torch.float64) / (mask.sum() if count is None else count)
     return mean.to(full_precision(x).dtype)
 
 
@@ -49,9 +46,3 @@ def whiten(x: Float[Tensor, "*shape"], mask: Bool[Tensor, "*shape"], *, center: 
     mean = masked_mean(x, mask)
     whitened = (kept(x, mask) - mean) * (masked_var(x, mask) + EPSILON).rsqrt()
     return kept(whitened if center else whitened + mean, mask)
-
-
-def _sum_in_fp64(x: Tensor, mask: Tensor) -> Tensor:
-    # in fp64 the mean of equal fp32 numbers is that number exactly; in fp32 the rounding of their sum would pass for
-    # variance, and whitening would blow it up by 1e4
-    return kept(x, mask).sum(dtype=torch.float64)
