@@ -10,6 +10,7 @@ from tercet.config.lm import LmConfig
 from tercet.errors import FailedError
 from tercet.runs.folder import RunFolder
 from tercet.runs.reading import read_sealed, sealed
+from tercet.runs.rows import Row
 
 
 @pytest.fixture
@@ -24,6 +25,15 @@ def _weights(folder: Path) -> None:
 
 def _fills_the_disk(folder: Path) -> None:
     Path("/dev/full").write_text("no room")  # the system's own word for a full disk
+
+
+def test_who_watches_a_run_gets_each_row_as_the_file_has_it(tmp_path: Path) -> None:
+    rows: list[Row] = []
+    config = LmConfig.model_validate({})
+    folder = RunFolder.open(tmp_path / "run", config, preset="tiny", on_row=rows.append)
+    with folder, folder.step("sft", total=2, shown=[]) as step:
+        step.log(0, {"sft/loss": 1.5, "sft/odd": float("nan")})
+    assert rows == folder.metrics() == [{"step": "sft", "index": 0, "sft/loss": 1.5}]
 
 
 def test_a_step_that_ends_leaves_rows_results_and_no_checkpoint(folder: RunFolder) -> None:
