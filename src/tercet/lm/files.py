@@ -100,14 +100,15 @@ def folder_files(folder: Path) -> list[Path]:
     Links are followed, but not in a circle. What has the name of a data file must be a regular file.
     """
     found: list[Path] = []
-    seen: set[tuple[int, int]] = set()
-    waiting, num = [folder], 0
+    waiting: list[tuple[Path, frozenset[tuple[int, int]]]] = [(folder, frozenset())]  # with the folders around it
+    num = 0
     try:
         while waiting:
-            state = (place := waiting.pop()).stat()
-            if (state.st_dev, state.st_ino) in seen:
+            place, around = waiting.pop()
+            state = place.stat()
+            if (state.st_dev, state.st_ino) in around:
                 raise InputError(f"{place}: a link leads back to a folder around it; remove the link")
-            seen.add((state.st_dev, state.st_ino))
+            around |= {(state.st_dev, state.st_ino)}
             with os.scandir(place) as entries:
                 for entry in entries:
                     num += 1
@@ -116,7 +117,7 @@ def folder_files(folder: Path) -> list[Path]:
                             f"{folder}: holds more than {MOST_IN_FOLDER:,} files; give the folder of the data set alone"
                         )
                     if entry.is_dir():
-                        waiting.append(Path(entry))
+                        waiting.append((Path(entry), around))
                         continue
                     if file_type(entry.name):
                         require_file(Path(entry))
