@@ -33,11 +33,11 @@ def test_starts_are_compared_one_by_one_and_the_telling_ones_are_shown() -> None
     after = evaluation.measured(with_success([[1], [1], [1], [0], [0]]))
     assert evaluation.paired(before, after) == {"both": 1, "only_ppo": 2, "only_start": 1, "neither": 1}
     assert evaluation.telling(before, after, 5) == [
-        (0, "PPO alone succeeds"),
+        (0, "only PPO succeeds"),
         (2, "both succeed"),
         (4, "neither succeeds"),
-        (3, "PPO alone fails"),
-        (1, "PPO alone succeeds"),
+        (3, "only PPO fails"),
+        (1, "only PPO succeeds"),
     ]
 
 

@@ -60,14 +60,14 @@ def markdown(written: Path) -> str:
 
 
 def test_the_first_sentence_says_what_happened(html: str, markdown: str) -> None:
-    says = "PPO beat SFT on 87% of 128 held-out prompts (95% interval 81% to 93%), at a KL of 6.13 nats an answer."
+    says = "PPO beat SFT on 87% of 128 held-out prompts (95% interval 81% to 93%), at a KL of 6.13 nats per answer."
     assert says in html
     assert f"**{says}**" in markdown
 
 
 def test_every_curve_and_table_of_a_finished_run_is_there(html: str, markdown: str) -> None:
     wanted = [
-        "Scores beyond the clip",
+        "Clipped scores",
         "Actor loss", "Critic loss", "Reward", "KL to the reference", "Entropy", "Clip fraction", "Explained variance",
         "Answer length", "SFT loss", "Reward-model loss", "Calibration", "Who wins", "Stage by stage",
         "Good and bad answers to the same prompt", "Self-check before the first update", "As training went on",

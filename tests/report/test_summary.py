@@ -15,7 +15,7 @@ Change = Callable[[Callable[[dict[str, Any]], None]], Path]  # Any: JSON
     ("mean", "low", "high", "verdict", "says"),
     [
         (0.7, 0.6, 0.8, "better", "PPO beat SFT on 70% of 128"),
-        (0.55, 0.46, 0.64, "even", "cannot be told apart: PPO won 55% of 128"),
+        (0.55, 0.46, 0.64, "even", "No significant difference between PPO and SFT: PPO won 55% of 128"),
         (0.3, 0.22, 0.39, "worse", "PPO lost to SFT: it won only 30% of 128"),
     ],
 )
@@ -38,28 +38,31 @@ def test_a_judge_that_paid_ppo_is_called_out(finished: Path) -> None:
     record = read(finished)
     paid = record.config["ppo"] | {"reward": {record.config["judge"]: 1.0}}
     headline = summary.headline(_with(record, config=record.config | {"ppo": paid}))
-    assert any("which also paid PPO" in sentence for sentence in headline.more)
-    assert any("never saw it" in sentence for sentence in summary.headline(record).more)
+    assert any("on which PPO was also trained" in sentence for sentence in headline.more)
+    assert any("was not trained on the judge" in sentence for sentence in summary.headline(record).more)
 
 
 def test_whose_pairs_the_reward_model_learned_from_is_what_the_run_did(finished: Path) -> None:
     def said() -> str:
         return " ".join(summary.headline(read(finished)).more)
 
-    assert "having learned from pairs that the judge ranked" in said()
+    assert "which was trained on pairs that the judge ranked" in said()
     (finished / "reward" / "pairs.jsonl").unlink()  # reward.num_sampled_pairs counts only where the data has no pairs
-    assert "having learned from the pairs of the data" in said() and "ranked" not in said()
+    assert "which was trained on the pairs of the data" in said() and "ranked" not in said()
 
 
 def test_perplexity_that_rose_is_not_sold_as_learning(change: Change) -> None:
     headline = summary.headline(read(change(lambda tree: tree["perplexity"].update(base=10.0, sft=12.0))))
-    assert "Imitating did not help: it took perplexity on held-out answers from 10.0 to 12.0." in headline.more
+    assert "SFT did not lower the perplexity on held-out answers: 10.0 before, 12.0 after." in headline.more
 
 
 @pytest.mark.parametrize(
     ("update", "says"),
     [
-        (0, "did better on validation prompts within the KL bound of 2.5 nats than the start, which was kept."),
+        (
+            0,
+            "was better on validation prompts within the KL bound of 2.5 nats than the initial policy, which was kept.",
+        ),
         (5, "update 5 was kept: the best score on validation prompts within the KL bound of 2.5 nats."),
     ],
 )
@@ -85,11 +88,11 @@ def test_nothing_measured_is_nothing_checked(finished: Path) -> None:
 @pytest.mark.parametrize(
     ("place", "value", "title"),
     [
-        ("reward_model.accuracy.chatterbot.low", 0.49, "The reward model may be guessing"),
-        ("reward_model.length_correlation.chatterbot", -0.7, "The reward model looks at length"),
-        ("kl_to_reference", 15.2, "Far from the reference"),
-        ("response_length.ppo", 40.0, "Answers changed a lot in length"),
-        ("win_rate.ppo_vs_sft.judge", {"mean": 0.5, "low": 0.41, "high": 0.59}, "PPO games its reward model"),
+        ("reward_model.accuracy.chatterbot.low", 0.49, "The reward model may be no better than chance"),
+        ("reward_model.length_correlation.chatterbot", -0.7, "The reward model favours length"),
+        ("kl_to_reference", 15.2, "KL from the reference above its limit"),
+        ("response_length.ppo", 40.0, "Answer length changed strongly"),
+        ("win_rate.ppo_vs_sft.judge", {"mean": 0.5, "low": 0.41, "high": 0.59}, "PPO exploits its reward model"),
         ("win_rate.ppo_vs_sft.reward_model.mean", 0.4, "Judge and reward model disagree"),
     ],
 )
@@ -109,11 +112,11 @@ def test_trouble_in_the_results_is_seen_first(change: Change, place: str, value:
 @pytest.mark.parametrize(
     ("metric", "value", "title"),
     [
-        ("ppo/explained_variance", 0.05, "The critic hardly helps"),
-        ("ppo/reward_clip_fraction", 0.3, "Scores run into the clip"),
+        ("ppo/explained_variance", 0.05, "The critic predicts poorly"),
+        ("ppo/reward_clip_fraction", 0.3, "Many scores are clipped"),
         ("ppo/clip_fraction", 0.4, "Updates are too large"),
-        ("ppo/clip_fraction", 0.0, "Updates are tiny"),
-        ("ppo/eos_fraction", 0.2, "Answers run into the limit"),
+        ("ppo/clip_fraction", 0.0, "Updates are too small"),
+        ("ppo/eos_fraction", 0.2, "Many answers reach the length limit"),
     ],
 )
 def test_trouble_in_the_curves_is_seen_first(finished: Path, metric: str, value: float, title: str) -> None:
@@ -129,7 +132,7 @@ def test_lost_entropy_is_seen(finished: Path) -> None:
     rows = [row | {"ppo/entropy": 2.0 if row["index"] < 9 else 0.1} for row in record.metrics if row["step"] == "ppo"]
     found = checks(_with(record, metrics=rows))
     assert found is not None
-    assert found.checks[0].title == "The policy has narrowed"
+    assert found.checks[0].title == "Entropy has collapsed"
 
 
 def test_one_answer_to_everything_is_seen(finished: Path) -> None:

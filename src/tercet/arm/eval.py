@@ -199,10 +199,10 @@ def _videos(
 
 _TITLES = {"bc": "BC", "start": "before PPO", "ppo": "PPO"}
 _CASES = {  # by the success of the start and of PPO; the more telling come first
-    (False, True): "PPO alone succeeds",
+    (False, True): "only PPO succeeds",
     (True, True): "both succeed",
     (False, False): "neither succeeds",
-    (True, False): "PPO alone fails",
+    (True, False): "only PPO fails",
 }
 
 

@@ -39,7 +39,7 @@ def held_out(record: Record) -> list[Block]:
     gains = [(gain, row) for row in record.held_out if (gain := _gain(row, key)) is not None]
     ranked = [row for _, row in sorted(gains, key=lambda pair: -pair[0])]
     middle = (len(ranked) - _SHOWN) // 2
-    says = "From PPO's clearest wins over SFT to its clearest losses, so that nobody has to trust the mean."
+    says = "From PPO's largest gain over SFT to its largest loss."
     if len(ranked) <= 3 * _SHOWN:
         return [Prose(says), *(_scored(row, key) for row in ranked)]
     rest = ranked[_SHOWN:-_SHOWN][:_FOLDED]
@@ -65,8 +65,8 @@ def samples(record: Record) -> list[Block]:
     chosen = sorted({moments[round(i * last / (_MOMENTS - 1))] for i in range(_MOMENTS)})
     picked = [row for moment in chosen for row in [one for one in rows if one.get("index") == moment][:_AT_A_MOMENT]]
     says = (
-        "Sampled from the policy of that update, on prompts of the rollout. Early ones should read like SFT, late "
-        "ones like more of what is rewarded."
+        "Sampled from the policy of that update on prompts of the rollout. Early samples should resemble SFT, "
+        "late samples should have more of what the reward favours."
     )
     blocks: list[Block] = [_table(picked, says)]
     if len(rows) > len(picked):

@@ -62,36 +62,36 @@ def headline(record: Record) -> Headline:
     if before is None or after is None:
         steps = sorted({str(row.get("step")) for row in record.metrics})
         text = f"Under way: {', '.join(steps)} so far." if steps else "Nothing has been run here yet."
-        return Headline(text, ["The same command goes on where it was left."], "open")
+        return Headline(text, ["Repeat the command to continue."], "open")
     alone = _alone(record)
     found = "even" if alone is None else verdict(alone)
     if find(record.results, "same_starts") is False:  # nothing can be paired: the two intervals must lie apart
         found = "better" if after.low > before.high else "worse" if after.high < before.low else "even"
     words = {
-        "better": "PPO made it better",
-        "worse": "PPO made it worse",
-        "even": "PPO and its start cannot be told apart",
+        "better": "PPO improved the policy",
+        "worse": "PPO made the policy worse",
+        "even": "No significant difference between PPO and its initial policy",
     }
     text = (
         f"{words[found]}: success on {percent(after.mean)} of {after.num} fresh starts ({interval(after)}), "
-        f"where {_SUBJECTS[start]} succeeds on {percent(before.mean)}."
+        f"against {percent(before.mean)} for {_SUBJECTS[start]}."
     )
     paid = find(record.config, "ppo", "reward") or {}
-    more = [f"Its steps were paid by {', '.join(f'`{name}`' for name in paid)}."]
+    more = [f"The reward was {', '.join(f'`{name}`' for name in paid)}."]
     if alone is not None:
-        won = f"PPO is that one on {percent(alone.mean)} ({interval(alone)})"
-        more.insert(0, f"On {alone.num} of these starts one of the two alone succeeds, and {won}.")
+        won = f"that is PPO in {percent(alone.mean)} of them ({interval(alone)})"
+        more.insert(0, f"On {alone.num} of these starts only one of the two succeeds; {won}.")
     tries = find(record.config, "ppo", "num_eval_states")
     if number(record.results, "reward_model", "accuracy") is not None and "reward_model" in paid:
         more.append(
-            f"The reward was learned from {_judgements(record)}; PPO saw neither the task's success nor its dense "
-            f"reward, except that success on {tries} validation starts chose the checkpoint."
+            f"The reward was learned from {_judgements(record)}. PPO was trained neither on success nor on the "
+            f"dense reward, but success on {tries} validation starts selected the checkpoint."
             if list(paid) == ["reward_model"]
             else "Part of the reward was learned from judgements of segments."
         )
     steps = number(record.results, "env_steps")
     if steps is not None:
-        more.append(f"In all {steps:,.0f} steps in the environment went into it.")
+        more.append(f"Environment steps in all: {steps:,.0f}.")
     return Headline(text, more, found)
 
 
@@ -158,10 +158,10 @@ def success(record: Record) -> Table | None:
         return None
     return Table(
         "Success on fresh starts",
-        f"{_starts(record)}; no step has learned from them. The bar is the 95% interval, on a scale "
-        "from 0 to 100%, and the line in the middle of the scale is one half. Return is the "
-        "environment's dense reward, summed; steps to success are counted where an episode ended in success; change "
-        "is the root mean square from one action to the next, and jerk that of the joints (rad/s³): less is smoother.",
+        f"{_starts(record)}, not used for training. The bar is the 95% interval on a scale from 0 to 100%; the line "
+        "in the middle is one half. Return is the sum of the environment's dense reward. Steps to success are "
+        "counted in episodes that ended in success. Change is the root mean square of action differences, jerk "
+        "that of the joints (rad/s³); lower is smoother.",
         ["", "success", "starts", "return", "steps", "change", "jerk"],
         rows,
         "lbrrrrr",
@@ -169,9 +169,9 @@ def success(record: Record) -> Table | None:
 
 
 def _starts(record: Record) -> str:
-    """Whether every stage met the same starts; runs from before this was looked at did as far as is known."""
+    """Return whether all stages had the same starts; earlier runs did not record it and are assumed to have."""
     if find(record.results, "same_starts") is False:
-        return "Each stage has starts of its own, for the environment does not begin alike from the same seed"
+        return "Each stage has different starts, because the environment does not reproduce a start from its seed"
     return "The same starts for every stage"
 
 
@@ -183,12 +183,12 @@ def paired(record: Record) -> Table | None:
     start, _, _ = _compared(record)
     titles = {
         "both": "both succeed",
-        "only_ppo": "PPO alone succeeds",
-        "only_start": f"{_SUBJECTS[start]} alone succeeds",
+        "only_ppo": "only PPO succeeds",
+        "only_start": f"only {_SUBJECTS[start]} succeeds",
         "neither": "neither succeeds",
     }
     rows = [[title, _count(number(found, key))] for key, title in titles.items()]
-    return Table("Start by start", "What each start of the table above became.", ["", "starts"], rows, "lr")
+    return Table("Start by start", "Number of starts of the table above by outcome.", ["", "starts"], rows, "lr")
 
 
 def videos(record: Record) -> list[Block]:
@@ -199,13 +199,13 @@ def videos(record: Record) -> list[Block]:
     if not record.videos:
         return []
     alike = find(record.results, "same_starts") is not False
-    beginning = "Both from the same start." if alike else "Each from a start of its own."
+    beginning = "Both from the same start." if alike else "Each from a different start."
     says = (
-        f"{beginning} Above each picture: the reward that PPO was paid, the critic's value, and the "
-        "advantage, pale for the whole episode and in full up to the moment shown; one scale for both sides."
+        f"{beginning} Above each picture: the reward of PPO, the critic's value and the advantage, pale for the "
+        "whole episode and in full colour up to the moment shown, on the same scale for both sides."
     )
     if find(record.config, "env") == "lift":
-        says += " The cube is lifted where it is above the green frame."
+        says += " The cube counts as lifted above the green frame."
     return [Videos(says, [Video(one.shows, one.file, one.data) for one in record.videos])]
 
 
@@ -218,10 +218,9 @@ def reward_model(record: Record) -> Table | None:
     one = Interval(mean, low, high, int(held_out or 0))
     return Table(
         "Does it prefer the better segment?",
-        "Accuracy on judgements about episodes that it has not learned from, with its 95% interval; the line in the "
-        "middle is chance. The interval takes the judgements as independent; since they share segments and few "
-        "episodes, the truth may well lie outside. A high accuracy does not prove a reward that can be learned from: "
-        "success above does.",
+        "Accuracy on judgements about held-out episodes, with its 95% interval; the line in the middle is chance. "
+        "The interval assumes independent judgements and is too narrow, because they share segments and few "
+        "episodes. High accuracy does not show that a policy can be trained on the reward; success above does.",
         ["accuracy", "held out", "learned from"],
         [[Bar(one, "other"), f"{one.num}", _count(number(record.results, "reward_model", "num_pairs"))]],
         "brr",
@@ -233,7 +232,7 @@ def _improve(record: Record) -> list[Block]:
     shown, more = curves.figures(record, PPO, mark=mark), curves.figures(record, MORE_PPO, mark=mark)
     if shown is None:
         return []
-    lead = "One update is one episode in each environment, judged and learned from."
+    lead = "One update is one episode in each environment and the optimizer steps on them."
     if mark is not None:
         lead += " The dotted line marks the update whose policy was kept."
     folded: list[Figures | Fold] = [Fold("More curves of PPO", [more])] if more else []
@@ -247,8 +246,8 @@ def _self_check(record: Record) -> Table | None:
     rows = [[key.replace("_", " "), num(value)] for key, value in tables.flat(found).items()]
     return Table(
         "Self-check before the first update",
-        "Before anything is learned, the policy that is trained must agree with the one that acted: ratio 1, KL 0, "
-        "rewards that add up, values that go on from state to state. PPO refuses to start when one of these fails.",
+        "Before training, the training forward pass must agree with acting: ratio 1, KL 0, rewards that add up, "
+        "values that are consistent from state to state. PPO does not start if a check fails.",
         ["", "largest deviation"],
         rows,
         "lr",
@@ -276,9 +275,9 @@ def _moved(record: Record) -> Check | None:
     bound = kl_bound(record)
     within = f" within the KL bound of {bound:g} nats (`ppo.max_kl`)" if bound is not None else ""
     if mark == 0:
-        text = f"No update succeeded more often in validation than the start{within}"
-        return Check(False, "PPO changed nothing", f"{text}{'' if within else _why_none(record)}.")
-    return Check(True, "PPO found something better", f"Update {mark:.0f} was kept, by success in validation{within}.")
+        text = f"No update succeeded more often in validation than the initial policy{within}"
+        return Check(False, "PPO did not improve the policy", f"{text}{'' if within else _why_none(record)}.")
+    return Check(True, "PPO improved success in validation", f"Update {mark:.0f} was kept{within}.")
 
 
 def _why_none(record: Record) -> str:
@@ -289,8 +288,8 @@ def _why_none(record: Record) -> str:
     if success[0] - success[-1] > _FALL:
         return f": success fell, from {_success(success[0])} to {_success(success[-1])}"
     if success[0] > _FULL:
-        return f": there was no room, the start succeeds on {_success(success[0])}"
-    return ": nothing was learned that shows in success"
+        return f": the initial policy already succeeds on {_success(success[0])}"
+    return ": success did not change"
 
 
 def _pay(record: Record) -> Check | None:
@@ -302,12 +301,12 @@ def _pay(record: Record) -> Check | None:
     few = max(1, len(pay) // 5)
     before, after = sum(pay[:few]) / few, sum(pay[-few:]) / few
     if after <= before:
-        return Check(False, "Success fell", f"{fell}, and pay fell too: lower `ppo.lr`, or raise `ppo.kl_coef`.")
+        return Check(False, "Success fell", f"{fell}, and the reward fell too: lower `ppo.lr`, or raise `ppo.kl_coef`.")
     return Check(
         False,
-        "Pay rose while success fell",
-        f"{fell}, while an episode's pay rose from {num(before)} to {num(after)}: what pays is not what success is. "
-        "Ask in more rounds (`reward.num_rounds`), or let success pay too: "
+        "The reward rose while success fell",
+        f"{fell}, while the reward of an episode rose from {num(before)} to {num(after)}: the reward does not "
+        "measure success. Use more rounds of judgements (`reward.num_rounds`), or add success to the reward: "
         "`ppo.reward={reward_model: 0.3, success: 0.3}`.",
     )
 
@@ -324,9 +323,9 @@ def _critic(record: Record) -> Check | None:
     best = max(values)
     if best < 0.1:
         return Check(
-            False, "The critic hardly helps", f"Explained variance never exceeds {num(best)}: raise `ppo.critic_lr`."
+            False, "The critic predicts poorly", f"Explained variance never exceeds {num(best)}: raise `ppo.critic_lr`."
         )
-    return Check(True, "The critic forecasts", f"Explained variance reaches {num(best)}.")
+    return Check(True, "The critic predicts the return", f"Explained variance reaches {num(best)}.")
 
 
 def _clipping(record: Record) -> Check | None:
@@ -336,7 +335,7 @@ def _clipping(record: Record) -> Check | None:
     mean = sum(values) / len(values)
     if mean > 0.35:
         return Check(False, "Updates are too large", f"{percent(mean)} of the actions were clipped: lower `ppo.lr`.")
-    return Check(True, "Updates of a sound size", f"{percent(mean)} of the actions were clipped.")
+    return Check(True, "Update size is normal", f"{percent(mean)} of the actions were clipped.")
 
 
 def _broken(record: Record) -> Check | None:
@@ -346,11 +345,11 @@ def _broken(record: Record) -> Check | None:
     count = sum(values)
     if count:
         text = (
-            f"{count:.0f} episodes ended because the physics broke; the step that broke it earned nothing. Look at "
-            "forces and speeds."
+            f"{count:.0f} episodes ended because of a numerical failure of the physics; the failing step had "
+            "reward 0. Check forces and speeds."
         )
-        return Check(False, "The simulation broke", text)
-    return Check(True, "The simulation held", "No episode ended by broken physics.")
+        return Check(False, "The simulation failed", text)
+    return Check(True, "The simulation was stable", "No episode ended because of a failure of the physics.")
 
 
 def _judgements(record: Record) -> str:

@@ -6,16 +6,15 @@ BC = (
     Plot(
         "Cloning loss",
         "squared error of an action",
-        "How far the policy's action is from the demonstrated one. It falls towards 0 on so few demonstrations, and "
-        "that proves little: success on fresh starts, above, is what counts.",
+        "Squared distance from the demonstrated action. With few demonstrations it falls towards 0, which shows "
+        "little. Success on fresh starts, above, is the relevant measure.",
         [Line("bc/loss", "loss", "sft")],
         bottom=0.0,
     ),
     Plot(
         "Cloning gradient norm",
         "before clipping",
-        "How hard each batch pulls. Falling is healthy; growing by orders of magnitude means the learning rate is too "
-        "high.",
+        "It should fall. If it grows by orders of magnitude, the learning rate is too high.",
         [Line("bc/grad_norm", "norm", "sft")],
         bottom=0.0,
     ),
@@ -24,16 +23,16 @@ BC = (
 REWARD = (
     Plot(
         "Reward-model loss",
-        "nats a pair",
-        "How surprised the ensemble is by which segment was preferred. A coin flip costs ln 2 = 0.69 (dashed).",
+        "nats per pair",
+        "Negative log-likelihood of the preferences. Chance is ln 2 = 0.69 (dashed).",
         [Line("reward/loss", "loss", "other")],
         level=0.6931,
     ),
     Plot(
         "Accuracy on training batches",
         "share of pairs",
-        "How often the preferred segment was paid more, in each batch before it was learned from. After many passes it "
-        "nears 1 on the pairs that were asked about; only held-out pairs say what was understood.",
+        "Share of pairs whose preferred segment has the higher reward, before the step on the batch. After many "
+        "epochs it approaches 1 on training pairs. Only held-out pairs show generalisation.",
         [Line("reward/accuracy", "accuracy", "other")],
         level=0.5,
     ),
@@ -43,62 +42,61 @@ PPO = (
     Plot(
         "Success",
         "share of episodes",
-        "Episodes that end in success: those of each rollout, in which the policy explores, and as circles its mean "
-        "action on validation starts that it never learns from; the highest circle within `ppo.max_kl` is kept.",
+        "Share of episodes that end in success: in rollouts, with exploration, and as circles with the mean action "
+        "on validation starts. The highest circle within `ppo.max_kl` is kept.",
         [Line("ppo/success", "rollout"), Line("ppo/validation_score", "validation", "ink", dots=True)],
         bottom=0.0,
     ),
     Plot(
         "Reward",
         "sum over an episode",
-        "What the steps earn by `ppo.reward`, and what is left after the price of leaving the reference. Both should "
-        "rise and flatten. After a round of new judgements the reward is another one, and may jump.",
-        [Line("ppo/score", "earned"), Line("ppo/reward", "after the price of KL", "sft")],
+        "Sum of `ppo.reward`, before and after the KL penalty. Both should rise and flatten. After a round of new "
+        "judgements the reward changes and may jump.",
+        [Line("ppo/score", "earned"), Line("ppo/reward", "after the KL penalty", "sft")],
     ),
     Plot(
         "Actor loss",
-        "clipped surrogate, an action",
-        "Unlike an ordinary loss this one has no reason to fall: advantages are centred anew at every update, so it "
-        "stays close to 0. Healthy is small and without spikes; progress shows in the success.",
+        "clipped surrogate, per action",
+        "This loss is not expected to fall: advantages have mean 0 in every update, so it stays close to 0. It "
+        "should be small and without spikes. Success shows the progress.",
         [Line("ppo/actor_loss", "actor loss")],
         level=0.0,
     ),
     Plot(
         "Critic loss",
-        "squared error, a step",
-        "How far the critic's forecast is off. It falls while the critic warms up, rises while the actor finds new "
-        "ways, and should fall in the end.",
+        "squared error, per step",
+        "Squared error of the predicted return. It falls while the critic warms up, rises while the actor finds "
+        "new behaviour, and should fall in the end.",
         [Line("ppo/critic_loss", "critic loss")],
         bottom=0.0,
     ),
     Plot(
         "KL to the reference",
-        "nats an episode",
-        "How far the policy has moved from where it started. It grows as long as something is learned; a steep climb "
-        "without more success is how a policy that games its reward looks.",
+        "nats per episode",
+        "Distance of the policy from its initial state. It grows while the policy learns. A steep rise without "
+        "more success is a sign of reward hacking.",
         [Line("ppo/kl", "KL"), Line("ppo/validation_kl", "on validation starts", "ink", dots=True)],
         bottom=0.0,
     ),
     Plot(
         "Entropy",
-        "nats an action",
-        "How widely the policy explores. A slow fall is the price of getting better. It is that of a density, so it "
-        "may be negative.",
+        "nats per action",
+        "Amount of exploration. A slow fall is normal. It is the entropy of a density, so it can be negative.",
         [Line("ppo/entropy", "entropy")],
     ),
     Plot(
         "Clip fraction",
         "share of actions",
-        "How many actions hit the clip of the ratio. A few per cent to 25% is healthy; always 0 means steps too small "
-        "to matter, far above 0.3 steps too large.",
+        "Share of actions whose ratio is clipped. A few per cent to 25% is normal. Always 0 means that steps are "
+        "too small, far above 0.3 that they are too large.",
         [Line("ppo/clip_fraction", "clip fraction")],
         bottom=0.0,
     ),
     Plot(
         "Explained variance",
         "of the returns, by the critic",
-        "1 is a perfect forecast, 0 no better than a constant (dashed). It sags towards 0 where all episodes earn the "
-        "same, for then there is little to explain.",
+        "1 is a perfect prediction, 0 is no better than a constant (dashed). It falls towards 0 when all episodes "
+        "have the same return, because there is little variance to explain.",
         [Line("ppo/explained_variance", "explained variance")],
         level=0.0,
     ),
@@ -108,25 +106,25 @@ MORE_PPO = (
     Plot(
         "Dense reward",
         "sum over an episode",
-        "The environment's own measure of how well it goes. PPO sees it only where `ppo.reward.dense` is set; beside a "
-        "learned reward it shows whether that reward means what was meant.",
+        "The environment's own reward. PPO uses it only with `ppo.reward.dense`. Compare it with a learned reward "
+        "to see whether that reward measures the task.",
         [Line("ppo/dense", "dense reward")],
     ),
     Plot(
         "Approximate KL of an update",
-        "nats an action",
-        "How far each update moved the policy from the one that acted. Around 0.01 is a normal step; `ppo.kl_stop` "
-        "ends an update that goes further.",
+        "nats per action",
+        "KL of each update from the policy that acted. Around 0.01 is normal. `ppo.kl_stop` ends an update that "
+        "goes further.",
         [Line("ppo/approx_kl", "approximate KL")],
         bottom=0.0,
     ),
     PPO_GRADIENT_NORMS,
     Plot(
-        "Price of KL",
+        "KL coefficient",
         "kl_coef",
-        "What one nat of distance costs; it falls to 0 over `ppo.kl_anneal_updates`.",
+        "Coefficient of the KL penalty; it decays to 0 over `ppo.kl_anneal_updates`.",
         [Line("ppo/kl_coef", "kl_coef")],
         bottom=0.0,
     ),
-    Plot("Learning rate", "actor", "Falls to 0 over the run.", [Line("ppo/lr", "lr")], bottom=0.0),
+    Plot("Learning rate", "actor", "It decays to 0 over the run.", [Line("ppo/lr", "lr")], bottom=0.0),
 )

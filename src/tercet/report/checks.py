@@ -35,10 +35,10 @@ def _reward_model(record: Record) -> Check | None:
     if chance:
         return Check(
             False,
-            "The reward model may be guessing",
-            f"On {', '.join(chance)} its accuracy is not clearly above one half: give it more pairs or a larger model.",
+            "The reward model may be no better than chance",
+            f"On {', '.join(chance)} the accuracy interval includes one half: use more pairs or a larger model.",
         )
-    return Check(True, "The reward model knows better than chance", "Every accuracy interval lies above one half.")
+    return Check(True, "The reward model is better than chance", "Every accuracy interval lies above one half.")
 
 
 def _length_bias(record: Record) -> Check | None:
@@ -50,9 +50,13 @@ def _length_bias(record: Record) -> Check | None:
     text = f"Its score correlates with the length of the answer at {num(worst)}"
     if abs(worst) > 0.5:
         return Check(
-            False, "The reward model looks at length", f"{text}; PPO will learn that instead of what was meant."
+            False,
+            "The reward model favours length",
+            f"{text}; PPO may learn to write long or short answers instead of good ones.",
         )
-    return Check(True, "The reward model does not just measure length", f"{text}; beyond ±0.5 would be suspicious.")
+    return Check(
+        True, "The reward model does not mainly measure length", f"{text}; a value beyond ±0.5 would be a warning."
+    )
 
 
 def _kl(record: Record) -> Check | None:
@@ -62,10 +66,12 @@ def _kl(record: Record) -> Check | None:
     if kl > limit:
         return Check(
             False,
-            "Far from the reference",
-            f"{num(kl)} nats an answer, above the limit of {limit:g}: raise `ppo.kl_coef` or take fewer updates.",
+            "KL from the reference above its limit",
+            f"{num(kl)} nats per answer, above the limit of {limit:g}: raise `ppo.kl_coef` or take fewer updates.",
         )
-    return Check(True, "Near the reference", f"{num(kl)} nats an answer, within the limit of {limit:g}.")
+    return Check(
+        True, "KL from the reference within its limit", f"{num(kl)} nats per answer, within the limit of {limit:g}."
+    )
 
 
 def _critic(record: Record) -> Check | None:
@@ -75,25 +81,26 @@ def _critic(record: Record) -> Check | None:
     if late < 0.1:
         return Check(
             False,
-            "The critic hardly helps",
-            f"Explained variance ends at {num(late)}, little better than a constant's 0: raise `ppo.critic_lr` or "
+            "The critic predicts poorly",
+            f"Explained variance ends at {num(late)}, where a constant has 0: raise `ppo.critic_lr` or "
             "`ppo.critic_warmup_updates`.",
         )
-    return Check(True, "The critic forecasts", f"Explained variance ends at {num(late)}.")
+    return Check(True, "The critic predicts the return", f"Explained variance ends at {num(late)}.")
 
 
 def _scores(record: Record) -> Check | None:
     late, limit = _late(curve(record, "ppo/reward_clip_fraction")[1]), number(record.config, "ppo", "reward_clip")
     if late is None or limit is None:
         return None
-    text = f"{percent(late)} of them lay beyond ±{limit:g} at the end of training"
+    text = f"{percent(late)} of the scores were beyond ±{limit:g} at the end of training"
     if late > 0.2:
         return Check(
             False,
-            "Scores run into the clip",
-            f"{text}, where all answers are paid alike: raise `ppo.reward_clip` or lower the weights of `ppo.reward`.",
+            "Many scores are clipped",
+            f"{text}, where all answers get the same reward: raise `ppo.reward_clip` or lower the weights of "
+            "`ppo.reward`.",
         )
-    return Check(True, "Scores within the clip", f"{text}.")
+    return Check(True, "Few scores are clipped", f"{text}.")
 
 
 def _clipping(record: Record) -> Check | None:
@@ -108,8 +115,8 @@ def _clipping(record: Record) -> Check | None:
             f"{percent(mean)} of the tokens were clipped: lower `ppo.lr` or `ppo.epochs`.",
         )
     if mean < 0.001 and len(values) > 5:
-        return Check(False, "Updates are tiny", "Hardly a token reached the clip: `ppo.lr` could be higher.")
-    return Check(True, "Updates of a sound size", f"{percent(mean)} of the tokens were clipped.")
+        return Check(False, "Updates are too small", "Almost no token was clipped: `ppo.lr` could be higher.")
+    return Check(True, "Update size is normal", f"{percent(mean)} of the tokens were clipped.")
 
 
 def _entropy(record: Record) -> Check | None:
@@ -121,10 +128,10 @@ def _entropy(record: Record) -> Check | None:
     if kept < 0.3:
         return Check(
             False,
-            "The policy has narrowed",
-            f"Only {percent(kept)} of its entropy is left: raise `ppo.entropy_coef` or `ppo.kl_coef`.",
+            "Entropy has collapsed",
+            f"{percent(kept)} of the initial entropy is left: raise `ppo.entropy_coef` or `ppo.kl_coef`.",
         )
-    return Check(True, "The policy is still open", f"{percent(kept)} of its entropy is left.")
+    return Check(True, "Entropy is sufficient", f"{percent(kept)} of the initial entropy is left.")
 
 
 def _endings(record: Record) -> Check | None:
@@ -134,10 +141,11 @@ def _endings(record: Record) -> Check | None:
     if late < 0.5:
         return Check(
             False,
-            "Answers run into the limit",
-            f"Only {percent(late)} end by themselves: raise `ppo.max_response_tokens` or `ppo.missing_eos_penalty`.",
+            "Many answers reach the length limit",
+            f"{percent(late)} of the answers end with EOS: raise `ppo.max_response_tokens` or "
+            "`ppo.missing_eos_penalty`.",
         )
-    return Check(True, "Answers end by themselves", f"{percent(late)} at the end of training.")
+    return Check(True, "Answers end with EOS", f"{percent(late)} of them at the end of training.")
 
 
 def _length(record: Record) -> Check | None:
@@ -146,8 +154,8 @@ def _length(record: Record) -> Check | None:
         return None
     text = f"{num(before)} tokens after SFT, {num(after)} after PPO"
     if not 0.5 <= after / before <= 2:
-        return Check(False, "Answers changed a lot in length", f"{text}: see whether the reward is about length.")
-    return Check(True, "Answers kept their length", f"{text}.")
+        return Check(False, "Answer length changed strongly", f"{text}: check whether the reward favours length.")
+    return Check(True, "Answer length changed little", f"{text}.")
 
 
 def _variety(record: Record) -> Check | None:
@@ -160,8 +168,8 @@ def _variety(record: Record) -> Check | None:
     sft, ppo = (len(set(answers[stage])) / len(answers[stage]) for stage in ("sft", "ppo"))
     text = f"{percent(ppo)} of its held-out answers are distinct, {percent(sft)} of SFT's"
     if ppo < 0.5 * sft:
-        return Check(False, "PPO repeats itself", f"{text}: it found an answer that pays whatever is asked.")
-    return Check(True, "PPO answers each prompt anew", f"{text}.")
+        return Check(False, "PPO repeats itself", f"{text}: the policy gives the same answer to different prompts.")
+    return Check(True, "PPO's answers differ between prompts", f"{text}.")
 
 
 def _agreement(record: Record) -> Check | None:
@@ -172,8 +180,8 @@ def _agreement(record: Record) -> Check | None:
     if model.mean > 0.5 and judge.high < model.low and judge.low <= 0.5:
         return Check(
             False,
-            "PPO games its reward model",
-            f"{text}: more score, no better answers. Raise `ppo.kl_coef` or stop earlier.",
+            "PPO exploits its reward model",
+            f"{text}: the score rises and the answers do not improve. Raise `ppo.kl_coef` or use fewer updates.",
         )
     if (judge.mean > 0.5) != (model.mean > 0.5):
         return Check(False, "Judge and reward model disagree", f"{text}.")

@@ -35,16 +35,15 @@ class Plot:
 SFT = (
     Plot(
         "SFT loss",
-        "nats a token",
-        "How surprised the model is by the human answers it imitates. It should fall fast, then flatten; the proof "
-        "that it learned and did not memorise is the perplexity on held-out text above.",
+        "nats per token",
+        "Negative log-likelihood of the human answers. It should fall fast, then flatten. The held-out perplexity "
+        "above shows whether the model generalises.",
         [Line("sft/loss", "loss", "sft")],
     ),
     Plot(
         "SFT gradient norm",
         "before clipping",
-        "How hard each batch pulls. Steady is healthy; growing by orders of magnitude means the learning rate is "
-        "too high.",
+        "It should stay steady. If it grows by orders of magnitude, the learning rate is too high.",
         [Line("sft/grad_norm", "norm", "sft")],
         bottom=0.0,
     ),
@@ -53,26 +52,25 @@ SFT = (
 REWARD = (
     Plot(
         "Reward-model loss",
-        "nats a pair",
-        "How surprised the reward model is by which answer was preferred. A coin flip costs ln 2 = 0.69 (dashed); "
-        "below it something was learned, and near 0 in one epoch the pairs are easy or known by heart.",
+        "nats per pair",
+        "Negative log-likelihood of the preferences. Chance is ln 2 = 0.69 (dashed). A value near 0 within one "
+        "epoch means that the pairs are easy or memorised.",
         [Line("reward/loss", "loss", "other")],
         level=0.6931,
     ),
     Plot(
         "Accuracy on training batches",
         "share of pairs",
-        "How often the preferred answer scored higher, in each batch before it was learned from. Half is chance "
-        "(dashed). Human preference data ends between 0.6 and 0.75, for people do not agree much more often "
-        "themselves.",
+        "Share of pairs whose preferred answer scores higher, before the step on the batch. One half is chance "
+        "(dashed). On human preference data, 0.6 to 0.75 is usual, because people do not agree much more often.",
         [Line("reward/accuracy", "accuracy", "other")],
         level=0.5,
     ),
     Plot(
         "Margin",
         "score difference",
-        "Mean score of the preferred answer minus that of the other. It should grow, then settle; growth without "
-        "end while accuracy stands still is overconfidence.",
+        "Mean score of the preferred answer minus that of the other. It should grow, then settle. If it keeps "
+        "growing while the accuracy does not, the model is overconfident.",
         [Line("reward/margin", "margin", "other")],
         level=0.0,
     ),
@@ -82,81 +80,81 @@ PPO = (
     Plot(
         "Reward",
         "mean score of an answer",
-        "The score is what the reward says of the answers; what PPO is paid is less by the price of the distance from "
-        "the reference and of unfinished answers. Both should rise and flatten. Circles are validation prompts that "
-        "PPO never trains on, before the price of the distance: they should rise as well.",
+        "The score of the answers, and the reward after the KL penalty and the penalty for unfinished answers. "
+        "Both should rise and flatten. Circles are scores on validation prompts, on which PPO is not trained; they "
+        "should rise too.",
         [
             Line("ppo/score", "score"),
-            Line("ppo/reward", "paid, after all prices", "sft"),
+            Line("ppo/reward", "reward, after penalties", "sft"),
             Line("ppo/validation_score", "validation", "ink", dots=True),
         ],
     ),
     Plot(
-        "Scores beyond the clip",
+        "Clipped scores",
         "share of answers",
-        "Answers whose score lies beyond ±`ppo.reward_clip` are paid alike, however good or bad they are. Near 0 is "
-        "healthy; near 1 PPO cannot see any more which answer is better.",
-        [Line("ppo/reward_clip_fraction", "beyond the clip")],
+        "All answers with a score beyond ±`ppo.reward_clip` get the same reward. The share should be near 0. Near "
+        "1, the reward no longer distinguishes answers.",
+        [Line("ppo/reward_clip_fraction", "clipped")],
         bottom=0.0,
     ),
     Plot(
         "Actor loss",
-        "clipped surrogate, a token",
-        "Unlike an ordinary loss this one has no reason to fall: advantages are centred anew at every update, so "
-        "it stays close to 0. Healthy is small and without spikes; progress shows in the reward.",
+        "clipped surrogate, per token",
+        "This loss is not expected to fall: advantages have mean 0 in every update, so it stays close to 0. It "
+        "should be small and without spikes. The reward shows the progress.",
         [Line("ppo/actor_loss", "actor loss")],
         level=0.0,
     ),
     Plot(
         "Critic loss",
-        "squared error, a token",
-        "How far the critic's forecast of the reward is off. It should fall and stay low; it may rise for a while "
-        "when the actor finds answers that the critic has not seen.",
+        "squared error, per token",
+        "Squared error of the predicted return. It should fall and stay low. It may rise for a while when the "
+        "actor finds new kinds of answers.",
         [Line("ppo/critic_loss", "critic loss")],
         bottom=0.0,
     ),
     Plot(
         "KL to the reference",
-        "nats an answer",
-        "How far the policy has moved from the SFT model. It starts at 0 and should level off; a steep climb late "
-        "in the run is how a policy that games its reward model looks.",
+        "nats per answer",
+        "Distance of the policy from the SFT model. It starts at 0 and should level off. A steep rise late in the "
+        "run is a sign of reward hacking.",
         [Line("ppo/kl", "KL"), Line("ppo/validation_kl", "on validation prompts", "ink", dots=True)],
         bottom=0.0,
     ),
     Plot(
         "Entropy",
-        "nats a token",
-        "How undecided the policy is at each token. A slow fall is the price of getting better; a drop to near 0 "
-        "means that it says the same thing whatever it is asked.",
+        "nats per token",
+        "Mean entropy of the policy per token. A slow fall is normal. A drop to near 0 means that the policy gives "
+        "the same answer to every prompt.",
         [Line("ppo/entropy", "entropy")],
     ),
     Plot(
         "Clip fraction",
         "share of tokens",
-        "How many tokens hit the clip of the ratio. A few per cent to 20% is healthy; always 0 means steps too "
-        "small to matter, far above 0.3 steps too large.",
+        "Share of tokens whose ratio is clipped. A few per cent to 20% is normal. Always 0 means that steps are "
+        "too small, far above 0.3 that they are too large.",
         [Line("ppo/clip_fraction", "clip fraction")],
         bottom=0.0,
     ),
     Plot(
         "Explained variance",
         "of the returns, by the critic",
-        "1 is a perfect forecast, 0 no better than a constant (dashed), below 0 worse than that. It should climb "
-        "above 0 and stay there; noise early on is normal.",
+        "1 is a perfect prediction, 0 is no better than a constant (dashed). It should rise above 0 and stay "
+        "there. Noise at the beginning is normal.",
         [Line("ppo/explained_variance", "explained variance")],
         level=0.0,
     ),
     Plot(
         "Answer length",
         "tokens",
-        "A reward model that likes long answers teaches the policy to write long ones. A length that climbs with "
-        "the reward is the first thing to suspect.",
+        "A reward model that favours length teaches the policy to write long answers. If length and reward rise "
+        "together, check the reward for length bias.",
         [Line("ppo/response_length", "length")],
     ),
     Plot(
         "Finished answers",
-        "share that ended by themselves",
-        "The rest ran into the length limit and paid the penalty for it. It should stay high or rise.",
+        "share that ended with EOS",
+        "The other answers reached the length limit and got the penalty for it. The share should stay high or rise.",
         [Line("ppo/eos_fraction", "finished")],
         bottom=0.0,
     ),
@@ -165,7 +163,7 @@ PPO = (
 PPO_GRADIENT_NORMS = Plot(
     "Gradient norms",
     "before clipping",
-    "How hard a batch pulls at actor and critic. Steady is healthy.",
+    "Of actor and critic. Both should stay steady.",
     [Line("ppo/actor_grad_norm", "actor"), Line("ppo/critic_grad_norm", "critic", "sft")],
     bottom=0.0,
 )
@@ -173,21 +171,20 @@ PPO_GRADIENT_NORMS = Plot(
 MORE_PPO = (
     Plot(
         "Approximate KL of an update",
-        "nats a token",
-        "How far each update moved the policy from the one that wrote the answers. Around 0.01 is a normal step; "
-        "above 0.1 a leap.",
+        "nats per token",
+        "KL of each update from the policy that sampled the answers. Around 0.01 is normal; above 0.1 is too large.",
         [Line("ppo/approx_kl", "approximate KL")],
         bottom=0.0,
     ),
     PPO_GRADIENT_NORMS,
     Plot(
-        "Price of KL",
+        "KL coefficient",
         "kl_coef",
-        "What one nat of distance costs. Flat when it is fixed; with `ppo.kl_target` it moves until the KL is on "
+        "Coefficient of the KL penalty. It is constant, or with `ppo.kl_target` adapted until the KL reaches the "
         "target.",
         [Line("ppo/kl_coef", "kl_coef")],
     ),
-    Plot("Learning rate", "actor", "Falls to 0 over the run.", [Line("ppo/lr", "lr")]),
+    Plot("Learning rate", "actor", "It decays to 0 over the run.", [Line("ppo/lr", "lr")]),
 )
 
 
@@ -220,10 +217,12 @@ def trade_off(record: Record, mark: float | None) -> Figure | None:
         chosen = next((i for i, (_, _, row) in enumerate(known) if row.get("index") == mark), None)
         xs, ys = [kl for kl, _, _ in known], [score for _, score, _ in known]
         return Figure(
-            title="What the distance bought",
+            title="Score against KL",
             unit="score (up) against KL in nats (right)",
-            says=f"Each point is a measurement on {place}, pale early, full late. Up and to the left is better: "
-            "much score for little distance. A path that runs right without climbing pays for nothing."
+            says=(
+                f"Each point is a measurement on {place}, pale early, full late. Up and to the left is better: a "
+                "high score at a low KL. A path to the right that does not rise gains KL without score."
+            )
             + (" The ring is the checkpoint that was kept." if chosen is not None else ""),
             svg=plots.path(xs, ys, name="trade", mark=chosen),
             legend=[],
@@ -247,9 +246,11 @@ def calibration(record: Record) -> Figures | None:
         return None
     figure = Figure(
         title="Calibration",
-        unit="how often right (up) against how sure (right)",
-        says="Of the held-out pairs in which the reward model was, say, 80% sure, it should be right in 80% (dashed). "
-        "Below the line it is too sure of itself, above it too modest.",
+        unit="accuracy (up) against confidence (right)",
+        says=(
+            "Among held-out pairs with a predicted confidence of 80%, it should be right in 80% (dashed). Below "
+            "the line it is overconfident, above it underconfident."
+        ),
         svg=plots.calibration(lines, name="calibration"),
         legend=[Key(line.label, line.colour) for line in lines],
         change="",

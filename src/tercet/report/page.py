@@ -63,7 +63,7 @@ def _judge(record: Record) -> list[Block]:
 
 def _improve(record: Record) -> list[Block]:
     drawn = curves.ppo_blocks(record)
-    lead = "One update is one batch of answers, scored and learned from."
+    lead = "One update is one batch of sampled answers and the optimizer steps on it."
     if find(record.results, "best_checkpoint"):
         lead += " The dotted line marks the update whose policy was kept."
     return [*([Prose(lead)] if drawn else []), *drawn, *_there(tables.self_check(record))]
@@ -80,7 +80,7 @@ def _run(record: Record) -> list[Block]:
     if environment:
         blocks.append(Table("Environment", "What it ran on.", ["", ""], environment, "lw"))
     text = yaml.safe_dump(record.config, sort_keys=False, allow_unicode=True)
-    blocks.append(Prose("The resolved config. Save it to a file and give `--preset FILE` to run the same again."))
+    blocks.append(Prose("The complete config. Save it to a file and use `--preset FILE` to repeat the run."))
     return [*blocks, Fold("config.yaml", [Code("yaml", text.rstrip())], printed=True)]
 
 

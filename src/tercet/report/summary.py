@@ -18,9 +18,7 @@ def headline(record: Record) -> Headline:
         return Headline(led[0], rest, "open")
     steps = sorted({str(row.get("step")) for row in record.metrics})
     text = f"Under way: {listed(steps)} so far, nothing measured yet." if steps else "Nothing has been run here yet."
-    return Headline(
-        text, ["The same command goes on where it was left; give `tercet report` again at any time."], "open"
-    )
+    return Headline(text, ["Repeat the command to continue; run `tercet report` again at any time."], "open")
 
 
 def cards(record: Record) -> Cards:
@@ -43,7 +41,7 @@ def _won(record: Record) -> tuple[str, Interval | None]:
 
 def _outcome(record: Record, won: Interval, judge: str) -> str:
     kl = number(record.results, "kl_to_reference")
-    cost = f", at a KL of {num(kl)} nats an answer" if kl is not None else ""
+    cost = f", at a KL of {num(kl)} nats per answer" if kl is not None else ""
     by = " by the reward model's own score" if judge == "reward_model" else ""
     of = f"{won.num} held-out prompts{by} ({interval(won)}){cost}."
     match verdict(won):
@@ -52,7 +50,7 @@ def _outcome(record: Record, won: Interval, judge: str) -> str:
         case "worse":
             return f"PPO lost to SFT: it won only {percent(won.mean)} of {of}"
         case _:
-            return f"PPO and SFT cannot be told apart: PPO won {percent(won.mean)} of {of}"
+            return f"No significant difference between PPO and SFT: PPO won {percent(won.mean)} of {of}"
 
 
 def _led_there(record: Record) -> list[str]:
@@ -61,8 +59,8 @@ def _led_there(record: Record) -> list[str]:
     sentences = []
     before, after = number(results, "perplexity", "base"), number(results, "perplexity", "sft")
     if before is not None and after is not None:
-        verb = "took" if after < before else "did not help: it took"
-        sentences.append(f"Imitating {verb} perplexity on held-out answers from {num(before)} to {num(after)}.")
+        verb = "lowered" if after < before else "did not lower"
+        sentences.append(f"SFT {verb} the perplexity on held-out answers: {num(before)} before, {num(after)} after.")
     found = accuracies(record)
     if found:
         parts = [
@@ -73,14 +71,15 @@ def _led_there(record: Record) -> list[str]:
     scores = [number(results, "mean_score", stage, "judge") for stage in ("sft", "ppo")]
     if None not in scores:
         sentences.append(
-            f"The judge's mean score of an answer went from {num(scores[0])} after SFT to {num(scores[1])} after PPO."
+            f"The judge's mean score changed from {num(scores[0])} after SFT to {num(scores[1])} after PPO."
         )
     best, updates = number(results, "best_checkpoint", "update"), len(curve(record, "ppo/score")[1])
     bound = kl_bound(record)
     within = f" within the KL bound of {bound:g} nats" if bound is not None else ""
     if best == 0 and updates:
         sentences.append(
-            f"None of {updates} updates did better on validation prompts{within} than the start, which was kept."
+            f"None of {updates} updates was better on validation prompts{within} than the initial policy, which was "
+            "kept."
         )
     elif best is not None and updates:
         sentences.append(
@@ -97,13 +96,16 @@ def _caveat(record: Record, judge: str) -> list[str]:
     if judge == "reward_model":
         if judge not in paid:
             return []
-        return ["The reward model also paid PPO: this shows that PPO did its job, not that the answers are better."]
+        return [
+            "PPO was trained on the same reward model: this shows that PPO optimised it, not that the answers are "
+            "better."
+        ]
     compared = f"Both answers to a prompt were compared by the judge{f' `{function}`' if function else ''}"
     if function in paid:
-        return [f"{compared}, which also paid PPO; read the answers below before trusting the number."]
+        return [f"{compared}, on which PPO was also trained; read the answers below before you trust the number."]
     if list(paid) == ["reward_model"]:
         pairs = "pairs that the judge ranked" if record.sampled_pairs else "the pairs of the data"
-        return [f"{compared}. PPO never saw it: the reward model paid, having learned from {pairs}."]
+        return [f"{compared}. PPO was not trained on the judge but on the reward model, which was trained on {pairs}."]
     return [f"{compared}."]
 
 
@@ -150,7 +152,7 @@ def _improve(record: Record) -> Card:
     score, kl = curve(record, "ppo/score")[1], number(record.results, "kl_to_reference")
     _, won = _won(record)
     lines = [f"score {num(score[0])} → {num(score[-1])} in {len(score)} updates"] if score else []
-    lines += [f"KL {num(kl)} nats an answer"] if kl is not None else []
+    lines += [f"KL {num(kl)} nats per answer"] if kl is not None else []
     return Card(
         number=3,
         name="PPO",

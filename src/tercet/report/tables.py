@@ -22,8 +22,9 @@ def win_rates(record: Record) -> Table | None:
         return None
     return Table(
         "Who wins",
-        "Both stages answer the same held-out prompts; a tie counts half. The bar is the 95% interval, the line in "
-        "the middle is a draw: a stage is better only where its whole bar lies to the right of it.",
+        "Both stages answer the same held-out prompts. A tie counts half. The bar is the 95% interval and the line "
+        "in the middle is one half. A stage is significantly better only if its whole bar is to the right of the "
+        "line.",
         ["", "says", "wins", "prompts"],
         rows,
         "llbr",
@@ -48,8 +49,7 @@ def stages(record: Record) -> Table | None:
     rows = [[_STAGE_NAMES[stage], *(show(values[i]) for _, values, show in columns)] for i, stage in enumerate(STAGES)]
     return Table(
         "Stage by stage",
-        "Means over the held-out prompts. Scores are higher for better answers and have no unit; perplexity is "
-        "lower for a model that is less surprised by human answers.",
+        "Means over the held-out prompts. Higher scores are better and have no unit. Lower perplexity is better.",
         ["", *(title for title, _, _ in columns)],
         rows,
         "l" + "r" * len(columns),
@@ -71,7 +71,7 @@ def reward_model(record: Record) -> Table | None:
         "Does it prefer the better answer?",
         "Accuracy is the share of held-out pairs in which the preferred answer scores higher, with its 95% "
         "interval; ties count half, and the line in the middle is chance. A correlation with length near ±1 would "
-        "mean that it only counts words.",
+        "mean that it measures only length.",
         ["set", "accuracy", "pairs", "chosen", "rejected", "margin", "with length"],
         rows,
         "lbrrrrr",
@@ -89,9 +89,9 @@ def forgetting(record: Record) -> Table | None:
     cells = [[Heat("–" if share is None else percent(share), next(tints)) for share in row] for row in accuracy]
     rows: list[list[Cell]] = [[f"after {stage.get('after')}", *row] for stage, row in zip(after, cells, strict=True)]
     return Table(
-        "What was learned and what was forgotten",
-        "The sets were learned one after another. Down a column: accuracy on that set as training went on; a fall "
-        "after its own stage is forgetting, and mixing the sets (`data.order=mixed`) is the cure.",
+        "Accuracy after each stage",
+        "The sets were learned in sequence. Each column shows the accuracy on one set after each stage. A fall "
+        "after its own stage is forgetting; mixing the sets (`data.order=mixed`) prevents it.",
         ["", *sets],
         rows,
         "l" + "r" * len(sets),
@@ -125,10 +125,10 @@ def reward_texts(record: Record) -> Table | None:
     titles = {"official": "DeepSpeed-Chat", "article": "article"}
     return Table(
         "Good and bad answers to the same prompt",
-        f"The good one should score higher: {right} of {len(record.reward_texts)} do. Only the difference within a "
-        "prompt means anything"
+        f"The good answer should score higher: {right} of {len(record.reward_texts)} do. Only differences within a "
+        "prompt are meaningful"
         + (
-            ", for every reward model has a scale of its own; beside ours stand scores published for the same texts."
+            ", because every reward model has its own scale. The other columns are scores published for the same texts."
             if published
             else "."
         ),
@@ -146,8 +146,8 @@ def self_check(record: Record) -> Table | None:
     rows = [[key.replace("_", " "), _shown(value)] for key, value in flat(found).items()]
     return Table(
         "Self-check before the first update",
-        "Before anything is learned, the policy that is trained must agree with the one that sampled: ratio 1, KL "
-        "0, no influence of padding. PPO refuses to start when one of these fails.",
+        "Before training, the training forward pass must agree with sampling: ratio 1, KL 0, no influence of "
+        "padding. PPO does not start if a check fails.",
         ["", "largest deviation"],
         rows,
         "lr",
