@@ -22,12 +22,12 @@ def load_lm_config(preset: str | Path = "smollm2", overrides: Overrides = ()) ->
     Overrides are strings as on the command line (`["ppo.lr=1e-5"]`) or a dict (`{"ppo.lr": 1e-5}`, which may be nested:
     `{"ppo": {"lr": 1e-5}}`). InputError names everything that is wrong at once.
     """
-    return load.load_lm_config(preset, _as_strings(overrides, LmConfig))
+    return load.load_lm_config(preset, _as_strings(overrides, LmConfig), source="overrides")
 
 
 def load_arm_config(preset: str | Path = "lift", overrides: Overrides = ()) -> ArmConfig:
     """Load and check the config of a robot arm's run; see `load_lm_config`."""
-    return load.load_arm_config(preset, _as_strings(overrides, ArmConfig))
+    return load.load_arm_config(preset, _as_strings(overrides, ArmConfig), source="overrides")
 
 
 def _as_strings(overrides: Overrides, model: type[BaseModel]) -> list[str]:

@@ -60,12 +60,13 @@ def add_steps(
             out: OutOption = None,
             debug: DebugOption = False,
         ) -> None:
-            import tercet  # pydantic and PyYAML cost half of --help's time
+            from tercet.api.run import run  # pydantic and PyYAML cost half of --help's time
+            from tercet.config.load import load_arm_config, load_lm_config
 
-            load = tercet.load_lm_config if domain == "lm" else tercet.load_arm_config
+            load = load_lm_config if domain == "lm" else load_arm_config
             config = load(preset, overrides or [])
-            run = tercet.run(config, out or place(preset), step=None if step == ALL else step, preset=preset)
-            say("\n".join(f"{what}: {run.path / where}" for what, where in results.items()))
+            done = run(config, out or place(preset), step=None if step == ALL else step, preset=preset)
+            say("\n".join(f"{what}: {done.path / where}" for what, where in results.items()))
 
         command.__doc__ = about
         app.command(step)(command)

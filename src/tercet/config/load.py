@@ -22,17 +22,18 @@ from tercet.errors import InputError, reading
 PRESETS = Path(__file__).parent.parent / "presets"
 
 Config = TypeVar("Config", bound=BaseModel)
+COMMAND_LINE = "command line"
 _MOST_PROBLEMS = 20  # in one message
 
 
-def load_lm_config(preset: str | Path, overrides: Sequence[str]) -> LmConfig:
+def load_lm_config(preset: str | Path, overrides: Sequence[str], source: str = COMMAND_LINE) -> LmConfig:
     """The config of the language-model steps; see `load_config`."""
-    return load_config(LmConfig, "lm", preset, overrides)
+    return load_config(LmConfig, "lm", preset, overrides, source)
 
 
-def load_arm_config(preset: str | Path, overrides: Sequence[str]) -> ArmConfig:
+def load_arm_config(preset: str | Path, overrides: Sequence[str], source: str = COMMAND_LINE) -> ArmConfig:
     """The config of the robot arm's steps; see `load_config`."""
-    return load_config(ArmConfig, "arm", preset, overrides)
+    return load_config(ArmConfig, "arm", preset, overrides, source)
 
 
 def load_robot_config(preset: str | Path, overrides: Sequence[str]) -> RobotConfig:
@@ -40,18 +41,21 @@ def load_robot_config(preset: str | Path, overrides: Sequence[str]) -> RobotConf
     return load_config(RobotConfig, "robot", preset, overrides)
 
 
-def load_config(model: type[Config], domain: str, preset: str | Path, overrides: Sequence[str]) -> Config:
+def load_config(
+    model: type[Config], domain: str, preset: str | Path, overrides: Sequence[str], source: str = COMMAND_LINE
+) -> Config:
     """Read a preset (a name of presets/<domain>, or a YAML file) and lay overrides such as `ppo.lr=1e-5` over it.
 
+    `source` is what messages call the place of the overrides.
     Raises InputError with everything that is wrong at once: where it stands, key, value, what is allowed there, and
     the nearest known key.
     """
     with reading(f"the preset {shown(str(preset))}"):
         raw = _read_file(_preset_file(domain, preset))
     for override in overrides:
-        with reading(f"{shown(override)} (command line)"):
-            _override(raw, model, override)
-    with reading(f"the config of {shown(str(preset))} and what the command line lays over it"):
+        with reading(f"{shown(override)} ({source})"):
+            _override(raw, model, override, source)
+    with reading(f"the config of {shown(str(preset))} with its overrides ({source})"):
         return _checked(raw, model)
 
 
@@ -135,14 +139,14 @@ def _checked(raw: _Raw, model: type[Config]) -> Config:
     return checked
 
 
-def _override(raw: _Raw, model: type[BaseModel], override: str) -> None:
+def _override(raw: _Raw, model: type[BaseModel], override: str, source: str) -> None:
     """Lay one `key=value` over the tree, or note why it cannot be."""
     dotted, equals, text = override.partition("=")
     dotted = dotted.strip()
     if not (equals and dotted.isprintable() and dotted):
-        raw.problems.append(f"{shown(override)} (command line): not an override; write key=value, such as ppo.lr=1e-5")
+        raw.problems.append(f"{shown(override)} ({source}): not an override; write key=value, such as ppo.lr=1e-5")
         return
-    where = f"{printable(dotted)} = {shown(text)} (command line)"
+    where = f"{printable(dotted)} = {shown(text)} ({source})"
     key, found = _split(model, dotted)
     if found is None:
         raw.problems.append(f"{where}: {_unknown_key(model, key)}")
@@ -166,7 +170,7 @@ def _override(raw: _Raw, model: type[BaseModel], override: str) -> None:
     target[key[-1]] = value
     for replaced in [place for place in raw.places if place[: len(key)] == key]:
         del raw.places[replaced]
-    raw.places[key] = "command line"
+    raw.places[key] = source
 
 
 def _split(model: type[BaseModel], dotted: str) -> tuple[tuple[str, ...], FieldInfo | None]:
