@@ -30,7 +30,9 @@ def listening(host: str, port: int) -> socket.socket:
         return listener
     except (OSError, OverflowError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise InputError(f"--host {host} --port {port}: cannot listen there ({reason}); give another --port") from error
+        raise InputError(
+            f"--host {host} --port {port}: cannot listen there ({reason}); give another --host or --port"
+        ) from error
 
 
 def names_of(host: str) -> set[str]:
