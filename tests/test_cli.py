@@ -56,19 +56,19 @@ def failing(error: BaseException) -> typer.Typer:
         (
             MemoryError(),
             1,
-            "tercet: root go: out of memory: MemoryError\n  end other programs, lower the step's micro_",
+            "tercet: out of memory in root go: MemoryError\n  end other programs, lower the step's micro_",
         ),
         (
             RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"),
             1,
-            "tercet: root go: out of memory: D",
+            "tercet: out of memory in root go: D",
         ),
         (
             ModuleNotFoundError("No module named 'av'"),
             1,
-            "tercet: root go: No module named 'av'; a part of the installation",
+            "tercet: No module named 'av'; a part of the installation",
         ),
-        (OSError(28, "No space left on device"), 1, "tercet: root go: No space left on device\n"),
+        (OSError(28, "No space left on device"), 1, "tercet: No space left on device (in root go)\n"),
         (OSError(36, "File name too long", "x" * 300), 2, f"tercet: {'x' * 300}: File name too long\n"),
         (InputError("a\x1b[31m\u202e"), 2, "tercet: a␛[31m\\u202e\n"),
         (InputError("a" * 10**6), 2, f"tercet: {'a' * 2000} ... (1000000 characters)\n"),
@@ -89,6 +89,13 @@ def test_debug_shows_where_it_happened(error: Exception):
     assert "Traceback" in result.stderr
     assert "raise error" in result.stderr
     assert "--debug for" not in result.stderr
+
+
+def test_a_missing_library_is_one_line():
+    program = "import sys; sys.modules['typer'] = None; from tercet.__main__ import main; main()"
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr.count("\n")) == (1, 1)
+    assert "a part of the installation is missing or damaged: install Tercet again" in result.stderr
 
 
 def test_a_command_without_checkpoints_promises_none():

@@ -17,7 +17,8 @@ from tercet.errors import REPORT_IT, FailedError, InputError, WaitingError, firs
 from tercet.runs.screen import visible
 
 LONGEST_LINE = 2_000  # characters of a message: a value that it repeats may have millions
-_OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "bad_alloc")  # torch's words for it on a CPU
+# the words of torch and of the loader of shared libraries
+_OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "bad_alloc", "failed to map segment")
 
 
 class Commands(TyperGroup):
@@ -82,13 +83,13 @@ def _failure(error: Exception, command: str) -> str:
         )
     if isinstance(error, MemoryError) or any(words in str(error) for words in _OUT_OF_MEMORY):
         return (
-            f"{command}: out of memory: {reason}\n  end other programs, lower the step's micro_batch_size, or take a "
+            f"out of memory in {command}: {reason}\n  end other programs, lower the step's micro_batch_size, or take a "
             "smaller model; tercet plan says how much each step needs"
         )
     if isinstance(error, OSError) and (error.filename or error.strerror):
-        return f"{error.filename or command}: {error.strerror or reason}"
+        return f"{error.filename}: {error.strerror}" if error.filename else f"{error.strerror} (in {command})"
     if isinstance(error, ImportError):
-        return f"{command}: {reason}; a part of the installation is missing or damaged: install Tercet again"
+        return f"{reason}; a part of the installation is missing or damaged: install Tercet again"
     return f"internal error in {command}: {type(error).__name__}: {reason}\n  {REPORT_IT}"
 
 
