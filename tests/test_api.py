@@ -57,6 +57,14 @@ def test_importing_the_package_imports_no_library() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_without_the_packages_of_the_arm_its_functions_say_what_to_install(tmp_path: Path) -> None:
+    code = "import sys; sys.modules |= {'mujoco': None}; import tercet; config = tercet.load_arm_config('reach')\n"
+    code += "try: tercet.run(config, 'run')\nexcept tercet.InputError as error: print(error)"
+    found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=tmp_path)
+    assert found.stdout.endswith('not installed (mujoco): pip install "tercet[arm]"\n')
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_steps_are_those_of_the_pipelines() -> None:
     assert {"lm": tuple(lm_pipeline.STEPS), "arm": tuple(arm_pipeline.STEPS)} == STEPS
 

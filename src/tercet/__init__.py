@@ -42,11 +42,13 @@ _MODULES = {
 }
 
 
-def __getattr__(name: str) -> object:
-    """Import a public name when it is used first: `tercet --help` and every submodule start without the others."""
-    if name not in _MODULES:
-        raise AttributeError(f"module 'tercet' has no attribute {name!r}")
-    return getattr(import_module(_MODULES[name]), name)
+if not TYPE_CHECKING:  # a type checker would take any name for one that there is
+
+    def __getattr__(name: str) -> object:
+        """Import a public name when it is used first: `tercet --help` and every submodule start without the others."""
+        if name not in _MODULES:
+            raise AttributeError(f"module 'tercet' has no attribute {name!r}")
+        return getattr(import_module(_MODULES[name]), name)
 
 
 def __dir__() -> list[str]:
