@@ -254,5 +254,6 @@ def _check_archive(file: Path, archive: object) -> None:
         raise InputError(f"{file}: holds one array; write observations, actions and lengths with numpy.savez")
     if twice := [name for number, name in enumerate(archive.files) if name in archive.files[:number]]:
         raise InputError(f"{file}: two arrays have the name {twice[0]!r}; write the file again with one of them")
-    if sum(member.file_size for member in archive.zip.infolist()) > spare_memory() // 2:
+    members = archive.zip.infolist() if archive.zip else []  # it is open: None stands for closed
+    if sum(member.file_size for member in members) > spare_memory() // 2:
         raise InputError(f"{file}: needs more than half of this machine's memory; give a part of the recording")

@@ -17,7 +17,8 @@ from tercet.lm.hub import hub_rows
 from tercet.lm.turns import Fault, UnusableRowError
 from tercet.runs.machine import spare_memory
 
-Given, Result = TypeVar("Given"), TypeVar("Result")
+Given = TypeVar("Given")
+Result = TypeVar("Result")
 BUILT_IN = "chatterbot"
 BLANK = Fault(
     "no prompt or no answer",

@@ -91,7 +91,9 @@ def read_info(folder: Path) -> Info:
         tree = strict_json.parse(file.read_text(encoding="utf-8"), str(INFO))
     except (OSError, ValueError) as error:  # InputError is a ValueError
         raise InputError(f"{file}: damaged ({first_line(error)}); copy the recording again") from error
-    version = tree.get("codebase_version") if isinstance(tree, dict) else None
+    if not isinstance(tree, dict):
+        raise InputError(f"{file}: holds {type(tree).__name__}, not an object; copy the recording again")
+    version = tree.get("codebase_version")
     if version not in (VERSION, *OLDER):
         newer = isinstance(version, str) and version > VERSION
         remedy = "pip install -U tercet, which may read it" if newer else "record it again, or convert it with LeRobot"
