@@ -102,9 +102,9 @@ def test_a_recording_of_another_robot_is_shown_all_the_same(npz: Path) -> None:
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"lengths": np.array([5, 3])}, "lengths must be one number a demonstration, from 1 to 5"),
-        ({"lengths": np.array([5, 99, 5])}, "lengths must be one number a demonstration, from 1 to 5"),
-        ({"lengths": np.array(5)}, "lengths must be one number a demonstration"),
+        ({"lengths": np.array([5, 3])}, "lengths must be one whole number a demonstration, from 1 to 5"),
+        ({"lengths": np.array([5, 99, 5])}, "lengths must be one whole number a demonstration, from 1 to 5"),
+        ({"lengths": np.array(5)}, "lengths must be one whole number a demonstration"),
         ({"observations": np.zeros((3, 5))}, r"they must be \(demonstrations, steps, size\)"),
         ({name: np.zeros((0, 5, 1)) for name in ("observations", "actions")}, "holds no demonstration"),
     ],
