@@ -1,6 +1,8 @@
 """Files and folders are replaced wholly or not at all."""
 
+import errno
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -72,6 +74,32 @@ def test_a_full_disk_is_named_and_the_old_folder_stands(tmp_path: Path) -> None:
 def test_a_full_disk_told_by_a_library_in_its_own_exception_is_named_too() -> None:
     with pytest.raises(FailedError, match="the disk is full"), full_disk_named(Path("model")):
         raise RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+
+def test_a_limit_on_file_sizes_is_named_and_the_old_file_stands(tmp_path: Path) -> None:
+    file = tmp_path / "a.json"
+    write_text(file, "one")
+    reads, writes = os.pipe()
+    if os.fork() == 0:  # the limit is the whole process's
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+        try:
+            write_text(file, "x" * 5000)
+        except FailedError as error:
+            os.write(writes, str(error).encode())
+        os._exit(0)
+    os.wait()
+    said = os.read(reads, 4096).decode()
+    os.close(reads)
+    os.close(writes)
+    assert f"{file}: the file would grow beyond the limit on file sizes" in said
+    assert "ulimit -f" in said
+    assert file.read_text() == "one"
+    assert _names(tmp_path) == ["a.json"]
+
+
+def test_a_used_up_quota_is_named() -> None:
+    with pytest.raises(FailedError, match="your disk quota is used up"), full_disk_named(Path("model")):
+        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
 
 
 def test_other_errors_pass_as_they_are() -> None:

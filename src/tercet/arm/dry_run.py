@@ -14,6 +14,7 @@ from tercet.arm.control import Moving, Tick
 from tercet.arm.kinematics import JOINTS, Array
 from tercet.arm.robot import Observation
 from tercet.arm.safety import NAMES, Limits
+from tercet.runs.atomic import full_disk_named
 
 _COUNT = len(JOINTS)
 _COLOURS = {"policy": "#2f6fb5", "person": "#238050", "nobody": "#696c73"}
@@ -81,7 +82,8 @@ def plot(file: Path, ticks: Sequence[Tick], limits: Limits) -> None:
     tips = kinematics.forward(sent[:, :_COUNT]).tip
     for place, (across, along) in zip((7, 8), ((0, 1), (0, 2)), strict=True):
         _way(axes.flat[place], tips, [tick.who for tick in ticks], limits, across, along)
-    figure.savefig(file, dpi=110)
+    with full_disk_named(file):
+        figure.savefig(file, dpi=110)
 
 
 def _joint(axes: Axes, name: str, seconds: Array, sent: Array, measured: Array, limits: Limits, index: int) -> None:
