@@ -148,26 +148,44 @@ KINDS = st.sampled_from(["flip", "flip", "truncate", "empty", "delete", "swap", 
 DAMAGE = st.lists(st.builds(Damage, KINDS, SHARE, SHARE), min_size=1, max_size=2)
 
 
-@settings(max_examples=cases(100))
+@settings(max_examples=cases(250))
 @given(damage=DAMAGE)
-def test_a_damaged_run_ends_with_the_same_bits_or_with_one_error(
+def test_a_damaged_finished_run_stands_as_it_was_or_is_refused(
     domain: Domain, tmp_path_factory: pytest.TempPathFactory, damage: Sequence[Damage]
 ) -> None:
-    for state in (domain.finished, domain.under_way):
-        folder = tmp_path_factory.mktemp("damaged") / "run"
-        shutil.copytree(state, folder)
-        done = [one.do(folder, domain.other) for one in damage]
-        if state == domain.finished:
-            seen = COUNT.attempt(lambda path=folder: records.read(path))
-            if not seen.refusal:
-                assert _figures(seen.value) == _figures(records.read(domain.finished)), done
-        outcome = COUNT.attempt(lambda path=folder: domain.command(path))
-        if outcome.refusal:
-            assert str(folder) in outcome.refusal, done
-        else:
-            wanted, found = _contents(domain.finished), _contents(folder)
-            assert [name for name in wanted | found if wanted.get(name) != found.get(name)] == [], done
-        shutil.rmtree(folder.parent)
+    folder, done = _damaged(domain.finished, domain, tmp_path_factory, damage)
+    seen = COUNT.attempt(lambda: records.read(folder))
+    if not seen.refusal:
+        assert _figures(seen.value) == _figures(records.read(domain.finished)), done
+    _check_command(domain, folder, done)
+
+
+@settings(max_examples=cases(50))
+@given(damage=DAMAGE)
+def test_a_damaged_run_that_goes_on_ends_with_the_same_bits_or_is_refused(
+    domain: Domain, tmp_path_factory: pytest.TempPathFactory, damage: Sequence[Damage]
+) -> None:
+    folder, done = _damaged(domain.under_way, domain, tmp_path_factory, damage)
+    _check_command(domain, folder, done)
+
+
+def _damaged(
+    state: Path, domain: Domain, places: pytest.TempPathFactory, damage: Sequence[Damage]
+) -> tuple[Path, list[str]]:
+    folder = places.mktemp("damaged") / "run"
+    shutil.copytree(state, folder)
+    return folder, [one.do(folder, domain.other) for one in damage]
+
+
+def _check_command(domain: Domain, folder: Path, done: list[str]) -> None:
+    """The same command ends in one error that names the folder, or with the files of the whole run."""
+    outcome = COUNT.attempt(lambda: domain.command(folder))
+    if outcome.refusal:
+        assert str(folder) in outcome.refusal, done
+    else:
+        wanted, found = _contents(domain.finished), _contents(folder)
+        assert [name for name in wanted | found if wanted.get(name) != found.get(name)] == [], done
+    shutil.rmtree(folder.parent)
 
 
 def _figures(record: records.Record) -> tuple[object, ...]:

@@ -54,7 +54,7 @@ def find(step: Path, check: Callable[[Tree], list[str]]) -> Tree | None:
     if damage:
         folders = " and ".join(str(step / name) for name in (LAST, BEFORE) if (step / name).is_dir())
         raise FailedError(
-            "\n".join(damage) + f"\n{step.name} has no other checkpoint to go on from. Put the files back as they "
+            "\n  ".join(damage) + f"\n  {step.name} has no other checkpoint to go on from. Put the files back as they "
             f"were; or remove {folders}, and the step starts anew"
         )
     return None

@@ -65,7 +65,7 @@ def check(run: Path, names: Sequence[str], *, made: bool = True) -> None:
         folders = ", ".join(str(run / name) for name in problems)
         raise FailedError(
             f"{run}: finished steps are not as the run left them:\n" + "\n".join(lines) + "\n"
-            f"Put the files back as they were; or remove {folders}, and the same command does these steps again"
+            f"  Put the files back as they were; or remove {folders}, and the same command does these steps again"
         )
 
 
@@ -78,7 +78,7 @@ def check_made(folder: Path) -> None:
     noted: Digests = read(step.parent, step.name).get("files", {})
     lines = changed(step.parent, {file: value for file, value in noted.items() if file.startswith(prefix)})
     if lines:
-        raise FailedError("\n".join(lines) + f"\nPut it back as it was, or remove {step} and do this step again")
+        raise FailedError("\n  ".join([*lines, f"put it back as it was, or remove {step} and do this step again"]))
 
 
 def rows_problems(run: Path, name: str, counts: Mapping[str, Mapping[str, Any]], *, whole: bool) -> list[str]:

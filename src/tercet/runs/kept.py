@@ -37,7 +37,7 @@ def is_kept(step: Path, name: str) -> bool:
     own = {file: value for file, value in _noted(step).items() if _belongs(file, name)}
     lines = changed(step, own) if own else [f"{step / name}: not noted in {step / FILE}"]
     if lines:
-        raise FailedError("\n".join(lines) + f"\nPut it back as it was, or {_remedy(step)}")
+        raise FailedError("\n  ".join([*lines, f"put it back as it was, or {_remedy(step)}"]))
     return True
 
 

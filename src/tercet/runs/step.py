@@ -51,7 +51,7 @@ def refuse_changed_data(run: Path, now: Mapping[str, Mapping[str, str]]) -> None
     if lines:
         raise InputError(
             f"{run}: data has changed since these steps read it (step: sets):\n" + "\n".join(lines) + "\n"
-            "Put it back as it was; or remove these folders, and the steps are done again; or choose another --out"
+            "  Put it back as it was; or remove these folders, and the steps are done again; or choose another --out"
         )
 
 
