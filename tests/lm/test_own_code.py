@@ -17,23 +17,28 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, dynami
 from tercet.config.lm import ModelConfig
 from tercet.errors import InputError
 from tercet.lm.ends import Ends
-from tercet.lm.models import can_be_unpadded
+from tercet.lm.models import can_be_narrowed, can_be_unpadded
 from tercet.lm.tokenizers import byte_tokenizer, load_tokenizer, read_tokenizer
 from tercet.lm.weights import config_at, load_causal, load_judge, load_scorer
 
 Tercet = Callable[..., Result]
 Take = Callable[..., Path]
 
-_CODE = """
+_SHAPE_CODE = """
 from pathlib import Path
 
-from transformers import OPTConfig, OPTForCausalLM, OPTModel
+from transformers import OPTConfig
 
 Path({mark!r}).touch()
 
 
 class OddConfig(OPTConfig):
     model_type = {kind!r}
+"""
+_CODE = """
+from transformers import OPTForCausalLM, OPTModel
+
+from .odd_shape import OddConfig
 
 
 class OddModel(OPTModel):
@@ -48,7 +53,11 @@ class OddForCausalLM(OPTForCausalLM):
         self.model = OddModel(config)
         self.post_init()
 """
-_AUTO_MAP = {"AutoConfig": "odd.OddConfig", "AutoModel": "odd.OddModel", "AutoModelForCausalLM": "odd.OddForCausalLM"}
+_AUTO_MAP = {
+    "AutoConfig": "odd_shape.OddConfig",
+    "AutoModel": "odd.OddModel",
+    "AutoModelForCausalLM": "odd.OddForCausalLM",
+}
 _SHAPE = {"vocab_size": 260, "hidden_size": 16, "ffn_dim": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
 _SHAPE |= {"word_embed_proj_dim": 16, "max_position_embeddings": 512, "pad_token_id": 0, "eos_token_id": 2}
 
@@ -62,7 +71,8 @@ class Folder:
         plain = AutoModelForCausalLM.from_config(AutoConfig.for_model("opt", **_SHAPE))
         plain.save_pretrained(path)
         byte_tokenizer().save_pretrained(path)
-        (path / "odd.py").write_text(_CODE.format(mark=str(self.mark), kind=kind))
+        (path / "odd_shape.py").write_text(_SHAPE_CODE.format(mark=str(self.mark), kind=kind))
+        (path / "odd.py").write_text(_CODE)
         self.change("config.json", model_type=kind, auto_map=auto_map, architectures=["OddForCausalLM"])
 
     def change(self, name: str, **settings: object) -> None:
@@ -107,6 +117,7 @@ def test_without_the_key_a_model_with_code_is_refused_and_nobody_is_asked(
 
 def test_without_the_key_no_other_file_of_the_folder_runs_code(odd: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("builtins.input", lambda *_: "y")
+    (odd.path / "generation_config.json").unlink()
     assert Ends.of(byte_tokenizer(), "hh", str(odd.path)).ids == (2,)
     assert len(load_tokenizer(odd.config(False))) == 259  # the tokenizer itself needs no code
     odd.change("tokenizer_config.json", tokenizer_class="Odd", auto_map={"AutoTokenizer": ["odd.Odd", None]})
@@ -119,7 +130,7 @@ def test_without_the_key_no_other_file_of_the_folder_runs_code(odd: Folder, monk
     for name in ("processor_config.json", "preprocessor_config.json", "generation_config.json", "adapter.json"):
         odd.change(name, auto_map={"AutoProcessor": "odd.OddConfig"}, custom_generate=str(odd.path))
     (odd.path / "custom_generate").mkdir()
-    (odd.path / "custom_generate" / "generate.py").write_text((odd.path / "odd.py").read_text())
+    (odd.path / "custom_generate" / "generate.py").write_text((odd.path / "odd_shape.py").read_text())
     odd.change("config.json", model_type="opt")
     assert type(load_causal(odd.config(False), seed=0)).__name__ == "OPTForCausalLM"
     assert not odd.has_run
@@ -168,11 +179,16 @@ def test_nobody_is_asked_where_transformers_calls_itself(odd: Folder, monkeypatc
 def test_with_the_key_the_code_builds_policy_and_reward_model(odd: Folder) -> None:
     policy, scorer = load_causal(odd.config(True), seed=0), load_scorer(odd.config(True), seed=0)
     assert odd.has_run and type(policy).__name__ == "OddForCausalLM" and type(scorer.base_model).__name__ == "OddModel"
-    assert not can_be_unpadded(policy)  # what is known of an architecture by its name is not known of this code
     plain = AutoModelForCausalLM.from_config(AutoConfig.for_model("opt", **_SHAPE))
     plain.load_state_dict(policy.state_dict())
     ids = torch.tensor([[5, 6, 7]])
     assert torch.allclose(policy.eval()(ids).logits, plain.eval()(ids).logits, atol=1e-6)
+
+
+def test_what_is_known_of_an_architecture_is_not_taken_for_known_of_somebodys_code(odd: Folder) -> None:
+    named_opt = load_causal(Folder(odd.path.parent / "named_opt", "opt").config(True), seed=0)
+    assert type(named_opt).__name__ == "OddForCausalLM"
+    assert not can_be_unpadded(named_opt) and not can_be_narrowed(named_opt)
 
 
 def test_code_that_raises_or_lacks_a_part_is_one_error(odd: Folder) -> None:
@@ -183,7 +199,6 @@ def test_code_that_raises_or_lacks_a_part_is_one_error(odd: Folder) -> None:
     (odd.path / "odd.py").write_text("import not_there_at_all\n" + code)
     with pytest.raises(InputError, match=r"its own code raised ImportError: .*not_there_at_all"):
         load_causal(odd.config(True), seed=0)
-    (odd.path / "odd.py").write_text(code.replace('"odd"', '"odder"'))
     part = Folder(odd.path.parent / "part", "odder", {k: v for k, v in _AUTO_MAP.items() if k != "AutoModel"})
     with pytest.raises(InputError, match="its auto_map names no AutoModel"):
         load_scorer(part.config(True), seed=0)
@@ -199,7 +214,8 @@ def test_a_run_trains_saves_the_code_and_follows_its_own_key(
     for step in ("sft", "reward"):
         take(step, run, *settings, "model.trust_remote_code=true")
     for saved in (run / "sft" / "model", run / "reward" / "model"):
-        assert (saved / "odd.py").read_text() == (odd.path / "odd.py").read_text()
+        for file in ("odd.py", "odd_shape.py"):
+            assert (saved / file).read_text() == (odd.path / file).read_text()
         assert json.loads((saved / "config.json").read_text())["auto_map"] == _AUTO_MAP
         for load in (load_causal, load_scorer)[saved.parent.name == "reward" :]:
             assert load(ModelConfig(trust_remote_code=True), seed=0, path=str(saved)) is not None
