@@ -27,7 +27,7 @@ def _print_version(value: bool) -> bool:
 
 app = typer.Typer(
     cls=Commands,
-    help="Imitate, judge, improve: PPO from feedback in three steps.",
+    help="Train a language model or a robot arm from feedback: imitation, a reward model, PPO.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -47,9 +47,9 @@ def _root(
 
 @app.command()
 def report(
-    run: Annotated[Path, typer.Argument(metavar="DIR", help="The run's folder.")], debug: DebugOption = False
+    run: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of the run.")], debug: DebugOption = False
 ) -> None:
-    """Write the report of a run, done or not: one HTML page and the same in Markdown."""
+    """Write the report of a run as HTML and Markdown. The run may be unfinished."""
     from tercet.report import page
 
     say(f"report: {page.write(run)}")
@@ -57,14 +57,20 @@ def report(
 
 @app.command()
 def label(
-    run: Annotated[Path, typer.Argument(metavar="DIR", help="The run's folder, or a copy that has its feedback/.")],
-    host: Annotated[str, typer.Option("--host", help="0.0.0.0: for other computers too.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0: any that is free.")] = 8765,
+    run: Annotated[
+        Path, typer.Argument(metavar="DIR", help="The folder of the run, or a copy that contains feedback/.")
+    ],
+    host: Annotated[
+        str, typer.Option("--host", help="Address to listen on; 0.0.0.0 lets other computers connect.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65535, help="Port to listen on; 0 chooses a free one.")
+    ] = 8765,
     debug: DebugOption = False,
 ) -> None:
-    """A web page on which a person answers what a run asks: which of two is better, or good and bad moments.
+    """Open a web page on which a person answers the questions of a run.
 
-    On a computer far away, leave --host as it is and open a tunnel from yours: ssh -L 8765:127.0.0.1:8765 COMPUTER
+    For a remote machine, keep the default --host and open a tunnel: ssh -L 8765:127.0.0.1:8765 COMPUTER
     """
     from tercet.web.label_page import serve
 
@@ -78,14 +84,23 @@ def label(
 def plan_ahead(
     overrides: Overrides = None,
     preset: PresetOption = "smollm2",
-    gpu: Annotated[str, typer.Option("--gpu", help="3090, 4090, a100, h100, h200, or auto: this machine's.")] = "auto",
-    gpu_gb: Annotated[float, typer.Option("--gpu-gb", min=0, help="Memory of the card in GiB.")] = 0.0,
-    prompt_tokens: Annotated[int, typer.Option("--prompt-tokens", min=0, help="0: as the data has them.")] = 0,
-    response_tokens: Annotated[int, typer.Option("--response-tokens", min=0, help="0: as long as allowed.")] = 0,
+    gpu: Annotated[
+        str, typer.Option("--gpu", help="3090, 4090, a100, h100, h200, or auto for the GPU of this machine.")
+    ] = "auto",
+    gpu_gb: Annotated[float, typer.Option("--gpu-gb", min=0, help="Memory of the GPU in GiB.")] = 0.0,
+    prompt_tokens: Annotated[
+        int, typer.Option("--prompt-tokens", min=0, help="Length of prompts; 0 uses the mean of the data.")
+    ] = 0,
+    response_tokens: Annotated[
+        int,
+        typer.Option(
+            "--response-tokens", min=0, help="Length of responses; 0 uses the longest that the config allows."
+        ),
+    ] = 0,
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """What goes where in memory and how long a step takes, before anything is loaded; and what would make it fit."""
+    """Predict the memory and time of a run without loading it, and suggest settings that fit."""
     from tercet.config.load import load_lm_config
 
     config = load_lm_config(preset, overrides or [])
@@ -100,12 +115,12 @@ def plan_ahead(
 
 @app.command()
 def bench(
-    shape: Annotated[str, typer.Option("--shape", help="opt-125m, small or tiny.")] = "opt-125m",
-    threads: Annotated[int, typer.Option("--threads", min=0, help="CPU threads; 0: torch's own choice.")] = 0,
+    shape: Annotated[str, typer.Option("--shape", help="Model size: opt-125m, small or tiny.")] = "opt-125m",
+    threads: Annotated[int, typer.Option("--threads", min=0, help="CPU threads; 0 uses torch's default.")] = 0,
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """One PPO step on random weights, timed beside what this machine could do at best; about a minute."""
+    """Time one PPO step on random weights and compare it with the limit of this machine. Takes about a minute."""
     if shape not in ("opt-125m", "small", "tiny"):
         raise InputError(f"--shape {shape}: must be opt-125m, small or tiny")
     hush()

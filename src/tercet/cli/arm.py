@@ -12,14 +12,14 @@ from tercet.runs.progress import say
 
 PresetOption = Annotated[str, preset_option("arm")]
 RobotOption = Annotated[str, typer.Option("--robot", "-r", metavar="NAME|FILE", help=presets("robot"))]
-SecondsOption = Annotated[float, typer.Option("--seconds", min=0.1, max=600, help="How long each takes at most.")]
+SecondsOption = Annotated[float, typer.Option("--seconds", min=0.1, max=600, help="Time limit of each try in seconds.")]
 
 app = typer.Typer(help="The three steps on a robot arm.", no_args_is_help=True)
 
 
-_ABOUT_ALL = """All steps, the evaluation, videos and the report; what is done already is skipped.
+_ABOUT_ALL = """Run all steps, the evaluation, videos and the report. Finished steps are skipped.
 
-Stop it whenever you like: the same command goes on from the last checkpoint.
+You can interrupt a run; the same command continues from the last checkpoint.
 """
 add_steps(
     app,
@@ -27,14 +27,14 @@ add_steps(
     default="lift",
     steps={
         ALL: (_ABOUT_ALL, {"report": "report.html", "figures": "results.json"}),
-        "bc": ("Step 1, imitate: behaviour cloning from demonstrations.", {"model": "bc/model"}),
+        "bc": ("Step 1: behaviour cloning from demonstrations.", {"model": "bc/model"}),
         "reward": (
-            "Step 2, judge: a reward model from the better of two segments.",
+            "Step 2: train a reward model on pairs of segments.",
             {"model": "reward/model", "figures": "results.json"},
         ),
-        "ppo": ("Step 3, improve: PPO with actor, critic, reference and reward.", {"model": "ppo/model"}),
+        "ppo": ("Step 3: PPO with actor, critic, reference and reward.", {"model": "ppo/model"}),
         "eval": (
-            "Success of every stage on fresh starts, start by start, and videos side by side.",
+            "Evaluate: success of every stage on fresh starts, and videos side by side.",
             {"figures": "results.json"},
         ),
     },
@@ -45,12 +45,12 @@ add_steps(
 def data(
     arguments: Annotated[
         list[str] | None,
-        typer.Argument(metavar="DIR|FILE|KEY=VALUE", help="A recording to look at; without one, the preset's."),
+        typer.Argument(metavar="DIR|FILE|KEY=VALUE", help="Recording to inspect; by default that of the preset."),
     ] = None,
     preset: PresetOption = "lift",
     debug: DebugOption = False,
 ) -> None:
-    """What demonstrations hold and what behaviour cloning would get of them; trains nothing."""
+    """Inspect demonstrations and what behaviour cloning would use of them, without training."""
     from tercet.config.load import load_arm_config
 
     given, overrides = sorted_out(arguments)
@@ -67,9 +67,10 @@ def data(
 
 @app.command()
 def check(
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the starts.")] = 0, debug: DebugOption = False
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Random seed of the starts.")] = 0,
+    debug: DebugOption = False,
 ) -> None:
-    """Is the arm itself sound: nothing jams, everything is reached, the experts succeed? About 15 seconds."""
+    """Check the simulated arm: no collisions, full reach, successful experts. Takes about 15 seconds."""
     from tercet.arm import check
 
     checks = check.run(seed=seed)
@@ -81,19 +82,22 @@ def check(
 
 @app.command()
 def deploy(
-    run: Annotated[Path, typer.Argument(metavar="DIR", help="The run's folder.")],
+    run: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of the run.")],
     overrides: Overrides = None,
     robot: RobotOption = "simulated",
-    stage: Annotated[str, typer.Option("--stage", "-s", help="Whose policy: bc or ppo.")] = "ppo",
-    times: Annotated[int, typer.Option("--times", min=1, help="How often it is tried.")] = 1,
+    stage: Annotated[str, typer.Option("--stage", "-s", help="Policy to run: bc or ppo.")] = "ppo",
+    times: Annotated[int, typer.Option("--times", min=1, help="Number of tries.")] = 1,
     seconds: SecondsOption = 10.0,
-    send: Annotated[bool, typer.Option("--send", help="Move the arm; without it, nothing is sent.")] = False,
+    send: Annotated[
+        bool, typer.Option("--send", help="Send commands to the arm; without it, nothing is sent.")
+    ] = False,
     keep: Annotated[
-        Path | None, typer.Option("--keep", metavar="DIR", help="Where to keep what a person shows who takes over.")
+        Path | None,
+        typer.Option("--keep", metavar="DIR", help="Recording to which demonstrations during takeovers are added."),
     ] = None,
     debug: DebugOption = False,
 ) -> None:
-    """Put a run's policy on an arm, within limits; a dry run that prints and plots, unless --send."""
+    """Run a policy on an arm within safety limits. Without --send this is a dry run that prints and plots."""
     from tercet.config.load import load_robot_config
 
     config = load_robot_config(robot, overrides or [])
@@ -111,16 +115,18 @@ def deploy(
 
 @app.command()
 def record(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the recording is, or begins.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Folder of the recording; created if it does not exist.")
+    ],
     overrides: Overrides = None,
     robot: RobotOption = "simulated",
-    task: Annotated[str, typer.Option("--task", help="reach, lift, place or push.")] = "lift",
-    times: Annotated[int, typer.Option("--times", min=1, help="How many demonstrations.")] = 10,
+    task: Annotated[str, typer.Option("--task", help="Task: reach, lift, place or push.")] = "lift",
+    times: Annotated[int, typer.Option("--times", min=1, help="Number of demonstrations.")] = 10,
     seconds: SecondsOption = 30.0,
-    seed: Annotated[int, typer.Option("--seed", help="Of the simulated arm's starts.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", help="Random seed of the simulated arm's starts.")] = 0,
     debug: DebugOption = False,
 ) -> None:
-    """Record demonstrations that a person gives with a teacher's arm, in LeRobot's format."""
+    """Record demonstrations given with a leader arm, in LeRobot's format."""
     from tercet.config.load import load_robot_config
 
     config = load_robot_config(robot, overrides or [])

@@ -15,9 +15,9 @@ PresetOption = Annotated[str, preset_option("lm")]
 app = typer.Typer(help="The three steps on a language model.", no_args_is_help=True)
 
 
-_ABOUT_ALL = """All steps, the evaluation and the report; what is done already is skipped.
+_ABOUT_ALL = """Run all steps, the evaluation and the report. Finished steps are skipped.
 
-Stop it whenever you like: the same command goes on from the last checkpoint.
+You can interrupt a run; the same command continues from the last checkpoint.
 """
 add_steps(
     app,
@@ -25,14 +25,14 @@ add_steps(
     default="smollm2",
     steps={
         ALL: (_ABOUT_ALL, {"report": "report.html", "figures": "results.json"}),
-        "sft": ("Step 1, imitate: supervised fine-tuning on the chosen answers.", {"model": "sft/model"}),
+        "sft": ("Step 1: supervised fine-tuning on the chosen answers.", {"model": "sft/model"}),
         "reward": (
-            "Step 2, judge: a reward model from the better of two answers.",
+            "Step 2: train a reward model on pairs of answers.",
             {"model": "reward/model", "figures": "results.json"},
         ),
-        "ppo": ("Step 3, improve: PPO with actor, critic, reference and reward model.", {"model": "ppo/model"}),
+        "ppo": ("Step 3: PPO with actor, critic, reference and reward model.", {"model": "ppo/model"}),
         "eval": (
-            "Answers of every stage side by side, reward-model scores, and paired win rates on held-out prompts.",
+            "Evaluate: answers of every stage, reward-model scores, and paired win rates on held-out prompts.",
             {"figures": "results.json"},
         ),
     },
@@ -41,11 +41,11 @@ add_steps(
 
 @app.command()
 def chat(
-    run: Annotated[Path, typer.Argument(metavar="DIR", help="The run's folder.")] = Path("runs/smollm2"),
-    stage: Annotated[str, typer.Option("--stage", "-s", help="Who answers: base, sft or ppo.")] = "ppo",
+    run: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of the run.")] = Path("runs/smollm2"),
+    stage: Annotated[str, typer.Option("--stage", "-s", help="Stage that answers: base, sft or ppo.")] = "ppo",
     debug: DebugOption = False,
 ) -> None:
-    """Talk with any stage of a run, several turns, in the terminal."""
+    """Chat with a stage of a run in the terminal."""
     if stage not in ("base", "sft", "ppo"):
         raise InputError(f"--stage {stage}: must be base, sft or ppo")
     hush()
@@ -58,12 +58,12 @@ def chat(
 def data(
     arguments: Annotated[
         list[str] | None,
-        typer.Argument(metavar="FILE|ID|KEY=VALUE", help="Sets to look at; without any, the preset's."),
+        typer.Argument(metavar="FILE|ID|KEY=VALUE", help="Data sets to inspect; by default those of the preset."),
     ] = None,
     preset: PresetOption = "smollm2",
     debug: DebugOption = False,
 ) -> None:
-    """Samples, lengths, duplicates, ties and leaks of data sets, and what each step would get; trains nothing."""
+    """Inspect data sets without training: samples, lengths, duplicates, ties, leaks, and the share of each step."""
     from tercet.config.load import load_lm_config
 
     sets, overrides = sorted_out(arguments)

@@ -22,12 +22,14 @@ def preset_option(domain: str) -> Any:  # Any: what typer takes for an option
 
 
 OutOption = Annotated[
-    Path | None, typer.Option("--out", "-o", metavar="DIR", help="The run's folder; runs/PRESET without it.")
+    Path | None, typer.Option("--out", "-o", metavar="DIR", help="The folder of the run; by default runs/PRESET.")
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="One line of JSON in place of the table.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one line of JSON instead of the table.")]
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(metavar="KEY=VALUE", help="Such as seed=1 or ppo.lr=1e-5; docs/config.md has them all."),
+    typer.Argument(
+        metavar="KEY=VALUE", help="Config overrides such as seed=1 or ppo.lr=1e-5; docs/config.md lists all keys."
+    ),
 ]
 
 
