@@ -57,10 +57,11 @@ def test_on_a_terminal_bars_nest_and_lines_go_above(monkeypatch: pytest.MonkeyPa
         with progress("[answers]", 8) as inner:
             inner.advance(8, {"score": 1.0})
             say("a line [as it is]")
-        outer.advance(2, {"ppo/kl": 2.5})
+        outer.advance(2, {"ppo/\x1b[2Jkl": 2.5})
     text = file.getvalue()
     assert "a line [as it is]" in text
-    assert "kl 2.5" in text
+    assert "␛[2Jkl 2.5" in text
+    assert "\x1b[2Jkl" not in text
     assert module._live.tasks == []
 
 

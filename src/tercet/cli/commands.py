@@ -7,7 +7,7 @@ import sys
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
 from typer.core import TyperGroup
@@ -60,10 +60,10 @@ def _told(meta: Mapping[str, Any]) -> Iterator[None]:  # Any: what typer's optio
         if type(error).__module__.startswith(("click", "typer")):
             raise _visible_usage(error) from None  # a wrong option: typer shows the usage
         code, message = 1, _failure(error, meta.get("tercet.command", "the command line"))
-        is_about_a_file = isinstance(error, OSError) and error.filename
-        if is_about_a_file and error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+        file_error = error if isinstance(error, OSError) and error.filename else None
+        if file_error and file_error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
             code = 2  # nothing but a name that was given
-        if not _show_traceback(meta) and not is_about_a_file and REPORT_IT not in message:
+        if not _show_traceback(meta) and not file_error and REPORT_IT not in message:
             message += "\n  (run again with --debug for the traceback)"
     with suppress(OSError):  # the first error is the one to tell
         _flush_output()
@@ -100,9 +100,11 @@ def _complain(message: str) -> None:
         line if len(line) <= LONGEST_LINE else f"{line[:LONGEST_LINE]} ... ({len(line)} characters)"
         for line in visible(message).split("\n")
     ]
-    with suppress(OSError, ValueError):  # a closed or full standard error
+    try:
         sys.stderr.write("tercet: " + "\n".join(lines) + "\n")
         sys.stderr.flush()
+    except OSError:
+        _give_up(sys.stderr)
 
 
 def _flush_output() -> None:
@@ -112,8 +114,14 @@ def _flush_output() -> None:
     except BrokenPipeError:
         raise
     except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter tries again as it ends
+        _give_up(sys.stdout)
         raise OSError(error.errno, error.strerror, "standard output") from error
+
+
+def _give_up(stream: TextIO) -> None:
+    """Let nothing more be written to a stream that fails: the interpreter tries again as it ends, and fails as well."""
+    with suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _visible_usage(error: Exception) -> Exception:
@@ -125,7 +133,7 @@ def _visible_usage(error: Exception) -> Exception:
 
 def _show_traceback(meta: Mapping[str, Any]) -> bool:  # Any: see _told
     if is_wanted := bool(meta.get("tercet.debug")):
-        with suppress(OSError, ValueError):
+        with suppress(OSError):
             sys.stderr.write(visible(traceback.format_exc()))
     return is_wanted
 
