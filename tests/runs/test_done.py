@@ -15,6 +15,13 @@ from tercet.runs.folder import RunFolder
 from tercet.runs.kept import is_kept, keep_file, keep_folder
 
 
+def _writes(text: str) -> Callable[[Path], None]:
+    def write(folder: Path) -> None:
+        (folder / "weights").write_text(text)
+
+    return write
+
+
 def _make(path: Path, number: float) -> Path:
     """A run of two steps that are done."""
     with RunFolder.open(path, LmConfig(), preset="tiny") as folder:
@@ -22,7 +29,7 @@ def _make(path: Path, number: float) -> Path:
             with folder.step(name, total=1, shown=[]) as step:
                 step.log(0, {"x": number})
                 step.show(0, [{"response": f"{name} {number}"}])
-                step.save_folder("model", lambda to: (to / "weights").write_text(f"{number}") and None)
+                step.save_folder("model", _writes(f"{number}"))
                 keep_file(step.path, "pairs.jsonl", "{}\n")
                 (path / "videos").mkdir(exist_ok=True)
                 (path / "videos" / "a.mp4").write_text(f"{number}")
@@ -140,7 +147,7 @@ def test_a_changed_config_or_record_of_the_run_is_named(run: Path, name: str) ->
 
 def test_what_a_step_keeps_before_it_ends_is_checked_before_it_is_used(tmp_path: Path) -> None:
     keep_file(tmp_path, "pairs.jsonl", "{}\n")
-    keep_folder(tmp_path, "round-1", lambda to: (to / "weights").write_text("w") and None)
+    keep_folder(tmp_path, "round-1", _writes("w"))
     assert is_kept(tmp_path, "pairs.jsonl")
     assert is_kept(tmp_path, "round-1")
     assert not is_kept(tmp_path, "round-2")

@@ -1,7 +1,7 @@
 """A step's rows, checkpoints and end."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -150,13 +150,20 @@ def test_a_full_disk_while_saving_keeps_the_checkpoint_before(folder: RunFolder)
         assert restored[0] == {"next": 1}
 
 
+def _writes(text: str) -> Callable[[Path], None]:
+    def write(folder: Path) -> None:
+        (folder / "weights").write_text(text)
+
+    return write
+
+
 def _killed_at_the_end(folder: RunFolder, num: int) -> Path:
     """A step of which `num` checkpoints were made, each behind a row and with a file of its own."""
     with folder.step("sft", total=9, shown=[]) as step:
         folder.add_results("sft", {"base": 1.0})
         for index in range(num):
             step.log(index, {"x": float(index)})
-            step.save({"next": index + 1}, lambda to, text=str(index): (to / "weights").write_text(text) and None)
+            step.save({"next": index + 1}, _writes(str(index)))
         step.log(num, {"x": 9.0})
     return step.path
 

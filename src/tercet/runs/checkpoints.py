@@ -37,10 +37,10 @@ def find(step: Path, check: Callable[[Tree], list[str]]) -> Tree | None:
             continue
         try:
             state = read_sealed(folder / STATE)
-            lines = changed(folder, state["files"]) + check(state)
         except FailedError as error:
-            lines = [str(error)]
-        if lines:
+            damage.append(str(error))
+            continue
+        if lines := changed(folder, state["files"]) + check(state):
             damage += lines
             continue
         for line in damage:
