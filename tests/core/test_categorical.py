@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tercet.core import categorical
-from tercet.core.categorical import greedy, logprobs_and_entropy, sample
+from tercet.core.categorical import greedy, kl, logprobs_and_entropy, sample
 
 INF = float("inf")
 SEEDS = st.integers(0, 2**31)
@@ -241,3 +241,21 @@ def test_logits_that_are_no_distribution_are_refused(bad: float):
         sample(logits, torch.full((2,), 0.5), temperature=1.0)
     with pytest.raises(ValueError, match="no action can be chosen"):
         greedy(logits)
+
+
+def test_kl_by_hand():
+    logits = torch.tensor([[1.0, 2.0, 5.0], [4.0, 4.0, 0.0]]).log() - 3.0  # 1/8, 2/8, 5/8; 1/2, 1/2, 0
+    ref_logits = torch.tensor([[2.0, 1.0, 1.0], [1.0, 1.0, 0.0]]).log()  # 2/4, 1/4, 1/4; 1/2, 1/2, 0
+    expected = math.log(1 / 4) / 8 + 2 * math.log(1.0) / 8 + 5 * math.log(5 / 2) / 8
+    assert kl(logits, ref_logits).tolist() == pytest.approx([expected, 0.0], abs=1e-6)
+
+
+@given(SEEDS)
+def test_kl_agrees_with_torch_distributions_and_is_0_between_equals(seed: int):
+    logits, _ = random_logits(seed)
+    others, _ = random_logits(seed + 1)
+    peers = [torch.distributions.Categorical(logits=some) for some in (logits, others)]
+    expected = torch.distributions.kl_divergence(*peers)
+    torch.testing.assert_close(kl(logits, others), expected, rtol=1e-4, atol=1e-5)
+    assert kl(logits, logits).eq(0).all()
+    assert kl(logits.bfloat16(), others.bfloat16()).dtype == torch.float32

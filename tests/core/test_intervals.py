@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tercet.core.intervals import Interval, bootstrap, wilson
+from tercet.core.intervals import Interval, bootstrap, wilson, win
 
 OUTCOMES = st.lists(st.sampled_from([0, 0.5, 1]), min_size=1, max_size=200)
 
@@ -82,3 +82,7 @@ def test_equal_values_leave_no_doubt():
 def test_bootstrap_refuses_nothing_at_all():
     with pytest.raises(ValueError, match="at least one value"):
         bootstrap([], 0)
+
+
+def test_a_tie_is_half_a_win():
+    assert [win(2, 1), win(0.1 + 0.2, 0.3), win(1.0, 1), win(-1.0, 1.0)] == [1.0, 1.0, 0.5, 0.0]

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tercet.core.masked import kept, masked_mean, masked_var, whiten
+from tercet.core.masked import is_last, kept, masked_mean, masked_var, whiten
 from tercet.core.precision import full_precision
 
 NAN, INF = float("nan"), float("inf")
@@ -104,3 +104,9 @@ def test_the_argument_is_left_alone():
     for function in (kept, masked_mean, masked_var, whiten):
         function(x, MASK)
     assert torch.equal(x.nan_to_num(7.0), X.nan_to_num(7.0))
+
+
+def test_the_last_true_of_each_row_by_hand():
+    mask = torch.tensor([[True, True, False], [True, False, True], [False, False, False], [False, True, False]])
+    last = [[False, True, False], [False, False, True], [False, False, False], [False, True, False]]
+    assert is_last(mask).tolist() == last

@@ -1,3 +1,4 @@
+import math
 import statistics
 
 import pytest
@@ -5,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tercet.core.statistics import explained_variance, score_gain_and_bias
+from tercet.core.statistics import calibration, correlation, explained_variance, score_gain_and_bias, wins
 
 NAN = float("nan")
 SEEDS = st.integers(0, 2**31)
@@ -76,3 +77,48 @@ NO_SPREAD = [[0.1] * 50, [0.0, 0.0], [1e3, 1e3 + 1e-4], [3.0], [1.0, NAN], [1.0,
 def test_scores_without_a_scale_are_refused(scores: list[float]):
     with pytest.raises(ValueError, match="need a spread"):
         score_gain_and_bias(torch.tensor(scores, dtype=torch.float64))
+
+
+def test_a_tie_counts_half():
+    assert wins(torch.tensor([2.0, 1e-30, 0.0, -0.0, -1e-30, NAN])).tolist() == [1.0, 1.0, 0.5, 0.5, 0.0, 0.0]
+
+
+def test_correlation_by_hand():
+    assert correlation(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([2.0, 4.0, 6.0])) == pytest.approx(1.0)
+    assert correlation(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([5.0, 1.0, -3.0])) == pytest.approx(-1.0)
+    assert correlation(torch.tensor([1.0, 2.0, 3.0, 4.0]), torch.tensor([1.0, -1.0, -1.0, 1.0])) == pytest.approx(0.0)
+    assert correlation(torch.tensor([1.0, 2.0]), torch.tensor([3.0, 3.0])) == 0.0
+
+
+@given(SEEDS)
+def test_correlation_agrees_with_the_standard_library(seed: int):
+    a, b = torch.randn(2, 9, generator=torch.Generator().manual_seed(seed))
+    assert correlation(a, a + b) == pytest.approx(statistics.correlation(a.tolist(), (a + b).tolist()), abs=1e-6)
+
+
+def test_calibration_by_hand():
+    margins = torch.tensor([0.1, -0.1, 2.0, 2.0, -2.0, 2.0])
+    weak, strong = calibration(margins, num_bins=2)
+    assert weak.num == strong.num == 3
+    small, large = 1 / (1 + math.exp(-0.1)), 1 / (1 + math.exp(-2.0))
+    assert weak.predicted == pytest.approx((2 * small + large) / 3)
+    assert strong.predicted == pytest.approx(large)
+    assert weak.observed * 3 + strong.observed * 3 == pytest.approx(4)
+    assert len(calibration(torch.tensor([1.0, 2.0]))) == 2  # never an empty bin
+
+
+@given(SEEDS, st.integers(1, 12))
+def test_calibration_bins_hold_every_pair_once_in_the_order_of_the_predictions(seed: int, num: int):
+    margins = torch.randn(num, generator=torch.Generator().manual_seed(seed))
+    bins = calibration(margins)
+    assert sum(one.num for one in bins) == num and max(one.num for one in bins) - min(one.num for one in bins) <= 1
+    assert [one.predicted for one in bins] == sorted(one.predicted for one in bins)
+    assert sum(one.num * one.observed for one in bins) == pytest.approx(wins(margins).sum().item())
+
+
+def test_a_calibrated_model_is_found_to_be_one():
+    chance = torch.Generator().manual_seed(0)
+    margins = 2.0 * torch.randn(20_000, generator=chance)
+    right = torch.rand(20_000, generator=chance) < margins.abs().sigmoid()
+    for one in calibration(torch.where(right, margins.abs(), -margins.abs())):
+        assert one.observed == pytest.approx(one.predicted, abs=0.02)

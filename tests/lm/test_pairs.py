@@ -1,27 +1,20 @@
-"""Preference pairs, and the figures that a reward model is judged by."""
+"""Preference pairs, sampled and judged."""
 
-import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 
 from tercet.config.lm import LmConfig
-from tercet.core.statistics import ScoreScale
 from tercet.errors import FailedError, InputError
 from tercet.lm.encoding import Encoder
 from tercet.lm.examples import Example, Message
 from tercet.lm.pairs import (
     Judged,
-    PairScores,
     best_and_worst,
-    calibration,
-    correlation,
     every_two,
     sampled_pairs,
-    summary,
 )
 from tercet.lm.splits import StepExamples
 from tercet.lm.stages import sft_model
@@ -40,51 +33,6 @@ def all_equal(prompts, responses):
 def undecided_on_who(prompts, responses):
     return [0.0 if "Who" in prompt else float(i) for i, prompt in enumerate(prompts)]
 """
-
-
-def test_figures_by_hand() -> None:
-    scores = PairScores(
-        chosen=torch.tensor([2.0, 1.0, 0.0, 3.0]),
-        rejected=torch.tensor([1.0, 1.0, 2.0, -1.0]),
-        chosen_lengths=torch.tensor([4, 3, 2, 5]),
-        rejected_lengths=torch.tensor([3, 3, 4, 1]),
-    )
-    found = summary(scores)
-    assert found["accuracy"]["mean"] == 0.625  # right, a tie, wrong, right
-    assert found["accuracy"]["num_prompts"] == 4
-    assert 0 < found["accuracy"]["low"] < 0.625 < found["accuracy"]["high"] < 1
-    assert found["margin"] == pytest.approx(0.75)
-    assert (found["score_chosen"], found["score_rejected"]) == (1.5, 0.75)
-    assert found["length_correlation"] == pytest.approx(1.0)  # every score is its length less 2
-    scaled = summary(scores, ScoreScale(gain=2.0, bias=-1.0))
-    assert scaled["margin"] == pytest.approx(1.5) and scaled["score_chosen"] == pytest.approx(2.0)
-    assert scaled["accuracy"] == found["accuracy"] and scaled["calibration"] == found["calibration"]
-
-
-def test_correlation_by_hand() -> None:
-    assert correlation(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([2.0, 4.0, 6.0])) == pytest.approx(1.0)
-    assert correlation(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([5.0, 1.0, -3.0])) == pytest.approx(-1.0)
-    assert correlation(torch.tensor([1.0, 2.0, 3.0, 4.0]), torch.tensor([1.0, -1.0, -1.0, 1.0])) == pytest.approx(0.0)
-    assert correlation(torch.tensor([1.0, 2.0]), torch.tensor([3.0, 3.0])) == 0.0
-
-
-def test_calibration_by_hand() -> None:
-    margins = torch.tensor([0.1, -0.1, 2.0, 2.0, -2.0, 2.0])
-    weak, strong = calibration(margins, num_bins=2)
-    assert weak["num"] == strong["num"] == 3
-    small, large = 1 / (1 + math.exp(-0.1)), 1 / (1 + math.exp(-2.0))
-    assert weak["predicted"] == pytest.approx((2 * small + large) / 3)
-    assert strong["predicted"] == pytest.approx(large)
-    assert weak["observed"] * 3 + strong["observed"] * 3 == pytest.approx(4)
-    assert len(calibration(torch.tensor([1.0, 2.0]))) == 2  # never an empty bin
-
-
-def test_a_calibrated_model_is_found_to_be_one() -> None:
-    chance = torch.Generator().manual_seed(0)
-    margins = 2.0 * torch.randn(20_000, generator=chance)
-    right = torch.rand(20_000, generator=chance) < margins.abs().sigmoid()
-    for row in calibration(torch.where(right, margins.abs(), -margins.abs())):
-        assert row["observed"] == pytest.approx(row["predicted"], abs=0.02)
 
 
 @pytest.fixture

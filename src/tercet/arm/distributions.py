@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -57,5 +56,4 @@ def kl(policy: Distribution, reference: Distribution) -> Float[Tensor, "*shape"]
         assert isinstance(reference, Normal)
         return gaussian.kl(policy.mean, policy.log_std, reference.mean, reference.log_std)
     assert isinstance(reference, Categorical)
-    ours, theirs = (torch.log_softmax(one.logits.float(), -1) for one in (policy, reference))
-    return (ours.exp() * (ours - theirs)).sum((-2, -1))
+    return categorical.kl(policy.logits, reference.logits).sum(-1)

@@ -8,7 +8,7 @@ from tercet.arm.models import RewardEnsemble
 from tercet.arm.pairs import Pairs
 from tercet.config.arm import RewardConfig
 from tercet.core.losses import pairwise_loss
-from tercet.core.statistics import score_gain_and_bias
+from tercet.core.statistics import score_gain_and_bias, wins
 from tercet.errors import FailedError
 from tercet.train.chance import seed_everything
 from tercet.train.fit import LossTerms, shuffled_plan, take_step
@@ -32,7 +32,7 @@ def pair_loss(model: RewardEnsemble, pairs: Pairs) -> LossTerms:
     better, worse = model.each(pairs.better).sum(-1), model.each(pairs.worse).sum(-1)
     losses = pairwise_loss(better.flatten(), worse.flatten(), pairs.preference.expand_as(better).flatten())
     margins = (better - worse).detach().mean(0)
-    correct = torch.where((margins == 0) | (pairs.preference == 0.5), 0.5, (margins > 0).float())
+    correct = torch.where(pairs.preference == 0.5, 0.5, wins(margins))
     return LossTerms(losses.sum() / len(model.nets), {"accuracy": float(correct.sum()), "margin": float(margins.sum())})
 
 
@@ -40,7 +40,7 @@ def pair_loss(model: RewardEnsemble, pairs: Pairs) -> LossTerms:
 def right(model: RewardEnsemble, pairs: Pairs) -> list[float]:
     """1 for each pair whose better segment the ensemble pays more, 0.5 for a tie."""
     margins = model(pairs.better).sum(-1) - model(pairs.worse).sum(-1)
-    return ((margins > 0).float() + 0.5 * (margins == 0)).tolist()
+    return wins(margins).tolist()
 
 
 @torch.no_grad()

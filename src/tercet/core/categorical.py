@@ -33,6 +33,13 @@ def logprobs_and_entropy(
     return ActionStatistics(logprobs=logprobs, entropy=entropy)
 
 
+def kl(logits: Float[Tensor, "*shape v"], ref_logits: Float[Tensor, "*shape v"]) -> Float[Tensor, "*shape"]:
+    """KL(p || q) of the two distributions in nats; an action that p never takes adds nothing."""
+    log_p, log_q = (torch.log_softmax(full_precision(some), -1) for some in (logits, ref_logits))
+    p = log_p.exp()
+    return (p * (log_p - log_q).masked_fill(p == 0, 0.0)).sum(-1)
+
+
 @dataclass(frozen=True)
 class Drawn:
     """One action a row, with its log-probability in nats."""

@@ -17,6 +17,11 @@ class Interval:
     num: int
 
 
+def win(score: float | int, other: float | int) -> float:
+    """1 if the score is the higher one, 0.5 for a tie, 0 if it is the lower one."""
+    return (score > other) + 0.5 * (score == other)
+
+
 def wilson(values: Sequence[float | int], *, z: float = 1.96) -> Interval:
     """Wilson's score interval (1927) of a rate of success: 1 a success, 0 a failure, 0.5 a tie.
 

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from tercet.core.masked import is_last
 from tercet.core.precision import full_precision
 
 LOG_RATIO_LIMIT = 20.0  # e^20 = 5e8: far beyond any sound ratio, and finite when squared in fp32
@@ -48,9 +49,7 @@ def penalised_rewards(
     A row's rewards sum to score - kl_coef * KL. A row without actions earns nothing; masked positions hold 0.
     """
     penalties = kl_penalties(logprobs, ref_logprobs, mask, kl_coef=kl_coef)
-    num_from_here = mask.flip(1).cumsum(1).flip(1)
-    is_last = mask & (num_from_here == 1)
-    return penalties + full_precision(scores)[:, None].where(is_last, 0.0)
+    return penalties + full_precision(scores)[:, None].where(is_last(mask), 0.0)
 
 
 def adapted_kl_coef(kl_coef: float, kl: float, *, target: float, num_samples: int, horizon: float) -> float:

@@ -18,6 +18,11 @@ def kept(x: Float[Tensor, "*shape"], mask: Bool[Tensor, "*shape"]) -> Float[Tens
     return full_precision(x).masked_fill(~mask, 0.0)
 
 
+def is_last(mask: Bool[Tensor, "b t"]) -> Bool[Tensor, "b t"]:
+    """True at the last True of each row; a row without any has none."""
+    return mask & (mask.flip(1).cumsum(1).flip(1) == 1)
+
+
 def masked_mean(
     x: Float[Tensor, "*shape"], mask: Bool[Tensor, "*shape"], *, count: Tensor | int | float | None = None
 ) -> Float[Tensor, ""]:

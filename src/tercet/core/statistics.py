@@ -1,4 +1,4 @@
-"""Numbers that judge a critic and set the scale of a reward model."""
+"""Numbers that judge a critic and a reward model, and set the scale of a reward model."""
 
 from dataclasses import dataclass
 
@@ -19,6 +19,37 @@ def explained_variance(
     residual = masked_var(kept(returns, mask) - kept(values, mask), mask)
     total = masked_var(returns, mask)
     return torch.where(total > 0, 1.0 - residual / total, (residual == 0).to(total.dtype))
+
+
+def wins(margins: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """1 where the margin is above 0, 0.5 for a tie, 0 where it is below 0; in fp32."""
+    return (margins > 0).float() + 0.5 * (margins == 0).float()
+
+
+def correlation(a: Float[Tensor, " n"], b: Float[Tensor, " n"]) -> float:
+    """Pearson's correlation; 0 where one of the two does not vary."""
+    a, b = a.double() - a.double().mean(), b.double() - b.double().mean()
+    norm = float(a.norm() * b.norm())
+    return float(a @ b) / norm if norm else 0.0
+
+
+@dataclass(frozen=True)
+class CalibrationBin:
+    """The mean predicted and observed accuracy of `num` pairs."""
+
+    predicted: float
+    observed: float
+    num: int
+
+
+def calibration(margins: Float[Tensor, " n"], num_bins: int = 5) -> list[CalibrationBin]:
+    """Compare the predicted accuracy, sigmoid(|margin|), with the observed one, in bins of equal count.
+
+    The prediction is that of the Bradley-Terry model; the bins come in the order of the predictions.
+    """
+    predicted, observed = margins.abs().sigmoid(), wins(margins)
+    bins = predicted.argsort().tensor_split(min(num_bins, len(margins)))
+    return [CalibrationBin(float(predicted[rows].mean()), float(observed[rows].mean()), len(rows)) for rows in bins]
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import yaml
 
 from tercet.config.functions import PERSON
 from tercet.config.lm import LmConfig
-from tercet.core.intervals import wilson
+from tercet.core.intervals import wilson, win
 from tercet.core.kl import k1
 from tercet.errors import InputError
 from tercet.lm.answers import Answers, answer_all
@@ -21,7 +21,7 @@ from tercet.lm.examples import Example, Message
 from tercet.lm.files import local_rows, require_file
 from tercet.lm.logprobs import response_logprobs
 from tercet.lm.models import Policy, device_of, load_policy, load_score_model
-from tercet.lm.pairs import as_json
+from tercet.lm.pair_scores import as_json
 from tercet.lm.scoring import Score, by_function, by_model, score_rows
 from tercet.lm.splits import flat, step_examples
 from tercet.lm.stages import Stage, stages_of
@@ -159,9 +159,7 @@ def win_rates(by_stage: dict[str, dict[str, list[float]]]) -> dict[str, dict[str
     found: dict[str, dict[str, Any]] = {}
     for before, after in combinations(by_stage, 2):
         found[f"{after}_vs_{before}"] = {
-            name: as_json(
-                wilson([(a > b) + 0.5 * (a == b) for a, b in zip(scores, by_stage[before][name], strict=True)])
-            )
+            name: as_json(wilson([win(*both) for both in zip(scores, by_stage[before][name], strict=True)]))
             for name, scores in by_stage[after].items()
         }
     return found

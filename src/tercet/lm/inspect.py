@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tercet.config.lm import DataConfig, LmConfig
+from tercet.core.intervals import win
 from tercet.errors import InputError
 from tercet.lm.encoding import Encoder
 from tercet.lm.examples import Example, fraction
@@ -79,7 +80,7 @@ class Tokens:
 def summarise(examples: Sequence[Example]) -> Summary:
     """Count what a set holds, and what in it should make one wary."""
     pairs = [(example.chosen, example.rejected) for example in examples if example.rejected is not None]
-    longer = [0.5 + 0.5 * ((len(chosen) > len(rejected)) - (len(chosen) < len(rejected))) for chosen, rejected in pairs]
+    longer = [win(len(chosen), len(rejected)) for chosen, rejected in pairs]
     return Summary(
         num_examples=len(examples),
         num_pairs=len(pairs),

@@ -1,4 +1,4 @@
-"""Preference pairs: sampled from the SFT policy and judged by a rule, and what a reward model makes of them."""
+"""Preference pairs: sampled from the SFT policy and judged by a rule or a person."""
 
 import json
 from collections.abc import Callable, Iterable, Sequence
@@ -8,13 +8,9 @@ from math import ceil
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor
 
 from tercet.config.functions import PERSON
 from tercet.config.lm import LmConfig
-from tercet.core.intervals import Interval, wilson
-from tercet.core.statistics import AS_IT_IS, ScoreScale
 from tercet.errors import FailedError, InputError
 from tercet.lm import people
 from tercet.lm.answers import answer
@@ -187,55 +183,3 @@ def _endless(examples: Sequence[Example], num: int, chance: torch.Generator) -> 
     while len(stream) < num and examples:
         stream += [examples[i] for i in torch.randperm(len(examples), generator=chance).tolist()]
     return stream[:num]
-
-
-@dataclass(frozen=True)
-class PairScores:
-    """What a reward model says of both answers of each pair, and their lengths in tokens."""
-
-    chosen: Float[Tensor, " n"]
-    rejected: Float[Tensor, " n"]
-    chosen_lengths: Int[Tensor, " n"]
-    rejected_lengths: Int[Tensor, " n"]
-
-
-def summary(scores: PairScores, scale: ScoreScale = AS_IT_IS) -> dict[str, Any]:
-    """Accuracy with its interval, margin, mean scores (on `scale`), correlation with length, calibration.
-
-    Calibration is that of the Bradley-Terry model, whose logit is the margin before `scale`.
-    """
-    margins = scores.chosen - scores.rejected
-    right = ((margins > 0).float() + 0.5 * (margins == 0)).tolist()
-    both = torch.cat([scores.chosen, scores.rejected])
-    lengths = torch.cat([scores.chosen_lengths, scores.rejected_lengths]).float()
-    return {
-        "accuracy": as_json(wilson(right)),
-        "margin": float(margins.mean()) * scale.gain,
-        "score_chosen": float(scores.chosen.mean()) * scale.gain + scale.bias,
-        "score_rejected": float(scores.rejected.mean()) * scale.gain + scale.bias,
-        "length_correlation": correlation(both, lengths),
-        "calibration": calibration(margins),
-    }
-
-
-def as_json(interval: Interval) -> dict[str, float]:
-    """An interval under the names of results.json."""
-    return {"mean": interval.mean, "low": interval.low, "high": interval.high, "num_prompts": interval.num}
-
-
-def correlation(a: Float[Tensor, " n"], b: Float[Tensor, " n"]) -> float:
-    """Pearson's; 0 where one of the two does not vary."""
-    a, b = a.double() - a.double().mean(), b.double() - b.double().mean()
-    norm = float(a.norm() * b.norm())
-    return float(a @ b) / norm if norm else 0.0
-
-
-def calibration(margins: Float[Tensor, " n"], num_bins: int = 5) -> list[dict[str, float]]:
-    """How sure the model was of its choice (sigmoid of |margin|), and how often right, in bins of equal count."""
-    sure = margins.abs().sigmoid()
-    right = (margins > 0).float() + 0.5 * (margins == 0)
-    bins = sure.argsort().tensor_split(min(num_bins, len(margins)))
-    return [
-        {"predicted": float(sure[rows].mean()), "observed": float(right[rows].mean()), "num": len(rows)}
-        for rows in bins
-    ]

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tercet.config.lm import LmConfig
 from tercet.core.losses import pairwise_loss, per_token_pairwise_loss
-from tercet.core.statistics import score_gain_and_bias
+from tercet.core.statistics import score_gain_and_bias, wins
 from tercet.errors import FailedError, InputError
 from tercet.lm.backbone import save_adapters
 from tercet.lm.batches import lessons
@@ -17,7 +17,8 @@ from tercet.lm.digests import digests
 from tercet.lm.encoding import Encoder
 from tercet.lm.examples import Example
 from tercet.lm.models import ScoreModel, device_of, load_policy, load_score_model
-from tercet.lm.pairs import PairScores, sampled_pairs, summary
+from tercet.lm.pair_scores import PairScores, summary
+from tercet.lm.pairs import sampled_pairs
 from tercet.lm.scales import reference_answers, some_prompts
 from tercet.lm.scoring import score_rows
 from tercet.lm.splits import Sets, StepExamples, flat, require_pairs, step_examples
@@ -138,8 +139,7 @@ def pair_loss(model: ScoreModel, pairs: Pairs, kind: str) -> LossTerms:
     else:
         losses = pairwise_loss(chosen, rejected)
     margin = (chosen - rejected).detach()
-    right = (margin > 0).float() + 0.5 * (margin == 0)
-    return LossTerms(losses.sum(), {"accuracy": float(right.sum()), "margin": float(margin.sum())})
+    return LossTerms(losses.sum(), {"accuracy": float(wins(margin).sum()), "margin": float(margin.sum())})
 
 
 def from_first_difference(pairs: Pairs) -> Bool[Tensor, "n length"]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tercet.config.lm import PpoConfig
 from tercet.core.kl import k1, penalised_rewards
-from tercet.core.masked import masked_mean
+from tercet.core.masked import is_last, masked_mean
 from tercet.lm.answers import Answers
 from tercet.lm.logprobs import response_logprobs
 from tercet.lm.models import Policy, ScoreModel
@@ -99,15 +99,15 @@ def build(answers: Answers, seen: Assessed, config: PpoConfig, *, kl_coef: float
     mask = answers.batch.response_mask
     scores = paid_scores(answers, seen, config)
     rewards = penalised_rewards(scores, seen.logprobs, seen.ref_logprobs, mask, kl_coef=kl_coef)
-    is_last = mask & ~torch.nn.functional.pad(mask, (0, 1))[:, 1:]
+    terminated = is_last(mask)
     return Rollout(
         inputs=answers.batch.inputs,
         logprobs=seen.logprobs,
         values=seen.values,
         next_values=torch.nn.functional.pad(seen.values.detach(), (0, 1))[:, 1:],
         rewards=rewards,
-        terminated=is_last,
-        truncated=torch.zeros_like(is_last),
+        terminated=terminated,
+        truncated=torch.zeros_like(terminated),
         mask=mask,
     )
 

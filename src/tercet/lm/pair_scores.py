@@ -1,0 +1,44 @@
+"""Measure a reward model on preference pairs: accuracy, margin, correlation with length, calibration."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from tercet.core.intervals import Interval, wilson
+from tercet.core.statistics import AS_IT_IS, ScoreScale, calibration, correlation, wins
+
+
+@dataclass(frozen=True)
+class PairScores:
+    """What a reward model says of both answers of each pair, and their lengths in tokens."""
+
+    chosen: Float[Tensor, " n"]
+    rejected: Float[Tensor, " n"]
+    chosen_lengths: Int[Tensor, " n"]
+    rejected_lengths: Int[Tensor, " n"]
+
+
+def summary(scores: PairScores, scale: ScoreScale = AS_IT_IS) -> dict[str, Any]:
+    """Accuracy with its interval, margin, mean scores (on `scale`), correlation with length, calibration.
+
+    Calibration is that of the Bradley-Terry model, whose logit is the margin before `scale`.
+    """
+    margins = scores.chosen - scores.rejected
+    both = torch.cat([scores.chosen, scores.rejected])
+    lengths = torch.cat([scores.chosen_lengths, scores.rejected_lengths]).float()
+    return {
+        "accuracy": as_json(wilson(wins(margins).tolist())),
+        "margin": float(margins.mean()) * scale.gain,
+        "score_chosen": float(scores.chosen.mean()) * scale.gain + scale.bias,
+        "score_rejected": float(scores.rejected.mean()) * scale.gain + scale.bias,
+        "length_correlation": correlation(both, lengths),
+        "calibration": [vars(one) for one in calibration(margins)],
+    }
+
+
+def as_json(interval: Interval) -> dict[str, float]:
+    """An interval under the names of results.json."""
+    return {"mean": interval.mean, "low": interval.low, "high": interval.high, "num_prompts": interval.num}
