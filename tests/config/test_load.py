@@ -36,6 +36,14 @@ def test_overrides_are_laid_over_the_preset():
     assert config.ppo.num_updates == load_lm_config("tiny", []).ppo.num_updates
 
 
+def test_a_section_that_is_given_as_a_whole_leaves_its_other_keys_as_they_are():
+    config = load_lm_config("tiny", ["ppo={lr: 1e-5, reward: {reward_model: 2.0}}", "eval={}"])
+    assert (config.ppo.lr, config.ppo.reward) == (1e-5, {"reward_model": 2.0})
+    assert (config.ppo.num_updates, config.eval.num_prompts) == (8, 32)  # the preset's, not the defaults
+    with pytest.raises(InputError, match=r"ppo.clip_rage = 1 \(command line\): no such key; did you mean"):
+        load_lm_config("tiny", ["ppo={clip_rage: 1}"])
+
+
 def test_lists_and_weights_as_the_readme_writes_them():
     config = load_lm_config(
         "tiny", ["data.split=2,4,4", "data.train=[a.jsonl, b.csv]", "data.eval=[{path: c.json, weight: 2}]"]

@@ -2,14 +2,11 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
-
 from tercet.config import load
-from tercet.config.allowed import is_section, section_of
 from tercet.config.arm import ArmConfig
 from tercet.config.lm import LmConfig
 
@@ -22,29 +19,18 @@ def load_lm_config(preset: str | Path = "smollm2", overrides: Overrides = ()) ->
     Overrides are strings as on the command line (`["ppo.lr=1e-5"]`) or a dict (`{"ppo.lr": 1e-5}`, which may be nested:
     `{"ppo": {"lr": 1e-5}}`). InputError names everything that is wrong at once.
     """
-    return load.load_lm_config(preset, _as_strings(overrides, LmConfig), source="overrides")
+    return load.load_lm_config(preset, _as_strings(overrides), source="overrides")
 
 
 def load_arm_config(preset: str | Path = "lift", overrides: Overrides = ()) -> ArmConfig:
     """Load and check the config of a robot arm's run; see `load_lm_config`."""
-    return load.load_arm_config(preset, _as_strings(overrides, ArmConfig), source="overrides")
+    return load.load_arm_config(preset, _as_strings(overrides), source="overrides")
 
 
-def _as_strings(overrides: Overrides, model: type[BaseModel]) -> list[str]:
+def _as_strings(overrides: Overrides) -> list[str]:
     if not isinstance(overrides, Mapping):
         return [overrides] if isinstance(overrides, str) else list(overrides)
-    return [f"{key}={_as_yaml(value)}" for key, value in _leaves(overrides, model)]
-
-
-def _leaves(tree: Mapping[str, Any], model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The keys of a nested dict with their sections in front; a mapping that is a value (ppo.reward) stays."""
-    for name, value in tree.items():
-        field = model.model_fields.get(name)
-        section = section_of(field) if field is not None and is_section(field) else None
-        if section is not None and isinstance(value, Mapping):
-            yield from _leaves(value, section, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
+    return [f"{key}={_as_yaml(value)}" for key, value in overrides.items()]
 
 
 def _as_yaml(value: object) -> str:
