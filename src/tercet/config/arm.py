@@ -14,30 +14,30 @@ MOST_AT_ONCE = 50_000_000  # steps of episodes that are played side by side
 
 
 class RandomisationConfig(Section):
-    """Domain randomisation of the built-in arm: ranges that every episode draws its own values from."""
+    """Domain randomisation of the built-in arm; every episode draws new values."""
 
-    mass: list[float] = Field(default=[1.0, 1.0], min_length=2, max_length=2, description="Of the cube, as a factor: least and most.")
-    friction: list[float] = Field(default=[1.0, 1.0], min_length=2, max_length=2, description="Of cube and fingers, as a factor: least and most.")
-    latency: list[int] = Field(default=[0, 0], min_length=2, max_length=2, description="Of actions, in steps: least and most.")
-    camera: float = Field(default=0.0, ge=0, lt=10, description="Metres that a camera may stand aside.")
-    sensor_noise: float = Field(default=0.0, ge=0, lt=10, description="Deviation of the noise on each entry of an observation.")
+    mass: list[float] = Field(default=[1.0, 1.0], min_length=2, max_length=2, description="Range of the factor for the mass of the cube: [lowest, highest].")
+    friction: list[float] = Field(default=[1.0, 1.0], min_length=2, max_length=2, description="Range of the factor for the friction of cube and fingers: [lowest, highest].")
+    latency: list[int] = Field(default=[0, 0], min_length=2, max_length=2, description="Range of the delay of actions, in steps: [lowest, highest].")
+    camera: float = Field(default=0.0, ge=0, lt=10, description="Maximum displacement of a camera, in metres.")
+    sensor_noise: float = Field(default=0.0, ge=0, lt=10, description="Standard deviation of the noise on each entry of an observation.")
 
 
 class PolicyConfig(Section):
-    """The networks: what kind of policy, and how large it and the critic, a perceptron with tanh, are."""
+    """Policy class, and sizes of the policy and of the critic, a tanh perceptron."""
 
-    kind: Literal["gaussian", "act", "tokens", "diffusion"] = Field(default="gaussian", description="A perceptron with a Gaussian; action chunks by a transformer (ACT); tokens of a small Llama (as OpenVLA); denoising (as RDT).")
-    hidden_size: int = Field(default=128, ge=1, le=4096, description="Units of each hidden layer of policy and critic; the width of a transformer.")
-    num_layers: int = Field(default=2, ge=1, le=64, description="Their hidden layers; the layers of a transformer.")
-    num_heads: int = Field(default=4, ge=1, le=4096, description="Attention heads of `act`; they divide hidden_size.")
-    chunk_size: int = Field(default=4, ge=1, le=1000, description="Actions that `act` and `diffusion` decide on and execute at a time.")
-    latent_size: int = Field(default=32, ge=1, le=4096, description="Numbers of the latent of `act`.")
-    kl_weight: float = Field(default=10.0, ge=0, le=1e6, description="Weight of the latent's divergence in the loss of `act`.")
-    cameras: list[str] = Field(default=[], description="Of `act`: cameras that it sees by, such as [front, wrist] (of the built-in arm `front`, `top`, `wrist`); none: no pictures are drawn.")
-    image_size: list[int] = Field(default=[96, 96], min_length=2, max_length=2, description="Height and width of its pictures; a recording's and a robot's are cut to this shape and resized.")
-    sees: Literal["everything", "itself"] = Field(default="everything", description="Of `act`: the whole observation, or only what the arm measures on itself: where cube and goal are, its cameras must tell. Critic and reward model see everything either way.")
-    backbone: str = Field(default="", description="Of `act` with cameras: a file of weights of torchvision's resnet18 (.pth or .safetensors) to begin with; empty: drawn at random, nothing is downloaded.")
-    log_std: float = Field(default=-1.2, ge=-5, le=2, description="Logarithm of the deviation with which PPO begins to explore; `tokens` is cloned from actions with so much noise, and explores by its own probabilities.")
+    kind: Literal["gaussian", "act", "tokens", "diffusion"] = Field(default="gaussian", description="Policy class: Gaussian perceptron; transformer with action chunks (ACT); action tokens of a small Llama (as OpenVLA); diffusion (as RDT).")
+    hidden_size: int = Field(default=128, ge=1, le=4096, description="Units per hidden layer of policy and critic; width of a transformer.")
+    num_layers: int = Field(default=2, ge=1, le=64, description="Number of hidden layers of policy and critic; layers of a transformer.")
+    num_heads: int = Field(default=4, ge=1, le=4096, description="Attention heads of `act`; must divide hidden_size.")
+    chunk_size: int = Field(default=4, ge=1, le=1000, description="Actions per decision of `act` and `diffusion`.")
+    latent_size: int = Field(default=32, ge=1, le=4096, description="Size of the latent of `act`.")
+    kl_weight: float = Field(default=10.0, ge=0, le=1e6, description="Weight of the latent's KL divergence in the loss of `act`.")
+    cameras: list[str] = Field(default=[], description="Cameras of `act`, such as [front, wrist] (the built-in arm has `front`, `top`, `wrist`); empty renders no images.")
+    image_size: list[int] = Field(default=[96, 96], min_length=2, max_length=2, description="Height and width of the images; those of recordings and robots are cropped and resized to it.")
+    sees: Literal["everything", "itself"] = Field(default="everything", description="Observation of `act`: everything, or only what the arm measures on itself, so that cube and goal must be found in the images. Critic and reward model always use everything.")
+    backbone: str = Field(default="", description="Initial weights of the image encoder of `act`: a file of torchvision's resnet18 (.pth or .safetensors); empty uses random weights, nothing is downloaded.")
+    log_std: float = Field(default=-1.2, ge=-5, le=2, description="Logarithm of the initial standard deviation of exploration; `tokens` is cloned from actions with this noise and explores by its own probabilities.")
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> Self:
@@ -55,35 +55,35 @@ class PolicyConfig(Section):
 
 
 class BcConfig(FitConfig):
-    """Step 1, imitate: behaviour cloning from demonstrations."""
+    """Step 1: behaviour cloning from demonstrations."""
 
-    demonstrations: str = Field(default="expert", description="`expert` (the scripted one), module:function (yours: an observation to an action in the environment's own units), `none` (start from a fresh policy), or a recording: a folder in LeRobot's format, or an .npz file.")
-    num_demonstrations: int = Field(default=3, ge=1, le=MOST_ROWS, description="Demonstrations to learn from; of a recording, the first so many.")
-    task: str = Field(default="", description="Of a recording of several tasks: the one to learn from, in its own words.")
-    action_units: Literal["stated", "scaled", "environment"] = Field(default="stated", description="In which units a recording's actions are: `scaled` (-1 to 1), the `environment`'s own, or as it says itself; where it says nothing, the ones that they fit.")
-    cut_idle: bool = Field(default=False, description="Leave out a recording's steps in which nothing moves, but for the rest at the end; `tercet arm data` counts them.")
-    whole_episodes: bool = Field(default=False, description="Learn from the whole episodes of a recording that was broken off, or that lacks files.")
-    num_eval: int = Field(default=64, ge=1, le=MOST_ROWS, description="Starts on which the clone is tried when it is made.")
-    noise: float = Field(default=0.1, ge=0, le=100, description="Deviation of the noise on what the expert does, while the clean action is what is learned.")
+    demonstrations: str = Field(default="expert", description="`expert` (scripted), module:function (maps an observation to an action in the environment's units), `none` (start from a new policy), or a recording: a folder in LeRobot's format or an .npz file.")
+    num_demonstrations: int = Field(default=3, ge=1, le=MOST_ROWS, description="Number of demonstrations; the first ones of a recording.")
+    task: str = Field(default="", description="Task to learn from a recording with several tasks, as named in the recording.")
+    action_units: Literal["stated", "scaled", "environment"] = Field(default="stated", description="Units of a recording's actions: `scaled` (-1 to 1), those of the `environment`, or as stated in the recording; if it states none, inferred from their range.")
+    cut_idle: bool = Field(default=False, description="Remove steps of a recording without movement, except at the end; `tercet arm data` counts them.")
+    whole_episodes: bool = Field(default=False, description="Use the complete episodes of an interrupted or incomplete recording.")
+    num_eval: int = Field(default=64, ge=1, le=MOST_ROWS, description="Number of starts for the evaluation of the clone after cloning.")
+    noise: float = Field(default=0.1, ge=0, le=100, description="Standard deviation of the noise on the expert's executed actions; the actions before noise are learned.")
 
 
 class RewardConfig(FitConfig):
-    """Step 2, judge: an ensemble of reward models from feedback on segments."""
+    """Step 2: an ensemble of reward models, trained on judgements of segments."""
 
-    judge: str = Field(default="tercet.arm.judge:nearer_the_target", description="module:function (segments -> scores) in place of a teacher; the higher score is preferred. Or `person`: the run stops, and `tercet label DIR` asks.")
-    look_for: str = Field(default="", description="What a person is told to look for; empty: the task's own line.")
-    feedback: Literal["pairs", "steps"] = Field(default="pairs", description="Which of two segments is better; or of single steps, whether each was good or bad: a person says so while an episode plays.")
-    num_pairs: int = Field(default=450, ge=1, le=MOST_ROWS, description="Judgements to learn from before PPO begins.")
-    num_eval: int = Field(default=50, ge=1, le=MOST_ROWS, description="More judgements, about other episodes, on which it is measured.")
-    segment_length: int = Field(default=15, ge=1, le=MOST_STEPS, description="Steps of a segment that is judged as a whole.")
-    same_episode: float = Field(default=0.0, ge=0, le=1, description="Share of the comparisons whose two segments are of one episode: they differ by what was done, not by where it began.")
-    noises: list[float] = Field(default=[0.2, 0.5, 1.0], min_length=1, description="Deviations of the noise on the policy whose segments are judged.")
-    num_episodes: int = Field(default=64, ge=2, le=MOST_ROWS, description="Episodes with each noise, from which segments are cut.")
-    num_models: int = Field(default=3, ge=1, le=100, description="Reward models in the ensemble; its mean pays, its disagreement asks.")
-    hidden_size: int = Field(default=64, ge=1, le=4096, description="Units of each of their two hidden layers.")
-    num_rounds: int = Field(default=0, ge=0, le=MOST_ROWS, description="How often PPO asks again, about segments of the policy as it then is.")
-    round_every: int = Field(default=20, ge=1, le=MOST_ROWS, description="PPO updates from one round to the next.")
-    pairs_per_round: int = Field(default=100, ge=1, le=MOST_ROWS, description="Judgements in a round, chosen from ten times as many where the ensemble disagrees most.")
+    judge: str = Field(default="tercet.arm.judge:nearer_the_target", description="module:function (segments -> scores) that prefers the higher score. With `person`, the run stops and `tercet label DIR` asks a person.")
+    look_for: str = Field(default="", description="Instruction shown to a person; empty uses that of the task.")
+    feedback: Literal["pairs", "steps"] = Field(default="pairs", description="Kind of judgement: which of two segments is better, or whether single steps are good or bad (a person labels them while an episode plays).")
+    num_pairs: int = Field(default=450, ge=1, le=MOST_ROWS, description="Number of judgements before PPO.")
+    num_eval: int = Field(default=50, ge=1, le=MOST_ROWS, description="Number of held-out judgements, about other episodes.")
+    segment_length: int = Field(default=15, ge=1, le=MOST_STEPS, description="Steps per segment.")
+    same_episode: float = Field(default=0.0, ge=0, le=1, description="Fraction of the comparisons between two segments of one episode, which have the same start.")
+    noises: list[float] = Field(default=[0.2, 0.5, 1.0], min_length=1, description="Standard deviations of the action noise in the episodes from which segments are cut.")
+    num_episodes: int = Field(default=64, ge=2, le=MOST_ROWS, description="Episodes per noise level, from which segments are cut.")
+    num_models: int = Field(default=3, ge=1, le=100, description="Reward models in the ensemble; their mean is the reward, their disagreement selects questions.")
+    hidden_size: int = Field(default=64, ge=1, le=4096, description="Units in each of their two hidden layers.")
+    num_rounds: int = Field(default=0, ge=0, le=MOST_ROWS, description="Number of rounds of new judgements during PPO, about segments of the current policy.")
+    round_every: int = Field(default=20, ge=1, le=MOST_ROWS, description="Updates between rounds.")
+    pairs_per_round: int = Field(default=100, ge=1, le=MOST_ROWS, description="Judgements per round, selected from ten times as many by the disagreement of the ensemble.")
 
     @field_validator("noises")
     @classmethod
@@ -101,13 +101,13 @@ class RewardConfig(FitConfig):
 
 
 class PpoConfig(LoopConfig):
-    """Step 3, improve: PPO with actor, critic, reference and reward."""
+    """Step 3: PPO with actor, critic, reference and reward."""
 
     reward: dict[str, float] = Field(default={"reward_model": 0.3}, description="Weighted sum, a step, of `reward_model` (this run's), `dense` and `success` (the environment's), penalties (`jerk`, `force`, `outside`: give them weights below 0), other numbers of an environment's infos by their names, and module:function.")
-    num_envs: int = Field(default=32, ge=1, le=65536, description="Environments side by side; a rollout is one episode in each.")
-    kl_coef: float = Field(default=0.005, ge=0, le=1e6, description="Price of one nat from the reference, at the start.")
-    kl_anneal_updates: int = Field(default=60, ge=0, le=MOST_ROWS, description="Updates over which that price falls to 0; 0: it stays.")
-    num_eval_states: int = Field(default=64, ge=1, le=MOST_ROWS, description="Starts of the validation that chooses the best checkpoint.")
+    num_envs: int = Field(default=32, ge=1, le=65536, description="Number of parallel environments; a rollout is one episode in each.")
+    kl_coef: float = Field(default=0.005, ge=0, le=1e6, description="Initial coefficient of the KL penalty.")
+    kl_anneal_updates: int = Field(default=60, ge=0, le=MOST_ROWS, description="Updates over which kl_coef decays to 0; 0 keeps it constant.")
+    num_eval_states: int = Field(default=64, ge=1, le=MOST_ROWS, description="Number of validation starts, which select the best checkpoint.")
 
     @model_validator(mode="after")
     def _batch_is_large_enough(self) -> Self:
@@ -117,21 +117,21 @@ class PpoConfig(LoopConfig):
 
 
 class EvalConfig(Section):
-    """What is measured and shown at the end."""
+    """Evaluation at the end of the run."""
 
-    num_states: int = Field(default=256, ge=2, le=MOST_ROWS, description="Fresh starts on which every stage is tried.")
-    noise: float = Field(default=0.1, ge=0, le=100, description="Deviation of the noise of `bc_noise`, the clone that shakes a little.")
-    num_videos: int = Field(default=3, ge=0, le=1000, description="Starts of which a video is made, BC and PPO side by side.")
+    num_states: int = Field(default=256, ge=2, le=MOST_ROWS, description="Number of fresh starts on which every stage is evaluated.")
+    noise: float = Field(default=0.1, ge=0, le=100, description="Standard deviation of the action noise of `bc_noise`.")
+    num_videos: int = Field(default=3, ge=0, le=1000, description="Number of starts with a video of both policies side by side.")
 
 
 class ArmConfig(Section):
     """The three steps on a robot arm."""
 
-    seed: int = Field(default=0, ge=0, le=LARGEST_INT, description="Everything that chance decides follows from it.")
-    threads: int = Field(default=2, ge=1, le=1024, description="CPU threads that step the simulation; the networks are small, and take one.")
-    trackers: list[Literal["tensorboard", "wandb", "trackio"]] = Field(default=[], description="Where metrics go besides metrics.jsonl.")
-    env: str = Field(default="lift", description="`reach`, `lift`, `place` or `push` of the built-in arm, or another environment: an id of Gymnasium's, module:Id-v0 or module:function; see docs/arm-environment.md.")
-    horizon: int = Field(default=60, ge=2, le=MOST_STEPS, description="Steps of an episode, 20 a second on the built-in arm.")
+    seed: int = Field(default=0, ge=0, le=LARGEST_INT, description="Random seed of the run.")
+    threads: int = Field(default=2, ge=1, le=1024, description="CPU threads of the simulation; the networks use one.")
+    trackers: list[Literal["tensorboard", "wandb", "trackio"]] = Field(default=[], description="Additional trackers for metrics.")
+    env: str = Field(default="lift", description="`reach`, `lift`, `place` or `push` of the built-in arm, or another environment: a Gymnasium id, module:Id-v0 or module:function; see docs/arm-environment.md.")
+    horizon: int = Field(default=60, ge=2, le=MOST_STEPS, description="Steps per episode; the built-in arm makes 20 per second.")
     randomisation: RandomisationConfig = RandomisationConfig()
     policy: PolicyConfig = PolicyConfig()
     bc: BcConfig = BcConfig()

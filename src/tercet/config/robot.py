@@ -10,12 +10,12 @@ REACH = 1.0  # metres: no arm of this kind comes so far
 
 
 class JointConfig(Section):
-    """A joint's units: our degrees are degrees_per_unit * (value - zero)."""
+    """Units of a joint: degrees = degrees_per_unit * (value - zero)."""
 
-    zero: float = Field(default=0.0, ge=-1e6, le=1e6, description="The robot's number where our joint is at zero.")
-    degrees_per_unit: float = Field(default=1.0, ge=-360, le=360, description="Our degrees for one of the robot's units; below 0 where it turns the other way.")
-    low: float = Field(default=-95.0, ge=-400, le=400, description="Least number that may be sent, in the robot's units.")
-    high: float = Field(default=95.0, ge=-400, le=400, description="Greatest number that may be sent.")
+    zero: float = Field(default=0.0, ge=-1e6, le=1e6, description="The robot's value at Tercet's zero of the joint.")
+    degrees_per_unit: float = Field(default=1.0, ge=-360, le=360, description="Tercet's degrees per unit of the robot; negative if the joint turns the other way.")
+    low: float = Field(default=-95.0, ge=-400, le=400, description="Lowest value that may be sent, in the robot's units.")
+    high: float = Field(default=95.0, ge=-400, le=400, description="Highest value that may be sent, in the robot's units.")
 
     @model_validator(mode="after")
     def _is_a_range(self) -> Self:
@@ -27,10 +27,10 @@ class JointConfig(Section):
 
 
 class GripperConfig(Section):
-    """The gripper's units, linear between two openings that were measured."""
+    """Units of the gripper, linear between two measured openings."""
 
-    closed: float = Field(default=0.0, ge=-1e6, le=1e6, description="The robot's number with the fingers together.")
-    wide: float = Field(default=50.0, ge=-1e6, le=1e6, description="The robot's number with the finger tips 7 cm apart, as wide as the simulation's go.")
+    closed: float = Field(default=0.0, ge=-1e6, le=1e6, description="The robot's value with the fingers closed.")
+    wide: float = Field(default=50.0, ge=-1e6, le=1e6, description="The robot's value with the finger tips 7 cm apart, the widest opening of the simulation.")
 
     @model_validator(mode="after")
     def _moves(self) -> Self:
@@ -40,7 +40,7 @@ class GripperConfig(Section):
 
 
 class CalibrationConfig(Section):
-    """From the robot's numbers to the joints of docs/real-arm.md, and back."""
+    """Conversion between the robot's values and the joints of docs/real-arm.md."""
 
     shoulder_pan: JointConfig = JointConfig()
     shoulder_lift: JointConfig = JointConfig()
@@ -51,17 +51,17 @@ class CalibrationConfig(Section):
 
 
 class SafetyConfig(Section):
-    """Limits on everything that is sent, whoever wants it sent; there is no switch that turns them off."""
+    """Limits on every command, including those of a person; they cannot be disabled."""
 
-    workspace_x: list[float] = Field(default=[0.12, 0.26], min_length=2, max_length=2, description="Where the finger tips may be, metres before the shoulder's axis: least and most.")
-    workspace_y: list[float] = Field(default=[-0.14, 0.14], min_length=2, max_length=2, description="The same to the left.")
-    workspace_z: list[float] = Field(default=[0.008, 0.16], min_length=2, max_length=2, description="The same above the table.")
-    max_speed: float = Field(default=90.0, gt=0, le=360, description="Of a joint, degrees a second.")
-    max_acceleration: float = Field(default=600.0, gt=0, le=7200, description="Of a joint, degrees a second, a second.")
-    gripper_speed: float = Field(default=0.15, gt=0, le=1, description="Of a finger, metres a second.")
-    gripper_acceleration: float = Field(default=1.5, gt=0, le=20, description="Of a finger, metres a second, a second.")
-    deadline: float = Field(default=0.15, gt=0, le=1, description="Seconds from an observation after which a command that answers it is not sent; the arm holds.")
-    max_lag: float = Field(default=15.0, gt=0, le=60, description="Degrees that a joint may stay behind what was sent; beyond, it is blocked, and everything stops.")
+    workspace_x: list[float] = Field(default=[0.12, 0.26], min_length=2, max_length=2, description="Range of the finger tips in front of the shoulder axis, in metres: [lowest, highest].")
+    workspace_y: list[float] = Field(default=[-0.14, 0.14], min_length=2, max_length=2, description="Range of the finger tips to the left, in metres.")
+    workspace_z: list[float] = Field(default=[0.008, 0.16], min_length=2, max_length=2, description="Range of the finger tips above the table, in metres.")
+    max_speed: float = Field(default=90.0, gt=0, le=360, description="Maximum speed of a joint, in degrees per second.")
+    max_acceleration: float = Field(default=600.0, gt=0, le=7200, description="Maximum acceleration of a joint, in degrees per second squared.")
+    gripper_speed: float = Field(default=0.15, gt=0, le=1, description="Maximum speed of a finger, in metres per second.")
+    gripper_acceleration: float = Field(default=1.5, gt=0, le=20, description="Maximum acceleration of a finger, in metres per second squared.")
+    deadline: float = Field(default=0.15, gt=0, le=1, description="Maximum age of the observation behind a command, in seconds; older commands are not sent and the arm holds.")
+    max_lag: float = Field(default=15.0, gt=0, le=60, description="Maximum lag of a joint behind its command, in degrees; beyond it the joint counts as blocked and everything stops.")
 
     @model_validator(mode="after")
     def _holds_space(self) -> Self:
@@ -73,22 +73,22 @@ class SafetyConfig(Section):
 
 
 class RobotConfig(Section):
-    """A robot, its teacher's arm, its units and its limits."""
+    """A robot, its leader arm, its units and its limits."""
 
     robot: str = Field(default="simulated", description="`simulated`, a robot that LeRobot knows (`so101_follower`, `so100_follower`), or module:function that returns one with its interface.")
-    port: str = Field(default="", description="Where it is connected, such as /dev/ttyACM0; for LeRobot's robots.")
-    id: str = Field(default="", description="The name under which LeRobot keeps its calibration.")
-    teacher: str = Field(default="none", description="What a person steers with: `none`, `simulated`, `so101_leader`, `so100_leader`, or module:function.")
-    teacher_port: str = Field(default="", description="Where that is connected.")
-    teacher_id: str = Field(default="", description="The name under which LeRobot keeps its calibration.")
+    port: str = Field(default="", description="Port of a LeRobot robot, such as /dev/ttyACM0.")
+    id: str = Field(default="", description="Name of its calibration in LeRobot.")
+    teacher: str = Field(default="none", description="Leader arm of a person: `none`, `simulated`, `so101_leader`, `so100_leader`, or module:function.")
+    teacher_port: str = Field(default="", description="Port of the leader arm.")
+    teacher_id: str = Field(default="", description="Name of its calibration in LeRobot.")
     cube: str = Field(default="tercet.arm.robot:seen_cube", description="module:function (observation -> x, y, z in metres, turn in radians): where the cube is; the default reads `cube.x`, `cube.y`, `cube.z`, `cube.turn` of the observation. `none`: nobody says, for a policy that finds it in pictures; then nobody notices success either.")
     cameras: dict[str, str] = Field(default={}, description="Cameras by the names that a policy or a recording has for them: a number or path as OpenCV takes it (/dev/video0); of the simulated robot `front`, `top` or `wrist`.")
-    camera_width: int = Field(default=640, ge=16, le=4096, description="Of their pictures, as LeRobot reads them; every camera must be able to.")
-    camera_height: int = Field(default=480, ge=16, le=4096, description="Likewise.")
-    camera_fps: int = Field(default=30, ge=1, le=240, description="Their pictures a second.")
-    goal: list[float] = Field(default=[0.19, 0.0, 0.08], min_length=3, max_length=3, description="Where to go (reach, place, push), metres; lift's is above the cube.")
-    start: list[float] = Field(default=[0.195, 0.0, 0.1], min_length=3, max_length=3, description="Where the finger tips go before the policy begins, metres.")
-    speed: float = Field(default=1.0, gt=0, le=1, description="Share of each of the policy's movements that is made; begin with 0.3.")
+    camera_width: int = Field(default=640, ge=16, le=4096, description="Width of the images, which every camera must support.")
+    camera_height: int = Field(default=480, ge=16, le=4096, description="Height of the images, which every camera must support.")
+    camera_fps: int = Field(default=30, ge=1, le=240, description="Images per second.")
+    goal: list[float] = Field(default=[0.19, 0.0, 0.08], min_length=3, max_length=3, description="Goal of reach, place and push, in metres; the goal of lift is above the cube.")
+    start: list[float] = Field(default=[0.195, 0.0, 0.1], min_length=3, max_length=3, description="Initial position of the finger tips, in metres.")
+    speed: float = Field(default=1.0, gt=0, le=1, description="Fraction of each movement of the policy that is executed; start with 0.3.")
     calibration: CalibrationConfig = CalibrationConfig()
     safety: SafetyConfig = SafetyConfig()
 
