@@ -163,14 +163,17 @@ def _override(raw: _Raw, model: type[BaseModel], override: str, source: str) -> 
     _lay(raw, key, found, value, source)
 
 
-def _lay(raw: _Raw, key: Key, found: FieldInfo | None, value: Any, source: str) -> None:  # Any: whatever YAML holds
+def _lay(
+    raw: _Raw, key: tuple[str, ...], found: FieldInfo | None, value: Any, source: str
+) -> None:  # Any: whatever YAML holds
     """Put a value at a key; of a section key by key, so that the keys beside those that are given stay."""
     section = section_of(found) if found is not None and is_section(found) else None
     if section is not None and isinstance(value, dict):
         for name, inner in value.items():
             _lay(raw, (*key, name), section.model_fields.get(name), inner, source)
         return
-    target, default = raw.tree, found.get_default(call_default_factory=True) if found is not None else None
+    target = raw.tree
+    default: Any = found.get_default(call_default_factory=True) if found is not None else None  # Any: of any field
     for i, name in enumerate(key[:-1]):
         # one key of a mapping is laid over the default mapping, as it would be over the preset's
         inside_mapping = i == len(key) - 2 and isinstance(default, dict)
