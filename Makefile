@@ -19,17 +19,17 @@ READY := .venv/.tercet-ready
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 help:
-	@echo "make setup    .venv with everything in it (about 3 minutes)"
-	@echo "make run      the three steps on SmolLM2-135M, on a CPU, and the report"
-	@echo "make test     the test suite"
+	@echo "make setup    create .venv with all dependencies (about 3 minutes)"
+	@echo "make run      train SmolLM2-135M in three steps on a CPU, and write the report"
+	@echo "make test     run the test suite"
 	@echo "make hostile  thousands of damaged and hostile inputs, generated; docs/reliability.md has the counts"
-	@echo "make lint     ruff, pyright, import-linter"
-	@echo "make format   ruff puts the code into shape"
-	@echo "make docs     docs/config.md anew from the code"
-	@echo "make bench    sampling and a step of each kind, measured; docs/performance.md says how to read it"
-	@echo "make compare  the same beside the peers that lie in PEERS=DIR"
-	@echo "make report   the report of runs/smollm2 anew; RUN=DIR for another run"
-	@echo "make clean    .venv and caches away; runs stay"
+	@echo "make lint     run ruff, pyright and import-linter"
+	@echo "make format   format the code with ruff"
+	@echo "make docs     regenerate docs/config.md from the code"
+	@echo "make bench    measure sampling and one step of each kind; see docs/performance.md"
+	@echo "make compare  measure the same against the libraries installed in PEERS=DIR"
+	@echo "make report   write the report of runs/smollm2 again; RUN=DIR for another run"
+	@echo "make clean    remove .venv and caches; runs are kept"
 
 setup: $(READY)
 
