@@ -23,11 +23,11 @@ import mujoco
 import numpy as np
 from mujoco.rollout import Rollout
 
-from tercet.arm import scene, tasks
-from tercet.arm.env import ArmEnv
-from tercet.arm.kinematics import Array
-from tercet.arm.physics import Physics
-from tercet.arm.scene import NUM_JOINTS, SUBSTEPS
+from tercet.arm.sim import scene, tasks
+from tercet.arm.sim.env import ArmEnv
+from tercet.arm.sim.kinematics import Array
+from tercet.arm.sim.physics import Physics
+from tercet.arm.sim.scene import NUM_JOINTS, SUBSTEPS
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ import torch
 from arm_work import Race, config_of, parser
 
 from tercet.arm import bc
-from tercet.arm.environments import opened, sizes_of
-from tercet.arm.models import Policy, load_gaussian, new_critic
+from tercet.arm.play.environments import opened, sizes_of
+from tercet.arm.policies.roles import Policy, load_gaussian, new_critic
 from tercet.arm.ppo import Collect, frozen
 from tercet.arm.rollout import ArmActorCritic
 from tercet.arm.stages import start_policy

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tercet.arm.env import ArmEnv
+from tercet.arm.sim.env import ArmEnv
 from tercet.config.arm import ArmConfig
 from tercet.config.load import load_arm_config
 

@@ -11,9 +11,9 @@ from work import Lesson, Moment, lessons, parser, report, shape, step_row
 
 from tercet.config.fit import FitConfig
 from tercet.config.lm import LmConfig
-from tercet.lm.batches import lessons as dealt
-from tercet.lm.examples import Example, Message
-from tercet.lm.splits import StepName
+from tercet.lm.data.batches import lessons as dealt
+from tercet.lm.data.examples import Example, Message
+from tercet.lm.data.splits import StepName
 from tercet.runs.folder import RunFolder
 from tercet.train.fit import LossTerms, fit
 

@@ -1,7 +1,7 @@
-"""What no implementation goes below: a PPO step's phases by the formulas of `lm/cost.py`, on this machine's rates.
+"""What no implementation goes below: a PPO step's phases by the formulas of `lm/plan/cost.py`, on this machine's rates.
 
 A floor is max(FLOPs / peak, bytes / bandwidth) of each part of the work, summed. Peak and bandwidth are the best that
-the machine showed in the same run (`lm/limits.py`), so the floor moves with the machine.
+the machine showed in the same run (`lm/plan/hardware.py`), so the floor moves with the machine.
 """
 
 import time
@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tercet.config.lm import LmConfig
-from tercet.lm import cost
-from tercet.lm.cost import Cost, Network
-from tercet.lm.footprint import footprint
-from tercet.lm.limits import Clock, Limits
-from tercet.lm.weights import config_at
+from tercet.lm.models.weights import config_at
+from tercet.lm.plan import cost
+from tercet.lm.plan.cost import Cost, Network
+from tercet.lm.plan.footprint import footprint
+from tercet.lm.plan.hardware import Clock, Limits
 
 # CPU seconds of one thread are worth something on a busy machine too
 CLOCKS: dict[str, Clock] = {"wall": time.perf_counter, "cpu": time.process_time}

@@ -11,8 +11,8 @@ from ppo_step import config_of
 from transformers import GenerationConfig, PreTrainedModel
 from work import EOS, Moment, eos_of, make_eos_likely, most_tokens, parser, prompts, report, shape
 
-from tercet.lm.generate import generate
-from tercet.lm.models import load_policy
+from tercet.lm.models.roles import load_policy
+from tercet.lm.sampling.generate import generate
 
 
 def theirs(model: PreTrainedModel, asked: list[list[int]], eos_id: int, most: int) -> int:

@@ -22,7 +22,7 @@ from floor import SAMPLING, Sampled, costs_of_step, least_seconds
 from ppo_step import config_of
 from work import critic_shape, parser, shape
 
-from tercet.lm.limits import Limits, measured_limits
+from tercet.lm.plan.hardware import Limits, measured_limits
 
 Options = Mapping[str, object]
 

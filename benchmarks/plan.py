@@ -19,8 +19,8 @@ import torch
 
 from tercet.config.lm import LmConfig
 from tercet.config.load import load_lm_config
-from tercet.lm.bench import Step, Work, config_of
-from tercet.lm.plan import plan
+from tercet.lm.plan.bench import Step, Work, config_of
+from tercet.lm.plan.plan import plan
 from tercet.lm.quiet import hush
 from tercet.train.ema import learning_state
 

@@ -13,7 +13,7 @@ import torch
 from work import Shape, critic_shape, parser, report, shape
 
 from tercet.config.lm import LmConfig
-from tercet.lm import bench
+from tercet.lm.plan import bench
 
 
 def work_of(settings: argparse.Namespace) -> bench.Work:

@@ -25,8 +25,8 @@ from ppo_step import config_of, step_of
 from work import critic_shape, most_tokens, parser, prompts, shape
 
 from tercet.core.categorical import sample
-from tercet.lm.bench import Step
-from tercet.lm.limits import measured_limits
+from tercet.lm.plan.bench import Step
+from tercet.lm.plan.hardware import measured_limits
 from tercet.lm.rollout import LmActorCritic
 from tercet.lm.scoring import Scorer
 from tercet.train.chance import generator

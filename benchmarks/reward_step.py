@@ -8,9 +8,9 @@
 import torch
 from fitting import asked_for, config_of, timed_fit
 
-from tercet.lm.encoding import Encoder
-from tercet.lm.models import device_of, load_score_model
+from tercet.lm.models.roles import device_of, load_score_model
 from tercet.lm.reward import PairBatches, pair_loss
+from tercet.lm.text.encoder import Encoder
 
 
 def main() -> None:

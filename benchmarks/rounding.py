@@ -13,11 +13,11 @@ from torch import Tensor
 
 from tercet.config.lm import LmConfig
 from tercet.config.load import load_lm_config
-from tercet.lm.adapters import freeze, round_stochastically
-from tercet.lm.encoding import Encoder
+from tercet.lm.data.splits import flat, step_examples
 from tercet.lm.imitation import AnswerBatches
-from tercet.lm.models import Policy, load_policy
-from tercet.lm.splits import flat, step_examples
+from tercet.lm.models.adapters import freeze, round_stochastically
+from tercet.lm.models.roles import Policy, load_policy
+from tercet.lm.text.encoder import Encoder
 
 
 def figures(config: LmConfig, path: str, num: int) -> dict[str, dict[str, float]]:

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from ppo_step import config_of, step_of
 from work import critic_shape, parser, shape
 
-from tercet.lm.limits import Limits, measured_limits
+from tercet.lm.plan.hardware import Limits, measured_limits
 
 
 @dataclass(frozen=True)

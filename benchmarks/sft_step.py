@@ -8,9 +8,9 @@ Prompts of 8 to 128 tokens, answers of 4 to 128, the loss on the answers; all we
 import torch
 from fitting import asked_for, config_of, timed_fit
 
-from tercet.lm.encoding import Encoder
 from tercet.lm.imitation import AnswerBatches, answer_loss
-from tercet.lm.models import load_policy
+from tercet.lm.models.roles import load_policy
+from tercet.lm.text.encoder import Encoder
 from tercet.train.fit import LossTerms
 
 

@@ -18,8 +18,8 @@ from tercet.api.libraries import torch_threads
 from tercet.api.record import STEPS
 from tercet.arm import pipeline as arm_pipeline
 from tercet.lm import pipeline as lm_pipeline
-from tercet.lm.encoding import Encoder
-from tercet.lm.examples import Example, Message
+from tercet.lm.data.examples import Example, Message
+from tercet.lm.text.encoder import Encoder
 from tercet.runs.folder import RunFolder
 from tercet.runs.rows import Row
 
@@ -70,7 +70,7 @@ def test_the_steps_are_those_of_the_pipelines() -> None:
 
 
 def test_overrides_may_be_strings_or_a_nested_dict() -> None:
-    reward = {"reward_model": 1.0, "tercet.lm.judge:polite_and_to_the_point": 0.5}
+    reward = {"reward_model": 1.0, "tercet.lm.preferences.judge:polite_and_to_the_point": 0.5}
     texts = ["a\u2028b", "😀 \x7f", "on", "350"]
     config = tercet.load_lm_config("tiny", {"ppo": {"reward": reward, "lr": 1e-7}, "eval": {"prompts": texts}})
     assert (config.ppo.reward, config.ppo.lr, config.eval.prompts) == (reward, 1e-7, texts)

@@ -16,10 +16,10 @@ from tests.arm.conftest import SMALL as TINY_ARM
 from transformers import OPTConfig, OPTForCausalLM
 
 from tercet.config.load import load_lm_config
-from tercet.lm import bench
-from tercet.lm.bench import Work
-from tercet.lm.encoding import Encoder
-from tercet.lm.models import load_policy
+from tercet.lm.models.roles import load_policy
+from tercet.lm.plan import bench
+from tercet.lm.plan.bench import Work
+from tercet.lm.text.encoder import Encoder
 from tercet.runs.clock import Moment
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
@@ -189,7 +189,7 @@ def test_every_phase_has_its_floor(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("lengths", ["fixed", "real"])
 def test_the_peers_get_the_work_of_the_package(lengths: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`benchmarks/work.py` says again what `lm/bench.py` says, because the peers' environment has no Tercet."""
+    """`benchmarks/work.py` says again what `lm/plan/bench.py` says, because the peers' environment has no Tercet."""
     work, ppo_step = module("work", monkeypatch), module("ppo_step", monkeypatch)
     settings = work.parser("").parse_args(["--lengths", lengths, "--batch", "5"])
     assert ppo_step.work_of(settings) == Work(lengths=lengths, batch=5)

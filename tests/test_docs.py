@@ -227,7 +227,7 @@ PLACEHOLDERS = {
     "<step>": r"(sft|reward|ppo|eval)",
     "<pair>": r"(ppo_vs_sft|sft_vs_base|ppo_vs_base)",
     "<by>": r"(judge|reward_model)",
-    "<term>": r"tercet\.lm\.judge:polite_and_to_the_point",
+    "<term>": r"tercet\.lm\.preferences\.judge:polite_and_to_the_point",
 }
 
 
@@ -259,7 +259,7 @@ def test_a_run_writes_the_files_and_names_that_the_docs_have(tmp_path: Path) -> 
     small = "sft.max_steps=1 reward.num_sampled_pairs=16 reward.max_steps=1 sft.num_eval=8 ppo.num_updates=2 "
     small += "ppo.ptx_coef=0.1 ppo.batch_size=4 ppo.num_eval_prompts=4 eval.num_prompts=4 eval.max_response_tokens=4 "
     small += "lora.rank=2 lora.shared_backbone=true"  # so that every file of the table is there
-    reward = "ppo.reward={reward_model: 1.0, 'tercet.lm.judge:polite_and_to_the_point': 0.5}"
+    reward = "ppo.reward={reward_model: 1.0, 'tercet.lm.preferences.judge:polite_and_to_the_point': 0.5}"
     config, path = load_lm_config("tiny", [*small.split(), reward]), tmp_path / "run"
     with RunFolder.open(path, config, preset="tiny") as folder:
         pipeline.run(folder, config)

@@ -19,7 +19,7 @@ from rsl_rl.env import VecEnv
 from rsl_rl.runners import OnPolicyRunner
 from tensordict import TensorDict
 
-from tercet.arm.env import ArmEnv
+from tercet.arm.sim.env import ArmEnv
 from tercet.config.arm import ArmConfig
 
 

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from tercet.arm.acting import Played
-from tercet.arm.calibration import KEYS
-from tercet.arm.env import ArmEnv
-from tercet.arm.episodes import Episodes
-from tercet.arm.models import GaussianPolicy, Sizes
+from tercet.arm.play.agent import Played
+from tercet.arm.play.episodes import Episodes
+from tercet.arm.policies.roles import GaussianPolicy, Sizes
+from tercet.arm.robot.calibration import KEYS
+from tercet.arm.sim.env import ArmEnv
 from tercet.config.arm import ArmConfig
 from tercet.config.load import load_arm_config
 from tercet.errors import FailedError

@@ -9,8 +9,9 @@ import torch
 from tests.arm.conftest import make_episodes
 
 from tercet.arm import eval as evaluation
-from tercet.arm import pipeline, video
-from tercet.arm.episodes import Episodes
+from tercet.arm import pipeline
+from tercet.arm.play import video
+from tercet.arm.play.episodes import Episodes
 from tercet.config.load import load_arm_config
 from tercet.errors import FailedError, InputError
 from tercet.runs.folder import RunFolder
@@ -95,12 +96,12 @@ def test_a_run_measures_writes_and_reports_what_the_docs_promise(small: list[str
 def test_without_opengl_the_run_goes_on_and_says_how_to_get_it(
     small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import tercet.arm.render
+    import tercet.arm.sim.render
 
     def fails(*args: object, **kwargs: object) -> None:
         raise FailedError("cannot draw: no OpenGL without a screen; apt-get install libegl1")
 
-    monkeypatch.setattr(tercet.arm.render.Studio, "picture", fails)
+    monkeypatch.setattr(tercet.arm.sim.render.Studio, "picture", fails)
     config = load_arm_config("reach", [*small, "eval.num_videos=1"])
     with RunFolder.open(tmp_path / "run", config, preset="reach") as folder:
         pipeline.run(folder, config)

@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from tercet.arm import bc, recordings
+from tercet.arm import bc
+from tercet.arm.demonstrations import recordings
 from tercet.arm.inspect import of_recording, run, warnings
 from tercet.cli import app
 from tercet.config.arm import ArmConfig, BcConfig

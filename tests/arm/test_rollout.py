@@ -6,8 +6,8 @@ import pytest
 import torch
 from tests.arm.conftest import make_episodes, step_by_step
 
-from tercet.arm.episodes import Episodes
-from tercet.arm.models import GaussianPolicy, Policy, RewardEnsemble, new_critic
+from tercet.arm.play.episodes import Episodes
+from tercet.arm.policies.roles import GaussianPolicy, Policy, RewardEnsemble, new_critic
 from tercet.arm.rollout import ArmActorCritic, assess, build
 from tercet.arm.scoring import scorer
 from tercet.arm.self_check import check, scale_warning

@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from tercet.arm import bc, ppo, reward
-from tercet.arm.episodes import Episodes
-from tercet.arm.judge import nearer_the_target
-from tercet.arm.models import GaussianPolicy, Sizes, load_reward_model
-from tercet.arm.pairs import Pairs, Questions, answered, by_judge, load_pairs
-from tercet.arm.policies import load_policy
-from tercet.arm.preferences import fitted
-from tercet.arm.segments import Segments
+from tercet.arm.play.episodes import Episodes
+from tercet.arm.policies.kinds import load_policy
+from tercet.arm.policies.roles import GaussianPolicy, Sizes, load_reward_model
+from tercet.arm.preferences.ensemble import fitted
+from tercet.arm.preferences.judge import nearer_the_target
+from tercet.arm.preferences.pairs import Pairs, Questions, answered, by_judge, load_pairs
+from tercet.arm.preferences.segments import Segments
 from tercet.config.arm import ArmConfig, RewardConfig
 from tercet.config.load import load_arm_config
 from tercet.errors import FailedError, InputError

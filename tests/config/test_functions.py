@@ -20,7 +20,7 @@ def test_a_function_beside_the_user_is_found(here: Path) -> None:
     assert load_function("lengths_mod:length")(["xx", "yyy"]) == [2, 3]
 
 
-@pytest.mark.parametrize("spec", ["", "no_colon", ":f", "m:", "tercet.lm.judge"])
+@pytest.mark.parametrize("spec", ["", "no_colon", ":f", "m:", "tercet.lm.preferences.judge"])
 def test_a_spec_without_module_and_function_is_refused(spec: str) -> None:
     with pytest.raises(InputError, match="module:function"):
         load_function(spec)
@@ -33,7 +33,7 @@ def test_a_missing_module_says_where_it_was_looked_for(here: Path) -> None:
 
 def test_a_missing_function_names_its_nearest_neighbour(here: Path) -> None:
     with pytest.raises(InputError, match="no function polite_and_to_a_point; it has polite_and_to_the_point"):
-        load_function("tercet.lm.judge:polite_and_to_a_point")
+        load_function("tercet.lm.preferences.judge:polite_and_to_a_point")
 
 
 def test_a_module_that_needs_a_missing_package_says_which(here: Path) -> None:

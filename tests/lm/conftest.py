@@ -16,14 +16,14 @@ from typer.testing import CliRunner
 from tercet.cli import app
 from tercet.config.lm import LmConfig
 from tercet.config.load import load_lm_config
-from tercet.lm.encoding import Encoder
-from tercet.lm.examples import Example, Message
-from tercet.lm.models import Policy, ScoreModel, load_policy, load_score_model
+from tercet.lm.batch import TokenBatch, pad
+from tercet.lm.data.examples import Example, Message
+from tercet.lm.models.roles import Policy, ScoreModel, load_policy, load_score_model
+from tercet.lm.models.weights import load_causal
 from tercet.lm.pipeline import STEPS
 from tercet.lm.rollout import LmActorCritic, RefLogprobs, reference_logprobs
-from tercet.lm.tokenizers import byte_tokenizer
-from tercet.lm.tokens import TokenBatch, pad
-from tercet.lm.weights import load_causal
+from tercet.lm.text.encoder import Encoder
+from tercet.lm.text.tokenizers import byte_tokenizer
 from tercet.runs.folder import RunFolder
 
 Shape = dict[str, str | int | float | bool]

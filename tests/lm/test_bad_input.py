@@ -14,8 +14,8 @@ from click.testing import Result
 from safetensors.torch import load_file, save_file
 
 from tercet.config.load import load_lm_config
-from tercet.lm.tokenizers import byte_tokenizer
-from tercet.lm.weights import load_causal
+from tercet.lm.models.weights import load_causal
+from tercet.lm.text.tokenizers import byte_tokenizer
 
 Tercet = Callable[..., Result]
 Take = Callable[..., Path]
@@ -286,7 +286,7 @@ def test_a_reward_that_fails_in_the_midst_can_be_mended_and_goes_on(
     [
         ("ppo.reward={}", ["ppo.reward", "module:function"]),
         ("ppo.reward={'nowhere_at_all:f': 1.0}", ["nowhere_at_all", "no module"]),
-        ("ppo.reward={'tercet.lm.judge:polite': 1.0}", ["no function polite", "polite"]),
+        ("ppo.reward={'tercet.lm.preferences.judge:polite': 1.0}", ["no function polite", "polite"]),
         ("ppo.reward={./no/model: 1.0}", ["./no/model", "ppo.reward"]),
         ("ppo.policy=./no/policy", ["./no/policy", "ppo.policy"]),
     ],
@@ -301,7 +301,7 @@ def test_a_reward_or_policy_that_cannot_be_had(
     said: list[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    judge = "ppo.reward={'tercet.lm.judge:polite_and_to_the_point': 1}"
+    judge = "ppo.reward={'tercet.lm.preferences.judge:polite_and_to_the_point': 1}"
     ready = [judge] if "policy" in override else [f"ppo.policy={taught}/sft/model"]
     result = tiny("ppo", tmp_path / "run", *small, *ready, override)
     refused(result, *said)
@@ -341,7 +341,8 @@ def test_sampled_pairs_need_a_judge_and_a_policy(
 def test_nothing_held_out_is_said_before_anything_is_trained(
     tiny: Tercet, small: list[str], taught: Path, tmp_path: Path
 ) -> None:
-    ready = [*small, f"ppo.policy={taught}/sft/model", "ppo.reward={'tercet.lm.judge:polite_and_to_the_point': 1}"]
+    reward = "ppo.reward={'tercet.lm.preferences.judge:polite_and_to_the_point': 1}"
+    ready = [*small, f"ppo.policy={taught}/sft/model", reward]
     result = tiny("ppo", tmp_path / "run", *ready, "data.eval_fraction=0")
     refused(result, "validation", "data.eval_fraction")
 

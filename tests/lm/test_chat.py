@@ -11,9 +11,9 @@ from click.testing import Result
 
 from tercet.config.load import load_lm_config
 from tercet.errors import InputError
-from tercet.lm.answers import answer
 from tercet.lm.chat import HELP, Conversation, typed
-from tercet.lm.examples import Example
+from tercet.lm.data.examples import Example
+from tercet.lm.sampling.responses import answer
 from tercet.lm.stages import stages_of
 from tercet.runs.folder import RunFolder
 

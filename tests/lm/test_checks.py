@@ -11,9 +11,9 @@ from tercet.config.load import load_lm_config
 from tercet.errors import InputError
 from tercet.lm import eval as evaluation
 from tercet.lm.checks import check
-from tercet.lm.models import load_policy, load_score_model
-from tercet.lm.tokenizers import byte_tokenizer
-from tercet.lm.weights import load_causal
+from tercet.lm.models.roles import load_policy, load_score_model
+from tercet.lm.models.weights import load_causal
+from tercet.lm.text.tokenizers import byte_tokenizer
 
 MakeConfig = Callable[..., LmConfig]
 

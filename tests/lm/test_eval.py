@@ -12,12 +12,12 @@ from click.testing import Result
 from tercet.config.lm import LmConfig
 from tercet.config.load import load_lm_config
 from tercet.errors import InputError
-from tercet.lm.encoding import Encoder
+from tercet.lm.data.examples import Example, Message
+from tercet.lm.data.splits import step_examples
 from tercet.lm.eval import fixed_prompts, held_out_prompts, reward_texts, win_rates
-from tercet.lm.examples import Example, Message
-from tercet.lm.models import load_score_model
+from tercet.lm.models.roles import load_score_model
 from tercet.lm.pipeline import STEPS
-from tercet.lm.splits import step_examples
+from tercet.lm.text.encoder import Encoder
 
 Tercet = Callable[..., Result]
 Take = Callable[..., Path]

@@ -8,10 +8,10 @@ import pytest
 
 from tercet.config.lm import LmConfig
 from tercet.errors import InputError
-from tercet.lm.encoding import Encoder
-from tercet.lm.examples import Example, Message
+from tercet.lm.data.examples import Example, Message
+from tercet.lm.data.splits import StepExamples
 from tercet.lm.inspect import Lengths, count_tokens, in_common, num_leaks, run, summarise
-from tercet.lm.splits import StepExamples
+from tercet.lm.text.encoder import Encoder
 from tercet.runs.screen import screen
 
 

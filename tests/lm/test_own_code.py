@@ -16,10 +16,10 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, dynami
 
 from tercet.config.lm import ModelConfig
 from tercet.errors import InputError
-from tercet.lm.ends import Ends
-from tercet.lm.models import can_be_narrowed, can_be_unpadded
-from tercet.lm.tokenizers import byte_tokenizer, load_tokenizer, read_tokenizer
-from tercet.lm.weights import config_at, load_causal, load_judge, load_scorer
+from tercet.lm.models.roles import can_be_narrowed, can_be_unpadded
+from tercet.lm.models.weights import config_at, load_causal, load_judge, load_scorer
+from tercet.lm.text.ends import Ends
+from tercet.lm.text.tokenizers import byte_tokenizer, load_tokenizer, read_tokenizer
 
 Tercet = Callable[..., Result]
 Take = Callable[..., Path]

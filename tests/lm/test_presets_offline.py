@@ -14,8 +14,8 @@ from click.testing import Result
 from transformers import AutoConfig, OPTConfig, OPTForCausalLM
 
 from tercet.config.load import load_lm_config
-from tercet.lm.splits import STEPS, step_examples
-from tercet.lm.tokenizers import byte_tokenizer
+from tercet.lm.data.splits import STEPS, step_examples
+from tercet.lm.text.tokenizers import byte_tokenizer
 from tercet.train.chance import seed_everything
 
 Tercet = Callable[..., Result]

@@ -13,15 +13,16 @@ from click.testing import Result
 
 from tercet.config.load import load_lm_config
 from tercet.errors import InputError
-from tercet.lm import models, tokens
-from tercet.lm.answers import answer_all
-from tercet.lm.encoding import Encoder
-from tercet.lm.examples import Example, Message
-from tercet.lm.models import device_of, load_policy, load_score_model
-from tercet.lm.pairs import HELD_OUT_SHARE, PairScores, calibration, correlation, summary
+from tercet.lm import batch
+from tercet.lm.data.examples import Example, Message
+from tercet.lm.data.splits import step_examples
+from tercet.lm.models import roles
+from tercet.lm.models.roles import device_of, load_policy, load_score_model
+from tercet.lm.preferences.pairs import HELD_OUT_SHARE, PairScores, calibration, correlation, summary
 from tercet.lm.reward import PairBatches, from_first_difference, pair_loss, score_pairs
+from tercet.lm.sampling.responses import answer_all
 from tercet.lm.scoring import score_rows
-from tercet.lm.splits import step_examples
+from tercet.lm.text.encoder import Encoder
 from tercet.train.chance import generator
 
 Tercet = Callable[..., Result]
@@ -226,9 +227,9 @@ def test_the_loss_by_token_is_the_same_on_every_path(
         first = next(i for i, (c, r) in enumerate(zip(chosen[2:], rejected[2:], strict=True)) if c != r)
         expected += sum(losses[first:]) / len(losses[first:])
 
-    monkeypatch.setattr(tokens, "_FEW_TOKENS", few_tokens)
+    monkeypatch.setattr(batch, "_FEW_TOKENS", few_tokens)
     if not is_unpadded:
-        monkeypatch.setattr(models, "can_be_unpadded", lambda _: False)
+        monkeypatch.setattr(roles, "can_be_unpadded", lambda _: False)
     assert float(pair_loss(model, pairs, "per_token").total) == pytest.approx(expected, abs=1e-4)
 
 

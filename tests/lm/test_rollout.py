@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from tercet.config.lm import LmConfig
-from tercet.lm.answers import Answers, answer
-from tercet.lm.examples import Example
-from tercet.lm.models import load_policy, load_score_model
+from tercet.lm.batch import pad
+from tercet.lm.data.examples import Example
+from tercet.lm.models.roles import load_policy, load_score_model
 from tercet.lm.rollout import Assessed, assess, build, describe, kl_per_answer, paid_scores, reference_logprobs
+from tercet.lm.sampling.responses import Answers, answer
 from tercet.lm.scoring import Scorer
-from tercet.lm.tokens import pad
 from tercet.train.chance import generator
 from tercet.train.ppo import Learner, update
 

@@ -9,11 +9,11 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from tercet.config.lm import LmConfig
-from tercet.lm.encoding import Encoder
-from tercet.lm.examples import Example, Message
-from tercet.lm.generate import generate
-from tercet.lm.models import Policy, load_policy
-from tercet.lm.tokenizers import byte_tokenizer
+from tercet.lm.data.examples import Example, Message
+from tercet.lm.models.roles import Policy, load_policy
+from tercet.lm.sampling.generate import generate
+from tercet.lm.text.encoder import Encoder
+from tercet.lm.text.tokenizers import byte_tokenizer
 from tercet.runs.folder import RunFolder
 
 MakeConfig = Callable[..., LmConfig]

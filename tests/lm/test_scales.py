@@ -10,12 +10,12 @@ from torch import Tensor
 from tercet.config.lm import LmConfig
 from tercet.core.statistics import AS_IT_IS
 from tercet.errors import FailedError, InputError
-from tercet.lm.answers import Answers
-from tercet.lm.encoding import Encoder
-from tercet.lm.examples import Example
-from tercet.lm.models import load_policy
+from tercet.lm.data.examples import Example
+from tercet.lm.models.roles import load_policy
+from tercet.lm.sampling.responses import Answers
 from tercet.lm.scales import find_scales, load_scales, reference_answers, save_scales, some_prompts
 from tercet.lm.scoring import OWN, scaled
+from tercet.lm.text.encoder import Encoder
 
 MakeConfig = Callable[..., LmConfig]
 

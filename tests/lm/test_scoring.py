@@ -9,13 +9,13 @@ import torch
 
 from tercet.config.lm import LmConfig
 from tercet.errors import FailedError, InputError
-from tercet.lm.answers import Answers
-from tercet.lm.encoding import Encoder
-from tercet.lm.examples import Example
-from tercet.lm.models import load_score_model
+from tercet.lm.batch import TokenBatch
+from tercet.lm.data.examples import Example
+from tercet.lm.models.roles import load_score_model
 from tercet.lm.reward import PairBatches, score_pairs
+from tercet.lm.sampling.responses import Answers
 from tercet.lm.scoring import Scorer, by_foreign_model, by_function, by_model, load_terms, score_rows
-from tercet.lm.tokens import TokenBatch
+from tercet.lm.text.encoder import Encoder
 
 MakeConfig = Callable[..., LmConfig]
 

@@ -10,14 +10,14 @@ from torch import Tensor, nn
 
 from tercet.config.lm import LmConfig
 from tercet.errors import FailedError
-from tercet.lm.answers import Answers
-from tercet.lm.examples import Example
-from tercet.lm.models import load_policy
+from tercet.lm.batch import pad
+from tercet.lm.data.examples import Example
+from tercet.lm.models.roles import load_policy
 from tercet.lm.ppo import Collect, Roles
 from tercet.lm.rollout import LmActorCritic, assess, reference_logprobs
+from tercet.lm.sampling.responses import Answers
 from tercet.lm.scoring import Scorer
 from tercet.lm.self_check import check
-from tercet.lm.tokens import pad
 from tercet.types import ActorOutput
 
 MakeConfig = Callable[..., LmConfig]

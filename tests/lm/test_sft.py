@@ -11,9 +11,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tercet.config.load import load_lm_config
-from tercet.lm.encoding import Encoder
+from tercet.lm.data.splits import step_examples
 from tercet.lm.imitation import AnswerBatches
-from tercet.lm.splits import step_examples
+from tercet.lm.text.encoder import Encoder
 
 Take = Callable[..., Path]
 Row = dict[str, Any]  # Any: JSON

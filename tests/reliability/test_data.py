@@ -23,9 +23,9 @@ from tests.reliability.amounts import Count, Outcome, cases
 
 from tercet.config.lm import DataConfig, Source
 from tercet.errors import REPORT_IT
-from tercet.lm.examples import Example
-from tercet.lm.sources import read
-from tercet.lm.splits import step_examples
+from tercet.lm.data.examples import Example
+from tercet.lm.data.sources import read
+from tercet.lm.data.splits import step_examples
 
 COUNT = Count("data")
 count = COUNT.fixture()

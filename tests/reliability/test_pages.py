@@ -25,7 +25,7 @@ from tests.web.test_server import VIDEO, served
 from tercet.errors import REPORT_IT, WaitingError
 from tercet.feedback.answers import AnswerBook, read_answers
 from tercet.feedback.sheets import answers_to, read_sheet, sheets, take, write_sheet
-from tercet.lm.people import told
+from tercet.lm.preferences.human import told
 from tercet.web.label import Desk
 
 COUNT = Count("pages")

@@ -19,9 +19,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.reliability.amounts import Count, Outcome, cases
 
-from tercet.arm import recordings
-from tercet.arm.data import Demonstrations, load_recording
-from tercet.arm.models import Sizes
+from tercet.arm.demonstrations import recordings
+from tercet.arm.demonstrations.data import Demonstrations, load_recording
+from tercet.arm.policies.roles import Sizes
 from tercet.config.arm import BcConfig
 from tercet.errors import REPORT_IT
 

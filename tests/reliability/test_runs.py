@@ -36,7 +36,7 @@ LM = [
     *("ppo.num_updates=6", "ppo.batch_size=4", "ppo.micro_batch_size=4", "ppo.critic_warmup_updates=0"),
     *("ppo.num_eval_prompts=2", "ppo.eval_every=6", "ppo.samples_every=1", "ppo.checkpoint_every=1"),
     *("eval.num_prompts=2", "eval.max_response_tokens=2", 'eval.prompts=["Hi"]', "threads=1"),
-    "ppo.reward={reward_model: 1.0, 'tercet.lm.judge:polite_and_to_the_point': 0.5}",
+    "ppo.reward={reward_model: 1.0, 'tercet.lm.preferences.judge:polite_and_to_the_point': 0.5}",
 ]
 ARM = [
     *("horizon=8", "threads=1", "policy.hidden_size=8", "bc.num_demonstrations=2", "bc.epochs=2", "bc.batch_size=16"),

@@ -104,7 +104,7 @@ def write_run(path: Path, *, updates: int = 40) -> Path:
     path.mkdir(parents=True)
     config = LmConfig.model_validate(
         {
-            "judge": "tercet.lm.judge:polite_and_to_the_point",
+            "judge": "tercet.lm.preferences.judge:polite_and_to_the_point",
             "lora": {"rank": 16},
             "data": {"train": ["chatterbot"], "style": "chat"},
             "reward": {"num_sampled_pairs": 600},

@@ -36,9 +36,9 @@ def play(run: Run, *, stage: str = "ppo", num_starts: int = 16, seed: int = 0) -
     if num_starts < 1:
         raise InputError(f"num_starts={num_starts}: must be at least 1")
     with silent(), torch_threads(1):
-        from tercet.arm.acting import sampled
-        from tercet.arm.environments import opened
         from tercet.arm.eval import stages_of
+        from tercet.arm.play.agent import sampled
+        from tercet.arm.play.environments import opened
 
         config = recorded_config(ArmConfig, run.config, run.path)
         stages = {one.name: one for one in stages_of(RunFolder.read(run.path), config) if not one.noise}

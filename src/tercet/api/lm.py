@@ -16,7 +16,7 @@ from tercet.runs.progress import silent
 if TYPE_CHECKING:  # torch and transformers, which take seconds
     from transformers import PreTrainedModel
 
-    from tercet.lm.examples import Example
+    from tercet.lm.data.examples import Example
 
 
 def sample(
@@ -41,10 +41,10 @@ def sample(
     with _at_work(run) as (folder, config):
         import torch
 
-        from tercet.lm.answers import answer_all
-        from tercet.lm.encoding import Encoder
-        from tercet.lm.models import load_policy
+        from tercet.lm.models.roles import load_policy
+        from tercet.lm.sampling.responses import answer_all
         from tercet.lm.stages import stages_of
+        from tercet.lm.text.encoder import Encoder
 
         paths = {one.name: one.path for one in stages_of(folder, config)}
         if stage not in paths:
@@ -78,10 +78,10 @@ def score(run: Run, prompts: Sequence[str], responses: Sequence[str]) -> list[fl
     if not prompts:
         return []
     with _at_work(run) as (folder, config):
-        from tercet.lm.encoding import Encoder
-        from tercet.lm.models import device_of, load_score_model
+        from tercet.lm.data.turns import plain
+        from tercet.lm.models.roles import device_of, load_score_model
         from tercet.lm.scoring import score_rows
-        from tercet.lm.turns import plain
+        from tercet.lm.text.encoder import Encoder
 
         if not folder.is_done("reward"):
             raise InputError(f"{run.path}: has no reward model; run its step reward first")
@@ -106,8 +106,8 @@ def _at_work(run: Run) -> Iterator[tuple[RunFolder, LmConfig]]:
 
 def _examples(prompts: Sequence[str]) -> list["Example"]:
     """Each prompt as the only message of a conversation."""
-    from tercet.lm.examples import Example, Message
-    from tercet.lm.turns import plain
+    from tercet.lm.data.examples import Example, Message
+    from tercet.lm.data.turns import plain
 
     if isinstance(prompts, str):
         raise InputError(f"prompts={prompts!r}: must be a list of texts; write [{prompts!r}]")
@@ -119,7 +119,7 @@ def _examples(prompts: Sequence[str]) -> list["Example"]:
 
 
 def _check_window(model: "PreTrainedModel", lengths: Sequence[int], *, remedy: str) -> None:
-    from tercet.lm.weights import window_of
+    from tercet.lm.models.weights import window_of
 
     window = window_of(model.config)
     for number, length in enumerate(lengths):

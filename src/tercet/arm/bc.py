@@ -9,13 +9,13 @@ from gymnasium.vector import VectorEnv
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
-from tercet.arm.acting import sampled
-from tercet.arm.cameras import cameras_of
-from tercet.arm.data import Demonstrations, demonstrate, is_scripted, load_recording
-from tercet.arm.digests import digests
-from tercet.arm.environments import bounds_of, opened, sizes_of
-from tercet.arm.models import Policy
-from tercet.arm.policies import new_policy
+from tercet.arm.demonstrations.data import Demonstrations, demonstrate, is_scripted, load_recording
+from tercet.arm.demonstrations.digests import digests
+from tercet.arm.play.agent import sampled
+from tercet.arm.play.environments import bounds_of, opened, sizes_of
+from tercet.arm.policies.kinds import new_policy
+from tercet.arm.policies.roles import Policy
+from tercet.arm.sim.cameras import cameras_of
 from tercet.arm.stages import say_unseen
 from tercet.config.arm import ArmConfig
 from tercet.runs.folder import RunFolder

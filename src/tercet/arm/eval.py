@@ -11,13 +11,13 @@ from gymnasium.vector import VectorEnv
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from tercet.arm import video
-from tercet.arm.acting import Acting, eyes_of
-from tercet.arm.environments import opened, sizes_of
-from tercet.arm.episodes import Act, Episodes, play_rows, repeats, turns
-from tercet.arm.models import Policy, Sizes, load_critic
-from tercet.arm.policies import load_policy
-from tercet.arm.rounds import latest_model
+from tercet.arm.play import video
+from tercet.arm.play.agent import Acting, eyes_of
+from tercet.arm.play.environments import opened, sizes_of
+from tercet.arm.play.episodes import Act, Episodes, play_rows, repeats, turns
+from tercet.arm.policies.kinds import load_policy
+from tercet.arm.policies.roles import Policy, Sizes, load_critic
+from tercet.arm.preferences.rounds import latest_model
 from tercet.arm.scoring import OWN, scorer
 from tercet.arm.stages import start_names, start_policy
 from tercet.config.arm import ArmConfig

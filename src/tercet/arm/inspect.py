@@ -11,11 +11,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tercet.arm import idle, recordings
 from tercet.arm.bc import demonstrations
-from tercet.arm.data import EXPERT, NONE, is_scripted, read_arrays
-from tercet.arm.environments import opened
-from tercet.arm.units import OWN
+from tercet.arm.demonstrations import idle, recordings
+from tercet.arm.demonstrations.data import EXPERT, NONE, is_scripted, read_arrays
+from tercet.arm.play.environments import opened
+from tercet.arm.sim.units import OWN
 from tercet.config.arm import ArmConfig, BcConfig
 from tercet.errors import InputError
 from tercet.runs.screen import screen

@@ -6,17 +6,17 @@ import torch
 
 from tercet.arm import bc, ppo, reward
 from tercet.arm import eval as evaluation
-from tercet.arm.acting import eyes_of
-from tercet.arm.cameras import cameras_of
-from tercet.arm.data import NONE, is_scripted, load_recording
-from tercet.arm.digests import digests
-from tercet.arm.environments import bounds_of, opened, sizes_of
-from tercet.arm.episodes import play, repeats
-from tercet.arm.policies import new_policy
-from tercet.arm.questions import asks_a_person
+from tercet.arm.demonstrations.data import NONE, is_scripted, load_recording
+from tercet.arm.demonstrations.digests import digests
+from tercet.arm.play.agent import eyes_of
+from tercet.arm.play.environments import bounds_of, opened, sizes_of
+from tercet.arm.play.episodes import play, repeats
+from tercet.arm.play.video import HEIGHT, WIDTH
+from tercet.arm.policies.kinds import new_policy
+from tercet.arm.preferences.questions import asks_a_person
 from tercet.arm.scoring import OWN, scorer
-from tercet.arm.tasks import TASKS
-from tercet.arm.video import HEIGHT, WIDTH
+from tercet.arm.sim.cameras import cameras_of
+from tercet.arm.sim.tasks import TASKS
 from tercet.config.arm import ArmConfig
 from tercet.config.functions import load_function
 from tercet.report import page

@@ -10,15 +10,15 @@ from gymnasium.vector import VectorEnv
 from jaxtyping import Float
 from torch import Tensor
 
-from tercet.arm.acting import Played, sampled
-from tercet.arm.data import NONE
-from tercet.arm.environments import opened
-from tercet.arm.footage import Footage
-from tercet.arm.models import Policy, load_reward_model, new_critic
-from tercet.arm.pairs import load_pairs
-from tercet.arm.questions import asks_a_person
+from tercet.arm.demonstrations.data import NONE
+from tercet.arm.play.agent import Played, sampled
+from tercet.arm.play.environments import opened
+from tercet.arm.play.footage import Footage
+from tercet.arm.policies.roles import Policy, load_reward_model, new_critic
+from tercet.arm.preferences.pairs import load_pairs
+from tercet.arm.preferences.questions import asks_a_person
+from tercet.arm.preferences.rounds import Rounds
 from tercet.arm.rollout import ArmActorCritic, assess, build, describe
-from tercet.arm.rounds import Rounds
 from tercet.arm.scoring import OWN, scorer
 from tercet.arm.self_check import check, scale_warning
 from tercet.arm.stages import say_unseen, start_policy

@@ -7,15 +7,15 @@ from pathlib import Path
 import torch
 from gymnasium.vector import VectorEnv
 
-from tercet.arm import people
-from tercet.arm.acting import Acting, eyes_of
-from tercet.arm.environments import opened
-from tercet.arm.episodes import Act, Episodes, play_rows
-from tercet.arm.footage import Footage
-from tercet.arm.models import Policy
-from tercet.arm.pairs import Pairs, load_pairs
-from tercet.arm.preferences import new_ensemble, normalise, pair_loss, parts_of, right
-from tercet.arm.questions import ask, asks_a_person
+from tercet.arm.play.agent import Acting, eyes_of
+from tercet.arm.play.environments import opened
+from tercet.arm.play.episodes import Act, Episodes, play_rows
+from tercet.arm.play.footage import Footage
+from tercet.arm.policies.roles import Policy
+from tercet.arm.preferences import human
+from tercet.arm.preferences.ensemble import new_ensemble, normalise, pair_loss, parts_of, right
+from tercet.arm.preferences.pairs import Pairs, load_pairs
+from tercet.arm.preferences.questions import ask, asks_a_person
 from tercet.arm.stages import start_policy
 from tercet.config.arm import ArmConfig
 from tercet.core.intervals import wilson
@@ -91,13 +91,13 @@ def _of_a_function(folder: RunFolder, config: ArmConfig, wanted: Mapping[str, in
 
 
 def _of_a_person(folder: RunFolder, config: ArmConfig, wanted: Mapping[str, int]) -> list[Pairs]:
-    places = {name: people.place(folder.path, name) for name in wanted}
+    places = {name: human.place(folder.path, name) for name in wanted}
     missing = [name for name in wanted if not places[name].exists()]
     if missing:
         with _wandering(folder, config) as footage:
             for name in missing:
-                people.put(places[name], footage[name], config, wanted[name], name=name)
-    return people.told(list(places.values()))
+                human.put(places[name], footage[name], config, wanted[name], name=name)
+    return human.told(list(places.values()))
 
 
 @contextmanager

@@ -12,9 +12,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tercet.arm.acting import Decided, Played, decided, summed
-from tercet.arm.distributions import kl
-from tercet.arm.models import Critic, Policy
+from tercet.arm.play.agent import Decided, Played, decided, summed
+from tercet.arm.policies.distributions import kl
+from tercet.arm.policies.roles import Critic, Policy
 from tercet.arm.scoring import Pay
 from tercet.core.kl import kl_penalties
 from tercet.core.masked import kept, masked_mean

@@ -4,8 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tercet.arm.acting import Played
-from tercet.arm.models import Policy
+from tercet.arm.play.agent import Played
+from tercet.arm.policies.roles import Policy
 from tercet.arm.rollout import ArmActorCritic, Assessed, assess, build
 from tercet.config.arm import PpoConfig
 from tercet.core.losses import ratio_statistics

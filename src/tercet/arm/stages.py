@@ -2,13 +2,13 @@
 
 import torch
 
-from tercet.arm.acting import eyes_of
-from tercet.arm.data import NONE
-from tercet.arm.env import ArmEnv
-from tercet.arm.environments import opened, sizes_of
-from tercet.arm.episodes import Act, play_rows
-from tercet.arm.models import Policy
-from tercet.arm.policies import load_policy, new_policy
+from tercet.arm.demonstrations.data import NONE
+from tercet.arm.play.agent import eyes_of
+from tercet.arm.play.environments import opened, sizes_of
+from tercet.arm.play.episodes import Act, play_rows
+from tercet.arm.policies.kinds import load_policy, new_policy
+from tercet.arm.policies.roles import Policy
+from tercet.arm.sim.env import ArmEnv
 from tercet.config.arm import ArmConfig
 from tercet.errors import InputError
 from tercet.runs.folder import RunFolder

@@ -106,11 +106,11 @@ def plan_ahead(
     config = load_lm_config(preset, overrides or [])
     hush()
     use_threads(config.threads)
-    from tercet.lm import plan, plan_table
+    from tercet.lm.plan import plan, table
 
     with redirect_stdout(sys.stderr) if as_json else nullcontext():  # what is said of the data is no JSON
         found = plan.plan(config, gpu=gpu, gpu_gb=gpu_gb, prompt_tokens=prompt_tokens, response_tokens=response_tokens)
-    say(json.dumps(found.as_json()) if as_json else "\n".join(plan_table.lines(found)))
+    say(json.dumps(found.as_json()) if as_json else "\n".join(table.lines(found)))
 
 
 @app.command()
@@ -125,7 +125,7 @@ def bench(
         raise InputError(f"--shape {shape}: must be opt-125m, small or tiny")
     hush()
     use_threads(threads)
-    from tercet.lm import bench_table
+    from tercet.lm.plan import bench_table
 
     found = bench_table.run(bench_table.SHAPES[shape])
     say(json.dumps(found.as_json()) if as_json else "\n".join(bench_table.table(found)))

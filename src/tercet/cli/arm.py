@@ -71,7 +71,7 @@ def check(
     debug: DebugOption = False,
 ) -> None:
     """Check the simulated arm: no collisions, full reach, successful experts. Takes about 15 seconds."""
-    from tercet.arm import check
+    from tercet.arm.sim import check
 
     checks = check.run(seed=seed)
     say(check.table(checks))
@@ -101,7 +101,7 @@ def deploy(
     from tercet.config.load import load_robot_config
 
     config = load_robot_config(robot, overrides or [])
-    from tercet.arm import console, deploy
+    from tercet.arm.robot import console, deploy
 
     task, pilot = deploy.policy_of(run, stage, speed=config.speed)
     tries = console.steer(config, deploy.Session(task, pilot, times, seconds, send, keep))
@@ -130,8 +130,8 @@ def record(
     from tercet.config.load import load_robot_config
 
     config = load_robot_config(robot, overrides or [])
-    from tercet.arm import console, deploy
-    from tercet.arm.env import checked_task
+    from tercet.arm.robot import console, deploy
+    from tercet.arm.sim.env import checked_task
 
     session = deploy.Session(checked_task(task), None, times, seconds, True, folder, seed)
     tries = console.steer(config, session)

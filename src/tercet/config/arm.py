@@ -70,7 +70,7 @@ class BcConfig(FitConfig):
 class RewardConfig(FitConfig):
     """Step 2: an ensemble of reward models, trained on judgements of segments."""
 
-    judge: str = Field(default="tercet.arm.judge:nearer_the_target", description="module:function (segments -> scores) that prefers the higher score. With `person`, the run stops and `tercet label DIR` asks a person.")
+    judge: str = Field(default="tercet.arm.preferences.judge:nearer_the_target", description="module:function (segments -> scores) that prefers the higher score. With `person`, the run stops and `tercet label DIR` asks a person.")
     look_for: str = Field(default="", description="Instruction shown to a person; empty uses that of the task.")
     feedback: Literal["pairs", "steps"] = Field(default="pairs", description="Kind of judgement: which of two segments is better, or whether single steps are good or bad (a person labels them while an episode plays).")
     num_pairs: int = Field(default=450, ge=1, le=MOST_ROWS, description="Number of judgements before PPO.")

@@ -81,7 +81,7 @@ class RobotConfig(Section):
     teacher: str = Field(default="none", description="Leader arm of a person: `none`, `simulated`, `so101_leader`, `so100_leader`, or module:function.")
     teacher_port: str = Field(default="", description="Port of the leader arm.")
     teacher_id: str = Field(default="", description="Name of its calibration in LeRobot.")
-    cube: str = Field(default="tercet.arm.robot:seen_cube", description="module:function (observation -> x, y, z in metres, turn in radians): where the cube is; the default reads `cube.x`, `cube.y`, `cube.z`, `cube.turn` of the observation. `none`: nobody says, for a policy that finds it in pictures; then nobody notices success either.")
+    cube: str = Field(default="tercet.arm.robot.devices:seen_cube", description="module:function (observation -> x, y, z in metres, turn in radians): where the cube is; the default reads `cube.x`, `cube.y`, `cube.z`, `cube.turn` of the observation. `none`: nobody says, for a policy that finds it in pictures; then nobody notices success either.")
     cameras: dict[str, str] = Field(default={}, description="Cameras by the names that a policy or a recording has for them: a number or path as OpenCV takes it (/dev/video0); of the simulated robot `front`, `top` or `wrist`.")
     camera_width: int = Field(default=640, ge=16, le=4096, description="Width of the images, which every camera must support.")
     camera_height: int = Field(default=480, ge=16, le=4096, description="Height of the images, which every camera must support.")

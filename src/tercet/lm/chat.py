@@ -9,12 +9,12 @@ import torch
 from tercet.config.lm import LmConfig
 from tercet.config.load import recorded_config
 from tercet.errors import FailedError, InputError
-from tercet.lm.encoding import Encoder
-from tercet.lm.examples import Example, Message
-from tercet.lm.generate import generate
-from tercet.lm.models import Policy, load_policy
+from tercet.lm.data.examples import Example, Message
+from tercet.lm.models.roles import Policy, load_policy
+from tercet.lm.models.weights import window_of
+from tercet.lm.sampling.generate import generate
 from tercet.lm.stages import Stage, stages_of
-from tercet.lm.weights import window_of
+from tercet.lm.text.encoder import Encoder
 from tercet.runs.folder import RunFolder
 from tercet.runs.progress import say
 from tercet.runs.screen import write

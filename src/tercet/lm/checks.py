@@ -7,16 +7,16 @@ from tercet.config.lm import LmConfig
 from tercet.errors import InputError
 from tercet.lm import eval as evaluation
 from tercet.lm import ppo
-from tercet.lm.encoding import Encoder, check_conversations, check_tokenizers
-from tercet.lm.foreign import check_judge
-from tercet.lm.functions import call_function, load_score_function
-from tercet.lm.model_check import check_policy
-from tercet.lm.models import check_logits, load_policy, load_score_model
-from tercet.lm.pairs import NO_JUDGE
+from tercet.lm.data.splits import STEPS, StepName, flat, require_pairs, step_examples
+from tercet.lm.models.roles import check_logits, load_policy, load_score_model
+from tercet.lm.models.weights import config_at, fresh, named_by_key
+from tercet.lm.preferences.foreign import check_judge
+from tercet.lm.preferences.functions import call_function, load_score_function
+from tercet.lm.preferences.pairs import NO_JUDGE
 from tercet.lm.reward import samples_pairs
+from tercet.lm.sampling.model_check import check_policy
 from tercet.lm.scoring import NO_REWARD, OWN, is_ours
-from tercet.lm.splits import STEPS, StepName, flat, require_pairs, step_examples
-from tercet.lm.weights import config_at, fresh, named_by_key
+from tercet.lm.text.encoder import Encoder, check_conversations, check_tokenizers
 
 _ANSWER = "Yes, I think so."  # where the data holds no answers that a function could be tried on
 

@@ -14,19 +14,19 @@ from tercet.config.lm import LmConfig
 from tercet.core.intervals import wilson, win
 from tercet.core.kl import k1
 from tercet.errors import InputError
-from tercet.lm.answers import Answers, answer_all
-from tercet.lm.digests import digests
-from tercet.lm.encoding import Encoder
-from tercet.lm.examples import Example, Message
-from tercet.lm.files import local_rows, require_file
-from tercet.lm.logprobs import response_logprobs
-from tercet.lm.models import Policy, device_of, load_policy, load_score_model
-from tercet.lm.pair_scores import as_json
+from tercet.lm.data.digests import digests
+from tercet.lm.data.examples import Example, Message
+from tercet.lm.data.files import local_rows, require_file
+from tercet.lm.data.splits import flat, step_examples
+from tercet.lm.data.turns import is_null, plain, text_of
+from tercet.lm.models.logprobs import response_logprobs
+from tercet.lm.models.roles import Policy, device_of, load_policy, load_score_model
+from tercet.lm.models.weights import config_at, fresh, named_by_key, window_of
+from tercet.lm.preferences.pair_scores import as_json
+from tercet.lm.sampling.responses import Answers, answer_all
 from tercet.lm.scoring import Score, by_function, by_model, score_rows
-from tercet.lm.splits import flat, step_examples
 from tercet.lm.stages import Stage, stages_of
-from tercet.lm.turns import is_null, plain, text_of
-from tercet.lm.weights import config_at, fresh, named_by_key, window_of
+from tercet.lm.text.encoder import Encoder
 from tercet.runs.atomic import write_text
 from tercet.runs.folder import RunFolder
 from tercet.train.chance import generator

@@ -5,11 +5,11 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from tercet.config.lm import LmConfig
-from tercet.lm.encoding import Encoder
-from tercet.lm.examples import Example
-from tercet.lm.logprobs import response_logprobs
-from tercet.lm.models import Policy, device_of
-from tercet.lm.tokens import TokenBatch
+from tercet.lm.batch import TokenBatch
+from tercet.lm.data.examples import Example
+from tercet.lm.models.logprobs import response_logprobs
+from tercet.lm.models.roles import Policy, device_of
+from tercet.lm.text.encoder import Encoder
 
 
 class AnswerBatches:

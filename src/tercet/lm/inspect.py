@@ -14,10 +14,9 @@ from rich.text import Text
 from tercet.config.lm import DataConfig, LmConfig
 from tercet.core.intervals import win
 from tercet.errors import InputError
-from tercet.lm.encoding import Encoder
-from tercet.lm.examples import Example, fraction
-from tercet.lm.sources import read
-from tercet.lm.splits import (
+from tercet.lm.data.examples import Example, fraction
+from tercet.lm.data.sources import read
+from tercet.lm.data.splits import (
     STEPS,
     Sets,
     StepExamples,
@@ -27,7 +26,8 @@ from tercet.lm.splits import (
     set_names,
     step_examples,
 )
-from tercet.lm.token_view import LEGEND, shown, token_rows
+from tercet.lm.text.encoder import Encoder
+from tercet.lm.text.token_view import LEGEND, shown, token_rows
 from tercet.runs.screen import screen
 
 _NUM_SAMPLES = 3

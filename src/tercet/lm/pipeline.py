@@ -4,7 +4,7 @@ from tercet.config.lm import LmConfig
 from tercet.lm import eval as evaluation
 from tercet.lm import ppo, reward, sft
 from tercet.lm.checks import check
-from tercet.lm.digests import digests
+from tercet.lm.data.digests import digests
 from tercet.lm.scoring import OWN
 from tercet.report import page
 from tercet.runs.folder import RunFolder

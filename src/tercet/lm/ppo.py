@@ -10,15 +10,13 @@ from tercet.config.lm import LmConfig
 from tercet.core.kl import adapted_kl_coef
 from tercet.core.statistics import AS_IT_IS
 from tercet.errors import InputError
-from tercet.lm.answers import Answers, answer, answer_all
-from tercet.lm.backbone import Backbone, load_reward_model
-from tercet.lm.batches import mixed_pass
-from tercet.lm.digests import digests
-from tercet.lm.encoding import Encoder
-from tercet.lm.examples import Example
+from tercet.lm.data.batches import mixed_pass
+from tercet.lm.data.digests import digests
+from tercet.lm.data.examples import Example
+from tercet.lm.data.splits import Sets, flat, step_examples, weights_of
 from tercet.lm.imitation import AnswerBatches, answer_loss
-from tercet.lm.model_check import check_policy
-from tercet.lm.models import Policy, ScoreModel, load_policy, load_score_model
+from tercet.lm.models.backbone import Backbone, load_reward_model
+from tercet.lm.models.roles import Policy, ScoreModel, load_policy, load_score_model
 from tercet.lm.rollout import (
     Assessed,
     LmActorCritic,
@@ -30,11 +28,13 @@ from tercet.lm.rollout import (
     paid_scores,
     reference_logprobs,
 )
+from tercet.lm.sampling.model_check import check_policy
+from tercet.lm.sampling.responses import Answers, answer, answer_all
 from tercet.lm.scales import Scales, find_scales, load_scales, reference_answers, save_scales
 from tercet.lm.scoring import OWN, Score, Scorer, load_terms, scaled
 from tercet.lm.self_check import check
-from tercet.lm.splits import Sets, flat, step_examples, weights_of
 from tercet.lm.stages import sft_model
+from tercet.lm.text.encoder import Encoder
 from tercet.runs.folder import RunFolder
 from tercet.runs.step import Step
 from tercet.train.chance import generator

@@ -11,19 +11,19 @@ from tercet.config.lm import LmConfig
 from tercet.core.losses import pairwise_loss, per_token_pairwise_loss
 from tercet.core.statistics import score_gain_and_bias, wins
 from tercet.errors import FailedError, InputError
-from tercet.lm.backbone import save_adapters
-from tercet.lm.batches import lessons
-from tercet.lm.digests import digests
-from tercet.lm.encoding import Encoder
-from tercet.lm.examples import Example
-from tercet.lm.models import ScoreModel, device_of, load_policy, load_score_model
-from tercet.lm.pair_scores import PairScores, summary
-from tercet.lm.pairs import sampled_pairs
+from tercet.lm.batch import TokenBatch
+from tercet.lm.data.batches import lessons
+from tercet.lm.data.digests import digests
+from tercet.lm.data.examples import Example
+from tercet.lm.data.splits import Sets, StepExamples, flat, require_pairs, step_examples
+from tercet.lm.models.backbone import save_adapters
+from tercet.lm.models.roles import ScoreModel, device_of, load_policy, load_score_model
+from tercet.lm.preferences.pair_scores import PairScores, summary
+from tercet.lm.preferences.pairs import sampled_pairs
 from tercet.lm.scales import reference_answers, some_prompts
 from tercet.lm.scoring import score_rows
-from tercet.lm.splits import Sets, StepExamples, flat, require_pairs, step_examples
 from tercet.lm.stages import sft_model
-from tercet.lm.tokens import TokenBatch
+from tercet.lm.text.encoder import Encoder
 from tercet.runs.folder import RunFolder
 from tercet.runs.progress import progress
 from tercet.train.fit import LossTerms, fit

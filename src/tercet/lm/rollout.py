@@ -11,11 +11,11 @@ from torch import Tensor
 from tercet.config.lm import PpoConfig
 from tercet.core.kl import k1, penalised_rewards
 from tercet.core.masked import is_last, masked_mean
-from tercet.lm.answers import Answers
-from tercet.lm.logprobs import response_logprobs
-from tercet.lm.models import Policy, ScoreModel
+from tercet.lm.batch import TokenBatch
+from tercet.lm.models.logprobs import response_logprobs
+from tercet.lm.models.roles import Policy, ScoreModel
+from tercet.lm.sampling.responses import Answers
 from tercet.lm.scoring import Scorer
-from tercet.lm.tokens import TokenBatch
 from tercet.types import ActorOutput, Rollout
 
 RefLogprobs = Callable[[TokenBatch], Float[Tensor, "b t"]]

@@ -15,11 +15,11 @@ from torch import Tensor
 from tercet.config.lm import LmConfig
 from tercet.core.statistics import AS_IT_IS, ScoreScale, score_gain_and_bias
 from tercet.errors import FailedError, InputError
-from tercet.lm.answers import Answers, answer_all
-from tercet.lm.encoding import Encoder
-from tercet.lm.examples import Example
-from tercet.lm.models import Policy
+from tercet.lm.data.examples import Example
+from tercet.lm.models.roles import Policy
+from tercet.lm.sampling.responses import Answers, answer_all
 from tercet.lm.scoring import OWN, Score
+from tercet.lm.text.encoder import Encoder
 from tercet.runs.kept import is_kept, keep_file
 from tercet.runs.progress import say
 from tercet.runs.reading import read_json

@@ -10,14 +10,14 @@ from torch import Tensor
 from tercet.config.lm import LmConfig
 from tercet.core.statistics import ScoreScale
 from tercet.errors import InputError
-from tercet.lm.answers import Answers
-from tercet.lm.backbone import Backbone, load_reward_model
-from tercet.lm.encoding import Encoder
-from tercet.lm.foreign import Judge
-from tercet.lm.functions import call_function, load_score_function
-from tercet.lm.models import ScoreModel, load_score_model
-from tercet.lm.tokens import TokenBatch
-from tercet.lm.weights import config_at, named_by_key
+from tercet.lm.batch import TokenBatch
+from tercet.lm.models.backbone import Backbone, load_reward_model
+from tercet.lm.models.roles import ScoreModel, load_score_model
+from tercet.lm.models.weights import config_at, named_by_key
+from tercet.lm.preferences.foreign import Judge
+from tercet.lm.preferences.functions import call_function, load_score_function
+from tercet.lm.sampling.responses import Answers
+from tercet.lm.text.encoder import Encoder
 
 NO_REWARD = (
     "ppo.reward: names no reward of a weight other than 0; "

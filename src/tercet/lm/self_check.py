@@ -10,10 +10,10 @@ from tercet.config.lm import PpoConfig
 from tercet.core.losses import ratio_statistics
 from tercet.core.masked import masked_mean
 from tercet.errors import FailedError
-from tercet.lm.answers import Answers
+from tercet.lm.batch import TokenBatch
 from tercet.lm.rollout import Assessed, LmActorCritic, RefLogprobs, beyond_clip, build, kl_per_answer, paid_scores
+from tercet.lm.sampling.responses import Answers
 from tercet.lm.scoring import score_rows
-from tercet.lm.tokens import TokenBatch
 
 # The largest difference between two computations of one number, in nats or units of reward. In bf16 another batch
 # shape is another rounding, and `sampler` and `grouping` are means over tokens. On SmolLM2-135M `sampler` was 0.011

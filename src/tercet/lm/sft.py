@@ -7,15 +7,15 @@ import torch
 
 from tercet.config.lm import LmConfig
 from tercet.errors import InputError
-from tercet.lm.answers import answer
-from tercet.lm.batches import lessons
-from tercet.lm.digests import digests
-from tercet.lm.encoding import Encoder
-from tercet.lm.examples import Example
+from tercet.lm.data.batches import lessons
+from tercet.lm.data.digests import digests
+from tercet.lm.data.examples import Example
+from tercet.lm.data.splits import Sets, flat, step_examples
 from tercet.lm.imitation import AnswerBatches, answer_loss
-from tercet.lm.model_check import check_policy
-from tercet.lm.models import Policy, load_policy
-from tercet.lm.splits import Sets, flat, step_examples
+from tercet.lm.models.roles import Policy, load_policy
+from tercet.lm.sampling.model_check import check_policy
+from tercet.lm.sampling.responses import answer
+from tercet.lm.text.encoder import Encoder
 from tercet.runs.folder import RunFolder
 from tercet.runs.progress import progress
 from tercet.runs.step import SAMPLES_PRINTED

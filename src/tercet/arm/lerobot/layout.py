@@ -39,7 +39,7 @@ STATE, ENVIRONMENT, ACTION, IMAGES = (
 class Feature:
     """One column: `dtype` is a number's type, `video` or `image`; `names` are those of its entries, if it has any.
 
-    `units` are those of actions (`arm/units.py`), where the recording says so.
+    `units` are those of actions (`arm/sim/units.py`), where the recording says so.
     """
 
     dtype: str

@@ -1,0 +1,1 @@
+"""Play: policies act in environments, and episodes are recorded and filmed."""

@@ -1,0 +1,1 @@
+"""Robots: a policy on a real or simulated arm, within limits."""

@@ -1,0 +1,63 @@
+"""From a robot's numbers to joints and back: the units of its motors, and the limits that go with them."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from tercet.arm.robot.safety import NAMES, Limits
+from tercet.arm.sim.kinematics import JOINTS, Array
+from tercet.arm.sim.physics import STEP_SECONDS
+from tercet.arm.sim.scene import OPENING
+from tercet.config.robot import CalibrationConfig, JointConfig, RobotConfig
+from tercet.errors import InputError
+
+KEYS = tuple(f"{name}.pos" for name in NAMES)  # what LeRobot calls them
+
+
+def to_joints(values: Mapping[str, object], config: CalibrationConfig) -> Array:
+    """(6,) radians and metres from an observation or action; InputError where a joint is missing or no number."""
+    numbers = []
+    for key in KEYS:
+        value = values.get(key)
+        if not isinstance(value, (int, float, np.number)):
+            held = ", ".join(sorted(values)) or "nothing"
+            raise InputError(
+                f"the robot says nothing of {key} (its observation holds {held}); is it an SO-100 or SO-101?"
+            )
+        numbers.append(float(value))
+    joints = [_radians(value, joint) for value, joint in zip(numbers, _joints(config), strict=False)]
+    grip = config.gripper
+    return np.array([*joints, OPENING * (numbers[-1] - grip.closed) / (grip.wide - grip.closed)])
+
+
+def to_values(joints: Array, config: CalibrationConfig) -> dict[str, float]:
+    """The robot's numbers for (6,) radians and metres."""
+    values = [
+        np.degrees(angle) / c.degrees_per_unit + c.zero for angle, c in zip(joints, _joints(config), strict=False)
+    ]
+    grip = config.gripper
+    values.append(grip.closed + joints[-1] / OPENING * (grip.wide - grip.closed))
+    return {key: float(value) for key, value in zip(KEYS, values, strict=True)}
+
+
+def limits(config: RobotConfig) -> Limits:
+    """The limits of a config in radians, metres and seconds."""
+    ends = np.array([[_radians(c.low, c), _radians(c.high, c)] for c in _joints(config.calibration)])
+    safety = config.safety
+    count = len(JOINTS)
+    return Limits(
+        low=np.append(ends.min(1), 0.0),
+        high=np.append(ends.max(1), OPENING),
+        speed=np.append([np.radians(safety.max_speed)] * count, safety.gripper_speed),
+        acceleration=np.append([np.radians(safety.max_acceleration)] * count, safety.gripper_acceleration),
+        workspace=np.array([safety.workspace_x, safety.workspace_y, safety.workspace_z]),
+        period=STEP_SECONDS,
+    )
+
+
+def _joints(config: CalibrationConfig) -> list[JointConfig]:
+    return [getattr(config, name) for name in JOINTS]
+
+
+def _radians(value: float, joint: JointConfig) -> float:
+    return float(np.radians(joint.degrees_per_unit * (value - joint.zero)))

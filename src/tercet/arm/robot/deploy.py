@@ -1,0 +1,208 @@
+"""A policy on an arm, or a person who shows it how: tries, one after the other, within the guard's limits."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from tercet.arm.policies.kinds import load_policy
+from tercet.arm.policies.roles import Sizes
+from tercet.arm.robot import calibration, control, dry_run
+from tercet.arm.robot.devices import NO_CUBE, Arm, Teacher, find_cube, find_robot, find_teacher
+from tercet.arm.robot.pilot import Pilot, Senses, start_joints
+from tercet.arm.robot.safety import Guard, Limits
+from tercet.arm.robot.simulated import SimulatedArm
+from tercet.arm.robot.takeover import Keeper
+from tercet.arm.sim import tasks
+from tercet.arm.sim.env import ACTION
+from tercet.arm.sim.physics import STEP_SECONDS
+from tercet.arm.sim.tasks import Task
+from tercet.config.load import load_arm_config
+from tercet.config.robot import RobotConfig
+from tercet.errors import InputError
+from tercet.runs.folder import RunFolder
+
+Keys = Callable[[], str]
+_SLOW = 60.0  # ms a step, in the mean
+KEYS_SAY = "keys: space stops, r releases the stop, t hands over to a person and back, q ends, x ends and keeps nothing"
+PERSON_SAYS = "a person's arm steers once it is within 20 degrees of the robot's, and its trigger closed as far"
+SHOWING_SAYS = "a demonstration is kept where the task was done, or where g ends it as good; x discards it"
+
+
+@dataclass(frozen=True)
+class Try:
+    """One try: its steps, pictures left out; whether the task was done at its end; why it was stopped, if it was."""
+
+    ticks: Sequence[control.Tick]
+    success: bool
+    stopped: str
+
+
+@dataclass(frozen=True)
+class Session:
+    """What is tried: by whom, how often, how long (`seconds` a try), and whether anything is `send`t."""
+
+    task: Task
+    pilot: Pilot | None
+    times: int
+    seconds: float
+    send: bool
+    keep: Path | None = None
+    seed: int = 0
+
+    @property
+    def shows(self) -> bool:
+        """Whether a person steers from the first step."""
+        return self.pilot is None
+
+
+def policy_of(run: Path, stage: str, *, speed: float) -> tuple[Task, Pilot]:
+    """The policy of a run, and its task; InputError where there is none that an arm could follow."""
+    RunFolder.read(run)
+    config = load_arm_config(run / "config.yaml", [])
+    if config.env not in tasks.TASKS:
+        raise InputError(f"{run}: its policy is for {config.env}; only {', '.join(tasks.TASKS)} can go on an arm")
+    folder = run / stage / "model"
+    if not folder.is_dir():
+        there = [name for name in ("bc", "ppo") if (run / name / "model").is_dir()]
+        raise InputError(f"{folder} is not there; this run has {' and '.join(there) or 'no policy yet'} (--stage)")
+    task: Task = config.env
+    sizes = Sizes(len(tasks.observed(task)), len(ACTION))
+    return task, Pilot(load_policy(folder, sizes), speed)
+
+
+def run(
+    config: RobotConfig, session: Session, *, keys: Keys, clock: control.Clock, say: Callable[[str], None]
+) -> list[Try]:
+    """All tries; the robot is connected once, before, and disconnected in the end, whatever happens."""
+    if config.cube == NO_CUBE and tasks.has_cube(session.task):
+        if session.pilot and not session.pilot.policy.sees_itself:
+            raise InputError(
+                "cube=none is for a policy that was learned with policy.sees=itself; say where the cube is"
+            )
+        say(
+            "cube=none: success is not noticed, so end a demonstration with g; "
+            "what is kept can only be learned from with policy.sees=itself"
+        )
+    robot = find_robot(config, task=session.task, seed=session.seed)
+    teleoperator = find_teacher(config, robot)
+    if session.shows and teleoperator is None:
+        raise InputError("recording needs a person's arm: give teacher=so101_leader teacher_port=/dev/...")
+    keeper = None
+    if session.keep and not session.send:
+        say(f"a dry run: nothing is kept in {session.keep}")
+    elif session.keep:
+        keeper = Keeper(
+            session.keep,
+            session.task,
+            config.calibration,
+            robot_type=config.robot,
+            features=robot.observation_features,
+            say=say,
+        )
+    tries: list[Try] = []
+    with ExitStack() as stack:
+        arm = stack.enter_context(Arm(robot, config))
+        teacher = stack.enter_context(Teacher(teleoperator, config)) if teleoperator else None
+        crew = control.Crew(session.pilot, teacher, keys)
+        for line in dry_run.here(*arm.read()):
+            say(line)
+        for number in range(session.times):
+            if number and isinstance(robot, SimulatedArm):
+                robot.env.reset()
+            elif number and not ready("put everything back; g goes on, q ends", keys, clock, say):
+                break
+            moving = arm if session.send else dry_run.Pretended(arm)
+            one = _try(config, session, moving, crew, keeper, clock)
+            if one is None:
+                break
+            tries.append(one)
+            for line in _verdict(number, one):
+                say(line)
+            lost = arm.lost + (teacher.lost if teacher else 0)
+            if lost:
+                say(f"reads that were lost and tried again so far: {lost}; check cables and power if it goes on")
+            if tries[-1].stopped and not isinstance(robot, SimulatedArm):
+                break  # a person should look before anything moves again
+    if keeper is not None and keeper.kept:
+        say(keeper.all_there())
+    return tries
+
+
+def ready(question: str, keys: Keys, clock: control.Clock, say: Callable[[str], None]) -> bool:
+    """Wait for a person's GO; False where they QUIT. Nothing is sent meanwhile."""
+    say(question)
+    while True:
+        pressed = keys()
+        if control.GO in pressed or control.QUIT in pressed:
+            return control.GO in pressed
+        clock.wait_until(clock.now() + 0.1)
+
+
+def show(file: Path, tries: Sequence[Try], limits: Limits) -> list[str]:
+    """The first try in lines, and in the picture `file`."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    dry_run.plot(file, tries[0].ticks, limits)
+    return list(dry_run.lines(tries[0].ticks))
+
+
+def limits_of(config: RobotConfig) -> Limits:
+    """The limits that a config comes to."""
+    return calibration.limits(config)
+
+
+def _try(
+    config: RobotConfig,
+    session: Session,
+    arm: control.Moving,
+    crew: control.Crew,
+    keeper: Keeper | None,
+    clock: control.Clock,
+) -> Try | None:
+    """None where it was ended before it began."""
+    safety = config.safety
+    guard = Guard(
+        calibration.limits(config), arm.read()[0], deadline=safety.deadline, max_lag=float(np.radians(safety.max_lag))
+    )
+    start = start_joints(config.start, session.task)
+    if not control.approach(arm, guard, start, crew.keys, clock, speed=config.speed):
+        return None
+    senses = Senses(session.task, np.array(config.goal), find_cube(config.cube))
+    ticks: list[control.Tick] = []
+
+    def watch(tick: control.Tick) -> None:
+        ticks.append(replace(tick, seen={}))
+        if keeper is not None:
+            keeper.watch(tick)
+
+    ended = control.drive(
+        arm,
+        guard,
+        crew,
+        senses,
+        clock,
+        seconds=session.seconds,
+        watch=watch,
+        person=session.shows,
+        until_success=session.shows,
+    )
+    success = bool(ticks) and ticks[-1].success
+    if keeper is not None:
+        good = not session.shows or success or ended == control.GO
+        keeper.finish(good=good and ended != control.DISCARD)
+    return Try(ticks, success, guard.stopped)
+
+
+def _verdict(number: int, one: Try) -> Iterator[str]:
+    done, stopped = "done" if one.success else "not done", f"; stopped: {one.stopped}" if one.stopped else ""
+    periods = 1000 * np.diff([tick.seconds for tick in one.ticks])
+    mean, most = (float(periods.mean()), float(periods.max())) if len(periods) else (0.0, 0.0)
+    pace = f"{mean:.0f} ms a step ({most:.0f} at most)"
+    yield f"try {number + 1}: {done} after {one.ticks[-1].seconds:.1f} s, {pace}{stopped}"
+    if mean > _SLOW:
+        yield (
+            f"that is slower than the {1000 * STEP_SECONDS:.0f} ms that a policy learns with and a recording tells of: "
+            "give fewer or smaller pictures (camera_width, camera_height), or a faster function for the cube"
+        )

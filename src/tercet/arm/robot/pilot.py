@@ -1,0 +1,119 @@
+"""A policy that was learned in the simulation, steering an arm: what it would see, and the joints its action means."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tercet.arm.policies.roles import Policy
+from tercet.arm.robot.devices import Observation, SeenCube
+from tercet.arm.sim import kinematics, tasks
+from tercet.arm.sim.cameras import Camera, Picture, as_picture
+from tercet.arm.sim.kinematics import JOINTS, Array
+from tercet.arm.sim.tasks import Readings, Task
+from tercet.errors import InputError
+
+_COUNT = len(JOINTS)
+GOAL = ("goal.x", "goal.y", "goal.z")  # of an observation; the goal of the config where the robot tells none
+_FASTEST = 1.0  # m/s; a cube that seems faster was lost from sight
+
+
+class Senses:
+    """Turns what an arm tells into the readings of a task; remembers the cube, for its velocity, and the goal."""
+
+    def __init__(self, task: Task, goal: Array, find_cube: SeenCube) -> None:
+        self.task: Task = task
+        self._goal, self._find_cube = goal, find_cube
+        self._last: Array | None = None
+
+    def begin(self) -> None:
+        """A new episode: the next cube lies where it is lifted from, and rests."""
+        self._last = None
+
+    def readings(self, joints: Array, sent: Array, seen: Observation, *, elapsed: float) -> Readings:
+        """For joints (6,) measured, and the (6,) that were sent last, `elapsed` seconds after the readings before."""
+        hand, target = kinematics.forward(joints[None, :_COUNT]), kinematics.forward(sent[None, :_COUNT])
+        if self.task != "lift" and all(key in seen for key in GOAL):
+            self._goal = np.array([float(seen[key]) for key in GOAL])
+        cube, turn = np.zeros(3), 0.0
+        velocity = np.zeros(3)
+        if tasks.has_cube(self.task):
+            *place, turn = self._find_cube(seen)
+            cube = np.array(place)
+            if self._last is None and self.task == "lift":
+                self._goal = cube + np.array([0.0, 0.0, tasks.LIFT_HEIGHT])
+            velocity = np.clip((cube - (cube if self._last is None else self._last)) / elapsed, -_FASTEST, _FASTEST)
+            self._last = cube
+        return Readings(
+            tip=hand.tip,
+            turn=hand.turn,
+            opening=joints[None, _COUNT],
+            target=target.tip,
+            target_turn=target.turn,
+            target_opening=sent[None, _COUNT],
+            cube=cube[None],
+            cube_turn=tasks.quarter(np.array([turn])),
+            cube_velocity=velocity[None],
+            goal=self._goal[None],
+        )
+
+
+class Pilot:
+    """A policy; `speed` is the share of each of its movements that is made.
+
+    A chunk is done to its end before the next is decided on, as in training (`agent.Acting`).
+    """
+
+    def __init__(self, policy: Policy, speed: float = 1.0) -> None:
+        self.policy, self.speed = policy, speed
+        self._left: list[Tensor] = []  # (a,) each, of the chunk that is being done
+
+    def wanted(self, observation: Array, sent: Array, seen: Observation, *, fresh: bool) -> Array:
+        """Joints (6,) to go to, from the observation (o,), what was sent last (6,) and what the robot told.
+
+        `fresh` where it did not steer the step before: what is left of an older chunk was for another place.
+        """
+        if fresh or not self._left:
+            with torch.no_grad():
+                state = torch.from_numpy(observation.astype(np.float32))[None]
+                pictures = [torch.from_numpy(_picture(seen, camera))[None] for camera in self.policy.cameras]
+                self._left = list(self.policy.actions(self.policy.decide(state, None, *pictures))[0])
+        action = self._left.pop(0)[None]
+        moves = self.speed * action.clamp(-1.0, 1.0).double().numpy()
+        moves[:, -1] = action[:, -1].clamp(-1.0, 1.0)  # a gripper that closes slowly lets go
+        return joints_for(sent, moves)
+
+
+def _picture(seen: Observation, camera: Camera) -> Picture:
+    picture = as_picture(seen.get(camera.name))
+    if picture is None:
+        there = ", ".join(key for key, value in seen.items() if isinstance(value, np.ndarray)) or "none"
+        raise InputError(
+            f"the policy sees by the camera {camera.name}, and the robot's pictures are: {there}; give cameras="
+            f"{{{camera.name}: /dev/video0}}, (height, width, 3) of uint8"
+        )
+    return camera.fitted(picture)
+
+
+def joints_for(sent: Array, action: Array) -> Array:
+    """Where an action (1, 5) sends an arm that was last sent to (6,)."""
+    hand = kinematics.forward(sent[None, :_COUNT])
+    before = np.column_stack([hand.tip, hand.turn, sent[None, _COUNT]])
+    after = tasks.within_limits(before + tasks.STEPS * action)
+    return np.append(kinematics.inverse(after[:, :3], after[:, 3])[0], after[0, 4])
+
+
+def action_between(before: Array, after: Array) -> Array:
+    """(5,): the action that moves what is sent from one (6,) to another; 1 at most, as actions are."""
+    one, other = (kinematics.forward(joints[None, :_COUNT]) for joints in (before, after))
+    moves = [
+        *((other.tip - one.tip)[0] / tasks.STEP),
+        (other.turn - one.turn)[0] / tasks.TURN_STEP,
+        (after[_COUNT] - before[_COUNT]) / tasks.OPENING_STEP,
+    ]
+    return np.clip(moves, -1.0, 1.0)
+
+
+def start_joints(start: list[float], task: Task) -> Array:
+    """(6,) with the finger tips at `start`, open where the task begins so."""
+    opening = 0.0 if task == "push" else 0.03
+    return np.append(kinematics.inverse(np.array([start]), np.zeros(1))[0], opening)

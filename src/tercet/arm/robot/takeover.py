@@ -1,0 +1,109 @@
+"""What a person showed while steering, kept as demonstrations in LeRobot's format."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tercet.arm.demonstrations.recordings import OURS_DONE, OURS_SEEN
+from tercet.arm.lerobot import frames
+from tercet.arm.lerobot.layout import ACTION, IMAGES, STATE, Feature, Info, read_info
+from tercet.arm.lerobot.write import NewEpisode, append, there
+from tercet.arm.robot.calibration import KEYS, to_values
+from tercet.arm.robot.control import Tick
+from tercet.arm.robot.pilot import action_between
+from tercet.arm.sim.cameras import Picture, as_picture
+from tercet.arm.sim.env import ACTION as MOVES
+from tercet.arm.sim.physics import STEP_SECONDS
+from tercet.arm.sim.tasks import Task, observed
+from tercet.arm.sim.units import SCALED
+from tercet.config.robot import CalibrationConfig
+from tercet.errors import InputError
+
+_SHORTEST = 5  # steps; less is a slip of the finger
+
+
+class Keeper:
+    """Watches a drive, and after it writes each stretch that a person steered as an episode.
+
+    HG-DAgger (Kelly et al. 2019) learns from just these: states that the policy led to, answered by a person.
+    InputError where `folder` holds a recording of something else, or pictures can't be written.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        task: Task,
+        calibration: CalibrationConfig,
+        *,
+        robot_type: str,
+        features: dict[str, Any],  # Any: LeRobot's; a type, or a picture's shape
+        say: Callable[[str], None],
+    ) -> None:
+        self.folder, self.kept = folder, 0
+        self._task, self._calibration, self._say = task, calibration, say
+        self._cameras = {f"{IMAGES}.{key}": key for key, kind in features.items() if isinstance(kind, tuple)}
+        pictures = {
+            key: Feature("video", tuple(features[camera]), ("height", "width", "channels"))
+            for key, camera in self._cameras.items()
+        }
+        numbers = {
+            STATE: Feature("float32", (len(KEYS),), KEYS),
+            ACTION: Feature("float32", (len(KEYS),), KEYS),
+            OURS_SEEN: Feature("float32", (len(observed(task)),), observed(task)),
+            OURS_DONE: Feature("float32", (len(MOVES),), MOVES, units=SCALED),
+        }
+        self._info = Info(round(1 / STEP_SECONDS, 6), {**numbers, **pictures}, robot_type)
+        self._stretches: list[list[Tick]] = [[]]  # the last is under way
+        there(folder, self._info)
+        if pictures:
+            frames.pyav()
+
+    def watch(self, tick: Tick) -> None:
+        """Take in a step; what led up to a stop is forgotten."""
+        if any(reason.startswith("stopped") for reason in tick.reasons):
+            self._stretches[-1] = []
+        elif tick.who == "person":
+            self._stretches[-1].append(tick)
+        elif self._stretches[-1]:
+            self._stretches.append([])
+
+    def finish(self, *, good: bool) -> None:
+        """Write what a person has shown since the last time, or forget it: encoding takes longer than a step."""
+        stretches = [ticks for ticks in self._stretches if len(ticks) >= _SHORTEST]
+        self._stretches = [[]]
+        for ticks in stretches:
+            if good:
+                self._write(ticks)
+            else:
+                self._say(f"not kept: {len(ticks)} steps of a person's")
+
+    def all_there(self) -> str:
+        """How many demonstrations the folder holds, in words."""
+        num = read_info(self.folder).num_episodes
+        return f"{self.folder} holds {num} demonstrations; bc.num_demonstrations={num} learns from all of them"
+
+    def _write(self, ticks: list[Tick]) -> None:
+        columns = {
+            STATE: self._values([tick.measured for tick in ticks]),
+            ACTION: self._values([tick.sent for tick in ticks]),
+            OURS_SEEN: np.stack([tick.observation for tick in ticks]),
+            OURS_DONE: np.stack([action_between(tick.before, tick.sent) for tick in ticks]),
+        }
+        pictures = {
+            key: [_picture(tick.seen[camera], camera) for tick in ticks] for key, camera in self._cameras.items()
+        }
+        append(self.folder, self._info, [NewEpisode(self._task, columns, pictures)])
+        self.kept += 1
+        self._say(f"kept: {len(ticks)} steps of a person's, in {self.folder}")
+
+    def _values(self, joints: list[np.ndarray]) -> np.ndarray:
+        return np.array([list(to_values(one, self._calibration).values()) for one in joints])
+
+
+def _picture(seen: Any, camera: str) -> Picture:  # Any: whatever the robot gave
+    picture = as_picture(np.asarray(seen))
+    if picture is None:
+        raise InputError(f"camera {camera}: gave {type(seen).__name__}, no picture (height, width, 3)")
+    return picture

@@ -1,0 +1,1 @@
+"""Simulation: the arm, its tasks and experts, and other people's environments."""

@@ -1,0 +1,177 @@
+"""Is the arm itself sound? Whoever trains on an arm that jams looks for the fault in the algorithm.
+
+`tercet arm check` and the test suite run this: nothing jams, the workspace is reachable, the experts succeed, forces
+and speeds stay sane, the same seed gives the same bits, and nothing that is not a number comes out.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tercet.arm.sim import kinematics, scene, tasks
+from tercet.arm.sim.env import ArmEnv
+from tercet.arm.sim.kinematics import Array
+from tercet.arm.sim.physics import Physics
+from tercet.arm.sim.scene import CUBE_HALF, NUM_FINGERS, NUM_JOINTS, OPENING
+from tercet.arm.sim.tasks import TASKS, WORKSPACE, Task
+
+_SETTLED = 30  # steps: 1.5 s
+_LEAST_SUCCESS = 0.95
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that must hold: what was measured, and the limit that it must keep."""
+
+    name: str
+    measured: float
+    limit: float
+    least: bool = False  # the limit is the least that will do, not the most
+
+    @property
+    def ok(self) -> bool:
+        """Whether the limit is kept; what is not a number keeps none."""
+        return self.measured >= self.limit if self.least else self.measured <= self.limit
+
+
+def run(*, num_states: int = 256, seed: int = 0, num_threads: int = 2) -> list[Check]:
+    """All checks; `num_states` starts for each expert."""
+    checks = [*workspace(), *settling(num_threads), *gripping(num_threads)]
+    for task in TASKS:
+        checks += expert(task, num_states=num_states, seed=seed, num_threads=num_threads)
+    return [*checks, *repeatable(seed), *survives(seed)]
+
+
+def table(checks: list[Check]) -> str:
+    """The checks as lines of text."""
+    width = max(len(check.name) for check in checks)
+    lines = (
+        f"{'ok  ' if check.ok else 'FAIL'}  {check.name:<{width}}  {check.measured:>9.4g}  "
+        f"{'at least' if check.least else 'at most '} {check.limit:g}"
+        for check in checks
+    )
+    return "\n".join(lines)
+
+
+def workspace() -> Iterator[Check]:
+    """Every point of the workspace is reached within the joints' limits."""
+    points = _grid(15)
+    joints = kinematics.inverse(points, np.zeros(len(points)))
+    missed = np.linalg.norm(kinematics.forward(joints).tip - points, axis=1).max()
+    yield Check("workspace: points missed by (m)", float(missed), 1e-9)
+    turned = np.concatenate([kinematics.inverse(points, np.full(len(points), turn)) for turn in _TURNS])
+    beyond = np.maximum(kinematics.LIMITS[:, 0] - turned, turned - kinematics.LIMITS[:, 1]).max()
+    yield Check("workspace: joints beyond their limits by (rad)", float(beyond), 0.0)
+
+
+def settling(num_threads: int) -> Iterator[Check]:
+    """Commanded joints and fingers are reached everywhere, and the hand touches nothing on an empty table."""
+    points, turns, openings = _commands()
+    physics = Physics([scene.build(with_cube=False)], len(points), num_threads)
+    joints = kinematics.inverse(points, turns)
+    middle = np.tile(WORKSPACE.mean(1), (len(points), 1))
+    everywhere = np.ones(len(points), bool)
+    start = kinematics.inverse(middle, np.zeros(len(points)))
+    physics.place(everywhere, start, np.full(len(points), OPENING / 2), None, turns)
+    force = max(float(physics.step(joints, openings).force.max()) for _ in range(_SETTLED))
+    physics.close()
+    reached = physics.positions[:, :NUM_JOINTS]
+    yield Check("joints: commanded and actual differ by (rad)", float(np.abs(reached - joints).max()), 0.005)
+    aside = np.linalg.norm(kinematics.forward(reached).tip - points, axis=1).max()
+    yield Check("tip: commanded and actual differ by (m)", float(aside), 0.001)
+    fingers = np.abs(physics.positions[:, NUM_JOINTS:] - openings[:, None]).max()
+    yield Check("fingers: commanded and actual differ by (m)", float(fingers), 0.0005)
+    yield Check("empty table: force on a finger (N)", force, 0.01)
+
+
+def gripping(num_threads: int) -> Iterator[Check]:
+    """Fingers that close on a cube, as low as they go, end at its sides; a cube left alone lies still."""
+    points = _grid(5)
+    points = points[points[:, 2] == WORKSPACE[2, 0]]
+    count = len(points)
+    physics = Physics([scene.build(with_cube=True)], count, num_threads)
+    joints = kinematics.inverse(points, np.zeros(count))
+    cube = np.concatenate([points[:, :2], np.full((count, 1), CUBE_HALF)], 1)
+    opening = np.full(count, 0.03)
+    physics.place(np.ones(count, bool), joints, opening, cube, np.zeros(count))
+    for _ in range(_SETTLED):
+        physics.step(joints, opening)
+    fingers = NUM_JOINTS + NUM_FINGERS
+    moved = np.abs(physics.positions[:, fingers : fingers + 3] - cube).max()
+    yield Check("cube left alone: moved by (m)", float(moved), 0.001)
+    yield Check(
+        "cube left alone: speed (m/s)", float(np.abs(physics.velocities[:, fingers : fingers + 3]).max()), 0.001
+    )
+    for _ in range(_SETTLED):
+        physics.step(joints, np.zeros(count))
+    physics.close()
+    gap = np.abs(physics.positions[:, NUM_JOINTS:fingers] - CUBE_HALF).max()
+    yield Check("fingers closed on a cube: off its sides by (m)", float(gap), 0.0015)
+
+
+def expert(task: Task, *, num_states: int, seed: int, num_threads: int) -> Iterator[Check]:
+    """The scripted expert's success, and the forces and speeds on its way."""
+    env = ArmEnv(task, num_states, seed=seed, num_threads=num_threads)
+    force = speed = broken = 0.0
+    done = np.zeros(num_states, bool)
+    for _ in range(env.horizon):
+        infos = env.step(env.expert_actions())[-1]
+        force = max(force, float(infos["force"].max()))
+        speed = max(speed, float(np.abs(env.joint_velocities()).max()))
+        broken += float(infos["blown_up"].sum())
+        done = infos["success"]
+    env.close()
+    yield Check(f"{task}: success of the expert", float(done.mean()), _LEAST_SUCCESS, least=True)
+    yield Check(f"{task}: force on a finger (N)", force, 80.0)
+    yield Check(f"{task}: speed of a joint (rad/s)", speed, 12.0)
+    yield Check(f"{task}: simulations that broke", broken, 0.0)
+
+
+def repeatable(seed: int) -> Iterator[Check]:
+    """The same seed gives the same bits, on one thread and on two, in a large batch and in a small one."""
+    one, two = (_random_episode(num_envs, seed, threads) for num_envs, threads in ((8, 1), (24, 2)))
+    yield Check("same seed: observations that differ", float((one != two[:, :8]).sum()), 0.0)
+
+
+def survives(seed: int) -> Iterator[Check]:
+    """Nothing that is not a number leaves the environment: under wild actions, and after a simulation broke."""
+    seen = _random_episode(64, seed, 2, size=5.0)
+    yield Check("wild actions: entries that are not finite", float((~np.isfinite(seen)).sum()), 0.0)
+    env = ArmEnv("lift", 4, seed=seed)
+    snapshot = env.snapshot()
+    snapshot["physics"][1, 1:] = np.nan
+    env.restore(snapshot)
+    observations, rewards, terminated, _, infos = env.step(np.zeros((4, 5), np.float32))
+    env.close()
+    wrong = int((~np.isfinite(observations)).sum() + (~np.isfinite(rewards)).sum())
+    wrong += int((terminated != [False, True, False, False]).sum() + (infos["blown_up"] != terminated).sum())
+    yield Check("a simulation that broke: wrong entries", float(wrong), 0.0)
+
+
+def _random_episode(num_envs: int, seed: int, num_threads: int, size: float = 1.0) -> NDArray[np.float32]:
+    """Observations (steps, num_envs, entries); each environment's actions are the same however many there are."""
+    env = ArmEnv("place", num_envs, seed=seed, num_threads=num_threads)
+    chance = np.random.default_rng(seed)
+    actions = size * chance.uniform(-1, 1, (env.horizon, 64, 5))
+    seen = np.stack([env.step(row[:num_envs])[0] for row in actions])
+    env.close()
+    return seen
+
+
+_TURNS = (-tasks.TURN_LIMIT, 0.0, tasks.TURN_LIMIT)
+
+
+def _grid(count: int) -> Array:
+    axes = [np.linspace(low, high, count) for low, high in WORKSPACE]
+    return np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
+
+
+def _commands() -> tuple[Array, Array, Array]:
+    """Points, turns and openings: the corners and the middle of everything, in every combination."""
+    points = _grid(3)
+    openings = (0.0, OPENING / 2, OPENING)
+    combined = [(turn, opening) for turn in _TURNS for opening in openings]
+    turns, widths = (np.repeat([pair[k] for pair in combined], len(points)) for k in (0, 1))
+    return np.tile(points, (len(combined), 1)), turns, widths

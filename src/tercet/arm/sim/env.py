@@ -1,0 +1,349 @@
+"""The batched environment: Gymnasium's vector interface over `physics`, one of the `tasks`, twenty steps a second."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+from numpy.typing import NDArray
+
+from tercet.arm.sim import expert, kinematics, randomise, scene, tasks
+from tercet.arm.sim.cameras import Camera, Picture
+from tercet.arm.sim.foreign.environment import ForeignEnv
+from tercet.arm.sim.kinematics import Array
+from tercet.arm.sim.physics import STEP_SECONDS, Physics
+from tercet.arm.sim.randomise import Randomisation
+from tercet.arm.sim.render import Studio
+from tercet.arm.sim.scene import NUM_FINGERS, NUM_JOINTS, OPENING
+from tercet.arm.sim.tasks import Readings, Task
+from tercet.errors import InputError
+
+ACTION = ("x", "y", "z", "turn", "gripper")
+_CUBE = NUM_JOINTS + NUM_FINGERS  # where the cube's entries begin, in positions and in velocities
+
+Mask = NDArray[np.bool_]
+Infos = dict[str, Any]  # Any: Gymnasium's own type; here every entry is an array over environments
+
+
+class ArmEnv(VectorEnv):
+    """`num_envs` arms at one task.
+
+    An action (5,) in [-1, 1] moves the target of the hand by at most 2 cm in x, y, z, turns it by at most 0.3 rad and
+    opens or closes the fingers by at most 12 mm each; the joints follow by `kinematics.inverse`. Episodes are cut off
+    after `horizon` steps (`truncated`); they end (`terminated`) only where the simulation broke. The caller resets:
+    `reset(options={"reset_mask": done})`.
+
+    `infos` hold arrays over environments: `success`, `progress` (`tasks`), `blown_up`, `force` (N, the largest on a
+    finger), `jerk` (rad/s^3, root mean square over joints), `outside` (m, how far out of the workspace the action
+    would have sent the hand).
+
+    The k-th environment's start follows from the seed and k, whatever their number.
+
+    Pictures are drawn when somebody looks (`pictures`), and cost nothing until then: a policy that decides on chunks of
+    actions looks at one state in so many.
+    """
+
+    metadata = {"autoreset_mode": AutoresetMode.DISABLED, "render_modes": ["rgb_array"], "render_fps": 20}
+    render_mode = "rgb_array"
+
+    def __init__(
+        self,
+        task: Task,
+        num_envs: int,
+        *,
+        seed: int = 0,
+        horizon: int = 60,
+        randomisation: Randomisation | None = None,
+        num_threads: int = 2,
+    ) -> None:
+        self.task: Task = checked_task(task)
+        for name, number in (("num_envs", num_envs), ("horizon", horizon), ("num_threads", num_threads)):
+            if number < 1:
+                raise InputError(f"{name}={number}: must be at least 1")
+        self.num_envs, self.horizon = num_envs, horizon
+        self.observed = tasks.observed(task)
+        self.own = tasks.own(self.observed)
+        self.single_observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (len(self.observed),), np.float32)
+        self.single_action_space = gymnasium.spaces.Box(-1.0, 1.0, (len(ACTION),), np.float32)
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self.randomisation = randomisation or Randomisation()
+        self._original = scene.build(with_cube=tasks.has_cube(task))
+        copies = num_envs if self.randomisation.changes_models else 1
+        models = [scene.build(with_cube=tasks.has_cube(task)) for _ in range(copies)]
+        self._physics = Physics(models, num_envs, num_threads)
+        self._studio: Studio | None = None
+        self._allocate()
+        self.reset(seed=seed)
+
+    def _allocate(self) -> None:
+        count = self.num_envs
+        self._sent = np.zeros((count, len(ACTION)))  # where hands were last sent: x, y, z, turn, opening
+        self._goal = np.zeros((count, 3))
+        self._nothing = np.zeros((count, 3))  # a cube's place and velocity where there is none
+        self._steps = np.zeros(count, np.int64)
+        self._velocity = np.zeros((count, NUM_JOINTS))  # of the joints, one step ago
+        self._acceleration = np.zeros((count, NUM_JOINTS))
+        self._delayed = np.zeros((count, self.randomisation.latency[1] + 1, len(ACTION)))  # actions, the newest first
+
+    def reset(
+        self,
+        *,
+        seed: int | list[int | None] | None = None,
+        options: dict[str, Any] | None = None,  # Any: Gymnasium's
+    ) -> tuple[NDArray[np.float32], Infos]:
+        """Begin new episodes, everywhere or where `options["reset_mask"]` says; with `seed`, chance begins anew."""
+        if isinstance(seed, list):
+            raise InputError("reset: needs one seed for all environments, not a list")
+        if seed is not None:
+            self._chance = np.random.default_rng([seed, 0])
+            self._domain_chance = np.random.default_rng([seed, 1])  # so that randomisation leaves starts as they are
+            self._domain = randomise.draw(self.randomisation, self._domain_chance, self.num_envs)
+        self._begin(_checked_mask(options, self.num_envs))
+        now = self.readings()
+        quiet = np.zeros(self.num_envs)
+        return self._observe(now), self._infos(now, tasks.success(self.task, now), quiet < 0, quiet, quiet, quiet)
+
+    def step(self, actions: NDArray[np.floating]) -> tuple[NDArray[np.float32], Array, Mask, Mask, Infos]:
+        """Observations, rewards, terminated, truncated, infos; all finite, whatever the simulation does."""
+        outside = self._move_targets(self._late(self._checked(actions)))
+        outcome = self._physics.step(self._sent_joints(), self._sent[:, 4])
+        self._steps += 1
+        jerk = self._jerk()
+        broke = outcome.broke
+        force = outcome.force
+        any_broke = broke.any()
+        if any_broke:
+            self._begin(broke)
+            force, jerk = np.where(broke, 0.0, force), np.where(broke, 0.0, jerk)
+        now = self.readings()
+        done = tasks.success(self.task, now)
+        if any_broke:
+            done &= ~broke
+        rewards = tasks.reward(self.task, now, done)
+        if any_broke:
+            rewards[broke] = 0.0
+        truncated = self._steps >= self.horizon
+        infos = self._infos(now, done, broke, force, jerk, outside)
+        return self._observe(now), rewards, broke, truncated, infos
+
+    def render(  # pyright: ignore[reportIncompatibleMethodOverride]  # one picture, where Gymnasium draws them all
+        self,
+        index: int = 0,
+        width: int = 480,
+        height: int = 360,
+        camera: str = scene.VIEW,
+    ) -> NDArray[np.uint8]:
+        """A picture (height, width, 3) of one environment, by the camera `near`, `front`, `top` or `wrist`.
+
+        In `lift` a green frame shows the height above which the cube must be.
+        """
+        return self._picture(index, Camera(camera, height, width), plain=False)
+
+    def pictures(self, cameras: Sequence[Camera], rows: Mask) -> tuple[NDArray[np.uint8], ...]:
+        """What each camera sees now, (m, height, width, 3), in the environments that `rows` names; drawn plainly."""
+        for camera in cameras:
+            if camera.name not in scene.CAMERAS:
+                raise InputError(f"policy.cameras: no camera {camera.name!r}; there are {', '.join(scene.CAMERAS)}")
+        which = np.flatnonzero(rows).tolist()
+        return tuple(np.stack([self._picture(k, camera, plain=True) for k in which]) for camera in cameras)
+
+    def _picture(self, index: int, camera: Camera, *, plain: bool) -> Picture:
+        if self._studio is None:
+            self._studio = Studio(self._original)
+        return self._studio.picture(
+            self._physics.state[index],
+            self._goal[index],
+            width=camera.width,
+            height=camera.height,
+            camera=camera.name,
+            aside=self._domain.camera[index],
+            plain=plain,
+            level=tasks.LIFTED if self.task == "lift" and not plain else None,
+        )
+
+    def close_extras(self, **kwargs: Any) -> None:  # Any: Gymnasium's
+        """End threads and free what drawing holds."""
+        self._physics.close()
+        if self._studio is not None:
+            self._studio.close()
+
+    def readings(self) -> Readings:
+        """What can be measured now."""
+        positions, velocities = self._physics.positions, self._physics.velocities
+        hand = kinematics.forward(positions[:, :NUM_JOINTS])
+        if tasks.has_cube(self.task):
+            cube, cube_velocity = positions[:, _CUBE : _CUBE + 3], velocities[:, _CUBE : _CUBE + 3]
+            w, x, y, z = positions[:, _CUBE + 3 : _CUBE + 7].T
+            cube_turn = tasks.quarter(np.arctan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z)))
+        else:
+            cube = cube_velocity = self._nothing
+            cube_turn = self._nothing[:, 0]
+        return Readings(
+            tip=hand.tip,
+            turn=hand.turn,
+            opening=_opening(positions),
+            target=self._sent[:, :3],
+            target_turn=self._sent[:, 3],
+            target_opening=self._sent[:, 4],
+            cube=cube,
+            cube_turn=cube_turn,
+            cube_velocity=cube_velocity,
+            goal=self._goal,
+        )
+
+    def expert_actions(self, *, noise: float = 0.0, chance: np.random.Generator | None = None) -> NDArray[np.float32]:
+        """What the scripted expert does now, (num_envs, 5)."""
+        return expert.act(self.task, self.readings(), noise=noise, chance=chance)
+
+    def servo(self, joints: Array) -> None:
+        """One step towards joints and openings (num_envs, 6), in place of an action; the hands' targets follow."""
+        hand = kinematics.forward(joints[:, :NUM_JOINTS])
+        self._sent = np.column_stack([hand.tip, hand.turn, np.clip(joints[:, NUM_JOINTS], 0.0, OPENING)])
+        outcome = self._physics.step(joints[:, :NUM_JOINTS], self._sent[:, 4])
+        self._steps += 1
+        if outcome.broke.any():
+            self._begin(outcome.broke)
+
+    def joints(self) -> Array:
+        """(num_envs, 6): the five joints in radians and the opening of a finger in metres."""
+        positions = self._physics.positions
+        return np.concatenate([positions[:, :NUM_JOINTS], _opening(positions)[:, None]], 1)
+
+    def joint_velocities(self) -> Array:
+        """(num_envs, 5), rad/s."""
+        return self._physics.velocities[:, :NUM_JOINTS]
+
+    def commanded_joints(self) -> Array:
+        """(num_envs, 6): where joints and fingers were last sent."""
+        return np.concatenate([self._sent_joints(), self._sent[:, 4:]], 1)
+
+    def snapshot(self) -> dict[str, Any]:  # Any: arrays, and the states of generators
+        """Everything that the future depends on; for going on later, to the same bits."""
+        arrays = {name: getattr(self, name).copy() for name in _STATE}
+        chances = {name: getattr(self, name).bit_generator.state for name in ("_chance", "_domain_chance")}
+        return {**arrays, **chances, "_domain": self._domain, "physics": self._physics.state.copy()}
+
+    def restore(self, snapshot: Mapping[str, Any]) -> None:  # Any: see snapshot
+        """Go back to what `snapshot` holds."""
+        for name in _STATE:
+            getattr(self, name)[:] = snapshot[name]
+        for name in ("_chance", "_domain_chance"):
+            getattr(self, name).bit_generator.state = snapshot[name]
+        self._physics.state[:] = snapshot["physics"]
+        self._domain = snapshot["_domain"]
+        self._apply_domain(np.ones(self.num_envs, bool))
+
+    def _begin(self, mask: Mask) -> None:
+        begin = tasks.start(self.task, self._chance.random((self.num_envs, tasks.NUM_DRAWS)))
+        self._goal[mask] = begin.goal[mask]
+        self._sent[mask, :3], self._sent[mask, 3], self._sent[mask, 4] = begin.tip[mask], 0.0, begin.opening[mask]
+        self._steps[mask] = 0
+        self._velocity[mask] = self._acceleration[mask] = 0.0
+        self._delayed[mask] = 0.0
+        cube = begin.cube[mask] if tasks.has_cube(self.task) else None
+        self._physics.place(mask, tasks.start_joints(begin)[mask], begin.opening[mask], cube, begin.cube_turn[mask])
+        if self.randomisation != Randomisation():
+            self._domain = self._domain.put(
+                mask, randomise.draw(self.randomisation, self._domain_chance, self.num_envs)
+            )
+            self._apply_domain(mask)
+
+    def _apply_domain(self, mask: Mask) -> None:
+        if self.randomisation.changes_models:
+            for index in np.flatnonzero(mask):
+                mass, friction = float(self._domain.mass[index]), float(self._domain.friction[index])
+                randomise.apply(self._physics.models[index], self._original, mass=mass, friction=friction)
+
+    def _checked(self, actions: NDArray[np.floating]) -> Array:
+        actions = np.asarray(actions, np.float64)
+        if actions.shape != (self.num_envs, len(ACTION)):
+            raise InputError(f"actions of shape {actions.shape}: needs {(self.num_envs, len(ACTION))}")
+        if not np.isfinite(actions).all():
+            row = int(np.flatnonzero(~np.isfinite(actions).all(1))[0])
+            raise InputError(f"actions that are not finite, first in environment {row}: {actions[row].tolist()}")
+        return np.minimum(np.maximum(actions, -1.0), 1.0)
+
+    def _late(self, actions: Array) -> Array:
+        if self._delayed.shape[1] == 1:
+            return actions
+        self._delayed[:, 1:] = self._delayed[:, :-1].copy()
+        self._delayed[:, 0] = actions
+        return self._delayed[np.arange(self.num_envs), self._domain.latency]
+
+    def _move_targets(self, actions: Array) -> Array:
+        wanted = self._sent + tasks.STEPS * actions
+        self._sent = tasks.within_limits(wanted)
+        wanted -= self._sent
+        return np.maximum.reduce(np.abs(wanted[:, :3]), axis=1)
+
+    def _sent_joints(self) -> Array:
+        return kinematics.inverse(self._sent[:, :3], self._sent[:, 3])
+
+    def _jerk(self) -> Array:
+        velocity = self._physics.velocities[:, :NUM_JOINTS].copy()
+        acceleration = (velocity - self._velocity) / STEP_SECONDS
+        jerk = (acceleration - self._acceleration) / STEP_SECONDS
+        self._velocity, self._acceleration = velocity, acceleration
+        jerk *= jerk
+        return np.sqrt(np.add.reduce(jerk, axis=1) / NUM_JOINTS)
+
+    def _observe(self, now: Readings) -> NDArray[np.float32]:
+        seen = tasks.observation(self.task, now)
+        if self.randomisation.sensor_noise > 0:
+            noise = self._domain_chance.standard_normal(seen.shape, np.float32)
+            seen += np.float32(self.randomisation.sensor_noise) * noise
+        return seen
+
+    def _infos(self, now: Readings, done: Mask, broke: Mask, force: Array, jerk: Array, outside: Array) -> Infos:
+        return {
+            "success": done,
+            "progress": tasks.progress(self.task, now),
+            "blown_up": broke,
+            "force": force,
+            "jerk": jerk,
+            "outside": outside,
+        }
+
+
+_STATE = ("_sent", "_goal", "_steps", "_velocity", "_acceleration", "_delayed")
+
+
+def make_env(
+    name: str,
+    num_envs: int,
+    *,
+    seed: int = 0,
+    horizon: int = 60,
+    randomisation: Randomisation | None = None,
+    num_threads: int = 2,
+) -> ArmEnv | ForeignEnv:
+    """An environment by name: one of this arm's tasks, or another's (`foreign/`)."""
+    if name in tasks.TASKS:
+        return ArmEnv(name, num_envs, seed=seed, horizon=horizon, randomisation=randomisation, num_threads=num_threads)
+    if randomisation not in (None, Randomisation()):
+        raise InputError(f"env={name}: randomisation is for this arm's own tasks ({', '.join(tasks.TASKS)})")
+    return ForeignEnv(name, num_envs, seed=seed, horizon=horizon, num_threads=num_threads)
+
+
+def _opening(positions: Array) -> Array:
+    """Of each hand, the mean of its two fingers'."""
+    return (positions[:, NUM_JOINTS] + positions[:, NUM_JOINTS + 1]) / 2
+
+
+def checked_task(task: str) -> Task:
+    for known in tasks.TASKS:
+        if task == known:
+            return known
+    raise InputError(f"task {task!r} is unknown; there are {', '.join(tasks.TASKS)}")
+
+
+def _checked_mask(options: Mapping[str, Any] | None, num_envs: int) -> Mask:
+    if not options or "reset_mask" not in options:
+        return np.ones(num_envs, bool)
+    mask = np.asarray(options["reset_mask"])
+    if mask.shape != (num_envs,) or mask.dtype != np.bool_:
+        raise InputError(f"reset_mask of shape {mask.shape} and type {mask.dtype}: needs ({num_envs},) of bool")
+    return mask

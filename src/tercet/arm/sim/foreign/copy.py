@@ -1,0 +1,152 @@
+"""One of other people's environments, made by its name, and dressed so that all of them look alike."""
+
+import multiprocessing
+import os
+import re
+import signal
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.spaces import Box
+from numpy.typing import NDArray
+
+from tercet.arm.sim.cameras import as_picture
+from tercet.arm.sim.foreign import checks
+from tercet.arm.sim.foreign.checks import Infos
+from tercet.arm.sim.foreign.make import METAWORLD, make, metaworld_task
+from tercet.errors import InputError, first_line
+
+_WITH_A_THING = re.compile(r"Fetch(PickAndPlace|Push|Slide)(Dense)?-v\d+")
+
+# what is told of a step besides the environment's own infos, which may not take these names
+OWN_INFOS = ("success", "progress", "blown_up", "terminated", "truncated")
+
+
+class Copy(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
+    """The `index`-th copy of an environment: observations one vector, actions in [-1, 1], infos plain numbers.
+
+    An observation ends with the ways that are left: to `desired_goal` from `achieved_goal` where it has them, with
+    Meta-World's to the thing from the hand and to the goal from the thing. A few demonstrations do not teach a
+    perceptron to subtract. `bounds` is the action space as the environment has it. Infos hold `progress`, `blown_up`,
+    `success`, which is False until the environment says otherwise, and the environment's own numbers; and `terminated`
+    and `truncated`, because Gymnasium's vectors would insist on a reset. Where something not finite came out, the
+    episode has `terminated` with a reward of 0, and the observation is that of the next one's start.
+    """
+
+    def __init__(self, name: str, horizon: int, index: int = 0) -> None:
+        self.name, self.index, self.horizon = name, index, horizon
+        self._metaworld = METAWORLD.fullmatch(name)
+        self._chance = np.random.default_rng(index)
+        self._env = make(name, horizon)
+        # where the thing lies in an observation whose first three numbers are the hand's place
+        self._thing = 4 if self._metaworld else 3 if _WITH_A_THING.fullmatch(name) else None
+        self._keys = checks.keys_of(self._env.observation_space)
+        self.bounds = checks.checked_actions(name, self._env.action_space)
+        checks.check_vectors(name, self._env.observation_space, self._keys)
+        size = len(self._flat("observation_space.sample", self._env.observation_space.sample()))
+        self.observation_space = Box(-np.inf, np.inf, (size,), np.float32)
+        self.action_space = Box(-1.0, 1.0, self.bounds.shape, np.float32)
+        self._steps, self._says_success = 0, False
+
+    def reset(
+        self,
+        *,
+        seed: int | None = None,
+        options: dict[str, Any] | None = None,  # Any: Gymnasium's
+    ) -> tuple[NDArray[np.float32], Infos]:
+        """Begin an episode; with `seed`, chance begins anew."""
+        if self._metaworld:  # it ignores the seed that reset is given, and has its goals given from outside
+            if seed is not None:
+                self._chance = np.random.default_rng(seed)
+            goals = metaworld_task(self._metaworld["task"]).train_tasks
+            self._env.unwrapped.set_task(goals[self._chance.integers(len(goals))])  # pyright: ignore[reportAttributeAccessIssue]
+        observation = checks.checked_reset(self.name, checks.call(self.name, self._env, "reset", seed=seed))
+        self._steps, seen = 0, self._flat("reset", observation)
+        if not np.isfinite(seen).all():
+            raise InputError(f"env={self.name}: reset() gave {seen.tolist()}; needed are finite numbers")
+        return seen, {}
+
+    def step(self, action: NDArray[np.float32]) -> tuple[NDArray[np.float32], float, bool, bool, Infos]:
+        """Observation, reward, False, False, infos; all finite."""
+        given = checks.call(self.name, self._env, "step", self._scaled(action))
+        observation, reward, terminated, truncated, told = checks.checked_step(self.name, given)
+        seen, success = self._flat("step", observation), checks.success_of(self.name, told)
+        self._steps += 1
+        cut = truncated or self._steps >= self.horizon
+        self._says_success |= success is not None
+        infos: Infos = {key: value for key, value in checks.numbers_of(told).items() if key not in OWN_INFOS}
+        infos |= {"success": bool(success), "progress": self._progress(observation, told, reward), "blown_up": False}
+        infos |= {"terminated": terminated, "truncated": cut}
+        if np.isfinite(seen).all() and np.isfinite(reward):
+            if (terminated or cut) and not self._says_success:
+                raise checks.never_said(self.name, told, self._steps)
+            return seen, reward, False, False, infos
+        broken = dict.fromkeys(infos, False) | {"progress": 0.0, "blown_up": True, "terminated": True}
+        return self.reset()[0], 0.0, False, False, broken
+
+    def picture(self, index: int) -> NDArray[np.uint8] | str | None:
+        """What the environment draws, if this is the `index`-th copy; why it cannot, where it cannot."""
+        if index != self.index:
+            return None
+        if not os.environ.get("DISPLAY"):
+            os.environ.setdefault("MUJOCO_GL", "egl")
+        try:
+            drawn = self._env.render()
+        except (Exception, SystemExit) as error:  # whatever another's environment raises; it may call sys.exit
+            return f"cannot draw: {first_line(error)}"
+        picture = as_picture(drawn)
+        if picture is None:
+            what = f"an array of shape {drawn.shape}" if isinstance(drawn, np.ndarray) else type(drawn).__name__
+            return f"draws no picture: its render() gave {what}, not (height, width, 3)"
+        return picture
+
+    def close(self) -> None:
+        """Close the environment."""
+        self._env.close()
+
+    def _progress(self, observation: Any, told: Infos, reward: float) -> float:  # Any: another's
+        left = _distance_left(observation, told)
+        if left is None:
+            return reward
+        if self._thing is None:
+            return -left
+        seen = observation["observation"] if isinstance(observation, dict) else observation
+        return -2 * left - float(np.linalg.norm(seen[:3] - seen[self._thing : self._thing + 3]))
+
+    def _flat(self, what: str, observation: Any) -> NDArray[np.float32]:  # Any: another's
+        parts = checks.checked_parts(self.name, what, self._env.observation_space, self._keys, observation)
+        return np.concatenate([*parts, *self._ways(observation)]).astype(np.float32)
+
+    def _ways(self, observation: Any) -> list[NDArray[np.floating]]:  # Any: another's
+        if self._metaworld:
+            hand, thing, goal = observation[:3], observation[4:7], observation[-3:]
+            return [thing - hand, goal - thing]
+        way = _to_the_goal(observation)
+        return [] if way is None else [way]
+
+    def _scaled(self, action: NDArray[np.float32]) -> NDArray[Any]:  # Any: the box has its own dtype
+        low, high = self.bounds.low, self.bounds.high
+        scaled = low + (np.clip(action, -1.0, 1.0).astype(np.float64) + 1) / 2 * (high.astype(np.float64) - low)
+        return np.clip(scaled.astype(self.bounds.dtype), low, high)  # rounding must not lead out of the box
+
+
+def copy_of(name: str, horizon: int, index: int) -> Copy:
+    """The `index`-th copy; in a process of its own it leaves Ctrl-C to the process that started it."""
+    if multiprocessing.parent_process() is not None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    return Copy(name, horizon, index)
+
+
+def _to_the_goal(observation: Any) -> NDArray[np.floating] | None:  # Any: another's
+    if not (isinstance(observation, dict) and {"achieved_goal", "desired_goal"} <= observation.keys()):
+        return None
+    goal, there = np.asarray(observation["desired_goal"]), np.asarray(observation["achieved_goal"])
+    return goal - there if goal.shape == there.shape else None
+
+
+def _distance_left(observation: Any, info: Infos) -> float | None:  # Any: another's
+    way = _to_the_goal(observation)
+    if way is not None:
+        return float(np.linalg.norm(way))
+    return float(info["obj_to_target"]) if "obj_to_target" in info else None

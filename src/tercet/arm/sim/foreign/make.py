@@ -1,0 +1,81 @@
+"""One of other people's environments, made by its name."""
+
+import re
+from collections.abc import Callable
+from difflib import get_close_matches
+from functools import cache
+from importlib.util import find_spec
+from typing import Any
+
+import gymnasium
+
+from tercet.arm.sim.tasks import TASKS
+from tercet.config.functions import load_function, load_module, named_error
+from tercet.errors import InputError, first_line
+
+Env = gymnasium.Env[Any, Any]  # Any: another's observations and actions, checked in foreign_checks.py
+
+METAWORLD = re.compile(r"(?:metaworld|Meta-World)/(?:MT1/)?(?P<task>[\w-]+-v\d+)")
+_REGISTERING = ("gymnasium_robotics", "metaworld")  # packages that make their ids known when they are imported
+
+
+def make(name: str, horizon: int) -> Env:
+    """A task of Meta-World, what a function of the user's gives, or what Gymnasium knows by id."""
+    metaworld = METAWORLD.fullmatch(name)
+    if metaworld:
+        task = metaworld["task"]
+        _need("metaworld", name)
+        try:
+            return metaworld_task(task).train_classes[task](render_mode="rgb_array")
+        except ValueError as error:  # its own way to say that there is no such task
+            raise InputError(f"env={name}: Meta-World has no such task: {first_line(error)}") from error
+    if ":" in name and not re.search(r"-v\d+$", name):
+        function: Callable[[], Any] = load_function(name)
+        try:
+            env = function()
+        except (Exception, SystemExit) as error:  # whatever the user's own function raises; it may call sys.exit
+            raise InputError(f"env={name}: the function raised {named_error(error)}") from error
+        if not isinstance(env, gymnasium.Env):
+            raise InputError(f"env={name}: gave {type(env).__name__}, not a gymnasium.Env")
+        return env
+    return _registered(name, horizon)
+
+
+@cache
+def metaworld_task(task: str) -> Any:  # Any: an optional package's
+    """A task of Meta-World with its goals, which take longer to draw than an environment takes to make."""
+    from metaworld import MT1  # pyright: ignore[reportMissingImports]  # an extra
+
+    return MT1(task, seed=0)
+
+
+def _registered(name: str, horizon: int) -> Env:
+    """An environment by its id; of `module:Id-v0` the module, which makes the id known, is imported first."""
+    module, _, key = name.rpartition(":")
+    if module:
+        load_module(module, f"env={name}")
+    for package in _REGISTERING:
+        if key not in gymnasium.registry and find_spec(package):
+            __import__(package)
+            if package == "gymnasium_robotics":
+                gymnasium.register_envs(__import__(package))
+    if key not in gymnasium.registry:
+        near = get_close_matches(key, [*TASKS, *gymnasium.registry], n=3, cutoff=0.5)
+        hint = f"did you mean {', '.join(near)}?" if near else f"there are {', '.join(TASKS)}, and Gymnasium's by id"
+        missing = [package for package in _REGISTERING if not find_spec(package)]
+        more = f" (for those of {' and '.join(missing)}: pip install 'tercet[robots]')" if missing else ""
+        where = f"{module} registers no such environment" if module else "no such environment"
+        raise InputError(f"env={name}: {where}; {hint}{more}")
+    settings: dict[str, Any] = {"max_episode_steps": horizon, "disable_env_checker": True}  # Any: of two types
+    try:
+        try:
+            return gymnasium.make(key, render_mode="rgb_array", **settings)
+        except TypeError:  # one that takes no render_mode, or another fault, which is then raised again
+            return gymnasium.make(key, **settings)
+    except (Exception, SystemExit) as error:  # what an environment raises while it is made
+        raise InputError(f"env={name}: could not be made: {named_error(error)}") from error
+
+
+def _need(package: str, name: str) -> None:
+    if not find_spec(package):
+        raise InputError(f"env={name}: needs {package}, which is not installed; pip install 'tercet[robots]'")

@@ -1,0 +1,106 @@
+"""Many arms at once: one call of MuJoCo's threaded `rollout` moves them all by a step of the environment."""
+
+# pyright: reportAttributeAccessIssue=false
+# (MuJoCo's compiled modules come without types)
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import mujoco
+import numpy as np
+from mujoco.rollout import Rollout
+from numpy.typing import NDArray
+
+from tercet.arm.sim.kinematics import Array
+from tercet.arm.sim.scene import NUM_FINGERS, NUM_JOINTS, SUBSTEPS, TIMESTEP
+
+STEP_SECONDS = SUBSTEPS * TIMESTEP
+_FASTEST = 200.0  # rad/s or m/s; the quickest that was seen in whole episodes is below 40
+_CHUNKS = 2  # that each thread gets a call; MuJoCo's own choice of ten costs more in waking threads than it evens out
+_CONTROLS = int(mujoco.mjtState.mjSTATE_CTRL)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a step came to: contact `force` (n,) in newton, the largest on a finger; where the simulation `broke`."""
+
+    force: Array
+    broke: NDArray[np.bool_]
+
+
+class Physics:
+    """The full state of n simulations, (n, size): time, positions, velocities.
+
+    `models` are one for all or one each. The result does not depend on which thread took which simulation.
+    """
+
+    def __init__(self, models: Sequence[mujoco.MjModel], num_envs: int, num_threads: int) -> None:
+        # what breaks is in the Outcome; MuJoCo would also write it into a log file in the working directory
+        mujoco.set_mju_user_warning(lambda message: None)
+        first = models[0]
+        self.models = list(models) * num_envs if len(models) == 1 else list(models)
+        assert len(self.models) == num_envs
+        num_threads = min(num_threads, num_envs)
+        self._pool = Rollout(nthread=num_threads if num_threads > 1 else 0)
+        self._workers = [mujoco.MjData(first) for _ in range(num_threads)]
+        self.chunk_size = max(1, num_envs // (_CHUNKS * num_threads))
+        self._num_positions = first.nq
+        self.state = np.zeros((num_envs, 1 + first.nq + first.nv))
+        assert self.state.shape[1] == mujoco.mj_stateSize(first, int(mujoco.mjtState.mjSTATE_FULLPHYSICS))
+        self._controls = np.zeros((num_envs, SUBSTEPS, first.nu))
+        self._states = np.zeros((num_envs, SUBSTEPS, self.state.shape[1]))
+        self._touch = np.zeros((num_envs, SUBSTEPS, first.nsensordata))
+        self._fastest = np.full(self.state.shape[1], _FASTEST)
+        self._fastest[0] = TIMESTEP / 2  # of time, how far it may be from where it is due
+
+    @property
+    def positions(self) -> Array:
+        """(n, nq): joints, fingers, and the cube's place and quaternion; a view."""
+        return self.state[:, 1 : 1 + self._num_positions]
+
+    @property
+    def velocities(self) -> Array:
+        """(n, nv): joints, fingers, and the cube's linear and angular velocity; a view."""
+        return self.state[:, 1 + self._num_positions :]
+
+    def place(
+        self, mask: NDArray[np.bool_], joints: Array, opening: Array, cube: Array | None, cube_turn: Array
+    ) -> None:
+        """Put simulations at rest; the arguments hold a row for each that `mask` names."""
+        positions = np.zeros((len(joints), self._num_positions))
+        positions[:, :NUM_JOINTS] = joints
+        fingers = NUM_JOINTS + NUM_FINGERS
+        positions[:, NUM_JOINTS:fingers] = opening[:, None]
+        if cube is not None:
+            positions[:, fingers : fingers + 3] = cube
+            positions[:, fingers + 3] = np.cos(cube_turn / 2)
+            positions[:, fingers + 6] = np.sin(cube_turn / 2)
+        self.state[mask] = 0.0
+        self.positions[mask] = positions
+
+    def step(self, joints: Array, opening: Array) -> Outcome:
+        """Move all towards the commanded joints (n, 5) and openings (n,)."""
+        self._controls[:, :, :NUM_JOINTS] = joints[:, None]
+        self._controls[:, :, NUM_JOINTS:] = opening[:, None, None]
+        due = self.state[:, 0] + STEP_SECONDS
+        self._pool.rollout(
+            self.models,
+            self._workers,
+            self.state,
+            self._controls,
+            control_spec=_CONTROLS,
+            skip_checks=True,
+            nstep=SUBSTEPS,
+            state=self._states,
+            sensordata=self._touch,
+            chunk_size=self.chunk_size,
+        )
+        np.copyto(self.state, self._states[:, -1])
+        ahead = self.state.copy()
+        ahead[:, 0] -= due  # a simulation that MuJoCo gave up stands still in time
+        sane = (np.abs(ahead) < self._fastest).all(1)  # false for what is not a number
+        return Outcome(np.maximum.reduce(self._touch, axis=(1, 2)), np.logical_not(sane))
+
+    def close(self) -> None:
+        """End the threads."""
+        self._pool.close()

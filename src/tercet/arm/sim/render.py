@@ -1,0 +1,125 @@
+"""Pictures of an arm, off screen."""
+
+# pyright: reportAttributeAccessIssue=false
+# (MuJoCo's compiled modules come without types)
+
+import atexit
+import os
+import sys
+
+import mujoco
+import numpy as np
+from numpy.typing import NDArray
+
+from tercet.arm.sim.kinematics import Array
+from tercet.errors import FailedError, first_line
+
+_CHOICE = sys.modules[mujoco.Renderer.__module__].gl_context  # where Renderer takes it from, in any release
+_GREEN = np.array([0.1, 0.8, 0.25, 1.0], np.float32)  # as the goal
+_SIDE, _THIN = 0.1, 0.0012  # metres of the frame and of its rods
+_HELP = (
+    "install a software renderer and choose it: apt-get install libegl1 libgl1-mesa-dri, then MUJOCO_GL=egl; "
+    "or apt-get install libosmesa6, then MUJOCO_GL=osmesa"
+)
+
+
+class Studio:
+    """Draws states of one model; a renderer is kept for each size that was asked for.
+
+    `plain` pictures, for a policy's eyes, have no shadows, coarser round shapes and rougher edges: in software they are
+    drawn in a tenth of the time.
+    """
+
+    def __init__(self, model: mujoco.MjModel) -> None:
+        self._model = model
+        self._data = mujoco.MjData(model)
+        self._renderers: dict[tuple[int, int, bool], mujoco.Renderer] = {}
+
+    def picture(
+        self,
+        state: Array,
+        goal: Array,
+        *,
+        width: int,
+        height: int,
+        camera: str,
+        aside: Array,
+        plain: bool = False,
+        level: float | None = None,
+    ) -> NDArray[np.uint8]:
+        """(height, width, 3) of a full physics state, the camera moved by `aside` (3,); FailedError without OpenGL.
+
+        A frame is drawn around the goal at the height `level`, where that is given.
+        """
+        renderer = self._renderer(width, height, plain)
+        mujoco.mj_setState(self._model, self._data, state, int(mujoco.mjtState.mjSTATE_FULLPHYSICS))
+        self._data.mocap_pos[0] = goal
+        mujoco.mj_forward(self._model, self._data)
+        self._data.cam(camera).xpos[:] += aside
+        renderer.update_scene(self._data, camera=camera)
+        if level is not None:
+            _draw_frame(renderer.scene, np.array([*goal[:2], level]))
+        return renderer.render()
+
+    def close(self) -> None:
+        """Free what OpenGL holds."""
+        for renderer in self._renderers.values():
+            atexit.unregister(renderer.close)
+            renderer.close()
+        self._renderers.clear()
+
+    def _renderer(self, width: int, height: int, plain: bool) -> mujoco.Renderer:
+        if (width, height, plain) not in self._renderers:
+            renderer = _open(self._model, width, height, plain)
+            # before the interpreter takes OpenGL apart
+            atexit.register(renderer.close)
+            self._renderers[width, height, plain] = renderer
+        return self._renderers[width, height, plain]
+
+
+def _draw_frame(drawn: mujoco.MjvScene, middle: Array) -> None:
+    """A level square of thin rods around a point (3,), which is no part of the simulation."""
+    across = _SIDE / 2 * np.array([[-1, -1, 0], [1, -1, 0], [1, 1, 0], [-1, 1, 0]])
+    for corner, following in zip(across, np.roll(across, -1, 0), strict=True):
+        geom = drawn.geoms[drawn.ngeom]
+        mujoco.mjv_initGeom(geom, mujoco.mjtGeom.mjGEOM_CAPSULE, np.zeros(3), np.zeros(3), np.eye(3).ravel(), _GREEN)
+        mujoco.mjv_connector(geom, mujoco.mjtGeom.mjGEOM_CAPSULE, _THIN, middle + corner, middle + following)
+        drawn.ngeom += 1
+
+
+def _open(model: mujoco.MjModel, width: int, height: int, plain: bool) -> mujoco.Renderer:
+    limit = model.vis.global_.offwidth, model.vis.global_.offheight
+    if width > limit[0] or height > limit[1]:
+        raise FailedError(f"a picture of {width} x {height} is larger than {limit[0]} x {limit[1]}")
+    try:
+        if not os.environ.get("MUJOCO_GL") and not os.environ.get("DISPLAY") and os.name == "posix":
+            _prefer_egl()
+        # a context or a Renderer that failed half-way would complain on stderr once more as it goes
+        _CHOICE.GLContext._context = None
+        _CHOICE.GLContext(width, height).free()
+        return _plain(model, width, height) if plain else mujoco.Renderer(model, height, width)
+    except Exception as error:  # what a missing driver raises differs from library to library
+        raise FailedError(f"cannot draw: no OpenGL without a screen ({first_line(error)}); {_HELP}") from error
+
+
+def _plain(model: mujoco.MjModel, width: int, height: int) -> mujoco.Renderer:
+    """What is drawn how finely is settled when a renderer opens, by what its model then says."""
+    quality = model.vis.quality
+    names = ("offsamples", "numslices", "numstacks")
+    before = [getattr(quality, name) for name in names]
+    for name, value in zip(names, (0, 12, 8), strict=True):
+        setattr(quality, name, value)
+    try:
+        renderer = mujoco.Renderer(model, height, width)
+    finally:
+        for name, value in zip(names, before, strict=True):
+            setattr(quality, name, value)
+    renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 0
+    return renderer
+
+
+def _prefer_egl() -> None:
+    """MuJoCo chooses how it draws when it is imported, and then takes a screen for granted."""
+    from mujoco.egl import GLContext
+
+    _CHOICE.GLContext = GLContext

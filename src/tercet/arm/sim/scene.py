@@ -1,0 +1,144 @@
+"""The MuJoCo model of the arm, its cube and its cameras: primitive shapes alone, written here.
+
+Joints, lengths, masses and motors are near those of the SO-101 (`kinematics`); its one-sided jaw is replaced by two
+fingers that slide. Only fingers, palm, cube and table collide: the workspace keeps all else apart.
+"""
+
+# pyright: reportAttributeAccessIssue=false
+# (MuJoCo's compiled modules come without types)
+
+import mujoco
+
+from tercet.arm.sim import kinematics as k
+
+TIMESTEP = 0.005
+SUBSTEPS = 10  # a step of the environment: 20 Hz
+
+CUBE_HALF = 0.015
+OPENING = 0.035  # of each finger, from the middle
+FINGER_BELOW_TIP = 0.008  # what of a finger lies beyond the point between the finger tips
+
+CAMERAS = ("front", "top", "wrist")  # what a policy may see by
+VIEW = "near"  # what people are shown: fingers and cube fill it
+
+NUM_JOINTS = len(k.JOINTS)
+NUM_FINGERS = 2
+
+_ROLL_TO_TIP = k.HAND - k.WRIST_TO_ROLL
+_FINGER_HALF = 0.018
+_FINGER_CENTRE = _ROLL_TO_TIP + FINGER_BELOW_TIP - _FINGER_HALF
+_PALM = _FINGER_CENTRE - _FINGER_HALF - 0.012
+_TORQUE = 3.35  # N m, a STS3215 servo at 12 V
+
+_DARK, _LIGHT = ".16 .17 .2 1", ".95 .62 .12 1"
+
+# who collides: table 1, hand 2; a hand meets the table, the cube meets both, fingers don't meet each other
+_CONTACT_OF = {
+    "table": 'contype="1" conaffinity="0"',
+    "finger": 'contype="2" conaffinity="1"',
+    "palm": 'contype="2" conaffinity="0"',
+    "cube": 'contype="0" conaffinity="3"',
+}
+
+
+def build(*, with_cube: bool) -> mujoco.MjModel:
+    """The model: five joints, two fingers and, with `with_cube`, a cube on a free joint, in this order."""
+    return mujoco.MjModel.from_xml_string(_mjcf(with_cube))
+
+
+def _mjcf(with_cube: bool) -> str:
+    return f"""
+<mujoco model="tercet_arm">
+  <compiler angle="radian" autolimits="true"/>
+  <option timestep="{TIMESTEP}" integrator="implicitfast" cone="elliptic" impratio="10">
+    <flag autoreset="disable"/>
+  </option>
+  <size memory="1M"/>
+  <statistic center=".15 0 .1" extent=".5"/>
+  <visual>
+    <global offwidth="1280" offheight="960"/>
+    <headlight ambient=".3 .3 .3" diffuse=".3 .3 .3"/>
+    <quality shadowsize="1024"/>
+  </visual>
+  <asset>
+    <texture name="sky" type="skybox" builtin="gradient" rgb1="1 1 1" rgb2=".72 .8 .9" width="64" height="64"/>
+    <texture name="table" type="2d" builtin="checker" rgb1=".86 .88 .9" rgb2=".8 .82 .85" width="128" height="128"/>
+    <material name="table" texture="table" texrepeat="20 20" specular="0"/>
+  </asset>
+  <default>
+    <joint damping=".6" armature=".028"/>
+    <position kp="60" kv="4" forcerange="-{_TORQUE} {_TORQUE}"/>
+    <geom contype="0" conaffinity="0" rgba="{_LIGHT}" density="0"/>
+    <default class="grip">
+      <geom type="box" condim="4" friction="1.5 .02 .001" solref=".01 1" solimp=".95 .99 .001" rgba="{_DARK}"/>
+      <joint type="slide" range="0 {OPENING}" damping="2" armature=".05"/>
+    </default>
+  </default>
+  <worldbody>
+    <light pos=".3 -.4 1.2" dir="-.1 .3 -1" directional="true" diffuse=".4 .4 .4"/>
+    <geom name="table" type="plane" size="1 1 .1" material="table" rgba="1 1 1 1" friction=".5 .01 .001"
+     {_CONTACT_OF["table"]}/>
+    <camera name="front" pos="0.5 -0.38 0.33" xyaxes="0.721 0.693 0.000 -0.272 0.283 0.920"/>
+    <camera name="{VIEW}" pos=".41 -.23 .18" xyaxes="0.721 0.693 0.000 -0.272 0.283 0.920"/>
+    <camera name="top" pos=".17 0 .6" xyaxes="0 -1 0 1 0 0"/>
+    <geom type="cylinder" size=".05 .02" pos="0 0 .02" rgba="{_DARK}"/>
+    {_arm()}
+    {_CUBE if with_cube else ""}
+    <body name="goal" mocap="true" pos=".2 0 .1"><geom type="sphere" size=".01" rgba=".1 .8 .25 .45"/></body>
+  </worldbody>
+  <actuator>
+    {"".join(f'<position name="{name}" joint="{name}"/>' for name in k.JOINTS)}
+    <position name="left" joint="left" kp="200" kv="10" forcerange="-6 6"/>
+    <position name="right" joint="right" kp="200" kv="10" forcerange="-6 6"/>
+  </actuator>
+  <sensor><touch name="left" site="left"/><touch name="right" site="right"/></sensor>
+</mujoco>"""
+
+
+def _arm() -> str:
+    ranges = {name: f'range="{low} {high}"' for name, (low, high) in zip(k.JOINTS, k.LIMITS, strict=True)}
+    return f"""
+<body name="shoulder" gravcomp="1"><joint name="shoulder_pan" axis="0 0 1" {ranges["shoulder_pan"]}/>
+ <geom type="cylinder" size=".032 .035" pos="0 0 .075" mass=".1"/>
+ <geom type="box" size=".02 .028 .02" pos="{k.SHOULDER_FORWARD} 0 {k.SHOULDER_HEIGHT}" rgba="{_DARK}"/>
+ <body name="upper_arm" pos="{k.SHOULDER_FORWARD} 0 {k.SHOULDER_HEIGHT}" gravcomp="1">
+  <joint name="shoulder_lift" axis="0 1 0" {ranges["shoulder_lift"]}/>
+  <geom type="capsule" size=".017" fromto="0 0 0 0 0 {k.UPPER_ARM}" mass=".103"/>
+  <body name="forearm" pos="0 0 {k.UPPER_ARM}" euler="0 {1.5707963267948966} 0" gravcomp="1">
+   <joint name="elbow_flex" axis="0 1 0" {ranges["elbow_flex"]}/>
+   <geom type="cylinder" size=".02 .022" euler="1.5707963 0 0" rgba="{_DARK}"/>
+   <geom type="capsule" size=".015" fromto="0 0 0 0 0 {k.FOREARM}" mass=".104"/>
+   <body name="wrist" pos="0 0 {k.FOREARM}" gravcomp="1">
+    <joint name="wrist_flex" axis="0 1 0" {ranges["wrist_flex"]}/>
+    <geom type="cylinder" size=".017 .02" euler="1.5707963 0 0" rgba="{_DARK}"/>
+    <geom type="capsule" size=".014" fromto="0 0 0 0 0 {k.WRIST_TO_ROLL - 0.012}" mass=".079"/>
+    <body name="hand" pos="0 0 {k.WRIST_TO_ROLL}" gravcomp="1">
+     <joint name="wrist_roll" axis="0 0 1" {ranges["wrist_roll"]}/>
+     <camera name="wrist" pos=".06 0 .02" xyaxes="0 1 0 .85 0 .53" fovy="70"/>
+     <geom type="cylinder" size=".015" fromto="0 0 -.012 0 0 {_PALM}" rgba="{_DARK}"/>
+     <geom class="grip" name="palm" size=".016 .048 .01" pos="0 0 {_PALM}" mass=".087" {_CONTACT_OF["palm"]}/>
+     <site name="tip" pos="0 0 {_ROLL_TO_TIP}" size=".004" rgba="0 1 0 0"/>
+     {_finger("left", 1)}
+     {_finger("right", -1)}
+    </body>
+   </body>
+  </body>
+ </body>
+</body>"""
+
+
+def _finger(name: str, side: int) -> str:
+    return f"""
+<body name="{name}" pos="0 0 {_FINGER_CENTRE}" gravcomp="1">
+ <joint name="{name}" class="grip" axis="0 {side} 0"/>
+ <geom name="{name}" class="grip" size=".010 .004 {_FINGER_HALF}" pos="0 {0.004 * side} 0" mass=".012"
+  {_CONTACT_OF["finger"]}/>
+ <site name="{name}" type="box" size=".012 .006 {_FINGER_HALF + 0.002}" pos="0 {0.004 * side} 0" rgba="0 0 0 0"/>
+</body>"""
+
+
+_CUBE = f"""
+<body name="cube" pos=".19 0 {CUBE_HALF}"><freejoint name="cube"/>
+ <geom name="cube" type="box" size="{CUBE_HALF} {CUBE_HALF} {CUBE_HALF}" mass=".016" condim="4"
+  friction=".5 .02 .001" solref=".01 1" solimp=".95 .99 .001" rgba=".15 .45 .85 1" {_CONTACT_OF["cube"]}/>
+</body>"""

@@ -1,0 +1,157 @@
+"""Which rows each optimizer step learns from, over the whole run, decided before it starts."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Literal, TypeVar
+
+import torch
+
+from tercet.config.fit import FitConfig
+from tercet.config.lm import DataConfig
+from tercet.config.section import MOST_ROWS
+from tercet.errors import InputError
+from tercet.lm.data.examples import Example
+from tercet.lm.data.splits import StepName, flat, weights_of
+from tercet.train.chance import generator
+
+T = TypeVar("T")
+
+_WINDOW = 16  # batches that are sorted by length together: little padding, and the order still mostly chance
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`rows[i]` are the rows of step i, numbered over all sets one behind the other, shortest first.
+
+    `stages` names what has been learned once a step is done: (index of the step, name of the set or `mixed`).
+    """
+
+    rows: list[list[int]]
+    stages: list[tuple[int, str]]
+
+
+def plan(
+    lengths_by_set: Mapping[str, Sequence[int]],
+    *,
+    weights: Mapping[str, float],
+    order: Literal["mixed", "sequential"],
+    batch_size: int,
+    epochs: int,
+    max_steps: int,
+    generator: torch.Generator,
+) -> Plan:
+    """Deal the rows of all sets to optimizer steps, batches holding rows of similar length.
+
+    `mixed`: in an epoch each set gives `weight` times its rows (each row once for weight 1, half of them for 0.5), in
+    one shuffled stream. `sequential`: all epochs of the first set, then of the second. The last batch of an epoch may
+    be smaller. With `max_steps` above 0 the plan is cut, sequential sets each in proportion (one step at least).
+    """
+    lengths = [length for of_set in lengths_by_set.values() for length in of_set]
+    rows_of = _rows_of(lengths_by_set)
+    if order == "mixed":
+        rows = []
+        for _ in range(epochs):
+            taken = mixed_pass(lengths_by_set, weights, generator)
+            rows += _batches(taken, lengths, batch_size, generator)
+            if max_steps and len(rows) >= max_steps:
+                break
+        rows = rows[:max_steps] if max_steps else rows
+        return Plan(rows, [(len(rows) - 1, next(iter(rows_of)) if len(rows_of) == 1 else "mixed")] if rows else [])
+    parts = {
+        name: [
+            batch
+            for _ in range(epochs)
+            for batch in _batches(_shuffled(list(of_set), generator), lengths, batch_size, generator)
+        ]
+        for name, of_set in rows_of.items()
+        if of_set
+    }
+    return _one_after_another(parts, max_steps)
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """The examples of all training sets, one behind the other, and the rows that each optimizer step takes."""
+
+    examples: list[Example]
+    plan: Plan
+
+
+def lessons(
+    sets: Mapping[str, list[Example]], data: DataConfig, fit: FitConfig, *, step: StepName, seed: int
+) -> Lessons:
+    """Everything a supervised step will learn from, in its order; lengths are those of the texts in characters."""
+    lengths = {
+        name: [len(e.prompt) + max(len(e.chosen), len(e.rejected or "")) for e in rows] for name, rows in sets.items()
+    }
+    weights = weights_of(data, step)
+    num_rows = fit.epochs * sum(max(1.0, weights[name]) * len(rows) for name, rows in sets.items())
+    if num_rows > MOST_ROWS * 10 and not (fit.max_steps and data.order == "mixed"):
+        raise InputError(
+            f"{step}.epochs={fit.epochs}: {num_rows:.0f} examples in all, more than {MOST_ROWS * 10} are not planned; "
+            "lower it, or the weights of the sets"
+        )
+    return Lessons(
+        flat(sets),
+        plan(
+            lengths,
+            weights=weights,
+            order=data.order,
+            batch_size=fit.batch_size,
+            epochs=fit.epochs,
+            max_steps=fit.max_steps,
+            generator=generator(seed, step, "plan"),
+        ),
+    )
+
+
+def mixed_pass(
+    sets: Mapping[str, Sequence[object]], weights: Mapping[str, float], generator: torch.Generator
+) -> list[int]:
+    """The rows of one pass over all sets, shuffled: each set gives `weight` times its rows."""
+    rows = [row for name, of_set in _rows_of(sets).items() for row in _share(of_set, weights[name], generator)]
+    return _shuffled(rows, generator)
+
+
+def _rows_of(sets: Mapping[str, Sequence[object]]) -> dict[str, range]:
+    """The numbers of each set's rows, where all sets lie one behind the other."""
+    ends = accumulate(map(len, sets.values()))
+    return {name: range(end - len(sets[name]), end) for name, end in zip(sets, ends, strict=True)}
+
+
+def _share(rows: range, weight: float, generator: torch.Generator) -> list[int]:
+    """`weight` times the rows: whole passes, and a part chosen by chance."""
+    passes, rest = divmod(round(weight * len(rows)), len(rows)) if rows else (0, 0)
+    chosen = _shuffled(list(rows), generator)[:rest] if rest else []
+    return list(rows) * passes + chosen
+
+
+def _batches(stream: list[int], lengths: Sequence[int], batch_size: int, generator: torch.Generator) -> list[list[int]]:
+    """Shuffled batches, cut from windows of a shuffled stream that are sorted by length."""
+    batches = []
+    for start in range(0, len(stream), batch_size * _WINDOW):
+        window = sorted(stream[start : start + batch_size * _WINDOW], key=lambda row: lengths[row])
+        batches += [window[i : i + batch_size] for i in range(0, len(window), batch_size)]
+    return _shuffled(batches, generator)
+
+
+def _one_after_another(parts: Mapping[str, list[list[int]]], max_steps: int) -> Plan:
+    """The sets' batches in turn, each cut in the proportion in which all must be cut."""
+    total = sum(map(len, parts.values()))
+    most = min(max_steps or total, total)
+    if most < len(parts):
+        raise InputError(f"max_steps={max_steps} cannot give each of {len(parts)} sets a step; raise it")
+    # every set has one step; what is left is shared out so that the running total is never off by a whole step
+    share = (most - len(parts)) / (total - len(parts)) if total > len(parts) else 0.0
+    rows: list[list[int]] = []
+    stages: list[tuple[int, str]] = []
+    ends = accumulate(len(batches) - 1 for batches in parts.values())
+    for number, (end, (name, batches)) in enumerate(zip(ends, parts.items(), strict=True), start=1):
+        rows += batches[: number + round(end * share) - len(rows)]
+        stages.append((len(rows) - 1, name))
+    return Plan(rows, stages)
+
+
+def _shuffled(items: list[T], generator: torch.Generator) -> list[T]:
+    return [items[i] for i in torch.randperm(len(items), generator=generator).tolist()]

@@ -1,0 +1,70 @@
+"""The built-in data set `chatterbot`: short English questions with human replies, from the package chatterbot-corpus.
+
+Kept are replies that read as clean sentences (see `is_clean_reply`), as many as the package offers for a question;
+a capital in front and a full stop behind are put where they were forgotten. Questions without a clean reply are
+prompts for the steps that need no answer.
+
+A list in its files is a question with one or several replies to choose from; in the two files that hold dialogues it
+is a conversation, of which the first two turns are taken, because later ones mean little without those before.
+"""
+
+import re
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+import yaml
+
+from tercet.errors import InputError
+from tercet.lm.data.examples import Example, Message
+
+_DIALOGUES = {"conversations", "health"}
+_UNTIDY = r"\bi\b|[.!?] [a-z]|[`_]|\.\.$"  # a lone `i`, a sentence without its capital, code, dots
+_LONGEST = 200  # characters, of a question and of a reply
+
+
+def read_chatterbot(name: str, *, needs_answer: bool) -> list[Example]:
+    """Every clean question with each of its clean replies, or none; places are `file.yml[item]`."""
+    spec = find_spec("chatterbot_corpus")
+    if spec is None or not spec.submodule_search_locations:
+        raise InputError("the data set `chatterbot` needs a package: pip install chatterbot-corpus")
+    folder = Path(spec.submodule_search_locations[0]) / "data" / "english"
+    examples: dict[tuple[str, str], Example] = {}  # the package repeats itself: the first of equal pairs stays
+    for path in sorted(folder.glob("*.yml")):
+        for number, turns in enumerate(_conversations(path)):
+            if not isinstance(turns, list) or len(turns) < 2 or not is_clean_question(question := _tidied(turns[0])):
+                continue
+            turns_taken = turns[1:2] if path.stem in _DIALOGUES else turns[1:]
+            replies = [reply for reply in map(_with_full_stop, turns_taken) if is_clean_reply(reply)]
+            for reply in replies or ([] if needs_answer else [""]):
+                place = f"{path.name}[{number}]"
+                messages = (Message("user", question),)
+                examples.setdefault((question, reply), Example(messages, reply, None, name, place))
+    return list(examples.values())
+
+
+@cache  # every step of a run reads the set again, and parsing it takes half a second
+def _conversations(path: Path) -> list[object]:
+    return yaml.safe_load(path.read_text(encoding="utf-8"))["conversations"]
+
+
+def is_clean_reply(text: str) -> bool:
+    """One paragraph of sentences, three words at least: a capital, digit or quote first, an end mark last, no code."""
+    starts_and_ends_well = re.fullmatch(r"[A-Z0-9\"'].*[.!?][\"')]?", text) is not None
+    return starts_and_ends_well and len(text) <= _LONGEST and len(text.split()) >= 3 and not re.search(_UNTIDY, text)
+
+
+def is_clean_question(text: str) -> bool:
+    """At least two words, short, one line, not shouted."""
+    return len(text.split()) >= 2 and len(text) <= _LONGEST and "\n" not in text and not text.isupper()
+
+
+def _tidied(turn: object) -> str:
+    """Single spaces within a line and a capital first letter; YAML has read some turns as numbers or dates."""
+    text = re.sub(r"[^\S\n]+", " ", str(turn)).strip()
+    return text[:1].upper() + text[1:] if len(text.split("\n")) == 1 else text
+
+
+def _with_full_stop(turn: object) -> str:
+    text = _tidied(turn)
+    return f"{text}." if text[-1:].isalnum() else text

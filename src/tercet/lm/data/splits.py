@@ -1,0 +1,209 @@
+"""Which examples a step learns from, which choose its best state, and which measure it: by a hash of the text.
+
+A conversation is dealt by the first thing the user said in it, so that neither a prompt nor an earlier turn of it is
+both learned from and measured, in any step, and whichever files the steps read. Nothing here depends on chance.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+from tercet.config.lm import DataConfig, Source
+from tercet.errors import InputError
+from tercet.lm.data.examples import Example, fraction
+from tercet.lm.data.files import file_type, folder_files, is_folder, is_regular, stem
+from tercet.lm.data.sources import Reading, read
+from tercet.runs.progress import say_once
+
+StepName = Literal["sft", "reward", "ppo"]
+Sets = dict[str, list[Example]]  # name of the set -> its examples
+
+STEPS: tuple[StepName, ...] = ("sft", "reward", "ppo")
+_SEEN = "prompt seen before"  # no loss: PPO learns from a prompt as often as its epochs say
+_VALIDATION_SHARE = 0.25  # of what is held out; the rest is the test
+
+
+@dataclass(frozen=True)
+class StepExamples:
+    """What one step gets, set by set; with `data.eval` the held-out sets have other names than the training sets.
+
+    `dropped` counts the examples left out, by reason.
+    """
+
+    train: Sets
+    validation: Sets
+    test: Sets
+    dropped: dict[str, int]
+
+    @property
+    def held_out(self) -> Sets:
+        """Test and validation together, for figures that nothing is chosen by; sets without any are left out."""
+        together = {name: [*self.test[name], *self.validation[name]] for name in self.test}
+        return {name: rows for name, rows in together.items() if rows}
+
+
+def sources_of(config: DataConfig, step: StepName) -> list[Source]:
+    """The training sets of a step: its own, or `data.train`."""
+    own: dict[StepName, list[Source]] = {"sft": config.sft, "reward": config.reward, "ppo": config.ppo}
+    return own[step] or config.train
+
+
+def weights_of(config: DataConfig, step: StepName) -> dict[str, float]:
+    """The weight of each training set of a step, by its name."""
+    sources = sources_of(config, step)
+    return {name: source.weight for name, source in zip(set_names(sources), sources, strict=True)}
+
+
+def step_examples(config: DataConfig, step: StepName) -> StepExamples:
+    """Read and deal the sets of a step; InputError where nothing is left to learn from.
+
+    PPO gets each prompt once, whatever number of answers the data holds. The reward model gets pairs alone from a set
+    that has some, and everything from a set that has none (whose pairs are sampled and judged). Nobody may change what
+    comes back: the next call of the same step gives the same object, unless a file has changed.
+    """
+    sources = [*sources_of(config, step), *config.eval]
+    return _dealt(config.model_dump_json(), step, tuple(state for source in sources for state in _states(source)))
+
+
+@lru_cache(maxsize=1)  # checks, a step and its digests read one after the other; a large set takes many seconds
+def _dealt(config_json: str, step: StepName, _: tuple[object, ...]) -> StepExamples:
+    config = DataConfig.model_validate_json(config_json)
+    sources = sources_of(config, step)
+    if not sources:
+        raise InputError(f"no data for {step}: name files or sets in data.train or data.{step}")
+    dropped: dict[str, int] = {}
+    train = _read_all(sources, config, step, dropped)
+    held_out = _read_all(config.eval, config, step, dropped) if config.eval else {}
+    told = {*dropped, _SEEN}
+    if held_out:
+        measured = {example.opening for examples in held_out.values() for example in examples}
+        train = kept(train, lambda example: example.opening not in measured, "also in data.eval", dropped)
+        _refuse_empty(train, f"every prompt of {step}'s training sets is in data.eval too; give other files")
+    else:
+        held_out = {name: [e for e in rows if _is_held_out(e, config)] for name, rows in train.items()}
+        train = {name: [e for e in rows if not _is_held_out(e, config)] for name, rows in train.items()}
+        _refuse_empty(train, f"data.eval_fraction={config.eval_fraction} leaves {step} nothing to learn from; lower it")
+    if config.split:
+        train = {name: [e for e in rows if _step_of(e, config) == step] for name, rows in train.items()}
+        _refuse_empty(train, f"data.split={config.split} leaves {step} nothing to learn from; give it more weight")
+    train, held_out = _fit_for(step, train, dropped), _fit_for(step, held_out, {})
+    if lost := ", ".join(f"{number} ({reason})" for reason, number in dropped.items() if reason not in told):
+        say_once(f"{step}: examples left out: {lost}")
+    return StepExamples(
+        train=train,
+        validation={name: [e for e in rows if _is_validation(e, config)] for name, rows in held_out.items()},
+        test={name: [e for e in rows if not _is_validation(e, config)] for name, rows in held_out.items()},
+        dropped=dropped,
+    )
+
+
+def _states(source: Source) -> Iterator[tuple[str, int, int, int]]:
+    """Name, number, size and time of each local file of a set; a hub set does not change while a process runs."""
+    place = Path(source.path)
+    for file in folder_files(place) if is_folder(place) else [place]:
+        if is_regular(file):
+            state = file.stat()
+            yield str(file), state.st_ino, state.st_size, state.st_mtime_ns
+
+
+def flat(sets: Mapping[str, list[Example]]) -> list[Example]:
+    """The examples of all sets, one set behind the other."""
+    return [example for rows in sets.values() for example in rows]
+
+
+def kept(sets: Sets, wanted: Callable[[Example], bool], reason: str, dropped: dict[str, int]) -> Sets:
+    """The sets without the unwanted examples, which are counted in `dropped` under the reason."""
+    left = {name: [example for example in rows if wanted(example)] for name, rows in sets.items()}
+    lost = sum(map(len, sets.values())) - sum(map(len, left.values()))
+    if lost:
+        dropped[reason] = dropped.get(reason, 0) + lost
+    return left
+
+
+def require_pairs(examples: StepExamples) -> None:
+    """InputError unless every set that the reward model learns from compares two answers."""
+    for name, rows in examples.train.items():
+        if rows and rows[0].rejected is None:
+            raise InputError(
+                f"set {name} ({rows[0].place}) has no rejected answers, so a reward model cannot learn from it; "
+                "map the column with data.columns={rejected: YOUR_COLUMN}, "
+                "or have pairs sampled and judged with reward.num_sampled_pairs and judge"
+            )
+
+
+def set_names(sources: Sequence[Source]) -> list[str]:
+    """A unique name for each set: the one given, the file's stem or the id's last part; repeats are numbered."""
+    names: list[str] = []
+    for source in sources:
+        path = source.path.rstrip("/")
+        wanted = source.name or (stem(path) if file_type(path) else path.split("/")[-1])
+        name, number = wanted, 1
+        while name in names:
+            number += 1
+            name = f"{wanted}-{number}"
+        names.append(name)
+    return names
+
+
+def _read_all(sources: Sequence[Source], config: DataConfig, step: StepName, dropped: dict[str, int]) -> Sets:
+    """Every set of `sources` by its name; only SFT needs answers in them."""
+    sets: Sets = {}
+    for source, name in zip(sources, set_names(sources), strict=True):
+        reading = read(source, name=name, columns=source.columns or config.columns, needs_answer=step == "sft")
+        sets[name] = reading.examples
+        say_what_is_lost(name, reading)
+        for reason, number in reading.dropped.items():
+            dropped[reason] = dropped.get(reason, 0) + number
+    return sets
+
+
+def say_what_is_lost(name: str, reading: Reading) -> None:
+    """Say once which rows of a set are no examples, and which of its columns nothing reads."""
+    if reading.dropped:
+        counts = ", ".join(f"{number} ({reason})" for reason, number in reading.dropped.items())
+        say_once(f"{name}: rows left out: {counts}")
+    if reading.unread:
+        say_once(f"{name}: nothing reads {', '.join(reading.unread)}")
+
+
+def _is_held_out(example: Example, config: DataConfig) -> bool:
+    return _place(example, "held out", config) < config.eval_fraction
+
+
+def _is_validation(example: Example, config: DataConfig) -> bool:
+    return _place(example, "validation", config) < _VALIDATION_SHARE
+
+
+def _step_of(example: Example, config: DataConfig) -> StepName:
+    """The step that an example is dealt to, with probability in proportion to the weights."""
+    weights = config.split
+    place = _place(example, "step", config) * sum(weights)
+    for step, weight in zip(STEPS, weights, strict=True):
+        if place < weight:
+            return step
+        place -= weight
+    # rounding alone leads here: the last step that has any weight
+    return next(step for step, weight in zip(STEPS[::-1], weights[::-1], strict=True) if weight > 0)
+
+
+def _place(example: Example, purpose: str, config: DataConfig) -> float:
+    """Where in [0, 1) the example's conversation falls."""
+    return fraction(example.opening, f"{purpose} {config.split_seed}")
+
+
+def _fit_for(step: StepName, sets: Sets, dropped: dict[str, int]) -> Sets:
+    """What a step can use: pairs where a set has pairs, and each prompt once for PPO."""
+    if step == "reward":
+        paired = {name for name, rows in sets.items() if any(example.rejected is not None for example in rows)}
+        return kept(sets, lambda e: e.source not in paired or e.rejected is not None, "no preference", dropped)
+    if step == "ppo":
+        first = {example.key: example for rows in reversed(sets.values()) for example in reversed(rows)}
+        return kept(sets, lambda e: first[e.key] is e, _SEEN, dropped)
+    return sets
+
+
+def _refuse_empty(sets: Sets, message: str) -> None:
+    if not any(sets.values()):
+        raise InputError(message)

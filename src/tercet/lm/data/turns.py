@@ -1,0 +1,247 @@
+"""Texts and turns in the values of a data set, however they are written: bare, as message list or as HH transcript."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any
+
+from tercet import strict_json
+from tercet.errors import InputError
+from tercet.lm.data.examples import Message, Role
+
+_ROLES: dict[str, Role] = {
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "human": "user",
+    "prompter": "user",
+    "assistant": "assistant",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "bot": "assistant",
+    "model": "assistant",
+    "function_call": "assistant",
+    "tool": "tool",
+    "function": "tool",
+    "observation": "tool",
+    "ipython": "tool",
+}
+_KEYS = frozenset({"role", "from", "content", "value"})
+_SPEAKER = re.compile(r"(Human|Assistant):")
+_WRITTEN_LIST = re.compile(r"\s*\[\s*\{\s*['\"](role|content|from|value)['\"]\s*:")
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What makes a row no example: the reason, by which such rows are counted, and what its owner can do."""
+
+    reason: str
+    remedy: str
+
+
+class UnusableRowError(InputError):
+    """The row is well formed but no example; a local file is refused for it, a hub set goes on without it."""
+
+    def __init__(self, fault: Fault) -> None:
+        super().__init__(f"{fault.reason}; {fault.remedy}")
+        self.fault = fault
+
+
+TOOL_ANSWER = Fault(
+    "the answer is a tool call", "an answer is text: end the conversation with one, or take the row out"
+)
+
+
+def is_null(value: object) -> bool:
+    """Whether a value is missing: null, or NaN, which pandas writes for it."""
+    return value is None or (isinstance(value, float) and value != value)
+
+
+def text_of(value: object) -> str:
+    """Text without white space around it, its lines ended by LF; numbers as written, text parts of a message joined."""
+    if isinstance(value, str):
+        return plain(value).strip()
+    if is_null(value):
+        return ""
+    if isinstance(value, bool):
+        raise InputError(f"expected text, found the boolean {str(value).lower()}; write it as a text, in quotes")
+    if isinstance(value, (int, float)):
+        if isinstance(value, float) and not isfinite(value):
+            raise InputError(f"expected text, found the number {value}; write a text, or null where there is none")
+        return str(value)
+    if isinstance(value, (list, tuple)):
+        return "\n".join(map(_part, value)).strip()
+    raise InputError(
+        f"expected text, found {type(value).__name__}: {value!r:.60}; save it as a text, or map another column"
+    )
+
+
+def turns_of(value: object, unread: dict[str, None]) -> tuple[Message, ...]:
+    """The turns of a message list, of a transcript, or of bare text, which is the user's.
+
+    `unread` gets the keys of messages that nothing reads.
+    """
+    if isinstance(value, str) and is_written_list(value):
+        value = _parsed_list(value)
+    if isinstance(value, (list, tuple)):
+        return tuple([_message(item, unread) for item in value])
+    if isinstance(value, Mapping) and not _KEYS.isdisjoint(value):
+        return (_message(value, unread),)
+    return turns_in(text_of(value))
+
+
+def turns_in(text: str) -> tuple[Message, ...]:
+    """The turns of a transcript or of bare text, both as `text_of` gives them."""
+    if is_transcript(text):
+        return parse_transcript(text)
+    return (Message("user", text),) if text else ()
+
+
+def parse_transcript(text: str) -> tuple[Message, ...]:
+    """The turns of `\\n\\nHuman: ...\\n\\nAssistant: ...`; empty ones (a closing `Assistant:`) are left out.
+
+    Turns in a row by the same speaker become one. Text in front of the first speaker is a system message.
+    """
+    marks = list(_speakers(text))
+    ends = [mark.start() for mark in marks] + [len(text)]
+    texts: list[tuple[Role, list[str]]] = [("system", [text[: ends[0]].strip()])] if marks else []
+    for mark, end in zip(marks, ends[1:], strict=True):
+        role: Role = "user" if mark[1] == "Human" else "assistant"
+        said = text[mark.end() : end].strip()
+        if said and texts[-1][0] == role:
+            texts[-1][1].append(said)
+        elif said:
+            texts.append((role, [said]))
+    return tuple(Message(role, "\n\n".join(parts)) for role, parts in texts if parts[0])
+
+
+def _speakers(text: str) -> Iterator[re.Match[str]]:
+    """The marks of speakers that open a turn: a blank line stands in front of them, or nothing but white space.
+
+    One regular expression for both takes time in the square of the line ends in a row.
+    """
+    behind_last = 0
+    for mark in _SPEAKER.finditer(text):
+        between = text[behind_last : mark.start()]
+        blank = between[len(between.rstrip()) :]
+        if "\n\n" in blank or (behind_last == 0 and blank == between):
+            yield mark
+        behind_last = mark.end()
+
+
+def is_transcript(text: str) -> bool:
+    """Whether a text is a Human/Assistant transcript rather than a bare question."""
+    return text.lstrip().startswith(("Human:", "Assistant:")) or "\n\nHuman:" in text
+
+
+def is_written_list(text: str) -> bool:
+    """Whether a text is a message list that was written out, as in the cells of a CSV file."""
+    return text.lstrip()[:1] == "[" and _WRITTEN_LIST.match(text) is not None
+
+
+def past_turns(history: object) -> tuple[Message, ...]:
+    """The turns of a `history`, a list of [user, assistant]; empty texts are left out."""
+    if isinstance(history, str) and history.strip():
+        history = _parsed_list(history)
+    if not history or is_null(history):
+        return ()
+    if not isinstance(history, list) or any(not isinstance(pair, (list, tuple)) or len(pair) != 2 for pair in history):
+        raise InputError(f"history is a list of [user, assistant], not {history!r:.60}")
+    said = (zip(("user", "assistant"), pair, strict=True) for pair in history)
+    turns = (Message(role, text_of(text)) for pair in said for role, text in pair)
+    return tuple(turn for turn in turns if turn.text)
+
+
+def plain(text: str) -> str:
+    """The text with LF as line end; InputError where it holds half of a character."""
+    if "\r" in text:
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            half = f"\\u{ord(text[error.start]):04x}"
+            raise InputError(
+                f"the text holds {half}, half of a character (a lone surrogate); write the character whole or drop it"
+            ) from error
+    return text
+
+
+def _part(part: object) -> str:
+    """The text of one part of a message; a picture or sound is refused, for the question may be about it."""
+    if isinstance(part, str):
+        return text_of(part)
+    kind = part.get("type") if isinstance(part, Mapping) else type(part).__name__
+    if isinstance(part, Mapping) and isinstance(part.get("text"), str) and (kind is None or "text" in str(kind)):
+        return text_of(part["text"])
+    raise UnusableRowError(Fault(f"a message holds {kind}, not text alone", "only text is learned: take the row out"))
+
+
+def _parsed_list(text: str) -> object:
+    try:
+        return strict_json.parse(text, "a list that was written as text")
+    except InputError as error:
+        if not isinstance(error.__cause__, json.JSONDecodeError):
+            raise
+        raise InputError(
+            f"a list that was written as text, and not as JSON ({text.strip()[:40]!r} ..., as pandas' to_csv writes "
+            "it); save the set as .jsonl or .parquet"
+        ) from error
+
+
+def _message(item: object, unread: dict[str, None]) -> Message:
+    if not isinstance(item, Mapping):
+        raise InputError(f"a message is an object with role and content, not {item!r:.60}")
+    speaker = item["role"] if "role" in item else item.get("from")
+    if is_null(speaker):
+        raise InputError(
+            f"a message has no role: {dict(item)!r:.80}; give it role (or from): system, user or assistant"
+        )
+    name = str(speaker)
+    if name not in _ROLES:
+        name = name.strip().lower()
+    role = _ROLES.get(name)
+    if role is None:
+        raise InputError(f"the message role {name!r} is unknown; use system, user, assistant, tool")
+    said = item["content"] if "content" in item else item.get("value")
+    text = text_of(said)
+    if len(item) == 2 and said is not None and name != "function_call":
+        return Message(role, text)
+    tools: dict[str, Any] = {}  # Any: JSON
+    for key, value in item.items():
+        if key in _KEYS or is_null(value) or value in ("", []):
+            continue
+        if role == "assistant" and key in ("tool_calls", "function_call"):
+            tools["tool_calls"] = _calls(value)
+        elif role == "tool" and key in ("name", "tool_call_id"):
+            tools[key] = value
+        else:
+            unread[f"{key} of messages"] = None
+    if name == "function_call":
+        text, tools["tool_calls"] = "", _calls(text)
+    return Message(role, text, _as_json(tools) if tools else "")
+
+
+def _as_json(tools: Mapping[str, Any]) -> str:  # Any: JSON
+    try:
+        return plain(json.dumps(tools, ensure_ascii=False, allow_nan=False))
+    except (TypeError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{', '.join(tools)}: holds what JSON cannot say ({error}); write it as a text") from error
+
+
+def _calls(value: object) -> list[Any]:  # Any: JSON
+    """Tool calls as a list of what chat templates read, each with the name of a function."""
+    if isinstance(value, str):
+        value = _parsed_list(value)
+    calls = [
+        call if isinstance(call, Mapping) and "function" in call else {"type": "function", "function": call}
+        for call in (value if isinstance(value, (list, tuple)) else [value])
+    ]
+    for call in calls:
+        if not isinstance(call["function"], Mapping) or not isinstance(call["function"].get("name"), str):
+            raise InputError(f"a tool call has no name of a function: {call!r:.80}")
+    return calls

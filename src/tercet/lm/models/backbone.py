@@ -1,0 +1,102 @@
+"""One frozen language model under all roles: each has modules and adapters of its own, all read the same weights.
+
+The reward model's adapters are trained on these weights and kept in peft's format; a critic starts from them.
+"""
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from peft import LoraConfig as PeftConfig
+from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from transformers import PreTrainedModel
+
+from tercet.config.lm import LmConfig
+from tercet.errors import FailedError
+from tercet.lm.models.adapters import adapt, copied
+from tercet.lm.models.heads import draw_head, with_score_head
+from tercet.lm.models.roles import Policy, ScoreModel, load_policy, load_score_model
+from tercet.runs.done import check_made
+from tercet.train.chance import seed_everything
+
+FILE = "adapter_model.safetensors"  # peft's name
+HEAD, BIAS = "base_model.model.score.weight", "score_bias"  # the first is peft's name; the second it does not know
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A frozen causal language model on its device, and the config of the roles that are made from it."""
+
+    model: PreTrainedModel
+    config: LmConfig
+
+    @classmethod
+    def load(cls, config: LmConfig, path: str = "") -> "Backbone":
+        """The model at `path` (or model.path)."""
+        return cls(load_policy(config, path=path).model, config)
+
+    def policy(self) -> Policy:
+        """A policy whose adapters learn; with them off it is the backbone."""
+        policy = Policy(copied(self.model), self.config.precision)
+        policy.adapted = adapt(policy.model, self.config)
+        return policy.to(self.model.device)
+
+    def score_model(self, *, num_layers: int = 0, adapters: Path | None = None, learns: bool = False) -> ScoreModel:
+        """A score model over the first layers (0: all), with adapters and head from a folder, or fresh ones."""
+        score_model = ScoreModel(self._with_score_head(num_layers), self.config.precision)
+        score_model.adapted = adapt(score_model.model, self.config)
+        if adapters is not None:
+            _load_adapters(score_model, adapters)
+        score_model.to(self.model.device)
+        if learns:
+            score_model.head.weight.requires_grad_(True)
+            return score_model
+        return score_model.requires_grad_(False).eval()
+
+    def _with_score_head(self, num_layers: int) -> PreTrainedModel:
+        model = with_score_head(self.model, num_layers)
+        seed_everything(self.config.seed, "score head")
+        draw_head(model)
+        return model
+
+
+def load_reward_model(config: LmConfig, path: str, backbone: Backbone | None, *, learns: bool = False) -> ScoreModel:
+    """Load the reward model of this run, on the backbone if there is one; a critic that starts as it learns."""
+    if backbone:
+        adapters = Path(path).with_name("adapter")  # where step 2 keeps them, beside the merged model
+        return backbone.score_model(num_layers=config.reward.num_layers, adapters=adapters, learns=learns)
+    return load_score_model(config, path=path, trained=True, learns=learns)
+
+
+def save_adapters(score_model: ScoreModel, folder: Path) -> None:
+    """Adapters, head and bias without the weights below them, in peft's format."""
+    adapted = _adapted(score_model)
+    state = get_peft_model_state_dict(adapted, save_embedding_layers=False)
+    state |= {HEAD: score_model.head.weight, BIAS: score_model.bias}
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, folder / FILE)
+    settings = copy.copy(adapted.peft_config["default"])
+    assert isinstance(settings, PeftConfig)
+    settings.task_type, settings.modules_to_save, settings.inference_mode = "SEQ_CLS", ["score"], True
+    settings.base_model_name_or_path = None  # the run folder may move
+    settings.target_modules = sorted(settings.target_modules or [])  # peft's set would be written in any order
+    settings.save_pretrained(str(folder))
+
+
+@torch.no_grad()
+def _load_adapters(score_model: ScoreModel, folder: Path) -> None:
+    check_made(folder)
+    try:
+        state = load_file(folder / FILE)
+    except (OSError, SafetensorError) as error:
+        raise FailedError(f"{folder}: damaged adapters ({error}); remove the step's folder to do it again") from error
+    score_model.head.weight.copy_(state.pop(HEAD))
+    score_model.bias.copy_(state.pop(BIAS))
+    set_peft_model_state_dict(_adapted(score_model), state)
+
+
+def _adapted(score_model: ScoreModel) -> PeftModel:
+    assert score_model.adapted is not None  # made on a backbone, or trained with lora.shared_backbone
+    return score_model.adapted

@@ -1,0 +1,49 @@
+"""Log-probabilities of responses under a policy: the language-model head at response positions only, in chunks."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from tercet.core.categorical import ActionStatistics, logprobs_and_entropy
+from tercet.lm.batch import TokenBatch
+from tercet.lm.models.roles import Policy
+from tercet.types import ActorOutput
+
+CHUNK = 1024  # tokens whose logits exist at one time; 200 MB in fp32 for a vocabulary of 50,000
+
+
+def response_logprobs(policy: Policy, batch: TokenBatch, *, temperature: float) -> ActorOutput:
+    """Log-probability and entropy of every response token; 0 where there is none.
+
+    `batch` lies on the policy's device. With gradients on, the logits of more than one chunk are computed again in
+    the backward pass instead of being kept.
+    """
+    rows, columns, positions = batch.actions()
+    with policy.autocast():
+        states = policy.hidden(batch, batch.deciding)[rows, positions - 1]
+        flat = token_logprobs(policy.head, states, batch.ids[rows, positions], temperature=temperature)
+    logprobs = torch.zeros(batch.response_mask.shape, device=states.device)
+    entropy = torch.zeros_like(logprobs)
+    logprobs[rows, columns] = flat.logprobs
+    entropy[rows, columns] = flat.entropy
+    return ActorOutput(logprobs, entropy)
+
+
+def token_logprobs(
+    head: nn.Module, states: Float[Tensor, "n d"], actions: Int[Tensor, " n"], *, temperature: float
+) -> ActionStatistics:
+    """The same for a flat list of states and the token chosen in each."""
+
+    def chunk(state: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+        out = logprobs_and_entropy(head(state), action, temperature=temperature)
+        return out.logprobs, out.entropy
+
+    recompute = torch.is_grad_enabled() and len(states) > CHUNK
+    parts = [
+        checkpoint(chunk, state, action, use_reentrant=False) if recompute else chunk(state, action)
+        for state, action in zip(states.split(CHUNK), actions.split(CHUNK), strict=True)
+    ]
+    return ActionStatistics(
+        logprobs=torch.cat([logprobs for logprobs, _ in parts]), entropy=torch.cat([entropy for _, entropy in parts])
+    )

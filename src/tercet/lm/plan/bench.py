@@ -1,0 +1,195 @@
+"""One PPO step on random weights, timed: the work, and what carries it out by the pipeline's own code."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import torch
+from transformers import PreTrainedModel
+
+from tercet.config.lm import LmConfig
+from tercet.lm.batch import pad
+from tercet.lm.models.backbone import Backbone
+from tercet.lm.models.roles import load_policy, load_score_model
+from tercet.lm.plan.hardware import wait
+from tercet.lm.rollout import LmActorCritic, assess, build, reference_logprobs
+from tercet.lm.sampling.generate import Responses, generate
+from tercet.lm.sampling.responses import Answers
+from tercet.lm.scoring import Scorer, by_model
+from tercet.runs.clock import Moment
+from tercet.train.chance import generator
+from tercet.train.ppo import Learner, takes_one_step, update
+from tercet.types import Rollout
+
+EOS = 2
+FIRST_WORD = 4  # ids below are special
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is done in one step.
+
+    `prompt` and `response` count tokens. Real lengths: a prompt has from 8 to twice as many, an answer ends after
+    about `response` tokens, twice as many at most.
+    """
+
+    lengths: Literal["fixed", "real"] = "fixed"
+    batch: int = 8
+    prompt: int = 64
+    response: int = 64
+    threads: int = 2  # of the command line; whoever runs the work sets them
+    warmup: int = 1
+    iters: int = 3
+    layers: int = 12
+    hidden: int = 768
+    vocab: int = 50272
+
+
+def shape(work: Work) -> dict[str, str | int | float | bool]:
+    """The architecture: OPT-125M's unless told otherwise (Zhang et al. 2022)."""
+    return {
+        "model_type": "opt",
+        "vocab_size": work.vocab,
+        "hidden_size": work.hidden,
+        "word_embed_proj_dim": work.hidden,
+        "num_hidden_layers": work.layers,
+        "num_attention_heads": work.hidden // 64,
+        "ffn_dim": 4 * work.hidden,
+        "max_position_embeddings": 2048,
+    }
+
+
+def config_of(work: Work, lora: Mapping[str, int | bool] = {}) -> LmConfig:
+    """The work as a config: one epoch, one minibatch; all weights of actor and critic learn, or adapters."""
+    return LmConfig.model_validate(
+        {
+            "lora": lora,
+            "model": {"path": "random", "architecture": shape(work)},
+            "ppo": {
+                "batch_size": work.batch,
+                "micro_batch_size": min(work.batch, 8),
+                "epochs": 1,
+                "num_minibatches": 1,
+                "missing_eos_penalty": 0.0,
+            },
+        }
+    )
+
+
+def prompts(work: Work, index: int) -> list[list[int]]:
+    """The prompts of the index-th step."""
+    chance = torch.Generator().manual_seed(index)
+    lengths = [work.prompt] * work.batch
+    if work.lengths == "real":
+        lengths = torch.randint(8, 2 * work.prompt + 1, (work.batch,), generator=chance).tolist()
+    return [torch.randint(FIRST_WORD, work.vocab, (n,), generator=chance).tolist() for n in lengths]
+
+
+def eos_of(work: Work) -> int:
+    """EOS, or with fixed lengths an id that is never drawn."""
+    return EOS if work.lengths == "real" else -1
+
+
+def most_tokens(work: Work) -> int:
+    """The longest answer."""
+    return work.response * (2 if work.lengths == "real" else 1)
+
+
+@torch.no_grad()
+def make_eos_likely(model: PreTrainedModel, mean: int) -> None:
+    """Let random weights end an answer after about `mean` tokens: EOS gets a logit that stands out by so much.
+
+    The logits of random weights are nearly equal, so EOS with the probability 1/mean needs log(vocabulary / mean).
+    """
+    embeddings = model.get_output_embeddings()
+    assert embeddings is not None  # every causal language model has them
+    head = embeddings.weight
+    norm = model.model.decoder.final_layer_norm
+    wanted = torch.log(torch.tensor(head.shape[0] / mean))
+    norm.bias.add_(wanted * head[EOS] / head[EOS].square().sum())
+
+
+def phases(
+    moments: tuple[Moment, Moment, Moment, Moment], *, num_drawn: int, num_prompt_tokens: int
+) -> dict[str, float]:
+    """The figures of one PPO step from its start and the ends of sampling, scoring and training."""
+    start, generated, scored, end = moments
+    num_tokens = num_drawn + num_prompt_tokens
+    return {
+        "gen_s": generated.wall - start.wall,
+        "score_s": scored.wall - generated.wall,
+        "train_s": end.wall - scored.wall,
+        "total_s": end.wall - start.wall,
+        "total_cpu_s": end.own - start.own,
+        "tokens_per_s": num_tokens / (end.wall - start.wall),
+        "gen_tokens_per_s": num_drawn / (generated.wall - start.wall),
+        "num_tokens": num_tokens,
+        "num_drawn": num_drawn,
+        "other_cpus": end.others_since(start),
+    }
+
+
+class Step:
+    """The four roles, and what one step does with them; critic and reward model may have a config of their own."""
+
+    def __init__(self, work: Work, config: LmConfig | None = None, critics: LmConfig | None = None) -> None:
+        self.work, self.config = work, config or config_of(work)
+        critics = critics or self.config
+        backbone = Backbone.load(self.config) if self.config.lora.shared_backbone else None
+        self.policy = backbone.policy() if backbone else load_policy(self.config, learns=True)
+        frozen = None if self.config.lora.rank else load_policy(self.config)
+        if work.lengths == "real":
+            for policy in filter(None, (self.policy, frozen)):
+                make_eos_likely(policy.model, work.response)
+        num_layers = critics.reward.num_layers
+        make = backbone.score_model if backbone else partial(load_score_model, critics)
+        self.critic, reward_model = (make(num_layers=num_layers, learns=learns) for learns in (True, False))
+        temperature = self.config.ppo.temperature
+        self.actor_critic = LmActorCritic(self.policy, self.critic, temperature)
+        self.reference = reference_logprobs(self.policy, frozen, temperature=temperature)
+        self.scorer = Scorer([(1.0, by_model(reward_model, self.config.ppo.micro_batch_size))])
+        self.learner = Learner.of(self.actor_critic, self.policy, self.critic, self.config.ppo)
+
+    def __call__(self, index: int) -> dict[str, float]:
+        """Generate, score, train; the seconds of each."""
+        asked = prompts(self.work, index)
+        start = self._now()
+        drawn = self.sample(asked, index, most=most_tokens(self.work))
+        generated = self._now()
+        rollout = self.score(asked, drawn)
+        scored = self._now()
+        update(self.learner, rollout, self.config.ppo, generator=generator(1, index))
+        moments = (start, generated, scored, self._now())
+        return phases(moments, num_drawn=int(drawn.mask.sum()), num_prompt_tokens=sum(map(len, asked)))
+
+    def sample(self, asked: Sequence[Sequence[int]], index: int, *, most: int) -> Responses:
+        """The answers, of at most so many tokens."""
+        self.policy.eval()
+        with self.policy.autocast():
+            return generate(
+                self.policy.model,
+                asked,
+                end_ids=[eos_of(self.work)],
+                max_tokens=most,
+                temperature=self.config.ppo.temperature,
+                generator=generator(0, index),
+            )
+
+    def score(self, asked: Sequence[Sequence[int]], drawn: Responses) -> Rollout:
+        """What all four roles say of the answers."""
+        ppo, batch = self.config.ppo, pad(asked, drawn.tolist(), pad_id=EOS).to(drawn.ids.device)
+        answers = Answers([], [""] * len(asked), batch, drawn.logprobs, drawn.ended)
+        seen = assess(
+            answers,
+            self.actor_critic,
+            self.reference,
+            self.scorer,
+            micro_batch_size=ppo.micro_batch_size,
+            values_learn=takes_one_step(ppo, len(asked)),
+        )
+        return build(answers, seen, ppo, kl_coef=ppo.kl_coef)
+
+    def _now(self) -> Moment:
+        wait(self.policy.model.device)
+        return Moment.now()

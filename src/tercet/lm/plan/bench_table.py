@@ -1,0 +1,116 @@
+"""`tercet bench`: the phases of a PPO step beside the machine's own limit, measured in the same run."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from statistics import median
+from typing import Any
+
+import torch
+
+from tercet.config.lm import LmConfig
+from tercet.lm.models.roles import device_of
+from tercet.lm.models.weights import config_at
+from tercet.lm.plan import cost
+from tercet.lm.plan.bench import Step, Work, config_of
+from tercet.lm.plan.footprint import footprint
+from tercet.lm.plan.hardware import Limits, measured_limits
+
+SHAPES: dict[str, Work] = {
+    "tiny": Work(layers=2, hidden=64, vocab=300),
+    "small": Work(layers=4, hidden=256, vocab=50272),
+    "opt-125m": Work(),
+}
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One phase of a step: its seconds, the tokens that went through it, and the least it could take here."""
+
+    seconds: float
+    num_tokens: int
+    floor_s: float
+
+    @property
+    def share(self) -> float:
+        """Of the machine's limit: 1 would be the limit itself."""
+        return self.floor_s / self.seconds
+
+
+@dataclass(frozen=True)
+class Bench:
+    """The phases of a PPO step in medians, and the machine's rates in the same run."""
+
+    work: Work
+    limits: Limits
+    phases: dict[str, Phase]
+    other_cpus: float
+
+    @property
+    def whole(self) -> Phase:
+        """The phases together."""
+        phases = self.phases.values()
+        seconds, floor = sum(phase.seconds for phase in phases), sum(phase.floor_s for phase in phases)
+        return Phase(seconds, self.phases["train"].num_tokens, floor)
+
+    def as_json(self) -> dict[str, Any]:  # Any: JSON
+        """The bench as plain data."""
+        return asdict(self) | {"whole": asdict(self.whole)}
+
+
+def run(work: Work) -> Bench:
+    """Take `warmup` and `iters` steps; the machine's rates are measured before and after, and the better ones count."""
+    config = config_of(work)
+    device = device_of(config)
+    first = measured_limits(device)
+    step = Step(work, config)
+    rows = [step(index) for index in range(work.warmup + work.iters)][work.warmup :]
+    second = measured_limits(device)
+    limits = Limits(max(first.flops_per_s, second.flops_per_s), max(first.bytes_per_s, second.bytes_per_s))
+    medians = {name: median(row[name] for row in rows) for name in rows[0]}
+    drawn, read = work.batch * work.response, work.batch * work.prompt
+    tokens = {"generate": drawn, "score": drawn + read, "train": drawn + read}
+    keys = {"generate": "gen_s", "score": "score_s", "train": "train_s"}
+    least = floors(work, config, limits)
+    phases = {name: Phase(medians[keys[name]], tokens[name], least[name]) for name in keys}
+    return Bench(work, limits, phases, medians["other_cpus"])
+
+
+def floors(work: Work, config: LmConfig, limits: Limits) -> dict[str, float]:
+    """The least seconds of each phase on a machine of these rates: the larger of arithmetic and memory traffic."""
+    shape = config_at(config.model)
+    actor = footprint(config, shape, "policy", learns=True).network
+    critic = footprint(config, shape, "score", learns=True).network
+    prompts_, rows = [work.prompt] * work.batch, [work.prompt + work.response] * work.batch
+    drawn = work.batch * work.response
+
+    def least(costs: Sequence[cost.Cost]) -> float:
+        return sum(one.seconds(flops_per_s=limits.flops_per_s, bytes_per_s=limits.bytes_per_s) for one in costs)
+
+    scoring = [
+        cost.forward(network, rows, read) for network, read in ((actor, drawn), (critic, drawn), (critic, work.batch))
+    ]
+    learning = [step for network in (actor, critic) for step in (cost.learn(network, rows, drawn), cost.apply(network))]
+    return {
+        "generate": least(cost.generate(actor, prompts_, [work.response] * work.batch)),
+        "score": least(scoring),
+        "train": least(learning),
+    }
+
+
+def table(bench: Bench) -> Iterator[str]:
+    """The bench as it is printed."""
+    work, limits = bench.work, bench.limits
+    yield (
+        f"one PPO step: {work.batch} prompts of {work.prompt} tokens, {work.response} sampled tokens each, "
+        f"{work.layers} layers of {work.hidden}, {torch.get_num_threads()} threads"
+    )
+    yield (
+        f"this machine: {limits.flops_per_s / 1e9:.0f} GFLOP/s in fp32 products, "
+        f"{limits.bytes_per_s / 1e9:.1f} GB/s read from memory"
+    )
+    yield f"{'':<10}{'seconds':>9}{'tokens/s':>10}{'limit, s':>10}{'of the limit':>14}"
+    for name, phase in {**bench.phases, "whole": bench.whole}.items():
+        rate = phase.num_tokens / phase.seconds
+        yield f"{name:<10}{phase.seconds:>9.2f}{rate:>10.0f}{phase.floor_s:>10.2f}{phase.share:>13.0%}"
+    if bench.other_cpus > 0.1:
+        yield f"other processes kept {bench.other_cpus:.1f} CPUs busy meanwhile: the figures are worth little"

@@ -1,0 +1,209 @@
+"""What a network occupies, found without its weights: on torch's meta device, and by operators that only count.
+
+Nothing is loaded and nothing computed: the model is built by the pipeline's own code with tensors that have shapes and
+no numbers, and a forward pass over them keeps for its backward pass what the real one would keep.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Literal, cast
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.autograd.graph import saved_tensors_hooks
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.nn.functional import linear
+from transformers import PretrainedConfig as HfConfig
+from transformers import PreTrainedModel
+
+from tercet.config.lm import LmConfig
+from tercet.lm.cpu.last_layer import can_be_narrowed, layers_of
+from tercet.lm.models.logprobs import CHUNK
+from tercet.lm.models.roles import Policy, ScoreModel, policy_of, score_model_of
+from tercet.lm.models.weights import fresh
+from tercet.lm.plan.cost import Network
+
+Kind = Literal["policy", "score"]
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Bytes of one network's parts, and the numbers its cost follows from."""
+
+    network: Network
+    stored: int  # weights, adapters included
+    adapters: int  # of these, the adapters
+    learning: int  # what learns, in fp32: the size of its gradients and of each of AdamW's two moments
+    packed: int  # the linear layers in fp32, as sampling on a CPU copies them
+
+
+@dataclass(frozen=True)
+class Activations:
+    """Bytes that a forward pass keeps for its backward pass, and what one layer computes anew or on the way."""
+
+    kept: int
+    one_layer: int
+
+
+def footprint(
+    config: LmConfig, hf_config: HfConfig, kind: Kind, *, num_layers: int = 0, learns: bool = False
+) -> Footprint:
+    """The parts of a policy or of a score model of this shape, counted one parameter at a time."""
+    return _footprint(_Case.of(config, hf_config), kind, num_layers, learns)
+
+
+@dataclass(frozen=True)
+class _Case:
+    """What the counts follow from; two of one key give the same ones, and are counted once."""
+
+    key: str
+    config: LmConfig = field(compare=False)
+    hf_config: HfConfig = field(compare=False)
+
+    @classmethod
+    def of(cls, config: LmConfig, hf_config: HfConfig) -> "_Case":
+        settings = (config.lora, config.precision, config.model.gradient_checkpointing, hf_config.to_dict())
+        return cls(repr(settings), config, hf_config)
+
+
+@lru_cache(maxsize=128)
+def _footprint(case: _Case, kind: Kind, num_layers: int, learns: bool) -> Footprint:
+    config, hf_config = case.config, case.hf_config
+    module = _built(config, hf_config, kind, num_layers, learns)
+    adapters = [p for name, p in module.named_parameters() if "lora_" in name]
+    head = cast(nn.Linear, module.head).weight
+    layers = [weight for name, weight in _products(module) if "lora_" not in name]
+    inside = [weight for weight in layers if weight is not head]
+    learning = sum(p.numel() for p in module.parameters() if p.requires_grad)
+    return Footprint(
+        network=Network(
+            num_layers=num_layers or hf_config.num_hidden_layers,
+            width=_head_width(hf_config) * hf_config.num_attention_heads,
+            kv_width=_head_width(hf_config) * _kv_heads(hf_config),
+            matrices=_count(inside),
+            unread=_unread(module.model),
+            adapters=_count(adapters),
+            head=head.numel(),
+            learning=learning,
+            weight_bytes=inside[0].element_size() if config.precision == "fp32" else 2,
+        ),
+        stored=_bytes(module.parameters()),
+        adapters=_bytes(adapters),
+        learning=4 * learning,
+        packed=4 * _count(layers),
+    )
+
+
+def activations(
+    config: LmConfig, hf_config: HfConfig, kind: Kind, *, num_layers: int = 0, rows: int, length: int
+) -> Activations:
+    """What a learning network keeps of `rows` rows of `length` tokens, up to the states that its head reads.
+
+    Two shallow copies are counted; layers are taken to be alike.
+    """
+    depth = num_layers or hf_config.num_hidden_layers
+    one, two = (_kept(_Case.of(config, hf_config), kind, n, rows, length) for n in (1, 2))
+    plain = config.model_copy(update={"model": config.model.model_copy(update={"gradient_checkpointing": False})})
+    if config.model.gradient_checkpointing:
+        once, twice = (_kept(_Case.of(plain, hf_config), kind, n, rows, length) for n in (1, 2))
+        layer = twice - once
+    else:
+        layer = two - one
+    return Activations(kept=one + (depth - 1) * (two - one), one_layer=layer)
+
+
+def logits_bytes(hf_config: HfConfig, num_tokens: int) -> int:
+    """The most that log-probabilities of `num_tokens` tokens take: the logits of a chunk, in fp32 whatever the
+    precision, and two tensors of their size (`core/categorical.py`), which the backward pass makes again."""
+    return min(num_tokens, CHUNK) * hf_config.vocab_size * 3 * 4
+
+
+def _built(config: LmConfig, hf_config: HfConfig, kind: Kind, num_layers: int, learns: bool) -> Policy | ScoreModel:
+    model = fresh(hf_config, scores=kind == "score", num_layers=num_layers)
+    with torch.device("meta"):
+        made = policy_of if kind == "policy" else score_model_of
+        return made(model, config, learns=learns)
+
+
+@lru_cache(maxsize=512)
+def _kept(case: _Case, kind: Kind, num_layers: int, rows: int, length: int) -> int:
+    config, hf_config = case.config, case.hf_config
+    module = _built(config, hf_config, kind, num_layers, True)
+    module.train()
+    kept: dict[int, int] = {}
+    held = []  # a storage that is freed would give its number to the next one
+    with FakeTensorMode():
+        _give_fake_weights(module)
+        own = {_storage(tensor) for tensor in [*module.parameters(), *module.buffers()]}
+
+        def keep(tensor: Tensor) -> Tensor:
+            held.append(tensor)
+            if _storage(tensor) not in own:
+                kept[_storage(tensor)] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        autocast = torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bf16")
+        with saved_tensors_hooks(keep, lambda tensor: tensor):
+            with autocast:
+                out = module.model.base_model(torch.zeros(rows, length, dtype=torch.long), use_cache=False)
+            linear(out.last_hidden_state.float(), cast(nn.Linear, module.head).weight)
+    return sum(kept.values())
+
+
+def _give_fake_weights(module: nn.Module) -> None:
+    """Tensors of the active fake mode in place of meta tensors; shared ones stay shared."""
+    made: dict[int, Tensor] = {}
+    originals = []  # so that no number is given twice
+    for part in module.modules():
+        for held in (part._parameters, part._buffers):
+            tensors = cast(dict[str, Tensor | None], held)
+            for name, old in tensors.items():
+                if old is None:
+                    continue
+                originals.append(old)
+                if id(old) not in made:
+                    new = torch.empty(old.shape, dtype=old.dtype)
+                    is_parameter = isinstance(old, nn.Parameter)
+                    made[id(old)] = nn.Parameter(new, requires_grad=old.requires_grad) if is_parameter else new
+                tensors[name] = made[id(old)]
+
+
+def _storage(tensor: Tensor) -> int:
+    return StorageWeakRef(tensor.untyped_storage()).cdata
+
+
+def _products(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """The matrix of every layer that multiplies by one, with its name: Linear, GPT-2's Conv1D, and adapters."""
+    for name, part in module.named_modules():
+        weight = part._parameters.get("weight")
+        if weight is not None and weight.ndim == 2 and not isinstance(part, nn.Embedding):
+            yield name, weight
+
+
+def _count(tensors: Iterable[Tensor]) -> int:
+    return sum(tensor.numel() for tensor in tensors)
+
+
+def _bytes(tensors: Iterable[Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def _unread(model: PreTrainedModel) -> int:
+    """Weights of the last layer's products behind its attention, where `lm/cpu/last_layer.py` narrows these."""
+    if not can_be_narrowed(model):
+        return 0
+    hf_config = model.config
+    layer = layers_of(model.base_model, hf_config.num_hidden_layers)[-1]
+    heads = hf_config.num_attention_heads + 2 * _kv_heads(hf_config)
+    in_layer = _count(weight for name, weight in _products(layer) if "lora_" not in name)
+    return in_layer - heads * _head_width(hf_config) * hf_config.hidden_size
+
+
+def _head_width(hf_config: HfConfig) -> int:
+    return getattr(hf_config, "head_dim", None) or hf_config.hidden_size // hf_config.num_attention_heads
+
+
+def _kv_heads(hf_config: HfConfig) -> int:
+    return getattr(hf_config, "num_key_value_heads", None) or hf_config.num_attention_heads

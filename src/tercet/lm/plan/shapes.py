@@ -1,0 +1,73 @@
+"""The shape of a model without its weights: from its config on this machine, or from the published ones below."""
+
+from transformers import AutoConfig
+from transformers import PretrainedConfig as HfConfig
+
+from tercet.config.lm import LmConfig
+from tercet.errors import InputError
+from tercet.lm.models.weights import config_at, named_by_key
+
+Shape = dict[str, str | int | bool]
+
+
+def _opt(hidden: int, layers: int, heads: int, embedded: int = 0) -> Shape:
+    """OPT (Zhang et al. 2022, table 1); 350M alone embeds words narrower and has its layer norms behind the sums."""
+    return {
+        "model_type": "opt",
+        "vocab_size": 50272,
+        "hidden_size": hidden,
+        "word_embed_proj_dim": embedded or hidden,
+        "do_layer_norm_before": not embedded,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "ffn_dim": 4 * hidden,
+        "max_position_embeddings": 2048,
+    }
+
+
+def _gated(kind: str, hidden: int, layers: int, heads: int, kv_heads: int, inner: int, vocab: int) -> Shape:
+    """Llama and its kin, embedding and head tied."""
+    return {
+        "model_type": kind,
+        "vocab_size": vocab,
+        "hidden_size": hidden,
+        "intermediate_size": inner,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": kv_heads,
+        "tie_word_embeddings": True,
+    }
+
+
+# as in the config.json of each model on huggingface.co
+PUBLISHED: dict[str, Shape] = {
+    "facebook/opt-125m": _opt(768, 12, 12),
+    "facebook/opt-350m": _opt(1024, 24, 16, embedded=512),
+    "facebook/opt-1.3b": _opt(2048, 24, 32),
+    "facebook/opt-2.7b": _opt(2560, 32, 32),
+    "facebook/opt-6.7b": _opt(4096, 32, 32),
+    "HuggingFaceTB/SmolLM2-135M": _gated("llama", 576, 30, 9, 3, 1536, 49152),
+    "HuggingFaceTB/SmolLM2-360M": _gated("llama", 960, 32, 15, 5, 2560, 49152),
+    "Qwen/Qwen2.5-0.5B": _gated("qwen2", 896, 24, 14, 2, 4864, 151936),
+    "Qwen/Qwen2.5-1.5B": _gated("qwen2", 1536, 28, 12, 2, 8960, 151936),
+}
+
+
+def shape_of(config: LmConfig, path: str = "") -> HfConfig:
+    """The transformers config of the model at `path` (or model.path); no hub is asked.
+
+    InputError for a hub id that is neither on this machine nor among the published shapes.
+    """
+    name = path or config.model.path
+    known = PUBLISHED.get("HuggingFaceTB/SmolLM2-135M" if name == "smollm2" else name.removesuffix("-Instruct"))
+    if known is not None:
+        settings = dict(known)
+        return AutoConfig.for_model(str(settings.pop("model_type")), **settings)
+    with named_by_key(config, path):
+        try:
+            return config_at(config.model, path, offline=True)
+        except InputError as error:
+            raise InputError(
+                f"{error}; a plan asks no hub: it knows {', '.join(PUBLISHED)}, and any other model by "
+                "model.path=random and model.architecture={model_type: opt, hidden_size: 768, ...}"
+            ) from error

@@ -1,0 +1,1 @@
+"""Preferences: pairs of responses, and who says what a response is worth."""

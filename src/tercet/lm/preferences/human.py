@@ -1,0 +1,69 @@
+"""A person as the judge of sampled answers: two answers to a prompt are put on a sheet, and the word makes the pair."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tercet.errors import FailedError
+from tercet.feedback.sheets import Entry, Sheet, answers_to, check_whole, read_sheet, take, write_sheet
+from tercet.lm.data.examples import Message
+from tercet.runs import strict_json
+
+LOOK_FOR = "Better is the answer that you would rather have been given: to the point, true, friendly and whole."
+_ROWS = "rows.json"
+Row = dict[str, Any]  # Any: JSON, a pair as DIR/reward/pairs.jsonl has it
+
+
+def told(run: Path, sample: Callable[[], list[Row]]) -> list[Row]:
+    """The sampled rows with the better answer as `chosen`, by a person's word; ties and doubts are left out.
+
+    WaitingError while a question is open; FailedError where the sheet is damaged.
+    """
+    place = run / "feedback" / "answers"
+    if not place.exists():
+        write_sheet(place, "answers", LOOK_FOR, lambda folder: _questions(folder, sample()))
+    sheet = read_sheet(place)
+    check_whole(sheet)
+    rows = _rows(sheet)
+    (answers,) = answers_to([sheet])
+    said = [answer["said"] for answer in answers]
+    found = [
+        row if word == "left" else _swapped(row)
+        for row, word in zip(rows, said, strict=True)
+        if word in ("left", "right")
+    ]
+    for part in ("train", "test"):
+        if not any(row["part"] == part for row in found):
+            raise FailedError(f"no pair to {part} on was told apart: there is nothing to learn from")
+    take(sheet, answers)
+    return found
+
+
+def _rows(sheet: Sheet) -> list[Row]:
+    file = sheet.path / _ROWS
+    try:
+        rows = strict_json.loads(file.read_bytes())
+        if sheet.kind != "answers" or not isinstance(rows, list) or len(rows) != len(sheet.questions):
+            raise ValueError("it has not one pair of answers for each question")
+        if not all(isinstance(row, dict) and {"messages", "chosen", "rejected", "part"} <= row.keys() for row in rows):
+            raise ValueError("a row is no pair of answers")
+    except (OSError, ValueError) as error:
+        raise FailedError(f"{file}: damaged ({error}); remove {sheet.path} to have the questions put anew") from error
+    return rows
+
+
+def _questions(folder: Path, rows: list[Row]) -> list[Entry]:
+    (folder / _ROWS).write_text(json.dumps(rows, ensure_ascii=False), encoding="utf-8")
+    return [{"prompt": _shown(row["messages"]), "left": row["chosen"], "right": row["rejected"]} for row in rows]
+
+
+def _shown(messages: list[Row]) -> list[Row]:
+    """The turns as the page writes them, tool calls too."""
+    return [{"role": message["role"], "text": Message(**message).shown} for message in messages]
+
+
+def _swapped(row: Row) -> Row:
+    other = {"chosen": "rejected", "rejected": "chosen", "chosen_ended": "rejected_ended"}
+    other |= {"rejected_ended": "chosen_ended", "score_chosen": "score_rejected", "score_rejected": "score_chosen"}
+    return {name: row[other.get(name, name)] for name in row}

@@ -1,0 +1,1 @@
+"""Text: conversations become token ids, and ids become text again."""

@@ -1,0 +1,211 @@
+"""How the texts of one run become tokens: its tokenizer, its style of prompts and its limits."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import cast
+
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from tercet.config.lm import LmConfig
+from tercet.errors import InputError
+from tercet.lm.batch import TokenBatch, pad
+from tercet.lm.data.examples import Example
+from tercet.lm.data.splits import Sets, StepExamples, StepName, flat, kept, step_examples
+from tercet.lm.models.weights import named_by_key, window_of
+from tercet.lm.text.ends import Ends
+from tercet.lm.text.ids import Style, decode_response, prompt_ids, prompt_text, response_ids
+from tercet.lm.text.template import check_template, gap, writes_date
+from tercet.lm.text.tokenizers import load_tokenizer
+from tercet.runs.progress import say
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """Prompts and answers to tokens, the same way in every step."""
+
+    tokenizer: PreTrainedTokenizerBase
+    ends: Ends
+    style: Style
+    max_prompt_tokens: int
+    max_response_tokens: int
+    max_sampled_tokens: int
+
+    @classmethod
+    def of(cls, config: LmConfig, path: str = "") -> "Encoder":
+        """The encoder of a run, one for all its steps; or that of a reward model from elsewhere, at `path`.
+
+        A run's tokenizer is that of model.tokenizer, else of the policy it starts from; model.chat_template replaces
+        its chat template.
+        """
+        data, model = config.data, config.model
+        folder = path or config.ppo.policy or ("" if model.path in ("random", "smollm2") else model.path)
+        tokenizer_path = path or ("" if model.tokenizer else config.ppo.policy)
+        with named_by_key(config, tokenizer_path):
+            tokenizer = load_tokenizer(model, tokenizer_path)
+            is_given = bool(model.chat_template) and not path
+            if is_given:
+                tokenizer.chat_template = model.chat_template
+            if data.style == "chat":
+                with _placed("model.chat_template") if is_given else nullcontext():
+                    check_template(tokenizer)
+            ends = Ends.of(tokenizer, data.style, folder, trust=model.trust_remote_code)
+        limits = (data.max_prompt_tokens, data.max_response_tokens, config.ppo.max_response_tokens)
+        return cls(tokenizer, ends, data.style, *limits)
+
+    @property
+    def pad_id(self) -> int:
+        """What fills the room behind the shorter rows."""
+        return cast(int, self.tokenizer.pad_token_id)  # transformers types it as anything; load_tokenizer set it
+
+    def prompt(self, example: Example) -> list[int]:
+        """The prompt's ids, up to where the answer begins; InputError where the chat template refuses it."""
+        with _placed(example.place):
+            return prompt_ids(self.tokenizer, example.messages, self.style)
+
+    def response(self, text: str, *, ended: bool = True) -> list[int]:
+        """The answer's ids: EOS at the end unless the answer is cut, or was cut (not `ended`) when it was sampled."""
+        most, end_id = self.max_response_tokens, self.ends.written
+        return response_ids(self.tokenizer, text, self.style, max_tokens=most, end_id=end_id, ended=ended)
+
+    def text(self, response: Sequence[int]) -> str:
+        """What a response says."""
+        return decode_response(self.tokenizer, response, self.ends.ids)
+
+    def batch(self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> TokenBatch:
+        """Ids, padded; on the CPU."""
+        return pad(prompts, responses, pad_id=self.pad_id)
+
+    def within_limits(self, sets: Sets, what: str) -> Sets:
+        """The sets without prompts of more than `max_prompt_tokens`, which are counted and told."""
+        kept = {name: [e for e in rows if self._fits(e)] for name, rows in sets.items()}
+        lost, total = sum(len(sets[n]) - len(kept[n]) for n in sets), sum(map(len, sets.values()))
+        if lost and lost == total:
+            first = next(example for rows in sets.values() for example in rows)
+            raise InputError(
+                f"{first.place}: this and every other prompt for {what} has more than "
+                f"data.max_prompt_tokens={self.max_prompt_tokens} tokens (this one {len(self.prompt(first))}); raise it"
+            )
+        if lost:
+            say(
+                f"{what}: {lost} of {total} left out, "
+                f"their prompts exceed data.max_prompt_tokens={self.max_prompt_tokens}"
+            )
+        return kept
+
+    def pairs_that_differ(self, examples: StepExamples) -> StepExamples:
+        """The examples without pairs whose answers are equal once they are cut, which are counted and told.
+
+        Nothing can be learned from those, and they would be measured as ties.
+        """
+        dropped = dict(examples.dropped)
+        reason = f"equal after data.max_response_tokens={self.max_response_tokens}"
+        parts = (examples.train, examples.validation, examples.test)
+        train, validation, test = (kept(sets, self._differs, reason, dropped) for sets in parts)
+        if any(examples.train.values()) and not any(train.values()):
+            first = next(example for rows in examples.train.values() for example in rows)
+            raise InputError(
+                f"{first.place}: the answers of this and every other pair are {reason}, so there is nothing to learn; "
+                "raise it"
+            )
+        if lost := dropped.get(reason, 0) - examples.dropped.get(reason, 0):
+            total = sum(len(rows) for sets in parts for rows in sets.values())
+            say(f"reward: {lost} of {total} left out, their answers are {reason}")
+        return StepExamples(train, validation, test, dropped)
+
+    def check_window(self, model: PreTrainedModel) -> None:
+        """InputError where the longest prompt and answer do not fit into what the model can read at once."""
+        window = window_of(model.config)
+        for key, longest in (("data", self.max_response_tokens), ("ppo", self.max_sampled_tokens)):
+            needed = self.max_prompt_tokens + longest
+            if window is not None and needed > window:
+                raise InputError(
+                    f"data.max_prompt_tokens={self.max_prompt_tokens} and {key}.max_response_tokens={longest} need "
+                    f"{needed} tokens, but the model reads {window}; lower one of them"
+                )
+        embedded = cast(nn.Embedding, model.get_input_embeddings()).num_embeddings  # a Module, to transformers' types
+        num_tokens, added = len(self.tokenizer), self.tokenizer.added_tokens_decoder
+        if num_tokens > embedded:
+            new = [added[number].content for number in range(embedded, num_tokens) if number in added]
+            only_added = len(new) == num_tokens - embedded
+            raise InputError(
+                f"model.tokenizer: it has {num_tokens} tokens, the model embeds {embedded}; "
+                + (
+                    f"{', '.join(new[:5])}{', ...' * (len(new) > 5)} were added to the tokenizer alone: give the model "
+                    f"rows for them by model.resize_token_embeddings({num_tokens}), and save both in one folder"
+                    if only_added
+                    else "they do not belong together"
+                )
+            )
+
+    def _differs(self, example: Example) -> bool:
+        if example.rejected is None:
+            return True
+        chosen = self.response(example.chosen, ended=example.chosen_ended)
+        return chosen != self.response(example.rejected, ended=example.rejected_ended)
+
+    def _fits(self, example: Example) -> bool:
+        # a token holds at least a byte of text, but for BOS and a space in front: short prompts need no tokenizer
+        with _placed(example.place):
+            text = prompt_text(self.tokenizer, example.messages, self.style)
+        if len(text.encode()) + 2 <= self.max_prompt_tokens:
+            return True
+        return len(self.prompt(example)) <= self.max_prompt_tokens
+
+
+@contextmanager
+def _placed(place: str) -> Iterator[None]:
+    """Put a place in front of what is wrong."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{place}: {error}") from error
+
+
+def check_conversations(config: LmConfig, steps: Iterable[StepName]) -> None:
+    """InputError where the chat template refuses a conversation that one of the steps would read; what it does is told.
+
+    Each sequence of roles is tried once, and every conversation with tools.
+    """
+    if config.data.style != "chat":
+        return
+    encoder = Encoder.of(config)
+    tried: set[tuple[str, ...]] = set()
+    for examples in (step_examples(config.data, step) for step in steps):
+        for example in [*flat(examples.train), *flat(examples.held_out)]:
+            roles = tuple(message.role for message in example.messages)
+            if roles not in tried or any(message.tools for message in example.messages):
+                encoder.prompt(example)
+            tried.add(roles)
+    if writes_date(encoder.tokenizer):
+        say(
+            "the chat template writes today's date, so this run's prompts are others on another day; to keep them as "
+            "they are, give a template with a fixed date in model.chat_template"
+        )
+    if written := gap(encoder.tokenizer):
+        say(
+            f"the chat template writes {written!r} in front of an answer that stands in a conversation, and not behind "
+            "a prompt; answers are learned and sampled right behind the prompt"
+        )
+
+
+def check_tokenizers(config: LmConfig) -> None:
+    """InputError where one role would read another's token ids and take them for other words.
+
+    A reward model may know tokens beside ours: a saved one may have a pad token more
+    (`lm/models/heads.py::padding_apart`).
+    """
+
+    def vocabulary(path: str) -> dict[str, int]:
+        with named_by_key(config, path):
+            return load_tokenizer(config.model, path).get_vocab()
+
+    ours = vocabulary("")
+    for key, path in (("reward.model", config.reward.model), ("ppo.policy", config.ppo.policy)):
+        theirs = vocabulary(path) if path else ours
+        if not (ours.items() <= theirs.items() if key == "reward.model" else ours == theirs):
+            raise InputError(
+                f"{key}: {path!r} has another tokenizer than model.path={config.model.path!r}, and actor, critic and "
+                "reward model read the same token ids; give models of one family"
+            )

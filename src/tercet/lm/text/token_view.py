@@ -1,0 +1,93 @@
+"""The tokens that a step reads, for people to see: special tokens marked, what is learned told apart.
+
+It can be read without colour, and in a narrow terminal.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.text import Text
+from transformers import PreTrainedTokenizerBase
+
+from tercet.config.lm import LmConfig
+from tercet.lm.data.examples import Example
+from tercet.lm.data.splits import StepName
+from tercet.lm.text.encoder import Encoder
+
+LEGEND = Text.assemble(
+    "tokens of some rows, as each step reads them: · between tokens, ↵ line end, ",
+    ("⟦special⟧", "magenta"),
+    ", ",
+    ("▸learned◂", "green"),
+)
+_SHOWN = 32  # tokens at either end of a long text
+
+
+@dataclass(frozen=True)
+class TokenRow:
+    """One text; the tokens from `learned` on are what the loss reads. `sampled` says what PPO will put behind it."""
+
+    name: str
+    ids: Sequence[int]
+    learned: int
+    sampled: str = ""
+
+
+def token_rows(step: StepName, example: Example, encoder: Encoder, config: LmConfig) -> list[TokenRow]:
+    """The texts that a step makes of an example: one, or for the reward model two."""
+    prompt = encoder.prompt(example)
+    if step == "ppo":
+        ends = " or ".join(f"⟦{encoder.tokenizer.convert_ids_to_tokens(number)}⟧" for number in encoder.ends.ids)
+        sampled = f"sampled: up to {encoder.max_sampled_tokens} tokens, until {ends}"
+        return [TokenRow("prompt", prompt, len(prompt), sampled)]
+    chosen = encoder.response(example.chosen, ended=example.chosen_ended)
+    if step == "sft":
+        return [TokenRow("answer", prompt + chosen, 1 if config.sft.loss_on == "text" else len(prompt))]
+    rejected = encoder.response(example.rejected or "", ended=example.rejected_ended)
+    rows = {"chosen": prompt + chosen, "rejected": prompt + rejected}
+    pairs = list(zip(*rows.values(), strict=False))
+    first_difference = next((i for i, (a, b) in enumerate(pairs) if a != b), len(pairs))
+    is_per_token = config.reward.loss == "per_token"
+    return [TokenRow(name, ids, first_difference if is_per_token else len(ids) - 1) for name, ids in rows.items()]
+
+
+def shown(row: TokenRow, tokenizer: PreTrainedTokenizerBase) -> Text:
+    """A row's tokens in one line that wraps anywhere."""
+    text = Text(f"{row.name}: ", overflow="fold")
+    for ids, style in ((row.ids[: row.learned], ""), (row.ids[row.learned :], "green")):
+        if style:
+            text.append("▸", style)
+        for number, (piece, is_special) in enumerate(_shortened(pieces(tokenizer, ids))):
+            text.append("·" * bool(number), "dim")
+            text.append(f"⟦{piece}⟧" if is_special else piece.replace("\n", "↵"), "magenta" if is_special else style)
+    return text.append(f"{row.sampled}◂", "green")
+
+
+def pieces(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[tuple[str, bool]]:
+    """The text of each token, and whether it is a special one; tokens that make one character together are one."""
+    added = tokenizer.added_tokens_decoder
+    anchor = tokenizer.encode("a", add_special_tokens=False)  # some tokenizers hide the space of a first token
+    found: list[tuple[str, bool]] = []
+    part: list[int] = []
+    for number in ids:
+        if number in added:
+            found += [("\ufffd", False)] * bool(part) + [(added[number].content, True)]
+            part = []
+            continue
+        part.append(number)
+        text = _decoded(tokenizer, [*anchor, *part]).removeprefix(_decoded(tokenizer, anchor))
+        if not text.endswith("\ufffd"):
+            found.append((text, False))
+            part = []
+    return found + [("\ufffd", False)] * bool(part)
+
+
+def _decoded(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
+    return str(tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+
+def _shortened(pieces: list[tuple[str, bool]]) -> list[tuple[str, bool]]:
+    left_out = len(pieces) - 2 * _SHOWN
+    if left_out <= 0:
+        return pieces
+    return [*pieces[:_SHOWN], (f" ... {left_out} tokens ... ", False), *pieces[-_SHOWN:]]

@@ -1,0 +1,244 @@
+"""ACT's files: LeRobot's names and shapes, its scales old and new, and what is refused."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tests.arm.policies.formula import values, weights
+
+from tercet.arm.policies.act import ActPolicy, load_act, new_act
+from tercet.arm.policies.act_network import ActShape, sinusoids
+from tercet.arm.policies.roles import Sizes
+from tercet.config.arm import PolicyConfig
+from tercet.errors import InputError
+
+SHAPE = ActShape(
+    state_sizes={"robot": 3, "env": 2},
+    action_size=4,
+    chunk_size=5,
+    dim_model=8,
+    n_heads=2,
+    dim_feedforward=16,
+    n_encoder_layers=2,
+    n_decoder_layers=1,
+    n_vae_encoder_layers=1,
+    latent_dim=6,
+)
+SIZES = Sizes(5, 4)
+
+
+@pytest.fixture
+def policy() -> ActPolicy:
+    torch.manual_seed(0)
+    found = ActPolicy(SHAPE, chunk=2, kl_weight=10.0, log_std=-0.7)
+    found.measure(torch.randn(30, 5) * 3, torch.randn(30, 4) * 0.2)
+    return found
+
+
+def lerobots_names() -> dict[str, tuple[int, ...]]:
+    """Names and shapes of `lerobot.policies.act.modeling_act.ACT` at these sizes, written down from its source."""
+    attention = {"in_proj_weight": (24, 8), "in_proj_bias": (24,), "out_proj.weight": (8, 8), "out_proj.bias": (8,)}
+    linear = {"linear1.weight": (16, 8), "linear1.bias": (16,), "linear2.weight": (8, 16), "linear2.bias": (8,)}
+
+    def layer(place: str, attentions: list[str], num_norms: int) -> dict[str, tuple[int, ...]]:
+        parts = {f"{name}.{key}": size for name in attentions for key, size in attention.items()} | linear
+        parts |= {f"norm{i + 1}.{key}": (8,) for i in range(num_norms) for key in ("weight", "bias")}
+        return {f"{place}.{key}": size for key, size in parts.items()}
+
+    found: dict[str, tuple[int, ...]] = {
+        "vae_encoder_cls_embed.weight": (1, 8),
+        "vae_encoder_robot_state_input_proj.weight": (8, 3),
+        "vae_encoder_robot_state_input_proj.bias": (8,),
+        "vae_encoder_action_input_proj.weight": (8, 4),
+        "vae_encoder_action_input_proj.bias": (8,),
+        "vae_encoder_latent_output_proj.weight": (12, 8),
+        "vae_encoder_latent_output_proj.bias": (12,),
+        "vae_encoder_pos_enc": (1, 7, 8),
+        "encoder_robot_state_input_proj.weight": (8, 3),
+        "encoder_robot_state_input_proj.bias": (8,),
+        "encoder_env_state_input_proj.weight": (8, 2),
+        "encoder_env_state_input_proj.bias": (8,),
+        "encoder_latent_input_proj.weight": (8, 6),
+        "encoder_latent_input_proj.bias": (8,),
+        "encoder_1d_feature_pos_embed.weight": (3, 8),
+        "decoder_pos_embed.weight": (5, 8),
+        "decoder.norm.weight": (8,),
+        "decoder.norm.bias": (8,),
+        "action_head.weight": (4, 8),
+        "action_head.bias": (4,),
+    }
+    found |= layer("vae_encoder.layers.0", ["self_attn"], 2)
+    found |= layer("encoder.layers.0", ["self_attn"], 2) | layer("encoder.layers.1", ["self_attn"], 2)
+    found |= layer("decoder.layers.0", ["self_attn", "multihead_attn"], 3)
+    return {f"model.{name}": size for name, size in found.items()}
+
+
+def test_weights_have_lerobots_names_and_shapes(policy: ActPolicy, tmp_path: Path) -> None:
+    policy.save(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    assert {name: tuple(value.shape) for name, value in weights.items()} == lerobots_names()
+
+
+def test_the_config_and_the_scales_are_those_that_lerobot_reads(policy: ActPolicy, tmp_path: Path) -> None:
+    policy.save(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert (config["type"], config["chunk_size"], config["n_action_steps"]) == ("act", 5, 2)
+    assert config["input_features"] == {
+        "observation.state": {"type": "STATE", "shape": [3]},
+        "observation.environment_state": {"type": "ENV", "shape": [2]},
+    }
+    before = json.loads((tmp_path / "policy_preprocessor.json").read_text())
+    scales = load_file(tmp_path / before["steps"][-1]["state_file"])
+    assert torch.equal(scales["observation.environment_state.mean"], policy.scaled.mean[3:])
+    after = json.loads((tmp_path / "policy_postprocessor.json").read_text())
+    assert torch.equal(load_file(tmp_path / after["steps"][0]["state_file"])["action.std"], policy.scaled_actions.std)
+
+
+def test_files_from_before_processors_are_read(policy: ActPolicy, tmp_path: Path) -> None:
+    policy.save(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    for part, scaled in (
+        ("inputs.buffer_observation_state", slice(0, 3)),
+        ("inputs.buffer_observation_environment_state", slice(3, 5)),
+    ):
+        weights[f"normalize_{part}.mean"] = policy.scaled.mean[scaled].clone()
+        weights[f"normalize_{part}.std"] = policy.scaled.std[scaled].clone()
+    weights["normalize_targets.buffer_action.mean"] = policy.scaled_actions.mean.clone()
+    weights["normalize_targets.buffer_action.std"] = policy.scaled_actions.std.clone()
+    save_file(weights, tmp_path / "model.safetensors")
+    for file in tmp_path.glob("*processor*"):
+        file.unlink()
+    seen = torch.randn(3, 5)
+    torch.testing.assert_close(load_act(tmp_path, SIZES)(seen), policy(seen))
+
+
+SEEN_BY_LEROBOT = Sizes(6, 2, (True, True, False, False, False, False))
+
+
+@pytest.fixture
+def from_states() -> ActPolicy:
+    """A policy without pictures whose deviations are small and large, weights as a formula gives them."""
+    config = PolicyConfig(kind="act", hidden_size=16, num_heads=2, num_layers=1, chunk_size=3, latent_size=4)
+    found = new_act(SEEN_BY_LEROBOT, config)
+    shapes = {name: tuple(value.shape) for name, value in found.model.state_dict().items()}
+    found.model.load_state_dict(weights(shapes))
+    found.scaled.mean.copy_(values("mean", (6,)))
+    found.scaled.std.copy_(torch.tensor([1.0, 0.002, 3.0, 1e-4, 0.5, 0.03]))
+    found.scaled_actions.mean.copy_(torch.tensor([0.1, 0.2]))
+    found.scaled_actions.std.copy_(torch.tensor([0.5, 0.004]))
+    return found
+
+
+def test_small_deviations_and_far_observations_give_the_actions_that_lerobot_gives(
+    from_states: ActPolicy, tmp_path: Path
+) -> None:
+    """LeRobot loaded this folder and answered, with the eps that it writes itself."""
+    from_states.save(tmp_path)
+    file = tmp_path / "policy_preprocessor.json"
+    file.write_text(file.read_text().replace('"eps": 0.0', '"eps": 1e-08'))
+    away = torch.tensor([[0.5, -1.0, 2.0, 0.1, 0.0, 1.0], [0.0, 40.0, -1.0, 3.0, 25.0, -12.0]])
+    seen = from_states.scaled.mean + from_states.scaled.std * away
+    lerobots = json.loads((Path(__file__).parent / "act_from_states_of_lerobot.json").read_text())
+    found = load_act(tmp_path, SEEN_BY_LEROBOT)(seen)
+    torch.testing.assert_close(found, torch.tensor(lerobots["actions"]), rtol=0, atol=1e-6)
+
+
+def test_a_policy_from_states_alone_has_both_states_that_lerobots_act_asks_for(
+    from_states: ActPolicy, tmp_path: Path
+) -> None:
+    from_states.save(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["input_features"] == {
+        "observation.state": {"type": "STATE", "shape": [2]},
+        "observation.environment_state": {"type": "ENV", "shape": [4]},
+    }
+    of_others = new_act(Sizes(5, 2), PolicyConfig(kind="act", hidden_size=16, chunk_size=3))
+    assert of_others.model.shape.state_sizes == {"robot": 2, "env": 3}
+
+
+def test_a_policy_of_lerobots_own_begins_to_explore_when_it_is_told_to(policy: ActPolicy, tmp_path: Path) -> None:
+    policy.save(tmp_path)
+    (tmp_path / "exploration.safetensors").unlink()
+    found = load_act(tmp_path, SIZES)
+    found.explore(-2.0)
+    assert found.log_std.tolist() == [-2.0] * 4
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            {"input_features": {"observation.sound": {"type": "AUDIO", "shape": [8]}}},
+            "it sees observation.sound; only pictures and",
+        ),
+        ({"temporal_ensemble_coeff": 0.01}, "temporal_ensemble_coeff is set"),
+        ({"normalization_mapping": {"STATE": "MIN_MAX", "ACTION": "MEAN_STD"}}, "must be MEAN_STD"),
+        ({"dim_model": 16}, "of another kind"),
+        (
+            {
+                "input_features": {"observation.images.top": {"type": "VISUAL", "shape": [3, 32, 32]}},
+                "vision_backbone": "resnet50",
+            },
+            "its backbone is resnet50, or dilated; resnet18 and resnet34 are read",
+        ),
+        ({"output_features": {}}, "lacks the features"),
+        ({"feedforward_activation": "glu"}, "relu and gelu are read"),
+    ],
+)
+def test_what_cannot_be_read_is_said(change: dict[str, object], said: str, policy: ActPolicy, tmp_path: Path) -> None:
+    policy.save(tmp_path)
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    with pytest.raises(InputError, match=said):
+        load_act(tmp_path, SIZES)
+
+
+def test_lost_scales_and_damaged_weights_are_said(policy: ActPolicy, tmp_path: Path) -> None:
+    policy.save(tmp_path)
+    for file in tmp_path.glob("*normalizer_processor.safetensors"):
+        file.unlink()
+    with pytest.raises(InputError, match=r"lacks the scales observation\.state\.mean"):
+        load_act(tmp_path, SIZES)
+    (tmp_path / "model.safetensors").write_bytes(b"cut off")
+    with pytest.raises(InputError, match=r"model.safetensors: damaged"):
+        load_act(tmp_path, SIZES)
+
+
+def test_junk_behind_a_demonstrations_end_changes_nothing(policy: ActPolicy) -> None:
+    seen, actions, mask = torch.randn(2, 5), torch.randn(2, 5, 4), torch.ones(2, 5, dtype=torch.bool)
+    mask[1, 3:] = False
+    other = actions.clone()
+    other[1, 3:] = 50.0
+    losses = []
+    for given in (actions, other):
+        torch.manual_seed(0)
+        losses.append(policy.imitation_loss(seen, given, mask))
+    torch.testing.assert_close(losses[0], losses[1])
+
+
+def test_cloning_is_paid_by_the_absolute_error_and_the_latents_divergence(policy: ActPolicy) -> None:
+    seen, actions, mask = torch.randn(3, 5), torch.randn(3, 5, 4), torch.ones(3, 5, dtype=torch.bool)
+    latent, head = policy.model.vae_encoder_latent_output_proj, policy.model.action_head
+    mean, log_variance = torch.randn(6), torch.randn(6)
+    with torch.no_grad():
+        for layer in (latent, head):
+            layer.weight.zero_()
+        latent.bias.copy_(torch.cat([mean, log_variance]))
+        head.bias.fill_(0.3)
+        loss = policy.imitation_loss(seen, actions, mask)
+    wanted = (actions - policy.scaled_actions.mean) / policy.scaled_actions.std
+    error = sum(float((0.3 - row).abs().mean()) for row in wanted)
+    theirs = torch.distributions.Normal(mean, (0.5 * log_variance).exp())
+    divergence = torch.distributions.kl_divergence(theirs, torch.distributions.Normal(0.0, 1.0)).sum()
+    assert float(loss) == pytest.approx(error + 10.0 * 3 * float(divergence), rel=1e-4)
+
+
+def test_positions_are_sines_and_cosines() -> None:
+    found = sinusoids(3, 4)
+    expected = [
+        [0.0, 1.0, 0.0, 1.0],
+        [0.841471, 0.540302, 0.0099998, 0.99995],
+        [0.909297, -0.416147, 0.0199987, 0.9998],
+    ]
+    torch.testing.assert_close(found, torch.tensor(expected), rtol=0, atol=1e-5)

@@ -1,0 +1,178 @@
+"""What is asked, what the judge's answers become, and which questions are worth asking."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from tests.arm.conftest import make_episodes
+
+from tercet.arm.play.episodes import Episodes
+from tercet.arm.policies.roles import RewardEnsemble
+from tercet.arm.preferences.judge import nearer_the_target
+from tercet.arm.preferences.pairs import (
+    Pairs,
+    Questions,
+    about_segments,
+    about_steps,
+    answered,
+    by_judge,
+    joined,
+    load_pairs,
+    most_disputed,
+)
+from tercet.arm.preferences.questions import ask, comparisons
+from tercet.arm.preferences.segments import Segments
+from tercet.config.load import load_arm_config
+from tercet.errors import FailedError, InputError
+
+
+def chance() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+def test_segments_of_one_episode_are_compared_as_often_as_asked_for() -> None:
+    episodes = make_episodes(6, 9)
+    for share in (0.0, 0.5, 1.0):
+        questions = about_segments(episodes, 3, 2000, chance(), same_episode=share)
+        row = questions.segments.row[:, 0]
+        together = (row[questions.first] == row[questions.second]).float().mean()
+        by_chance = 6 / 41  # of the 41 others, 6 are of the same episode
+        assert abs(float(together) - (share + (1 - share) * by_chance)) < 0.04
+        assert (questions.first != questions.second).all()
+        if share == 1.0:  # every other segment of the episode is as likely as the next
+            apart = (questions.first % 7 - questions.second % 7).abs().bincount(minlength=7)[1:] / 2000
+            assert torch.allclose(apart, torch.tensor([6.0, 5, 4, 3, 2, 1]) * 2 / 42, atol=0.04)
+
+
+def test_an_episode_of_one_segment_is_compared_with_others() -> None:
+    questions = about_segments(make_episodes(3, 4), 4, 20, chance(), same_episode=1.0)
+    assert (questions.first != questions.second).all()
+
+
+def segments_of(progress: list[float]) -> Segments:
+    """One-step segments whose state is their number."""
+    values = torch.tensor(progress)[:, None]
+    states = torch.arange(float(len(progress)))[:, None, None].expand(-1, 1, 3)
+    where = torch.zeros(len(progress), 1, dtype=torch.long)
+    return Segments(states, torch.zeros(len(progress), 1, 2), values, torch.zeros_like(values), where, where)
+
+
+def by_rule(progress: list[float], first: list[int], second: list[int]) -> Pairs:
+    segments, one, other = segments_of(progress), torch.tensor(first), torch.tensor(second)
+    preferences = by_judge(Questions(segments, one, other), nearer_the_target, "rule")
+    return answered(segments.states[one], segments.states[other], preferences, "rule")
+
+
+def test_the_better_segment_is_the_nearer_one_and_a_tie_is_worth_half() -> None:
+    pairs = by_rule([0.1, 0.7, 0.5, 0.5], [0, 1, 2], [1, 0, 3])
+    assert pairs.better[:2, 0, 0].tolist() == [1, 1]
+    assert pairs.worse[:2, 0, 0].tolist() == [0, 0]
+    assert pairs.preference.tolist() == [1.0, 1.0, 0.5]
+    assert len(pairs.decided()) == 2
+
+
+def test_what_was_not_answered_is_left_out() -> None:
+    states = torch.arange(8.0).reshape(2, 4, 1, 1)
+    pairs = answered(states[0], states[1], torch.tensor([0.0, float("nan"), 0.5, 1.0]), "person")
+    assert pairs.better.flatten().tolist() == [4, 2, 3]
+    assert pairs.worse.flatten().tolist() == [0, 6, 7]
+    assert pairs.preference.tolist() == [1.0, 0.5, 1.0]
+
+
+def test_a_judge_that_tells_nothing_apart_is_named() -> None:
+    with pytest.raises(FailedError, match="the judge rule tells no two segments apart"):
+        by_rule([0.5, 0.5], [0], [1])
+
+
+@pytest.mark.parametrize(
+    ("judge", "said"),
+    [
+        (lambda segments: [0.0], "gave scores of shape"),
+        (lambda segments: [float("nan")] * len(segments), "gave nan for a segment"),
+        (lambda segments: 1 / 0, "raised ZeroDivisionError"),
+    ],
+)
+def test_a_judge_that_misbehaves_is_named_with_the_cause(judge, said: str) -> None:  # type: ignore[no-untyped-def]  # each of them is wrong in its own way
+    with pytest.raises(FailedError, match=f"the judge mine {said}"):
+        by_judge(Questions(segments_of([0.1, 0.2]), torch.tensor([0]), torch.tensor([1])), judge, "mine")
+
+
+def test_questions_compare_two_different_segments() -> None:
+    questions = about_segments(make_episodes(4, 6), 3, 200, chance())
+    assert (questions.first != questions.second).all()
+    assert questions.first.unique().numel() > 10
+
+
+def test_of_questions_about_the_same_two_segments_the_first_is_kept() -> None:
+    segments = segments_of([0.1, 0.2, 0.3])
+    asked = Questions(segments, torch.tensor([2, 0, 1, 0, 1]), torch.tensor([1, 1, 2, 1, 0])).distinct()
+    assert (asked.first.tolist(), asked.second.tolist()) == ([2, 0], [1, 1])
+
+
+def test_a_round_asks_about_no_two_segments_twice() -> None:
+    config = load_arm_config("lift", ["reward.segment_length=3", "reward.same_episode=1"])
+    for model in (RewardEnsemble(3, num_models=2, hidden_size=4), None):
+        asked = comparisons(make_episodes(6, 9), config, 60, name="round 1", model=model)
+        pairs = {frozenset(pair) for pair in zip(asked.first.tolist(), asked.second.tolist(), strict=True)}
+        assert len(pairs) == len(asked) == 60
+        assert 0.2 < float((asked.first < asked.second).float().mean()) < 0.8  # the side is left to chance
+
+
+def test_too_long_segments_are_refused() -> None:
+    with pytest.raises(FailedError, match=r"fewer than two whole segments of 4 steps; lower reward.segment_length"):
+        about_segments(make_episodes(1, 4), 4, 3, chance())
+
+
+def test_a_success_that_ends_its_episode_is_asked_about_as_often_as_one_that_lasts() -> None:
+    ended = make_episodes(8, 20, ends=dict.fromkeys(range(8), 6))
+    last = ended.next_observations[:, 6]
+    states = about_segments(ended, 6, 50, chance()).segments.states
+    rests = (states[:, -1, None] == last).all(-1).any(1)
+    assert rests.sum() == 8 * 3  # of the starts 0, 2, 4, 6 before the end, all that reach it
+    assert (states[rests][:, -2:].diff(dim=1) == 0).all(-1).sum() == 8 * 3
+
+
+def test_steps_are_compared_with_the_step_before() -> None:
+    episodes = make_episodes(2, 5)
+    questions = about_steps(episodes, 100, chance())
+    assert len(questions.first) == 8  # all there are
+    before, after = questions.segments.states[questions.first, 0], questions.segments.states[questions.second, 0]
+    for one, other in zip(before, after, strict=True):
+        row, step = (episodes.next_observations == one).all(-1).nonzero()[0].tolist()
+        assert torch.equal(other, episodes.next_observations[row, step + 1])
+
+
+def test_the_most_disputed_questions_are_those_on_which_the_models_disagree() -> None:
+    model = RewardEnsemble(3, num_models=2, hidden_size=4)
+    with torch.no_grad():  # the second model sees things the other way round, more so for larger states
+        for ours, theirs in zip(model.nets[0].parameters(), model.nets[1].parameters(), strict=True):
+            theirs.copy_(ours)
+        model.nets[1][-1].weight.neg_()
+        model.nets[1][-1].bias.neg_()
+    questions = Questions(segments_of([0.0] * 8), torch.zeros(7, dtype=torch.long), torch.arange(1, 8))
+    sums = model.each(questions.segments.states).sum(-1)
+    gaps = (sums[0, 1:] - sums[0, 0]).abs()
+    asked = most_disputed(questions, model, 3)
+    assert sorted(asked.second.tolist()) == sorted((gaps.argsort(descending=True)[:3] + 1).tolist())
+
+
+def test_pairs_come_back_as_they_were_saved_and_damage_is_told(tmp_path: Path) -> None:
+    pairs = Pairs(torch.rand(2, 3, 4), torch.rand(2, 3, 4), torch.tensor([1.0, 0.5]))
+    pairs.save(tmp_path / "pairs.safetensors")
+    again = joined([load_pairs(tmp_path / "pairs.safetensors")] * 2)
+    assert torch.equal(again.better[2:], pairs.better)
+    assert again.preference.tolist() == [1.0, 0.5, 1.0, 0.5]
+    (tmp_path / "pairs.safetensors").write_bytes(b"torn")
+    with pytest.raises(InputError, match="holds no pairs of segments"):
+        load_pairs(tmp_path / "pairs.safetensors")
+
+
+@pytest.mark.parametrize("feedback", ["pairs", "steps"])
+def test_ask_gives_at_most_the_judgements_that_were_wanted(feedback: str) -> None:
+    config = load_arm_config("lift", ["horizon=6", "reward.segment_length=3", f"reward.feedback={feedback}"])
+    played = Episodes.joined([make_episodes(6, 6, seed=seed) for seed in range(2)])
+    pairs = ask(played, config, 20, name="first")
+    assert 15 <= len(pairs) <= 20
+    assert pairs.better.shape[1] == (3 if feedback == "pairs" else 1)
+    model = RewardEnsemble(3, num_models=3, hidden_size=4)
+    assert len(ask(played, config, 5, name="round", model=model)) <= 5

@@ -1,0 +1,63 @@
+"""A learned policy that steers: its chunks are done as in training, and dropped where somebody else steered."""
+
+import numpy as np
+import pytest
+import torch
+
+from tercet.arm.play.agent import Acting
+from tercet.arm.policies.kinds import new_policy
+from tercet.arm.policies.roles import Policy, Sizes
+from tercet.arm.robot.devices import find_cube
+from tercet.arm.robot.pilot import Pilot, Senses, joints_for, start_joints
+from tercet.arm.sim.kinematics import Array
+from tercet.config.arm import PolicyConfig
+
+HOME = start_joints([0.19, 0.0, 0.1], "lift")
+SEEN = np.random.default_rng(0).normal(size=(9, 1, 7))
+
+
+@pytest.fixture(params=["gaussian", "act", "diffusion"])
+def policy(request: pytest.FixtureRequest) -> Policy:
+    made = new_policy(Sizes(7, 5), PolicyConfig(kind=request.param, hidden_size=16, num_layers=1), seed=0)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    return made
+
+
+def in_training(policy: Policy, fresh: list[bool]) -> list[Array]:
+    """Where the actions that training takes after these observations would send an arm that stands at HOME."""
+    acting = Acting(policy)
+    with torch.no_grad():
+        actions = [
+            acting(step, torch.from_numpy(SEEN[step].astype(np.float32)), torch.tensor([begins]))
+            for step, begins in enumerate(fresh)
+        ]
+    return [joints_for(HOME, action.clamp(-1, 1).double().numpy()) for action in actions]
+
+
+@pytest.mark.parametrize("dropped_at", [0, 2, 5])
+def test_it_does_what_training_does_and_decides_anew_where_it_is_fresh(policy: Policy, dropped_at: int) -> None:
+    fresh = [step in (0, dropped_at) for step in range(len(SEEN))]
+    pilot = Pilot(policy)
+    found = [pilot.wanted(seen[0], HOME, {}, fresh=begins) for seen, begins in zip(SEEN, fresh, strict=True)]
+    np.testing.assert_allclose(found, in_training(policy, fresh), atol=1e-6)
+
+
+def test_a_cubes_speed_is_over_the_time_that_passed() -> None:
+    senses = Senses("push", np.array([0.19, 0.0, 0.0]), find_cube("tercet.arm.robot.devices:seen_cube"))
+    seen = {"cube.x": 0.2, "cube.y": 0.0, "cube.z": 0.015, "cube.turn": 0.0}
+    senses.readings(HOME, HOME, seen, elapsed=0.05)
+    moved = senses.readings(HOME, HOME, {**seen, "cube.y": 0.03}, elapsed=0.1)
+    np.testing.assert_allclose(moved.cube_velocity[0], [0.0, 0.3, 0.0])
+
+
+def test_half_the_speed_is_half_the_way_but_for_the_gripper(policy: Policy) -> None:
+    whole, half = (Pilot(policy, speed).wanted(SEEN[0, 0], HOME, {}, fresh=True) for speed in (1.0, 0.5))
+    torch.manual_seed(0)
+    with torch.no_grad():
+        action = policy.actions(policy.decide(torch.from_numpy(SEEN[0].astype(np.float32)), None))[0, :1].double()
+    action = action.clamp(-1, 1).numpy()
+    np.testing.assert_allclose(half, joints_for(HOME, action * [0.5, 0.5, 0.5, 0.5, 1.0]), atol=1e-6)
+    assert half[-1] == whole[-1] and np.abs(half - whole)[:-1].max() > 1e-4

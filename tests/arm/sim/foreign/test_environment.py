@@ -1,0 +1,481 @@
+"""Other people's environments look like our own arm, and what cannot be used is said in one message."""
+
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tercet.arm.bc import demonstrations
+from tercet.arm.pipeline import check, run, run_step
+from tercet.arm.play.environments import opened
+from tercet.arm.play.episodes import Act, play, play_rows
+from tercet.arm.preferences.pairs import about_segments
+from tercet.arm.scoring import scorer
+from tercet.arm.sim.env import make_env
+from tercet.arm.sim.foreign.environment import ForeignEnv
+from tercet.arm.sim.randomise import Randomisation
+from tercet.arm.stages import start_policy
+from tercet.config.arm import ArmConfig
+from tercet.config.load import load_arm_config
+from tercet.errors import FailedError, InputError
+from tercet.runs.folder import RunFolder
+
+THEIRS = """
+import gymnasium, numpy as np
+from gymnasium.spaces import Box, Dict, Discrete
+
+class Line(gymnasium.Env):
+    \"\"\"A point on a line that actions from 0 to 4 move by (action - 2) / 10.\"\"\"
+    observation_space = Dict({
+        "achieved_goal": Box(-9, 9, (1,)), "observation": Box(-9, 9, (2,)), "desired_goal": Box(-9, 9, (1,)),
+    })
+    action_space = Box(0.0, 4.0, (1,), np.float32)
+
+    def seen(self):
+        place, goal = np.array([self.place], np.float32), np.array([self.goal], np.float32)
+        rest = np.array([self.place, self.count], np.float32)
+        return {"achieved_goal": place, "observation": rest, "desired_goal": goal}
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.place, self.goal, self.count = 0.0, self.np_random.uniform(), 0
+        return self.seen(), {}
+
+    def step(self, action):
+        assert self.action_space.contains(action), action
+        self.count += 1
+        self.place += (float(action[0]) - 2) / 10
+        if self.place < -0.5:
+            self.place = np.nan
+        near = abs(self.place - self.goal) < 0.05
+        return self.seen(), -1.0, bool(self.place > 1.5), False, {"is_success": near}
+
+class Picture(Line):
+    observation_space = Box(0, 255, (8, 8, 3), np.uint8)
+
+class Buttons(Line):
+    action_space = Discrete(3)
+
+class Boundless(Line):
+    action_space = Box(-np.inf, np.inf, (1,))
+
+class Told(Line):
+    # gives what a function makes of a step or a reset
+    def __init__(self, step=lambda *given: given, reset=lambda *given: given):
+        self.of_step, self.of_reset = step, reset
+    def reset(self, *, seed=None, options=None): return self.of_reset(*super().reset(seed=seed))
+    def step(self, action): return self.of_step(*super().step(action))
+
+def told(**infos): return Told(step=lambda *given: (*given[:4], infos))
+class Seedless(Line):
+    def reset(self): return super().reset()
+class IgnoresSeed(Line):
+    def reset(self, *, seed=None, options=None): return super().reset()
+class Whole(Line):
+    action_space = Box(-5, 5, (1,), np.int64)
+class Still(Line):
+    action_space = Box(np.array([0, 1], np.float32), np.array([4, 1], np.float32))
+class Camera(Line):
+    observation_space = Dict({"place": Box(-9, 9, (1,)), "pixels": Box(0, 255, (8, 8, 3), np.uint8)})
+class Phase(Line):
+    observation_space = Dict({"place": Box(-9, 9, (1,)), "phase": Discrete(3)})
+class Narrow(Line):
+    action_space = Box(np.array([0.1], np.float32), np.array([0.9], np.float32))
+
+def without(key, observation): return {k: v for k, v in observation.items() if k != key}
+def longer(observation): return {**observation, "observation": np.zeros(3)}
+def nan(observation): return {**observation, "observation": np.full(2, np.nan)}
+def lost(*given): raise RuntimeError("the motor is lost")
+def only_at_the_end(*given):
+    over = given[0]["observation"][1] >= 5
+    return *given[:3], over, {"success": True} if over else {}
+
+def share(): return told(success=0.3)
+def text(): return told(is_success="False")
+def parts(): return told(success={"task": True, "grasp": True})
+def two(): return told(success=np.array([True, True]))
+def unknown(): return told(is_success=None)
+def one(): return told(success=np.array([True]), energy=1.5, collision=True, progress=5.0, name="a")
+def silent(): return told(energy=1.5, task_success=True)
+def late(): return Told(step=only_at_the_end)
+def seedless(): return Seedless()
+def ignores_seed(): return IgnoresSeed()
+def old_reset(): return Told(reset=lambda seen, infos: seen)
+def old_step(): return Told(step=lambda seen, earned, ended, cut, infos: (seen, earned, ended, infos))
+def wrong_reset(): return Told(reset=lambda seen, infos: (longer(seen), infos))
+def wrong_step(): return Told(step=lambda seen, *rest: (longer(seen), *rest))
+def lacks(): return Told(step=lambda seen, *rest: (without("desired_goal", seen), *rest))
+def nan_reset(): return Told(reset=lambda seen, infos: (nan(seen), infos))
+def no_reward(): return Told(step=lambda seen, earned, *rest: (seen, None, *rest))
+def breaks(): return Told(step=lost)
+def nan_step(): return Told(step=lambda seen, *rest: (nan(seen), *rest))
+def leaves(*given): raise SystemExit(0)
+def leaves_in_step(): return Told(step=leaves)
+def wide(observation): return [0.0, 0.0]
+def whole(): return Whole()
+def still(): return Still()
+def camera(): return Camera()
+def phase(): return Phase()
+def narrow(): return Narrow()
+gymnasium.register("Line-v0", entry_point=Line)
+
+class Watched(Line):
+    # succeeds where somebody looks, and only there
+    render_mode, looked = "rgb_array", False
+    def render(self):
+        self.looked = True
+        return np.zeros((8, 8, 3), np.uint8)
+    def step(self, action): return *super().step(action)[:4], {"success": self.looked}
+def watched(): return Watched()
+def line(): return Line()
+def picture(): return Picture()
+def buttons(): return Buttons()
+def boundless(): return Boundless()
+def nothing(): return 3
+def broken(): raise ValueError("no such port")
+"""
+
+
+@pytest.fixture(autouse=True)
+def theirs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "their_env.py").write_text(THEIRS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "their_env", raising=False)
+
+
+def test_a_function_of_the_users_gives_an_environment() -> None:
+    env = ForeignEnv("their_env:line", 3, horizon=4)
+    seen, _ = env.reset(seed=1)
+    assert seen.shape == (3, 4) and seen.dtype == np.float32  # observation, desired goal, and the way between
+    assert len(set(seen[:, 2])) == 3  # each environment its own goal
+    np.testing.assert_array_equal(seen, env.reset(seed=1)[0])
+    np.testing.assert_array_equal(seen[:, 3], seen[:, 2] - seen[:, 0])
+    goals = seen[:, 2]
+    seen, rewards, terminated, truncated, infos = env.step(np.array([[1.0], [0.0], [-1.0]], np.float32))
+    np.testing.assert_allclose(seen[:, 0], [0.2, 0.0, -0.2], atol=1e-6)  # actions 4, 2 and 0 of theirs
+    np.testing.assert_allclose(infos["progress"], -np.abs(goals - seen[:, 0]), atol=1e-6)
+    np.testing.assert_array_equal(infos["success"], np.abs(goals - seen[:, 0]) < 0.05)
+    assert rewards.tolist() == [-1.0] * 3 and not terminated.any() and not truncated.any()
+
+
+def test_terminated_truncated_and_broken_are_kept_apart() -> None:
+    env = ForeignEnv("their_env:line", 3, horizon=8)
+    env.reset(seed=1)
+    ends = []
+    for _ in range(8):
+        seen, rewards, terminated, truncated, infos = env.step(np.array([[1.0], [0.0], [-1.0]], np.float32))
+        ends.append((terminated.tolist(), truncated.tolist(), infos["blown_up"].tolist()))
+        assert np.isfinite(seen).all() and np.isfinite(rewards).all()
+        env.reset(options={"reset_mask": terminated}) if terminated.any() else None
+    assert ends[2] == ([False, False, True], [False] * 3, [False, False, True])  # -0.6 is no number any more
+    assert ends[7][0] == [True, False, False]  # 1.6
+    assert ends[7][1][1] and not ends[6][1][1]  # the time limit
+
+
+def test_processes_change_no_bit() -> None:
+    envs = [ForeignEnv("their_env:line", 3, horizon=8, num_threads=threads) for threads in (1, 2)]
+    chance = np.random.default_rng(0)
+    for env in envs:
+        env.reset(seed=1)
+    for step in range(20):
+        actions = chance.uniform(-1, 1, (3, 1)).astype(np.float32) - 0.5 * (step < 8)  # the first one leaves the line
+        one, two = (env.step(actions) for env in envs)
+        for mine, theirs in zip(one[:4], two[:4], strict=True):
+            np.testing.assert_array_equal(mine, theirs)
+        assert one[4].keys() == two[4].keys() == {"progress", "blown_up", "success"}
+        for name, values in one[4].items():
+            np.testing.assert_array_equal(values, two[4][name], err_msg=name)
+        done = one[2] | one[3]
+        if done.any():
+            np.testing.assert_array_equal(*(env.reset(options={"reset_mask": done})[0] for env in envs))
+    for env in envs:
+        env.close()
+
+
+def test_a_row_is_the_same_however_many_copies_play_it() -> None:
+    push = torch.randn(25, 5, 1, generator=torch.Generator().manual_seed(0)) + 0.9
+
+    def act_of(rows: slice) -> Act:
+        return lambda step, seen, fresh: (push[step, rows] - 0.1 * seen[:, :1]).clamp(-1, 1)
+
+    found = []
+    for num_envs in (5, 2, 1):
+        env = ForeignEnv("their_env:line", num_envs, horizon=15)
+        found.append(play_rows(env, act_of, 5, horizon=25, seed=3))
+    assert found[0].terminated.any() and found[0].observations[:, 0, 2].unique().numel() == 5
+    for other in found[1:]:
+        for name in ("observations", "actions", "next_observations", "dense", "terminated", "truncated"):
+            assert torch.equal(getattr(found[0], name), getattr(other, name)), name
+        assert all(torch.equal(values, other.infos[name]) for name, values in found[0].infos.items())
+
+
+@pytest.mark.parametrize(("env", "is_measured"), [("reach", False), ("their_env:line", True)])
+def test_a_fresh_policy_measures_others_numbers_and_takes_the_built_in_arms_as_they_are(
+    env: str, is_measured: bool, tmp_path: Path
+) -> None:
+    config = load_arm_config("reach", [f"env={env}", "horizon=20", "threads=1"])
+    with RunFolder.open(tmp_path / "run", config, preset="reach") as folder:
+        scaled = start_policy(folder, config).scaled
+    assert (not torch.equal(scaled.std, torch.ones_like(scaled.std))) == is_measured
+
+
+def test_many_starts_need_few_copies() -> None:
+    config = load_arm_config("reach", ["env=their_env:line", "threads=1"])
+    with opened(config, 256) as env:
+        assert env.num_envs == 16
+    with opened(config, 3) as env:
+        assert env.num_envs == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("their_env:picture", "only vectors"),
+        ("their_env:buttons", "Discrete"),
+        ("their_env:boundless", "no finite bounds"),
+        ("their_env:nothing", "gave int, not a gymnasium.Env"),
+        ("their_env:broken", "ValueError: no such port"),
+        ("their_env:leaves", "the function raised SystemExit: 0"),
+        ("their_env:lines", "has no function lines; it has line"),
+        ("no_such_module:line", "there is no module no_such_module"),
+        ("no_such_module:Line-v0", "there is no module no_such_module in the working directory"),
+        ("their_env:Lime-v0", "their_env registers no such environment; did you mean Line-v0"),
+        ("their_env:whole", "its actions are whole numbers, .*int64.*a Box of float32 or float64 is needed"),
+        ("their_env:still", r"entries \[1\] of its actions cannot change, low is high"),
+        ("their_env:camera", r"pixels is Box.*a picture.*leave it out: .*FilterObservation\(env, \['place'\]\)"),
+        ("their_env:phase", r"phase is Discrete\(3\); only vectors .*; gymnasium.wrappers.FlattenObservation\(env\)"),
+        ("their_env:seedless", r"reset\(\) takes no seed .*; needed is \(observation, info\) from reset"),
+        ("their_env:old_reset", r"reset\(\) gave one dict; needed is \(observation, info\)"),
+        ("their_env:wrong_reset", r"reset\(\) gave observation of shape \(3,\); needed is \(2,\), as its space has it"),
+        ("their_env:nan_reset", r"reset\(\) gave \[nan, nan, .*; needed are finite numbers"),
+        ("CartPole-v1", "Discrete"),
+        ("Pendulun-v1", "did you mean Pendulum-v1"),
+        ("Fetchreach", "no such environment"),
+        ("metaworld/nothing-v3", "Meta-World has no such task|needs metaworld"),
+    ],
+)
+def test_what_cannot_be_used_is_said_in_one_message(name: str, message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        make_env(name, 2)
+    assert name in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("share", None),
+        ("one", None),
+        ("text", r"step\(\) gave is_success='False'; needed is true or false, or a number"),
+        ("parts", r"step\(\) gave success=\{'task': True, 'grasp': True\}; needed is true or false"),
+        ("two", r"step\(\) gave success=array\(\[ True,  True\]\); needed is true or false"),
+        ("unknown", r"step\(\) gave is_success=None; needed is true or false"),
+        ("old_step", r"step\(\) gave 4 values \(dict, float, bool, dict\); needed is \(observation, reward"),
+        ("wrong_step", r"step\(\) gave observation of shape \(3,\); needed is \(2,\)"),
+        ("lacks", r"step\(\) gave an observation with \['achieved_goal', 'observation'\]; needed are \['obs"),
+        ("no_reward", r"step\(\) gave the reward None; needed is one number"),
+        ("breaks", r"step\(\) raised RuntimeError: the motor is lost"),
+        ("leaves_in_step", r"step\(\) raised SystemExit: 0"),
+    ],
+)
+def test_what_a_step_gives_is_checked(name: str, message: str | None) -> None:
+    env = make_env(f"their_env:{name}", 2)
+    if message is None:
+        assert env.step(np.zeros((2, 1)))[-1]["success"].tolist() == [name == "one"] * 2
+        return
+    with pytest.raises((InputError, FailedError), match=message) as caught:
+        env.step(np.zeros((2, 1)))
+    assert f"env=their_env:{name}: " in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_what_goes_wrong_in_a_process_is_one_message(recwarn: pytest.WarningsRecorder) -> None:
+    env = ForeignEnv("their_env:breaks", 3, num_threads=2)
+    with pytest.raises(FailedError, match=r"^env=their_env:breaks: step\(\) raised RuntimeError: the motor is lost$"):
+        env.step(np.zeros((3, 1)))
+    env.close()
+    assert not [one for one in recwarn if "Traceback" in str(one.message)]
+
+
+def test_success_that_is_told_at_the_end_means_not_yet_before() -> None:
+    env = make_env("their_env:late", 2, horizon=9)
+    told = [env.step(np.zeros((2, 1)))[-1]["success"].tolist() for _ in range(5)]
+    assert told == [[False, False]] * 4 + [[True, True]]
+    env = make_env("their_env:late", 2, horizon=3)  # cut before anything was said
+    with pytest.raises(InputError, match=r"in an episode of 3 steps, .* infos hold nothing; needed is is_success"):
+        for _ in range(3):
+            env.step(np.zeros((2, 1)))
+
+
+def test_an_environment_that_never_tells_of_success_is_refused_before_anything_is_trained() -> None:
+    with pytest.raises(InputError, match="its infos hold energy, task_success; needed is is_success or success"):
+        check(load_arm_config("reach", ["env=their_env:silent", "horizon=20", "threads=1"]))
+
+
+def test_the_numbers_that_an_environment_tells_of_can_pay() -> None:
+    env = make_env("their_env:one", 2, horizon=4)
+    episodes = play(env, lambda step, seen, fresh: torch.zeros(2, 1), horizon=4, seed=0)
+    assert episodes.infos.keys() == {"success", "progress", "blown_up", "energy", "collision"}
+    assert (episodes.infos["progress"] <= 0).all()  # ours: minus the distance to the goal
+    pay = scorer({"dense": 1.0, "energy": -0.1, "collision": -2.0}, None)(episodes).steps
+    torch.testing.assert_close(pay, torch.full((2, 4), -1 - 0.15 - 2.0))
+    episodes.infos["energy"][0, 1] = float("nan")
+    with pytest.raises(FailedError, match=r"ppo\.reward\.energy: the environment gave nan"):
+        scorer({"energy": -0.1}, None)(episodes)
+
+
+def test_rounding_leads_no_action_out_of_the_box_of_theirs() -> None:
+    env = make_env("their_env:narrow", 3)  # it asserts that its space contains the action, 0.9 in float32
+    env.step(np.array([[1.0], [0.999999], [-1.0]], np.float32))
+
+
+def test_a_seed_that_is_ignored_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("ignores_seed", "line"):
+        check(load_arm_config("reach", [f"env=their_env:{name}", "horizon=20", "threads=1"]))
+        assert ("begins elsewhere each time: stages are not tried on the same starts" in capsys.readouterr().out) == (
+            name == "ignores_seed"
+        )
+
+
+def test_numbers_that_are_not_finite_are_said_before_anything_is_trained(capsys: pytest.CaptureFixture[str]) -> None:
+    config = load_arm_config("reach", ["env=their_env:nan_step", "horizon=20", "threads=1"])
+    check(config)
+    assert "env=their_env:nan_step: step() gave numbers that are not finite" in capsys.readouterr().out
+    with opened(config, 1) as env:
+        episodes = play(env, lambda step, seen, fresh: torch.zeros(1, 1), horizon=20, seed=0)
+    with pytest.raises(FailedError, match=r"segments of 15 steps \(20 episodes ended because the environment gave"):
+        about_segments(episodes, 15, 4, torch.Generator())
+
+
+def test_an_id_that_a_module_beside_the_user_registers_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = str(Path.cwd())
+    monkeypatch.setattr(sys, "path", [place for place in sys.path if place not in (here, "")])
+    assert make_env("their_env:Line-v0", 2).reset(seed=0)[0].shape == (2, 4)
+
+
+@pytest.fixture
+def documented(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ArmConfig:
+    """The environment of the docs' example, as a user would save it, and the run of its command, made small."""
+    page = (Path(__file__).parents[4] / "docs" / "arm-environment.md").read_text(encoding="utf-8")
+    section = page.split("## Your own environment in twenty minutes")[1]
+    source, command = (re.findall(rf"```{kind}\n(.*?)```", section, re.DOTALL)[0] for kind in ("python", "sh"))
+    (tmp_path / "my_arm.py").write_text(source)
+    monkeypatch.delitem(sys.modules, "my_arm", raising=False)
+    keys = [word for word in shlex.split(command.replace("\\\n", " ")) if "=" in word]
+    return load_arm_config("lift", [*keys, "threads=1"])
+
+
+def test_the_documented_environment_is_sound_and_its_expert_succeeds(documented: ArmConfig) -> None:
+    check(documented)
+    with opened(documented, 10) as env:
+        shown = demonstrations(documented, env)
+        assert shown.success is not None and shown.success.all()
+        assert shown.mask.sum(1).max() < 30  # it ends at success
+        # the expert's action in the units of the environment is the policy's in [-1, 1]
+        meant = (shown.observations[..., -2:] / 50).clamp(-1, 1)[shown.mask]
+        torch.testing.assert_close(shown.actions[shown.mask], meant, rtol=0, atol=1e-5)
+        episodes = play(env, lambda step, seen, fresh: torch.ones(10, 2), horizon=4, seed=0)
+    torch.testing.assert_close(scorer({"energy": -0.01}, None)(episodes).steps, torch.full((10, 4), -0.02))
+
+
+@pytest.mark.parametrize(
+    ("expert", "message"),
+    [
+        ("lost", "the expert their_env:lost raised RuntimeError: the motor is lost"),
+        ("leaves", "the expert their_env:leaves raised SystemExit: 0"),
+        ("wide", r"the expert their_env:wide gave an action \[0.0, 0.0\]; needed is one of \(1,\), finite"),
+    ],
+)
+def test_an_expert_of_the_users_that_misbehaves_is_named(expert: str, message: str) -> None:
+    settings = ["env=their_env:line", "horizon=20", "threads=1", f"bc.demonstrations=their_env:{expert}"]
+    config = load_arm_config("lift", settings)
+    with opened(config, 2) as env, pytest.raises(FailedError, match=message):
+        demonstrations(config, env)
+
+
+def test_a_run_learns_the_same_of_a_recording_in_either_units(small: list[str], tmp_path: Path) -> None:
+    env = make_env("their_env:line", 4, horizon=12)
+    shown = play(env, lambda step, seen, fresh: (5 * seen[:, 3:]).clamp(-1, 1), horizon=12, seed=0)
+    observations, scaled = shown.observations.numpy(), shown.actions.numpy()
+    weights = []
+    for units, actions, do in (("scaled", scaled, [run_step, "bc"]), ("environment", 2 * scaled + 2, [run])):
+        file = tmp_path / f"{units}.npz"  # their box goes from 0 to 4; in the second file nothing says so
+        np.savez(file, observations=observations, actions=actions, lengths=np.full(4, 12))
+        keys = ["env=their_env:line", f"bc.demonstrations={file}", "bc.num_demonstrations=4", "bc.lr=0.01"]
+        keys += ["bc.epochs=20", "ppo.reward={dense: 1.0}", "ppo.num_updates=1", "ppo.epochs=1"]
+        keys += ["bc.action_units=scaled"] if units == "scaled" else []
+        config = load_arm_config("lift", [*small, *keys])
+        with RunFolder.open(tmp_path / units, config, preset="lift") as folder:
+            do[0](folder, config, *do[1:])
+            assert float(folder.results()["clone_success"]) > 0.5
+        weights.append(load_file(tmp_path / units / "bc/model/model.safetensors"))
+    for name, values in weights[0].items():
+        torch.testing.assert_close(values, weights[1][name], rtol=1e-3, atol=1e-4)
+
+
+def test_a_video_says_of_what_it_shows_whether_it_succeeded(small: list[str], tmp_path: Path) -> None:
+    """Where the environment does not begin alike from the same seed, what was measured says nothing of the video."""
+    keys = ["env=their_env:watched", "bc.demonstrations=none", "ppo.reward={dense: 1.0}", "ppo.num_updates=1"]
+    config = load_arm_config("reach", [*small, *keys, "ppo.epochs=1", "eval.num_states=2", "eval.num_videos=1"])
+    with RunFolder.open(tmp_path / "run", config, preset="reach") as folder:
+        run(folder, config)
+        found = folder.results()
+    assert found["success"]["ppo"]["mean"] == 0.0
+    assert [one["shows"] for one in found["videos"]] == ["both succeed"]
+
+
+def test_bad_actions_and_what_is_only_for_our_arm_are_refused() -> None:
+    env = make_env("their_env:line", 2)
+    with pytest.raises(InputError, match=r"needs \(2, 1\)"):
+        env.step(np.zeros((2, 3)))
+    with pytest.raises(InputError, match="not finite, first in environment 1"):
+        env.step(np.array([[0.0], [np.nan]]))
+    with pytest.raises(InputError, match="no scripted expert"):
+        env.expert_actions()
+    with pytest.raises(InputError, match="own tasks"):
+        make_env("their_env:line", 2, randomisation=Randomisation(sensor_noise=0.1))
+
+
+def test_a_plain_environment_of_gymnasium_works_by_its_id() -> None:
+    env = make_env("Pendulum-v1", 2, horizon=3)
+    seen, _ = env.reset(seed=0)
+    _, rewards, _, _, infos = env.step(np.ones((2, 1), np.float32))
+    assert seen.shape == (2, 3) and not infos["success"].any()
+    np.testing.assert_array_equal(infos["progress"], rewards)
+
+
+@pytest.mark.parametrize(
+    ("package", "name", "horizon", "observed"),
+    [
+        ("gymnasium_robotics", "FetchReachDense-v4", 20, 16),
+        ("gymnasium_robotics", "FetchPickAndPlace-v4", 40, 31),
+        ("metaworld", "metaworld/pick-place-v3", 100, 45),
+    ],
+)
+def test_the_experts_succeed_on_other_arms(package: str, name: str, horizon: int, observed: int) -> None:
+    pytest.importorskip(package)
+    env = make_env(name, 3, horizon=horizon)
+    first, _ = env.reset(seed=7)
+    assert first.shape == (3, observed) and len({tuple(row) for row in first}) == 3
+    done, progress = np.zeros(3, bool), []
+    for _ in range(horizon):
+        infos = env.step(env.expert_actions())[-1]
+        done |= infos["success"]
+        progress.append(infos["progress"])
+    assert done.all()
+    # the expert comes nearer from the start, also before the thing has moved
+    assert (progress[8] > progress[0] + 0.01).all() and (np.max(progress, 0) > -0.2).all()
+    np.testing.assert_array_equal(env.reset(seed=7)[0], first)
+    fresh = make_env(name, 3, horizon=horizon)  # what was played before leaves nothing behind
+    chance = np.random.default_rng(0)
+    env.reset(seed=8)
+    fresh.reset(seed=8)
+    for _ in range(10):
+        actions = chance.uniform(-1, 1, (3, 4)).astype(np.float32)
+        np.testing.assert_array_equal(env.step(actions)[0], fresh.step(actions)[0])
+    env.close()
+    fresh.close()

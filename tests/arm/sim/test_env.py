@@ -1,0 +1,189 @@
+import numpy as np
+import pytest
+from gymnasium.vector import AutoresetMode
+
+from tercet.arm.sim import tasks
+from tercet.arm.sim.env import ArmEnv, make_env
+from tercet.arm.sim.randomise import Randomisation
+from tercet.arm.sim.tasks import TASKS, Task
+from tercet.errors import InputError
+
+REST = np.zeros((4, 5), np.float32)
+
+
+def random_actions(env: ArmEnv, steps: int) -> np.ndarray:
+    return np.random.default_rng(3).uniform(-1, 1, (steps, env.num_envs, 5)).astype(np.float32)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_it_speaks_the_vector_interface(task: Task) -> None:
+    env = make_env(task, 4, horizon=3)
+    observations, infos = env.reset(seed=1)
+    assert env.metadata["autoreset_mode"] is AutoresetMode.DISABLED
+    assert observations.dtype == np.float32 and observations in env.observation_space
+    assert REST in env.action_space
+    assert np.abs(observations).max() < 3
+    observations, rewards, terminated, truncated, infos = env.step(REST)
+    assert observations.shape == (4, len(tasks.observed(task)))
+    assert rewards.shape == terminated.shape == truncated.shape == (4,)
+    assert {"success", "progress", "blown_up", "force", "jerk", "outside"} == infos.keys()
+    assert all(value.shape == (4,) and np.isfinite(value).all() for value in infos.values())
+    env.close()
+
+
+def test_the_time_limit_truncates_and_does_not_terminate() -> None:
+    env = make_env("reach", 4, horizon=3)
+    limits = [env.step(REST)[2:4] for _ in range(3)]
+    assert [truncated.tolist() for _, truncated in limits] == [[False] * 4, [False] * 4, [True] * 4]
+    assert not any(terminated.any() for terminated, _ in limits)
+
+
+def test_a_partial_reset_begins_anew_there_and_nowhere_else() -> None:
+    env = make_env("place", 4, horizon=9)
+    for actions in random_actions(env, 5):
+        before = env.step(actions)[0]
+    mask = np.array([False, True, False, True])
+    after, _ = env.reset(options={"reset_mask": mask})
+    np.testing.assert_array_equal(after[~mask], before[~mask])
+    assert (after[mask] != before[mask]).any(1).all()
+    for _ in range(4):
+        truncated = env.step(REST)[3]
+    assert truncated.tolist() == [True, False, True, False]
+
+
+def test_the_kth_start_follows_from_the_seed_whatever_the_number() -> None:
+    few, many = make_env("push", 3), make_env("push", 7)
+    seen, same = few.reset(seed=5)[0], many.reset(seed=5)[0]
+    np.testing.assert_array_equal(seen, same[:3])
+    assert (many.reset(seed=6)[0] != same).any()
+
+
+def test_an_episode_begins_as_its_task_says() -> None:
+    begin = tasks.start("place", np.random.default_rng([3, 0]).random((20, tasks.NUM_DRAWS)))
+    now = make_env("place", 20, seed=3).readings()
+    for name in ("tip", "cube", "cube_turn", "goal", "opening"):
+        np.testing.assert_allclose(getattr(now, name), getattr(begin, name), atol=1e-12, err_msg=name)
+
+
+def test_a_seeded_reset_forgets_what_was_before() -> None:
+    env = make_env("lift", 4)
+    runs = []
+    for _ in range(2):
+        env.reset(seed=9)
+        runs.append(np.stack([env.step(actions)[0] for actions in random_actions(env, 20)]))
+        env.reset()
+        env.step(REST)
+    np.testing.assert_array_equal(*runs)
+
+
+@pytest.mark.parametrize("ranges", [Randomisation(), Randomisation((0.5, 2.0), (0.5, 2.0), (0, 2), 0.01, 0.1)])
+def test_a_snapshot_goes_on_to_the_same_bits(ranges: Randomisation) -> None:
+    env, other = (make_env("lift", 4, seed=seed, randomisation=ranges, horizon=25) for seed in (0, 1))
+    for _ in range(6):
+        env.step(env.expert_actions())
+    other.restore(env.snapshot())
+    for _ in range(30):  # the cube is gripped, lifted, and begins anew
+        actions = env.expert_actions()
+        mine, theirs = env.step(actions), other.step(actions)
+        for one, two in zip(mine[:4], theirs[:4], strict=True):
+            np.testing.assert_array_equal(one, two)
+        if mine[3].any():
+            env.reset(options={"reset_mask": mine[3]})
+            other.reset(options={"reset_mask": theirs[3]})
+
+
+def test_actions_move_the_hand_as_documented() -> None:
+    env = make_env("reach", 1)
+    before = env.readings()
+    for _ in range(2):
+        env.step(np.array([[0.0, 1.0, -0.5, 0.5, -1.0]], np.float32))
+    for _ in range(10):
+        env.step(np.zeros((1, 5), np.float32))
+    after = env.readings()
+    # 2 cm and 1 cm a step, 0.15 rad, and 12 mm of each finger
+    np.testing.assert_allclose(after.tip - before.tip, [[0.0, 0.04, -0.02]], atol=1e-4)
+    assert after.turn[0] - before.turn[0] == pytest.approx(0.3, abs=1e-3)
+    assert before.opening[0] - after.opening[0] == pytest.approx(0.024, abs=1e-4)
+    np.testing.assert_allclose(env.joints(), env.commanded_joints(), atol=1e-3)
+
+
+def test_leaving_the_workspace_is_refused_and_told() -> None:
+    env = make_env("reach", 4)
+    down = np.tile(np.array([0, 0, -1, 0, 0], np.float32), (4, 1))
+    told = np.stack([env.step(down)[-1]["outside"] for _ in range(10)])
+    assert (told[0] == 0).all() and np.allclose(told[-1], 0.02)
+    assert (env.readings().target[:, 2] == tasks.WORKSPACE[2, 0]).all()
+
+
+def test_jerk_and_force_are_nothing_at_rest() -> None:
+    env = make_env("lift", 4)
+    for _ in range(20):
+        infos = env.step(REST)[-1]
+    assert (infos["force"] == 0).all() and infos["jerk"].max() < 1e-2
+    assert env.step(REST + 1)[-1]["jerk"].min() > 10
+    env.reset()
+    assert env.step(REST)[-1]["jerk"].max() < 1  # what was before the reset is forgotten
+
+
+def test_actions_beyond_1_count_as_1() -> None:
+    one, other = make_env("reach", 4), make_env("reach", 4)
+    one.step(REST - 1)
+    other.step(REST - 7)
+    np.testing.assert_array_equal(one.readings().target, other.readings().target)
+
+
+def test_a_broken_simulation_ends_its_episode_and_begins_anew() -> None:
+    env = make_env("lift", 4, seed=2)
+    snapshot = env.snapshot()
+    snapshot["physics"][2, 3] = np.nan
+    env.restore(snapshot)
+    observations, rewards, terminated, truncated, infos = env.step(REST)
+    assert terminated.tolist() == infos["blown_up"].tolist() == [False, False, True, False]
+    assert not truncated.any() and rewards[2] == 0 and not infos["success"][2]
+    assert np.isfinite(observations).all() and np.isfinite(rewards).all()
+    again = env.step(REST)
+    assert not again[2].any() and np.isfinite(again[0]).all()
+
+
+@pytest.mark.parametrize(
+    ("actions", "message"),
+    [
+        (np.zeros((4, 4)), r"actions of shape \(4, 4\): needs \(4, 5\)"),
+        (np.zeros((3, 5)), r"needs \(4, 5\)"),
+        (np.where(np.arange(20).reshape(4, 5) == 11, np.nan, 0), "not finite, first in environment 2"),
+    ],
+)
+def test_bad_actions_are_said_in_one_message(actions: np.ndarray, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        make_env("lift", 4).step(actions)
+
+
+def test_other_bad_input_is_said_too() -> None:
+    with pytest.raises(InputError, match="num_envs=0"):
+        make_env("lift", 0)
+    with pytest.raises(InputError, match="did you mean lift"):
+        make_env("lfit", 1)
+    env = make_env("lift", 2)
+    with pytest.raises(InputError, match="reset_mask"):
+        env.reset(options={"reset_mask": np.array([1, 0])})
+    with pytest.raises(InputError, match="one seed"):
+        env.reset(seed=[1, 2])
+
+
+def test_the_expert_without_noise_is_what_noisy_demonstrations_are_labelled_with() -> None:
+    env = make_env("lift", 4)
+    clean = env.expert_actions()
+    noisy = env.expert_actions(noise=0.2, chance=np.random.default_rng(0))
+    np.testing.assert_array_equal(clean, env.expert_actions())
+    assert (noisy != clean).any() and np.abs(noisy).max() <= 1
+
+
+def test_joints_sent_one_by_one_move_the_arm_as_the_actions_that_mean_them() -> None:
+    acting, servoed = make_env("lift", 3, seed=5), make_env("lift", 3, seed=5)
+    for _ in range(25):
+        acting.step(acting.expert_actions())
+        servoed.servo(acting.commanded_joints())
+        np.testing.assert_allclose(servoed.joints(), acting.joints(), atol=1e-9)
+        np.testing.assert_allclose(servoed.readings().target, acting.readings().target, atol=1e-9)
+    acting.close()
+    servoed.close()

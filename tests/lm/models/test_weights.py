@@ -1,0 +1,242 @@
+"""Where weights come from, and what is said where they are not what was meant."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedTokenizerBase,
+)
+
+from tercet.config.lm import LmConfig
+from tercet.errors import InputError
+from tercet.lm.models.roles import load_policy, load_score_model
+from tercet.lm.models.weights import converted, load_causal, load_judge, load_scorer, window_of
+from tercet.lm.text.tokenizers import byte_tokenizer
+
+MakeConfig = Callable[..., LmConfig]
+SftFolder = Callable[[str], Path]
+
+
+def test_the_seed_alone_decides_random_weights(make_config: MakeConfig) -> None:
+    config = make_config().model
+    first, again, other = (load_causal(config, seed=seed).state_dict() for seed in (1, 1, 2))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert any(not torch.equal(first[name], other[name]) for name in first)
+
+
+@pytest.mark.parametrize(("architecture", "width"), [("opt", 32), ("opt-350m", 16), ("gpt_neox", 32)])
+def test_a_fresh_head_is_normal_of_the_width_it_reads(make_config: MakeConfig, architecture: str, width: int) -> None:
+    config = make_config(architecture).model
+    heads = torch.cat([load_scorer(config, seed=seed).score.weight.flatten() for seed in range(1600 // width)])
+    heads = heads.detach()
+    assert float(heads.std()) == pytest.approx((width + 1) ** -0.5, rel=0.06)  # 3 standard errors
+    assert float(heads.mean()) == pytest.approx(0.0, abs=0.03)
+
+
+def test_a_fresh_head_comes_with_any_weights_and_stays_with_its_own(
+    architecture: str, make_config: MakeConfig, sft_folder: SftFolder, tmp_path: Path
+) -> None:
+    config, folder = make_config(architecture), str(sft_folder(architecture))
+    scorer, policy = load_scorer(config.model, seed=5, path=folder), load_causal(config.model, seed=9, path=folder)
+    ids = torch.tensor([[5, 6, 7]])
+    with torch.no_grad():
+        ours, theirs = (model.eval().base_model(ids).last_hidden_state for model in (scorer, policy))
+    assert torch.equal(ours, theirs)  # the transformer is the folder's
+    model = load_score_model(config.model_copy(update={"seed": 5}), path=folder)
+    assert torch.equal(model.model.score.weight, scorer.score.weight)
+    model.save(tmp_path, byte_tokenizer())
+    for seed in (6, 7):
+        assert torch.equal(load_scorer(config.model, seed=seed, path=str(tmp_path)).score.weight, scorer.score.weight)
+
+
+def test_the_first_layers_are_the_models_own(architecture: str, make_config: MakeConfig, sft_folder: SftFolder) -> None:
+    config, folder = make_config(architecture), str(sft_folder(architecture))
+    whole = load_scorer(config.model, seed=0, path=folder).state_dict()
+    part = load_scorer(config.model, seed=0, path=folder, num_layers=1).state_dict()
+    assert set(part) < set(whole)
+    assert all(torch.equal(part[name], whole[name]) for name in part)
+
+
+def test_more_layers_than_there_are(make_config: MakeConfig) -> None:
+    with pytest.raises(InputError, match=r"reward\.num_layers: 3, but the model has 2"):
+        load_scorer(make_config().model, seed=0, num_layers=3)
+
+
+def test_dropout_is_off_in_every_config(architecture: str, make_config: MakeConfig, sft_folder: SftFolder) -> None:
+    config, folder = make_config(architecture), str(sft_folder(architecture))
+    saved = load_causal(config.model, seed=0, path=folder)
+    for model in (load_causal(config.model, seed=0), load_scorer(config.model, seed=0), saved):
+        rates = {key: value for key, value in model.config.to_dict().items() if "drop" in key}
+        assert not any(value for value in rates.values() if isinstance(value, float)), rates
+        assert all(module.p == 0 for module in model.modules() if isinstance(module, torch.nn.Dropout))
+
+
+@pytest.mark.parametrize(
+    ("architecture", "message"),
+    [
+        ({}, "needs model_type"),
+        ({"model_type": "no-such-model"}, "no-such-model"),
+        ({"model_type": "llama", "hidden_size": "x"}, "hidden_size.*expected int, got str"),
+        ({"model_type": "opt", "num_hidden_layers": 10**9}, "1000000000 layers are more than 10000"),
+        (
+            {"model_type": "opt", "hidden_size": 120_000, "ffn_dim": 120_000},
+            "its weights take .* GiB, and this machine",
+        ),
+        ({"model_type": "opt", "hidden_size": 10**12, "ffn_dim": 10**12}, "model.architecture: "),
+        ({"model_type": "opt", "vocab_size": -1}, "model.architecture: "),
+        ({"model_type": "llama", "hidden_size": 30, "num_attention_heads": 4}, "30.*not a multiple of.*heads"),
+    ],
+)
+def test_an_architecture_that_is_none(make_config: MakeConfig, architecture: dict[str, str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        load_causal(make_config(model={"architecture": architecture}).model, seed=0)
+
+
+def test_folders_that_hold_no_model(make_config: MakeConfig, sft_folder: SftFolder, tmp_path: Path) -> None:
+    config = make_config().model
+    with pytest.raises(InputError, match="no such folder"):
+        load_causal(config, seed=0, path=str(tmp_path / "nowhere"))
+    with pytest.raises(InputError, match="no file"):
+        load_causal(config, seed=0, path=str(tmp_path / "model.gguf"))
+    with pytest.raises(InputError, match=r"holds no model.*config\.json"):
+        load_causal(config, seed=0, path=str(tmp_path))
+    folder = sft_folder("opt")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(InputError, match=r"holds no model.*safetensors"):
+        load_causal(config, seed=0, path=str(folder))
+    folder = sft_folder("gpt2")
+    (folder / "model.safetensors").write_bytes(b"torn")
+    with pytest.raises(InputError, match="holds no model"):
+        load_causal(config, seed=0, path=str(folder))
+
+
+def test_folders_whose_config_is_none(make_config: MakeConfig, tmp_path: Path) -> None:
+    def refused(message: str, **settings: object) -> None:
+        (tmp_path / "config.json").write_text(json.dumps(settings))
+        for load in (load_causal, load_scorer):
+            with pytest.raises(InputError, match=message):
+                load(make_config().model, seed=0, path=str(tmp_path))
+
+    refused("expected int, got str", model_type="llama", hidden_size="x")
+    refused("brings Python code of its own", model_type="mine", auto_map={"AutoConfig": "mine.Config"})
+
+
+def test_weights_in_torchs_own_format_are_read(make_config: MakeConfig, sft_folder: SftFolder) -> None:
+    folder = sft_folder("llama")
+    before = load_causal(make_config().model, seed=0, path=str(folder)).state_dict()
+    (folder / "model.safetensors").unlink()
+    torch.save(before, folder / "pytorch_model.bin")
+    after = load_causal(make_config().model, seed=1, path=str(folder)).state_dict()
+    assert all(torch.equal(after[name], before[name]) for name in before)
+
+
+def test_a_score_is_one_number(make_config: MakeConfig, tmp_path: Path) -> None:
+    config = AutoConfig.for_model(**make_config("llama").model.architecture, num_labels=2)
+    AutoModelForSequenceClassification.from_config(config).save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="gives 2 numbers for a text; a reward model gives one"):
+        load_scorer(make_config().model, seed=0, path=str(tmp_path))
+    shape = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(shape | {"vocab_size": 299}))
+    with pytest.raises(InputError, match=r"embed_tokens.*\[300, 32\], by config.json it is \[299, 32\]"):
+        load_scorer(make_config().model, seed=0, path=str(tmp_path))
+
+
+def test_a_window_has_many_names() -> None:
+    windows = {"llama": "max_position_embeddings", "gpt2": "n_positions", "mpt": "max_seq_len"}
+    for kind, name in windows.items():
+        assert window_of(AutoConfig.for_model(kind, **{name: 48})) == 48
+    assert window_of(AutoConfig.for_model("bloom")) is None  # its positions are distances
+    assert window_of(AutoConfig.for_model("roberta", max_position_embeddings=514, pad_token_id=1)) == 512
+
+
+def test_the_window_of_longrope_ends_where_its_frequencies_follow_the_longest_row() -> None:
+    rope = {"rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 4, "long_factor": [4.0] * 4}
+    shape = {"vocab_size": 40, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "pad_token_id": 0}
+    config = AutoConfig.for_model(
+        *("phi3",),
+        **shape,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        max_position_embeddings=64,
+        original_max_position_embeddings=12,
+        rope_parameters=rope,
+    )
+    assert window_of(config) == 12
+    model = AutoModelForCausalLM.from_config(config).eval()
+    short = torch.arange(1, 9)
+    alone = model(short[None]).logits[0]
+    for longest, alike in ((12, True), (13, False)):
+        rows = torch.stack([nn.functional.pad(short, (0, longest - 8)), torch.arange(1, longest + 1)])
+        assert torch.allclose(model(rows).logits[0, :8], alone, atol=1e-5) == alike
+
+
+@pytest.mark.parametrize("key", ["v_head.summary.weight", "value_head.0.weight", "rm_head.weight", "score.2.weight"])
+def test_a_score_head_of_another_form_is_named(key: str, make_config: MakeConfig, sft_folder: SftFolder) -> None:
+    folder = sft_folder("llama")
+    weights = load_file(folder / "model.safetensors")
+    save_file(weights | {key: torch.ones(1, 32)}, folder / "model.safetensors", {"format": "pt"})
+    for load in (load_scorer, lambda *_, **__: load_judge(str(folder))):
+        with pytest.raises(InputError, match=f"has a head of another form, {re.escape(key)}, .*; rename it"):
+            load(make_config().model, seed=0, path=str(folder))
+
+
+def test_an_encoder_with_its_head_is_no_start_for_a_reward_model(make_config: MakeConfig, tmp_path: Path) -> None:
+    shape = {"vocab_size": 40, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
+    config = AutoConfig.for_model("bert", **shape, num_attention_heads=2, num_labels=1)
+    AutoModelForSequenceClassification.from_config(config).save_pretrained(tmp_path)
+    with pytest.raises(InputError, match=r"another form, classifier\..*; it can judge as ppo\.reward"):
+        load_scorer(make_config().model, seed=0, path=str(tmp_path))
+
+
+def test_weights_of_another_model_are_refused_instead_of_made_up(
+    make_config: MakeConfig, sft_folder: SftFolder, tmp_path: Path
+) -> None:
+    """transformers fills what a file lacks with fresh random numbers, and only warns."""
+    model = load_score_model(make_config("llama"))
+    model.save(tmp_path, byte_tokenizer())
+    with pytest.raises(InputError, match=r"lacks.*lm_head"):
+        load_policy(make_config("llama"), path=str(tmp_path))  # a reward model where a policy is wanted
+    gpt2, opt = sft_folder("gpt2"), sft_folder("opt")
+    (opt / "model.safetensors").write_bytes((gpt2 / "model.safetensors").read_bytes())
+    for load in (load_causal, load_scorer):
+        with pytest.raises(InputError, match="lacks"):
+            load(make_config("opt").model, seed=0, path=str(opt))
+
+
+def test_a_gguf_file_is_converted_once_until_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    source, times = tmp_path / "model.gguf", list[str]()
+    source.write_bytes(b"GGUF")
+
+    def read() -> PreTrainedTokenizerBase:
+        times.append("read")
+        return byte_tokenizer()
+
+    first = converted(source, read, what="-tokenizer")
+    assert converted(source, read, what="-tokenizer") == first and len(times) == 1
+    assert AutoTokenizer.from_pretrained(first).get_vocab() == byte_tokenizer().get_vocab()
+    assert converted(source, read) != first  # another thing of the same file
+    source.write_bytes(b"GGUF of another model")
+    assert converted(source, read, what="-tokenizer") != first and len(times) == 3
+
+
+def test_a_gguf_file_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "model.gguf").write_bytes(b"GGUF")
+
+    def read() -> PreTrainedTokenizerBase:
+        raise KeyError("general.architecture")
+
+    with pytest.raises(InputError, match=r"model\.gguf is no GGUF that transformers reads"):
+        converted(tmp_path / "model.gguf", read)
+    assert not list((tmp_path / "cache").rglob("*config.json"))

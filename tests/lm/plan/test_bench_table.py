@@ -1,0 +1,64 @@
+"""The bench beside the machine's limit."""
+
+import json
+
+import pytest
+import torch
+
+from tercet.lm.plan.bench import Work, config_of
+from tercet.lm.plan.bench_table import Bench, Phase, floors, table
+from tercet.lm.plan.hardware import CARDS, Limits, best_seconds, measured_limits
+
+WORK = Work(batch=2, prompt=6, response=3, layers=1, hidden=64, vocab=100)
+
+
+def test_the_floor_is_arithmetic_where_that_is_slow_and_traffic_where_that_is():
+    config = config_of(WORK)
+    arithmetic = floors(WORK, config, Limits(flops_per_s=1e3, bytes_per_s=1e12))
+    traffic = floors(WORK, config, Limits(flops_per_s=1e12, bytes_per_s=1e3))
+    # one layer: 4 squares and 2 x 4 squares of 64; a head of 100 x 64; rows of 9 tokens, 45 pairs each
+    layer, head, attention = 12 * 64 * 64, 100 * 64, 2 * 4 * 64 * 45
+    # nine squares lie behind attention, where the 6 tokens are read that decide an answer, or the 2 that end a row
+    behind = 9 * 64 * 64
+    policy = 2 * layer * 18 - 2 * behind * (18 - 6) + attention + 2 * head * 6
+    critic = 2 * layer * 18 - 2 * behind * (18 - 6) + attention
+    reward = 2 * layer * 18 - 2 * behind * (18 - 2) + attention
+    assert arithmetic["score"] == pytest.approx((policy + critic + reward) / 1e3, rel=0.01)
+    assert arithmetic["train"] > 3 * (policy + critic) / 1e3
+    # three tokens are drawn: each time all weights are read
+    assert traffic["generate"] == pytest.approx(3 * 4 * (layer + head) / 1e3, rel=0.1)
+
+
+def test_the_table_says_what_share_of_the_limit_was_reached_and_who_else_was_busy():
+    phases = {name: Phase(seconds=2.0, num_tokens=10, floor_s=1.0) for name in ("generate", "score", "train")}
+    bench = Bench(WORK, Limits(1e11, 1e10), phases, other_cpus=0.5)
+    text = "\n".join(table(bench))
+    assert "100 GFLOP/s" in text and "10.0 GB/s" in text and "50%" in text and "worth little" in text
+    assert bench.whole == Phase(6.0, 10, 3.0)
+
+
+def test_the_command_measures_a_small_shape(tercet):
+    found = json.loads(tercet("bench", "--shape", "tiny", "--json").output)
+    assert set(found["phases"]) == {"generate", "score", "train"}
+    for phase in found["phases"].values():
+        assert 0 < phase["floor_s"] < phase["seconds"]
+
+
+def test_rates_of_this_machine_are_those_of_a_computer():
+    found = measured_limits(torch.device("cpu"))
+    assert 1e9 < found.flops_per_s < 1e14 and 1e8 < found.bytes_per_s < 1e13
+
+
+def test_the_best_of_several_runs_counts_and_the_first_does_not():
+    waits = iter([0.0, 0.03, 0.01, 0.02, 0.02])
+    device = torch.device("cpu")
+    import time
+
+    assert 0.009 < best_seconds(lambda: time.sleep(next(waits)), device, most_seconds=0.05) < 0.02
+
+
+def test_a_card_is_expected_to_reach_a_share_of_its_data_sheet():
+    card = CARDS["3090"]
+    assert card.expected("bf16").flops_per_s == pytest.approx(0.4 * 71e12)
+    assert card.expected("fp32").flops_per_s == pytest.approx(0.4 * 35.6e12)
+    assert card.expected("fp32").bytes_per_s == pytest.approx(0.6 * 936e9)

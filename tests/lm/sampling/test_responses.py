@@ -1,0 +1,105 @@
+"""Answers as tokens and as text."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from tercet.config.lm import LmConfig
+from tercet.lm.data.examples import Example
+from tercet.lm.models.logprobs import response_logprobs
+from tercet.lm.models.roles import Policy, load_policy
+from tercet.lm.sampling.responses import Answers, answer, answer_all
+from tercet.lm.text.encoder import Encoder
+
+MakeConfig = Callable[..., LmConfig]
+
+
+def sampled(policy: Policy, encoder: Encoder, examples: list[Example], temperature: float = 1.0) -> Answers:
+    return answer(
+        policy,
+        encoder,
+        examples,
+        generator=torch.Generator().manual_seed(0),
+        temperature=temperature,
+        max_tokens=encoder.max_response_tokens,
+    )
+
+
+def test_tokens_texts_and_logprobs_belong_together(make_config: MakeConfig, examples: list[Example]) -> None:
+    config = make_config("gpt2")
+    policy, encoder = load_policy(config), Encoder.of(config)
+    answers = sampled(policy, encoder, examples)
+    assert answers.prompts == [example.prompt for example in examples]
+    for i, example in enumerate(examples):
+        ids, start, end = (
+            answers.batch.ids[i].tolist(),
+            int(answers.batch.prompt_lengths[i]),
+            int(answers.batch.lengths[i]),
+        )
+        assert ids[:start] == encoder.prompt(example)
+        text = encoder.tokenizer.decode([token for token in ids[start:end] if token > 2]).strip()
+        assert answers.texts[i] == text
+        assert bool(answers.ended[i]) == (ids[end - 1] == 2)
+    with torch.no_grad():
+        logprobs = response_logprobs(policy, answers.batch, temperature=1.0).logprobs
+    assert answers.logprobs.shape == answers.batch.response_mask.shape
+    assert torch.allclose(logprobs, answers.logprobs, atol=5e-5)
+
+
+def test_batches_do_not_change_greedy_answers(make_config: MakeConfig, examples: list[Example]) -> None:
+    config = make_config("llama")
+    policy, encoder = load_policy(config), Encoder.of(config)
+    texts = []
+    for batch_size in (1, 4, 6):
+        batches = answer_all(
+            policy,
+            encoder,
+            examples,
+            generator=torch.Generator().manual_seed(batch_size),
+            temperature=0.0,
+            max_tokens=6,
+            batch_size=batch_size,
+            title="greedy",
+        )
+        assert [len(part.texts) for part in batches] == {1: [1] * 6, 4: [4, 2], 6: [6]}[batch_size]
+        texts.append([text for part in batches for text in part.texts])
+    assert texts[0] == texts[1] == texts[2]
+
+
+def test_a_policy_that_was_training_answers_in_evaluation_mode(
+    make_config: MakeConfig, examples: list[Example]
+) -> None:
+    config = make_config("gpt2", lora={"rank": 2})
+    policy, encoder = load_policy(config, learns=True, lora_dropout=0.9), Encoder.of(config)
+    for name, parameter in policy.named_parameters():
+        if "lora_B" in name:
+            parameter.data.fill_(0.3)
+    first = sampled(policy.train(), encoder, examples).texts
+    assert sampled(policy.train(), encoder, examples).texts == first
+
+
+def test_gradient_checkpointing_does_not_cost_the_cache_its_memory(
+    make_config: MakeConfig, examples: list[Example]
+) -> None:
+    """transformers turns the cache off in training mode with checkpointing on: answers would be nonsense."""
+    texts = []
+    for on in (False, True):
+        config = make_config("llama", model={"gradient_checkpointing": on})
+        policy = load_policy(config, learns=True).train()
+        texts.append(sampled(policy, Encoder.of(config), examples, temperature=0.0).texts)
+    assert texts[0] == texts[1]
+
+
+def test_the_limit_cuts_and_is_no_end(make_config: MakeConfig, examples: list[Example]) -> None:
+    config = make_config("opt", data={"max_response_tokens": 1})
+    answers = sampled(load_policy(config), Encoder.of(config), examples)
+    assert answers.batch.response_mask.shape == (6, 1) and answers.batch.response_mask.all()
+    first = answers.batch.ids[torch.arange(6), answers.batch.prompt_lengths]
+    assert answers.ended.tolist() == first.eq(2).tolist()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_logprobs_are_fp32_in_any_precision(make_config: MakeConfig, examples: list[Example], precision: str) -> None:
+    config = make_config("llama", precision=precision)
+    assert sampled(load_policy(config), Encoder.of(config), examples).logprobs.dtype == torch.float32
