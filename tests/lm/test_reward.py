@@ -18,7 +18,7 @@ from tercet.lm.data.examples import Example, Message
 from tercet.lm.data.splits import step_examples
 from tercet.lm.models import roles
 from tercet.lm.models.roles import device_of, load_policy, load_score_model
-from tercet.lm.preferences.pairs import HELD_OUT_SHARE, PairScores, calibration, correlation, summary
+from tercet.lm.preferences.pairs import HELD_OUT_SHARE
 from tercet.lm.reward import PairBatches, from_first_difference, pair_loss, score_pairs
 from tercet.lm.sampling.responses import answer_all
 from tercet.lm.scoring import score_rows
@@ -231,31 +231,3 @@ def test_the_loss_by_token_is_the_same_on_every_path(
     if not is_unpadded:
         monkeypatch.setattr(roles, "can_be_unpadded", lambda _: False)
     assert float(pair_loss(model, pairs, "per_token").total) == pytest.approx(expected, abs=1e-4)
-
-
-def test_a_summary_by_hand() -> None:
-    scores = PairScores(
-        chosen=torch.tensor([2.0, 1.0, 0.0]),
-        rejected=torch.tensor([1.0, 1.0, 2.0]),
-        chosen_lengths=torch.tensor([4, 2, 0]),
-        rejected_lengths=torch.tensor([2, 2, 4]),
-    )
-    found = summary(scores)
-    assert found["accuracy"]["mean"] == 0.5  # right, a tie, wrong
-    assert found["margin"] == pytest.approx(-1 / 3)
-    assert found["score_chosen"] == pytest.approx(1.0)
-    assert found["score_rejected"] == pytest.approx(4 / 3)
-    assert found["length_correlation"] == pytest.approx(1.0)  # length = 2 * score
-
-
-def test_correlation_of_something_that_does_not_vary_is_0() -> None:
-    assert correlation(torch.tensor([1.0, 1.0]), torch.tensor([1.0, 2.0])) == 0
-
-
-def test_calibration_bins_by_sureness() -> None:
-    margins = torch.tensor([0.0, -3.0, 3.0, 0.1])
-    low, high = calibration(margins, num_bins=2)
-    assert low["num"] == high["num"] == 2
-    assert low["observed"] == 0.75  # a tie and a right one
-    assert high["observed"] == 0.5
-    assert high["predicted"] == pytest.approx(1 / (1 + 2.718281828**-3), abs=1e-5)

@@ -24,3 +24,18 @@ def test_figures_by_hand() -> None:
     scaled = summary(scores, ScoreScale(gain=2.0, bias=-1.0))
     assert scaled["margin"] == pytest.approx(1.5) and scaled["score_chosen"] == pytest.approx(2.0)
     assert scaled["accuracy"] == found["accuracy"] and scaled["calibration"] == found["calibration"]
+
+
+def test_a_summary_by_hand() -> None:
+    scores = PairScores(
+        chosen=torch.tensor([2.0, 1.0, 0.0]),
+        rejected=torch.tensor([1.0, 1.0, 2.0]),
+        chosen_lengths=torch.tensor([4, 2, 0]),
+        rejected_lengths=torch.tensor([2, 2, 4]),
+    )
+    found = summary(scores)
+    assert found["accuracy"]["mean"] == 0.5  # right, a tie, wrong
+    assert found["margin"] == pytest.approx(-1 / 3)
+    assert found["score_chosen"] == pytest.approx(1.0)
+    assert found["score_rejected"] == pytest.approx(4 / 3)
+    assert found["length_correlation"] == pytest.approx(1.0)  # length = 2 * score
