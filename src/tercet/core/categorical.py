@@ -9,8 +9,6 @@ from torch import Tensor, nn
 from tercet.core.precision import full_precision
 
 _BLOCK = 256  # actions whose probabilities are added up together in sampling
-_CACHED = 2**18  # logits worked on at one time: 1 MB in fp32, so that a CPU keeps them in its cache
-_LEAST = -1e4  # a log-probability whose probability is 0 in fp32 and fp64
 
 
 @dataclass(frozen=True)
@@ -26,11 +24,12 @@ def logprobs_and_entropy(
 ) -> ActionStatistics:
     """log_softmax(logits / temperature) at the actions, and its entropy, in fp32 whatever the logits came in.
 
-    The temperature is the sampler's. Differentiable; between forward and backward nothing of the size of the logits
-    is kept beside the logits. A logit of -inf is an action that cannot be taken.
+    The temperature is the sampler's. A logit of -inf is an action that cannot be taken. This is the definition;
+    `core/fused_categorical.py` computes the same with less memory, and is what training uses.
     """
-    logprobs, entropy, _ = _LogprobsAndEntropy.apply(logits, actions, temperature)
-    return ActionStatistics(logprobs=logprobs, entropy=entropy)
+    log_probs = torch.log_softmax(full_precision(logits) / temperature, -1)
+    entropy = torch.special.entr(log_probs.exp()).sum(-1)
+    return ActionStatistics(log_probs.gather(-1, actions[:, None])[:, 0], entropy)
 
 
 def kl(logits: Float[Tensor, "*shape v"], ref_logits: Float[Tensor, "*shape v"]) -> Float[Tensor, "*shape"]:
@@ -89,67 +88,3 @@ def greedy(logits: Float[Tensor, "n v"]) -> Drawn:
 
 def _first(true: Bool[Tensor, "n m"]) -> Int[Tensor, " n"]:
     return true.to(torch.uint8).argmax(-1)
-
-
-class _LogprobsAndEntropy(torch.autograd.Function):
-    """With p the softmax: d log p_a / d z_j = [j = a] - p_j, and d H / d z_j = -p_j (log p_j + H).
-
-    Autograd would keep three fp32 tensors of the logits' size; here the backward pass makes the one it needs again.
-    Both passes go through a few rows at a time, whose intermediate results stay in the cache.
-    """
-
-    @staticmethod
-    def forward(logits: Tensor, actions: Tensor, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
-        parts = [
-            _normalised(_scaled(logits[rows], temperature), actions[rows, None]) for rows in _blocks_of_rows(logits)
-        ]
-        logprobs, entropy, log_totals = (torch.cat(column) for column in zip(*parts, strict=True))
-        return logprobs, entropy, log_totals
-
-    @staticmethod
-    def setup_context(ctx, inputs, output) -> None:  # ctx, inputs, output: torch's, which it does not type
-        logits, actions, ctx.temperature = inputs
-        _, entropy, log_totals = output
-        ctx.mark_non_differentiable(log_totals)
-        ctx.save_for_backward(logits, actions, entropy, log_totals)
-
-    @staticmethod
-    def backward(ctx, *grads: Tensor) -> tuple[Tensor, None, None]:
-        logits, actions, entropy, log_totals = ctx.saved_tensors
-        grad_logprobs, grad_entropy = (grad[:, None] for grad in grads[:2])
-        grad_logits = torch.empty_like(logits)
-        for rows in _blocks_of_rows(logits):
-            log_probs = _scaled(logits[rows], ctx.temperature) - log_totals[rows, None]
-            probs = log_probs.exp()
-            weights = _finite_(log_probs).add_(entropy[rows, None]).mul_(grad_entropy[rows]).add_(grad_logprobs[rows])
-            grad_scaled = probs.mul_(weights).neg_().scatter_add_(-1, actions[rows, None], grad_logprobs[rows])
-            grad_logits[rows] = grad_scaled.div_(ctx.temperature)
-        return grad_logits, None, None
-
-
-def _normalised(scaled: Tensor, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Log-probability of the action, entropy, and the logarithm of the sum of exponentials, of each row."""
-    highest = scaled.amax(-1, keepdim=True)
-    relative = scaled - highest
-    weights = relative.exp()
-    total = weights.sum(-1, keepdim=True)
-    logprobs = relative.gather(-1, actions) - total.log()
-    mean = weights.mul_(_finite_(relative)).sum(-1, keepdim=True) / total
-    return logprobs[:, 0], (total.log() - mean)[:, 0], (highest + total.log())[:, 0]
-
-
-def _blocks_of_rows(logits: Tensor) -> list[slice]:
-    """On a CPU a few rows at a time; on a GPU, which would wait for the many small launches, many."""
-    most = _CACHED if logits.device.type == "cpu" else 256 * _CACHED
-    size = max(1, most // logits.shape[1])
-    return [slice(start, start + size) for start in range(0, max(1, len(logits)), size)]
-
-
-def _scaled(logits: Tensor, temperature: float) -> Tensor:
-    full = full_precision(logits)
-    return full if temperature == 1.0 else full / temperature
-
-
-def _finite_(log_probs: Tensor) -> Tensor:
-    """p log p is 0 at p = 0, but 0 * -inf is nan. Far from the largest number, so that a weight leaves it finite."""
-    return log_probs.clamp_(min=_LEAST)

@@ -6,6 +6,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tercet.core import categorical, gaussian
+from tercet.core.fused_categorical import logprobs_and_entropy
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Categorical:
         return self._statistics().entropy.reshape(self.chosen.shape).sum(-1)
 
     def _statistics(self) -> categorical.ActionStatistics:
-        return categorical.logprobs_and_entropy(self.logits.flatten(0, -2), self.chosen.flatten(), temperature=1.0)
+        return logprobs_and_entropy(self.logits.flatten(0, -2), self.chosen.flatten(), temperature=1.0)
 
 
 Distribution = Normal | Categorical

@@ -5,7 +5,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from tercet.core.categorical import ActionStatistics, logprobs_and_entropy
+from tercet.core.categorical import ActionStatistics
+from tercet.core.fused_categorical import CPU_CACHE, logprobs_and_entropy
 from tercet.lm.batch import TokenBatch
 from tercet.lm.models.roles import Policy
 from tercet.types import ActorOutput
@@ -35,8 +36,11 @@ def token_logprobs(
 ) -> ActionStatistics:
     """The same for a flat list of states and the token chosen in each."""
 
+    # a GPU would wait for the launches of many small blocks
+    at_once = CPU_CACHE if states.device.type == "cpu" else 256 * CPU_CACHE
+
     def chunk(state: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
-        out = logprobs_and_entropy(head(state), action, temperature=temperature)
+        out = logprobs_and_entropy(head(state), action, temperature=temperature, at_once=at_once)
         return out.logprobs, out.entropy
 
     recompute = torch.is_grad_enabled() and len(states) > CHUNK

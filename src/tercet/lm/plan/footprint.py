@@ -116,7 +116,7 @@ def activations(
 
 def logits_bytes(hf_config: HfConfig, num_tokens: int) -> int:
     """The most that log-probabilities of `num_tokens` tokens take: the logits of a chunk, in fp32 whatever the
-    precision, and two tensors of their size (`core/categorical.py`), which the backward pass makes again."""
+    precision, and two tensors of their size (`core/fused_categorical.py`), which the backward pass makes again."""
     return min(num_tokens, CHUNK) * hf_config.vocab_size * 3 * 4
 
 

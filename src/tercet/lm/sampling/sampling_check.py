@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from tercet.core.categorical import logprobs_and_entropy
+from tercet.core.fused_categorical import logprobs_and_entropy
 from tercet.errors import FailedError
 from tercet.lm.models.adapters import Precision
 
