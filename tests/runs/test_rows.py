@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import resource
 from pathlib import Path
 
 import pytest
@@ -86,3 +87,19 @@ def test_a_full_disk_is_named(tmp_path: Path) -> None:
     writer = RowWriter(tmp_path / "metrics.jsonl", "sft", Tally())
     with pytest.raises(FailedError, match=r"metrics\.jsonl: the disk is full"):
         writer.append(0, {"sft/loss": 1.0})
+
+
+def test_a_refused_row_is_not_written_later(tmp_path: Path) -> None:
+    writer = RowWriter(tmp_path / "metrics.jsonl", "sft", Tally())
+    writer.append(0, {"sft/loss": 1.0})
+    whole = writer.path.read_bytes()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(whole) + 9, before[1]))  # room for a part of the next row
+    try:
+        with pytest.raises(FailedError, match=r"metrics\.jsonl: the file would grow beyond"):
+            writer.append(1, {"sft/loss": 1.0})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    writer.close()
+    assert writer.path.read_bytes() == whole
+    assert writer.tally.num == 1

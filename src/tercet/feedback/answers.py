@@ -11,6 +11,7 @@ from typing import Any, Self, TypeAlias
 
 from tercet.errors import FailedError, InputError
 from tercet.runs import strict_json
+from tercet.runs.atomic import append
 from tercet.runs.rows import Row, dump
 
 FILE = "answers.jsonl"
@@ -68,7 +69,7 @@ class AnswerBook:
         row = {"sheet": sheet, "digest": digest, "question": question, "said": said, "who": who, "when": when}
         try:
             line = dump({**row, "check": _check(row)}) + "\n"
-            _append(self._file, _mend_end(self.path, self._file) + line.encode())
+            append(self._file, _mend_end(self.path, self._file) + line.encode(), sync=True)
         except OSError as error:
             raise FailedError(
                 f"{self.path}: this answer could not be written ({error.strerror}) and is not kept; those before it "
@@ -104,19 +105,6 @@ def _check(row: Row) -> str:
     """A few digits by which one flipped bit of a row is noticed."""
     rest = {name: value for name, value in row.items() if name != "check"}
     return hashlib.sha256(dump(rest, sort_keys=True).encode()).hexdigest()[:8]
-
-
-def _append(file: FileIO, data: bytes) -> None:
-    """Write all of `data` and bring it to the disk, or leave the file as long as it was."""
-    length = os.fstat(file.fileno()).st_size
-    rest = memoryview(data)
-    try:
-        while rest:  # a disk that fills up takes a part first, and refuses the rest
-            rest = rest[file.write(rest) :]
-        os.fsync(file.fileno())
-    except OSError:
-        os.ftruncate(file.fileno(), length)
-        raise
 
 
 def _mend_end(path: Path, file: FileIO) -> bytes:

@@ -5,7 +5,8 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from io import FileIO
 from pathlib import Path
 
 from tercet.errors import FailedError
@@ -32,6 +33,24 @@ def write_text(path: Path, text: str) -> None:
             _sync(path.parent)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def append(file: FileIO, data: bytes, *, sync: bool) -> None:
+    """Write all of `data` at the end of an unbuffered file, or raise OSError and leave the file as long as it was.
+
+    With `sync`, the data is on the disk itself when this returns.
+    """
+    length = os.fstat(file.fileno()).st_size
+    rest = memoryview(data)
+    try:
+        while rest:  # a disk that fills up takes a part first, and refuses the rest
+            rest = rest[file.write(rest) :]
+        if sync:
+            os.fsync(file.fileno())
+    except OSError:
+        with suppress(OSError):  # the first error is the one to tell
+            os.ftruncate(file.fileno(), length)
+        raise
 
 
 def replace_folder(path: Path, write: Callable[[Path], None], *, old: Path | None = None) -> None:

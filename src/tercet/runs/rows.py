@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from tercet.runs.atomic import full_disk_named, write_text
+from tercet.runs.atomic import append, full_disk_named, write_text
 
 Row = dict[str, Any]  # Any: JSON, one object a line
 
@@ -64,18 +64,17 @@ def cut_rows(path: Path, step: str, keep: int) -> Tally:
 
 
 class RowWriter:
-    """Appends rows of one step to a file; each is with the system before `append` returns."""
+    """Appends rows of one step to a file; each is wholly with the system before `append` returns, or not at all."""
 
     def __init__(self, path: Path, step: str, tally: Tally) -> None:
         self.path, self.step, self.tally = path, step, tally
-        self._file = path.open("ab")
+        self._file = path.open("ab", buffering=0)  # what a buffer keeps after an error would be written at the end
 
     def append(self, index: int, row: Mapping[str, object]) -> None:
         """Add one row; numbers that are not finite are left out, for JSON has no word for them."""
         line = (dump({"step": self.step, "index": index, **row}) + "\n").encode()
         with full_disk_named(self.path):
-            self._file.write(line)
-            self._file.flush()
+            append(self._file, line, sync=False)
         self.tally.add(line)
 
     def sync(self) -> None:
@@ -85,8 +84,7 @@ class RowWriter:
 
     def close(self) -> None:
         """Close the file; what was appended is already there."""
-        with full_disk_named(self.path):  # a write that failed before is tried once more here
-            self._file.close()
+        self._file.close()
 
 
 def dump(tree: object, *, indent: int | None = None, sort_keys: bool = False) -> str:
