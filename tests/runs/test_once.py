@@ -64,6 +64,24 @@ def test_what_was_built_on_a_step_that_is_done_anew_follows(give: Callable[..., 
     assert not (tmp_path / "run" / "ppo" / "round-1").exists()
 
 
+def test_a_step_under_way_begins_anew_behind_one_that_is_done_now(
+    give: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    give("sft", "reward")
+    with (
+        RunFolder.open(tmp_path / "run", LmConfig(), preset="tiny") as folder,
+        folder.step("ppo", total=2, shown=[]) as step,
+    ):
+        step.log(0, {"ppo/score": 1.0})
+        step.save({}, lambda path: None)
+    shutil.rmtree(tmp_path / "run" / "sft")
+    assert give("sft", "reward") == ["sft", "reward"]
+    assert "ppo: begun before sft, which is done now, so it begins anew" in capsys.readouterr().out
+    assert not (tmp_path / "run" / "ppo").exists()
+    assert give(*NAMES) == ["ppo", "eval"]
+    assert RunFolder.read(tmp_path / "run").metrics() == []
+
+
 def test_a_step_that_the_run_does_not_need_makes_none_stale(give: Callable[..., list[str]]) -> None:
     needed = ["sft", "ppo", "eval"]
     give(*needed, needed=needed)

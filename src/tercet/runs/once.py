@@ -36,7 +36,8 @@ def run_once(
 ) -> None:
     """The step of that name, unless it stands, and the report of what there is, unless it stands already.
 
-    A step is done again where one that the run needs before it came to its end later.
+    A step is done again where one that the run needs before it came to its end later, and begins anew where one is
+    still to be done: it must not go on with pairs, scores or a reference of a model that is no longer there.
     """
     if stands(folder, name, needed):
         say(f"{name}: done before; to do it again, remove {folder.path / name}")
@@ -44,6 +45,10 @@ def run_once(
         if folder.is_done(name):
             say(f"{name}: done before {', '.join(_newer(folder, name, needed))}, so it is done again")
             remove_folder(folder.path / name)
+        for later in needed[needed.index(name) + 1 :] if name in needed else []:
+            if (folder.path / later).is_dir() and not folder.has_ended(later):
+                say(f"{later}: begun before {name}, which is done now, so it begins anew")
+                remove_folder(folder.path / later)
         steps[name](folder, config)
     report, done = folder.path / "report.html", folder.path / name / "done.json"
     if not report.exists() or report.stat().st_mtime_ns < done.stat().st_mtime_ns:
