@@ -406,7 +406,7 @@ def test_a_damaged_checkpoint_says_what_to_remove(tiny: Tercet, small: list[str]
     run = shutil.copytree(taught, tmp_path / "run")
     (run / "ppo" / "checkpoint").mkdir(parents=True)
     (run / "ppo" / "checkpoint" / "state.json").write_text("{")
-    refused(tiny("run", run, *small), "ppo/checkpoint", "and the step starts anew", code=1)
+    refused(tiny("run", run, *small), "ppo/checkpoint", "starts the step anew", code=1)
 
 
 def test_weights_that_are_not_finite_are_found_before_training(

@@ -52,6 +52,30 @@ def test_another_config_is_refused_with_every_difference(tmp_path: Path) -> None
     assert "--out" in lines[-1]
 
 
+def _forget(run: Path, *keys: str) -> None:
+    """Make a run one of an earlier version, which did not know these keys; neither did it note digests."""
+    tree = yaml.safe_load((run / "config.yaml").read_text())
+    for key in keys:
+        section, _, name = key.rpartition(".")
+        del (tree[section] if section else tree)[name]
+    (run / "config.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
+    (run / "run.json").unlink()
+
+
+def test_a_key_that_an_earlier_version_did_not_know_has_its_default(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    RunFolder.open(tmp_path / "run", _config(), preset="tiny").close()
+    _forget(tmp_path / "run", "model.trust_remote_code", "lora", "seed")
+    RunFolder.open(tmp_path / "run", _config(), preset="tiny").close()
+    assert "did not know seed, model.trust_remote_code, lora; continuing with" in capsys.readouterr().out
+    with pytest.raises(InputError) as caught:
+        RunFolder.open(tmp_path / "run", _config(model={"trust_remote_code": True}, lora={"rank": 4}), preset="tiny")
+    assert "  model.trust_remote_code: (absent) there, true now" in str(caught.value).splitlines()
+    assert "  lora.rank: (absent) there, 4 now" in str(caught.value).splitlines()
+    assert len(str(caught.value).splitlines()) == 4
+
+
 def test_a_refused_folder_can_be_opened_with_its_own_config(tmp_path: Path) -> None:
     RunFolder.open(tmp_path / "run", _config(), preset="tiny").close()
     with pytest.raises(InputError):

@@ -83,7 +83,7 @@ def score(run: Run, prompts: Sequence[str], responses: Sequence[str]) -> list[fl
         from tercet.lm.scoring import score_rows
         from tercet.lm.text.encoder import Encoder
 
-        if not folder.is_done("reward"):
+        if not folder.has_ended("reward"):
             raise InputError(f"{run.path}: has no reward model; run its step reward first")
         encoder = replace(Encoder.of(config), max_response_tokens=10**9)  # a response that is cut would be another one
         model = load_score_model(config, path=str(run.path / "reward" / "model"), trained=True)

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tercet.runs.folder import RunFolder
+from tercet.runs.progress import silent
 from tercet.runs.rows import Row
 
 Domain = Literal["lm", "arm"]
@@ -15,7 +16,8 @@ class Run:
 
     def __init__(self, path: str | Path) -> None:
         """InputError where `path` holds no run."""
-        self._folder = RunFolder.read(Path(path))
+        with silent():
+            self._folder = RunFolder.read(Path(path))
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r})"
@@ -38,7 +40,7 @@ class Run:
     @property
     def finished(self) -> tuple[str, ...]:
         """The steps that came to their end, in order."""
-        return tuple(step for step in STEPS[self.domain] if self._folder.is_done(step))
+        return tuple(step for step in STEPS[self.domain] if self._folder.has_ended(step))
 
     def metrics(self, step: str | None = None) -> list[Row]:
         """The rows of metrics.jsonl, of one step or of all: `step`, `index`, and numbers by their names."""

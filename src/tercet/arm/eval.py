@@ -87,7 +87,7 @@ def stages_of(folder: RunFolder, config: ArmConfig) -> list[Stage]:
     start, shaken = start_names(config)
     policy = start_policy(folder, config).requires_grad_(False)
     stages = [Stage(start, policy, 0.0), Stage(shaken, policy, config.eval.noise)]
-    if folder.is_done("ppo"):
+    if folder.has_ended("ppo"):
         stages.append(Stage("ppo", load_policy(folder.path / "ppo" / "model", policy.sizes), 0.0))
     return stages
 

@@ -28,7 +28,7 @@ def start_policy(folder: RunFolder, config: ArmConfig) -> Policy:
         sizes = sizes_of(env)
         if config.bc.demonstrations != NONE:
             path = folder.path / "bc" / "model"
-            if not folder.is_done("bc"):
+            if not folder.has_ended("bc"):
                 raise InputError(f"{path} is not there yet; run `tercet arm bc` with the same --out first")
             policy = load_policy(path, sizes)
             policy.explore(config.policy.log_std)

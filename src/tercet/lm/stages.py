@@ -19,12 +19,12 @@ def stages_of(folder: RunFolder, config: LmConfig) -> list[Stage]:
     stages = [Stage("base", "")]
     if sft := sft_model(folder, config):
         stages.append(Stage("sft", sft))
-    if folder.is_done("ppo"):
+    if folder.has_ended("ppo"):
         stages.append(Stage("ppo", str(folder.path / "ppo" / "model")))
     return stages
 
 
 def sft_model(folder: RunFolder, config: LmConfig) -> str:
     """The policy that PPO starts from and pairs are sampled from: ppo.policy, or this run's own; '' before it is."""
-    own = str(folder.path / "sft" / "model") if folder.is_done("sft") else ""
+    own = str(folder.path / "sft" / "model") if folder.has_ended("sft") else ""
     return config.ppo.policy or own

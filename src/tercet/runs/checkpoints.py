@@ -46,7 +46,7 @@ def find(step: Path, check: Callable[[Tree], list[str]]) -> Tree | None:
         for line in damage:
             say(f"{step.name}: {line}")
         if damage:
-            say(f"{step.name}: the last checkpoint is left out, and the one before it is gone on from")
+            say(f"{step.name}: the last checkpoint is damaged; continuing from the one before it")
             remove_folder(step / LAST)
         if folder.name == BEFORE:
             folder.rename(step / LAST)
@@ -54,8 +54,8 @@ def find(step: Path, check: Callable[[Tree], list[str]]) -> Tree | None:
     if damage:
         folders = " and ".join(str(step / name) for name in (LAST, BEFORE) if (step / name).is_dir())
         raise FailedError(
-            "\n  ".join(damage) + f"\n  {step.name} has no other checkpoint to go on from. Put the files back as they "
-            f"were; or remove {folders}, and the step starts anew"
+            "\n  ".join(damage) + f"\n  {step.name} has no whole checkpoint. Put the files back as they "
+            f"were; or remove {folders}, and the same command starts the step anew"
         )
     return None
 

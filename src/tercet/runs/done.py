@@ -47,7 +47,11 @@ def mark(run: Path, name: str, info: Mapping[str, Any], *, beside: Sequence[str]
 
 def read(run: Path, name: str) -> Tree:
     """What done.json says; FailedError where it is damaged."""
-    file, remedy = run / name / FILE, f"remove {run / name}, and the step is done again"
+    return _read(run, name, f"remove {run / name}, and the step is done again")
+
+
+def _read(run: Path, name: str, remedy: str) -> Tree:
+    file = run / name / FILE
     tree = read_sealed(file, remedy, since=("files", "rows"))
     if "files" in tree:
         return tree
@@ -103,7 +107,7 @@ def clean(run: Path) -> None:
 
 def _problems(run: Path, name: str, made: bool) -> list[str]:
     try:
-        known = read(run, name)
+        known = _read(run, name, remedy="")  # `check` says what to do, once for all of them
     except FailedError as error:
         return [str(error)]
     files = known.get("files", {})

@@ -19,6 +19,7 @@ from tercet.config.plain_yaml import dump as dump_yaml
 from tercet.errors import FailedError, InputError
 from tercet.runs import done, machine
 from tercet.runs.atomic import clean_leftovers, full_disk_named, write_text
+from tercet.runs.progress import say
 from tercet.runs.reading import Tree, read_sealed, sealed
 from tercet.runs.results import add_results, gather_results, gathered, read_results
 from tercet.runs.rows import Row, read_rows
@@ -54,7 +55,8 @@ class RunFolder:
         clean_leftovers(path)
         file, text = path / "config.yaml", _to_yaml(config)
         if file.exists():
-            _check_same(path, _read_config(path), config_dict)
+            old = _read_config(path)
+            _check_same(path, old, config_dict, list(_unknown_defaults(config, old)))
         else:
             info = {**machine.describe(preset), CONFIG_DIGEST: hashlib.sha256(text.encode()).hexdigest()}
             write_text(path / "run.json", sealed(info, indent=2))
@@ -108,6 +110,10 @@ class RunFolder:
         started = time.monotonic()
         yield
         self.add_results(step, {"seconds": {name: round(time.monotonic() - started, 1)}})
+
+    def has_ended(self, name: str) -> bool:
+        """Return True if that step has come to its end; whoever loads what it made has the files checked."""
+        return done.has_ended(self.path, name)
 
     def is_done(self, name: str) -> bool:
         """Whether that step has come to its end; FailedError where a file that it made is damaged."""
@@ -209,7 +215,7 @@ def _read_config(path: Path) -> Tree:
 def _read_info(path: Path) -> Tree:
     """run.json; nothing where it was removed."""
     file = path / "run.json"
-    remedy = "put it back as it was, or remove it: it only says what the run was made with"
+    remedy = f"put it back as it was, or remove {file}: it only says what the run was made with"
     return read_sealed(file, remedy, since=[CONFIG_DIGEST]) if file.exists() else {}
 
 
@@ -223,15 +229,33 @@ def _check_steps(path: Path) -> None:
             last_checkpoint(path, folder.name)
 
 
-def _check_same(path: Path, old: Tree, new: Tree) -> None:
+def _check_same(path: Path, old: Tree, new: Tree, unknown: Sequence[str]) -> None:
+    """InputError where a setting differs; those that were `unknown` to the version that made the run are named."""
     was, now = dict(_leaves(old)), dict(_leaves(new))
-    odd = [key for key in now | was if was.get(key, _ABSENT) != now.get(key, _ABSENT) and not key.endswith(MAY_CHANGE)]
+    may_differ = {key for key in now if any(f"{key}.".startswith(f"{name}.") for name in unknown)}
+    may_differ |= {key for key in now if key.rpartition(".")[2] in MAY_CHANGE}
+    odd = [key for key in now | was if was.get(key, _ABSENT) != now.get(key, _ABSENT) and key not in may_differ]
     if odd:
         lines = [f"  {key}: {_shown(was, key)} there, {_shown(now, key)} now" for key in odd]
         raise InputError(
             f"{path}: this run was made with another config:\n" + "\n".join(lines) + "\n"
             "  Give the same settings to go on with it, or choose another folder with --out"
         )
+    if unknown:
+        say(f"{path}: made by a version that did not know {', '.join(unknown)}; continuing with the default")
+
+
+def _unknown_defaults(config: BaseModel, old: Tree, prefix: str = "") -> Iterator[str]:
+    """Name the keys that hold their default and that `old`, the config of an earlier version, does not have.
+
+    An earlier version did what the default says now; where it did not, the changelog says so.
+    """
+    for name, field in type(config).model_fields.items():
+        value = getattr(config, name)
+        if name not in old and value == field.get_default(call_default_factory=True):
+            yield f"{prefix}{name}"
+        elif isinstance(value, BaseModel) and isinstance(old.get(name, {}), dict):
+            yield from _unknown_defaults(value, old.get(name, {}), f"{prefix}{name}.")
 
 
 def _leaves(tree: Tree, prefix: str = "") -> Iterator[tuple[str, object]]:

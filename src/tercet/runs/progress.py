@@ -33,7 +33,7 @@ def say(text: str) -> None:
 
 def say_once(text: str) -> None:
     """Print a line, unless this process has printed it before: what several steps would find alike."""
-    if text not in _said_once:
+    if text not in _said_once and not _console.quiet:
         _said_once.add(text)
         say(text)
 
