@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from tercet.arm.play.agent import Played
+from tercet.arm.play.agent import PolicyEpisodes
 from tercet.arm.play.episodes import Episodes
 from tercet.arm.policies.roles import GaussianPolicy, Sizes
 from tercet.arm.robot.calibration import KEYS
@@ -97,9 +97,9 @@ def make_episodes(
     )
 
 
-def step_by_step(episodes: Episodes) -> Played:
+def step_by_step(episodes: Episodes) -> PolicyEpisodes:
     """Episodes in which every action was a decision of its own."""
-    return Played(episodes, torch.ones_like(episodes.terminated), episodes.actions)
+    return PolicyEpisodes(episodes, torch.ones_like(episodes.terminated), episodes.actions)
 
 
 def drawable(task: str, num_envs: int, **settings: int) -> Iterator[ArmEnv]:

@@ -42,10 +42,10 @@ def test_starts_are_compared_one_by_one_and_the_telling_ones_are_shown() -> None
     ]
 
 
-def take(title: str, num: int, success: bool) -> video.Take:
+def take(title: str, num: int, success: bool) -> video.Clip:
     pictures = [np.full((video.HEIGHT, video.WIDTH, 3), 10 * i, np.uint8) for i in range(num)]
     curve = torch.linspace(-1, 1, num)
-    return video.Take(title, pictures, video.Curves(curve, curve, curve), success)
+    return video.Clip(title, pictures, video.Curves(curve, curve, curve), success)
 
 
 def test_a_video_is_h264_that_browsers_play_with_both_sides_and_the_end_held(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def play(run: Run, *, stage: str = "ppo", num_starts: int = 16, seed: int = 0) -
         raise InputError(f"num_starts={num_starts}: must be at least 1")
     with silent(), torch_threads(1):
         from tercet.arm.eval import stages_of
-        from tercet.arm.play.agent import sampled
+        from tercet.arm.play.agent import sample_episodes
         from tercet.arm.play.environments import opened
 
         config = recorded_config(ArmConfig, run.config, run.path)
@@ -46,7 +46,7 @@ def play(run: Run, *, stage: str = "ppo", num_starts: int = 16, seed: int = 0) -
             raise InputError(f"stage={stage!r}: {run.path} has {', '.join(stages)}")
         with opened(config, num_starts) as env:
             policy = stages[stage].policy
-            episodes = sampled(env, policy, None, num=num_starts, horizon=config.horizon, seed=seed).episodes
+            episodes = sample_episodes(env, policy, None, num=num_starts, horizon=config.horizon, seed=seed).episodes
     lengths = (episodes.first_ends() + 1).tolist()
     return [
         Episode(

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tercet.arm.demonstrations.data import Demonstrations, demonstrate, is_scripted, load_recording
 from tercet.arm.demonstrations.digests import digests
-from tercet.arm.play.agent import sampled
+from tercet.arm.play.agent import sample_episodes
 from tercet.arm.play.environments import bounds_of, opened, sizes_of
 from tercet.arm.policies.kinds import new_policy
 from tercet.arm.policies.roles import Policy
@@ -116,5 +116,5 @@ def tries(policy: Policy, config: ArmConfig, num: int) -> float:
     """The policy's rate of success on a few starts that no other step uses."""
     seed = chance.integer(config.seed, "bc tries")
     with opened(config, num) as env:
-        played = sampled(env, policy, None, num=num, horizon=config.horizon, seed=seed)
+        played = sample_episodes(env, policy, None, num=num, horizon=config.horizon, seed=seed)
     return float(played.episodes.succeeded().float().mean())

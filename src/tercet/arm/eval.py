@@ -12,9 +12,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from tercet.arm.play import video
-from tercet.arm.play.agent import Acting, eyes_of
+from tercet.arm.play.agent import Agent, camera_view
 from tercet.arm.play.environments import opened, sizes_of
-from tercet.arm.play.episodes import Act, Episodes, play_rows, repeats, turns
+from tercet.arm.play.episodes import ActionFunction, Episodes, play_rows, repeats, turns
 from tercet.arm.policies.kinds import load_policy
 from tercet.arm.policies.roles import Policy, Sizes, load_critic
 from tercet.arm.preferences.rounds import latest_model
@@ -94,8 +94,8 @@ def stages_of(folder: RunFolder, config: ArmConfig) -> list[Stage]:
 
 def attempt(env: VectorEnv, stage: Stage, config: ArmConfig) -> Tried:
     """The stage's most likely action, with its noise, on the starts of the evaluation."""
-    act_of, num = acting(stage, config, env), config.eval.num_states
-    return measured(play_rows(env, act_of, num, horizon=config.horizon, seed=starts_seed(config)))
+    agent_of, num = acting(stage, config, env), config.eval.num_states
+    return measured(play_rows(env, agent_of, num, horizon=config.horizon, seed=starts_seed(config)))
 
 
 def measured(episodes: Episodes) -> Tried:
@@ -118,17 +118,17 @@ def measured(episodes: Episodes) -> Tried:
     )
 
 
-def acting(stage: Stage, config: ArmConfig, env: VectorEnv) -> Callable[[slice], Act]:
+def acting(stage: Stage, config: ArmConfig, env: VectorEnv) -> Callable[[slice], ActionFunction]:
     """How a stage acts on some of the starts of the evaluation; every call draws the same noise."""
     shape = (config.horizon, config.eval.num_states, stage.policy.sizes.action)
     noise = stage.noise * torch.randn(shape, generator=chance.generator(config.seed, "evaluation noise"))
-    eyes = eyes_of(env, stage.policy.cameras)
+    view = camera_view(env, stage.policy.cameras)
 
-    def act_of(rows: slice) -> Act:
-        most_likely = Acting(stage.policy, eyes=eyes)
+    def agent_of(rows: slice) -> ActionFunction:
+        most_likely = Agent(stage.policy, view=view)
         return lambda step, seen, fresh: (most_likely(step, seen, fresh) + noise[step, rows]).clamp(-1.0, 1.0)
 
-    return act_of
+    return agent_of
 
 
 def starts_seed(config: ArmConfig) -> int:
@@ -181,8 +181,8 @@ def _videos(
     # of what is shown, which is what was measured only where the environment begins alike from the same seed
     success = [episodes.succeeded().tolist() for episodes, _ in filmed]
 
-    def take(side: int, stage: Stage, place: int) -> video.Take:
-        return video.Take(_TITLES[stage.name], filmed[side][1][place], curves[side][place], success[side][place])
+    def take(side: int, stage: Stage, place: int) -> video.Clip:
+        return video.Clip(_TITLES[stage.name], filmed[side][1][place], curves[side][place], success[side][place])
 
     def write(partial: Path) -> None:
         for place, start in enumerate(starts):

@@ -8,7 +8,7 @@ from tercet.arm import bc, ppo, reward
 from tercet.arm import eval as evaluation
 from tercet.arm.demonstrations.data import NONE, is_scripted, load_recording
 from tercet.arm.demonstrations.digests import digests
-from tercet.arm.play.agent import eyes_of
+from tercet.arm.play.agent import camera_view
 from tercet.arm.play.environments import bounds_of, opened, sizes_of
 from tercet.arm.play.episodes import play, repeats
 from tercet.arm.play.video import HEIGHT, WIDTH
@@ -59,7 +59,7 @@ def check(config: ArmConfig) -> None:
             source, bounds = Path(config.bc.demonstrations), bounds_of(env)
             load_recording(source, sizes_of(env), config.bc, env=config.env, bounds=bounds)
         cameras = cameras_of(config.policy)
-        eyes_of(env, cameras)(torch.ones(1, dtype=torch.bool))  # FailedError without OpenGL
+        camera_view(env, cameras)(torch.ones(1, dtype=torch.bool))  # FailedError without OpenGL
         if cameras:
             new_policy(sizes_of(env), config.policy, seed=config.seed)  # InputError on a backbone that is none
         terms = {name: weight for name, weight in config.ppo.reward.items() if name != OWN}

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tercet.arm.demonstrations.data import NONE
-from tercet.arm.play.agent import Played, sampled
+from tercet.arm.play.agent import PolicyEpisodes, sample_episodes
 from tercet.arm.play.environments import opened
 from tercet.arm.play.footage import Footage
 from tercet.arm.policies.roles import Policy, load_reward_model, new_critic
@@ -103,11 +103,11 @@ class Collect:
             say(f"ppo: {large}")
         return check(played, earned, self.actor_critic, self.reference, self.config.ppo)
 
-    def _sampled(self, name: str, index: int) -> Played:
+    def _sampled(self, name: str, index: int) -> PolicyEpisodes:
         policy, config = self.actor_critic.policy, self.config
         num = config.ppo.num_envs
         noise = _noise(config, num, policy.noise_size, name, index)
-        return sampled(self.env, policy, noise, num=num, horizon=config.horizon, seed=self._seed(name, index))
+        return sample_episodes(self.env, policy, noise, num=num, horizon=config.horizon, seed=self._seed(name, index))
 
     def _seed(self, name: str, index: int) -> int:
         return chance.integer(self.config.seed, name, index)
@@ -117,7 +117,7 @@ def validate(env: VectorEnv, collect: Collect, config: ArmConfig) -> Validation:
     """How often the most likely action succeeds on starts of their own, and how far it is from the reference."""
     policy, reference = collect.actor_critic.policy, collect.reference
     seed = chance.integer(config.seed, "validation")
-    played = sampled(env, policy, None, num=config.ppo.num_eval_states, horizon=config.horizon, seed=seed)
+    played = sample_episodes(env, policy, None, num=config.ppo.num_eval_states, horizon=config.horizon, seed=seed)
     episodes = played.episodes
     seen = assess(played, collect.actor_critic, reference)
     score = episodes.succeeded().float().mean() + TIE_BREAK * episodes.infos["success"].mean()

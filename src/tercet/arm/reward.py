@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 from gymnasium.vector import VectorEnv
 
-from tercet.arm.play.agent import Acting, eyes_of
+from tercet.arm.play.agent import Agent, camera_view
 from tercet.arm.play.environments import opened
-from tercet.arm.play.episodes import Act, Episodes, play_rows
+from tercet.arm.play.episodes import ActionFunction, Episodes, play_rows
 from tercet.arm.play.footage import Footage
 from tercet.arm.policies.roles import Policy
 from tercet.arm.preferences import human
@@ -122,10 +122,10 @@ def wander(env: VectorEnv, policy: Policy, noise: float, config: ArmConfig, seed
     num = config.reward.num_episodes
     shape = (config.horizon, num, policy.sizes.action)
     draws = noise * torch.randn(shape, generator=chance.generator(config.seed, "wander", str(noise)))
-    eyes = eyes_of(env, policy.cameras)
+    view = camera_view(env, policy.cameras)
 
-    def act_of(rows: slice) -> Act:
-        acting = Acting(policy, eyes=eyes)
+    def agent_of(rows: slice) -> ActionFunction:
+        acting = Agent(policy, view=view)
         return lambda step, seen, fresh: (acting(step, seen, fresh) + draws[step, rows]).clamp(-1.0, 1.0)
 
-    return play_rows(env, act_of, num, horizon=config.horizon, seed=seed)
+    return play_rows(env, agent_of, num, horizon=config.horizon, seed=seed)

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tercet.arm.play.agent import Decided, Played, decided, summed
+from tercet.arm.play.agent import Decisions, PolicyEpisodes, decisions_of, sum_rewards
 from tercet.arm.policies.distributions import kl
 from tercet.arm.policies.roles import Critic, Policy
 from tercet.arm.scoring import Pay
@@ -49,7 +49,7 @@ class ArmActorCritic:
 class Assessed:
     """Decisions with what actor, reference and critic say of them."""
 
-    decided: Decided
+    decided: Decisions
     logprobs: Float[Tensor, "b t"]
     ref_logprobs: Float[Tensor, "b t"]
     values: Float[Tensor, "b t"]
@@ -58,9 +58,9 @@ class Assessed:
 
 
 @torch.no_grad()
-def assess(played: Played, actor_critic: ArmActorCritic, reference: Policy) -> Assessed:
+def assess(played: PolicyEpisodes, actor_critic: ArmActorCritic, reference: Policy) -> Assessed:
     """What the networks say. The states that ended an episode are judged too: a cut one is bootstrapped from there."""
-    taken = decided(played)
+    taken = decisions_of(played)
     ours = actor_critic.policy.look(taken.observations, taken.decisions, *taken.pictures)
     theirs = reference.look(taken.observations, taken.decisions, *taken.pictures)
     return Assessed(
@@ -73,21 +73,21 @@ def assess(played: Played, actor_critic: ArmActorCritic, reference: Policy) -> A
     )
 
 
-def inputs_of(taken: Decided) -> dict[str, Tensor]:
+def inputs_of(taken: Decisions) -> dict[str, Tensor]:
     """What an `ArmActorCritic` needs to look at the same decisions again."""
     pictures = {f"{PICTURES}{number}": seen for number, seen in enumerate(taken.pictures)}
     return {"observations": taken.observations, "decisions": taken.decisions, **pictures}
 
 
 def build(
-    played: Played, seen: Assessed, earned: Float[Tensor, "b s"], *, chunk: int, gamma: float, kl_coef: float
+    played: PolicyEpisodes, seen: Assessed, earned: Float[Tensor, "b s"], *, chunk: int, gamma: float, kl_coef: float
 ) -> Rollout:
     """The rollout: what each decision earned, less the price of leaving the reference.
 
     `earned` and `gamma` are those of single steps, `chunk` the actions of a whole decision.
     """
     taken = seen.decided
-    rewards = summed(earned, played.starts, gamma=gamma)
+    rewards = sum_rewards(earned, played.starts, gamma=gamma)
     # PPO will discount this by gamma ** chunk, also where an end left no time for so many actions
     next_values = seen.next_values * gamma ** (taken.lengths - chunk)
     return Rollout(
@@ -103,7 +103,7 @@ def build(
     )
 
 
-def describe(played: Played, seen: Assessed, pay: Pay, rollout: Rollout, *, kl_coef: float) -> dict[str, float]:
+def describe(played: PolicyEpisodes, seen: Assessed, pay: Pay, rollout: Rollout, *, kl_coef: float) -> dict[str, float]:
     """The numbers that tell how a rollout went; but for the score, sums are those of a row, whatever ended in it."""
     episodes = played.episodes
     numbers = {

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tercet.arm.play.agent import Played
+from tercet.arm.play.agent import PolicyEpisodes
 from tercet.arm.policies.roles import Policy
 from tercet.arm.rollout import ArmActorCritic, Assessed, assess, build
 from tercet.config.arm import PpoConfig
@@ -17,7 +17,7 @@ TOLERANCE = 2e-3  # in nats, or of the size of what was earned
 
 
 def check(
-    played: Played,
+    played: PolicyEpisodes,
     earned: Float[Tensor, "b t"],
     actor_critic: ArmActorCritic,
     reference: Policy,

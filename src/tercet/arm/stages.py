@@ -3,9 +3,9 @@
 import torch
 
 from tercet.arm.demonstrations.data import NONE
-from tercet.arm.play.agent import eyes_of
+from tercet.arm.play.agent import camera_view
 from tercet.arm.play.environments import opened, sizes_of
-from tercet.arm.play.episodes import Act, play_rows
+from tercet.arm.play.episodes import ActionFunction, play_rows
 from tercet.arm.policies.kinds import load_policy, new_policy
 from tercet.arm.policies.roles import Policy
 from tercet.arm.sim.env import ArmEnv
@@ -41,12 +41,12 @@ def start_policy(folder: RunFolder, config: ArmConfig) -> Policy:
         )
         seed = chance.integer(config.seed, "first look")
 
-        def aimless(rows: slice) -> Act:
+        def aimless(rows: slice) -> ActionFunction:
             return lambda step, observations, fresh: noise[step, rows].clamp(-1, 1)
 
         seen = play_rows(env, aimless, _NUM_LOOKED_AT, horizon=config.horizon, seed=seed)
         policy.scaled.measure(seen.observations)
-        policy.measure_pictures(*eyes_of(env, policy.cameras)(torch.ones(_NUM_LOOKED_AT, dtype=torch.bool)))
+        policy.measure_pictures(*camera_view(env, policy.cameras)(torch.ones(_NUM_LOOKED_AT, dtype=torch.bool)))
         return policy
 
 

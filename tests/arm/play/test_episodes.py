@@ -1,4 +1,4 @@
-"""Playing: what is recorded is what happened, whatever ends when."""
+"""Playing records what happened, including episodes that end at different steps."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from tercet.errors import InputError
 
 
 class Counter(VectorEnv):
-    """Shows how many steps its episode has had, and the seed; environment i ends after i + 2 steps."""
+    """Observes the number of steps of its episode and the seed; environment i ends after i + 2 steps."""
 
     metadata = {"autoreset_mode": AutoresetMode.DISABLED}
 
@@ -39,7 +39,7 @@ class Counter(VectorEnv):
         return np.stack([self.count, np.full(self.num_envs, self.seed)], 1).astype(np.float32)
 
 
-def test_every_column_holds_its_step_and_a_row_goes_on_after_an_end() -> None:
+def test_each_column_is_one_step_and_a_row_starts_another_episode_after_an_end() -> None:
     episodes = play(Counter(2), lambda step, seen, fresh: torch.full((2, 1), float(step)), horizon=5, seed=7)
     assert episodes.observations[..., 0].tolist() == [[0, 1, 0, 1, 0], [0, 1, 2, 0, 1]]
     assert episodes.next_observations[..., 0].tolist() == [[1, 2, 1, 2, 1], [1, 2, 3, 1, 2]]
@@ -51,17 +51,17 @@ def test_every_column_holds_its_step_and_a_row_goes_on_after_an_end() -> None:
     assert episodes.num_steps == 10
 
 
-def test_a_row_that_does_not_end_is_judged_by_its_last_step() -> None:
+def test_success_of_a_row_without_an_end_is_that_of_its_last_step() -> None:
     episodes = play(Counter(1), lambda step, seen, fresh: torch.zeros(1, 1), horizon=1, seed=0)
     assert (episodes.first_ends().tolist(), episodes.succeeded().tolist()) == ([0], [False])
 
 
-def test_an_environment_that_says_nothing_of_success_is_refused() -> None:
-    with pytest.raises(InputError, match="says nothing of success: its infos hold nothing"):
+def test_an_environment_that_does_not_report_success_is_refused() -> None:
+    with pytest.raises(InputError, match="does not report success: its infos hold nothing"):
         play(Counter(1, success=False), lambda step, seen, fresh: torch.zeros(1, 1), horizon=2, seed=0)
 
 
-def test_the_same_seed_gives_the_same_bits_in_any_number_of_threads() -> None:
+def test_the_same_seed_gives_the_same_bits_with_any_number_of_threads() -> None:
     def bits(threads: int) -> torch.Tensor:
         env = make_env("lift", 4, horizon=8, num_threads=threads)
         episodes = play(env, lambda step, seen, fresh: seen[:, :5].tanh(), horizon=8, seed=3)

@@ -14,7 +14,7 @@ from tests.arm.test_kill_and_resume import Moment, killed
 from tercet.arm import bc
 from tercet.arm.demonstrations import recordings
 from tercet.arm.demonstrations.data import load_recording
-from tercet.arm.play.agent import Played, decided, sampled
+from tercet.arm.play.agent import PolicyEpisodes, decisions_of, sample_episodes
 from tercet.arm.play.environments import opened, sizes_of
 from tercet.arm.policies.act import ActPolicy, load_act
 from tercet.arm.policies.kinds import new_policy
@@ -88,10 +88,10 @@ def test_a_decision_keeps_the_pictures_that_it_was_taken_by() -> None:
     starts = torch.tensor([[True, False, True, False, True], [True, True, False, False, False]])
     env = ArmEnv("reach", 2, horizon=5, num_threads=1)
     blind = new_policy(sizes_of(env), load_arm_config("reach", []).policy, seed=0)
-    episodes = sampled(env, blind, None, num=env.num_envs, horizon=5, seed=0).episodes
+    episodes = sample_episodes(env, blind, None, num=env.num_envs, horizon=5, seed=0).episodes
     # step 0: rows 0 and 1; step 1: row 1; step 2: row 0; step 4: row 0
     looks = torch.arange(5, dtype=torch.uint8)[:, None, None, None].expand(5, 2, 2, 3)
-    found = decided(Played(episodes, starts, torch.zeros(2, 5, 1), (looks,)))
+    found = decisions_of(PolicyEpisodes(episodes, starts, torch.zeros(2, 5, 1), (looks,)))
     assert found.mask.tolist() == [[True, True, True], [True, True, False]]
     assert found.pictures[0][..., 0, 0, 0][found.mask].tolist() == [0, 3, 4, 1, 2]
 
@@ -99,7 +99,7 @@ def test_a_decision_keeps_the_pictures_that_it_was_taken_by() -> None:
 def test_what_learning_sees_is_what_sampling_saw(policy: ActPolicy, env: ArmEnv) -> None:
     """The self-check of PPO on a real rollout: ratio 1 a row at a time, and the pictures of another row would show."""
     noise = torch.randn(7, 3, policy.noise_size)
-    played = sampled(env, policy, noise, num=env.num_envs, horizon=7, seed=1)
+    played = sample_episodes(env, policy, noise, num=env.num_envs, horizon=7, seed=1)
     assert [tuple(seen.shape) for seen in played.pictures] == [(9, 32, 32, 3)] * 2
     assert played.pictures[0].dtype == torch.uint8
     actor_critic = ArmActorCritic(policy, new_critic(policy.scaled, load_arm_config("lift", []).policy, seed=0))

@@ -13,7 +13,7 @@ import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
 from torch import Tensor
 
-from tercet.arm.play.agent import Acting, Played, decided, sampled, summed
+from tercet.arm.play.agent import Agent, PolicyEpisodes, decisions_of, sample_episodes, sum_rewards
 from tercet.arm.play.episodes import play
 from tercet.arm.policies import kinds
 from tercet.arm.policies.act import ActPolicy
@@ -92,9 +92,9 @@ def noise_of(policy: Policy, *shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, policy.noise_size, generator=torch.Generator().manual_seed(seed))
 
 
-def played_by(policy: Policy, *, ends: bool, num: int = 4, horizon: int = 8, seed: int = 0) -> Played:
+def played_by(policy: Policy, *, ends: bool, num: int = 4, horizon: int = 8, seed: int = 0) -> PolicyEpisodes:
     env, noise = Target(num, ends=ends), noise_of(policy, horizon, num, seed=seed)
-    return sampled(env, policy, noise, num=num, horizon=horizon, seed=seed)
+    return sample_episodes(env, policy, noise, num=num, horizon=horizon, seed=seed)
 
 
 def test_what_learning_sees_is_what_sampling_drew(policy: Policy) -> None:
@@ -107,7 +107,7 @@ def test_what_learning_sees_is_what_sampling_drew(policy: Policy) -> None:
     # the ratio must not depend on the batch nor on training mode, which PPO sets
     seen = assess(played, actor_critic, policy)
     policy.train()
-    rows = decided(played)
+    rows = decisions_of(played)
     again = policy.look(rows.observations[:1], rows.decisions[:1]).logprobs()
     torch.testing.assert_close(again, seen.logprobs[:1], rtol=1e-4, atol=1e-4)
 
@@ -199,7 +199,7 @@ def test_a_chunk_is_executed_whole_and_ends_with_its_episode() -> None:
     policy = shaken(new_policy(SIZES, KINDS["act"], seed=0))
     played = played_by(policy, ends=True, num=2, horizon=8)
     assert played.starts.int().tolist() == [[1, 0, 0, 1, 0, 0, 1, 0], [1, 0, 0, 1, 1, 0, 0, 1]]
-    rows = decided(played)
+    rows = decisions_of(played)
     assert rows.lengths[rows.mask].tolist() == [3, 3, 2, 3, 1, 3, 1]
     assert rows.mask.int().tolist() == [[1, 1, 1, 0], [1, 1, 1, 1]]
     assert rows.terminated.int().tolist() == [[1, 1, 0, 0], [0, 1, 0, 1]]
@@ -213,7 +213,7 @@ def test_a_chunk_is_executed_whole_and_ends_with_its_episode() -> None:
 def test_a_decision_earns_what_its_actions_earn_discounted() -> None:
     earned = torch.tensor([[1.0, 2.0, 4.0, 8.0, 16.0]])
     starts = torch.tensor([[True, False, False, True, False]])
-    assert summed(earned, starts, gamma=0.5).tolist() == [[1 + 1 + 1, 8 + 8]]
+    assert sum_rewards(earned, starts, gamma=0.5).tolist() == [[1 + 1 + 1, 8 + 8]]
 
 
 def test_returns_of_decisions_are_those_of_single_steps() -> None:
@@ -243,8 +243,8 @@ def test_without_noise_an_act_is_the_most_likely_one() -> None:
         drawn = [policy.decide(seen, noise_of(policy, 5, seed=index)) for index in range(20)]
         draws = torch.stack([policy.look(seen, decisions).logprobs() for decisions in drawn])
     assert (draws.mean(0) < logprob).all()
-    acting: Callable[..., Tensor] = Acting(policy)
+    acting: Callable[..., Tensor] = Agent(policy)
     env = Target(5, ends=False)
     with torch.no_grad():
-        one, two = (play(env, act, horizon=2, seed=3).actions for act in (acting, Acting(policy)))
+        one, two = (play(env, act, horizon=2, seed=3).actions for act in (acting, Agent(policy)))
     assert torch.equal(one, two)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from tercet.arm.play.agent import Acting
+from tercet.arm.play.agent import Agent
 from tercet.arm.policies.kinds import new_policy
 from tercet.arm.policies.roles import Policy, Sizes
 from tercet.arm.robot.devices import find_cube
@@ -28,7 +28,7 @@ def policy(request: pytest.FixtureRequest) -> Policy:
 
 def in_training(policy: Policy, fresh: list[bool]) -> list[Array]:
     """Where the actions that training takes after these observations would send an arm that stands at HOME."""
-    acting = Acting(policy)
+    acting = Agent(policy)
     with torch.no_grad():
         actions = [
             acting(step, torch.from_numpy(SEEN[step].astype(np.float32)), torch.tensor([begins]))

@@ -7,7 +7,7 @@ import pytest
 import torch
 from tests.arm.conftest import drawable
 
-from tercet.arm.play.agent import eyes_of
+from tercet.arm.play.agent import camera_view
 from tercet.arm.sim.cameras import Camera, as_picture, framed
 from tercet.arm.sim.env import ArmEnv
 from tercet.arm.sim.randomise import Randomisation
@@ -99,7 +99,7 @@ def test_a_camera_that_stands_aside_shows_every_episode_otherwise(env: ArmEnv) -
 def test_cameras_that_there_are_not_are_named(env: ArmEnv) -> None:
     with pytest.raises(InputError, match="no camera 'behind'; there are front, top, wrist"):
         env.pictures([Camera("behind", 32, 32)], np.ones(3, bool))
-    assert eyes_of(env, ())(torch.ones(3, dtype=torch.bool)) == ()
+    assert camera_view(env, ())(torch.ones(3, dtype=torch.bool)) == ()
 
 
 @pytest.mark.parametrize(

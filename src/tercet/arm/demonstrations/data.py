@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tercet.arm.demonstrations import idle, recordings
-from tercet.arm.play.agent import eyes_of
-from tercet.arm.play.episodes import Act, play_rows
+from tercet.arm.play.agent import camera_view
+from tercet.arm.play.episodes import ActionFunction, play_rows
 from tercet.arm.policies.roles import Sizes
 from tercet.arm.sim import units
 from tercet.arm.sim.cameras import Camera, cameras_of
@@ -67,20 +67,20 @@ def demonstrate(env: VectorEnv, config: ArmConfig) -> Demonstrations:
         generator=chance.generator(config.seed, "demonstrations"),
     )
     meant = torch.zeros(noise.shape)
-    eyes, looks = eyes_of(env, cameras_of(config.policy)), list[tuple[Tensor, ...]]()
+    view, looks = camera_view(env, cameras_of(config.policy)), list[tuple[Tensor, ...]]()
 
-    def act_of(rows: slice) -> Act:
+    def agent_of(rows: slice) -> ActionFunction:
         everywhere = torch.ones(rows.stop - rows.start, dtype=torch.bool)
 
         def act(step: int, observations: Tensor, fresh: Tensor) -> Tensor:
             meant[step, rows] = torch.from_numpy(expert(observations.numpy()))
-            looks.append(eyes(everywhere))
+            looks.append(view(everywhere))
             return (meant[step, rows] + config.bc.noise * noise[step, rows]).clamp(-1.0, 1.0)
 
         return act
 
     seed = chance.integer(config.seed, "demonstrations")
-    episodes = play_rows(env, act_of, num, horizon=config.horizon, seed=seed)
+    episodes = play_rows(env, agent_of, num, horizon=config.horizon, seed=seed)
     mask = torch.arange(config.horizon) <= episodes.first_ends()[:, None]
     pictures = tuple(torch.stack(seen, 1) for seen in zip(*looks, strict=True))
     return Demonstrations(episodes.observations, meant.transpose(0, 1), mask, episodes.succeeded(), pictures)

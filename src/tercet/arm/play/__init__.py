@@ -1,1 +1,1 @@
-"""Play: policies act in environments, and episodes are recorded and filmed."""
+"""Policies act in environments; episodes are recorded and filmed."""

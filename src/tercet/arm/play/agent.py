@@ -1,4 +1,4 @@
-"""A policy at play: it decides where its chunk of actions is used up or an episode begins, and acts in between."""
+"""A policy that acts in environments: it decides when its chunk of actions is used up or an episode begins."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,107 +14,112 @@ from tercet.arm.sim.cameras import Camera
 from tercet.arm.sim.env import ArmEnv
 from tercet.errors import InputError
 
-# of the environments that a mask names, a tensor (m, height, width, 3) for each camera
-Eyes = Callable[[Bool[Tensor, " n"]], tuple[Tensor, ...]]
+# from a mask of environments to one tensor (m, height, width, 3) per camera, for the environments of the mask
+View = Callable[[Bool[Tensor, " n"]], tuple[Tensor, ...]]
 
 
-def eyes_of(env: VectorEnv, cameras: Sequence[Camera]) -> Eyes:
-    """What these cameras see in an environment; nothing is drawn where there are none."""
+def camera_view(env: VectorEnv, cameras: Sequence[Camera]) -> View:
+    """Return the view of these cameras in an environment. Without cameras nothing is rendered."""
     if not cameras:
         return lambda rows: ()
     if not isinstance(env, ArmEnv):
-        raise InputError("policy.cameras: only this arm's own tasks have cameras; leave it empty")
-    return lambda rows: tuple(torch.from_numpy(seen) for seen in env.pictures(cameras, rows.numpy()))
+        raise InputError("policy.cameras: only the tasks of the built-in arm have cameras; leave it empty")
+    return lambda rows: tuple(torch.from_numpy(images) for images in env.pictures(cameras, rows.numpy()))
 
 
-class Acting:
-    """An `Act` of a policy. Without noise it takes the policy's most likely actions; its `eyes` open to decide."""
+class Agent:
+    """A policy with its current chunk of actions in each environment; an `ActionFunction`.
+
+    Without noise it takes the policy's most likely actions. It calls `view` only where it decides.
+    """
 
     def __init__(
-        self, policy: Policy, noise: Float[Tensor, "t n z"] | None = None, eyes: Eyes = lambda rows: ()
+        self, policy: Policy, noise: Float[Tensor, "t n z"] | None = None, view: View = lambda rows: ()
     ) -> None:
-        self.policy, self.noise, self.eyes = policy, noise, eyes
+        self.policy, self.noise, self.view = policy, noise, view
         self.starts: list[Tensor] = []
         self.decisions: list[Tensor] = []
 
-    def __call__(self, step: int, seen: Float[Tensor, "n o"], fresh: Bool[Tensor, " n"]) -> Float[Tensor, "n a"]:
-        """The action of each environment; `fresh` is True where an episode begins."""
+    def __call__(
+        self, step: int, observations: Float[Tensor, "n o"], fresh: Bool[Tensor, " n"]
+    ) -> Float[Tensor, "n a"]:
+        """Return the action of each environment; `fresh` is True where an episode begins."""
         noise = None if self.noise is None else self.noise[step]
         if self.policy.chunk == 1:
             self.starts.append(torch.ones_like(fresh))
-            self.decisions.append(self.policy.decide(seen, noise, *self.eyes(self.starts[-1])))
+            self.decisions.append(self.policy.decide(observations, noise, *self.view(self.starts[-1])))
             return self.policy.actions(self.decisions[-1])[:, 0]
-        due = fresh if step == 0 else fresh | (self._done == self.policy.chunk)
+        due = fresh if step == 0 else fresh | (self._num_done == self.policy.chunk)
         if due.all():
-            decisions = self.policy.decide(seen, noise, *self.eyes(due))
+            decisions = self.policy.decide(observations, noise, *self.view(due))
             self._chunks = self.policy.actions(decisions).clone()  # rows of it are replaced below
-            self._done = torch.zeros(len(seen), dtype=torch.long)
+            self._num_done = torch.zeros(len(observations), dtype=torch.long)
         else:
             decisions = self.decisions[-1].clone()
             if due.any():
                 draws = None if noise is None else noise[due]
-                decisions[due] = self.policy.decide(seen[due], draws, *self.eyes(due))
+                decisions[due] = self.policy.decide(observations[due], draws, *self.view(due))
                 self._chunks[due] = self.policy.actions(decisions[due])
-                self._done[due] = 0
+                self._num_done[due] = 0
         self.starts.append(due)
         self.decisions.append(decisions)
-        actions = self._chunks[torch.arange(len(seen)), self._done]
-        self._done += 1
+        actions = self._chunks[torch.arange(len(observations)), self._num_done]
+        self._num_done += 1
         return actions
 
 
 @dataclass(frozen=True)
-class Played:
-    """Episodes, and what the policy decided: `starts` is True in the columns in which it did."""
+class PolicyEpisodes:
+    """Episodes with the decisions of the policy that played them."""
 
     episodes: Episodes
-    starts: Bool[Tensor, "n t"]
-    decisions: Tensor  # (n, t, d), numbers or tokens; from one start to the next the same
-    # of each camera what was seen in order to decide, in the order of the steps and within one of the rows
+    starts: Bool[Tensor, "n t"]  # True where the policy decided
+    decisions: Tensor  # (n, t, d), numbers or tokens, constant from one start to the next
+    # per camera the images at the decisions, ordered by step, then by row
     pictures: tuple[UInt8[Tensor, "k _ _ 3"], ...] = ()
 
 
 @torch.no_grad()
-def sampled(
+def sample_episodes(
     env: VectorEnv, policy: Policy, noise: Float[Tensor, "t n z"] | None, *, num: int, horizon: int, seed: int
-) -> Played:
-    """`num` episodes of the policy, given standard normal noise; without it, it takes its most likely actions."""
-    turns: list[Acting] = []
-    # only the built-in arm has cameras, and its episodes are played at once: in the order of the steps
-    eyes, looks = eyes_of(env, policy.cameras), list[tuple[Tensor, ...]]()
+) -> PolicyEpisodes:
+    """Sample `num` episodes from the policy, given standard normal noise; None takes its most likely actions."""
+    agents: list[Agent] = []
+    # only the built-in arm has cameras, and all its episodes are played at once, so images are ordered by step
+    view, images_by_step = camera_view(env, policy.cameras), list[tuple[Tensor, ...]]()
 
-    def remembered(rows: Tensor) -> tuple[Tensor, ...]:
-        looks.append(eyes(rows))
-        return looks[-1]
+    def recorded_view(rows: Tensor) -> tuple[Tensor, ...]:
+        images_by_step.append(view(rows))
+        return images_by_step[-1]
 
-    def act_of(rows: slice) -> Acting:
-        turns.append(Acting(policy, None if noise is None else noise[:, rows], remembered))
-        return turns[-1]
+    def agent_of(rows: slice) -> Agent:
+        agents.append(Agent(policy, None if noise is None else noise[:, rows], recorded_view))
+        return agents[-1]
 
-    episodes = play_rows(env, act_of, num, horizon=horizon, seed=seed)
+    episodes = play_rows(env, agent_of, num, horizon=horizon, seed=seed)
     starts, decisions = (
-        torch.cat([torch.stack(getattr(acting, name), 1) for acting in turns]) for name in ("starts", "decisions")
+        torch.cat([torch.stack(getattr(agent, name), 1) for agent in agents]) for name in ("starts", "decisions")
     )
-    pictures = tuple(torch.cat(seen) for seen in zip(*looks, strict=True))
-    return Played(episodes, starts, decisions, pictures)
+    pictures = tuple(torch.cat(images) for images in zip(*images_by_step, strict=True))
+    return PolicyEpisodes(episodes, starts, decisions, pictures)
 
 
 @dataclass(frozen=True)
-class Decided:
-    """Played episodes with one column a decision, padded at the end where `mask` is False."""
+class Decisions:
+    """Decisions of episodes, one column per decision, padded at the end where `mask` is False."""
 
-    observations: Float[Tensor, "n k o"]  # in which it was decided
+    observations: Float[Tensor, "n k o"]  # before the decision
     decisions: Tensor  # (n, k, d)
-    next_observations: Float[Tensor, "n k o"]  # to which the last of its actions led
-    lengths: Int[Tensor, "n k"]  # actions that were done of it
+    next_observations: Float[Tensor, "n k o"]  # after the last action of the decision
+    lengths: Int[Tensor, "n k"]  # number of actions that were executed
     terminated: Bool[Tensor, "n k"]
     truncated: Bool[Tensor, "n k"]
     mask: Bool[Tensor, "n k"]
-    pictures: tuple[UInt8[Tensor, "n k _ _ 3"], ...] = ()  # of each camera, in which it was decided
+    pictures: tuple[UInt8[Tensor, "n k _ _ 3"], ...] = ()  # per camera, before the decision
 
 
-def decided(played: Played) -> Decided:
-    """Of each decision, where it was taken and where it led."""
+def decisions_of(played: PolicyEpisodes) -> Decisions:
+    """Collect the decisions of these episodes, each with the states before and after it."""
     episodes, (num, horizon) = played.episodes, played.starts.shape
     counts = played.starts.sum(1, keepdim=True)
     first = played.starts.int().argsort(dim=1, descending=True, stable=True)[:, : int(counts.max())]
@@ -122,8 +127,8 @@ def decided(played: Played) -> Decided:
     ends = torch.cat([first[:, 1:], torch.full((num, 1), horizon)], 1)
     ends = torch.where(torch.arange(1, first.shape[1] + 1) < counts, ends, torch.tensor(horizon))
     rows, last = torch.arange(num)[:, None], ends - 1
-    looks = (played.starts.T.flatten().cumsum(0) - 1).view(horizon, num).T[rows, first]
-    return Decided(
+    picture_rows = (played.starts.T.flatten().cumsum(0) - 1).view(horizon, num).T[rows, first]
+    return Decisions(
         observations=episodes.observations[rows, first],
         decisions=played.decisions[rows, first],
         next_observations=episodes.next_observations[rows, last],
@@ -131,14 +136,14 @@ def decided(played: Played) -> Decided:
         terminated=episodes.terminated[rows, last] & mask,
         truncated=episodes.truncated[rows, last] & mask,
         mask=mask,
-        pictures=tuple(seen[looks] for seen in played.pictures),
+        pictures=tuple(images[picture_rows] for images in played.pictures),
     )
 
 
-def summed(earned: Float[Tensor, "n t"], starts: Bool[Tensor, "n t"], *, gamma: float) -> Float[Tensor, "n k"]:
-    """What each decision earned with its actions: the sum of gamma^j r_j, j counted from the decision on."""
+def sum_rewards(rewards: Float[Tensor, "n t"], starts: Bool[Tensor, "n t"], *, gamma: float) -> Float[Tensor, "n k"]:
+    """Sum the rewards of each decision's actions: sum_j gamma^j r_j, with j counted from the decision."""
     number = starts.cumsum(1) - 1
-    steps = torch.arange(earned.shape[1]).expand_as(earned)
-    since = steps - torch.where(starts, steps, 0).cummax(1).values
-    found = torch.zeros(len(earned), int(number.max()) + 1)
-    return found.scatter_add(1, number, earned * gamma**since)
+    steps = torch.arange(rewards.shape[1]).expand_as(rewards)
+    steps_since = steps - torch.where(starts, steps, 0).cummax(1).values
+    sums = torch.zeros(len(rewards), int(number.max()) + 1)
+    return sums.scatter_add(1, number, rewards * gamma**steps_since)

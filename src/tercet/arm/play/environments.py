@@ -1,4 +1,4 @@
-"""The environment that a config names, in as many copies as are worth having."""
+"""The environment of a config, in several copies."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,14 +14,14 @@ from tercet.arm.sim.randomise import Randomisation
 from tercet.arm.sim.tasks import TASKS
 from tercet.config.arm import ArmConfig
 
-_MOST_COPIES = 16  # of another's environment, which takes long to make and a process of its own
+_MAX_FOREIGN_COPIES = 16  # each copy takes long to make and a process of its own
 
 
 @contextmanager
 def opened(config: ArmConfig, num: int) -> Iterator[VectorEnv]:
-    """For `num` episodes at a time, all side by side; of another's environment in turns. Closed in the end."""
+    """Open the environment for `num` episodes at a time. A foreign environment has fewer copies and plays in turns."""
     ranges = config.randomisation
-    num_envs = num if config.env in TASKS else min(num, _MOST_COPIES)
+    num_envs = num if config.env in TASKS else min(num, _MAX_FOREIGN_COPIES)
     env = make_env(
         config.env,
         num_envs,
@@ -42,11 +42,11 @@ def opened(config: ArmConfig, num: int) -> Iterator[VectorEnv]:
 
 
 def bounds_of(env: VectorEnv) -> Box:
-    """What the environment's own step takes, which actions in [-1, 1] are scaled to."""
+    """Bounds of the environment's own actions, to which actions in [-1, 1] are scaled."""
     return env.bounds if isinstance(env, ForeignEnv) else cast(Box, env.single_action_space)
 
 
 def sizes_of(env: VectorEnv) -> Sizes:
-    """How many numbers the environment shows and takes."""
-    seen, taken = cast(Box, env.single_observation_space), cast(Box, env.single_action_space)
-    return Sizes(seen.shape[0], taken.shape[0], env.own if isinstance(env, ArmEnv) else ())
+    """Sizes of the environment's observations and actions."""
+    observation, action = cast(Box, env.single_observation_space), cast(Box, env.single_action_space)
+    return Sizes(observation.shape[0], action.shape[0], env.own if isinstance(env, ArmEnv) else ())

@@ -60,7 +60,7 @@ class Senses:
 class Pilot:
     """A policy; `speed` is the share of each of its movements that is made.
 
-    A chunk is done to its end before the next is decided on, as in training (`agent.Acting`).
+    A chunk is done to its end before the next is decided on, as in training (`agent.Agent`).
     """
 
     def __init__(self, policy: Policy, speed: float = 1.0) -> None:

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from tercet.arm.bc import demonstrations
 from tercet.arm.pipeline import check, run, run_step
 from tercet.arm.play.environments import opened
-from tercet.arm.play.episodes import Act, play, play_rows
+from tercet.arm.play.episodes import ActionFunction, play, play_rows
 from tercet.arm.preferences.pairs import about_segments
 from tercet.arm.scoring import scorer
 from tercet.arm.sim.env import make_env
@@ -201,13 +201,13 @@ def test_processes_change_no_bit() -> None:
 def test_a_row_is_the_same_however_many_copies_play_it() -> None:
     push = torch.randn(25, 5, 1, generator=torch.Generator().manual_seed(0)) + 0.9
 
-    def act_of(rows: slice) -> Act:
+    def agent_of(rows: slice) -> ActionFunction:
         return lambda step, seen, fresh: (push[step, rows] - 0.1 * seen[:, :1]).clamp(-1, 1)
 
     found = []
     for num_envs in (5, 2, 1):
         env = ForeignEnv("their_env:line", num_envs, horizon=15)
-        found.append(play_rows(env, act_of, 5, horizon=25, seed=3))
+        found.append(play_rows(env, agent_of, 5, horizon=25, seed=3))
     assert found[0].terminated.any() and found[0].observations[:, 0, 2].unique().numel() == 5
     for other in found[1:]:
         for name in ("observations", "actions", "next_observations", "dense", "terminated", "truncated"):
