@@ -23,11 +23,12 @@ import mujoco
 import numpy as np
 from mujoco.rollout import Rollout
 
-from tercet.arm.sim import scene, tasks
+from tercet.arm.sim import scene
 from tercet.arm.sim.env import ArmEnv
 from tercet.arm.sim.kinematics import Array
 from tercet.arm.sim.physics import Physics
 from tercet.arm.sim.scene import NUM_JOINTS, SUBSTEPS
+from tercet.arm.sim.tasks.builtin import TASKS
 
 
 @dataclass(frozen=True)
@@ -70,8 +71,8 @@ class Timed:
 class Bare:
     """MuJoCo alone."""
 
-    def __init__(self, task: tasks.Task, num_envs: int, num_threads: int) -> None:
-        self.model = model = scene.build(with_cube=tasks.has_cube(task))
+    def __init__(self, task: str, num_envs: int, num_threads: int) -> None:
+        self.model = model = scene.build(with_cube=TASKS[task].has_cube)
         self._models = [model] * num_envs
         self._workers = [mujoco.MjData(model) for _ in range(num_threads)]
         self._pool = Rollout(nthread=num_threads if num_threads > 1 else 0)
@@ -113,7 +114,7 @@ def ours(env: ArmEnv, episode: Episode, seed: int) -> Timed:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--task", choices=tasks.TASKS, default="lift")
+    parser.add_argument("--task", choices=list(TASKS), default="lift")
     parser.add_argument("--num-envs", type=int, default=32)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--horizon", type=int, default=60)

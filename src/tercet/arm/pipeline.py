@@ -16,7 +16,7 @@ from tercet.arm.policies.kinds import new_policy
 from tercet.arm.preferences.questions import asks_a_person
 from tercet.arm.scoring import OWN, scorer
 from tercet.arm.sim.cameras import cameras_of
-from tercet.arm.sim.tasks import TASKS
+from tercet.arm.sim.tasks.builtin import TASKS
 from tercet.config.arm import ArmConfig
 from tercet.config.functions import load_function
 from tercet.report import page

@@ -131,8 +131,8 @@ def record(
 
     config = load_robot_config(robot, overrides or [])
     from tercet.arm.robot import console, deploy
-    from tercet.arm.sim.env import checked_task
+    from tercet.arm.sim.tasks.builtin import find_task
 
-    session = deploy.Session(checked_task(task), None, times, seconds, True, folder, seed)
+    session = deploy.Session(find_task(task), None, times, seconds, True, folder, seed)
     tries = console.steer(config, session)
     say(f"recording: {folder} ({sum(one.success for one in tries)} of {len(tries)} succeeded)")

@@ -71,7 +71,7 @@ def pictures(*shape: int, seed: int = 0) -> list[torch.Tensor]:
 
 def test_it_sees_itself_and_pictures_but_neither_cube_nor_goal(policy: ActPolicy, env: ArmEnv) -> None:
     seen, looks = torch.randn(2, 23), pictures(2)
-    hidden = torch.tensor(["cube" in name or "goal" in name for name in env.observed])
+    hidden = torch.tensor(["cube" in name or "goal" in name for name in env.layout.names])
     assert int(hidden.sum()) == 14
     with torch.no_grad():
         before = policy.decide(seen, None, *looks)

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from tercet.arm.robot import console, deploy
 from tercet.arm.robot.console import Keyboard
+from tercet.arm.sim.tasks.builtin import TASKS
 from tercet.cli import app
 from tercet.config.load import load_robot_config
 
@@ -68,5 +69,5 @@ def test_before_a_real_arm_is_connected_a_person_holds_it(typed: int, monkeypatc
 
     monkeypatch.setattr(console, "say", say)
     config = load_robot_config("so101", [])  # which says no port: connecting it would be an error
-    assert console.steer(config, deploy.Session("reach", None, 1, 1.0, True)) == []
+    assert console.steer(config, deploy.Session(TASKS["reach"], None, 1, 1.0, True)) == []
     assert "support the arm: connecting lets it go for a moment" in said

@@ -23,6 +23,7 @@ from tercet.arm.robot.simulated import SimulatedArm, SimulatedTeacher
 from tercet.arm.robot.takeover import Keeper
 from tercet.arm.sim import kinematics
 from tercet.arm.sim.kinematics import Array
+from tercet.arm.sim.tasks.builtin import TASKS
 from tercet.config.load import load_robot_config
 from tercet.config.robot import RobotConfig
 from tercet.errors import FailedError, InputError
@@ -54,13 +55,13 @@ class Wild:
 class Rehearsal:
     """A connected simulated arm with its guard, ready to be driven."""
 
-    def __init__(self, task: deploy.Task, *, config: RobotConfig = CONFIG, seed: int = 0) -> None:
+    def __init__(self, task: str, *, config: RobotConfig = CONFIG, seed: int = 0) -> None:
         self.config = config
         self.robot = SimulatedArm(task, config.calibration, seed=seed)
         self.arm = Arm(self.robot, config).__enter__()
         self.clock = SimulatedClock()
         self.guard = Guard(limits(config), self.arm.read()[0], deadline=0.15, max_lag=0.26)
-        self.senses = Senses(task, np.array(config.goal), find_cube(config.cube))
+        self.senses = Senses(TASKS[task], np.array(config.goal), find_cube(config.cube))
         self.ticks: list[Tick] = []
 
     def drive(self, crew: Crew, *, seconds: float = 3.0, arm: control.Moving | None = None, **rest: Any) -> list[Tick]:
@@ -84,7 +85,7 @@ def keys_at(presses: Mapping[int, str]) -> Any:  # Any: a function of nothing
 
 
 @pytest.mark.parametrize("task", ["reach", "lift", "place", "push"])
-def test_through_the_interface_and_the_guard_the_expert_does_every_task(task: deploy.Task) -> None:
+def test_through_the_interface_and_the_guard_the_expert_does_every_task(task: str) -> None:
     done = 0
     for seed in range(4):
         one = Rehearsal(task, seed=seed)
@@ -104,7 +105,7 @@ def test_what_the_policy_sees_is_what_it_saw_in_training(lift: Rehearsal) -> Non
             return super().wanted(observation, sent, seen, fresh=fresh)
 
     lift.drive(Crew(Notes(lift.robot), None), seconds=2.5)
-    names = lift.robot.env.observed
+    names = lift.robot.env.layout.names
     worst = np.stack(apart).max(0)
     for name, difference in zip(names, worst, strict=True):
         if not name.startswith("cube_velocity"):  # which is measured between two steps, and not known at one
@@ -189,7 +190,7 @@ def test_a_person_takes_over_and_what_they_showed_is_kept(lift: Rehearsal, tmp_p
 
     keeper = Keeper(
         tmp_path / "kept",
-        "lift",
+        TASKS["lift"],
         CONFIG.calibration,
         robot_type="simulated",
         features=lift.robot.observation_features,
@@ -290,12 +291,17 @@ def test_pictures_of_a_take_over_are_kept_as_video(tmp_path: Path) -> None:
     robot = SimulatedArm("reach", CONFIG.calibration, cameras={"front": "front"})
     features = robot.observation_features
     keeper = Keeper(
-        tmp_path / "kept", "reach", CONFIG.calibration, robot_type="simulated", features=features, say=lambda text: None
+        tmp_path / "kept",
+        TASKS["reach"],
+        CONFIG.calibration,
+        robot_type="simulated",
+        features=features,
+        say=lambda text: None,
     )
-    home = start_joints(CONFIG.start, "reach")
+    home = start_joints(CONFIG.start, 0.03)
     for step in range(6):
         seen = {"front": np.full((240, 320, 3), 40 * step, np.uint8)}
-        looks = np.zeros(len(robot.env.observed))
+        looks = np.zeros(len(robot.env.layout.names))
         keeper.watch(Tick(step / 20, "person", home, home, home, home, (), looks, False, seen))
     keeper.finish(good=True)
     pictures = open_recording(tmp_path / "kept").pictures(0, f"{IMAGES}.front", range(6))
@@ -318,10 +324,10 @@ def test_a_dry_run_sends_nothing_and_shows_what_it_would(lift: Rehearsal, tmp_pa
 
 
 def test_an_action_between_two_positions_leads_from_one_to_the_other() -> None:
-    home = start_joints([0.19, 0.02, 0.08], "lift")
+    home = start_joints([0.19, 0.02, 0.08], 0.03)
     action = np.array([[0.5, -0.3, 0.8, 0.4, -1.0]])
     np.testing.assert_allclose(action_between(home, joints_for(home, action)), action[0], atol=1e-9)
-    assert (np.abs(action_between(home, start_joints([0.14, 0.1, 0.02], "push"))) <= 1).all()
+    assert (np.abs(action_between(home, start_joints([0.14, 0.1, 0.02], 0.0))) <= 1).all()
 
 
 def no_keys() -> str:
@@ -329,10 +335,10 @@ def no_keys() -> str:
 
 
 def test_approach_brings_the_arm_to_its_start_or_says_what_hinders_it(lift: Rehearsal) -> None:
-    goal = start_joints([0.17, 0.05, 0.12], "lift")
+    goal = start_joints([0.17, 0.05, 0.12], 0.03)
     assert control.approach(lift.arm, lift.guard, goal, no_keys, lift.clock)
     np.testing.assert_allclose(lift.guard.position, goal, atol=1e-3)
-    far = start_joints([0.35, 0.0, 0.1], "lift")
+    far = start_joints([0.35, 0.0, 0.1], 0.03)
     with pytest.raises(FailedError, match=r"still with elbow_flex 82 degrees away \(.*workspace\); switch the arm's"):
         control.approach(lift.arm, lift.guard, far, no_keys, lift.clock)
 
@@ -343,7 +349,7 @@ def test_an_arm_that_rests_folded_outside_its_workspace_says_how_far(lift: Rehea
     arm.send(folded)
     guard = Guard(lift.guard.limits, folded, deadline=0.15, max_lag=0.26)
     with pytest.raises(FailedError, match=r"are 22 mm outside the workspace \(at x=112, .*power off"):
-        control.approach(arm, guard, start_joints(CONFIG.start, "lift"), no_keys, lift.clock)
+        control.approach(arm, guard, start_joints(CONFIG.start, 0.03), no_keys, lift.clock)
 
 
 class Sagging:
@@ -361,7 +367,7 @@ class Sagging:
 
 
 def test_an_arm_that_sags_at_its_start_is_there_and_one_that_hangs_is_not(lift: Rehearsal) -> None:
-    goal = start_joints([0.17, 0.05, 0.12], "lift")
+    goal = start_joints([0.17, 0.05, 0.12], 0.03)
     arm = Sagging(lift.arm, 3.0)
     assert control.approach(arm, lift.guard, goal, no_keys, lift.clock)
     arm.sag *= 8 / 3
@@ -412,7 +418,7 @@ class Faulty(SimulatedArm):
 
 
 def session(times: int = 1, *, keep: Path | None = None, pilot: Any = None) -> deploy.Session:  # Any: a Pilot's double
-    return deploy.Session("lift", pilot, times, 6.0, True, keep)
+    return deploy.Session(TASKS["lift"], pilot, times, 6.0, True, keep)
 
 
 def run(config: RobotConfig, one: deploy.Session, keys: str = "") -> tuple[Sequence[deploy.Try], list[str]]:
@@ -501,7 +507,7 @@ def test_a_lost_cable_ends_it_with_one_message_and_the_robot_is_let_go() -> None
     with pytest.raises(FailedError, match="cannot read the robot at /dev/ttyACM0: ConnectionError: no status packet"):  # noqa: SIM117
         with Arm(robot, config) as arm:
             guard = Guard(limits(config), arm.read()[0], deadline=0.15, max_lag=0.26)
-            senses = Senses("lift", np.array(config.goal), find_cube(config.cube))
+            senses = Senses(TASKS["lift"], np.array(config.goal), find_cube(config.cube))
             drive(arm, guard, crew, senses, clock, seconds=9.0, watch=lambda tick: None)
     assert not robot.is_connected
 

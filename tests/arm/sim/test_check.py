@@ -3,7 +3,8 @@
 import pytest
 from typer.testing import CliRunner
 
-from tercet.arm.sim import check, expert, scene
+from tercet.arm.sim import check, scene
+from tercet.arm.sim.tasks import carry
 from tercet.cli import app
 
 
@@ -26,7 +27,7 @@ def test_motors_too_weak_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_expert_that_fails_is_found_and_the_command_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(expert, "_CARRY_SPEED", 0.0)
+    monkeypatch.setattr(carry, "_CARRY_SPEED", 0.0)
     lift = list(check.expert("lift", num_states=8, seed=0, num_threads=2))
     assert [one.ok for one in lift] == [False, True, True, True]
     monkeypatch.setattr(check, "run", lambda seed: lift)

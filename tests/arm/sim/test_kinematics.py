@@ -2,7 +2,7 @@ import mujoco
 import numpy as np
 
 from tercet.arm.sim import kinematics, scene
-from tercet.arm.sim.tasks import WORKSPACE
+from tercet.arm.sim.workspace import WORKSPACE
 
 
 def random_joints(count: int) -> np.ndarray:

@@ -3,7 +3,7 @@ import numpy as np
 
 from tercet.arm.sim import scene
 from tercet.arm.sim.kinematics import JOINTS, inverse
-from tercet.arm.sim.tasks import WORKSPACE
+from tercet.arm.sim.workspace import WORKSPACE
 
 
 def test_joints_come_first_then_fingers_then_the_cube() -> None:

@@ -11,7 +11,7 @@ from tercet.arm.policies.roles import Sizes
 from tercet.arm.sim.env import ArmEnv, make_env
 from tercet.arm.sim.foreign.environment import ForeignEnv
 from tercet.arm.sim.randomise import Randomisation
-from tercet.arm.sim.tasks import TASKS
+from tercet.arm.sim.tasks.builtin import TASKS
 from tercet.config.arm import ArmConfig
 
 _MAX_FOREIGN_COPIES = 16  # each copy takes long to make and a process of its own
@@ -49,4 +49,4 @@ def bounds_of(env: VectorEnv) -> Box:
 def sizes_of(env: VectorEnv) -> Sizes:
     """Sizes of the environment's observations and actions."""
     observation, action = cast(Box, env.single_observation_space), cast(Box, env.single_action_space)
-    return Sizes(observation.shape[0], action.shape[0], env.own if isinstance(env, ArmEnv) else ())
+    return Sizes(observation.shape[0], action.shape[0], env.layout.robot if isinstance(env, ArmEnv) else ())

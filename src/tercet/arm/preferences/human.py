@@ -15,21 +15,13 @@ from tercet.arm.policies.roles import RewardEnsemble
 from tercet.arm.preferences.moments import pairs_of_marks
 from tercet.arm.preferences.pairs import Pairs, Questions, answered
 from tercet.arm.preferences.questions import comparisons, to_watch
+from tercet.arm.sim.tasks.builtin import TASKS
 from tercet.config.arm import ArmConfig
 from tercet.config.functions import PERSON
 from tercet.errors import FailedError, first_line
 from tercet.feedback.sheets import Entry, Sheet, answers_to, check_whole, read_sheet, take, write_sheet
 from tercet.runs.progress import progress
 
-LOOK_FOR = {
-    "reach": "The fingertips should go to the green ball and stay there. Better is what comes nearer to that.",
-    "lift": "The blue cube should be grasped and lifted high. Better is what comes nearer to that: the hand at the "
-    "cube, then the cube between the fingers, then the cube higher, above the green frame.",
-    "place": "The blue cube should be grasped, carried to the green ball and held there. Better is what comes nearer "
-    "to that: the hand at the cube, then the cube between the fingers, then the cube nearer to the ball.",
-    "push": "The blue cube should be pushed over the table to the green ball. Better is what comes nearer to that: the "
-    "hand behind the cube, then the cube nearer to the ball.",
-}
 ELSE = "Better is what comes nearer to what the arm should do."
 HOLD = 8  # times that the last picture of a segment is shown, so that one sees how it ended
 PREFERENCES = {"left": 1.0, "equal": 0.5, "right": 0.0, "unclear": float("nan")}  # how far the left one is preferred
@@ -45,7 +37,7 @@ def put(
     place: Path, footage: Footage, config: ArmConfig, num: int, *, name: str, model: RewardEnsemble | None = None
 ) -> None:
     """Write a sheet of questions into the folder `place`, about `num` judgements on what the footage shows."""
-    look_for, played = config.reward.look_for or LOOK_FOR.get(config.env, ELSE), footage.episodes()
+    look_for, played = config.reward.look_for or _look_for(config.env), footage.episodes()
     if config.reward.feedback == "steps":
         rows = to_watch(played, config, num, name=name, model=model)
         chosen = played.rows(rows)
@@ -55,6 +47,10 @@ def put(
     else:
         questions = comparisons(played, config, num, name=name, model=model)
         write_sheet(place, "pairs", look_for, lambda partial: _segments(partial, questions, footage))
+
+
+def _look_for(env: str) -> str:
+    return TASKS[env].look_for if env in TASKS else ELSE
 
 
 def told(places: Sequence[Path]) -> list[Pairs]:

@@ -13,7 +13,6 @@ from tercet.arm.robot.safety import BY_HAND, Guard, Limits, Sent, outside
 from tercet.arm.sim import kinematics
 from tercet.arm.sim.kinematics import JOINTS, Array
 from tercet.arm.sim.physics import STEP_SECONDS
-from tercet.arm.sim.tasks import observation, success
 from tercet.errors import FailedError
 
 Who = Literal["policy", "person", "nobody"]
@@ -192,7 +191,7 @@ def drive(
         joints, seen = arm.read()
         now = senses.readings(joints, guard.position, seen, elapsed=tick - last)
         last = tick
-        looks = observation(senses.task, now)[0].astype(np.float64)
+        looks = senses.task.observation.build(now)[0].astype(np.float64)
         if TAKE in keys and crew.teacher is not None:
             person, joined = not person, False
         if STOP in keys:
@@ -205,7 +204,7 @@ def drive(
         joined = who == "person" and not guard.stopped  # while it is stopped, a person's arm may be led anywhere
         steered = who == "policy" and not guard.stopped
         arm.send(sent.position)
-        done = bool(success(senses.task, now)[0])
+        done = bool(senses.task.success(now)[0])
         watch(Tick(tick - begun, who, joints, wanted, before, sent.position, sent.reasons, looks, done, seen))
         held = held + 1 if done else 0
         for key in (DISCARD, QUIT, GO) if until_success else (DISCARD, QUIT):

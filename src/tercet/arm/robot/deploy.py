@@ -15,10 +15,10 @@ from tercet.arm.robot.pilot import Pilot, Senses, start_joints
 from tercet.arm.robot.safety import Guard, Limits
 from tercet.arm.robot.simulated import SimulatedArm
 from tercet.arm.robot.takeover import Keeper
-from tercet.arm.sim import tasks
 from tercet.arm.sim.env import ACTION
 from tercet.arm.sim.physics import STEP_SECONDS
-from tercet.arm.sim.tasks import Task
+from tercet.arm.sim.tasks.builtin import TASKS
+from tercet.arm.sim.tasks.task import Task
 from tercet.config.load import load_arm_config
 from tercet.config.robot import RobotConfig
 from tercet.errors import InputError
@@ -62,14 +62,14 @@ def policy_of(run: Path, stage: str, *, speed: float) -> tuple[Task, Pilot]:
     """The policy of a run, and its task; InputError where there is none that an arm could follow."""
     RunFolder.read(run)
     config = load_arm_config(run / "config.yaml", [])
-    if config.env not in tasks.TASKS:
-        raise InputError(f"{run}: its policy is for {config.env}; only {', '.join(tasks.TASKS)} can go on an arm")
+    if config.env not in TASKS:
+        raise InputError(f"{run}: its policy is for {config.env}; only {', '.join(TASKS)} can go on an arm")
     folder = run / stage / "model"
     if not folder.is_dir():
         there = [name for name in ("bc", "ppo") if (run / name / "model").is_dir()]
         raise InputError(f"{folder} is not there; this run has {' and '.join(there) or 'no policy yet'} (--stage)")
-    task: Task = config.env
-    sizes = Sizes(len(tasks.observed(task)), len(ACTION))
+    task = TASKS[config.env]
+    sizes = Sizes(len(task.observation), len(ACTION))
     return task, Pilot(load_policy(folder, sizes), speed)
 
 
@@ -77,7 +77,7 @@ def run(
     config: RobotConfig, session: Session, *, keys: Keys, clock: control.Clock, say: Callable[[str], None]
 ) -> list[Try]:
     """All tries; the robot is connected once, before, and disconnected in the end, whatever happens."""
-    if config.cube == NO_CUBE and tasks.has_cube(session.task):
+    if config.cube == NO_CUBE and session.task.has_cube:
         if session.pilot and not session.pilot.policy.sees_itself:
             raise InputError(
                 "cube=none is for a policy that was learned with policy.sees=itself; say where the cube is"
@@ -86,7 +86,7 @@ def run(
             "cube=none: success is not noticed, so end a demonstration with g; "
             "what is kept can only be learned from with policy.sees=itself"
         )
-    robot = find_robot(config, task=session.task, seed=session.seed)
+    robot = find_robot(config, task=session.task.name, seed=session.seed)
     teleoperator = find_teacher(config, robot)
     if session.shows and teleoperator is None:
         raise InputError("recording needs a person's arm: give teacher=so101_leader teacher_port=/dev/...")
@@ -166,7 +166,7 @@ def _try(
     guard = Guard(
         calibration.limits(config), arm.read()[0], deadline=safety.deadline, max_lag=float(np.radians(safety.max_lag))
     )
-    start = start_joints(config.start, session.task)
+    start = start_joints(config.start, session.task.start_opening)
     if not control.approach(arm, guard, start, crew.keys, clock, speed=config.speed):
         return None
     senses = Senses(session.task, np.array(config.goal), find_cube(config.cube))

@@ -10,7 +10,6 @@ import numpy as np
 from tercet.arm.robot.calibration import KEYS, to_joints, to_values
 from tercet.arm.robot.simulated import SimulatedArm, SimulatedTeacher
 from tercet.arm.sim.kinematics import Array
-from tercet.arm.sim.tasks import Task
 from tercet.config.functions import load_function, named_error
 from tercet.config.robot import RobotConfig
 from tercet.errors import FailedError, InputError, first_line
@@ -104,7 +103,7 @@ class Teacher:
         return to_joints(values, self._config.calibration)
 
 
-def find_robot(config: RobotConfig, *, task: Task, seed: int) -> Robot:
+def find_robot(config: RobotConfig, *, task: str, seed: int) -> Robot:
     """The robot that a config names, not connected yet; `task` and `seed` are for the simulated one."""
     if config.robot == "simulated":
         return SimulatedArm(task, config.calibration, seed=seed, cameras=config.cameras)

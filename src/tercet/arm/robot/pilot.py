@@ -6,10 +6,12 @@ from torch import Tensor
 
 from tercet.arm.policies.roles import Policy
 from tercet.arm.robot.devices import Observation, SeenCube
-from tercet.arm.sim import kinematics, tasks
+from tercet.arm.sim import kinematics
 from tercet.arm.sim.cameras import Camera, Picture, as_picture
 from tercet.arm.sim.kinematics import JOINTS, Array
-from tercet.arm.sim.tasks import Readings, Task
+from tercet.arm.sim.readings import Readings, quarter
+from tercet.arm.sim.tasks.task import Task
+from tercet.arm.sim.workspace import OPENING_STEP, STEP, STEPS, TURN_STEP, within_limits
 from tercet.errors import InputError
 
 _COUNT = len(JOINTS)
@@ -21,7 +23,7 @@ class Senses:
     """Turns what an arm tells into the readings of a task; remembers the cube, for its velocity, and the goal."""
 
     def __init__(self, task: Task, goal: Array, find_cube: SeenCube) -> None:
-        self.task: Task = task
+        self.task = task
         self._goal, self._find_cube = goal, find_cube
         self._last: Array | None = None
 
@@ -32,15 +34,15 @@ class Senses:
     def readings(self, joints: Array, sent: Array, seen: Observation, *, elapsed: float) -> Readings:
         """For joints (6,) measured, and the (6,) that were sent last, `elapsed` seconds after the readings before."""
         hand, target = kinematics.forward(joints[None, :_COUNT]), kinematics.forward(sent[None, :_COUNT])
-        if self.task != "lift" and all(key in seen for key in GOAL):
+        if self.task.goal_above_cube is None and all(key in seen for key in GOAL):
             self._goal = np.array([float(seen[key]) for key in GOAL])
         cube, turn = np.zeros(3), 0.0
         velocity = np.zeros(3)
-        if tasks.has_cube(self.task):
+        if self.task.has_cube:
             *place, turn = self._find_cube(seen)
             cube = np.array(place)
-            if self._last is None and self.task == "lift":
-                self._goal = cube + np.array([0.0, 0.0, tasks.LIFT_HEIGHT])
+            if self._last is None and self.task.goal_above_cube is not None:
+                self._goal = cube + np.array([0.0, 0.0, self.task.goal_above_cube])
             velocity = np.clip((cube - (cube if self._last is None else self._last)) / elapsed, -_FASTEST, _FASTEST)
             self._last = cube
         return Readings(
@@ -51,7 +53,7 @@ class Senses:
             target_turn=target.turn,
             target_opening=sent[None, _COUNT],
             cube=cube[None],
-            cube_turn=tasks.quarter(np.array([turn])),
+            cube_turn=quarter(np.array([turn])),
             cube_velocity=velocity[None],
             goal=self._goal[None],
         )
@@ -98,7 +100,7 @@ def joints_for(sent: Array, action: Array) -> Array:
     """Where an action (1, 5) sends an arm that was last sent to (6,)."""
     hand = kinematics.forward(sent[None, :_COUNT])
     before = np.column_stack([hand.tip, hand.turn, sent[None, _COUNT]])
-    after = tasks.within_limits(before + tasks.STEPS * action)
+    after = within_limits(before + STEPS * action)
     return np.append(kinematics.inverse(after[:, :3], after[:, 3])[0], after[0, 4])
 
 
@@ -106,14 +108,13 @@ def action_between(before: Array, after: Array) -> Array:
     """(5,): the action that moves what is sent from one (6,) to another; 1 at most, as actions are."""
     one, other = (kinematics.forward(joints[None, :_COUNT]) for joints in (before, after))
     moves = [
-        *((other.tip - one.tip)[0] / tasks.STEP),
-        (other.turn - one.turn)[0] / tasks.TURN_STEP,
-        (after[_COUNT] - before[_COUNT]) / tasks.OPENING_STEP,
+        *((other.tip - one.tip)[0] / STEP),
+        (other.turn - one.turn)[0] / TURN_STEP,
+        (after[_COUNT] - before[_COUNT]) / OPENING_STEP,
     ]
     return np.clip(moves, -1.0, 1.0)
 
 
-def start_joints(start: list[float], task: Task) -> Array:
-    """(6,) with the finger tips at `start`, open where the task begins so."""
-    opening = 0.0 if task == "push" else 0.03
+def start_joints(start: list[float], opening: float) -> Array:
+    """Return joints (6,) with the finger tips at `start` and each finger open by `opening`."""
     return np.append(kinematics.inverse(np.array([start]), np.zeros(1))[0], opening)

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from tercet.arm.robot.calibration import KEYS, to_joints, to_values
-from tercet.arm.sim import kinematics, tasks
+from tercet.arm.sim import kinematics
 from tercet.arm.sim.cameras import Camera
 from tercet.arm.sim.env import ArmEnv
 from tercet.arm.sim.scene import CAMERAS
-from tercet.arm.sim.tasks import Task
+from tercet.arm.sim.workspace import STEPS, within_limits
 from tercet.config.robot import CalibrationConfig
 from tercet.errors import InputError
 
@@ -31,7 +31,7 @@ class SimulatedArm:
 
     def __init__(
         self,
-        task: Task,
+        task: str,
         calibration: CalibrationConfig,
         *,
         seed: int = 0,
@@ -47,7 +47,7 @@ class SimulatedArm:
     @property
     def observation_features(self) -> dict[str, Any]:  # Any: LeRobot's; a type, or a picture's shape
         """Joints, the goal, the cube where there is one, and with cameras their pictures."""
-        cube = dict.fromkeys((*_GOAL, *(_CUBE if tasks.has_cube(self.env.task) else ())), float)
+        cube = dict.fromkeys((*_GOAL, *(_CUBE if self.env.task.has_cube else ())), float)
         return {**dict.fromkeys(KEYS, float), **cube, **dict.fromkeys(self._cameras, _PICTURE)}
 
     @property
@@ -70,7 +70,7 @@ class SimulatedArm:
         now = self.env.readings()
         seen: dict[str, Any] = dict(to_values(self.env.joints()[0], self.calibration))
         seen |= dict(zip(_GOAL, now.goal[0].tolist(), strict=True))
-        if tasks.has_cube(self.env.task):
+        if self.env.task.has_cube:
             seen |= dict(zip(_CUBE, (*now.cube[0].tolist(), float(now.cube_turn[0])), strict=True))
         drawn = self.env.pictures([Camera(name, *_PICTURE[:2]) for name in self._cameras.values()], np.ones(1, bool))
         seen |= {key: picture[0] for key, picture in zip(self._cameras, drawn, strict=True)}
@@ -107,5 +107,5 @@ class SimulatedTeacher:
         now = env.readings()
         actions = env.expert_actions().astype(np.float64)
         sent = np.column_stack([now.target, now.target_turn, now.target_opening])
-        hand = tasks.within_limits(sent + tasks.STEPS * actions)
+        hand = within_limits(sent + STEPS * actions)
         return to_values(np.append(kinematics.inverse(hand[:, :3], hand[:, 3])[0], hand[0, 4]), self._robot.calibration)

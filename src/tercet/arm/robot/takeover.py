@@ -16,7 +16,7 @@ from tercet.arm.robot.pilot import action_between
 from tercet.arm.sim.cameras import Picture, as_picture
 from tercet.arm.sim.env import ACTION as MOVES
 from tercet.arm.sim.physics import STEP_SECONDS
-from tercet.arm.sim.tasks import Task, observed
+from tercet.arm.sim.tasks.task import Task
 from tercet.arm.sim.units import SCALED
 from tercet.config.robot import CalibrationConfig
 from tercet.errors import InputError
@@ -51,7 +51,7 @@ class Keeper:
         numbers = {
             STATE: Feature("float32", (len(KEYS),), KEYS),
             ACTION: Feature("float32", (len(KEYS),), KEYS),
-            OURS_SEEN: Feature("float32", (len(observed(task)),), observed(task)),
+            OURS_SEEN: Feature("float32", (len(task.observation),), task.observation.names),
             OURS_DONE: Feature("float32", (len(MOVES),), MOVES, units=SCALED),
         }
         self._info = Info(round(1 / STEP_SECONDS, 6), {**numbers, **pictures}, robot_type)
@@ -94,7 +94,7 @@ class Keeper:
         pictures = {
             key: [_picture(tick.seen[camera], camera) for tick in ticks] for key, camera in self._cameras.items()
         }
-        append(self.folder, self._info, [NewEpisode(self._task, columns, pictures)])
+        append(self.folder, self._info, [NewEpisode(self._task.name, columns, pictures)])
         self.kept += 1
         self._say(f"kept: {len(ticks)} steps of a person's, in {self.folder}")
 

@@ -9,15 +9,18 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
-from tercet.arm.sim import expert, kinematics, randomise, scene, tasks
+from tercet.arm.sim import kinematics, randomise, scene
 from tercet.arm.sim.cameras import Camera, Picture
 from tercet.arm.sim.foreign.environment import ForeignEnv
 from tercet.arm.sim.kinematics import Array
 from tercet.arm.sim.physics import STEP_SECONDS, Physics
 from tercet.arm.sim.randomise import Randomisation
+from tercet.arm.sim.readings import Readings, quarter
 from tercet.arm.sim.render import Studio
 from tercet.arm.sim.scene import NUM_FINGERS, NUM_JOINTS, OPENING
-from tercet.arm.sim.tasks import Readings, Task
+from tercet.arm.sim.tasks.builtin import TASKS, find_task
+from tercet.arm.sim.tasks.task import NUM_DRAWS
+from tercet.arm.sim.workspace import STEPS, within_limits
 from tercet.errors import InputError
 
 ACTION = ("x", "y", "z", "turn", "gripper")
@@ -50,7 +53,7 @@ class ArmEnv(VectorEnv):
 
     def __init__(
         self,
-        task: Task,
+        task: str,
         num_envs: int,
         *,
         seed: int = 0,
@@ -58,21 +61,20 @@ class ArmEnv(VectorEnv):
         randomisation: Randomisation | None = None,
         num_threads: int = 2,
     ) -> None:
-        self.task: Task = checked_task(task)
+        self.task = find_task(task)
         for name, number in (("num_envs", num_envs), ("horizon", horizon), ("num_threads", num_threads)):
             if number < 1:
                 raise InputError(f"{name}={number}: must be at least 1")
         self.num_envs, self.horizon = num_envs, horizon
-        self.observed = tasks.observed(task)
-        self.own = tasks.own(self.observed)
-        self.single_observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (len(self.observed),), np.float32)
+        self.layout = self.task.observation
+        self.single_observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (len(self.layout),), np.float32)
         self.single_action_space = gymnasium.spaces.Box(-1.0, 1.0, (len(ACTION),), np.float32)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self.randomisation = randomisation or Randomisation()
-        self._original = scene.build(with_cube=tasks.has_cube(task))
+        self._original = scene.build(with_cube=self.task.has_cube)
         copies = num_envs if self.randomisation.changes_models else 1
-        models = [scene.build(with_cube=tasks.has_cube(task)) for _ in range(copies)]
+        models = [scene.build(with_cube=self.task.has_cube) for _ in range(copies)]
         self._physics = Physics(models, num_envs, num_threads)
         self._studio: Studio | None = None
         self._allocate()
@@ -104,7 +106,7 @@ class ArmEnv(VectorEnv):
         self._begin(_checked_mask(options, self.num_envs))
         now = self.readings()
         quiet = np.zeros(self.num_envs)
-        return self._observe(now), self._infos(now, tasks.success(self.task, now), quiet < 0, quiet, quiet, quiet)
+        return self._observe(now), self._infos(now, self.task.success(now), quiet < 0, quiet, quiet, quiet)
 
     def step(self, actions: NDArray[np.floating]) -> tuple[NDArray[np.float32], Array, Mask, Mask, Infos]:
         """Observations, rewards, terminated, truncated, infos; all finite, whatever the simulation does."""
@@ -119,10 +121,10 @@ class ArmEnv(VectorEnv):
             self._begin(broke)
             force, jerk = np.where(broke, 0.0, force), np.where(broke, 0.0, jerk)
         now = self.readings()
-        done = tasks.success(self.task, now)
+        done = self.task.success(now)
         if any_broke:
             done &= ~broke
-        rewards = tasks.reward(self.task, now, done)
+        rewards = self.task.reward(now, done)
         if any_broke:
             rewards[broke] = 0.0
         truncated = self._steps >= self.horizon
@@ -161,7 +163,7 @@ class ArmEnv(VectorEnv):
             camera=camera.name,
             aside=self._domain.camera[index],
             plain=plain,
-            level=tasks.LIFTED if self.task == "lift" and not plain else None,
+            level=None if plain else self.task.shown_height,
         )
 
     def close_extras(self, **kwargs: Any) -> None:  # Any: Gymnasium's
@@ -174,10 +176,10 @@ class ArmEnv(VectorEnv):
         """What can be measured now."""
         positions, velocities = self._physics.positions, self._physics.velocities
         hand = kinematics.forward(positions[:, :NUM_JOINTS])
-        if tasks.has_cube(self.task):
+        if self.task.has_cube:
             cube, cube_velocity = positions[:, _CUBE : _CUBE + 3], velocities[:, _CUBE : _CUBE + 3]
             w, x, y, z = positions[:, _CUBE + 3 : _CUBE + 7].T
-            cube_turn = tasks.quarter(np.arctan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z)))
+            cube_turn = quarter(np.arctan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z)))
         else:
             cube = cube_velocity = self._nothing
             cube_turn = self._nothing[:, 0]
@@ -196,7 +198,7 @@ class ArmEnv(VectorEnv):
 
     def expert_actions(self, *, noise: float = 0.0, chance: np.random.Generator | None = None) -> NDArray[np.float32]:
         """What the scripted expert does now, (num_envs, 5)."""
-        return expert.act(self.task, self.readings(), noise=noise, chance=chance)
+        return self.task.expert_actions(self.readings(), noise=noise, chance=chance)
 
     def servo(self, joints: Array) -> None:
         """One step towards joints and openings (num_envs, 6), in place of an action; the hands' targets follow."""
@@ -237,14 +239,14 @@ class ArmEnv(VectorEnv):
         self._apply_domain(np.ones(self.num_envs, bool))
 
     def _begin(self, mask: Mask) -> None:
-        begin = tasks.start(self.task, self._chance.random((self.num_envs, tasks.NUM_DRAWS)))
+        begin = self.task.start(self._chance.random((self.num_envs, NUM_DRAWS)))
         self._goal[mask] = begin.goal[mask]
         self._sent[mask, :3], self._sent[mask, 3], self._sent[mask, 4] = begin.tip[mask], 0.0, begin.opening[mask]
         self._steps[mask] = 0
         self._velocity[mask] = self._acceleration[mask] = 0.0
         self._delayed[mask] = 0.0
-        cube = begin.cube[mask] if tasks.has_cube(self.task) else None
-        self._physics.place(mask, tasks.start_joints(begin)[mask], begin.opening[mask], cube, begin.cube_turn[mask])
+        cube = begin.cube[mask] if self.task.has_cube else None
+        self._physics.place(mask, begin.joints[mask], begin.opening[mask], cube, begin.cube_turn[mask])
         if self.randomisation != Randomisation():
             self._domain = self._domain.put(
                 mask, randomise.draw(self.randomisation, self._domain_chance, self.num_envs)
@@ -274,8 +276,8 @@ class ArmEnv(VectorEnv):
         return self._delayed[np.arange(self.num_envs), self._domain.latency]
 
     def _move_targets(self, actions: Array) -> Array:
-        wanted = self._sent + tasks.STEPS * actions
-        self._sent = tasks.within_limits(wanted)
+        wanted = self._sent + STEPS * actions
+        self._sent = within_limits(wanted)
         wanted -= self._sent
         return np.maximum.reduce(np.abs(wanted[:, :3]), axis=1)
 
@@ -291,7 +293,7 @@ class ArmEnv(VectorEnv):
         return np.sqrt(np.add.reduce(jerk, axis=1) / NUM_JOINTS)
 
     def _observe(self, now: Readings) -> NDArray[np.float32]:
-        seen = tasks.observation(self.task, now)
+        seen = self.layout.build(now)
         if self.randomisation.sensor_noise > 0:
             noise = self._domain_chance.standard_normal(seen.shape, np.float32)
             seen += np.float32(self.randomisation.sensor_noise) * noise
@@ -300,7 +302,7 @@ class ArmEnv(VectorEnv):
     def _infos(self, now: Readings, done: Mask, broke: Mask, force: Array, jerk: Array, outside: Array) -> Infos:
         return {
             "success": done,
-            "progress": tasks.progress(self.task, now),
+            "progress": self.task.progress(now),
             "blown_up": broke,
             "force": force,
             "jerk": jerk,
@@ -321,23 +323,16 @@ def make_env(
     num_threads: int = 2,
 ) -> ArmEnv | ForeignEnv:
     """An environment by name: one of this arm's tasks, or another's (`foreign/`)."""
-    if name in tasks.TASKS:
+    if name in TASKS:
         return ArmEnv(name, num_envs, seed=seed, horizon=horizon, randomisation=randomisation, num_threads=num_threads)
     if randomisation not in (None, Randomisation()):
-        raise InputError(f"env={name}: randomisation is for this arm's own tasks ({', '.join(tasks.TASKS)})")
+        raise InputError(f"env={name}: randomisation is for this arm's own tasks ({', '.join(TASKS)})")
     return ForeignEnv(name, num_envs, seed=seed, horizon=horizon, num_threads=num_threads)
 
 
 def _opening(positions: Array) -> Array:
     """Of each hand, the mean of its two fingers'."""
     return (positions[:, NUM_JOINTS] + positions[:, NUM_JOINTS + 1]) / 2
-
-
-def checked_task(task: str) -> Task:
-    for known in tasks.TASKS:
-        if task == known:
-            return known
-    raise InputError(f"task {task!r} is unknown; there are {', '.join(tasks.TASKS)}")
 
 
 def _checked_mask(options: Mapping[str, Any] | None, num_envs: int) -> Mask:

@@ -56,7 +56,6 @@ class ForeignEnv(VectorEnv):
         self.single_action_space = cast(Box, self._copies.single_action_space)
         self.observation_space, self.action_space = self._copies.observation_space, self._copies.action_space
         self.bounds: Box = self._copies.call("bounds")[0]
-        self.observed = tuple(str(index) for index in range(self.single_observation_space.shape[0]))
         self._expert = experts.find(name)
         self._seen = np.zeros(self.observation_space.shape or (), np.float32)
         self.reset(seed=seed)

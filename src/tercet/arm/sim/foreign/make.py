@@ -9,7 +9,7 @@ from typing import Any
 
 import gymnasium
 
-from tercet.arm.sim.tasks import TASKS
+from tercet.arm.sim.tasks.builtin import TASKS
 from tercet.config.functions import load_function, load_module, named_error
 from tercet.errors import InputError, first_line
 

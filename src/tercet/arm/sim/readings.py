@@ -1,0 +1,68 @@
+"""What is measured of the arm, the cube and the goal: observations, rewards and experts are computed from it.
+
+All fields are arrays over n environments. Lengths in metres, angles in radians.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from tercet.arm.sim.kinematics import Array
+
+PUSHING_DISTANCE = 0.03  # from the cube's centre: half its diagonal and half a finger
+
+
+@dataclass(frozen=True)
+class Readings:
+    """The current measurements. `target*` are where the hand was sent; `cube_turn` is that of the nearest side."""
+
+    tip: Array
+    turn: Array
+    opening: Array
+    target: Array
+    target_turn: Array
+    target_opening: Array
+    cube: Array
+    cube_turn: Array
+    cube_velocity: Array
+    goal: Array
+
+    @cached_property
+    def tip_from_goal(self) -> Array:
+        """Distance (n,)."""
+        return _distance(self.tip, self.goal)
+
+    @cached_property
+    def tip_from_cube(self) -> Array:
+        """Distance (n,)."""
+        return _distance(self.tip, self.cube)
+
+    @cached_property
+    def cube_from_goal(self) -> Array:
+        """Distance (n,)."""
+        return _distance(self.cube, self.goal)
+
+    @cached_property
+    def tip_from_pushing_point(self) -> Array:
+        """Distance (n,)."""
+        return _distance(self.tip, self.pushing_point)
+
+    @cached_property
+    def pushing_point(self) -> Array:
+        """Where the tip should be to push the cube towards the goal, (n, 3)."""
+        way = (self.goal - self.cube)[:, :2]
+        direction = way / np.maximum(np.linalg.norm(way, axis=1, keepdims=True), 1e-6)
+        point = self.cube.copy()
+        point[:, :2] -= PUSHING_DISTANCE * direction
+        return point
+
+
+def quarter(angle: Array) -> Array:
+    """Return the angle to the nearest of four sides, within 45 degrees."""
+    return angle - np.round(angle / (np.pi / 2)) * (np.pi / 2)
+
+
+def _distance(one: Array, other: Array) -> Array:
+    way = one - other
+    return np.sqrt(np.einsum("ij,ij->i", way, way))
