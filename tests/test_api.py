@@ -51,6 +51,23 @@ def test_the_public_names_are_those_of_the_page() -> None:
         _ = tercet.train_all  # type: ignore[attr-defined]  # there is none
 
 
+def test_a_run_is_opened_without_a_word_and_the_commands_still_tell(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tercet.load_lm_config("tiny")
+    with (
+        RunFolder.open(tmp_path / "run", config, preset="tiny") as folder,
+        folder.step("sft", total=1, shown=[]) as step,
+    ):
+        step.finish({})
+    capsys.readouterr()
+    (tmp_path / "run" / "sft" / "done.json").write_text('{"seconds": 1.0}')
+    assert tercet.Run(tmp_path / "run").finished == ("sft",)
+    assert capsys.readouterr().out == ""
+    RunFolder.open(tmp_path / "run", config, preset="tiny").close()
+    assert "done by an earlier version" in capsys.readouterr().out
+
+
 def test_importing_the_package_imports_no_library() -> None:
     heavy = "{'torch', 'transformers', 'pydantic', 'yaml', 'rich', 'mujoco', 'numpy'}"
     code = f"import sys, tercet; assert not {heavy} & set(sys.modules); tercet.Run; assert 'torch' not in sys.modules"

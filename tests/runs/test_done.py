@@ -161,6 +161,13 @@ def test_what_a_step_keeps_before_it_ends_is_checked_before_it_is_used(tmp_path:
         is_kept(tmp_path, "pairs.jsonl")
 
 
+def test_one_remedy_is_told_where_done_json_is_damaged(run: Path) -> None:
+    _truncate(run / "sft" / "done.json")
+    with pytest.raises(FailedError) as caught:
+        _open(run)
+    assert str(caught.value).count("remove") == 1
+
+
 def test_digests_stand_in_done_json_and_in_state_json(run: Path) -> None:
     known = json.loads((run / "sft" / "done.json").read_text())
     assert {"sft/model/weights", "sft/results.json", "sft/pairs.jsonl", "videos/a.mp4"} <= known["files"].keys()
