@@ -425,3 +425,30 @@ def test_a_server_killed_between_answers_loses_none_and_ctrl_c_says_what_is_open
     assert (process.returncode, output) == (0, "1 questions are still open\n")
     assert [row["said"] for row in read_answers(run / "feedback").values()] == ["left", "right"]
     assert len(book.read_text().splitlines()) == 2
+
+
+def test_an_answer_to_a_question_that_was_changed_meanwhile_is_refused(run: Path, port: int) -> None:
+    states = run / "feedback" / "learned" / "states.safetensors"
+    whole = states.read_bytes()
+    states.write_bytes(whole[:-1] + b"?")
+    status, found, _ = say(port, "learned", 0, "left")
+    assert status == 500 and "changed or damaged" in found["error"]
+    assert not read_answers(run / "feedback")
+    states.write_bytes(whole)
+    assert say(port, "learned", 0, "left")[0] == 200
+
+
+def test_questions_that_are_gone_are_not_taken_for_answered_ones(run: Path, port: int) -> None:
+    (run / "feedback").rename(run / "elsewhere")
+    for status, found, _ in (call(port, "GET", "/state"), say(port, "learned", 0, "left")):
+        assert status == 500 and found["error"].startswith(f"{run / 'feedback'}: the questions are no longer here")
+    (run / "elsewhere").rename(run / "feedback")
+    assert call(port, "GET", "/state")[1]["total"] == 3
+
+
+def test_an_error_of_the_disk_names_the_file_and_the_reason(run: Path, port: int) -> None:
+    answers = run / "feedback" / "answers.jsonl"
+    answers.unlink()
+    answers.symlink_to(answers)
+    status, found, _ = say(port, "learned", 0, "left")
+    assert (status, found["error"]) == (500, f"{answers}: Too many levels of symbolic links")

@@ -43,7 +43,7 @@ def guarded(routes: Sequence[Route], *, names: Collection[str], debug: bool) -> 
         HTTPException: _no_route,
         FailedError: _failed,
         InputError: _failed,
-        OSError: _failed,
+        OSError: _unreadable,
         Exception: _unforeseen,
     }
     app = Starlette(routes=routes, exception_handlers=handlers)
@@ -139,6 +139,11 @@ def _no_route(request: Request, error: HTTPException) -> Response:
 
 def _failed(request: Request, error: Exception) -> Response:
     return as_json({"error": str(error)}, 500)
+
+
+def _unreadable(request: Request, error: Exception) -> Response:
+    path, reason = getattr(error, "filename", None), getattr(error, "strerror", None) or first_line(error)
+    return as_json({"error": f"{path}: {reason}" if path else reason}, 500)
 
 
 def _unforeseen(request: Request, error: Exception) -> Response:

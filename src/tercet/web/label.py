@@ -6,7 +6,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from tercet.errors import InputError
+from tercet.errors import FailedError, InputError
 from tercet.feedback.answers import AnswerBook, Key, read_answers
 from tercet.feedback.sheets import Sheet, check_whole, problem, sheets, shown
 from tercet.web.guard import Refused, Tree
@@ -22,13 +22,12 @@ class Desk:
 
     def __init__(self, run: Path) -> None:
         self.run, self.feedback = run, run / "feedback"
-        asked = sheets(self.feedback) if self.feedback.is_dir() else []
-        if not asked:
+        if not (self.feedback.is_dir() and sheets(self.feedback)):
             raise InputError(
                 f"{run}: no questions lie here; they come with `tercet lm run judge=person` or "
                 "`tercet arm run reward.judge=person`, and the same --out"
             )
-        for sheet in asked:
+        for sheet in self._sheets():
             check_whole(sheet)
             sheet.answers(read_answers(self.feedback))
         self._book = AnswerBook(self.feedback)
@@ -47,11 +46,12 @@ class Desk:
     def answer(self, given: Tree) -> Tree:
         """Take an answer down (`sheet`, `question`, `said`, `who`), and say how it goes on."""
         with self._lock:
-            sheet = next((one for one in sheets(self.feedback) if one.path.name == given.get("sheet")), None)
+            sheet = next((one for one in self._sheets() if one.path.name == given.get("sheet")), None)
             if sheet is None:
                 raise Refused(400, f"sheet {shown(given.get('sheet'))}: no such sheet")
             if given.get("digest", sheet.digest) != sheet.digest:
                 raise Refused(409, "the questions were put anew; load the page again")
+            check_whole(sheet)  # a copy or a damaged disk may have changed what the page showed
             index: Any = given.get("question")  # Any: JSON, checked by `problem`
             said, who = given.get("said"), _name(given)
             wrong = problem(sheet, index, said)
@@ -84,9 +84,16 @@ class Desk:
                     return path
         raise Refused(404, "no such video")
 
+    def _sheets(self) -> list[Sheet]:
+        """All sheets of the run; FailedError where they were moved or removed since the page was opened."""
+        asked = sheets(self.feedback)
+        if not asked:
+            raise FailedError(f"{self.feedback}: the questions are no longer here; put the folder back")
+        return asked
+
     def _state(self) -> Tree:
         said = read_answers(self.feedback)
-        opened = [sheet for sheet in sheets(self.feedback) if not sheet.is_taken()]
+        opened = [sheet for sheet in self._sheets() if not sheet.is_taken()]
         asked = [(sheet, index, row) for sheet in opened for index, row in enumerate(sheet.answers(said))]
         waiting = [(sheet, index) for sheet, index, row in asked if row is None]
         return {
@@ -99,7 +106,7 @@ class Desk:
         }
 
     def _last(self, who: str) -> Key | None:
-        opened = {(sheet.path.name, sheet.digest) for sheet in sheets(self.feedback) if not sheet.is_taken()}
+        opened = {(sheet.path.name, sheet.digest) for sheet in self._sheets() if not sheet.is_taken()}
         mine = [key for key, row in read_answers(self.feedback).items() if row["who"] == who and key[:2] in opened]
         return mine[-1] if mine else None
 
