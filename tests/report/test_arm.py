@@ -197,3 +197,10 @@ def test_signs_of_trouble_come_first(write: Callable[..., Path]) -> None:
     found["best_checkpoint"]["update"] = 0
     text = write(found).with_suffix(".md").read_text()
     assert text.index("PPO did not improve the policy") < text.index("The critic predicts the return")
+
+
+def test_a_report_holds_no_file_from_outside_the_videos_of_its_run(write: Callable[..., Path], tmp_path: Path) -> None:
+    (tmp_path.parent / "secret.mp4").write_bytes(b"a secret")
+    names = [str(tmp_path.parent / "secret.mp4"), "videos/../../secret.mp4", "config.yaml"]
+    html = write({**results(), "videos": [{"file": name, "shows": "what is not ours"} for name in names]})
+    assert "what is not ours" not in html.read_text()

@@ -107,7 +107,12 @@ def kl_bound(record: Record) -> float | None:
 
 def _videos(run: Path, results: Tree) -> list[Movie]:
     listed = [(str(find(one, "file")), str(find(one, "shows"))) for one in find(results, "videos") or []]
-    return [Movie(file, shows, (run / file).read_bytes()) for file, shows in listed if (run / file).is_file()]
+    inside = (run / "videos").resolve()  # a path in results.json may lead elsewhere, and a report is passed on
+    return [
+        Movie(file, shows, (run / file).read_bytes())
+        for file, shows in listed
+        if (run / file).is_file() and (run / file).resolve().is_relative_to(inside)
+    ]
 
 
 def _evaluation(run: Path, name: str) -> list[Tree]:
