@@ -222,3 +222,31 @@ def test_a_run_folder_of_another_config_is_left_as_it_is(tmp_path: Path):
     result = CliRunner().invoke(app, ["lm", "run", "--preset", "tiny", "--out", str(run), "seed=2"])
     assert (result.exit_code, "seed: 1 there, 2 now" in result.stderr) == (2, True)
     assert (run / "config.yaml").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "plan --gpu-gb",
+        "plan --prompt-tokens",
+        "plan --response-tokens",
+        "bench --threads",
+        "label x --port",
+        "arm check --seed",
+        "arm record x --seed",
+        "arm record x --times",
+        "arm record x --seconds",
+        "arm deploy x --times",
+        "arm deploy x --seconds",
+    ],
+)
+def test_a_number_out_of_every_range_is_refused(words: str) -> None:
+    for number in (str(10**30), "-1"):
+        found = CliRunner().invoke(app, [*words.split(), number])
+        assert found.exit_code == 2 and "Invalid value" in found.output, found.output
+
+
+def test_a_chat_without_a_run_is_refused_before_transformers_is_imported() -> None:
+    done = subprocess.run([*TERCET, "lm", "chat", "no/such/run"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "no/such/run: no run" in done.stderr
+    assert not re.search(r"\| +(torch|transformers)$", done.stderr, re.MULTILINE)

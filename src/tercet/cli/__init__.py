@@ -87,14 +87,17 @@ def plan_ahead(
     gpu: Annotated[
         str, typer.Option("--gpu", help="3090, 4090, a100, h100, h200, or auto for the GPU of this machine.")
     ] = "auto",
-    gpu_gb: Annotated[float, typer.Option("--gpu-gb", min=0, help="Memory of the GPU in GiB.")] = 0.0,
+    gpu_gb: Annotated[float, typer.Option("--gpu-gb", min=0, max=100_000, help="Memory of the GPU in GiB.")] = 0.0,
     prompt_tokens: Annotated[
-        int, typer.Option("--prompt-tokens", min=0, help="Length of prompts; 0 uses the mean of the data.")
+        int, typer.Option("--prompt-tokens", min=0, max=10**6, help="Length of prompts; 0 uses the mean of the data.")
     ] = 0,
     response_tokens: Annotated[
         int,
         typer.Option(
-            "--response-tokens", min=0, help="Length of responses; 0 uses the longest that the config allows."
+            "--response-tokens",
+            min=0,
+            max=10**6,
+            help="Length of responses; 0 uses the longest that the config allows.",
         ),
     ] = 0,
     as_json: JsonOption = False,
@@ -116,7 +119,9 @@ def plan_ahead(
 @app.command()
 def bench(
     shape: Annotated[str, typer.Option("--shape", help="Model size: opt-125m, small or tiny.")] = "opt-125m",
-    threads: Annotated[int, typer.Option("--threads", min=0, help="CPU threads; 0 uses torch's default.")] = 0,
+    threads: Annotated[
+        int, typer.Option("--threads", min=0, max=1024, help="CPU threads; 0 uses torch's default.")
+    ] = 0,
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:

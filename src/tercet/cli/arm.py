@@ -67,7 +67,7 @@ def data(
 
 @app.command()
 def check(
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Random seed of the starts.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, max=2**63 - 1, help="Random seed of the starts.")] = 0,
     debug: DebugOption = False,
 ) -> None:
     """Check the simulated arm: no collisions, full reach, successful experts. Takes about 15 seconds."""
@@ -86,7 +86,7 @@ def deploy(
     overrides: Overrides = None,
     robot: RobotOption = "simulated",
     stage: Annotated[str, typer.Option("--stage", "-s", help="Policy to run: bc or ppo.")] = "ppo",
-    times: Annotated[int, typer.Option("--times", min=1, help="Number of tries.")] = 1,
+    times: Annotated[int, typer.Option("--times", min=1, max=10_000, help="Number of tries.")] = 1,
     seconds: SecondsOption = 10.0,
     send: Annotated[
         bool, typer.Option("--send", help="Send commands to the arm; without it, nothing is sent.")
@@ -121,9 +121,11 @@ def record(
     overrides: Overrides = None,
     robot: RobotOption = "simulated",
     task: Annotated[str, typer.Option("--task", help="Task: reach, lift, place or push.")] = "lift",
-    times: Annotated[int, typer.Option("--times", min=1, help="Number of demonstrations.")] = 10,
+    times: Annotated[int, typer.Option("--times", min=1, max=10_000, help="Number of demonstrations.")] = 10,
     seconds: SecondsOption = 30.0,
-    seed: Annotated[int, typer.Option("--seed", help="Random seed of the simulated arm's starts.")] = 0,
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, max=2**63 - 1, help="Random seed of the simulated arm's starts.")
+    ] = 0,
     debug: DebugOption = False,
 ) -> None:
     """Record demonstrations given with a leader arm, in LeRobot's format."""

@@ -48,10 +48,13 @@ def chat(
     """Chat with a stage of a run in the terminal."""
     if stage not in ("base", "sft", "ppo"):
         raise InputError(f"--stage {stage}: must be base, sft or ppo")
+    from tercet.runs.folder import RunFolder
+
+    folder = RunFolder.read(run)  # before transformers is imported, which takes seconds
     hush()
     from tercet.lm import chat
 
-    chat.run(run, stage=stage)
+    chat.run(folder, stage=stage)
 
 
 @app.command()

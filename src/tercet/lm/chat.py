@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 
 import torch
 
@@ -26,10 +25,9 @@ HELP = (
 LONGEST_LINE = 1 << 16  # bytes; a terminal sends 4,096 at most
 
 
-def run(path: Path, *, stage: str) -> None:
-    """Talk with a stage of the run at `path` until the input ends."""
-    folder = RunFolder.read(path)
-    config = recorded_config(LmConfig, folder.config_dict, path)
+def run(folder: RunFolder, *, stage: str) -> None:
+    """Talk with a stage of a run until the input ends."""
+    config = recorded_config(LmConfig, folder.config_dict, folder.path)
     Conversation(stages_of(folder, config), stage, config, write=write).hold(typed(sys.stdin.buffer.readline))
 
 

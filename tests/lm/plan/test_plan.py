@@ -230,6 +230,10 @@ def test_wrong_input_is_refused_with_the_remedy(tercet):
     assert (card.exit_code, "must be auto" in card.output) == (2, True)
     model = tercet("plan", "--preset", "tiny", "--gpu-gb", 24, "model.path=no/such")
     assert model.exit_code == 2 and "model.architecture=" in model.output
+    long = tercet("plan", "--preset", "tiny", "--response-tokens", 300)
+    assert long.exit_code == 2 and "428 tokens, but the model reads 256" in long.output
+    with pytest.raises(InputError, match="428 tokens, but the model reads 256"):  # as a run is refused
+        plan(load_lm_config("tiny", ["ppo.max_response_tokens=300"]), gpu="h100", prompt_tokens=128)
     shape = tercet("bench", "--shape", "huge")
     assert (shape.exit_code, "opt-125m" in shape.output) == (2, True)
     with pytest.raises(InputError):

@@ -14,10 +14,11 @@ from tercet.errors import InputError
 from tercet.lm.data.sources import BUILT_IN, is_file
 from tercet.lm.data.splits import flat, step_examples
 from tercet.lm.models.roles import device_of
-from tercet.lm.models.weights import gguf_parts
+from tercet.lm.models.weights import gguf_parts, window_of
 from tercet.lm.plan.cost import Sizes
 from tercet.lm.plan.hardware import CARDS
 from tercet.lm.plan.memory import Memory, Site, memory_of, score_shape
+from tercet.lm.plan.shapes import shape_of
 from tercet.lm.plan.step_time import StepTime, expected_on, measured_here, step_time
 from tercet.lm.text.encoder import Encoder
 from tercet.runs.clock import Moment
@@ -85,6 +86,7 @@ def plan(
         gpu = next((name for name, card in CARDS.items() if card.memory_gib >= gpu_gb), "h200")
     card = CARDS.get(gpu)
     rows = _rows(config, prompt_tokens, response_tokens)
+    _check_window(config, rows)
     here = device_of(config) if card is None else torch.device("cuda")
     site = Site.gpu() if here.type == "cuda" else Site("cpu", resident_bytes())
     room = int(gpu_gb * GIB) or (int(card.memory_gib * GIB) if card else _room(here))
@@ -136,6 +138,18 @@ def _rows(config: LmConfig, prompt_tokens: int, response_tokens: int) -> Rows:
     prompt = _mean(len(encoder.prompt(example)) for example in asked)
     answer = _mean(len(encoder.response(example.chosen)) for example in shown)
     return Rows(Sizes(prompt, most), Sizes(prompt, answer), "means of the data; answers of PPO as long as allowed")
+
+
+def _check_window(config: LmConfig, rows: Rows) -> None:
+    """InputError where the models cannot read a row at once: a run is refused as well."""
+    window = min(filter(None, map(window_of, (shape_of(config), score_shape(config)))), default=None)
+    longest = max(rows.ppo, rows.data, key=lambda sizes: sizes.row)
+    if window is not None and longest.row > window:
+        raise InputError(
+            f"prompts of {longest.prompt} and responses of {longest.response} tokens ({rows.source}) need "
+            f"{longest.row} tokens, but the model reads {window}; lower --prompt-tokens or --response-tokens, or "
+            "max_prompt_tokens and max_response_tokens in the config"
+        )
 
 
 def _mean(lengths: Iterator[int]) -> int:

@@ -25,7 +25,9 @@ def _opt(hidden: int, layers: int, heads: int, embedded: int = 0) -> Shape:
     }
 
 
-def _gated(kind: str, hidden: int, layers: int, heads: int, kv_heads: int, inner: int, vocab: int) -> Shape:
+def _gated(
+    kind: str, hidden: int, layers: int, heads: int, kv_heads: int, inner: int, vocab: int, *, window: int
+) -> Shape:
     """Llama and its kin, embedding and head tied."""
     return {
         "model_type": kind,
@@ -35,6 +37,7 @@ def _gated(kind: str, hidden: int, layers: int, heads: int, kv_heads: int, inner
         "num_hidden_layers": layers,
         "num_attention_heads": heads,
         "num_key_value_heads": kv_heads,
+        "max_position_embeddings": window,
         "tie_word_embeddings": True,
     }
 
@@ -46,10 +49,10 @@ PUBLISHED: dict[str, Shape] = {
     "facebook/opt-1.3b": _opt(2048, 24, 32),
     "facebook/opt-2.7b": _opt(2560, 32, 32),
     "facebook/opt-6.7b": _opt(4096, 32, 32),
-    "HuggingFaceTB/SmolLM2-135M": _gated("llama", 576, 30, 9, 3, 1536, 49152),
-    "HuggingFaceTB/SmolLM2-360M": _gated("llama", 960, 32, 15, 5, 2560, 49152),
-    "Qwen/Qwen2.5-0.5B": _gated("qwen2", 896, 24, 14, 2, 4864, 151936),
-    "Qwen/Qwen2.5-1.5B": _gated("qwen2", 1536, 28, 12, 2, 8960, 151936),
+    "HuggingFaceTB/SmolLM2-135M": _gated("llama", 576, 30, 9, 3, 1536, 49152, window=8192),
+    "HuggingFaceTB/SmolLM2-360M": _gated("llama", 960, 32, 15, 5, 2560, 49152, window=8192),
+    "Qwen/Qwen2.5-0.5B": _gated("qwen2", 896, 24, 14, 2, 4864, 151936, window=32768),
+    "Qwen/Qwen2.5-1.5B": _gated("qwen2", 1536, 28, 12, 2, 8960, 151936, window=131072),
 }
 
 
