@@ -144,3 +144,13 @@ def test_removing_a_folder_that_is_not_there_is_no_error(tmp_path: Path) -> None
     replace_folder(tmp_path / "model", _fill("one"))
     remove_folder(tmp_path / "model")
     assert _names(tmp_path) == []
+
+
+def test_a_read_only_file_system_is_named_with_the_remedy() -> None:
+    with (
+        pytest.raises(
+            FailedError, match=r"^a/\.lock: the file system is read-only; .* Copy the folder to a place where"
+        ),
+        full_disk_named(Path("a/.lock")),
+    ):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), "a/.lock")

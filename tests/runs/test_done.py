@@ -1,10 +1,12 @@
 """What a finished step made is checked before it is used."""
 
+import hashlib
 import json
 import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -159,6 +161,28 @@ def test_what_a_step_keeps_before_it_ends_is_checked_before_it_is_used(tmp_path:
     (tmp_path / "kept.json").unlink()
     with pytest.raises(FailedError, match=r"pairs\.jsonl: not noted in .*kept\.json"):
         is_kept(tmp_path, "pairs.jsonl")
+
+
+def test_no_file_is_read_more_than_once_for_its_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, digest_of = list[int](), hashlib.file_digest
+
+    def noted(file: Any, *given: Any) -> Any:  # Any: as the library's own function has it
+        read.append(os.fstat(file.fileno()).st_ino)
+        return digest_of(file, *given)
+
+    monkeypatch.setattr(hashlib, "file_digest", noted)
+    with (
+        RunFolder.open(tmp_path / "run", LmConfig(), preset="tiny") as folder,
+        folder.step("sft", total=1, shown=[]) as step,
+    ):
+        for text in ("first", "second"):
+            step.save({}, _writes(text))
+        checkpoints = [file.stat().st_ino for file in step.path.glob("checkpoint*/weights")]
+        step.save_folder("model", _writes("m"))
+        model = (step.path / "model" / "weights").stat().st_ino
+        step.finish({})
+        assert folder.is_done("sft")
+    assert [read.count(file) for file in (*checkpoints, model)] == [1, 1, 1]
 
 
 def test_one_remedy_is_told_where_done_json_is_damaged(run: Path) -> None:

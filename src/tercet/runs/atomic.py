@@ -13,9 +13,10 @@ from tercet.errors import FailedError
 
 _PARTIAL = re.compile(r"\.(?P<name>.+)\.(?P<pid>\d+)\.partial")
 _OLD = re.compile(r"\.(?P<name>.+)\.old")
-_FULL = {  # what is full, and what to do
+_FULL = {  # why nothing more can be written there, and what to do
     errno.ENOSPC: ("the disk is full", "Free some space"),
     errno.EDQUOT: ("your disk quota is used up", "Free some space"),
+    errno.EROFS: ("the file system is read-only", "Copy the folder to a place where you may write"),
     errno.EFBIG: ("the file would grow beyond the limit on file sizes", "Raise the limit (`ulimit -f unlimited`)"),
 }
 
@@ -32,7 +33,8 @@ def write_text(path: Path, text: str) -> None:
             partial.replace(path)
             _sync(path.parent)
     finally:
-        partial.unlink(missing_ok=True)
+        if partial.exists():  # unlink alone would complain once more where the file system is read-only
+            partial.unlink()
 
 
 def append(file: FileIO, data: bytes, *, sync: bool) -> None:
@@ -105,7 +107,7 @@ def clean_leftovers(folder: Path, name: str | None = None) -> None:
 
 @contextmanager
 def full_disk_named(path: Path) -> Iterator[None]:
-    """Turn the error of a disk, quota or file that is full into a FailedError that names the place."""
+    """Turn the error of a disk, quota or file that takes no more into a FailedError that names the place."""
     try:
         yield
     except Exception as error:

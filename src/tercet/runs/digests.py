@@ -1,28 +1,29 @@
 """SHA-256 of the files of a run, by which damage is seen before a file is used."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 Digests = dict[str, str]  # SHA-256 by the path below a folder
 
-_computed: dict[tuple[str, int, int, int, int], str] = {}
+_computed: dict[tuple[int, int, int, int, int], str] = {}
 
 
 def digest(file: Path) -> str:
     """The SHA-256 of a file; each file is read once per process, and again if its size or time has changed."""
     now = file.stat()
-    key = (str(file.resolve()), now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns)
+    key = (now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns)
     if key not in _computed:
         with file.open("rb") as opened:
             _computed[key] = hashlib.file_digest(opened, "sha256").hexdigest()
     return _computed[key]
 
 
-def digests_below(folder: Path) -> Digests:
-    """The digest of every file below a folder; names that begin with a dot are left out."""
+def digests_below(folder: Path, *, without: Collection[str] = ()) -> Digests:
+    """The digest of every file below a folder but those in `without`; names that begin with a dot are left out."""
     names = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
-    return {str(name): digest(folder / name) for name in names if not any(part[0] == "." for part in name.parts)}
+    ours = [name for name in names if name.parts[0] not in without and not any(part[0] == "." for part in name.parts)]
+    return {str(name): digest(folder / name) for name in ours}
 
 
 def changed(folder: Path, noted: Mapping[str, str]) -> list[str]:

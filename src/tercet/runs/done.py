@@ -39,8 +39,7 @@ def mark(run: Path, name: str, info: Mapping[str, Any], *, beside: Sequence[str]
     files = {
         f"{folder}/{file}": value
         for folder in (name, *beside)
-        for file, value in digests_below(run / folder).items()
-        if not file.startswith((f"{checkpoints.LAST}/", f"{checkpoints.BEFORE}/"))
+        for file, value in digests_below(run / folder, without=(checkpoints.LAST, checkpoints.BEFORE)).items()
     }
     write_text(run / name / FILE, sealed({**info, "files": files}, indent=1))
 

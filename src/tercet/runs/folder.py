@@ -159,7 +159,8 @@ def _make(path: Path) -> None:
 
 
 def _locked(path: Path) -> IO[str]:
-    lock = (path / ".lock").open("a+", encoding="utf-8")
+    with full_disk_named(path):
+        lock = (path / ".lock").open("a+", encoding="utf-8")
     # else a child that outlives a killed run would keep others out
     os.register_at_fork(after_in_child=partial(_close, weakref.ref(lock)))
     try:
