@@ -37,7 +37,7 @@ class ArmActorCritic:
     def actor(self, inputs: Mapping[str, Tensor]) -> ActorOutput:
         """Log-density of each decision, and the policy's entropy there."""
         pictures = (value for name, value in inputs.items() if name.startswith(PICTURES))
-        seen = self.policy.look(inputs["observations"], inputs["decisions"], *pictures)
+        seen = self.policy.distribution(inputs["observations"], inputs["decisions"], *pictures)
         return ActorOutput(seen.logprobs(), seen.entropy())
 
     def critic(self, inputs: Mapping[str, Tensor]) -> Float[Tensor, "b t"]:
@@ -61,8 +61,8 @@ class Assessed:
 def assess(played: PolicyEpisodes, actor_critic: ArmActorCritic, reference: Policy) -> Assessed:
     """What the networks say. The states that ended an episode are judged too: a cut one is bootstrapped from there."""
     taken = decisions_of(played)
-    ours = actor_critic.policy.look(taken.observations, taken.decisions, *taken.pictures)
-    theirs = reference.look(taken.observations, taken.decisions, *taken.pictures)
+    ours = actor_critic.policy.distribution(taken.observations, taken.decisions, *taken.pictures)
+    theirs = reference.distribution(taken.observations, taken.decisions, *taken.pictures)
     return Assessed(
         decided=taken,
         logprobs=ours.logprobs(),

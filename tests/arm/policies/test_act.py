@@ -107,7 +107,7 @@ def test_what_learning_sees_is_what_sampling_saw(policy: ActPolicy, env: ArmEnv)
     assert max(found.values()) < 1e-3
     seen = assess(played, actor_critic, policy)
     mixed = [one.flip(0) for one in seen.decided.pictures]
-    other = policy.look(seen.decided.observations, seen.decided.decisions, *mixed).logprobs()
+    other = policy.distribution(seen.decided.observations, seen.decided.decisions, *mixed).logprobs()
     assert (other - seen.logprobs).abs().max() > 0.1
     rollout = build(played, seen, played.episodes.dense, chunk=3, gamma=0.9, kl_coef=0.0)
     assert [name for name in rollout.inputs if rollout.inputs[name].dtype == torch.uint8] == [
@@ -118,7 +118,7 @@ def test_what_learning_sees_is_what_sampling_saw(policy: ActPolicy, env: ArmEnv)
 
 def test_cloning_learns_what_pictures_alone_tell(config: ArmConfig) -> None:
     one_camera = config.policy.model_copy(update={"cameras": ["front"], "chunk_size": 1, "hidden_size": 32})
-    policy = new_policy(Sizes(2, 1, own=(True, False)), one_camera, seed=0)
+    policy = new_policy(Sizes(2, 1, robot=(True, False)), one_camera, seed=0)
     assert isinstance(policy, ActPolicy)
     torch.manual_seed(0)
     seen, place = torch.zeros(16, 2), torch.randint(4, 28, (16,))

@@ -174,7 +174,7 @@ def test_a_policy_of_lerobots_own_begins_to_explore_when_it_is_told_to(policy: A
         ),
         ({"temporal_ensemble_coeff": 0.01}, "temporal_ensemble_coeff is set"),
         ({"normalization_mapping": {"STATE": "MIN_MAX", "ACTION": "MEAN_STD"}}, "must be MEAN_STD"),
-        ({"dim_model": 16}, "of another kind"),
+        ({"dim_model": 16}, "do not fit this network"),
         (
             {
                 "input_features": {"observation.images.top": {"type": "VISUAL", "shape": [3, 32, 32]}},

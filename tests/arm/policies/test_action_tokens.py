@@ -56,7 +56,7 @@ def test_words_of_a_larger_vocabulary_are_its_last_ones() -> None:
     seen = torch.randn(50, 3)
     with torch.no_grad():
         decisions = policy.decide(seen, torch.randn(50, 2))
-        logprobs = policy.look(seen, decisions).logprobs()
+        logprobs = policy.distribution(seen, decisions).logprobs()
     assert decisions.min() >= 400 - 256 and decisions.max() < 400
     # almost uniform over 256 words when it is fresh
     assert abs(float(logprobs.mean()) + 2 * np.log(256)) < 0.5
@@ -70,7 +70,7 @@ def test_the_logits_are_those_of_the_vocabularys_last_words() -> None:
         prefix = policy.projector(policy.scaled(seen))[:, None]
         read = torch.cat([prefix, policy.model.embed_tokens(decisions[:, :1])], 1)
         every = policy.model(read) @ policy.model.embed_tokens.weight.T
-        found = policy.look(seen, decisions)
+        found = policy.distribution(seen, decisions)
     torch.testing.assert_close(found.logits, every[..., -256:])
     assert torch.equal(found.chosen, decisions - (400 - 256))
 
@@ -81,7 +81,7 @@ def test_cloning_is_paid_by_the_mean_over_joints_of_each_words_cross_entropy() -
     seen, actions = torch.randn(6, 3), 2 * torch.rand(6, 1, 2) - 1
     words = ids_of(actions[:, 0], 256)
     loss = policy.imitation_loss(seen, actions, torch.ones(6, 1, dtype=torch.bool))
-    logits = policy.look(seen, words).logits
+    logits = policy.distribution(seen, words).logits
     wanted = torch.nn.functional.cross_entropy(logits.flatten(0, 1), words.flatten(), reduction="sum") / 2
     torch.testing.assert_close(loss, wanted)
 

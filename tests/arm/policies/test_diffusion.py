@@ -18,7 +18,7 @@ def test_signal_falls_to_almost_nothing() -> None:
     assert shares[0] > 0.95 and shares[-1] < 1e-3
 
 
-def test_a_guess_that_is_right_leaves_each_level_with_its_own_noise() -> None:
+def test_a_correct_prediction_leaves_each_level_with_its_own_noise() -> None:
     """Where the guess is the truth, each level is sqrt(share) * truth + sqrt(1 - share) * noise, as in learning."""
     policy = made(log_std=-20.0)
     for parameter in policy.net.parameters():
@@ -57,7 +57,7 @@ def test_junk_behind_a_demonstrations_end_changes_nothing() -> None:
     torch.testing.assert_close(losses[0], losses[1])
 
 
-def test_cloning_is_paid_by_the_squared_error_of_the_guess_under_the_schedules_noise() -> None:
+def test_the_imitation_loss_is_the_squared_error_under_the_noise_schedule() -> None:
     class Sees(nn.Module):
         """Takes the noised actions for the clean ones."""
 

@@ -108,7 +108,7 @@ def test_what_learning_sees_is_what_sampling_drew(policy: Policy) -> None:
     seen = assess(played, actor_critic, policy)
     policy.train()
     rows = decisions_of(played)
-    again = policy.look(rows.observations[:1], rows.decisions[:1]).logprobs()
+    again = policy.distribution(rows.observations[:1], rows.decisions[:1]).logprobs()
     torch.testing.assert_close(again, seen.logprobs[:1], rtol=1e-4, atol=1e-4)
 
 
@@ -121,12 +121,12 @@ def test_draws_are_as_frequent_as_their_log_probability_says(policy: Policy) -> 
             parameter.add_(0.004 * torch.randn_like(parameter))
         seen = torch.zeros(6000, 3)
         decisions = policy.decide(seen, noise_of(policy, 6000))
-        ratio = (other.look(seen, decisions).logprobs() - policy.look(seen, decisions).logprobs()).exp()
+        ratio = (other.distribution(seen, decisions).logprobs() - policy.distribution(seen, decisions).logprobs()).exp()
     assert ratio.std() > 1e-3
     assert float(ratio.mean()) == pytest.approx(1.0, abs=5 * float(ratio.std()) / 6000**0.5)
     # and the divergence is the mean of the log ratio
     with torch.no_grad():
-        exact = kl(policy.look(seen, decisions), other.look(seen, decisions))
+        exact = kl(policy.distribution(seen, decisions), other.distribution(seen, decisions))
     assert float(exact.mean()) == pytest.approx(-float(ratio.log().mean()), abs=5 * float(ratio.std()) / 6000**0.5)
 
 
@@ -186,9 +186,9 @@ def test_a_policy_comes_back_as_it_was(policy: Policy, tmp_path: Path) -> None:
     assert type(again) is type(policy) and again.chunk == policy.chunk
     assert torch.equal(again.decide(seen, noise), policy.decide(seen, noise))
     assert not any(parameter.requires_grad for parameter in again.parameters())
-    with pytest.raises(InputError, match="made for 3 numbers in each observation, where this arm has 9"):
+    with pytest.raises(InputError, match="made for 3 numbers in each observation, but this arm has 9"):
         load_policy(tmp_path, Sizes(9, 2))
-    with pytest.raises(InputError, match="made for 2 numbers in each action, where this arm has 5"):
+    with pytest.raises(InputError, match="made for 2 numbers in each action, but this arm has 5"):
         load_policy(tmp_path, Sizes(3, 5))
     (tmp_path / "config.json").write_text('{"kind": "fortune"}')
     with pytest.raises(InputError, match="holds no policy"):
@@ -239,9 +239,9 @@ def test_without_noise_an_act_is_the_most_likely_one() -> None:
     seen = torch.randn(5, 3)
     with torch.no_grad():
         best = policy.decide(seen, None)
-        logprob = policy.look(seen, best).logprobs()
+        logprob = policy.distribution(seen, best).logprobs()
         drawn = [policy.decide(seen, noise_of(policy, 5, seed=index)) for index in range(20)]
-        draws = torch.stack([policy.look(seen, decisions).logprobs() for decisions in drawn])
+        draws = torch.stack([policy.distribution(seen, decisions).logprobs() for decisions in drawn])
     assert (draws.mean(0) < logprob).all()
     acting: Callable[..., Tensor] = Agent(policy)
     env = Target(5, ends=False)

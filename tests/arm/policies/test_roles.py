@@ -102,9 +102,9 @@ def test_the_critic_sees_as_the_policy_sees(policy: GaussianPolicy) -> None:
 
 def test_models_that_do_not_fit_are_refused(policy: GaussianPolicy, tmp_path: Path) -> None:
     policy.save(tmp_path)
-    with pytest.raises(InputError, match="made for 3 numbers in each observation, where this arm has 9"):
+    with pytest.raises(InputError, match="made for 3 numbers in each observation, but this arm has 9"):
         load_policy(tmp_path, Sizes(9, 2))
-    with pytest.raises(InputError, match="made for 2 numbers in each action, where this arm has 5"):
+    with pytest.raises(InputError, match="made for 2 numbers in each action, but this arm has 5"):
         load_policy(tmp_path, Sizes(3, 5))
     with pytest.raises(InputError, match="holds no critic"):
         load_critic(tmp_path, Sizes(3, 2))

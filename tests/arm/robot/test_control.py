@@ -15,12 +15,12 @@ from tercet.arm.lerobot.layout import ACTION, IMAGES, STATE
 from tercet.arm.lerobot.read import open_recording
 from tercet.arm.robot import control, deploy, dry_run
 from tercet.arm.robot.calibration import limits
-from tercet.arm.robot.control import Crew, SimulatedClock, Tick, drive
+from tercet.arm.robot.control import Operators, SimulatedClock, Tick, drive
 from tercet.arm.robot.devices import Arm, Observation, Teacher, find_cube, find_robot, find_teacher
-from tercet.arm.robot.pilot import Senses, action_between, joints_for, start_joints
+from tercet.arm.robot.pilot import StateEstimator, action_between, joints_for, start_joints
 from tercet.arm.robot.safety import Guard, outside
 from tercet.arm.robot.simulated import SimulatedArm, SimulatedTeacher
-from tercet.arm.robot.takeover import Keeper
+from tercet.arm.robot.takeover import DemonstrationRecorder
 from tercet.arm.sim import kinematics
 from tercet.arm.sim.kinematics import Array
 from tercet.arm.sim.tasks.builtin import TASKS
@@ -61,13 +61,15 @@ class Rehearsal:
         self.arm = Arm(self.robot, config).__enter__()
         self.clock = SimulatedClock()
         self.guard = Guard(limits(config), self.arm.read()[0], deadline=0.15, max_lag=0.26)
-        self.senses = Senses(TASKS[task], np.array(config.goal), find_cube(config.cube))
+        self.estimator = StateEstimator(TASKS[task], np.array(config.goal), find_cube(config.cube))
         self.ticks: list[Tick] = []
 
-    def drive(self, crew: Crew, *, seconds: float = 3.0, arm: control.Moving | None = None, **rest: Any) -> list[Tick]:
+    def drive(
+        self, operators: Operators, *, seconds: float = 3.0, arm: control.Moving | None = None, **rest: Any
+    ) -> list[Tick]:
         """What happened. Any: as drive takes it."""
         watch = rest.pop("watch", self.ticks.append)
-        drive(arm or self.arm, self.guard, crew, self.senses, self.clock, seconds=seconds, watch=watch, **rest)
+        drive(arm or self.arm, self.guard, operators, self.estimator, self.clock, seconds=seconds, watch=watch, **rest)
         return self.ticks
 
 
@@ -89,7 +91,7 @@ def test_through_the_interface_and_the_guard_the_expert_does_every_task(task: st
     done = 0
     for seed in range(4):
         one = Rehearsal(task, seed=seed)
-        ticks = one.drive(Crew(ExpertPilot(one.robot), None), seconds=6.0)
+        ticks = one.drive(Operators(ExpertPilot(one.robot), None), seconds=6.0)
         done += ticks[-1].success
         one.arm.__exit__(None, None, None)
     assert done >= 3
@@ -104,7 +106,7 @@ def test_what_the_policy_sees_is_what_it_saw_in_training(lift: Rehearsal) -> Non
             apart.append(np.abs(observation - env._observe(env.readings())[0]))
             return super().wanted(observation, sent, seen, fresh=fresh)
 
-    lift.drive(Crew(Notes(lift.robot), None), seconds=2.5)
+    lift.drive(Operators(Notes(lift.robot), None), seconds=2.5)
     names = lift.robot.env.layout.names
     worst = np.stack(apart).max(0)
     for name, difference in zip(names, worst, strict=True):
@@ -114,7 +116,7 @@ def test_what_the_policy_sees_is_what_it_saw_in_training(lift: Rehearsal) -> Non
 
 @pytest.mark.parametrize("seed", range(3))
 def test_whatever_a_policy_wants_the_simulated_arm_is_only_sent_what_is_allowed(lift: Rehearsal, seed: int) -> None:
-    ticks = lift.drive(Crew(Wild(seed), None), seconds=5.0)
+    ticks = lift.drive(Operators(Wild(seed), None), seconds=5.0)
     bounds = lift.guard.limits
     sent = np.stack([tick.sent for tick in ticks])
     assert (outside(sent, bounds.workspace) < 1e-6).all()
@@ -134,7 +136,7 @@ def test_ticks_are_a_period_apart_and_nothing_is_caught_up_after_a_late_one(lift
             lift.clock.time += 0.4 if self.steps == 5 else 0.01
             return super().wanted(observation, sent, seen, fresh=fresh)
 
-    ticks = lift.drive(Crew(Slow(lift.robot), None), seconds=2.0)
+    ticks = lift.drive(Operators(Slow(lift.robot), None), seconds=2.0)
     gaps = np.diff([tick.seconds for tick in ticks])
     np.testing.assert_allclose(np.delete(gaps, 4), 0.05)
     assert gaps[4] == pytest.approx(0.4)
@@ -144,7 +146,7 @@ def test_ticks_are_a_period_apart_and_nothing_is_caught_up_after_a_late_one(lift
 
 def test_the_space_bar_stops_until_it_is_released(lift: Rehearsal) -> None:
     keys = keys_at({10: " ", 20: "t", 30: "r"})
-    ticks = lift.drive(Crew(ExpertPilot(lift.robot), None, keys), seconds=2.0)
+    ticks = lift.drive(Operators(ExpertPilot(lift.robot), None, keys), seconds=2.0)
     held = np.stack([tick.sent for tick in ticks[10:30]])
     assert (held == held[0]).all()
     np.testing.assert_array_equal(held[0], ticks[10].measured)  # where the arm is, not where it was going
@@ -161,13 +163,13 @@ def test_a_policy_is_told_where_it_did_not_steer_the_step_before(lift: Rehearsal
             return super().wanted(observation, sent, seen, fresh=fresh)
 
     keys = keys_at({5: " ", 8: "r", 12: "t", 15: "t"})
-    lift.drive(Crew(Notes(lift.robot), Teacher(SimulatedTeacher(lift.robot), CONFIG), keys), seconds=1.0)
+    lift.drive(Operators(Notes(lift.robot), Teacher(SimulatedTeacher(lift.robot), CONFIG), keys), seconds=1.0)
     # its steps are 0 to 11, and 15 on; it does not steer while the arm is stopped, in 5 to 7
     assert [step for step, fresh in enumerate(told) if fresh] == [0, 6, 7, 8, 12]
 
 
 def test_q_ends(lift: Rehearsal) -> None:
-    assert len(lift.drive(Crew(ExpertPilot(lift.robot), None, keys_at({7: "q"})))) == 8
+    assert len(lift.drive(Operators(ExpertPilot(lift.robot), None, keys_at({7: "q"})))) == 8
 
 
 def test_a_blocked_arm_is_stopped(lift: Rehearsal) -> None:
@@ -179,7 +181,7 @@ def test_a_blocked_arm_is_stopped(lift: Rehearsal) -> None:
             pass
 
     where = lift.arm.read()[0]
-    lift.drive(Crew(ExpertPilot(lift.robot), None), seconds=3.0, arm=Stuck())
+    lift.drive(Operators(ExpertPilot(lift.robot), None), seconds=3.0, arm=Stuck())
     assert "behind; something blocks it" in lift.guard.stopped
 
 
@@ -188,7 +190,7 @@ def test_a_person_takes_over_and_what_they_showed_is_kept(lift: Rehearsal, tmp_p
         def wanted(self, observation: Array, sent: Array, seen: Observation, *, fresh: bool) -> Array:
             return joints_for(sent, np.array([[0.2, 0.2, 0.1, 0.0, 1.0]]))
 
-    keeper = Keeper(
+    recorder = DemonstrationRecorder(
         tmp_path / "kept",
         TASKS["lift"],
         CONFIG.calibration,
@@ -197,21 +199,21 @@ def test_a_person_takes_over_and_what_they_showed_is_kept(lift: Rehearsal, tmp_p
         say=lambda text: None,
     )
     said: list[str] = []
-    keeper._say = said.append
+    recorder._say = said.append
     teacher = Teacher(SimulatedTeacher(lift.robot), CONFIG)
-    crew = Crew(Lost(), teacher, keys_at({12: "t", 72: "t"}))
+    operators = Operators(Lost(), teacher, keys_at({12: "t", 72: "t"}))
 
     def watch(tick: Tick) -> None:
         lift.ticks.append(tick)
-        keeper.watch(tick)
+        recorder.watch(tick)
 
-    ticks = lift.drive(crew, seconds=4.0, watch=watch)
+    ticks = lift.drive(operators, seconds=4.0, watch=watch)
     assert [tick.who for tick in ticks[11:13]] == ["policy", "person"]
     assert [tick.who for tick in ticks[71:73]] == ["person", "policy"]
     assert not (tmp_path / "kept").exists()  # encoding pictures would hold up the loop
-    keeper.finish(good=True)
+    recorder.finish(good=True)
     assert ticks[71].success and said == [f"kept: 60 steps of a person's, in {tmp_path / 'kept'}"]
-    assert keeper.all_there().startswith(f"{tmp_path / 'kept'} holds 1 demonstrations")
+    assert recorder.summary().startswith(f"{tmp_path / 'kept'} holds 1 demonstrations")
     (kept,) = open_recording(tmp_path / "kept").episodes([STATE, ACTION, OURS_SEEN, OURS_DONE])
     assert (len(kept), kept.task) == (60, "lift")
     np.testing.assert_allclose(kept.columns[OURS_SEEN][0], ticks[12].observation, rtol=1e-5)
@@ -236,7 +238,7 @@ def test_a_persons_arm_must_come_near_before_it_steers(lift: Rehearsal) -> None:
         lift.ticks.append(tick)
         far.gap = 1.0 if len(lift.ticks) < 20 else 0.1
 
-    ticks = lift.drive(Crew(ExpertPilot(lift.robot), far, keys_at({5: "t"})), seconds=1.5, watch=watch)
+    ticks = lift.drive(Operators(ExpertPilot(lift.robot), far, keys_at({5: "t"})), seconds=1.5, watch=watch)
     assert {tick.who for tick in ticks[5:20]} == {"nobody"}
     assert {tick.who for tick in ticks[20:]} == {"person"}
     still = np.stack([tick.sent for tick in ticks[10:20]])
@@ -261,7 +263,7 @@ def test_after_a_stop_a_persons_arm_must_come_near_again(lift: Rehearsal) -> Non
         leader.off[0] = 1.0 if 6 <= len(lift.ticks) < 20 else 0.1
 
     keys = keys_at({5: " ", 10: "r"})
-    ticks = lift.drive(Crew(None, leader, keys), seconds=1.5, watch=watch, person=True)
+    ticks = lift.drive(Operators(None, leader, keys), seconds=1.5, watch=watch, person=True)
     held = np.stack([tick.sent for tick in ticks[5:20]])
     assert (held == held[0]).all()
     assert {tick.who for tick in ticks[10:20]} == {"nobody"}
@@ -279,7 +281,7 @@ def test_a_persons_trigger_must_be_closed_before_it_steers_or_a_held_cube_would_
         if len(one.ticks) == 10:
             leader.off[5] = closed_to
 
-    ticks = one.drive(Crew(None, leader), seconds=1.0, watch=watch, person=True)
+    ticks = one.drive(Operators(None, leader), seconds=1.0, watch=watch, person=True)
     assert {tick.who for tick in ticks[:10]} == {"nobody"}
     assert (np.stack([tick.sent for tick in ticks[:10]]) == ticks[0].before).all()
     assert {tick.who for tick in ticks[10:]} == {"person"}
@@ -290,7 +292,7 @@ def test_pictures_of_a_take_over_are_kept_as_video(tmp_path: Path) -> None:
     pytest.importorskip("av")
     robot = SimulatedArm("reach", CONFIG.calibration, cameras={"front": "front"})
     features = robot.observation_features
-    keeper = Keeper(
+    recorder = DemonstrationRecorder(
         tmp_path / "kept",
         TASKS["reach"],
         CONFIG.calibration,
@@ -302,8 +304,8 @@ def test_pictures_of_a_take_over_are_kept_as_video(tmp_path: Path) -> None:
     for step in range(6):
         seen = {"front": np.full((240, 320, 3), 40 * step, np.uint8)}
         looks = np.zeros(len(robot.env.layout.names))
-        keeper.watch(Tick(step / 20, "person", home, home, home, home, (), looks, False, seen))
-    keeper.finish(good=True)
+        recorder.watch(Tick(step / 20, "person", home, home, home, home, (), looks, False, seen))
+    recorder.finish(good=True)
     pictures = open_recording(tmp_path / "kept").pictures(0, f"{IMAGES}.front", range(6))
     assert [round(float(picture.mean()) / 40) for picture in pictures] == [*range(6)]
     robot.disconnect()
@@ -311,7 +313,7 @@ def test_pictures_of_a_take_over_are_kept_as_video(tmp_path: Path) -> None:
 
 def test_a_dry_run_sends_nothing_and_shows_what_it_would(lift: Rehearsal, tmp_path: Path) -> None:
     before = lift.robot.env.joints().copy()
-    ticks = lift.drive(Crew(ExpertPilot(lift.robot), None), seconds=2.0, arm=dry_run.Pretended(lift.arm))
+    ticks = lift.drive(Operators(ExpertPilot(lift.robot), None), seconds=2.0, arm=dry_run.Pretended(lift.arm))
     np.testing.assert_array_equal(lift.robot.env.joints(), before)
     assert np.abs(ticks[-1].sent - ticks[0].sent).max() > 0.1
     text = list(dry_run.lines(ticks))
@@ -503,12 +505,12 @@ def test_a_dry_run_says_what_it_read_before_anything_and_keeps_nothing(tmp_path:
 def test_a_lost_cable_ends_it_with_one_message_and_the_robot_is_let_go() -> None:
     config = load_robot_config("simulated", ["port=/dev/ttyACM0"])
     robot = Faulty("lift", CONFIG.calibration)
-    crew, clock = Crew(ExpertPilot(robot), None), SimulatedClock()
+    operators, clock = Operators(ExpertPilot(robot), None), SimulatedClock()
     with pytest.raises(FailedError, match="cannot read the robot at /dev/ttyACM0: ConnectionError: no status packet"):  # noqa: SIM117
         with Arm(robot, config) as arm:
             guard = Guard(limits(config), arm.read()[0], deadline=0.15, max_lag=0.26)
-            senses = Senses(TASKS["lift"], np.array(config.goal), find_cube(config.cube))
-            drive(arm, guard, crew, senses, clock, seconds=9.0, watch=lambda tick: None)
+            estimator = StateEstimator(TASKS["lift"], np.array(config.goal), find_cube(config.cube))
+            drive(arm, guard, operators, estimator, clock, seconds=9.0, watch=lambda tick: None)
     assert not robot.is_connected
 
 

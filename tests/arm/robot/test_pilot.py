@@ -8,7 +8,7 @@ from tercet.arm.play.agent import Agent
 from tercet.arm.policies.kinds import new_policy
 from tercet.arm.policies.roles import Policy, Sizes
 from tercet.arm.robot.devices import find_cube
-from tercet.arm.robot.pilot import Pilot, Senses, joints_for, start_joints
+from tercet.arm.robot.pilot import Pilot, StateEstimator, joints_for, start_joints
 from tercet.arm.sim.kinematics import Array
 from tercet.arm.sim.tasks.builtin import TASKS
 from tercet.config.arm import PolicyConfig
@@ -47,10 +47,12 @@ def test_it_does_what_training_does_and_decides_anew_where_it_is_fresh(policy: P
 
 
 def test_a_cubes_speed_is_over_the_time_that_passed() -> None:
-    senses = Senses(TASKS["push"], np.array([0.19, 0.0, 0.0]), find_cube("tercet.arm.robot.devices:seen_cube"))
+    estimator = StateEstimator(
+        TASKS["push"], np.array([0.19, 0.0, 0.0]), find_cube("tercet.arm.robot.devices:seen_cube")
+    )
     seen = {"cube.x": 0.2, "cube.y": 0.0, "cube.z": 0.015, "cube.turn": 0.0}
-    senses.readings(HOME, HOME, seen, elapsed=0.05)
-    moved = senses.readings(HOME, HOME, {**seen, "cube.y": 0.03}, elapsed=0.1)
+    estimator.readings(HOME, HOME, seen, elapsed=0.05)
+    moved = estimator.readings(HOME, HOME, {**seen, "cube.y": 0.03}, elapsed=0.1)
     np.testing.assert_allclose(moved.cube_velocity[0], [0.0, 0.3, 0.0])
 
 

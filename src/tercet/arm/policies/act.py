@@ -1,10 +1,9 @@
-"""ACT (Zhao et al. 2023): a chunk of actions at a time, from a transformer that is learned as a conditional VAE.
+"""ACT (Zhao et al. 2023): a transformer that predicts a chunk of actions, trained as a conditional VAE.
 
-For PPO it is a Gaussian over the actions of a chunk that are executed, around the network's with latent 0: one decision
-a chunk.
+For PPO it is a Gaussian over the executed actions of a chunk. Its mean is the network's output with latent 0. One chunk
+is one decision.
 
-It may see pictures beside the observation, which then may hold more than the policy looks at: `own` names the entries
-that it does.
+It may observe pictures as well. Then it may use only some entries of the observation: those where `own` is True.
 """
 
 import math
@@ -29,20 +28,20 @@ from tercet.errors import InputError, first_line
 
 
 class ActPolicy(Policy):
-    """A Gaussian over the first `chunk` actions of the network's; `log_std` is one number for each joint."""
+    """A Gaussian over the first `chunk` actions of the network. `log_std` holds one number per joint."""
 
     def __init__(
         self, shape: ActShape, *, chunk: int, kl_weight: float, log_std: float, own: Bool[Tensor, " o"] | None = None
     ) -> None:
         super().__init__()
         self.own, self.cameras, self.sees_itself = own, shape.cameras, own is not None
-        self.settles = False  # whether the backbone was drawn at random, and has seen no picture yet
-        num_seen = sum(shape.state_sizes.values())
-        self.sizes = Sizes(num_seen if own is None else len(own), shape.action_size)
+        self.settles = False  # True if the backbone has random weights and must be normalised on the first pictures
+        state_size = sum(shape.state_sizes.values())
+        self.sizes = Sizes(state_size if own is None else len(own), shape.action_size)
         self.chunk, self.kl_weight = chunk, kl_weight
         self.noise_size = chunk * shape.action_size
         self.model = ActNetwork(shape)
-        # LeRobot lets an observation count however far from its mean it lies
+        # LeRobot does not clip observations
         self.scaled = Scaled(self.sizes.observation, farthest=math.inf)
         self.scaled_actions = Scaled(shape.action_size)
         self.scaled_pictures = nn.ModuleList(Scaled(3, farthest=math.inf) for _ in shape.cameras)
@@ -51,10 +50,10 @@ class ActPolicy(Policy):
     def forward(
         self, observations: Float[Tensor, "*shape o"], *pictures: UInt8[Tensor, "*shape _ _ 3"]
     ) -> Float[Tensor, "*shape c a"]:
-        """All actions of a chunk, in the environment's units, with latent 0."""
-        seen = self._state(observations).flatten(0, -2)
-        looks = self._looks(pictures)
-        actions = self.model(seen, seen.new_zeros(len(seen), self.model.shape.latent_dim), looks)
+        """Return all actions of a chunk in the environment's units, with latent 0."""
+        states = self._state(observations).flatten(0, -2)
+        latent = states.new_zeros(len(states), self.model.shape.latent_dim)
+        actions = self.model(states, latent, self._scale_pictures(pictures))
         actions = actions * self.scaled_actions.std + self.scaled_actions.mean
         return actions.unflatten(0, observations.shape[:-1])
 
@@ -64,21 +63,21 @@ class ActPolicy(Policy):
         noise: Float[Tensor, "*shape d"] | None,
         *pictures: UInt8[Tensor, "*shape _ _ 3"],
     ) -> Float[Tensor, "*shape d"]:
-        """The actions of a chunk in a row, given standard normal noise; their means without."""
+        """Sample the actions of a chunk, in a row, from standard normal noise; return their means without noise."""
         mean = self._mean(observations, pictures)
         return mean if noise is None else gaussian.sample(mean, self._log_std(), noise)
 
     def actions(self, decisions: Float[Tensor, "*shape d"]) -> Float[Tensor, "*shape c a"]:
-        """What is done of a decision, in turn."""
+        """Split a decision into its actions."""
         return decisions.unflatten(-1, (self.chunk, self.sizes.action))
 
-    def look(
+    def distribution(
         self,
         observations: Float[Tensor, "*shape o"],
         decisions: Float[Tensor, "*shape d"],
         *pictures: UInt8[Tensor, "*shape _ _ 3"],
     ) -> Normal:
-        """What the policy thinks of these decisions."""
+        """Return the distribution of these decisions."""
         return Normal(decisions, self._mean(observations, pictures), self._log_std())
 
     def imitation_loss(
@@ -88,18 +87,18 @@ class ActPolicy(Policy):
         mask: Bool[Tensor, "b c"],
         *pictures: UInt8[Tensor, "b _ _ 3"],
     ) -> Float[Tensor, ""]:
-        """L1 error of the chunk plus the divergence of the latent from a standard normal, summed over rows.
+        """Return the L1 error of the chunk plus `kl_weight` times the KL of the latent, summed over rows.
 
-        The latent is drawn from the posterior by torch's own generator, which `fit` seeds. Actions are at unit scale.
+        The latent is drawn from the posterior by torch's global generator, which `fit` seeds. Actions are standardised.
         """
-        seen, wanted = self._state(observations), (actions - self.scaled_actions.mean) / self.scaled_actions.std
-        latent, divergence = seen.new_zeros(len(seen), self.model.shape.latent_dim), seen.new_zeros(())
+        states, targets = self._state(observations), (actions - self.scaled_actions.mean) / self.scaled_actions.std
+        latent, divergence = states.new_zeros(len(states), self.model.shape.latent_dim), states.new_zeros(())
         if self.model.shape.use_vae:
-            mean, log_variance = self.model.posterior(seen, wanted, mask)
+            mean, log_variance = self.model.posterior(states, targets, mask)
             latent = mean + (0.5 * log_variance).exp() * torch.randn_like(mean)
             divergence = 0.5 * (log_variance.exp() + mean.square() - 1.0 - log_variance).sum()
-        error = (self.model(seen, latent, self._looks(pictures)) - wanted).abs().mean(-1)
-        # a mean over the chunk's actions that there are, which weighs every row alike
+        error = (self.model(states, latent, self._scale_pictures(pictures)) - targets).abs().mean(-1)
+        # a mean over the existing actions of the chunk, so that every row has the same weight
         return ((error * mask).sum(1) / mask.sum(1)).sum() + self.kl_weight * divergence
 
     def measure(
@@ -108,29 +107,29 @@ class ActPolicy(Policy):
         actions: Float[Tensor, "*shape a"],
         *pictures: UInt8[Tensor, "b _ _ 3"],
     ) -> None:
-        """See and do what is like these at unit scale."""
+        """Set the scales of observations, actions and pictures."""
         self.scaled.measure(observations)
         self.scaled_actions.measure_known(actions)
         self.measure_pictures(*pictures)
 
     def measure_pictures(self, *pictures: UInt8[Tensor, "b _ _ 3"]) -> None:
-        """See pictures like these at unit scale, and let a backbone that was drawn at random settle on them."""
-        some = [one[:: -(-len(one) // AT_ONCE)] for one in pictures]  # evenly, whatever their number
+        """Set the scale of pictures, and normalise a backbone with random weights on them."""
+        some = [one[:: -(-len(one) // AT_ONCE)] for one in pictures]  # evenly spread
         for scaled, picture in zip(self.scales_of_pictures(), some, strict=True):
             scaled.measure_known(picture / 255)
         if pictures and self.settles:
-            self.model.backbone.settle(torch.cat(self._looks(some)))
+            self.model.backbone.settle(torch.cat(self._scale_pictures(some)))
 
     def scales_of_pictures(self) -> list[Scaled]:
-        """Of each camera, in their order."""
+        """Return the scale of each camera's pictures."""
         return [cast(Scaled, scaled) for scaled in self.scaled_pictures]
 
     def explore(self, log_std: float) -> None:
-        """Draw actions with this deviation from now on."""
+        """Set the log standard deviation."""
         nn.init.constant_(self.log_std, log_std)
 
     def save(self, folder: Path) -> None:
-        """LeRobot's files, and what it has no place for; see arm/policies/act_files.py."""
+        """Write LeRobot's files and exploration.safetensors; see arm/policies/act_files.py."""
         weights = dict(self.model.state_dict())
         scales = {f"observation.{name}": value for name, value in self.scaled.state_dict().items()}
         scales |= {f"action.{name}": value for name, value in self.scaled_actions.state_dict().items()}
@@ -144,11 +143,11 @@ class ActPolicy(Policy):
         return self(observations, *pictures)[..., : self.chunk, :].flatten(-2)
 
     def _state(self, observations: Float[Tensor, "*shape o"]) -> Float[Tensor, "*shape s"]:
-        seen = self.scaled(observations)
-        return seen if self.own is None else seen[..., self.own]
+        scaled = self.scaled(observations)
+        return scaled if self.own is None else scaled[..., self.own]
 
-    def _looks(self, pictures: Sequence[Tensor]) -> list[Float[Tensor, "b 3 h w"]]:
-        """Each camera's pictures at unit scale, as the backbone takes them."""
+    def _scale_pictures(self, pictures: Sequence[Tensor]) -> list[Float[Tensor, "b 3 h w"]]:
+        """Return each camera's pictures, standardised, in the layout of the backbone."""
         rows = [one.flatten(0, -4) for one in pictures]
         return [
             scaled(row / 255).permute(0, 3, 1, 2) for row, scaled in zip(rows, self.scales_of_pictures(), strict=True)
@@ -159,15 +158,15 @@ class ActPolicy(Policy):
 
 
 def new_act(sizes: Sizes, config: PolicyConfig) -> ActPolicy:
-    """A fresh one.
+    """Create a policy.
 
-    What the arm measures on itself is LeRobot's `observation.state`, the rest its `observation.environment_state`.
+    Entries that the robot measures are LeRobot's `observation.state`, the others its `observation.environment_state`.
     """
     own = None
     if config.sees == "itself":
-        if not any(sizes.own):
-            raise InputError("policy.sees=itself: only this arm's own tasks tell which entries it measures on itself")
-        own = torch.tensor(sizes.own)
+        if not any(sizes.robot):
+            raise InputError("policy.sees=itself: only the built-in tasks say which entries the robot itself measures")
+        own = torch.tensor(sizes.robot)
     shape = ActShape(
         state_sizes=_state_sizes(sizes) if own is None else {"robot": int(own.sum())},
         action_size=sizes.action,
@@ -189,32 +188,32 @@ def new_act(sizes: Sizes, config: PolicyConfig) -> ActPolicy:
 
 
 def _state_sizes(sizes: Sizes) -> dict[str, int]:
-    """How an observation is divided between LeRobot's two states; its ACT needs both where there are no pictures.
+    """Divide an observation between LeRobot's two states. LeRobot's ACT needs both if there are no pictures.
 
-    What an arm measures on itself stands first. Where that is not known, it is the first half.
+    Entries that the robot measures come first. If they are not known, the first half counts as such.
     """
-    num_own = sum(sizes.own) if any(sizes.own) else sizes.observation // 2
-    assert all(sizes.own[:num_own]), "what the arm measures on itself must stand first"
-    parts = {"robot": num_own, "env": sizes.observation - num_own}
+    num_robot = sum(sizes.robot) if any(sizes.robot) else sizes.observation // 2
+    assert all(sizes.robot[:num_robot]), "entries that the robot measures must come first"
+    parts = {"robot": num_robot, "env": sizes.observation - num_robot}
     return {name: size for name, size in parts.items() if size}
 
 
 def load_act(folder: Path, sizes: Sizes) -> ActPolicy:
-    """A policy that this project or LeRobot saved, frozen; InputError where it is for another arm."""
-    found = act_files.read(folder)
-    policy = ActPolicy(found.shape, chunk=found.chunk, kl_weight=found.kl_weight, log_std=0.0, own=found.own)
+    """Load a policy that this project or LeRobot saved, and freeze it. Raises InputError if its sizes differ."""
+    files = act_files.read(folder)
+    policy = ActPolicy(files.shape, chunk=files.chunk, kl_weight=files.kl_weight, log_std=0.0, own=files.own)
     for name in ("observation", "action"):
-        theirs, ours = getattr(policy.sizes, name), getattr(sizes, name)
-        if theirs != ours:
-            raise InputError(f"{folder}: made for {theirs} numbers in each {name}, where this arm has {ours}")
+        saved, needed = getattr(policy.sizes, name), getattr(sizes, name)
+        if saved != needed:
+            raise InputError(f"{folder}: made for {saved} numbers in each {name}, but this arm has {needed}")
     try:
-        policy.model.load_state_dict(found.weights)
+        policy.model.load_state_dict(files.weights)
     except RuntimeError as error:
-        raise InputError(f"{folder}: its weights are of another kind ({first_line(error)})") from error
+        raise InputError(f"{folder}: its weights do not fit this network ({first_line(error)})") from error
     of_pictures = zip(policy.scales_of_pictures(), map(act_files.feature_of, policy.cameras), strict=True)
     for scaled, name in ((policy.scaled, "observation"), (policy.scaled_actions, "action"), *of_pictures):
-        scaled.mean.copy_(found.scales[f"{name}.mean"])
-        scaled.std.copy_(found.scales[f"{name}.std"])
-    if found.log_std is not None:
-        policy.log_std.data.copy_(found.log_std)
+        scaled.mean.copy_(files.scales[f"{name}.mean"])
+        scaled.std.copy_(files.scales[f"{name}.std"])
+    if files.log_std is not None:
+        policy.log_std.data.copy_(files.log_std)
     return policy.requires_grad_(False).eval()

@@ -1,4 +1,4 @@
-"""What a policy thinks of decisions: the distribution that each came from, and what a decision cost in it."""
+"""Distributions of decisions: log-probabilities, entropy and KL."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from tercet.core.fused_categorical import logprobs_and_entropy
 
 @dataclass(frozen=True)
 class Normal:
-    """Decisions of real numbers, each number with a mean of its own; a chunk of actions, or a chain of them."""
+    """Decisions of real numbers, each with its own mean: a chunk of actions, or a denoising chain."""
 
     chosen: Float[Tensor, "*shape d"]
     mean: Float[Tensor, "*shape d"]
@@ -22,13 +22,13 @@ class Normal:
         return gaussian.logprobs(self.chosen, self.mean, self.log_std)
 
     def entropy(self) -> Float[Tensor, "*shape"]:
-        """Differential entropy in nats, the same everywhere."""
+        """Differential entropy in nats. It does not depend on the observation."""
         return gaussian.entropy(self.log_std).expand(self.mean.shape[:-1])
 
 
 @dataclass(frozen=True)
 class Categorical:
-    """Decisions of several tokens one after another; the logits of each are those after the chosen ones before it."""
+    """Decisions of several tokens. The logits of each token are conditioned on the chosen tokens before it."""
 
     chosen: Int[Tensor, "*shape d"]
     logits: Float[Tensor, "*shape d v"]
@@ -38,7 +38,7 @@ class Categorical:
         return self._statistics().logprobs.reshape(self.chosen.shape).sum(-1)
 
     def entropy(self) -> Float[Tensor, "*shape"]:
-        """The sum of the entropies of its tokens, each after the chosen ones before it."""
+        """Sum of the entropies of its tokens, each conditioned on the chosen tokens before it."""
         return self._statistics().entropy.reshape(self.chosen.shape).sum(-1)
 
     def _statistics(self) -> categorical.ActionStatistics:
@@ -49,9 +49,9 @@ Distribution = Normal | Categorical
 
 
 def kl(policy: Distribution, reference: Distribution) -> Float[Tensor, "*shape"]:
-    """KL(policy || reference) of each decision, in nats.
+    """Compute KL(policy || reference) of each decision, in nats.
 
-    Exact for a single draw; of a chain or of tokens, the sum of the exact divergences along what was chosen.
+    Exact for a single action. For chains and tokens it is the sum of the exact divergences along the chosen decision.
     """
     if isinstance(policy, Normal):
         assert isinstance(reference, Normal)

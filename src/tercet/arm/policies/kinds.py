@@ -1,4 +1,4 @@
-"""The kinds of policy by the name of policy.kind; imitation, PPO and play treat them alike (`models.py::Policy`)."""
+"""The kinds of policy by name, as in `policy.kind`. All of them implement `roles.py::Policy`."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +16,7 @@ from tercet.train.chance import seed_everything
 
 
 class Kind(NamedTuple):
-    """How a kind of policy is made for an environment of these sizes, and loaded from a folder, frozen."""
+    """How to create a policy for an environment of these sizes, and how to load a frozen one from a folder."""
 
     new: Callable[[Sizes, PolicyConfig], Policy]
     load: Callable[[Path, Sizes], Policy]
@@ -31,17 +31,17 @@ KINDS = {
 
 
 def new_policy(sizes: Sizes, config: PolicyConfig, *, seed: int) -> Policy:
-    """A fresh policy of the kind that the config names."""
+    """Create a policy of the kind that the config names."""
     seed_everything(seed, "policy")
     return KINDS[config.kind].new(sizes, config)
 
 
 def load_policy(folder: Path, sizes: Sizes) -> Policy:
-    """A saved policy, frozen; InputError where it is none, or one for another arm."""
+    """Load a saved policy and freeze it. Raises InputError if `folder` holds none, or one with other sizes."""
     check_made(folder)
     config = read_json(folder / "config.json")
     kind = config.get("kind", config.get("type"))  # LeRobot's files name their policy by `type`
-    kind = "gaussian" if kind == "policy" else kind  # as its files have always named it
+    kind = "gaussian" if kind == "policy" else kind  # the name in its files
     if kind not in KINDS:
         raise InputError(f"{folder}: holds no policy")
     return KINDS[kind].load(folder, sizes)

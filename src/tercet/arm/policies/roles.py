@@ -24,28 +24,28 @@ from tercet.train.chance import seed_everything
 
 M = TypeVar("M", bound=nn.Module)
 
-LEAST_STD = 1e-2  # an action or a picture that varies less counts as if it varied so much
-ROUNDING = 1e-6  # of a number's size: what varies less is constant, but for rounding
-LEAST = 1e-12  # what varies less is rounding in every unit
-UNSEEN = 1e30  # the deviation of a number that was always 0, of whose scale nothing is known: it counts as 0 for good
-FARTHEST = 10.0  # deviations from the mean that an observation counts at most
+LEAST_STD = 1e-2  # smallest standard deviation of actions and pictures
+ROUNDING = 1e-6  # a number that varies less, relative to its size, is constant up to rounding
+LEAST = 1e-12  # smaller variation is rounding in any unit
+UNSEEN = 1e30  # standard deviation of a number that was always 0: its scale is unknown, so it stays 0
+FARTHEST = 10.0  # scaled observations are clipped to this many standard deviations
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """How many numbers an environment shows and takes."""
+    """Sizes of an environment's observations and actions."""
 
     observation: int
     action: int
-    own: tuple[bool, ...] = ()  # of an observation, what the arm measures on itself, where that is known
+    robot: tuple[bool, ...] = ()  # which entries of an observation the robot measures on its own body, if known
 
     def numbers(self) -> dict[str, int]:
-        """Those that a saved policy has to match."""
+        """Return the sizes that a saved policy must match."""
         return {"observation": self.observation, "action": self.action}
 
 
 class Scaled(nn.Module):
-    """Observations less their mean, divided by their deviation; both are saved with the network that reads them."""
+    """Standardise observations: subtract the mean and divide by the standard deviation. Both are saved buffers."""
 
     mean: Tensor
     std: Tensor
@@ -57,10 +57,10 @@ class Scaled(nn.Module):
         self.register_buffer("std", torch.ones(size))
 
     def measure(self, observations: Float[Tensor, "*shape o"]) -> None:
-        """Take mean and deviation of these observations, in whatever units: other units give the same scaled numbers.
+        """Set mean and standard deviation from these observations. The result does not depend on their units.
 
-        A number that never varies counts as if it varied by its own size, so that it is not blown up once it does; one
-        that is always 0 has no size, and is not looked at (`unseen`).
+        The deviation of a number that never varies is its size, so that a later change is not magnified. A number that
+        is always 0 has no size and is ignored (`unseen`).
         """
         rows = observations.flatten(0, -2).double()
         std, size = rows.std(0, unbiased=False), rows.abs().amax(0)
@@ -69,22 +69,22 @@ class Scaled(nn.Module):
         self.std.copy_(torch.where(varies, std, torch.where(size > LEAST, size, UNSEEN)))
 
     def measure_known(self, values: Float[Tensor, "*shape o"]) -> None:
-        """The same of actions or pictures, whose units are known: their deviation is LEAST_STD at least."""
+        """Set both from actions or pictures, whose units are known: the deviation is at least LEAST_STD."""
         rows = values.flatten(0, -2).double()
         self.mean.copy_(rows.mean(0))
         self.std.copy_(rows.std(0, unbiased=False).clamp(min=LEAST_STD))
 
     def unseen(self) -> list[int]:
-        """Which numbers were always 0 when they were measured, and are not looked at."""
+        """Return the indices of the numbers that are ignored, because they were always 0."""
         return (self.std >= UNSEEN).nonzero().flatten().tolist()
 
     def forward(self, observations: Float[Tensor, "*shape o"]) -> Float[Tensor, "*shape o"]:
-        """About mean 0 and deviation 1."""
+        """Return observations with mean about 0 and standard deviation about 1."""
         return ((observations - self.mean) / self.std).clamp(-self.farthest, self.farthest)
 
 
 class Policy(nn.Module):
-    """What every kind of policy offers. Imitation, PPO, evaluation and the real arm use nothing else of it.
+    """The interface of every kind of policy. Imitation, PPO, evaluation and the real arm use nothing else.
 
     A policy decides on `chunk` actions at a time. A decision is a row of `d` numbers or tokens. Pictures are uint8
     tensors (..., height, width, 3), one for each of the `cameras`, in their order; a policy without cameras gets none.
@@ -92,11 +92,11 @@ class Policy(nn.Module):
     """
 
     sizes: Sizes
-    scaled: Scaled  # of observations; the critic starts with the same
+    scaled: Scaled  # of observations; the critic starts with the same scale
     noise_size: int  # standard normal numbers from which a decision is drawn
     chunk: int = 1
     cameras: tuple[Camera, ...] = ()
-    sees_itself: bool = False  # whether it needs none of the numbers that tell of cube and goal
+    sees_itself: bool = False  # True if it needs no entries about cube and goal
 
     def decide(
         self, observations: Float[Tensor, "*shape o"], noise: Float[Tensor, "*shape z"] | None, *pictures: Tensor
@@ -108,10 +108,10 @@ class Policy(nn.Module):
         """Return the actions of each decision, in their order."""
         raise NotImplementedError
 
-    def look(
+    def distribution(
         self, observations: Float[Tensor, "*shape o"], decisions: Shaped[Tensor, "*shape d"], *pictures: Tensor
     ) -> Distribution:
-        """Return the distribution of which each decision would be drawn now: PPO takes log-probabilities from it."""
+        """Return the distribution from which each decision would be drawn now. PPO takes log-probabilities from it."""
         raise NotImplementedError
 
     def imitation_loss(
@@ -127,23 +127,23 @@ class Policy(nn.Module):
     def measure(
         self, observations: Float[Tensor, "*shape o"], actions: Float[Tensor, "*shape a"], *pictures: Tensor
     ) -> None:
-        """Take the scale of demonstrations, before the policy is cloned from them."""
+        """Set the scale from demonstrations, before the policy is cloned from them."""
         self.scaled.measure(observations)
 
     def measure_pictures(self, *pictures: Tensor) -> None:
-        """Take the scale of pictures alone, where there are no demonstrations."""
+        """Set the scale of pictures, if there are no demonstrations."""
 
     def explore(self, log_std: float) -> None:
-        """Draw actions with this deviation from now on: PPO begins."""
+        """Set the log standard deviation of exploration. Called once, before PPO."""
         raise NotImplementedError
 
     def save(self, folder: Path) -> None:
-        """Write config.json, whose `kind` names the kind, and the weights."""
+        """Write config.json, with the key `kind`, and the weights."""
         raise NotImplementedError
 
 
 class GaussianPolicy(Policy):
-    """A Gaussian over actions whose mean is a perceptron's; it decides on one action at a time."""
+    """A Gaussian over single actions. Its mean is the output of a perceptron."""
 
     def __init__(self, sizes: Sizes, *, hidden_size: int, num_layers: int, log_std: float) -> None:
         super().__init__()
@@ -154,24 +154,24 @@ class GaussianPolicy(Policy):
         self.log_std = nn.Parameter(torch.full((sizes.action,), log_std))
 
     def forward(self, observations: Float[Tensor, "*shape o"]) -> Float[Tensor, "*shape a"]:
-        """The mean action."""
+        """Return the mean action."""
         return self.net(self.scaled(observations))
 
     def decide(
         self, observations: Float[Tensor, "*shape o"], noise: Float[Tensor, "*shape a"] | None, *pictures: Tensor
     ) -> Float[Tensor, "*shape a"]:
-        """An action, given standard normal noise; the mean without."""
+        """Sample an action from standard normal noise; return the mean without noise."""
         mean = self(observations)
         return mean if noise is None else gaussian.sample(mean, self.log_std, noise)
 
     def actions(self, decisions: Float[Tensor, "*shape a"]) -> Float[Tensor, "*shape 1 a"]:
-        """The decision is the action."""
+        """Return the decision itself: it is one action."""
         return decisions.unsqueeze(-2)
 
-    def look(
+    def distribution(
         self, observations: Float[Tensor, "*shape o"], decisions: Float[Tensor, "*shape a"], *pictures: Tensor
     ) -> Normal:
-        """What the policy thinks of these decisions."""
+        """Return the distribution of these decisions."""
         return Normal(decisions, self(observations), self.log_std)
 
     def imitation_loss(
@@ -181,20 +181,20 @@ class GaussianPolicy(Policy):
         mask: Bool[Tensor, "b 1"],
         *pictures: Tensor,
     ) -> Float[Tensor, ""]:
-        """Squared error of the mean action, averaged over the action's dimensions and summed over rows."""
+        """Return the squared error of the mean action, averaged over its dimensions and summed over rows."""
         return (self(observations) - actions[:, 0]).square().mean(-1).sum()
 
     def explore(self, log_std: float) -> None:
-        """Draw actions with this deviation from now on."""
+        """Set the log standard deviation."""
         nn.init.constant_(self.log_std, log_std)
 
     def save(self, folder: Path) -> None:
-        """config.json and model.safetensors."""
+        """Write config.json and model.safetensors."""
         save(self, folder, {"kind": "policy", **self.sizes.numbers(), **self.shape})
 
 
 class Critic(nn.Module):
-    """The value of a state."""
+    """Predict the value of a state."""
 
     def __init__(self, size: int, *, hidden_size: int, num_layers: int) -> None:
         super().__init__()
@@ -203,16 +203,16 @@ class Critic(nn.Module):
         self.net = perceptron(size, 1, hidden_size, num_layers, gain=1.0)
 
     def forward(self, observations: Float[Tensor, "*shape o"]) -> Float[Tensor, "*shape"]:
-        """What is still to be earned."""
+        """Predict the return."""
         return self.net(self.scaled(observations)).squeeze(-1)
 
     def save(self, folder: Path) -> None:
-        """config.json and model.safetensors."""
+        """Write config.json and model.safetensors."""
         save(self, folder, {"kind": "critic", "observation": self.size, **self.shape})
 
 
 class RewardEnsemble(nn.Module):
-    """Several reward models of the state that a step led to; their mean, on a scale of its own, is the reward."""
+    """Reward models of the state that a step led to. The reward is their mean, scaled by `gain` and `bias`."""
 
     gain: Tensor
     bias: Tensor
@@ -227,56 +227,56 @@ class RewardEnsemble(nn.Module):
         self.register_buffer("bias", torch.zeros(()))
 
     def each(self, observations: Float[Tensor, "*shape o"]) -> Float[Tensor, "m *shape"]:
-        """What each model says, before the scale: what preferences are learned by."""
-        seen = self.scaled(observations)
-        return torch.stack([net(seen).squeeze(-1) for net in self.nets])
+        """Return the output of each model before scaling. Preferences are learned from this."""
+        scaled = self.scaled(observations)
+        return torch.stack([net(scaled).squeeze(-1) for net in self.nets])
 
     def forward(self, observations: Float[Tensor, "*shape o"]) -> Float[Tensor, "*shape"]:
-        """The reward of having come to each state."""
+        """Return the reward of each state."""
         return self.each(observations).mean(0) * self.gain + self.bias
 
     def normalise(self, scale: ScoreScale) -> None:
-        """The scale of every later reward."""
+        """Set the scale of every later reward."""
         self.gain.fill_(scale.gain)
         self.bias.fill_(scale.bias)
 
     def save(self, folder: Path) -> None:
-        """config.json and model.safetensors."""
+        """Write config.json and model.safetensors."""
         save(self, folder, {"kind": "reward_model", "observation": self.size, **self.shape})
 
 
 def new_gaussian(sizes: Sizes, config: PolicyConfig) -> GaussianPolicy:
-    """A fresh policy: its actions are near 0."""
+    """Create a policy whose actions are near 0."""
     return GaussianPolicy(sizes, hidden_size=config.hidden_size, num_layers=config.num_layers, log_std=config.log_std)
 
 
-def new_critic(sees: Scaled, config: PolicyConfig, *, seed: int) -> Critic:
-    """A fresh critic that sees at the scale at which the policy does."""
+def new_critic(scaled: Scaled, config: PolicyConfig, *, seed: int) -> Critic:
+    """Create a critic with the observation scale of the policy."""
     seed_everything(seed, "critic")
-    critic = Critic(len(sees.mean), hidden_size=config.hidden_size, num_layers=config.num_layers)
-    critic.scaled.load_state_dict(sees.state_dict())
+    critic = Critic(len(scaled.mean), hidden_size=config.hidden_size, num_layers=config.num_layers)
+    critic.scaled.load_state_dict(scaled.state_dict())
     return critic
 
 
 def load_gaussian(folder: Path, sizes: Sizes) -> GaussianPolicy:
-    """A saved policy; InputError where it is none, or one for another arm."""
+    """Load a saved policy. Raises InputError if `folder` holds none, or one with other sizes."""
     shape = read_config(folder, "policy", observation=sizes.observation, action=sizes.action)
     return filled(GaussianPolicy(sizes, log_std=0.0, **shape), folder)
 
 
 def load_critic(folder: Path, sizes: Sizes) -> Critic:
-    """A saved critic; InputError as above."""
+    """Load a saved critic. Raises InputError as `load_gaussian`."""
     return filled(Critic(sizes.observation, **read_config(folder, "critic", observation=sizes.observation)), folder)
 
 
 def load_reward_model(folder: Path, sizes: Sizes) -> RewardEnsemble:
-    """A saved ensemble; InputError as above."""
+    """Load a saved ensemble. Raises InputError as `load_gaussian`."""
     shape = read_config(folder, "reward_model", observation=sizes.observation)
     return filled(RewardEnsemble(sizes.observation, **shape), folder)
 
 
 def perceptron(size_in: int, size_out: int, hidden_size: int, num_layers: int, *, gain: float) -> nn.Sequential:
-    """Tanh between layers; orthogonal weights, the last layer's times `gain` (Huang et al. 2022, detail 2)."""
+    """Create tanh layers with orthogonal weights, the last layer's times `gain` (Huang et al. 2022, detail 2)."""
     sizes = [size_in, *[hidden_size] * num_layers]
     layers: list[nn.Module] = []
     for before, after in pairwise(sizes):
@@ -292,34 +292,34 @@ def _layer(size_in: int, size_out: int, gain: float) -> nn.Linear:
 
 
 def save(module: nn.Module, folder: Path, config: Mapping[str, str | int]) -> None:
-    """config.json and model.safetensors in `folder`."""
+    """Write config.json and model.safetensors into `folder`."""
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     save_file({name: value.contiguous() for name, value in module.state_dict().items()}, folder / "model.safetensors")
 
 
 def read_config(folder: Path, kind: str, **sizes: int) -> dict[str, int]:
-    """The shape that `folder` was saved with, once its `sizes` are found to be these."""
+    """Read the shape that `folder` was saved with. Raises InputError if its `sizes` are others."""
     check_made(folder)
     file = folder / "config.json"
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        tree = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{file}: cannot be read ({first_line(error)}); give the folder of a saved {kind}") from error
-    if not isinstance(found, dict) or found.pop("kind", None) != kind:
+    if not isinstance(tree, dict) or tree.pop("kind", None) != kind:
         raise InputError(f"{folder}: holds no {kind}")
     for name, size in sizes.items():
-        theirs = found.pop(name, None)
-        if theirs != size:
-            raise InputError(f"{folder}: made for {theirs} numbers in each {name}, where this arm has {size}")
-    return found
+        saved = tree.pop(name, None)
+        if saved != size:
+            raise InputError(f"{folder}: made for {saved} numbers in each {name}, but this arm has {size}")
+    return tree
 
 
 def filled(module: M, folder: Path) -> M:
-    """The module with the weights of `folder`, frozen; InputError where they are not its own."""
+    """Load the weights of `folder` into the module and freeze it. Raises InputError if they do not fit."""
     file = folder / "model.safetensors"
     try:
         module.load_state_dict(load_file(file))
     except (OSError, SafetensorError, RuntimeError) as error:
-        raise InputError(f"{file}: damaged, or of another kind ({first_line(error)})") from error
+        raise InputError(f"{file}: damaged, or the weights of another kind of model ({first_line(error)})") from error
     module.requires_grad_(False)
     return module.eval()

@@ -49,11 +49,11 @@ def steer(config: RobotConfig, session: deploy.Session) -> list[deploy.Try]:
                 "a real arm moves only with someone at its keys: run this in a terminal, not through a pipe"
             )
         if keyboard.is_there:
-            say(deploy.KEYS_SAY)
+            say(deploy.KEYS_HELP)
             if config.teacher != "none":
-                say(deploy.PERSON_SAYS)
+                say(deploy.TAKEOVER_HELP)
             if session.shows:
-                say(deploy.SHOWING_SAYS)
+                say(deploy.RECORDING_HELP)
         clock = SimulatedClock() if simulated else WallClock()
         if not simulated:
             say("support the arm: connecting lets it go for a moment")

@@ -8,7 +8,7 @@ from typing import Literal, Protocol, runtime_checkable
 import numpy as np
 
 from tercet.arm.robot.devices import Observation
-from tercet.arm.robot.pilot import Senses
+from tercet.arm.robot.pilot import StateEstimator
 from tercet.arm.robot.safety import BY_HAND, Guard, Limits, Sent, outside
 from tercet.arm.sim import kinematics
 from tercet.arm.sim.kinematics import JOINTS, Array
@@ -104,7 +104,7 @@ class Tick:
 
 
 @dataclass(frozen=True)
-class Crew:
+class Operators:
     """Who may steer: the policy, a person, both, or nobody; `keys()` is what was pressed since it was last asked."""
 
     pilot: Deciding | None
@@ -165,8 +165,8 @@ def _hindrance(sent: Sent, away: Array, limits: Limits) -> str:
 def drive(
     arm: Moving,
     guard: Guard,
-    crew: Crew,
-    senses: Senses,
+    operators: Operators,
+    estimator: StateEstimator,
     clock: Clock,
     *,
     seconds: float,
@@ -180,31 +180,31 @@ def drive(
 
     Ticks are never closer than a period: after a late one, the next is a period later, and nothing is caught up.
     """
-    person = person and crew.teacher is not None
+    person = person and operators.teacher is not None
     joined, steered, held = False, False, 0
     begun = clock.now()
     last = begun - STEP_SECONDS
-    senses.begin()
+    estimator.begin()
     while clock.now() - begun < seconds:
         tick = clock.now()
-        keys = crew.keys()
+        keys = operators.keys()
         joints, seen = arm.read()
-        now = senses.readings(joints, guard.position, seen, elapsed=tick - last)
+        now = estimator.readings(joints, guard.position, seen, elapsed=tick - last)
         last = tick
-        looks = senses.task.observation.build(now)[0].astype(np.float64)
-        if TAKE in keys and crew.teacher is not None:
+        looks = estimator.task.observation.build(now)[0].astype(np.float64)
+        if TAKE in keys and operators.teacher is not None:
             person, joined = not person, False
         if STOP in keys:
             guard.stop(_STOPPED, joints)
         elif RELEASE in keys:
             guard.release()
-        who, wanted = _asked(crew, looks, guard, seen, person=person, joined=joined, fresh=not steered)
+        who, wanted = _asked(operators, looks, guard, seen, person=person, joined=joined, fresh=not steered)
         before = guard.position
         sent = guard.step(wanted, joints, seen_at=tick, now=clock.now())
         joined = who == "person" and not guard.stopped  # while it is stopped, a person's arm may be led anywhere
         steered = who == "policy" and not guard.stopped
         arm.send(sent.position)
-        done = bool(senses.task.success(now)[0])
+        done = bool(estimator.task.success(now)[0])
         watch(Tick(tick - begun, who, joints, wanted, before, sent.position, sent.reasons, looks, done, seen))
         held = held + 1 if done else 0
         for key in (DISCARD, QUIT, GO) if until_success else (DISCARD, QUIT):
@@ -217,15 +217,15 @@ def drive(
 
 
 def _asked(
-    crew: Crew, looks: Array, guard: Guard, seen: Observation, *, person: bool, joined: bool, fresh: bool
+    operators: Operators, looks: Array, guard: Guard, seen: Observation, *, person: bool, joined: bool, fresh: bool
 ) -> tuple[Who, Array | None]:
     """Who steers, and where to. A person's arm must first come near the robot's; until then the robot holds."""
-    if person and crew.teacher is not None:
-        theirs = crew.teacher.joints()
+    if person and operators.teacher is not None:
+        theirs = operators.teacher.joints()
         means = np.clip(theirs, guard.limits.low, guard.limits.high)  # a trigger goes farther than fingers open
         off = means - guard.position
         near = bool((off < _GAP).all() and (off > -_GAP)[: len(JOINTS)].all())  # a trigger that is closed farther holds
         return ("person", theirs) if joined or near else ("nobody", None)
-    if crew.pilot is not None:
-        return "policy", crew.pilot.wanted(looks, guard.position, seen, fresh=fresh)
+    if operators.pilot is not None:
+        return "policy", operators.pilot.wanted(looks, guard.position, seen, fresh=fresh)
     return "nobody", None

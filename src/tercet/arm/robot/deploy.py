@@ -11,10 +11,10 @@ from tercet.arm.policies.kinds import load_policy
 from tercet.arm.policies.roles import Sizes
 from tercet.arm.robot import calibration, control, dry_run
 from tercet.arm.robot.devices import NO_CUBE, Arm, Teacher, find_cube, find_robot, find_teacher
-from tercet.arm.robot.pilot import Pilot, Senses, start_joints
+from tercet.arm.robot.pilot import Pilot, StateEstimator, start_joints
 from tercet.arm.robot.safety import Guard, Limits
 from tercet.arm.robot.simulated import SimulatedArm
-from tercet.arm.robot.takeover import Keeper
+from tercet.arm.robot.takeover import DemonstrationRecorder
 from tercet.arm.sim.env import ACTION
 from tercet.arm.sim.physics import STEP_SECONDS
 from tercet.arm.sim.tasks.builtin import TASKS
@@ -26,9 +26,11 @@ from tercet.runs.folder import RunFolder
 
 Keys = Callable[[], str]
 _SLOW = 60.0  # ms a step, in the mean
-KEYS_SAY = "keys: space stops, r releases the stop, t hands over to a person and back, q ends, x ends and keeps nothing"
-PERSON_SAYS = "a person's arm steers once it is within 20 degrees of the robot's, and its trigger closed as far"
-SHOWING_SAYS = "a demonstration is kept where the task was done, or where g ends it as good; x discards it"
+KEYS_HELP = (
+    "keys: space stops, r releases the stop, t hands over to a person and back, q ends, x ends and keeps nothing"
+)
+TAKEOVER_HELP = "a person's arm steers once it is within 20 degrees of the robot's, and its trigger closed as far"
+RECORDING_HELP = "a demonstration is kept where the task was done, or where g ends it as good; x discards it"
 
 
 @dataclass(frozen=True)
@@ -90,11 +92,11 @@ def run(
     teleoperator = find_teacher(config, robot)
     if session.shows and teleoperator is None:
         raise InputError("recording needs a person's arm: give teacher=so101_leader teacher_port=/dev/...")
-    keeper = None
+    recorder = None
     if session.keep and not session.send:
         say(f"a dry run: nothing is kept in {session.keep}")
     elif session.keep:
-        keeper = Keeper(
+        recorder = DemonstrationRecorder(
             session.keep,
             session.task,
             config.calibration,
@@ -106,7 +108,7 @@ def run(
     with ExitStack() as stack:
         arm = stack.enter_context(Arm(robot, config))
         teacher = stack.enter_context(Teacher(teleoperator, config)) if teleoperator else None
-        crew = control.Crew(session.pilot, teacher, keys)
+        operators = control.Operators(session.pilot, teacher, keys)
         for line in dry_run.here(*arm.read()):
             say(line)
         for number in range(session.times):
@@ -115,7 +117,7 @@ def run(
             elif number and not ready("put everything back; g goes on, q ends", keys, clock, say):
                 break
             moving = arm if session.send else dry_run.Pretended(arm)
-            one = _try(config, session, moving, crew, keeper, clock)
+            one = _try(config, session, moving, operators, recorder, clock)
             if one is None:
                 break
             tries.append(one)
@@ -126,8 +128,8 @@ def run(
                 say(f"reads that were lost and tried again so far: {lost}; check cables and power if it goes on")
             if tries[-1].stopped and not isinstance(robot, SimulatedArm):
                 break  # a person should look before anything moves again
-    if keeper is not None and keeper.kept:
-        say(keeper.all_there())
+    if recorder is not None and recorder.num_written:
+        say(recorder.summary())
     return tries
 
 
@@ -157,8 +159,8 @@ def _try(
     config: RobotConfig,
     session: Session,
     arm: control.Moving,
-    crew: control.Crew,
-    keeper: Keeper | None,
+    operators: control.Operators,
+    recorder: DemonstrationRecorder | None,
     clock: control.Clock,
 ) -> Try | None:
     """None where it was ended before it began."""
@@ -167,21 +169,21 @@ def _try(
         calibration.limits(config), arm.read()[0], deadline=safety.deadline, max_lag=float(np.radians(safety.max_lag))
     )
     start = start_joints(config.start, session.task.start_opening)
-    if not control.approach(arm, guard, start, crew.keys, clock, speed=config.speed):
+    if not control.approach(arm, guard, start, operators.keys, clock, speed=config.speed):
         return None
-    senses = Senses(session.task, np.array(config.goal), find_cube(config.cube))
+    estimator = StateEstimator(session.task, np.array(config.goal), find_cube(config.cube))
     ticks: list[control.Tick] = []
 
     def watch(tick: control.Tick) -> None:
         ticks.append(replace(tick, seen={}))
-        if keeper is not None:
-            keeper.watch(tick)
+        if recorder is not None:
+            recorder.watch(tick)
 
     ended = control.drive(
         arm,
         guard,
-        crew,
-        senses,
+        operators,
+        estimator,
         clock,
         seconds=session.seconds,
         watch=watch,
@@ -189,9 +191,9 @@ def _try(
         until_success=session.shows,
     )
     success = bool(ticks) and ticks[-1].success
-    if keeper is not None:
+    if recorder is not None:
         good = not session.shows or success or ended == control.GO
-        keeper.finish(good=good and ended != control.DISCARD)
+        recorder.finish(good=good and ended != control.DISCARD)
     return Try(ticks, success, guard.stopped)
 
 

@@ -19,7 +19,7 @@ GOAL = ("goal.x", "goal.y", "goal.z")  # of an observation; the goal of the conf
 _FASTEST = 1.0  # m/s; a cube that seems faster was lost from sight
 
 
-class Senses:
+class StateEstimator:
     """Turns what an arm tells into the readings of a task; remembers the cube, for its velocity, and the goal."""
 
     def __init__(self, task: Task, goal: Array, find_cube: SeenCube) -> None:

@@ -24,7 +24,7 @@ from tercet.errors import InputError
 _SHORTEST = 5  # steps; less is a slip of the finger
 
 
-class Keeper:
+class DemonstrationRecorder:
     """Watches a drive, and after it writes each stretch that a person steered as an episode.
 
     HG-DAgger (Kelly et al. 2019) learns from just these: states that the policy led to, answered by a person.
@@ -41,7 +41,7 @@ class Keeper:
         features: dict[str, Any],  # Any: LeRobot's; a type, or a picture's shape
         say: Callable[[str], None],
     ) -> None:
-        self.folder, self.kept = folder, 0
+        self.folder, self.num_written = folder, 0
         self._task, self._calibration, self._say = task, calibration, say
         self._cameras = {f"{IMAGES}.{key}": key for key, kind in features.items() if isinstance(kind, tuple)}
         pictures = {
@@ -79,7 +79,7 @@ class Keeper:
             else:
                 self._say(f"not kept: {len(ticks)} steps of a person's")
 
-    def all_there(self) -> str:
+    def summary(self) -> str:
         """How many demonstrations the folder holds, in words."""
         num = read_info(self.folder).num_episodes
         return f"{self.folder} holds {num} demonstrations; bc.num_demonstrations={num} learns from all of them"
@@ -95,7 +95,7 @@ class Keeper:
             key: [_picture(tick.seen[camera], camera) for tick in ticks] for key, camera in self._cameras.items()
         }
         append(self.folder, self._info, [NewEpisode(self._task.name, columns, pictures)])
-        self.kept += 1
+        self.num_written += 1
         self._say(f"kept: {len(ticks)} steps of a person's, in {self.folder}")
 
     def _values(self, joints: list[np.ndarray]) -> np.ndarray:
