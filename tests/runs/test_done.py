@@ -103,6 +103,7 @@ def test_all_damaged_steps_are_named_at_once_and_done_again_when_removed(run: Pa
         _open(run)
     (run / "metrics.jsonl").write_bytes(whole + b'{"step": "torn')
     _open(run)  # a torn end is none of their rows
+    assert (run / "metrics.jsonl").read_bytes() == whole
 
 
 def test_rows_of_another_step_do_not_matter(run: Path) -> None:

@@ -22,7 +22,7 @@ from tercet.runs.atomic import clean_leftovers, full_disk_named, write_text
 from tercet.runs.progress import say
 from tercet.runs.reading import Tree, read_sealed, sealed
 from tercet.runs.results import add_results, gather_results, gathered, read_results
-from tercet.runs.rows import Row, read_rows
+from tercet.runs.rows import Row, cut_rows, read_rows
 from tercet.runs.step import OnRow, Step, last_checkpoint
 from tercet.runs.trackers import check_installed
 
@@ -228,6 +228,8 @@ def _check_steps(path: Path) -> None:
         if folder.is_dir() and not folder.name.startswith(".") and not done.has_ended(path, folder.name):
             clean_leftovers(folder)
             last_checkpoint(path, folder.name)
+    for kind in done.ROWS:
+        cut_rows(path / f"{kind}.jsonl", "", 0)  # of no step: only lines that are no rows are dropped
 
 
 def _check_same(path: Path, old: Tree, new: Tree, unknown: Sequence[str]) -> None:
