@@ -1,6 +1,7 @@
 """JSON that standard readers would let pass is refused with its place."""
 
 import math
+import time
 
 import pytest
 
@@ -41,3 +42,11 @@ def test_the_first_value_says_where_the_text_goes_on() -> None:
     assert strict_json.parse_first(' {"a": 1} \n{', "x") == ({"a": 1}, 11)
     with pytest.raises(InputError, match=r"x:3: broken JSON"):
         strict_json.parse_first('{\n"a":\n}', "x")
+
+
+def test_an_object_of_many_names_takes_time_by_their_number() -> None:
+    names = [f'"name{i}": 0' for i in range(100_000)]
+    start = time.monotonic()
+    with pytest.raises(InputError, match="'name99999' stands twice"):
+        strict_json.parse("{" + ", ".join([*names, names[-1]]) + "}", "a.json")
+    assert time.monotonic() - start < 5  # by the square of their number it takes minutes

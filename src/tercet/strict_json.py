@@ -5,6 +5,7 @@ NaN is read: pandas and Python write it for a missing value, and readers take it
 
 import json
 import math
+from collections.abc import Iterable
 from typing import Any
 
 from tercet.errors import InputError
@@ -43,6 +44,16 @@ def parse_first(text: str, place: str) -> tuple[object, int]:
     return value, len(text) - len(text[end:].lstrip(" \t\n\r"))
 
 
+def first_repeated(names: Iterable[str]) -> str | None:
+    """Return the first name that stands there for the second time; None where all differ."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    return None
+
+
 def _broken(error: json.JSONDecodeError, place: str) -> InputError:
     where = place if error.lineno == 1 else f"{place}:{error.lineno}"
     return InputError(f"{where}: broken JSON ({error.msg}, column {error.colno}); mend the line or drop it")
@@ -65,8 +76,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:  # Any: JSON
     """The object of these pairs; each name stands for one value."""
     found = dict(pairs)
     if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for number, name in enumerate(names) if name in names[:number])
+        twice = first_repeated(name for name, _ in pairs)
         raise _RefusedError(f"the name {twice!r:.60} stands twice in one object; keep one of them")
     return found
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tercet.config.allowed import all_keys
 from tercet.config.lm import LmConfig
-from tercet.config.load import load_lm_config
+from tercet.config.load import load_arm_config, load_lm_config
 from tercet.errors import InputError
 
 
@@ -97,6 +97,7 @@ def test_all_problems_at_once_with_place_key_value_and_remedy(tmp_path: Path):
         ("zzz=1", "no such key; there are seed, device"),
         ("ppo.lr", "not an override; write key=value, such as ppo.lr=1e-5"),
         ("ppo.lr=abc", "ppo.lr = 'abc' (command line): must be a number, above 0 and at most 100"),
+        ("data.train=[{path: ''}]", "data.train[0].path = '' (command line): must be text, not empty"),
         ("ppo.lr=.nan", "must be a number, above 0 and at most 100"),
         ("sft.epochs=1.5", "must be a whole number, at least 1"),
         ("ppo=3", "ppo = 3 (command line): must be a section of"),
@@ -174,6 +175,13 @@ def test_presets_that_no_file_can_be_are_refused(tmp_path: Path) -> None:
 def test_a_key_below_something_that_is_no_section_does_not_hide_it(tmp_path: Path) -> None:
     (problem,) = problems("ppo.lr=1", preset=preset_file(tmp_path, "ppo: 3\n"))
     assert problem.startswith("ppo = 3") and "must be a section" in problem
+
+
+def test_the_length_of_a_list_is_said(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"mass = \[1\] \(command line\): must be a list of numbers, 2 of them"):
+        load_arm_config("lift", ["randomisation.mass=[1]"])
+    with pytest.raises(InputError, match=r"noises = \[\] \(command line\): must be a list of numbers, not empty"):
+        load_arm_config("lift", ["reward.noises=[]"])
 
 
 def test_many_problems_are_cut(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any, get_args, get_origin
 
-from annotated_types import Ge, Gt, Le, Lt
+from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
@@ -31,7 +31,7 @@ def allowed_values(field: FieldInfo) -> str:
         for kind, (attribute, word) in _BOUNDS.items()
         if isinstance(limit, kind)
     ]
-    return _type_in_words(field.annotation) + (", " if bounds else "") + " and ".join(bounds)
+    return ", ".join(filter(None, [_type_in_words(field.annotation), _length(field), " and ".join(bounds)]))
 
 
 def all_keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
@@ -52,6 +52,15 @@ def shown(value: object) -> str:
 def printable(name: str) -> str:
     """The name of a file or a key as a message shows it: as it is, unless it would break or garble the line."""
     return name if name.isprintable() and len(name) <= _MOST_SHOWN else shown(name)
+
+
+def _length(field: FieldInfo) -> str:
+    """How many entries a list has, or that a text is not empty; empty where any length will do."""
+    least = max((limit.min_length for limit in field.metadata if isinstance(limit, MinLen)), default=0)
+    most = min((limit.max_length for limit in field.metadata if isinstance(limit, MaxLen)), default=None)
+    if least == most:
+        return f"{most} of them"
+    return "not empty" if least else ""
 
 
 def _number(limit: float) -> str:

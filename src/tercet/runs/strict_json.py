@@ -4,6 +4,8 @@ import json
 import math
 from typing import Any
 
+from tercet.strict_json import first_repeated
+
 
 def loads(text: str | bytes) -> Any:  # Any: JSON
     """Parse JSON; ValueError where it is damaged, nested too deeply, or could be read in two ways."""
@@ -22,8 +24,7 @@ def loads(text: str | bytes) -> Any:  # Any: JSON
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:  # Any: JSON
     found = dict(pairs)
     if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        twice = first_repeated(name for name, _ in pairs)
         raise ValueError(f"{twice!r} stands twice in one object")
     return found
 

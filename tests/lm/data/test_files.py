@@ -4,6 +4,7 @@ import csv
 import gzip
 import json
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -158,7 +159,30 @@ def test_a_line_and_what_a_file_unpacks_to_are_bounded(tmp_path: Path, monkeypat
         list(local_rows(tmp_path / "b.json"))
 
 
-def test_a_table_with_a_nul_is_no_utf8_text(tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_bytes("prompt,chosen\na,b\n".encode("utf-16-le"))
-    with pytest.raises(InputError, match=r"a\.csv:1: holds a NUL"):
+@pytest.mark.parametrize(("name", "text"), [("a.csv", "prompt,chosen\na,b\n"), ("a.jsonl", '{"prompt": "a"}\n')])
+def test_lines_with_a_nul_are_no_utf8_text(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_bytes(text.encode("utf-16-le"))
+    with pytest.raises(InputError, match=rf"{name}:1: holds a NUL"):
+        list(local_rows(tmp_path / name))
+
+
+def test_compressed_data_under_another_name_is_said(tmp_path: Path) -> None:
+    once = gzip.compress(b'{"prompt": "a"}')
+    for name, data in [("a.jsonl", once), ("a.json", once), ("a.csv.gz", gzip.compress(once))]:
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(InputError, match=rf"{name}: holds compressed data \(gzip\); unpack it"):
+            list(local_rows(tmp_path / name))
+
+
+def test_files_with_byte_order_marks_may_be_joined(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(2 * b'\xef\xbb\xbf{"prompt": "a"}\r\n')
+    assert [row for _, row in local_rows(tmp_path / "a.jsonl")] == [{"prompt": "a"}] * 2
+
+
+def test_a_header_of_many_columns_takes_time_by_their_number(tmp_path: Path) -> None:
+    names = [f"column{i}" for i in range(100_000)]
+    start = time.monotonic()
+    (tmp_path / "a.csv").write_text(",".join([*names, names[-1]]) + "\n", encoding="utf-8")
+    with pytest.raises(InputError, match="two columns have the name 'column99999'"):
         list(local_rows(tmp_path / "a.csv"))
+    assert time.monotonic() - start < 5  # by the square of their number it takes minutes

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from tercet.config.lm import DataConfig, Source
 from tercet.errors import InputError
 from tercet.lm.data.examples import Example, Message, fraction, normalised
-from tercet.lm.data.splits import STEPS, Sets, flat, require_pairs, set_names, step_examples
+from tercet.lm.data.sources import read
+from tercet.lm.data.splits import STEPS, Sets, flat, require_pairs, say_what_is_lost, set_names, step_examples
 
 
 def write(path: Path, prompts: Sequence[str], *, rejected: bool = True) -> str:
@@ -193,6 +194,15 @@ def test_what_a_set_loses_is_said_once_by_all_steps(tmp_path: Path, capsys: pyte
     assert capsys.readouterr().out == "once: nothing reads topic\n"
 
 
+def test_many_columns_are_not_all_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    row = {"prompt": "Why?", "chosen": "So.", "": "x", "a\nb": "x"} | {f"column{i}": "x" for i in range(100)}
+    (tmp_path / "a.jsonl").write_text(json.dumps(row), encoding="utf-8")
+    with pytest.raises(InputError, match="column15 and 84 more"):
+        step_examples(config(train=[{"path": str(tmp_path / "a.jsonl")}], columns={"prompt": "gone"}), "sft")
+    say_what_is_lost("many", read(Source(path=str(tmp_path / "a.jsonl")), name="many", columns={}, needs_answer=True))
+    assert capsys.readouterr().out.startswith("many: nothing reads '', 'a\\nb', column0, column1,")
+
+
 def test_a_set_is_called_as_its_file_whatever_its_type() -> None:
     paths = ("x/a.JSONL", "x/b.csv.gz", "org/c.v1", "org/d/")
     assert set_names([Source(path=path) for path in paths]) == ["a", "b", "c.v1", "d"]
@@ -211,3 +221,14 @@ def test_a_set_is_read_again_for_the_same_step_only_where_its_file_has_changed(t
     file.write_text("\n".join(map(json.dumps, [*rows, {"prompt": "And?", "chosen": "So."}])), encoding="utf-8")
     held = step_examples(data, "sft")
     assert len(flat(held.train)) + len(flat(held.held_out)) == 41
+
+
+def test_a_run_of_combining_marks_is_normalised_in_time_by_its_length() -> None:
+    def marks(number: int) -> str:
+        return "a" + "\u0301\u0323" * number  # not in the order of Unicode, so that they are sorted
+
+    assert normalised(marks(10)) == normalised("a" + "\u0323" * 10 + "\u0301" * 10)
+    start = time.monotonic()
+    assert normalised(marks(500_000)) != normalised(marks(500_001))
+    assert normalised("\u0f73" * 100_000)
+    assert time.monotonic() - start < 10  # by the square it takes minutes

@@ -116,6 +116,19 @@ def test_parts_of_a_message_are_joined_and_a_picture_is_refused() -> None:
         one({"role": "user", "content": [{"type": "image", "text": None}, {"type": "text", "text": "What is it?"}]})
 
 
+def test_a_part_that_holds_no_text_is_never_passed_over_in_silence() -> None:
+    parts: list[object] = [{"type": "text", "text": None}, {"type": "text", "text": 3}, {"text": "a"}]
+    assert one({"role": "user", "content": parts}) == Message("user", "3\na")
+    with pytest.raises(InputError, match="expected text, found the boolean true"):
+        one({"role": "user", "content": [{"type": "text", "text": True}]})
+    for part, what in [
+        ({"type": "text", "content": "a"}, "a part without a text"),
+        ({"text": None, "image": "x"}, "a part without a type"),
+    ]:
+        with pytest.raises(UnusableRowError, match=f"a message holds {what}, not text alone"):
+            one({"role": "user", "content": [part, "What is it?"]})
+
+
 def test_a_message_list_in_a_cell_is_read_as_json_and_refused_as_python() -> None:
     rows = [{"role": "user", "content": "It's an egg?"}]
     assert turns_of(json.dumps(rows), {}) == (Message("user", "It's an egg?"),)

@@ -1,5 +1,7 @@
 """The judge's rule: each part moves as stated, and no cheap trick beats an honest answer."""
 
+import time
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -67,3 +69,9 @@ def test_variety_falls_with_repetition_and_with_what_is_not_plain_text() -> None
     assert variety("one two one two one") == pytest.approx((2 / 4) ** 2)
     assert variety("one two three! Four!!") == pytest.approx(1 / (1 + 2 * 0.5))  # one exclamation mark is free
     assert variety("well 😀😀") == pytest.approx(1 / 2)
+
+
+def test_a_long_answer_is_judged_in_bounded_time() -> None:
+    start = time.monotonic()
+    assert score("It is good but " * 20_000) < 0.5
+    assert time.monotonic() - start < 5  # VADER takes minutes for all of it

@@ -2,13 +2,17 @@
 
 import hashlib
 import json
+import re
 import unicodedata
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
 Role = Literal["system", "user", "assistant", "tool"]
 
 _SPEAKERS: dict[Role, str] = {"user": "Human", "assistant": "Assistant", "tool": "Tool"}
+_FIRST_MARK, _BEYOND_MARKS = 0x300, 0x1F000  # the combining marks of Unicode lie between
+_JOINER = "\u034f"  # combining grapheme joiner
 
 
 @dataclass(frozen=True)
@@ -83,9 +87,21 @@ def _as_text(value: object) -> str:
 
 def normalised(text: str) -> str:
     """`text` in one case, with single spaces and without marks at its ends; never empty unless `text` is blank."""
-    folded = unicodedata.normalize("NFKC", text).casefold()
+    folded = unicodedata.normalize("NFKC", _long_runs().sub(rf"\g<0>{_JOINER}", text)).casefold()
     plain = " ".join(unicodedata.normalize("NFKC", folded).split())  # folding may have taken characters apart again
     return plain.strip(" .,;:!?") or plain
+
+
+@cache
+def _long_runs() -> re.Pattern[str]:
+    """Find 30 combining marks with more behind them: normalisation takes time in the square of such a run.
+
+    A joiner ends the run, as in the stream-safe text of Unicode (UAX #15, section 13).
+    """
+    marks = [chr(n) for n in range(_FIRST_MARK, _BEYOND_MARKS)]
+    marks = [mark for mark in marks if unicodedata.combining(unicodedata.normalize("NFKD", mark)[0])]
+    one = f"[{''.join(marks)}]"
+    return re.compile(f"{one}{{30}}(?={one})")
 
 
 def fraction(text: str, purpose: str) -> float:

@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Collection, Iterator, Sequence
 from difflib import get_close_matches
 from functools import partial
-from io import TextIOWrapper
+from io import BufferedReader, TextIOWrapper
 from pathlib import Path
 
 from tercet import strict_json
@@ -65,6 +65,8 @@ def local_rows(path: Path, kind: str = "", *, used: Used = all_of) -> Iterator[t
         try:
             yield from readers[kind](path) if kind in readers else _table_rows(path, "\t" if kind == ".tsv" else ",")
         except UnicodeDecodeError as error:  # its own number counts from the start of the last block that was read
+            if _begins_as_gzip(path):
+                raise InputError(f"{path}: holds compressed data (gzip); unpack it once") from error
             line = _undecodable_line(path)
             raise InputError(f"{path}:{line}: the text is not UTF-8; save the file as UTF-8") from error
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
@@ -139,20 +141,24 @@ def nearest(path: Path) -> str:
 def _jsonl_rows(path: Path) -> Iterator[tuple[str, Row]]:
     """One object a line; blank lines are passed over."""
     for number, line in enumerate(_lines(path), start=1):
-        if text := line.strip():
-            yield f"{path}:{number}", as_row(strict_json.parse(text, f"{path}:{number}"), f"{path}:{number}")
+        place = f"{path}:{number}"
+        if text := line.strip().removeprefix("\ufeff"):  # files with a byte order mark may have been joined
+            if text[0] == "[":
+                raise InputError(f"{place}: expected an object, found a list; name a file that is one list .json")
+            yield place, as_row(strict_json.parse(text, place), place)
 
 
 def as_row(row: object, place: str) -> Row:
     """The row, where it is an object; InputError with the place else."""
     if not isinstance(row, dict):
-        raise InputError(f"{place}: expected an object with columns, found {type(row).__name__}")
+        found = f"{json.dumps(row):.40}"
+        raise InputError(f'{place}: expected an object with columns, found {found}; write {{"prompt": ...}}')
     return row
 
 
 def _undecodable_line(path: Path) -> int:
     """The number of the first line that is not UTF-8."""
-    with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as lines:
+    with _open_bytes(path) as lines:
         for number, line in enumerate(iter(partial(lines.readline, MOST_OF_A_LINE), b""), start=1):
             try:
                 line.decode()
@@ -161,10 +167,18 @@ def _undecodable_line(path: Path) -> int:
     return 1
 
 
+def _begins_as_gzip(path: Path) -> bool:
+    """Whether the content, after it was unpacked where the name says so, is gzip data."""
+    with _open_bytes(path) as file:
+        return file.read(2) == b"\x1f\x8b"
+
+
+def _open_bytes(path: Path) -> gzip.GzipFile | BufferedReader:
+    return gzip.GzipFile(path) if path.suffix.lower() == ".gz" else path.open("rb")
+
+
 def _open(path: Path, newline: str | None = None) -> TextIOWrapper:
-    if path.suffix.lower() == ".gz":
-        return TextIOWrapper(gzip.GzipFile(path), encoding="utf-8-sig", newline=newline)
-    return path.open(encoding="utf-8-sig", newline=newline)
+    return TextIOWrapper(_open_bytes(path), encoding="utf-8-sig", newline=newline)
 
 
 def _lines(path: Path, newline: str | None = None) -> Iterator[str]:
@@ -179,6 +193,8 @@ def _lines(path: Path, newline: str | None = None) -> Iterator[str]:
                 )
             if room < 0:
                 raise InputError(f"{path}: unpacks to more than {MOST_GROWTH} times its size; no data set does")
+            if "\0" in line:
+                raise InputError(f"{path}:{number}: holds a NUL, as UTF-16 and binary files do; save the file as UTF-8")
             yield line
 
 
@@ -201,7 +217,7 @@ def _json_rows(path: Path) -> Iterator[tuple[str, Row]]:
     elif text:
         rows = strict_json.parse(text, str(path))
     if not isinstance(rows, list):
-        raise InputError(f"{path}: holds {type(rows).__name__}; a .json file is a list of objects")
+        raise InputError(f"{path}: holds {json.dumps(rows):.40}; a .json file is a list of objects")
     for number, row in enumerate(rows):
         yield f"{path}[{number}]", as_row(row, f"{path}[{number}]")
 
@@ -219,32 +235,30 @@ def _one_object(text: str, path: Path) -> Row | None:
 
 def _table_rows(path: Path, delimiter: str) -> Iterator[tuple[str, Row]]:
     csv.field_size_limit(MOST_OF_A_LINE)  # answers may be longer than the module's 128 KiB
-    reader = csv.DictReader(_without_nul(path), strict=True, delimiter=delimiter)
+    reader = csv.DictReader(_lines(path, newline=""), strict=True, delimiter=delimiter)
     line = 1
     try:
         reader.fieldnames = _checked_header(reader.fieldnames or (), path)
         line = 2
         for row in reader:
             if None in row or None in row.values():
-                raise InputError(f"{path}:{line}: the row has more or fewer fields than the header")
+                raise InputError(
+                    f"{path}:{line}: the row has more or fewer fields than the header; mend the row, and put a field "
+                    f"that holds {delimiter!r} or a line end in quotes"
+                )
             yield f"{path}:{line}", row
             line = reader.line_num + 1
     except csv.Error as error:
         kind = "TSV" if delimiter == "\t" else "CSV"
-        raise InputError(f"{path}:{line}: broken {kind} ({error})") from error
-
-
-def _without_nul(path: Path) -> Iterator[str]:
-    for number, line in enumerate(_lines(path, newline=""), start=1):
-        if "\0" in line:
-            raise InputError(f"{path}:{number}: holds a NUL, as UTF-16 and binary files do; save the file as UTF-8")
-        yield line
+        raise InputError(
+            f"{path}:{line}: broken {kind} ({error}); put a field that holds a quote in quotes, and write its own twice"
+        ) from error
 
 
 def _checked_header(names: Sequence[str], path: Path) -> list[str]:
     """The names of a table's columns without white space around them, as values lose it; each stands for one column."""
     header = [name.strip() for name in names]
-    twice = next((name for number, name in enumerate(header) if name in header[:number]), None)
+    twice = strict_json.first_repeated(header)
     if twice is not None:
         raise InputError(f"{path}:1: two columns have the name {twice!r}; rename one of them")
     if len(header) == 1 and (other := next((mark for mark in ";\t,|" if mark in header[0]), None)):

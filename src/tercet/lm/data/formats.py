@@ -9,8 +9,10 @@ import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import Any, NamedTuple, TypeVar
 
+from tercet.config.allowed import printable
 from tercet.errors import InputError
 from tercet.lm.data.examples import Message
 from tercet.lm.data.turns import (
@@ -33,6 +35,8 @@ Read = TypeVar("Read")
 Unread = dict[str, None]  # names, in the order in which they were met
 
 OURS = ("prompt", "chosen", "rejected", "messages", "system", "history")
+_MOST_LISTED = 20  # columns in one message
+_MOST_LAYOUTS = 1000  # kept at once
 _CONVERSATIONS = ("messages", "conversations")
 _ANSWERS = ("response", "completion", "answer", "output")
 _SHP = ("history", "human_ref_A", "human_ref_B", "labels")
@@ -93,11 +97,13 @@ class RowReader:
 
     def used(self, names: Collection[str]) -> list[str]:
         """Those of these columns that are read; InputError as `parts`."""
-        unread = self._layout_of(tuple(names)).unread
+        unread = set(self._layout_of(tuple(names)).unread)
         return [name for name in names if name not in unread]
 
     def _layout_of(self, names: tuple[str, ...]) -> "_Layout":
         if names not in self._layouts:
+            if len(self._layouts) == _MOST_LAYOUTS:  # rows may all have other columns
+                self._layouts.clear()
             self._layouts[names] = _layout(names, self.columns)
         return self._layouts[names]
 
@@ -128,7 +134,7 @@ def _layout(names: Collection[str], columns: Mapping[str, str]) -> _Layout:
         asks = first(*_CONVERSATIONS, "instruction", "prompt", "question")
         if asks is None:
             raise InputError(
-                f"no prompt: the columns are {_listed(names)}; map them with data.columns={{prompt: YOUR_COLUMN}}, "
+                f"no prompt: the columns are {listed(names)}; map them with data.columns={{prompt: YOUR_COLUMN}}, "
                 "or {messages: YOUR_COLUMN} where it holds whole conversations"
             )
     if asks in _CONVERSATIONS and not roles:
@@ -159,7 +165,7 @@ def _value(row: Row, where: Mapping[str, str], ours: str) -> Any:  # Any: whatev
         value = row
         for name in column.split("."):
             if not isinstance(value, Mapping) or name not in value:
-                raise InputError(f"no column {column!r}, which data.columns gives for {ours}; there are {_listed(row)}")
+                raise InputError(f"no column {column!r}, which data.columns gives for {ours}; there are {listed(row)}")
             value = value[name]
     return _in_column(column, text_of, value) if isinstance(value, str) else value
 
@@ -335,5 +341,8 @@ def _shown(value: object) -> str:
         return "a number of thousands of digits"
 
 
-def _listed(names: Collection[str]) -> str:
-    return ", ".join(map(str, names)) or "none"
+def listed(names: Collection[str]) -> str:
+    """Names of columns as a message shows them: the first of many, on one line."""
+    first = ", ".join(printable(name) or "''" for name in islice(names, _MOST_LISTED))
+    more = len(names) - _MOST_LISTED
+    return f"{first} and {more} more" if more > 0 else first or "none"

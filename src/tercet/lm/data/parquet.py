@@ -6,6 +6,7 @@ from typing import Any
 
 from tercet.errors import InputError, first_line
 from tercet.lm.data.formats import Row
+from tercet.strict_json import first_repeated
 
 _ROWS_AT_ONCE = 128  # a value may have megabytes, and a small file may hold millions of equal ones
 NOT_READ = "(not read)"  # stands in a row for whatever a column holds that nothing reads
@@ -23,9 +24,8 @@ def parquet_rows(path: Path, used: Used) -> Iterator[tuple[str, Row]]:
             refuse_duplicates(file.schema_arrow, str(path))
             names = file.schema_arrow.names
             wanted = list(used(names))
-            others = [name for name in names if name not in wanted]
-            held = {name: NOT_READ if _holds_something(file.metadata, name) else None for name in others}
-            blank = dict.fromkeys(names) | held
+            held = _paths_that_hold_something(file.metadata)
+            blank = {name: NOT_READ if name in held else None for name in names}
             number = 0
             for batch in file.iter_batches(_ROWS_AT_ONCE, columns=wanted, use_threads=False):
                 for row in rows_of(batch, f"{path}", number):
@@ -47,11 +47,11 @@ def refuse_duplicates(schema: Any, path: str, inside: str = "") -> None:  # Any:
     """InputError where two columns, or two fields of one column, have the same name: rows would keep the last."""
     from pyarrow import types
 
-    names = [field.name for field in schema]
-    for number, field in enumerate(schema):
-        if field.name in names[:number]:
-            where = f" of {inside}" if inside else ""
-            raise InputError(f"{path}: two columns{where} have the name {field.name!r}; rename one of them")
+    twice = first_repeated(field.name for field in schema)
+    if twice is not None:
+        where = f" of {inside}" if inside else ""
+        raise InputError(f"{path}: two columns{where} have the name {twice!r}; rename one of them")
+    for field in schema:
         kind = field.type
         while types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
             kind = kind.value_type
@@ -72,16 +72,21 @@ def _values(column: Any, name: str, path: str, first: int) -> list[Any]:  # Any:
         raise
 
 
-def _holds_something(metadata: Any, name: str) -> bool:  # Any: pyarrow has no types
-    """Return False where the statistics of the file say that a column is null or blank in every row."""
+def _paths_that_hold_something(metadata: Any) -> set[str]:  # Any: pyarrow has no types
+    """The columns, and fields within them, that are not null or blank in every row, as the file's statistics say."""
+    held: set[str] = set()
     for group in map(metadata.row_group, range(metadata.num_row_groups)):
         for column in map(group.column, range(group.num_columns)):
-            if column.path_in_schema != name and not column.path_in_schema.startswith(f"{name}."):
-                continue
-            statistics = column.statistics
-            if statistics is None or not statistics.has_null_count:
-                return True
-            is_blank = statistics.has_min_max and statistics.min_raw == statistics.max_raw == b""
-            if statistics.null_count < column.num_values and not is_blank:
-                return True
-    return False
+            if column.path_in_schema not in held and _holds_something(column):
+                parts = column.path_in_schema.split(".")
+                held.update(".".join(parts[:number]) for number in range(1, len(parts) + 1))
+    return held
+
+
+def _holds_something(column: Any) -> bool:  # Any: pyarrow has no types
+    """Return False where the statistics of a part of a column say that it is null or blank in every row."""
+    statistics = column.statistics
+    if statistics is None or not statistics.has_null_count:
+        return True
+    is_blank = statistics.has_min_max and statistics.min_raw == statistics.max_raw == b""
+    return statistics.null_count < column.num_values and not is_blank

@@ -12,7 +12,7 @@ from tercet.errors import InputError, reading
 from tercet.lm.data.chatterbot import read_chatterbot
 from tercet.lm.data.examples import Example
 from tercet.lm.data.files import file_type, is_folder, is_regular, local_rows
-from tercet.lm.data.formats import Parts, Row, RowReader
+from tercet.lm.data.formats import Parts, Row, RowReader, listed
 from tercet.lm.data.hub import hub_rows
 from tercet.lm.data.turns import Fault, UnusableRowError
 from tercet.runs.machine import spare_memory
@@ -70,7 +70,7 @@ def read(source: Source, *, name: str, columns: Mapping[str, str], needs_answer:
             continue
         if _lacks_something(parts, needs_answer=needs_answer):
             faulty[BLANK] += 1
-            first.setdefault(BLANK, f"{place}, columns {', '.join(map(str, row))}")
+            first.setdefault(BLANK, f"{place}, columns {listed(row)}")
             continue
         rejected = parts.rejected
         if parts.chosen == rejected:

@@ -14,6 +14,7 @@ from tercet.config.lm import DataConfig, Source
 from tercet.errors import InputError
 from tercet.lm.data.examples import Example, fraction
 from tercet.lm.data.files import file_type, folder_files, is_folder, is_regular, stem
+from tercet.lm.data.formats import listed
 from tercet.lm.data.sources import Reading, read
 from tercet.runs.progress import say_once
 
@@ -165,7 +166,7 @@ def say_what_is_lost(name: str, reading: Reading) -> None:
         counts = ", ".join(f"{number} ({reason})" for reason, number in reading.dropped.items())
         say_once(f"{name}: rows left out: {counts}")
     if reading.unread:
-        say_once(f"{name}: nothing reads {', '.join(reading.unread)}")
+        say_once(f"{name}: nothing reads {listed(reading.unread)}")
 
 
 def _is_held_out(example: Example, config: DataConfig) -> bool:

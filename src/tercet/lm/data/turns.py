@@ -174,9 +174,11 @@ def _part(part: object) -> str:
     if isinstance(part, str):
         return text_of(part)
     kind = part.get("type") if isinstance(part, Mapping) else type(part).__name__
-    if isinstance(part, Mapping) and isinstance(part.get("text"), str) and (kind is None or "text" in str(kind)):
+    has_text = isinstance(part, Mapping) and "text" in part
+    if has_text and ("text" in str(kind) or (kind is None and isinstance(part["text"], str))):
         return text_of(part["text"])
-    raise UnusableRowError(Fault(f"a message holds {kind}, not text alone", "only text is learned: take the row out"))
+    what = {None: "a part without a type", "text": "a part without a text"}.get(kind, f"{kind!s:.40}")
+    raise UnusableRowError(Fault(f"a message holds {what}, not text alone", "only text is learned: take the row out"))
 
 
 def _parsed_list(text: str) -> object:

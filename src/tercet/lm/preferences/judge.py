@@ -14,6 +14,7 @@ from itertools import pairwise
 from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
 _FRIENDLY_ENOUGH = 0.5  # VADER's compound score from which on more praise earns nothing
+_MOST_READ = 10_000  # characters; VADER takes time in the square of a text with a "but"
 _FEWEST_WORDS, _MOST_WORDS = 10, 30  # the window in which length costs nothing
 _STEM = 5  # letters by which words are compared: computer, computers and computing are one
 _STOP_WORDS = """
@@ -33,7 +34,7 @@ def polite_and_to_the_point(prompts: list[str], responses: list[str]) -> list[fl
 
 def politeness(response: str) -> float:
     """VADER's sentiment (Hutto and Gilbert 2014): 0 for hostile, 0.5 for neutral, 1 from mildly friendly on."""
-    compound = _sentiment().polarity_scores(response)["compound"]
+    compound = _sentiment().polarity_scores(response[:_MOST_READ])["compound"]
     return 0.5 + 0.5 * max(-1.0, min(1.0, compound / _FRIENDLY_ENOUGH))
 
 
