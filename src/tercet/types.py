@@ -22,6 +22,7 @@ class Rollout:
     logprobs: Float[Tensor, "b t"]
     values: Float[Tensor, "b t"]
     next_values: Float[Tensor, "b t"]
+    discounts: Float[Tensor, "b t"]  # from each action to the next, in fp64
     rewards: Float[Tensor, "b t"]
     terminated: Bool[Tensor, "b t"]
     truncated: Bool[Tensor, "b t"]

@@ -34,7 +34,7 @@ def test_a_step_pays_what_it_earned_less_the_price_of_leaving_the_reference(acto
     episodes, reference = make_episodes(), other(actor_critic.policy)
     log_std = actor_critic.policy.log_std
     seen = assess(step_by_step(episodes), actor_critic, reference)
-    rollout = build(step_by_step(episodes), seen, episodes.dense, chunk=1, gamma=0.9, kl_coef=0.3)
+    rollout = build(step_by_step(episodes), seen, episodes.dense, gamma=0.9, kl_coef=0.3)
     mean, ref_mean = actor_critic.policy.decide(episodes.observations, None), reference(episodes.observations)
     logprobs = gaussian.logprobs(episodes.actions, mean, log_std)
     ref_logprobs = gaussian.logprobs(episodes.actions, ref_mean, reference.log_std)
@@ -98,7 +98,8 @@ def test_a_reward_that_is_shifted_makes_an_end_neither_better_nor_worse() -> Non
         values = torch.full((2, 6), 0.5 * bias / (1 - 0.9))
         pay, mask = paid(episodes, bias=bias), ~never
         ends = (episodes.terminated, episodes.truncated)
-        returns.append(gae(pay, values, values, *ends, mask, gamma=0.9, lam=1.0).returns)
+        discounts = torch.full((2, 6), 0.9, dtype=torch.float64)
+        returns.append(gae(pay, values, values, discounts, *ends, mask, lam=1.0).returns)
     torch.testing.assert_close(returns[1] - returns[0], torch.full((2, 6), 50.0), rtol=1e-4, atol=0)
 
 

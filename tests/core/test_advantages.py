@@ -13,7 +13,7 @@ Batch = dict[str, Tensor]
 
 
 def random_batch(seed: int, b: int = 3, t: int = 9, tail: bool = True) -> Batch:
-    """Rows of several episodes, ended either way, with a padded tail if asked for."""
+    """Return rows of several episodes, terminated or truncated, each step with its own discount."""
     generator = torch.Generator().manual_seed(seed)
     rewards, values, next_values = torch.randn(3, b, t, generator=generator)
     ends, kind = torch.rand(2, b, t, generator=generator)
@@ -22,22 +22,26 @@ def random_batch(seed: int, b: int = 3, t: int = 9, tail: bool = True) -> Batch:
         "rewards": rewards,
         "values": values,
         "next_values": next_values,
+        "discounts": torch.rand(b, t, generator=generator, dtype=torch.float64),
         "terminated": (ends < 0.3) & (kind < 0.5),
         "truncated": (ends < 0.3) & (kind >= 0.5),
         "mask": torch.arange(t) < lengths,
     }
 
 
-def one_row(rewards: list[float], values: list[float], next_values: list[float], ends: str) -> Batch:
-    """`ends` has a letter a step: T terminated, C cut off, . goes on, _ masked."""
+def one_row(
+    rewards: list[float], values: list[float], next_values: list[float], ends: str, *, gamma: float | list[float]
+) -> Batch:
+    """`ends` has one letter for each step: T terminated, C truncated (cut off), . neither, _ masked."""
+    discounts = torch.tensor([gamma] if isinstance(gamma, list) else [[gamma] * len(ends)], dtype=torch.float64)
     flags = {letter: torch.tensor([[end == letter for end in ends]]) for letter in "TC_"}
     numbers = {"rewards": rewards, "values": values, "next_values": next_values}
     flags = {"terminated": flags["T"], "truncated": flags["C"], "mask": ~flags["_"]}
-    return {name: torch.tensor([row]) for name, row in numbers.items()} | flags
+    return {name: torch.tensor([row]) for name, row in numbers.items()} | flags | {"discounts": discounts}
 
 
-def slow_gae(batch: Batch, gamma: float, lam: float) -> Tensor:
-    """Eq. 16 as it is written: for each step the sum of (gamma lam)^l delta_{t+l} to the end of its episode."""
+def slow_gae(batch: Batch, lam: float) -> Tensor:
+    """Compute eq. 16 as written: sum the deltas up to the end of the episode, weighted by products of gamma lam."""
     rows = {name: x.tolist() for name, x in batch.items()}
     b, t = batch["rewards"].shape
     advantages = torch.zeros(b, t, dtype=torch.float64)
@@ -46,6 +50,7 @@ def slow_gae(batch: Batch, gamma: float, lam: float) -> Tensor:
             weight, now = 1.0, start
             while now < t and rows["mask"][i][now]:
                 ahead = 0.0 if rows["terminated"][i][now] else rows["next_values"][i][now]
+                gamma = rows["discounts"][i][now]
                 delta = rows["rewards"][i][now] + gamma * ahead - rows["values"][i][now]
                 advantages[i, start] += weight * delta
                 if rows["terminated"][i][now] or rows["truncated"][i][now]:
@@ -59,65 +64,67 @@ def lists(result: Advantages) -> tuple[list[float], list[float]]:
 
 
 def test_a_terminated_episode_by_hand():
-    batch = one_row([1.0, 0.0, 2.0], [0.5, 1.0, 1.5], [1.0, 1.5, NAN], "..T")
+    batch = one_row([1.0, 0.0, 2.0], [0.5, 1.0, 1.5], [1.0, 1.5, NAN], "..T", gamma=0.5)
     # deltas: 1 + 0.5 - 0.5 = 1, 0 + 0.75 - 1 = -0.25, 2 - 1.5 = 0.5; gamma lam = 0.25
-    advantages, returns = lists(gae(**batch, gamma=0.5, lam=0.5))
+    advantages, returns = lists(gae(**batch, lam=0.5))
     assert advantages == [1.0 + 0.25 * -0.125, -0.25 + 0.25 * 0.5, 0.5]
     assert returns == [0.96875 + 0.5, -0.125 + 1.0, 0.5 + 1.5]
 
 
 def test_a_cut_off_episode_is_bootstrapped_by_hand():
-    cut, unfinished = (one_row([1.0, 1.0], [2.0, 3.0], [3.0, 10.0], ends) for ends in (".C", ".."))
+    cut, unfinished = (one_row([1.0, 1.0], [2.0, 3.0], [3.0, 10.0], ends, gamma=0.5) for ends in (".C", ".."))
     # deltas: 1 + 1.5 - 2 = 0.5, 1 + 5 - 3 = 3; gamma lam = 0.5
     for batch in (cut, unfinished):
-        assert lists(gae(**batch, gamma=0.5, lam=1.0)) == ([0.5 + 0.5 * 3.0, 3.0], [4.0, 6.0])
+        assert lists(gae(**batch, lam=1.0)) == ([0.5 + 0.5 * 3.0, 3.0], [4.0, 6.0])
 
 
 def test_a_padded_tail_and_two_episodes_in_a_row_by_hand():
-    batch = one_row([1.0, 2.0, 4.0, NAN], [0.0, 0.0, 0.0, NAN], [0.0, NAN, 8.0, NAN], ".T._")
-    assert lists(gae(**batch, gamma=1.0, lam=1.0)) == ([3.0, 2.0, 12.0, 0.0], [3.0, 2.0, 12.0, 0.0])
+    batch = one_row([1.0, 2.0, 4.0, NAN], [0.0, 0.0, 0.0, NAN], [0.0, NAN, 8.0, NAN], ".T._", gamma=1.0)
+    assert lists(gae(**batch, lam=1.0)) == ([3.0, 2.0, 12.0, 0.0], [3.0, 2.0, 12.0, 0.0])
 
 
-@given(SEEDS, UNIT, UNIT)
-def test_agrees_with_the_sum_of_the_definition(seed: int, gamma: float, lam: float):
+@given(SEEDS, UNIT)
+def test_agrees_with_the_sum_of_the_definition(seed: int, lam: float):
     batch = random_batch(seed)
-    result, slow = gae(**batch, gamma=gamma, lam=lam), slow_gae(batch, gamma, lam)
+    result, slow = gae(**batch, lam=lam), slow_gae(batch, lam)
     torch.testing.assert_close(result.advantages.double(), slow, rtol=1e-5, atol=1e-5)
     expected_returns = (slow + batch["values"]).masked_fill(~batch["mask"], 0.0)
     torch.testing.assert_close(result.returns.double(), expected_returns, rtol=1e-5, atol=1e-5)
 
 
-@given(SEEDS, UNIT)
-def test_lam_1_gives_the_discounted_rewards_minus_the_value(seed: int, gamma: float):
+@given(SEEDS)
+def test_lam_1_gives_the_discounted_rewards_minus_the_value(seed: int):
     batch = random_batch(seed, tail=False)
     batch["truncated"].zero_()
     batch["terminated"][:, -1] = True
     batch["next_values"] = batch["values"].roll(-1, 1)  # else the values along the way would not cancel out
-    result = gae(**batch, gamma=gamma, lam=1.0)
+    result = gae(**batch, lam=1.0)
     follows = torch.zeros(3)
     for t in reversed(range(9)):
-        follows = batch["rewards"][:, t] + gamma * follows * ~batch["terminated"][:, t]
+        follows = batch["rewards"][:, t] + batch["discounts"][:, t].float() * follows * ~batch["terminated"][:, t]
         torch.testing.assert_close(result.returns[:, t], follows, rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(result.advantages[:, t], follows - batch["values"][:, t], rtol=1e-4, atol=1e-4)
 
 
-@given(SEEDS, UNIT)
-def test_lam_0_looks_one_step_ahead(seed: int, gamma: float):
+@given(SEEDS)
+def test_lam_0_looks_one_step_ahead(seed: int):
     batch = random_batch(seed)
     ahead = batch["next_values"] * ~batch["terminated"]
-    expected = (batch["rewards"] + gamma * ahead - batch["values"]).masked_fill(~batch["mask"], 0.0)
-    torch.testing.assert_close(gae(**batch, gamma=gamma, lam=0.0).advantages, expected, rtol=1e-5, atol=1e-5)
+    expected = (batch["rewards"] + batch["discounts"].float() * ahead - batch["values"]).masked_fill(
+        ~batch["mask"], 0.0
+    )
+    torch.testing.assert_close(gae(**batch, lam=0.0).advantages, expected, rtol=1e-5, atol=1e-5)
 
 
 @given(SEEDS, st.integers(0, 7), st.sampled_from(["terminated", "truncated", "mask"]))
 def test_nothing_flows_back_across_a_border_in_the_middle_of_a_row(seed: int, border: int, kind: str):
     batch = random_batch(seed, tail=False)
     batch[kind][:, border] = kind != "mask"
-    before = gae(**batch, gamma=0.9, lam=0.9)
+    before = gae(**batch, lam=0.9)
     later = {name: batch[name].clone() for name in ("rewards", "values", "next_values")}
     for x in later.values():
         x[:, border + 1 :] += 100.0
-    after = gae(**(batch | later), gamma=0.9, lam=0.9)
+    after = gae(**(batch | later), lam=0.9)
     assert torch.equal(before.advantages[:, : border + 1], after.advantages[:, : border + 1])
     assert not torch.equal(before.advantages[:, border + 1 :], after.advantages[:, border + 1 :])
 
@@ -125,16 +132,32 @@ def test_nothing_flows_back_across_a_border_in_the_middle_of_a_row(seed: int, bo
 @given(SEEDS, st.sampled_from([NAN, float("inf")]))
 def test_junk_in_the_tail_and_behind_a_termination_changes_nothing(seed: int, junk: float):
     batch = random_batch(seed)
-    clean = gae(**batch, gamma=0.9, lam=0.9)
+    clean = gae(**batch, lam=0.9)
     tail = ~batch["mask"]
-    for name in ("rewards", "values"):
+    for name in ("rewards", "values", "discounts"):
         batch[name] = batch[name].masked_fill(tail, junk)
     batch["next_values"] = batch["next_values"].masked_fill(tail | batch["terminated"], junk)
     for name in ("terminated", "truncated"):
         batch[name] = batch[name] | tail
-    dirty = gae(**batch, gamma=0.9, lam=0.9)
+    dirty = gae(**batch, lam=0.9)
     assert torch.equal(clean.advantages, dirty.advantages) and torch.equal(clean.returns, dirty.returns)
     assert dirty.advantages[tail].eq(0).all() and dirty.returns[tail].eq(0).all()
+
+
+def test_steps_of_different_length_by_hand():
+    """A step of two actions, then one of one: each discounts by what lies between it and the next."""
+    batch = one_row([1.0, 1.0], [0.0, 2.0], [2.0, 4.0], ".C", gamma=[0.25, 0.5])
+    # deltas: 1 + 0.25 * 2 - 0 = 1.5, 1 + 0.5 * 4 - 2 = 1
+    assert lists(gae(**batch, lam=0.5)) == ([1.5 + 0.125 * 1.0, 1.0], [1.625, 3.0])
+
+
+def test_gamma_times_lam_is_rounded_once():
+    """The product of the two numbers in fp32 differs from the product in fp64 that is then rounded."""
+    gamma, lam = 0.9, 0.95
+    batch = one_row([0.0, 1.0], [0.0, 0.0], [0.0, 0.0], ".T", gamma=gamma)
+    once, twice = torch.tensor(gamma * lam), torch.tensor(gamma) * torch.tensor(lam)
+    assert once != twice
+    assert gae(**batch, lam=lam).advantages[0, 0] == once
 
 
 def test_a_perfect_critic_leaves_no_advantage():
@@ -142,13 +165,13 @@ def test_a_perfect_critic_leaves_no_advantage():
     values = [0.0] * 5
     for t in reversed(range(4)):
         values[t] = rewards[t] + gamma * values[t + 1]
-    batch = one_row(rewards, values[:4], values[1:], "...T")
-    assert gae(**batch, gamma=gamma, lam=0.7).advantages[0].tolist() == pytest.approx([0.0] * 4, abs=1e-6)
+    batch = one_row(rewards, values[:4], values[1:], "...T", gamma=gamma)
+    assert gae(**batch, lam=0.7).advantages[0].tolist() == pytest.approx([0.0] * 4, abs=1e-6)
 
 
 def test_bf16_values_are_worked_with_in_fp32():
-    batch = one_row([1.0, 1.0], [0.0, 0.0], [0.0, 0.0], ".T")
-    halved = {name: x.bfloat16() if x.is_floating_point() else x for name, x in batch.items()}
-    result = gae(**halved, gamma=0.999, lam=1.0)
+    batch = one_row([1.0, 1.0], [0.0, 0.0], [0.0, 0.0], ".T", gamma=0.999)
+    halved = {name: x.bfloat16() if name in ("rewards", "values", "next_values") else x for name, x in batch.items()}
+    result = gae(**halved, lam=1.0)
     assert result.advantages.dtype == torch.float32
     assert result.advantages[0, 0].item() == pytest.approx(1.999)  # 2.0 in bf16

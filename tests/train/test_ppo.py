@@ -59,6 +59,7 @@ def play(bandit: Bandit, index: int, num: int = 32, length: int = 3) -> Rollout:
         logprobs=bandit.actor(inputs).logprobs.masked_fill(~mask, -77.0),
         values=values,
         next_values=values.roll(-1, 1),
+        discounts=torch.ones_like(values),
         rewards=(actions == states + 1).to(values.dtype).masked_fill(~mask, 55.0),
         terminated=last,
         truncated=torch.zeros_like(last),

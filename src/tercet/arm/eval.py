@@ -228,10 +228,10 @@ def critics_eye(folder: RunFolder, config: ArmConfig, sizes: Sizes) -> Callable[
             pay.to_learn_from(config.ppo.gamma),
             values,
             critic(episodes.next_observations),
+            torch.full_like(values, config.ppo.gamma, dtype=torch.float64),
             episodes.terminated,
             episodes.truncated,
             torch.ones_like(episodes.terminated),
-            gamma=config.ppo.gamma,
             lam=config.ppo.lam,
         )
         return [video.Curves(*row) for row in zip(pay.steps, values, estimate.advantages, strict=True)]

@@ -39,12 +39,7 @@ def run(folder: RunFolder, config: ArmConfig) -> None:
     if config.bc.demonstrations == NONE:
         say_unseen(policy, "ppo", "on aimless movements")
     critic = new_critic(policy.scaled, config.policy, seed=config.seed)
-    loop = config.ppo.model_copy(
-        update={
-            "gamma": config.ppo.gamma**policy.chunk,  # from decision to decision
-            "checkpoint_every": _checkpoint_every(config),
-        }
-    )
+    loop = config.ppo.model_copy(update={"checkpoint_every": _checkpoint_every(config)})
     with opened(config, config.ppo.num_envs) as env, opened(config, config.ppo.num_eval_states) as trial:
         rounds = _rounds(folder, config, policy) if OWN in config.ppo.reward else None
         collect = Collect(env, ArmActorCritic(policy, critic), frozen(policy), rounds, config)
@@ -85,8 +80,8 @@ class Collect:
         pay = scorer(self.config.ppo.reward, model)(played.episodes)
         earned = pay.to_learn_from(self.config.ppo.gamma)
         seen = assess(played, self.actor_critic, self.reference)
-        kl_coef, chunk = self.kl_coef(index), self.actor_critic.policy.chunk
-        rollout = build(played, seen, earned, chunk=chunk, gamma=self.config.ppo.gamma, kl_coef=kl_coef)
+        kl_coef = self.kl_coef(index)
+        rollout = build(played, seen, earned, gamma=self.config.ppo.gamma, kl_coef=kl_coef)
         return Collected(rollout, describe(played, seen, pay, rollout, kl_coef=kl_coef), [], {})
 
     def kl_coef(self, index: int) -> float:

@@ -1,8 +1,8 @@
 """One rollout of an arm: an episode in each environment, what each decision cost and earned, what the critic expected.
 
 Time is decisions: as many as there are steps where a policy decides on one action at a time, fewer where on chunks. A
-decision earns what its actions earn, discounted from its first one on, and PPO discounts from one decision to the next
-by gamma ** chunk, so that returns are those of single steps.
+decision earns what its actions earn, discounted from its first one on, and the discount to the next decision is
+gamma ** (number of its actions), so that returns are those of single steps.
 """
 
 from collections.abc import Mapping
@@ -80,21 +80,20 @@ def inputs_of(taken: Decisions) -> dict[str, Tensor]:
 
 
 def build(
-    played: PolicyEpisodes, seen: Assessed, earned: Float[Tensor, "b s"], *, chunk: int, gamma: float, kl_coef: float
+    played: PolicyEpisodes, seen: Assessed, earned: Float[Tensor, "b s"], *, gamma: float, kl_coef: float
 ) -> Rollout:
     """The rollout: what each decision earned, less the price of leaving the reference.
 
-    `earned` and `gamma` are those of single steps, `chunk` the actions of a whole decision.
+    `earned` and `gamma` are those of single steps.
     """
     taken = seen.decided
     rewards = sum_rewards(earned, played.starts, gamma=gamma)
-    # PPO will discount this by gamma ** chunk, also where an end left no time for so many actions
-    next_values = seen.next_values * gamma ** (taken.lengths - chunk)
     return Rollout(
         inputs=inputs_of(taken),
         logprobs=seen.logprobs,
         values=seen.values,
-        next_values=next_values,
+        next_values=seen.next_values,
+        discounts=gamma ** taken.lengths.double(),
         rewards=kept(rewards, taken.mask) + kl_penalties(seen.logprobs, seen.ref_logprobs, taken.mask, kl_coef=kl_coef),
         terminated=taken.terminated,
         truncated=taken.truncated,

@@ -34,7 +34,7 @@ def check(
         if not values.isfinite().all():
             raise _failed(f"{name} are not finite", "the environment, a network or a reward is broken")
     # undiscounted, so that the sum of a decision's rewards is that of its steps
-    rollout = build(played, seen, earned, chunk=actor_critic.policy.chunk, gamma=1.0, kl_coef=config.kl_coef)
+    rollout = build(played, seen, earned, gamma=1.0, kl_coef=config.kl_coef)
     log_ratio = kept(seen.logprobs - seen.ref_logprobs, rollout.mask)
     found = {
         "ratio": _ratio(actor_critic, rollout, config.clip_range),

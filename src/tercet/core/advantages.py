@@ -1,4 +1,4 @@
-"""How much better than expected each action was."""
+"""Generalised advantage estimation."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from tercet.core.masked import kept
 
 @dataclass(frozen=True)
 class Advantages:
-    """What the actor learns from (`advantages`) and what the critic is to predict (`returns`); 0 under the mask."""
+    """The advantages for the actor and the returns for the critic; both are 0 where the mask is False."""
 
     advantages: Float[Tensor, "b t"]
     returns: Float[Tensor, "b t"]
@@ -21,30 +21,34 @@ def gae(
     rewards: Float[Tensor, "b t"],
     values: Float[Tensor, "b t"],
     next_values: Float[Tensor, "b t"],
+    discounts: Float[Tensor, "b t"],
     terminated: Bool[Tensor, "b t"],
     truncated: Bool[Tensor, "b t"],
     mask: Bool[Tensor, "b t"],
     *,
-    gamma: float,
     lam: float,
 ) -> Advantages:
-    """Generalised advantage estimation (Schulman et al. 2016, eq. 16).
+    """Compute generalised advantage estimates (Schulman et al. 2016, eq. 16) and the returns.
 
-    delta_t = r_t + gamma * v'_t - v_t, where v'_t is `next_values`, and 0 after a termination;
-    A_t = delta_t + gamma * lam * A_{t+1}, unless t ended an episode or t+1 does not count;
+    delta_t = r_t + gamma_t * v'_t - v_t, where v'_t is `next_values`, and 0 after a termination;
+    A_t = delta_t + gamma_t * lam * A_{t+1}, without the second term if t ended an episode or t+1 is masked;
     return_t = A_t + v_t, from advantages that are not whitened.
 
-    A row may hold several episodes one after another, a padded tail, or both. An action that ends neither way, such
-    as the last column of a rollout that stops in mid-episode, is bootstrapped from `next_values` like a truncated one.
-    """
-    rewards, values = kept(rewards, mask), kept(values, mask)
-    next_values = kept(next_values, mask & ~terminated)
-    deltas = rewards + gamma * next_values - values
+    `discounts` hold gamma_t, the discount from step t to step t+1. They differ where steps last differently long: a
+    chunk of n actions has gamma ** n. Give them in fp64, so that gamma * lam is rounded only once.
 
+    A row may hold several episodes in a row, a padded tail, or both. If an action neither terminates nor truncates its
+    episode, as in the last column of a rollout that stops in mid-episode, `next_values` counts as after a truncation.
+    """
+    rewards, values, discounts = kept(rewards, mask), kept(values, mask), kept(discounts, mask)
+    next_values = kept(next_values, mask & ~terminated)
+    deltas = rewards + discounts.to(values.dtype) * next_values - values
+
+    decays = (discounts * lam).to(values.dtype)
     goes_on = mask & ~(terminated | truncated)
     advantages = torch.zeros_like(deltas)
     following = torch.zeros_like(deltas[:, 0])
     for t in reversed(range(deltas.shape[1])):
-        following = deltas[:, t] + gamma * lam * kept(following, goes_on[:, t])
+        following = deltas[:, t] + decays[:, t] * kept(following, goes_on[:, t])
         advantages[:, t] = following
     return Advantages(advantages=advantages, returns=advantages + values)

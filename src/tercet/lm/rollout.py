@@ -105,6 +105,7 @@ def build(answers: Answers, seen: Assessed, config: PpoConfig, *, kl_coef: float
         logprobs=seen.logprobs,
         values=seen.values,
         next_values=torch.nn.functional.pad(seen.values.detach(), (0, 1))[:, 1:],
+        discounts=torch.full_like(rewards, config.gamma, dtype=torch.float64),
         rewards=rewards,
         terminated=terminated,
         truncated=torch.zeros_like(terminated),

@@ -170,10 +170,10 @@ def update(
         rollout.rewards,
         values,
         rollout.next_values,
+        rollout.discounts,
         rollout.terminated,
         rollout.truncated,
         rollout.mask,
-        gamma=config.gamma,
         lam=config.lam,
     )
     advantages = whiten(estimate.advantages, rollout.mask) if config.whiten_advantages else estimate.advantages

@@ -109,7 +109,7 @@ def test_what_learning_sees_is_what_sampling_saw(policy: ActPolicy, env: ArmEnv)
     mixed = [one.flip(0) for one in seen.decided.pictures]
     other = policy.distribution(seen.decided.observations, seen.decided.decisions, *mixed).logprobs()
     assert (other - seen.logprobs).abs().max() > 0.1
-    rollout = build(played, seen, played.episodes.dense, chunk=3, gamma=0.9, kl_coef=0.0)
+    rollout = build(played, seen, played.episodes.dense, gamma=0.9, kl_coef=0.0)
     assert [name for name in rollout.inputs if rollout.inputs[name].dtype == torch.uint8] == [
         "pictures.0",
         "pictures.1",

@@ -167,15 +167,14 @@ def test_ppo_raises_a_simple_return(policy: Policy) -> None:
     lr = 3e-3
     config = PpoConfig.model_validate({**shared, "lr": lr, "critic_lr": 1e-2, "num_envs": 32})
     learner = Learner.of(actor_critic, policy, critic, config)
-    loop = config.model_copy(update={"gamma": config.gamma**policy.chunk})
     earned: list[float] = []
     updates = 16 if isinstance(policy, TokenPolicy) else 10
     for index in range(updates):
         played = played_by(policy, ends=False, num=32, horizon=6, seed=index)
         seen = assess(played, actor_critic, policy)
-        rollout = build(played, seen, played.episodes.dense, chunk=policy.chunk, gamma=config.gamma, kl_coef=0.0)
+        rollout = build(played, seen, played.episodes.dense, gamma=config.gamma, kl_coef=0.0)
         earned.append(float(played.episodes.dense.mean()))
-        update(learner, rollout, loop, generator=torch.Generator().manual_seed(index))
+        update(learner, rollout, config, generator=torch.Generator().manual_seed(index))
     assert sum(earned[-3:]) / 3 > sum(earned[:3]) / 3 + 0.1
 
 
@@ -225,9 +224,9 @@ def test_returns_of_decisions_are_those_of_single_steps() -> None:
     played = dataclasses.replace(played, episodes=dataclasses.replace(played.episodes, truncated=cut))
     seen = assess(played, ArmActorCritic(policy, critic), policy)
     gamma = 0.9
-    rollout = build(played, seen, played.episodes.dense, chunk=3, gamma=gamma, kl_coef=0.0)
-    names = ("rewards", "values", "next_values", "terminated", "truncated", "mask")
-    found = gae(*(getattr(rollout, name) for name in names), gamma=gamma**3, lam=1.0)
+    rollout = build(played, seen, played.episodes.dense, gamma=gamma, kl_coef=0.0)
+    names = ("rewards", "values", "next_values", "discounts", "terminated", "truncated", "mask")
+    found = gae(*(getattr(rollout, name) for name in names), lam=1.0)
     rewards = played.episodes.dense[0]
     last = critic(played.episodes.next_observations[0, -1])
     expected = sum(gamma**j * rewards[j] for j in range(5)) + gamma**5 * last
