@@ -75,7 +75,7 @@ NO_SPREAD = [[0.1] * 50, [0.0, 0.0], [1e3, 1e3 + 1e-4], [3.0], [1.0, NAN], [1.0,
 
 @pytest.mark.parametrize("scores", NO_SPREAD)
 def test_scores_without_a_scale_are_refused(scores: list[float]):
-    with pytest.raises(ValueError, match="need a spread"):
+    with pytest.raises(ValueError, match="cannot be normalised"):
         score_gain_and_bias(torch.tensor(scores, dtype=torch.float64))
 
 

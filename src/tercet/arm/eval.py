@@ -22,7 +22,7 @@ from tercet.arm.scoring import OWN, scorer
 from tercet.arm.stages import start_names, start_policy
 from tercet.config.arm import ArmConfig
 from tercet.core.advantages import gae
-from tercet.core.intervals import Interval, bootstrap, wilson
+from tercet.core.intervals import bootstrap, wilson
 from tercet.errors import FailedError
 from tercet.runs.atomic import replace_folder, write_text
 from tercet.runs.folder import RunFolder
@@ -45,8 +45,10 @@ def run(folder: RunFolder, config: ArmConfig) -> None:
         beside = [VIDEOS] if videos["videos"] else []
         step.finish(
             {
-                "success": {name: as_json(wilson(one.success.int().tolist())) for name, one in tried.items()},
-                "return": {name: as_json(bootstrap(one.returns.tolist(), config.seed)) for name, one in tried.items()},
+                "success": {name: wilson(one.success.int().tolist()).as_json("states") for name, one in tried.items()},
+                "return": {
+                    name: bootstrap(one.returns.tolist(), config.seed).as_json("states") for name, one in tried.items()
+                },
                 "steps_to_success": {name: one.mean_time() for name, one in tried.items() if one.success.any()},
                 "action_change": {name: one.action_change for name, one in tried.items()},
                 "jerk": {name: one.jerk for name, one in tried.items() if one.jerk is not None},
@@ -146,11 +148,6 @@ def paired(before: Tried, after: Tried) -> dict[str, int]:
         "neither": ~(first | second),
     }
     return {name: int(rows.sum()) for name, rows in cases.items()}
-
-
-def as_json(interval: Interval) -> dict[str, float]:
-    """An interval under the names of results.json."""
-    return {"mean": interval.mean, "low": interval.low, "high": interval.high, "num_states": interval.num}
 
 
 def _videos(

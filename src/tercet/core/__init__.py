@@ -1,1 +1,1 @@
-"""The maths of PPO from feedback: pure functions of tensors, each formula once. Imports torch and jaxtyping alone."""
+"""The maths of PPO from feedback. Each formula is one short, pure function; only torch and jaxtyping are imported."""

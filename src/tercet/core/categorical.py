@@ -1,4 +1,4 @@
-"""The distribution over a vocabulary that a model's logits stand for: sampled from, and evaluated."""
+"""The categorical distribution that a model's logits define: sampling, log-probabilities, entropy and KL."""
 
 from dataclasses import dataclass
 
@@ -8,12 +8,12 @@ from torch import Tensor, nn
 
 from tercet.core.precision import full_precision
 
-_BLOCK = 256  # actions whose probabilities are added up together in sampling
+_BLOCK = 256  # actions in a block whose probabilities are summed first in sampling
 
 
 @dataclass(frozen=True)
 class ActionStatistics:
-    """Of given actions: their log-probabilities, and the entropy of the distribution each came from, in nats."""
+    """The log-probabilities of actions, and the entropy of the distribution that each came from, in nats."""
 
     logprobs: Float[Tensor, " n"]
     entropy: Float[Tensor, " n"]
@@ -22,10 +22,10 @@ class ActionStatistics:
 def logprobs_and_entropy(
     logits: Float[Tensor, "n v"], actions: Int[Tensor, " n"], *, temperature: float
 ) -> ActionStatistics:
-    """log_softmax(logits / temperature) at the actions, and its entropy, in fp32 whatever the logits came in.
+    """Compute log_softmax(logits / temperature) at the actions, and its entropy, in fp32 for logits of any type.
 
-    The temperature is the sampler's. A logit of -inf is an action that cannot be taken. This is the definition;
-    `core/fused_categorical.py` computes the same with less memory, and is what training uses.
+    Use the temperature of the sampler. An action with a logit of -inf has probability 0. This is the definition.
+    Training uses `core/fused_categorical.py`, which computes the same with less memory.
     """
     log_probs = torch.log_softmax(full_precision(logits) / temperature, -1)
     entropy = torch.special.entr(log_probs.exp()).sum(-1)
@@ -33,7 +33,7 @@ def logprobs_and_entropy(
 
 
 def kl(logits: Float[Tensor, "*shape v"], ref_logits: Float[Tensor, "*shape v"]) -> Float[Tensor, "*shape"]:
-    """KL(p || q) of the two distributions in nats; an action that p never takes adds nothing."""
+    """Compute KL(p || q) of the two distributions in nats; an action to which p gives probability 0 adds nothing."""
     log_p, log_q = (torch.log_softmax(full_precision(some), -1) for some in (logits, ref_logits))
     p = log_p.exp()
     return (p * (log_p - log_q).masked_fill(p == 0, 0.0)).sum(-1)
@@ -41,26 +41,26 @@ def kl(logits: Float[Tensor, "*shape v"], ref_logits: Float[Tensor, "*shape v"])
 
 @dataclass(frozen=True)
 class Drawn:
-    """One action a row, with its log-probability in nats."""
+    """One action for each row, with its log-probability in nats."""
 
     actions: Int[Tensor, " n"]
     logprobs: Float[Tensor, " n"]
 
 
 def sample(logits: Float[Tensor, "n v"], uniforms: Float[Tensor, " n"], *, temperature: float) -> Drawn:
-    """One action a row from softmax(logits / temperature), by inversion of its cumulative distribution.
+    """Sample one action for each row from softmax(logits / temperature), by inverting its cumulative distribution.
 
-    `uniforms` lie in [0, 1); the same number always picks the same action, whatever stands in the other rows. An
-    action of probability 0 is never picked. A ValueError where the logits are nan, inf or all -inf.
+    `uniforms` are in [0, 1). The action of a row depends only on its logits and its uniform number, not on other rows.
+    An action of probability 0 is never sampled. Raise ValueError if a row has nan or inf, or only -inf.
     """
     full = full_precision(logits)
     highest = full.amax(-1, keepdim=True)
     weights = (full - highest).div_(temperature).exp_()
-    # first the block of actions in which the uniform falls, then the action: a sum in float64 over the whole
-    # vocabulary (fp32 would lose its tail) is never written down
+    # find the block of actions into which the uniform number falls, then the action: the cumulative sum needs fp64
+    # (fp32 would lose the tail), and so it is never stored for the whole vocabulary
     blocks = nn.functional.pad(weights, (0, -weights.shape[-1] % _BLOCK)).unflatten(-1, (-1, _BLOCK))
     masses = blocks.sum(-1).double()
-    ends = masses.cumsum(-1).masked_fill_(masses == 0, 0.0)  # a GPU's sum may rise where nothing is added
+    ends = masses.cumsum(-1).masked_fill_(masses == 0, 0.0)  # on a GPU, a cumulative sum may rise where the addend is 0
     total = ends.amax(-1)
     if not torch.isfinite(total).all():
         raise ValueError("no action can be sampled: the logits of a row hold nan or inf, or are all -inf")
@@ -69,7 +69,7 @@ def sample(logits: Float[Tensor, "n v"], uniforms: Float[Tensor, " n"], *, tempe
     block = _first(ends > wanted[:, None])
     inside = blocks[rows, block].double()
     reached = (ends - masses)[rows, block, None] + inside.cumsum(-1) > wanted[:, None]
-    # the block's own sum was rounded: if its last action falls short of it, the last one is meant
+    # the sum of the block was rounded: if the cumulative sum does not reach the number, take the last possible action
     last = _BLOCK - 1 - _first(inside.flip(-1) > 0)
     place = torch.where(reached.any(-1), _first(reached & (inside > 0)), last)
     actions = block * _BLOCK + place
@@ -77,7 +77,7 @@ def sample(logits: Float[Tensor, "n v"], uniforms: Float[Tensor, " n"], *, tempe
 
 
 def greedy(logits: Float[Tensor, "n v"]) -> Drawn:
-    """The likeliest action of each row, with its log-probability at temperature 1; a ValueError as in `sample`."""
+    """Return the most likely action of each row, with its log-probability at temperature 1; raises like `sample`."""
     scaled = full_precision(logits)
     highest, actions = scaled.max(-1)
     logprobs = highest - scaled.logsumexp(-1)

@@ -1,4 +1,4 @@
-"""`core/categorical.py::logprobs_and_entropy` with a backward pass of its own, which keeps nothing but the logits."""
+"""`core/categorical.py::logprobs_and_entropy` with a custom backward pass that stores only the logits."""
 
 import torch
 from jaxtyping import Float, Int
@@ -14,10 +14,10 @@ _LEAST = -1e4  # a log-probability whose probability is 0 in fp32 and fp64
 def logprobs_and_entropy(
     logits: Float[Tensor, "n v"], actions: Int[Tensor, " n"], *, temperature: float, at_once: int = CPU_CACHE
 ) -> ActionStatistics:
-    """log_softmax(logits / temperature) at the actions, and its entropy, in fp32 whatever the logits came in.
+    """Compute log_softmax(logits / temperature) at the actions, and its entropy, in fp32 for logits of any type.
 
-    Differentiable; between forward and backward nothing of the size of the logits is kept beside the logits. Both
-    passes go through `at_once` logits at a time. A logit of -inf is an action that cannot be taken.
+    The result is differentiable. No tensor of the size of the logits is stored for the backward pass, except the
+    logits. Both passes process `at_once` logits at a time. An action with a logit of -inf has probability 0.
     """
     logprobs, entropy, _ = _LogprobsAndEntropy.apply(logits, actions, temperature, at_once)
     return ActionStatistics(logprobs=logprobs, entropy=entropy)
@@ -26,8 +26,8 @@ def logprobs_and_entropy(
 class _LogprobsAndEntropy(torch.autograd.Function):
     """With p the softmax: d log p_a / d z_j = [j = a] - p_j, and d H / d z_j = -p_j (log p_j + H).
 
-    Autograd would keep three fp32 tensors of the logits' size; here the backward pass makes the one it needs again.
-    Both passes go through a few rows at a time, whose intermediate results stay in the cache.
+    Autograd would store three fp32 tensors of the size of the logits. This backward pass recomputes the one it needs.
+    Both passes process a few rows at a time, so that intermediate results stay in the cache.
     """
 
     @staticmethod
@@ -60,7 +60,7 @@ class _LogprobsAndEntropy(torch.autograd.Function):
 
 
 def _normalised(scaled: Tensor, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Log-probability of the action, entropy, and the logarithm of the sum of exponentials, of each row."""
+    """Return the log-probability of the action, the entropy and the log-sum-exp of each row."""
     highest = scaled.amax(-1, keepdim=True)
     relative = scaled - highest
     weights = relative.exp()
@@ -81,5 +81,5 @@ def _scaled(logits: Tensor, temperature: float) -> Tensor:
 
 
 def _finite_(log_probs: Tensor) -> Tensor:
-    """p log p is 0 at p = 0, but 0 * -inf is nan. Far from the largest number, so that a weight leaves it finite."""
+    """Replace -inf by a large finite number, in place: p log p is 0 at p = 0, but 0 * -inf is nan."""
     return log_probs.clamp_(min=_LEAST)

@@ -1,4 +1,4 @@
-"""A diagonal Gaussian over actions of several dimensions: sampled from, and evaluated."""
+"""A diagonal Gaussian over actions of several dimensions: sampling, log-density, entropy and KL."""
 
 import math
 
@@ -12,10 +12,10 @@ from tercet.core.precision import full_precision
 def logprobs(
     actions: Float[Tensor, "*shape d"], mean: Float[Tensor, "*shape d"], log_std: Float[Tensor, " d"]
 ) -> Float[Tensor, "*shape"]:
-    """Log-density of each action, in nats, summed over its dimensions.
+    """Compute the log-density of each action in nats, summed over its dimensions.
 
-    -sum_i (z_i^2 / 2 + log_std_i + log(2 pi) / 2) with z = (action - mean) / std. The density is that of the action as
-    it was drawn: an environment that clips actions to its bounds does so on its own side.
+    -sum_i (z_i^2 / 2 + log_std_i + log(2 pi) / 2) with z = (action - mean) / std. The density is that of the
+    sampled action, before an environment clips it to its bounds.
     """
     log_std = full_precision(log_std)
     z = (full_precision(actions) - full_precision(mean)) * torch.exp(-log_std)
@@ -23,7 +23,7 @@ def logprobs(
 
 
 def entropy(log_std: Float[Tensor, " d"]) -> Float[Tensor, ""]:
-    """Differential entropy in nats, the same at every mean: sum_i (log_std_i + log(2 pi e) / 2). May be negative."""
+    """Compute the differential entropy in nats: sum_i (log_std_i + log(2 pi e) / 2). It may be negative."""
     return (full_precision(log_std) + 0.5 * math.log(2.0 * math.pi * math.e)).sum()
 
 
@@ -33,10 +33,10 @@ def kl(
     ref_mean: Float[Tensor, "*shape d"],
     ref_log_std: Float[Tensor, " d"],
 ) -> Float[Tensor, "*shape"]:
-    """KL(policy || reference) in nats, summed over dimensions: exact, where core/kl.py estimates from what was sampled.
+    """Compute the exact KL(policy || reference) in nats, summed over dimensions; core/kl.py estimates it from samples.
 
-    sum_i (log(s_i / r_i) + (r_i^2 + (m_i - n_i)^2) / (2 s_i^2) - 1/2), with deviation r and mean m of the policy, s and
-    n of the reference.
+    sum_i (log(s_i / r_i) + (r_i^2 + (m_i - n_i)^2) / (2 s_i^2) - 1/2), with standard deviation r and mean m of the
+    policy, s and n of the reference.
     """
     log_std, ref_log_std = full_precision(log_std), full_precision(ref_log_std)
     distance = (full_precision(mean) - full_precision(ref_mean)).square()
@@ -47,5 +47,5 @@ def kl(
 def sample(
     mean: Float[Tensor, "*shape d"], log_std: Float[Tensor, " d"], noise: Float[Tensor, "*shape d"]
 ) -> Float[Tensor, "*shape d"]:
-    """mean + std * noise, where `noise` is standard normal; the same noise always gives the same action."""
+    """Return mean + std * noise, where `noise` is standard normal."""
     return mean + log_std.exp() * noise

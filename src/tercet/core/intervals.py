@@ -1,4 +1,8 @@
-"""95 % confidence intervals of the figures in a report; plain floats."""
+"""95 % confidence intervals of means.
+
+scipy.stats has both kinds, but its Wilson interval takes whole counts only, while a tie counts half here, and nothing
+else in Tercet needs scipy.
+"""
 
 import math
 import random
@@ -9,37 +13,41 @@ from statistics import fmean
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean over `num` values and where, with 95 % confidence, the true mean lies."""
+    """The mean of `num` values, and the ends of the 95 % confidence interval of the true mean."""
 
     mean: float
     low: float
     high: float
     num: int
 
+    def as_json(self, units: str) -> dict[str, float]:
+        """Return the interval under the names of results.json; `units` names the values, as in num_prompts."""
+        return {"mean": self.mean, "low": self.low, "high": self.high, f"num_{units}": self.num}
+
 
 def win(score: float | int, other: float | int) -> float:
-    """1 if the score is the higher one, 0.5 for a tie, 0 if it is the lower one."""
+    """Return 1 if the score is higher than the other, 0.5 for a tie, 0 if it is lower."""
     return (score > other) + 0.5 * (score == other)
 
 
 def wilson(values: Sequence[float | int], *, z: float = 1.96) -> Interval:
-    """Wilson's score interval (1927) of a rate of success: 1 a success, 0 a failure, 0.5 a tie.
+    """Compute Wilson's score interval (1927) of a success rate; the values are 1, 0 or, for a tie, 0.5.
 
-    Unlike mean +- z * standard error it stays within [0, 1] and does not shrink to a point at 0 of n or n of n. With
-    ties it is wider than need be, since they vary less than successes and failures do.
+    Unlike mean +- z * standard error, it is within [0, 1] and does not shrink to a point at 0 of n or n of n. With ties
+    it is wider than necessary, since ties vary less than successes and failures.
     """
     if not values or not all(0.0 <= value <= 1.0 for value in values):
-        raise ValueError(f"a rate of success needs values from 0 to 1, and at least one: {list(values)[:5]}")
+        raise ValueError(f"a success rate needs at least one value, and only values from 0 to 1: {list(values)[:5]}")
     num, mean = len(values), fmean(values)
     shrink = 1.0 / (1.0 + z * z / num)
     center = shrink * (mean + z * z / (2 * num))
     half = shrink * z * math.sqrt(mean * (1.0 - mean) / num + z * z / (4 * num * num))
-    low, high = max(0.0, min(mean, center - half)), min(1.0, max(mean, center + half))  # rounding kept within bounds
+    low, high = max(0.0, min(mean, center - half)), min(1.0, max(mean, center + half))  # against rounding
     return Interval(mean=mean, low=low, high=high, num=num)
 
 
 def bootstrap(values: Sequence[float | int], seed: int, *, num_resamples: int = 2000) -> Interval:
-    """Percentile interval (Efron 1979) of the mean of any numbers, by drawing them again with replacement."""
+    """Compute the percentile interval (Efron 1979) of the mean, by resampling the values with replacement."""
     if not values:
         raise ValueError("a mean needs at least one value")
     chance = random.Random(seed)

@@ -1,4 +1,4 @@
-"""The losses of the three steps, per element: the caller sums them and divides by the count of the whole batch."""
+"""The losses of the three steps, per element. The caller divides their sum by the count of the whole batch."""
 
 from dataclasses import dataclass
 
@@ -20,7 +20,7 @@ def clipped_policy_loss(
     *,
     clip_range: float,
 ) -> Float[Tensor, "b t"]:
-    """Clipped surrogate (Schulman et al. 2017, eq. 7), negated so that lower is better; 0 under the mask.
+    """Compute the negated clipped surrogate (Schulman et al. 2017, eq. 7); 0 where the mask is False.
 
     -min(r A, clip(r, 1 - clip_range, 1 + clip_range) A) with r = exp(logprobs - old_logprobs).
     """
@@ -38,9 +38,10 @@ def clipped_value_loss(
     *,
     clip_range: float,
 ) -> Float[Tensor, "b t"]:
-    """0.5 max((v - R)^2, (clip(v, v_old - clip_range, v_old + clip_range) - R)^2); 0 under the mask.
+    """Compute the clipped value loss; 0 where the mask is False.
 
-    The value loss of PPO's reference implementation in OpenAI's baselines (Huang et al. 2022, detail 9).
+    0.5 max((v - R)^2, (clip(v, v_old - clip_range, v_old + clip_range) - R)^2), as in PPO's reference implementation
+    in OpenAI's baselines (Huang et al. 2022, detail 9).
     """
     values, old_values, returns = kept(values, mask), kept(old_values, mask), kept(returns, mask)
     clipped = values.clamp(old_values - clip_range, old_values + clip_range)
@@ -50,10 +51,10 @@ def clipped_value_loss(
 def pairwise_loss(
     chosen: Float[Tensor, " n"], rejected: Float[Tensor, " n"], preference: Float[Tensor, " n"] | float = 1.0
 ) -> Float[Tensor, " n"]:
-    """-log sigmoid(chosen - rejected) of two scores (Bradley and Terry 1952; Ouyang et al. 2022, eq. 1).
+    """Compute -log sigmoid(chosen - rejected) (Bradley and Terry 1952; Ouyang et al. 2022, eq. 1).
 
-    `preference` is the probability with which `chosen` is to be the better one: the cross-entropy with it (Christiano
-    et al. 2017, eq. 1), so that one half stands for two that were called equal.
+    `preference` is the target probability that `chosen` is better: 1, or 0.5 for a tie. The loss is the
+    cross-entropy with it (Christiano et al. 2017, eq. 1).
     """
     margin = full_precision(chosen) - full_precision(rejected)
     return (1.0 - preference) * margin - F.logsigmoid(margin)
@@ -62,10 +63,10 @@ def pairwise_loss(
 def per_token_pairwise_loss(
     chosen: Float[Tensor, "n t"], rejected: Float[Tensor, "n t"], mask: Bool[Tensor, "n t"]
 ) -> Float[Tensor, " n"]:
-    """Mean over a pair's masked tokens of -log sigmoid(chosen - rejected) (Yao et al. 2023, DeepSpeed-Chat).
+    """Compute the mean of -log sigmoid(chosen - rejected) over a pair's tokens (Yao et al. 2023, DeepSpeed-Chat).
 
-    The mask runs from the first token in which the two texts differ to the end of the longer; behind the end of the
-    shorter stands its last score. A pair without such a token costs 0 and teaches nothing.
+    The mask is True from the first token in which the two texts differ to the end of the longer text. After the end of
+    the shorter text, its last score is repeated. A pair without such a token has loss 0.
     """
     losses = -F.logsigmoid(kept(chosen, mask) - kept(rejected, mask))
     return kept(losses, mask).sum(1) / mask.sum(1).clamp(min=1)
@@ -73,10 +74,10 @@ def per_token_pairwise_loss(
 
 @dataclass(frozen=True)
 class RatioStatistics:
-    """How far an update has moved the policy from the one that sampled the actions; without gradient."""
+    """The distance of the policy from the one that sampled the actions; without gradient."""
 
-    clip_fraction: Float[Tensor, ""]  # of the ratios, those further than clip_range from 1
-    approx_kl: Float[Tensor, ""]  # KL(old || new) in nats an action, by k3
+    clip_fraction: Float[Tensor, ""]  # share of ratios that are further than clip_range from 1
+    approx_kl: Float[Tensor, ""]  # KL(old || new) in nats per action, estimated by k3
 
 
 def ratio_statistics(
@@ -87,9 +88,10 @@ def ratio_statistics(
     clip_range: float,
     count: Tensor | int | float | None = None,
 ) -> RatioStatistics:
-    """The ratio over the masked positions; before the first optimizer step it must be 1, and the rest 0.
+    """Compute the statistics where the mask is True; before the first optimizer step both must be 0.
 
-    With `count`, the positions of the whole batch, the means of its micro-batches add up, as in `masked_mean`.
+    With `count`, the number of positions in the whole batch, the results of its micro-batches add up, as in
+    `masked_mean`.
     """
     logprobs, old_logprobs = logprobs.detach(), old_logprobs.detach()
     ratio = _ratio(logprobs, old_logprobs, mask)
@@ -101,6 +103,6 @@ def ratio_statistics(
 
 
 def _ratio(logprobs: Tensor, old_logprobs: Tensor, mask: Tensor) -> Tensor:
-    # masked before exp: a pad that became inf would turn its zero gradient into nan
+    # mask before exp: padding that becomes inf would turn its zero gradient into nan
     log_ratio = k1(logprobs, old_logprobs).masked_fill(~mask, 0.0)
     return log_ratio.clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT).exp()

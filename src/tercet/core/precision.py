@@ -1,4 +1,4 @@
-"""In which precision the maths is done."""
+"""The precision of the maths."""
 
 import torch
 from jaxtyping import Float
@@ -6,8 +6,8 @@ from torch import Tensor
 
 
 def full_precision(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """`x` in fp32, whatever it came in; fp64 stays fp64.
+    """Return `x` in fp32, or in fp64 if it is fp64.
 
-    In bf16 a log-probability of -10 is known to +-0.03 at best, and a ratio to 3 %, where PPO clips at 20 %.
+    In bf16, a log-probability of -10 has an error of up to 0.03, and a ratio one of 3 %, while PPO clips at 20 %.
     """
     return x.to(torch.promote_types(x.dtype, torch.float32))

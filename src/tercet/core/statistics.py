@@ -1,4 +1,4 @@
-"""Numbers that judge a critic and a reward model, and set the scale of a reward model."""
+"""Statistics of a critic and a reward model, and the scale of a reward model."""
 
 from dataclasses import dataclass
 
@@ -12,9 +12,9 @@ from tercet.core.masked import kept, masked_var
 def explained_variance(
     values: Float[Tensor, "*shape"], returns: Float[Tensor, "*shape"], mask: Bool[Tensor, "*shape"]
 ) -> Float[Tensor, ""]:
-    """1 - var(returns - values) / var(returns): 1 for a perfect critic, 0 for a constant, below 0 for a harmful one.
+    """Compute 1 - var(returns - values) / var(returns): 1 for a perfect critic, 0 for a constant, negative if worse.
 
-    Returns that are all equal leave nothing to explain: then 1 if the critic is off by a constant, else 0.
+    If all returns are equal, the result is 1 if the critic's error is a constant, else 0.
     """
     residual = masked_var(kept(returns, mask) - kept(values, mask), mask)
     total = masked_var(returns, mask)
@@ -22,12 +22,12 @@ def explained_variance(
 
 
 def wins(margins: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """1 where the margin is above 0, 0.5 for a tie, 0 where it is below 0; in fp32."""
+    """Return 1 if a margin is above 0, 0.5 for a tie, 0 if it is below 0, in fp32."""
     return (margins > 0).float() + 0.5 * (margins == 0).float()
 
 
 def correlation(a: Float[Tensor, " n"], b: Float[Tensor, " n"]) -> float:
-    """Pearson's correlation; 0 where one of the two does not vary."""
+    """Compute Pearson's correlation; 0 if one of the two is constant."""
     a, b = a.double() - a.double().mean(), b.double() - b.double().mean()
     norm = float(a.norm() * b.norm())
     return float(a @ b) / norm if norm else 0.0
@@ -54,24 +54,24 @@ def calibration(margins: Float[Tensor, " n"], num_bins: int = 5) -> list[Calibra
 
 @dataclass(frozen=True)
 class ScoreScale:
-    """gain * score + bias has mean 0 and variance 1 over the scores that it was made from."""
+    """gain * score + bias has mean 0 and variance 1 over the scores from which the scale was computed."""
 
     gain: float
     bias: float
 
 
 AS_IT_IS = ScoreScale(gain=1.0, bias=0.0)
-ROUNDING = 2 * torch.finfo(torch.float32).eps  # a spread of less than that, beside the mean, is none
+ROUNDING = 2 * torch.finfo(torch.float32).eps  # a standard deviation below this share of the mean counts as 0
 
 
 def score_gain_and_bias(scores: Float[Tensor, " n"]) -> ScoreScale:
-    """gain = 1 / sigma and bias = -mu / sigma over the reference policy's scores (Ziegler et al. 2019, section 2).
+    """Compute gain 1 / sigma and bias -mu / sigma of the reference policy's scores (Ziegler et al. 2019, section 2).
 
-    A ValueError where they are all equal (but for rounding), or not all finite: no scale follows from such scores.
+    Raise ValueError if they are all equal (except for rounding) or not all finite.
     """
     scores = scores.detach().double()
     mean = scores.mean().item()
     sigma = (scores - mean).square().mean().sqrt().item()
     if not ROUNDING * abs(mean) < sigma < float("inf"):  # nan fails both
-        raise ValueError(f"scores need a spread to be normalised by: {scores.numel()} of mean {mean}, sigma {sigma}")
+        raise ValueError(f"scores cannot be normalised: {scores.numel()} of mean {mean}, standard deviation {sigma}")
     return ScoreScale(gain=1.0 / sigma, bias=-mean / sigma)

@@ -22,7 +22,6 @@ from tercet.lm.data.turns import is_null, plain, text_of
 from tercet.lm.models.logprobs import response_logprobs
 from tercet.lm.models.roles import Policy, device_of, load_policy, load_score_model
 from tercet.lm.models.weights import config_at, fresh, named_by_key, window_of
-from tercet.lm.preferences.pair_scores import as_json
 from tercet.lm.sampling.responses import Answers, answer_all
 from tercet.lm.scoring import Score, by_function, by_model, score_rows
 from tercet.lm.stages import Stage, stages_of
@@ -159,7 +158,7 @@ def win_rates(by_stage: dict[str, dict[str, list[float]]]) -> dict[str, dict[str
     found: dict[str, dict[str, Any]] = {}
     for before, after in combinations(by_stage, 2):
         found[f"{after}_vs_{before}"] = {
-            name: as_json(wilson([win(*both) for both in zip(scores, by_stage[before][name], strict=True)]))
+            name: wilson([win(*both) for both in zip(scores, by_stage[before][name], strict=True)]).as_json("prompts")
             for name, scores in by_stage[after].items()
         }
     return found

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tercet.core.intervals import Interval, wilson
+from tercet.core.intervals import wilson
 from tercet.core.statistics import AS_IT_IS, ScoreScale, calibration, correlation, wins
 
 
@@ -30,15 +30,10 @@ def summary(scores: PairScores, scale: ScoreScale = AS_IT_IS) -> dict[str, Any]:
     both = torch.cat([scores.chosen, scores.rejected])
     lengths = torch.cat([scores.chosen_lengths, scores.rejected_lengths]).float()
     return {
-        "accuracy": as_json(wilson(wins(margins).tolist())),
+        "accuracy": wilson(wins(margins).tolist()).as_json("prompts"),
         "margin": float(margins.mean()) * scale.gain,
         "score_chosen": float(scores.chosen.mean()) * scale.gain + scale.bias,
         "score_rejected": float(scores.rejected.mean()) * scale.gain + scale.bias,
         "length_correlation": correlation(both, lengths),
         "calibration": [vars(one) for one in calibration(margins)],
     }
-
-
-def as_json(interval: Interval) -> dict[str, float]:
-    """An interval under the names of results.json."""
-    return {"mean": interval.mean, "low": interval.low, "high": interval.high, "num_prompts": interval.num}
