@@ -1,4 +1,4 @@
-"""Why a command ends early: wrong input (exit code 2), work that failed (1), or a person who has to act first (3)."""
+"""Errors that end a command: wrong input (exit code 2), failed work (1), or waiting for a person (3)."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,19 +7,19 @@ REPORT_IT = "this may be a bug in Tercet: please report it with what --debug sho
 
 
 class InputError(ValueError):
-    """Something the user gave is wrong; the message says where, with which value, and what to do."""
+    """The user's input is wrong; the message says where, with which value, and what to do."""
 
 
 class FailedError(RuntimeError):
-    """The work could not be finished although the input was right; the message says why and what remains."""
+    """The work could not be finished although the input was valid; the message says why and what remains."""
 
 
 class WaitingError(RuntimeError):
-    """The work goes on when a person has done something; the message says what, and what to type."""
+    """A person must act before the work can continue; the message says what to do and which command to run."""
 
 
 def first_line(error: BaseException) -> str:
-    """An error of a library in one line: its first, with the next one where that says the reason."""
+    """Return the first line of a library's error, with the second one if the first ends with a colon."""
     first, *rest = str(error).strip().split("\n")
     if first.endswith(":") and rest:
         return f"{first} {rest[0].strip()}"
@@ -28,9 +28,9 @@ def first_line(error: BaseException) -> str:
 
 @contextmanager
 def reading(what: object) -> Iterator[None]:
-    """Turn an exception that nobody foresaw into a FailedError that names what was being read, such as `a.jsonl:3`.
+    """Turn an unexpected exception into a FailedError that names what was read, such as `a.jsonl:3`.
 
-    It comes last, behind the checks that know what is wrong and what to do; their errors pass as they are.
+    Errors of this module, which say what to do, pass unchanged.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""The records and protocols that a language model and an arm share; everything is (batch, time)."""
+"""The records and protocols that the language side and the arm share; tensors are (batch, time)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Rollout:
-    """What the policy did and what came of it; `mask` is True where an action was taken.
+    """A batch of actions with everything that PPO needs to know about them; `mask` is True where an action was taken.
 
-    `rewards` hold everything the actor is paid for, the KL penalty included; `next_values` are the critic's values
-    of the states that the actions led to. `terminated` marks an action that ended its episode, `truncated` one after
-    which the episode was cut off (its `next_values` entry is then bootstrapped from). With `apart`, a step's inputs say
-    all that its log-probability and value depend on, so that it may be learned from without its neighbours.
+    `rewards` include the KL penalty. `next_values` are the critic's values of the states after the actions.
+    `terminated` marks an action that ended its episode, `truncated` one after which the episode was interrupted, so
+    that its `next_values` entry counts. If `apart`, the log-probability and value of a step depend only on the inputs
+    of that step, so that steps can be trained on separately.
     """
 
     inputs: Mapping[str, Tensor]  # each (batch, ...): what an ActorCritic needs to evaluate the same actions again
@@ -32,20 +32,20 @@ class Rollout:
 
 @dataclass(frozen=True)
 class ActorOutput:
-    """The actor's view of given actions."""
+    """The actor's log-probabilities of actions, and the entropy of its distribution."""
 
     logprobs: Float[Tensor, "b t"]
     entropy: Float[Tensor, "b t"]
 
 
-@runtime_checkable  # so that the tests' run-time checks can look at one
+@runtime_checkable  # for the run-time type checks of the tests
 class ActorCritic(Protocol):
-    """A policy and its baseline, evaluated on the actions of a rollout."""
+    """A policy and its critic, evaluated on the actions of a rollout."""
 
     def actor(self, inputs: Mapping[str, Tensor]) -> ActorOutput:
-        """Log-probability of each action under the present policy, and the policy's entropy there."""
+        """Return the log-probability of each action under the current policy, and the policy's entropy."""
         ...
 
     def critic(self, inputs: Mapping[str, Tensor]) -> Float[Tensor, "b t"]:
-        """Value of the state in which each action was taken."""
+        """Return the value of the state in which each action was taken."""
         ...

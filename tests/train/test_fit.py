@@ -86,7 +86,7 @@ def test_the_count_divides_and_not_the_number_of_examples(folder: RunFolder) -> 
 def test_a_micro_batch_that_counts_nothing_adds_nothing_and_a_step_of_such_is_refused(folder: RunFolder) -> None:
     rows = _fit(folder, _zeros(), plan=[range(4)], sizes=[4, 0])
     assert rows[0]["sft/loss"] == pytest.approx(Y[:4].square().mean().item())
-    with pytest.raises(FailedError, match="nothing to learn from"):
+    with pytest.raises(FailedError, match="no unmasked token or pair"):
         _fit(RunFolder(folder.path, {}), _zeros(), plan=[range(4)] * 2, sizes=[4], count=lambda rows: 0)
 
 

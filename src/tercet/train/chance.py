@@ -1,4 +1,4 @@
-"""Chance as a function of the seed and a name, so that a resumed run draws what an uninterrupted one draws."""
+"""Random numbers from the seed and names only, so that a resumed run draws the same as an uninterrupted one."""
 
 import hashlib
 import json
@@ -10,18 +10,18 @@ import torch
 
 
 def integer(seed: int, *names: str | int) -> int:
-    """A number below 2^63 that follows from the arguments alone; other names give an unrelated one."""
+    """Return a number below 2^63 that depends on the arguments only; different names give unrelated numbers."""
     digest = hashlib.sha256(json.dumps([seed, *names]).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
 
 def generator(seed: int, *names: str | int) -> torch.Generator:
-    """A fresh CPU generator for what `names` say; the same arguments give the same draws."""
+    """Return a new CPU generator; the same arguments give the same draws."""
     return torch.Generator().manual_seed(integer(seed, *names))
 
 
 def seed_everything(seed: int, *names: str | int) -> None:
-    """Set the global random state, for what takes no generator: fresh weights and dropout."""
+    """Set the global random state, for code that takes no generator: new weights and dropout."""
     value = integer(seed, *names)
     random.seed(value)
     torch.manual_seed(value)
@@ -29,7 +29,7 @@ def seed_everything(seed: int, *names: str | int) -> None:
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Within it the CPU's global random state may be used; afterwards it is as it was."""
+    """Restore the global random state of the CPU on exit."""
     python = random.getstate()
     with torch.random.fork_rng(devices=[]):
         try:

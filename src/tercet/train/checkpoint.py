@@ -1,4 +1,4 @@
-"""What a step needs to go on to the same bit: learning parameters and optimizer states, as safetensors and JSON."""
+"""Checkpoints of a step: trainable parameters and optimizer states, from which it resumes with identical numbers."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -18,9 +18,9 @@ Optimizers = Mapping[str, Optimizer]
 
 
 def save(folder: Path, *, modules: Modules, optimizers: Optimizers, tensors: Mapping[str, Tensor] = {}) -> None:
-    """Write into `folder` all that learns, and `tensors` as they are.
+    """Write trainable parameters, optimizer states and `tensors` into `folder`.
 
-    Frozen parameters and buffers are left out: the caller makes those again before it calls `load`.
+    Frozen parameters and buffers are not saved: the caller restores them before it calls `load`.
     """
     named = _learning(modules)
     states = _states(optimizers, named)
@@ -32,9 +32,9 @@ def save(folder: Path, *, modules: Modules, optimizers: Optimizers, tensors: Map
 
 
 def load(folder: Path, *, modules: Modules, optimizers: Optimizers) -> dict[str, Tensor]:
-    """Put what `save` wrote into the same modules and optimizers, and return its `tensors`, on the CPU.
+    """Load a checkpoint into the same modules and optimizers, and return its `tensors`, on the CPU.
 
-    FailedError where names, shapes or types differ from what was saved.
+    Raise FailedError if names, shapes or types differ from the saved ones.
     """
     named, saved = _learning(modules), _read(folder / "parameters.safetensors")
     _check(folder, named, saved)
@@ -63,7 +63,7 @@ def _remedy(folder: Path) -> str:
 
 
 def _learning(modules: Modules) -> dict[str, nn.Parameter]:
-    """Each learning parameter once, under the first of its names."""
+    """Return each trainable parameter once, under the first of its names."""
     named: dict[nn.Parameter, str] = {}
     for prefix, module in modules.items():
         for name, parameter in module.named_parameters():
@@ -87,7 +87,7 @@ def _states(optimizers: Optimizers, named: Mapping[str, nn.Parameter]) -> dict[s
 
 
 def _by_parameter(flat: Mapping[str, Tensor]) -> dict[str, dict[str, dict[str, Tensor]]]:
-    """optimizer -> parameter -> key -> tensor."""
+    """Return a tree: optimizer -> parameter -> key -> tensor."""
     tree: dict[str, dict[str, dict[str, Tensor]]] = {}
     for path, tensor in flat.items():
         optimizer, parameter, key = path.split("|")
@@ -104,7 +104,7 @@ def _load_optimizer(
     for group, lr in zip(optimizer.param_groups, rates, strict=True):
         group["lr"] = lr
     order = [names[parameter] for group in optimizer.param_groups for parameter in group["params"]]
-    # a parameter that has had no gradient yet has no state: it starts, as it would have, with its first one
+    # a parameter without a gradient so far has no state: its state starts with the first gradient
     state = {place: states[name] for place, name in enumerate(order) if name in states}
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 

@@ -1,4 +1,4 @@
-"""The loop of every supervised step: gradient accumulation, schedule, checkpoints, the same curve after a kill."""
+"""The training loop of the supervised steps: gradient accumulation, schedule, checkpoints and resuming."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -21,9 +21,11 @@ B = TypeVar("B")
 
 
 def shuffled_plan(num_rows: int, config: FitConfig, *, seed: int, name: str) -> list[list[int]]:
-    """Return the rows of each optimizer step; every epoch has its own order."""
+    """Return the rows of each optimizer step, in a new random order for each epoch."""
     if config.epochs * num_rows > MOST_ROWS * 10 and not config.max_steps:
-        raise InputError(f"{name}.epochs={config.epochs}: of {num_rows} rows more than {MOST_ROWS * 10}; lower it")
+        raise InputError(
+            f"{name}.epochs={config.epochs} with {num_rows} rows: more than {MOST_ROWS * 10} rows in total; lower it"
+        )
     steps: list[list[int]] = []
     for number in range(config.epochs):
         order = torch.randperm(num_rows, generator=chance.generator(seed, name, "order", number))
@@ -35,7 +37,7 @@ def shuffled_plan(num_rows: int, config: FitConfig, *, seed: int, name: str) -> 
 
 @dataclass(frozen=True)
 class LossTerms:
-    """What one micro-batch adds to its optimizer step; sums over its counted units, not means."""
+    """The sums of the loss and of metrics over the counted units of a micro-batch; not means."""
 
     total: Float[Tensor, ""]
     metrics: Mapping[str, float]
@@ -57,14 +59,14 @@ def fit(
 ) -> None:
     """Take one optimizer step for each entry of `plan`, the rows it learns from, going on from `step`'s checkpoint.
 
-    `micro_batches` cuts the rows up, `count` says how many units (tokens, pairs) a part holds, and `loss` gives sums
-    over them; all are divided by the count of the whole optimizer step. Modules are in training mode in `loss` and
-    in evaluation mode in `measure`, whose numbers join the row of the step just taken, and in `samples`, whose answers
-    are shown. Chance in `loss` (dropout) follows from the seed and the step's index. FailedError on a loss or gradient
-    that is not finite.
+    `micro_batches` splits the rows, `count` returns the number of units (tokens, pairs) of a micro-batch, and `loss`
+    sums over them. The sums are divided by the count of the whole optimizer step. Modules are in training mode in
+    `loss`, and in evaluation mode in `measure`, which returns metrics to log after a step, and in `samples`, which
+    returns samples to show. Dropout in `loss` depends only on the seed and the step's index. Raise FailedError if a
+    loss or gradient is not finite.
     """
     if not plan:
-        raise ValueError("the plan holds no optimizer step")
+        raise ValueError("the plan has no optimizer step")
     optimizer = adamw(modules, lr=config.lr, weight_decay=config.weight_decay)
     start = 0
     if (restored := step.restore()) is not None:
@@ -89,7 +91,7 @@ def fit(
         row = {f"{metric_prefix}/{name}": value for name, value in {**means, "lr": lr}.items()}
         step.log(index, {**row, **measure(index)})
         step.show(index + 1, samples(index))
-        # the last step's checkpoint spares a run killed in what follows from learning again
+        # after the last step too: a run that is killed later does not train again
         if (index + 1) % config.checkpoint_every == 0 or index + 1 == len(plan):
             step.save(
                 {"num_steps": index + 1},
@@ -107,9 +109,9 @@ def take_step(
     max_grad_norm: float,
     place: str,
 ) -> dict[str, float]:
-    """One optimizer step on all the batches together; the means of loss and metrics, and the gradient's norm.
+    """Take one optimizer step on all the batches; return the means of loss and metrics, and the gradient's norm.
 
-    FailedError that begins with `place` on a loss that is not finite.
+    Raise FailedError, with `place` as the start of its message, if the loss is not finite.
     """
     set_lr(optimizer, lr)
     optimizer.zero_grad(set_to_none=True)
@@ -123,11 +125,11 @@ def take_step(
 
 
 def _accumulate(batches: Sequence[B], count: Callable[[B], int], loss: Callable[[B], LossTerms]) -> dict[str, float]:
-    """Add up the gradients of one optimizer step, and return the means of the loss and of its metrics."""
-    # the count of all parts comes before the first backward: a mean of their means would weigh short ones too much
+    """Accumulate the gradients of one optimizer step; return the means of the loss and of its metrics."""
+    # divide by the count of all micro-batches: a mean of means would give short ones too large a weight
     num_units = sum(count(batch) for batch in batches)
     if num_units == 0:
-        raise FailedError("an optimizer step has nothing to learn from: every unit of its examples is masked")
+        raise FailedError("an optimizer step has no unmasked token or pair to train on")
     totals: dict[str, float] = {"loss": 0.0}
     for batch in batches:
         terms = loss(batch)

@@ -1,4 +1,4 @@
-"""The optimizer and its schedule."""
+"""The optimizer, the learning-rate schedule and gradient clipping."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -11,9 +11,9 @@ from tercet.errors import FailedError
 
 
 def adamw(modules: Mapping[str, nn.Module] | nn.Module, *, lr: float, weight_decay: float = 0.0) -> AdamW:
-    """AdamW over the learning parameters; the decay is for matrices, not for biases and norms.
+    """Create AdamW for the trainable parameters; weight decay applies to matrices, not to biases and norms.
 
-    Epsilon is 1e-5: with less, the tiny gradients of a policy that has settled take full steps.
+    Epsilon is 1e-5: with a smaller one, the tiny gradients of a converged policy would cause full-sized steps.
     """
     held = [modules] if isinstance(modules, nn.Module) else list(modules.values())
     parameters = list(dict.fromkeys(p for module in held for p in module.parameters() if p.requires_grad))
@@ -28,15 +28,15 @@ def adamw(modules: Mapping[str, nn.Module] | nn.Module, *, lr: float, weight_dec
 
 
 def set_lr(optimizer: Optimizer, lr: float) -> None:
-    """Give every parameter this learning rate from the next step on."""
+    """Set the learning rate of every parameter group."""
     for group in optimizer.param_groups:
         group["lr"] = lr
 
 
 def warmup_then_linear(index: int, num_steps: int, warmup_fraction: float) -> float:
-    """The share of the peak learning rate at step `index` of 0 .. num_steps - 1.
+    """Return the factor of the peak learning rate at step `index` of 0 .. num_steps - 1.
 
-    It rises linearly, is 1 at the first step after the warm-up, and would reach 0 at step num_steps.
+    It rises linearly to 1 at the first step after the warm-up, then falls linearly towards 0 at step num_steps.
     """
     if not 0 <= index < num_steps:
         raise ValueError(f"step {index} is not one of the {num_steps} steps 0 to {num_steps - 1}")
@@ -47,15 +47,15 @@ def warmup_then_linear(index: int, num_steps: int, warmup_fraction: float) -> fl
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> float:
-    """Shorten the gradients, taken as one vector, to `max_norm`, and return the norm they had.
+    """Clip the global norm of the gradients to `max_norm`, and return the norm before clipping.
 
-    FailedError where it is not finite: a step along it would destroy the weights.
+    Raise FailedError if it is not finite: such a step would destroy the weights.
     """
     held = [p for p in parameters if p.grad is not None]
     total = torch.nn.utils.get_total_norm([p.grad for p in held if p.grad is not None])
     norm = total.item()
     if not math.isfinite(norm):
-        raise FailedError(f"the gradient's norm is {norm}; lower the learning rate, or look for odd data")
-    if norm + 1e-6 > max_norm:  # torch's own epsilon: below this it would multiply by 1
+        raise FailedError(f"the gradient's norm is {norm}; lower the learning rate, or check the data")
+    if norm + 1e-6 > max_norm:  # the epsilon of torch: below this norm it would multiply by 1
         torch.nn.utils.clip_grads_with_norm_(held, max_norm, total)
     return norm

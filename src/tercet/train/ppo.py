@@ -1,4 +1,4 @@
-"""Proximal policy optimisation (Schulman et al. 2017) on rollouts of anything: tokens or joints."""
+"""Proximal policy optimisation (Schulman et al. 2017), for rollouts of language models and arms."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -23,12 +23,12 @@ from tercet.train.ema import Average, learning_state, set_learning_state
 from tercet.train.optim import adamw, clip_gradients, set_lr
 from tercet.types import ActorCritic, Rollout
 
-BEST = "best/"  # in front of the best actor's parameters in a checkpoint
+BEST = "best/"  # prefix of the best actor's parameters in a checkpoint
 
 
 @dataclass(frozen=True)
 class Learner:
-    """The two networks that learn, and how each does."""
+    """The actor and the critic with their optimizers."""
 
     actor_critic: ActorCritic
     actor: nn.Module
@@ -38,23 +38,23 @@ class Learner:
 
     @classmethod
     def of(cls, actor_critic: ActorCritic, actor: nn.Module, critic: nn.Module, config: UpdateConfig) -> "Learner":
-        """A learner with fresh optimizers."""
+        """Create a learner with new optimizers."""
         return cls(actor_critic, actor, critic, adamw(actor, lr=config.lr), adamw(critic, lr=config.critic_lr))
 
     @property
     def modules(self) -> dict[str, nn.Module]:
-        """The networks under the names that a checkpoint gives them."""
+        """The networks by their names in a checkpoint."""
         return {"actor": self.actor, "critic": self.critic}
 
     @property
     def optimizers(self) -> dict[str, Optimizer]:
-        """The optimizers under the same names."""
+        """The optimizers by the same names."""
         return {"actor": self.actor_optimizer, "critic": self.critic_optimizer}
 
 
 @dataclass(frozen=True)
 class Collected:
-    """One rollout and what is worth telling about it; `carry` is the state that the next collection starts from."""
+    """One rollout with its metrics and samples; `carry` is the state that the next collection starts from."""
 
     rollout: Rollout
     metrics: dict[str, float]
@@ -64,7 +64,7 @@ class Collected:
 
 @dataclass(frozen=True)
 class Validation:
-    """How good the actor is on situations that it does not learn from, and how far from the reference."""
+    """The actor's score on held-out prompts or starts, and its KL from the reference."""
 
     score: float
     kl: float
@@ -72,7 +72,7 @@ class Validation:
 
 @dataclass(frozen=True)
 class Best:
-    """The update whose actor scored best in validation within the KL bound; update 0 is the start."""
+    """The update with the best validation score within the KL bound; update 0 is the start."""
 
     update: int
     score: float
@@ -91,11 +91,10 @@ def train(
     seed: int,
     extra_actor_loss: Callable[[int, int], Tensor] | None = None,
 ) -> Best:
-    """Rollout and update in turn, from the last checkpoint if there is one; ends with the best actor in place.
+    """Alternate rollouts and updates, from the last checkpoint if there is one; finally, restore the best actor.
 
-    `collect(index, carry)` must depend on nothing but its arguments and the networks, so that a run that was killed
-    goes on to the same numbers. `extra_actor_loss(index, minibatch)` is added to the actor's loss, such as
-    InstructGPT's pretraining mix.
+    `collect(index, carry)` must depend only on its arguments and the networks, so that a resumed run gives the same
+    numbers. `extra_actor_loss(index, minibatch)` is added to the actor's loss, such as the PTX loss of InstructGPT.
     """
     average = Average(learner.actor, config.ema_decay)
     found = step.restore()
@@ -146,7 +145,7 @@ def validates_after(update: int, config: LoopConfig) -> bool:
 
 
 def takes_one_step(config: UpdateConfig, num_rows: int) -> bool:
-    """Whether an update is one forward and one step over all rows: the critic then learns where it forecast."""
+    """Return True if the rollout is one micro-batch and one optimizer step; values then keep their graph."""
     return config.epochs == config.num_minibatches == 1 and num_rows <= config.micro_batch_size
 
 
@@ -159,11 +158,11 @@ def update(
     train_actor: bool = True,
     extra_actor_loss: Callable[[int], Tensor] | None = None,
 ) -> dict[str, float]:
-    """Several epochs over one rollout; returns the means of what was seen.
+    """Train for several epochs on one rollout; return the means of the metrics.
 
-    Advantages are whitened over the whole rollout, after the returns were taken from them. Values that still carry
-    their graph (see `takes_one_step`) are learned from as they are, without another forward of the critic. Minibatches
-    are made of rows; of single steps where these stand apart, since a few episodes say less than as many steps of all.
+    Advantages are whitened over the whole rollout, after the returns were computed. If the values still have their
+    graph (see `takes_one_step`), the critic is trained on them without another forward pass. Minibatches are made of
+    rows. If `rollout.apart`, they are made of single steps from all episodes, which vary more than whole episodes.
     """
     values = rollout.values.detach()
     estimate = gae(
@@ -196,7 +195,7 @@ def update(
         steps.append(seen)
         if train_actor and config.kl_stop and seen["approx_kl"] > config.kl_stop:
             break
-    # a step that kl_stop ended was not taken, and has no gradient norm
+    # kl_stop skips the optimizer step, which then has no gradient norm
     means = {name: fmean(seen[name] for seen in steps if name in seen) for name in steps[0]}
     return means | {
         "explained_variance": float(explained_variance(values, estimate.returns, rollout.mask)),
@@ -208,11 +207,11 @@ def update(
 
 @dataclass(frozen=True)
 class _Part:
-    """A rollout that is to be learned from, or some of its rows, that go through the networks at one time."""
+    """The training data of a rollout, or of some of its rows."""
 
     inputs: Mapping[str, Tensor]
     old_logprobs: Float[Tensor, "b t"]
-    values: Float[Tensor, "b t"]  # the rollout's; with their graph where the critic has not moved since
+    values: Float[Tensor, "b t"]  # of the rollout; with their graph if `takes_one_step`
     advantages: Float[Tensor, "b t"]
     returns: Float[Tensor, "b t"]
     mask: Tensor
@@ -221,7 +220,7 @@ class _Part:
         return self._each(lambda values: values[rows])
 
     def steps(self) -> "_Part":
-        """A row for every step that counts, in place of one for a whole sequence of them."""
+        """Return one row for each step that counts, in place of one for each sequence."""
         return self._each(lambda values: values[self.mask].unsqueeze(1))
 
     def _each(self, of: Callable[[Tensor], Tensor]) -> "_Part":
@@ -270,7 +269,7 @@ def _actor_step(
         sums["clip_fraction"] += ratio.clip_fraction.item()
         sums["approx_kl"] += ratio.approx_kl.item()
     if config.kl_stop and sums["approx_kl"] > config.kl_stop:
-        learner.actor_optimizer.zero_grad(set_to_none=True)  # this gradient was taken too far from the rollout
+        learner.actor_optimizer.zero_grad(set_to_none=True)  # the policy has moved too far from that of the rollout
         return sums
     if extra_actor_loss is not None:
         extra = extra_actor_loss()
@@ -292,14 +291,14 @@ def _save(learner: Learner, average: Average, best_state: Mapping[str, Tensor], 
 
 
 def _load(learner: Learner, average: Average, folder: Path) -> dict[str, Tensor]:
-    """Put a checkpoint back in place, and return the best actor's state."""
+    """Load a checkpoint, and return the best actor's parameters."""
     tensors = checkpoint.load(folder, modules=learner.modules, optimizers=learner.optimizers)
     average.load(tensors)
     return {name.removeprefix(BEST): value for name, value in tensors.items() if name.startswith(BEST)}
 
 
 def _anneal(learner: Learner, index: int, config: LoopConfig) -> float:
-    """Lower both learning rates towards 0; returns the actor's."""
+    """Lower both learning rates linearly towards 0; return the actor's."""
     remaining = 1 - index / config.num_updates
     set_lr(learner.actor_optimizer, config.lr * remaining)
     set_lr(learner.critic_optimizer, config.critic_lr * remaining)
