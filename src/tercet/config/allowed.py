@@ -1,4 +1,4 @@
-"""What a config field takes, in words: for error messages and for the reference page."""
+"""Descriptions of the values that a config field accepts, for error messages and the reference page."""
 
 from collections.abc import Iterator
 from typing import Any, get_args, get_origin
@@ -13,18 +13,18 @@ _MOST_SHOWN = 200
 
 
 def section_of(field: FieldInfo) -> type[BaseModel] | None:
-    """The model behind a field that is a section of its own, or behind the entries of a list of sections."""
+    """Return the section class of a field that is a section or a list of sections, else None."""
     inner = get_args(field.annotation)[0] if get_origin(field.annotation) is list else field.annotation
     return inner if isinstance(inner, type) and issubclass(inner, BaseModel) else None
 
 
 def is_section(field: FieldInfo) -> bool:
-    """True for a field that holds other fields itself: not for a list of them."""
+    """Return True if the field is a section, not a list of sections."""
     return get_origin(field.annotation) is not list and section_of(field) is not None
 
 
 def allowed_values(field: FieldInfo) -> str:
-    """Such as `a number, above 0 and below 1`, `one of fp32, bf16`, `a list of texts`."""
+    """Describe the accepted values, such as `a number, above 0 and below 1` or `one of fp32, bf16`."""
     bounds = [
         f"{word} {_number(getattr(limit, attribute))}"
         for limit in field.metadata
@@ -35,7 +35,7 @@ def allowed_values(field: FieldInfo) -> str:
 
 
 def all_keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """Every key of the tree with its sections in front, such as `ppo.lr`; sections themselves included."""
+    """Yield every key with its sections, such as `ppo.lr`, and every section."""
     for name, field in model.model_fields.items():
         yield prefix + name
         section = section_of(field)
@@ -44,13 +44,13 @@ def all_keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
 
 
 def shown(value: object) -> str:
-    """A value as a message shows it: on one line, cut where it is long."""
+    """Format a value for a message: on one line, shortened if it is long."""
     text = repr(value)
     return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}... ({len(text)} characters)"
 
 
 def printable(name: str) -> str:
-    """The name of a file or a key as a message shows it: as it is, unless it would break or garble the line."""
+    """Format the name of a file or key for a message: unchanged if it is short and printable."""
     return name if name.isprintable() and len(name) <= _MOST_SHOWN else shown(name)
 
 
@@ -67,7 +67,7 @@ def _number(limit: float) -> str:
     return str(limit) if isinstance(limit, int) else f"{limit:g}"
 
 
-def _type_in_words(annotation: Any, *, plural: bool = False) -> str:  # Any: whatever stands behind a field's colon
+def _type_in_words(annotation: Any, *, plural: bool = False) -> str:  # Any: a type annotation
     words = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
     plurals = {int: "whole numbers", float: "numbers", str: "texts"}
     origin, args = get_origin(annotation), get_args(annotation)

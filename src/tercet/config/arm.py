@@ -1,4 +1,4 @@
-"""The config of the three steps on a robot arm; every field has a range and a line that says what it does."""
+"""The config of the three steps on a robot arm; every field has a range and a description."""
 
 from typing import Literal, Self
 
@@ -10,7 +10,7 @@ from tercet.config.ppo import LoopConfig
 from tercet.config.section import LARGEST_INT, MOST_ROWS, Section, check_product
 
 MOST_STEPS = 100_000
-MOST_AT_ONCE = 50_000_000  # steps of episodes that are played side by side
+MOST_AT_ONCE = 50_000_000  # steps in the episodes of one batch
 
 
 class RandomisationConfig(Section):

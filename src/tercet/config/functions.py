@@ -10,11 +10,11 @@ from typing import Any
 
 from tercet.errors import InputError
 
-PERSON = "person"  # the judge that is no function
+PERSON = "person"  # the judge that is not a function
 
 
-def load_function(spec: str) -> Callable[..., Any]:  # Any: what it takes and gives is the caller's to check
-    """The function that `module:function` names; modules beside the user (in the working directory) are found too."""
+def load_function(spec: str) -> Callable[..., Any]:  # Any: the caller checks its results
+    """Return the function named by `module:function`; the working directory is searched after installed packages."""
     module_name, colon, function_name = spec.partition(":")
     if not (module_name and colon and function_name):
         raise InputError(f"{spec!r} is no function: write module:function, such as my_rewards:politeness")
@@ -29,10 +29,10 @@ def load_function(spec: str) -> Callable[..., Any]:  # Any: what it takes and gi
 
 
 def load_module(module_name: str, place: str) -> ModuleType:
-    """A module beside the user (in the working directory) or installed; InputError that begins with `place`."""
+    """Import a module, installed or in the working directory; an InputError starts with `place`."""
     here = str(Path.cwd())
     if here not in sys.path:
-        sys.path.append(here)  # behind the installed packages, so that a local file cannot replace one of them
+        sys.path.append(here)  # after the installed packages, so that a local file cannot replace one of them
     try:
         return importlib.import_module(module_name)
     except ModuleNotFoundError as error:
@@ -41,10 +41,10 @@ def load_module(module_name: str, place: str) -> ModuleType:
                 f"{place}: there is no module {error.name} in the working directory {here} or among the packages"
             ) from error
         raise InputError(f"{place}: {module_name} imports {error.name}, which is not installed") from error
-    except (Exception, SystemExit) as error:  # whatever the user's own module raises; a script may exit
+    except (Exception, SystemExit) as error:  # any error of the user's module; a script may exit
         raise InputError(f"{place}: importing {module_name} raised {named_error(error)}") from error
 
 
 def named_error(error: BaseException) -> str:
-    """An error of the user's own code in a few words."""
+    """Return the type and the first line of an error in the user's code."""
     return f"{type(error).__name__}: {error}".strip().removesuffix(":")

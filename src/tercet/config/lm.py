@@ -1,4 +1,4 @@
-"""The config of the three steps on a language model; every field has a range and a line that says what it does."""
+"""The config of the three steps on a language model; every field has a range and a description."""
 
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -11,7 +11,7 @@ from tercet.config.section import LARGEST_INT, MOST_ROWS, Section, check_product
 from tercet.config.small_file import read_small_file
 
 MOST_TOKENS = 1_000_000
-MOST_AT_ONCE = 100_000_000  # tokens of a batch
+MOST_AT_ONCE = 100_000_000  # tokens in a batch
 
 
 class ModelConfig(Section):
@@ -27,7 +27,7 @@ class ModelConfig(Section):
     @field_validator("chat_template")
     @classmethod
     def _text_of_file(cls, value: str) -> str:
-        """The run's config then holds the template itself, whatever becomes of the file."""
+        """Read the template from its file, so that the config of the run contains it."""
         if not value or _is_template(value):
             return value
         try:
@@ -56,7 +56,7 @@ class LoraConfig(Section):
     @field_validator("shared_backbone")
     @classmethod
     def _shares_with_adapters(cls, value: bool, others: ValidationInfo) -> bool:
-        if value and not others.data.get("rank", 1):  # absent where rank itself is wrong
+        if value and not others.data.get("rank", 1):  # absent if rank is invalid
             raise ValueError("roles that share their weights learn by adapters alone; set lora.rank, such as 16")
         return value
 
@@ -147,7 +147,7 @@ class PpoConfig(LoopConfig):
         check_product(MOST_AT_ONCE, batch_size=self.batch_size, max_response_tokens=self.max_response_tokens)
         if self.num_minibatches > self.batch_size:
             raise ValueError(f"num_minibatches={self.num_minibatches} of batch_size={self.batch_size} would be empty")
-        if self.kl_target and self.kl_horizon <= 0.2 * self.batch_size:  # one adaptation could bring kl_coef to 0
+        if self.kl_target and self.kl_horizon <= 0.2 * self.batch_size:  # one adaptation could make kl_coef 0
             raise ValueError(f"kl_horizon={self.kl_horizon:g} must be above 0.2 * batch_size={0.2 * self.batch_size:g}")
         return self
 
@@ -187,7 +187,7 @@ class LmConfig(Section):
     @field_validator("reward")
     @classmethod
     def _shared_by_the_reward_model(cls, value: RewardConfig, others: ValidationInfo) -> RewardConfig:
-        lora = others.data.get("lora")  # absent where it is wrong itself
+        lora = others.data.get("lora")  # absent if it is invalid
         if lora and lora.shared_backbone and value.model:
             raise ValueError(
                 f"model={value.model!r} cannot share the SFT policy's weights; leave it empty, "

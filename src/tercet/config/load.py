@@ -1,4 +1,4 @@
-"""A preset and key=value overrides become one checked config, or one error that names all that is wrong."""
+"""Load a preset and key=value overrides into a checked config, or raise one error that lists all problems."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -27,24 +27,24 @@ _MOST_PROBLEMS = 20  # in one message
 
 
 def load_lm_config(preset: str | Path, overrides: Sequence[str], source: str = COMMAND_LINE) -> LmConfig:
-    """The config of the language-model steps; see `load_config`."""
+    """Load the config of the language-model steps; see `load_config`."""
     return load_config(LmConfig, "lm", preset, overrides, source)
 
 
 def load_arm_config(preset: str | Path, overrides: Sequence[str], source: str = COMMAND_LINE) -> ArmConfig:
-    """The config of the robot arm's steps; see `load_config`."""
+    """Load the config of the robot arm's steps; see `load_config`."""
     return load_config(ArmConfig, "arm", preset, overrides, source)
 
 
 def load_robot_config(preset: str | Path, overrides: Sequence[str]) -> RobotConfig:
-    """The config of a robot that actions are sent to; see `load_config`."""
+    """Load the config of a real robot; see `load_config`."""
     return load_config(RobotConfig, "robot", preset, overrides)
 
 
 def load_config(
     model: type[Config], domain: str, preset: str | Path, overrides: Sequence[str], source: str = COMMAND_LINE
 ) -> Config:
-    """Read a preset (a name of presets/<domain>, or a YAML file) and lay overrides such as `ppo.lr=1e-5` over it.
+    """Read a preset (a name of presets/<domain>, or a YAML file) and apply overrides such as `ppo.lr=1e-5`.
 
     `source` is what messages call the place of the overrides.
     Raises InputError with everything that is wrong at once: where it stands, key, value, what is allowed there, and
@@ -59,28 +59,28 @@ def load_config(
         return _checked(raw, model)
 
 
-def recorded_config(model: type[Config], tree: dict[str, Any], run: Path) -> Config:  # Any: whatever YAML holds
-    """Check the config of a run that was read from its folder; InputError where it was changed, or fits no longer."""
+def recorded_config(model: type[Config], tree: dict[str, Any], run: Path) -> Config:  # Any: YAML
+    """Check the config read from a run folder; raise InputError if it is not valid."""
     file = printable(str(run / "config.yaml"))
     with reading(file):
         return _checked(_Raw(tree, {(): file}), model)
 
 
 def preset_names(domain: str) -> list[str]:
-    """The names of the presets that come with Tercet."""
+    """Return the names of the presets that come with Tercet."""
     return sorted(file.stem for file in (PRESETS / domain).glob("*.yaml"))
 
 
 @dataclass
 class _Raw:
-    """A config before it is checked, with the place that each key came from."""
+    """An unchecked config, with the origin of each key and the problems found so far."""
 
-    tree: dict[str, Any] = field(default_factory=dict)  # Any: whatever YAML holds
+    tree: dict[str, Any] = field(default_factory=dict)  # Any: YAML
     places: dict[Key, str] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
     def place(self, key: Key) -> str:
-        """Where a key, or failing that the nearest thing around it, was given."""
+        """Return where a key, or else the nearest section around it, was given."""
         return next((self.places[key[:n]] for n in range(len(key), -1, -1) if key[:n] in self.places), "default")
 
 
@@ -91,7 +91,7 @@ def _preset_file(domain: str, preset: str | Path) -> Path:
     path = Path(preset)
     try:
         is_there = path.exists() and not path.is_dir()
-    except (OSError, ValueError):  # a name that no file can have
+    except (OSError, ValueError):  # not a valid file name
         is_there = False
     if path.suffix in (".yaml", ".yml") or is_there:
         return path
@@ -128,7 +128,7 @@ def _checked(raw: _Raw, model: type[Config]) -> Config:
         checked = model.model_validate(raw.tree)
     except ValidationError as error:
         found = (_problem(raw, model, details) for details in error.errors())
-        distinct = dict.fromkeys(islice(found, _MOST_PROBLEMS))  # a union complains once for each of its members
+        distinct = dict.fromkeys(islice(found, _MOST_PROBLEMS))  # pydantic reports a union once for each member
         raw.problems.extend(distinct)
     if len(raw.problems) > 1:
         listed = raw.problems[:_MOST_PROBLEMS]
@@ -140,7 +140,7 @@ def _checked(raw: _Raw, model: type[Config]) -> Config:
 
 
 def _override(raw: _Raw, model: type[BaseModel], override: str, source: str) -> None:
-    """Lay one `key=value` over the tree, or note why it cannot be."""
+    """Apply one `key=value` to the tree, or record the problem."""
     dotted, equals, text = override.partition("=")
     dotted = dotted.strip()
     if not (equals and dotted.isprintable() and dotted):
@@ -159,14 +159,12 @@ def _override(raw: _Raw, model: type[BaseModel], override: str, source: str) -> 
     raw.problems.extend(f"{where}: {_dotted(twice)} is given twice; keep one" for twice, _ in plain.repeated)
     value = plain.value
     if found.annotation is str and not isinstance(value, str):
-        value = text  # 350 and `on` are names here
+        value = text  # for text, 350 and `on` are strings
     _lay(raw, key, found, value, source)
 
 
-def _lay(
-    raw: _Raw, key: tuple[str, ...], found: FieldInfo | None, value: Any, source: str
-) -> None:  # Any: whatever YAML holds
-    """Put a value at a key; of a section key by key, so that the keys beside those that are given stay."""
+def _lay(raw: _Raw, key: tuple[str, ...], found: FieldInfo | None, value: Any, source: str) -> None:  # Any: YAML
+    """Set a value; the value of a section is merged key by key, so that other keys keep their values."""
     section = section_of(found) if found is not None and is_section(found) else None
     if section is not None and isinstance(value, dict):
         for name, inner in value.items():
@@ -175,11 +173,11 @@ def _lay(
     target = raw.tree
     default: Any = found.get_default(call_default_factory=True) if found is not None else None  # Any: of any field
     for i, name in enumerate(key[:-1]):
-        # one key of a mapping is laid over the default mapping, as it would be over the preset's
+        # merge one key of a mapping into the default mapping
         inside_mapping = i == len(key) - 2 and isinstance(default, dict)
         target = target.setdefault(name, dict(default) if inside_mapping else {})
         if not isinstance(target, dict):
-            return  # what stands there is wrong itself, and the check says so
+            return  # the existing value is invalid, which the check reports
     target[key[-1]] = value
     for replaced in [place for place in raw.places if place[: len(key)] == key]:
         del raw.places[replaced]
@@ -187,9 +185,9 @@ def _lay(
 
 
 def _split(model: type[BaseModel], dotted: str) -> tuple[tuple[str, ...], FieldInfo | None]:
-    """The parts of an override's key, and the field it sets: None where there is no such field.
+    """Return the parts of an override's key and its field, or None if there is no such field.
 
-    What follows the name of a mapping is one key however many dots it has: `ppo.reward.my.module:function`.
+    The rest after the name of a mapping is one key, with all its dots: `ppo.reward.my.module:function`.
     """
     section: type[BaseModel] | None = model
     names: list[str] = []
@@ -209,21 +207,21 @@ def _split(model: type[BaseModel], dotted: str) -> tuple[tuple[str, ...], FieldI
 
 
 def _problem(raw: _Raw, model: type[BaseModel], details: ErrorDetails) -> str:
-    """One line of the message: key, value, place, what is wrong and what is allowed."""
+    """Format one problem: key, value, origin, what is wrong and which values are allowed."""
     kind, key, text = details["type"], details["loc"], details["input"]
     if kind == "missing":
         return f"{_dotted(key)} ({raw.place(key)}): missing; it must be given"
-    while key and not _is_given(raw.tree, key):  # pydantic ends the place with the name of a union's member
+    while key and not _is_given(raw.tree, key):  # pydantic appends the name of the union's member
         key = key[:-1]
     where = f"{_dotted(key)} = {shown(details['input'])} ({raw.place(key)})"
     found = _field(model, key)
     if kind == "extra_forbidden":
         return f"{where}: {_unknown_key(model, key)}"
-    if kind == "value_error" and isinstance(details["input"], dict):  # of a whole section, whose keys it names
+    if kind == "value_error" and isinstance(details["input"], dict):  # from the validator of a section
         return f"{_dotted(key) or 'config'} ({raw.place(key)}): {details.get('ctx', {}).get('error', details['msg'])}"
     if kind == "value_error":
         return f"{where}: {details.get('ctx', {}).get('error', details['msg'])}"
-    if found is None:  # inside a list or a mapping: say what the whole takes
+    if found is None:  # inside a list or a mapping: describe the whole field
         whole = next(key[:n] for n in range(len(key), 0, -1) if _field(model, key[:n]) is not None)
         around = _field(model, whole)
         assert around is not None
@@ -233,7 +231,7 @@ def _problem(raw: _Raw, model: type[BaseModel], details: ErrorDetails) -> str:
 
 
 def _unknown_key(model: type[BaseModel], key: Key) -> str:
-    """What to do about a key that does not exist: the nearest one beside it, or elsewhere, or all there are."""
+    """Suggest the most similar key in the same section, then in others, or list all keys."""
     name, parent = str(key[-1]), _field(model, key[:-1])
     section = model if len(key) == 1 else parent and section_of(parent)
     prefix = _dotted(key[:-1]) + "." if len(key) > 1 else ""
@@ -248,7 +246,7 @@ def _unknown_key(model: type[BaseModel], key: Key) -> str:
 
 
 def _field(model: type[BaseModel], key: Key) -> FieldInfo | None:
-    """The field that exactly this key leads to; an entry of a list of sections counts as the list."""
+    """Return the field of this key; an entry of a list of sections counts as the list."""
     section: type[BaseModel] | None = model
     found = None
     for part in key:
@@ -263,7 +261,7 @@ def _field(model: type[BaseModel], key: Key) -> FieldInfo | None:
     return found
 
 
-def _is_given(tree: Any, key: Key) -> bool:  # Any: whatever YAML holds
+def _is_given(tree: Any, key: Key) -> bool:  # Any: YAML
     for part in key:
         try:
             tree = tree[part]

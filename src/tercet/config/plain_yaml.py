@@ -1,6 +1,6 @@
-"""The plain part of YAML: mappings with texts as keys, lists, texts, numbers, true and false, null.
+"""Read and write a plain subset of YAML: mappings with text keys, lists, text, numbers, booleans and null.
 
-Dates, sets, binary data, octal and sexagesimal numbers, merge keys and tags of programs do not belong to it.
+Dates, sets, binary data, octal and sexagesimal numbers, merge keys and custom tags are not part of it.
 """
 
 import re
@@ -17,12 +17,12 @@ Key = tuple[str | int, ...]  # ("data", "train", 0, "weight")
 
 MOST_DEPTH = 40
 MOST_NODES = 10_000
-_NODE = 100  # what a node costs beside its characters; so an alias can repeat neither many nodes nor long texts
+_NODE = 100  # the cost of a node in characters; it limits the repetition of nodes and long texts by aliases
 _MOST_WORK = _NODE * MOST_NODES + MOST_BYTES
-_MOST_DIGITS = 100  # int() is slow for long texts, and refuses very long ones
+_MOST_DIGITS = 100  # int() is slow for long numbers and refuses very long ones
 
 _CORE = "tag:yaml.org,2002:"
-_FORMS = {  # in the order in which they are tried; whatever fits none is text
+_FORMS = {  # tried in this order; anything else is text
     "null": re.compile(r"~|null|Null|NULL|", re.ASCII),
     "bool": re.compile(r"(?i:yes|no|true|false|on|off)", re.ASCII),
     "int": re.compile(r"[-+]?(0|[1-9][0-9_]*)", re.ASCII),
@@ -33,7 +33,7 @@ _FORMS = {  # in the order in which they are tried; whatever fits none is text
 
 
 class NotPlain(ValueError):
-    """The text is no YAML, or more than plain YAML."""
+    """The text is not YAML, or not in the plain subset."""
 
     def __init__(self, reason: str, line: int | None = None) -> None:
         super().__init__(reason)
@@ -42,7 +42,7 @@ class NotPlain(ValueError):
 
 @dataclass
 class Plain:
-    """What a text holds, the line of every key in it, and the keys that a mapping has twice."""
+    """The value of a document, the line of every key, and keys that occur twice in a mapping."""
 
     value: Any = None  # Any: mappings, lists, texts, numbers, switches
     lines: dict[Key, int] = field(default_factory=dict)
@@ -50,7 +50,7 @@ class Plain:
 
 
 def parse(text: str) -> Plain:
-    """Read one document; NotPlain where it is none. Time and memory are bounded by the length of the text."""
+    """Read one document, in time and memory bounded by its length; raise NotPlain if it is not plain YAML."""
     plain = Plain()
     with _as_not_plain():
         root = _Loader(text).get_single_node()
@@ -60,12 +60,12 @@ def parse(text: str) -> Plain:
 
 
 def dump(tree: object) -> str:
-    """Write a tree so that `parse`, and any other reader of YAML, gives it back."""
+    """Write a tree as YAML that `parse` and any other YAML reader read back unchanged."""
     return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
 class _Loader(yaml.SafeLoader):
-    """Nodes as PyYAML makes them, with our forms of numbers, and limits to their number and depth."""
+    """PyYAML's loader with the number formats above, and with limits to the number and depth of nodes."""
 
     yaml_implicit_resolvers = {}
     depth = 0
@@ -85,10 +85,10 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes what either PyYAML or `parse` would take for something else than text."""
+    """PyYAML's dumper, which quotes text that PyYAML or `parse` would read as another type."""
 
     def represent_str(self, data: str) -> yaml.ScalarNode:
-        # PyYAML writes them as they are, and reads them as the line end \n
+        # PyYAML writes these characters unescaped and reads them as \n
         style = '"' if re.search("[\x85\u2028\u2029]", data) else None
         return self.represent_scalar(f"{_CORE}str", data, style=style)
 
@@ -102,7 +102,7 @@ for _kind, _form in _FORMS.items():
 
 
 class _Reader:
-    """Nodes become values, within a limit of work: an alias repeats what it stands for."""
+    """Convert nodes to values, with a limit of work, because an alias repeats its node."""
 
     def __init__(self, plain: Plain) -> None:
         self.plain, self.work = plain, 0
@@ -127,7 +127,7 @@ class _Reader:
             line = name_node.start_mark.line + 1
             if not isinstance(name_node, yaml.ScalarNode):
                 raise NotPlain("a key must be text", line)
-            name = name_node.value  # a key is what is written, so that `on` and 350 are names
+            name = name_node.value  # a key is always text, also `on` and 350
             if name == "<<" and name_node.style is None:
                 raise NotPlain("merge keys (<<) are not read; write the keys out", line)
             place = (*key, name)
@@ -167,6 +167,6 @@ def _as_not_plain() -> Iterator[None]:
     try:
         yield
     except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)  # only errors with a place have one
+        mark = getattr(error, "problem_mark", None)  # only some errors have a position
         reason = getattr(error, "problem", None) or str(error).partition("\n")[0]
         raise NotPlain(f"not YAML: {reason}; put text in quotes", mark.line + 1 if mark else None) from error

@@ -22,7 +22,7 @@ command line, which are read as YAML: `ppo.lr=1e-5`, `data.split=2,4,4`, `data.t
 
 
 def reference() -> str:
-    """Markdown with a table for every section of the config trees, in the trees' order."""
+    """Return Markdown with a table for every section of the configs, in their order."""
     parts = [_HEAD]
     for domain, model in (("lm", LmConfig), ("arm", ArmConfig), ("robot", RobotConfig)):
         parts += [f"# tercet {domain}", "", *_section(model, "", domain)]
@@ -30,11 +30,11 @@ def reference() -> str:
 
 
 def _section(model: type[BaseModel], prefix: str, domain: str) -> list[str]:
-    """The heading, sentence and table of one section, and of those below it."""
+    """Yield the heading, description and table of a section and of its subsections."""
     lines = [f"## {domain}: {prefix.rstrip('.') or 'top level'}", "", model.__doc__ or "", ""]
     lines += ["| key | takes | default | what it does |", "|---|---|---|---|"]
     below: list[str] = []
-    described: set[type[BaseModel]] = set()  # the sets of data are lists of one kind of entry
+    described: set[type[BaseModel]] = set()  # sections that occur more than once, such as the entries of data sets
     for name, field in model.model_fields.items():
         section = section_of(field)
         if section is not None and section not in described:
@@ -50,7 +50,7 @@ def _section(model: type[BaseModel], prefix: str, domain: str) -> list[str]:
 
 
 def _yaml(value: object) -> str:
-    """A default as one would write it in a preset."""
+    """Format a default as in a preset."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""The config of a robot that actions are sent to: how to reach it, its units, its limits; a table of its own."""
+"""The config of a real robot: connection, units and limits."""
 
 from typing import Self
 
@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from tercet.config.section import Section
 
-REACH = 1.0  # metres: no arm of this kind comes so far
+REACH = 1.0  # metres; more than the reach of such an arm
 
 
 class JointConfig(Section):

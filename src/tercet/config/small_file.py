@@ -1,4 +1,4 @@
-"""Small text files that the user names, read in bounded time and memory."""
+"""Read small text files given by the user, in bounded time and memory."""
 
 import stat
 from pathlib import Path
@@ -7,12 +7,12 @@ MOST_BYTES = 1_000_000
 
 
 def read_small_file(path: Path) -> str:
-    """Return the text of a regular file in UTF-8, with line ends as \\n; ValueError says why there is none."""
+    """Return the text of a regular UTF-8 file, with \\n as line ends; raise ValueError with the reason if it cannot."""
     try:
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):
             raise ValueError("is a folder")
-        if not stat.S_ISREG(mode):  # reading a pipe or a device could wait, or go on, for ever
+        if not stat.S_ISREG(mode):  # reading a pipe or a device may never end
             raise ValueError("is no regular file")
         with path.open("rb") as file:
             content = file.read(MOST_BYTES + 1)
