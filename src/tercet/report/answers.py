@@ -1,4 +1,4 @@
-"""Texts to read: the stages' answers side by side, and what PPO sampled as training went on."""
+"""The blocks of the report that show responses: of every stage, and of PPO during training."""
 
 from collections.abc import Sequence
 
@@ -10,11 +10,11 @@ _STAGES: tuple[tuple[Role, str], ...] = (("base", "Base"), ("sft", "SFT"), ("ppo
 _SHOWN = 3  # answers at each end of the held-out prompts
 _MOMENTS = 8  # updates whose samples are shown, evenly spread
 _AT_A_MOMENT = 3
-_FOLDED = 200  # a page has to load: what is more stays in the files
+_FOLDED = 200  # more would make the page slow to load; the files have all
 
 
 def fixed_prompts(record: Record) -> list[Block]:
-    """Every stage's greedy and sampled answer to the fixed prompts."""
+    """Show the greedy and sampled response of every stage to the fixed prompts."""
     blocks: list[Block] = []
     for row in record.answers:
         rows = []
@@ -31,7 +31,7 @@ def fixed_prompts(record: Record) -> list[Block]:
 
 
 def held_out(record: Record) -> list[Block]:
-    """Held-out prompts from PPO's clearest wins to its clearest losses."""
+    """Show held-out prompts, from PPO's largest wins to its largest losses."""
     scored = [key for key in ("judge", "reward_model") if any(_gain(row, key) is not None for row in record.held_out)]
     if not scored:
         return []
@@ -56,7 +56,7 @@ def held_out(record: Record) -> list[Block]:
 
 
 def samples(record: Record) -> list[Block]:
-    """What PPO wrote while it learned: a few answers at evenly spread updates, the rest folded away."""
+    """Show a few of PPO's responses at evenly spaced updates, with the others folded."""
     rows = [row for row in record.samples if row.get("step") == "ppo" and "response" in row]
     if not rows:
         return []

@@ -1,4 +1,4 @@
-"""What a robot arm's report says: did the arm get better, the three steps, and videos."""
+"""The report of an arm's run: the outcome, the three steps, and videos."""
 
 from tercet.core.intervals import Interval, wilson
 from tercet.report import curves, tables
@@ -34,19 +34,19 @@ NAMES: dict[str, str] = {
 _SUBJECTS = NAMES | {"start": "the policy before PPO"}  # as the subject of a sentence
 _ROLES: dict[str, Role] = {"bc": "sft", "bc_noise": "base", "start": "sft", "start_noise": "base", "ppo": "ppo"}
 
-_FALL = 0.1  # of success in validation: more than its 64 starts show by chance
-_FULL = 0.99  # success that leaves no room
+_FALL = 0.1  # of success in validation; more than chance explains with 64 starts
+_FULL = 0.99  # success that cannot improve
 
 
 def top(record: Record) -> list[Block]:
-    """The outcome, the steps at a glance, and signs of health and trouble."""
+    """Return the outcome, an overview of the steps, and the checks."""
     checked = [check for ask in (_moved, _pay, _critic, _clipping, _broken) if (check := ask(record)) is not None]
     found: list[Block] = [headline(record), cards(record)]
     return [*found, Checks(sorted(checked, key=lambda check: check.good))] if checked else found
 
 
 def sections(record: Record) -> list[Section]:
-    """The parts of the page, in the order in which a reader asks for them."""
+    """Return the sections of the page in their order."""
     return [
         Section("better", "Did it get better?", _there(success(record), paired(record))),
         Section("videos", "Side by side", videos(record)),
@@ -57,7 +57,7 @@ def sections(record: Record) -> list[Section]:
 
 
 def headline(record: Record) -> Headline:
-    """How often PPO succeeds, beside what it started from."""
+    """Compare PPO's success rate with that of the policy before PPO."""
     start, before, after = _compared(record)
     if before is None or after is None:
         steps = sorted({str(row.get("step")) for row in record.metrics})
@@ -65,7 +65,7 @@ def headline(record: Record) -> Headline:
         return Headline(text, ["Repeat the command to continue."], "open")
     alone = _alone(record)
     found = "even" if alone is None else verdict(alone)
-    if find(record.results, "same_starts") is False:  # nothing can be paired: the two intervals must lie apart
+    if find(record.results, "same_starts") is False:  # not paired: the intervals must not overlap
         found = "better" if after.low > before.high else "worse" if after.high < before.low else "even"
     words = {
         "better": "PPO improved the policy",
@@ -96,7 +96,7 @@ def headline(record: Record) -> Headline:
 
 
 def cards(record: Record) -> Cards:
-    """The three steps: what each one reached and how long it took."""
+    """Show the result and the time of each of the three steps."""
     start, before, after = _compared(record)
     accuracy = number(record.results, "reward_model", "accuracy")
     demonstrations = number(record.results, "demonstrations", "num")
@@ -141,7 +141,7 @@ def cards(record: Record) -> Cards:
 
 
 def success(record: Record) -> Table | None:
-    """Every stage on the same fresh starts."""
+    """Show the success rate of every stage on the same new starts."""
     rows: list[list[Cell]] = []
     for name, title in NAMES.items():
         one = rate(record.results, "success", name)
@@ -176,7 +176,7 @@ def _starts(record: Record) -> str:
 
 
 def paired(record: Record) -> Table | None:
-    """The same starts, one by one: who succeeds where."""
+    """Show which stage succeeds on which start."""
     found = find(record.results, "paired")
     if not found or find(record.results, "same_starts") is False:
         return None
@@ -192,7 +192,7 @@ def paired(record: Record) -> Table | None:
 
 
 def videos(record: Record) -> list[Block]:
-    """The stages side by side from the same start."""
+    """Show videos of the stages side by side from the same start."""
     missing = find(record.results, "videos_missing")
     if missing:
         return [Prose(f"No videos were made: {missing}")]
@@ -210,7 +210,7 @@ def videos(record: Record) -> list[Block]:
 
 
 def reward_model(record: Record) -> Table | None:
-    """The ensemble on held-out judgements."""
+    """Show the accuracy of the ensemble on held-out judgements."""
     keys = ("accuracy", "accuracy_low", "accuracy_high", "num_held_out")
     mean, low, high, held_out = (number(record.results, "reward_model", key) for key in keys)
     if mean is None or low is None or high is None:
@@ -255,13 +255,13 @@ def _self_check(record: Record) -> Table | None:
 
 
 def _compared(record: Record) -> tuple[str, Interval | None, Interval | None]:
-    """What PPO is compared with, and the success of both."""
+    """Return the name of the policy that PPO is compared with, and the success rates of both."""
     start = "bc" if rate(record.results, "success", "bc") else "start"
     return start, rate(record.results, "success", start), rate(record.results, "success", "ppo")
 
 
 def _alone(record: Record) -> Interval | None:
-    """Of the starts on which one of the two alone succeeds, the share of PPO; the others don't tell them apart."""
+    """Return PPO's share of the starts on which only one of the two succeeds; other starts do not distinguish them."""
     ppo, start = (int(number(record.results, "paired", key) or 0) for key in ("only_ppo", "only_start"))
     if not ppo + start or find(record.results, "same_starts") is False:
         return None
@@ -281,7 +281,7 @@ def _moved(record: Record) -> Check | None:
 
 
 def _why_none(record: Record) -> str:
-    """Why the start was kept, as far as validation tells."""
+    """Explain from validation why the start was kept."""
     success = curve(record, "ppo/validation_score")[1]
     if not success:
         return ""
@@ -293,7 +293,7 @@ def _why_none(record: Record) -> str:
 
 
 def _pay(record: Record) -> Check | None:
-    """Whether success fell in validation, and what pay did meanwhile."""
+    """Check whether success fell in validation, and how the reward changed meanwhile."""
     success, pay = curve(record, "ppo/validation_score")[1], curve(record, "ppo/score")[1]
     if len(success) < 2 or len(pay) < 2 or success[0] - success[-1] <= _FALL:
         return None
@@ -312,7 +312,7 @@ def _pay(record: Record) -> Check | None:
 
 
 def _success(score: float) -> str:
-    """Of a validation's score, in which ties are broken by a thousandth at most."""
+    """Return the success rate in a validation score, which includes a tie-break of at most 0.001."""
     return percent(min(score, 1.0))
 
 

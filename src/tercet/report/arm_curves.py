@@ -1,4 +1,4 @@
-"""The curves of a robot arm's run, in plain words: what each one means and what a healthy one looks like."""
+"""The curves of an arm's run: the meaning of each and how it looks in a healthy run."""
 
 from tercet.report.curves import PPO_GRADIENT_NORMS, Line, Plot
 

@@ -1,4 +1,4 @@
-"""What a report is made of, free of HTML and Markdown: the two renderers show the same blocks."""
+"""The blocks of a report, independent of HTML and Markdown; both renderers show the same blocks."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,12 +6,12 @@ from typing import ClassVar, Literal, TypeAlias
 
 from tercet.core.intervals import Interval
 
-Role: TypeAlias = Literal["base", "sft", "ppo", "other"]  # which colour something gets
+Role: TypeAlias = Literal["base", "sft", "ppo", "other"]  # selects the colour
 
 
 @dataclass(frozen=True)
 class Bar:
-    """A rate with its 95 % interval, drawn on a scale from 0 to 100 % with a mark at one half."""
+    """A rate with its 95 % interval, on a scale from 0 to 100 % with a mark at 50 %."""
 
     rate: Interval
     role: Role = "ppo"
@@ -19,7 +19,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Heat:
-    """A number on a tinted ground: `share` runs from 0 (the lowest of the table) to 1 (the highest)."""
+    """A number on a coloured background; `share` is 0 for the lowest number of the table and 1 for the highest."""
 
     text: str
     share: float
@@ -38,7 +38,7 @@ class Prose:
 
 @dataclass(frozen=True)
 class Subhead:
-    """A title for the blocks that follow."""
+    """A title of the following blocks."""
 
     kind: ClassVar[str] = "subhead"
     text: str
@@ -46,7 +46,7 @@ class Subhead:
 
 @dataclass(frozen=True)
 class Headline:
-    """What happened, in one sentence; what else there is to know, in a few more."""
+    """The outcome in one sentence, and details in a few more."""
 
     kind: ClassVar[str] = "headline"
     text: str
@@ -56,7 +56,7 @@ class Headline:
 
 @dataclass(frozen=True)
 class Card:
-    """One step of the run: its main figure, large, and a few lines about it."""
+    """One step of the run: its main figure and a few lines of text."""
 
     number: int
     name: str
@@ -79,7 +79,7 @@ class Cards:
 
 @dataclass(frozen=True)
 class Check:
-    """One sign of health or trouble, with what it means."""
+    """One check with its result and its meaning."""
 
     good: bool
     title: str
@@ -88,7 +88,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Checks:
-    """Signs of health and trouble."""
+    """A list of checks."""
 
     kind: ClassVar[str] = "checks"
     checks: Sequence[Check]
@@ -96,7 +96,7 @@ class Checks:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows under a head; `align` has one letter a column: l text, r number, w wide text, b bar."""
+    """A table with a header; `align` has one letter for each column: l text, r number, w wide text, b bar."""
 
     kind: ClassVar[str] = "table"
     title: str
@@ -108,7 +108,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Key:
-    """What one colour of a plot stands for."""
+    """An entry of a plot's legend."""
 
     label: str
     colour: str
@@ -117,7 +117,7 @@ class Key:
 
 @dataclass(frozen=True)
 class Figure:
-    """A plot with its own small legend; `numbers` are the main curve's values, for those who cannot see it."""
+    """A plot with its legend; `numbers` are the values of the main curve, for readers without pictures."""
 
     title: str
     unit: str
@@ -138,7 +138,7 @@ class Figures:
 
 @dataclass(frozen=True)
 class Answer:
-    """What one stage answered, and a note such as its score."""
+    """The response of one stage, and a note such as its score."""
 
     stage: str
     role: Role
@@ -148,7 +148,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A prompt and the stages' answers to it; `rows` are ways of answering, such as greedy and sampled."""
+    """A prompt and the responses of the stages; `rows` are ways of decoding, such as greedy and sampled."""
 
     kind: ClassVar[str] = "comparison"
     prompt: str
@@ -157,7 +157,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Video:
-    """A video beside the page (`file`), which HTML holds itself (`data`, an MP4)."""
+    """A video: `file` is its path beside the page, and `data` the MP4 that is embedded in HTML."""
 
     title: str
     file: str
@@ -166,7 +166,7 @@ class Video:
 
 @dataclass(frozen=True)
 class Videos:
-    """Videos in a grid, under what they have in common."""
+    """Videos in a grid with a common caption."""
 
     kind: ClassVar[str] = "videos"
     says: str
@@ -175,7 +175,7 @@ class Videos:
 
 @dataclass(frozen=True)
 class Code:
-    """Text to be shown as it is, in lines."""
+    """Preformatted text."""
 
     kind: ClassVar[str] = "code"
     language: str
@@ -184,7 +184,7 @@ class Code:
 
 @dataclass(frozen=True)
 class Fold:
-    """Blocks that are shown when asked for; on paper only where `printed`."""
+    """Blocks that are folded on the page; printed only if `printed`."""
 
     kind: ClassVar[str] = "fold"
     title: str
@@ -197,7 +197,7 @@ Block: TypeAlias = Prose | Subhead | Headline | Cards | Checks | Table | Figures
 
 @dataclass(frozen=True)
 class Section:
-    """A titled part of the page."""
+    """A section of the page with its title."""
 
     anchor: str
     title: str

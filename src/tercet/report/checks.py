@@ -1,4 +1,4 @@
-"""Signs of health and trouble that an expert would look for first, with what they mean."""
+"""Checks of a run that an expert would do first, with their meaning."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from tercet.report.summary import accuracies
 
 
 def checks(record: Record) -> Checks | None:
-    """Every check whose facts are there; troubles first."""
+    """Return all checks whose data exist, problems first."""
     asked = (
         _reward_model,
         _length_bias,
@@ -189,6 +189,6 @@ def _agreement(record: Record) -> Check | None:
 
 
 def _late(values: Sequence[float]) -> float | None:
-    """Mean of the last fifth."""
+    """Return the mean of the last fifth of the values."""
     last = values[-max(1, len(values) // 5) :]
     return sum(last) / len(last) if last else None

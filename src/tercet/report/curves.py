@@ -1,4 +1,4 @@
-"""Which curves a report shows, and in plain words what each one means and what a healthy one looks like."""
+"""The curves of the report: the meaning of each and how it looks in a healthy run."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,14 +22,14 @@ class Line:
 
 @dataclass(frozen=True)
 class Plot:
-    """A plot: its lines (the first is the main one), its words, and a level that means something."""
+    """A plot: its lines (the first is the main one), its texts, and a reference level."""
 
     title: str
     unit: str
     says: str
     lines: Sequence[Line]
     level: float | None = None
-    bottom: float | None = None  # where the axis starts: at 0 for what is a share or a size
+    bottom: float | None = None  # start of the axis; 0 for shares and sizes
 
 
 SFT = (
@@ -189,13 +189,13 @@ MORE_PPO = (
 
 
 def figures(record: Record, plotted: Sequence[Plot], *, mark: float | None = None) -> Figures | None:
-    """The plots whose main metric was logged; `mark` is the index of the chosen checkpoint. None when there is none."""
+    """Return the plots whose main metric was logged, or None; `mark` is the index of the selected checkpoint."""
     drawn = [_figure(record, plot, mark) for plot in plotted if curve(record, plot.lines[0].metric)[1]]
     return Figures(drawn) if drawn else None
 
 
 def ppo_blocks(record: Record) -> list[Figures | Fold]:
-    """The curves of PPO, the trade of score against distance, and the rest folded away."""
+    """Return the curves of PPO, score against KL, and the other curves folded."""
     mark = number(record.results, "best_checkpoint", "update")
     shown = figures(record, PPO, mark=mark)
     if shown is None:
@@ -207,7 +207,7 @@ def ppo_blocks(record: Record) -> list[Figures | Fold]:
 
 
 def trade_off(record: Record, mark: float | None) -> Figure | None:
-    """Score against KL, on validation prompts where they were measured."""
+    """Plot score against KL, on validation prompts if they were measured there."""
     for kind, place in (("validation_", "validation prompts"), ("", "the training prompts of each update")):
         rows = [row for row in record.metrics if number(row, f"ppo/{kind}score") is not None]
         points = [(number(row, f"ppo/{kind}kl"), number(row, f"ppo/{kind}score"), row) for row in rows]
@@ -233,7 +233,7 @@ def trade_off(record: Record, mark: float | None) -> Figure | None:
 
 
 def calibration(record: Record) -> Figures | None:
-    """Whether the reward model's certainty is deserved, a line for each data set."""
+    """Plot the calibration of the reward model, with one line for each data set."""
     colours: tuple[Colour, ...] = ("other", "ppo", "sft", "base", "ink")
     tables: Tree = find(record.results, "reward_model", "calibration") or {}
     lines = []
@@ -280,6 +280,6 @@ def _figure(record: Record, plot: Plot, mark: float | None) -> Figure:
 
 
 def _change(first: float, last: float) -> str:
-    """From where to where; beside the other, a thousandth is nothing."""
+    """Return the first and the last value in words; values below a thousandth of the other count as 0."""
     largest = max(abs(first), abs(last))
     return " → ".join(num(value if abs(value) > 1e-3 * largest else 0.0) for value in (first, last))

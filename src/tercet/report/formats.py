@@ -1,4 +1,4 @@
-"""Numbers as a reader wants them."""
+"""Formats of numbers in the report."""
 
 from collections.abc import Sequence
 
@@ -6,18 +6,18 @@ from tercet.core.intervals import Interval
 
 
 def percent(share: float) -> str:
-    """0.873 -> 87%; tenths where whole per cents would say all or none."""
+    """Format 0.873 as 87%; use tenths if whole per cents would give 0% or 100%."""
     whole = f"{100 * share:.0f}%"
     return f"{100 * share:.1f}%" if whole in ("0%", "100%") and share not in (0, 1) else whole
 
 
 def interval(rate: Interval) -> str:
-    """The 95 % interval in words."""
+    """Format a 95 % interval."""
     return f"95% interval {percent(rate.low)} to {percent(rate.high)}"
 
 
 def num(value: float | None, digits: int = 3) -> str:
-    """Three significant digits, no exponent where a person would not write one; a dash for nothing."""
+    """Format three significant digits, with an exponent only for very large or small numbers; None is a dash."""
     if value is None:
         return "–"
     if value == 0:
@@ -30,17 +30,17 @@ def num(value: float | None, digits: int = 3) -> str:
 
 
 def score(value: float | None) -> str:
-    """A score, with two decimals so that a column of them lines up."""
+    """Format a score with two decimals, so that a column is aligned."""
     return "–" if value is None else f"{value:,.2f}".replace("-", "−")
 
 
 def signed(value: float | None) -> str:
-    """A difference of scores, with its sign."""
+    """Format a difference of scores with its sign."""
     return "–" if value is None else ("+" if value > 0 else "") + score(value)
 
 
 def duration(seconds: float | None) -> str:
-    """75 -> 1 min 15 s."""
+    """Format 75 as 1 min 15 s."""
     if not seconds:
         return ""
     whole, minutes = round(seconds), round(seconds / 60)
@@ -52,12 +52,12 @@ def duration(seconds: float | None) -> str:
 
 
 def listed(parts: Sequence[str]) -> str:
-    """a, b and c."""
+    """Join names as in `a, b and c`."""
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}" if parts else ""
 
 
 def shares(values: Sequence[float | None]) -> list[float]:
-    """Each value's place between the lowest (0) and the highest (1); one half where there is no spread."""
+    """Scale values so that the lowest is 0 and the highest 1; all are 0.5 if they are equal."""
     known = [value for value in values if value is not None]
     low, high = (min(known), max(known)) if known else (0.0, 0.0)
     return [0.5 if value is None or high == low else (value - low) / (high - low) for value in values]

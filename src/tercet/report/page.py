@@ -1,4 +1,4 @@
-"""The report of a run: one self-contained HTML page and the same in Markdown."""
+"""Write the report of a run as one self-contained HTML page and as Markdown."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ from tercet.version import __version__
 
 
 def write(run: Path) -> Path:
-    """Write `run`/report.html and `run`/report.md from what the run has recorded so far; returns the HTML file.
+    """Write `run`/report.html and `run`/report.md from the files of the run so far; return the HTML file.
 
     Steps that are not done yet are left out or named as such. InputError when `run` is no run folder.
     """
@@ -26,7 +26,7 @@ def write(run: Path) -> Path:
 
 
 def compose(record: Record) -> Page:
-    """Everything that is known about a run, in the order in which a reader asks for it."""
+    """Return the page of a run."""
     if "env" in record.config:
         top, sections = arm.top(record), [*arm.sections(record), Section("run", "What was run", _run(record))]
     else:

@@ -1,4 +1,4 @@
-"""Curves as small SVG pictures whose colours are the page's CSS variables, so that they follow light and dark."""
+"""Plots as small SVG pictures; their colours are CSS variables of the page, which follow the light or dark theme."""
 
 import io
 import re
@@ -13,7 +13,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from tercet.report.formats import num
 
-# matplotlib wants real colours: each stands for a CSS variable and is replaced by it in the SVG
+# matplotlib needs real colours: each is replaced by a CSS variable in the SVG
 _COLOURS = {
     "ink": "#010101", "muted": "#020202", "rule": "#030303", "base": "#040404", "sft": "#050505", "ppo": "#060606",
     "other": "#070707", "paper": "#080808",
@@ -39,13 +39,13 @@ _STYLE: dict[Any, Any] = {  # Any: matplotlib types its keys one by one
     "xtick.major.size": 0,
     "ytick.major.size": 0,
 }
-_SMOOTHED_FROM = 40  # fewer values are drawn as they are
+_SMOOTHED_FROM = 40  # fewer values are not smoothed
 Colour = Literal["ink", "muted", "base", "sft", "ppo", "other"]
 
 
 @dataclass(frozen=True)
 class Series:
-    """One metric: a smoothed line over its raw values, or dots where it was measured now and then."""
+    """One metric: a smoothed line over the raw values, or dots if it was measured rarely."""
 
     label: str
     colour: Colour
@@ -55,7 +55,7 @@ class Series:
 
 
 def smoothed(values: Sequence[float]) -> list[float]:
-    """Mean over a centred window of about a tenth of the curve, cut at both ends; few values stay as they are."""
+    """Return means over a centred window of about a tenth of the curve; few values are returned unchanged."""
     reach = len(values) // 20 if len(values) >= _SMOOTHED_FROM else 0
     windows = [values[max(0, i - reach) : i + reach + 1] for i in range(len(values))]
     return [sum(window) / len(window) for window in windows]
@@ -84,13 +84,13 @@ def curves(
             lowest = min(y for one in series for y in one.ys)
             axes.set_ylim(
                 bottom=min(bottom, lowest) - 0.02 * (axes.get_ylim()[1] - bottom)
-            )  # room for the line's width
+            )  # space for the width of the line
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))
         return _svg(figure, name)
 
 
 def path(xs: Sequence[float], ys: Sequence[float], *, name: str, mark: int | None) -> str:
-    """Points joined in the order of time, pale at first and full at the end; `mark` is the place of the chosen one."""
+    """Plot points joined in the order of time, from pale to full colour; `mark` is the index of the selected one."""
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):
         figure, axes = _canvas()
         axes.plot(xs, ys, color=_COLOURS["ppo"], linewidth=0.6, alpha=0.35)
@@ -107,7 +107,7 @@ def path(xs: Sequence[float], ys: Sequence[float], *, name: str, mark: int | Non
 
 
 def calibration(lines: Sequence[Series], *, name: str) -> str:
-    """Observed against predicted shares, one line a data set; the diagonal is what an honest model follows."""
+    """Plot observed against predicted shares, with one line for each data set; the diagonal is perfect calibration."""
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name, "axes.grid.axis": "both"}):
         figure, axes = _canvas()
         axes.plot([0, 1], [0, 1], color=_COLOURS["muted"], linewidth=0.9, linestyle=(0, (4, 3)))
@@ -123,7 +123,7 @@ def calibration(lines: Sequence[Series], *, name: str) -> str:
 def _canvas() -> tuple[Figure, Axes]:
     width, height = 4.3, 2.15
     figure = Figure(figsize=(width, height))
-    # margins in inches, the same for all: axes of one column stand above one another
+    # margins in inches, the same for all, so that the axes of a column are aligned
     figure.subplots_adjust(left=0.5 / width, right=1 - 0.05 / width, bottom=0.22 / height, top=1 - 0.06 / height)
     axes = figure.subplots()
     axes.yaxis.set_major_locator(MaxNLocator(5))
@@ -150,7 +150,7 @@ def _draw(axes: Axes, one: Series) -> None:
 
 
 def _svg(figure: Figure, name: str) -> str:
-    """The figure as an element for the page: no header, no ids but those referred to, no style of its own."""
+    """Return the figure as an SVG element without header, style and unused ids."""
     buffer = io.StringIO()
     figure.savefig(
         buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None, "Type": None, "Format": None}
@@ -160,7 +160,7 @@ def _svg(figure: Figure, name: str) -> str:
     used = set(re.findall(r'(?:xlink:href="#|url\(#)([\w.-]+)', svg))
     svg = re.sub(r' id="([\w.-]+)"', lambda found: f' id="{name}-{found[1]}"' if found[1] in used else "", svg)
     svg = re.sub(r'(xlink:href="#|url\(#)', rf"\g<1>{name}-", svg)
-    svg = re.sub(r" font-family: [^;\"]*;?", "", svg)  # the page's
+    svg = re.sub(r" font-family: [^;\"]*;?", "", svg)  # use the font of the page
     for variable, colour in _COLOURS.items():
         svg = svg.replace(colour, f"var(--{variable})")
     svg = re.sub(

@@ -1,4 +1,4 @@
-"""The facts of a run as its folder holds them; what a step has not written yet is empty."""
+"""The contents of a run folder for the report; files that do not exist yet give empty fields."""
 
 import math
 from dataclasses import dataclass
@@ -9,13 +9,13 @@ from tercet.core.intervals import Interval
 from tercet.runs.folder import RunFolder
 from tercet.runs.reading import read_json
 
-Tree = dict[str, Any]  # Any: JSON as it was written; `find` and `number` below check what is taken out of it
+Tree = dict[str, Any]  # Any: JSON; `find` and `number` below check its values
 STAGES = ("base", "sft", "ppo")
 
 
 @dataclass(frozen=True)
 class Movie:
-    """A video of the run: where it lies beside the report, what it shows, and its bytes."""
+    """A video of the run: its path beside the report, its caption, and its bytes."""
 
     file: str
     shows: str
@@ -24,7 +24,7 @@ class Movie:
 
 @dataclass(frozen=True)
 class Record:
-    """A run folder, read."""
+    """The contents of a run folder."""
 
     name: str
     config: Tree
@@ -33,7 +33,7 @@ class Record:
     samples: list[Tree]
     results: Tree
     answers: list[Tree]  # eval/answers.json: fixed prompts, greedy and sampled
-    sampled_pairs: bool  # whether reward/pairs.jsonl is there: the data had no pairs
+    sampled_pairs: bool  # True if reward/pairs.jsonl exists: the data had no pairs
     reward_texts: list[Tree]  # eval/reward_texts.json: a good and a bad answer, scored
     starts: list[Tree]  # eval/starts.json: an arm's fresh starts with what came of each stage
     videos: list[Movie]  # videos/*.mp4
@@ -41,9 +41,9 @@ class Record:
 
 
 def read(run: Path) -> Record:
-    """Read everything that a run has written so far; InputError when `run` is no run folder."""
+    """Read the files of a run; raise InputError if `run` is not a run folder."""
     folder = RunFolder.read(run)
-    folder.is_done("eval")  # what it wrote is read below: FailedError where that is damaged
+    folder.is_done("eval")  # raises FailedError if a file that is read below is damaged
     return Record(
         name=run.resolve().name,
         config=folder.config_dict,
@@ -60,22 +60,22 @@ def read(run: Path) -> Record:
     )
 
 
-def find(tree: Any, *keys: str) -> Any:  # Any: what stands at that place of a JSON tree
-    """What stands under `keys`, or None."""
+def find(tree: Any, *keys: str) -> Any:  # Any: JSON
+    """Return the value at `keys`, or None."""
     for key in keys:
         tree = tree.get(key) if isinstance(tree, dict) else None
     return tree
 
 
 def number(tree: Any, *keys: str) -> float | None:  # Any: a JSON tree
-    """The finite number under `keys`, or None."""
+    """Return the finite number at `keys`, or None."""
     value = find(tree, *keys)
     usable = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     return float(value) if usable else None
 
 
 def rate(tree: Any, *keys: str) -> Interval | None:  # Any: a JSON tree
-    """The rate under `keys`, or None."""
+    """Return the rate at `keys` with its interval, or None."""
     mean, low, high, num = (number(tree, *keys, key) for key in ("mean", "low", "high", "num_prompts"))
     num = number(tree, *keys, "num_states") if num is None else num  # an arm's starts
     if mean is None or low is None or high is None:
@@ -84,19 +84,19 @@ def rate(tree: Any, *keys: str) -> Interval | None:  # Any: a JSON tree
 
 
 def verdict(won: Interval) -> Literal["better", "even", "worse"]:
-    """Of two that were compared case by case: what the share that the second won says of it."""
+    """Judge the second of two stages by its win rate in a paired comparison."""
     return "better" if won.low > 0.5 else "worse" if won.high < 0.5 else "even"
 
 
 def curve(record: Record, metric: str) -> tuple[list[float], list[float]]:
-    """Indices and values of a metric, in the order of the file, where it was logged and is finite."""
+    """Return the indices and the finite values of a metric, in the order of the file."""
     rows = [(row.get("index"), number(row, metric)) for row in record.metrics if metric in row]
     kept = [(float(index), value) for index, value in rows if index is not None and value is not None]
     return [index for index, _ in kept], [value for _, value in kept]
 
 
 def kl_bound(record: Record) -> float | None:
-    """ppo.max_kl, where an update that scored higher in validation than the one that was kept lay beyond it."""
+    """Return ppo.max_kl if an update with a higher validation score than the kept one exceeded it, else None."""
     best, most = number(record.results, "best_checkpoint", "score"), number(record.config, "ppo", "max_kl")
     if best is None or most is None:
         return None

@@ -1,4 +1,4 @@
-"""A page of blocks as one HTML file that needs nothing else: style and pictures are inside."""
+"""Render a page as one self-contained HTML file."""
 
 import base64
 import re
@@ -13,7 +13,7 @@ from tercet.runs.screen import visible
 
 
 def render(page: Page) -> str:
-    """The HTML of `page`; every text is escaped by the template, only our own SVG is not."""
+    """Return the HTML of `page`; the template escapes every text, but not the SVG of our plots."""
     here = files("tercet.report")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"inline": inline, "svg": Markup, "mp4": _data_address}
@@ -24,7 +24,7 @@ def render(page: Page) -> str:
 
 
 def inline(text: str) -> Markup:
-    """Escaped text in which `code` is set as code."""
+    """Escape text, and mark `code` as code."""
     return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 

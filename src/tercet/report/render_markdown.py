@@ -1,4 +1,4 @@
-"""A page of blocks as Markdown, for a terminal, a pull request or a README; curves become small strips of blocks."""
+"""Render a page as Markdown; curves become lines of block characters."""
 
 import re
 from collections.abc import Sequence
@@ -27,11 +27,11 @@ from tercet.report.formats import percent
 from tercet.runs.screen import visible
 
 _STEPS = "▁▂▃▄▅▆▇█"
-_WIDTH = 24  # of a strip
+_WIDTH = 24  # characters of a curve
 
 
 def render(page: Page) -> str:
-    """The Markdown of `page`; texts are escaped, so that an answer cannot become markup."""
+    """Return the Markdown of `page`; texts are escaped, so that a response cannot become markup."""
     parts = [f"# {_text(page.title)}", _text(page.subtitle), *(_block(block) for block in page.top)]
     for section in page.sections:
         parts += [f"## {_text(section.title)}", *(_block(block) for block in section.blocks)]
@@ -39,7 +39,7 @@ def render(page: Page) -> str:
 
 
 def strip(values: Sequence[float]) -> str:
-    """A curve as a line of block characters, each the mean of its part."""
+    """Draw a curve as a line of block characters, each for the mean of a part."""
     if len(values) < 2:
         return ""
     width = min(_WIDTH, len(values))
@@ -108,13 +108,13 @@ def _cell(cell: Cell) -> str:
 
 
 def _text(text: str) -> str:
-    """Text that stays text: no HTML, no Markdown, on one line."""
+    """Escape HTML and Markdown, and put the text on one line."""
     escaped = text.replace("\\", "\\\\").replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return re.sub(r"([*_`|\[\]#])", r"\\\1", escaped).strip().replace("\n", "<br>")
 
 
 def _prose(text: str) -> str:
-    """Our own sentences: as `_text`, with `code` kept."""
+    """Escape one of our sentences like `_text`, but keep `code`."""
     parts = re.split(r"(`[^`]+`)", text)
     return "".join(
         part if part.startswith("`") and part.endswith("`") and len(part) > 2 else _text_inside(part) for part in parts

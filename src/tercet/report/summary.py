@@ -1,4 +1,4 @@
-"""What happened, in plain words, and the three steps at a glance."""
+"""The outcome of a language run in a few sentences, and an overview of the three steps."""
 
 from tercet.core.intervals import Interval
 from tercet.report.blocks import Card, Cards, Headline
@@ -7,7 +7,7 @@ from tercet.report.records import Record, curve, find, kl_bound, number, rate, v
 
 
 def headline(record: Record) -> Headline:
-    """The outcome of the furthest thing that was measured, then what led there."""
+    """State the result of the last comparison that was measured, then the steps before it."""
     name, won = _won(record)
     if won is not None:
         more = [*_led_there(record), *_caveat(record, name)]
@@ -22,19 +22,19 @@ def headline(record: Record) -> Headline:
 
 
 def cards(record: Record) -> Cards:
-    """The three steps: what each one reached and how long it took."""
+    """Show the result and the time of each of the three steps."""
     return Cards([_imitate(record), _judge(record), _improve(record)])
 
 
 def accuracies(record: Record) -> dict[str, Interval]:
-    """The reward model's accuracy on each data set."""
+    """Return the reward model's accuracy on each data set."""
     sets = find(record.results, "reward_model", "accuracy") or {}
     found = {name: rate(sets, name) for name in sorted(sets)}
     return {name: one for name, one in found.items() if one is not None}
 
 
 def _won(record: Record) -> tuple[str, Interval | None]:
-    """PPO's win rate against SFT by the judge, or else by the reward model."""
+    """Return PPO's win rate against SFT by the judge, or else by the reward model."""
     rates = {judge: rate(record.results, "win_rate", "ppo_vs_sft", judge) for judge in ("judge", "reward_model")}
     return next(((judge, one) for judge, one in rates.items() if one is not None), ("", None))
 
@@ -54,7 +54,7 @@ def _outcome(record: Record, won: Interval, judge: str) -> str:
 
 
 def _led_there(record: Record) -> list[str]:
-    """One sentence a step, for those that were measured."""
+    """Return one sentence for each step that was measured."""
     results = record.results
     sentences = []
     before, after = number(results, "perplexity", "base"), number(results, "perplexity", "sft")
@@ -90,7 +90,7 @@ def _led_there(record: Record) -> list[str]:
 
 
 def _caveat(record: Record, judge: str) -> list[str]:
-    """What the comparison does and does not show."""
+    """Explain what the comparison shows and what it does not."""
     paid = find(record.config, "ppo", "reward") or {}
     function = find(record.config, "judge")
     if judge == "reward_model":

@@ -1,4 +1,4 @@
-"""The figures of results.json as tables, each with a sentence that says what it shows."""
+"""Tables of results.json, each with a sentence that explains it."""
 
 from tercet.report.blocks import Bar, Cell, Heat, Role, Table
 from tercet.report.formats import num, percent, score, shares, signed
@@ -10,7 +10,7 @@ _JUDGES = {"judge": "the judge", "reward_model": "the reward model"}
 
 
 def win_rates(record: Record) -> Table | None:
-    """Paired comparisons on held-out prompts."""
+    """Show paired comparisons on held-out prompts."""
     rows: list[list[Cell]] = []
     pairs: tuple[tuple[Role, Role], ...] = (("ppo", "sft"), ("ppo", "base"), ("sft", "base"))
     for one, other in pairs:
@@ -32,7 +32,7 @@ def win_rates(record: Record) -> Table | None:
 
 
 def stages(record: Record) -> Table | None:
-    """What was measured of each stage on its own."""
+    """Show the figures of each stage."""
     columns = [
         ("judge's score", [number(record.results, "mean_score", stage, "judge") for stage in STAGES], score),
         (
@@ -57,7 +57,7 @@ def stages(record: Record) -> Table | None:
 
 
 def reward_model(record: Record) -> Table | None:
-    """The reward model on each data set's held-out pairs."""
+    """Show the reward model's figures on the held-out pairs of each data set."""
     found = accuracies(record)
     if not found:
         return None
@@ -79,7 +79,7 @@ def reward_model(record: Record) -> Table | None:
 
 
 def forgetting(record: Record) -> Table | None:
-    """Accuracy on every set after every stage of sequential training."""
+    """Show the accuracy on every set after every stage of sequential training."""
     after: list[Tree] = find(record.results, "reward_model", "forgetting") or []
     if len(after) < 2:
         return None
@@ -99,7 +99,7 @@ def forgetting(record: Record) -> Table | None:
 
 
 def reward_texts(record: Record) -> Table | None:
-    """A good and a bad answer to the same prompt, scored, beside what others have published for the same texts."""
+    """Show the scores of a good and a bad response to the same prompt, beside published scores of the same texts."""
     if not record.reward_texts:
         return None
     published = [
@@ -139,7 +139,7 @@ def reward_texts(record: Record) -> Table | None:
 
 
 def self_check(record: Record) -> Table | None:
-    """What was checked before the first PPO update."""
+    """Show the self-check before the first PPO update."""
     found = find(record.results, "self_check")
     if not found:
         return None
@@ -155,13 +155,13 @@ def self_check(record: Record) -> Table | None:
 
 
 def times(record: Record) -> dict[str, float]:
-    """Seconds of each step that was timed."""
+    """Show the time of each step."""
     seconds = find(record.results, "seconds") or {}
     return {step: value for step in seconds if (value := number(seconds, step)) is not None}
 
 
 def flat(tree: Tree, above: str = "") -> Tree:
-    """A nested tree as one level of `a.b` keys."""
+    """Flatten a nested tree to keys such as `a.b`."""
     rows: Tree = {}
     for key, value in tree.items():
         rows |= flat(value, f"{above}{key}.") if isinstance(value, dict) else {f"{above}{key}": value}
