@@ -1,4 +1,4 @@
-"""Files and folders that are either wholly there or as they were before, whenever the process dies."""
+"""Atomic writes: whenever the process dies, a file or folder is either complete or as before."""
 
 import errno
 import os
@@ -22,7 +22,7 @@ _FULL = {  # why nothing more can be written there, and what to do
 
 
 def write_text(path: Path, text: str) -> None:
-    """Put `text` in place of the file `path`; FailedError on a full disk, and then the old file stands."""
+    """Replace the file `path` by `text`; on a full disk, keep the old file and raise FailedError."""
     partial = _partial(path)
     try:
         with full_disk_named(path):
@@ -38,25 +38,25 @@ def write_text(path: Path, text: str) -> None:
 
 
 def append(file: FileIO, data: bytes, *, sync: bool) -> None:
-    """Write all of `data` at the end of an unbuffered file, or raise OSError and leave the file as long as it was.
+    """Append all of `data` to an unbuffered file, or raise OSError and restore the file's length.
 
     With `sync`, the data is on the disk itself when this returns.
     """
     length = os.fstat(file.fileno()).st_size
     rest = memoryview(data)
     try:
-        while rest:  # a disk that fills up takes a part first, and refuses the rest
+        while rest:  # a disk that fills up may take a part first
             rest = rest[file.write(rest) :]
         if sync:
             os.fsync(file.fileno())
     except OSError:
-        with suppress(OSError):  # the first error is the one to tell
+        with suppress(OSError):  # report the first error
             os.ftruncate(file.fileno(), length)
         raise
 
 
 def replace_folder(path: Path, write: Callable[[Path], None], *, old: Path | None = None) -> None:
-    """Put what `write(folder)` writes in place of the folder `path`; FailedError on a full disk.
+    """Replace the folder `path` by what `write(folder)` writes; raise FailedError on a full disk.
 
     The folder that was there before gets the name `old`, where one is given.
 
@@ -82,7 +82,7 @@ def replace_folder(path: Path, write: Callable[[Path], None], *, old: Path | Non
 
 
 def remove_folder(path: Path) -> None:
-    """Remove a folder, if there is one, in such a way that no half of it is ever seen under its name."""
+    """Remove a folder, if it exists, so that an incomplete one never has its name."""
     if path.exists():
         partial = _partial(path)
         path.rename(partial)
@@ -90,13 +90,13 @@ def remove_folder(path: Path) -> None:
 
 
 def clean_leftovers(folder: Path, name: str | None = None) -> None:
-    """Undo in `folder` what a killed process left half done, for one entry or for all."""
+    """Clean up incomplete writes of a killed process in `folder`, for one entry or for all."""
     for left in list(folder.iterdir()) if folder.is_dir() else []:
         match = _OLD.fullmatch(left.name) or _PARTIAL.fullmatch(left.name)
         if match is None or name not in (None, match["name"]):
             continue
         if match.re is _PARTIAL and _is_alive(int(match["pid"])):
-            continue  # another process is at work here, in a cache that several share
+            continue  # in use by another process, in a shared cache
         if match.re is _OLD and not (folder / match["name"]).exists():
             left.rename(folder / match["name"])
         elif left.is_dir():
@@ -111,7 +111,7 @@ def full_disk_named(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        # by the system's words, for safetensors wraps them in an exception of its own
+        # by the system's message, since safetensors wraps it in its own exception
         for code, (reason, remedy) in _FULL.items():
             if os.strerror(code) in str(error):
                 raise FailedError(
@@ -126,7 +126,7 @@ def _partial(path: Path) -> Path:
 
 def _is_alive(pid: int) -> bool:
     if pid == os.getpid():
-        return False  # left by an earlier process of the same number: this one has nothing under way
+        return False  # left by an earlier process with the same id: this one has no write under way
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -1,4 +1,4 @@
-"""The last two checkpoints of a step under way: where the last is damaged, the one before it takes its place."""
+"""The last two checkpoints of a step; if the last is damaged, the one before it is used."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,8 +15,8 @@ STATE = "state.json"
 
 
 def save(step: Path, state: Mapping[str, Any], write: Callable[[Path], None]) -> None:
-    """Make a checkpoint of `state` (JSON) and what `write(folder)` writes; the last one becomes the one before."""
-    remove_folder(step / BEFORE)  # now, so that no more than two lie on the disk
+    """Write a checkpoint of `state` (JSON) and what `write(folder)` writes, and keep the last one as the one before."""
+    remove_folder(step / BEFORE)  # first, so that there are never more than two on the disk
 
     def write_all(folder: Path) -> None:
         write(folder)
@@ -26,7 +26,7 @@ def save(step: Path, state: Mapping[str, Any], write: Callable[[Path], None]) ->
 
 
 def find(step: Path, check: Callable[[Tree], list[str]]) -> Tree | None:
-    """The state of the last checkpoint that is whole; None where there is no checkpoint.
+    """Return the state of the last undamaged checkpoint; None if there is no checkpoint.
 
     `check(state)` gives a line for everything outside the checkpoint that does not fit it. A damaged checkpoint is
     removed, with a warning, where the one before it is whole; FailedError where none is whole.
@@ -61,7 +61,7 @@ def find(step: Path, check: Callable[[Tree], list[str]]) -> Tree | None:
 
 
 def peek(step: Path) -> Tree:
-    """What the last checkpoint with a readable state says, without a look at its other files."""
+    """Return the state of the last checkpoint whose state is readable, without checking its other files."""
     for folder in (step / LAST, step / BEFORE):
         if (folder / STATE).exists():
             try:
@@ -72,6 +72,6 @@ def peek(step: Path) -> Tree:
 
 
 def remove(step: Path) -> None:
-    """Remove both."""
+    """Remove both checkpoints."""
     remove_folder(step / BEFORE)
     remove_folder(step / LAST)

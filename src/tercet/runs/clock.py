@@ -1,4 +1,4 @@
-"""A clock that sees who else was busy: a time taken beside other work is worth little."""
+"""A clock that also measures the load of other processes, under which timings are not reliable."""
 
 import os
 import time
@@ -10,7 +10,7 @@ _STAT = Path("/proc/stat")
 
 @dataclass(frozen=True)
 class Moment:
-    """A time by the clock, and the CPU seconds that this process and all processes had used by then."""
+    """A time, and the CPU seconds that this process and all processes have used until then."""
 
     wall: float
     own: float
@@ -18,17 +18,17 @@ class Moment:
 
     @classmethod
     def now(cls) -> "Moment":
-        """This moment. Where no kernel tells (Linux does), all processes count as this one."""
+        """Return the current moment; outside Linux, all processes count as this one."""
         own = time.process_time()
         return cls(time.perf_counter(), own, _busy_seconds() if _STAT.exists() else own)
 
     def others_since(self, start: "Moment") -> float:
-        """How many CPUs other processes kept busy since `start`; near 0, or the figures are worth little."""
+        """Return how many CPUs other processes used since `start`; it must be near 0 for reliable timings."""
         busy = (self.every - start.every) - (self.own - start.own)
         return max(0.0, busy / (self.wall - start.wall))
 
 
 def _busy_seconds() -> float:
     ticks = list(map(int, _STAT.read_text(encoding="ascii").split("\n", 1)[0].split()[1:9]))
-    idle = ticks[3] + ticks[4]  # idle, and waiting for a disk
+    idle = ticks[3] + ticks[4]  # idle and iowait
     return (sum(ticks) - idle) / os.sysconf("SC_CLK_TCK")

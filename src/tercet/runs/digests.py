@@ -1,16 +1,16 @@
-"""SHA-256 of the files of a run, by which damage is seen before a file is used."""
+"""SHA-256 digests of the files of a run, to detect damage before a file is used."""
 
 import hashlib
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-Digests = dict[str, str]  # SHA-256 by the path below a folder
+Digests = dict[str, str]  # relative path -> SHA-256
 
 _computed: dict[tuple[int, int, int, int, int], str] = {}
 
 
 def digest(file: Path) -> str:
-    """The SHA-256 of a file; each file is read once per process, and again if its size or time has changed."""
+    """Return the SHA-256 of a file; a file is read again only if its size or time has changed."""
     now = file.stat()
     key = (now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns)
     if key not in _computed:
@@ -27,7 +27,7 @@ def digests_below(folder: Path, *, without: Collection[str] = ()) -> Digests:
 
 
 def changed(folder: Path, noted: Mapping[str, str]) -> list[str]:
-    """A line for every file below `folder` that is not what `noted` says: its name, and what is wrong with it."""
+    """Return a line for every file below `folder` that differs from `noted`: its name and the difference."""
     lines: list[str] = []
     for name, wanted in noted.items():
         try:

@@ -1,4 +1,4 @@
-"""Steps that have come to their end: what done.json says of each, and whether all that it made is as it was."""
+"""Finished steps: done.json, and checks that their files are unchanged."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,16 +13,16 @@ from tercet.runs.reading import Tree, damaged, read_sealed, sealed
 from tercet.runs.rows import tallies
 
 FILE = "done.json"
-ROWS = ("metrics", "samples", "timings")  # the run's files of rows
+ROWS = ("metrics", "samples", "timings")  # JSONL files of the run
 
 
 def has_ended(run: Path, name: str) -> bool:
-    """Whether the step has come to its end, whatever has become of its files since."""
+    """Return True if the step is finished, without checking its files."""
     return (run / name / FILE).exists()
 
 
 def is_done(run: Path, name: str) -> bool:
-    """Whether the step has come to its end; FailedError where a file that it made is damaged."""
+    """Return True if the step is finished; raise FailedError if one of its files is damaged."""
     if not has_ended(run, name):
         return False
     check(run, [name])
@@ -30,7 +30,7 @@ def is_done(run: Path, name: str) -> bool:
 
 
 def ended(run: Path) -> list[str]:
-    """The names of all steps that have come to their end."""
+    """Return the names of all finished steps."""
     return sorted(file.parent.name for file in run.glob(f"*/{FILE}") if not file.parent.name.startswith("."))
 
 
@@ -45,7 +45,7 @@ def mark(run: Path, name: str, info: Mapping[str, Any], *, beside: Sequence[str]
 
 
 def read(run: Path, name: str) -> Tree:
-    """What done.json says; FailedError where it is damaged."""
+    """Return the contents of done.json; raise FailedError if it is damaged."""
     return _read(run, name, f"remove {run / name}, and the step is done again")
 
 
@@ -61,7 +61,7 @@ def _read(run: Path, name: str, remedy: str) -> Tree:
 
 
 def check(run: Path, names: Sequence[str], *, made: bool = True) -> None:
-    """FailedError that names every damaged file of these steps: results, rows, and with `made` all that they made."""
+    """Raise FailedError with every damaged file of these steps: results, rows and, if `made`, their other files."""
     problems = {name: found for name in names if (found := _problems(run, name, made))}
     if problems:
         lines = [f"  {line}" for found in problems.values() for line in found]
@@ -73,7 +73,7 @@ def check(run: Path, names: Sequence[str], *, made: bool = True) -> None:
 
 
 def check_made(folder: Path) -> None:
-    """FailedError where a folder that a finished step made, such as its model, is damaged; others are not looked at."""
+    """Raise FailedError if this folder of a finished step, such as its model, is damaged."""
     step = folder.resolve().parent
     if not has_ended(step.parent, step.name):
         return
@@ -85,7 +85,7 @@ def check_made(folder: Path) -> None:
 
 
 def rows_problems(run: Path, name: str, counts: Mapping[str, Mapping[str, Any]], *, whole: bool) -> list[str]:
-    """A line for every file of rows in which the first rows of the step (or with `whole` all) are not those counted."""
+    """Return a line for every JSONL file whose first rows of the step (all, if `whole`) differ from the tally."""
     lines: list[str] = []
     for kind, wanted in counts.items():
         file = run / f"{kind}.jsonl"
@@ -98,7 +98,7 @@ def rows_problems(run: Path, name: str, counts: Mapping[str, Mapping[str, Any]],
 
 
 def clean(run: Path) -> None:
-    """Remove what a kill in the last line of `Step.finish` leaves: no one enters a step that is done again."""
+    """Remove files that a kill at the end of `Step.finish` leaves, since a finished step is not entered again."""
     for name in ended(run):
         clean_leftovers(run / name)
         checkpoints.remove(run / name)
@@ -106,7 +106,7 @@ def clean(run: Path) -> None:
 
 def _problems(run: Path, name: str, made: bool) -> list[str]:
     try:
-        known = _read(run, name, remedy="")  # `check` says what to do, once for all of them
+        known = _read(run, name, remedy="")  # `check` gives one remedy for all
     except FailedError as error:
         return [str(error)]
     files = known.get("files", {})

@@ -1,4 +1,4 @@
-"""A run: a folder that explains itself, and that the same command goes on in."""
+"""The folder of a run; the same command resumes the run in it."""
 
 import fcntl
 import hashlib
@@ -29,20 +29,20 @@ from tercet.runs.trackers import check_installed
 CONFIG_DIGEST = "config_sha256"  # in run.json
 _ABSENT = object()
 
-# what a run that is under way may change, to fit another machine: it decides the last bits of the numbers, and what is
-# drawn where a loss takes chance (dropout, the noise that a policy is cloned under)
+# settings that may change when a run is resumed, to fit another machine: they change the last bits of numbers, and
+# random draws in a loss (dropout, the noise of cloning)
 MAY_CHANGE = ("micro_batch_size", "device", "threads", "trackers")
 
 
 class RunFolder:
-    """config.yaml, run.json, metrics.jsonl, samples.jsonl, timings.jsonl, results.json, and a folder for each step."""
+    """A run folder: config.yaml, run.json, metrics.jsonl, samples.jsonl, timings.jsonl, results.json, and the steps."""
 
     def __init__(self, path: Path, config_dict: Tree, lock: IO[str] | None = None, on_row: OnRow | None = None) -> None:
         self.path, self.config_dict, self._lock, self._on_row = path, config_dict, lock, on_row
 
     @classmethod
     def open(cls, path: Path, config: BaseModel, *, preset: str, on_row: OnRow | None = None) -> Self:
-        """Make the folder, or go on in it; no other process can open it until this object is closed or gone.
+        """Create or reopen the folder, and lock it until this object is closed or deleted.
 
         `on_row` is called with each row of metrics that a step logs.
 
@@ -60,20 +60,20 @@ class RunFolder:
         else:
             info = {**machine.describe(preset), CONFIG_DIGEST: hashlib.sha256(text.encode()).hexdigest()}
             write_text(path / "run.json", sealed(info, indent=2))
-            write_text(file, text)  # last: it is what makes the folder a run
+            write_text(file, text)  # last, because it marks the folder as a run
         _check_steps(path)
         gather_results(path)
         return cls(path, config_dict, lock, on_row)
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """An existing run, to look at; InputError where there is none, FailedError where its figures are damaged."""
+        """Open an existing run for reading; raise InputError if there is none, FailedError if results are damaged."""
         config_dict = _read_config(path)
         done.check(path, done.ended(path), made=False)
         return cls(path, config_dict)
 
     def close(self) -> None:
-        """Let other processes in."""
+        """Release the lock."""
         if self._lock is not None:
             self._lock.close()
             self._lock = None
@@ -85,28 +85,28 @@ class RunFolder:
         self.close()
 
     def info(self) -> Tree:
-        """run.json: preset, versions, git commit, machine."""
+        """Return run.json: preset, versions, git commit, machine."""
         return {key: value for key, value in _read_info(self.path).items() if key != CONFIG_DIGEST}
 
     def metrics(self) -> list[Row]:
-        """Rows of numbers, in the order of their steps; also while a step is under way."""
+        """Return the rows of metrics.jsonl in the order of the steps, including the current one."""
         return read_rows(self.path / "metrics.jsonl")
 
     def samples(self) -> list[Row]:
-        """Rows of sampled answers."""
+        """Return the rows of samples.jsonl."""
         return read_rows(self.path / "samples.jsonl")
 
     def results(self) -> Tree:
-        """The figures of its steps; results.json where only that was copied here, and nothing yet at first."""
+        """Return the results of all steps; results.json is read if the step folders are missing."""
         return gathered(self.path) or read_results(self.path)
 
     def add_results(self, step: str, tree: Mapping[str, Any]) -> None:  # Any: JSON, nested by the names of results.json
-        """Merge figures of a step into results.json, branch by branch; those that are not finite are left out."""
+        """Merge results of a step into results.json; values that are not finite are left out."""
         add_results(self.path, step, tree)
 
     @contextmanager
     def timed(self, step: str, name: str) -> Iterator[None]:
-        """Put the seconds of work that goes before a step into results.json, as `seconds.<name>`."""
+        """Add the time of work before a step to results.json, as `seconds.<name>`."""
         started = time.monotonic()
         yield
         self.add_results(step, {"seconds": {name: round(time.monotonic() - started, 1)}})
@@ -116,13 +116,13 @@ class RunFolder:
         return done.has_ended(self.path, name)
 
     def is_done(self, name: str) -> bool:
-        """Whether that step has come to its end; FailedError where a file that it made is damaged."""
+        """Return True if that step is finished; raise FailedError if one of its files is damaged."""
         return done.is_done(self.path, name)
 
     def step(
         self, name: str, *, total: int, shown: Sequence[str], num_before: int = 0, data: Mapping[str, str] = {}
     ) -> Step:
-        """A step of `total` units, whose metrics `shown` stand beside the progress bar; enter it with `with`.
+        """Return a step of `total` units for a `with` statement; metrics in `shown` appear beside the progress bar.
 
         Each has a row; `num_before` rows come before the first, such as what PPO's start is worth before update 1.
         `data` holds the digest of each set that it reads: InputError where it is to go on with other data.
@@ -149,7 +149,7 @@ def _make(path: Path) -> None:
         raise InputError(f"{path}: can't make this folder ({error.strerror}); choose another with --out") from error
     if (path / "config.yaml").exists():
         return
-    # a kill while the folder was made leaves run.json and names that begin with a dot
+    # a kill during creation leaves run.json and names that begin with a dot
     others = [entry.name for entry in path.iterdir() if entry.name != "run.json" and not entry.name.startswith(".")]
     if others:
         raise InputError(
@@ -161,7 +161,7 @@ def _make(path: Path) -> None:
 def _locked(path: Path) -> IO[str]:
     with full_disk_named(path):
         lock = (path / ".lock").open("a+", encoding="utf-8")
-    # else a child that outlives a killed run would keep others out
+    # else a child process that outlives a killed run would keep the lock
     os.register_at_fork(after_in_child=partial(_close, weakref.ref(lock)))
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -214,14 +214,14 @@ def _read_config(path: Path) -> Tree:
 
 
 def _read_info(path: Path) -> Tree:
-    """run.json; nothing where it was removed."""
+    """Return run.json; empty if it was removed."""
     file = path / "run.json"
     remedy = f"put it back as it was, or remove {file}: it only says what the run was made with"
     return read_sealed(file, remedy, since=[CONFIG_DIGEST]) if file.exists() else {}
 
 
 def _check_steps(path: Path) -> None:
-    """FailedError, before any work, where a finished step or one under way is damaged."""
+    """Raise FailedError before any work if a finished step or the current one is damaged."""
     done.clean(path)
     done.check(path, done.ended(path))
     for folder in path.iterdir():
@@ -233,7 +233,7 @@ def _check_steps(path: Path) -> None:
 
 
 def _check_same(path: Path, old: Tree, new: Tree, unknown: Sequence[str]) -> None:
-    """InputError where a setting differs; those that were `unknown` to the version that made the run are named."""
+    """Raise InputError if a setting differs; settings in `unknown` did not exist when the run was made."""
     was, now = dict(_leaves(old)), dict(_leaves(new))
     may_differ = {key for key in now if any(f"{key}.".startswith(f"{name}.") for name in unknown)}
     may_differ |= {key for key in now if key.rpartition(".")[2] in MAY_CHANGE}

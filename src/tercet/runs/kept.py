@@ -1,4 +1,4 @@
-"""Files that a step keeps before it ends, such as sampled pairs; their digests stand in <step>/kept.json."""
+"""Files that a step keeps before it is finished, such as sampled pairs; their digests are in <step>/kept.json."""
 
 import hashlib
 from collections.abc import Callable
@@ -13,15 +13,15 @@ FILE = "kept.json"
 
 
 def keep_file(step: Path, name: str, text: str) -> None:
-    """Put a file into the folder of a step, for good."""
+    """Write a file of a step that resuming reuses."""
     step.mkdir(exist_ok=True)
-    # the digest comes first: killed between the two, there is no file yet, and the step makes it again
+    # the digest first: after a kill between the two there is no file, and the step makes it again
     _note(step, name, {name: hashlib.sha256(text.encode()).hexdigest()})
     write_text(step / name, text)
 
 
 def keep_folder(step: Path, name: str, write: Callable[[Path], None]) -> None:
-    """Put a folder that `write(folder)` fills into the folder of a step, for good."""
+    """Write a folder of a step that resuming reuses; `write(folder)` fills it."""
 
     def write_all(folder: Path) -> None:
         write(folder)
@@ -31,7 +31,7 @@ def keep_folder(step: Path, name: str, write: Callable[[Path], None]) -> None:
 
 
 def is_kept(step: Path, name: str) -> bool:
-    """Whether the file or folder is there; FailedError where it is not as it was kept."""
+    """Return True if the file or folder exists; raise FailedError if it has changed."""
     if not (step / name).exists():
         return False
     own = {file: value for file, value in _noted(step).items() if _belongs(file, name)}

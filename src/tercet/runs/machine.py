@@ -1,4 +1,4 @@
-"""What a run was made with and on, found without importing any of it."""
+"""The versions and the machine of a run, found without importing the packages."""
 
 import os
 import platform
@@ -13,7 +13,7 @@ _PACKAGES = ("torch", "transformers", "peft", "accelerate", "datasets", "safeten
 
 
 def describe(preset: str) -> dict[str, Any]:  # Any: JSON, for run.json
-    """The contents of run.json: preset, versions, git commit, machine."""
+    """Return the contents of run.json: preset, versions, git commit, machine."""
     return {
         "preset": preset,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -55,10 +55,10 @@ def _version(package: str) -> str:
 
 
 def _git_commit() -> str:
-    """The commit of this source, + where files were changed since; empty where it is no checkout of its own."""
+    """Return the commit of this source, with + if files were changed; empty if it is not a checkout."""
     here = Path(__file__).resolve()
     if _git(here.parent, "ls-files", "--error-unmatch", here.name) is None:
-        return ""  # installed, perhaps somewhere inside another project's repository
+        return ""  # installed, maybe inside the repository of another project
     commit = _git(here.parent, "rev-parse", "HEAD") or ""
     return commit + ("+" if _git(here.parent, "status", "--porcelain", "--untracked-files=no", "..") else "")
 
@@ -74,7 +74,7 @@ def _git(folder: Path, *arguments: str) -> str | None:
 
 
 def _field(file: Path, name: str) -> str:
-    """The value in the first line `name : value` of one of the kernel's files."""
+    """Return the value of the first line `name : value` of a /proc file."""
     if not file.exists():
         return ""
     for line in file.read_text(encoding="utf-8", errors="replace").splitlines():

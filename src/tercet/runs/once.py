@@ -1,4 +1,4 @@
-"""A step of a run, done once: what the pipelines of both domains do around each of theirs."""
+"""Run each step once, for the pipelines of both domains."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -9,19 +9,19 @@ from tercet.runs.folder import RunFolder
 from tercet.runs.progress import say
 from tercet.runs.step import finished_since, learned_from, refuse_changed_data
 
-C = TypeVar("C")  # a domain's config
+C = TypeVar("C")  # the config of a domain
 Steps = Mapping[str, Callable[[RunFolder, C], None]]  # in their order
 
 
 def stands(folder: RunFolder, name: str, needed: Sequence[str]) -> bool:
-    """Whether the step is done, and on what the steps before it in `needed` are now."""
+    """Return True if the step is finished and the steps in `needed` have not been repeated since."""
     return folder.is_done(name) and not _newer(folder, name, needed)
 
 
 def check_data(
     folder: RunFolder, config: C, names: Sequence[str], digests: Callable[[C, str], Mapping[str, str]]
 ) -> None:
-    """InputError where one of these steps, done or under way, has read other data than it would now."""
+    """Raise InputError if one of these steps has read other data than it would now."""
     noted = [name for name in names if learned_from(folder.path, name)]
     refuse_changed_data(folder.path, {name: digests(config, name) for name in noted})
 
@@ -34,7 +34,7 @@ def run_once(
     needed: Sequence[str],
     write_report: Callable[[Path], object],
 ) -> None:
-    """The step of that name, unless it stands, and the report of what there is, unless it stands already.
+    """Run the step unless it is finished, then write the report unless it is up to date.
 
     A step is done again where one that the run needs before it came to its end later, and begins anew where one is
     still to be done: it must not go on with pairs, scores or a reference of a model that is no longer there.

@@ -1,4 +1,4 @@
-"""What a long loop shows of itself: a live bar on a terminal, a plain line now and then elsewhere."""
+"""Progress of long loops: a live bar on a terminal, else a plain line from time to time."""
 
 import time
 from collections import deque
@@ -13,7 +13,7 @@ from tercet.runs.screen import screen, visible
 SECONDS_BETWEEN_LINES = 10.0
 
 _console = screen()
-_live = rich_progress.Progress(  # one for the process: a terminal has room for one live area, and loops nest
+_live = rich_progress.Progress(  # one per process, because a terminal can have one live area and loops nest
     rich_progress.TextColumn("{task.description}", markup=False),
     rich_progress.BarColumn(bar_width=24),
     rich_progress.TextColumn(
@@ -27,12 +27,12 @@ _said_once: set[str] = set()
 
 
 def say(text: str) -> None:
-    """Print a line, above the bar if there is one."""
+    """Print a line above the progress bar."""
     _console.print(text, soft_wrap=True)
 
 
 def say_once(text: str) -> None:
-    """Print a line, unless this process has printed it before: what several steps would find alike."""
+    """Print a line unless this process has printed it before."""
     if text not in _said_once and not _console.quiet:
         _said_once.add(text)
         say(text)
@@ -40,7 +40,7 @@ def say_once(text: str) -> None:
 
 @contextmanager
 def silent(when: bool = True) -> Iterator[None]:
-    """Print neither lines nor bars until the end of the `with`; where `when` is False, print as usual."""
+    """Suppress lines and bars until the end of the `with` if `when` is True."""
     before = _console.quiet
     _console.quiet = before or when
     try:
@@ -51,7 +51,7 @@ def silent(when: bool = True) -> Iterator[None]:
 
 @contextmanager
 def progress(title: str, total: int, unit: str = "steps", *, done: int = 0) -> Iterator["Bar"]:
-    """Show a loop of `total` units, of which `done` were done by an earlier process."""
+    """Show the progress of `total` units, of which `done` were done by an earlier process."""
     bar = Bar(title, total, unit, done)
     if _console.is_interactive and not _console.quiet:
         bar.task = _live.add_task(title, total=total, completed=done, state=bar.state())
@@ -66,7 +66,7 @@ def progress(title: str, total: int, unit: str = "steps", *, done: int = 0) -> I
 
 
 class Bar:
-    """One loop's progress; made by `progress`."""
+    """The progress of one loop; created by `progress`."""
 
     def __init__(self, title: str, total: int, unit: str, done: int) -> None:
         self.title, self.total, self.unit, self.done = title, total, unit, done
@@ -74,11 +74,11 @@ class Bar:
         self._numbers: Mapping[str, float] = {}
         self._started = self._last_line = time.monotonic()
         self._last_text = ""
-        # the rate follows the last few advances: steps of a run don't all take as long as the first
+        # use the rate of the last few advances, because units may take different times
         self._marks = deque([(self._started, done)], maxlen=20)
 
     def advance(self, n: int = 1, numbers: Mapping[str, float] = {}) -> None:
-        """`n` more units are done; `numbers` are shown beside the bar in place of those before."""
+        """Advance by `n` units, and show `numbers` beside the bar."""
         now = time.monotonic()
         self.done += n
         self._numbers = numbers or self._numbers
@@ -89,7 +89,7 @@ class Bar:
             self._print_line(now)
 
     def state(self) -> str:
-        """Units done, rate, remaining time and the numbers, as one line."""
+        """Return one line with units, rate, remaining time and numbers."""
         (first, before), (last, done) = self._marks[0], self._marks[-1]
         parts = [f"{self.done}/{self.total}"]
         if done > before and last > first:
@@ -99,7 +99,7 @@ class Bar:
         return visible("  ".join(parts))
 
     def close(self) -> None:
-        """Leave the last state on the screen, or as a last line in the log, and nothing of loops inside loops."""
+        """Leave the last state on the screen or in the log, but not of nested loops."""
         if self.task is not None:
             if not _open:
                 _live.stop()

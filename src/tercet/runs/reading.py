@@ -1,4 +1,4 @@
-"""Read JSON files that a run wrote: what they hold, or one error that names the file and the remedy."""
+"""Read JSON files of a run; an error names the file and the remedy."""
 
 import hashlib
 import json
@@ -15,7 +15,7 @@ SEAL = "sha256"
 
 
 def read_json(file: Path, kind: type[T], remedy: str = "") -> T:
-    """The JSON value in a file; FailedError, which ends with `remedy`, where it holds none of that kind."""
+    """Return the JSON value of a file; raise FailedError, ending with `remedy`, if it is not of that kind."""
     try:
         tree = json.loads(file.read_bytes().decode())
     except (OSError, ValueError, RecursionError) as error:
@@ -26,17 +26,17 @@ def read_json(file: Path, kind: type[T], remedy: str = "") -> T:
 
 
 def damaged(file: Path, reason: str, remedy: str) -> FailedError:
-    """The error of a file that is not what was written."""
+    """Return the error for a damaged file."""
     return FailedError(f"{file}: damaged ({reason})" + (f"; {remedy}" if remedy else ""))
 
 
 def sealed(tree: Mapping[str, Any], *, indent: int | None = None) -> str:
-    """JSON that holds the SHA-256 of its own contents, as `sha256`."""
+    """Return JSON with the SHA-256 of its contents as `sha256`."""
     return dump({**tree, SEAL: _digest(tree)}, indent=indent) + "\n"
 
 
 def read_sealed(file: Path, remedy: str = "", *, since: Collection[str] = ()) -> Tree:
-    """The contents of a file that `sealed` made; FailedError where they are not what was written.
+    """Return the contents of a file written by `sealed`; raise FailedError if they have changed.
 
     A file that has none of the keys `since` is one of an earlier version, which sealed nothing: it is taken as it is.
     """

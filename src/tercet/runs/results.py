@@ -1,4 +1,4 @@
-"""results.json: every figure of a run, put together from those of its steps."""
+"""results.json: the results of a run, merged from those of its steps."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,26 +12,26 @@ FILE = "results.json"  # of the run, and in the folder of each step
 
 
 def read_results(run: Path) -> Tree:
-    """What results.json holds; nothing where there is none yet."""
+    """Return the contents of results.json; empty if there is none yet."""
     path = run / FILE
     return read_json(path, dict, "remove it and run the steps again that filled it") if path.exists() else {}
 
 
 def add_results(run: Path, step: str, tree: Mapping[str, Any]) -> None:
-    """Merge `tree` into the figures of a step, branch by branch; a leaf replaces the one of its name."""
+    """Merge `tree` into the results of a step; a leaf replaces the one with the same keys."""
     (run / step).mkdir(exist_ok=True)
     _write(run / step, _merged(read_results(run / step), tree))
     gather_results(run)
 
 
 def put_results(run: Path, step: str, tree: Mapping[str, Any]) -> None:
-    """Put the figures of a step back as a checkpoint knew them."""
+    """Restore the results of a step from a checkpoint."""
     _write(run / step, tree)
     gather_results(run)
 
 
 def drop_results(run: Path, step: str) -> None:
-    """Forget what an earlier attempt at a step measured, but for the seconds of other work, whose outcome is kept."""
+    """Remove the results of an earlier attempt at a step, except the times of work whose output is kept."""
     seconds = read_results(run / step).get("seconds", {})
     kept = {name: value for name, value in seconds.items() if name != step}
     _write(run / step, {"seconds": kept} if kept else {})
@@ -39,7 +39,7 @@ def drop_results(run: Path, step: str) -> None:
 
 
 def gathered(run: Path) -> Tree:
-    """The figures of all steps together: a step whose folder was removed takes its figures along."""
+    """Merge the results of all steps whose folders exist."""
     steps = sorted(file.parent for file in run.glob("*/done.json"))
     parts = sorted(file.parent for file in run.glob(f"*/{FILE}") if not file.parent.name.startswith("."))
     # a step that an earlier version did has no figures of its own: nobody knows which of the run's they are
@@ -50,7 +50,7 @@ def gathered(run: Path) -> Tree:
 
 
 def gather_results(run: Path) -> None:
-    """Put results.json together anew."""
+    """Rewrite results.json from the results of the steps."""
     _write(run, gathered(run))
 
 

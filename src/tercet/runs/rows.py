@@ -1,4 +1,4 @@
-"""Files of one JSON object a line: metrics, samples and timings, appended as a step goes on."""
+"""JSONL files: metrics, samples and timings, to which a step appends."""
 
 import hashlib
 import json
@@ -11,32 +11,32 @@ from typing import Any
 
 from tercet.runs.atomic import append, full_disk_named, write_text
 
-Row = dict[str, Any]  # Any: JSON, one object a line
+Row = dict[str, Any]  # Any: JSON, one object per line
 
 
 def read_rows(path: Path) -> list[Row]:
-    """All rows but lines that a kill or a crash left torn; no file is no rows."""
+    """Return all rows except incomplete lines; none if the file does not exist."""
     return [row for _, row in _whole_lines(path)]
 
 
 class Tally:
-    """Rows of one step: how many, and the SHA-256 of their lines."""
+    """The number of rows of a step, and the SHA-256 of their lines."""
 
     def __init__(self) -> None:
         self.num, self._digest = 0, hashlib.sha256()
 
     def add(self, line: bytes) -> None:
-        """Count one more."""
+        """Add one row."""
         self.num += 1
         self._digest.update(line)
 
     def as_json(self) -> Row:
-        """Both, as a checkpoint and done.json keep them."""
+        """Return both for checkpoints and done.json."""
         return {"num": self.num, "sha256": self._digest.hexdigest()}
 
 
 def tallies(path: Path, most: Mapping[str, int] = {}) -> dict[str, Tally]:
-    """The tally of every step in a file; of a step in `most` the first rows alone, as many as it says."""
+    """Return the tally of every step in a file; for a step in `most`, only of that number of first rows."""
     found: dict[str, Tally] = defaultdict(Tally)
     for line, row in _whole_lines(path):
         step = str(row.get("step"))
@@ -46,7 +46,7 @@ def tallies(path: Path, most: Mapping[str, int] = {}) -> dict[str, Tally]:
 
 
 def cut_rows(path: Path, step: str, keep: int) -> Tally:
-    """Leave the first `keep` rows of `step`, which are counted, and every row of other steps, to the byte.
+    """Keep the first `keep` rows of `step`, and every row of other steps, unchanged.
 
     Torn lines are dropped.
     """
@@ -64,31 +64,31 @@ def cut_rows(path: Path, step: str, keep: int) -> Tally:
 
 
 class RowWriter:
-    """Appends rows of one step to a file; each is wholly with the system before `append` returns, or not at all."""
+    """Append the rows of one step to a file; each is written completely before `append` returns, or not at all."""
 
     def __init__(self, path: Path, step: str, tally: Tally) -> None:
         self.path, self.step, self.tally = path, step, tally
-        self._file = path.open("ab", buffering=0)  # what a buffer keeps after an error would be written at the end
+        self._file = path.open("ab", buffering=0)  # a buffer would write its rest at close after an error
 
     def append(self, index: int, row: Mapping[str, object]) -> None:
-        """Add one row; numbers that are not finite are left out, for JSON has no word for them."""
+        """Append one row; numbers that are not finite are left out, since JSON cannot represent them."""
         line = (dump({"step": self.step, "index": index, **row}) + "\n").encode()
         with full_disk_named(self.path):
             append(self._file, line, sync=False)
         self.tally.add(line)
 
     def sync(self) -> None:
-        """Bring all rows to the disk itself."""
+        """Flush all rows to the disk (fsync)."""
         with full_disk_named(self.path):
             os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        """Close the file; what was appended is already there."""
+        """Close the file."""
         self._file.close()
 
 
 def dump(tree: object, *, indent: int | None = None, sort_keys: bool = False) -> str:
-    """JSON with numbers to the last bit; entries that are not finite are left out."""
+    """Return JSON with exact numbers, without entries that are not finite."""
     return json.dumps(_finite(tree), ensure_ascii=False, indent=indent, sort_keys=sort_keys, default=float)
 
 
@@ -112,6 +112,6 @@ def _whole_lines(path: Path) -> Iterator[tuple[bytes, Row]]:
             try:
                 row = json.loads(line.decode())
             except (ValueError, RecursionError):
-                continue  # torn by a kill, or damaged: the tally of its step tells
+                continue  # incomplete or damaged, which the tally of its step detects
             if line.endswith(b"\n") and isinstance(row, dict):
                 yield line, row

@@ -1,4 +1,4 @@
-"""What reaches a terminal: texts of models, data and files as text, without the characters that command a terminal."""
+"""Printing to a terminal: control characters in texts of models, data and files are made visible."""
 
 import re
 import sys
@@ -9,24 +9,24 @@ from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderableT
 from rich.measure import Measurement
 from rich.segment import Segment
 
-# C0 but tab and line end, DEL, C1, overrides of the writing direction, and lone surrogates, which no encoding takes
+# C0 except tab and line end, DEL, C1, bidirectional overrides, and lone surrogates, which cannot be encoded
 _COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def visible(text: str) -> str:
-    """Text whose control characters are shown as pictures or escapes of themselves; line ends and tabs stay."""
+    """Replace control characters, except line ends and tabs, by visible symbols or escapes."""
     return _COMMANDS.sub(_picture, text)
 
 
 def screen(**options: Any) -> Console:  # Any: rich's own options
-    """A console on standard output that prints texts as they are: no markup, and all of it `visible`."""
+    """Return a console on standard output without markup, which prints all text through `visible`."""
     console = Console(highlight=False, markup=False, emoji=False, **options)
     console.push_render_hook(_AllVisible())
     return console
 
 
 def write(piece: str) -> None:
-    """Print a piece of a line at once, such as a token of an answer."""
+    """Print a part of a line immediately, such as a token of a response."""
     sys.stdout.write(visible(piece))
     sys.stdout.flush()
 
@@ -44,7 +44,7 @@ class _AllVisible(RenderHook):
 
 
 class _Visible:
-    """Something to print whose texts are made visible behind its layout; colours and lines are no texts."""
+    """A renderable whose texts are made visible after layout; colours and lines are unchanged."""
 
     def __init__(self, inner: RenderableType) -> None:
         self.inner = inner

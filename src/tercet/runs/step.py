@@ -1,4 +1,4 @@
-"""One step of a run (sft, reward, ppo, eval): its rows, checkpoints, models and end, safe at every line from a kill."""
+"""One step of a run (sft, reward, ppo, eval): rows, checkpoints, models and end, safe against a kill at any time."""
 
 import math
 import time
@@ -17,15 +17,15 @@ from tercet.runs.results import add_results, drop_results, put_results, read_res
 from tercet.runs.rows import Row, RowWriter, cut_rows
 from tercet.runs.trackers import Trackers
 
-Info = dict[str, Any]  # Any: JSON, what the caller wants back
+Info = dict[str, Any]  # Any: JSON, returned to the caller
 OnRow = Callable[[Row], object]
 SAMPLES_PRINTED = 3
 
 
 def finished_since(run: Path, name: str, others: Sequence[str]) -> list[str]:
-    """Which of the other steps came to the end that they are at after this one, which is done, had begun.
+    """Return the other steps that have finished since this finished step began.
 
-    None is named where an earlier version did this one, which took no note of it.
+    It is empty if an earlier version ran this step, because that version did not record it.
     """
     known = done.read(run, name).get("after")
     if known is None:
@@ -35,13 +35,13 @@ def finished_since(run: Path, name: str, others: Sequence[str]) -> list[str]:
 
 
 def learned_from(run: Path, name: str) -> dict[str, str]:
-    """The digest of each set that the step has read, done or under way; nothing where nobody took note of it."""
+    """Return the digest of each data set that the step has read; empty if none was recorded."""
     known = done.read(run, name) if done.has_ended(run, name) else checkpoints.peek(run / name)
     return known.get("data", {})
 
 
 def refuse_changed_data(run: Path, now: Mapping[str, Mapping[str, str]]) -> None:
-    """InputError where a step has read other data than there is now; `now` holds the digests of each step's sets."""
+    """Raise InputError if a step has read other data; `now` has the current digests of each step's data sets."""
     lines: list[str] = []
     for name, digests in now.items():
         before = learned_from(run, name)
@@ -56,12 +56,12 @@ def refuse_changed_data(run: Path, now: Mapping[str, Mapping[str, str]]) -> None
 
 
 def last_checkpoint(run: Path, name: str) -> Info | None:
-    """The state of the step's last checkpoint that is whole, with the rows that it counts; None where there is none."""
+    """Return the state of the last undamaged checkpoint whose rows are unchanged; None if there is none."""
     return checkpoints.find(run / name, lambda state: done.rows_problems(run, name, state["rows"], whole=False))
 
 
 class Step:
-    """A step under way; a context manager, made by `RunFolder.step`.
+    """A running step; a context manager, created by `RunFolder.step`.
 
     On entry everything later than the last checkpoint is dropped, so that what comes next repeats it to the bit.
     A step that was done begins anew.
@@ -91,7 +91,7 @@ class Step:
         self.path.mkdir(exist_ok=True)
         clean_leftovers(self.path)
         if done.has_ended(self._run, self.name):
-            checkpoints.remove(self.path)  # before the mark goes: an old checkpoint must not look like a new one
+            checkpoints.remove(self.path)  # before the mark is removed: an old checkpoint must not look like a new one
             (self.path / done.FILE).unlink()
         self._state = last_checkpoint(self._run, self.name)
         refuse_changed_data(self._run, {self.name: self._data})
@@ -122,7 +122,7 @@ class Step:
         self._exit.close()
 
     def log(self, index: int, metrics: Mapping[str, float]) -> None:
-        """Write one row of numbers, and show the chosen ones; `index` counts from 0.
+        """Log one row of metrics, and show the selected ones; `index` counts from 0.
 
         Nothing that the clock decides belongs in here: the rows are the same after a kill. Numbers that are not
         finite are left out.
@@ -137,23 +137,23 @@ class Step:
         before, self._num_logged = self._num_done(), max(index + 1, self._num_logged)
         self._bar.advance(self._num_done() - before, self._numbers)
         if self._on_row is not None:
-            finite = {name: value for name, value in row.items() if math.isfinite(value)}  # as the file has them
+            finite = {name: value for name, value in row.items() if math.isfinite(value)}  # as in the file
             self._on_row({"step": self.name, "index": index, **finite})
 
     def _num_done(self) -> int:
         return max(0, self._num_logged - self._num_before)
 
     def show(self, index: int, samples: Sequence[Mapping[str, Any]]) -> None:  # Any: JSON, prompt, response, score
-        """Keep sampled answers, and print the first few of them."""
+        """Save sampled responses, and print the first few."""
         for sample in samples:
             self._rows["samples"].append(index, sample)
         for sample in samples[:SAMPLES_PRINTED]:
             say(f"  {self.name} {index}: {_one_line(sample)}")
 
     def save(self, info: Info, write: Callable[[Path], None]) -> None:
-        """Make a checkpoint that holds `info` (JSON) and what `write(folder)` writes; the last one before it stays."""
+        """Write a checkpoint of `info` (JSON) and what `write(folder)` writes; the one before it is kept."""
         for rows in self._rows.values():
-            rows.sync()  # a checkpoint must not know of rows that a power cut can take
+            rows.sync()  # a checkpoint must not count rows that a power cut can lose
         state = {
             "info": info,
             "rows": self._counted(),
@@ -166,16 +166,16 @@ class Step:
         checkpoints.save(self.path, state, write)
 
     def restore(self) -> tuple[Info, Path] | None:
-        """The last checkpoint's `info` and folder; None where the step begins."""
+        """Return the `info` and folder of the last checkpoint; None if the step starts from the beginning."""
         return (self._state["info"], self.path / checkpoints.LAST) if self._state else None
 
     def save_folder(self, name: str, write: Callable[[Path], None]) -> Path:
-        """Keep something for good, such as the model, in a folder of the step; it is there wholly or not at all."""
+        """Save a folder of the step, such as the model; it is written completely or not at all."""
         replace_folder(self.path / name, write)
         return self.path / name
 
     def finish(self, results: Mapping[str, Any], *, beside: Sequence[str] = ()) -> None:  # Any: JSON, see results.json
-        """Bring the step to its end: its results and seconds go to results.json, and its checkpoints go.
+        """Finish the step: add its results and time to results.json, and remove its checkpoints.
 
         `beside` names folders of the run outside the step's own that it made.
         """
@@ -191,7 +191,7 @@ class Step:
             "after": self._after,
             "data": self._data,
         }
-        # killed before this line, the step goes on from its checkpoint; killed after it, the next opening removes it
+        # after a kill before this line, the step resumes from its checkpoint; after it, the next opening removes that
         done.mark(self._run, self.name, info, beside=beside)
         checkpoints.remove(self.path)
 

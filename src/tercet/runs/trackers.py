@@ -1,4 +1,4 @@
-"""Metrics on their way to TensorBoard, wandb or trackio, through accelerate; imported only when asked for."""
+"""Send metrics to TensorBoard, wandb or trackio through accelerate, which is imported only if needed."""
 
 import hashlib
 import importlib.util
@@ -12,7 +12,7 @@ PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb", "trackio": "trackio"
 
 
 def check_installed(names: Sequence[str]) -> None:
-    """InputError, with the remedy, where a tracker is unknown or its package is missing."""
+    """Raise InputError with the remedy if a tracker is unknown or its package is missing."""
     for name in names:
         if name not in PACKAGES:
             raise InputError(f"trackers: {name!r} is none of {', '.join(PACKAGES)}")
@@ -21,27 +21,27 @@ def check_installed(names: Sequence[str]) -> None:
 
 
 class Trackers:
-    """The sinks of one step of one run."""
+    """The trackers of one step of a run."""
 
     def __init__(self, names: Sequence[str], run: Path, step: str, config: Mapping[str, Any], *, start: int) -> None:
-        """`start` is the first index to come: what TensorBoard holds from there on is of a process that was killed."""
+        """Open the trackers; TensorBoard discards data from index `start` on, written by a process that was killed."""
         self._sinks = [_open(name, run, step, config, start) for name in names]
 
     def log(self, index: int, metrics: Mapping[str, float]) -> None:
-        """Send the numbers of one index to every sink."""
+        """Send the numbers of one index to every tracker."""
         for sink in self._sinks:
             sink.log(dict(metrics), step=index)
 
     def close(self) -> None:
-        """Let every sink send what it holds."""
+        """Flush and close every tracker."""
         for sink in self._sinks:
             sink.finish()
 
 
 def _open(name: str, run: Path, step: str, config: Mapping[str, Any], start: int) -> Any:  # Any: accelerate's trackers
-    from accelerate import tracking  # brings torch and, with it, seconds
+    from accelerate import tracking  # imports torch, which takes seconds
 
-    # each step is a run of its own, for their indices all begin at 0; the same folder goes on in the same one
+    # each step is its own tracker run, because indices start at 0; resuming continues the same one
     title = f"{run.name}-{step}"
     if name == "tensorboard":
         sink = tracking.TensorBoardTracker(step, run / "tensorboard", purge_step=start)
