@@ -1,4 +1,4 @@
-"""Play a policy of an arm's run and read what happened."""
+"""Play a policy of an arm's run and return the episodes."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Episode:
-    """One episode: whether it ended in success, the environment's dense reward summed up, and a row for each step."""
+    """One episode: whether it ended in success, the sum of the dense reward, and a row for each step."""
 
     success: bool
     dense_return: float
@@ -28,8 +28,8 @@ class Episode:
 def play(run: Run, *, stage: str = "ppo", num_starts: int = 16, seed: int = 0) -> list[Episode]:
     """Play the most likely actions of a stage's policy from `num_starts` starts, one episode each.
 
-    The stages are `ppo` and what it began with: `bc`, or `start` where nothing was cloned. The same seed gives every
-    stage the same starts. InputError where the run has no such stage.
+    The stages are `ppo` and the policy before PPO: `bc`, or `start` if nothing was cloned. The same seed gives every
+    stage the same starts. Raise InputError if the run has no such stage.
     """
     if run.domain != "arm":
         raise InputError(f"{run.path}: is a run of a language model; give one of the robot arm")

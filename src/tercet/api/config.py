@@ -1,4 +1,4 @@
-"""A preset and overrides, as strings or as a dict, become a checked config."""
+"""Load a preset with overrides, as strings or as a dict, into a checked config."""
 
 import json
 import re
@@ -14,10 +14,10 @@ Overrides = Mapping[str, Any] | Sequence[str]  # Any: whatever a key takes; it i
 
 
 def load_lm_config(preset: str | Path = "smollm2", overrides: Overrides = ()) -> LmConfig:
-    """Load and check the config of a language run: a preset or a YAML file, with overrides laid over it.
+    """Load and check the config of a language run: a preset or a YAML file, with overrides.
 
     Overrides are strings as on the command line (`["ppo.lr=1e-5"]`) or a dict (`{"ppo.lr": 1e-5}`, which may be nested:
-    `{"ppo": {"lr": 1e-5}}`). InputError names everything that is wrong at once.
+    `{"ppo": {"lr": 1e-5}}`). Raise InputError, which lists all problems.
     """
     return load.load_lm_config(preset, _as_strings(overrides), source="overrides")
 
@@ -34,6 +34,6 @@ def _as_strings(overrides: Overrides) -> list[str]:
 
 
 def _as_yaml(value: object) -> str:
-    """JSON, which YAML reads; it would take some characters for line ends that JSON leaves as they are."""
+    """Return JSON, with characters escaped that YAML would read as line ends."""
     text = json.dumps(value, ensure_ascii=False, default=str)
     return re.sub(r"[\x7f-\x9f\u2028\u2029\ufeff]", lambda found: f"\\u{ord(found[0]):04x}", text)

@@ -1,4 +1,4 @@
-"""Settings of the libraries underneath, for as long as a function runs."""
+"""Temporary settings of libraries, during a function call."""
 
 import warnings
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def torch_threads(number: int) -> Iterator[None]:
-    """Let torch compute with so many CPU threads; 0 leaves the choice to torch."""
+    """Set the number of CPU threads of torch; 0 leaves the choice to torch."""
     import torch
 
     before = torch.get_num_threads()
@@ -20,7 +20,7 @@ def torch_threads(number: int) -> Iterator[None]:
 
 @contextmanager
 def calm() -> Iterator[None]:
-    """Keep transformers and the libraries around it from printing warnings and bars about loading."""
+    """Suppress warnings and progress bars of transformers and related libraries."""
     with warnings.catch_warnings():
         from tercet.lm.quiet import hush
 

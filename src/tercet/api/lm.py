@@ -1,4 +1,4 @@
-"""Texts in, texts or scores out: the models of a language run."""
+"""Sample responses from, and score them with, the models of a language run."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -32,7 +32,7 @@ def sample(
 
     The same seed gives the same responses. Temperature 0 takes the most likely token each time. Without `temperature`
     and `max_tokens`, `ppo.temperature` and `eval.max_response_tokens` of the run apply. Each call loads the model once,
-    so give all prompts together. InputError where the run has no such stage, or where a prompt does not fit.
+    so give all prompts together. Raise InputError if the run has no such stage or a prompt is too long.
     """
     if temperature is not None and not temperature >= 0:
         raise InputError(f"temperature={temperature}: must be at least 0")
@@ -70,8 +70,8 @@ def sample(
 def score(run: Run, prompts: Sequence[str], responses: Sequence[str]) -> list[float]:
     """Score each response to its prompt with the run's reward model; a higher score is better.
 
-    A response is read as a finished one, and as a whole. Over the SFT policy's responses the scores have mean 0 and
-    variance 1. InputError where the run has no reward model, or where a text does not fit.
+    A response is scored as complete, with its EOS. Over the SFT policy's responses the scores have mean 0 and
+    variance 1. Raise InputError if the run has no reward model or a text is too long.
     """
     if len(prompts) != len(responses):
         raise InputError(f"{len(prompts)} prompts and {len(responses)} responses: give one response to each prompt")
@@ -105,7 +105,7 @@ def _at_work(run: Run) -> Iterator[tuple[RunFolder, LmConfig]]:
 
 
 def _examples(prompts: Sequence[str]) -> list["Example"]:
-    """Each prompt as the only message of a conversation."""
+    """Return each prompt as a conversation of one message."""
     from tercet.lm.data.examples import Example, Message
     from tercet.lm.data.turns import plain
 

@@ -1,4 +1,4 @@
-"""A run to read: its config, its rows of numbers and samples, its results."""
+"""Read a run: its config, metrics, samples and results."""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -12,10 +12,10 @@ STEPS: dict[Domain, tuple[str, ...]] = {"lm": ("sft", "reward", "ppo", "eval"), 
 
 
 class Run:
-    """The folder of a run, finished or under way; every call reads what its files hold at that moment."""
+    """The folder of a run, finished or not; every call reads the current files."""
 
     def __init__(self, path: str | Path) -> None:
-        """InputError where `path` holds no run."""
+        """Open the run; raise InputError if `path` is not a run."""
         with silent():
             self._folder = RunFolder.read(Path(path))
 
@@ -24,12 +24,12 @@ class Run:
 
     @property
     def path(self) -> Path:
-        """The folder."""
+        """Return the folder of the run."""
         return self._folder.path
 
     @property
     def config(self) -> dict[str, Any]:  # Any: JSON
-        """What config.yaml holds, as a dict of sections."""
+        """Return config.yaml as a dict of sections."""
         return self._folder.config_dict
 
     @property
@@ -39,19 +39,19 @@ class Run:
 
     @property
     def finished(self) -> tuple[str, ...]:
-        """The steps that came to their end, in order."""
+        """Return the finished steps, in order."""
         return tuple(step for step in STEPS[self.domain] if self._folder.has_ended(step))
 
     def metrics(self, step: str | None = None) -> list[Row]:
-        """The rows of metrics.jsonl, of one step or of all: `step`, `index`, and numbers by their names."""
+        """Return the rows of metrics.jsonl, of one step or of all: `step`, `index`, and numbers by their names."""
         return _of_step(self._folder.metrics(), step)
 
     def samples(self, step: str | None = None) -> list[Row]:
-        """The rows of samples.jsonl, of one step or of all: `step`, `index`, and texts with their scores."""
+        """Return the rows of samples.jsonl, of one step or of all: `step`, `index`, and texts with their scores."""
         return _of_step(self._folder.samples(), step)
 
     def results(self) -> dict[str, Any]:  # Any: JSON, nested by the names that docs/runs.md lists
-        """The figures of results.json; empty before a step has written any."""
+        """Return results.json as a dict; empty before a step has written results."""
         return self._folder.results()
 
 

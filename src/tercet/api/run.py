@@ -1,4 +1,4 @@
-"""Run the steps of a config in a folder: what `tercet lm run` and `tercet arm run` do, as a function."""
+"""Run the steps of a config in a folder, as `tercet lm run` and `tercet arm run` do."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,7 +16,7 @@ from tercet.runs.rows import Row
 
 
 class StopRun(Exception):  # not an error, as StopIteration is none
-    """Raised in `on_row` to end `tercet.run` early; the same call later goes on from the last checkpoint."""
+    """Raise it in `on_row` to end `tercet.run` early; the same call resumes from the last checkpoint."""
 
 
 def run(
@@ -28,11 +28,11 @@ def run(
     quiet: bool = False,
     preset: str = "",
 ) -> Run:
-    """Do all steps that the folder `out` does not hold yet, evaluation and report included; or one `step` of them.
+    """Run all unfinished steps in the folder `out`, including evaluation and report, or only one `step`.
 
-    `on_row` is called with each row of metrics.jsonl once it is written. It may raise StopRun. `quiet` prints nothing.
-    `preset` is the name that the report states. InputError and FailedError say what is wrong; WaitingError, that a
-    person has to answer questions first.
+    `on_row` is called with each row after it is written to metrics.jsonl. It may raise StopRun. `quiet` prints nothing.
+    `preset` is the name shown in the report. Raise InputError, FailedError, or WaitingError if a person has to answer
+    questions first.
     """
     domain: Domain = "lm" if isinstance(config, LmConfig) else "arm"
     if step is not None and step not in STEPS[domain]:
@@ -57,7 +57,7 @@ def run(
 
 @contextmanager
 def _pipeline(config: LmConfig | ArmConfig) -> Iterator[ModuleType]:
-    """The steps of one side; from here on it is worth importing torch."""
+    """Return the steps of the config's domain; this imports torch."""
     if isinstance(config, LmConfig):
         with calm(), torch_threads(config.threads):
             from tercet.lm import pipeline

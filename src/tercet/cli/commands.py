@@ -1,4 +1,4 @@
-"""How a command ends that fails: one message, an exit code, and the traceback with --debug."""
+"""Errors of commands: one message, an exit code, and the traceback with --debug."""
 
 import errno
 import os
@@ -22,7 +22,7 @@ _OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "bad_alloc", "fa
 
 
 class Commands(TyperGroup):
-    """Turns what goes wrong in a command into one message and an exit code; --debug shows where it happened."""
+    """Turn an error of a command into one message and an exit code; --debug shows the traceback."""
 
     def make_context(self, *args: Any, **options: Any) -> Any:  # Any: typer's own, another class in each version
         with _told({}):
@@ -35,7 +35,7 @@ class Commands(TyperGroup):
 
 @contextmanager
 def _told(meta: Mapping[str, Any]) -> Iterator[None]:  # Any: what typer's options leave for one another
-    """Say what goes wrong, and end with its exit code; `meta` knows of --debug and the command's name."""
+    """Report an error, and exit with its code; `meta` has --debug and the command's name."""
     try:
         try:
             yield
@@ -72,7 +72,7 @@ def _told(meta: Mapping[str, Any]) -> Iterator[None]:  # Any: what typer's optio
 
 
 def _failure(error: Exception, command: str) -> str:
-    """One line that says what failed, and what to do about it where that is known."""
+    """Return one line with the failure and, if known, the remedy."""
     if isinstance(error, FailedError):
         return str(error)
     reason = first_line(error)
@@ -94,7 +94,7 @@ def _failure(error: Exception, command: str) -> str:
 
 
 def _complain(message: str) -> None:
-    """Say on standard error why the command ends; where nobody can read it, the exit code says it alone."""
+    """Print on standard error why the command ends; if that fails, only the exit code remains."""
     message = re.sub(r"\n(?!  )", r"\\n", message)  # no line of ours: of a name or value that the message repeats
     lines = [
         line if len(line) <= LONGEST_LINE else f"{line[:LONGEST_LINE]} ... ({len(line)} characters)"
@@ -108,7 +108,7 @@ def _complain(message: str) -> None:
 
 
 def _flush_output() -> None:
-    """Write out what was printed; OSError where that fails, such as on a full disk."""
+    """Flush standard output; raise OSError if that fails, such as on a full disk."""
     try:
         sys.stdout.flush()
     except BrokenPipeError:
@@ -119,13 +119,13 @@ def _flush_output() -> None:
 
 
 def _give_up(stream: TextIO) -> None:
-    """Let nothing more be written to a stream that fails: the interpreter tries again as it ends, and fails as well."""
+    """Redirect a stream that fails to /dev/null, or the interpreter would fail when it flushes it at exit."""
     with suppress(OSError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _visible_usage(error: Exception) -> Exception:
-    """The error of a wrong option, which repeats what was typed."""
+    """Make the message of a wrong option, which repeats the user's input, safe to print."""
     if hasattr(error, "message"):
         error.message = visible(str(error.message))  # pyright: ignore[reportAttributeAccessIssue]
     return error

@@ -80,7 +80,7 @@ def data(
 
 
 def use_threads(threads: int) -> None:
-    """Let torch compute with so many; 0: as it likes."""
+    """Set the number of CPU threads of torch; 0 leaves the choice to torch."""
     if threads:
         import torch
 
@@ -88,7 +88,7 @@ def use_threads(threads: int) -> None:
 
 
 def hush() -> None:
-    """Keep transformers and its kin from talking."""
+    """Suppress the messages of transformers and related libraries."""
     from tercet.lm.quiet import hush
 
     hush()

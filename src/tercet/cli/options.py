@@ -1,4 +1,4 @@
-"""What commands of both sides share: options, the commands of the steps, where a run lies that is given no --out."""
+"""Options and commands of the steps that `lm` and `arm` share, and the default run folder."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,13 +11,13 @@ from tercet.runs.progress import say
 
 
 def presets(domain: str) -> str:
-    """Names of the presets of `lm`, `arm` or `robot`, as a command's help lists them, and what else may be given."""
+    """Return the presets of `lm`, `arm` or `robot` for the help of a command."""
     names = sorted(file.stem for file in (Path(__file__).parents[1] / "presets" / domain).glob("*.yaml"))
     return f"{', '.join(names)}, or a YAML file."
 
 
 def preset_option(domain: str) -> Any:  # Any: what typer takes for an option
-    """--preset of `lm` or `arm`."""
+    """Return the option --preset of `lm` or `arm`."""
     return typer.Option("--preset", "-p", metavar="NAME|FILE", help=presets(domain))
 
 
@@ -34,12 +34,12 @@ Overrides = Annotated[
 
 
 def place(preset: str) -> Path:
-    """Where a run of this preset lies that is given no --out."""
+    """Return the run folder of a preset without --out."""
     return Path("runs") / (Path(preset).stem if preset.endswith((".yaml", ".yml")) else preset)
 
 
 def sorted_out(arguments: Sequence[str] | None) -> tuple[list[str], list[str]]:
-    """Names of files and sets, and overrides, of arguments that may be either."""
+    """Separate names of files and sets from overrides."""
     names = [text for text in arguments or [] if "=" not in text or Path(text).exists()]
     return names, [text for text in arguments or [] if text not in names]
 
@@ -50,9 +50,9 @@ ALL = "run"  # the command that takes every step
 def add_steps(
     app: typer.Typer, domain: Literal["lm", "arm"], *, default: str, steps: Mapping[str, tuple[str, Mapping[str, str]]]
 ) -> None:
-    """The commands of `domain`, `lm` or `arm`, that take a preset and a run folder: one a step, and `ALL`.
+    """Add the commands of `domain`, `lm` or `arm`, that take a preset and a run folder: one per step, and `ALL`.
 
-    For each its help, and what is said in the end: what lies where in the run folder.
+    Each has its help, and the list of results in the run folder that is printed at the end.
     """
 
     def add(step: str, about: str, results: Mapping[str, str]) -> None:

@@ -1,4 +1,4 @@
-"""Standard streams and signals as every command needs them, however it was started."""
+"""Standard streams and signals of every command."""
 
 import os
 import signal
@@ -7,7 +7,7 @@ from types import FrameType
 
 
 class Ended(SystemExit):
-    """A signal asks the process to end; what is open is closed on the way out."""
+    """A signal asks the process to end; open files are closed on the way out."""
 
     def __init__(self, number: int) -> None:
         self.name, self.status = signal.Signals(number).name, 128 + number
@@ -18,7 +18,7 @@ class Ended(SystemExit):
 
 
 def prepare() -> None:
-    """Let standard streams take any text, replace those that are closed, and let SIGTERM and SIGHUP end in order."""
+    """Make standard streams accept any text, replace closed ones, and turn SIGTERM and SIGHUP into an orderly exit."""
     for name in ("stdin", "stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:  # closed: else the next file that is opened would take its number, and what is printed

@@ -1,4 +1,4 @@
-"""What people said, one row an answer: who, when, to which question; no answer is ever overwritten."""
+"""The answers of people, in an append-only file with one row per answer: who, when, to which question."""
 
 import fcntl
 import hashlib
@@ -19,9 +19,9 @@ Key: TypeAlias = tuple[str, str, int]  # the sheet's name and digest, and the nu
 
 
 def read_answers(feedback: Path) -> dict[Key, Row]:
-    """The last answer to each question, in the order in which they were given; what was taken back is none.
+    """Return the last answer to each question in the order in which they were given, without withdrawn ones.
 
-    FailedError where a row is damaged. A last line that has no end is no row: a kill tore it, or a copy is under way.
+    Raise FailedError if a row is damaged. A last line without a line end is ignored as incomplete.
     """
     found: dict[Key, Row] = {}
     for row in _rows(feedback / FILE):
@@ -33,14 +33,14 @@ def read_answers(feedback: Path) -> dict[Key, Row]:
 
 
 def wrong_row(row: object) -> str:
-    """Why this is no row of answers.jsonl; empty where it is one. Its answer may still answer no question."""
+    """Return why this is not a valid row of answers.jsonl, else an empty string; the question may not exist."""
     if not isinstance(row, dict):
         return "must be an object"
-    if "check" in row and row["check"] != _check(row):  # other programs need not write one
+    if "check" in row and row["check"] != _check(row):  # rows of other programs may have none
         return "it is not as it was written; if you changed it on purpose, take its check out"
     types = {"sheet": str, "digest": str, "question": int, "said": str | list | None, "who": str, "when": str}
     for name, kind in types.items():
-        if name not in row and name != "digest":  # an earlier version wrote none
+        if name not in row and name != "digest":  # earlier versions wrote none
             return f"{name} is missing"
         value = row.get(name, "")
         if name in row and (not isinstance(value, kind) or isinstance(value, bool)):
@@ -49,18 +49,18 @@ def wrong_row(row: object) -> str:
 
 
 class AnswerBook:
-    """Takes answers down; each is on the disk before `write` returns. InputError where another process does so too."""
+    """Append answers, each on the disk before `write` returns; raise InputError if another process has the file."""
 
     def __init__(self, feedback: Path) -> None:
         self.path = feedback / FILE
         self._file = _locked(self.path)
 
     def write(self, key: Key, said: Any, who: str) -> None:  # Any: JSON, None to take one back
-        """One more answer, as of now. It is wholly there when this returns, and not at all when this raises.
+        """Append one answer with the current time, completely or, if this raises, not at all.
 
-        FailedError where it cannot be written; InputError where another process took over a file that was put in place.
+        Raise FailedError if it cannot be written, InputError if the file was replaced and another process has it.
         """
-        if not self._is_in_place():  # answers of elsewhere were copied here: this file has no name any more
+        if not self._is_in_place():  # the file was replaced by a copy from elsewhere
             file = _locked(self.path)
             self._file.close()
             self._file = file
@@ -77,7 +77,7 @@ class AnswerBook:
             ) from error
 
     def close(self) -> None:
-        """Let another process take answers down."""
+        """Release the file for other processes."""
         self._file.close()
 
     def __enter__(self) -> Self:
@@ -102,13 +102,13 @@ def _locked(path: Path) -> FileIO:
 
 
 def _check(row: Row) -> str:
-    """A few digits by which one flipped bit of a row is noticed."""
+    """Return a short checksum of a row."""
     rest = {name: value for name, value in row.items() if name != "check"}
     return hashlib.sha256(dump(rest, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def _mend_end(path: Path, file: FileIO) -> bytes:
-    """Cut off a last row that a kill tore; give a whole one the line end that it lacks, as what to write first."""
+    """Remove an incomplete last row; return the line end to write first if a complete one lacks it."""
     data = path.read_bytes()
     tail = data[data.rfind(b"\n") + 1 :]
     if not tail:

@@ -1,6 +1,6 @@
-"""Sheets of questions for a person: folders that hold all that a page shows of them, and in the end the answers.
+"""Sheets of questions for a person: folders with everything that the page shows, and finally the answers.
 
-A sheet can be answered on another computer, for nothing of it lies elsewhere: copy DIR/feedback there and back.
+A sheet can be answered on another computer: copy DIR/feedback there and back.
 """
 
 import hashlib
@@ -34,7 +34,7 @@ _PARTS: dict[str, dict[str, type]] = {
 
 @dataclass(frozen=True)
 class Sheet:
-    """Questions that were put at once; their files lie in `path`."""
+    """Questions asked at one time; their files are in `path`."""
 
     path: Path
     kind: Kind
@@ -43,31 +43,31 @@ class Sheet:
     digest: str  # of what is asked; '' where an earlier version wrote the sheet
 
     def key(self, index: int) -> Key:
-        """By which the answer to a question is found: a sheet of that name that asks something else has another."""
+        """Return the key of a question's answer; it changes if the sheet of that name has other questions."""
         return self.path.name, self.digest, index
 
     def is_text(self) -> bool:
-        """Whether the questions hold texts to read, and not the names of videos."""
+        """Return True if the questions have texts, not names of videos."""
         return self.kind == "answers"
 
     def is_taken(self) -> bool:
-        """Whether the run has learned from the answers: then they stay as they are."""
+        """Return True if the run has used the answers for training; they can then no longer change."""
         return (self.path / _TAKEN).exists()
 
     def answers(self, said: Mapping[Key, Row]) -> list[Row | None]:
-        """The answer to each question: those that the run has taken, or those that were given (`read_answers`).
+        """Return the answer to each question: those that the run has used, or those given so far (`read_answers`).
 
-        FailedError where the file of those that were taken is damaged.
+        Raise FailedError if the file of the used ones is damaged.
         """
         if self.is_taken():
             return [*_read_taken(self)]
         rows = [said.get(self.key(index)) for index in range(len(self.questions))]
-        # a file that came from elsewhere may hold anything
+        # a file from elsewhere may contain anything
         return [None if row is None or problem(self, i, row["said"]) else row for i, row in enumerate(rows)]
 
 
 def write_sheet(path: Path, kind: Kind, look_for: str, write: Callable[[Path], list[Entry]]) -> None:
-    """A sheet at `path`, wholly or not at all; `write(folder)` puts the files there and gives the questions."""
+    """Write a sheet, completely or not at all; `write(folder)` writes its files and returns the questions."""
 
     def write_all(folder: Path) -> None:
         questions = write(folder)
@@ -78,7 +78,7 @@ def write_sheet(path: Path, kind: Kind, look_for: str, write: Callable[[Path], l
 
 
 def _digest(folder: Path, questions: Sequence[Entry]) -> str:
-    """Of the questions and of the data beside them; not of videos, which show what else is there."""
+    """Return the digest of the questions and their data files, without videos, which only show that data."""
     digest = hashlib.sha256(dump(questions).encode())
     for file in sorted(folder.iterdir()):
         is_ours = not file.name.startswith(".") and file.name not in (_FILE, _TAKEN)
@@ -88,7 +88,7 @@ def _digest(folder: Path, questions: Sequence[Entry]) -> str:
 
 
 def read_sheet(path: Path) -> Sheet:
-    """A sheet that was written; FailedError where it is damaged."""
+    """Read a sheet; raise FailedError if it is damaged."""
     file = path / _FILE
     try:
         if file.exists() and not file.is_file():
@@ -105,7 +105,7 @@ def read_sheet(path: Path) -> Sheet:
 
 
 def check_whole(sheet: Sheet) -> None:
-    """FailedError where the questions, or the data beside them, are not what the run wrote."""
+    """Raise FailedError if the questions or their data files have changed since the run wrote them."""
     try:
         changed = bool(sheet.digest) and _digest(sheet.path, sheet.questions) != sheet.digest
     except OSError as error:
@@ -118,7 +118,7 @@ def check_whole(sheet: Sheet) -> None:
 
 
 def _wrong_sheet(found: object) -> str:
-    """Why this is no sheet; empty where it is one, or one of a kind that this version does not know."""
+    """Return why this is not a sheet, else an empty string, also for a kind that this version does not know."""
     if not isinstance(found, dict):
         return "must be an object"
     for name, kind in {"kind": str, "look_for": str, "questions": list, "digest": str}.items():
@@ -143,15 +143,15 @@ def _is_text(*values: object) -> bool:
 
 
 def sheets(feedback: Path) -> list[Sheet]:
-    """All sheets of a run, in the order of their names; numbers count as numbers."""
+    """Return all sheets of a run in the natural order of their names."""
     paths = [file.parent for file in feedback.glob(f"*/{_FILE}") if not file.parent.name.startswith(".")]
     return [read_sheet(path) for path in sorted(paths, key=lambda path: _natural(path.name))]
 
 
 def answers_to(asked: Sequence[Sheet]) -> list[list[Row]]:
-    """The answers to every question of these sheets of one run, in the questions' order.
+    """Return the answers to all questions of these sheets of one run, in the order of the questions.
 
-    WaitingError, which says what to type, while a question of any of them is open.
+    Raise WaitingError, with the command to run, if a question has no answer yet.
     """
     feedback = asked[0].path.parent
     said = read_answers(feedback)
@@ -168,7 +168,7 @@ def answers_to(asked: Sequence[Sheet]) -> list[list[Row]]:
 
 
 def take(sheet: Sheet, answers: Sequence[Row]) -> None:
-    """Keep these answers beside the sheet: the run has learned from them, and from now on they stay."""
+    """Save the answers that the run uses for training beside the sheet; they can then no longer change."""
     write_text(sheet.path / _TAKEN, dump(list(answers), indent=1) + "\n")
 
 
@@ -189,7 +189,7 @@ def _read_taken(sheet: Sheet) -> list[Row]:
 
 
 def problem(sheet: Sheet, index: object, said: object) -> str:
-    """Why this is no answer to a question of the sheet; empty where it is one."""
+    """Return why this is not a valid answer to a question of the sheet, else an empty string."""
     if not isinstance(index, int) or isinstance(index, bool) or not 0 <= index < len(sheet.questions):
         return f"question {shown(index)}: {sheet.path.name} has 0 to {len(sheet.questions) - 1}"
     if sheet.kind != "moments":
@@ -208,12 +208,12 @@ def problem(sheet: Sheet, index: object, said: object) -> str:
 
 
 def shown(value: object) -> str:
-    """What came from elsewhere in a few words, however long and deeply nested it is."""
+    """Format an untrusted value briefly, however long or deeply nested it is."""
     short = reprlib.Repr()
     short.maxstring = short.maxother = 80
     return short.repr(value)
 
 
 def _natural(name: str) -> list[tuple[bool, int | str]]:
-    """A key by which round-10 comes behind round-9."""
+    """Return a sort key by which round-10 comes after round-9."""
     return [(part.isdecimal(), int(part) if part.isdecimal() else part) for part in re.split(r"(\d+)", name) if part]

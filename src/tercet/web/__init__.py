@@ -1,1 +1,1 @@
-"""Pages that a run serves to people; nothing here knows what is learned from them."""
+"""The web pages of a run, independent of how the answers are used."""

@@ -1,4 +1,4 @@
-"""In front of every page: who may ask, how much may be sent, and one answer to each thing that goes wrong."""
+"""Checks of every request: its origin and size, and one JSON reply for each kind of error."""
 
 import ipaddress
 import json
@@ -29,7 +29,7 @@ _ALWAYS = {
 
 
 class Refused(Exception):
-    """What the page asked for cannot be done: a status of HTTP, and why."""
+    """A request is refused: the HTTP status and the reason."""
 
     def __init__(self, status: int, reason: str) -> None:
         super().__init__(reason)
@@ -37,7 +37,7 @@ class Refused(Exception):
 
 
 def guarded(routes: Sequence[Route], *, names: Collection[str], debug: bool) -> ASGIApp:
-    """These addresses, for browsers that call this computer by a number or one of `names`; every error is JSON."""
+    """Return an application with these routes, for requests to an IP address or one of `names`; errors are JSON."""
     handlers: dict[Any, Any] = {  # Any: starlette's own
         Refused: _refused,
         HTTPException: _no_route,
@@ -71,13 +71,13 @@ def guarded(routes: Sequence[Route], *, names: Collection[str], debug: bool) -> 
 
 
 def as_json(tree: Tree, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """An answer of JSON; a name that is no text, as of a folder in another encoding, comes as escapes."""
+    """Return a JSON response; names that are not valid text, such as of a folder in another encoding, are escaped."""
     return Response(json.dumps(tree).encode(), status, headers, media_type="application/json; charset=utf-8")
 
 
 async def read_object(request: Request) -> Tree:
-    """The JSON object that was sent; Refused where it is none, or too long."""
-    # a form of another site cannot send this type without asking first, and here nothing says yes
+    """Read the JSON object of a request; raise Refused if it is not one or is too long."""
+    # a form of another site cannot send this type without a CORS preflight, which is never allowed here
     if request.headers.get("content-type", "").split(";")[0].strip().lower() != "application/json":
         raise Refused(415, "an answer must be application/json")
     body = bytearray()
@@ -95,7 +95,7 @@ async def read_object(request: Request) -> Tree:
 
 
 def _check_who_asks(method: str, headers: Headers, names: Collection[str]) -> None:
-    """Refuse other sites: they may guess the address, but a browser says where a request comes from."""
+    """Refuse requests of other sites, which may guess the address; browsers send the origin of a request."""
     if "content-length" in headers and "transfer-encoding" in headers:
         raise Refused(400, "a request has a length or is sent in chunks; with both, two programs may read two requests")
     host = headers.get("host", "")
@@ -111,7 +111,7 @@ def _check_who_asks(method: str, headers: Headers, names: Collection[str]) -> No
 
 
 def _is_this_computer(host: str, names: Collection[str]) -> bool:
-    """Whether a Host header names an address, or this computer by name; another name may lead here by deceit."""
+    """Return True if a Host header is an IP address or a name of this computer; others may be DNS rebinding."""
     try:
         name = urlsplit(f"//{host}").hostname or ""
         return name in names or bool(ipaddress.ip_address(name))

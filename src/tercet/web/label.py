@@ -1,4 +1,4 @@
-"""`tercet label`: a run's open questions one after the other, and what is said to them."""
+"""`tercet label`: ask the open questions of a run one by one, and save the answers."""
 
 import getpass
 import shlex
@@ -15,9 +15,9 @@ LONGEST_NAME = 80
 
 
 class Desk:
-    """The questions of one run and the book of its answers; requests may come from several threads.
+    """The questions and answers of one run; it is thread-safe.
 
-    FailedError where what lies there is damaged.
+    Raise FailedError if files are damaged.
     """
 
     def __init__(self, run: Path) -> None:
@@ -34,17 +34,17 @@ class Desk:
         self._lock = threading.Lock()
 
     def close(self) -> None:
-        """Let another process take answers down, as soon as an answer that is under way is on the disk."""
+        """Release the answers for other processes, after a current write has ended."""
         with self._lock:
             self._book.close()
 
     def state(self) -> Tree:
-        """How far it is, and the next question; none where nothing waits for an answer."""
+        """Return the progress and the next question, if there is one."""
         with self._lock:
             return self._state()
 
     def answer(self, given: Tree) -> Tree:
-        """Take an answer down (`sheet`, `question`, `said`, `who`), and say how it goes on."""
+        """Save an answer (`sheet`, `question`, `said`, `who`), and return the new state."""
         with self._lock:
             sheet = next((one for one in self._sheets() if one.path.name == given.get("sheet")), None)
             if sheet is None:
@@ -65,7 +65,7 @@ class Desk:
             return self._state()
 
     def undo(self, given: Tree) -> Tree:
-        """Take back the last answer that this person gave, and ask that question again."""
+        """Withdraw this person's last answer, and ask its question again."""
         with self._lock:
             who = _name(given)
             mine = self._last(who)
@@ -75,7 +75,7 @@ class Desk:
             return self._state()
 
     def video(self, sheet_name: str, file: str) -> Path:
-        """Where a video of a sheet lies; only what a question names is given out."""
+        """Return the path of a video; only videos of questions are served."""
         for sheet in sheets(self.feedback):
             named = sheet.path.name == sheet_name and not sheet.is_text()
             if named and any(file in question.values() for question in sheet.questions):
@@ -85,7 +85,7 @@ class Desk:
         raise Refused(404, "no such video")
 
     def _sheets(self) -> list[Sheet]:
-        """All sheets of the run; FailedError where they were moved or removed since the page was opened."""
+        """Return all sheets of the run; raise FailedError if they were moved or removed."""
         asked = sheets(self.feedback)
         if not asked:
             raise FailedError(f"{self.feedback}: the questions are no longer here; put the folder back")
@@ -112,7 +112,7 @@ class Desk:
 
 
 def _as_asked(sheet: Sheet, index: int) -> Tree:
-    """The question as the page wants it: a file becomes the address of it."""
+    """Return a question for the page, with URLs in place of files."""
     name = sheet.path.name
     parts = {
         part: f"videos/{name}/{value}" if isinstance(value, str) and not sheet.is_text() else value

@@ -1,4 +1,4 @@
-"""`tercet label DIR` over HTTP: its page, the questions, the videos, and where answers are taken."""
+"""The HTTP routes of `tercet label DIR`: the page, questions, videos and answers."""
 
 import re
 from collections.abc import Callable
@@ -25,7 +25,7 @@ _POLICY = (
 
 
 def serve(run: Path, *, host: str, port: int, debug: bool, ready: Callable[[str], None]) -> str:
-    """Serve the page until Ctrl-C; `ready` is told its address. Returns a line that says what is still open."""
+    """Serve the page until Ctrl-C; call `ready` with its address. Return a line that says what is still open."""
     desk = Desk(run)
     try:
         with listening(host, port) as listener, suppress(KeyboardInterrupt):
@@ -39,7 +39,7 @@ def serve(run: Path, *, host: str, port: int, debug: bool, ready: Callable[[str]
 
 
 def app(desk: Desk, host: str, *, debug: bool = False) -> ASGIApp:
-    """The page of a desk as an ASGI application."""
+    """Return the page of a desk as an ASGI application."""
 
     def page(request: Request) -> Response:
         text = (files("tercet.web") / "label.html").read_bytes()
@@ -65,7 +65,7 @@ def _taking(does: Callable[[Tree], Tree]) -> Callable[[Request], object]:
 
 
 class _Video(FileResponse):
-    """All of it or the part that is asked for: some browsers play nothing that does not come in parts."""
+    """A file response with byte ranges, which some browsers need to play videos."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         found = _RANGE.fullmatch(Request(scope).headers.get("range", ""))

@@ -1,4 +1,4 @@
-"""Pages over HTTP: where they are served, and for how long one connection may take; for this computer unless told."""
+"""The HTTP server: its address and time limits. By default only this computer can connect."""
 
 import asyncio
 import logging
@@ -16,7 +16,7 @@ _FULL = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: c
 
 
 def listening(host: str, port: int) -> socket.socket:
-    """A socket that listens; InputError where it cannot."""
+    """Return a listening socket; raise InputError if that fails."""
     try:
         family, kind, protocol, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, kind, protocol)
@@ -36,12 +36,12 @@ def listening(host: str, port: int) -> socket.socket:
 
 
 def names_of(host: str) -> set[str]:
-    """The names by which a browser may call this computer."""
+    """Return the host names under which a browser may address this computer."""
     return {host.lower(), "localhost", socket.gethostname().lower()}
 
 
 def address(listener: socket.socket) -> str:
-    """Where a browser finds the page: one on this computer, or on another one if the server listens for others too."""
+    """Return the URL of the page, for other computers if the server listens for them."""
     host, port = listener.getsockname()[:2]
     if host == "0.0.0.0":
         host = _outward(socket.AF_INET, "192.0.2.1") or "127.0.0.1"
@@ -51,7 +51,7 @@ def address(listener: socket.socket) -> str:
 
 
 def server(app: ASGIApp) -> uvicorn.Server:
-    """A server whose `run([listener])` answers until Ctrl-C; it writes nothing on the terminal."""
+    """Return a server; its `run([listener])` serves until Ctrl-C and prints nothing."""
     for name in ("uvicorn.error", "asyncio"):  # what goes wrong is said on the page
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     config = uvicorn.Config(
