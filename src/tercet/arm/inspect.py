@@ -15,7 +15,7 @@ from tercet.arm.bc import demonstrations
 from tercet.arm.demonstrations import idle, recordings
 from tercet.arm.demonstrations.data import EXPERT, NONE, is_scripted, read_arrays
 from tercet.arm.play.environments import opened
-from tercet.arm.sim.units import OWN
+from tercet.arm.sim.units import ENVIRONMENT
 from tercet.config.arm import ArmConfig, BcConfig
 from tercet.errors import InputError
 from tercet.runs.screen import screen
@@ -197,7 +197,7 @@ def _fits(summary: Summary, config: ArmConfig) -> Text:
         if config.bc.cut_idle:
             more.append(f"{rows - int(found.mask.sum())} idle steps are cut out")
             rows = int(found.mask.sum())
-        if found.recorded_in == OWN:
+        if found.recorded_in == ENVIRONMENT:
             more.append("actions are in the environment's own units, and are scaled to [-1, 1]")
     what = f"bc would learn from {num} demonstrations, {rows} steps, {config.bc.epochs} times"
     return Text("; ".join([what, *more]), style="green")

@@ -1,4 +1,4 @@
-"""meta/stats.json: least, greatest, mean, deviation and quantiles of every feature, by which LeRobot normalises."""
+"""meta/stats.json: minimum, maximum, mean, standard deviation and quantiles of every feature."""
 
 from collections.abc import Mapping, Sequence
 
@@ -13,7 +13,7 @@ Stats = Mapping[str, NDArray]  # a number for each entry of the feature; `count`
 
 
 def of_numbers(values: NDArray) -> Stats:
-    """Of rows (t, n), exactly."""
+    """Compute the statistics of rows (t, n)."""
     rows = values.astype(np.float64)
     quantiles = np.quantile(rows, list(QUANTILES.values()), axis=0)
     moments = {"min": rows.min(0), "max": rows.max(0), "mean": rows.mean(0), "std": rows.std(0)}
@@ -21,7 +21,7 @@ def of_numbers(values: NDArray) -> Stats:
 
 
 def of_pictures(pictures: Sequence[NDArray[np.uint8]]) -> Stats:
-    """A channel at a time, (3, 1, 1), from 0 to 1, of some of the pictures and every fourth pixel each way."""
+    """Compute the statistics per channel, (3, 1, 1), from 0 to 1, on a sample of pictures and pixels."""
     chosen = np.linspace(0, len(pictures) - 1, min(len(pictures), _MOST_PICTURES)).round().astype(int)
     pixels = np.concatenate([pictures[i][::_EVERY_PIXEL, ::_EVERY_PIXEL].reshape(-1, 3) for i in chosen])
     found = of_numbers(pixels / 255.0)
@@ -30,7 +30,7 @@ def of_pictures(pictures: Sequence[NDArray[np.uint8]]) -> Stats:
 
 
 def merged(parts: Sequence[Stats]) -> Stats:
-    """Of all parts together: moments exactly (Chan et al. 1979), quantiles as the widest of the parts'."""
+    """Merge the statistics of parts: moments exactly (Chan et al. 1979), quantiles as the widest of the parts."""
     counts = np.stack([part["count"] for part in parts]).astype(np.float64)
     weights = counts / counts.sum(0)
     weights = weights.reshape(len(parts), *[1] * parts[0]["mean"].ndim)

@@ -1,4 +1,4 @@
-"""From a robot's numbers to joints and back: the units of its motors, and the limits that go with them."""
+"""Conversion between a robot's motor units and joints in radians and metres, and its limits."""
 
 from collections.abc import Mapping
 
@@ -15,7 +15,7 @@ KEYS = tuple(f"{name}.pos" for name in NAMES)  # what LeRobot calls them
 
 
 def to_joints(values: Mapping[str, object], config: CalibrationConfig) -> Array:
-    """(6,) radians and metres from an observation or action; InputError where a joint is missing or no number."""
+    """Convert an observation or action to joints (6,). Raises InputError if a joint is missing or no number."""
     numbers = []
     for key in KEYS:
         value = values.get(key)
@@ -31,7 +31,7 @@ def to_joints(values: Mapping[str, object], config: CalibrationConfig) -> Array:
 
 
 def to_values(joints: Array, config: CalibrationConfig) -> dict[str, float]:
-    """The robot's numbers for (6,) radians and metres."""
+    """Convert joints (6,) to the robot's units."""
     values = [
         np.degrees(angle) / c.degrees_per_unit + c.zero for angle, c in zip(joints, _joints(config), strict=False)
     ]
@@ -41,7 +41,7 @@ def to_values(joints: Array, config: CalibrationConfig) -> dict[str, float]:
 
 
 def limits(config: RobotConfig) -> Limits:
-    """The limits of a config in radians, metres and seconds."""
+    """Return the limits of a config in radians, metres and seconds."""
     ends = np.array([[_radians(c.low, c), _radians(c.high, c)] for c in _joints(config.calibration)])
     safety = config.safety
     count = len(JOINTS)

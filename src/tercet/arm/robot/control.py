@@ -1,4 +1,4 @@
-"""The control loop: at a fixed rate, whoever steers says where to, the guard says how far, and that is sent."""
+"""The control loop: at a fixed rate, a policy or a person chooses a target, the guard limits it, and it is sent."""
 
 import time
 from collections.abc import Callable
@@ -36,19 +36,19 @@ class Clock(Protocol):
 
 
 class WallClock:
-    """The time that a real arm lives in."""
+    """Real time."""
 
     def now(self) -> float:
-        """Seconds that never run backwards."""
+        """Return monotonic seconds."""
         return time.monotonic()
 
     def wait_until(self, moment: float) -> None:
-        """Sleep; not at all where the moment has passed."""
+        """Sleep until this moment, if it has not passed."""
         time.sleep(max(0.0, moment - time.monotonic()))
 
 
 class SimulatedClock:
-    """Passes by waiting alone."""
+    """A clock that advances only when someone waits."""
 
     def __init__(self) -> None:
         self.time = 0.0
@@ -58,13 +58,13 @@ class SimulatedClock:
         return self.time
 
     def wait_until(self, moment: float) -> None:
-        """Be there."""
+        """Advance to this moment."""
         self.time = max(self.time, moment)
 
 
 @runtime_checkable
 class Moving(Protocol):
-    """An arm in our units: `devices.Arm`, or one that only pretends."""
+    """An arm in radians and metres: `devices.Arm`, or `dry_run.Pretended`."""
 
     def read(self) -> tuple[Array, Observation]: ...
     def send(self, joints: Array) -> None: ...
@@ -105,7 +105,7 @@ class Tick:
 
 @dataclass(frozen=True)
 class Operators:
-    """Who may steer: the policy, a person, both, or nobody; `keys()` is what was pressed since it was last asked."""
+    """Who may steer: a policy, a person, both or nobody. `keys()` returns the keys pressed since the last call."""
 
     pilot: Deciding | None
     teacher: Steering | None
@@ -174,11 +174,11 @@ def drive(
     person: bool = False,
     until_success: bool = False,
 ) -> str:
-    """Steer for so many seconds, until QUIT or DISCARD; with `until_success`, until GO or the task stays done.
+    """Steer for `seconds`, or until QUIT or DISCARD. With `until_success`, end on GO or when the task stays done.
 
-    What is returned is the key that ended it, or nothing. With `person`, a person steers from the first step.
+    Return the key that ended it, or an empty text. With `person`, a person steers from the first step.
 
-    Ticks are never closer than a period: after a late one, the next is a period later, and nothing is caught up.
+    Steps are at least one period apart. A late step delays all later ones.
     """
     person = person and operators.teacher is not None
     joined, steered, held = False, False, 0
@@ -219,7 +219,7 @@ def drive(
 def _asked(
     operators: Operators, looks: Array, guard: Guard, seen: Observation, *, person: bool, joined: bool, fresh: bool
 ) -> tuple[Who, Array | None]:
-    """Who steers, and where to. A person's arm must first come near the robot's; until then the robot holds."""
+    """Return who steers, and the target. Until a person's arm is near the robot's, the robot holds."""
     if person and operators.teacher is not None:
         theirs = operators.teacher.joints()
         means = np.clip(theirs, guard.limits.low, guard.limits.high)  # a trigger goes farther than fingers open

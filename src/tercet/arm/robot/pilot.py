@@ -1,4 +1,4 @@
-"""A policy that was learned in the simulation, steering an arm: what it would see, and the joints its action means."""
+"""Run a policy that was trained in simulation on an arm: its observations, and the joints for its actions."""
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ _FASTEST = 1.0  # m/s; a cube that seems faster was lost from sight
 
 
 class StateEstimator:
-    """Turns what an arm tells into the readings of a task; remembers the cube, for its velocity, and the goal."""
+    """Estimate the readings of a task from a robot's observations. Keeps the cube's last place, for its velocity."""
 
     def __init__(self, task: Task, goal: Array, find_cube: SeenCube) -> None:
         self.task = task
@@ -28,11 +28,11 @@ class StateEstimator:
         self._last: Array | None = None
 
     def begin(self) -> None:
-        """A new episode: the next cube lies where it is lifted from, and rests."""
+        """Start an episode. The cube is at rest, and the goal of a lift is above its place."""
         self._last = None
 
     def readings(self, joints: Array, sent: Array, seen: Observation, *, elapsed: float) -> Readings:
-        """For joints (6,) measured, and the (6,) that were sent last, `elapsed` seconds after the readings before."""
+        """Return readings for measured and last sent joints (6,), `elapsed` seconds after the previous readings."""
         hand, target = kinematics.forward(joints[None, :_COUNT]), kinematics.forward(sent[None, :_COUNT])
         if self.task.goal_above_cube is None and all(key in seen for key in GOAL):
             self._goal = np.array([float(seen[key]) for key in GOAL])
@@ -60,9 +60,9 @@ class StateEstimator:
 
 
 class Pilot:
-    """A policy; `speed` is the share of each of its movements that is made.
+    """A policy that steers. `speed` is the share of each movement that is executed.
 
-    A chunk is done to its end before the next is decided on, as in training (`agent.Agent`).
+    A chunk is executed to its end before the next decision, as in training (`agent.Agent`).
     """
 
     def __init__(self, policy: Policy, speed: float = 1.0) -> None:
@@ -97,7 +97,7 @@ def _picture(seen: Observation, camera: Camera) -> Picture:
 
 
 def joints_for(sent: Array, action: Array) -> Array:
-    """Where an action (1, 5) sends an arm that was last sent to (6,)."""
+    """Return the joints (6,) to which an action (1, 5) sends an arm whose last command was `sent` (6,)."""
     hand = kinematics.forward(sent[None, :_COUNT])
     before = np.column_stack([hand.tip, hand.turn, sent[None, _COUNT]])
     after = within_limits(before + STEPS * action)
@@ -105,7 +105,7 @@ def joints_for(sent: Array, action: Array) -> Array:
 
 
 def action_between(before: Array, after: Array) -> Array:
-    """(5,): the action that moves what is sent from one (6,) to another; 1 at most, as actions are."""
+    """Return the action (5,) in [-1, 1] that moves the command from `before` (6,) to `after` (6,)."""
     one, other = (kinematics.forward(joints[None, :_COUNT]) for joints in (before, after))
     moves = [
         *((other.tip - one.tip)[0] / STEP),

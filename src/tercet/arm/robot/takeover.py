@@ -1,4 +1,4 @@
-"""What a person showed while steering, kept as demonstrations in LeRobot's format."""
+"""Record what a person does while steering as demonstrations in LeRobot's format."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -25,10 +25,10 @@ _SHORTEST = 5  # steps; less is a slip of the finger
 
 
 class DemonstrationRecorder:
-    """Watches a drive, and after it writes each stretch that a person steered as an episode.
+    """Collect each stretch of steps in which a person steered, and write it as an episode.
 
-    HG-DAgger (Kelly et al. 2019) learns from just these: states that the policy led to, answered by a person.
-    InputError where `folder` holds a recording of something else, or pictures can't be written.
+    HG-DAgger (Kelly et al. 2019) learns from these: states that the policy reached, with a person's actions.
+    Raises InputError if `folder` holds another recording, or if pictures cannot be written.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class DemonstrationRecorder:
             frames.pyav()
 
     def watch(self, tick: Tick) -> None:
-        """Take in a step; what led up to a stop is forgotten."""
+        """Add a step. Steps that led to a stop are dropped."""
         if any(reason.startswith("stopped") for reason in tick.reasons):
             self._stretches[-1] = []
         elif tick.who == "person":
@@ -70,7 +70,7 @@ class DemonstrationRecorder:
             self._stretches.append([])
 
     def finish(self, *, good: bool) -> None:
-        """Write what a person has shown since the last time, or forget it: encoding takes longer than a step."""
+        """Write or drop the stretches since the last call. Encoding takes longer than a step."""
         stretches = [ticks for ticks in self._stretches if len(ticks) >= _SHORTEST]
         self._stretches = [[]]
         for ticks in stretches:
@@ -80,7 +80,7 @@ class DemonstrationRecorder:
                 self._say(f"not kept: {len(ticks)} steps of a person's")
 
     def summary(self) -> str:
-        """How many demonstrations the folder holds, in words."""
+        """Say how many demonstrations the folder holds."""
         num = read_info(self.folder).num_episodes
         return f"{self.folder} holds {num} demonstrations; bc.num_demonstrations={num} learns from all of them"
 

@@ -1,4 +1,4 @@
-"""What a policy's cameras see: pictures of the size that it wants, from a simulation, a recording or a robot."""
+"""Camera pictures in the size that a policy needs, from a simulation, a recording or a robot."""
 
 from dataclasses import dataclass
 
@@ -13,17 +13,16 @@ Picture = NDArray[np.uint8]  # (height, width, 3)
 
 @dataclass(frozen=True)
 class Camera:
-    """A camera by its name, and the size of its pictures as a policy gets them."""
+    """Name of a camera, and the size of its pictures as a policy gets them."""
 
     name: str
     height: int
     width: int
 
     def fitted(self, picture: Picture) -> Picture:
-        """A picture of any size at this one's: cut to its shape around the middle, then resized.
+        """Crop a picture to this aspect ratio around its centre, then resize it.
 
-        What stands upright stays so: a simulation that draws at this size at once shows the same, for MuJoCo's field of
-        view is that of the height.
+        MuJoCo's field of view is that of the height, so a simulation that draws at this size shows the same.
         """
         height, width = picture.shape[:2]
         if (height, width) == (self.height, self.width):
@@ -35,9 +34,9 @@ class Camera:
 
 
 def as_picture(drawn: object) -> Picture | None:
-    """What others draw as (height, width, 3) from 0 to 255; None where it is no picture.
+    """Convert an array to (height, width, 3) of uint8. Return None if it is no picture.
 
-    Floats up to 1 are scaled, grey ones get three colours, and transparency is left out.
+    Floats up to 1 are scaled to 255, grey pictures get three channels, and an alpha channel is dropped.
     """
     if (
         not isinstance(drawn, np.ndarray)
@@ -56,7 +55,7 @@ def as_picture(drawn: object) -> Picture | None:
 
 
 def framed(picture: Picture, width: int, height: int) -> Picture:
-    """The whole picture in one of this size, its shape kept; what is left over is white."""
+    """Fit the whole picture into this size, with white borders."""
     scale = min(width / picture.shape[1], height / picture.shape[0])
     across, down = max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale))
     whole = np.full((height, width, 3), 255, np.uint8)
@@ -67,5 +66,5 @@ def framed(picture: Picture, width: int, height: int) -> Picture:
 
 
 def cameras_of(config: PolicyConfig) -> tuple[Camera, ...]:
-    """Those of a fresh policy, in the order of the config."""
+    """Return the cameras of a new policy, in the order of the config."""
     return tuple(Camera(name, *config.image_size) for name in config.cameras)

@@ -1,7 +1,7 @@
-"""Is the arm itself sound? Whoever trains on an arm that jams looks for the fault in the algorithm.
+"""Checks of the simulated arm, run by `tercet arm check` and by the tests.
 
-`tercet arm check` and the test suite run this: nothing jams, the workspace is reachable, the experts succeed, forces
-and speeds stay sane, the same seed gives the same bits, and nothing that is not a number comes out.
+Nothing jams, the workspace is reachable, the experts succeed, forces and speeds stay within limits, the same seed gives
+the same bits, and no output is NaN. A fault of the arm would otherwise look like a fault of the algorithm.
 """
 
 from collections.abc import Iterator
@@ -24,21 +24,21 @@ _LEAST_SUCCESS = 0.95
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that must hold: what was measured, and the limit that it must keep."""
+    """A measured value and its limit."""
 
     name: str
     measured: float
     limit: float
-    least: bool = False  # the limit is the least that will do, not the most
+    least: bool = False  # True if the limit is a minimum
 
     @property
     def ok(self) -> bool:
-        """Whether the limit is kept; what is not a number keeps none."""
+        """Return True if the value is within the limit. NaN never is."""
         return self.measured >= self.limit if self.least else self.measured <= self.limit
 
 
 def run(*, num_states: int = 256, seed: int = 0, num_threads: int = 2) -> list[Check]:
-    """All checks; `num_states` starts for each expert."""
+    """Run all checks, with `num_states` starts for each expert."""
     checks = [*workspace(), *settling(num_threads), *gripping(num_threads)]
     for task in TASKS:
         checks += expert(task, num_states=num_states, seed=seed, num_threads=num_threads)
@@ -46,7 +46,7 @@ def run(*, num_states: int = 256, seed: int = 0, num_threads: int = 2) -> list[C
 
 
 def table(checks: list[Check]) -> str:
-    """The checks as lines of text."""
+    """Format the checks, one per line."""
     width = max(len(check.name) for check in checks)
     lines = (
         f"{'ok  ' if check.ok else 'FAIL'}  {check.name:<{width}}  {check.measured:>9.4g}  "
@@ -57,7 +57,7 @@ def table(checks: list[Check]) -> str:
 
 
 def workspace() -> Iterator[Check]:
-    """Every point of the workspace is reached within the joints' limits."""
+    """Check that every point of the workspace is reachable within the joint limits."""
     points = _grid(15)
     joints = kinematics.inverse(points, np.zeros(len(points)))
     missed = np.linalg.norm(kinematics.forward(joints).tip - points, axis=1).max()
@@ -68,7 +68,7 @@ def workspace() -> Iterator[Check]:
 
 
 def settling(num_threads: int) -> Iterator[Check]:
-    """Commanded joints and fingers are reached everywhere, and the hand touches nothing on an empty table."""
+    """Check that commanded joints and fingers are reached, and that the hand touches nothing on an empty table."""
     points, turns, openings = _commands()
     physics = Physics([scene.build(with_cube=False)], len(points), num_threads)
     joints = kinematics.inverse(points, turns)
@@ -88,7 +88,7 @@ def settling(num_threads: int) -> Iterator[Check]:
 
 
 def gripping(num_threads: int) -> Iterator[Check]:
-    """Fingers that close on a cube, as low as they go, end at its sides; a cube left alone lies still."""
+    """Check that closing fingers stop at the sides of a cube, and that an untouched cube does not move."""
     points = _grid(5)
     points = points[points[:, 2] == WORKSPACE[2, 0]]
     count = len(points)
@@ -113,7 +113,7 @@ def gripping(num_threads: int) -> Iterator[Check]:
 
 
 def expert(task: str, *, num_states: int, seed: int, num_threads: int) -> Iterator[Check]:
-    """The scripted expert's success, and the forces and speeds on its way."""
+    """Check the success of the scripted expert, and the forces and speeds on its way."""
     env = ArmEnv(task, num_states, seed=seed, num_threads=num_threads)
     force = speed = broken = 0.0
     done = np.zeros(num_states, bool)
@@ -131,13 +131,13 @@ def expert(task: str, *, num_states: int, seed: int, num_threads: int) -> Iterat
 
 
 def repeatable(seed: int) -> Iterator[Check]:
-    """The same seed gives the same bits, on one thread and on two, in a large batch and in a small one."""
+    """Check that the same seed gives the same bits, for any number of threads and environments."""
     one, two = (_random_episode(num_envs, seed, threads) for num_envs, threads in ((8, 1), (24, 2)))
     yield Check("same seed: observations that differ", float((one != two[:, :8]).sum()), 0.0)
 
 
 def survives(seed: int) -> Iterator[Check]:
-    """Nothing that is not a number leaves the environment: under wild actions, and after a simulation broke."""
+    """Check that outputs are finite, under extreme actions and after a simulation diverged."""
     seen = _random_episode(64, seed, 2, size=5.0)
     yield Check("wild actions: entries that are not finite", float((~np.isfinite(seen)).sum()), 0.0)
     env = ArmEnv("lift", 4, seed=seed)
@@ -152,7 +152,7 @@ def survives(seed: int) -> Iterator[Check]:
 
 
 def _random_episode(num_envs: int, seed: int, num_threads: int, size: float = 1.0) -> NDArray[np.float32]:
-    """Observations (steps, num_envs, entries); each environment's actions are the same however many there are."""
+    """Return observations (steps, num_envs, entries). The actions of an environment do not depend on their number."""
     env = ArmEnv("place", num_envs, seed=seed, num_threads=num_threads)
     chance = np.random.default_rng(seed)
     actions = size * chance.uniform(-1, 1, (env.horizon, 64, 5))
@@ -170,7 +170,7 @@ def _grid(count: int) -> Array:
 
 
 def _commands() -> tuple[Array, Array, Array]:
-    """Points, turns and openings: the corners and the middle of everything, in every combination."""
+    """Return points, turns and openings: all combinations of corners and centres."""
     points = _grid(3)
     openings = (0.0, OPENING / 2, OPENING)
     combined = [(turn, opening) for turn in _TURNS for opening in openings]

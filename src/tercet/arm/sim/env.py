@@ -31,7 +31,7 @@ Infos = dict[str, Any]  # Any: Gymnasium's own type; here every entry is an arra
 
 
 class ArmEnv(VectorEnv):
-    """`num_envs` arms at one task.
+    """`num_envs` arms with the same task.
 
     An action (5,) in [-1, 1] moves the target of the hand by at most 2 cm in x, y, z, turns it by at most 0.3 rad and
     opens or closes the fingers by at most 12 mm each; the joints follow by `kinematics.inverse`. Episodes are cut off
@@ -42,10 +42,9 @@ class ArmEnv(VectorEnv):
     finger), `jerk` (rad/s^3, root mean square over joints), `outside` (m, how far out of the workspace the action
     would have sent the hand).
 
-    The k-th environment's start follows from the seed and k, whatever their number.
+    The start of the k-th environment depends on the seed and k only.
 
-    Pictures are drawn when somebody looks (`pictures`), and cost nothing until then: a policy that decides on chunks of
-    actions looks at one state in so many.
+    Pictures are drawn on demand (`pictures`): a policy that decides on chunks of actions needs one per chunk.
     """
 
     metadata = {"autoreset_mode": AutoresetMode.DISABLED, "render_modes": ["rgb_array"], "render_fps": 20}
@@ -96,7 +95,7 @@ class ArmEnv(VectorEnv):
         seed: int | list[int | None] | None = None,
         options: dict[str, Any] | None = None,  # Any: Gymnasium's
     ) -> tuple[NDArray[np.float32], Infos]:
-        """Begin new episodes, everywhere or where `options["reset_mask"]` says; with `seed`, chance begins anew."""
+        """Start new episodes, everywhere or where `options["reset_mask"]` is True. `seed` restarts the generators."""
         if isinstance(seed, list):
             raise InputError("reset: needs one seed for all environments, not a list")
         if seed is not None:
@@ -109,7 +108,7 @@ class ArmEnv(VectorEnv):
         return self._observe(now), self._infos(now, self.task.success(now), quiet < 0, quiet, quiet, quiet)
 
     def step(self, actions: NDArray[np.floating]) -> tuple[NDArray[np.float32], Array, Mask, Mask, Infos]:
-        """Observations, rewards, terminated, truncated, infos; all finite, whatever the simulation does."""
+        """Return observations, rewards, terminated, truncated, infos: finite even if a simulation diverges."""
         outside = self._move_targets(self._late(self._checked(actions)))
         outcome = self._physics.step(self._sent_joints(), self._sent[:, 4])
         self._steps += 1
@@ -138,14 +137,14 @@ class ArmEnv(VectorEnv):
         height: int = 360,
         camera: str = scene.VIEW,
     ) -> NDArray[np.uint8]:
-        """A picture (height, width, 3) of one environment, by the camera `near`, `front`, `top` or `wrist`.
+        """Draw one environment, (height, width, 3), with the camera `near`, `front`, `top` or `wrist`.
 
         In `lift` a green frame shows the height above which the cube must be.
         """
         return self._picture(index, Camera(camera, height, width), plain=False)
 
     def pictures(self, cameras: Sequence[Camera], rows: Mask) -> tuple[NDArray[np.uint8], ...]:
-        """What each camera sees now, (m, height, width, 3), in the environments that `rows` names; drawn plainly."""
+        """Draw plain pictures (m, height, width, 3) of each camera, in the environments where `rows` is True."""
         for camera in cameras:
             if camera.name not in scene.CAMERAS:
                 raise InputError(f"policy.cameras: no camera {camera.name!r}; there are {', '.join(scene.CAMERAS)}")
@@ -167,13 +166,13 @@ class ArmEnv(VectorEnv):
         )
 
     def close_extras(self, **kwargs: Any) -> None:  # Any: Gymnasium's
-        """End threads and free what drawing holds."""
+        """End threads and free the renderers."""
         self._physics.close()
         if self._studio is not None:
             self._studio.close()
 
     def readings(self) -> Readings:
-        """What can be measured now."""
+        """Return the current measurements."""
         positions, velocities = self._physics.positions, self._physics.velocities
         hand = kinematics.forward(positions[:, :NUM_JOINTS])
         if self.task.has_cube:
@@ -197,11 +196,11 @@ class ArmEnv(VectorEnv):
         )
 
     def expert_actions(self, *, noise: float = 0.0, chance: np.random.Generator | None = None) -> NDArray[np.float32]:
-        """What the scripted expert does now, (num_envs, 5)."""
+        """Return the actions of the scripted expert, (num_envs, 5)."""
         return self.task.expert_actions(self.readings(), noise=noise, chance=chance)
 
     def servo(self, joints: Array) -> None:
-        """One step towards joints and openings (num_envs, 6), in place of an action; the hands' targets follow."""
+        """Step towards joints and openings (num_envs, 6) instead of taking an action. The targets follow."""
         hand = kinematics.forward(joints[:, :NUM_JOINTS])
         self._sent = np.column_stack([hand.tip, hand.turn, np.clip(joints[:, NUM_JOINTS], 0.0, OPENING)])
         outcome = self._physics.step(joints[:, :NUM_JOINTS], self._sent[:, 4])
@@ -210,26 +209,26 @@ class ArmEnv(VectorEnv):
             self._begin(outcome.broke)
 
     def joints(self) -> Array:
-        """(num_envs, 6): the five joints in radians and the opening of a finger in metres."""
+        """Return (num_envs, 6): the five joints in radians and the opening of a finger in metres."""
         positions = self._physics.positions
         return np.concatenate([positions[:, :NUM_JOINTS], _opening(positions)[:, None]], 1)
 
     def joint_velocities(self) -> Array:
-        """(num_envs, 5), rad/s."""
+        """Return (num_envs, 5) in rad/s."""
         return self._physics.velocities[:, :NUM_JOINTS]
 
     def commanded_joints(self) -> Array:
-        """(num_envs, 6): where joints and fingers were last sent."""
+        """Return (num_envs, 6): the last command to joints and fingers."""
         return np.concatenate([self._sent_joints(), self._sent[:, 4:]], 1)
 
     def snapshot(self) -> dict[str, Any]:  # Any: arrays, and the states of generators
-        """Everything that the future depends on; for going on later, to the same bits."""
+        """Return the full state, from which `restore` continues to the same bits."""
         arrays = {name: getattr(self, name).copy() for name in _STATE}
         chances = {name: getattr(self, name).bit_generator.state for name in ("_chance", "_domain_chance")}
         return {**arrays, **chances, "_domain": self._domain, "physics": self._physics.state.copy()}
 
     def restore(self, snapshot: Mapping[str, Any]) -> None:  # Any: see snapshot
-        """Go back to what `snapshot` holds."""
+        """Return to the state of `snapshot`."""
         for name in _STATE:
             getattr(self, name)[:] = snapshot[name]
         for name in ("_chance", "_domain_chance"):
@@ -322,7 +321,7 @@ def make_env(
     randomisation: Randomisation | None = None,
     num_threads: int = 2,
 ) -> ArmEnv | ForeignEnv:
-    """An environment by name: one of this arm's tasks, or another's (`foreign/`)."""
+    """Create an environment by name: a built-in task, or another one (`foreign/`)."""
     if name in TASKS:
         return ArmEnv(name, num_envs, seed=seed, horizon=horizon, randomisation=randomisation, num_threads=num_threads)
     if randomisation not in (None, Randomisation()):
@@ -331,7 +330,7 @@ def make_env(
 
 
 def _opening(positions: Array) -> Array:
-    """Of each hand, the mean of its two fingers'."""
+    """Return the mean opening of each hand's two fingers."""
     return (positions[:, NUM_JOINTS] + positions[:, NUM_JOINTS + 1]) / 2
 
 

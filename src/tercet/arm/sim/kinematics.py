@@ -1,4 +1,4 @@
-"""Where the hand is for given joints, and the joints that bring it somewhere, in closed form and for many arms at once.
+"""Forward and inverse kinematics in closed form, for many arms at once.
 
 Lengths (metres) and joint limits (radians) are those of the SO-101 by The Robot Studio
 (github.com/TheRobotStudio/SO-ARM100, Simulation/SO101), its small sideways offsets left out. The origin is on the
@@ -39,14 +39,14 @@ _TWICE_BOTH = 2 * UPPER_ARM * _SECOND
 
 @dataclass(frozen=True)
 class HandPose:
-    """Where hands are: `tip` (n, 3); `turn` (n,), the direction of the fingers' line about z, 0 along y."""
+    """Poses of hands: `tip` (n, 3); `turn` (n,), the direction of the fingers' line about z, 0 along y."""
 
     tip: Array
     turn: Array
 
 
 def forward(joints: Array) -> HandPose:
-    """Poses of hands for `joints` (n, 5); `turn` holds for a hand that points down."""
+    """Return the poses of hands for `joints` (n, 5). `turn` is valid for a hand that points down."""
     pan, lift, elbow, wrist, roll = joints.T
     angles = np.empty((4, len(joints)))  # of upper arm, forearm and hand, from the vertical; and of the pan
     angles[0], angles[3] = lift, pan
@@ -67,7 +67,7 @@ def forward(joints: Array) -> HandPose:
 
 
 def inverse(tip: Array, turn: Array) -> Array:
-    """Joints (n, 5) that bring the finger tips to `tip` (n, 3), the hand as near to straight down as it can be.
+    """Return joints (n, 5) with the finger tips at `tip` (n, 3), the hand pointing down as far as possible.
 
     Where the wrist would pass its limit, high above the table and far out, it stays there and the hand leans outwards;
     either case is a triangle of two links. `tip` must be reachable (the workspace of a task is).

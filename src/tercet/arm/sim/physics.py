@@ -1,4 +1,4 @@
-"""Many arms at once: one call of MuJoCo's threaded `rollout` moves them all by a step of the environment."""
+"""Step many simulations with one call of MuJoCo's threaded `rollout`."""
 
 # pyright: reportAttributeAccessIssue=false
 # (MuJoCo's compiled modules come without types)
@@ -22,7 +22,7 @@ _CONTROLS = int(mujoco.mjtState.mjSTATE_CTRL)
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a step came to: contact `force` (n,) in newton, the largest on a finger; where the simulation `broke`."""
+    """Result of a step: the largest contact `force` (n,) on a finger in newton, and where the simulation `broke`."""
 
     force: Array
     broke: NDArray[np.bool_]
@@ -66,7 +66,7 @@ class Physics:
     def place(
         self, mask: NDArray[np.bool_], joints: Array, opening: Array, cube: Array | None, cube_turn: Array
     ) -> None:
-        """Put simulations at rest; the arguments hold a row for each that `mask` names."""
+        """Set simulations at rest. The arguments hold one row for each True in `mask`."""
         positions = np.zeros((len(joints), self._num_positions))
         positions[:, :NUM_JOINTS] = joints
         fingers = NUM_JOINTS + NUM_FINGERS
@@ -79,7 +79,7 @@ class Physics:
         self.positions[mask] = positions
 
     def step(self, joints: Array, opening: Array) -> Outcome:
-        """Move all towards the commanded joints (n, 5) and openings (n,)."""
+        """Step all towards the commanded joints (n, 5) and openings (n,)."""
         self._controls[:, :, :NUM_JOINTS] = joints[:, None]
         self._controls[:, :, NUM_JOINTS:] = opening[:, None, None]
         due = self.state[:, 0] + STEP_SECONDS

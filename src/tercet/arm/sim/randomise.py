@@ -1,6 +1,6 @@
-"""Domain randomisation: every episode has its own cube, friction, delay, noise and camera (Tobin et al. 2017).
+"""Domain randomisation: cube, friction, delay, noise and camera differ per episode (Tobin et al. 2017).
 
-Off by default, and then it costs nothing: all environments share one model.
+Off by default. Then all environments share one model.
 """
 
 # pyright: reportAttributeAccessIssue=false
@@ -18,7 +18,7 @@ from tercet.errors import InputError
 
 @dataclass(frozen=True)
 class Randomisation:
-    """Ranges that an episode's values are drawn from, uniformly."""
+    """Ranges from which the values of an episode are drawn uniformly."""
 
     mass: tuple[float, float] = (1.0, 1.0)  # of the cube, as a factor
     friction: tuple[float, float] = (1.0, 1.0)  # of cube and fingers, as a factor
@@ -38,13 +38,13 @@ class Randomisation:
 
     @property
     def changes_models(self) -> bool:
-        """Whether each environment needs a model of its own."""
+        """Return True if each environment needs its own model."""
         return self.mass != (1.0, 1.0) or self.friction != (1.0, 1.0)
 
 
 @dataclass(frozen=True)
 class Domain:
-    """What was drawn, a row for each environment."""
+    """The drawn values, one row per environment."""
 
     mass: Array
     friction: Array
@@ -52,7 +52,7 @@ class Domain:
     camera: Array  # (n, 3)
 
     def put(self, mask: NDArray[np.bool_], other: "Domain") -> "Domain":
-        """This domain with the rows that `mask` names taken from `other`."""
+        """Return this domain with the rows where `mask` is True taken from `other`."""
         return Domain(
             mass=np.where(mask, other.mass, self.mass),
             friction=np.where(mask, other.friction, self.friction),
@@ -62,7 +62,7 @@ class Domain:
 
 
 def draw(ranges: Randomisation, chance: np.random.Generator, count: int) -> Domain:
-    """Values for `count` episodes."""
+    """Draw values for `count` episodes."""
     return Domain(
         mass=chance.uniform(*ranges.mass, count),
         friction=chance.uniform(*ranges.friction, count),

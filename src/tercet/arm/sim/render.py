@@ -1,4 +1,4 @@
-"""Pictures of an arm, off screen."""
+"""Off-screen rendering of the arm."""
 
 # pyright: reportAttributeAccessIssue=false
 # (MuJoCo's compiled modules come without types)
@@ -24,10 +24,10 @@ _HELP = (
 
 
 class Studio:
-    """Draws states of one model; a renderer is kept for each size that was asked for.
+    """Draw states of one model. One renderer is kept per picture size.
 
-    `plain` pictures, for a policy's eyes, have no shadows, coarser round shapes and rougher edges: in software they are
-    drawn in a tenth of the time.
+    `plain` pictures, for policies, have no shadows, coarser shapes and no antialiasing. In software they take a tenth
+    of the time.
     """
 
     def __init__(self, model: mujoco.MjModel) -> None:
@@ -62,7 +62,7 @@ class Studio:
         return renderer.render()
 
     def close(self) -> None:
-        """Free what OpenGL holds."""
+        """Free the OpenGL contexts."""
         for renderer in self._renderers.values():
             atexit.unregister(renderer.close)
             renderer.close()
@@ -78,7 +78,7 @@ class Studio:
 
 
 def _draw_frame(drawn: mujoco.MjvScene, middle: Array) -> None:
-    """A level square of thin rods around a point (3,), which is no part of the simulation."""
+    """Draw a horizontal square of thin rods around a point (3,). It is not part of the simulation."""
     across = _SIDE / 2 * np.array([[-1, -1, 0], [1, -1, 0], [1, 1, 0], [-1, 1, 0]])
     for corner, following in zip(across, np.roll(across, -1, 0), strict=True):
         geom = drawn.geoms[drawn.ngeom]
@@ -103,7 +103,7 @@ def _open(model: mujoco.MjModel, width: int, height: int, plain: bool) -> mujoco
 
 
 def _plain(model: mujoco.MjModel, width: int, height: int) -> mujoco.Renderer:
-    """What is drawn how finely is settled when a renderer opens, by what its model then says."""
+    """Open a renderer with lower quality. MuJoCo reads the quality from the model when a renderer opens."""
     quality = model.vis.quality
     names = ("offsamples", "numslices", "numstacks")
     before = [getattr(quality, name) for name in names]
@@ -119,7 +119,7 @@ def _plain(model: mujoco.MjModel, width: int, height: int) -> mujoco.Renderer:
 
 
 def _prefer_egl() -> None:
-    """MuJoCo chooses how it draws when it is imported, and then takes a screen for granted."""
+    """Use EGL. MuJoCo chooses its backend at import and assumes a screen."""
     from mujoco.egl import GLContext
 
     _CHOICE.GLContext = GLContext
