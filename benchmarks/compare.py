@@ -1,4 +1,4 @@
-"""Ours beside the peers, in turn, each in a process of its own: a table of medians and ratios, then one JSON line.
+"""Tercet and its peers in turn, each in its own process: a table of medians and ratios, then one JSON line.
 
     python benchmarks/compare.py --what ppo --lengths real --batch 32 --peers $PEERS
     python benchmarks/compare.py --what sft --pairs 3 --peers $PEERS
@@ -98,7 +98,7 @@ def table(runs: Mapping[str, Sequence[Figures]], found: Mapping[str, Figures]) -
 
 
 def main() -> None:
-    """Ours, then a peer, `--pairs` times for each peer in turn."""
+    """Run Tercet and a peer in turn, `--pairs` times for each peer."""
     command = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     command.add_argument("--what", choices=list(PEERS), required=True)
     command.add_argument("--peers", type=Path, required=True, help="folder that holds venv-trl and trl-ppo")

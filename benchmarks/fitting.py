@@ -21,14 +21,14 @@ B = TypeVar("B")
 
 
 def asked_for(description: str) -> argparse.Namespace:
-    """The settings; real lengths and 16 examples a step are the usual."""
+    """Return the settings; the defaults are real lengths and 16 examples per step."""
     command = parser(description)
     command.set_defaults(lengths="real", batch=16)
     return command.parse_args()
 
 
 def config_of(settings: argparse.Namespace) -> LmConfig:
-    """The work as a config: bytes as tokens, so that a text of n letters has n."""
+    """Return the work as a config, with bytes as tokens, so that a text of n letters has n tokens."""
     fitted = {
         "batch_size": settings.batch,
         "micro_batch_size": min(settings.batch, settings.micro),
@@ -45,7 +45,7 @@ def config_of(settings: argparse.Namespace) -> LmConfig:
 
 
 def examples(settings: argparse.Namespace) -> list[Example]:
-    """Texts of the lengths of `work.py::lessons`."""
+    """Return texts with the lengths of `work.py::lessons`."""
     return [_example(number, lesson) for number, lesson in enumerate(lessons(settings))]
 
 
@@ -66,7 +66,7 @@ def timed_fit(
     num_tokens: Callable[[B], int],
     loss: Callable[[B], LossTerms],
 ) -> None:
-    """Take all steps, and report those behind the warm-up; a step lasts from one optimizer step to the next."""
+    """Take all steps, and report those after the warm-up; a step lasts from one optimizer step to the next."""
     fitted: FitConfig = config.sft if step == "sft" else config.reward
     todo = dealt({"random": examples(settings)}, config.data, fitted, step=step, seed=0)
     tokens: list[int] = []

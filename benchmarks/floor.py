@@ -34,7 +34,7 @@ class Sampled:
         return [p + a for p, a in zip(self.prompts, self.answers, strict=True)]
 
     def live(self, t: int) -> list[int]:
-        """How many tokens each row has seen that still draws its token number `t`, counted from 0."""
+        """Return the number of tokens seen by each row that samples its token `t`, counted from 0."""
         return [p + t for p, a in zip(self.prompts, self.answers, strict=True) if a > t]
 
 
@@ -63,5 +63,5 @@ def _learning(role: str, network: Network, lengths: Sequence[int], num_read: int
 
 
 def least_seconds(costs: Sequence[Cost], limits: Limits) -> float:
-    """The floor of several parts, one after the other."""
+    """Return the floor of several successive parts."""
     return sum(one.seconds(flops_per_s=limits.flops_per_s, bytes_per_s=limits.bytes_per_s) for one in costs)

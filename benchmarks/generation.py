@@ -1,4 +1,4 @@
-"""Sampling: ours beside transformers' `generate()`, in one process, in turn; one JSON line with the ratio.
+"""Sampling with Tercet and with transformers' `generate()`, in turn in one process; one JSON line with the ratio.
 
 python benchmarks/generation.py --lengths fixed --batch 8
 python benchmarks/generation.py --lengths real --batch 32

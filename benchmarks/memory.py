@@ -21,7 +21,7 @@ VARIANTS = {
 
 
 def peak_mb() -> float:
-    """The most memory that this process has held (Linux)."""
+    """Return the peak memory of this process (Linux)."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
@@ -41,7 +41,7 @@ def one(settings: Namespace, variant: str) -> dict[str, float]:
 
 
 def main() -> None:
-    """The variants in turn."""
+    """Measure the variants in turn."""
     settings = parser(__doc__ or "").parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", str(settings.threads))
     found = {}

@@ -38,7 +38,7 @@ def step_of(settings: argparse.Namespace) -> bench.Step:
 
 
 def main() -> None:
-    """`--warmup` steps, then `--iters` measured ones."""
+    """Run `--warmup` steps, then measure `--iters` steps."""
     command = parser(__doc__ or "")
     command.add_argument("--gpu-gib", type=float, default=0.0, help="so much of the GPU's memory and no more; 0: all")
     settings = command.parse_args()

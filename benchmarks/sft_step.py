@@ -15,7 +15,7 @@ from tercet.train.fit import LossTerms
 
 
 def main() -> None:
-    """`--warmup` steps, then `--iters` measured ones."""
+    """Run `--warmup` steps, then measure `--iters` steps."""
     settings = asked_for(__doc__ or "")
     torch.set_num_threads(settings.threads)
     config = config_of(settings)

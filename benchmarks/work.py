@@ -1,4 +1,4 @@
-"""What the benchmarks share: the work of one PPO step on random weights, and a clock that sees who else was busy."""
+"""Shared by the benchmarks: the work of a PPO step on random weights, and a clock that measures other load."""
 
 import argparse
 import json
@@ -19,7 +19,7 @@ FIRST_WORD = 4  # ids below are special
 
 @dataclass(frozen=True)
 class Moment:
-    """A time by the clock, and the CPU seconds that this process and all processes had used by then."""
+    """A time, and the CPU seconds that this process and all processes have used until then."""
 
     wall: float
     own: float
@@ -27,7 +27,7 @@ class Moment:
 
     @classmethod
     def now(cls) -> "Moment":
-        """This moment (Linux), once a GPU has done what it was given."""
+        """Return the current moment (Linux), after the work of a GPU has ended."""
         if torch.cuda.is_initialized():
             torch.cuda.synchronize()
         ticks = list(map(int, Path("/proc/stat").read_text(encoding="ascii").split("\n", 1)[0].split()[1:9]))
@@ -36,13 +36,13 @@ class Moment:
         return cls(time.perf_counter(), time.process_time(), every)
 
     def others_since(self, start: "Moment") -> float:
-        """How many CPUs other processes kept busy since `start`; near 0, or the figures are worth little."""
+        """Return how many CPUs other processes used since `start`; it must be near 0 for reliable timings."""
         busy = (self.every - start.every) - (self.own - start.own)
         return max(0.0, busy / (self.wall - start.wall))
 
 
 def parser(description: str) -> argparse.ArgumentParser:
-    """The settings of the work."""
+    """Return the settings of the work."""
     found = argparse.ArgumentParser(description=description)
     found.add_argument("--lengths", choices=["fixed", "real"], default="fixed")
     found.add_argument("--batch", type=int, default=8, help="prompts a step (real lengths: 32 is the usual)")
@@ -69,12 +69,12 @@ Shape = dict[str, str | int | float | bool]
 
 
 def shape(settings: argparse.Namespace) -> Shape:
-    """The architecture of actor and reference: OPT-125M's unless told otherwise (Zhang et al. 2022, table 1)."""
+    """Return the architecture of actor and reference, by default OPT-125M (Zhang et al. 2022, table 1)."""
     return _opt(settings.layers, settings.hidden, settings.vocab)
 
 
 def critic_shape(settings: argparse.Namespace) -> Shape:
-    """The architecture of critic and reward model: the actor's unless told otherwise."""
+    """Return the architecture of critic and reward model, by default the actor's."""
     found = _opt(settings.critic_layers or settings.layers, settings.critic_hidden or settings.hidden, settings.vocab)
     if settings.critic_embedding:  # OPT-350M alone: its embedding is narrower, and it normalises behind its layers
         found |= {"word_embed_proj_dim": settings.critic_embedding, "do_layer_norm_before": False}
@@ -95,7 +95,7 @@ def _opt(layers: int, hidden: int, vocab: int) -> Shape:
 
 
 def prompts(settings: argparse.Namespace, index: int) -> list[list[int]]:
-    """The prompts of the index-th step."""
+    """Return the prompts of step `index`."""
     chance = torch.Generator().manual_seed(index)
     lengths = [settings.prompt] * settings.batch
     if settings.lengths == "real":
@@ -124,12 +124,12 @@ def lessons(settings: argparse.Namespace) -> list[Lesson]:
 
 
 def eos_of(settings: argparse.Namespace) -> int:
-    """EOS, or with fixed lengths an id that is never drawn."""
+    """Return EOS, or with fixed lengths an id that is never sampled."""
     return EOS if settings.lengths == "real" else -1
 
 
 def most_tokens(settings: argparse.Namespace) -> int:
-    """The longest answer."""
+    """Return the maximum response length."""
     return settings.response * (2 if settings.lengths == "real" else 1)
 
 
