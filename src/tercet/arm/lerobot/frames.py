@@ -1,4 +1,4 @@
-"""Pictures of a recording, in mp4 files: exactly the frame that was recorded at a moment, or an error."""
+"""Read and write the mp4 files of a recording, frame by frame."""
 
 from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
@@ -16,7 +16,7 @@ Picture = NDArray[np.uint8]  # (height, width, 3)
 
 
 def as_it_is(picture: Picture) -> Picture:
-    """The picture."""
+    """Return the picture unchanged."""
     return picture
 
 
@@ -53,7 +53,7 @@ def read(
 
 
 def write(file: Path, pictures: Iterable[Picture], *, fps: float) -> dict[str, Any]:
-    """An mp4 (H.264) that holds each picture for 1/fps seconds; what is returned belongs into meta/info.json."""
+    """Write an mp4 (H.264) with one picture per 1/fps seconds. Return its entry for meta/info.json."""
     av = pyav()
     size = (0, 0)
     with av.open(str(file), "w", format="mp4") as container:
@@ -82,7 +82,7 @@ def write(file: Path, pictures: Iterable[Picture], *, fps: float) -> dict[str, A
 
 
 def pyav() -> Any:  # Any: PyAV, which only those need who have pictures
-    """PyAV; InputError where it isn't installed."""
+    """Import PyAV. Raises InputError if it is not installed."""
     try:
         import av
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""Where everything lies in a LeRobotDataset folder, and what its meta/info.json says.
+"""The files of a LeRobotDataset folder, and its meta/info.json.
 
 Written from the format's documentation (huggingface.co/docs/lerobot/lerobot-dataset-v3): in v3 many episodes share a
 file, and meta/episodes says which rows of which file, and which seconds of which video, are whose. In v2 each episode
@@ -78,12 +78,12 @@ class Info:
     chunks_size: int = FILES_PER_CHUNK
 
     def described(self) -> dict[str, Feature]:
-        """The features without the counters."""
+        """Return the features without the counters."""
         return {key: feature for key, feature in self.features.items() if key not in COUNTERS}
 
 
 def read_info(folder: Path) -> Info:
-    """meta/info.json; InputError where it is missing, damaged, or of another version of the format."""
+    """Read meta/info.json. Raises InputError if it is missing, damaged, or of an unknown version."""
     file = folder / INFO
     if not file.is_file():
         raise InputError(f"{folder}: no recording, for it lacks {INFO}; give the folder that holds meta/")
@@ -107,7 +107,7 @@ def read_info(folder: Path) -> Info:
 
 
 def write_info(info: Info, *, num_tasks: int, videos: Mapping[str, Mapping[str, Any]]) -> str:
-    """The text of meta/info.json; `videos` says of each video feature how it is encoded."""
+    """Return the text of meta/info.json. `videos` holds the encoding of each video feature."""
     features = {key: _feature_tree(feature) for key, feature in {**info.described(), **COUNTERS}.items()}
     for key, encoding in videos.items():
         features[key]["info"] = dict(encoding)

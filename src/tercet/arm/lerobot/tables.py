@@ -17,7 +17,7 @@ _BYTES_OF_A_NUMBER = 16  # twice, for it is read into one array and copied into 
 
 
 def read_table(file: Path, columns: Sequence[str] | None) -> pa.Table:
-    """These columns of a Parquet file, or all; InputError where it is damaged, lacks one, or has one twice."""
+    """Read these columns of a Parquet file, or all. Raises InputError if it is damaged, lacks one, or has one twice."""
     if not file.is_file():
         raise InputError(f"{file}: missing; copy the recording again")
     try:
@@ -40,7 +40,7 @@ def read_table(file: Path, columns: Sequence[str] | None) -> pa.Table:
 
 
 def read_lines(file: Path, keys: Sequence[str]) -> list[dict[str, Any]]:
-    """The JSON lines of a file, each with these keys; InputError where it is missing or damaged."""
+    """Read JSON lines, each with these keys. Raises InputError if the file is missing or damaged."""
     if not file.is_file():
         raise InputError(f"{file}: missing; copy the recording again")
     try:
@@ -62,7 +62,7 @@ def read_lines(file: Path, keys: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def require_counts(file: Path, rows: Iterable[Mapping[str, Any]], names: Sequence[str]) -> None:
-    """InputError unless the values of these names are whole numbers from 0 on, in every row."""
+    """Raise InputError unless the values of these names are integers >= 0 in every row."""
     for row in rows:
         for name in names:
             if type(row[name]) is not int or row[name] < 0:
@@ -70,7 +70,7 @@ def require_counts(file: Path, rows: Iterable[Mapping[str, Any]], names: Sequenc
 
 
 def numbers(file: Path, part: pa.Table, name: str, kinds: str) -> NDArray:
-    """A column of single numbers, finite and of one of numpy's `kinds`; InputError where it is anything else."""
+    """Return a column of finite numbers of one of numpy's `kinds`. Raises InputError if it is anything else."""
     column = part[name]
     is_number = pa.types.is_integer(column.type) or pa.types.is_floating(column.type)
     values = column.to_numpy() if is_number and not column.null_count else np.array([])

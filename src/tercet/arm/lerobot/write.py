@@ -1,4 +1,4 @@
-"""Writing LeRobotDataset v3 folders: episodes are added in such an order that a kill leaves a whole recording."""
+"""Write LeRobotDataset v3 folders. The order of writes leaves a readable recording if the process is killed."""
 
 import json
 import os
@@ -36,7 +36,7 @@ from tercet.runs import atomic
 
 @dataclass(frozen=True)
 class NewEpisode:
-    """What is to be kept: `columns` (t, size) by feature, and the `pictures` of each camera, one a step."""
+    """An episode to write: `columns` (t, size) by feature, and the `pictures` of each camera, one per step."""
 
     task: str
     columns: Mapping[str, NDArray]
@@ -101,7 +101,7 @@ def there(folder: Path, info: Info) -> Recording | None:
 
 
 def _check(episode: NewEpisode, info: Info) -> None:
-    """InputError unless every feature is there, with as many rows as the others, of its size, and finite."""
+    """Raise InputError unless every feature is there, finite, of its size and with as many rows as the others."""
     length = len(episode)
     if not length:
         raise InputError("an episode of no step; leave it out")

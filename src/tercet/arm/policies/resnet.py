@@ -46,9 +46,9 @@ class ResNet(nn.Module):
 
     @torch.no_grad()
     def settle(self, pictures: Float[Tensor, "b 3 h w"]) -> None:
-        """Let every normalisation take the mean and variance of what comes to it, one after the other.
+        """Set mean and variance of every normalisation from its input, one layer after the other.
 
-        With weights drawn at random nothing else keeps the scale of what goes from block to block.
+        With random weights nothing else keeps the scale of activations from block to block.
         """
         norms = [module for module in self.modules() if isinstance(module, FrozenBatchNorm)]
         hooks = [norm.register_forward_pre_hook(lambda module, inputs: _measure(module, *inputs)) for norm in norms]
@@ -58,7 +58,7 @@ class ResNet(nn.Module):
 
 
 class Block(nn.Module):
-    """Two convolutions beside a way past them."""
+    """A residual block of two convolutions."""
 
     def __init__(self, size_in: int, size_out: int, *, stride: int) -> None:
         super().__init__()
@@ -74,7 +74,7 @@ class Block(nn.Module):
             self.downsample = nn.Identity()
 
     def forward(self, x: Float[Tensor, "b c y x"]) -> Float[Tensor, "b d v u"]:
-        """The sum of both, what is below 0 cut off."""
+        """Return the ReLU of the sum of both paths."""
         inner = self.bn1(self.conv1(x)).relu()
         return (self.bn2(self.conv2(inner)) + self.downsample(x)).relu()
 
@@ -95,13 +95,13 @@ class FrozenBatchNorm(nn.Module):
         self.register_buffer("running_var", torch.ones(size))
 
     def forward(self, x: Float[Tensor, "b c y x"]) -> Float[Tensor, "b c y x"]:
-        """Each channel less its mean, divided by its deviation, scaled and shifted."""
+        """Normalise, scale and shift each channel."""
         scale = self.weight * (self.running_var + 1e-5).rsqrt()
         shift = self.bias - self.running_mean * scale
         return x * scale[:, None, None] + shift[:, None, None]
 
     def measure(self, x: Float[Tensor, "b c y x"]) -> None:
-        """Take mean and variance of these."""
+        """Set mean and variance from these."""
         self.running_mean.copy_(x.mean((0, 2, 3)))
         self.running_var.copy_(x.var((0, 2, 3), unbiased=False))
 

@@ -1,4 +1,4 @@
-"""A policy on an arm, or a person who shows it how: tries, one after the other, within the guard's limits."""
+"""Run a policy on an arm, or record a person's demonstrations: one try after the other, within the guard's limits."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -35,7 +35,7 @@ RECORDING_HELP = "a demonstration is kept where the task was done, or where g en
 
 @dataclass(frozen=True)
 class Try:
-    """One try: its steps, pictures left out; whether the task was done at its end; why it was stopped, if it was."""
+    """One try: its steps without pictures, whether the task was done at its end, and why it was stopped."""
 
     ticks: Sequence[control.Tick]
     success: bool
@@ -44,7 +44,7 @@ class Try:
 
 @dataclass(frozen=True)
 class Session:
-    """What is tried: by whom, how often, how long (`seconds` a try), and whether anything is `send`t."""
+    """What to run: the task, the policy, how often, how long per try, and whether to `send` commands."""
 
     task: Task
     pilot: Pilot | None
@@ -56,12 +56,12 @@ class Session:
 
     @property
     def shows(self) -> bool:
-        """Whether a person steers from the first step."""
+        """Return True if a person steers from the first step."""
         return self.pilot is None
 
 
 def policy_of(run: Path, stage: str, *, speed: float) -> tuple[Task, Pilot]:
-    """The policy of a run, and its task; InputError where there is none that an arm could follow."""
+    """Load the policy of a run, and its task. Raises InputError if an arm cannot follow it."""
     RunFolder.read(run)
     config = load_arm_config(run / "config.yaml", [])
     if config.env not in TASKS:
@@ -78,7 +78,7 @@ def policy_of(run: Path, stage: str, *, speed: float) -> tuple[Task, Pilot]:
 def run(
     config: RobotConfig, session: Session, *, keys: Keys, clock: control.Clock, say: Callable[[str], None]
 ) -> list[Try]:
-    """All tries; the robot is connected once, before, and disconnected in the end, whatever happens."""
+    """Run all tries. The robot is connected before the first and always disconnected at the end."""
     if config.cube == NO_CUBE and session.task.has_cube:
         if session.pilot and not session.pilot.policy.sees_itself:
             raise InputError(
@@ -134,7 +134,7 @@ def run(
 
 
 def ready(question: str, keys: Keys, clock: control.Clock, say: Callable[[str], None]) -> bool:
-    """Wait for a person's GO; False where they QUIT. Nothing is sent meanwhile."""
+    """Wait for GO or QUIT and return True for GO. Nothing is sent meanwhile."""
     say(question)
     while True:
         pressed = keys()
@@ -144,14 +144,14 @@ def ready(question: str, keys: Keys, clock: control.Clock, say: Callable[[str], 
 
 
 def show(file: Path, tries: Sequence[Try], limits: Limits) -> list[str]:
-    """The first try in lines, and in the picture `file`."""
+    """Return the lines of the first try, and draw it into `file`."""
     file.parent.mkdir(parents=True, exist_ok=True)
     dry_run.plot(file, tries[0].ticks, limits)
     return list(dry_run.lines(tries[0].ticks))
 
 
 def limits_of(config: RobotConfig) -> Limits:
-    """The limits that a config comes to."""
+    """Return the limits of a config."""
     return calibration.limits(config)
 
 
@@ -163,7 +163,7 @@ def _try(
     recorder: DemonstrationRecorder | None,
     clock: control.Clock,
 ) -> Try | None:
-    """None where it was ended before it began."""
+    """Run one try. Return None if it was ended before it began."""
     safety = config.safety
     guard = Guard(
         calibration.limits(config), arm.read()[0], deadline=safety.deadline, max_lag=float(np.radians(safety.max_lag))

@@ -1,4 +1,4 @@
-"""What would be sent to an arm, or was: in lines to read and in a picture, before anybody's fingers are at risk."""
+"""Show what would be sent to an arm, or was sent, as lines of text and as a picture."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,19 +21,19 @@ _COLOURS = {"policy": "#2f6fb5", "person": "#238050", "nobody": "#696c73"}
 
 
 class Pretended:
-    """An arm that is only looked at: it seems to follow at once whatever is sent, and nothing is."""
+    """An arm that is read but never moved. It seems to follow every command at once."""
 
     def __init__(self, arm: Moving) -> None:
         self._arm = arm
         self._joints: Array | None = None
 
     def read(self) -> tuple[Array, Observation]:
-        """Where the arm would be; what else it tells is real."""
+        """Return where the arm would be, and its real observation."""
         joints, seen = self._arm.read()
         return (joints if self._joints is None else self._joints), seen
 
     def send(self, joints: Array) -> None:
-        """Remember it."""
+        """Store the command."""
         self._joints = joints
 
 

@@ -1,9 +1,9 @@
-"""What may be sent to an arm: limits on joints, workspace, speed and acceleration, and a guard that holds or stops.
+"""Limits on joints, workspace, speed and acceleration, and the guard that enforces them on every command.
 
 Positions are (6,): five joints in radians and the opening of a finger in metres (`kinematics`). One step of the
 control loop lasts `period`. A step is accepted only if the arm could come to rest after it, braking as hard as it
 may, without leaving joint limits or workspace; otherwise it brakes. The braking path of an accepted step was checked
-then, so there is always a lawful step.
+then, so there is always an allowed step.
 """
 
 from dataclasses import dataclass, replace
@@ -69,7 +69,7 @@ def toward(motion: Motion, wanted: Array, limits: Limits) -> Motion:
 
 
 def brake(motion: Motion, limits: Limits) -> Motion:
-    """One step towards rest, as hard as may be."""
+    """Take one step towards rest, with the maximum deceleration."""
     return _moved(motion, _braked(motion.velocity, limits), limits)
 
 
@@ -118,7 +118,7 @@ class Sent:
 
 
 class Guard:
-    """Stands between whoever wants an arm to move and the arm; begins at rest where the arm is.
+    """Enforces the limits on every command. Starts at rest where the arm is.
 
     `step` once a period. `stop` latches: the arm is held where it is until `release`.
     """
@@ -219,7 +219,7 @@ def _refused(wanted: Array | None, *, late: bool) -> str:
 
 
 def _reasons(before: Motion, after: Motion, wanted: Array, limits: Limits) -> tuple[str, ...]:
-    """Which limits had a say."""
+    """Name the limits that changed the command."""
     found = []
     if (np.clip(wanted, limits.low, limits.high) != wanted).any():
         found.append("joint limit")

@@ -1,4 +1,4 @@
-"""The MuJoCo arm behind LeRobot's interface of a robot, and its scripted expert as the teacher: for rehearsals."""
+"""The simulated arm behind LeRobot's robot interface, with its scripted expert as the teacher."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -88,7 +88,7 @@ class SimulatedArm:
 
 
 class SimulatedTeacher:
-    """A person's stand-in: a leader's arm that the scripted expert moves, from wherever the robot was sent."""
+    """A leader arm that the scripted expert moves, in place of a person."""
 
     is_calibrated = True
 
@@ -102,7 +102,7 @@ class SimulatedTeacher:
         """Nothing to close."""
 
     def get_action(self) -> dict[str, float]:
-        """Where the expert would send the robot's joints now."""
+        """Return the joints to which the expert would send the robot."""
         env = self._robot.env
         now = env.readings()
         actions = env.expert_actions().astype(np.float64)

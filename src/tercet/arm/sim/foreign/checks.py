@@ -1,4 +1,4 @@
-"""What another's environment must be and give; what does not hold is said: the call, what came, what is needed."""
+"""Checks of foreign environments. Each error names the call, what it returned and what is needed."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
@@ -21,7 +21,7 @@ _STEP = "(observation, reward, terminated, truncated, info)"
 
 
 def keys_of(space: Space) -> tuple[str, ...]:
-    """Which entries of a dictionary observation are used; none for a plain one."""
+    """Return the entries of a dictionary observation that are used; none for a plain observation."""
     if not isinstance(space, DictSpace):
         return ()
     if {"observation", "desired_goal"} <= set(space):
@@ -30,7 +30,7 @@ def keys_of(space: Space) -> tuple[str, ...]:
 
 
 def check_vectors(name: str, space: Space, keys: Sequence[str]) -> None:
-    """InputError where an entry of the observation that would be used is no vector."""
+    """Raise InputError if a used entry of the observation is no vector."""
     spaces = {key: space[key] for key in keys} if isinstance(space, DictSpace) else {"observation": space}
     bad = {key: part for key, part in spaces.items() if not isinstance(part, Box) or len(part.shape) != 1}
     if not bad:
@@ -49,7 +49,7 @@ def check_vectors(name: str, space: Space, keys: Sequence[str]) -> None:
 
 
 def checked_actions(name: str, space: Space) -> Box:
-    """The action space; InputError where it is no bounded Box of one dimension whose entries are real numbers."""
+    """Return the action space. Raises InputError if it is no bounded one-dimensional Box of real numbers."""
     if not isinstance(space, Box) or len(space.shape) != 1:
         raise InputError(f"env={name}: its actions are {space}; a Box of one dimension is needed")
     if space.dtype is None or space.dtype.kind != "f":
@@ -66,7 +66,7 @@ def checked_actions(name: str, space: Space) -> Box:
 
 
 def call(name: str, env: gymnasium.Env[Any, Any], what: str, *args: Any, **kwargs: Any) -> Any:  # Any: another's
-    """What `env.reset` or `env.step` gives, an exception of theirs under their name."""
+    """Call `env.reset` or `env.step`. Its exceptions are raised again with the environment's name."""
     try:
         return getattr(env, what)(*args, **kwargs)
     except TypeError as error:
@@ -78,27 +78,27 @@ def call(name: str, env: gymnasium.Env[Any, Any], what: str, *args: Any, **kwarg
 
 
 def checked_reset(name: str, given: Any) -> Any:  # Any: another's
-    """The observation of what reset gave."""
+    """Check what reset returned, and return the observation."""
     if not (isinstance(given, tuple) and len(given) == 2 and isinstance(given[1], Mapping)):
         raise InputError(f"env={name}: reset() gave {_kind(given)}; needed is {_RESET}, Gymnasium's interface")
     return given[0]
 
 
 def checked_step(name: str, given: Any) -> tuple[Any, float, bool, bool, Infos]:  # Any: another's
-    """The five things that a step gives."""
+    """Check what step returned, and return its five values."""
     if not (isinstance(given, tuple) and len(given) == 5 and isinstance(given[4], Mapping)):
         raise InputError(f"env={name}: step() gave {_kind(given)}; needed is {_STEP}, Gymnasium's interface")
-    observation, reward, terminated, truncated, told = given
+    observation, reward, terminated, truncated, infos = given
     earned = np.asarray(reward)
     if earned.dtype.kind not in "bif" or earned.size != 1:
         raise InputError(f"env={name}: step() gave the reward {reward!r}; needed is one number")
-    return observation, float(earned.reshape(())), bool(terminated), bool(truncated), dict(told)
+    return observation, float(earned.reshape(())), bool(terminated), bool(truncated), dict(infos)
 
 
 def checked_parts(
     name: str, what: str, space: Space, keys: Sequence[str], observation: Any
 ) -> list[NDArray[np.floating]]:  # Any: another's
-    """The vectors of an observation; InputError where they are not those of the observation space."""
+    """Return the vectors of an observation. Raises InputError if they do not fit the observation space."""
     if not keys:
         return [_vector(name, f"{what}() gave an observation", cast(Box, space), observation)]
     held = list(observation) if isinstance(observation, Mapping) else type(observation).__name__
@@ -108,31 +108,31 @@ def checked_parts(
     return [_vector(name, f"{what}() gave {key}", cast(Box, spaces[key]), observation[key]) for key in keys]
 
 
-def success_of(name: str, told: Infos) -> bool | None:
-    """Whether the task is done, or None where that is not said; InputError where it is no yes or no."""
-    key = next((key for key in SUCCESS if key in told), None)
+def success_of(name: str, infos: Infos) -> bool | None:
+    """Return whether the task is done, or None if the infos do not say. Raises InputError if it is no boolean."""
+    key = next((key for key in SUCCESS if key in infos), None)
     if key is None:
         return None
-    value = np.asarray(told[key])
+    value = np.asarray(infos[key])
     if value.dtype.kind not in "bif" or value.size != 1 or not np.isfinite(value).all():
         raise InputError(
-            f"env={name}: step() gave {key}={told[key]!r}; needed is true or false, or a number, where more than one "
+            f"env={name}: step() gave {key}={infos[key]!r}; needed is true or false, or a number, where more than one "
             "half is success"
         )
     return bool(value.reshape(()) > 0.5)
 
 
-def numbers_of(told: Infos) -> dict[str, float]:
-    """The numbers among the infos, by which `ppo.reward` can pay."""
+def numbers_of(infos: Infos) -> dict[str, float]:
+    """Return the numbers among the infos. `ppo.reward` can name one of them."""
     kinds = (bool, int, float, np.bool_, np.number)
-    return {key: float(value) for key, value in told.items() if isinstance(value, kinds) and key not in SUCCESS}
+    return {key: float(value) for key, value in infos.items() if isinstance(value, kinds) and key not in SUCCESS}
 
 
-def never_said(name: str, told: Infos, steps: int) -> InputError:
-    """What to say where an episode is over and nothing was said of success."""
+def never_said(name: str, infos: Infos, steps: int) -> InputError:
+    """Return the error for an episode that ended without any information about success."""
     return InputError(
         f"env={name}: in an episode of {steps} steps, step() never said whether the task is done: its infos hold "
-        f"{', '.join(map(str, told)) or 'nothing'}; needed is {' or '.join(SUCCESS)}, at every step, or at the last "
+        f"{', '.join(map(str, infos)) or 'nothing'}; needed is {' or '.join(SUCCESS)}, at every step, or at the last "
         "one of an episode (then horizon must leave time for that)"
     )
 

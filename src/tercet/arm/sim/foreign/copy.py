@@ -1,4 +1,4 @@
-"""One of other people's environments, made by its name, and dressed so that all of them look alike."""
+"""One copy of a foreign environment, behind a uniform interface."""
 
 import multiprocessing
 import os
@@ -19,19 +19,21 @@ from tercet.errors import InputError, first_line
 
 _WITH_A_THING = re.compile(r"Fetch(PickAndPlace|Push|Slide)(Dense)?-v\d+")
 
-# what is told of a step besides the environment's own infos, which may not take these names
+# our own infos of a step; the environment's infos of these names are dropped
 OWN_INFOS = ("success", "progress", "blown_up", "terminated", "truncated")
 
 
 class Copy(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
     """The `index`-th copy of an environment: observations one vector, actions in [-1, 1], infos plain numbers.
 
-    An observation ends with the ways that are left: to `desired_goal` from `achieved_goal` where it has them, with
-    Meta-World's to the thing from the hand and to the goal from the thing. A few demonstrations do not teach a
-    perceptron to subtract. `bounds` is the action space as the environment has it. Infos hold `progress`, `blown_up`,
-    `success`, which is False until the environment says otherwise, and the environment's own numbers; and `terminated`
-    and `truncated`, because Gymnasium's vectors would insist on a reset. Where something not finite came out, the
-    episode has `terminated` with a reward of 0, and the observation is that of the next one's start.
+    An observation ends with differences: `desired_goal` minus `achieved_goal` if it has them, and for Meta-World
+    object minus hand and goal minus object. A few demonstrations do not teach a perceptron to subtract. `bounds` is
+    the environment's own action space.
+
+    Infos hold `progress`, `blown_up`, `success` (False until the environment reports it) and the environment's own
+    numbers. They also hold `terminated` and `truncated`, because Gymnasium's vectors would otherwise insist on a reset.
+    If an output is not finite, the episode has `terminated` with a reward of 0, and the observation is the start of the
+    next one.
     """
 
     def __init__(self, name: str, horizon: int, index: int = 0) -> None:
@@ -55,7 +57,7 @@ class Copy(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         seed: int | None = None,
         options: dict[str, Any] | None = None,  # Any: Gymnasium's
     ) -> tuple[NDArray[np.float32], Infos]:
-        """Begin an episode; with `seed`, chance begins anew."""
+        """Start an episode. `seed` restarts the generators."""
         if self._metaworld:  # it ignores the seed that reset is given, and has its goals given from outside
             if seed is not None:
                 self._chance = np.random.default_rng(seed)
@@ -68,7 +70,7 @@ class Copy(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         return seen, {}
 
     def step(self, action: NDArray[np.float32]) -> tuple[NDArray[np.float32], float, bool, bool, Infos]:
-        """Observation, reward, False, False, infos; all finite."""
+        """Return observation, reward, False, False, infos. All are finite."""
         given = checks.call(self.name, self._env, "step", self._scaled(action))
         observation, reward, terminated, truncated, told = checks.checked_step(self.name, given)
         seen, success = self._flat("step", observation), checks.success_of(self.name, told)
@@ -86,7 +88,7 @@ class Copy(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         return self.reset()[0], 0.0, False, False, broken
 
     def picture(self, index: int) -> NDArray[np.uint8] | str | None:
-        """What the environment draws, if this is the `index`-th copy; why it cannot, where it cannot."""
+        """Return what the environment draws if this is the `index`-th copy, or why it cannot draw."""
         if index != self.index:
             return None
         if not os.environ.get("DISPLAY"):
@@ -132,7 +134,7 @@ class Copy(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
 
 
 def copy_of(name: str, horizon: int, index: int) -> Copy:
-    """The `index`-th copy; in a process of its own it leaves Ctrl-C to the process that started it."""
+    """Create the `index`-th copy. In a process of its own, it ignores Ctrl-C and leaves it to the parent process."""
     if multiprocessing.parent_process() is not None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     return Copy(name, horizon, index)

@@ -1,4 +1,4 @@
-"""Other people's environments, by id or by function, behind the same vector interface as our own arm.
+"""Foreign environments, by id or by function, behind the same vector interface as the built-in arm.
 
 `FetchReachDense-v4` and whatever else Gymnasium knows; `panda_gym:PandaReach-v3`, whose module is imported first;
 `metaworld/pick-place-v3`; or `module:function`, a function of the user's that returns a `gymnasium.Env`. Observations
@@ -77,13 +77,13 @@ class ForeignEnv(VectorEnv):
     def step(
         self, actions: NDArray[np.floating]
     ) -> tuple[NDArray[np.float32], Array, NDArray[np.bool_], NDArray[np.bool_], Infos]:
-        """Observations, rewards, terminated, truncated, infos; all finite."""
+        """Return observations, rewards, terminated, truncated, infos. All are finite."""
         self._seen, rewards, _, _, told = self._copies.step(self._checked(actions))
         infos = {name: told[name] for name in told if name not in _ENDS and not name.startswith("_")}
         return self._seen.copy(), np.array(rewards), told["terminated"], told["truncated"], infos
 
     def expert_actions(self, *, noise: float = 0.0, chance: np.random.Generator | None = None) -> NDArray[np.float32]:
-        """What the scripted expert does now; InputError where there is none."""
+        """Return the actions of the scripted expert. Raises InputError if there is none."""
         if self._expert is None:
             raise InputError(f"env={self.name}: has no scripted expert; give a file of demonstrations")
         actions = self.scaled(np.stack([self._expert(row.astype(np.float64)) for row in self._seen]))
@@ -93,7 +93,7 @@ class ForeignEnv(VectorEnv):
         return np.clip(actions, -1.0, 1.0).astype(np.float32)
 
     def scaled(self, actions: NDArray[np.floating]) -> NDArray[np.floating]:
-        """Actions as the environment has them, (n, a), as ours, in [-1, 1]."""
+        """Scale actions (n, a) from the environment's bounds to [-1, 1]."""
         return np.clip(units.scaled(actions, self.bounds), -1.0, 1.0)
 
     def render(  # pyright: ignore[reportIncompatibleMethodOverride]  # one picture, where Gymnasium draws them all
@@ -102,14 +102,14 @@ class ForeignEnv(VectorEnv):
         width: int = 480,
         height: int = 360,
     ) -> NDArray[np.uint8]:
-        """A picture (height, width, 3) of one environment, its own made to fit; FailedError where it has none."""
+        """Draw one environment, fitted to (height, width, 3). Raises FailedError if it draws no picture."""
         picture = self._copies.call("picture", index)[index]
         if isinstance(picture, str):
             raise FailedError(f"env={self.name}: {picture}")
         return framed(picture, width, height)
 
     def close_extras(self, **kwargs: Any) -> None:  # Any: Gymnasium's
-        """Close every copy, and end the processes."""
+        """Close every copy and end its process."""
         self._copies.close(**kwargs)
 
     def _checked(self, actions: NDArray[np.floating]) -> NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""Scripted experts for other people's environments: Meta-World's own, and two of ours for the Fetch arm."""
+"""Scripted experts for foreign environments: Meta-World's own, and two of ours for the Fetch arm."""
 
 import re
 import warnings
@@ -10,12 +10,12 @@ from tercet.arm.sim.kinematics import Array
 
 Expert = Callable[[Array], Array]  # an observation of `copy.py` to an action as the environment has it
 
-_METAWORLD_SEEN = 39  # numbers that Meta-World itself shows; the ways that are left follow
+_METAWORLD_SIZE = 39  # entries of Meta-World's own observation; our differences follow
 _HALF_OPEN = 0.027  # of a Fetch finger around the cube, which is 5 cm wide
 
 
 def find(name: str) -> Expert | None:
-    """The expert for an environment's name, or None."""
+    """Return the expert for an environment's name, or None."""
     metaworld = re.fullmatch(r"(?:metaworld|Meta-World)/(?:MT1/)?([\w-]+-v\d+)", name)
     if metaworld:
         return _metaworld(metaworld[1])
@@ -36,7 +36,7 @@ def _metaworld(task: str) -> Expert | None:
     def act(observation: Array) -> Array:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that its actions will be clipped, at nearly every step
-            return np.asarray(policy.get_action(observation[:_METAWORLD_SEEN]), np.float64)
+            return np.asarray(policy.get_action(observation[:_METAWORLD_SIZE]), np.float64)
 
     return act
 
@@ -46,7 +46,7 @@ def _fetch_reach(observation: Array) -> Array:
 
 
 def _fetch_pick_and_place(observation: Array) -> Array:
-    """Over the object, down, close, to the goal; by what is seen alone."""
+    """Go above the object, down, close, and to the goal."""
     tip, thing, left = observation[:3], observation[3:6], observation[-3:]
     opening = observation[9:11].mean()
     way = thing - tip

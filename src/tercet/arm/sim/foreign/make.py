@@ -1,4 +1,4 @@
-"""One of other people's environments, made by its name."""
+"""Create a foreign environment by its name."""
 
 import re
 from collections.abc import Callable
@@ -13,14 +13,14 @@ from tercet.arm.sim.tasks.builtin import TASKS
 from tercet.config.functions import load_function, load_module, named_error
 from tercet.errors import InputError, first_line
 
-Env = gymnasium.Env[Any, Any]  # Any: another's observations and actions, checked in foreign_checks.py
+Env = gymnasium.Env[Any, Any]  # Any: another's observations and actions, checked in checks.py
 
 METAWORLD = re.compile(r"(?:metaworld|Meta-World)/(?:MT1/)?(?P<task>[\w-]+-v\d+)")
 _REGISTERING = ("gymnasium_robotics", "metaworld")  # packages that make their ids known when they are imported
 
 
 def make(name: str, horizon: int) -> Env:
-    """A task of Meta-World, what a function of the user's gives, or what Gymnasium knows by id."""
+    """Create a Meta-World task, call the user's function, or create an environment by its Gymnasium id."""
     metaworld = METAWORLD.fullmatch(name)
     if metaworld:
         task = metaworld["task"]
@@ -43,14 +43,14 @@ def make(name: str, horizon: int) -> Env:
 
 @cache
 def metaworld_task(task: str) -> Any:  # Any: an optional package's
-    """A task of Meta-World with its goals, which take longer to draw than an environment takes to make."""
+    """Return a Meta-World task with its goals. Cached, because drawing the goals is slow."""
     from metaworld import MT1  # pyright: ignore[reportMissingImports]  # an extra
 
     return MT1(task, seed=0)
 
 
 def _registered(name: str, horizon: int) -> Env:
-    """An environment by its id; of `module:Id-v0` the module, which makes the id known, is imported first."""
+    """Create an environment by its id. For `module:Id-v0`, the module that registers it is imported first."""
     module, _, key = name.rpartition(":")
     if module:
         load_module(module, f"env={name}")
