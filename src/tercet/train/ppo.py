@@ -97,14 +97,14 @@ def train(
     numbers. `extra_actor_loss(index, minibatch)` is added to the actor's loss, such as the PTX loss of InstructGPT.
     """
     average = Average(learner.actor, config.ema_decay)
-    found = step.restore()
-    if found is None:
+    restored = step.restore()
+    if restored is None:
         with average.in_place():
             start = validate()
         best, best_state, done = Best(0, start.score, start.kl), learning_state(learner.actor), 0
         step.log(0, {"ppo/validation_score": start.score, "ppo/validation_kl": start.kl})
     else:
-        info, folder = found
+        info, folder = restored
         best_state = _load(learner, average, folder)
         best, done, carry = Best(**info["best"]), info["done"], info["carry"]
 
@@ -188,15 +188,15 @@ def update(
     for rows in _minibatches(len(whole.mask), config, generator):
         micro_batches = [whole.rows(part) for part in rows.split(micro_size)]
         count = whole.mask[rows].sum()
-        seen = _critic_step(learner, micro_batches, count, config)
+        metrics = _critic_step(learner, micro_batches, count, config)
         if train_actor:
             extra = partial(extra_actor_loss, len(steps)) if extra_actor_loss else None
-            seen |= _actor_step(learner, micro_batches, count, config, extra)
-        steps.append(seen)
-        if train_actor and config.kl_stop and seen["approx_kl"] > config.kl_stop:
+            metrics |= _actor_step(learner, micro_batches, count, config, extra)
+        steps.append(metrics)
+        if train_actor and config.kl_stop and metrics["approx_kl"] > config.kl_stop:
             break
     # kl_stop skips the optimizer step, which then has no gradient norm
-    means = {name: fmean(seen[name] for seen in steps if name in seen) for name in steps[0]}
+    means = {name: fmean(metrics[name] for metrics in steps if name in metrics) for name in steps[0]}
     return means | {
         "explained_variance": float(explained_variance(values, estimate.returns, rollout.mask)),
         "return": float(masked_mean(estimate.returns, rollout.mask)),
