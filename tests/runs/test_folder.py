@@ -19,6 +19,12 @@ def _config(**values: object) -> LmConfig:
     return LmConfig.model_validate(values)
 
 
+def _begun(run: Path, config: LmConfig) -> None:
+    """Make a run whose first step has begun."""
+    RunFolder.open(run, config, preset="tiny").close()
+    (run / "sft").mkdir()
+
+
 def test_a_new_folder_holds_its_config_and_what_it_was_made_with(tmp_path: Path) -> None:
     config = _config(seed=3, eval={"prompts": ["你好", "a: b\n"]}, ppo={"lr": 1e-5})
     with RunFolder.open(tmp_path / "deep" / "run", config, preset="tiny") as folder:
@@ -33,14 +39,21 @@ def test_a_new_folder_holds_its_config_and_what_it_was_made_with(tmp_path: Path)
 
 def test_the_same_config_goes_on_and_leaves_both_files_as_they_were(tmp_path: Path) -> None:
     config = _config(ppo={"kl_coef": 0.05})
-    RunFolder.open(tmp_path / "run", config, preset="tiny").close()
+    _begun(tmp_path / "run", config)
     before = [(tmp_path / "run" / name).read_bytes() for name in ("config.yaml", "run.json")]
     RunFolder.open(tmp_path / "run", config, preset="other").close()
     assert before == [(tmp_path / "run" / name).read_bytes() for name in ("config.yaml", "run.json")]
 
 
+def test_a_run_without_a_step_takes_another_config(tmp_path: Path) -> None:
+    RunFolder.open(tmp_path / "run", _config(), preset="tiny").close()
+    with RunFolder.open(tmp_path / "run", _config(seed=1), preset="other") as folder:
+        assert (folder.config_dict["seed"], folder.info()["preset"]) == (1, "other")
+    assert RunFolder.read(tmp_path / "run").config_dict["seed"] == 1
+
+
 def test_another_config_is_refused_with_every_difference(tmp_path: Path) -> None:
-    RunFolder.open(tmp_path / "run", _config(ppo={"reward": {"a:b": 2.0}}), preset="tiny").close()
+    _begun(tmp_path / "run", _config(ppo={"reward": {"a:b": 2.0}}))
     with pytest.raises(InputError) as caught:
         RunFolder.open(tmp_path / "run", _config(seed=1, ppo={"lr": 3e-4}), preset="tiny")
     lines = str(caught.value).splitlines()
@@ -65,7 +78,7 @@ def _forget(run: Path, *keys: str) -> None:
 def test_a_key_that_an_earlier_version_did_not_know_has_its_default(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    RunFolder.open(tmp_path / "run", _config(), preset="tiny").close()
+    _begun(tmp_path / "run", _config())
     _forget(tmp_path / "run", "model.trust_remote_code", "lora", "seed")
     RunFolder.open(tmp_path / "run", _config(), preset="tiny").close()
     assert "did not know seed, model.trust_remote_code, lora; continuing with" in capsys.readouterr().out
@@ -77,7 +90,7 @@ def test_a_key_that_an_earlier_version_did_not_know_has_its_default(
 
 
 def test_a_refused_folder_can_be_opened_with_its_own_config(tmp_path: Path) -> None:
-    RunFolder.open(tmp_path / "run", _config(), preset="tiny").close()
+    _begun(tmp_path / "run", _config())
     with pytest.raises(InputError):
         RunFolder.open(tmp_path / "run", _config(seed=1), preset="tiny")
     RunFolder.open(tmp_path / "run", _config(), preset="tiny").close()

@@ -46,6 +46,8 @@ class RunFolder:
 
         `on_row` is called with each row of metrics that a step logs.
 
+        A run whose first step has not begun takes the new config.
+
         InputError where it belongs to another config, to another process, or is no run.
         """
         config_dict = yaml.safe_load(_to_yaml(config))
@@ -53,14 +55,14 @@ class RunFolder:
         _make(path)
         lock = _locked(path)
         clean_leftovers(path)
-        file, text = path / "config.yaml", _to_yaml(config)
-        if file.exists():
+        text = _to_yaml(config)
+        if _others(path):
             old = _read_config(path)
             _check_same(path, old, config_dict, list(_unknown_defaults(config, old)))
-        else:
+        else:  # new, or stopped before its first step: a corrected setting does not make it another run
             info = {**machine.describe(preset), CONFIG_DIGEST: hashlib.sha256(text.encode()).hexdigest()}
             write_text(path / "run.json", sealed(info, indent=2))
-            write_text(file, text)  # last, because it marks the folder as a run
+            write_text(path / "config.yaml", text)  # last, because it marks the folder as a run
         _check_steps(path)
         gather_results(path)
         return cls(path, config_dict, lock, on_row)
@@ -149,13 +151,18 @@ def _make(path: Path) -> None:
         raise InputError(f"{path}: can't make this folder ({error.strerror}); choose another with --out") from error
     if (path / "config.yaml").exists():
         return
-    # a kill during creation leaves run.json and names that begin with a dot
-    others = [entry.name for entry in path.iterdir() if entry.name != "run.json" and not entry.name.startswith(".")]
+    others = _others(path)
     if others:
         raise InputError(
-            f"{path}: holds {', '.join(sorted(others)[:3])}{' ...' if len(others) > 3 else ''} but no config.yaml, "
+            f"{path}: holds {', '.join(others[:3])}{' ...' if len(others) > 3 else ''} but no config.yaml, "
             "so it is no run; choose another folder with --out"
         )
+
+
+def _others(path: Path) -> list[str]:
+    """List what a folder holds besides the files that opening it writes; a kill leaves names that begin with a dot."""
+    names = sorted(entry.name for entry in path.iterdir() if not entry.name.startswith("."))
+    return [name for name in names if name not in ("config.yaml", "run.json")]
 
 
 def _locked(path: Path) -> IO[str]:
