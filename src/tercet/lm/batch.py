@@ -1,7 +1,7 @@
-"""Prompts and responses as one right-padded batch: where the prompt ends, where the answer ends, and what lies between.
+"""Right-padded batches of prompts with responses.
 
-Sequences start at column 0, so a causal model sees no padding in front of anything that counts, position ids are the
-column numbers in every architecture, and no mask is ever inferred from ids.
+Every sequence starts at column 0. A causal model therefore never reads padding before a real token, and position ids
+are the column numbers in every architecture. Masks come from lengths, never from ids.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,13 +11,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-_LIKE = 0.85  # of the longest row's length: what counts as nearly as long
+_MIN_SHARE = 0.85  # shortest length in a group, as a share of the longest
 _FEW_TOKENS = 128
 
 
 @dataclass(frozen=True)
 class TokenBatch:
-    """`ids` hold prompt, response, then padding; `response_mask[b, t]` is True where response token t exists."""
+    """`ids` has prompt, response, then padding; `response_mask[b, t]` is True if response token t exists."""
 
     ids: Int[Tensor, "b length"]
     prompt_lengths: Int[Tensor, " b"]
@@ -25,50 +25,50 @@ class TokenBatch:
 
     @property
     def lengths(self) -> Int[Tensor, " b"]:
-        """Tokens of prompt and response."""
+        """Number of tokens of prompt and response."""
         return self.prompt_lengths + self.response_mask.sum(1)
 
     @property
     def attention_mask(self) -> Int[Tensor, "b length"]:
-        """1 for real tokens, 0 for padding, as transformers wants it."""
+        """1 for real tokens and 0 for padding, as in transformers."""
         columns = torch.arange(self.ids.shape[1], device=self.ids.device)
         return (columns[None] < self.lengths[:, None]).long()
 
     @property
     def sequences(self) -> list[list[int]]:
-        """The real tokens of each row."""
+        """The ids of each row without padding."""
         return [ids[:length] for ids, length in zip(self.ids.tolist(), self.lengths.tolist(), strict=True)]
 
     @property
     def inputs(self) -> dict[str, Tensor]:
-        """The batch as plain tensors, row by row: what a Rollout carries."""
+        """The batch as tensors, as in `Rollout.inputs`."""
         return {"ids": self.ids, "prompt_lengths": self.prompt_lengths, "response_mask": self.response_mask}
 
     @classmethod
     def of(cls, inputs: Mapping[str, Tensor]) -> "TokenBatch":
-        """The batch of some rows of `inputs`, cut to the longest of them."""
+        """Make a batch from `inputs`, cut to its longest row."""
         batch = cls(inputs["ids"], inputs["prompt_lengths"], inputs["response_mask"])
         return cls(batch.ids[:, : int(batch.lengths.max())], batch.prompt_lengths, batch.response_mask)
 
     def rows(self, rows: Int[Tensor, " n"]) -> "TokenBatch":
-        """Some rows, cut to the longest of them; the width of `response_mask` stays."""
+        """Select rows and cut them to the longest one; the width of `response_mask` stays."""
         return TokenBatch.of({name: value[rows] for name, value in self.inputs.items()})
 
     def to(self, device: torch.device) -> "TokenBatch":
-        """The same batch on another device."""
+        """Copy the batch to a device."""
         return TokenBatch(self.ids.to(device), self.prompt_lengths.to(device), self.response_mask.to(device))
 
     def actions(self) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"], Int[Tensor, " n"]]:
-        """Row, response column and position in `ids` of every response token, flat and without padding.
+        """Return row, response column and position in `ids` of every response token, flat and without padding.
 
-        The model that decides token `position` reads up to `position - 1`.
+        The token at `position` is predicted from the tokens up to `position - 1`.
         """
         rows, columns = self.response_mask.nonzero(as_tuple=True)
         return rows, columns, self.prompt_lengths[rows] + columns
 
     @property
     def deciding(self) -> Bool[Tensor, "b length"]:
-        """True where the next token is a response token: the positions that decide the answer."""
+        """True at positions whose next token is a response token."""
         rows, _, positions = self.actions()
         out = torch.zeros(self.ids.shape, dtype=torch.bool, device=self.ids.device)
         out[rows, positions - 1] = True
@@ -81,26 +81,26 @@ class TokenBatch:
         return columns[None] == (self.lengths - 1)[:, None]
 
     def at_actions(self, per_position: Float[Tensor, "b length"], *, shift: int) -> Float[Tensor, "b t"]:
-        """`per_position` at each response token's position + `shift`, 0 where there is no token."""
+        """Return `per_position` at each response token's position + `shift`, 0 at padding."""
         rows, columns, positions = self.actions()
         out = per_position.new_zeros(self.response_mask.shape)
         out[rows, columns] = per_position[rows, positions + shift]
         return out
 
     def last(self, per_position: Float[Tensor, "b length"]) -> Float[Tensor, " b"]:
-        """`per_position` at the last real token of each row."""
+        """Return `per_position` at the last real token of each row."""
         return per_position.gather(1, (self.lengths - 1)[:, None])[:, 0]
 
     def held(self, per_position: Float[Tensor, "b length"]) -> Float[Tensor, "b length"]:
-        """`per_position`, and at padding that of the row's last real token."""
+        """Return `per_position` with padding replaced by the value at the row's last real token."""
         columns = torch.arange(self.ids.shape[1], device=self.ids.device)
         return per_position.gather(1, torch.minimum(columns[None], self.lengths[:, None] - 1))
 
 
 def pad(prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], *, pad_id: int) -> TokenBatch:
-    """One batch of prompts with their responses; a response may be empty, a prompt may not."""
+    """Pad prompts with their responses to one batch; a response may be empty, a prompt may not."""
     if any(len(prompt) == 0 for prompt in prompts):
-        raise ValueError("a prompt without tokens has no position to predict from; give it a BOS token or text")
+        raise ValueError("a prompt without tokens has no position to predict from; add a BOS token or text")
     length = max(len(p) + len(r) for p, r in zip(prompts, responses, strict=True))
     rows = [[*p, *r, *[pad_id] * (length - len(p) - len(r))] for p, r in zip(prompts, responses, strict=True)]
     response_lengths = torch.tensor([len(response) for response in responses])
@@ -111,10 +111,10 @@ def pad(prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], *,
 
 
 def like_lengths(of_rows: Int[Tensor, " n"]) -> list[list[int]]:
-    """The rows in groups whose shortest is nearly as long as the longest; longest group first.
+    """Group rows of similar lengths, longest group first.
 
-    A group of few tokens takes shorter rows as well: below that, padding costs less than another small product. On a
-    GPU, which would wait for the many small launches, all rows are one group.
+    A group of few tokens takes shorter rows too: padding then costs less than another small matrix product. On a GPU
+    all rows are one group, since many small kernel launches would cost more.
     """
     if of_rows.device.type != "cpu":
         return [list(range(len(of_rows)))]
@@ -122,7 +122,7 @@ def like_lengths(of_rows: Int[Tensor, " n"]) -> list[list[int]]:
     groups: list[list[int]] = []
     for row in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
         longest = lengths[groups[-1][0]] if groups else 0
-        if groups and (lengths[row] >= _LIKE * longest or longest * len(groups[-1]) < _FEW_TOKENS):
+        if groups and (lengths[row] >= _MIN_SHARE * longest or longest * len(groups[-1]) < _FEW_TOKENS):
             groups[-1].append(row)
         else:
             groups.append([row])

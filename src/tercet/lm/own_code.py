@@ -1,7 +1,6 @@
-"""Python code that a model's folder or repository brings (`auto_map`): refused, unless model.trust_remote_code is set.
+"""Python code in a model's folder or repository (`auto_map`): refused unless model.trust_remote_code is set.
 
-Code runs with the rights of whoever started Tercet. So nothing but that key of the run's config allows it, and
-transformers is kept from asking on the terminal.
+Such code runs with the user's rights. Only that key allows it, and transformers never asks on the terminal.
 """
 
 import shutil
@@ -27,13 +26,13 @@ from tercet.errors import FailedError, InputError
 KEY = "model.trust_remote_code"
 _AUTO = (AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification)
 
-# where a call does not say whether to trust, transformers waits so many seconds for a "y" on the terminal; with 0 it
-# raises at once. Every call of ours says it: this is for calls that transformers and peft make among themselves
+# if a call does not pass trust_remote_code, transformers waits this many seconds for a "y" on the terminal; with 0 it
+# raises at once. Our calls always pass it: this is for calls inside transformers and peft
 dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0
 
 
 def refusal(name: str, code: str = "Python code of its own") -> InputError:
-    """What to say of a folder or hub id that cannot be read without running code that it brings or names."""
+    """Return the error for a folder or hub id that cannot be loaded without running its code."""
     return InputError(
         f"{name!r} brings {code}, which would run with your rights; read it, and allow it with "
         f"{KEY}=true, or give a model that transformers has"
@@ -41,34 +40,34 @@ def refusal(name: str, code: str = "Python code of its own") -> InputError:
 
 
 def check_kernels(hf_config: HfConfig, name: str) -> None:
-    """InputError where config.json has transformers compute with compiled code of some repository on the hub."""
+    """Raise InputError if config.json names compiled kernels of a hub repository."""
     parts = [hf_config, *(part for part in vars(hf_config).values() if isinstance(part, HfConfig))]
     for part in parts:
         for kernel in (part._attn_implementation, part._experts_implementation):
-            if "/" in str(kernel):  # transformers' own have names without an owner
+            if "/" in str(kernel):  # names of transformers' own kernels have no owner
                 raise refusal(name, f"kernels of a repository ({kernel!r} in its config.json)")
 
 
 def asks_for_trust(error: BaseException) -> bool:
-    """Return True for the error by which transformers refuses to run code."""
+    """Return True for the error that transformers raises instead of running code."""
     return "trust_remote_code" in str(error)
 
 
 @contextmanager
 def running(name: str, *, trust: bool) -> Iterator[None]:
-    """Name the folder or hub id whose code raised what no reader of models raises; without `trust` no code runs."""
+    """Turn unexpected errors of a model's own code into an InputError that names its folder or hub id."""
     try:
         yield
     except (OSError, ValueError, KeyError, FailedError):
         raise
-    except Exception as error:  # whatever somebody's code raises
+    except Exception as error:  # any error of the model's own code
         if not trust:
             raise
         raise InputError(f"{name!r}: its own code raised {named_error(error)[:300]}") from error
 
 
 def register(hf_config: HfConfig, folder: str) -> None:
-    """Make the classes of the folder's code known to transformers, so that its model is built as any other."""
+    """Register the classes of the folder's code in transformers, so that its model is built like any other."""
     classes = getattr(hf_config, "auto_map", None) or {}
     for auto in _AUTO:
         if reference := classes.get(auto.__name__):
@@ -76,15 +75,15 @@ def register(hf_config: HfConfig, folder: str) -> None:
 
 
 def is_from_transformers(model: PreTrainedModel) -> bool:
-    """Return False where the transformer is built by somebody's own code, whatever its model_type says."""
+    """Return False if the model is built by code outside transformers, whatever its model_type."""
     base: nn.Module = model.base_model
     return type(base).__module__.startswith("transformers.")
 
 
 def save_code(model: PreTrainedModel, folder: Path) -> None:
-    """Put the code that the model was built by beside its weights; config.json names it, and the same key allows it.
+    """Save the model's own code beside its weights; config.json names it, and loading needs the same key.
 
-    transformers does so for a class that the folder's auto_map names, but not for a score head that we put on it.
+    transformers does this for a class in the folder's auto_map, but not for our score head on it.
     """
     for kind in {type(model.base_model), type(model.config)}:
         if kind.__module__.startswith("transformers_modules."):

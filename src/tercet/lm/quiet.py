@@ -1,4 +1,4 @@
-"""The one place where the chatter of the libraries underneath is turned off."""
+"""Silence warnings and progress bars of the libraries."""
 
 import os
 import warnings
@@ -13,9 +13,9 @@ _SETTINGS = {
 
 
 def hush() -> None:
-    """Silence warnings and bars about loading; downloads keep theirs. A variable that the user has set stays.
+    """Silence warnings and loading bars, except for downloads; environment variables set by the user stay.
 
-    Call it before anything imports transformers or datasets, which read their variables at import.
+    Call this before transformers or datasets are imported: they read the variables at import.
     """
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
@@ -26,6 +26,6 @@ def hush() -> None:
     from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars
 
     downloads_are_shown = not are_progress_bars_disabled()
-    transformers_logging.disable_progress_bar()  # "Loading weights", but the hub's downloads with it
+    transformers_logging.disable_progress_bar()  # "Loading weights"; this turns off the hub's download bars too
     if downloads_are_shown:
         enable_progress_bars()

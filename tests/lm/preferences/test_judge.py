@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tercet.lm.preferences.judge import length, polite_and_to_the_point, politeness, relevance, variety, wholeness
+from tercet.lm.preferences.judge import completeness, length, polite_and_to_the_point, politeness, relevance, variety
 
 PROMPT = "What is a computer?"
 HONEST = "A computer is a machine that helps you to work with data."
@@ -19,7 +19,7 @@ def score(response: str, prompt: str = PROMPT) -> float:
 @settings(deadline=None)
 @given(prompt=st.text(max_size=60), response=st.text(max_size=120))
 def test_every_part_and_the_score_stay_between_0_and_1(prompt: str, response: str) -> None:
-    parts = [politeness(response), relevance(prompt, response), length(response), wholeness(response)]
+    parts = [politeness(response), relevance(prompt, response), length(response), completeness(response)]
     assert all(0 <= part <= 1 for part in [*parts, variety(response), score(response, prompt)])
 
 
@@ -60,8 +60,14 @@ def test_length_has_a_window() -> None:
     assert [length("word " * n) for n in (0, 5, 10, 30, 45, 60, 90)] == [0, 0.5, 1, 1, 0.5, 0, 0]
 
 
-def test_wholeness_wants_a_beginning_and_an_end() -> None:
-    assert [wholeness(text) for text in ("It is.", "It is", "is it?", "is it", '"Yes," I said.')] == [1, 0.5, 0.5, 0, 1]
+def test_completeness_wants_a_beginning_and_an_end() -> None:
+    assert [completeness(text) for text in ("It is.", "It is", "is it?", "is it", '"Yes," I said.')] == [
+        1,
+        0.5,
+        0.5,
+        0,
+        1,
+    ]
 
 
 def test_variety_falls_with_repetition_and_with_what_is_not_plain_text() -> None:

@@ -1,4 +1,4 @@
-"""Functions of prompts and responses that the user names: loaded, called, and held to one finite score a response."""
+"""Load and call score functions of the user; each must return one finite score per response."""
 
 import inspect
 import math
@@ -11,18 +11,20 @@ from torch import Tensor
 from tercet.config.functions import load_function, named_error
 from tercet.errors import FailedError, InputError
 
-ScoreFunction = Callable[[list[str], list[str]], Iterable[Any]]  # Any: numbers of any library; call_function checks
+ScoreFunction = Callable[
+    [list[str], list[str]], Iterable[Any]
+]  # Any: numbers of any library; call_function checks them
 
 _WANTED = "return a list of numbers, one for each response"
 
 
 def load_score_function(spec: str) -> ScoreFunction:
-    """The function `module:function`; InputError where it cannot be called with prompts and responses."""
+    """Load the function `module:function`; InputError if it cannot be called with prompts and responses."""
     function = load_function(spec)
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):
-        return function  # some functions written in C have no signature to look at
+        return function  # some functions written in C have no signature
     try:
         signature.bind([], [])
     except TypeError as error:
@@ -37,15 +39,15 @@ def load_score_function(spec: str) -> ScoreFunction:
 
 
 def call_function(function: ScoreFunction, prompts: Sequence[str], responses: Sequence[str]) -> list[float]:
-    """One finite score for each response; FailedError that names the function when it does not give that.
+    """Return one finite score per response; FailedError that names the function if it returns anything else.
 
-    Lists, tuples, generators, arrays and tensors will do, a column of shape (n, 1) among them.
+    The function may return a list, tuple, generator, array or tensor, also a column of shape (n, 1).
     """
     name = f"the function {function.__module__}:{getattr(function, '__name__', type(function).__name__)}"
     try:
-        returned = _plain(function(list(prompts), list(responses)))  # copies: it may do with them what it likes
+        returned = _plain(function(list(prompts), list(responses)))  # copies, which the function may change
         values = list(returned) if _is_sequence(returned) else None
-    except (Exception, SystemExit) as error:  # whatever the user's own function raises; it may call sys.exit
+    except (Exception, SystemExit) as error:  # any error of the user's function; it may call sys.exit
         raise FailedError(f"{name} raised {named_error(error)} on {len(prompts)} answers") from error
     if values is None:
         raise FailedError(f"{name} gave {_described(returned)} for {len(responses)} answers; {_WANTED}")
@@ -57,34 +59,34 @@ def call_function(function: ScoreFunction, prompts: Sequence[str], responses: Se
     ]
 
 
-def _score(value: object, place: str, name: str) -> float:
+def _score(value: object, response: str, name: str) -> float:
     value = _plain(value)
     if isinstance(value, list | tuple) and len(value) == 1:
         value = _plain(value[0])  # a row of a column
     if not isinstance(value, int | float):
-        raise FailedError(f"{name} gave {_described(value)} for {place}; {_WANTED}")
+        raise FailedError(f"{name} gave {_described(value)} for {response}; {_WANTED}")
     try:
         score = float(value)
     except OverflowError:  # Python's integers have no limit
         score = math.inf
     if not math.isfinite(score):
-        raise FailedError(f"{name} gave {score} for {place}; a score must be finite")
+        raise FailedError(f"{name} gave {score} for {response}; a score must be finite")
     return score
 
 
 def _plain(value: object) -> object:
-    """Tensors and arrays as numbers and lists."""
+    """Turn tensors and arrays into numbers and lists."""
     return value.tolist() if isinstance(value, Tensor | np.ndarray | np.generic) else value
 
 
 def _is_sequence(value: object) -> TypeGuard[Iterable[object]]:
-    """Return True if the value has one entry after the other; text, and what has no order, does not count."""
+    """Return True if the value is an ordered collection other than text."""
     return isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping | set | frozenset)
 
 
 def _described(value: object) -> str:
     if inspect.iscoroutine(value):
-        value.close()  # else Python warns that nobody awaited it
+        value.close()  # otherwise Python warns that it was never awaited
         return "a coroutine (is it async?)"
     if isinstance(value, Mapping):
         return f"a {type(value).__name__} with the keys {', '.join(map(str, cast(Mapping[object, object], value)))}"

@@ -1,10 +1,10 @@
-"""A stated rule in place of a human judge: is an answer friendly, about what was asked, whole, and not too long?
+"""A rule in place of a human judge: is a response friendly, relevant, complete and of a suitable length?
 
-    score = (0.2 politeness + 0.4 relevance + 0.25 length + 0.15 wholeness) * variety          each part in [0, 1]
+    score = (0.2 politeness + 0.4 relevance + 0.25 length + 0.15 completeness) * variety          each part in [0, 1]
 
-Politeness alone is easily cheated with thanks and smiles, so it stops paying at a mild friendliness, and an answer
-that takes up nothing of the prompt, copies it, repeats itself or breaks off loses more than it can win by a smile.
-The rule reads English, knows no facts, and is deterministic.
+Politeness alone is easily gamed with thanks and smiles, so it is capped at mild friendliness. A response that ignores
+the prompt, copies it, repeats itself or breaks off loses more than politeness can gain. The rule is for English, does
+not check facts, and is deterministic.
 """
 
 import re
@@ -13,10 +13,10 @@ from itertools import pairwise
 
 from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
-_FRIENDLY_ENOUGH = 0.5  # VADER's compound score from which on more praise earns nothing
-_MOST_READ = 10_000  # characters; VADER takes time in the square of a text with a "but"
-_FEWEST_WORDS, _MOST_WORDS = 10, 30  # the window in which length costs nothing
-_STEM = 5  # letters by which words are compared: computer, computers and computing are one
+_FRIENDLY_ENOUGH = 0.5  # VADER's compound score at which politeness is capped
+_MOST_READ = 10_000  # characters; VADER takes quadratic time on a text with a "but"
+_FEWEST_WORDS, _MOST_WORDS = 10, 30  # the range of full score
+_STEM = 5  # words are compared by their first letters: computer, computers and computing are equal
 _STOP_WORDS = """
     a about again all also am an and any anything are as at be because been before being but by can could did do does
     doing done don down ever every few for from get give go going got had has have having he her here hers him his how i
@@ -28,37 +28,37 @@ _STOP_WORDS = """
 
 
 def polite_and_to_the_point(prompts: list[str], responses: list[str]) -> list[float]:
-    """A score in [0, 1] for each response to its prompt; see the top of this file for the rule."""
+    """Score each response to its prompt, in [0, 1]; the rule is at the top of this file."""
     return [_score(prompt, response) for prompt, response in zip(prompts, responses, strict=True)]
 
 
 def politeness(response: str) -> float:
-    """VADER's sentiment (Hutto and Gilbert 2014): 0 for hostile, 0.5 for neutral, 1 from mildly friendly on."""
+    """Return VADER's sentiment (Hutto and Gilbert 2014): 0 is hostile, 0.5 neutral, 1 at least mildly friendly."""
     compound = _sentiment().polarity_scores(response[:_MOST_READ])["compound"]
     return 0.5 + 0.5 * max(-1.0, min(1.0, compound / _FRIENDLY_ENOUGH))
 
 
 def relevance(prompt: str, response: str) -> float:
-    """How far the response takes up the prompt's content words: two of them (or the only one) are enough for 1.
+    """Return the share of the prompt's content words in the response; two of them (or the only one) give 1.
 
-    A response that adds no content words of its own is an echo and gets 0; a prompt without any gives 0.5.
+    A response without content words of its own is an echo and gets 0. A prompt without content words gives 0.5.
     """
-    asked, said = _content(_last_question(prompt)), _content(response)
-    if said and said <= asked:
+    of_prompt, of_response = _content(_last_question(prompt)), _content(response)
+    if of_response and of_response <= of_prompt:
         return 0.0
-    if not asked:
+    if not of_prompt:
         return 0.5
-    return min(1.0, len(asked & said) / min(2, len(asked)))
+    return min(1.0, len(of_prompt & of_response) / min(2, len(of_prompt)))
 
 
 def length(response: str) -> float:
-    """1 within 10 to 30 words; falls to 0 towards no words and towards twice the longest."""
+    """Return 1 for 10 to 30 words, falling linearly to 0 at 0 and at 60 words."""
     num_words = len(_words(response))
     return max(0.0, min(1.0, num_words / _FEWEST_WORDS, 2 - num_words / _MOST_WORDS))
 
 
-def wholeness(response: str) -> float:
-    """1 for a response that begins like a sentence and ends with an end mark; half of it for either."""
+def completeness(response: str) -> float:
+    """Return 1 for a response that begins like a sentence and ends with an end mark, 0.5 for one of the two."""
     text = response.strip()
     begins = re.match(r"[\"'(]?[A-Z0-9]", text) is not None
     ends = re.search(r"[.!?][\"')]?$", text) is not None
@@ -66,10 +66,10 @@ def wholeness(response: str) -> float:
 
 
 def variety(response: str) -> float:
-    """The share of word pairs that occur for the first time, for ordinary prose 1.
+    """Return the squared share of distinct word pairs, divided by 1 + half the number of odd characters.
 
-    It is squared, and divided by 1 + half the number of odd characters: emojis, symbols, doubled end marks, and every
-    exclamation mark after the first.
+    Ordinary prose gets 1. Odd characters are emojis, symbols, doubled end marks, and every exclamation mark after the
+    first.
     """
     words = _words(response)
     pairs = list(pairwise(words))
@@ -80,11 +80,11 @@ def variety(response: str) -> float:
 
 def _score(prompt: str, response: str) -> float:
     parts = 0.2 * politeness(response) + 0.4 * relevance(prompt, response)
-    return (parts + 0.25 * length(response) + 0.15 * wholeness(response)) * variety(response)
+    return (parts + 0.25 * length(response) + 0.15 * completeness(response)) * variety(response)
 
 
 def _last_question(prompt: str) -> str:
-    """What the user said last, where the prompt is a Human/Assistant transcript."""
+    """Return the last user turn of a Human/Assistant transcript, or the whole prompt."""
     return re.split(r"(?:^|\n)Human:", prompt)[-1].removesuffix("Assistant:")
 
 
@@ -93,7 +93,7 @@ def _words(text: str) -> list[str]:
 
 
 def _content(text: str) -> set[str]:
-    """Stems of the words that carry meaning."""
+    """Return the stems of the words that are not stop words."""
     bare = (word.split("'")[0] for word in _words(text))
     return {word[:_STEM] for word in bare if word not in _stop_words() and len(word) > 1}
 

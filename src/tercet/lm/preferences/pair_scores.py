@@ -13,7 +13,7 @@ from tercet.core.statistics import AS_IT_IS, ScoreScale, calibration, correlatio
 
 @dataclass(frozen=True)
 class PairScores:
-    """What a reward model says of both answers of each pair, and their lengths in tokens."""
+    """A reward model's scores of both responses of each pair, and their lengths in tokens."""
 
     chosen: Float[Tensor, " n"]
     rejected: Float[Tensor, " n"]
@@ -22,7 +22,7 @@ class PairScores:
 
 
 def summary(scores: PairScores, scale: ScoreScale = AS_IT_IS) -> dict[str, Any]:
-    """Accuracy with its interval, margin, mean scores (on `scale`), correlation with length, calibration.
+    """Return accuracy with its interval, margin, mean scores (on `scale`), correlation with length, calibration.
 
     Calibration is that of the Bradley-Terry model, whose logit is the margin before `scale`.
     """

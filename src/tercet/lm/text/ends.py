@@ -1,4 +1,4 @@
-"""What ends an answer: a set of tokens, the same in training, sampling, measuring and whatever is saved."""
+"""The end tokens of a response: one set for training, sampling, evaluation and saved models."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -14,17 +14,17 @@ from tercet.lm.text.template import end_of_turn
 
 @dataclass(frozen=True)
 class Ends:
-    """`written` stands behind every answer of the data that was not cut; each of `ids` ends a sampled answer."""
+    """`written` is appended to every complete response of the data; each of `ids` ends a sampled response."""
 
     written: int
     ids: tuple[int, ...]
 
     @classmethod
     def of(cls, tokenizer: PreTrainedTokenizerBase, style: Style, model: str, *, trust: bool = False) -> "Ends":
-        """The tokenizer's EOS, what the chat template writes behind an answer, and what the files of a model list.
+        """Collect the tokenizer's EOS, the chat template's end of turn, and the EOS ids in the model's files.
 
-        `model` is its folder or hub id, '' where there is none. A listed id that the tokenizer knows as a word is
-        another vocabulary's, and ends nothing. `trust` allows code of its own.
+        `model` is a folder or hub id, or ''. A listed id that is an ordinary token of the tokenizer belongs to another
+        vocabulary and is ignored. `trust` allows the model's own code.
         """
         eos = cast(int, tokenizer.eos_token_id)  # transformers types it as anything; load_tokenizer checked it
         of_template = end_of_turn(tokenizer) if style == "chat" else None
@@ -34,17 +34,17 @@ class Ends:
 
 
 def _listed(model: str, trust: bool) -> list[int]:
-    """The EOS ids of generation_config.json, or of config.json where there is none."""
-    if not model or Path(model).is_file():  # a GGUF file has its tokenizer's EOS alone
+    """Read the EOS ids of generation_config.json, or of config.json if there is none."""
+    if not model or Path(model).is_file():  # of a GGUF file, only its tokenizer's EOS is known
         return []
     if base := adapter_base(model):
         return _listed(base, trust)
     for read in (GenerationConfig.from_pretrained, partial(_text_config, trust=trust)):
         try:
-            found = read(model).eos_token_id
-        except (OSError, ValueError, KeyError, AttributeError):  # whoever loads the model says what is wrong with it
+            eos = read(model).eos_token_id
+        except (OSError, ValueError, KeyError, AttributeError):  # loading the model reports what is wrong
             continue
-        return [found] if isinstance(found, int) else [*(found or [])]
+        return [eos] if isinstance(eos, int) else [*(eos or [])]
     return []
 
 

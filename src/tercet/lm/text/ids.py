@@ -1,13 +1,13 @@
-"""How a conversation becomes token ids, and an answer's ids text again; one place, so that every step agrees.
+"""Encode prompts and responses and decode responses, in the same way in every step.
 
-style   prompt                                        answer
+style   prompt                                        response
 hh      \\n\\nHuman: ...\\n\\nAssistant: ...\\n\\nAssistant:    a space, then the text
 chat    the tokenizer's chat template                  the text, right after the template's generation prompt
 plain   the turns' texts, each with a line end after it    the text
 
-The tokenizer's BOS, if it adds one, stands in front of the prompt alone; an answer that was not cut ends in the token
-that `ends.py` names. Special tokens that somebody wrote in a text are text, in every style: only the template and this
-file write special tokens.
+The tokenizer's BOS, if it adds one, precedes the prompt only. A complete response ends in the token of `ends.py`.
+Special tokens inside a text of the data are plain text in every style: only the template and this file write special
+tokens.
 """
 
 import re
@@ -30,7 +30,7 @@ _STEM_TAILS = re.compile("qz(q*)")
 
 
 def prompt_text(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], style: Style) -> str:
-    """The prompt as the model reads it, up to where its answer begins (without a BOS that the tokenizer adds)."""
+    """Write the prompt as the model reads it, up to the start of the response; without the tokenizer's BOS."""
     if style != "chat":
         refuse_tools(messages, style)
     if style == "hh":
@@ -41,7 +41,7 @@ def prompt_text(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message],
 
 
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], style: Style) -> list[int]:
-    """The ids of a prompt: BOS where the tokenizer adds one, never an EOS behind."""
+    """Encode a prompt, with BOS if the tokenizer adds one, and never with EOS."""
     if style == "chat":
         return _chat_ids(tokenizer, messages)
     text = prompt_text(tokenizer, messages, style)
@@ -54,30 +54,30 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], 
 def response_ids(
     tokenizer: PreTrainedTokenizerBase, text: str, style: Style, *, max_tokens: int, end_id: int, ended: bool = True
 ) -> list[int]:
-    """The ids of an answer: at most `max_tokens`, `end_id` among them; an answer that is or was cut has none."""
+    """Encode a response: at most `max_tokens`, with `end_id` at the end unless the response is or was cut off."""
     anchor, start = (":", " ") if style == "hh" else (_LINE_END, "")
     unsplit = Marks.of(tokenizer).unsplit if style == "chat" else []
     return [*_ids_behind(tokenizer, anchor, start + text, unsplit), *[end_id] * ended][:max_tokens]
 
 
 def decode_response(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], end_ids: Collection[int] = ()) -> str:
-    """The text of an answer without the token that ended it, special tokens and the white space around it."""
+    """Decode a response without its end token, special tokens and surrounding white space."""
     ids = list(ids)
-    if ids and ids[-1] in end_ids:  # it need not be marked as special
+    if ids and ids[-1] in end_ids:  # the end token may be an ordinary token
         ids.pop()
     return str(tokenizer.decode(ids, skip_special_tokens=True)).strip()
 
 
 def _chat_ids(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> list[int]:
-    """The ids of what the chat template writes: its marks are ids, those that stand in the messages are text."""
+    """Encode what the chat template writes: its own marks as special ids, marks inside messages as text."""
     marks = Marks.of(tokenizer)
     pattern = marks.written
     forged = sorted({mark for message in messages for mark in pattern.findall(message.text + message.tools)})
     if not forged:
         return tokenizer.encode(render(tokenizer, messages), add_special_tokens=False)
-    # the template gets words in place of them, so that every mark in what it writes is its own
+    # placeholders replace them in the messages, so every mark in the output is the template's own
     tails = [len(tail) for message in messages for tail in _STEM_TAILS.findall(message.text + message.tools)]
-    stem = "qz" + "q" * (max(tails, default=-1) + 1)  # stands in no message
+    stem = "qz" + "q" * (max(tails, default=-1) + 1)  # occurs in no message
     words = {mark: f"{stem}{number}z" for number, mark in enumerate(forged)}
     texts = {word: mark for mark, word in words.items()}
 
@@ -97,10 +97,10 @@ def _chat_ids(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -
 
 
 def _ids_behind(tokenizer: PreTrainedTokenizerBase, anchor: str, text: str, unsplit: Sequence[str] = ()) -> list[int]:
-    """The ids of a text that goes on behind `anchor`.
+    """Encode a text that follows `anchor`.
 
-    Encoded with it, then freed of it: a SentencePiece tokenizer would otherwise put a second space in front, and ids
-    would differ from those of the text in one piece.
+    It is encoded together with `anchor`, whose ids are then removed: a SentencePiece tokenizer would otherwise add a
+    leading space, and the ids would differ from those of the whole text.
     """
     in_front = _bare_ids(tokenizer, anchor)
     whole = _bare_ids(tokenizer, anchor + text, unsplit)
@@ -109,9 +109,9 @@ def _ids_behind(tokenizer: PreTrainedTokenizerBase, anchor: str, text: str, unsp
 
 
 def _bare_ids(tokenizer: PreTrainedTokenizerBase, text: str, unsplit: Sequence[str] = ()) -> list[int]:
-    """The ids of the text alone; a `</s>` that somebody wrote in it stays four characters and ends nothing.
+    """Encode a text without special tokens; a `</s>` inside it is encoded as four characters.
 
-    Words of `unsplit` are cut behind their first character, for the tokenizer itself would not cut them.
+    Words of `unsplit` are split after their first character, since the tokenizer would not split them.
     """
     first, *others = _cut(text, unsplit)
     ids: list[int] = tokenizer.encode(first, add_special_tokens=False, split_special_tokens=True)
@@ -121,7 +121,7 @@ def _bare_ids(tokenizer: PreTrainedTokenizerBase, text: str, unsplit: Sequence[s
 
 
 def _cut(text: str, unsplit: Sequence[str]) -> list[str]:
-    """The pieces of the text, cut behind the first character of each word, also of one that begins within another."""
+    """Split the text after the first character of each word in `unsplit`, overlapping words included."""
     if not unsplit:
         return [text]
     starts = re.finditer(f"(?=({'|'.join(map(re.escape, unsplit))}))", text)
@@ -130,9 +130,9 @@ def _cut(text: str, unsplit: Sequence[str]) -> list[str]:
 
 
 def _num_in_front(special: list[int], bare: list[int], tokenizer: PreTrainedTokenizerBase) -> int:
-    """How many special tokens stand in front of the bare ids."""
+    """Count the special tokens before the bare ids."""
     for num in range(len(special) - len(bare) + 1):
         if special[num : num + len(bare)] == bare:
             return num
-    # the special tokens change how the text is cut: keep a leading BOS alone
+    # the special tokens change how the text is tokenized: keep only a leading BOS
     return 1 if special[:1] == [tokenizer.bos_token_id] else 0

@@ -1,4 +1,4 @@
-"""The tokens that structure a conversation, told apart from the same characters in somebody's text."""
+"""The tokens that structure a conversation, as distinct from the same characters inside a text."""
 
 import re
 from collections.abc import Iterator
@@ -12,37 +12,37 @@ from tercet.lm.text.template import frame, template_of
 
 @dataclass(frozen=True)
 class Marks:
-    """Special tokens, and others that the chat template writes around turns; `tokens` by their ids."""
+    """Special tokens and other added tokens that the chat template writes around turns; `tokens` is by id."""
 
     tokens: dict[int, AddedToken]
-    stand_alone: bool  # a text between two marks has the ids that it has alone
+    stand_alone: bool  # a text between two marks has the same ids as on its own
 
     @classmethod
     def of(cls, tokenizer: PreTrainedTokenizerBase) -> "Marks":
-        """The marks of a tokenizer with its chat template."""
+        """Find the marks of a tokenizer with its chat template."""
         return _marks(tokenizer, template_of(tokenizer))
 
     @property
     def written(self) -> re.Pattern[str]:
-        """Finds what reads as a mark."""
+        """A pattern that matches any mark."""
         longest_first = sorted((token.content for token in self.tokens.values()), key=len, reverse=True)
-        return re.compile("|".join(map(re.escape, longest_first)) or "(?!)")  # nothing matches the latter
+        return re.compile("|".join(map(re.escape, longest_first)) or "(?!)")  # the latter matches nothing
 
     @property
     def unsplit(self) -> list[str]:
-        """Marks that are not special tokens: the tokenizer reads them as marks wherever they stand."""
+        """Marks that are not special tokens: the tokenizer encodes them as marks even inside a text."""
         return [token.content for token in self.tokens.values() if not token.special]
 
     def split(self, text: str) -> Iterator[tuple[str, list[int]]]:
-        """The pieces of a text, each with the id of the mark behind it; some marks take the white space beside them."""
+        """Yield the pieces of a text, each with the id of the mark after it; some marks absorb adjacent white space."""
         by_content = {token.content: (number, token) for number, token in self.tokens.items()}
         start, is_stripped = 0, False
-        for found in self.written.finditer(text):
-            number, token = by_content[found[0]]
-            piece = text[start : found.start()]
+        for match in self.written.finditer(text):
+            number, token = by_content[match[0]]
+            piece = text[start : match.start()]
             piece = piece.lstrip() if is_stripped else piece
             yield piece.rstrip() if token.lstrip else piece, [number]
-            start, is_stripped = found.end(), token.rstrip
+            start, is_stripped = match.end(), token.rstrip
         yield text[start:].lstrip() if is_stripped else text[start:], []
 
 
@@ -51,6 +51,6 @@ def _marks(tokenizer: PreTrainedTokenizerBase, template: str) -> Marks:
     around = frame(tokenizer, template)
     added = tokenizer.added_tokens_decoder.items()
     tokens = {number: token for number, token in added if token.special or token.content in around}
-    # a SentencePiece tokenizer may put a space in front of the first piece alone, or of every one
+    # a SentencePiece tokenizer may add a space before the first piece only, or before every one
     behind, alone = (tokenizer.encode(text, add_special_tokens=False) for text in (f"{tokenizer.eos_token}x", "x"))
     return Marks(tokens, behind[1:] == alone)

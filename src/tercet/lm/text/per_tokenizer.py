@@ -1,4 +1,4 @@
-"""What is found out about a tokenizer once, and kept no longer than the tokenizer itself."""
+"""Cache results per tokenizer, for the lifetime of the tokenizer."""
 
 from collections.abc import Callable, Hashable
 from functools import wraps
@@ -13,17 +13,17 @@ OfTokenizer = Callable[Concatenate[PreTrainedTokenizerBase, P], R]
 
 
 def once_per_tokenizer(function: OfTokenizer[P, R]) -> OfTokenizer[P, R]:
-    """Call it once for a tokenizer and the arguments behind it, which are positional and hashable.
+    """Cache a function of a tokenizer and further arguments, which must be positional and hashable.
 
-    functools.lru_cache would keep the tokenizers too: tens of megabytes each, and every step of a run loads its own.
+    functools.lru_cache would keep the tokenizers alive too: tens of megabytes each, and every step loads its own.
     """
-    known: WeakKeyDictionary[PreTrainedTokenizerBase, dict[Hashable, R]] = WeakKeyDictionary()
+    cache: WeakKeyDictionary[PreTrainedTokenizerBase, dict[Hashable, R]] = WeakKeyDictionary()
 
     @wraps(function)
-    def remembered(tokenizer: PreTrainedTokenizerBase, *args: P.args, **kwargs: P.kwargs) -> R:
-        results = known.setdefault(tokenizer, {})
+    def cached(tokenizer: PreTrainedTokenizerBase, *args: P.args, **kwargs: P.kwargs) -> R:
+        results = cache.setdefault(tokenizer, {})
         if args not in results:
             results[args] = function(tokenizer, *args, **kwargs)
         return results[args]
 
-    return remembered
+    return cached

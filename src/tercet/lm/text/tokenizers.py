@@ -1,4 +1,4 @@
-"""The tokenizer of a model: from a folder, the hub or a GGUF file, or the byte tokenizer that needs no file."""
+"""Load the tokenizer of a model from a folder, the hub or a GGUF file, or make a byte tokenizer."""
 
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,7 @@ from tercet.lm.models.weights import converted, gguf_parts
 from tercet.lm.models.wrapped import adapter_base
 from tercet.runs.done import check_made
 
-# its own format without its default system message, which would cost every prompt 18 tokens
+# SmolLM2's format without its default system message, which would add 18 tokens to every prompt
 _SMOLLM2_TEMPLATE = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
@@ -21,7 +21,7 @@ _SMOLLM2_TEMPLATE = (
 
 
 def byte_tokenizer() -> PreTrainedTokenizerFast:
-    """259 tokens: pad 0, BOS 1, EOS 2, then the 256 bytes of UTF-8."""
+    """Make a tokenizer of 259 tokens: pad 0, BOS 1, EOS 2, then the 256 bytes of UTF-8."""
     specials = {"<pad>": 0, "<s>": 1, "</s>": 2}
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = specials | {symbol: 3 + i for i, symbol in enumerate(alphabet)}
@@ -34,11 +34,11 @@ def byte_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def read_tokenizer(name: str, *, trust: bool = False) -> PreTrainedTokenizerBase:
-    """The tokenizer of the model `name` as it is; of adapters without one, their base model's."""
+    """Load the tokenizer of the model `name` unchanged; adapters without one have that of their base model."""
     folder, gguf_file = gguf_parts(name)
     check_made(Path(folder))
     try:
-        if gguf_file:  # reading it takes seconds, and every step does
+        if gguf_file:  # converting it takes seconds, so the result is saved
             read = partial(AutoTokenizer.from_pretrained, folder, gguf_file=gguf_file, trust_remote_code=False)
             folder = str(converted(Path(folder) / gguf_file, read, what="-tokenizer"))
         with own_code.running(name, trust=trust):
@@ -55,10 +55,10 @@ def read_tokenizer(name: str, *, trust: bool = False) -> PreTrainedTokenizerBase
 
 
 def load_tokenizer(config: ModelConfig, path: str = "") -> PreTrainedTokenizerBase:
-    """The tokenizer that `config` names, or the one saved with the model at `path`.
+    """Load the tokenizer that `config` names, or the one saved with the model at `path`.
 
-    A tokenizer without EOS is refused: a policy could never learn to stop. A missing pad token is no error: padding
-    is told by masks, and EOS fills the room.
+    A tokenizer without EOS is refused: a policy could never learn to stop. A missing pad token is not an error: EOS
+    pads, and masks mark the padding.
     """
     name = path or config.tokenizer or config.path
     key = "" if path else "model.tokenizer: " if config.tokenizer else "model.path: "
@@ -71,7 +71,7 @@ def load_tokenizer(config: ModelConfig, path: str = "") -> PreTrainedTokenizerBa
             hint = "" if path or config.tokenizer else "; name another in model.tokenizer"
             raise InputError(f"{key}{error}{hint}") from error
     if tokenizer.eos_token_id is None:
-        raise InputError(f"{key}{name!r} has no EOS token, so no answer could end; set eos_token in its files")
+        raise InputError(f"{key}{name!r} has no EOS token, so no response could end; set eos_token in its files")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     if name == "smollm2":
