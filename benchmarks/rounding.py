@@ -14,9 +14,9 @@ from torch import Tensor
 from tercet.config.lm import LmConfig
 from tercet.config.load import load_lm_config
 from tercet.lm.data.splits import flat, step_examples
-from tercet.lm.imitation import AnswerBatches
+from tercet.lm.imitation import SftBatches
 from tercet.lm.models.adapters import freeze, round_stochastically
-from tercet.lm.models.roles import Policy, load_policy
+from tercet.lm.models.roles import Policy, device_of, load_policy
 from tercet.lm.text.encoder import Encoder
 
 
@@ -24,7 +24,7 @@ def figures(config: LmConfig, path: str, num: int) -> dict[str, dict[str, float]
     """Negative log-likelihood a token, and the KL a token from the model as it was saved."""
     encoder = Encoder.of(config, path)
     held_out = flat(encoder.within_limits(step_examples(config.data, "sft").held_out, "held out"))[:num]
-    batches = AnswerBatches(encoder, config).of(held_out)
+    batches = SftBatches(encoder, device_of(config), config.sft).of(held_out)
     policies = {name: load_policy(config, path=path) for name in ("as saved", "nearest", "by chance")}
     round_stochastically(policies["by chance"].model, config.seed)
     for name in ("nearest", "by chance"):

@@ -8,8 +8,8 @@ Prompts of 8 to 128 tokens, answers of 4 to 128, the loss on the answers; all we
 import torch
 from fitting import asked_for, config_of, timed_fit
 
-from tercet.lm.imitation import AnswerBatches, answer_loss
-from tercet.lm.models.roles import load_policy
+from tercet.lm.imitation import SftBatches, response_loss
+from tercet.lm.models.roles import device_of, load_policy
 from tercet.lm.text.encoder import Encoder
 from tercet.train.fit import LossTerms
 
@@ -25,10 +25,10 @@ def main() -> None:
         config,
         step="sft",
         model=policy,
-        batches=AnswerBatches(Encoder.of(config), config).of,
+        batches=SftBatches(Encoder.of(config), device_of(config), config.sft).of,
         count=lambda batch: int(batch.response_mask.sum()),
         num_tokens=lambda batch: int(batch.lengths.sum()),
-        loss=lambda batch: LossTerms(answer_loss(policy, batch), {}),
+        loss=lambda batch: LossTerms(response_loss(policy, batch), {}),
     )
 
 

@@ -28,7 +28,7 @@ def talk(small_run: Path, longer: list[str]) -> Talk:
 
     def start(stage: str = "sft", seed: int = 0) -> tuple[Conversation, list[str]]:
         written: list[str] = []
-        stages = stages_of(RunFolder.read(small_run), config)
+        stages = stages_of(RunFolder.read(small_run), config.ppo.policy)
         return Conversation(stages, stage, config, write=written.append, seed=seed), written
 
     return start
@@ -106,7 +106,7 @@ def test_a_conversation_longer_than_the_window_forgets_its_oldest_turns_and_says
     assert conversation.turns[-2].text == lines[-1]
     assert conversation.turns[0].role == "user"
     assert conversation.turns[0].text != lines[0]
-    assert f"the model's window holds {window} tokens" in capsys.readouterr().out
+    assert f"the model's context window has {window} tokens" in capsys.readouterr().out
     before = list(conversation.turns)
     conversation.hold(["x" * window])
     assert conversation.turns == before  # what is refused displaces nothing
@@ -199,12 +199,12 @@ def test_special_tokens_that_are_typed_or_answered_stay_text(talk: Talk) -> None
 def test_a_run_that_has_not_come_to_a_stage_says_which_it_has(small_run: Path) -> None:
     with pytest.raises(InputError, match="stage sft: this run has base"):
         config = load_lm_config("tiny", [])
-        Conversation(stages_of(RunFolder(small_run / "eval", {}), config), "sft", config, write=print)
+        Conversation(stages_of(RunFolder(small_run / "eval", {}), config.ppo.policy), "sft", config, write=print)
 
 
 def test_the_command_reads_lines_until_they_end(tercet: Tercet, small_run: Path) -> None:
     result = tercet("lm", "chat", small_run, "--stage", "sft", typed="Hello\n/stage ppo\nHello\n")
     assert result.exit_code == 0, result.output
-    assert "ppo answers now" in result.stdout
+    assert "ppo responds now" in result.stdout
     assert result.stdout.count("you: ") == 4
     assert tercet("lm", "chat", small_run, typed="/quit\n").exit_code == 0

@@ -13,6 +13,7 @@ from tercet.lm import eval as evaluation
 from tercet.lm.checks import check
 from tercet.lm.models.roles import load_policy, load_score_model
 from tercet.lm.models.weights import load_causal
+from tercet.lm.text.encoder import Encoder
 from tercet.lm.text.tokenizers import byte_tokenizer
 
 MakeConfig = Callable[..., LmConfig]
@@ -63,6 +64,8 @@ def test_a_reward_model_of_another_run_need_not_know_this_runs_style(small: list
 def test_texts_to_measure_fit_every_policy_that_is_measured(small: list[str], tmp_path: Path) -> None:
     load_policy(narrow(small, 64)).save(tmp_path, byte_tokenizer(), [2])
     settings = [*small, "eval.prompts=['How are you, who have so much to say and so little time?']"]
-    evaluation.check(load_lm_config("tiny", [*settings, "eval.max_response_tokens=8"]))
+    config = load_lm_config("tiny", [*settings, "eval.max_response_tokens=8"])
+    evaluation.check(config, Encoder.of(config))
+    config = load_lm_config("tiny", [*settings, "eval.max_response_tokens=8", f"ppo.policy={tmp_path}"])
     with pytest.raises(InputError, match=r"needs \d+ tokens, but the model reads 64"):
-        evaluation.check(load_lm_config("tiny", [*settings, "eval.max_response_tokens=8", f"ppo.policy={tmp_path}"]))
+        evaluation.check(config, Encoder.of(config))

@@ -48,11 +48,14 @@ def test_every_two_stages_are_compared_the_later_one_first() -> None:
 
 
 def test_the_default_prompts_are_the_six_of_deepspeed_chat() -> None:
-    texts = [example.prompt for example in fixed_prompts(LmConfig())]
+    texts = [example.prompt for example in fixed_prompts(LmConfig().eval.prompts)]
     assert len(texts) == 6
     for word in ("Microsoft", "moon", "frog", "1955", "telescope", "birds"):
         assert sum(word in text for text in texts) == 1
-    chinese = [example.prompt for example in fixed_prompts(load_lm_config("tiny", ['eval.prompts=[chinese, "Why?"]']))]
+    chinese = [
+        example.prompt
+        for example in fixed_prompts(load_lm_config("tiny", ['eval.prompts=[chinese, "Why?"]']).eval.prompts)
+    ]
     assert len(chinese) == 7
     assert chinese[-1] == "Why?"
     assert all(any("一" <= character <= "鿿" for character in text) for text in chinese[:-1])
@@ -60,11 +63,11 @@ def test_the_default_prompts_are_the_six_of_deepspeed_chat() -> None:
 
 def test_a_blank_prompt_of_the_config_is_refused() -> None:
     with pytest.raises(InputError, match=r"eval\.prompts: ' ' is blank"):
-        fixed_prompts(LmConfig.model_validate({"eval": {"prompts": ["Why?", " "]}}))
+        fixed_prompts(["Why?", " "])
 
 
 def test_the_default_texts_to_score_have_the_published_scores_beside_them() -> None:
-    texts = reward_texts(LmConfig())
+    texts = reward_texts("")
     published = [row["published"][source] for row in texts for source in ("official", "article")]
     assert published == [[-1.0, 8.0], [3.08, 7.97], [-12.4, 14.6], [1.7, 12.88]]
 
@@ -73,7 +76,7 @@ def test_texts_to_score_may_hold_what_unicode_calls_the_end_of_a_line(tmp_path: 
     row = {"prompt": "Is it\u2028red?", "good": "Yes.\x85", "bad": "\u2029No."}
     (tmp_path / "texts.jsonl").write_text(json.dumps(row, ensure_ascii=False) + "\n", encoding="utf-8")
     config = LmConfig.model_validate({"eval": {"reward_texts": str(tmp_path / "texts.jsonl")}})
-    assert reward_texts(config) == [row]
+    assert reward_texts(config.eval.reward_texts) == [row]
 
 
 def test_texts_to_score_are_read_whatever_editor_wrote_them(tmp_path: Path) -> None:
@@ -82,7 +85,7 @@ def test_texts_to_score_are_read_whatever_editor_wrote_them(tmp_path: Path) -> N
     written = [json.dumps(row).replace("\\n", "\\r\\n") for row in rows]
     texts.write_bytes(("\ufeff" + "\r\n\r\n".join(written) + "\r\n\r\n").encode())
     config = LmConfig.model_validate({"eval": {"reward_texts": str(texts)}})
-    assert reward_texts(config) == rows
+    assert reward_texts(config.eval.reward_texts) == rows
     for row, said in (
         ('{"prompt": "Hi?", "good": "Hello."}', r"texts\.jsonl:2: needs prompt, good and bad; there is no bad"),
         ('{"prompt": "Hi?", "good": NaN, "bad": "x"}', r"texts\.jsonl:2: .* there is no good"),
@@ -95,15 +98,15 @@ def test_texts_to_score_are_read_whatever_editor_wrote_them(tmp_path: Path) -> N
     ):
         texts.write_text(f"\n{row}\n", encoding="utf-8")
         with pytest.raises(InputError, match=said):
-            reward_texts(config)
+            reward_texts(config.eval.reward_texts)
     texts.write_text("\n", encoding="utf-8")
-    with pytest.raises(InputError, match="holds no row"):
-        reward_texts(config)
+    with pytest.raises(InputError, match="has no rows"):
+        reward_texts(config.eval.reward_texts)
 
 
 def test_held_out_prompts_are_learned_from_by_no_step(small: list[str]) -> None:
     config = load_lm_config("tiny", [*small, "eval.num_prompts=99"])
-    measured = {example.key for example in held_out_prompts(config)}
+    measured = {example.key for example in held_out_prompts(Encoder.of(config), config.data, 99, seed=config.seed)}
     assert len(measured) > 10
     for step in ("sft", "reward", "ppo"):
         dealt = step_examples(config.data, step)
@@ -113,7 +116,7 @@ def test_held_out_prompts_are_learned_from_by_no_step(small: list[str]) -> None:
 
 def test_answers_of_every_stage_stand_side_by_side(small_run: Path) -> None:
     rows = read(small_run / "eval" / "answers.json")
-    assert [row["prompt"] for row in rows] == [example.prompt for example in fixed_prompts(LmConfig())]
+    assert [row["prompt"] for row in rows] == [example.prompt for example in fixed_prompts(LmConfig().eval.prompts)]
     for row in rows:
         assert list(row["answers"]) == ["base", "sft", "ppo"]
         assert all(set(kinds) == {"greedy", "sampled"} for kinds in row["answers"].values())

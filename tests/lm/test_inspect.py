@@ -90,7 +90,7 @@ def test_the_tokens_of_each_step_are_shown_in_a_narrow_terminal(tmp_path: Path) 
     assert max(map(len, text.splitlines())) <= 80
     for step, row in (("sft", "▸Y·e·s"), ("ppo", "▸sampled: up to")):
         assert row in text.partition(f"\n{step}, pairs.jsonl:")[2]
-    assert "reward cannot be run on this" in text and "equal after" in text  # in what is left of them
+    assert "reward cannot run on this data" in text and "equal after" in text  # in what is left of them
 
 
 def test_data_that_the_template_refuses_is_shown_with_the_place(tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_a_set_that_one_step_cannot_use_is_shown_with_the_reason(tmp_path: Path)
     path = tmp_path / "prompts.jsonl"
     path.write_text("\n".join(json.dumps({"prompt": f"Why {i}?"}) for i in range(40)), encoding="utf-8")
     text = printed(LmConfig.model_validate({"data": {"train": [str(path)]}}))
-    assert "sft cannot be run on this" in text
+    assert "sft cannot run on this data" in text
     assert "ppo" in text
 
 

@@ -13,7 +13,15 @@ from tercet.config.lm import LmConfig
 from tercet.lm.batch import pad
 from tercet.lm.data.examples import Example
 from tercet.lm.models.roles import load_policy, load_score_model
-from tercet.lm.rollout import Assessed, assess, build, describe, kl_per_answer, paid_scores, reference_logprobs
+from tercet.lm.rollout import (
+    Assessment,
+    assess,
+    build,
+    final_scores,
+    kl_per_response,
+    reference_logprobs,
+    rollout_metrics,
+)
 from tercet.lm.sampling.responses import Answers, answer
 from tercet.lm.scoring import Scorer
 from tercet.train.chance import generator
@@ -40,7 +48,7 @@ def lengths(answers: Answers) -> Tensor:
 LENGTHS = Scorer([(1.0, lengths)])
 
 
-def played(roles, examples: list[Example], micro_batch_size: int = 4) -> tuple[Answers, Assessed]:
+def played(roles, examples: list[Example], micro_batch_size: int = 4) -> tuple[Answers, Assessment]:
     answers = answer(
         roles.actor_critic.policy,
         roles.encoder,
@@ -53,14 +61,14 @@ def played(roles, examples: list[Example], micro_batch_size: int = 4) -> tuple[A
     return answers, seen
 
 
-def by_hand() -> tuple[Answers, Assessed]:
+def by_hand() -> tuple[Answers, Assessment]:
     """One answer of three tokens that ended, one of two that was cut off."""
     batch = pad([[5, 6], [7]], [[8, 9, 2], [10, 11]], pad_id=2)
     answers = Answers([], ["a", "b"], batch, torch.zeros(2, 3), torch.tensor([True, False]))
     logprobs = torch.tensor([[-1.0, -2.0, -3.0], [-1.5, -0.5, 0.0]])
     ref_logprobs = torch.tensor([[-1.5, -2.0, -2.0], [-2.5, -1.0, 0.0]])
     values = torch.tensor([[0.1, 0.2, 0.3], [0.4, 0.5, 0.0]])
-    return answers, Assessed(logprobs, ref_logprobs, values, torch.tensor([9.0, 0.5]))
+    return answers, Assessment(logprobs, ref_logprobs, values, torch.tensor([9.0, 0.5]))
 
 
 def test_rewards_by_hand(make_config: MakeConfig) -> None:
@@ -75,15 +83,15 @@ def test_rewards_by_hand(make_config: MakeConfig) -> None:
     assert rollout.next_values[0, :2].tolist() == pytest.approx([0.2, 0.3])
     assert rollout.next_values[1, 0].item() == pytest.approx(0.5)
     assert rollout.mask.tolist() == [[True, True, True], [True, True, False]]
-    assert kl_per_answer(seen, answers).tolist() == pytest.approx([-0.5, 1.5])
-    assert paid_scores(answers, seen, config).tolist() == pytest.approx([5.0, -1.5])
+    assert kl_per_response(seen, answers).tolist() == pytest.approx([-0.5, 1.5])
+    assert final_scores(answers, seen, config).tolist() == pytest.approx([5.0, -1.5])
 
 
 def test_what_is_told_by_hand(make_config: MakeConfig) -> None:
     answers, seen = by_hand()
     config = make_config(ppo={"missing_eos_penalty": 0.0}).ppo
     rollout = build(answers, seen, config, kl_coef=0.1)
-    told = describe(answers, seen, rollout, config, kl_coef=0.1)
+    told = rollout_metrics(answers, seen, rollout, config, kl_coef=0.1)
     assert told == pytest.approx(
         {
             "score": 4.75,  # as the scorer gave it
@@ -126,7 +134,7 @@ def test_the_reference_is_the_policy_before_it_learned(
         roles = make_roles(make_config(architecture, lora=lora))
         answers, before = played(roles, examples)
         assert torch.allclose(before.logprobs, before.ref_logprobs, atol=5e-5)
-        assert float(kl_per_answer(before, answers).abs().max()) < 5e-4
+        assert float(kl_per_response(before, answers).abs().max()) < 5e-4
         moved(roles.actor_critic.policy)
         assert torch.allclose(roles.reference(answers.batch), frozen(answers.batch), atol=1e-5)
         assert torch.allclose(roles.reference(answers.batch), before.ref_logprobs, atol=1e-5)

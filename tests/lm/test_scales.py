@@ -1,4 +1,4 @@
-"""Rewards that are no models are brought to the scale of a reward model, once, and it is kept."""
+"""Reward functions are normalised once to the scale of a reward model, and the scale is saved."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,8 +13,9 @@ from tercet.errors import FailedError, InputError
 from tercet.lm.data.examples import Example
 from tercet.lm.models.roles import load_policy
 from tercet.lm.sampling.responses import Answers
-from tercet.lm.scales import find_scales, load_scales, reference_answers, save_scales, some_prompts
-from tercet.lm.scoring import OWN, scaled
+from tercet.lm.sampling.sampler import Sampler
+from tercet.lm.scales import draw_examples, find_scales, load_scales, reference_responses, save_scales
+from tercet.lm.scoring import REWARD_MODEL, scaled
 from tercet.lm.text.encoder import Encoder
 
 MakeConfig = Callable[..., LmConfig]
@@ -27,7 +28,8 @@ def config(make_config: MakeConfig) -> LmConfig:
 
 @pytest.fixture(scope="module")
 def answers(config: LmConfig, examples: list[Example]) -> list[Answers]:
-    return reference_answers(load_policy(config), Encoder.of(config), examples, config)
+    sampler = Sampler(load_policy(config), Encoder.of(config), temperature=1.0, batch_size=4)
+    return reference_responses(sampler, examples, 9, seed=0)
 
 
 def letters(answers: Answers) -> Tensor:
@@ -47,7 +49,7 @@ def test_a_scaled_reward_has_mean_0_and_variance_1_over_the_reference_answers(an
 
 
 def test_the_runs_own_reward_model_keeps_the_scale_of_step_2(answers: list[Answers]) -> None:
-    assert find_scales({OWN: letters}, answers) == {}
+    assert find_scales({REWARD_MODEL: letters}, answers) == {}
 
 
 def test_a_reward_that_nobody_has_earned_yet_is_left_as_it_is_and_that_is_said(
@@ -58,7 +60,7 @@ def test_a_reward_that_nobody_has_earned_yet_is_left_as_it_is_and_that_is_said(
 
 
 def test_a_constant_is_refused_by_name(answers: list[Answers]) -> None:
-    with pytest.raises(InputError, match=r"ppo\.reward: f:g gave 0\.1 to each of 9 answers"):
+    with pytest.raises(InputError, match=r"ppo\.reward: f:g gave 0\.1 to each of 9 responses"):
         find_scales({"f:g": lambda part: torch.full((len(part.texts),), 0.1)}, answers)
 
 
@@ -72,7 +74,7 @@ def test_scores_that_differ_but_cannot_be_scaled_are_not_called_constant(
     def score(part: Answers) -> Tensor:
         return torch.tensor([scores[number % 3] for number in range(len(part.texts))], dtype=torch.float64)
 
-    with pytest.raises(InputError, match=rf"f:g gave scores of {shown} to 9 answers .*too small .*or too large"):
+    with pytest.raises(InputError, match=rf"f:g gave scores of {shown} to 9 responses .*too small .*or too large"):
         find_scales({"f:g": score}, answers)
 
 
@@ -81,15 +83,15 @@ def test_scores_that_are_not_finite_are_refused_by_name(answers: list[Answers]) 
         find_scales({"some/model": lambda part: torch.full((len(part.texts),), float("nan"))}, answers)
 
 
-def test_few_prompts_are_asked_again_and_many_not(make_config: MakeConfig, examples: list[Example]) -> None:
-    few = some_prompts(examples, make_config(reward={"num_reference_samples": 15}))
-    assert [sum(e is x for x in few) for e in examples] == pytest.approx([2.5] * 6, abs=0.5)
-    assert len({e.key for e in some_prompts(examples, make_config(reward={"num_reference_samples": 4}))}) == 4
+def test_examples_are_drawn_again_only_after_all_have_been_drawn(examples: list[Example]) -> None:
+    many = draw_examples(examples, 15, seed=0)
+    assert [sum(e is x for x in many) for e in examples] == pytest.approx([2.5] * 6, abs=0.5)
+    assert len({e.key for e in draw_examples(examples, 4, seed=0)}) == 4
 
 
 def test_what_is_kept_is_the_same_to_the_bit(answers: list[Answers], tmp_path: Path) -> None:
     scales = find_scales({"f:g": letters}, answers)
     save_scales(scales, tmp_path / "scales.json")
     assert load_scales(tmp_path / "scales.json") == scales
-    with pytest.raises(FailedError, match=r"remove .* to start ppo anew"):
+    with pytest.raises(FailedError, match=r"remove .* to start ppo again"):
         load_scales(tmp_path / "none.json")

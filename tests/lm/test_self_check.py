@@ -16,6 +16,7 @@ from tercet.lm.models.roles import load_policy
 from tercet.lm.ppo import Collect, Roles
 from tercet.lm.rollout import LmActorCritic, assess, reference_logprobs
 from tercet.lm.sampling.responses import Answers
+from tercet.lm.sampling.sampler import Sampler
 from tercet.lm.scoring import Scorer
 from tercet.lm.self_check import check
 from tercet.types import ActorOutput
@@ -36,7 +37,14 @@ def start(make_config: MakeConfig, make_roles: MakeRoles, examples: list[Example
         config: LmConfig = make_config(architecture, **{"ppo": {"batch_size": 6, "micro_batch_size": 4}} | sections)
         roles = make_roles(config)
         return Collect(
-            Roles(roles.actor_critic, roles.reference, Scorer([(1.0, lengths)]), roles.encoder, config),
+            Roles(
+                roles.actor_critic,
+                roles.reference,
+                Scorer([(1.0, lengths)]),
+                Sampler(roles.actor_critic.policy, roles.encoder, config.ppo.temperature, config.eval.batch_size),
+                config.ppo,
+                config.seed,
+            ),
             {"made up": examples},
             {"made up": 1.0},
         )
@@ -134,7 +142,7 @@ def test_a_reward_that_is_infinite(start: Callable[..., Collect]) -> None:
 def test_scores_that_are_all_clipped(start: Callable[..., Collect]) -> None:
     collect = start()
     far = Scorer([(1.0, lambda answers: 100.0 + lengths(answers))])
-    refused(replaced(collect, scorer=far), "ppo.reward_clip=5", "paid alike")
+    refused(replaced(collect, scorer=far), "ppo.reward_clip=5", "same reward")
 
 
 def test_position_ids_that_count_padding(start: Callable[..., Collect]) -> None:
@@ -174,7 +182,7 @@ def test_a_critic_that_sees_its_neighbours(start: Callable[..., Collect]) -> Non
             return out
 
         collect.roles.actor_critic.value_model.model.transformer.register_forward_hook(mix)
-        refused(collect, "padding is off by", "batch mates")
+        refused(collect, "padding is off by", "other rows")
 
 
 def test_a_reference_that_sees_padding(start: Callable[..., Collect]) -> None:

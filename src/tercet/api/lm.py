@@ -46,7 +46,7 @@ def sample(
         from tercet.lm.stages import stages_of
         from tercet.lm.text.encoder import Encoder
 
-        paths = {one.name: one.path for one in stages_of(folder, config)}
+        paths = {one.name: one.path for one in stages_of(folder, config.ppo.policy)}
         if stage not in paths:
             raise InputError(f"stage={stage!r}: {run.path} has {', '.join(paths)}")
         examples, encoder = _examples(prompts), Encoder.of(config)

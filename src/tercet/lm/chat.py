@@ -1,4 +1,4 @@
-"""A conversation in the terminal with any stage of a run."""
+"""Chat in the terminal with any stage of a run."""
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -19,20 +19,21 @@ from tercet.runs.progress import say
 from tercet.runs.screen import write
 
 HELP = (
-    "/new starts over, /stage NAME lets another stage answer, /greedy and /sample choose how, Ctrl-C stops an answer, "
-    "/quit ends"
+    "/new starts a new conversation, /stage NAME switches to another stage, /greedy and /sample set how responses are "
+    "sampled, Ctrl-C stops a response, /quit ends the chat"
 )
 LONGEST_LINE = 1 << 16  # bytes; a terminal sends 4,096 at most
 
 
 def run(folder: RunFolder, *, stage: str) -> None:
-    """Talk with a stage of a run until the input ends."""
+    """Chat with a stage of a run until the input ends."""
     config = recorded_config(LmConfig, folder.config_dict, folder.path)
-    Conversation(stages_of(folder, config), stage, config, write=write).hold(typed(sys.stdin.buffer.readline))
+    stages = stages_of(folder, config.ppo.policy)
+    Conversation(stages, stage, config, write=write).hold(typed(sys.stdin.buffer.readline))
 
 
 def typed(readline: Callable[[int], bytes]) -> Iterator[str | InputError]:
-    """Lines of standard input until it ends or Ctrl-C; an error in place of one that is too long or no text."""
+    """Yield lines of standard input until it ends or Ctrl-C; an InputError for a line that is too long or not UTF-8."""
     number = 0
     try:
         while True:
@@ -46,19 +47,19 @@ def typed(readline: Callable[[int], bytes]) -> Iterator[str | InputError]:
     write("\n")
 
 
-def _text_of(line: bytes, readline: Callable[[int], bytes], place: str) -> str | InputError:
+def _text_of(line: bytes, readline: Callable[[int], bytes], name: str) -> str | InputError:
     if len(line) > LONGEST_LINE:
         while not line.endswith(b"\n") and (line := readline(LONGEST_LINE)):
-            pass  # what is left of it is not the next line
-        return InputError(f"{place} has more than {LONGEST_LINE:,} bytes; it was not read, give a shorter one")
+            pass  # skip the rest of the line
+        return InputError(f"{name} has more than {LONGEST_LINE:,} bytes; it was not read, give a shorter one")
     try:
         return line.decode("utf-8")
     except UnicodeDecodeError as error:
-        return InputError(f"{place} is no UTF-8 (byte 0x{line[error.start]:02x}); it was not read, give it again")
+        return InputError(f"{name} is no UTF-8 (byte 0x{line[error.start]:02x}); it was not read, give it again")
 
 
 class Conversation:
-    """Turns of a user and a stage; commands begin with a slash."""
+    """A chat between a user and a stage; commands begin with a slash."""
 
     def __init__(
         self,
@@ -72,12 +73,13 @@ class Conversation:
         self.stages, self.config, self.write = {s.name: s for s in stages}, config, write
         self.turns: list[Message] = []
         self.temperature = config.ppo.temperature
+        self.encoder = Encoder.of(config)
         self.generator = torch.Generator()
-        self.generator.seed() if seed is None else self.generator.manual_seed(seed)  # a talk need not repeat itself
-        self._take(stage)
+        self.generator.seed() if seed is None else self.generator.manual_seed(seed)  # without a seed, chats differ
+        self._switch_to(stage)
 
     def hold(self, lines: Iterable[str | InputError]) -> None:
-        """Answer each line until there are no more, or /quit; what is wrong with one line is said, and no more."""
+        """Respond to each line until the end or /quit; an error in one line is printed, and the chat goes on."""
         say(f"{self.stage}: {HELP}")
         for line in lines:
             try:
@@ -85,13 +87,13 @@ class Conversation:
                     raise line
                 if line.strip() == "/quit":
                     return
-                self._obey(line.strip())
+                self._handle(line.strip())
             except (InputError, FailedError) as error:
                 say(str(error))
 
     def reply(self, text: str) -> str:
-        """The stage's answer to one more turn of the user, written out as it is made; Ctrl-C stops it where it is."""
-        turns, prompt = self._fitting([*self.turns, Message("user", text)])
+        """Write the stage's response to the user's text token by token, and return it; Ctrl-C stops it."""
+        turns, prompt = self._within_window([*self.turns, Message("user", text)])
         ids: list[int] = []
         written = ""
 
@@ -125,7 +127,7 @@ class Conversation:
         self.turns = [*turns, Message("assistant", written)]
         return written
 
-    def _obey(self, line: str) -> None:
+    def _handle(self, line: str) -> None:
         word, _, rest = line.partition(" ")
         if word == "/new":
             self.turns.clear()
@@ -134,16 +136,16 @@ class Conversation:
         elif word == "/sample":
             self.temperature = self.config.ppo.temperature
         elif word == "/stage":
-            self._take(rest.strip())
+            self._switch_to(rest.strip())
         elif word.startswith("/"):
             say(HELP)
         elif word:
             self.reply(line)
 
-    def _fitting(self, turns: list[Message]) -> tuple[list[Message], list[int]]:
-        """The turns that the model's window holds with an answer, and their ids; the oldest are forgotten, with a word.
+    def _within_window(self, turns: list[Message]) -> tuple[list[Message], list[int]]:
+        """Drop the oldest turns until the rest fits into the context window with a response; return turns and ids.
 
-        InputError where the last message alone is too long, or the template refuses them.
+        InputError if the last message alone is too long, or if the chat template refuses the turns.
         """
         window = window_of(self.policy.model.config) or 10**9
         ids: list[int] = []
@@ -151,14 +153,13 @@ class Conversation:
             ids = self.encoder.prompt(Example(tuple(turns[first:]), "", None, "chat", "chat"))
             if len(ids) + self.config.eval.max_response_tokens <= window:
                 if first:
-                    say(f"(the first {first} turns are forgotten: the model's window holds {window} tokens)")
+                    say(f"(the first {first} turns are dropped: the model's context window has {window} tokens)")
                 return turns[first:], ids
-        raise InputError(f"this message has {len(ids)} tokens, more than the model's window of {window} holds")
+        raise InputError(f"this message has {len(ids)} tokens, too many for the model's window of {window}")
 
-    def _take(self, stage: str) -> None:
+    def _switch_to(self, stage: str) -> None:
         if stage not in self.stages:
             raise InputError(f"stage {stage or '(none)'}: this run has {', '.join(self.stages)}")
         self.stage = stage
         self.policy: Policy = load_policy(self.config, path=self.stages[stage].path)
-        self.encoder = Encoder.of(self.config)
-        say(f"{stage} answers now")
+        say(f"{stage} responds now")

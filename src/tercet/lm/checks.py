@@ -1,86 +1,86 @@
-"""What can be known before anything is trained, without loading more than reward models from elsewhere."""
+"""Check a config before training, without loading other weights than those of ready models."""
 
 from collections.abc import Sequence
 
 from tercet.config.functions import PERSON
-from tercet.config.lm import LmConfig
+from tercet.config.lm import DataConfig, LmConfig
 from tercet.errors import InputError
 from tercet.lm import eval as evaluation
 from tercet.lm import ppo
 from tercet.lm.data.splits import STEPS, StepName, flat, require_pairs, step_examples
 from tercet.lm.models.roles import check_logits, load_policy, load_score_model
 from tercet.lm.models.weights import config_at, fresh, named_by_key
-from tercet.lm.preferences.foreign import check_judge
+from tercet.lm.preferences.foreign import check_foreign
 from tercet.lm.preferences.functions import call_function, load_score_function
 from tercet.lm.preferences.pairs import NO_JUDGE
 from tercet.lm.reward import samples_pairs
 from tercet.lm.sampling.model_check import check_policy
-from tercet.lm.scoring import NO_REWARD, OWN, is_ours
+from tercet.lm.scoring import NO_REWARD, REWARD_MODEL, is_from_tercet
 from tercet.lm.text.encoder import Encoder, check_conversations, check_tokenizers
 
-_ANSWER = "Yes, I think so."  # where the data holds no answers that a function could be tried on
+_RESPONSE = "Yes, I think so."  # to try a function on data without responses
 
 
 def check(config: LmConfig, steps: Sequence[str]) -> None:
-    """InputError, or a function's FailedError, where one of these steps would stop for want of input."""
+    """Raise InputError (or a function's FailedError) if one of these steps could not run."""
+    encoder = Encoder.of(config)
     if "ppo" in steps:
-        _check_rewards(config)
+        _check_rewards(config, encoder)
         if not any(step_examples(config.data, "ppo").validation.values()):
             raise InputError(ppo.NO_VALIDATION)
     if "reward" in steps:
         _check_pairs(config)
     if "reward" in steps or "ppo" in steps:
         check_tokenizers(config)
-        _check_models(config)
-    if "reward" in steps and config.ppo.policy:  # else the step that loads the policy is the first to train
+        _check_models(config, encoder)
+    if "reward" in steps and config.ppo.policy:  # otherwise the step that loads the policy is the first to train
         with named_by_key(config, config.ppo.policy):
             check_policy(load_policy(config, path=config.ppo.policy, learns=True))
-    check_conversations(config, [name for name in STEPS if name in steps])
+    check_conversations(encoder, config.data, [name for name in STEPS if name in steps])
     if "eval" in steps:
-        _check_function(config, config.judge)
-        evaluation.check(config)
+        _check_function(config.judge, config.data)
+        evaluation.check(config, encoder)
 
 
-def _check_rewards(config: LmConfig) -> None:
-    """Every name of ppo.reward but this run's reward model: functions are tried, models are looked at."""
+def _check_rewards(config: LmConfig, encoder: Encoder) -> None:
+    """Check the terms of ppo.reward, except this run's reward model: call functions, and load models."""
     for name in config.ppo.reward:
         if ":" in name:
-            _check_function(config, name)
-        elif name == OWN:
+            _check_function(name, config.data)
+        elif name == REWARD_MODEL:
             continue
-        elif is_ours(name, config):
+        elif is_from_tercet(name, config):
             model = load_score_model(config, path=name, trained=True).model
             with named_by_key(config, name):
                 Encoder.of(config, name).check_window(model)
         else:
             examples = step_examples(config.data, "ppo")
-            check_judge(name, config, [*flat(examples.train), *flat(examples.validation)])
+            check_foreign(name, config, encoder, [*flat(examples.train), *flat(examples.validation)])
     if not any(config.ppo.reward.values()):
         raise InputError(NO_REWARD)
 
 
-def _check_function(config: LmConfig, spec: str, step: StepName = "ppo") -> None:
-    """Call it once, on two answers of that step's data."""
+def _check_function(spec: str, data: DataConfig, step: StepName = "ppo") -> None:
+    """Call a function once, on two responses of that step's data."""
     if spec in ("", PERSON):
         return
     function = load_score_function(spec)
-    two = flat(step_examples(config.data, step).train)[:2]
-    call_function(function, [e.prompt for e in two], [e.chosen or _ANSWER for e in two])
+    two = flat(step_examples(data, step).train)[:2]
+    call_function(function, [e.prompt for e in two], [e.chosen or _RESPONSE for e in two])
 
 
 def _check_pairs(config: LmConfig) -> None:
     examples = step_examples(config.data, "reward")
-    if not samples_pairs(config, examples):
+    if not samples_pairs(examples, config.reward.num_sampled_pairs):
         require_pairs(examples)
     elif not config.judge:
         raise InputError(NO_JUDGE)
     else:
-        _check_function(config, config.judge, "reward")
+        _check_function(config.judge, config.data, "reward")
 
 
-def _check_models(config: LmConfig) -> None:
-    """The policy and what critic and reward model are built from: their shapes, and the windows they read through."""
-    encoder = Encoder.of(config)
+def _check_models(config: LmConfig, encoder: Encoder) -> None:
+    """Check shapes and context windows of the policy and of the start of critic and reward model."""
     with named_by_key(config, config.ppo.policy):
         hf_config = config_at(config.model, config.ppo.policy)
         check_logits(hf_config)

@@ -1,4 +1,4 @@
-"""`tercet lm data`: what the data sets hold and what each step would get of them, before anything is trained."""
+"""`tercet lm data`: show the data sets and what each step gets of them, before training."""
 
 import sys
 from collections import Counter
@@ -32,22 +32,22 @@ from tercet.runs.screen import screen
 
 _NUM_SAMPLES = 3
 _SHOWN = 400  # characters of a sampled text
-_NUM_IN_TOKENS = 2  # examples a step whose tokens are shown
-_NUM_SAMPLED = 20  # examples among which those few are
-_NUM_MEASURED = 2000  # examples of a set whose tokens are counted
+_NUM_IN_TOKENS = 2  # examples per step whose tokens are shown
+_NUM_SAMPLED = 20  # examples from which those are taken
+_NUM_MEASURED = 2000  # examples per set whose tokens are counted
 
 
 @dataclass(frozen=True)
 class Lengths:
-    """Tokens of some texts; all 0 where there are none."""
+    """Lengths of some texts in tokens: median, 90th percentile, maximum; all 0 if there are no texts."""
 
     middle: int
-    long: int  # nine in ten texts are not longer
+    long: int  # 90th percentile
     longest: int
 
     @classmethod
     def of(cls, lengths: Sequence[int]) -> "Lengths":
-        """The lengths in three numbers."""
+        """Summarise lengths."""
         lengths = lengths or [0]
         long = quantiles(lengths, n=10, method="inclusive")[-1] if len(lengths) > 1 else lengths[0]
         return cls(round(median(lengths)), round(long), max(lengths))
@@ -55,30 +55,30 @@ class Lengths:
 
 @dataclass(frozen=True)
 class Summary:
-    """The figures of one data set."""
+    """Counts of one data set."""
 
     num_examples: int
     num_pairs: int
-    num_ties: int  # examples without a preference, in a set of pairs
-    num_repeated_prompts: int  # examples whose prompt stood in an earlier one
-    num_duplicates: int  # examples that say the same as an earlier one, answers included
-    longer_is_better: float  # share of pairs whose chosen answer is the longer one; equal lengths count half
+    num_ties: int  # examples without a preference in a set of pairs
+    num_repeated_prompts: int  # examples with the prompt of an earlier one
+    num_duplicates: int  # examples equal to an earlier one, responses included
+    longer_is_better: float  # share of pairs whose chosen response is longer; equal lengths count half
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """Lengths in tokens of some of a set's examples, and the shares that the config's limits touch."""
+    """Lengths in tokens of a sample of a set, and the shares of examples beyond the config's limits."""
 
     num_measured: int
     prompt: Lengths
     chosen: Lengths
     rejected: Lengths
-    too_long: float  # prompts left out for data.max_prompt_tokens
-    cut: float  # examples with an answer cut at data.max_response_tokens
+    too_long: float  # share of prompts dropped for data.max_prompt_tokens
+    cut: float  # share of examples with a response cut at data.max_response_tokens
 
 
 def summarise(examples: Sequence[Example]) -> Summary:
-    """Count what a set holds, and what in it should make one wary."""
+    """Count examples, pairs, ties, duplicates and length bias of a set."""
     pairs = [(example.chosen, example.rejected) for example in examples if example.rejected is not None]
     longer = [win(len(chosen), len(rejected)) for chosen, rejected in pairs]
     return Summary(
@@ -92,7 +92,7 @@ def summarise(examples: Sequence[Example]) -> Summary:
 
 
 def count_tokens(examples: Sequence[Example], encoder: Encoder) -> Tokens:
-    """What the examples (of a large set, some that are chosen by their text) become as tokens."""
+    """Measure the examples in tokens; of a large set, a fixed sample."""
     some = _some(examples, _NUM_MEASURED)
     whole = replace(encoder, max_response_tokens=sys.maxsize)
     prompts = [len(encoder.prompt(e)) for e in some]
@@ -110,21 +110,21 @@ def count_tokens(examples: Sequence[Example], encoder: Encoder) -> Tokens:
 
 
 def in_common(sets: Sets) -> dict[tuple[str, str], int]:
-    """How many conversations each two sets share, as they were given; those that share none are left out."""
+    """Count the conversations that every two sets share; pairs of sets that share none are left out."""
     openings = {name: {example.opening for example in examples} for name, examples in sets.items()}
     shared = {(a, b): len(openings[a] & openings[b]) for a, b in combinations(sets, 2)}
     return {names: number for names, number in shared.items() if number}
 
 
 def num_leaks(steps: Sequence[StepExamples]) -> int:
-    """Held-out conversations (of any step) that some step learns from: 0, unless the dealing is broken."""
+    """Count held-out conversations of any step that any step learns from; must be 0."""
     held_out = {e.opening for s in steps for sets in (s.validation, s.test) for rows in sets.values() for e in rows}
     learned = {e.opening for s in steps for rows in s.train.values() for e in rows}
     return len(held_out & learned)
 
 
 def run(config: LmConfig, console: Console | None = None) -> None:
-    """Print samples, figures and shares of every data set in the config; InputError where one cannot be read."""
+    """Print samples, counts and splits of every data set in the config; InputError if one cannot be read."""
     console = console or screen()
     data = config.data
     used = [source for sources in (data.train, data.sft, data.reward, data.ppo, data.eval) for source in sources]
@@ -142,31 +142,31 @@ def run(config: LmConfig, console: Console | None = None) -> None:
     try:
         encoder = Encoder.of(config)
         console.print(_lengths({name: count_tokens(examples, encoder) for name, examples in sets.items()}, data))
-    except InputError as error:  # the data can be looked at before the model is there
+    except InputError as error:  # the data can be shown without the model
         encoder = None
-        console.print(Text(f"lengths are not known: {error}", style="yellow"))
+        console.print(Text(f"lengths are unknown: {error}", style="yellow"))
     steps: dict[StepName, StepExamples] = {}
     refusals: dict[StepName, str] = {}
     for step in STEPS:
         try:
             examples = step_examples(data, step)
             steps[step] = encoder.pairs_that_differ(examples) if encoder and step == "reward" else examples
-        except InputError as error:  # a set without answers may still serve the other steps: say it, and go on
+        except InputError as error:  # a set without responses may still suit other steps
             refusals[step] = str(error)
     console.print(_shares(steps))
     if encoder:
-        _print_tokens(console, steps, encoder, config)
+        _print_tokens(console, steps, encoder, sft_loss_on=config.sft.loss_on, reward_loss=config.reward.loss)
     for step, why in refusals.items():
-        console.print(Text(f"{step} cannot be run on this: {why}", style="yellow"))
+        console.print(Text(f"{step} cannot run on this data: {why}", style="yellow"))
     for (a, b), number in in_common(sets).items():
-        what = "what is in data.eval is not learned from; the rest is dealt to one side"
-        console.print(Text(f"{a} and {b} have {number} conversations in common ({what})", style="yellow"))
+        note = "none is in both training and held-out data"
+        console.print(Text(f"{a} and {b} have {number} conversations in common ({note})", style="yellow"))
     leaks = num_leaks(list(steps.values()))
     console.print(Text(f"leaks between training and held-out data: {leaks}", style="red" if leaks else "green"))
 
 
 def _samples(name: str, examples: Sequence[Example]) -> Table:
-    """A few examples, the same ones each time, side by side."""
+    """Show a few examples, the same ones each time."""
     table = Table(title=f"{name}: samples", show_lines=True, expand=True, title_justify="left")
     for column in ("place", "prompt", "chosen", "rejected"):
         table.add_column(column, ratio=1 if column == "place" else 3, overflow="fold")
@@ -178,13 +178,13 @@ def _samples(name: str, examples: Sequence[Example]) -> Table:
 
 
 def _some(examples: Sequence[Example], num: int) -> list[Example]:
-    """The same few examples each time."""
+    """Return `num` examples, the same ones each time."""
     return sorted(examples, key=lambda e: fraction(f"{e.place} {e.key}", "sample"))[:num]
 
 
 def _figures(summaries: dict[str, Summary]) -> Table:
-    table = Table(title="what the sets hold", title_justify="left")
-    for column in ("set", "examples", "pairs", "ties", "repeated prompts", "duplicates", "chosen is the longer"):
+    table = Table(title="data sets", title_justify="left")
+    for column in ("set", "examples", "pairs", "ties", "repeated prompts", "duplicates", "chosen is longer"):
         table.add_column(column, justify="left" if column == "set" else "right")
     for name, s in summaries.items():
         counts = (s.num_examples, s.num_pairs, s.num_ties, s.num_repeated_prompts, s.num_duplicates)
@@ -193,11 +193,11 @@ def _figures(summaries: dict[str, Summary]) -> Table:
 
 
 def _lengths(counts: dict[str, Tokens], data: DataConfig) -> Table:
-    title = "lengths in tokens: middle / nine in ten / longest"
+    title = "lengths in tokens: median / 90% / longest"
     if any(tokens.num_measured == _NUM_MEASURED for tokens in counts.values()):
-        title += f" (of {_NUM_MEASURED} examples a set)"
+        title += f" (of {_NUM_MEASURED} examples per set)"
     table = Table(title=title, title_justify="left")
-    limits = (f"prompts over {data.max_prompt_tokens}", f"answers cut at {data.max_response_tokens}")
+    limits = (f"prompts over {data.max_prompt_tokens}", f"responses cut at {data.max_response_tokens}")
     for column in ("set", "prompt", "chosen", "rejected", *limits):
         table.add_column(column, justify="left" if column == "set" else "right")
     for name, tokens in counts.items():
@@ -211,8 +211,8 @@ def _distribution(lengths: Lengths) -> str:
 
 
 def _shares(steps: dict[StepName, StepExamples]) -> Table:
-    """What each step learns from, chooses by and is measured on."""
-    table = Table(title="what each step would get", title_justify="left")
+    """Show the training, validation and test examples of each step."""
+    table = Table(title="examples per step", title_justify="left")
     for column in ("step", "set", "train", "validation", "test", "left out"):
         table.add_column(column, justify="right" if column in {"train", "validation", "test"} else "left")
     for step, examples in steps.items():
@@ -225,15 +225,17 @@ def _shares(steps: dict[StepName, StepExamples]) -> Table:
     return table
 
 
-def _print_tokens(console: Console, steps: dict[StepName, StepExamples], encoder: Encoder, config: LmConfig) -> None:
-    """The tokens of a few rows that each step learns from; pairs that are sampled are not there yet."""
+def _print_tokens(
+    console: Console, steps: dict[StepName, StepExamples], encoder: Encoder, *, sft_loss_on: str, reward_loss: str
+) -> None:
+    """Print the tokens of a few training rows of each step; sampled pairs do not exist yet."""
     console.print(LEGEND)
     for step, examples in steps.items():
         rows = [e for e in flat(examples.train) if step != "reward" or e.rejected is not None]
         fitting = [e for e in _some(rows, _NUM_SAMPLED) if len(encoder.prompt(e)) <= encoder.max_prompt_tokens]
         for example in fitting[:_NUM_IN_TOKENS]:
             console.print(Text(f"{step}, {example.place.split('/')[-1]}", style="bold"))
-            for row in token_rows(step, example, encoder, config):
+            for row in token_rows(step, example, encoder, sft_loss_on=sft_loss_on, reward_loss=reward_loss):
                 console.print(shown(row, encoder.tokenizer))
 
 

@@ -1,11 +1,11 @@
-"""The three steps, evaluation and report, one after the other; steps that stand are skipped."""
+"""Run the three steps, the evaluation and the report in order; finished steps are skipped."""
 
 from tercet.config.lm import LmConfig
 from tercet.lm import eval as evaluation
 from tercet.lm import ppo, reward, sft
 from tercet.lm.checks import check
 from tercet.lm.data.digests import digests
-from tercet.lm.scoring import OWN
+from tercet.lm.scoring import REWARD_MODEL
 from tercet.report import page
 from tercet.runs.folder import RunFolder
 from tercet.runs.once import check_data, run_once, stands
@@ -14,7 +14,7 @@ STEPS = {"sft": sft.run, "reward": reward.run, "ppo": ppo.run, "eval": evaluatio
 
 
 def run(folder: RunFolder, config: LmConfig) -> None:
-    """Everything that the run needs and has not done yet; the report is written after every step."""
+    """Run all steps that are not finished; the report is written after every step."""
     names = needed(config)
     check_data(folder, config, names, digests)
     if not all(stands(folder, name, names) for name in names):
@@ -24,7 +24,7 @@ def run(folder: RunFolder, config: LmConfig) -> None:
 
 
 def run_step(folder: RunFolder, config: LmConfig, name: str) -> None:
-    """One step and the report, as far as they are not done yet."""
+    """Run one step if it is not finished, and write the report."""
     names = needed(config)
     check_data(folder, config, names if name in names else [*names, name], digests)
     if not stands(folder, name, names):
@@ -33,6 +33,6 @@ def run_step(folder: RunFolder, config: LmConfig, name: str) -> None:
 
 
 def needed(config: LmConfig) -> list[str]:
-    """The steps that the run is made of: a ready policy needs no SFT, a reward without the own model no step 2."""
-    skipped = {"sft": bool(config.ppo.policy), "reward": OWN not in config.ppo.reward}
+    """List the steps of a run: no SFT with ppo.policy, no step 2 if ppo.reward does not use its reward model."""
+    skipped = {"sft": bool(config.ppo.policy), "reward": REWARD_MODEL not in config.ppo.reward}
     return [name for name in STEPS if not skipped.get(name, False)]

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from tercet.config.lm import LmConfig
+from tercet.config.lm import LmConfig, PpoConfig
 from tercet.core.kl import adapted_kl_coef
 from tercet.core.statistics import AS_IT_IS
 from tercet.errors import InputError
@@ -14,24 +15,25 @@ from tercet.lm.data.batches import mixed_pass
 from tercet.lm.data.digests import digests
 from tercet.lm.data.examples import Example
 from tercet.lm.data.splits import Sets, flat, step_examples, weights_of
-from tercet.lm.imitation import AnswerBatches, answer_loss
+from tercet.lm.imitation import SftBatches, response_loss
 from tercet.lm.models.backbone import Backbone, load_reward_model
-from tercet.lm.models.roles import Policy, ScoreModel, load_policy, load_score_model
+from tercet.lm.models.roles import Policy, ScoreModel, device_of, load_policy, load_score_model
 from tercet.lm.rollout import (
-    Assessed,
+    Assessment,
     LmActorCritic,
     RefLogprobs,
     assess,
     build,
-    describe,
-    kl_per_answer,
-    paid_scores,
+    final_scores,
+    kl_per_response,
     reference_logprobs,
+    rollout_metrics,
 )
 from tercet.lm.sampling.model_check import check_policy
-from tercet.lm.sampling.responses import Answers, answer, answer_all
-from tercet.lm.scales import Scales, find_scales, load_scales, reference_answers, save_scales
-from tercet.lm.scoring import OWN, Score, Scorer, load_terms, scaled
+from tercet.lm.sampling.responses import Answers
+from tercet.lm.sampling.sampler import Sampler
+from tercet.lm.scales import Scales, find_scales, load_scales, reference_responses, save_scales
+from tercet.lm.scoring import REWARD_MODEL, Score, Scorer, load_terms, scaled
 from tercet.lm.self_check import check
 from tercet.lm.stages import sft_model
 from tercet.lm.text.encoder import Encoder
@@ -41,13 +43,13 @@ from tercet.train.chance import generator
 from tercet.train.ppo import Collected, Learner, Validation, takes_one_step, train
 
 NO_VALIDATION = "ppo: no validation prompts are held out to choose the best checkpoint; raise data.eval_fraction"
-SAMPLES_KEPT = 4  # answers of a rollout that go to samples.jsonl
+NUM_SAMPLES = 4  # responses of a rollout that are written to samples.jsonl
 SHOWN = ["ppo/score", "ppo/kl", "ppo/response_length", "ppo/explained_variance", "ppo/clip_fraction"]
 
 
 def run(folder: RunFolder, config: LmConfig) -> None:
-    """Improve the SFT policy by what the reward says of its answers; the best actor is kept in DIR/ppo/model."""
-    policy_path, reward_path = _needed(folder, config)
+    """Optimise the SFT policy against the reward and save the best actor in DIR/ppo/model."""
+    policy_path, reward_path = _start_paths(folder, config.ppo)
     encoder = Encoder.of(config)
     examples = step_examples(config.data, "ppo")
     prompts = encoder.within_limits(examples.train, "ppo")
@@ -66,13 +68,18 @@ def run(folder: RunFolder, config: LmConfig) -> None:
     terms = load_terms(config, reward_path, backbone)
     data = digests(config, "ppo")
     with folder.step("ppo", total=config.ppo.num_updates, num_before=1, shown=SHOWN, data=data) as step:
-        scales = _scales(step, terms, policy, encoder, flat(prompts), config)
+        sampler = Sampler(policy, encoder, config.ppo.temperature, config.eval.batch_size)
+        reference = partial(
+            reference_responses, sampler, flat(prompts), config.reward.num_reference_samples, seed=config.seed
+        )
+        scales = _scales(step, terms, reference)
         roles = Roles(
             LmActorCritic(policy, critic, config.ppo.temperature),
             reference_logprobs(policy, frozen, temperature=config.ppo.temperature),
             Scorer([(config.ppo.reward[name], scaled(score, scales[name])) for name, score in terms.items()]),
-            encoder,
-            config,
+            sampler,
+            config.ppo,
+            config.seed,
         )
         collect = Collect(roles, prompts, weights_of(config.data, "ppo"))
         checked = collect.self_check()
@@ -88,113 +95,91 @@ def run(folder: RunFolder, config: LmConfig) -> None:
             extra_actor_loss=_pretraining_mix(policy, encoder, config) if config.ppo.ptx_coef else None,
         )
         step.save_folder("model", lambda path: policy.save(path, encoder.tokenizer, encoder.ends.ids))
-        taken = {name: asdict(scale) for name, scale in scales.items() if name != OWN}
-        step.finish({"best_checkpoint": vars(best), "self_check": checked, "reward_scale": taken})
+        fitted = {name: asdict(scale) for name, scale in scales.items() if name != REWARD_MODEL}
+        step.finish({"best_checkpoint": vars(best), "self_check": checked, "reward_scale": fitted})
 
 
 @dataclass(frozen=True)
 class Roles:
-    """Actor and critic, reference, reward, and how texts become tokens."""
+    """All roles of PPO, with the sampler of the actor's responses."""
 
     actor_critic: LmActorCritic
     reference: RefLogprobs
     scorer: Scorer
-    encoder: Encoder
-    config: LmConfig
+    sampler: Sampler
+    config: PpoConfig
+    seed: int
 
-    def assess(self, answers: Answers, *, values_learn: bool = False) -> Assessed:
-        """What reference, critic and reward say of the answers; with `values_learn` the values keep their graph."""
+    def assess(self, answers: Answers, *, values_learn: bool = False) -> Assessment:
+        """Run all roles on the responses; with `values_learn` the values keep their graph."""
         return assess(
             answers,
             self.actor_critic,
             self.reference,
             self.scorer,
-            micro_batch_size=self.config.ppo.micro_batch_size,
+            micro_batch_size=self.config.micro_batch_size,
             values_learn=values_learn,
         )
 
 
 @dataclass(frozen=True)
 class Collect:
-    """Rollouts on the training prompts; which prompts and draws a rollout has follows from its index alone."""
+    """Collect rollouts on the training prompts; the index alone determines prompts and random numbers."""
 
     roles: Roles
     prompts: Sets
-    weights: Mapping[str, float]  # how often a pass asks each set's prompts
+    weights: Mapping[str, float]  # how often a pass over the prompts repeats each set
 
     def __call__(self, index: int, carry: Mapping[str, float]) -> Collected:
-        """Answer a batch of prompts and learn what each token earned; `carry` holds the present kl_coef."""
-        roles, ppo, kl_coef = self.roles, self.roles.config.ppo, carry["kl_coef"]
-        asked = self._batch(index)
-        answers = self._answers(asked, generator(roles.config.seed, "rollout", index))
-        seen = roles.assess(answers, values_learn=takes_one_step(ppo, len(asked)))
-        rollout = build(answers, seen, ppo, kl_coef=kl_coef)
-        metrics = describe(answers, seen, rollout, ppo, kl_coef=kl_coef)
+        """Sample responses to a batch of prompts and build the rollout; `carry` holds the current kl_coef."""
+        roles, ppo, kl_coef = self.roles, self.roles.config, carry["kl_coef"]
+        examples = self._batch(index)
+        answers = roles.sampler.sample(examples, generator(roles.seed, "rollout", index))
+        assessment = roles.assess(answers, values_learn=takes_one_step(ppo, len(examples)))
+        rollout = build(answers, assessment, ppo, kl_coef=kl_coef)
+        metrics = rollout_metrics(answers, assessment, rollout, ppo, kl_coef=kl_coef)
         if ppo.kl_target:
             kl_coef = adapted_kl_coef(
                 kl_coef, metrics["kl"], target=ppo.kl_target, num_samples=len(answers.texts), horizon=ppo.kl_horizon
             )
         samples = [
             {"prompt": prompt, "response": text, "score": float(score)}
-            for prompt, text, score in zip(answers.prompts, answers.texts, seen.scores, strict=True)
+            for prompt, text, score in zip(answers.prompts, answers.texts, assessment.scores, strict=True)
         ]
-        return Collected(rollout, metrics, samples[:SAMPLES_KEPT], {"kl_coef": kl_coef})
+        return Collected(rollout, metrics, samples[:NUM_SAMPLES], {"kl_coef": kl_coef})
 
     def self_check(self) -> dict[str, float]:
-        """Refuse to train where the untrained actor's first rollout shows that something is wrong."""
-        roles, ppo = self.roles, self.roles.config.ppo
+        """Check a small rollout of the untrained actor; FailedError if a check fails."""
+        roles, ppo = self.roles, self.roles.config
         few = self._batch(0)[: max(2, ppo.micro_batch_size)]
-        answers = self._answers(few, generator(roles.config.seed, "self-check"))
+        answers = roles.sampler.sample(few, generator(roles.seed, "self-check"))
         return check(answers, roles.assess(answers), roles.actor_critic, roles.reference, ppo)
 
-    def _answers(self, examples: Sequence[Example], chance: torch.Generator) -> Answers:
-        """The present actor's."""
-        roles = self.roles
-        return answer(
-            roles.actor_critic.policy,
-            roles.encoder,
-            examples,
-            generator=chance,
-            temperature=roles.config.ppo.temperature,
-            max_tokens=roles.encoder.max_sampled_tokens,
-        )
-
     def _batch(self, index: int) -> list[Example]:
-        """The index-th batch of an endless stream in which every pass over the prompts has its own order."""
-        config, examples = self.roles.config, flat(self.prompts)
+        """Return the index-th batch of an endless stream; every pass over the prompts has its own order."""
+        examples, batch_size = flat(self.prompts), self.roles.config.batch_size
 
-        def pass_over(number: int) -> list[int]:
-            return mixed_pass(self.prompts, self.weights, generator(config.seed, "prompts", number))
+        def order_of(pass_number: int) -> list[int]:
+            return mixed_pass(self.prompts, self.weights, generator(self.roles.seed, "prompts", pass_number))
 
-        num = len(pass_over(0))  # no pass has more or fewer
-        places = range(index * config.ppo.batch_size, (index + 1) * config.ppo.batch_size)
-        orders = {number: pass_over(number) for number in {place // num for place in places}}
-        return [examples[orders[place // num][place % num]] for place in places]
+        num = len(order_of(0))  # the same in every pass
+        positions = range(index * batch_size, (index + 1) * batch_size)
+        orders = {number: order_of(number) for number in {position // num for position in positions}}
+        return [examples[orders[position // num][position % num]] for position in positions]
 
 
 def validate(roles: Roles, examples: Sequence[Example]) -> Validation:
-    """Mean pay and KL of one sampled answer to each example; every call draws the same random numbers."""
-    config = roles.config
-    batches = answer_all(
-        roles.actor_critic.policy,
-        roles.encoder,
-        examples,
-        generator=generator(config.seed, "validation"),
-        temperature=config.ppo.temperature,
-        max_tokens=roles.encoder.max_sampled_tokens,
-        batch_size=config.eval.batch_size,
-        title="validation",
-    )
+    """Return the mean score and KL of one response per example; every call draws the same random numbers."""
     scores, kls = [], []
-    for answers in batches:
-        seen = roles.assess(answers)
-        scores.append(paid_scores(answers, seen, config.ppo))
-        kls.append(kl_per_answer(seen, answers))
+    for answers in roles.sampler.sample_all(examples, generator(roles.seed, "validation"), title="validation"):
+        assessment = roles.assess(answers)
+        scores.append(final_scores(answers, assessment, roles.config))
+        kls.append(kl_per_response(assessment, answers))
     return Validation(float(torch.cat(scores).mean()), float(torch.cat(kls).mean()))
 
 
 def load_critic(config: LmConfig, reward_path: str, backbone: Backbone | None) -> ScoreModel:
-    """The critic: the reward model's weights where there is one, else a fresh head."""
+    """Load the critic: the weights of the reward model if there is one, else a fresh head."""
     if reward_path:
         return load_reward_model(config, reward_path, backbone, learns=True)
     num_layers = config.reward.num_layers
@@ -203,31 +188,24 @@ def load_critic(config: LmConfig, reward_path: str, backbone: Backbone | None) -
     return load_score_model(config, num_layers=num_layers, learns=True)
 
 
-def _scales(
-    step: Step,
-    terms: Mapping[str, Score],
-    policy: Policy,
-    encoder: Encoder,
-    prompts: Sequence[Example],
-    config: LmConfig,
-) -> Scales:
-    """The scale of each term: taken once, by answers of the policy that has not learned yet, and kept for good."""
+def _scales(step: Step, terms: Mapping[str, Score], reference: Callable[[], Sequence[Answers]]) -> Scales:
+    """Return the scale of each term, fitted once on responses of the untrained policy and saved for a resumed run."""
     file = step.path / "reward_scales.json"
-    scales = {OWN: AS_IT_IS}  # step 2 has brought it to its scale
+    scales = {REWARD_MODEL: AS_IT_IS}  # step 2 has normalised it
     if not terms.keys() - scales.keys():
         return scales
     if step.restore() is None:
-        save_scales(find_scales(terms, reference_answers(policy, encoder, prompts, config)), file)
+        save_scales(find_scales(terms, reference()), file)
     return scales | load_scales(file)
 
 
-def _needed(folder: RunFolder, config: LmConfig) -> tuple[str, str]:
-    """Where the policy and this run's reward model lie ('' if the reward needs none)."""
-    policy = sft_model(folder, config)
+def _start_paths(folder: RunFolder, config: PpoConfig) -> tuple[str, str]:
+    """Return the paths of the policy and of this run's reward model ('' if ppo.reward does not use it)."""
+    policy = sft_model(folder, config.policy)
     if not policy:
         missing = folder.path / "sft" / "model"
         raise InputError(f"ppo: {missing} is not there yet; run `tercet lm sft` with the same --out, or set ppo.policy")
-    if OWN not in config.ppo.reward:
+    if REWARD_MODEL not in config.reward:
         return policy, ""
     reward = folder.path / "reward" / "model"
     if not folder.is_done("reward"):
@@ -238,14 +216,14 @@ def _needed(folder: RunFolder, config: LmConfig) -> tuple[str, str]:
 
 
 def _pretraining_mix(policy: Policy, encoder: Encoder, config: LmConfig) -> Callable[[int, int], Tensor]:
-    """ptx_coef times the mean loss of a few SFT examples (Ouyang et al. 2022, eq. 2)."""
+    """Return ptx_coef times the mean SFT loss of a few examples (Ouyang et al. 2022, eq. 2)."""
     examples = flat(encoder.within_limits(step_examples(config.data, "sft").train, "pretraining mix"))
-    batches = AnswerBatches(encoder, config)
+    batches = SftBatches(encoder, device_of(config), config.sft)
 
     def loss(index: int, minibatch: int) -> Tensor:
         chance = generator(config.seed, "ptx", index, minibatch)
         rows = torch.randperm(len(examples), generator=chance)[: config.sft.micro_batch_size]
         (batch,) = batches.of([examples[row] for row in rows])
-        return config.ppo.ptx_coef * answer_loss(policy, batch) / batch.response_mask.sum()
+        return config.ppo.ptx_coef * response_loss(policy, batch) / batch.response_mask.sum()
 
     return loss

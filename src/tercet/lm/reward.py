@@ -1,4 +1,4 @@
-"""Step 2, judge: a reward model from the better of two answers (Ouyang et al. 2022, section 3.5)."""
+"""Step 2, judge: train a reward model on preference pairs (Ouyang et al. 2022, section 3.5)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +20,8 @@ from tercet.lm.models.backbone import save_adapters
 from tercet.lm.models.roles import ScoreModel, device_of, load_policy, load_score_model
 from tercet.lm.preferences.pair_scores import PairScores, summary
 from tercet.lm.preferences.pairs import sampled_pairs
-from tercet.lm.scales import reference_answers, some_prompts
+from tercet.lm.sampling.sampler import Sampler
+from tercet.lm.scales import draw_examples, reference_responses
 from tercet.lm.scoring import score_rows
 from tercet.lm.stages import sft_model
 from tercet.lm.text.encoder import Encoder
@@ -30,10 +31,10 @@ from tercet.train.fit import LossTerms, fit
 
 
 def run(folder: RunFolder, config: LmConfig) -> None:
-    """Train a reward model, measure it on held-out pairs of every set, and keep it in DIR/reward/model.
+    """Train a reward model, measure it on held-out pairs of every set, and save it in DIR/reward/model.
 
-    Its score is normalised: mean 0 and variance 1 over answers of the SFT policy, or over the training answers where
-    this run has no SFT policy.
+    Its score is normalised to mean 0 and variance 1 over responses of the SFT policy, or over the training responses
+    if the run has no SFT policy.
     """
     examples, encoder = _pairs(folder, config)
     train = encoder.within_limits(examples.train, "reward")
@@ -45,11 +46,12 @@ def run(folder: RunFolder, config: LmConfig) -> None:
         )
     todo = lessons(train, config.data, config.reward, step="reward", seed=config.seed)
     stages = dict(todo.plan.stages)
-    model = _untrained(folder, config)
+    policy_path = sft_model(folder, config.ppo.policy)
+    model = _untrained(config, policy_path)
     encoder.check_window(model.model)
     batches = PairBatches(encoder, device_of(config), config.reward.micro_batch_size)
 
-    scored: dict[str, PairScores] = {}  # by the model as it was when a stage last ended
+    scored: dict[str, PairScores] = {}  # by the model at the end of the latest stage
 
     def measure(index: int) -> dict[str, float]:
         if index not in stages:
@@ -72,8 +74,8 @@ def run(folder: RunFolder, config: LmConfig) -> None:
             measure=measure,
         )
         model.eval()
-        seen = scored or {name: score_pairs(model, pairs, batches) for name, pairs in held_out.items()}
-        reference, kind = _reference_batches(folder, config, encoder, todo.examples)
+        pair_scores = scored or {name: score_pairs(model, pairs, batches) for name, pairs in held_out.items()}
+        reference, kind = _reference_batches(config, policy_path, encoder, todo.examples)
         scores = torch.cat([score_rows(model, b, config.reward.micro_batch_size) for b in reference])
         try:
             scale = score_gain_and_bias(scores)
@@ -85,14 +87,14 @@ def run(folder: RunFolder, config: LmConfig) -> None:
         step.save_folder("model", lambda path: model.save(path, encoder.tokenizer, encoder.ends.ids))
         if config.lora.shared_backbone:
             step.save_folder("adapter", lambda path: save_adapters(model, path))
-        results = _by_figure({name: summary(scores, scale) for name, scores in seen.items()})
+        results = _by_metric({name: summary(scores, scale) for name, scores in pair_scores.items()})
         normalised = {"gain": scale.gain, "bias": scale.bias, "over": kind, "num": len(scores)}
         step.finish({"reward_model": results | {"normalised": normalised, "forgetting": _forgetting(folder, stages)}})
 
 
-def _untrained(folder: RunFolder, config: LmConfig) -> ScoreModel:
-    """What the reward model starts from: reward.model, or with a shared backbone the policy that PPO starts from."""
-    start = sft_model(folder, config) if config.lora.shared_backbone else ""
+def _untrained(config: LmConfig, policy_path: str) -> ScoreModel:
+    """Load the start of the reward model: reward.model, or with a shared backbone the policy that PPO starts from."""
+    start = policy_path if config.lora.shared_backbone else ""
     if config.lora.shared_backbone and not start:
         raise InputError(
             "reward: with lora.shared_backbone its adapters are trained on the SFT policy; "
@@ -104,32 +106,32 @@ def _untrained(folder: RunFolder, config: LmConfig) -> ScoreModel:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Chosen answers in the first half of the rows, rejected ones in the second."""
+    """A batch with the chosen responses in the first half of the rows and the rejected ones in the second."""
 
     batch: TokenBatch
     num: int
 
 
 class PairBatches:
-    """Pairs of answers as micro-batches on the device."""
+    """Make micro-batches of preference pairs on a device."""
 
     def __init__(self, encoder: Encoder, device: torch.device, size: int) -> None:
         self.encoder, self.device, self.size = encoder, device, size
 
     def of(self, examples: Sequence[Example]) -> list[Pairs]:
-        """Micro-batches in the order of the examples."""
+        """Return micro-batches in the order of the examples."""
         parts = [examples[start : start + self.size] for start in range(0, len(examples), self.size)]
         return [self._of(part) for part in parts]
 
     def _of(self, examples: Sequence[Example]) -> Pairs:
         prompts = [self.encoder.prompt(example) for example in examples]
-        chosen = [self.encoder.response(e.chosen, ended=e.chosen_ended) for e in examples]
-        rejected = [self.encoder.response(e.rejected or "", ended=e.rejected_ended) for e in examples]
+        chosen = [self.encoder.chosen(example) for example in examples]
+        rejected = [self.encoder.rejected(example) for example in examples]
         return Pairs(self.encoder.batch([*prompts, *prompts], [*chosen, *rejected]).to(self.device), len(examples))
 
 
 def pair_loss(model: ScoreModel, pairs: Pairs, kind: str) -> LossTerms:
-    """The pairwise loss, summed over pairs, and how many pairs the model ranks right (a tie counts half)."""
+    """Return the pairwise loss, summed over pairs, and the number of correctly ranked pairs (a tie counts half)."""
     values = model(pairs.batch)
     scores = pairs.batch.last(values)
     chosen, rejected = scores[: pairs.num], scores[pairs.num :]
@@ -143,7 +145,7 @@ def pair_loss(model: ScoreModel, pairs: Pairs, kind: str) -> LossTerms:
 
 
 def from_first_difference(pairs: Pairs) -> Bool[Tensor, "n length"]:
-    """True from the first token in which the two texts of a pair differ to the end of the longer."""
+    """Return True from the first token in which the two texts of a pair differ to the end of the longer one."""
     ids, real = pairs.batch.ids, pairs.batch.attention_mask.bool()
     differ = (ids[: pairs.num] != ids[pairs.num :]) | (real[: pairs.num] != real[pairs.num :])
     return (differ.cumsum(1) > 0) & (real[: pairs.num] | real[pairs.num :])
@@ -151,7 +153,7 @@ def from_first_difference(pairs: Pairs) -> Bool[Tensor, "n length"]:
 
 @torch.no_grad()
 def score_pairs(model: ScoreModel, examples: Sequence[Example], batches: PairBatches) -> PairScores:
-    """The scores of both answers of every pair, and how many tokens each has."""
+    """Score both responses of every pair, and count their tokens."""
     model.eval()
     scores: list[Float[Tensor, " n"]] = []
     lengths: list[Tensor] = []
@@ -165,21 +167,21 @@ def score_pairs(model: ScoreModel, examples: Sequence[Example], batches: PairBat
     return PairScores(both[:, 0], both[:, 1], sizes[:, 0], sizes[:, 1])
 
 
-def samples_pairs(config: LmConfig, examples: StepExamples) -> bool:
+def samples_pairs(examples: StepExamples, num_sampled_pairs: int) -> bool:
     """Return True if the data has no pairs and they are to be sampled."""
     has_pairs = any(example.rejected is not None for example in flat(examples.train))
-    return bool(config.reward.num_sampled_pairs) and not has_pairs
+    return bool(num_sampled_pairs) and not has_pairs
 
 
 def _pairs(folder: RunFolder, config: LmConfig) -> tuple[StepExamples, Encoder]:
-    """The data's pairs, or pairs sampled from the SFT model and judged where the data has none; and their encoder."""
+    """Return the pairs of the data, or pairs sampled from the SFT model if it has none, and the encoder for them."""
     examples, encoder = step_examples(config.data, "reward"), Encoder.of(config)
-    if not samples_pairs(config, examples):
+    if not samples_pairs(examples, config.reward.num_sampled_pairs):
         require_pairs(examples)
         return encoder.pairs_that_differ(examples), encoder
-    # an answer that the sampler cut must not get an EOS now: PPO will score it without
+    # a response that was cut off when sampled must not get an EOS here: PPO scores it without one
     encoder = replace(encoder, max_response_tokens=encoder.max_sampled_tokens)
-    pairs = sampled_pairs(folder, config, encoder, examples, sft_model(folder, config))
+    pairs = sampled_pairs(folder, config, encoder, examples, sft_model(folder, config.ppo.policy))
     return encoder.pairs_that_differ(pairs), encoder
 
 
@@ -188,25 +190,28 @@ def _held_out(examples: StepExamples, most: int) -> Sets:
 
 
 def _reference_batches(
-    folder: RunFolder, config: LmConfig, encoder: Encoder, train: Sequence[Example]
+    config: LmConfig, policy_path: str, encoder: Encoder, train: Sequence[Example]
 ) -> tuple[list[TokenBatch], str]:
-    """Answers over which the score is normalised, and what they are."""
-    if policy_path := sft_model(folder, config):
-        answers = reference_answers(load_policy(config, path=policy_path), encoder, train, config)
-        return [part.batch for part in answers], "answers of the SFT policy"
+    """Return the responses over which the score is normalised, and a description of them."""
+    num = config.reward.num_reference_samples
+    if policy_path:
+        policy = load_policy(config, path=policy_path)
+        sampler = Sampler(policy, encoder, config.ppo.temperature, config.eval.batch_size)
+        responses = reference_responses(sampler, train, num, seed=config.seed)
+        return [part.batch for part in responses], "answers of the SFT policy"
     batches = PairBatches(encoder, device_of(config), config.reward.micro_batch_size)
-    some = some_prompts(train, config)[: len(train)]
-    return [pairs.batch for pairs in batches.of(some)], "training answers, chosen and rejected"
+    drawn = draw_examples(train, num, seed=config.seed)[: len(train)]
+    return [pairs.batch for pairs in batches.of(drawn)], "training answers, chosen and rejected"
 
 
-def _by_figure(by_set: dict[str, dict[str, object]]) -> dict[str, dict[str, object]]:
-    """figure -> set -> value, from set -> figure -> value."""
-    figures = dict.fromkeys(figure for result in by_set.values() for figure in result)
-    return {figure: {name: result[figure] for name, result in by_set.items() if figure in result} for figure in figures}
+def _by_metric(by_set: dict[str, dict[str, object]]) -> dict[str, dict[str, object]]:
+    """Turn set -> metric -> value into metric -> set -> value."""
+    metrics = dict.fromkeys(metric for result in by_set.values() for metric in result)
+    return {metric: {name: result[metric] for name, result in by_set.items() if metric in result} for metric in metrics}
 
 
 def _forgetting(folder: RunFolder, stages: dict[int, str]) -> list[dict[str, object]]:
-    """Accuracy on every set after every stage."""
+    """List the accuracy on every set after every stage."""
     rows = {row["index"]: row for row in folder.metrics() if row["step"] == "reward"}
     start = "reward/accuracy/"
     return [

@@ -1,4 +1,4 @@
-"""One rollout of a language model: answers, what each token cost and earned, and what the critic expected."""
+"""Build a rollout of a language model: responses with per-token rewards and values."""
 
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
@@ -23,24 +23,27 @@ RefLogprobs = Callable[[TokenBatch], Float[Tensor, "b t"]]
 
 @dataclass(frozen=True)
 class LmActorCritic:
-    """The actor and the critic over tokens: the `ActorCritic` that PPO asks."""
+    """Actor and critic over tokens; implements `ActorCritic`."""
 
     policy: Policy
     value_model: ScoreModel
     temperature: float
 
     def actor(self, inputs: Mapping[str, Tensor]) -> ActorOutput:
-        """Log-probability and entropy of each response token."""
+        """Return log-probability and entropy of each response token."""
         return response_logprobs(self.policy, TokenBatch.of(inputs), temperature=self.temperature)
 
     def critic(self, inputs: Mapping[str, Tensor]) -> Float[Tensor, "b t"]:
-        """Value of the text in front of each response token; the prompt's last token gives the first."""
+        """Return the value of the state before each response token; the first is read at the prompt's last token."""
         batch = TokenBatch.of(inputs)
         return batch.at_actions(self.value_model(batch, batch.deciding), shift=-1)
 
 
 def reference_logprobs(policy: Policy, frozen: Policy | None, *, temperature: float) -> RefLogprobs:
-    """The reference's log-probabilities: a frozen copy's, or the actor's own backbone with its adapters off."""
+    """Return a function that computes the reference's log-probabilities.
+
+    The reference is `frozen` if given, else `policy` with its adapters switched off.
+    """
 
     def logprobs(batch: TokenBatch) -> Tensor:
         with torch.no_grad(), nullcontext() if frozen else policy.without_adapters():
@@ -50,13 +53,13 @@ def reference_logprobs(policy: Policy, frozen: Policy | None, *, temperature: fl
 
 
 @dataclass(frozen=True)
-class Assessed:
-    """Answers with what the reference, the critic and the reward say of them; one row an answer."""
+class Assessment:
+    """Log-probabilities, reference log-probabilities, values and scores of a batch of responses."""
 
     logprobs: Float[Tensor, "b t"]
     ref_logprobs: Float[Tensor, "b t"]
     values: Float[Tensor, "b t"]
-    scores: Float[Tensor, " b"]  # as the scorer gave them: not clipped, no penalty taken off
+    scores: Float[Tensor, " b"]  # from the scorer: not clipped, no penalty subtracted
 
 
 @torch.no_grad()
@@ -68,14 +71,14 @@ def assess(
     *,
     micro_batch_size: int,
     values_learn: bool = False,
-) -> Assessed:
-    """Score the answers with all four roles, a micro-batch at a time; with `values_learn` the values keep their graph.
+) -> Assessment:
+    """Run all four roles on the responses, a micro-batch at a time; with `values_learn` the values keep their graph.
 
-    In fp32 the sampler's log-probabilities are those of the training forward; in bf16 they are not, and are computed
-    again, so that the first ratio is 1.
+    In bf16 the sampler's log-probabilities differ from those of the training forward by rounding, so they are
+    recomputed: the first ratio must be 1. In fp32 they are the same.
     """
     actor_critic.policy.eval()
-    actor_critic.value_model.train(values_learn)  # transformers checkpoints gradients in training mode alone
+    actor_critic.value_model.train(values_learn)  # transformers checkpoints gradients in training mode only
     parts = []
     for rows in torch.arange(len(answers.texts)).split(micro_batch_size):
         part = answers.batch.rows(rows)
@@ -87,24 +90,24 @@ def assess(
         parts.append((logprobs, reference(part), values))
     with torch.set_grad_enabled(values_learn):
         logprobs, ref_logprobs, values = (torch.cat(column) for column in zip(*parts, strict=True))
-    return Assessed(logprobs, ref_logprobs, values, scorer(answers))
+    return Assessment(logprobs, ref_logprobs, values, scorer(answers))
 
 
-def build(answers: Answers, seen: Assessed, config: PpoConfig, *, kl_coef: float) -> Rollout:
-    """The rollout: the clipped score on the last token, the KL penalty on each.
+def build(answers: Answers, assessment: Assessment, config: PpoConfig, *, kl_coef: float) -> Rollout:
+    """Build the rollout: the KL penalty on every token, plus the clipped score on the last one.
 
-    An answer without EOS was cut off: it is scored as it stands, less `missing_eos_penalty`. With that the episode is
-    over like any other, so nothing is left to bootstrap from.
+    A response without EOS was cut off: `missing_eos_penalty` is subtracted from its score. Its episode counts as
+    terminated, so no value is bootstrapped after it.
     """
     mask = answers.batch.response_mask
-    scores = paid_scores(answers, seen, config)
-    rewards = penalised_rewards(scores, seen.logprobs, seen.ref_logprobs, mask, kl_coef=kl_coef)
+    scores = final_scores(answers, assessment, config)
+    rewards = penalised_rewards(scores, assessment.logprobs, assessment.ref_logprobs, mask, kl_coef=kl_coef)
     terminated = is_last(mask)
     return Rollout(
         inputs=answers.batch.inputs,
-        logprobs=seen.logprobs,
-        values=seen.values,
-        next_values=torch.nn.functional.pad(seen.values.detach(), (0, 1))[:, 1:],
+        logprobs=assessment.logprobs,
+        values=assessment.values,
+        next_values=torch.nn.functional.pad(assessment.values.detach(), (0, 1))[:, 1:],
         discounts=torch.full_like(rewards, config.gamma, dtype=torch.float64),
         rewards=rewards,
         terminated=terminated,
@@ -113,35 +116,35 @@ def build(answers: Answers, seen: Assessed, config: PpoConfig, *, kl_coef: float
     )
 
 
-def paid_scores(answers: Answers, seen: Assessed, config: PpoConfig) -> Float[Tensor, " b"]:
-    """What each answer is paid before the KL: the clipped score, less the penalty where it was cut off."""
-    clipped = seen.scores.clamp(-config.reward_clip, config.reward_clip)
+def final_scores(answers: Answers, assessment: Assessment, config: PpoConfig) -> Float[Tensor, " b"]:
+    """Return the clipped scores, less the penalty for responses that were cut off; without the KL penalty."""
+    clipped = assessment.scores.clamp(-config.reward_clip, config.reward_clip)
     return clipped - config.missing_eos_penalty * (~answers.ended)
 
 
-def beyond_clip(seen: Assessed, config: PpoConfig) -> Bool[Tensor, " b"]:
-    """Which scores lie beyond +-reward_clip: such answers are all paid alike."""
-    return seen.scores.abs() > config.reward_clip
+def is_clipped(assessment: Assessment, config: PpoConfig) -> Bool[Tensor, " b"]:
+    """Return True for scores beyond +-reward_clip."""
+    return assessment.scores.abs() > config.reward_clip
 
 
-def kl_per_answer(seen: Assessed, answers: Answers) -> Float[Tensor, " b"]:
-    """Each answer's sampled KL from the reference, in nats: k1 summed over its tokens."""
-    return k1(seen.logprobs, seen.ref_logprobs).masked_fill(~answers.batch.response_mask, 0.0).sum(1)
+def kl_per_response(assessment: Assessment, answers: Answers) -> Float[Tensor, " b"]:
+    """Return each response's sampled KL from the reference in nats: k1 summed over its tokens."""
+    return k1(assessment.logprobs, assessment.ref_logprobs).masked_fill(~answers.batch.response_mask, 0.0).sum(1)
 
 
-def describe(
-    answers: Answers, seen: Assessed, rollout: Rollout, config: PpoConfig, *, kl_coef: float
+def rollout_metrics(
+    answers: Answers, assessment: Assessment, rollout: Rollout, config: PpoConfig, *, kl_coef: float
 ) -> dict[str, float]:
-    """The numbers that tell how a rollout went."""
+    """Return the metrics of a rollout."""
     lengths = rollout.mask.sum(1).float()
-    kl = kl_per_answer(seen, answers)
+    kl = kl_per_response(assessment, answers)
     return {
-        "score": float(seen.scores.mean()),
-        "reward_clip_fraction": float(beyond_clip(seen, config).float().mean()),
+        "score": float(assessment.scores.mean()),
+        "reward_clip_fraction": float(is_clipped(assessment, config).float().mean()),
         "reward": float(rollout.rewards.masked_fill(~rollout.mask, 0.0).sum(1).mean()),
         "kl": float(kl.mean()),
         "kl_coef": kl_coef,
-        "logprob": float(masked_mean(seen.logprobs, rollout.mask)),
+        "logprob": float(masked_mean(assessment.logprobs, rollout.mask)),
         "response_length": float(lengths.mean()),
         "eos_fraction": float(answers.ended.float().mean()),
     }

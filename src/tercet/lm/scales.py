@@ -1,7 +1,7 @@
-"""One scale for all rewards: mean 0, variance 1 over answers of the reference policy (Ziegler et al. 2019, section 2).
+"""Normalise rewards to mean 0 and variance 1 over responses of the reference policy (Ziegler et al. 2019, section 2).
 
-PPO's clips of rewards and values and its price of KL presuppose scores of about unit size. This run's reward model has
-its scale in its head since step 2; other terms of ppo.reward get theirs before the first update.
+PPO's reward clip, value clip and KL coefficient assume scores of about unit size. Step 2 has put the scale of this
+run's reward model into its head. The other terms of ppo.reward get theirs before the first update.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,98 +12,88 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tercet.config.lm import LmConfig
 from tercet.core.statistics import AS_IT_IS, ScoreScale, score_gain_and_bias
 from tercet.errors import FailedError, InputError
 from tercet.lm.data.examples import Example
-from tercet.lm.models.roles import Policy
-from tercet.lm.sampling.responses import Answers, answer_all
-from tercet.lm.scoring import OWN, Score
-from tercet.lm.text.encoder import Encoder
+from tercet.lm.sampling.responses import Answers
+from tercet.lm.sampling.sampler import Sampler
+from tercet.lm.scoring import REWARD_MODEL, Score
 from tercet.runs.kept import is_kept, keep_file
 from tercet.runs.progress import say
 from tercet.runs.reading import read_json
 from tercet.runs.rows import dump
 from tercet.train.chance import generator
 
-Scales = dict[str, ScoreScale]  # by the name of the term
+Scales = dict[str, ScoreScale]  # by name of the term
 
 
-def some_prompts(examples: Sequence[Example], config: LmConfig) -> list[Example]:
-    """As many as reward.num_reference_samples, drawn by chance; none comes twice before each has come once."""
-    chance = generator(config.seed, "reference")
+def draw_examples(examples: Sequence[Example], num: int, *, seed: int) -> list[Example]:
+    """Draw `num` examples at random; none is drawn again before all have been drawn."""
+    chance = generator(seed, "reference")
     rows: list[int] = []
-    while len(rows) < config.reward.num_reference_samples:
+    while len(rows) < num:
         rows += torch.randperm(len(examples), generator=chance).tolist()
-    return [examples[row] for row in rows[: config.reward.num_reference_samples]]
+    return [examples[row] for row in rows[:num]]
 
 
-def reference_answers(policy: Policy, encoder: Encoder, examples: Sequence[Example], config: LmConfig) -> list[Answers]:
-    """Answers of a policy that has not learned from rewards; every call draws the same random numbers."""
-    return answer_all(
-        policy,
-        encoder,
-        some_prompts(examples, config),
-        generator=generator(config.seed, "reference answers"),
-        temperature=config.ppo.temperature,
-        max_tokens=encoder.max_sampled_tokens,
-        batch_size=config.eval.batch_size,
-        title="reference answers",
-    )
+def reference_responses(sampler: Sampler, examples: Sequence[Example], num: int, *, seed: int) -> list[Answers]:
+    """Sample `num` responses of a policy before PPO; every call draws the same random numbers."""
+    drawn = draw_examples(examples, num, seed=seed)
+    return sampler.sample_all(drawn, generator(seed, "reference answers"), title="reference responses")
 
 
 def find_scales(terms: Mapping[str, Score], answers: Sequence[Answers]) -> Scales:
-    """The scale of each term over the answers, but for this run's reward model, which has its own.
+    """Compute the scale of each term over the responses, except for this run's reward model, which is normalised.
 
-    A term that gives 0 to every answer may be one that the policy does not earn yet: it stays as it is, and that is
-    said. InputError where a term gives any other number to every answer, or numbers that cannot be scaled.
+    A term that gives every response 0 may be a reward that the policy does not earn yet: it is not scaled, and this is
+    reported. InputError if a term gives every response the same other number, or numbers that cannot be scaled.
     """
     return {
         name: _scale_of(name, torch.cat([score(part) for part in answers]))
         for name, score in terms.items()
-        if name != OWN
+        if name != REWARD_MODEL
     }
 
 
 def save_scales(scales: Scales, file: Path) -> None:
-    """Keep them: a run that goes on must pay as it did before."""
+    """Save the scales: a resumed run must use the same rewards."""
     keep_file(file.parent, file.name, dump({name: asdict(scale) for name, scale in scales.items()}, indent=2) + "\n")
 
 
 def load_scales(file: Path) -> Scales:
-    """What `save_scales` wrote; FailedError where there is no such file."""
-    remedy = f"remove {file.parent} to start ppo anew"
+    """Load what `save_scales` wrote; FailedError if the file is missing."""
+    remedy = f"remove {file.parent} to start ppo again"
     if not is_kept(file.parent, file.name):
-        raise FailedError(f"{file}: missing, and there is no scale of rewards to go on with; {remedy}")
+        raise FailedError(f"{file}: missing, so the rewards cannot be scaled as before; {remedy}")
     return {name: ScoreScale(**row) for name, row in read_json(file, dict, remedy).items()}
 
 
 def _scale_of(name: str, scores: Float[Tensor, " n"]) -> ScoreScale:
     mean, num = float(scores.double().mean()), len(scores)
     if not scores.isfinite().all():
-        raise FailedError(f"ppo.reward: {name} gave scores that are not finite to answers of the reference policy")
+        raise FailedError(f"ppo.reward: {name} gave scores that are not finite to responses of the reference policy")
     try:
         scale = score_gain_and_bias(scores)
     except ValueError as error:
         low, high = float(scores.min()), float(scores.max())
         if low != high:
             raise InputError(
-                f"ppo.reward: {name} gave scores of {low:.12g} to {high:.12g} to {num} answers of the reference "
-                "policy; their differences are too small beside the scores, or too large, to be scaled. "
-                "Take off what all have in common, or divide them all by one number"
+                f"ppo.reward: {name} gave scores of {low:.12g} to {high:.12g} to {num} responses of the "
+                "reference policy; their differences are too small beside the scores, or too large, to be scaled. "
+                "Subtract a constant from all scores, or divide them by one"
             ) from error
         if mean != 0:
             raise InputError(
-                f"ppo.reward: {name} gave {mean:g} to each of {num} answers of the reference policy; nothing can be "
-                "learned from a constant. Let it tell answers apart, or give 0 for what it has no word on"
+                f"ppo.reward: {name} gave {mean:g} to each of {num} responses of the reference policy; nothing can be "
+                "learned from a constant. Return different scores, or 0 for a response that it does not judge"
             ) from error
         say(
-            f"ppo.reward: {name} gave 0 to each of {num} answers of the reference policy, so it is not scaled; "
-            "nothing is learned from it until an answer earns something else"
+            f"ppo.reward: {name} gave 0 to each of {num} responses of the reference policy, so it is not scaled; "
+            "nothing is learned from it until a response gets another score"
         )
         return AS_IT_IS
     say(
-        f"ppo.reward: {name} has mean {mean:.4g} and deviation {1 / scale.gain:.4g} over {num} answers of the "
-        "reference policy; it is brought to 0 and 1 before its weight"
+        f"ppo.reward: {name} has mean {mean:.4g} and standard deviation {1 / scale.gain:.4g} over {num} responses of "
+        "the reference policy; it is normalised to 0 and 1 before its weight applies"
     )
     return scale

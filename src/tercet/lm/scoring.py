@@ -1,4 +1,4 @@
-"""What an answer earns: a weighted sum of reward models and of functions of prompt and response."""
+"""Score responses: a weighted sum of reward models and of functions of prompt and response."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +14,7 @@ from tercet.lm.batch import TokenBatch
 from tercet.lm.models.backbone import Backbone, load_reward_model
 from tercet.lm.models.roles import ScoreModel, load_score_model
 from tercet.lm.models.weights import config_at, named_by_key
-from tercet.lm.preferences.foreign import Judge
+from tercet.lm.preferences.foreign import ForeignRewardModel
 from tercet.lm.preferences.functions import call_function, load_score_function
 from tercet.lm.sampling.responses import Answers
 from tercet.lm.text.encoder import Encoder
@@ -23,28 +23,28 @@ NO_REWARD = (
     "ppo.reward: names no reward of a weight other than 0; "
     "give {reward_model: 1.0}, a folder, a hub id or module:function"
 )
-OWN = "reward_model"  # the name by which ppo.reward asks for the reward model of the same run
+REWARD_MODEL = "reward_model"  # the name of the same run's reward model in ppo.reward
 
 Score = Callable[[Answers], Float[Tensor, " b"]]
 
 
 @dataclass(frozen=True)
 class Scorer:
-    """The weighted sum of its terms."""
+    """Score responses with the weighted sum of several terms."""
 
     terms: Sequence[tuple[float, Score]]
 
     def __call__(self, answers: Answers) -> Float[Tensor, " b"]:
-        """One score an answer, on the device of the answers' tokens."""
+        """Return one score per response, on the device of the responses' tokens."""
         return torch.stack([weight * score(answers).float() for weight, score in self.terms]).sum(0)
 
 
 def load_terms(config: LmConfig, own_path: str, backbone: Backbone | None) -> dict[str, Score]:
-    """The terms of ppo.reward by their names, as they score; `own_path` is where this run's reward model lies."""
+    """Load the terms of ppo.reward by name, unscaled; `own_path` is the folder of this run's reward model."""
     terms: dict[str, Score] = {}
     batch_size = config.ppo.micro_batch_size
     for name in config.ppo.reward:
-        if name == OWN:
+        if name == REWARD_MODEL:
             terms[name] = by_model(load_reward_model(config, own_path, backbone), batch_size)
         elif ":" in name:
             terms[name] = by_function(name)
@@ -56,12 +56,12 @@ def load_terms(config: LmConfig, own_path: str, backbone: Backbone | None) -> di
 
 
 def scaled(score: Score, scale: ScoreScale) -> Score:
-    """The score on that scale."""
+    """Apply a scale to a score."""
     return lambda answers: scale.gain * score(answers) + scale.bias
 
 
 def by_model(model: ScoreModel, batch_size: int) -> Score:
-    """The score of a reward model that shares the policy's tokenizer, on the very tokens that were sampled."""
+    """Score with a reward model that shares the policy's tokenizer, on the sampled tokens themselves."""
 
     def score(answers: Answers) -> Tensor:
         return score_rows(model, answers.batch, batch_size)
@@ -70,24 +70,24 @@ def by_model(model: ScoreModel, batch_size: int) -> Score:
 
 
 def by_function(spec: str) -> Score:
-    """The score of a function `module:function` of prompts and responses."""
+    """Score with a function `module:function` of prompts and responses."""
     function = load_score_function(spec)
 
     def score(answers: Answers) -> Tensor:
         scores = call_function(function, answers.prompts, answers.texts)
-        # in fp64: 1,000,000 and 1,000,000.05 are to be told apart until they are scaled
+        # fp64: scores such as 1,000,000 and 1,000,000.05 must stay distinct until they are scaled
         return torch.tensor(scores, dtype=torch.float64, device=answers.batch.ids.device)
 
     return score
 
 
 def by_foreign_model(path: str, config: LmConfig) -> Score:
-    """The score of a reward model with a tokenizer of its own, which reads the answers' text.
+    """Score with a reward model that has its own tokenizer and reads the responses' text.
 
-    One of another run reads what it was trained on, prompt and answer in the style of `config.data`.
+    The reward model of another run reads prompt and response in the style of `config.data`.
     """
-    if not is_ours(path, config):
-        return Judge.load(path, config)
+    if not is_from_tercet(path, config):
+        return ForeignRewardModel.load(path, config)
     model = load_score_model(config, path=path, trained=True)
     encoder = Encoder.of(config, path)
     # another tokenizer may need more tokens for the same text
@@ -102,14 +102,14 @@ def by_foreign_model(path: str, config: LmConfig) -> Score:
     return score
 
 
-def is_ours(path: str, config: LmConfig) -> bool:
-    """Whether a run of Tercet's trained the reward model."""
+def is_from_tercet(path: str, config: LmConfig) -> bool:
+    """Return True if Tercet trained the reward model."""
     with named_by_key(config, path):
         return hasattr(config_at(config.model, path), "score_bias")
 
 
 @torch.no_grad()
 def score_rows(model: ScoreModel, batch: TokenBatch, batch_size: int) -> Float[Tensor, " b"]:
-    """The scores of any number of rows, a few at a time."""
+    """Score any number of rows in batches of `batch_size`."""
     model.eval()
     return torch.cat([model.scores(batch.rows(rows)) for rows in torch.arange(len(batch.ids)).split(batch_size)])

@@ -1,4 +1,4 @@
-"""Step 1, imitate: supervised fine-tuning on the chosen answers."""
+"""Step 1, imitate: supervised fine-tuning on the chosen responses."""
 
 import math
 from collections.abc import Sequence
@@ -11,10 +11,10 @@ from tercet.lm.data.batches import lessons
 from tercet.lm.data.digests import digests
 from tercet.lm.data.examples import Example
 from tercet.lm.data.splits import Sets, flat, step_examples
-from tercet.lm.imitation import AnswerBatches, answer_loss
-from tercet.lm.models.roles import Policy, load_policy
+from tercet.lm.imitation import SftBatches, response_loss
+from tercet.lm.models.roles import Policy, device_of, load_policy
 from tercet.lm.sampling.model_check import check_policy
-from tercet.lm.sampling.responses import answer
+from tercet.lm.sampling.sampler import Sampler
 from tercet.lm.text.encoder import Encoder
 from tercet.runs.folder import RunFolder
 from tercet.runs.progress import progress
@@ -24,7 +24,7 @@ from tercet.train.fit import LossTerms, fit
 
 
 def run(folder: RunFolder, config: LmConfig) -> None:
-    """Fine-tune model.path, measure its perplexity before and after, and keep it in DIR/sft/model."""
+    """Fine-tune model.path, measure its perplexity before and after, and save it in DIR/sft/model."""
     encoder = Encoder.of(config)
     examples = step_examples(config.data, "sft")
     train = encoder.within_limits(examples.train, "sft")
@@ -33,37 +33,39 @@ def run(folder: RunFolder, config: LmConfig) -> None:
     held_out = {name: rows for name, rows in held_out.items() if rows}
     if not held_out:
         raise InputError(
-            "sft: nothing is held out to measure perplexity on; raise data.eval_fraction or give data.eval"
+            "sft: no examples are held out to measure perplexity on; raise data.eval_fraction or give data.eval"
         )
     todo = lessons(train, config.data, config.sft, step="sft", seed=config.seed)
     stages = dict(todo.plan.stages)
     policy = load_policy(config, learns=True, lora_dropout=config.lora.dropout)
     encoder.check_window(policy.model)
     check_policy(policy)
-    answers = AnswerBatches(encoder, config)
+    batches = SftBatches(encoder, device_of(config), config.sft)
+    sampler = Sampler(policy, encoder, config.ppo.temperature, config.eval.batch_size)
 
     def measure(index: int) -> dict[str, float]:
         if index not in stages:
             return {}
-        return {f"sft/perplexity/{name}": value for name, value in perplexities(policy, held_out, answers).items()}
+        return {f"sft/perplexity/{name}": value for name, value in perplexities(policy, held_out, batches).items()}
 
-    asked = flat(held_out)[:SAMPLES_PRINTED]
+    printed = flat(held_out)[:SAMPLES_PRINTED]
 
     def samples(index: int) -> list[dict[str, str]]:
-        last = index + 1 == len(todo.plan.rows)
-        return sampled(policy, encoder, asked, config) if last or (index + 1) % config.sft.samples_every == 0 else []
+        if index + 1 == len(todo.plan.rows) or (index + 1) % config.sft.samples_every == 0:
+            return sample(sampler, printed, seed=config.seed)
+        return []
 
     data = digests(config, "sft")
     with folder.step("sft", total=len(todo.plan.rows), shown=["sft/loss", "sft/lr"], data=data) as step:
         if step.restore() is None:
-            folder.add_results("sft", {"perplexity": {"base": perplexities(policy, held_out, answers)[ALL]}})
+            folder.add_results("sft", {"perplexity": {"base": perplexities(policy, held_out, batches)[ALL]}})
         fit(
             step,
             modules={"policy": policy},
             plan=todo.plan.rows,
-            micro_batches=lambda rows: answers.of([todo.examples[row] for row in rows]),
+            micro_batches=lambda rows: batches.of([todo.examples[row] for row in rows]),
             count=lambda batch: int(batch.response_mask.sum()),
-            loss=lambda batch: LossTerms(answer_loss(policy, batch), {}),
+            loss=lambda batch: LossTerms(response_loss(policy, batch), {}),
             config=config.sft,
             seed=config.seed,
             metric_prefix="sft",
@@ -76,32 +78,25 @@ def run(folder: RunFolder, config: LmConfig) -> None:
         step.finish({"perplexity": {"sft": after.pop(ALL), "sets": after}})
 
 
-def sampled(policy: Policy, encoder: Encoder, examples: Sequence[Example], config: LmConfig) -> list[dict[str, str]]:
-    """The policy's answers to a few held-out prompts; every call draws the same random numbers."""
-    answers = answer(
-        policy,
-        encoder,
-        examples,
-        generator=generator(config.seed, "sft samples"),
-        temperature=config.ppo.temperature,
-        max_tokens=encoder.max_sampled_tokens,
-    )
-    return [{"prompt": p, "response": text} for p, text in zip(answers.prompts, answers.texts, strict=True)]
+def sample(sampler: Sampler, examples: Sequence[Example], *, seed: int) -> list[dict[str, str]]:
+    """Sample a response to each example's prompt; every call draws the same random numbers."""
+    responses = sampler.sample(examples, generator(seed, "sft samples"))
+    return [{"prompt": p, "response": text} for p, text in zip(responses.prompts, responses.texts, strict=True)]
 
 
-ALL = "all"  # the name under which all held-out sets together are measured
+ALL = "all"  # name of the perplexity over all held-out sets together
 
 
 @torch.no_grad()
-def perplexities(policy: Policy, sets: Sets, answers: AnswerBatches) -> dict[str, float]:
-    """exp of the mean negative log-likelihood a token, of each set and under ALL of all of them."""
+def perplexities(policy: Policy, sets: Sets, batches: SftBatches) -> dict[str, float]:
+    """Return exp of the mean negative log-likelihood per token, for each set and for all sets together (ALL)."""
     policy.eval()
     losses: dict[str, tuple[float, int]] = {}
-    with progress("perplexity", total=sum(map(len, sets.values())), unit="answers") as bar:
+    with progress("perplexity", total=sum(map(len, sets.values())), unit="responses") as bar:
         for name, examples in sets.items():
             loss, count = 0.0, 0
-            for batch in answers.of(sorted(examples, key=lambda e: len(e.prompt) + len(e.chosen))):
-                loss += float(answer_loss(policy, batch))
+            for batch in batches.of(sorted(examples, key=lambda e: len(e.prompt) + len(e.chosen))):
+                loss += float(response_loss(policy, batch))
                 count += int(batch.response_mask.sum())
                 bar.advance(len(batch.ids))
             losses[name] = (loss, count)

@@ -23,6 +23,7 @@ from tercet.lm.models.roles import Policy, ScoreModel, load_policy, load_score_m
 from tercet.lm.ppo import Collect
 from tercet.lm.ppo import Roles as PpoRoles
 from tercet.lm.rollout import LmActorCritic, reference_logprobs
+from tercet.lm.sampling.sampler import Sampler
 from tercet.lm.scoring import Scorer, by_model
 from tercet.lm.text.encoder import Encoder
 from tercet.lm.text.tokenizers import byte_tokenizer
@@ -289,7 +290,8 @@ def test_a_sound_start_passes_the_self_check(
     actor_critic = LmActorCritic(shared.actor, shared.critic, 0.8)
     reference = reference_logprobs(shared.actor, None, temperature=0.8)
     scorer = Scorer([(1.0, by_model(shared.reward_model, 4))])
-    roles = PpoRoles(actor_critic, reference, scorer, Encoder.of(shared.config), shared.config)
+    sampler = Sampler(shared.actor, Encoder.of(shared.config), temperature=0.8, batch_size=4)
+    roles = PpoRoles(actor_critic, reference, scorer, sampler, shared.config.ppo, shared.config.seed)
     found = Collect(roles, {"made up": examples}, {"made up": 1.0}).self_check()
     if precision == "fp32":
         assert all(0 <= value < 5e-4 for value in found.values())

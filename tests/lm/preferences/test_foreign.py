@@ -10,7 +10,8 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, BertTok
 from tercet.config.lm import LmConfig
 from tercet.errors import FailedError, InputError
 from tercet.lm.data.examples import Example, Message
-from tercet.lm.preferences.foreign import Judge, check_judge
+from tercet.lm.preferences.foreign import ForeignRewardModel, check_foreign
+from tercet.lm.text.encoder import Encoder
 from tercet.lm.text.tokenizers import byte_tokenizer
 
 MakeConfig = Callable[..., LmConfig]
@@ -57,58 +58,62 @@ def test_a_batch_gives_the_scores_that_transformers_gives_one_by_one(
 ) -> None:
     tokenizer = byte_tokenizer()
     tokenizer.chat_template = CHATML
-    judge = Judge.load(saved(tmp_path, kind, tokenizer), make_config())
-    readings = [judge.reading(example, text) for example, text in ASKED]
+    model = ForeignRewardModel.load(saved(tmp_path, kind, tokenizer), make_config())
+    readings = [model.encode(example, text) for example, text in ASKED]
     theirs = AutoModelForSequenceClassification.from_pretrained(tmp_path).eval()
     with torch.no_grad():
         one_by_one = [theirs(torch.tensor([reading["input_ids"]])).logits[0, 0] for reading in readings]
-    torch.testing.assert_close(judge.scores(readings), torch.stack(one_by_one), rtol=0, atol=1e-5)
+    torch.testing.assert_close(model.scores(readings), torch.stack(one_by_one), rtol=0, atol=1e-5)
     assert torch.stack(one_by_one).std() > 0.01
 
 
 def test_a_template_writes_the_whole_conversation(make_config: MakeConfig, tmp_path: Path) -> None:
     tokenizer = byte_tokenizer()
     tokenizer.chat_template = CHATML
-    judge = Judge.load(saved(tmp_path, "llama", tokenizer), make_config())
+    model = ForeignRewardModel.load(saved(tmp_path, "llama", tokenizer), make_config())
     turns = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So."}]
     wanted = tokenizer.apply_chat_template(turns, tokenize=True, return_dict=False)
-    assert judge.reading(*ASKED[0])["input_ids"] == wanted
-    ids = judge.reading(*ASKED[1])["input_ids"]
+    assert model.encode(*ASKED[0])["input_ids"] == wanted
+    ids = model.encode(*ASKED[1])["input_ids"]
     assert ids.count(tokenizer.eos_token_id) == 2  # one a turn: what the answer wrote is text
 
 
 def test_separators_make_a_pair_of_prompt_and_answer(make_config: MakeConfig, tmp_path: Path) -> None:
     tokenizer = with_separators()
-    judge = Judge.load(saved(tmp_path, "bert", tokenizer), make_config())
-    reading = judge.reading(*ASKED[1])
+    model = ForeignRewardModel.load(saved(tmp_path, "bert", tokenizer), make_config())
+    reading = model.encode(*ASKED[1])
     assert {**reading} == {**tokenizer("Who are you?", "A machine, no more.</s>")}
     assert reading["input_ids"].count(3) == 2 and sorted(set(reading["token_type_ids"])) == [0, 1]
     theirs = AutoModelForSequenceClassification.from_pretrained(tmp_path).eval()
     inputs = {key: torch.tensor([row]) for key, row in reading.items()}
     with torch.no_grad():
-        torch.testing.assert_close(judge.scores([judge.reading(*ASKED[0]), reading])[1], theirs(**inputs).logits[0, 0])
+        torch.testing.assert_close(model.scores([model.encode(*ASKED[0]), reading])[1], theirs(**inputs).logits[0, 0])
 
 
 def test_a_transcript_where_there_is_neither(make_config: MakeConfig, tmp_path: Path) -> None:
-    judge = Judge.load(saved(tmp_path, "llama", byte_tokenizer()), make_config(data={"style": "chat"}))
+    model = ForeignRewardModel.load(saved(tmp_path, "llama", byte_tokenizer()), make_config(data={"style": "chat"}))
     example, text = ASKED[0]
-    ids = judge.reading(example, text)["input_ids"]
-    assert judge.tokenizer.decode(ids) == "\n\nHuman: Why?\n\nAssistant: So.</s>"
-    assert judge.reading(example, text, False)["input_ids"] == ids[:-1]  # an answer that was cut
+    ids = model.encode(example, text)["input_ids"]
+    assert model.tokenizer.decode(ids) == "\n\nHuman: Why?\n\nAssistant: So.</s>"
+    assert model.encode(example, text, False)["input_ids"] == ids[:-1]  # an answer that was cut
 
 
 def test_what_is_no_reward_model(make_config: MakeConfig, tmp_path: Path) -> None:
     two = saved(tmp_path / "two", "bert", byte_tokenizer(), num_labels=2)
     with pytest.raises(InputError, match=r"ppo\.reward: .*gives 2 numbers for a text; a reward model gives one"):
-        Judge.load(two, make_config(ppo={"reward": {two: 1.0}}))
+        ForeignRewardModel.load(two, make_config(ppo={"reward": {two: 1.0}}))
 
 
-def test_a_window_that_is_too_short_is_told_before_and_while(make_config: MakeConfig, tmp_path: Path) -> None:
+def test_a_window_that_is_too_short_is_refused_before_and_during_scoring(
+    make_config: MakeConfig, tmp_path: Path
+) -> None:
     name = saved(tmp_path, "gpt2", byte_tokenizer(), n_positions=40)
     prompts = [question("Why?"), question("Why, then, is it that you are here?")]
-    check_judge(name, make_config(data={"max_prompt_tokens": 64}, ppo={"reward": {name: 1.0}}), prompts[:1])
+    config = make_config(data={"max_prompt_tokens": 64}, ppo={"reward": {name: 1.0}})
+    encoder = Encoder.of(config)
+    check_foreign(name, config, encoder, prompts[:1])
     with pytest.raises(InputError, match=r"reads 40 tokens, but a prompt of \d+ .*ppo\.max_response_tokens=8 need"):
-        check_judge(name, make_config(data={"max_prompt_tokens": 64}, ppo={"reward": {name: 1.0}}), prompts)
-    judge = Judge.load(name, make_config())
-    with pytest.raises(FailedError, match=r"reads 40 tokens, and a prompt with its answer has"):
-        judge.scores([judge.reading(prompts[1], "Because of many things.")])
+        check_foreign(name, config, encoder, prompts)
+    model = ForeignRewardModel.load(name, make_config())
+    with pytest.raises(FailedError, match=r"reads 40 tokens, but a prompt with its response has"):
+        model.scores([model.encode(prompts[1], "Because of many things.")])

@@ -14,7 +14,7 @@ from tercet.feedback.answers import AnswerBook
 from tercet.feedback.sheets import Sheet, sheets
 from tercet.lm.data.examples import Message
 from tercet.lm.pipeline import STEPS
-from tercet.lm.preferences.human import told
+from tercet.lm.preferences.human import judged_rows
 from tercet.runs.folder import RunFolder
 from tercet.web.label import Desk
 
@@ -49,7 +49,7 @@ def test_the_better_answer_is_the_one_that_a_person_chose(tmp_path: Path) -> Non
         desk.close()
         feedback = folder.path / "feedback"
         answer(feedback, ["equal"] * num)
-        with pytest.raises(FailedError, match="no pair to train on was told apart"):
+        with pytest.raises(FailedError, match="no preference was given for any pair to train on"):
             STEPS["reward"](folder, config)
         words = [("right", "left", "equal", "right", "unclear")[i % 5] for i in range(num - 1)] + ["left"]
         answer(feedback, words)
@@ -69,7 +69,7 @@ def test_a_person_is_shown_the_tool_calls_of_a_prompt(tmp_path: Path) -> None:
     turns = [asdict(Message("user", "Egg?")), asdict(Message("assistant", "", tools)), asdict(Message("tool", "4"))]
     row = {"messages": turns, "chosen": "4 minutes.", "rejected": "No.", "part": "train"}
     with pytest.raises(WaitingError):
-        told(tmp_path, lambda: [row])
+        judged_rows(tmp_path, lambda: [row])
     (sheet,) = sheets(tmp_path / "feedback")
     assert [(turn["role"], turn["text"]) for turn in sheet.questions[0]["prompt"]] == [
         ("user", "Egg?"),
@@ -92,7 +92,7 @@ def test_what_is_damaged_of_the_questions_is_named(tmp_path: Path, damage: Any, 
     row = {"messages": [{"role": "user", "text": "Hello"}], "chosen": "a", "rejected": "b"}
     rows = [row | {"part": part, "score_chosen": 0.0, "score_rejected": 0.0} for part in ("train", "test")]
     with pytest.raises(WaitingError):
-        told(tmp_path, lambda: rows)
+        judged_rows(tmp_path, lambda: rows)
     damage(tmp_path / "feedback" / "answers")
     with pytest.raises(FailedError, match=wrong):
-        told(tmp_path, lambda: rows)
+        judged_rows(tmp_path, lambda: rows)

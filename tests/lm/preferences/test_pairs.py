@@ -88,7 +88,9 @@ def test_pairs_follow_the_judge_on_each_prompts_own_answers(
     found = []
     for name in ("one", "two"):
         folder = run_of(tmp_path / name, config, sft_folder("gpt2"))
-        pairs = sampled_pairs(folder, config, Encoder.of(config), prompts(examples), sft_model(folder, config))
+        pairs = sampled_pairs(
+            folder, config, Encoder.of(config), prompts(examples), sft_model(folder, config.ppo.policy)
+        )
         train, test = pairs.train["made up"], pairs.test["made up"]
         assert len(train) == 11 and len(test) == 2 and pairs.validation == {"made up": []}  # ceil(1.1)
         assert {pair.key for pair in train} <= {example.key for example in examples[:4]}
@@ -107,7 +109,7 @@ def test_pairs_of_several_sets_keep_their_sets_and_remember_what_was_cut(
     folder = run_of(tmp_path / "run", config, sft_folder("gpt2"))
     sets = {name: [replace(e, source=name) for e in examples[i : i + 2]] for i, name in enumerate(("one", "two"))}
     asked = StepExamples(sets, {"held": []}, {"held": [replace(e, source="held") for e in examples[4:]]}, {})
-    pairs = sampled_pairs(folder, config, Encoder.of(config), asked, sft_model(folder, config))
+    pairs = sampled_pairs(folder, config, Encoder.of(config), asked, sft_model(folder, config.ppo.policy))
     assert all(pairs.train.values()) and list(pairs.train) == ["one", "two"] and list(pairs.held_out) == ["held"]
     keys = {name: {example.key for example in rows} for name, rows in sets.items()}
     assert all(pair.key in keys[name] and pair.source == name for name, rows in pairs.train.items() for pair in rows)
@@ -123,7 +125,7 @@ def test_a_run_that_goes_on_takes_the_pairs_it_has(
 ) -> None:
     config = judged("most_letters")
     folder = run_of(tmp_path / "run", config, sft_folder("gpt2"))
-    first = sampled_pairs(folder, config, Encoder.of(config), prompts(examples), sft_model(folder, config))
+    first = sampled_pairs(folder, config, Encoder.of(config), prompts(examples), sft_model(folder, config.ppo.policy))
     nothing_to_sample_from = str(tmp_path / "no model")
     again = sampled_pairs(folder, config, Encoder.of(config), prompts(examples), nothing_to_sample_from)
     assert again == first
@@ -135,7 +137,7 @@ def test_texts_may_hold_what_unicode_calls_the_end_of_a_line(
     config = judged("most_letters")
     folder = run_of(tmp_path / "run", config, sft_folder("gpt2"))
     odd = [replace(e, messages=(Message("user", f"{i}\u2028{e.prompt}\x85?"),)) for i, e in enumerate(examples)]
-    pairs = sampled_pairs(folder, config, Encoder.of(config), prompts(odd), sft_model(folder, config))
+    pairs = sampled_pairs(folder, config, Encoder.of(config), prompts(odd), sft_model(folder, config.ppo.policy))
     assert {pair.key for pair in pairs.train["made up"]} <= {example.key for example in odd[:4]}
 
 
@@ -145,7 +147,7 @@ def test_what_is_measured_on_has_no_prompt_twice(
     config = judged("undecided_on_who", num_sampled_pairs=100)
     folder = run_of(tmp_path / "run", config, sft_folder("gpt2"))
     asked = replace(prompts(examples), test={"made up": examples[:4]})
-    pairs = sampled_pairs(folder, config, Encoder.of(config), asked, sft_model(folder, config))
+    pairs = sampled_pairs(folder, config, Encoder.of(config), asked, sft_model(folder, config.ppo.policy))
     keys = [pair.key for pair in pairs.test["made up"]]
     assert len(keys) == len(set(keys)) == 3  # answers to the fourth tie
 
@@ -155,7 +157,7 @@ def test_a_few_pairs_are_enough(
 ) -> None:
     config = judged("most_letters", num_sampled_pairs=1)
     folder = run_of(tmp_path / "run", config, sft_folder("gpt2"))
-    pairs = sampled_pairs(folder, config, Encoder.of(config), prompts(examples), sft_model(folder, config))
+    pairs = sampled_pairs(folder, config, Encoder.of(config), prompts(examples), sft_model(folder, config.ppo.policy))
     assert len(pairs.train["made up"]) == len(pairs.test["made up"]) == 1
 
 
@@ -164,7 +166,7 @@ def test_what_is_missing_is_named(
 ) -> None:
     def sample(name: str, config: LmConfig, sft: Path | None, asked: StepExamples) -> None:
         folder = run_of(tmp_path / name, config, sft)
-        sampled_pairs(folder, config, Encoder.of(config), asked, sft_model(folder, config))
+        sampled_pairs(folder, config, Encoder.of(config), asked, sft_model(folder, config.ppo.policy))
 
     with pytest.raises(InputError, match="need a judge; set judge=module:function"):
         sample("no judge", judged(""), sft_folder("gpt2"), prompts(examples))

@@ -211,7 +211,23 @@ def pair(chosen: str, rejected: str | None, *, rejected_ended: bool = True) -> E
     return Example(turns, chosen, rejected, "set", "pairs.jsonl:1", rejected_ended=rejected_ended)
 
 
-def test_what_stands_in_front_of_answers_but_not_behind_prompts_is_told(
+def test_the_texts_of_an_example_are_encoded_once(make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder, example = Encoder.of(make_config(data={"max_response_tokens": 8})), pair("long", "lone")
+    ids = encoder.prompt(example), encoder.chosen(example), encoder.rejected(example)
+    shorter = replace(encoder, max_response_tokens=2)
+    assert shorter.chosen(example) == ids[1][:2]  # an encoder with other limits makes its own ids
+    assert ids[2] == encoder.response("lone")
+
+    def refuse(*_args: object, **_settings: object) -> None:
+        raise AssertionError("encoded again")
+
+    monkeypatch.setattr(encoder.tokenizer, "encode", refuse)
+    assert (encoder.prompt(example), encoder.chosen(example), encoder.rejected(example)) == ids
+    encoder.chosen(example).clear()  # the caller's list, not the encoder's
+    assert encoder.chosen(example) == ids[1]
+
+
+def test_a_template_that_formats_earlier_responses_differently_is_reported(
     make_config: MakeConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "pairs.jsonl"
@@ -220,5 +236,5 @@ def test_what_stands_in_front_of_answers_but_not_behind_prompts_is_told(
     for template, is_told in ((SAYS_ONCE, False), (thinks, True)):
         model = {"chat_template": template, "tokenizer": ""}
         config = make_config(model=model, data={"style": "chat", "train": [str(file)]})
-        check_conversations(config, ["sft", "reward", "ppo"])
-        assert ("'<think></think>' in front of an answer" in capsys.readouterr().out) == is_told
+        check_conversations(Encoder.of(config), config.data, ["sft", "reward", "ppo"])
+        assert ("'<think></think>' before earlier responses" in capsys.readouterr().out) == is_told

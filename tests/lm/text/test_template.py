@@ -5,7 +5,7 @@ from transformers import PreTrainedTokenizerBase
 
 from tercet.errors import InputError
 from tercet.lm.data.examples import Message, Role
-from tercet.lm.text.template import check_template, end_of_turn, gap, render, writes_date
+from tercet.lm.text.template import check_template, end_of_turn, extra_before_response, render, writes_date
 from tercet.lm.text.tokenizers import byte_tokenizer
 
 CHATML = (
@@ -85,13 +85,18 @@ def test_the_end_of_a_turn_is_the_token_behind_an_answer(template: str, end: int
 
 
 def test_what_an_answer_has_in_front_of_it_and_a_prompt_has_not() -> None:
-    assert gap(with_template(CHATML)) == ""
+    assert extra_before_response(with_template(CHATML)) == ""
     thinks = CHATML.replace("{{ m.content }}", "{{ '<think></think>' if m.role == 'assistant' }}{{ m.content }}")
-    assert gap(with_template(thinks)) == "<think></think>"
-    assert gap(with_template(CHATML.replace("add_generation_prompt", "false"))) == "<|im_start|>assistant"
-    assert gap(with_template(CHATML.replace("assistant\n{% endif", "assistant\n<think>{% endif"))) != ""
-    # what stands behind a prompt alone is no gap in front of an answer, and no stand-in is shown
-    assert gap(with_template("{% for m in messages %}{{ m.content }}{% endfor %}Answer:")) == ""
+    assert extra_before_response(with_template(thinks)) == "<think></think>"
+    assert (
+        extra_before_response(with_template(CHATML.replace("add_generation_prompt", "false")))
+        == "<|im_start|>assistant"
+    )
+    assert (
+        extra_before_response(with_template(CHATML.replace("assistant\n{% endif", "assistant\n<think>{% endif"))) != ""
+    )
+    # what stands behind a prompt alone is no extra_before_response in front of an answer, and no stand-in is shown
+    assert extra_before_response(with_template("{% for m in messages %}{{ m.content }}{% endfor %}Answer:")) == ""
 
 
 def test_a_template_that_writes_the_date_is_known() -> None:

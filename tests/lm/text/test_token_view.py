@@ -1,4 +1,4 @@
-"""What is shown of a row are the tokens that the step reads, and it can be read without colour."""
+"""The token view shows the tokens that a step reads, and is readable without colour."""
 
 from collections.abc import Callable
 
@@ -9,7 +9,8 @@ from transformers import PreTrainedTokenizerBase
 from tercet.config.lm import LmConfig
 from tercet.lm.data.examples import Example, Message
 from tercet.lm.data.splits import StepName
-from tercet.lm.imitation import AnswerBatches
+from tercet.lm.imitation import SftBatches
+from tercet.lm.models.roles import device_of
 from tercet.lm.text.encoder import Encoder
 from tercet.lm.text.token_view import pieces, shown, token_rows
 from tercet.lm.text.tokenizers import byte_tokenizer
@@ -22,7 +23,8 @@ TURNS = "{% for m in messages %}<s>{{ m.content }}</s>{% endfor %}{{ '\n' }}"
 def lines(step: StepName, make_config: MakeConfig, **sections: dict[str, str]) -> list[str]:
     config = make_config(model={"chat_template": TURNS}, data={"style": "chat"}, **sections)
     encoder = Encoder.of(config)
-    return [shown(row, encoder.tokenizer).plain for row in token_rows(step, PAIR, encoder, config)]
+    losses = {"sft_loss_on": config.sft.loss_on, "reward_loss": config.reward.loss}
+    return [shown(row, encoder.tokenizer).plain for row in token_rows(step, PAIR, encoder, **losses)]
 
 
 def test_each_step_shows_what_it_learns(make_config: MakeConfig) -> None:
@@ -41,8 +43,8 @@ def test_each_step_shows_what_it_learns(make_config: MakeConfig) -> None:
 def test_what_sft_shows_as_learned_is_what_its_loss_reads(loss_on: str, make_config: MakeConfig) -> None:
     config = make_config(sft={"loss_on": loss_on})
     encoder = Encoder.of(config)
-    (row,) = token_rows("sft", PAIR, encoder, config)
-    (batch,) = AnswerBatches(encoder, config).of([PAIR])
+    (row,) = token_rows("sft", PAIR, encoder, sft_loss_on=loss_on, reward_loss="last_token")
+    (batch,) = SftBatches(encoder, device_of(config), config.sft).of([PAIR])
     assert batch.ids[0].tolist() == list(row.ids) and int(batch.prompt_lengths[0]) == row.learned
 
 
@@ -50,7 +52,7 @@ def test_a_long_text_is_shown_from_both_ends() -> None:
     tokenizer = byte_tokenizer()
     config = LmConfig.model_validate({"model": {"path": "random"}, "data": {"style": "plain"}})
     example = Example((Message("user", "x" * 40 + "y" * 60),), "z", None, "made up", "row 0")
-    (row,) = token_rows("ppo", example, Encoder.of(config), config)
+    (row,) = token_rows("ppo", example, Encoder.of(config), sft_loss_on="answer", reward_loss="last_token")
     text = shown(row, tokenizer).plain
     assert "x·x· ... 37 tokens ... ·y·y" in text and text.count("x") == 32
 
@@ -59,7 +61,7 @@ def pieces_of(tokenizer: PreTrainedTokenizerBase, text: str) -> list[str]:
     return [piece for piece, _ in pieces(tokenizer, tokenizer.encode(text, add_special_tokens=False))]
 
 
-def test_characters_of_several_tokens_are_one_piece_and_special_tokens_are_told() -> None:
+def test_characters_of_several_tokens_are_one_piece_and_special_tokens_are_marked() -> None:
     tokenizer = byte_tokenizer()
     assert pieces_of(tokenizer, "a é你") == ["a", " ", "é", "你"]
     ids = tokenizer.encode("é", add_special_tokens=False)

@@ -14,7 +14,7 @@ from tercet.lm.cpu.packed import MOST_ROWS
 from tercet.lm.plan.cost import Sizes, cache_bytes
 from tercet.lm.plan.footprint import Activations, Footprint, activations, footprint, logits_bytes
 from tercet.lm.plan.shapes import shape_of
-from tercet.lm.scoring import OWN
+from tercet.lm.scoring import REWARD_MODEL
 from tercet.train.ppo import takes_one_step
 
 Parts = dict[str, int]  # what it is -> bytes
@@ -72,7 +72,7 @@ def score_shape(config: LmConfig) -> HfConfig:
 
 def num_reward_models(config: LmConfig) -> int:
     """Reward models in PPO's memory; functions take none. Others than the run's own are taken to be of its size."""
-    return sum(name == OWN or ":" not in name for name in config.ppo.reward)
+    return sum(name == REWARD_MODEL or ":" not in name for name in config.ppo.reward)
 
 
 def _ppo(config: LmConfig, site: Site, sizes: Sizes) -> Memory:

@@ -1,4 +1,4 @@
-"""A person as the judge of sampled answers: two answers to a prompt are put on a sheet, and the word makes the pair."""
+"""A person as the judge: compare two sampled responses per prompt on a sheet."""
 
 import json
 from collections.abc import Callable
@@ -10,34 +10,34 @@ from tercet.feedback.sheets import Entry, Sheet, answers_to, check_whole, read_s
 from tercet.lm.data.examples import Message
 from tercet.runs import strict_json
 
-LOOK_FOR = "Better is the answer that you would rather have been given: to the point, true, friendly and whole."
+LOOK_FOR = "Choose the answer that you would rather get: to the point, true, friendly and complete."
 _ROWS = "rows.json"
 Row = dict[str, Any]  # Any: JSON, a pair as DIR/reward/pairs.jsonl has it
 
 
-def told(run: Path, sample: Callable[[], list[Row]]) -> list[Row]:
-    """The sampled rows with the better answer as `chosen`, by a person's word; ties and doubts are left out.
+def judged_rows(run: Path, sample: Callable[[], list[Row]]) -> list[Row]:
+    """Return the sampled rows with the response that the person prefers as `chosen`; ties and doubts are left out.
 
-    WaitingError while a question is open; FailedError where the sheet is damaged.
+    WaitingError while a question is open; FailedError if the sheet is damaged.
     """
-    place = run / "feedback" / "answers"
-    if not place.exists():
-        write_sheet(place, "answers", LOOK_FOR, lambda folder: _questions(folder, sample()))
-    sheet = read_sheet(place)
+    path = run / "feedback" / "answers"
+    if not path.exists():
+        write_sheet(path, "answers", LOOK_FOR, lambda folder: _questions(folder, sample()))
+    sheet = read_sheet(path)
     check_whole(sheet)
     rows = _rows(sheet)
     (answers,) = answers_to([sheet])
-    said = [answer["said"] for answer in answers]
-    found = [
-        row if word == "left" else _swapped(row)
-        for row, word in zip(rows, said, strict=True)
-        if word in ("left", "right")
+    choices = [answer["said"] for answer in answers]
+    pairs = [
+        row if choice == "left" else _swapped(row)
+        for row, choice in zip(rows, choices, strict=True)
+        if choice in ("left", "right")
     ]
     for part in ("train", "test"):
-        if not any(row["part"] == part for row in found):
-            raise FailedError(f"no pair to {part} on was told apart: there is nothing to learn from")
+        if not any(row["part"] == part for row in pairs):
+            raise FailedError(f"no preference was given for any pair to {part} on: there is nothing to learn from")
     take(sheet, answers)
-    return found
+    return pairs
 
 
 def _rows(sheet: Sheet) -> list[Row]:
@@ -45,9 +45,9 @@ def _rows(sheet: Sheet) -> list[Row]:
     try:
         rows = strict_json.loads(file.read_bytes())
         if sheet.kind != "answers" or not isinstance(rows, list) or len(rows) != len(sheet.questions):
-            raise ValueError("it has not one pair of answers for each question")
+            raise ValueError("it does not have one pair of answers for each question")
         if not all(isinstance(row, dict) and {"messages", "chosen", "rejected", "part"} <= row.keys() for row in rows):
-            raise ValueError("a row is no pair of answers")
+            raise ValueError("a row is not a pair of answers")
     except (OSError, ValueError) as error:
         raise FailedError(f"{file}: damaged ({error}); remove {sheet.path} to have the questions put anew") from error
     return rows
@@ -59,7 +59,7 @@ def _questions(folder: Path, rows: list[Row]) -> list[Entry]:
 
 
 def _shown(messages: list[Row]) -> list[Row]:
-    """The turns as the page writes them, tool calls too."""
+    """Return the turns as the page shows them, with tool calls."""
     return [{"role": message["role"], "text": Message(**message).shown} for message in messages]
 
 

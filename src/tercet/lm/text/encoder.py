@@ -1,14 +1,15 @@
-"""How the texts of one run become tokens: its tokenizer, its style of prompts and its limits."""
+"""Encode the texts of a run: its tokenizer, prompt style and length limits."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast
 
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from tercet.config.lm import LmConfig
+from tercet.config.lm import DataConfig, LmConfig
 from tercet.errors import InputError
 from tercet.lm.batch import TokenBatch, pad
 from tercet.lm.data.examples import Example
@@ -16,14 +17,17 @@ from tercet.lm.data.splits import Sets, StepExamples, StepName, flat, kept, step
 from tercet.lm.models.weights import named_by_key, window_of
 from tercet.lm.text.ends import Ends
 from tercet.lm.text.ids import Style, decode_response, prompt_ids, prompt_text, response_ids
-from tercet.lm.text.template import check_template, gap, writes_date
+from tercet.lm.text.template import check_template, extra_before_response, writes_date
 from tercet.lm.text.tokenizers import load_tokenizer
 from tercet.runs.progress import say
 
 
 @dataclass(frozen=True)
 class Encoder:
-    """Prompts and answers to tokens, the same way in every step."""
+    """Encode prompts and responses in the same way in every step.
+
+    The ids of an example's texts are made once and kept as long as the encoder.
+    """
 
     tokenizer: PreTrainedTokenizerBase
     ends: Ends
@@ -31,13 +35,14 @@ class Encoder:
     max_prompt_tokens: int
     max_response_tokens: int
     max_sampled_tokens: int
+    _ids: dict[tuple[object, ...], "array[int]"] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
     def of(cls, config: LmConfig, path: str = "") -> "Encoder":
-        """The encoder of a run, one for all its steps; or that of a reward model from elsewhere, at `path`.
+        """Load the encoder of a run, or of another run's reward model at `path`.
 
-        A run's tokenizer is that of model.tokenizer, else of the policy it starts from; model.chat_template replaces
-        its chat template.
+        A run's tokenizer is model.tokenizer, else that of the policy it starts from. model.chat_template replaces its
+        chat template.
         """
         data, model = config.data, config.model
         folder = path or config.ppo.policy or ("" if model.path in ("random", "smollm2") else model.path)
@@ -48,7 +53,7 @@ class Encoder:
             if is_given:
                 tokenizer.chat_template = model.chat_template
             if data.style == "chat":
-                with _placed("model.chat_template") if is_given else nullcontext():
+                with _located("model.chat_template") if is_given else nullcontext():
                     check_template(tokenizer)
             ends = Ends.of(tokenizer, data.style, folder, trust=model.trust_remote_code)
         limits = (data.max_prompt_tokens, data.max_response_tokens, config.ppo.max_response_tokens)
@@ -56,29 +61,41 @@ class Encoder:
 
     @property
     def pad_id(self) -> int:
-        """What fills the room behind the shorter rows."""
+        """The id that pads shorter rows."""
         return cast(int, self.tokenizer.pad_token_id)  # transformers types it as anything; load_tokenizer set it
 
     def prompt(self, example: Example) -> list[int]:
-        """The prompt's ids, up to where the answer begins; InputError where the chat template refuses it."""
-        with _placed(example.place):
-            return prompt_ids(self.tokenizer, example.messages, self.style)
+        """Encode the example's prompt, with what precedes the response; InputError if the chat template refuses it."""
+
+        def encode() -> list[int]:
+            with _located(example.place):
+                return prompt_ids(self.tokenizer, example.messages, self.style)
+
+        return self._once(example.messages, encode)
+
+    def chosen(self, example: Example) -> list[int]:
+        """Encode the example's chosen response."""
+        return self._response_once(example.chosen, example.chosen_ended)
+
+    def rejected(self, example: Example) -> list[int]:
+        """Encode the example's rejected response; just the end token if it has none."""
+        return self._response_once(example.rejected or "", example.rejected_ended)
 
     def response(self, text: str, *, ended: bool = True) -> list[int]:
-        """The answer's ids: EOS at the end unless the answer is cut, or was cut (not `ended`) when it was sampled."""
+        """Encode a response, with an end token unless it is cut off here or was when it was sampled (not `ended`)."""
         most, end_id = self.max_response_tokens, self.ends.written
         return response_ids(self.tokenizer, text, self.style, max_tokens=most, end_id=end_id, ended=ended)
 
     def text(self, response: Sequence[int]) -> str:
-        """What a response says."""
+        """Decode a response."""
         return decode_response(self.tokenizer, response, self.ends.ids)
 
     def batch(self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> TokenBatch:
-        """Ids, padded; on the CPU."""
+        """Pad prompts and responses to one batch on the CPU."""
         return pad(prompts, responses, pad_id=self.pad_id)
 
     def within_limits(self, sets: Sets, what: str) -> Sets:
-        """The sets without prompts of more than `max_prompt_tokens`, which are counted and told."""
+        """Drop prompts of more than `max_prompt_tokens` and report their number; InputError if none is left."""
         kept = {name: [e for e in rows if self._fits(e)] for name, rows in sets.items()}
         lost, total = sum(len(sets[n]) - len(kept[n]) for n in sets), sum(map(len, sets.values()))
         if lost and lost == total:
@@ -95,9 +112,9 @@ class Encoder:
         return kept
 
     def pairs_that_differ(self, examples: StepExamples) -> StepExamples:
-        """The examples without pairs whose answers are equal once they are cut, which are counted and told.
+        """Drop pairs whose responses are equal once they are cut to length, and report their number.
 
-        Nothing can be learned from those, and they would be measured as ties.
+        Nothing can be learned from such a pair, and it would be measured as a tie.
         """
         dropped = dict(examples.dropped)
         reason = f"equal after data.max_response_tokens={self.max_response_tokens}"
@@ -115,7 +132,7 @@ class Encoder:
         return StepExamples(train, validation, test, dropped)
 
     def check_window(self, model: PreTrainedModel) -> None:
-        """InputError where the longest prompt and answer do not fit into what the model can read at once."""
+        """Raise InputError if the longest texts exceed the model's context window, or the token ids its vocabulary."""
         window = window_of(model.config)
         for key, longest in (("data", self.max_response_tokens), ("ppo", self.max_sampled_tokens)):
             needed = self.max_prompt_tokens + longest
@@ -142,37 +159,44 @@ class Encoder:
     def _differs(self, example: Example) -> bool:
         if example.rejected is None:
             return True
-        chosen = self.response(example.chosen, ended=example.chosen_ended)
-        return chosen != self.response(example.rejected, ended=example.rejected_ended)
+        return self.chosen(example) != self.rejected(example)
 
     def _fits(self, example: Example) -> bool:
-        # a token holds at least a byte of text, but for BOS and a space in front: short prompts need no tokenizer
-        with _placed(example.place):
+        # a token has at least one byte of text, except BOS and a leading space: short prompts need no tokenizer
+        with _located(example.place):
             text = prompt_text(self.tokenizer, example.messages, self.style)
         if len(text.encode()) + 2 <= self.max_prompt_tokens:
             return True
         return len(self.prompt(example)) <= self.max_prompt_tokens
 
+    def _response_once(self, text: str, ended: bool) -> list[int]:
+        return self._once((text, ended), lambda: self.response(text, ended=ended))
+
+    def _once(self, key: tuple[object, ...], encode: Callable[[], list[int]]) -> list[int]:
+        if key not in self._ids:
+            self._ids[key] = array("i", encode())  # a quarter of a list's memory
+        return self._ids[key].tolist()
+
 
 @contextmanager
-def _placed(place: str) -> Iterator[None]:
-    """Put a place in front of what is wrong."""
+def _located(location: str) -> Iterator[None]:
+    """Put a location in front of an InputError's message."""
     try:
         yield
     except InputError as error:
-        raise InputError(f"{place}: {error}") from error
+        raise InputError(f"{location}: {error}") from error
 
 
-def check_conversations(config: LmConfig, steps: Iterable[StepName]) -> None:
-    """InputError where the chat template refuses a conversation that one of the steps would read; what it does is told.
+def check_conversations(encoder: Encoder, data: DataConfig, steps: Iterable[StepName]) -> None:
+    """Raise InputError if the chat template refuses a conversation of one of the steps.
 
-    Each sequence of roles is tried once, and every conversation with tools.
+    Each sequence of roles is tried once, and every conversation with tools. Report a template that writes the date or
+    formats the last response differently from earlier ones.
     """
-    if config.data.style != "chat":
+    if encoder.style != "chat":
         return
-    encoder = Encoder.of(config)
     tried: set[tuple[str, ...]] = set()
-    for examples in (step_examples(config.data, step) for step in steps):
+    for examples in (step_examples(data, step) for step in steps):
         for example in [*flat(examples.train), *flat(examples.held_out)]:
             roles = tuple(message.role for message in example.messages)
             if roles not in tried or any(message.tools for message in example.messages):
@@ -180,21 +204,20 @@ def check_conversations(config: LmConfig, steps: Iterable[StepName]) -> None:
             tried.add(roles)
     if writes_date(encoder.tokenizer):
         say(
-            "the chat template writes today's date, so this run's prompts are others on another day; to keep them as "
-            "they are, give a template with a fixed date in model.chat_template"
+            "the chat template writes today's date, so this run's prompts change from day to day; to keep them the "
+            "same, give a template with a fixed date in model.chat_template"
         )
-    if written := gap(encoder.tokenizer):
+    if written := extra_before_response(encoder.tokenizer):
         say(
-            f"the chat template writes {written!r} in front of an answer that stands in a conversation, and not behind "
-            "a prompt; answers are learned and sampled right behind the prompt"
+            f"the chat template writes {written!r} before earlier responses in a conversation, but not after a prompt; "
+            "responses are trained and sampled directly after the prompt"
         )
 
 
 def check_tokenizers(config: LmConfig) -> None:
-    """InputError where one role would read another's token ids and take them for other words.
+    """Raise InputError if two roles have different vocabularies: they read the same token ids.
 
-    A reward model may know tokens beside ours: a saved one may have a pad token more
-    (`lm/models/heads.py::padding_apart`).
+    The reward model's may have extra tokens: a saved one may have a pad token more (`lm/models/heads.py`).
     """
 
     def vocabulary(path: str) -> dict[str, int]:

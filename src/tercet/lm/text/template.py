@@ -1,7 +1,7 @@
-"""A tokenizer's chat template: rendering a conversation, and what the template does with one, found by trying.
+"""Render conversations with a tokenizer's chat template, and find out by trial what the template does.
 
-A template is a program from elsewhere. It may refuse a conversation or leave a turn out of it, so every sequence of
-roles is first rendered with words that stand for the turns, and each word must come back.
+A template is a program written by others. It may refuse a conversation or drop a turn, so every sequence of roles is
+first rendered with a placeholder per turn, and each placeholder must appear in the output.
 """
 
 from collections.abc import Sequence
@@ -13,32 +13,32 @@ from transformers import PreTrainedTokenizerBase
 from tercet.errors import InputError, first_line
 from tercet.lm.data.examples import Message
 from tercet.lm.text.per_tokenizer import once_per_tokenizer
-from tercet.lm.text.tools import require_words, template_turn, with_words
+from tercet.lm.text.tools import require_placeholders, template_turn, with_placeholders
 
 _Turn = dict[str, Any]  # Any: JSON, where the turn calls tools
-_QUESTION, _ANSWER = "qz0zq", "qz1zq"  # the first two words that stand for turns
+_QUESTION, _ANSWER = "qz0zq", "qz1zq"  # placeholders of the first two turns
 
 
 class _RefusalError(InputError):
-    """The template does not render this conversation; it may well render others."""
+    """The template refuses this conversation; it may render others."""
 
 
 def render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> str:
-    """The conversation as the template writes it, up to where an answer begins.
+    """Render the conversation up to the start of a response.
 
-    InputError where the template refuses the conversation or leaves one of its turns out.
+    InputError if the template refuses the conversation or drops one of its turns.
     """
     has_tools = any(message.tools or message.role == "tool" for message in messages)
-    if has_tools:  # where they stand is no matter of roles alone
-        turns, words = with_words(messages)
-        require_words(words, _rendered(tokenizer, turns, for_answer=True))
+    if has_tools:  # tool calls are not determined by the roles alone
+        turns, words = with_placeholders(messages)
+        require_placeholders(words, _rendered(tokenizer, turns, for_response=True))
     else:
         _check_roles(tokenizer, template_of(tokenizer), tuple(message.role for message in messages))
-    return _rendered(tokenizer, [template_turn(message) for message in messages], for_answer=True)
+    return _rendered(tokenizer, [template_turn(message) for message in messages], for_response=True)
 
 
 def template_of(tokenizer: PreTrainedTokenizerBase) -> str:
-    """The template in force."""
+    """Return the template in use; InputError if there is none."""
     try:
         return tokenizer.get_chat_template()
     except ValueError as error:
@@ -48,39 +48,41 @@ def template_of(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def check_template(tokenizer: PreTrainedTokenizerBase) -> None:
-    """InputError where the template cannot be read, refuses a question, or renders different conversations alike."""
+    """Raise InputError if the template is invalid, refuses a question, or drops turns."""
     template = template_of(tokenizer)
     _check_roles(tokenizer, template, ("user",))
     try:
         _check_roles(tokenizer, template, ("user", "assistant", "user"))
-    except _RefusalError:  # a template for single questions; a longer conversation in the data will be refused
+    except _RefusalError:  # a template for single questions; longer conversations in the data are refused later
         return
 
 
 def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """The token that the template writes behind an answer, wherever one stands; None where it writes none."""
+    """Return the token that the template writes after every response, or None."""
     ends = []
     for roles in (("user", "assistant"), ("user", "assistant", "user")):
         try:
-            behind = _rendered(tokenizer, _stand_ins(roles), for_answer=False).partition(_ANSWER)[2].lstrip()
+            behind = _rendered(tokenizer, _placeholders(roles), for_response=False).partition(_ANSWER)[2].lstrip()
         except _RefusalError:
             continue
-        found = [(len(t.content), n) for n, t in tokenizer.added_tokens_decoder.items() if behind.startswith(t.content)]
-        ends.append(max(found)[1] if found else None)
-    # what differs opens the next turn: some templates write that whether they are asked for it or not
+        matches = [
+            (len(t.content), n) for n, t in tokenizer.added_tokens_decoder.items() if behind.startswith(t.content)
+        ]
+        ends.append(max(matches)[1] if matches else None)
+    # a token that differs opens the next turn: some templates always write that
     return ends[0] if ends and len(set(ends)) == 1 else None
 
 
-def behind_answer(tokenizer: PreTrainedTokenizerBase) -> str:
-    """All that the template writes behind the last answer of a conversation."""
-    return _rendered(tokenizer, _stand_ins(("user", "assistant")), for_answer=False).partition(_ANSWER)[2]
+def after_response(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return what the template writes after the last response of a conversation."""
+    return _rendered(tokenizer, _placeholders(("user", "assistant")), for_response=False).partition(_ANSWER)[2]
 
 
-def gap(tokenizer: PreTrainedTokenizerBase) -> str:
-    """What an answer in the middle of a conversation has in front of it and a prompt has not; '' where nothing is."""
-    asked = _rendered(tokenizer, _stand_ins(("user",)), for_answer=True)
+def extra_before_response(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return what the template writes before an earlier response but not after a prompt; '' if nothing."""
+    asked = _rendered(tokenizer, _placeholders(("user",)), for_response=True)
     try:
-        in_front = _rendered(tokenizer, _stand_ins(("user", "assistant")), for_answer=False).partition(_ANSWER)[0]
+        in_front = _rendered(tokenizer, _placeholders(("user", "assistant")), for_response=False).partition(_ANSWER)[0]
     except _RefusalError:
         return ""
     behind_prompt, before_answer = (text.partition(_QUESTION)[2] for text in (asked, in_front))
@@ -88,16 +90,16 @@ def gap(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def writes_date(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether the template reads the clock, so that its prompts are others on another day."""
+    """Return True if the template reads the clock, so that prompts change from day to day."""
     return "strftime_now" in template_of(tokenizer)
 
 
 @once_per_tokenizer
 def frame(tokenizer: PreTrainedTokenizerBase, template: str) -> str:
-    """What `template`, the one in force, writes around the turns of a conversation."""
+    """Return what `template`, the one in use, writes around the turns of a conversation."""
     for roles in (("user", "assistant", "user"), ("user", "assistant"), ("user",)):
         try:
-            return _rendered(tokenizer, _stand_ins(roles), for_answer=False)
+            return _rendered(tokenizer, _placeholders(roles), for_response=False)
         except _RefusalError:
             continue
     return ""
@@ -105,31 +107,31 @@ def frame(tokenizer: PreTrainedTokenizerBase, template: str) -> str:
 
 @once_per_tokenizer
 def _check_roles(tokenizer: PreTrainedTokenizerBase, template: str, roles: tuple[str, ...]) -> None:
-    """InputError unless each of such turns is in what `template`, the one in force, makes of them."""
-    turns = _stand_ins(roles)
-    text = _rendered(tokenizer, turns, for_answer=True)
-    if text != _rendered(tokenizer, turns, for_answer=True):
+    """Raise InputError unless `template`, the one in use, writes every turn of a conversation with these roles."""
+    turns = _placeholders(roles)
+    text = _rendered(tokenizer, turns, for_response=True)
+    if text != _rendered(tokenizer, turns, for_response=True):
         raise InputError(
-            "the chat template renders one conversation in several ways, by chance; give another in model.chat_template"
+            "the chat template renders a conversation differently each time; give another in model.chat_template"
         )
     for number, turn in enumerate(turns, 1):
         if turn["content"] not in text:
             raise InputError(
                 f"the chat template leaves out turn {number} ({turn['role']}) of a conversation of "
-                f"{', '.join(roles)}, so different conversations would read alike; give another in model.chat_template"
+                f"{', '.join(roles)}, so different conversations would be equal; give another in model.chat_template"
             )
 
 
-def _stand_ins(roles: Sequence[str]) -> list[_Turn]:
+def _placeholders(roles: Sequence[str]) -> list[_Turn]:
     return [{"role": role, "content": f"qz{number}zq"} for number, role in enumerate(roles)]
 
 
-def _rendered(tokenizer: PreTrainedTokenizerBase, turns: list[_Turn], *, for_answer: bool) -> str:
+def _rendered(tokenizer: PreTrainedTokenizerBase, turns: list[_Turn], *, for_response: bool) -> str:
     try:
-        text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=for_answer)
+        text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=for_response)
     except TemplateSyntaxError as error:
         raise InputError(f"the chat template has an error in line {error.lineno}: {error.message}") from error
-    except Exception as error:  # whatever a program from elsewhere raises
+    except Exception as error:  # any error of the template's program
         roles = ", ".join(turn["role"] for turn in turns)
         raise _RefusalError(
             f"the chat template refuses a conversation of {roles}: {first_line(error)}; "

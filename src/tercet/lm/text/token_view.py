@@ -1,6 +1,6 @@
-"""The tokens that a step reads, for people to see: special tokens marked, what is learned told apart.
+"""Show the tokens that a step reads, with special tokens and trained tokens marked.
 
-It can be read without colour, and in a narrow terminal.
+The output is readable without colour and in a narrow terminal.
 """
 
 from collections.abc import Sequence
@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from rich.text import Text
 from transformers import PreTrainedTokenizerBase
 
-from tercet.config.lm import LmConfig
 from tercet.lm.data.examples import Example
 from tercet.lm.data.splits import StepName
 from tercet.lm.text.encoder import Encoder
@@ -20,12 +19,12 @@ LEGEND = Text.assemble(
     ", ",
     ("▸learned◂", "green"),
 )
-_SHOWN = 32  # tokens at either end of a long text
+_SHOWN = 32  # tokens at each end of a long text
 
 
 @dataclass(frozen=True)
 class TokenRow:
-    """One text; the tokens from `learned` on are what the loss reads. `sampled` says what PPO will put behind it."""
+    """One text: the loss reads the tokens from `learned` on; `sampled` describes what PPO appends."""
 
     name: str
     ids: Sequence[int]
@@ -33,26 +32,31 @@ class TokenRow:
     sampled: str = ""
 
 
-def token_rows(step: StepName, example: Example, encoder: Encoder, config: LmConfig) -> list[TokenRow]:
-    """The texts that a step makes of an example: one, or for the reward model two."""
+def token_rows(
+    step: StepName, example: Example, encoder: Encoder, *, sft_loss_on: str, reward_loss: str
+) -> list[TokenRow]:
+    """Return the texts that a step reads of an example: one, or two for the reward model.
+
+    `sft_loss_on` is sft.loss_on and `reward_loss` is reward.loss.
+    """
     prompt = encoder.prompt(example)
     if step == "ppo":
         ends = " or ".join(f"⟦{encoder.tokenizer.convert_ids_to_tokens(number)}⟧" for number in encoder.ends.ids)
         sampled = f"sampled: up to {encoder.max_sampled_tokens} tokens, until {ends}"
         return [TokenRow("prompt", prompt, len(prompt), sampled)]
-    chosen = encoder.response(example.chosen, ended=example.chosen_ended)
+    chosen = encoder.chosen(example)
     if step == "sft":
-        return [TokenRow("answer", prompt + chosen, 1 if config.sft.loss_on == "text" else len(prompt))]
-    rejected = encoder.response(example.rejected or "", ended=example.rejected_ended)
+        return [TokenRow("answer", prompt + chosen, 1 if sft_loss_on == "text" else len(prompt))]
+    rejected = encoder.rejected(example)
     rows = {"chosen": prompt + chosen, "rejected": prompt + rejected}
     pairs = list(zip(*rows.values(), strict=False))
     first_difference = next((i for i, (a, b) in enumerate(pairs) if a != b), len(pairs))
-    is_per_token = config.reward.loss == "per_token"
+    is_per_token = reward_loss == "per_token"
     return [TokenRow(name, ids, first_difference if is_per_token else len(ids) - 1) for name, ids in rows.items()]
 
 
 def shown(row: TokenRow, tokenizer: PreTrainedTokenizerBase) -> Text:
-    """A row's tokens in one line that wraps anywhere."""
+    """Return a row's tokens as one line that may wrap anywhere."""
     text = Text(f"{row.name}: ", overflow="fold")
     for ids, style in ((row.ids[: row.learned], ""), (row.ids[row.learned :], "green")):
         if style:
@@ -64,22 +68,22 @@ def shown(row: TokenRow, tokenizer: PreTrainedTokenizerBase) -> Text:
 
 
 def pieces(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[tuple[str, bool]]:
-    """The text of each token, and whether it is a special one; tokens that make one character together are one."""
+    """Return the text of each token and whether it is special; tokens that form one character together are merged."""
     added = tokenizer.added_tokens_decoder
     anchor = tokenizer.encode("a", add_special_tokens=False)  # some tokenizers hide the space of a first token
-    found: list[tuple[str, bool]] = []
+    out: list[tuple[str, bool]] = []
     part: list[int] = []
     for number in ids:
         if number in added:
-            found += [("\ufffd", False)] * bool(part) + [(added[number].content, True)]
+            out += [("\ufffd", False)] * bool(part) + [(added[number].content, True)]
             part = []
             continue
         part.append(number)
         text = _decoded(tokenizer, [*anchor, *part]).removeprefix(_decoded(tokenizer, anchor))
         if not text.endswith("\ufffd"):
-            found.append((text, False))
+            out.append((text, False))
             part = []
-    return found + [("\ufffd", False)] * bool(part)
+    return out + [("\ufffd", False)] * bool(part)
 
 
 def _decoded(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:

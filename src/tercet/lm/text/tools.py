@@ -1,4 +1,4 @@
-"""Tool calls and the answers of tools in a prompt: what a chat template gets of them, and whether it wrote them."""
+"""Tool calls and tool results in a prompt: pass them to a chat template, and check that it writes them."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,12 +8,12 @@ from tercet.lm.data.examples import Message
 
 
 def template_turn(message: Message) -> dict[str, Any]:  # Any: JSON
-    """A turn as chat templates read it."""
+    """Return a turn in the format of chat templates."""
     return {"role": message.role, "content": message.text, **message.tool_fields}
 
 
 def refuse_tools(messages: Sequence[Message], style: str) -> None:
-    """InputError where a prompt in a style without a chat template would lose what tools were asked and said."""
+    """Raise InputError for tool calls or tool results in a style without a chat template, which would lose them."""
     if any(message.tools or message.role == "tool" for message in messages):
         raise InputError(
             f"data.style={style} cannot write tool calls and what tools answer; "
@@ -21,10 +21,10 @@ def refuse_tools(messages: Sequence[Message], style: str) -> None:
         )
 
 
-def with_words(messages: Sequence[Message]) -> tuple[list[dict[str, Any]], dict[str, str]]:  # Any: JSON
-    """The turns with a word of our own for each text and each function that is called, and what the words stand for.
+def with_placeholders(messages: Sequence[Message]) -> tuple[list[dict[str, Any]], dict[str, str]]:  # Any: JSON
+    """Replace each text and each called function by a placeholder; return the turns and the replaced texts.
 
-    What they stand for may well be written elsewhere too: in a question, or as the name of the tool that answers.
+    The texts themselves would not do: the same text may occur elsewhere, such as the name of a tool in its result.
     """
     turns: list[dict[str, Any]] = []
     words: dict[str, str] = {}
@@ -36,7 +36,7 @@ def with_words(messages: Sequence[Message]) -> tuple[list[dict[str, Any]], dict[
 
     for message in messages:
         turn = template_turn(message)
-        if calls := turn.get("tool_calls", []):  # a text beside calls may be left out: few templates write both
+        if calls := turn.get("tool_calls", []):  # few templates write both calls and text, so the text may be missing
             named = [{**call["function"], "name": word_for(call["function"]["name"])} for call in calls]
             turn["tool_calls"] = [{**call, "function": function} for call, function in zip(calls, named, strict=True)]
         elif message.text:
@@ -45,8 +45,8 @@ def with_words(messages: Sequence[Message]) -> tuple[list[dict[str, Any]], dict[
     return turns, words
 
 
-def require_words(words: Mapping[str, str], rendered: str) -> None:
-    """InputError where the chat template left out one of the words that stand for what is called and said."""
+def require_placeholders(words: Mapping[str, str], rendered: str) -> None:
+    """Raise InputError if the chat template dropped a placeholder."""
     for word, text in words.items():
         if word not in rendered:
             raise InputError(

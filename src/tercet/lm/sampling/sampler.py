@@ -1,0 +1,47 @@
+"""A policy together with what sampling from it needs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from tercet.lm.data.examples import Example
+from tercet.lm.models.roles import Policy
+from tercet.lm.sampling.responses import Answers, answer, answer_all
+from tercet.lm.text.encoder import Encoder
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """Sample responses from `policy`, of at most `encoder.max_sampled_tokens` tokens unless stated."""
+
+    policy: Policy
+    encoder: Encoder
+    temperature: float  # 0 is greedy
+    batch_size: int
+
+    def sample(self, examples: Sequence[Example], generator: torch.Generator) -> Answers:
+        """Sample one response to each example's prompt, all in one batch."""
+        return answer(
+            self.policy,
+            self.encoder,
+            examples,
+            generator=generator,
+            temperature=self.temperature,
+            max_tokens=self.encoder.max_sampled_tokens,
+        )
+
+    def sample_all(
+        self, examples: Sequence[Example], generator: torch.Generator, *, title: str, max_tokens: int | None = None
+    ) -> list[Answers]:
+        """Sample one response to each example's prompt in batches of `batch_size`, with a progress bar."""
+        return answer_all(
+            self.policy,
+            self.encoder,
+            examples,
+            generator=generator,
+            temperature=self.temperature,
+            max_tokens=self.encoder.max_sampled_tokens if max_tokens is None else max_tokens,
+            batch_size=self.batch_size,
+            title=title,
+        )
