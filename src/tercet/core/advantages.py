@@ -44,8 +44,8 @@ def gae(
     next_values = kept(next_values, mask & ~terminated)
     deltas = rewards + discounts.to(values.dtype) * next_values - values
 
-    decays = (discounts * lam).to(values.dtype)
-    goes_on = mask & ~(terminated | truncated)
+    decays = (discounts * lam).to(values.dtype)  # 0 where the mask is False
+    goes_on = ~(terminated | truncated)
     advantages = torch.zeros_like(deltas)
     following = torch.zeros_like(deltas[:, 0])
     for t in reversed(range(deltas.shape[1])):
