@@ -56,7 +56,7 @@ def test_a_reward_that_nobody_has_earned_yet_is_left_as_it_is_and_that_is_said(
     answers: list[Answers], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert find_scales({"f:g": lambda part: torch.zeros(len(part.texts))}, answers) == {"f:g": AS_IT_IS}
-    assert "f:g gave 0 to each of 9 answers" in capsys.readouterr().out
+    assert "f:g gave 0 to each of 9 responses" in capsys.readouterr().out
 
 
 def test_a_constant_is_refused_by_name(answers: list[Answers]) -> None:

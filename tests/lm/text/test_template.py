@@ -42,7 +42,7 @@ def talk(*roles: Role) -> list[Message]:
         ("{% for m in messages[:-1] %}{{ m.content }}{% endfor %}", "leaves out turn 1"),
         ("{% for m in messages %}\n{{ m.content }\n{% endfor %}", "has an error in line 2: unexpected '}'"),
         ("{{ messages[0].content + 1 }}", "refuses a conversation of user: "),
-        ("{{ range(100000) | random }}{{ messages }}", "renders one conversation in several ways"),
+        ("{{ range(100000) | random }}{{ messages }}", "renders a conversation differently each time"),
         ("{{ messages[0].content }}{{ 1 / 0 }}", "refuses a conversation of user: .*division by zero"),
         ("{{ range(1000000) }}", "refuses a conversation of user: .*[Rr]ange too big"),
         ("{{ no_such_function() }}", "refuses a conversation of user: .*no_such_function"),
