@@ -16,7 +16,7 @@ from arm_work import Race, config_of, parser
 from tercet.arm import bc
 from tercet.arm.play.environments import opened, sizes_of
 from tercet.arm.policies.roles import Policy, load_gaussian, new_critic
-from tercet.arm.ppo import Collect, frozen
+from tercet.arm.ppo import Collect, frozen_copy
 from tercet.arm.rollout import ArmActorCritic
 from tercet.arm.stages import start_policy
 from tercet.config.arm import ArmConfig
@@ -46,7 +46,8 @@ def learn(folder: RunFolder, config: ArmConfig, race: Race) -> None:
         race.start()
         policy = starting(folder, config, clone)
         critic = new_critic(policy.scaled, config.policy, seed=config.seed)
-        collect = Collect(env, ArmActorCritic(policy, critic), frozen(policy), None, config)
+        actor_critic = ArmActorCritic(policy, critic)
+        collect = Collect(env, actor_critic, frozen_copy(policy), None, config.ppo, config.horizon, config.seed)
 
         def act(seen: object) -> object:
             with torch.no_grad():
@@ -60,7 +61,7 @@ def learn(folder: RunFolder, config: ArmConfig, race: Race) -> None:
         with folder.step("ppo", total=config.ppo.num_updates + 1, shown=[]) as step:
             train(
                 step,
-                Learner.of(collect.actor_critic, policy, critic, config.ppo),
+                Learner.of(actor_critic, policy, critic, config.ppo),
                 collect=collect,
                 validate=judge,
                 carry={},

@@ -69,7 +69,7 @@ def folder(config: ArmConfig, tmp_path: Path) -> Iterator[RunFolder]:
 
 @pytest.fixture
 def policy() -> GaussianPolicy:
-    """A policy over three numbers and two actions."""
+    """A policy with observations of three numbers and actions of two."""
     torch.manual_seed(0)
     return GaussianPolicy(Sizes(3, 2), hidden_size=8, num_layers=1, log_std=-0.5)
 
@@ -77,7 +77,7 @@ def policy() -> GaussianPolicy:
 def make_episodes(
     num: int = 3, horizon: int = 6, *, ends: Mapping[int, int] = MappingProxyType({}), seed: int = 0
 ) -> Episodes:
-    """Random episodes of three numbers and two actions; row i also ends (terminated) after step ends[i]."""
+    """Random episodes with observations of three numbers and actions of two; row i terminates after step ends[i]."""
     chance = torch.Generator().manual_seed(seed)
     states = torch.randn(num, horizon + 1, 3, generator=chance)
     terminated = torch.zeros(num, horizon, dtype=torch.bool)
@@ -98,12 +98,12 @@ def make_episodes(
 
 
 def step_by_step(episodes: Episodes) -> PolicyEpisodes:
-    """Episodes in which every action was a decision of its own."""
+    """Episodes with one decision per step."""
     return PolicyEpisodes(episodes, torch.ones_like(episodes.terminated), episodes.actions)
 
 
 def drawable(task: str, num_envs: int, **settings: int) -> Iterator[ArmEnv]:
-    """An environment that can be drawn; without OpenGL the test is skipped."""
+    """An environment that can be rendered; without OpenGL the test is skipped."""
     opened = ArmEnv(task, num_envs, seed=0, **settings)
     try:
         opened.render(0, 64, 48)

@@ -1,4 +1,4 @@
-"""What is measured at the end, what it is called, and the videos."""
+"""Measurements and videos of the evaluation."""
 
 import json
 from pathlib import Path
@@ -22,18 +22,18 @@ def with_success(rows: list[list[int]]) -> Episodes:
     return Episodes(**{**vars(episodes), "infos": {"success": torch.tensor(rows).float()}})
 
 
-def test_success_is_that_of_the_end_and_time_is_until_it_stays() -> None:
-    found = evaluation.measured(with_success([[0, 1, 0, 1, 1], [1, 1, 1, 1, 1], [0, 1, 1, 1, 0], [0, 0, 0, 0, 1]]))
+def test_success_counts_at_the_end_and_time_until_it_lasts() -> None:
+    found = evaluation.outcomes_of(with_success([[0, 1, 0, 1, 1], [1, 1, 1, 1, 1], [0, 1, 1, 1, 0], [0, 0, 0, 0, 1]]))
     assert found.success.tolist() == [True, True, False, True]
     assert found.times.tolist() == [4, 1, 6, 5]
     assert found.mean_time() == pytest.approx(10 / 3)
 
 
-def test_starts_are_compared_one_by_one_and_the_telling_ones_are_shown() -> None:
-    before = evaluation.measured(with_success([[0], [0], [1], [1], [0]]))
-    after = evaluation.measured(with_success([[1], [1], [1], [0], [0]]))
+def test_starts_are_compared_in_pairs_and_each_case_is_shown_first() -> None:
+    before = evaluation.outcomes_of(with_success([[0], [0], [1], [1], [0]]))
+    after = evaluation.outcomes_of(with_success([[1], [1], [1], [0], [0]]))
     assert evaluation.paired(before, after) == {"both": 1, "only_ppo": 2, "only_start": 1, "neither": 1}
-    assert evaluation.telling(before, after, 5) == [
+    assert evaluation.starts_to_show(before, after, 5) == [
         (0, "only PPO succeeds"),
         (2, "both succeed"),
         (4, "neither succeeds"),
@@ -48,7 +48,7 @@ def take(title: str, num: int, success: bool) -> video.Clip:
     return video.Clip(title, pictures, video.Curves(curve, curve, curve), success)
 
 
-def test_a_video_is_h264_that_browsers_play_with_both_sides_and_the_end_held(tmp_path: Path) -> None:
+def test_a_video_is_h264_with_both_sides_and_the_last_frame_held(tmp_path: Path) -> None:
     import imageio_ffmpeg
 
     file = tmp_path / "v.mp4"
@@ -61,7 +61,7 @@ def test_a_video_is_h264_that_browsers_play_with_both_sides_and_the_end_held(tmp
     assert len(list(reader)) == 5 + video.HOLD
 
 
-def test_what_a_browsers_controls_cover_is_empty_and_curves_stand_above_the_picture() -> None:
+def test_the_bottom_of_a_frame_is_empty_and_curves_are_above_the_image() -> None:
     last = list(video.frames(take("BC", 5, False), take("PPO", 5, True)))[-1]
     foot, curves = last[-video.FOOT :], last[video.TITLE : video.TITLE + 3 * video.STRIP]
     assert (foot == foot[0, 0]).all() and not (curves == curves[0, 0]).all()
@@ -69,7 +69,7 @@ def test_what_a_browsers_controls_cover_is_empty_and_curves_stand_above_the_pict
     assert (picture == 40).all()
 
 
-def test_a_run_measures_writes_and_reports_what_the_docs_promise(small: list[str], tmp_path: Path) -> None:
+def test_a_run_writes_the_results_and_files_of_the_docs(small: list[str], tmp_path: Path) -> None:
     config = load_arm_config("lift", [*small, "eval.num_videos=1"])
     with RunFolder.open(tmp_path / "run", config, preset="lift") as folder:
         pipeline.run(folder, config)
@@ -93,7 +93,7 @@ def test_a_run_measures_writes_and_reports_what_the_docs_promise(small: list[str
         assert shown["file"] in (folder.path / "report.md").read_text()
 
 
-def test_without_opengl_the_run_goes_on_and_says_how_to_get_it(
+def test_without_opengl_the_run_continues_and_says_how_to_install_it(
     small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import tercet.arm.sim.render
@@ -119,7 +119,7 @@ def test_without_opengl_the_run_goes_on_and_says_how_to_get_it(
         ("env=liftt", "liftt"),
     ],
 )
-def test_what_a_later_step_would_stumble_over_is_told_before_anything_is_trained(
+def test_errors_of_later_steps_are_reported_before_training(
     override: str, said: str, small: list[str], tmp_path: Path
 ) -> None:
     config = load_arm_config("lift", [*small, override])

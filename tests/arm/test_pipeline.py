@@ -1,4 +1,4 @@
-"""What `tercet arm run` does of what is done already."""
+"""`tercet arm run` skips what is done."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from tercet.config.load import load_arm_config
 from tercet.runs.folder import RunFolder
 
 
-def test_an_evaluation_given_early_is_done_again_by_the_run(small: list[str], tmp_path: Path) -> None:
+def test_the_run_repeats_an_evaluation_that_was_made_early(small: list[str], tmp_path: Path) -> None:
     config = load_arm_config("lift", [*small, "ppo.reward={dense: 1.0}", "ppo.num_updates=2"])
     with RunFolder.open(tmp_path / "run", config, preset="lift") as folder:
         for name in ("bc", "eval"):

@@ -1,4 +1,4 @@
-"""The rollout: what each action cost and earned, and where values go on."""
+"""Rewards, KL penalties and values of a rollout, and the self-check."""
 
 import dataclasses
 
@@ -29,7 +29,7 @@ def other(policy: Policy) -> GaussianPolicy:
     return found
 
 
-def test_a_step_pays_what_it_earned_less_the_price_of_leaving_the_reference(actor_critic: ArmActorCritic) -> None:
+def test_the_reward_of_a_step_is_its_reward_minus_the_kl_penalty(actor_critic: ArmActorCritic) -> None:
     assert isinstance(actor_critic.policy, GaussianPolicy)
     episodes, reference = make_episodes(), other(actor_critic.policy)
     log_std = actor_critic.policy.log_std
@@ -44,7 +44,7 @@ def test_a_step_pays_what_it_earned_less_the_price_of_leaving_the_reference(acto
     assert torch.equal(rollout.terminated, episodes.terminated)
 
 
-def test_the_value_after_the_last_step_is_that_of_the_state_it_led_to(actor_critic: ArmActorCritic) -> None:
+def test_the_next_value_of_the_last_step_is_that_of_the_next_observation(actor_critic: ArmActorCritic) -> None:
     episodes = make_episodes()
     seen = assess(step_by_step(episodes), actor_critic, actor_critic.policy)
     last = actor_critic.value_model(episodes.next_observations[:, -1])
@@ -52,7 +52,7 @@ def test_the_value_after_the_last_step_is_that_of_the_state_it_led_to(actor_crit
     torch.testing.assert_close(seen.next_values[:, :-1], seen.values[:, 1:])
 
 
-def test_the_terms_are_weighed_and_added(policy: GaussianPolicy) -> None:
+def test_the_reward_is_the_weighted_sum_of_its_terms(policy: GaussianPolicy) -> None:
     episodes = make_episodes()
     weights = {"dense": 2.0, "success": -1.0, "progress": 0.5, "tests.arm.test_rollout:effort": 0.1}
     expected = 2 * episodes.dense - episodes.infos["success"] + 0.5 * episodes.infos["progress"]
@@ -60,7 +60,7 @@ def test_the_terms_are_weighed_and_added(policy: GaussianPolicy) -> None:
     torch.testing.assert_close(scorer(weights, None)(episodes).steps, expected)
 
 
-def test_the_step_that_broke_the_simulation_earns_nothing_but_what_that_itself_is_worth() -> None:
+def test_a_step_that_broke_the_simulation_earns_only_the_term_blown_up() -> None:
     whole, model = make_episodes(), RewardEnsemble(3, num_models=2, hidden_size=4)
     broke = torch.zeros_like(whole.dense)
     broke[1, 2] = 1.0
@@ -75,11 +75,11 @@ def paid(episodes: Episodes, *, bias: float = 0.0, gamma: float = 0.9) -> torch.
     torch.manual_seed(0)
     model = RewardEnsemble(3, num_models=2, hidden_size=4)
     model.bias.fill_(bias)
-    return scorer({"reward_model": 0.5, "dense": 1.0}, model)(episodes).to_learn_from(gamma)
+    return scorer({"reward_model": 0.5, "dense": 1.0}, model)(episodes).for_learning(gamma)
 
 
 @pytest.mark.parametrize("bias", [5.0, -5.0])
-def test_the_state_that_ends_an_episode_goes_on_earning_its_learned_reward_and_no_other(bias: float) -> None:
+def test_a_state_that_ended_an_episode_keeps_only_its_learned_reward(bias: float) -> None:
     episodes = make_episodes(2, 6, ends={0: 2})
     found, whole = paid(episodes, bias=bias), paid(make_episodes(2, 6), bias=bias)
     learned = whole[0, 2] - episodes.dense[0, 2]  # 0.5 of what the model says of the state there
@@ -90,8 +90,8 @@ def test_the_state_that_ends_an_episode_goes_on_earning_its_learned_reward_and_n
     assert float(paid(episodes, bias=bias, gamma=1.0)[0, 2] - whole[0, 2]) == pytest.approx(6 * float(learned))
 
 
-def test_a_reward_that_is_shifted_makes_an_end_neither_better_nor_worse() -> None:
-    """Whoever pays 5 more a step pays every state 5 / (1 - gamma) more, whether its episode ends or goes on."""
+def test_a_shift_of_the_reward_does_not_change_the_worth_of_an_end() -> None:
+    """A reward larger by 5 makes every return larger by 5 / (1 - gamma), whether the episode ends or continues."""
     episodes, never = make_episodes(2, 6, ends={0: 2}), torch.zeros(2, 6, dtype=torch.bool)
     returns = []
     for bias in (0.0, 10.0):
@@ -103,14 +103,14 @@ def test_a_reward_that_is_shifted_makes_an_end_neither_better_nor_worse() -> Non
     torch.testing.assert_close(returns[1] - returns[0], torch.full((2, 6), 50.0), rtol=1e-4, atol=0)
 
 
-def test_where_the_simulation_broke_the_last_sound_state_goes_on() -> None:
+def test_the_absorbing_state_of_a_broken_simulation_is_the_last_valid_one() -> None:
     episodes = make_episodes(1, 6, ends={0: 2})
     broken = dataclasses.replace(episodes, infos={**episodes.infos, "blown_up": episodes.terminated.float()})
     before = paid(episodes)[0, 1] - episodes.dense[0, 1]
     torch.testing.assert_close(paid(broken)[0, 2], 9.0 * before)  # gamma / (1 - gamma); the step itself earns nothing
 
 
-def test_a_score_is_the_same_whether_success_ends_an_episode_or_lasts() -> None:
+def test_the_score_is_the_same_if_success_ends_an_episode_or_lasts() -> None:
     stays, model = make_episodes(2, 6), RewardEnsemble(3, num_models=2, hidden_size=4)
     stays.next_observations[0, 3:] = stays.next_observations[0, 2]
     ends = make_episodes(2, 6, ends={0: 2})
@@ -133,16 +133,20 @@ def wrong_shape(episodes) -> list[float]:  # type: ignore[no-untyped-def]  # as 
         ({"dense": 0.0}, InputError, "names no reward of a weight other than 0"),
         ({"reward_model": 1.0}, InputError, "this run has none"),
         ({"joy": 1.0}, InputError, "no such term; there are reward_model, dense, progress, success"),
-        ({"tests.arm.test_rollout:wrong_shape": 1.0}, FailedError, r"gave shape \(1,\); it must give finite numbers"),
+        (
+            {"tests.arm.test_rollout:wrong_shape": 1.0},
+            FailedError,
+            r"returned shape \(1,\); it must return finite numbers",
+        ),
         ({"tests.arm.test_rollout:nothing": 1.0}, InputError, "has no function nothing"),
     ],
 )
-def test_a_reward_that_cannot_be_had_is_named(weights, error, said) -> None:  # type: ignore[no-untyped-def]  # parametrized
+def test_an_invalid_reward_is_named(weights, error, said) -> None:  # type: ignore[no-untyped-def]  # parametrized
     with pytest.raises(error, match=said):
         scorer(weights, None)(make_episodes())
 
 
-def test_a_sound_start_passes_the_self_check(actor_critic: ArmActorCritic) -> None:
+def test_a_correct_start_passes_the_self_check(actor_critic: ArmActorCritic) -> None:
     episodes = make_episodes(ends={0: 2})
     episodes.next_observations[0, 2] = 9.0  # what followed the end is another episode's
     found = check(step_by_step(episodes), episodes.dense, actor_critic, actor_critic.policy, PpoConfig())
@@ -156,13 +160,13 @@ def test_the_self_check_holds_at_any_scale_of_rewards(actor_critic: ArmActorCrit
     assert check(played, scale * episodes.dense, actor_critic, policy, PpoConfig())["reward_identity"] < 1e-5
 
 
-def test_rewards_that_values_cannot_follow_are_said_with_a_remedy() -> None:
+def test_too_large_rewards_give_a_warning_with_a_remedy() -> None:
     assert scale_warning(torch.full((2, 3), -9.0), 10.0) == ""
-    assert "a step earns 500 by size" in scale_warning(torch.full((2, 3), -500.0), 10.0)
+    assert "the mean absolute reward of a step is 500" in scale_warning(torch.full((2, 3), -500.0), 10.0)
     assert "multiply the weights of ppo.reward by 0.002" in scale_warning(torch.full((2, 3), -500.0), 10.0)
 
 
-def test_the_self_check_refuses_what_is_not_sound(actor_critic: ArmActorCritic) -> None:
+def test_the_self_check_refuses_each_violation(actor_critic: ArmActorCritic) -> None:
     episodes = make_episodes()
 
     def refused(said: str, episodes=episodes, earned=episodes.dense, reference=actor_critic.policy) -> None:  # type: ignore[no-untyped-def]

@@ -1,4 +1,4 @@
-"""Each step learns: cloning comes nearer to the demonstrations, the reward model to the judge, PPO to the reward."""
+"""Each step learns: the clone from demonstrations, the reward model from the judge, PPO from the reward."""
 
 from pathlib import Path
 
@@ -9,9 +9,9 @@ from tercet.arm import bc, ppo, reward
 from tercet.arm.play.episodes import Episodes
 from tercet.arm.policies.kinds import load_policy
 from tercet.arm.policies.roles import GaussianPolicy, Sizes, load_reward_model
-from tercet.arm.preferences.ensemble import fitted
+from tercet.arm.preferences.ensemble import fit_ensemble
 from tercet.arm.preferences.judge import nearer_the_target
-from tercet.arm.preferences.pairs import Pairs, Questions, answered, by_judge, load_pairs
+from tercet.arm.preferences.pairs import Pairs, Questions, judge_preferences, load_pairs, pairs_from_answers
 from tercet.arm.preferences.segments import Segments
 from tercet.config.arm import ArmConfig, RewardConfig
 from tercet.config.load import load_arm_config
@@ -28,7 +28,7 @@ def run_of(tmp_path: Path, preset: str, overrides: list[str]) -> tuple[RunFolder
     return RunFolder.open(tmp_path / "run", config, preset=preset), config
 
 
-def test_cloning_comes_nearer_to_the_demonstrations(small: list[str], tmp_path: Path) -> None:
+def test_cloning_lowers_the_loss_on_the_demonstrations(small: list[str], tmp_path: Path) -> None:
     folder, config = run_of(tmp_path, "lift", [*small, "bc.epochs=60"])
     with folder:
         bc.run(folder, config)
@@ -40,9 +40,7 @@ def test_cloning_comes_nearer_to_the_demonstrations(small: list[str], tmp_path: 
     assert policy.log_std.unique().tolist() == [pytest.approx(-1.2)]  # cloning leaves it alone
 
 
-def test_the_reward_model_learns_the_judges_taste_and_is_measured_on_other_episodes(
-    small: list[str], tmp_path: Path
-) -> None:
+def test_the_reward_model_learns_the_judge_and_is_measured_on_other_episodes(small: list[str], tmp_path: Path) -> None:
     more = ["reward.num_pairs=360", "reward.num_eval=100", "reward.num_episodes=120", "reward.epochs=25"]
     folder, config = run_of(tmp_path, "lift", [*small, *more, "reward.checkpoint_every=500", "bc.demonstrations=none"])
     with folder:
@@ -59,20 +57,20 @@ def test_the_reward_model_learns_the_judges_taste_and_is_measured_on_other_episo
     torch.testing.assert_close(model(states).std(), torch.tensor(1.0), rtol=1e-2, atol=0)
 
 
-def test_steps_called_good_or_bad_teach_the_same_direction() -> None:
+def test_judgements_of_single_steps_teach_the_judges_preference() -> None:
     torch.manual_seed(0)
     before, after = torch.rand(2, 400, 1, 2)
     states = torch.cat([before, after])
     rows = torch.arange(400)
     where = torch.zeros(800, 1, dtype=torch.long)
     questions = Questions(Segments(states, states, states[..., 0], states[..., 0], where, where), rows, rows + 400)
-    pairs = answered(before, after, by_judge(questions, nearer_the_target, "rule"), "rule")
-    model = fitted(pairs, RewardConfig(lr=1e-2, epochs=20, hidden_size=8), seed=0, name="test")
+    pairs = pairs_from_answers(before, after, judge_preferences(questions, nearer_the_target, "rule"), "rule")
+    model = fit_ensemble(pairs, RewardConfig(lr=1e-2, epochs=20, hidden_size=8), seed=0, name="test")
     low, high = model(torch.tensor([[0.1, 0.5], [0.9, 0.5]])).tolist()
     assert high > low + 1.0
 
 
-def test_two_that_are_called_equal_come_to_be_worth_the_same() -> None:
+def test_segments_judged_equal_get_equal_rewards() -> None:
     torch.manual_seed(0)
     low, high = torch.rand(2, 400, 1, 2)
     low[..., 0], high[..., 0] = 0.0, 1.0
@@ -81,7 +79,7 @@ def test_two_that_are_called_equal_come_to_be_worth_the_same() -> None:
     for share in (1.0, 0.5):  # the last tenth is decided, and the rest is, or is called equal
         preference = torch.full((400,), share)
         preference[360:] = 1.0
-        model = fitted(Pairs(high, low, preference), config, seed=0, name="test")
+        model = fit_ensemble(Pairs(high, low, preference), config, seed=0, name="test")
         margins = (model(high) - model(low)).flatten() / model.gain
         apart[share] = float(margins.sigmoid().mean())
     assert apart[1.0] > 0.9
@@ -91,10 +89,10 @@ def test_two_that_are_called_equal_come_to_be_worth_the_same() -> None:
 def test_a_reward_model_that_learns_nothing_is_refused() -> None:
     same = Pairs(torch.zeros(4, 1, 2), torch.zeros(4, 1, 2), torch.ones(4))
     with pytest.raises(FailedError, match="the model learned nothing"):
-        fitted(same, RewardConfig(epochs=1), seed=0, name="test")
+        fit_ensemble(same, RewardConfig(epochs=1), seed=0, name="test")
 
 
-def test_ppo_earns_more_after_a_few_updates(tmp_path: Path) -> None:
+def test_ppo_increases_the_reward(tmp_path: Path) -> None:
     overrides = "horizon=20 threads=1 ppo.num_envs=16 ppo.num_minibatches=4 ppo.num_updates=8 ppo.num_eval_states=8"
     folder, config = run_of(tmp_path, "reach", [*overrides.split(), "ppo.lr=3e-3", "ppo.eval_every=8"])
     with folder:
@@ -106,7 +104,7 @@ def test_ppo_earns_more_after_a_few_updates(tmp_path: Path) -> None:
     assert max(results["self_check"].values()) < 1e-5
 
 
-def test_rounds_ask_about_the_policys_own_segments_and_learn_anew(small: list[str], tmp_path: Path) -> None:
+def test_rounds_ask_about_the_current_policy_and_train_again(small: list[str], tmp_path: Path) -> None:
     more = ["bc.demonstrations=none", "reward.num_rounds=2", "reward.round_every=1", "reward.pairs_per_round=10"]
     folder, config = run_of(tmp_path, "reach", [*small, *more, "ppo.reward={reward_model: 1.0}"])
     with folder:
@@ -123,7 +121,7 @@ def test_rounds_ask_about_the_policys_own_segments_and_learn_anew(small: list[st
     assert 0 < len(load_pairs(folder.path / "ppo" / "round-1" / "pairs.safetensors")) <= 10
 
 
-def test_ppo_pays_what_is_asked_for_by_weight(small: list[str], tmp_path: Path) -> None:
+def test_ppo_uses_the_weights_of_its_reward(small: list[str], tmp_path: Path) -> None:
     asked = "ppo.reward={dense: 0.0, success: 0.0, jerk: -0.01, outside: -1.0, force: -0.001}"
     folder, config = run_of(tmp_path, "reach", [*small, asked])
     with folder:
@@ -132,12 +130,12 @@ def test_ppo_pays_what_is_asked_for_by_weight(small: list[str], tmp_path: Path) 
 
 
 def one(episodes: Episodes) -> torch.Tensor:
-    """Each step earns 1."""
+    """Reward of 1 for each step."""
     return torch.ones_like(episodes.dense)
 
 
-def test_ppo_discounts_from_decision_to_decision_by_all_the_steps_between(small: list[str], tmp_path: Path) -> None:
-    """Three chunks of four steps; with lam 1 each is worth the discounted sum of what is left, and the last state."""
+def test_ppo_discounts_between_decisions_by_the_steps_of_a_chunk(small: list[str], tmp_path: Path) -> None:
+    """Three chunks of four steps; with lam 1 a return is the discounted sum of later rewards and the last value."""
     more = ["policy.kind=act", "policy.chunk_size=4", "ppo.gamma=0.5", "ppo.lam=1.0", "ppo.kl_coef=0.0"]
     paid = "ppo.reward={tests.arm.test_steps:one: 1.0}"
     folder, config = run_of(tmp_path, "reach", [*small, *more, paid, "ppo.num_updates=1", "bc.demonstrations=none"])
@@ -157,7 +155,7 @@ def test_ppo_discounts_from_decision_to_decision_by_all_the_steps_between(small:
         (ppo.run, "run `tercet arm bc` with the same --out"),
     ],
 )
-def test_a_step_says_what_must_come_first(step, said: str, folder: RunFolder, config: ArmConfig) -> None:  # type: ignore[no-untyped-def]  # both have the steps' own signature
+def test_a_step_names_the_step_that_must_come_first(step, said: str, folder: RunFolder, config: ArmConfig) -> None:  # type: ignore[no-untyped-def]  # both have the steps' own signature
     with pytest.raises(InputError, match=said):
         step(folder, config)
 

@@ -1,4 +1,4 @@
-"""What the steps made of the arm: success on fresh starts, how fast and how smoothly, start by start, and a video."""
+"""Evaluate the stages on new starts: success, time, smoothness, a comparison start by start, and videos."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -16,11 +16,11 @@ from tercet.arm.play.agent import Agent, camera_view
 from tercet.arm.play.environments import opened, sizes_of
 from tercet.arm.play.episodes import ActionFunction, Episodes, play_rows, repeats, turns
 from tercet.arm.policies.kinds import load_policy
-from tercet.arm.policies.roles import Policy, Sizes, load_critic
+from tercet.arm.policies.roles import Policy, RewardEnsemble, Sizes, load_critic
 from tercet.arm.preferences.rounds import latest_model
-from tercet.arm.scoring import OWN, scorer
+from tercet.arm.scoring import REWARD_MODEL, scorer
 from tercet.arm.stages import start_names, start_policy
-from tercet.config.arm import ArmConfig
+from tercet.config.arm import ArmConfig, PpoConfig
 from tercet.core.advantages import gae
 from tercet.core.intervals import bootstrap, wilson
 from tercet.errors import FailedError
@@ -34,35 +34,46 @@ Tree = dict[str, Any]  # Any: JSON
 
 
 def run(folder: RunFolder, config: ArmConfig) -> None:
-    """Try every stage on the same fresh starts; writes DIR/eval/starts.json, DIR/videos, and figures."""
-    stages, tried = stages_of(folder, config), dict[str, Tried]()
+    """Evaluate every stage on the same new starts; write DIR/eval/starts.json, DIR/videos and the results."""
+    stages, outcomes = stages_of(folder, config), dict[str, Outcomes]()
     with folder.step("eval", total=len(stages), shown=[]) as step, opened(config, config.eval.num_states) as env:
+        trials = Trials(env, config.eval.num_states, config.horizon, config.seed)
         for index, stage in enumerate(stages):
-            tried[stage.name] = attempt(env, stage, config)
-            step.log(index, {f"eval/success/{stage.name}": float(tried[stage.name].success.float().mean())})
-        write_text(step.path / "starts.json", json.dumps(_starts(tried), indent=1) + "\n")
-        videos = _videos(env, stages, tried, folder, config)
-        beside = [VIDEOS] if videos["videos"] else []
+            outcomes[stage.name] = outcomes_of(trials.play(stage))
+            step.log(index, {f"eval/success/{stage.name}": float(outcomes[stage.name].success.float().mean())})
+        write_text(step.path / "starts.json", json.dumps(_starts(outcomes), indent=1) + "\n")
+        videos: Tree = {"videos": []}
+        if "ppo" in outcomes and config.eval.num_videos:
+            sizes, num_updates = sizes_of(env), config.ppo.num_updates
+            learned = REWARD_MODEL in config.ppo.reward
+            model = latest_model(folder.path, config.reward, sizes, num_updates=num_updates) if learned else None
+            curves_of = critic_curves(folder.path / "ppo" / "critic", sizes, config.ppo, model)
+            pair = (stages[0], stages[-1])
+            starts = starts_to_show(outcomes[pair[0].name], outcomes[pair[1].name], config.eval.num_videos)
+            videos = _videos(folder.path, trials, pair, [start for start, _ in starts], curves_of)
         step.finish(
             {
-                "success": {name: wilson(one.success.int().tolist()).as_json("states") for name, one in tried.items()},
-                "return": {
-                    name: bootstrap(one.returns.tolist(), config.seed).as_json("states") for name, one in tried.items()
+                "success": {
+                    name: wilson(one.success.int().tolist()).as_json("states") for name, one in outcomes.items()
                 },
-                "steps_to_success": {name: one.mean_time() for name, one in tried.items() if one.success.any()},
-                "action_change": {name: one.action_change for name, one in tried.items()},
-                "jerk": {name: one.jerk for name, one in tried.items() if one.jerk is not None},
-                "paired": paired(tried[stages[0].name], tried["ppo"]) if "ppo" in tried else {},
-                "same_starts": repeats(env, seed=starts_seed(config)),
+                "return": {
+                    name: bootstrap(one.returns.tolist(), config.seed).as_json("states")
+                    for name, one in outcomes.items()
+                },
+                "steps_to_success": {name: one.mean_time() for name, one in outcomes.items() if one.success.any()},
+                "action_change": {name: one.action_change for name, one in outcomes.items()},
+                "jerk": {name: one.jerk for name, one in outcomes.items() if one.jerk is not None},
+                "paired": paired(outcomes[stages[0].name], outcomes["ppo"]) if "ppo" in outcomes else {},
+                "same_starts": repeats(env, seed=trials.starts_seed),
                 **videos,
             },
-            beside=beside,
+            beside=[VIDEOS] if videos["videos"] else [],
         )
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A policy that is tried, and how much its action is shaken."""
+    """A policy to evaluate, and the standard deviation of the noise on its actions."""
 
     name: str
     policy: Policy
@@ -70,48 +81,80 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Tried:
-    """What came of a stage on each start."""
+class Outcomes:
+    """Measurements of a stage, one per start."""
 
     success: Bool[Tensor, " n"]  # at the end of the episode
-    returns: Float[Tensor, " n"]  # the dense reward, summed
-    times: Tensor  # steps until it was in success for good; the horizon where it never was
-    action_change: float  # root mean square, from one step to the next, of each entry of an action
+    returns: Float[Tensor, " n"]  # sum of the dense reward
+    times: Tensor  # steps until it stayed in success; the horizon if it never did
+    action_change: float  # root mean square of the change of an action's entries from step to step
     jerk: float | None
 
     def mean_time(self) -> float:
-        """Steps to success, in the mean over the starts that ended in success."""
+        """Mean steps to success over the starts that ended in success."""
         return float(self.times[self.success].float().mean())
 
 
+@dataclass(frozen=True)
+class Trials:
+    """Episodes from the starts of the evaluation, on which nothing was trained and no checkpoint selected."""
+
+    env: VectorEnv
+    num_starts: int
+    horizon: int
+    seed: int
+
+    @property
+    def starts_seed(self) -> int:
+        """Seed of the starts."""
+        return chance.integer(self.seed, "evaluation")
+
+    def play(self, stage: Stage) -> Episodes:
+        """Play the most likely actions of the stage, with its noise, from every start."""
+        agent_of = self._agents(stage)
+        return play_rows(self.env, agent_of, self.num_starts, horizon=self.horizon, seed=self.starts_seed)
+
+    def film(self, stage: Stage, starts: Sequence[int]) -> tuple[Episodes, list[list[video.Picture]]]:
+        """Play the stage again from these starts, with a camera; FailedError without OpenGL."""
+        slices = turns(self.num_starts, self.env.num_envs)
+        agent_of = self._agents(stage)
+        return video.film(self.env, agent_of, slices, starts, horizon=self.horizon, seed=self.starts_seed)
+
+    def _agents(self, stage: Stage) -> Callable[[slice], ActionFunction]:
+        """Return a function from rows to the stage's actions there. Every call draws the same noise."""
+        shape = (self.horizon, self.num_starts, stage.policy.sizes.action)
+        noise = stage.noise * torch.randn(shape, generator=chance.generator(self.seed, "evaluation noise"))
+        view = camera_view(self.env, stage.policy.cameras)
+
+        def agent_of(rows: slice) -> ActionFunction:
+            agent = Agent(stage.policy, view=view)
+            return lambda step, states, fresh: (agent(step, states, fresh) + noise[step, rows]).clamp(-1.0, 1.0)
+
+        return agent_of
+
+
 def stages_of(folder: RunFolder, config: ArmConfig) -> list[Stage]:
-    """PPO's start (the clone, or a fresh policy), the same with a little noise, and PPO's policy."""
-    start, shaken = start_names(config)
+    """Return the stages: PPO's start (the clone, or a new policy), the same with noise, and PPO's policy."""
+    start, start_with_noise = start_names(config.bc.demonstrations)
     policy = start_policy(folder, config).requires_grad_(False)
-    stages = [Stage(start, policy, 0.0), Stage(shaken, policy, config.eval.noise)]
+    stages = [Stage(start, policy, 0.0), Stage(start_with_noise, policy, config.eval.noise)]
     if folder.has_ended("ppo"):
         stages.append(Stage("ppo", load_policy(folder.path / "ppo" / "model", policy.sizes), 0.0))
     return stages
 
 
-def attempt(env: VectorEnv, stage: Stage, config: ArmConfig) -> Tried:
-    """The stage's most likely action, with its noise, on the starts of the evaluation."""
-    agent_of, num = acting(stage, config, env), config.eval.num_states
-    return measured(play_rows(env, agent_of, num, horizon=config.horizon, seed=starts_seed(config)))
-
-
-def measured(episodes: Episodes) -> Tried:
-    """Of each row's first episode."""
+def outcomes_of(episodes: Episodes) -> Outcomes:
+    """Measure the first episode of each row."""
     ends = episodes.first_ends()
     steps = torch.arange(episodes.dense.shape[1])
     inside = steps <= ends[:, None]
     in_success = (episodes.infos["success"] > 0.5) & inside
-    # the first step from which on it stayed in success to the end
+    # the first step after which it stayed in success to the end
     failing = ~in_success & inside
     last_failure = torch.where(failing.any(1), (failing * (steps + 1)).amax(1), torch.tensor(0))
     change = (episodes.actions[:, 1:] - episodes.actions[:, :-1]).square().mean(-1)
     jerk = episodes.infos.get("jerk")
-    return Tried(
+    return Outcomes(
         success=episodes.succeeded(),
         returns=(episodes.dense * inside).sum(1),
         times=last_failure + 1,
@@ -120,26 +163,8 @@ def measured(episodes: Episodes) -> Tried:
     )
 
 
-def acting(stage: Stage, config: ArmConfig, env: VectorEnv) -> Callable[[slice], ActionFunction]:
-    """How a stage acts on some of the starts of the evaluation; every call draws the same noise."""
-    shape = (config.horizon, config.eval.num_states, stage.policy.sizes.action)
-    noise = stage.noise * torch.randn(shape, generator=chance.generator(config.seed, "evaluation noise"))
-    view = camera_view(env, stage.policy.cameras)
-
-    def agent_of(rows: slice) -> ActionFunction:
-        most_likely = Agent(stage.policy, view=view)
-        return lambda step, seen, fresh: (most_likely(step, seen, fresh) + noise[step, rows]).clamp(-1.0, 1.0)
-
-    return agent_of
-
-
-def starts_seed(config: ArmConfig) -> int:
-    """The starts of the evaluation: no step has learned from them, and no checkpoint was chosen by them."""
-    return chance.integer(config.seed, "evaluation")
-
-
-def paired(before: Tried, after: Tried) -> dict[str, int]:
-    """On how many of the same starts both succeed, only one of them, or neither."""
+def paired(before: Outcomes, after: Outcomes) -> dict[str, int]:
+    """Count the starts on which both succeed, only one of them, or neither."""
     first, second = before.success, after.success
     cases = {
         "both": first & second,
@@ -150,42 +175,29 @@ def paired(before: Tried, after: Tried) -> dict[str, int]:
     return {name: int(rows.sum()) for name, rows in cases.items()}
 
 
-def _videos(
-    env: VectorEnv, stages: Sequence[Stage], tried: Mapping[str, Tried], folder: RunFolder, config: ArmConfig
-) -> Tree:
-    """DIR/videos/*.mp4 of a few telling starts; without OpenGL there are none, and why is said and kept."""
-    if "ppo" not in tried or not config.eval.num_videos:
-        return {"videos": []}
-    left, right = stages[0], stages[-1]
-    starts = [start for start, _ in telling(tried[left.name], tried[right.name], config.eval.num_videos)]
-    judged = critics_eye(folder, config, sizes_of(env))
+CurvesOf = Callable[[Episodes], list[video.Curves]]
+
+
+def _videos(run: Path, trials: Trials, stages: tuple[Stage, Stage], starts: Sequence[int], curves_of: CurvesOf) -> Tree:
+    """Write DIR/videos/*.mp4 of these starts. Without OpenGL there are none, and the reason is printed and returned."""
     try:
-        filmed = [
-            video.film(
-                env,
-                acting(stage, config, env),
-                turns(config.eval.num_states, env.num_envs),
-                starts,
-                horizon=config.horizon,
-                seed=starts_seed(config),
-            )
-            for stage in (left, right)
-        ]
+        filmed = [trials.film(stage, starts) for stage in stages]
     except FailedError as error:
         say(f"eval: no videos: {error}")
         return {"videos": [], "videos_missing": str(error)}
-    curves = [judged(episodes) for episodes, _ in filmed]
-    # of what is shown, which is what was measured only where the environment begins alike from the same seed
+    curves = [curves_of(episodes) for episodes, _ in filmed]
+    # success of the filmed episodes, which can differ from the measured ones if the environment ignores the seed
     success = [episodes.succeeded().tolist() for episodes, _ in filmed]
 
-    def take(side: int, stage: Stage, place: int) -> video.Clip:
-        return video.Clip(_TITLES[stage.name], filmed[side][1][place], curves[side][place], success[side][place])
+    def clip(side: int, index: int) -> video.Clip:
+        title = _TITLES[stages[side].name]
+        return video.Clip(title, filmed[side][1][index], curves[side][index], success[side][index])
 
     def write(partial: Path) -> None:
-        for place, start in enumerate(starts):
-            video.write(partial / f"start-{start}.mp4", take(0, left, place), take(1, right, place))
+        for index, start in enumerate(starts):
+            video.write(partial / f"start-{start}.mp4", clip(0, index), clip(1, index))
 
-    replace_folder(folder.path / VIDEOS, write)
+    replace_folder(run / VIDEOS, write)
     cases = [_CASES[one] for one in zip(*success, strict=True)]
     return {
         "videos": [
@@ -195,7 +207,7 @@ def _videos(
 
 
 _TITLES = {"bc": "BC", "start": "before PPO", "ppo": "PPO"}
-_CASES = {  # by the success of the start and of PPO; the more telling come first
+_CASES = {  # by the success of PPO's start and of PPO, in the order of preference
     (False, True): "only PPO succeeds",
     (True, True): "both succeed",
     (False, False): "neither succeeds",
@@ -203,46 +215,47 @@ _CASES = {  # by the success of the start and of PPO; the more telling come firs
 }
 
 
-def telling(before: Tried, after: Tried, num: int) -> list[tuple[int, str]]:
-    """Starts to be seen, and what each shows: first one of every case that there is, then where PPO alone succeeds."""
-    found = list(zip(before.success.tolist(), after.success.tolist(), strict=True))
-    rows = {case: [row for row, one in enumerate(found) if one == which] for which, case in _CASES.items()}
-    order = [(found[0], case) for case, found in rows.items() if found]
-    order += [(row, case) for case, found in rows.items() for row in found[1:]]
+def starts_to_show(before: Outcomes, after: Outcomes, num: int) -> list[tuple[int, str]]:
+    """Select starts and the case of each: first one start of every case, then those where only PPO succeeds, ..."""
+    success = list(zip(before.success.tolist(), after.success.tolist(), strict=True))
+    rows_of = {case: [row for row, one in enumerate(success) if one == key] for key, case in _CASES.items()}
+    order = [(rows[0], case) for case, rows in rows_of.items() if rows]
+    order += [(row, case) for case, rows in rows_of.items() for row in rows[1:]]
     return order[:num]
 
 
-def critics_eye(folder: RunFolder, config: ArmConfig, sizes: Sizes) -> Callable[[Episodes], list[video.Curves]]:
-    """Reward, value and advantage of episodes, a row each; the reward as PPO was last paid, without the KL."""
-    critic = load_critic(folder.path / "ppo" / "critic", sizes)
-    model = latest_model(folder, config, sizes) if OWN in config.ppo.reward else None
-    score = scorer(config.ppo.reward, model)
+def critic_curves(critic_folder: Path, sizes: Sizes, ppo: PpoConfig, model: RewardEnsemble | None) -> CurvesOf:
+    """Return a function from episodes to the curves of each row: reward without KL penalty, value and advantage.
+
+    `model` is the reward model of the last update.
+    """
+    critic, score = load_critic(critic_folder, sizes), scorer(ppo.reward, model)
 
     @torch.no_grad()
-    def curves(episodes: Episodes) -> list[video.Curves]:
-        pay, values = score(episodes), critic(episodes.observations)
+    def curves_of(episodes: Episodes) -> list[video.Curves]:
+        rewards, values = score(episodes), critic(episodes.observations)
         estimate = gae(
-            pay.to_learn_from(config.ppo.gamma),
+            rewards.for_learning(ppo.gamma),
             values,
             critic(episodes.next_observations),
-            torch.full_like(values, config.ppo.gamma, dtype=torch.float64),
+            torch.full_like(values, ppo.gamma, dtype=torch.float64),
             episodes.terminated,
             episodes.truncated,
             torch.ones_like(episodes.terminated),
-            lam=config.ppo.lam,
+            lam=ppo.lam,
         )
-        return [video.Curves(*row) for row in zip(pay.steps, values, estimate.advantages, strict=True)]
+        return [video.Curves(*row) for row in zip(rewards.steps, values, estimate.advantages, strict=True)]
 
-    return curves
+    return curves_of
 
 
-def _starts(tried: Mapping[str, Tried]) -> list[Tree]:
-    """One row a start: every stage's success, return and steps to success."""
-    num = len(next(iter(tried.values())).success)
+def _starts(outcomes: Mapping[str, Outcomes]) -> list[Tree]:
+    """Return one row per start: success, return and steps to success of every stage."""
+    num = len(next(iter(outcomes.values())).success)
     return [
         {
             name: {"success": bool(one.success[i]), "return": float(one.returns[i]), "steps": int(one.times[i])}
-            for name, one in tried.items()
+            for name, one in outcomes.items()
         }
         for i in range(num)
     ]

@@ -1,4 +1,4 @@
-"""`tercet arm data`: what demonstrations hold and what behaviour cloning would get of them; trains nothing."""
+"""`tercet arm data`: show what demonstrations hold and what behaviour cloning would learn from; train nothing."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,124 +11,131 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tercet.arm.bc import demonstrations
+from tercet.arm.bc import load_demonstrations
 from tercet.arm.demonstrations import idle, recordings
-from tercet.arm.demonstrations.data import EXPERT, NONE, is_scripted, read_arrays
+from tercet.arm.demonstrations.data import EXPERT, NONE, Demonstrations, is_scripted, read_arrays
 from tercet.arm.play.environments import opened
 from tercet.arm.sim.units import ENVIRONMENT
 from tercet.config.arm import ArmConfig, BcConfig
 from tercet.errors import InputError
 from tercet.runs.screen import screen
 
-_MOST_NUMBERS = 60  # a step, that are shown one by one
+_MAX_COLUMNS = 60  # numbers of a step that are shown
 
 
 @dataclass(frozen=True)
 class Column:
-    """One number of an observation or action, over all steps."""
+    """Statistics of one number of an observation or action over all steps."""
 
     name: str
     mean: float
     std: float
-    least: float
-    most: float
+    minimum: float
+    maximum: float
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What a recording holds, and what in it should make one wary."""
+    """Figures of a set of demonstrations."""
 
     name: str
-    made_in: str  # robot and task, as far as they are known
+    made_in: str  # robot and task, if known
     lengths: tuple[int, ...]  # steps of each demonstration
     fps: float | None
     cameras: tuple[str, ...]
-    num_duplicates: int  # demonstrations that are the same as an earlier one, number for number
-    still: float  # share of steps after which nothing that is seen has moved
-    num_idle: int  # of these steps, the ones before a demonstration's last movement
-    action_units: str  # as the recording says
-    missing: tuple[int, ...]  # frames that were lost within each demonstration, as far as its times tell
-    success: float | None  # share of the demonstrations that succeeded, where that is known
+    num_duplicates: int  # demonstrations that equal an earlier one
+    still: float  # share of steps after which the observation is the same
+    num_idle: int  # number of still steps before the last movement of their demonstration
+    action_units: str  # as stated in the recording
+    missing: tuple[int, ...]  # frames lost within each demonstration, by the recorded times
+    success: float | None  # share of the demonstrations that succeeded, if known
     columns: tuple[Column, ...]
 
 
 def run(config: ArmConfig, console: Console | None = None) -> None:
-    """Print figures of the demonstrations in the config and each of their numbers.
+    """Print figures of the demonstrations of the config, and statistics of each of their numbers.
 
-    InputError where they cannot be read, or are not of this config's environment.
+    InputError if they cannot be read.
     """
     console = console or screen()
     source = config.bc.demonstrations
     if source == NONE:
         raise InputError("bc.demonstrations: none, so there is nothing to show; give a recording, or `expert`")
-    summary = of_expert(config) if is_scripted(source) else of_recording(Path(source), config.bc)
+    if is_scripted(source):
+        with opened(config, config.bc.num_demonstrations) as env:
+            summary = of_expert(load_demonstrations(config, env), config.env)
+    else:
+        summary = of_recording(Path(source), config.bc)
     console.print(_figures(summary))
     console.print(_numbers(summary.columns))
-    for warning in warnings(summary, config):
+    for warning in warnings(summary, config.bc, config.horizon):
         console.print(Text(warning, style="yellow"))
     console.print(_fits(summary, config))
 
 
 def of_recording(path: Path, config: BcConfig) -> Summary:
-    """The figures of an .npz file or of a folder in LeRobot's format; InputError where it cannot be read."""
-    found = read_arrays(path, config=config)
-    observations, actions, lengths = found["observations"], found["actions"], found["lengths"]
-    summary = _summary(path.name, str(found.get("env", "?")), observations, actions, lengths)
-    summary = replace(summary, action_units=str(found.get("action_units", "not said")))
+    """Summarise an .npz file or a folder in LeRobot's format; InputError if it cannot be read."""
+    arrays = read_arrays(path, config=config)
+    observations, actions, lengths = arrays["observations"], arrays["actions"], arrays["lengths"]
+    summary = _summary(path.name, str(arrays.get("env", "?")), observations, actions, lengths)
+    summary = replace(summary, action_units=str(arrays.get("action_units", "not stated")))
     if not path.is_dir():
         return summary
-    about = recordings.about(path, task=config.task)
-    columns = tuple(replace(column, name=name) for column, name in zip(summary.columns, about.names, strict=True))
-    missing = tuple(found["missing"].tolist())
+    description = recordings.describe(path, task=config.task)
+    named = zip(summary.columns, description.names, strict=True)
     return replace(
-        summary, missing=missing, made_in=about.made_in, fps=about.fps, cameras=about.cameras, columns=columns
+        summary,
+        missing=tuple(arrays["missing"].tolist()),
+        made_in=description.made_in,
+        fps=description.fps,
+        cameras=description.cameras,
+        columns=tuple(replace(column, name=name) for column, name in named),
     )
 
 
-def of_expert(config: ArmConfig) -> Summary:
-    """The figures of what the scripted expert shows in this config's environment."""
-    with opened(config, config.bc.num_demonstrations) as env:
-        found = demonstrations(config, env)
-    lengths = found.mask.sum(1).numpy()
-    summary = _summary(EXPERT, config.env, found.observations.numpy(), found.actions.numpy(), lengths)
-    return summary if found.success is None else replace(summary, success=float(found.success.float().mean()))
+def of_expert(demonstrations: Demonstrations, env_name: str) -> Summary:
+    """Summarise demonstrations of the scripted expert."""
+    lengths, success = demonstrations.mask.sum(1).numpy(), demonstrations.success
+    observations, actions = demonstrations.observations.numpy(), demonstrations.actions.numpy()
+    summary = _summary(EXPERT, env_name, observations, actions, lengths)
+    return summary if success is None else replace(summary, success=float(success.float().mean()))
 
 
-def warnings(summary: Summary, config: ArmConfig) -> list[str]:
-    """What one should look at before learning from it, a line each."""
-    found: list[str] = []
+def warnings(summary: Summary, config: BcConfig, horizon: int) -> list[str]:
+    """Return a line for each problem that would affect behaviour cloning."""
+    lines: list[str] = []
     if summary.num_duplicates:
-        found.append(f"copies of earlier demonstrations, which teach nothing new: {summary.num_duplicates}")
+        lines.append(f"demonstrations that are copies of earlier ones: {summary.num_duplicates}")
     idle_share = summary.num_idle / sum(summary.lengths)
-    if idle_share > 0.1 and not config.bc.cut_idle:
-        found.append(
-            f"in {idle_share:.0%} of the steps nothing moves, though something does later; a clone learns to wait "
-            "there: bc.cut_idle=true leaves them out"
+    if idle_share > 0.1 and not config.cut_idle:
+        lines.append(
+            f"in {idle_share:.0%} of the steps nothing moves until a later movement; a clone learns to wait there: "
+            "bc.cut_idle=true removes them"
         )
     if any(summary.missing):
-        found.append(
+        lines.append(
             f"frames are missing inside of {sum(map(bool, summary.missing))} demonstrations, {sum(summary.missing)} "
-            "in all: time jumps there, and what is learned takes it for one step"
+            "in all: each gap is learned as one step"
         )
-    odd = [column.name for column in summary.columns if not np.isfinite(column.mean)]
-    if odd:
-        found.append(f"holds numbers that are not finite, and bc would refuse it: {', '.join(odd)}")
-    frozen = [column.name for column in summary.columns if column.least == column.most]
-    if frozen:
-        found.append(f"never changes: {', '.join(frozen)}")
-    too_long = sum(length > config.horizon for length in summary.lengths)
+    not_finite = [column.name for column in summary.columns if not np.isfinite(column.mean)]
+    if not_finite:
+        lines.append(f"holds numbers that are not finite, and bc would refuse it: {', '.join(not_finite)}")
+    constant = [column.name for column in summary.columns if column.minimum == column.maximum]
+    if constant:
+        lines.append(f"never changes: {', '.join(constant)}")
+    too_long = sum(length > horizon for length in summary.lengths)
     if too_long:
-        found.append(f"demonstrations longer than an episode of this run (horizon={config.horizon}): {too_long}")
+        lines.append(f"demonstrations longer than an episode of this run (horizon={horizon}): {too_long}")
     if summary.success is not None and summary.success < 1.0:
-        found.append(f"{1 - summary.success:.0%} of the demonstrations did not succeed")
-    return found
+        lines.append(f"{1 - summary.success:.0%} of the demonstrations did not succeed")
+    return lines
 
 
 def _summary(name: str, made_in: str, observations: NDArray, actions: NDArray, lengths: NDArray) -> Summary:
     episodes = [
-        (seen[:length], done[:length]) for seen, done, length in zip(observations, actions, lengths, strict=True)
+        (states[:length], done[:length]) for states, done, length in zip(observations, actions, lengths, strict=True)
     ]
-    seen, done = (np.concatenate(part).astype(np.float64) for part in zip(*episodes, strict=True))
+    all_states, all_actions = (np.concatenate(part).astype(np.float64) for part in zip(*episodes, strict=True))
     return Summary(
         name=name,
         made_in=made_in,
@@ -136,12 +143,12 @@ def _summary(name: str, made_in: str, observations: NDArray, actions: NDArray, l
         fps=None,
         cameras=(),
         num_duplicates=len(episodes) - len({(a.tobytes(), b.tobytes()) for a, b in episodes}),
-        still=float(np.concatenate(idle.standing([seen for seen, _ in episodes])).mean()),
-        num_idle=len(seen) - sum(map(len, idle.moving([one for one, _ in episodes]))),
+        still=float(np.concatenate(idle.still_steps([states for states, _ in episodes])).mean()),
+        num_idle=len(all_states) - sum(map(len, idle.moving_steps([states for states, _ in episodes]))),
         action_units="scaled",
         missing=(),
         success=None,
-        columns=(*_columns("observation", seen), *_columns("action", done)),
+        columns=(*_columns("observation", all_states), *_columns("action", all_actions)),
     )
 
 
@@ -151,7 +158,7 @@ def _columns(name: str, values: NDArray) -> list[Column]:
 
 
 def _figures(summary: Summary) -> Table:
-    table = Table(title="what the demonstrations hold", title_justify="left", show_header=False)
+    table = Table(title="demonstrations", title_justify="left", show_header=False)
     table.add_column()
     table.add_column(overflow="fold")
     lengths = summary.lengths
@@ -159,8 +166,8 @@ def _figures(summary: Summary) -> Table:
         "from": summary.name,
         "robot or task": summary.made_in,
         "demonstrations": str(len(lengths)),
-        "steps: fewest / middle / most": f"{min(lengths)} / {median(lengths):.0f} / {max(lengths)}",
-        "seconds in all": f"{sum(lengths) / summary.fps:.0f}" if summary.fps else "-",
+        "steps: min / median / max": f"{min(lengths)} / {median(lengths):.0f} / {max(lengths)}",
+        "total seconds": f"{sum(lengths) / summary.fps:.0f}" if summary.fps else "-",
         "cameras": ", ".join(summary.cameras) or "-",
         "units of actions": summary.action_units,
         "copies": str(summary.num_duplicates),
@@ -173,31 +180,32 @@ def _figures(summary: Summary) -> Table:
 
 
 def _numbers(columns: Sequence[Column]) -> Table:
-    table = Table(title="each number of a step", title_justify="left")
-    for head in ("", "mean", "deviation", "least", "most"):
+    table = Table(title="numbers of a step", title_justify="left")
+    for head in ("", "mean", "deviation", "min", "max"):
         table.add_column(head, justify="right" if head else "left")
-    for column in columns[:_MOST_NUMBERS]:
-        figures = (column.mean, column.std, column.least, column.most)
+    for column in columns[:_MAX_COLUMNS]:
+        figures = (column.mean, column.std, column.minimum, column.maximum)
         table.add_row(Text(column.name), *(f"{figure:.5g}" for figure in figures))
-    if len(columns) > _MOST_NUMBERS:
-        table.add_row(f"and {len(columns) - _MOST_NUMBERS} more")
+    if len(columns) > _MAX_COLUMNS:
+        table.add_row(f"and {len(columns) - _MAX_COLUMNS} more")
     return table
 
 
 def _fits(summary: Summary, config: ArmConfig) -> Text:
-    """What behaviour cloning would learn from, or why it could not."""
-    num, there = config.bc.num_demonstrations, len(summary.lengths)
-    rows, more = sum(summary.lengths[:num]), [f"{there - num} are left out"] if there > num else []
+    """Say what behaviour cloning would learn from, or why it cannot."""
+    num, total = config.bc.num_demonstrations, len(summary.lengths)
+    rows, remarks = sum(summary.lengths[:num]), [f"{total - num} are left out"] if total > num else []
     if summary.name != EXPERT:
         try:
             with opened(config, 1) as env:
-                found = demonstrations(config, env)
+                demonstrations = load_demonstrations(config, env)
         except InputError as error:
             return Text(f"bc cannot be run on this in env={config.env}: {error}", style="yellow")
         if config.bc.cut_idle:
-            more.append(f"{rows - int(found.mask.sum())} idle steps are cut out")
-            rows = int(found.mask.sum())
-        if found.recorded_in == ENVIRONMENT:
-            more.append("actions are in the environment's own units, and are scaled to [-1, 1]")
-    what = f"bc would learn from {num} demonstrations, {rows} steps, {config.bc.epochs} times"
-    return Text("; ".join([what, *more]), style="green")
+            num_kept = int(demonstrations.mask.sum())
+            remarks.append(f"{rows - num_kept} idle steps are cut out")
+            rows = num_kept
+        if demonstrations.recorded_in == ENVIRONMENT:
+            remarks.append("actions are in the environment's own units, and are scaled to [-1, 1]")
+    amounts = f"bc would learn from {num} demonstrations, {rows} steps, for {config.bc.epochs} epochs"
+    return Text("; ".join([amounts, *remarks]), style="green")

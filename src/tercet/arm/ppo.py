@@ -1,55 +1,55 @@
-"""Step 3, improve: PPO with actor, critic, reference and reward over the arm's actions."""
+"""Step 3: PPO with actor, critic, reference and reward over the actions of the arm."""
 
 import copy
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from gymnasium.vector import VectorEnv
-from jaxtyping import Float
-from torch import Tensor
 
 from tercet.arm.demonstrations.data import NONE
 from tercet.arm.play.agent import PolicyEpisodes, sample_episodes
 from tercet.arm.play.environments import opened
 from tercet.arm.play.footage import Footage
-from tercet.arm.policies.roles import Policy, load_reward_model, new_critic
+from tercet.arm.policies.roles import Policy, Sizes, load_reward_model, new_critic
 from tercet.arm.preferences.pairs import load_pairs
-from tercet.arm.preferences.questions import asks_a_person
+from tercet.arm.preferences.questions import Teacher, asks_person
 from tercet.arm.preferences.rounds import Rounds
 from tercet.arm.rollout import ArmActorCritic, assess, build, describe
-from tercet.arm.scoring import OWN, scorer
+from tercet.arm.scoring import REWARD_MODEL, scorer
 from tercet.arm.self_check import check, scale_warning
-from tercet.arm.stages import say_unseen, start_policy
-from tercet.config.arm import ArmConfig
+from tercet.arm.stages import say_unused, start_policy
+from tercet.config.arm import ArmConfig, PpoConfig, RewardConfig
 from tercet.errors import InputError
 from tercet.runs.folder import RunFolder
 from tercet.runs.progress import say
 from tercet.train import chance
 from tercet.train.ppo import Collected, Learner, Validation, train, validates_after
 
-TIE_BREAK = 1e-3  # of two policies that succeed as often, the one that spends more of its time in success is better
+TIE_BREAK = 1e-3  # weight of the share of steps in success, which decides between policies of equal success
 SHOWN = ["ppo/score", "ppo/success", "ppo/kl", "ppo/explained_variance", "ppo/clip_fraction"]
 
 
 def run(folder: RunFolder, config: ArmConfig) -> None:
-    """Improve the policy by what its steps earn; the best actor is kept in DIR/ppo/model, the critic beside it."""
+    """Train the policy on its reward; the best actor is saved in DIR/ppo/model, the critic in DIR/ppo/critic."""
     policy = start_policy(folder, config)
     if config.bc.demonstrations == NONE:
-        say_unseen(policy, "ppo", "on aimless movements")
+        say_unused(policy, "ppo", "in episodes of random actions")
     critic = new_critic(policy.scaled, config.policy, seed=config.seed)
-    loop = config.ppo.model_copy(update={"checkpoint_every": _checkpoint_every(config)})
-    with opened(config, config.ppo.num_envs) as env, opened(config, config.ppo.num_eval_states) as trial:
-        rounds = _rounds(folder, config, policy) if OWN in config.ppo.reward else None
-        collect = Collect(env, ArmActorCritic(policy, critic), frozen(policy), rounds, config)
+    loop = config.ppo.model_copy(update={"checkpoint_every": _checkpoint_every(config.ppo, config.reward)})
+    with opened(config, config.ppo.num_envs) as env, opened(config, config.ppo.num_eval_states) as validation_env:
+        rounds = _rounds(folder, Teacher.of(config), policy.sizes) if REWARD_MODEL in config.ppo.reward else None
+        actor_critic = ArmActorCritic(policy, critic)
+        collect = Collect(env, actor_critic, frozen_copy(policy), rounds, config.ppo, config.horizon, config.seed)
         checked = collect.self_check()
         with folder.step("ppo", total=config.ppo.num_updates, num_before=1, shown=SHOWN) as step:
             best = train(
                 step,
-                Learner.of(collect.actor_critic, policy, critic, config.ppo),
+                Learner.of(actor_critic, policy, critic, config.ppo),
                 collect=collect,
-                validate=lambda: validate(trial, collect, config),
+                validate=lambda: validate(validation_env, collect),
                 carry={},
                 config=loop,
                 samples_every=config.ppo.num_updates,
@@ -57,99 +57,96 @@ def run(folder: RunFolder, config: ArmConfig) -> None:
             )
             step.save_folder("model", policy.save)
             step.save_folder("critic", critic.save)
-            results = {"best_checkpoint": vars(best), "self_check": checked, "env_steps": _env_steps(folder, config)}
-            step.finish(results | ({"rounds": rounds.asked()} if rounds else {}))
+            env_steps = _env_steps(folder.results(), config.ppo, config.horizon)
+            results = {"best_checkpoint": vars(best), "self_check": checked, "env_steps": env_steps}
+            step.finish(results | ({"rounds": rounds.summary(config.ppo.num_updates)} if rounds else {}))
 
 
 @dataclass(frozen=True)
 class Collect:
-    """Rollouts, each from fresh starts: starts and noise follow from the rollout's index alone."""
+    """Collect rollouts from fresh starts. Starts and noise depend on the seed and the index of the rollout only."""
 
     env: VectorEnv
     actor_critic: ArmActorCritic
     reference: Policy
     rounds: Rounds | None
-    config: ArmConfig
+    config: PpoConfig
+    horizon: int
+    seed: int
 
     def __call__(self, index: int, carry: Mapping[str, float]) -> Collected:
-        """An episode in each environment, and what each of its steps cost and earned."""
-        name = "rollout"
-        played = self._sampled(name, index)
-        footage = Footage(self.env, [played.episodes], [self._seed(name, index)], range(self.config.ppo.num_envs))
-        model = self.rounds.at(index, footage) if self.rounds else None
-        pay = scorer(self.config.ppo.reward, model)(played.episodes)
-        earned = pay.to_learn_from(self.config.ppo.gamma)
-        seen = assess(played, self.actor_critic, self.reference)
+        """Play one episode in each environment, and compute the rewards of its steps."""
+        name, gamma = "rollout", self.config.gamma
+        played = self._sample(name, index)
+        footage = Footage(self.env, [played.episodes], [self._seed_of(name, index)], range(self.config.num_envs))
+        model = self.rounds.model_at(index, footage) if self.rounds else None
+        step_rewards = scorer(self.config.reward, model)(played.episodes)
+        assessed = assess(played, self.actor_critic, self.reference)
         kl_coef = self.kl_coef(index)
-        rollout = build(played, seen, earned, gamma=self.config.ppo.gamma, kl_coef=kl_coef)
-        return Collected(rollout, describe(played, seen, pay, rollout, kl_coef=kl_coef), [], {})
+        rollout = build(played, assessed, step_rewards.for_learning(gamma), gamma=gamma, kl_coef=kl_coef)
+        return Collected(rollout, describe(played, assessed, step_rewards, rollout, kl_coef=kl_coef), [], {})
 
     def kl_coef(self, index: int) -> float:
-        """The price of a nat in that update: it falls linearly to 0 where ppo.kl_anneal_updates says so."""
-        ppo = self.config.ppo
-        return ppo.kl_coef * (max(0.0, 1 - index / ppo.kl_anneal_updates) if ppo.kl_anneal_updates else 1.0)
+        """Coefficient of the KL penalty in that update; it decays linearly to 0 over ppo.kl_anneal_updates."""
+        num = self.config.kl_anneal_updates
+        return self.config.kl_coef * (max(0.0, 1 - index / num) if num else 1.0)
 
     def self_check(self) -> dict[str, float]:
-        """Refuse to train where the untrained actor's first rollout shows that something is wrong."""
-        played = self._sampled("self-check", 0)
+        """Check the first rollout of the untrained actor; FailedError if something is wrong."""
+        played = self._sample("self-check", 0)
         model = self.rounds.start if self.rounds else None
-        earned = scorer(self.config.ppo.reward, model)(played.episodes).to_learn_from(self.config.ppo.gamma)
-        if large := scale_warning(earned, self.config.ppo.value_clip_range):
-            say(f"ppo: {large}")
-        return check(played, earned, self.actor_critic, self.reference, self.config.ppo)
+        rewards = scorer(self.config.reward, model)(played.episodes).for_learning(self.config.gamma)
+        if warning := scale_warning(rewards, self.config.value_clip_range):
+            say(f"ppo: {warning}")
+        return check(played, rewards, self.actor_critic, self.reference, self.config)
 
-    def _sampled(self, name: str, index: int) -> PolicyEpisodes:
-        policy, config = self.actor_critic.policy, self.config
-        num = config.ppo.num_envs
-        noise = _noise(config, num, policy.noise_size, name, index)
-        return sample_episodes(self.env, policy, noise, num=num, horizon=config.horizon, seed=self._seed(name, index))
+    def _sample(self, name: str, index: int) -> PolicyEpisodes:
+        policy, num = self.actor_critic.policy, self.config.num_envs
+        generator = chance.generator(self.seed, "noise", name, index)
+        noise = torch.randn(self.horizon, num, policy.noise_size, generator=generator)
+        seed = self._seed_of(name, index)
+        return sample_episodes(self.env, policy, noise, num=num, horizon=self.horizon, seed=seed)
 
-    def _seed(self, name: str, index: int) -> int:
-        return chance.integer(self.config.seed, name, index)
+    def _seed_of(self, name: str, index: int) -> int:
+        return chance.integer(self.seed, name, index)
 
 
-def validate(env: VectorEnv, collect: Collect, config: ArmConfig) -> Validation:
-    """How often the most likely action succeeds on starts of their own, and how far it is from the reference."""
-    policy, reference = collect.actor_critic.policy, collect.reference
-    seed = chance.integer(config.seed, "validation")
-    played = sample_episodes(env, policy, None, num=config.ppo.num_eval_states, horizon=config.horizon, seed=seed)
+def validate(env: VectorEnv, collect: Collect) -> Validation:
+    """Measure the success of the most likely actions on the validation starts, and the KL from the reference."""
+    policy, num = collect.actor_critic.policy, collect.config.num_eval_states
+    seed = chance.integer(collect.seed, "validation")
+    played = sample_episodes(env, policy, None, num=num, horizon=collect.horizon, seed=seed)
     episodes = played.episodes
-    seen = assess(played, collect.actor_critic, reference)
+    assessed = assess(played, collect.actor_critic, collect.reference)
     score = episodes.succeeded().float().mean() + TIE_BREAK * episodes.infos["success"].mean()
-    return Validation(float(score), float(seen.kl.sum(1).mean()))
+    return Validation(float(score), float(assessed.kl.sum(1).mean()))
 
 
-def _noise(config: ArmConfig, num_envs: int, size: int, *names: str | int) -> Float[Tensor, "t n a"]:
-    return torch.randn(config.horizon, num_envs, size, generator=chance.generator(config.seed, "noise", *names))
-
-
-def frozen(policy: Policy) -> Policy:
-    """A copy that learns no more: the reference."""
+def frozen_copy(policy: Policy) -> Policy:
+    """Copy the policy without gradients, as the reference."""
     return copy.deepcopy(policy).requires_grad_(False).eval()
 
 
-def _rounds(folder: RunFolder, config: ArmConfig, policy: Policy) -> Rounds:
-    """This run's reward model, and what later rounds need."""
+def _rounds(folder: RunFolder, teacher: Teacher, sizes: Sizes) -> Rounds:
+    """Load the reward model and the pairs of step 2."""
+    reward = folder.path / "reward"
     if not folder.is_done("reward"):
         raise InputError(
-            f"ppo: {folder.path / 'reward' / 'model'} is not there yet; run `tercet arm reward` with the same --out, "
-            "or set ppo.reward"
+            f"ppo: {reward / 'model'} is not there yet; run `tercet arm reward` with the same --out, or set ppo.reward"
         )
-    first = load_pairs(folder.path / "reward" / "pairs" / "learned.safetensors")
-    start = load_reward_model(folder.path / "reward" / "model", policy.sizes)
-    return Rounds(folder.path / "ppo", start, first, config, policy.sizes)
+    first = load_pairs(reward / "pairs" / "learned.safetensors")
+    return Rounds(folder.path / "ppo", load_reward_model(reward / "model", sizes), first, teacher, sizes)
 
 
-def _checkpoint_every(config: ArmConfig) -> int:
-    """So that PPO stops at a checkpoint where a round waits for a person."""
-    every, waits = config.ppo.checkpoint_every, asks_a_person(config) and config.reward.num_rounds
-    return math.gcd(every, config.reward.round_every) if waits else every
+def _checkpoint_every(ppo: PpoConfig, reward: RewardConfig) -> int:
+    """Return checkpoint_every, lowered so that a round that waits for a person begins at a checkpoint."""
+    waits = asks_person(reward) and reward.num_rounds
+    return math.gcd(ppo.checkpoint_every, reward.round_every) if waits else ppo.checkpoint_every
 
 
-def _env_steps(folder: RunFolder, config: ArmConfig) -> int:
-    """Steps that this run has taken in the environment to learn and to choose: not those of the evaluation."""
-    ppo, results = config.ppo, folder.results()
+def _env_steps(results: Mapping[str, Any], ppo: PpoConfig, horizon: int) -> int:
+    """Count the environment steps of all training and validation of this run, without the final evaluation."""
     num_validations = sum(validates_after(update, ppo) for update in range(ppo.num_updates + 1))
-    played = (ppo.num_updates + 1) * ppo.num_envs + num_validations * ppo.num_eval_states
-    before = (results.get(name, {}).get("num_steps", 0) for name in ("demonstrations", "reward_model"))
-    return played * config.horizon + sum(before)
+    num_episodes = (ppo.num_updates + 1) * ppo.num_envs + num_validations * ppo.num_eval_states
+    earlier = (results.get(name, {}).get("num_steps", 0) for name in ("demonstrations", "reward_model"))
+    return num_episodes * horizon + sum(earlier)

@@ -1,7 +1,8 @@
-"""Step 2, judge: an ensemble of reward models from what a teacher says of segments (Christiano et al. 2017)."""
+"""Step 2: train an ensemble of reward models on preferences between segments (Christiano et al. 2017)."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -13,9 +14,9 @@ from tercet.arm.play.episodes import ActionFunction, Episodes, play_rows
 from tercet.arm.play.footage import Footage
 from tercet.arm.policies.roles import Policy
 from tercet.arm.preferences import human
-from tercet.arm.preferences.ensemble import new_ensemble, normalise, pair_loss, parts_of, right
+from tercet.arm.preferences.ensemble import correct_by_pair, micro_batches, new_ensemble, normalise, pair_loss
 from tercet.arm.preferences.pairs import Pairs, load_pairs
-from tercet.arm.preferences.questions import ask, asks_a_person
+from tercet.arm.preferences.questions import Teacher, ask
 from tercet.arm.stages import start_policy
 from tercet.config.arm import ArmConfig
 from tercet.core.intervals import wilson
@@ -24,26 +25,26 @@ from tercet.runs.kept import is_kept, keep_folder
 from tercet.train import chance
 from tercet.train.fit import fit, shuffled_plan
 
-HELD_OUT = 10  # one in so many episodes is held out
+HELD_OUT = 10  # every tenth episode is held out
 
 
 def run(folder: RunFolder, config: ArmConfig) -> None:
-    """Ask about segments, learn the reward, measure it on held-out judgements, and keep it in DIR/reward/model."""
+    """Ask about segments, train the reward model, measure it on held-out pairs, and save it in DIR/reward/model."""
     learned, held_out = first_pairs(folder, config)
-    held_out = held_out.decided()
+    held_out = held_out.without_ties()
     model = new_ensemble(learned, config.reward, seed=config.seed)
     steps = shuffled_plan(len(learned), config.reward, seed=config.seed, name="reward")
 
     def measure(index: int) -> dict[str, float]:
         last = index + 1 == len(steps)
-        return {"reward/held_out_accuracy": sum(right(model, held_out)) / len(held_out)} if last else {}
+        return {"reward/held_out_accuracy": sum(correct_by_pair(model, held_out)) / len(held_out)} if last else {}
 
     with folder.step("reward", total=len(steps), shown=["reward/loss", "reward/accuracy"]) as step:
         fit(
             step,
             modules={"reward_model": model},
             plan=steps,
-            micro_batches=lambda rows: parts_of(learned, rows, config.reward.micro_batch_size),
+            micro_batches=lambda rows: micro_batches(learned, rows, config.reward.micro_batch_size),
             count=len,
             loss=lambda pairs: pair_loss(model, pairs),
             config=config.reward,
@@ -53,7 +54,7 @@ def run(folder: RunFolder, config: ArmConfig) -> None:
         )
         normalise(model, learned)
         step.save_folder("model", model.save)
-        rate = wilson(right(model, held_out))
+        rate = wilson(correct_by_pair(model, held_out))
         accuracy = {
             "accuracy": rate.mean,
             "accuracy_low": rate.low,
@@ -61,53 +62,62 @@ def run(folder: RunFolder, config: ArmConfig) -> None:
             "num_held_out": rate.num,
         }
         num_steps = len(config.reward.noises) * config.reward.num_episodes * config.horizon
-        asked = {"num_pairs": len(learned), "num_steps": num_steps}
-        step.finish({"reward_model": {**accuracy, "gain": float(model.gain), **asked}})
+        amounts = {"num_pairs": len(learned), "num_steps": num_steps}
+        step.finish({"reward_model": {**accuracy, "gain": float(model.gain), **amounts}})
 
 
 def first_pairs(folder: RunFolder, config: ArmConfig) -> tuple[Pairs, Pairs]:
-    """Pairs to learn from, and pairs of other episodes to measure on; WaitingError while a person is asked.
+    """Ask for pairs to train on, and for pairs of other episodes to measure on.
 
-    They are kept in DIR/reward/pairs, from where a run that goes on takes them.
+    They are saved in DIR/reward/pairs, where a resumed run finds them. WaitingError while a person has questions.
     """
     step = folder.path / "reward"
-    place = step / "pairs"
-    if not is_kept(step, place.name):
-        wanted = {"learned": config.reward.num_pairs, "held_out": config.reward.num_eval}
-        answers = _of_a_person if asks_a_person(config) else _of_a_function
-        found = dict(zip(wanted, answers(folder, config, wanted), strict=True))
+    pairs_folder = step / "pairs"
+    if not is_kept(step, pairs_folder.name):
+        nums = {"learned": config.reward.num_pairs, "held_out": config.reward.num_eval}
+        teacher, footage = Teacher.of(config), partial(_footage, folder, config)
+        judgements = (
+            _of_a_person(folder.path, footage, teacher, nums)
+            if teacher.is_person
+            else _of_a_function(footage, teacher, nums)
+        )
 
-        def write(partial: Path) -> None:
-            for name, pairs in found.items():
-                pairs.save(partial / f"{name}.safetensors")
+        def write(partial_folder: Path) -> None:
+            for name, pairs in zip(nums, judgements, strict=True):
+                pairs.save(partial_folder / f"{name}.safetensors")
 
-        keep_folder(step, place.name, write)
-    return load_pairs(place / "learned.safetensors"), load_pairs(place / "held_out.safetensors")
-
-
-def _of_a_function(folder: RunFolder, config: ArmConfig, wanted: Mapping[str, int]) -> list[Pairs]:
-    with _wandering(folder, config) as footage:
-        return [ask(footage[name].episodes(), config, num, name=name) for name, num in wanted.items()]
+        keep_folder(step, pairs_folder.name, write)
+    return load_pairs(pairs_folder / "learned.safetensors"), load_pairs(pairs_folder / "held_out.safetensors")
 
 
-def _of_a_person(folder: RunFolder, config: ArmConfig, wanted: Mapping[str, int]) -> list[Pairs]:
-    places = {name: human.place(folder.path, name) for name in wanted}
-    missing = [name for name in wanted if not places[name].exists()]
+OpenFootage = Callable[[], AbstractContextManager[Mapping[str, Footage]]]  # of the episodes by set: see _footage
+
+
+def _of_a_function(open_footage: OpenFootage, teacher: Teacher, nums: Mapping[str, int]) -> list[Pairs]:
+    with open_footage() as footage:
+        return [ask(footage[name].episodes(), teacher, num, name=name) for name, num in nums.items()]
+
+
+def _of_a_person(run: Path, open_footage: OpenFootage, teacher: Teacher, nums: Mapping[str, int]) -> list[Pairs]:
+    sheets = {name: human.sheet_folder(run, name) for name in nums}
+    missing = [name for name in nums if not sheets[name].exists()]
     if missing:
-        with _wandering(folder, config) as footage:
+        with open_footage() as footage:
             for name in missing:
-                human.put(places[name], footage[name], config, wanted[name], name=name)
-    return human.told(list(places.values()))
+                human.write_questions(sheets[name], footage[name], teacher, nums[name], name=name)
+    return human.read_pairs(list(sheets.values()))
 
 
 @contextmanager
-def _wandering(folder: RunFolder, config: ArmConfig) -> Iterator[dict[str, Footage]]:
-    """Episodes of the policy with noise on its actions, apart: to learn from, and to measure on."""
-    policy, noises = start_policy(folder, config), config.reward.noises
+def _footage(folder: RunFolder, config: ArmConfig) -> Iterator[dict[str, Footage]]:
+    """Play the policy with noise on its actions; the episodes `learned` and `held_out` are disjoint."""
+    policy, noises, num = start_policy(folder, config), config.reward.noises, config.reward.num_episodes
     seeds = [chance.integer(config.seed, "wander", str(noise)) for noise in noises]
-    with folder.timed("reward", "pairs"), opened(config, config.reward.num_episodes) as env:
-        sets = [wander(env, policy, noise, config, seed) for noise, seed in zip(noises, seeds, strict=True)]
-        num = config.reward.num_episodes
+    with folder.timed("reward", "pairs"), opened(config, num) as env:
+        sets = [
+            play_with_noise(env, policy, noise, num=num, horizon=config.horizon, seed=seed)
+            for noise, seed in zip(noises, seeds, strict=True)
+        ]
         rows = range(len(sets) * num)
         held_out = [row % num % HELD_OUT == 0 for row in rows]
         yield {
@@ -117,15 +127,14 @@ def _wandering(folder: RunFolder, config: ArmConfig) -> Iterator[dict[str, Foota
 
 
 @torch.no_grad()
-def wander(env: VectorEnv, policy: Policy, noise: float, config: ArmConfig, seed: int) -> Episodes:
-    """Episodes of the policy with noise of that deviation on its actions."""
-    num = config.reward.num_episodes
-    shape = (config.horizon, num, policy.sizes.action)
-    draws = noise * torch.randn(shape, generator=chance.generator(config.seed, "wander", str(noise)))
+def play_with_noise(env: VectorEnv, policy: Policy, noise: float, *, num: int, horizon: int, seed: int) -> Episodes:
+    """Play the policy with noise of this standard deviation on its actions; `seed` determines starts and noise."""
+    generator = torch.Generator().manual_seed(seed)
+    draws = noise * torch.randn((horizon, num, policy.sizes.action), generator=generator)
     view = camera_view(env, policy.cameras)
 
     def agent_of(rows: slice) -> ActionFunction:
-        acting = Agent(policy, view=view)
-        return lambda step, seen, fresh: (acting(step, seen, fresh) + draws[step, rows]).clamp(-1.0, 1.0)
+        agent = Agent(policy, view=view)
+        return lambda step, observations, fresh: (agent(step, observations, fresh) + draws[step, rows]).clamp(-1.0, 1.0)
 
-    return play_rows(env, agent_of, num, horizon=config.horizon, seed=seed)
+    return play_rows(env, agent_of, num, horizon=horizon, seed=seed)

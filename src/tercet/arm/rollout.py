@@ -1,8 +1,8 @@
-"""One rollout of an arm: an episode in each environment, what each decision cost and earned, what the critic expected.
+"""One rollout of an arm: an episode in each environment, with rewards, values and log-probabilities of each decision.
 
-Time is decisions: as many as there are steps where a policy decides on one action at a time, fewer where on chunks. A
-decision earns what its actions earn, discounted from its first one on, and the discount to the next decision is
-gamma ** (number of its actions), so that returns are those of single steps.
+Columns are decisions: one per step, or one per chunk of actions. The reward of a decision is the discounted sum of the
+rewards of its actions, and the discount to the next decision is gamma ** (number of its actions), so returns are those
+of single steps.
 """
 
 from collections.abc import Mapping
@@ -15,104 +15,112 @@ from torch import Tensor
 from tercet.arm.play.agent import Decisions, PolicyEpisodes, decisions_of, sum_rewards
 from tercet.arm.policies.distributions import kl
 from tercet.arm.policies.roles import Critic, Policy
-from tercet.arm.scoring import Pay
+from tercet.arm.scoring import StepRewards
 from tercet.core.kl import kl_penalties
 from tercet.core.masked import kept, masked_mean
 from tercet.types import ActorOutput, Rollout
 
-PICTURES = "pictures."  # in front of a camera's number, among the inputs of a rollout
+PICTURES = "pictures."  # prefix of a camera's number among the inputs of a rollout
 
 
 @dataclass(frozen=True)
 class ArmActorCritic:
-    """The actor and the critic over decisions: the `ActorCritic` that PPO asks.
+    """Actor and critic over decisions: the `ActorCritic` of PPO.
 
-    The critic never sees pictures: it knows the whole state, also where the actor does not (asymmetric, Pinto et al.
-    2018), for nobody needs it on a real arm.
+    The critic sees no images. It observes the full state, even if the actor does not (asymmetric actor-critic, Pinto et
+    al. 2018), since it is not used on a real arm.
     """
 
     policy: Policy
     value_model: Critic
 
     def actor(self, inputs: Mapping[str, Tensor]) -> ActorOutput:
-        """Log-density of each decision, and the policy's entropy there."""
+        """Log-probability of each decision, and the entropy of the policy."""
         pictures = (value for name, value in inputs.items() if name.startswith(PICTURES))
-        seen = self.policy.distribution(inputs["observations"], inputs["decisions"], *pictures)
-        return ActorOutput(seen.logprobs(), seen.entropy())
+        distribution = self.policy.distribution(inputs["observations"], inputs["decisions"], *pictures)
+        return ActorOutput(distribution.logprobs(), distribution.entropy())
 
     def critic(self, inputs: Mapping[str, Tensor]) -> Float[Tensor, "b t"]:
-        """Value of each state in which something was decided."""
+        """Value of each state before a decision."""
         return self.value_model(inputs["observations"])
 
 
 @dataclass(frozen=True)
 class Assessed:
-    """Decisions with what actor, reference and critic say of them."""
+    """Decisions with the outputs of actor, reference and critic."""
 
-    decided: Decisions
+    decisions: Decisions
     logprobs: Float[Tensor, "b t"]
     ref_logprobs: Float[Tensor, "b t"]
     values: Float[Tensor, "b t"]
     next_values: Float[Tensor, "b t"]
-    kl: Float[Tensor, "b t"]  # from the reference, in the states that were seen; 0 where nothing was decided
+    kl: Float[Tensor, "b t"]  # from the reference, exact for each state; 0 where `mask` is False
 
 
 @torch.no_grad()
 def assess(played: PolicyEpisodes, actor_critic: ArmActorCritic, reference: Policy) -> Assessed:
-    """What the networks say. The states that ended an episode are judged too: a cut one is bootstrapped from there."""
-    taken = decisions_of(played)
-    ours = actor_critic.policy.distribution(taken.observations, taken.decisions, *taken.pictures)
-    theirs = reference.distribution(taken.observations, taken.decisions, *taken.pictures)
+    """Evaluate the networks, the critic also on the last state of an episode: a truncated one is bootstrapped there."""
+    decisions = decisions_of(played)
+    inputs = (decisions.observations, decisions.decisions, *decisions.pictures)
+    actor, ref = actor_critic.policy.distribution(*inputs), reference.distribution(*inputs)
     return Assessed(
-        decided=taken,
-        logprobs=ours.logprobs(),
-        ref_logprobs=theirs.logprobs(),
-        values=actor_critic.critic(inputs_of(taken)),
-        next_values=actor_critic.value_model(taken.next_observations),
-        kl=kept(kl(ours, theirs), taken.mask),
+        decisions=decisions,
+        logprobs=actor.logprobs(),
+        ref_logprobs=ref.logprobs(),
+        values=actor_critic.critic(inputs_of(decisions)),
+        next_values=actor_critic.value_model(decisions.next_observations),
+        kl=kept(kl(actor, ref), decisions.mask),
     )
 
 
-def inputs_of(taken: Decisions) -> dict[str, Tensor]:
-    """What an `ArmActorCritic` needs to look at the same decisions again."""
-    pictures = {f"{PICTURES}{number}": seen for number, seen in enumerate(taken.pictures)}
-    return {"observations": taken.observations, "decisions": taken.decisions, **pictures}
+def inputs_of(decisions: Decisions) -> dict[str, Tensor]:
+    """Inputs from which an `ArmActorCritic` evaluates the same decisions again."""
+    pictures = {f"{PICTURES}{number}": images for number, images in enumerate(decisions.pictures)}
+    return {"observations": decisions.observations, "decisions": decisions.decisions, **pictures}
 
 
 def build(
-    played: PolicyEpisodes, seen: Assessed, earned: Float[Tensor, "b s"], *, gamma: float, kl_coef: float
+    played: PolicyEpisodes,
+    assessed: Assessed,
+    step_rewards: Float[Tensor, "b s"],
+    *,
+    gamma: float,
+    kl_coef: float,
 ) -> Rollout:
-    """The rollout: what each decision earned, less the price of leaving the reference.
+    """Build the rollout: the reward of each decision minus its KL penalty.
 
-    `earned` and `gamma` are those of single steps.
+    `step_rewards` and `gamma` are those of single steps.
     """
-    taken = seen.decided
-    rewards = sum_rewards(earned, played.starts, gamma=gamma)
+    decisions, mask = assessed.decisions, assessed.decisions.mask
+    rewards = sum_rewards(step_rewards, played.starts, gamma=gamma)
+    penalties = kl_penalties(assessed.logprobs, assessed.ref_logprobs, mask, kl_coef=kl_coef)
     return Rollout(
-        inputs=inputs_of(taken),
-        logprobs=seen.logprobs,
-        values=seen.values,
-        next_values=seen.next_values,
-        discounts=gamma ** taken.lengths.double(),
-        rewards=kept(rewards, taken.mask) + kl_penalties(seen.logprobs, seen.ref_logprobs, taken.mask, kl_coef=kl_coef),
-        terminated=taken.terminated,
-        truncated=taken.truncated,
-        mask=taken.mask,
+        inputs=inputs_of(decisions),
+        logprobs=assessed.logprobs,
+        values=assessed.values,
+        next_values=assessed.next_values,
+        discounts=gamma ** decisions.lengths.double(),
+        rewards=kept(rewards, mask) + penalties,
+        terminated=decisions.terminated,
+        truncated=decisions.truncated,
+        mask=mask,
         apart=True,
     )
 
 
-def describe(played: PolicyEpisodes, seen: Assessed, pay: Pay, rollout: Rollout, *, kl_coef: float) -> dict[str, float]:
-    """The numbers that tell how a rollout went; but for the score, sums are those of a row, whatever ended in it."""
+def describe(
+    played: PolicyEpisodes, assessed: Assessed, step_rewards: StepRewards, rollout: Rollout, *, kl_coef: float
+) -> dict[str, float]:
+    """Metrics of a rollout. `score` is that of the first episode of a row, the other sums are over the whole row."""
     episodes = played.episodes
     numbers = {
-        "score": float(pay.scores().mean()),
+        "score": float(step_rewards.scores().mean()),
         "reward": float(rollout.rewards.sum(1).mean()),
         "dense": float(episodes.dense.sum(1).mean()),
         "success": float(episodes.succeeded().float().mean()),
-        "kl": float(seen.kl.sum(1).mean()),
+        "kl": float(assessed.kl.sum(1).mean()),
         "kl_coef": kl_coef,
-        "logprob": float(masked_mean(seen.logprobs, rollout.mask)),
+        "logprob": float(masked_mean(assessed.logprobs, rollout.mask)),
     }
     if "blown_up" in episodes.infos:
         numbers["blown_up"] = float(episodes.infos["blown_up"].sum())

@@ -1,4 +1,4 @@
-"""What a step earns: a weighted sum of the learned reward, the environment's own, penalties and functions."""
+"""The reward of a step: a weighted sum of the learned reward, the environment's reward, penalties and functions."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,68 +12,69 @@ from tercet.arm.policies.roles import RewardEnsemble
 from tercet.config.functions import load_function, named_error
 from tercet.errors import FailedError, InputError
 
-OWN = "reward_model"  # the name by which ppo.reward asks for the reward model of the same run
+REWARD_MODEL = "reward_model"  # name, in ppo.reward, of the reward model of the same run
 DENSE = "dense"
-BROKEN = "blown_up"
+BLOWN_UP = "blown_up"
 
 Term = Callable[[Episodes], Float[Tensor, "n t"]]
 
 
 @dataclass(frozen=True)
-class Pay:
-    """What the steps of some episodes earn, and what the state that ended one would have gone on earning."""
+class StepRewards:
+    """Rewards of the steps of episodes, and the reward per step of each state that ended an episode."""
 
     episodes: Episodes
     steps: Float[Tensor, "n t"]
-    absorbed: Float[Tensor, "n t"]  # the learned reward of the last state, a step, where an episode terminated; else 0
+    absorbing: Float[Tensor, "n t"]  # where an episode terminated, the learned reward of its last state; else 0
 
-    def to_learn_from(self, gamma: float) -> Float[Tensor, "n t"]:
-        """What each step earns, where a state that ended an episode is absorbing (Kostrikov et al. 2019, section 4.1).
+    def for_learning(self, gamma: float) -> Float[Tensor, "n t"]:
+        """Rewards with absorbing states (Kostrikov et al. 2019, section 4.1).
 
-        It earns its learned reward at every later step, and its last action is paid for all of them. Otherwise an end
-        would be worth 0: more than going on where learned rewards are below 0, less where they are above. A learned
-        reward has no zero that means anything. The sum is not cut at the horizon, since neither is the value of an
-        episode that goes on: it is bootstrapped there. Without discount, later steps count as many as an episode has.
+        A state that ended an episode earns its learned reward at every later step; the sum is added to the last action.
+        Otherwise an end would be worth 0, which is arbitrary, since the zero of a learned reward has no meaning: PPO
+        would seek ends if rewards are negative and avoid them if they are positive. The sum goes beyond the horizon, as
+        does the bootstrapped value of an episode that continues. With gamma 1, it has as many steps as an episode.
         """
         num_later = gamma / (1 - gamma) if gamma < 1 else self.steps.shape[1]
-        return self.steps + num_later * self.absorbed
+        return self.steps + num_later * self.absorbing
 
     def scores(self) -> Float[Tensor, " n"]:
-        """What each row's first episode earns up to the horizon, undiscounted; the state that ended it goes on earning.
+        """Undiscounted reward of each row's first episode up to the horizon, with an absorbing last state.
 
-        So an environment that ends an episode at success and one that goes on have the same score.
+        An environment that ends an episode at success and one that continues thus give the same score.
         """
         ends = self.episodes.first_ends()
         inside = torch.arange(self.steps.shape[1]) <= ends[:, None]
-        absorbed = self.absorbed.gather(1, ends[:, None]).squeeze(1)
-        return (self.steps * inside).sum(1) + absorbed * (self.steps.shape[1] - 1 - ends)
+        absorbing = self.absorbing.gather(1, ends[:, None]).squeeze(1)
+        return (self.steps * inside).sum(1) + absorbing * (self.steps.shape[1] - 1 - ends)
 
 
 @dataclass(frozen=True)
 class Scorer:
-    """The weighted sum of its terms; `learned` is the reward model among them and its weight."""
+    """A weighted sum of terms; `learned` is the weight of the reward model and the model."""
 
     terms: Sequence[tuple[float, Term]]
     learned: tuple[float, RewardEnsemble] | None = None
 
     @torch.no_grad()
-    def __call__(self, episodes: Episodes) -> Pay:
-        """What the episodes earn. After an end the learned reward alone goes on: the others mean what they pay."""
+    def __call__(self, episodes: Episodes) -> StepRewards:
+        """Compute the rewards. Only the learned reward continues after an end, since other terms have a true zero."""
         steps = torch.stack([weight * term(episodes) for weight, term in self.terms]).sum(0)
         if self.learned is None:
-            return Pay(episodes, steps, torch.zeros_like(steps))
+            return StepRewards(episodes, steps, torch.zeros_like(steps))
         weight, model = self.learned
-        return Pay(episodes, steps, weight * model(_last_sound(episodes)).masked_fill(~episodes.terminated, 0.0))
+        absorbing = weight * model(_last_valid_states(episodes)).masked_fill(~episodes.terminated, 0.0)
+        return StepRewards(episodes, steps, absorbing)
 
 
 def scorer(weights: Mapping[str, float], model: RewardEnsemble | None) -> Scorer:
-    """Every term of ppo.reward; `model` is this run's reward model, if it has one."""
+    """Build the reward from the weights of ppo.reward; `model` is this run's reward model, or None."""
     terms: list[tuple[float, Term]] = []
-    learned = (weights[OWN], model) if OWN in weights and model is not None else None
+    learned = (weights[REWARD_MODEL], model) if REWARD_MODEL in weights and model is not None else None
     for name, weight in weights.items():
-        if name == OWN:
+        if name == REWARD_MODEL:
             if model is None:
-                raise InputError("ppo.reward: reward_model is asked for, but this run has none")
+                raise InputError("ppo.reward: names reward_model, but this run has none")
             term = by_model(model)
         elif name == DENSE:
             term = _dense
@@ -81,7 +82,7 @@ def scorer(weights: Mapping[str, float], model: RewardEnsemble | None) -> Scorer
             term = by_function(name)
         else:
             term = by_info(name)
-        terms.append((weight, term if name == BROKEN else _unless_broken(term)))
+        terms.append((weight, term if name == BLOWN_UP else _zero_if_blown_up(term)))
     if not any(weights.values()):
         raise InputError(
             "ppo.reward: names no reward of a weight other than 0; "
@@ -95,36 +96,36 @@ def _dense(episodes: Episodes) -> Tensor:
 
 
 def by_model(model: RewardEnsemble) -> Term:
-    """What the reward model says of the state that each step led to."""
+    """Reward of the reward model for the state after each step."""
     return lambda episodes: model(episodes.next_observations)
 
 
-def _last_sound(episodes: Episodes) -> Tensor:
-    """The state that each step led to, or the one before it where the simulation broke: then a fresh start is seen."""
-    broke = episodes.infos.get(BROKEN)
-    if broke is None:
+def _last_valid_states(episodes: Episodes) -> Tensor:
+    """Return the state after each step, or before it if the simulation broke: the state after is then a new start."""
+    blown_up = episodes.infos.get(BLOWN_UP)
+    if blown_up is None:
         return episodes.next_observations
-    return torch.where((broke > 0.5).unsqueeze(-1), episodes.observations, episodes.next_observations)
+    return torch.where((blown_up > 0.5).unsqueeze(-1), episodes.observations, episodes.next_observations)
 
 
-def _unless_broken(term: Term) -> Term:
-    """The term, but 0 where the simulation broke: the state that is seen there is that of a fresh start."""
+def _zero_if_blown_up(term: Term) -> Term:
+    """Return the term with 0 where the simulation broke, since the state after that step is a new start."""
 
-    def of_what_held(episodes: Episodes) -> Tensor:
-        rewards, broke = term(episodes), episodes.infos.get(BROKEN)
-        return rewards if broke is None else rewards.masked_fill(broke > 0.5, 0.0)
+    def masked(episodes: Episodes) -> Tensor:
+        rewards, blown_up = term(episodes), episodes.infos.get(BLOWN_UP)
+        return rewards if blown_up is None else rewards.masked_fill(blown_up > 0.5, 0.0)
 
-    return of_what_held
+    return masked
 
 
 def by_info(name: str) -> Term:
-    """A number that the environment gives after each step: `success`, a penalty such as `jerk`, or one of its own."""
+    """Number from the infos of the environment: `success`, a penalty such as `jerk`, or another."""
 
     def term(episodes: Episodes) -> Tensor:
         if name not in episodes.infos:
             raise InputError(
-                f"ppo.reward.{name}: no such term; there are {OWN}, {DENSE}, {', '.join(sorted(episodes.infos))}, "
-                "or module:function"
+                f"ppo.reward.{name}: no such term; there are {REWARD_MODEL}, {DENSE}, "
+                f"{', '.join(sorted(episodes.infos))}, or module:function"
             )
         values = episodes.infos[name]
         if not values.isfinite().all():
@@ -135,17 +136,17 @@ def by_info(name: str) -> Term:
 
 
 def by_function(spec: str) -> Term:
-    """What the user's function of the episodes gives: one number a step, shape (episodes, steps)."""
+    """Reward from a user's function of the episodes, which returns one number per step: (episodes, steps)."""
     function = load_function(spec)
 
     def term(episodes: Episodes) -> Tensor:
         try:
             rewards = torch.as_tensor(function(episodes), dtype=torch.float32)
-        except (Exception, SystemExit) as error:  # whatever the user's own function raises; it may call sys.exit
+        except (Exception, SystemExit) as error:  # a user's function can raise anything, and may call sys.exit
             raise FailedError(f"the function {spec} raised {named_error(error)}") from error
         if rewards.shape != episodes.dense.shape or not rewards.isfinite().all():
             wanted = f"finite numbers of shape {tuple(episodes.dense.shape)}"
-            raise FailedError(f"the function {spec} gave shape {tuple(rewards.shape)}; it must give {wanted}")
+            raise FailedError(f"the function {spec} returned shape {tuple(rewards.shape)}; it must return {wanted}")
         return rewards
 
     return term

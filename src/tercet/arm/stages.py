@@ -1,4 +1,4 @@
-"""The policies of a run: the start (the clone, or a fresh one) and what PPO made of it, and where they lie."""
+"""The policy that PPO starts from: the clone, or a new policy."""
 
 import torch
 
@@ -15,16 +15,16 @@ from tercet.runs.folder import RunFolder
 from tercet.runs.progress import say
 from tercet.train import chance
 
-_NUM_LOOKED_AT = 16  # episodes of random actions that a fresh policy's observations are scaled by
+_NUM_RANDOM = 16  # episodes of random actions, from which the scale of a new policy's observations is measured
 
 
 def start_policy(folder: RunFolder, config: ArmConfig) -> Policy:
-    """What PPO starts from, and segments are cut from at first: the clone, or a fresh policy; it may learn.
+    """Return the policy from which PPO starts: the clone, or a new policy, with gradients.
 
-    A fresh policy takes the built-in arm's numbers as they are, for they have unit scale. Scaled by what aimless
-    movements show, the place of a hand that hardly moves would be blown up.
+    A new policy does not scale the observations of the built-in arm, which have unit scale. The hand hardly moves in
+    episodes of random actions, so a scale measured there would magnify its position. InputError if bc is not done.
     """
-    with opened(config, _NUM_LOOKED_AT) as env:
+    with opened(config, _NUM_RANDOM) as env:
         sizes = sizes_of(env)
         if config.bc.demonstrations != NONE:
             path = folder.path / "bc" / "model"
@@ -37,27 +37,27 @@ def start_policy(folder: RunFolder, config: ArmConfig) -> Policy:
         if isinstance(env, ArmEnv) and not policy.cameras:
             return policy
         noise = torch.randn(
-            config.horizon, _NUM_LOOKED_AT, sizes.action, generator=chance.generator(config.seed, "first look")
+            config.horizon, _NUM_RANDOM, sizes.action, generator=chance.generator(config.seed, "first look")
         )
         seed = chance.integer(config.seed, "first look")
 
-        def aimless(rows: slice) -> ActionFunction:
+        def random_actions(rows: slice) -> ActionFunction:
             return lambda step, observations, fresh: noise[step, rows].clamp(-1, 1)
 
-        seen = play_rows(env, aimless, _NUM_LOOKED_AT, horizon=config.horizon, seed=seed)
-        policy.scaled.measure(seen.observations)
-        policy.measure_pictures(*camera_view(env, policy.cameras)(torch.ones(_NUM_LOOKED_AT, dtype=torch.bool)))
+        episodes = play_rows(env, random_actions, _NUM_RANDOM, horizon=config.horizon, seed=seed)
+        policy.scaled.measure(episodes.observations)
+        policy.measure_pictures(*camera_view(env, policy.cameras)(torch.ones(_NUM_RANDOM, dtype=torch.bool)))
         return policy
 
 
-def say_unseen(policy: Policy, step: str, when: str) -> None:
-    """Name the numbers of an observation that the policy does not look at, if there are any."""
+def say_unused(policy: Policy, step: str, when: str) -> None:
+    """Print which numbers of an observation the policy ignores, if any."""
     if unseen := policy.scaled.unseen():
         listed = ", ".join(map(str, unseen))
-        why = "nothing tells their scale, and they count as 0 for good"
+        why = "their scale is unknown, and the policy always reads them as 0"
         say(f"{step}: numbers {listed} of an observation are 0 {when}: {why}")
 
 
-def start_names(config: ArmConfig) -> tuple[str, str]:
-    """What PPO's start is called in the evaluation, and the same with a little noise."""
-    return ("start", "start_noise") if config.bc.demonstrations == NONE else ("bc", "bc_noise")
+def start_names(demonstrations: str) -> tuple[str, str]:
+    """Stage names, in the evaluation, of the policy from which PPO starts, and of the same policy with noise."""
+    return ("start", "start_noise") if demonstrations == NONE else ("bc", "bc_noise")

@@ -1,4 +1,4 @@
-"""Demonstrations: noise on what is done, not on what is learned; recordings are checked."""
+"""Demonstrations have noise on executed actions only, and recordings are checked."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from tercet.arm.demonstrations.data import Demonstrations, demonstrate, load_recording, save_recording
+from tercet.arm.demonstrations.data import Demonstrations, load_recording, play_expert, save_recording
 from tercet.arm.play.environments import opened
 from tercet.arm.policies.roles import Sizes
 from tercet.config.arm import BcConfig
@@ -19,11 +19,11 @@ def recording(num: int = 2, steps: int = 5) -> Demonstrations:
     return Demonstrations(torch.randn(num, steps, 4), torch.randn(num, steps, 2).tanh(), mask)
 
 
-def test_the_expert_plays_with_noise_and_teaches_without() -> None:
+def test_the_expert_acts_with_noise_and_the_actions_to_learn_have_none() -> None:
     config = load_arm_config("reach", ["horizon=30", "bc.num_demonstrations=8", "bc.demonstrations=expert"])
     with opened(config, 8) as env:
-        found = demonstrate(env, config)
-        quiet = demonstrate(env, config.model_copy(update={"bc": config.bc.model_copy(update={"noise": 0.0})}))
+        found = play_expert(env, config.bc, horizon=30, seed=0)
+        quiet = play_expert(env, config.bc.model_copy(update={"noise": 0.0}), horizon=30, seed=0)
     assert found.success is not None and found.success.float().mean() > 0.8
     assert torch.equal(found.observations[:, 0], quiet.observations[:, 0])  # the same starts
     assert not torch.equal(found.observations[:, 5], quiet.observations[:, 5])
@@ -32,7 +32,7 @@ def test_the_expert_plays_with_noise_and_teaches_without() -> None:
     assert found.actions.abs().max() <= 1.0
 
 
-def test_a_recording_comes_back_as_it_was_saved(tmp_path: Path) -> None:
+def test_a_saved_recording_loads_unchanged(tmp_path: Path) -> None:
     saved = recording()
     save_recording(tmp_path / "r.npz", saved, env="lift")
     again = load_recording(tmp_path / "r.npz", Sizes(4, 2), BcConfig(num_demonstrations=2), env="lift")
@@ -55,7 +55,7 @@ def write(file: Path, **changed: object) -> None:
             "of another robot: 4 observations and 7 actions a step, where lift has 4 and 2",
         ),
         ({"actions": np.zeros((2, 4, 2))}, r"must be \(demonstrations, steps, size\)"),
-        ({"lengths": np.array([5, 6])}, "lengths must be one whole number a demonstration, from 1 to 5"),
+        ({"lengths": np.array([5, 6])}, "lengths must be one whole number per demonstration, from 1 to 5"),
         ({"observations": np.full((2, 5, 4), np.nan)}, "holds numbers that are not finite"),
         ({"env": np.array("push")}, "recorded in 'push', but this run's env is 'lift'"),
     ],
@@ -66,14 +66,14 @@ def test_a_recording_that_does_not_fit_is_refused(changed: dict[str, object], sa
         load_recording(tmp_path / "r.npz", Sizes(4, 2), BcConfig(num_demonstrations=2), env="lift")
 
 
-def test_numbers_behind_the_end_of_a_demonstration_do_not_matter(tmp_path: Path) -> None:
+def test_padding_after_the_end_of_a_demonstration_is_ignored(tmp_path: Path) -> None:
     observations = np.zeros((2, 5, 4))
     observations[1, 3:] = np.nan
     write(tmp_path / "r.npz", observations=observations)
     assert len(load_recording(tmp_path / "r.npz", Sizes(4, 2), BcConfig(num_demonstrations=2), env="lift")) == 2
 
 
-def test_a_recording_cut_off_absent_or_too_short_is_refused(tmp_path: Path) -> None:
+def test_a_missing_damaged_or_too_short_recording_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "r.npz"
     with pytest.raises(InputError, match=r"no file .*; give `expert`, `none`, or an .npz recording"):
         load_recording(file, Sizes(4, 2), BcConfig(), env="lift")
@@ -94,21 +94,23 @@ def test_a_recording_cut_off_absent_or_too_short_is_refused(tmp_path: Path) -> N
         (".json", b"[[0.0]]", "write this one's observations, actions and lengths with numpy.savez"),
     ],
 )
-def test_files_of_another_format_are_told_what_is_read(suffix: str, content: bytes, said: str, tmp_path: Path) -> None:
+def test_files_of_another_format_are_refused_with_the_formats_that_are_read(
+    suffix: str, content: bytes, said: str, tmp_path: Path
+) -> None:
     file = tmp_path / f"r{suffix}"
     file.write_bytes(content)
     with pytest.raises(InputError, match=said):
         load_recording(file, Sizes(4, 2), BcConfig(), env="lift")
 
 
-def test_demonstrations_of_unequal_length_are_told_to_be_filled_up(tmp_path: Path) -> None:
+def test_demonstrations_of_unequal_length_are_refused_with_the_remedy(tmp_path: Path) -> None:
     ragged = np.array([np.zeros((5, 4)), np.zeros((3, 4))], dtype=object)
     write(tmp_path / "r.npz", observations=ragged)
-    with pytest.raises(InputError, match=r"arrays of objects.*fill the short ones up with zeros"):
+    with pytest.raises(InputError, match=r"arrays of objects.*pad the short ones with zeros"):
         load_recording(tmp_path / "r.npz", Sizes(4, 2), BcConfig(num_demonstrations=2), env="lift")
 
 
-def test_idle_steps_are_left_out_but_for_the_rest_at_the_end(tmp_path: Path) -> None:
+def test_idle_steps_are_removed_except_at_the_end(tmp_path: Path) -> None:
     seen = np.zeros((2, 5, 4))
     seen[0, :, 0], seen[1, :3, 0] = [0, 0, 1, 1, 2], [0, 1, 1]
     done = np.zeros((2, 5, 2))

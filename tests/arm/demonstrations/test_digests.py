@@ -1,4 +1,4 @@
-"""A recording that changed under a run is seen."""
+"""The digest changes with the recording."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from tercet.arm.demonstrations.digests import digests
 from tercet.config.load import load_arm_config
 
 
-def test_a_recordings_bytes_count_and_its_pictures_where_they_are_seen(tmp_path: Path) -> None:
+def test_the_digest_covers_images_only_if_the_policy_sees_them(tmp_path: Path) -> None:
     for name in ("meta", "data", "videos"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "file").write_text("before")
@@ -22,7 +22,7 @@ def test_a_recordings_bytes_count_and_its_pictures_where_they_are_seen(tmp_path:
     assert digests(blind, "reward") == digests(load_arm_config("lift", []), "bc") == {}
 
 
-def test_a_file_is_a_recording_too(tmp_path: Path) -> None:
+def test_the_digest_of_a_single_file(tmp_path: Path) -> None:
     file = tmp_path / "r.npz"
     file.write_bytes(b"before")
     config = load_arm_config("lift", [f"bc.demonstrations={file}"])

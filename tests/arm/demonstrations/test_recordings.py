@@ -26,7 +26,7 @@ THEIRS = Path(__file__).parents[1] / "lerobot" / "written_by_lerobot" / "video"
 
 def expert(config: ArmConfig, num: int) -> Demonstrations:
     with opened(config, num) as env:
-        return bc.demonstrations(config, env)
+        return bc.load_demonstrations(config, env)
 
 
 def test_demonstrations_come_back_from_a_folder(config: ArmConfig, tmp_path: Path) -> None:
@@ -83,11 +83,11 @@ def test_the_state_of_the_surroundings_stands_behind_the_robots_own(tmp_path: Pa
     info = Info(20.0, {key: Feature("float32", (2,)) for key in (STATE, ENVIRONMENT, ACTION)})
     columns = {STATE: np.full((3, 2), 1.0), ENVIRONMENT: np.full((3, 2), 2.0), ACTION: np.zeros((3, 2))}
     append(tmp_path / "new", info, [NewEpisode("pick", columns)])
-    assert recordings.arrays(tmp_path / "new")["observations"][0, 0].tolist() == [1, 1, 2, 2]
+    assert recordings.read_arrays(tmp_path / "new")["observations"][0, 0].tolist() == [1, 1, 2, 2]
     bare = replace(info, features={ACTION: Feature("float32", (2,))})
     append(tmp_path / "bare", bare, [NewEpisode("pick", {ACTION: np.zeros((3, 2))})])
     with pytest.raises(InputError, match="nothing to learn from"):
-        recordings.arrays(tmp_path / "bare")
+        recordings.read_arrays(tmp_path / "bare")
 
 
 def test_demonstrations_of_two_tasks_are_not_mixed(tmp_path: Path) -> None:
@@ -95,20 +95,20 @@ def test_demonstrations_of_two_tasks_are_not_mixed(tmp_path: Path) -> None:
     recordings.save(tmp_path / "new", numbers, numbers, env="lift")
     recordings.save(tmp_path / "new", numbers, numbers, env="push")
     with pytest.raises(InputError, match=r"several tasks: lift, push; choose one of them, bc\.task='lift'"):
-        recordings.arrays(tmp_path / "new")
-    assert str(recordings.arrays(tmp_path / "new", task="push")["env"]) == "push"
+        recordings.read_arrays(tmp_path / "new")
+    assert str(recordings.read_arrays(tmp_path / "new", task="push")["env"]) == "push"
 
 
 def test_a_folder_is_checked_before_a_run_begins(small: list[str], tmp_path: Path) -> None:
     config = load_arm_config("lift", [*small, f"bc.demonstrations={tmp_path}"])
     with opened(config, 1) as env, pytest.raises(InputError, match=re.escape(f"{tmp_path}: no recording")):
-        bc.demonstrations(config, env)
+        bc.load_demonstrations(config, env)
 
 
 def test_a_recording_says_in_which_units_its_actions_are(tmp_path: Path) -> None:
     seen, done = [np.zeros((3, 2), np.float32)], [np.full((3, 1), 0.5, np.float32)]
     recordings.save(tmp_path / "ours", seen, done, env="mine")
-    assert str(recordings.arrays(tmp_path / "ours")["action_units"]) == "scaled"
+    assert str(recordings.read_arrays(tmp_path / "ours")["action_units"]) == "scaled"
     features = {STATE: Feature("float32", (2,)), ACTION: Feature("float32", (1,), units="environment")}
     append(tmp_path / "theirs", Info(10.0, features), [NewEpisode("pick", {STATE: seen[0], ACTION: done[0]})])
     sizes, bounds = Sizes(2, 1), Box(0.0, 2.0, (1,))
@@ -132,11 +132,11 @@ def broken_off(tmp_path: Path) -> Path:
 
 def test_the_whole_episodes_of_a_recording_that_was_broken_off_are_offered(broken_off: Path) -> None:
     with pytest.raises(InputError, match=r"was killed before it closed the file.*whole \(3\): bc\.whole_episodes=true"):
-        recordings.arrays(broken_off)
-    found = recordings.arrays(broken_off, whole=True)
+        recordings.read_arrays(broken_off)
+    found = recordings.read_arrays(broken_off, whole=True)
     assert found["observations"][:, 0, 0].tolist() == [0.0, 1.0, 3.0]
     (broken_off / "meta/episodes/chunk-000/file-003.parquet").write_bytes(b"PAR1")
-    assert recordings.arrays(broken_off, whole=True)["lengths"].tolist() == [5, 5]
+    assert recordings.read_arrays(broken_off, whole=True)["lengths"].tolist() == [5, 5]
 
 
 def test_episodes_that_are_not_listed_are_named_and_the_others_offered(broken_off: Path) -> None:
@@ -144,5 +144,5 @@ def test_episodes_that_are_not_listed_are_named_and_the_others_offered(broken_of
     with pytest.raises(
         InputError, match=r"lists 3 episodes, where info.json says 4: 1 are missing, the first of them 2"
     ):
-        recordings.arrays(broken_off)
-    assert recordings.arrays(broken_off, whole=True)["observations"][:, 0, 0].tolist() == [0.0, 1.0, 3.0]
+        recordings.read_arrays(broken_off)
+    assert recordings.read_arrays(broken_off, whole=True)["observations"][:, 0, 0].tolist() == [0.0, 1.0, 3.0]

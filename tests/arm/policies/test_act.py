@@ -106,8 +106,8 @@ def test_what_learning_sees_is_what_sampling_saw(policy: ActPolicy, env: ArmEnv)
     found = check(played, played.episodes.dense, actor_critic, copy.deepcopy(policy), PpoConfig())
     assert max(found.values()) < 1e-3
     seen = assess(played, actor_critic, policy)
-    mixed = [one.flip(0) for one in seen.decided.pictures]
-    other = policy.distribution(seen.decided.observations, seen.decided.decisions, *mixed).logprobs()
+    mixed = [one.flip(0) for one in seen.decisions.pictures]
+    other = policy.distribution(seen.decisions.observations, seen.decisions.decisions, *mixed).logprobs()
     assert (other - seen.logprobs).abs().max() > 0.1
     rollout = build(played, seen, played.episodes.dense, gamma=0.9, kl_coef=0.0)
     assert [name for name in rollout.inputs if rollout.inputs[name].dtype == torch.uint8] == [
@@ -149,7 +149,7 @@ def test_files_keep_cameras_scales_and_what_is_hidden(policy: ActPolicy, tmp_pat
 
 def test_a_demonstrated_step_is_learned_with_the_picture_of_its_moment(config: ArmConfig, env: ArmEnv) -> None:
     with opened(config, 2) as two:
-        shown = bc.demonstrations(config, two)
+        shown = bc.load_demonstrations(config, two)
         assert isinstance(two, ArmEnv)
         seen, _ = two.reset(seed=chance.integer(config.seed, "demonstrations"))
         first = two.pictures(cameras_of(config.policy), np.ones(2, bool))
@@ -165,7 +165,7 @@ def test_a_demonstrated_step_is_learned_with_the_picture_of_its_moment(config: A
 def test_a_recording_shows_what_the_cameras_saw(config: ArmConfig, env: ArmEnv, tmp_path: Path) -> None:
     pytest.importorskip("av")
     with opened(config, 2) as two:
-        shown = bc.demonstrations(config, two)
+        shown = bc.load_demonstrations(config, two)
     lengths = shown.mask.sum(1).tolist()
     names = [camera.name for camera in cameras_of(config.policy)]
     columns = [[part[k][: lengths[k]].numpy() for k in range(2)] for part in (shown.observations, shown.actions)]
@@ -184,7 +184,7 @@ def test_a_recording_shows_what_the_cameras_saw(config: ArmConfig, env: ArmEnv, 
     small = (Camera("front", 40, 48),)
     fitted = load_recording(tmp_path / "demos", sizes_of(env), config.bc, env="lift", cameras=small).pictures[0]
     assert fitted.shape[2:] == (40, 48, 3)
-    with pytest.raises(InputError, match=r"names top, but it has observation\.images\.front"):
+    with pytest.raises(InputError, match=r"names top, but the recording has observation\.images\.front"):
         load_recording(tmp_path / "demos", sizes_of(env), config.bc, env="lift", cameras=(Camera("top", 32, 32),))
 
 

@@ -202,7 +202,7 @@ def test_the_command_says_what_waits_and_answers_that_tell_nothing_can_be_change
     assert {sheet.look_for for sheet in sheets(run / "feedback")} == {"Be gentle."}
     answer_all(run, lambda sheet, question, _: "equal")
     result = CliRunner().invoke(app, command)
-    assert (result.exit_code, "the judge person tells no two segments apart" in result.stderr) == (1, True)
+    assert (result.exit_code, "the judge person prefers no segment to another" in result.stderr) == (1, True)
     assert not any(sheet.is_taken() for sheet in sheets(run / "feedback"))
 
 
@@ -213,7 +213,7 @@ def test_the_command_says_what_waits_and_answers_that_tell_nothing_can_be_change
         (
             "pairs",
             {"first": torch.zeros(1, 3, 2), "second": torch.zeros(1, 3, 2)},
-            "damaged .*not one row for each",
+            "damaged .*not have one row per",
         ),
         ("moments", {"states": torch.zeros(2, 3, 2)}, "damaged .*lengths"),
         ("answers", {"first": torch.zeros(2, 3, 2)}, "damaged .*answers"),
@@ -239,7 +239,7 @@ def test_states_that_do_not_fit_the_questions_are_named(
         for index in range(2):
             book.write(read_sheet(place).key(index), said, "Ana")
     with pytest.raises(FailedError, match=f"states.safetensors: {wrong}"):
-        human.told([place])
+        human.read_pairs([place])
     (place / "states.safetensors").write_bytes(b"\0" * 8)
     with pytest.raises(FailedError, match="were changed or damaged since they were put"):
-        human.told([place])
+        human.read_pairs([place])

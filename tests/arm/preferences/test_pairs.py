@@ -1,4 +1,4 @@
-"""What is asked, what the judge's answers become, and which questions are worth asking."""
+"""Questions, the pairs made of the answers, and the selection of questions by disagreement."""
 
 from pathlib import Path
 
@@ -12,15 +12,15 @@ from tercet.arm.preferences.judge import nearer_the_target
 from tercet.arm.preferences.pairs import (
     Pairs,
     Questions,
-    about_segments,
-    about_steps,
-    answered,
-    by_judge,
-    joined,
+    join_pairs,
+    judge_preferences,
     load_pairs,
     most_disputed,
+    pairs_from_answers,
+    segment_questions,
+    step_questions,
 )
-from tercet.arm.preferences.questions import ask, comparisons
+from tercet.arm.preferences.questions import Teacher, ask, comparisons
 from tercet.arm.preferences.segments import Segments
 from tercet.config.load import load_arm_config
 from tercet.errors import FailedError, InputError
@@ -30,10 +30,10 @@ def chance() -> torch.Generator:
     return torch.Generator().manual_seed(0)
 
 
-def test_segments_of_one_episode_are_compared_as_often_as_asked_for() -> None:
+def test_the_share_of_comparisons_within_one_episode_is_same_episode() -> None:
     episodes = make_episodes(6, 9)
     for share in (0.0, 0.5, 1.0):
-        questions = about_segments(episodes, 3, 2000, chance(), same_episode=share)
+        questions = segment_questions(episodes, 3, 2000, chance(), same_episode=share)
         row = questions.segments.row[:, 0]
         together = (row[questions.first] == row[questions.second]).float().mean()
         by_chance = 6 / 41  # of the 41 others, 6 are of the same episode
@@ -44,13 +44,13 @@ def test_segments_of_one_episode_are_compared_as_often_as_asked_for() -> None:
             assert torch.allclose(apart, torch.tensor([6.0, 5, 4, 3, 2, 1]) * 2 / 42, atol=0.04)
 
 
-def test_an_episode_of_one_segment_is_compared_with_others() -> None:
-    questions = about_segments(make_episodes(3, 4), 4, 20, chance(), same_episode=1.0)
+def test_an_episode_with_one_segment_is_compared_with_others() -> None:
+    questions = segment_questions(make_episodes(3, 4), 4, 20, chance(), same_episode=1.0)
     assert (questions.first != questions.second).all()
 
 
 def segments_of(progress: list[float]) -> Segments:
-    """One-step segments whose state is their number."""
+    """One-step segments whose state is their index."""
     values = torch.tensor(progress)[:, None]
     states = torch.arange(float(len(progress)))[:, None, None].expand(-1, 1, 3)
     where = torch.zeros(len(progress), 1, dtype=torch.long)
@@ -59,74 +59,74 @@ def segments_of(progress: list[float]) -> Segments:
 
 def by_rule(progress: list[float], first: list[int], second: list[int]) -> Pairs:
     segments, one, other = segments_of(progress), torch.tensor(first), torch.tensor(second)
-    preferences = by_judge(Questions(segments, one, other), nearer_the_target, "rule")
-    return answered(segments.states[one], segments.states[other], preferences, "rule")
+    preferences = judge_preferences(Questions(segments, one, other), nearer_the_target, "rule")
+    return pairs_from_answers(segments.states[one], segments.states[other], preferences, "rule")
 
 
-def test_the_better_segment_is_the_nearer_one_and_a_tie_is_worth_half() -> None:
+def test_the_nearer_segment_is_better_and_a_tie_counts_half() -> None:
     pairs = by_rule([0.1, 0.7, 0.5, 0.5], [0, 1, 2], [1, 0, 3])
     assert pairs.better[:2, 0, 0].tolist() == [1, 1]
     assert pairs.worse[:2, 0, 0].tolist() == [0, 0]
     assert pairs.preference.tolist() == [1.0, 1.0, 0.5]
-    assert len(pairs.decided()) == 2
+    assert len(pairs.without_ties()) == 2
 
 
-def test_what_was_not_answered_is_left_out() -> None:
+def test_unanswered_questions_are_dropped() -> None:
     states = torch.arange(8.0).reshape(2, 4, 1, 1)
-    pairs = answered(states[0], states[1], torch.tensor([0.0, float("nan"), 0.5, 1.0]), "person")
+    pairs = pairs_from_answers(states[0], states[1], torch.tensor([0.0, float("nan"), 0.5, 1.0]), "person")
     assert pairs.better.flatten().tolist() == [4, 2, 3]
     assert pairs.worse.flatten().tolist() == [0, 6, 7]
     assert pairs.preference.tolist() == [1.0, 0.5, 1.0]
 
 
-def test_a_judge_that_tells_nothing_apart_is_named() -> None:
-    with pytest.raises(FailedError, match="the judge rule tells no two segments apart"):
+def test_a_judge_that_gives_only_ties_is_refused() -> None:
+    with pytest.raises(FailedError, match="the judge rule prefers no segment to another"):
         by_rule([0.5, 0.5], [0], [1])
 
 
 @pytest.mark.parametrize(
     ("judge", "said"),
     [
-        (lambda segments: [0.0], "gave scores of shape"),
-        (lambda segments: [float("nan")] * len(segments), "gave nan for a segment"),
+        (lambda segments: [0.0], "returned scores of shape"),
+        (lambda segments: [float("nan")] * len(segments), "returned nan for a segment"),
         (lambda segments: 1 / 0, "raised ZeroDivisionError"),
     ],
 )
-def test_a_judge_that_misbehaves_is_named_with_the_cause(judge, said: str) -> None:  # type: ignore[no-untyped-def]  # each of them is wrong in its own way
+def test_a_judge_that_fails_is_named_with_the_cause(judge, said: str) -> None:  # type: ignore[no-untyped-def]  # each of them is wrong in its own way
     with pytest.raises(FailedError, match=f"the judge mine {said}"):
-        by_judge(Questions(segments_of([0.1, 0.2]), torch.tensor([0]), torch.tensor([1])), judge, "mine")
+        judge_preferences(Questions(segments_of([0.1, 0.2]), torch.tensor([0]), torch.tensor([1])), judge, "mine")
 
 
 def test_questions_compare_two_different_segments() -> None:
-    questions = about_segments(make_episodes(4, 6), 3, 200, chance())
+    questions = segment_questions(make_episodes(4, 6), 3, 200, chance())
     assert (questions.first != questions.second).all()
     assert questions.first.unique().numel() > 10
 
 
-def test_of_questions_about_the_same_two_segments_the_first_is_kept() -> None:
+def test_repeated_segment_pairs_are_dropped() -> None:
     segments = segments_of([0.1, 0.2, 0.3])
     asked = Questions(segments, torch.tensor([2, 0, 1, 0, 1]), torch.tensor([1, 1, 2, 1, 0])).distinct()
     assert (asked.first.tolist(), asked.second.tolist()) == ([2, 0], [1, 1])
 
 
-def test_a_round_asks_about_no_two_segments_twice() -> None:
+def test_no_pair_of_segments_is_asked_twice() -> None:
     config = load_arm_config("lift", ["reward.segment_length=3", "reward.same_episode=1"])
     for model in (RewardEnsemble(3, num_models=2, hidden_size=4), None):
-        asked = comparisons(make_episodes(6, 9), config, 60, name="round 1", model=model)
+        asked = comparisons(make_episodes(6, 9), Teacher.of(config), 60, name="round 1", model=model)
         pairs = {frozenset(pair) for pair in zip(asked.first.tolist(), asked.second.tolist(), strict=True)}
         assert len(pairs) == len(asked) == 60
         assert 0.2 < float((asked.first < asked.second).float().mean()) < 0.8  # the side is left to chance
 
 
 def test_too_long_segments_are_refused() -> None:
-    with pytest.raises(FailedError, match=r"fewer than two whole segments of 4 steps; lower reward.segment_length"):
-        about_segments(make_episodes(1, 4), 4, 3, chance())
+    with pytest.raises(FailedError, match=r"fewer than two segments of 4 steps; lower reward.segment_length"):
+        segment_questions(make_episodes(1, 4), 4, 3, chance())
 
 
-def test_a_success_that_ends_its_episode_is_asked_about_as_often_as_one_that_lasts() -> None:
+def test_segments_repeat_the_last_state_of_an_episode_that_terminated() -> None:
     ended = make_episodes(8, 20, ends=dict.fromkeys(range(8), 6))
     last = ended.next_observations[:, 6]
-    states = about_segments(ended, 6, 50, chance()).segments.states
+    states = segment_questions(ended, 6, 50, chance()).segments.states
     rests = (states[:, -1, None] == last).all(-1).any(1)
     assert rests.sum() == 8 * 3  # of the starts 0, 2, 4, 6 before the end, all that reach it
     assert (states[rests][:, -2:].diff(dim=1) == 0).all(-1).sum() == 8 * 3
@@ -134,7 +134,7 @@ def test_a_success_that_ends_its_episode_is_asked_about_as_often_as_one_that_las
 
 def test_steps_are_compared_with_the_step_before() -> None:
     episodes = make_episodes(2, 5)
-    questions = about_steps(episodes, 100, chance())
+    questions = step_questions(episodes, 100, chance())
     assert len(questions.first) == 8  # all there are
     before, after = questions.segments.states[questions.first, 0], questions.segments.states[questions.second, 0]
     for one, other in zip(before, after, strict=True):
@@ -156,10 +156,10 @@ def test_the_most_disputed_questions_are_those_on_which_the_models_disagree() ->
     assert sorted(asked.second.tolist()) == sorted((gaps.argsort(descending=True)[:3] + 1).tolist())
 
 
-def test_pairs_come_back_as_they_were_saved_and_damage_is_told(tmp_path: Path) -> None:
+def test_saved_pairs_load_unchanged_and_damage_is_reported(tmp_path: Path) -> None:
     pairs = Pairs(torch.rand(2, 3, 4), torch.rand(2, 3, 4), torch.tensor([1.0, 0.5]))
     pairs.save(tmp_path / "pairs.safetensors")
-    again = joined([load_pairs(tmp_path / "pairs.safetensors")] * 2)
+    again = join_pairs([load_pairs(tmp_path / "pairs.safetensors")] * 2)
     assert torch.equal(again.better[2:], pairs.better)
     assert again.preference.tolist() == [1.0, 0.5, 1.0, 0.5]
     (tmp_path / "pairs.safetensors").write_bytes(b"torn")
@@ -168,11 +168,11 @@ def test_pairs_come_back_as_they_were_saved_and_damage_is_told(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("feedback", ["pairs", "steps"])
-def test_ask_gives_at_most_the_judgements_that_were_wanted(feedback: str) -> None:
+def test_ask_returns_at_most_num_judgements(feedback: str) -> None:
     config = load_arm_config("lift", ["horizon=6", "reward.segment_length=3", f"reward.feedback={feedback}"])
     played = Episodes.joined([make_episodes(6, 6, seed=seed) for seed in range(2)])
-    pairs = ask(played, config, 20, name="first")
+    pairs = ask(played, Teacher.of(config), 20, name="first")
     assert 15 <= len(pairs) <= 20
     assert pairs.better.shape[1] == (3 if feedback == "pairs" else 1)
     model = RewardEnsemble(3, num_models=3, hidden_size=4)
-    assert len(ask(played, config, 5, name="round", model=model)) <= 5
+    assert len(ask(played, Teacher.of(config), 5, name="round", model=model)) <= 5

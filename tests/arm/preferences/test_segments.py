@@ -1,4 +1,4 @@
-"""Segments lie within one episode and hold what happened there."""
+"""Segments lie within one episode."""
 
 import dataclasses
 
@@ -10,7 +10,7 @@ from tercet.arm.play.episodes import Episodes
 from tercet.arm.preferences.segments import cut
 
 
-def test_windows_come_in_order_and_hold_the_states_that_actions_led_to() -> None:
+def test_windows_are_ordered_and_hold_the_states_after_actions() -> None:
     episodes = make_episodes(2, 6)
     segments = cut(episodes, 4, 2)
     assert len(segments) == 4
@@ -19,14 +19,14 @@ def test_windows_come_in_order_and_hold_the_states_that_actions_led_to() -> None
     assert torch.equal(segments.progress[3], episodes.infos["progress"][1, 2:6])
 
 
-def test_no_window_goes_over_the_end_of_an_episode_but_may_end_there() -> None:
+def test_windows_stop_at_the_end_of_an_episode() -> None:
     episodes = make_episodes(1, 6, ends={0: 2})
     starts = [int((episodes.next_observations[0] == one[0]).all(-1).nonzero()[0]) for one in cut(episodes, 3, 1).states]
     assert starts == [0, 3]
     assert len(cut(episodes, 1, 1)) == 6
 
 
-def test_the_state_that_ended_an_episode_is_repeated_to_the_segments_end() -> None:
+def test_the_last_state_of_a_terminated_episode_is_repeated() -> None:
     episodes = make_episodes(1, 7, ends={0: 2})
     segments = cut(episodes, 3, 1, repeat_last=True)
     # the first episode rests in its last state; the second, which time cut off, does not
@@ -39,13 +39,13 @@ def test_the_state_that_ended_an_episode_is_repeated_to_the_segments_end() -> No
 
 
 @pytest.mark.parametrize("repeat_last", [False, True])
-def test_no_window_holds_the_step_that_broke_the_simulation(repeat_last: bool) -> None:
+def test_no_window_holds_a_step_that_broke_the_simulation(repeat_last: bool) -> None:
     episodes = make_episodes(1, 6, ends={0: 2})
     episodes = dataclasses.replace(episodes, infos={**episodes.infos, "blown_up": episodes.terminated.float()})
     assert cut(episodes, 2, 1, repeat_last=repeat_last).step.tolist() == [[0, 1], [3, 4], [4, 5]]
 
 
-def test_segments_know_where_they_were_cut_from_also_of_joined_episodes() -> None:
+def test_segments_record_row_and_step_of_joined_episodes() -> None:
     episodes = Episodes.joined([make_episodes(2, 6, ends={0: 2}), make_episodes(1, 6, seed=1)])
     segments = cut(episodes, 3, 1)
     assert segments.row.unique().tolist() == [0, 1, 2]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from tests.arm.conftest import Other
 
-from tercet.arm.demonstrations.recordings import OURS_DONE, OURS_SEEN
+from tercet.arm.demonstrations.recordings import TERCET_ACTION, TERCET_OBSERVATION
 from tercet.arm.lerobot.layout import ACTION, IMAGES, STATE
 from tercet.arm.lerobot.read import open_recording
 from tercet.arm.robot import control, deploy, dry_run
@@ -214,12 +214,12 @@ def test_a_person_takes_over_and_what_they_showed_is_kept(lift: Rehearsal, tmp_p
     recorder.finish(good=True)
     assert ticks[71].success and said == [f"kept: 60 steps of a person's, in {tmp_path / 'kept'}"]
     assert recorder.summary().startswith(f"{tmp_path / 'kept'} holds 1 demonstrations")
-    (kept,) = open_recording(tmp_path / "kept").episodes([STATE, ACTION, OURS_SEEN, OURS_DONE])
+    (kept,) = open_recording(tmp_path / "kept").episodes([STATE, ACTION, TERCET_OBSERVATION, TERCET_ACTION])
     assert (len(kept), kept.task) == (60, "lift")
-    np.testing.assert_allclose(kept.columns[OURS_SEEN][0], ticks[12].observation, rtol=1e-5)
+    np.testing.assert_allclose(kept.columns[TERCET_OBSERVATION][0], ticks[12].observation, rtol=1e-5)
     np.testing.assert_allclose(kept.columns[STATE][:, 0], np.degrees([t.measured[0] for t in ticks[12:72]]), atol=1e-4)
     # the recorded actions, played from the same targets, go where the person went
-    for tick, action in zip(ticks[12:72], kept.columns[OURS_DONE], strict=True):
+    for tick, action in zip(ticks[12:72], kept.columns[TERCET_ACTION], strict=True):
         again = joints_for(tick.before, action[None].astype(np.float64))
         tips = kinematics.forward(np.stack([again, tick.sent])[:, :5]).tip
         assert np.linalg.norm(tips[0] - tips[1]) < 5e-4  # the guard's floor lies below the task's
@@ -433,7 +433,7 @@ def test_demonstrations_are_recorded_one_after_the_other(tmp_path: Path) -> None
     tries, said = run(CONFIG, session(3, keep=tmp_path / "demos"))
     assert [one.success for one in tries] == [True] * 3
     recording = open_recording(tmp_path / "demos")
-    starts = [found.columns[OURS_SEEN][0] for found in recording.episodes([OURS_SEEN])]
+    starts = [found.columns[TERCET_OBSERVATION][0] for found in recording.episodes([TERCET_OBSERVATION])]
     assert len(starts) == 3 and np.abs(starts[0] - starts[1]).max() > 0.05  # the cube lies elsewhere each time
     assert sum("kept" in line for line in said) == 3
 

@@ -1,4 +1,4 @@
-"""Demonstrations as LeRobotDataset folders: what a policy learns from in them, and how ours are kept."""
+"""Demonstrations as LeRobotDataset folders: read the data that a policy learns from, and write our own."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,59 +15,59 @@ from tercet.arm.sim.cameras import Camera
 from tercet.arm.sim.units import SCALED
 from tercet.errors import InputError
 
-# what a policy of ours sees and does, where a recording has joints as well, for others to learn from
-OURS_SEEN, OURS_DONE = "tercet.observation", "tercet.action"
-OURS = "tercet"  # the robot_type of recordings of an environment
+# observations and actions of our policies, in recordings that also hold joints for other programs
+TERCET_OBSERVATION, TERCET_ACTION = "tercet.observation", "tercet.action"
+ENVIRONMENT_ROBOT = "tercet"  # robot_type of recordings of an environment
 
 
-def arrays(folder: Path, *, most: int | None = None, task: str = "", whole: bool = False) -> dict[str, NDArray]:
-    """`observations` (n, t, o), `actions` (n, t, a) and `lengths` (n,) of the first demonstrations; `env` if known.
+def read_arrays(folder: Path, *, max_num: int | None = None, task: str = "", whole: bool = False) -> dict[str, NDArray]:
+    """Read `observations` (n, t, o), `actions` (n, t, a) and `lengths` (n,) of the first demonstrations.
 
-    `missing` (n,) are the frames that were lost within each.
-
-    Observations are what our policies saw, else observation.state with observation.environment_state behind it.
-    `action_units` are there where the recording says them. With `task`, of that one; with `whole`, of the episodes
-    that are whole. InputError where there are several tasks and none is named.
+    Also `missing` (n,), the number of frames lost within each, and `env` and `action_units` if the recording states
+    them. Observations are those of our policies, else observation.state followed by observation.environment_state.
+    `task` selects one task, `whole` the complete episodes. InputError if there are several tasks and none is named.
     """
-    recording = chosen(folder, task=task, whole=whole)
-    seen, done = _keys(recording.info, folder)
+    recording = open_chosen(folder, task=task, whole=whole)
+    observation_keys, action_key = _keys(recording.info, folder)
     try:
-        episodes = recording.episodes([*seen, done], most=most)
+        episodes = recording.episodes([*observation_keys, action_key], most=max_num)
     except InputError as error:
         raise _with_offer(error, folder) from error
-    found = {
-        "observations": _padded([np.concatenate([one.columns[key] for key in seen], 1) for one in episodes]),
-        "actions": _padded([one.columns[done] for one in episodes]),
+    arrays = {
+        "observations": _padded(
+            [np.concatenate([one.columns[key] for key in observation_keys], 1) for one in episodes]
+        ),
+        "actions": _padded([one.columns[action_key] for one in episodes]),
         "lengths": np.array([len(one) for one in episodes]),
         "missing": np.array([one.num_missing(recording.info.fps) for one in episodes]),
     }
-    if done == OURS_DONE or recording.info.robot_type == OURS:
-        found["env"] = np.array(episodes[0].task)
-    units = recording.info.features[done].units or (SCALED if "env" in found else "")
-    return found | ({"action_units": np.array(units)} if units else {})
+    if action_key == TERCET_ACTION or recording.info.robot_type == ENVIRONMENT_ROBOT:
+        arrays["env"] = np.array(episodes[0].task)
+    units = recording.info.features[action_key].units or (SCALED if "env" in arrays else "")
+    return arrays | ({"action_units": np.array(units)} if units else {})
 
 
-def chosen(folder: Path, *, task: str = "", whole: bool = False) -> Recording:
-    """The episodes to learn from, as `arrays` takes them; InputError says how many are whole where not all are."""
+def open_chosen(folder: Path, *, task: str = "", whole: bool = False) -> Recording:
+    """Open the episodes to learn from (see `read_arrays`); InputError says how many are whole if not all are."""
     if whole:
         info = read_info(folder)
-        seen, done = _keys(info, folder)
-        found = whole_part(folder, [*seen, done])
-        if not len(found):
+        observation_keys, action_key = _keys(info, folder)
+        recording = whole_part(folder, [*observation_keys, action_key])
+        if not len(recording):
             raise InputError(f"{folder}: holds no whole episode; record it again")
-        return found.of_task(task)
+        return recording.of_task(task)
     try:
-        found = open_recording(folder)
+        recording = open_recording(folder)
     except InputError as error:
         raise _with_offer(error, folder) from error
-    return found.of_task(task)
+    return recording.of_task(task)
 
 
 def _with_offer(error: InputError, folder: Path) -> InputError:
-    """The same, and how many episodes are whole for all that, if any is."""
+    """Add to the error how many episodes are whole, if any."""
     try:
-        seen, done = _keys(read_info(folder), folder)
-        num = len(whole_part(folder, [*seen, done]))
+        observation_keys, action_key = _keys(read_info(folder), folder)
+        num = len(whole_part(folder, [*observation_keys, action_key]))
     except InputError:
         return error
     if not num:
@@ -76,8 +76,8 @@ def _with_offer(error: InputError, folder: Path) -> InputError:
 
 
 @dataclass(frozen=True)
-class About:
-    """What a recording says of itself; `names` are those of its observation's and its action's numbers."""
+class Description:
+    """Metadata of a recording; `names` are those of the numbers of an observation and an action."""
 
     made_in: str
     fps: float
@@ -85,32 +85,32 @@ class About:
     names: tuple[str, ...]
 
 
-def about(folder: Path, *, task: str = "") -> About:
-    """What robot and tasks a recording is of, or which `task` was chosen, and what its numbers are called."""
+def describe(folder: Path, *, task: str = "") -> Description:
+    """Return the robot, the tasks (or the selected `task`), the cameras and the names of the numbers."""
     info = read_info(folder)
-    seen, done = _keys(info, folder)
+    observation_keys, action_key = _keys(info, folder)
     names: list[str] = []
-    for key in (*seen, done):
+    for key in (*observation_keys, action_key):
         feature = info.features[key]
         numbers = range(int(np.prod(feature.shape)))
-        own = feature.names if feature.names and len(feature.names) == len(numbers) else tuple(map(str, numbers))
-        names += [f"{key.split('.')[-1]} {name}" for name in own]
+        labels = feature.names if feature.names and len(feature.names) == len(numbers) else tuple(map(str, numbers))
+        names += [f"{key.split('.')[-1]} {label}" for label in labels]
     tasks = task or ", ".join(sorted(set(read_tasks(folder, info).values())))
     cameras = tuple(key.removeprefix(f"{IMAGES}.") for key, feature in info.features.items() if feature.is_picture)
-    return About(f"{info.robot_type or '?'}: {tasks}", info.fps, cameras, tuple(names))
+    return Description(f"{info.robot_type or '?'}: {tasks}", info.fps, cameras, tuple(names))
 
 
 def pictures(recording: Recording, camera: Camera, steps: Sequence[Sequence[int]]) -> Iterator[NDArray[np.uint8]]:
-    """(t, height, width, 3) at these steps of the first episodes, an episode at a time, fitted to the camera.
+    """Yield (t, height, width, 3) of these steps for each of the first episodes, cropped and resized to the camera.
 
-    InputError where the recording has no such camera.
+    InputError if the recording has no such camera.
     """
     folder, key = recording.path, f"{IMAGES}.{camera.name}"
     if key not in recording.picture_keys:
-        there = ", ".join(recording.picture_keys) or "no pictures"
-        raise InputError(f"{folder}: policy.cameras names {camera.name}, but it has {there}")
-    for index, some in enumerate(steps):
-        yield recording.pictures(index, key, some, fit=camera.fitted)
+        existing = ", ".join(recording.picture_keys) or "no images"
+        raise InputError(f"{folder}: policy.cameras names {camera.name}, but the recording has {existing}")
+    for index, steps_of_episode in enumerate(steps):
+        yield recording.pictures(index, key, steps_of_episode, fit=camera.fitted)
 
 
 def save(
@@ -122,35 +122,35 @@ def save(
     fps: float = 20.0,
     pictures: Mapping[str, Sequence[NDArray[np.uint8]]] = MappingProxyType({}),
 ) -> None:
-    """Add episodes of an environment, (t, o) and (t, a) each, to a recording; `pictures` (t, h, w, 3) by camera."""
+    """Append episodes of an environment, (t, o) and (t, a) each, to a recording; `pictures` (t, h, w, 3) by camera."""
     features = {
         STATE: Feature("float32", (observations[0].shape[1],)),
         ACTION: Feature("float32", (actions[0].shape[1],), units=SCALED),
     }
-    cameras = {f"{IMAGES}.{name}": seen for name, seen in pictures.items()}
-    for key, seen in cameras.items():
-        features[key] = Feature("video", seen[0].shape[1:], ("height", "width", "channels"))
+    images_by_key = {f"{IMAGES}.{name}": images for name, images in pictures.items()}
+    for key, images in images_by_key.items():
+        features[key] = Feature("video", images[0].shape[1:], ("height", "width", "channels"))
     episodes = [
-        NewEpisode(env, {STATE: seen, ACTION: done}, {key: list(whole[index]) for key, whole in cameras.items()})
-        for index, (seen, done) in enumerate(zip(observations, actions, strict=True))
+        NewEpisode(env, {STATE: states, ACTION: done}, {key: list(of[index]) for key, of in images_by_key.items()})
+        for index, (states, done) in enumerate(zip(observations, actions, strict=True))
     ]
-    append(folder, Info(fps, features, OURS), episodes)
+    append(folder, Info(fps, features, ENVIRONMENT_ROBOT), episodes)
 
 
 def _keys(info: Info, folder: Path) -> tuple[list[str], str]:
-    """The features that a policy sees, and the one that says what it does."""
-    if OURS_SEEN in info.features:
-        return [OURS_SEEN], OURS_DONE
-    seen = [key for key in (STATE, ENVIRONMENT) if key in info.features]
-    if not seen:
+    """Return the keys of the observation features and of the action feature."""
+    if TERCET_OBSERVATION in info.features:
+        return [TERCET_OBSERVATION], TERCET_ACTION
+    observation_keys = [key for key in (STATE, ENVIRONMENT) if key in info.features]
+    if not observation_keys:
         raise InputError(f"{folder}: has neither {STATE} nor {ENVIRONMENT}, so there is nothing to learn from")
-    return seen, ACTION
+    return observation_keys, ACTION
 
 
 def _padded(rows: Sequence[NDArray]) -> NDArray:
-    """(n, t, size) with zeros behind the end of each."""
-    whole = np.zeros((len(rows), max(map(len, rows)), rows[0].shape[1]), np.float32)
-    with np.errstate(over="ignore"):  # what becomes infinite is refused by whoever learns from it
-        for place, values in zip(whole, rows, strict=True):
-            place[: len(values)] = values
-    return whole
+    """Stack to (n, t, size), padded with zeros."""
+    padded = np.zeros((len(rows), max(map(len, rows)), rows[0].shape[1]), np.float32)
+    with np.errstate(over="ignore"):  # what overflows is refused where it is used
+        for row, values in zip(padded, rows, strict=True):
+            row[: len(values)] = values
+    return padded

@@ -1,1 +1,1 @@
-"""Preferences: pairs of segments, who compares them, and the ensemble that learns from them."""
+"""Preferences: pairs of segments, the judges that compare them, and the reward ensemble trained on them."""

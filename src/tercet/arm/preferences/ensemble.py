@@ -1,4 +1,4 @@
-"""A reward ensemble learned from pairs: its loss, its scale, how often it is right, and a whole fit of it."""
+"""Train a reward ensemble on pairs: its loss, scale and accuracy."""
 
 from collections.abc import Sequence
 
@@ -16,7 +16,7 @@ from tercet.train.optim import adamw, warmup_then_linear
 
 
 def new_ensemble(pairs: Pairs, config: RewardConfig, *, seed: int) -> RewardEnsemble:
-    """Fresh models that see the states of these pairs at unit scale."""
+    """Create an ensemble whose inputs are scaled by the states of these pairs."""
     seed_everything(seed, "reward model")
     model = RewardEnsemble(pairs.better.shape[-1], num_models=config.num_models, hidden_size=config.hidden_size)
     model.scaled.measure(torch.cat([pairs.better, pairs.worse]))
@@ -24,10 +24,9 @@ def new_ensemble(pairs: Pairs, config: RewardConfig, *, seed: int) -> RewardEnse
 
 
 def pair_loss(model: RewardEnsemble, pairs: Pairs) -> LossTerms:
-    """The pairwise loss of every model, summed over pairs, and how many pairs their mean ranks right.
+    """Pairwise loss, averaged over the models and summed over pairs, with the number of pairs ranked correctly.
 
-    A segment's score is the sum of its states' rewards, as its return would be. Of two that were called equal neither
-    is the right one: they count one half.
+    A segment's score is the sum of its states' rewards. A pair that was judged equal counts one half.
     """
     better, worse = model.each(pairs.better).sum(-1), model.each(pairs.worse).sum(-1)
     losses = pairwise_loss(better.flatten(), worse.flatten(), pairs.preference.expand_as(better).flatten())
@@ -37,38 +36,38 @@ def pair_loss(model: RewardEnsemble, pairs: Pairs) -> LossTerms:
 
 
 @torch.no_grad()
-def right(model: RewardEnsemble, pairs: Pairs) -> list[float]:
-    """1 for each pair whose better segment the ensemble pays more, 0.5 for a tie."""
+def correct_by_pair(model: RewardEnsemble, pairs: Pairs) -> list[float]:
+    """1 for each pair whose better segment has the higher score, 0.5 for a tie."""
     margins = model(pairs.better).sum(-1) - model(pairs.worse).sum(-1)
     return wins(margins).tolist()
 
 
 @torch.no_grad()
 def normalise(model: RewardEnsemble, pairs: Pairs) -> None:
-    """Bring the reward to mean 0 and variance 1 over the states of these pairs."""
-    said = model.each(torch.cat([pairs.better, pairs.worse])).mean(0).flatten()
+    """Scale the reward to mean 0 and variance 1 over the states of these pairs."""
+    rewards = model.each(torch.cat([pairs.better, pairs.worse])).mean(0).flatten()
     try:
-        model.normalise(score_gain_and_bias(said))
+        model.normalise(score_gain_and_bias(rewards))
     except ValueError as error:
         raise FailedError(
             f"reward: the model learned nothing ({error}); try another reward.lr or more pairs"
         ) from error
 
 
-def parts_of(pairs: Pairs, rows: Sequence[int], size: int) -> list[Pairs]:
-    """The chosen pairs, at most `size` at a time."""
+def micro_batches(pairs: Pairs, rows: Sequence[int], size: int) -> list[Pairs]:
+    """Split the pairs of these rows into parts of at most `size`."""
     return [pairs.rows(part) for part in torch.tensor(rows).split(size)]
 
 
-def fitted(pairs: Pairs, config: RewardConfig, *, seed: int, name: str) -> RewardEnsemble:
-    """An ensemble learned from these pairs in one go, normalised: the same pairs and seed give the same ensemble."""
+def fit_ensemble(pairs: Pairs, config: RewardConfig, *, seed: int, name: str) -> RewardEnsemble:
+    """Train and normalise an ensemble without checkpoints. The same pairs and seed give the same ensemble."""
     model = new_ensemble(pairs, config, seed=seed)
     optimizer = adamw(model, lr=config.lr, weight_decay=config.weight_decay)
     steps = shuffled_plan(len(pairs), config, seed=seed, name=name)
     for index, rows in enumerate(steps):
         take_step(
             optimizer,
-            parts_of(pairs, rows, config.micro_batch_size),
+            micro_batches(pairs, rows, config.micro_batch_size),
             count=len,
             loss=lambda part: pair_loss(model, part),
             lr=config.lr * warmup_then_linear(index, len(steps), config.warmup_fraction),

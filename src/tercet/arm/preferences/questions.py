@@ -1,5 +1,6 @@
-"""What a teacher is asked, and the answers: of the first episodes at random, later where the ensemble disagrees."""
+"""What a teacher is asked: random questions before PPO, later those on which the ensemble disagrees most."""
 
+from dataclasses import dataclass
 from math import ceil
 
 import torch
@@ -8,69 +9,92 @@ from torch import Tensor
 
 from tercet.arm.play.episodes import Episodes
 from tercet.arm.policies.roles import RewardEnsemble
-from tercet.arm.preferences.moments import about_moments
+from tercet.arm.preferences.moments import moment_questions
 from tercet.arm.preferences.pairs import (
     Pairs,
     Questions,
-    about_segments,
-    about_steps,
-    answered,
-    by_judge,
     disagreement,
+    judge_preferences,
     most_disputed,
+    pairs_from_answers,
+    segment_questions,
+    step_questions,
 )
-from tercet.config.arm import ArmConfig
+from tercet.config.arm import ArmConfig, RewardConfig
 from tercet.config.functions import PERSON, load_function
 from tercet.train import chance
 
-CANDIDATES = 10  # questions drawn for each one that is asked
-MOMENTS = 10  # judgements that a person is expected to give while one episode plays
+CANDIDATES = 10  # questions drawn per question that is asked
+MOMENTS = 10  # judgements expected from a person per episode
 
 
-def asks_a_person(config: ArmConfig) -> bool:
-    """Whether a person judges, and no function."""
-    return config.reward.judge == PERSON
+@dataclass(frozen=True)
+class Teacher:
+    """Who judges a run's segments, and how: a function or a person, by the section `reward`."""
+
+    config: RewardConfig
+    env: str  # a person is told what to look for in it
+    seed: int
+
+    @classmethod
+    def of(cls, config: ArmConfig) -> "Teacher":
+        """Return the teacher of this run."""
+        return cls(config.reward, config.env, config.seed)
+
+    @property
+    def is_person(self) -> bool:
+        """True if a person judges, False if a function does."""
+        return asks_person(self.config)
+
+    def draws(self, name: str) -> torch.Generator:
+        """Return the generator for the questions of this name."""
+        return chance.generator(self.seed, "questions", name)
 
 
-def ask(played: Episodes, config: ArmConfig, num: int, *, name: str, model: RewardEnsemble | None = None) -> Pairs:
-    """At most `num` judgements by the function reward.judge on these episodes."""
-    reward = config.reward
-    if reward.feedback == "steps":
-        draws = chance.generator(config.seed, "questions", name)
-        questions = about_steps(played, num * CANDIDATES if model else num, draws)
+def asks_person(config: RewardConfig) -> bool:
+    """Return True if a person is the judge."""
+    return config.judge == PERSON
+
+
+def ask(episodes: Episodes, teacher: Teacher, num: int, *, name: str, model: RewardEnsemble | None = None) -> Pairs:
+    """Ask the function reward.judge for at most `num` judgements on these episodes."""
+    config = teacher.config
+    if config.feedback == "steps":
+        questions = step_questions(episodes, num * CANDIDATES if model else num, teacher.draws(name))
         questions = most_disputed(questions, model, num) if model else questions
     else:
-        questions = comparisons(played, config, num, name=name, model=model)
-    preferences = by_judge(questions, load_function(reward.judge), reward.judge)
+        questions = comparisons(episodes, teacher, num, name=name, model=model)
+    preferences = judge_preferences(questions, load_function(config.judge), config.judge)
     states = questions.segments.states
-    return answered(states[questions.first], states[questions.second], preferences, reward.judge)
+    return pairs_from_answers(states[questions.first], states[questions.second], preferences, config.judge)
 
 
 def comparisons(
-    played: Episodes, config: ArmConfig, num: int, *, name: str, model: RewardEnsemble | None = None
+    episodes: Episodes, teacher: Teacher, num: int, *, name: str, model: RewardEnsemble | None = None
 ) -> Questions:
-    """Which of two segments is better: any, or with `model` those on which its members disagree most.
+    """Draw at most `num` comparisons of two segments; with `model`, those on which its members disagree most.
 
-    No two segments are compared twice, so there are fewer than `num` where the episodes have no more.
+    No pair of segments is compared twice, so there can be fewer than `num`.
     """
-    draws = chance.generator(config.seed, "questions", name)
-    wanted, reward = num * CANDIDATES, config.reward
-    drawn = about_segments(played, reward.segment_length, wanted, draws, same_episode=reward.same_episode)
-    questions = drawn.distinct()  # the same two segments may be drawn again, and would be as disputed again
+    config = teacher.config
+    drawn = segment_questions(
+        episodes, config.segment_length, num * CANDIDATES, teacher.draws(name), same_episode=config.same_episode
+    )
+    questions = drawn.distinct()  # a pair that was drawn twice would be disputed twice
     return most_disputed(questions, model, num) if model else questions.rows(torch.arange(min(num, len(questions))))
 
 
-def to_watch(
-    played: Episodes, config: ArmConfig, num: int, *, name: str, model: RewardEnsemble | None = None
+def choose_episodes(
+    episodes: Episodes, teacher: Teacher, num: int, *, name: str, model: RewardEnsemble | None = None
 ) -> Int[Tensor, " m"]:
-    """Rows of the episodes in which a person is to find about `num` moments, chosen in the same way."""
-    wanted = min(ceil(num / MOMENTS), len(played.dense))
+    """Choose rows of the episodes in which a person should mark about `num` moments, by the same rule."""
+    num_rows = len(episodes.dense)
     if model is None:
-        order = torch.randperm(len(played.dense), generator=chance.generator(config.seed, "questions", name))
+        order = torch.randperm(num_rows, generator=teacher.draws(name))
     else:
-        moments = about_moments(played)
-        row, apart = moments.segments.row[moments.first, 0], disagreement(moments, model)
-        sums = torch.zeros(len(played.dense)).index_add(0, row, apart)
-        counts = torch.zeros(len(played.dense)).index_add(0, row, torch.ones_like(apart))
+        moments = moment_questions(episodes)
+        row, disputed = moments.segments.row[moments.first, 0], disagreement(moments, model)
+        sums = torch.zeros(num_rows).index_add(0, row, disputed)
+        counts = torch.zeros(num_rows).index_add(0, row, torch.ones_like(disputed))
         order = (sums / counts.clamp(min=1)).argsort(descending=True, stable=True)
-    return order[:wanted]
+    return order[: min(ceil(num / MOMENTS), num_rows)]

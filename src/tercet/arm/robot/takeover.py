@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tercet.arm.demonstrations.recordings import OURS_DONE, OURS_SEEN
+from tercet.arm.demonstrations.recordings import TERCET_ACTION, TERCET_OBSERVATION
 from tercet.arm.lerobot import frames
 from tercet.arm.lerobot.layout import ACTION, IMAGES, STATE, Feature, Info, read_info
 from tercet.arm.lerobot.write import NewEpisode, append, there
@@ -51,8 +51,8 @@ class DemonstrationRecorder:
         numbers = {
             STATE: Feature("float32", (len(KEYS),), KEYS),
             ACTION: Feature("float32", (len(KEYS),), KEYS),
-            OURS_SEEN: Feature("float32", (len(task.observation),), task.observation.names),
-            OURS_DONE: Feature("float32", (len(MOVES),), MOVES, units=SCALED),
+            TERCET_OBSERVATION: Feature("float32", (len(task.observation),), task.observation.names),
+            TERCET_ACTION: Feature("float32", (len(MOVES),), MOVES, units=SCALED),
         }
         self._info = Info(round(1 / STEP_SECONDS, 6), {**numbers, **pictures}, robot_type)
         self._stretches: list[list[Tick]] = [[]]  # the last is under way
@@ -88,8 +88,8 @@ class DemonstrationRecorder:
         columns = {
             STATE: self._values([tick.measured for tick in ticks]),
             ACTION: self._values([tick.sent for tick in ticks]),
-            OURS_SEEN: np.stack([tick.observation for tick in ticks]),
-            OURS_DONE: np.stack([action_between(tick.before, tick.sent) for tick in ticks]),
+            TERCET_OBSERVATION: np.stack([tick.observation for tick in ticks]),
+            TERCET_ACTION: np.stack([action_between(tick.before, tick.sent) for tick in ticks]),
         }
         pictures = {
             key: [_picture(tick.seen[camera], camera) for tick in ticks] for key, camera in self._cameras.items()

@@ -10,11 +10,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tercet.arm.bc import demonstrations
+from tercet.arm.bc import load_demonstrations
 from tercet.arm.pipeline import check, run, run_step
 from tercet.arm.play.environments import opened
 from tercet.arm.play.episodes import ActionFunction, play, play_rows
-from tercet.arm.preferences.pairs import about_segments
+from tercet.arm.preferences.pairs import segment_questions
 from tercet.arm.scoring import scorer
 from tercet.arm.sim.env import make_env
 from tercet.arm.sim.foreign.environment import ForeignEnv
@@ -336,9 +336,9 @@ def test_rounding_leads_no_action_out_of_the_box_of_theirs() -> None:
 def test_a_seed_that_is_ignored_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("ignores_seed", "line"):
         check(load_arm_config("reach", [f"env=their_env:{name}", "horizon=20", "threads=1"]))
-        assert ("begins elsewhere each time: stages are not tried on the same starts" in capsys.readouterr().out) == (
-            name == "ignores_seed"
-        )
+        assert (
+            "gives a different start each time: stages are not evaluated on the same starts" in capsys.readouterr().out
+        ) == (name == "ignores_seed")
 
 
 def test_numbers_that_are_not_finite_are_said_before_anything_is_trained(capsys: pytest.CaptureFixture[str]) -> None:
@@ -348,7 +348,7 @@ def test_numbers_that_are_not_finite_are_said_before_anything_is_trained(capsys:
     with opened(config, 1) as env:
         episodes = play(env, lambda step, seen, fresh: torch.zeros(1, 1), horizon=20, seed=0)
     with pytest.raises(FailedError, match=r"segments of 15 steps \(20 episodes ended because the environment gave"):
-        about_segments(episodes, 15, 4, torch.Generator())
+        segment_questions(episodes, 15, 4, torch.Generator())
 
 
 def test_an_id_that_a_module_beside_the_user_registers_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -372,7 +372,7 @@ def documented(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ArmConfig:
 def test_the_documented_environment_is_sound_and_its_expert_succeeds(documented: ArmConfig) -> None:
     check(documented)
     with opened(documented, 10) as env:
-        shown = demonstrations(documented, env)
+        shown = load_demonstrations(documented, env)
         assert shown.success is not None and shown.success.all()
         assert shown.mask.sum(1).max() < 30  # it ends at success
         # the expert's action in the units of the environment is the policy's in [-1, 1]
@@ -387,14 +387,14 @@ def test_the_documented_environment_is_sound_and_its_expert_succeeds(documented:
     [
         ("lost", "the expert their_env:lost raised RuntimeError: the motor is lost"),
         ("leaves", "the expert their_env:leaves raised SystemExit: 0"),
-        ("wide", r"the expert their_env:wide gave an action \[0.0, 0.0\]; needed is one of \(1,\), finite"),
+        ("wide", r"the expert their_env:wide gave an action \[0.0, 0.0\]; it must return one of shape \(1,\), finite"),
     ],
 )
 def test_an_expert_of_the_users_that_misbehaves_is_named(expert: str, message: str) -> None:
     settings = ["env=their_env:line", "horizon=20", "threads=1", f"bc.demonstrations=their_env:{expert}"]
     config = load_arm_config("lift", settings)
     with opened(config, 2) as env, pytest.raises(FailedError, match=message):
-        demonstrations(config, env)
+        load_demonstrations(config, env)
 
 
 def test_a_run_learns_the_same_of_a_recording_in_either_units(small: list[str], tmp_path: Path) -> None:
