@@ -30,7 +30,7 @@ def test_configs_are_asked_before_weights_are_read(small: list[str], tmp_path: P
     checked()
     with pytest.raises(InputError, match=r"ppo\.policy: gemma2 changes the logits.*final_logit_softcapping=30"):
         checked(f"ppo.policy={tmp_path / 'gemma2'}")
-    with pytest.raises(InputError, match=r"reward\.model: deberta-v2 is no causal language model"):
+    with pytest.raises(InputError, match=r"reward\.model: deberta-v2 is not a causal language model"):
         checked(f"reward.model={tmp_path / 'deberta-v2'}")
 
 

@@ -200,7 +200,7 @@ def test_code_that_raises_or_lacks_a_part_is_one_error(odd: Folder) -> None:
     with pytest.raises(InputError, match=r"its own code raised ImportError: .*not_there_at_all"):
         load_causal(odd.config(True), seed=0)
     part = Folder(odd.path.parent / "part", "odder", {k: v for k, v in _AUTO_MAP.items() if k != "AutoModel"})
-    with pytest.raises(InputError, match="its auto_map names no AutoModel"):
+    with pytest.raises(InputError, match="its auto_map has no AutoModel"):
         load_scorer(part.config(True), seed=0)
 
 

@@ -167,22 +167,38 @@ class EvalConfig(Section):
         return self
 
 
-class LmConfig(Section):
-    """The three steps on a language model."""
+class NetworkConfig(Section):
+    """The part of the config that the networks of all roles are built from."""
 
     seed: int = Field(default=0, ge=0, le=LARGEST_INT, description="Random seed of the run.")
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="Device; auto uses the first GPU, or the CPU if there is none.")
     precision: Literal["fp32", "bf16"] = Field(default="fp32", description="bf16 uses autocast and stores frozen weights in bf16; trained weights and logits stay in fp32.")
+    model: ModelConfig = ModelConfig()
+    lora: LoraConfig = LoraConfig()
+
+    @property
+    def keys_by_path(self) -> dict[str, str]:
+        """The config key that names the model at each path; the empty path is model.path."""
+        return {self.model.path: "model.path", "": "model.path"}
+
+
+class LmConfig(NetworkConfig):
+    """The three steps on a language model."""
+
     threads: int = Field(default=0, ge=0, le=1024, description="CPU threads of torch; 0 uses torch's default.")
     judge: str = Field(default="", description="module:function (prompts, responses -> scores) that ranks sampled pairs and compares stages. With `person`, a person ranks the pairs (`tercet label DIR`) and stages are not compared with it.")
     trackers: list[Literal["tensorboard", "wandb", "trackio"]] = Field(default=[], description="Additional trackers for metrics.")
-    model: ModelConfig = ModelConfig()
-    lora: LoraConfig = LoraConfig()
     data: DataConfig = DataConfig()
     sft: SftConfig = SftConfig()
     reward: RewardConfig = RewardConfig()
     ppo: PpoConfig = PpoConfig()
     eval: EvalConfig = EvalConfig()
+
+    @property
+    def keys_by_path(self) -> dict[str, str]:
+        """The config key that names the model at each path; the empty path is model.path."""
+        others = {self.reward.model: "reward.model", self.ppo.policy: "ppo.policy"}
+        return others | super().keys_by_path | dict.fromkeys(self.ppo.reward, "ppo.reward")
 
     @field_validator("reward")
     @classmethod

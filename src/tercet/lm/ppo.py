@@ -179,13 +179,13 @@ def validate(roles: Roles, examples: Sequence[Example]) -> Validation:
 
 
 def load_critic(config: LmConfig, reward_path: str, backbone: Backbone | None) -> ScoreModel:
-    """Load the critic: the weights of the reward model if there is one, else a fresh head."""
-    if reward_path:
-        return load_reward_model(config, reward_path, backbone, learns=True)
+    """Load the critic: it starts from the reward model, or has a new head if there is none."""
     num_layers = config.reward.num_layers
+    if reward_path:
+        return load_reward_model(config, reward_path, backbone, num_layers=num_layers, learns=True)
     if backbone:
         return backbone.score_model(num_layers=num_layers, learns=True)
-    return load_score_model(config, num_layers=num_layers, learns=True)
+    return load_score_model(config, path=config.reward.model, num_layers=num_layers, learns=True)
 
 
 def _scales(step: Step, terms: Mapping[str, Score], reference: Callable[[], Sequence[Answers]]) -> Scales:

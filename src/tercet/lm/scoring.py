@@ -45,7 +45,9 @@ def load_terms(config: LmConfig, own_path: str, backbone: Backbone | None) -> di
     batch_size = config.ppo.micro_batch_size
     for name in config.ppo.reward:
         if name == REWARD_MODEL:
-            terms[name] = by_model(load_reward_model(config, own_path, backbone), batch_size)
+            terms[name] = by_model(
+                load_reward_model(config, own_path, backbone, num_layers=config.reward.num_layers), batch_size
+            )
         elif ":" in name:
             terms[name] = by_function(name)
         else:

@@ -225,7 +225,7 @@ def test_models_that_look_ahead_are_refused(make_config: MakeConfig, load: Calla
         "num_hidden_layers": 1,
         "num_attention_heads": 2,
     }
-    with pytest.raises(InputError, match=r"model\.path: bert looks ahead.*ppo\.reward="):
+    with pytest.raises(InputError, match=r"model\.path: bert is not causal.*ppo\.reward="):
         load(make_config(model={"architecture": shape}))
 
 

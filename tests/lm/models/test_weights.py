@@ -108,15 +108,15 @@ def test_folders_that_hold_no_model(make_config: MakeConfig, sft_folder: SftFold
         load_causal(config, seed=0, path=str(tmp_path / "nowhere"))
     with pytest.raises(InputError, match="no file"):
         load_causal(config, seed=0, path=str(tmp_path / "model.gguf"))
-    with pytest.raises(InputError, match=r"holds no model.*config\.json"):
+    with pytest.raises(InputError, match=r"has no model.*config\.json"):
         load_causal(config, seed=0, path=str(tmp_path))
     folder = sft_folder("opt")
     (folder / "model.safetensors").unlink()
-    with pytest.raises(InputError, match=r"holds no model.*safetensors"):
+    with pytest.raises(InputError, match=r"has no model.*safetensors"):
         load_causal(config, seed=0, path=str(folder))
     folder = sft_folder("gpt2")
     (folder / "model.safetensors").write_bytes(b"torn")
-    with pytest.raises(InputError, match="holds no model"):
+    with pytest.raises(InputError, match="has no model"):
         load_causal(config, seed=0, path=str(folder))
 
 
@@ -143,7 +143,7 @@ def test_weights_in_torchs_own_format_are_read(make_config: MakeConfig, sft_fold
 def test_a_score_is_one_number(make_config: MakeConfig, tmp_path: Path) -> None:
     config = AutoConfig.for_model(**make_config("llama").model.architecture, num_labels=2)
     AutoModelForSequenceClassification.from_config(config).save_pretrained(tmp_path)
-    with pytest.raises(InputError, match="gives 2 numbers for a text; a reward model gives one"):
+    with pytest.raises(InputError, match="has 2 outputs per text; a reward model has one"):
         load_scorer(make_config().model, seed=0, path=str(tmp_path))
     shape = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(shape | {"vocab_size": 299}))
@@ -186,7 +186,7 @@ def test_a_score_head_of_another_form_is_named(key: str, make_config: MakeConfig
     weights = load_file(folder / "model.safetensors")
     save_file(weights | {key: torch.ones(1, 32)}, folder / "model.safetensors", {"format": "pt"})
     for load in (load_scorer, lambda *_, **__: load_judge(str(folder))):
-        with pytest.raises(InputError, match=f"has a head of another form, {re.escape(key)}, .*; rename it"):
+        with pytest.raises(InputError, match=f"has a score head of another form, {re.escape(key)}; .*; rename it"):
             load(make_config().model, seed=0, path=str(folder))
 
 
@@ -237,6 +237,6 @@ def test_a_gguf_file_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: p
     def read() -> PreTrainedTokenizerBase:
         raise KeyError("general.architecture")
 
-    with pytest.raises(InputError, match=r"model\.gguf is no GGUF that transformers reads"):
+    with pytest.raises(InputError, match=r"model\.gguf is not a GGUF file that transformers can read"):
         converted(tmp_path / "model.gguf", read)
     assert not list((tmp_path / "cache").rglob("*config.json"))

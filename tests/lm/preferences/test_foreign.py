@@ -100,7 +100,7 @@ def test_a_transcript_where_there_is_neither(make_config: MakeConfig, tmp_path: 
 
 def test_what_is_no_reward_model(make_config: MakeConfig, tmp_path: Path) -> None:
     two = saved(tmp_path / "two", "bert", byte_tokenizer(), num_labels=2)
-    with pytest.raises(InputError, match=r"ppo\.reward: .*gives 2 numbers for a text; a reward model gives one"):
+    with pytest.raises(InputError, match=r"ppo\.reward: .*has 2 outputs per text; a reward model has one"):
         ForeignRewardModel.load(two, make_config(ppo={"reward": {two: 1.0}}))
 
 

@@ -1,4 +1,4 @@
-"""Low-rank adapters (Hu et al. 2021): what stays frozen, where they go, how they are merged and kept."""
+"""Low-rank adapters (Hu et al. 2021): freeze the model, add adapters to its layers, merge them."""
 
 import copy
 from collections.abc import Callable, Mapping
@@ -11,7 +11,7 @@ from peft import PeftModel, get_peft_model
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from tercet.config.lm import LmConfig, LoraConfig
+from tercet.config.lm import LoraConfig, NetworkConfig
 from tercet.errors import InputError
 from tercet.lm.cpu.linear import is_linear
 from tercet.lm.cpu.lora_product import fuse
@@ -23,10 +23,10 @@ Tree = TypeVar("Tree", bound=nn.Module)
 
 
 def freeze(model: PreTrainedModel, precision: Precision) -> None:
-    """Let nothing learn, and store it as `precision` wants it.
+    """Freeze all weights and store them in `precision`.
 
-    In bf16 the frozen layers that autocast would round at every use are stored rounded. All else stays in fp32, so
-    that a frozen reference gives the very log-probabilities of the learning actor that it is a copy of.
+    In bf16, store the layers in bf16 that autocast would round at every use. Everything else stays in fp32, so that a
+    frozen reference gives exactly the log-probabilities of the actor that it is a copy of.
     """
     model.requires_grad_(False)
     if precision == "bf16":
@@ -36,22 +36,22 @@ def freeze(model: PreTrainedModel, precision: Precision) -> None:
 
 @torch.no_grad()
 def round_stochastically(model: PreTrainedModel, seed: int) -> None:
-    """Move the fp32 weights of the layers to numbers that bf16 has: up or down by chance, right in the mean.
+    """Round the fp32 weights of the layers to bf16 values stochastically (Gupta et al. 2015), unbiased.
 
-    What merged adapters add to a weight is mostly less than half of bf16's spacing, and rounding to the nearest would
-    take it away again; over the many weights of a product, stochastic rounding (Gupta et al. 2015) keeps it. Weights
-    that bf16 has already do not change. Chance follows from the layer's name, so every role gets the same weights.
+    Merged adapters mostly change a weight by less than half of bf16's spacing, so rounding to nearest would undo the
+    change. Stochastic rounding keeps it on average over the weights of a product. Weights that are bf16 values already
+    do not change. The random numbers depend on the seed and the layer's name, so every role gets the same weights.
     """
     for name, layer in _layers(model).items():
         weight = cast(Tensor, layer.weight)
-        chance = torch.randint(2**16, weight.shape, generator=generator(seed, "bf16", name), dtype=torch.int32)
+        noise = torch.randint(2**16, weight.shape, generator=generator(seed, "bf16", name), dtype=torch.int32)
         # a bf16 number is the upper half of an fp32 number
-        rounded = (weight.view(torch.int32) + chance).bitwise_and_(-(2**16)).view(torch.float32)
+        rounded = (weight.view(torch.int32) + noise).bitwise_and_(-(2**16)).view(torch.float32)
         weight.copy_(rounded.where(weight.isfinite(), weight))
 
 
-def adapt(model: PreTrainedModel, config: LmConfig, *, dropout: float = 0.0) -> PeftModel:
-    """Give a frozen model adapters that learn and have no effect yet; its own weights stay as they are."""
+def adapt(model: PreTrainedModel, config: NetworkConfig, *, dropout: float = 0.0) -> PeftModel:
+    """Add trainable adapters to a frozen model. They have no effect yet, and the model's own weights do not change."""
     lora = config.lora
     if config.model.gradient_checkpointing:
         checkpoint_gradients(model)
@@ -68,22 +68,23 @@ def adapt(model: PreTrainedModel, config: LmConfig, *, dropout: float = 0.0) -> 
     adapted = get_peft_model(model, settings)
     fuse(adapted)
     for parameter in adapted.parameters():
-        if parameter.requires_grad:  # a head that learns was copied in the precision of the frozen rest
+        if parameter.requires_grad:  # a trainable head was copied in the precision of the frozen weights
             parameter.data = parameter.data.float()
     return adapted
 
 
 def checkpoint_gradients(model: PreTrainedModel) -> None:
-    """Compute activations again in the backward pass."""
-    # a layer that is computed again must see the attention that it saw the first time
+    """Turn on gradient checkpointing: the backward pass recomputes activations."""
+    # a recomputed layer must use the same attention function as in the forward pass
     model.gradient_checkpointing_enable({"use_reentrant": False, "context_fn": partial(recompute_alike, model.config)})
     model.enable_input_require_grads()
 
 
 def merged(adapted: PeftModel) -> PreTrainedModel:
-    """A copy on the CPU, in fp32, with the adapters in its weights; merged in bf16, what was learned would round away.
+    """Return a copy on the CPU in fp32 with the adapters merged into its weights.
 
-    The weights themselves must not change: other roles may read them too.
+    A merge in bf16 would round away much of what was learned. The model itself does not change, because other roles may
+    share its weights.
     """
 
     def of(parameter: nn.Parameter) -> nn.Parameter:
@@ -92,40 +93,45 @@ def merged(adapted: PeftModel) -> PreTrainedModel:
     model = copied(adapted, of=of).cpu().merge_and_unload()
     head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
     if head is not None and head.weight is not embedding.weight:
-        model.config.tie_word_embeddings = False  # a head that learned on its own
+        model.config.tie_word_embeddings = False  # the head was trained separately
     return model
 
 
 def copied(
     tree: Tree, *, of: Callable[[nn.Parameter], nn.Parameter] = lambda p: p, also: Mapping[int, object] = {}
 ) -> Tree:
-    """A copy of the modules on the same parameters, or on `of(p)` in place of each parameter p.
+    """Copy the modules but share the parameters, or use `of(p)` in place of each parameter p.
 
-    `also`: what stands in for other objects, by id.
+    `also` maps the id of further objects to their replacements.
     """
     return copy.deepcopy(tree, {id(parameter): of(parameter) for parameter in tree.parameters()} | dict(also))
 
 
 def _targets(model: PreTrainedModel, lora: LoraConfig) -> list[str]:
-    """Names of the layers that get adapters: those asked for, or every matrix of the transformer itself."""
+    """Return the names of the layers that get adapters: `lora.target_modules`, or every matrix of the transformer."""
     inside = [name for name in _layers(model) if not _is_read_by_kernels(model, name)]
     if not lora.target_modules:
         return inside
-    known = sorted({name.rsplit(".", 1)[-1] for name in inside})
-    for wanted in lora.target_modules:
-        if not any(name.endswith(wanted) for name in inside):
-            raise InputError(f"lora.target_modules: no layer is called {wanted!r}; this model has {', '.join(known)}")
+    last_names = sorted({name.rsplit(".", 1)[-1] for name in inside})
+    for target in lora.target_modules:
+        if not any(name.endswith(target) for name in inside):
+            raise InputError(
+                f"lora.target_modules: no layer is called {target!r}; this model has {', '.join(last_names)}"
+            )
     return [name for name in inside if name.endswith(tuple(lora.target_modules))]
 
 
 def _is_read_by_kernels(model: PreTrainedModel, name: str) -> bool:
-    """Whether a state-space mixer may give the layer's weight to a kernel and not call it: adapters would be lost."""
-    mixer, _, own = name.rpartition(".")
-    return own in ("out_proj", "dt_proj") and hasattr(model.get_submodule(mixer), "A_log")
+    """Return True if a state-space mixer may pass the layer's weight to a kernel instead of calling the layer.
+
+    Adapters on such a layer would have no effect.
+    """
+    mixer, _, layer = name.rpartition(".")
+    return layer in ("out_proj", "dt_proj") and hasattr(model.get_submodule(mixer), "A_log")
 
 
 def _layers(model: PreTrainedModel) -> dict[str, nn.Module]:
-    """The matrix products of the transformer itself: neither embeddings nor heads."""
+    """Return the linear layers of the transformer by name, without embeddings and heads."""
     return {
         name: module
         for name, module in model.named_modules()

@@ -1,6 +1,6 @@
-"""One frozen language model under all roles: each has modules and adapters of its own, all read the same weights.
+"""One frozen language model shared by all roles (`lora.shared_backbone`): each role has its own modules and adapters.
 
-The reward model's adapters are trained on these weights and kept in peft's format; a critic starts from them.
+The reward model's adapters are trained on the shared weights and saved in peft's format; the critic starts from them.
 """
 
 import copy
@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
-from tercet.config.lm import LmConfig
+from tercet.config.lm import NetworkConfig
 from tercet.errors import FailedError
 from tercet.lm.models.adapters import adapt, copied
 from tercet.lm.models.heads import draw_head, with_score_head
@@ -23,29 +23,29 @@ from tercet.runs.done import check_made
 from tercet.train.chance import seed_everything
 
 FILE = "adapter_model.safetensors"  # peft's name
-HEAD, BIAS = "base_model.model.score.weight", "score_bias"  # the first is peft's name; the second it does not know
+HEAD, BIAS = "base_model.model.score.weight", "score_bias"  # the first is peft's name; peft has no bias
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """A frozen causal language model on its device, and the config of the roles that are made from it."""
+    """A frozen causal language model on its device, and the config of the roles that are built on it."""
 
     model: PreTrainedModel
-    config: LmConfig
+    config: NetworkConfig
 
     @classmethod
-    def load(cls, config: LmConfig, path: str = "") -> "Backbone":
-        """The model at `path` (or model.path)."""
+    def load(cls, config: NetworkConfig, path: str = "") -> "Backbone":
+        """Load the model at `path` (or model.path)."""
         return cls(load_policy(config, path=path).model, config)
 
     def policy(self) -> Policy:
-        """A policy whose adapters learn; with them off it is the backbone."""
+        """Build a policy with trainable adapters; without its adapters it computes what the backbone does."""
         policy = Policy(copied(self.model), self.config.precision)
         policy.adapted = adapt(policy.model, self.config)
         return policy.to(self.model.device)
 
     def score_model(self, *, num_layers: int = 0, adapters: Path | None = None, learns: bool = False) -> ScoreModel:
-        """A score model over the first layers (0: all), with adapters and head from a folder, or fresh ones."""
+        """Build a score model on the first layers (0: all), with adapters and head from a folder, or new ones."""
         score_model = ScoreModel(self._with_score_head(num_layers), self.config.precision)
         score_model.adapted = adapt(score_model.model, self.config)
         if adapters is not None:
@@ -63,16 +63,21 @@ class Backbone:
         return model
 
 
-def load_reward_model(config: LmConfig, path: str, backbone: Backbone | None, *, learns: bool = False) -> ScoreModel:
-    """Load the reward model of this run, on the backbone if there is one; a critic that starts as it learns."""
+def load_reward_model(
+    config: NetworkConfig, path: str, backbone: Backbone | None, *, num_layers: int, learns: bool = False
+) -> ScoreModel:
+    """Load the run's reward model, on the first `num_layers` layers (0: all) of the backbone if there is one.
+
+    With `learns` it is trainable: a critic that starts from the reward model.
+    """
     if backbone:
-        adapters = Path(path).with_name("adapter")  # where step 2 keeps them, beside the merged model
-        return backbone.score_model(num_layers=config.reward.num_layers, adapters=adapters, learns=learns)
+        adapters = Path(path).with_name("adapter")  # step 2 saves them beside the merged model
+        return backbone.score_model(num_layers=num_layers, adapters=adapters, learns=learns)
     return load_score_model(config, path=path, trained=True, learns=learns)
 
 
 def save_adapters(score_model: ScoreModel, folder: Path) -> None:
-    """Adapters, head and bias without the weights below them, in peft's format."""
+    """Save adapters, head and bias in peft's format, without the backbone's weights."""
     adapted = _adapted(score_model)
     state = get_peft_model_state_dict(adapted, save_embedding_layers=False)
     state |= {HEAD: score_model.head.weight, BIAS: score_model.bias}
@@ -81,7 +86,9 @@ def save_adapters(score_model: ScoreModel, folder: Path) -> None:
     assert isinstance(settings, PeftConfig)
     settings.task_type, settings.modules_to_save, settings.inference_mode = "SEQ_CLS", ["score"], True
     settings.base_model_name_or_path = None  # the run folder may move
-    settings.target_modules = sorted(settings.target_modules or [])  # peft's set would be written in any order
+    settings.target_modules = sorted(
+        settings.target_modules or []
+    )  # peft has a set, which would be written in any order
     settings.save_pretrained(str(folder))
 
 
@@ -98,5 +105,5 @@ def _load_adapters(score_model: ScoreModel, folder: Path) -> None:
 
 
 def _adapted(score_model: ScoreModel) -> PeftModel:
-    assert score_model.adapted is not None  # made on a backbone, or trained with lora.shared_backbone
+    assert score_model.adapted is not None  # built on a backbone, or trained with lora.shared_backbone
     return score_model.adapted

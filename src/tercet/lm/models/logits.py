@@ -1,7 +1,7 @@
-"""Logits in fp32 where all other products are in bf16.
+"""Compute logits in fp32 when all other products are in bf16.
 
-A logit of 20 rounded to bf16 is known to 0.06, and so is the log-probability that follows from it: more than anything
-else, this made what an answer is worth depend on the rows that were computed beside it.
+A logit of 20 rounded to bf16 has an error of up to 0.06, and so has its log-probability. This was the largest cause of
+log-probabilities that depend on the other rows of the batch.
 """
 
 from functools import cache
@@ -12,15 +12,15 @@ from torch import Tensor, nn
 
 
 def keep_logits_in_fp32(head: nn.Module) -> None:
-    """Let a language-model head, whose weights are in fp32, compute in fp32 under autocast too."""
-    head.__class__ = _in_fp32(type(head))  # not a method of this object: its copies must compute by their own weights
+    """Make a language-model head with fp32 weights compute in fp32 under autocast too."""
+    head.__class__ = _in_fp32(type(head))  # a class, not a bound method: copies of the head must use their own weights
 
 
 @cache
 def _in_fp32(kind: type[nn.Module]) -> type[nn.Module]:
     class Fp32Head(kind):
         def forward(self, states: Float[Tensor, "*b d"]) -> Float[Tensor, "*b v"]:
-            """The logits."""
+            """Compute the logits in fp32."""
             with torch.autocast(states.device.type, enabled=False):
                 return super().forward(states.float())
 

@@ -1,4 +1,4 @@
-"""Log-probabilities of responses under a policy: the language-model head at response positions only, in chunks."""
+"""Log-probabilities of responses under a policy: the head is applied at response positions only, in chunks."""
 
 import torch
 from jaxtyping import Float, Int
@@ -11,14 +11,14 @@ from tercet.lm.batch import TokenBatch
 from tercet.lm.models.roles import Policy
 from tercet.types import ActorOutput
 
-CHUNK = 1024  # tokens whose logits exist at one time; 200 MB in fp32 for a vocabulary of 50,000
+CHUNK = 1024  # tokens whose logits are in memory at one time: 200 MB in fp32 for a vocabulary of 50,000
 
 
 def response_logprobs(policy: Policy, batch: TokenBatch, *, temperature: float) -> ActorOutput:
-    """Log-probability and entropy of every response token; 0 where there is none.
+    """Compute log-probability and entropy of every response token; padding gets 0.
 
-    `batch` lies on the policy's device. With gradients on, the logits of more than one chunk are computed again in
-    the backward pass instead of being kept.
+    `batch` must be on the policy's device. With gradients and more than one chunk, the backward pass recomputes the
+    logits instead of keeping them.
     """
     rows, columns, positions = batch.actions()
     with policy.autocast():
@@ -34,9 +34,9 @@ def response_logprobs(policy: Policy, batch: TokenBatch, *, temperature: float) 
 def token_logprobs(
     head: nn.Module, states: Float[Tensor, "n d"], actions: Int[Tensor, " n"], *, temperature: float
 ) -> ActionStatistics:
-    """The same for a flat list of states and the token chosen in each."""
+    """Compute log-probability and entropy of one token per state, for a flat list of states."""
 
-    # a GPU would wait for the launches of many small blocks
+    # on a GPU, many small blocks would be slowed by kernel launches
     at_once = CPU_CACHE if states.device.type == "cpu" else 256 * CPU_CACHE
 
     def chunk(state: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:

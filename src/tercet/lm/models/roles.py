@@ -1,4 +1,4 @@
-"""The networks of the four roles: a policy (actor, reference) and a score per token (reward model, critic)."""
+"""The networks of the four roles: `Policy` (actor, reference) and `ScoreModel` (reward model, critic)."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers import PretrainedConfig as HfConfig
 
-from tercet.config.lm import LmConfig
+from tercet.config.lm import NetworkConfig
 from tercet.core.statistics import ScoreScale
 from tercet.errors import InputError
 from tercet.lm.batch import TokenBatch, like_lengths
@@ -37,32 +37,32 @@ class Policy(nn.Module):
         self.adapted: PeftModel | None = None
 
     def autocast(self) -> AbstractContextManager[object]:
-        """The precision of matrix products."""
+        """Return the context manager that sets the precision of matrix products."""
         return _autocast(self.model, self.precision)
 
     @property
     def head(self) -> nn.Module:
-        """From the last hidden state to the logits."""
+        """The layer from the last hidden state to the logits."""
         head = self.model.get_output_embeddings()
         assert head is not None  # every causal language model has one
         return head
 
     def hidden(self, batch: TokenBatch, read: Bool[Tensor, "b length"] | None = None) -> Float[Tensor, "b length d"]:
-        """What the head reads, at every position, or at those that are `read`; others hold nothing of use."""
+        """Compute the last hidden state at every position, or where `read` is True; other positions are undefined."""
         return _hidden(self.model, batch, read)
 
     @contextmanager
     def without_adapters(self) -> Iterator[None]:
-        """The model as it was before the adapters: the reference that shares the actor's weights."""
+        """Turn the adapters off: the model is then the reference, which shares the actor's weights."""
         assert self.adapted is not None
         with self.adapted.disable_adapter():
             yield
 
     def save(self, folder: Path, tokenizer: PreTrainedTokenizerBase, end_ids: Sequence[int]) -> None:
-        """Hugging Face format, the adapters merged into a copy of the weights.
+        """Save in Hugging Face format, with the adapters merged into a copy of the weights.
 
-        The configs name the tokenizer's pad and all that ends an answer, and nothing else that shapes sampling: whoever
-        loads the folder samples as this policy was trained.
+        The configs hold the pad token and all tokens that end a response, and no other sampling setting, so that
+        sampling from the folder is as in training.
         """
         model = _whole(self)
         ends = end_ids[0] if len(end_ids) == 1 else list(end_ids)
@@ -75,42 +75,42 @@ class Policy(nn.Module):
 
 
 class ScoreModel(nn.Module):
-    """A transformer with one number per token: the score of the text so far, or the value of the state."""
+    """A transformer with one output per token: the score of the text up to it, or the value of the state."""
 
     def __init__(self, model: PreTrainedModel, precision: Precision = "fp32") -> None:
         super().__init__()
         self.model = model
         self.precision: Precision = precision
         self.adapted: PeftModel | None = None
-        # transformers' head has no bias; ours lies beside it, and in config.json when saved
+        # transformers' head has no bias; this one is saved in config.json
         self.bias = nn.Parameter(torch.tensor(float(getattr(model.config, "score_bias", 0.0))))
 
     @property
     def head(self) -> nn.Linear:
-        """From the last hidden state to the number."""
-        return cast(nn.Linear, self.model.score)  # transformers makes it by name, unknown to its types
+        """The layer from the last hidden state to the output."""
+        return cast(nn.Linear, self.model.score)  # an attribute unknown to transformers' types
 
     def forward(self, batch: TokenBatch, read: Bool[Tensor, "b length"] | None = None) -> Float[Tensor, "b length"]:
-        """The number at every position, or at those that are `read`; others hold nothing of use, nor does padding."""
+        """Compute the output at every position, or where `read` is True; other positions and padding are undefined."""
         with _autocast(self.model, self.precision):
             hidden = _hidden(self.model, batch, read)
-        # not under autocast: a score in bf16 would have 8 bits
+        # not under autocast: bf16 has only 8 bits of precision
         return hidden.float() @ self.head.weight[0] + self.bias
 
     def scores(self, batch: TokenBatch) -> Float[Tensor, " b"]:
-        """The number at the last token of each row: the one scoring path of training, evaluation and PPO."""
+        """Return the output at the last token of each row. Training, evaluation and PPO all score with this method."""
         return batch.last(self(batch, batch.ends))
 
     @torch.no_grad()
     def normalise(self, scale: ScoreScale) -> None:
-        """Fold gain and bias into the head, so that every later score has them."""
+        """Fold gain and bias of the normalisation into the head."""
         self.head.weight.mul_(scale.gain)
         self.bias.mul_(scale.gain).add_(scale.bias)
 
     def save(self, folder: Path, tokenizer: PreTrainedTokenizerBase, end_ids: Sequence[int] = ()) -> None:
-        """Hugging Face format; `score_bias` in config.json is what AutoModelForSequenceClassification leaves out.
+        """Save in Hugging Face format. AutoModelForSequenceClassification does not add `score_bias` of config.json.
 
-        `end_ids`: what ends an answer beside EOS.
+        `end_ids` are the tokens that end a response besides EOS.
         """
         tokenizer = padding_apart(tokenizer, end_ids)
         model = with_room(_whole(self), len(tokenizer))
@@ -121,8 +121,8 @@ class ScoreModel(nn.Module):
         tokenizer.save_pretrained(folder)
 
 
-def load_policy(config: LmConfig, *, path: str = "", learns: bool = False, lora_dropout: float = 0.0) -> Policy:
-    """The policy at `path` (or model.path) on its device: frozen, or learning, with LoRA where the config asks."""
+def load_policy(config: NetworkConfig, *, path: str = "", learns: bool = False, lora_dropout: float = 0.0) -> Policy:
+    """Load the policy at `path` (or model.path) onto its device: frozen, or trainable, with LoRA if lora.rank > 0."""
     with named_by_key(config, path):
         model = load_causal(config.model, seed=config.seed, path=path)
         _check_head(model)
@@ -133,13 +133,15 @@ def load_policy(config: LmConfig, *, path: str = "", learns: bool = False, lora_
 
 
 def check_logits(hf_config: HfConfig) -> None:
-    """InputError where the config of a policy alone shows that its logits are more than its head's."""
+    """Raise InputError if the config shows that the model changes the logits after its head."""
     if changes_of_logits(hf_config):
         raise _changed_logits(hf_config)
 
 
-def policy_of(model: PreTrainedModel, config: LmConfig, *, learns: bool = False, lora_dropout: float = 0.0) -> Policy:
-    """The policy that a model makes, frozen or learning, where the model lies."""
+def policy_of(
+    model: PreTrainedModel, config: NetworkConfig, *, learns: bool = False, lora_dropout: float = 0.0
+) -> Policy:
+    """Build a policy from a loaded model, frozen or trainable, on the model's device."""
     policy = Policy(model, config.precision)
     if config.precision == "bf16":
         keep_logits_in_fp32(policy.head)
@@ -148,7 +150,7 @@ def policy_of(model: PreTrainedModel, config: LmConfig, *, learns: bool = False,
 
 
 def load_score_model(
-    config: LmConfig,
+    config: NetworkConfig,
     *,
     path: str = "",
     num_layers: int = 0,
@@ -156,11 +158,10 @@ def load_score_model(
     learns: bool = False,
     lora_dropout: float = 0.0,
 ) -> ScoreModel:
-    """The score model at `path` (or reward.model, or model.path).
+    """Load the score model at `path` (or model.path) onto its device.
 
-    A head that is not there yet is made, unless the model is meant to be `trained` already.
+    A missing head is drawn at random; with `trained` it is an InputError.
     """
-    path = path or config.reward.model
     with named_by_key(config, path):
         model = load_scorer(config.model, seed=config.seed, path=path, num_layers=num_layers, trained=trained)
         _check_transformer(model)
@@ -171,9 +172,9 @@ def load_score_model(
 
 
 def score_model_of(
-    model: PreTrainedModel, config: LmConfig, *, learns: bool = False, lora_dropout: float = 0.0
+    model: PreTrainedModel, config: NetworkConfig, *, learns: bool = False, lora_dropout: float = 0.0
 ) -> ScoreModel:
-    """The score model that a sequence-classification model makes, frozen or learning, where the model lies."""
+    """Build a score model from a sequence-classification model, frozen or trainable, on the model's device."""
     score_model = ScoreModel(model, config.precision)
     score_model.adapted = _prepare(model, config, learns=learns, lora_dropout=lora_dropout)
     for parameter in (score_model.head.weight, score_model.bias):
@@ -181,20 +182,20 @@ def score_model_of(
     return score_model
 
 
-def _round(model: PreTrainedModel, config: LmConfig) -> None:
-    """In bf16 with adapters, put a loaded model on numbers of bf16 without losing what was merged into it.
+def _round(model: PreTrainedModel, config: NetworkConfig) -> None:
+    """In bf16 with adapters, round a loaded model to bf16 without losing the adapters that were merged into it.
 
-    Where all weights learn, autocast rounds them to the nearest at every use, from SFT on, and nothing else may.
+    If all weights are trained, autocast rounds them to nearest at every use; nothing is rounded here.
     """
     if config.precision == "bf16" and config.lora.rank:
         round_stochastically(model, config.seed)
 
 
-def _prepare(model: PreTrainedModel, config: LmConfig, *, learns: bool, lora_dropout: float) -> PeftModel | None:
-    """Decide what learns; the adapters, where there are any."""
+def _prepare(model: PreTrainedModel, config: NetworkConfig, *, learns: bool, lora_dropout: float) -> PeftModel | None:
+    """Freeze the weights or make them trainable; return the adapters if there are any."""
     for module in model.modules():
         if isinstance(module, nn.Embedding):
-            module.padding_idx = None  # its row would not learn, and it may be the row of an EOS
+            module.padding_idx = None  # its row would get no gradient, and it may be the row of EOS
     if learns and not config.lora.rank:
         if config.model.gradient_checkpointing:
             checkpoint_gradients(model)
@@ -208,48 +209,51 @@ def _prepare(model: PreTrainedModel, config: LmConfig, *, learns: bool, lora_dro
 
 @torch.no_grad()
 def _check_head(model: PreTrainedModel) -> None:
-    """Refuse a model whose logits are more than its head of its last hidden state: log-probabilities would be wrong.
+    """Raise InputError if the logits are not the head's output on the last hidden state.
 
-    The head is made to give large numbers, so that a cap or a factor shows however small the weights are.
+    Log-probabilities would be wrong. For the check the head's output is replaced by large numbers, so that a cap or a
+    factor shows however small the weights are.
     """
-    read: list[Tensor] = []
-    marked: list[Tensor] = []
+    head_inputs: list[Tensor] = []
+    head_outputs: list[Tensor] = []
 
-    def mark(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        read.append(inputs[0])
-        marked.append((torch.arange(output.numel(), dtype=output.dtype) % 201 - 100).view_as(output))
-        return marked[-1]
+    def replace(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        head_inputs.append(inputs[0])
+        head_outputs.append((torch.arange(output.numel(), dtype=output.dtype) % 201 - 100).view_as(output))
+        return head_outputs[-1]
 
     states = _check_transformer(model)
-    hook = Policy(model).head.register_forward_hook(mark)
+    hook = Policy(model).head.register_forward_hook(replace)
     try:
         logits = model(_probe(model), use_cache=False).logits
     finally:
         hook.remove()
-    if not read or not _alike(read[-1], states) or not _alike(logits, marked[-1]):
+    if not head_inputs or not _alike(head_inputs[-1], states) or not _alike(logits, head_outputs[-1]):
         raise _changed_logits(model.config)
 
 
 def _changed_logits(hf_config: HfConfig) -> InputError:
-    how = changes_of_logits(hf_config) or "scaling or soft-capping"
+    changes = changes_of_logits(hf_config) or "scaling or soft-capping"
     return InputError(
-        f"{hf_config.model_type} changes the logits after its head ({how}), "
-        "which Tercet's log-probabilities do not know; choose another model"
+        f"{hf_config.model_type} changes the logits after its head ({changes}), "
+        "which Tercet's log-probabilities would not include; choose another model"
     )
 
 
 @torch.no_grad()
 def _check_transformer(model: PreTrainedModel) -> Float[Tensor, "1 length d"]:
-    """The last hidden states of a few tokens; refuse a model in which they depend on later tokens."""
+    """Return the last hidden states of a few tokens. InputError if they depend on later tokens."""
     model.eval()
     if model.base_model is model:
-        raise InputError(f"{model.config.model_type} is built in a way that Tercet does not know; choose another model")
+        raise InputError(
+            f"{model.config.model_type} has a structure that Tercet does not support; choose another model"
+        )
     ids = _probe(model)
     other = torch.cat([ids[:, :-1], ids[:, :1]], 1)
     states, others = (model.base_model(tokens, use_cache=False).last_hidden_state for tokens in (ids, other))
     if not _alike(states[:, :-1], others[:, :-1]):
         raise InputError(
-            f"{model.config.model_type} looks ahead: what it makes of a token depends on later ones. Policy, critic "
+            f"{model.config.model_type} is not causal: its state of a token depends on later tokens. Policy, critic "
             f"and the reward model that a run trains must be causal; {ENCODERS}"
         )
     return states
@@ -271,8 +275,8 @@ def _whole(module: Policy | ScoreModel) -> PreTrainedModel:
     return merged(module.adapted) if module.adapted else module.model
 
 
-def device_of(config: LmConfig) -> torch.device:
-    """Where the networks live."""
+def device_of(config: NetworkConfig) -> torch.device:
+    """Return the device of the networks. InputError if there is no such device."""
     if config.device == "cuda" and not torch.cuda.is_available():
         raise InputError("device: cuda, but torch sees no GPU; set device=cpu, or install a CUDA build of torch")
     name = config.device if config.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
@@ -284,19 +288,19 @@ def _autocast(model: PreTrainedModel, precision: Precision) -> AbstractContextMa
 
 
 def _hidden(model: PreTrainedModel, batch: TokenBatch, read: Tensor | None) -> Tensor:
-    """The last hidden states: without padding, or rows of like length together, so that little is spent on it."""
+    """Compute the last hidden states without padding, or with rows of similar length together to have little of it."""
     read = read if can_be_narrowed(model) else None
     if can_be_unpadded(model):
         prefixes = Prefixes.of(batch.sequences)
-        if len(prefixes.tokens) < batch.ids.numel():  # else all tokens are distinct rows of one length
+        if len(prefixes.tokens) < batch.ids.numel():  # else the batch has no padding and no shared prefix
             return unpadded_hidden(model, batch, prefixes, read)
     groups = like_lengths(batch.lengths)
     if len(groups) == 1:
         return _forward(model, batch, read)
     longest = batch.ids.shape[1]
     states = [_forward(model, batch.rows(torch.tensor(rows)), None) for rows in groups]
-    whole = torch.cat([nn.functional.pad(part, (0, 0, 0, longest - part.shape[1])) for part in states])
-    return whole[torch.tensor([row for rows in groups for row in rows]).argsort()]
+    padded = torch.cat([nn.functional.pad(part, (0, 0, 0, longest - part.shape[1])) for part in states])
+    return padded[torch.tensor([row for rows in groups for row in rows]).argsort()]
 
 
 def _forward(model: PreTrainedModel, batch: TokenBatch, read: Tensor | None) -> Tensor:

