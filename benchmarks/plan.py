@@ -13,19 +13,25 @@ import resource
 import statistics
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict
 
 import torch
 
 from tercet.config.lm import LmConfig
 from tercet.config.load import load_lm_config
-from tercet.lm.plan.bench import Step, Work, config_of
+from tercet.lm.plan.bench import Step, Work, networks_of, ppo_of
 from tercet.lm.plan.plan import plan
 from tercet.lm.quiet import hush
 from tercet.train.ema import learning_state
 
 LORA = {"rank": 16, "alpha": 32}
 SHARED = LORA | {"shared_backbone": True}
+
+
+def config_of(work: Work, lora: Mapping[str, int | bool] = {}) -> LmConfig:
+    """Return the config of a run whose PPO step is the work."""
+    return LmConfig(**dict(networks_of(work, lora)), ppo=ppo_of(work))
 
 
 def cases() -> dict[str, tuple[LmConfig, Work]]:
@@ -49,7 +55,7 @@ def planned(config: LmConfig, work: Work) -> dict[str, float]:
 
 def measured(config: LmConfig, work: Work, iters: int) -> dict[str, float]:
     """The same figures of steps really taken; the first is not counted in the times."""
-    step = Step(work, config)
+    step = Step(work, config, config.ppo, num_critic_layers=config.reward.num_layers)
     best = learning_state(step.policy)  # what a run keeps
     rows = [step(index) for index in range(1 + iters)]
     del best

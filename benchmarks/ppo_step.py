@@ -12,7 +12,7 @@ from dataclasses import fields
 import torch
 from work import Shape, critic_shape, parser, report, shape
 
-from tercet.config.lm import LmConfig
+from tercet.config.lm import LmConfig, LoraConfig, ModelConfig
 from tercet.lm.plan import bench
 
 
@@ -23,18 +23,19 @@ def work_of(settings: argparse.Namespace) -> bench.Work:
 
 def config_of(settings: argparse.Namespace, architecture: Shape) -> LmConfig:
     """The work as a config, for the roles of one architecture."""
-    config = bench.config_of(work_of(settings)).model_dump()
-    config |= {"device": settings.device, "precision": settings.precision}
-    config["lora"] = {"rank": settings.lora, "shared_backbone": settings.shared_backbone}
-    config["model"]["architecture"] = architecture
-    config["ppo"]["micro_batch_size"] = min(settings.batch, settings.micro)
-    return LmConfig.model_validate(config)
+    return LmConfig(
+        device=settings.device,
+        precision=settings.precision,
+        model=ModelConfig(path="random", architecture=architecture),
+        lora=LoraConfig(rank=settings.lora, shared_backbone=settings.shared_backbone),
+        ppo=bench.ppo_of(work_of(settings), micro_batch_size=settings.micro),
+    )
 
 
 def step_of(settings: argparse.Namespace) -> bench.Step:
     """The four roles."""
     actor, critic = (config_of(settings, of(settings)) for of in (shape, critic_shape))
-    return bench.Step(work_of(settings), actor, critic)
+    return bench.Step(work_of(settings), actor, actor.ppo, critics=critic)
 
 
 def main() -> None:

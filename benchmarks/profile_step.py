@@ -121,7 +121,7 @@ def _update(step: Step, seen: WatchedActorCritic, rollout: object, index: int, w
     plain = {role: optimizer.step for role, optimizer in optimizers.items()}
     for role, optimizer in optimizers.items():
         optimizer.step = watch.watched(f"{role} optimizer", plain[role])
-    update(replace(inner, actor_critic=seen), rollout, step.config.ppo, generator=generator(1, index))
+    update(replace(inner, actor_critic=seen), rollout, step.ppo, generator=generator(1, index))
     for role, optimizer in optimizers.items():
         optimizer.step = plain[role]
 

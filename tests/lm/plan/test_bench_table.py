@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from tercet.lm.plan.bench import Work, config_of
+from tercet.lm.plan.bench import Work, networks_of
 from tercet.lm.plan.bench_table import Bench, Phase, floors, table
 from tercet.lm.plan.hardware import CARDS, Limits, best_seconds, measured_limits
 
@@ -13,7 +13,7 @@ WORK = Work(batch=2, prompt=6, response=3, layers=1, hidden=64, vocab=100)
 
 
 def test_the_floor_is_arithmetic_where_that_is_slow_and_traffic_where_that_is():
-    config = config_of(WORK)
+    config = networks_of(WORK)
     arithmetic = floors(WORK, config, Limits(flops_per_s=1e3, bytes_per_s=1e12))
     traffic = floors(WORK, config, Limits(flops_per_s=1e12, bytes_per_s=1e3))
     # one layer: 4 squares and 2 x 4 squares of 64; a head of 100 x 64; rows of 9 tokens, 45 pairs each
@@ -33,7 +33,7 @@ def test_the_table_says_what_share_of_the_limit_was_reached_and_who_else_was_bus
     phases = {name: Phase(seconds=2.0, num_tokens=10, floor_s=1.0) for name in ("generate", "score", "train")}
     bench = Bench(WORK, Limits(1e11, 1e10), phases, other_cpus=0.5)
     text = "\n".join(table(bench))
-    assert "100 GFLOP/s" in text and "10.0 GB/s" in text and "50%" in text and "worth little" in text
+    assert "100 GFLOP/s" in text and "10.0 GB/s" in text and "50%" in text and "not reliable" in text
     assert bench.whole == Phase(6.0, 10, 3.0)
 
 

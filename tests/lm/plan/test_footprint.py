@@ -55,7 +55,7 @@ def test_fewer_layers_and_bf16_are_counted_as_they_are_stored(make_config):
 def test_activations_are_those_that_a_real_forward_keeps(make_config, settings: dict[str, dict[str, int]]):
     config = make_config("opt", **settings)
     found = activations(config, config_at(config.model), "policy", rows=3, length=20)
-    assert found.kept == pytest.approx(really_kept(load_policy(config, learns=True), 3, 20), rel=0.01)
+    assert found.saved == pytest.approx(really_kept(load_policy(config, learns=True), 3, 20), rel=0.01)
     assert found.one_layer > 0
 
 
@@ -63,8 +63,8 @@ def test_activations_grow_with_layers_and_shrink_with_recomputing(make_config):
     plain, saving = make_config("llama"), make_config("llama", model={"gradient_checkpointing": True})
     shape = config_at(plain.model)
     two, five = (activations(plain, shape, "score", num_layers=n, rows=2, length=16) for n in (2, 5))
-    assert five.kept - two.kept == 3 * two.one_layer
-    assert activations(saving, shape, "score", rows=2, length=16).kept < two.kept
+    assert five.saved - two.saved == 3 * two.one_layer
+    assert activations(saving, shape, "score", rows=2, length=16).saved < two.saved
 
 
 def test_logits_exist_a_chunk_at_a_time(make_config):

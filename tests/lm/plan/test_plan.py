@@ -33,7 +33,7 @@ def weights(module: nn.Module, *, adapters: bool = False) -> int:
 def test_what_stays_in_memory_is_what_a_real_step_holds(make_config, lora: dict[str, int]):
     config = make_config("opt", lora=lora, reward={"num_layers": 1}, ppo={"batch_size": 4})
     stays = memory_of(config, Site("cpu", 1000), SIZES, SIZES)["ppo"].stays
-    step = Step(Work(batch=4, prompt=8, response=4, vocab=300), config)
+    step = Step(Work(batch=4, prompt=8, response=4, vocab=300), config, config.ppo, num_critic_layers=1)
     step(0)
     policy, critic = step.learner.actor, step.learner.critic
     shared = "shared_backbone" in lora
@@ -70,7 +70,7 @@ def test_the_critic_keeps_for_learning_what_the_plan_counts(make_config, lora, p
         ppo={"batch_size": 4, "micro_batch_size": 4, "epochs": 1, "num_minibatches": 1},
     )
     sizes = Sizes(prompt=16, response=16)
-    step = Step(Work(batch=4, prompt=16, response=16, vocab=300), config)
+    step = Step(Work(batch=4, prompt=16, response=16, vocab=300), config, config.ppo)
     asked = prompts(step.work, 0)
     drawn = step.sample(asked, 0, most=16)
     kept = kept_bytes(lambda: step.score(asked, drawn), step.critic)
@@ -137,7 +137,7 @@ def test_the_time_of_a_step_is_the_sum_of_its_phases(make_config):
     assert time.score == 2 * (2.0 + 1.0 + 1.0)  # two micro-batches: reference, critic, reward model
     assert time.train == 3 * (2 * (5.0 + 3.0) + 2 * (0.25 + 0.5))
     assert time.validation == 2 * (time.generate + time.score)
-    assert time.ppo_run(config) == 10 * time.ppo + 4 * time.validation  # before, after 4, 8 and 10
+    assert time.ppo_run(config.ppo) == 10 * time.ppo + 4 * time.validation  # before, after 4, 8 and 10
     in_bf16 = step_time(replace_precision(config), Phases(POLICY, SCORE, SIZES, (NETWORK, NETWORK)), SIZES)
     assert in_bf16.score == 2 * (2 * 2.0 + 1.0 + 1.0)  # the old policy's too
 
@@ -157,7 +157,7 @@ def test_values_that_are_learned_from_as_they_are_spare_a_forward_and_keep_their
 def test_a_plan_beside_other_work_says_that_its_times_are_too_long():
     found = plan(load_lm_config("tiny", []), prompt_tokens=9, response_tokens=3)
     said = ["\n".join(table.lines(replace(found, other_cpus=cpus))) for cpus in (0.05, 1.3)]
-    assert ["beside other work on 1.3 CPUs" in text for text in said] == [False, True]
+    assert ["other work used 1.3 CPUs" in text for text in said] == [False, True]
 
 
 def replace_precision(config):
@@ -211,7 +211,7 @@ def test_a_plan_of_this_machine_takes_the_lengths_of_the_data_and_times_what_it_
 def test_the_command_prints_a_table_or_json(tercet):
     shown = tercet("plan", "--preset", "opt-1.3b", "--gpu-gb", 24)
     assert shown.exit_code == 0, shown.output
-    for word in ("3090, 24 GiB", "optimizers' moments", "<- the fullest", "PPO step", "not measured", "fits:"):
+    for word in ("3090, 24 GiB", "optimizers' moments", "<- the peak", "PPO step", "not measured", "fits:"):
         assert word in shown.output
     data = json.loads(tercet("plan", "--preset", "opt-1.3b", "--gpu", "3090", "--json").output)
     assert data["fits"] and data["peak"] == max(step["peak"] for step in data["peaks"].values())

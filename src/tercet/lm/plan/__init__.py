@@ -1,1 +1,1 @@
-"""Plans: memory and time of a run before anything is loaded, and the benchmark of one PPO step."""
+"""Plan memory and time of a run before anything is loaded, and benchmark one PPO step."""

@@ -1,4 +1,4 @@
-"""One PPO step on random weights, timed: the work, and what carries it out by the pipeline's own code."""
+"""Time one PPO step on random weights with the pipeline's own code."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from transformers import PreTrainedModel
 
-from tercet.config.lm import LmConfig
+from tercet.config.lm import LoraConfig, ModelConfig, NetworkConfig, PpoConfig
 from tercet.lm.batch import pad
 from tercet.lm.models.backbone import Backbone
 from tercet.lm.models.roles import load_policy, load_score_model
@@ -23,22 +23,22 @@ from tercet.train.ppo import Learner, takes_one_step, update
 from tercet.types import Rollout
 
 EOS = 2
-FIRST_WORD = 4  # ids below are special
+FIRST_WORD = 4  # smaller ids are special tokens
 
 
 @dataclass(frozen=True)
 class Work:
-    """What is done in one step.
+    """The sizes of one step.
 
-    `prompt` and `response` count tokens. Real lengths: a prompt has from 8 to twice as many, an answer ends after
-    about `response` tokens, twice as many at most.
+    `prompt` and `response` are numbers of tokens. With real lengths, a prompt has 8 to 2 * `prompt` tokens, and a
+    response has about `response` tokens, at most twice as many.
     """
 
     lengths: Literal["fixed", "real"] = "fixed"
     batch: int = 8
     prompt: int = 64
     response: int = 64
-    threads: int = 2  # of the command line; whoever runs the work sets them
+    threads: int = 2  # CPU threads; the command sets them
     warmup: int = 1
     iters: int = 3
     layers: int = 12
@@ -47,7 +47,7 @@ class Work:
 
 
 def shape(work: Work) -> dict[str, str | int | float | bool]:
-    """The architecture: OPT-125M's unless told otherwise (Zhang et al. 2022)."""
+    """Return the architecture, by default that of OPT-125M (Zhang et al. 2022)."""
     return {
         "model_type": "opt",
         "vocab_size": work.vocab,
@@ -60,25 +60,26 @@ def shape(work: Work) -> dict[str, str | int | float | bool]:
     }
 
 
-def config_of(work: Work, lora: Mapping[str, int | bool] = {}) -> LmConfig:
-    """The work as a config: one epoch, one minibatch; all weights of actor and critic learn, or adapters."""
-    return LmConfig.model_validate(
-        {
-            "lora": lora,
-            "model": {"path": "random", "architecture": shape(work)},
-            "ppo": {
-                "batch_size": work.batch,
-                "micro_batch_size": min(work.batch, 8),
-                "epochs": 1,
-                "num_minibatches": 1,
-                "missing_eos_penalty": 0.0,
-            },
-        }
+def networks_of(work: Work, lora: Mapping[str, int | bool] = {}) -> NetworkConfig:
+    """Return the config of the networks: all weights of actor and critic are trained, or adapters."""
+    return NetworkConfig(
+        model=ModelConfig(path="random", architecture=shape(work)), lora=LoraConfig.model_validate(lora)
+    )
+
+
+def ppo_of(work: Work, *, micro_batch_size: int = 8) -> PpoConfig:
+    """Return the settings of PPO: one epoch, one minibatch."""
+    return PpoConfig(
+        batch_size=work.batch,
+        micro_batch_size=min(work.batch, micro_batch_size),
+        epochs=1,
+        num_minibatches=1,
+        missing_eos_penalty=0.0,
     )
 
 
 def prompts(work: Work, index: int) -> list[list[int]]:
-    """The prompts of the index-th step."""
+    """Draw the prompts of step number `index`."""
     chance = torch.Generator().manual_seed(index)
     lengths = [work.prompt] * work.batch
     if work.lengths == "real":
@@ -87,33 +88,34 @@ def prompts(work: Work, index: int) -> list[list[int]]:
 
 
 def eos_of(work: Work) -> int:
-    """EOS, or with fixed lengths an id that is never drawn."""
+    """Return the id of EOS, or with fixed lengths an id that is never drawn."""
     return EOS if work.lengths == "real" else -1
 
 
 def most_tokens(work: Work) -> int:
-    """The longest answer."""
+    """Return the maximum length of a response."""
     return work.response * (2 if work.lengths == "real" else 1)
 
 
 @torch.no_grad()
 def make_eos_likely(model: PreTrainedModel, mean: int) -> None:
-    """Let random weights end an answer after about `mean` tokens: EOS gets a logit that stands out by so much.
+    """Raise the logit of EOS so that random weights end a response after about `mean` tokens.
 
-    The logits of random weights are nearly equal, so EOS with the probability 1/mean needs log(vocabulary / mean).
+    The logits of random weights are nearly equal, so EOS has the probability 1 / mean if its logit is larger by
+    log(vocabulary / mean).
     """
     embeddings = model.get_output_embeddings()
     assert embeddings is not None  # every causal language model has them
     head = embeddings.weight
     norm = model.model.decoder.final_layer_norm
-    wanted = torch.log(torch.tensor(head.shape[0] / mean))
-    norm.bias.add_(wanted * head[EOS] / head[EOS].square().sum())
+    increase = torch.log(torch.tensor(head.shape[0] / mean))
+    norm.bias.add_(increase * head[EOS] / head[EOS].square().sum())
 
 
 def phases(
     moments: tuple[Moment, Moment, Moment, Moment], *, num_drawn: int, num_prompt_tokens: int
 ) -> dict[str, float]:
-    """The figures of one PPO step from its start and the ends of sampling, scoring and training."""
+    """Compute times and rates of one PPO step from its start and the ends of sampling, scoring and training."""
     start, generated, scored, end = moments
     num_tokens = num_drawn + num_prompt_tokens
     return {
@@ -131,40 +133,46 @@ def phases(
 
 
 class Step:
-    """The four roles, and what one step does with them; critic and reward model may have a config of their own."""
+    """One PPO step with its four roles; critic and reward model may have another config than the actor."""
 
-    def __init__(self, work: Work, config: LmConfig | None = None, critics: LmConfig | None = None) -> None:
-        self.work, self.config = work, config or config_of(work)
-        critics = critics or self.config
-        backbone = Backbone.load(self.config) if self.config.lora.shared_backbone else None
-        self.policy = backbone.policy() if backbone else load_policy(self.config, learns=True)
-        frozen = None if self.config.lora.rank else load_policy(self.config)
+    def __init__(
+        self,
+        work: Work,
+        networks: NetworkConfig,
+        ppo: PpoConfig,
+        *,
+        critics: NetworkConfig | None = None,
+        num_critic_layers: int = 0,
+    ) -> None:
+        self.work, self.ppo = work, ppo
+        backbone = Backbone.load(networks) if networks.lora.shared_backbone else None
+        self.policy = backbone.policy() if backbone else load_policy(networks, learns=True)
+        frozen = None if networks.lora.rank else load_policy(networks)
         if work.lengths == "real":
             for policy in filter(None, (self.policy, frozen)):
                 make_eos_likely(policy.model, work.response)
-        num_layers = critics.reward.num_layers
-        make = backbone.score_model if backbone else partial(load_score_model, critics)
-        self.critic, reward_model = (make(num_layers=num_layers, learns=learns) for learns in (True, False))
-        temperature = self.config.ppo.temperature
+        build = backbone.score_model if backbone else partial(load_score_model, critics or networks)
+        self.critic, reward_model = (build(num_layers=num_critic_layers, learns=learns) for learns in (True, False))
+        temperature = ppo.temperature
         self.actor_critic = LmActorCritic(self.policy, self.critic, temperature)
         self.reference = reference_logprobs(self.policy, frozen, temperature=temperature)
-        self.scorer = Scorer([(1.0, by_model(reward_model, self.config.ppo.micro_batch_size))])
-        self.learner = Learner.of(self.actor_critic, self.policy, self.critic, self.config.ppo)
+        self.scorer = Scorer([(1.0, by_model(reward_model, ppo.micro_batch_size))])
+        self.learner = Learner.of(self.actor_critic, self.policy, self.critic, ppo)
 
     def __call__(self, index: int) -> dict[str, float]:
-        """Generate, score, train; the seconds of each."""
+        """Sample, score and train; return the times and rates."""
         asked = prompts(self.work, index)
         start = self._now()
         drawn = self.sample(asked, index, most=most_tokens(self.work))
         generated = self._now()
         rollout = self.score(asked, drawn)
         scored = self._now()
-        update(self.learner, rollout, self.config.ppo, generator=generator(1, index))
+        update(self.learner, rollout, self.ppo, generator=generator(1, index))
         moments = (start, generated, scored, self._now())
         return phases(moments, num_drawn=int(drawn.mask.sum()), num_prompt_tokens=sum(map(len, asked)))
 
     def sample(self, asked: Sequence[Sequence[int]], index: int, *, most: int) -> Responses:
-        """The answers, of at most so many tokens."""
+        """Sample responses of at most `most` tokens."""
         self.policy.eval()
         with self.policy.autocast():
             return generate(
@@ -172,13 +180,13 @@ class Step:
                 asked,
                 end_ids=[eos_of(self.work)],
                 max_tokens=most,
-                temperature=self.config.ppo.temperature,
+                temperature=self.ppo.temperature,
                 generator=generator(0, index),
             )
 
     def score(self, asked: Sequence[Sequence[int]], drawn: Responses) -> Rollout:
-        """What all four roles say of the answers."""
-        ppo, batch = self.config.ppo, pad(asked, drawn.tolist(), pad_id=EOS).to(drawn.ids.device)
+        """Compute what PPO needs to know about the responses, with all four roles."""
+        ppo, batch = self.ppo, pad(asked, drawn.tolist(), pad_id=EOS).to(drawn.ids.device)
         answers = Answers([], [""] * len(asked), batch, drawn.logprobs, drawn.ended)
         seen = assess(
             answers,

@@ -1,4 +1,4 @@
-"""`tercet bench`: the phases of a PPO step beside the machine's own limit, measured in the same run."""
+"""`tercet bench`: compare the phases of a PPO step with the limits of the machine, measured in the same run."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 
-from tercet.config.lm import LmConfig
+from tercet.config.lm import NetworkConfig
 from tercet.lm.models.roles import device_of
 from tercet.lm.models.weights import config_at
 from tercet.lm.plan import cost
-from tercet.lm.plan.bench import Step, Work, config_of
+from tercet.lm.plan.bench import Step, Work, networks_of, ppo_of
 from tercet.lm.plan.footprint import footprint
 from tercet.lm.plan.hardware import Limits, measured_limits
 
@@ -24,7 +24,7 @@ SHAPES: dict[str, Work] = {
 
 @dataclass(frozen=True)
 class Phase:
-    """One phase of a step: its seconds, the tokens that went through it, and the least it could take here."""
+    """One phase of a step: its seconds, its number of tokens, and the least seconds possible on this machine."""
 
     seconds: float
     num_tokens: int
@@ -32,13 +32,13 @@ class Phase:
 
     @property
     def share(self) -> float:
-        """Of the machine's limit: 1 would be the limit itself."""
+        """The share of the machine's limit that was reached; 1 is the limit."""
         return self.floor_s / self.seconds
 
 
 @dataclass(frozen=True)
 class Bench:
-    """The phases of a PPO step in medians, and the machine's rates in the same run."""
+    """The median times of the phases of a PPO step, and the machine's rates in the same run."""
 
     work: Work
     limits: Limits
@@ -47,22 +47,22 @@ class Bench:
 
     @property
     def whole(self) -> Phase:
-        """The phases together."""
+        """All phases together."""
         phases = self.phases.values()
         seconds, floor = sum(phase.seconds for phase in phases), sum(phase.floor_s for phase in phases)
         return Phase(seconds, self.phases["train"].num_tokens, floor)
 
     def as_json(self) -> dict[str, Any]:  # Any: JSON
-        """The bench as plain data."""
+        """Return the bench as JSON data."""
         return asdict(self) | {"whole": asdict(self.whole)}
 
 
 def run(work: Work) -> Bench:
-    """Take `warmup` and `iters` steps; the machine's rates are measured before and after, and the better ones count."""
-    config = config_of(work)
+    """Run `warmup` steps, then `iters` measured ones; take the better of the machine's rates before and after."""
+    config = networks_of(work)
     device = device_of(config)
     first = measured_limits(device)
-    step = Step(work, config)
+    step = Step(work, config, ppo_of(work))
     rows = [step(index) for index in range(work.warmup + work.iters)][work.warmup :]
     second = measured_limits(device)
     limits = Limits(max(first.flops_per_s, second.flops_per_s), max(first.bytes_per_s, second.bytes_per_s))
@@ -75,8 +75,8 @@ def run(work: Work) -> Bench:
     return Bench(work, limits, phases, medians["other_cpus"])
 
 
-def floors(work: Work, config: LmConfig, limits: Limits) -> dict[str, float]:
-    """The least seconds of each phase on a machine of these rates: the larger of arithmetic and memory traffic."""
+def floors(work: Work, config: NetworkConfig, limits: Limits) -> dict[str, float]:
+    """Return the least seconds of each phase on a machine with these rates, by arithmetic or memory traffic."""
     shape = config_at(config.model)
     actor = footprint(config, shape, "policy", learns=True).network
     critic = footprint(config, shape, "score", learns=True).network
@@ -98,7 +98,7 @@ def floors(work: Work, config: LmConfig, limits: Limits) -> dict[str, float]:
 
 
 def table(bench: Bench) -> Iterator[str]:
-    """The bench as it is printed."""
+    """Yield the lines of the bench."""
     work, limits = bench.work, bench.limits
     yield (
         f"one PPO step: {work.batch} prompts of {work.prompt} tokens, {work.response} sampled tokens each, "
@@ -113,4 +113,4 @@ def table(bench: Bench) -> Iterator[str]:
         rate = phase.num_tokens / phase.seconds
         yield f"{name:<10}{phase.seconds:>9.2f}{rate:>10.0f}{phase.floor_s:>10.2f}{phase.share:>13.0%}"
     if bench.other_cpus > 0.1:
-        yield f"other processes kept {bench.other_cpus:.1f} CPUs busy meanwhile: the figures are worth little"
+        yield f"other processes used {bench.other_cpus:.1f} CPUs meanwhile: the figures are not reliable"

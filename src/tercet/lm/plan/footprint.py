@@ -1,7 +1,7 @@
-"""What a network occupies, found without its weights: on torch's meta device, and by operators that only count.
+"""The memory of a network, measured without its weights: on torch's meta device and with fake tensors.
 
-Nothing is loaded and nothing computed: the model is built by the pipeline's own code with tensors that have shapes and
-no numbers, and a forward pass over them keeps for its backward pass what the real one would keep.
+The pipeline's own code builds the model from tensors that have shapes but no data. A forward pass on them saves tensors
+of the same sizes for its backward pass as a real one.
 """
 
 from collections.abc import Iterable, Iterator
@@ -18,7 +18,7 @@ from torch.nn.functional import linear
 from transformers import PretrainedConfig as HfConfig
 from transformers import PreTrainedModel
 
-from tercet.config.lm import LmConfig
+from tercet.config.lm import NetworkConfig
 from tercet.lm.cpu.last_layer import can_be_narrowed, layers_of
 from tercet.lm.models.logprobs import CHUNK
 from tercet.lm.models.roles import Policy, ScoreModel, policy_of, score_model_of
@@ -30,40 +30,40 @@ Kind = Literal["policy", "score"]
 
 @dataclass(frozen=True)
 class Footprint:
-    """Bytes of one network's parts, and the numbers its cost follows from."""
+    """Bytes of the parts of one network, and the numbers that determine its cost."""
 
     network: Network
-    stored: int  # weights, adapters included
+    stored: int  # all weights, adapters included
     adapters: int  # of these, the adapters
-    learning: int  # what learns, in fp32: the size of its gradients and of each of AdamW's two moments
-    packed: int  # the linear layers in fp32, as sampling on a CPU copies them
+    learning: int  # trainable weights in fp32; the gradients and each of AdamW's two moments have the same size
+    packed: int  # linear layers in fp32: the copy that sampling on a CPU makes
 
 
 @dataclass(frozen=True)
 class Activations:
-    """Bytes that a forward pass keeps for its backward pass, and what one layer computes anew or on the way."""
+    """Bytes that a forward pass saves for the backward pass, and the bytes of one layer."""
 
-    kept: int
+    saved: int
     one_layer: int
 
 
 def footprint(
-    config: LmConfig, hf_config: HfConfig, kind: Kind, *, num_layers: int = 0, learns: bool = False
+    config: NetworkConfig, hf_config: HfConfig, kind: Kind, *, num_layers: int = 0, learns: bool = False
 ) -> Footprint:
-    """The parts of a policy or of a score model of this shape, counted one parameter at a time."""
+    """Count the parameters of a policy or score model of this shape."""
     return _footprint(_Case.of(config, hf_config), kind, num_layers, learns)
 
 
 @dataclass(frozen=True)
 class _Case:
-    """What the counts follow from; two of one key give the same ones, and are counted once."""
+    """The input of a count. Two cases with the same key have the same counts, so only the first is counted."""
 
     key: str
-    config: LmConfig = field(compare=False)
+    config: NetworkConfig = field(compare=False)
     hf_config: HfConfig = field(compare=False)
 
     @classmethod
-    def of(cls, config: LmConfig, hf_config: HfConfig) -> "_Case":
+    def of(cls, config: NetworkConfig, hf_config: HfConfig) -> "_Case":
         settings = (config.lora, config.precision, config.model.gradient_checkpointing, hf_config.to_dict())
         return cls(repr(settings), config, hf_config)
 
@@ -97,68 +97,72 @@ def _footprint(case: _Case, kind: Kind, num_layers: int, learns: bool) -> Footpr
 
 
 def activations(
-    config: LmConfig, hf_config: HfConfig, kind: Kind, *, num_layers: int = 0, rows: int, length: int
+    config: NetworkConfig, hf_config: HfConfig, kind: Kind, *, num_layers: int = 0, rows: int, length: int
 ) -> Activations:
-    """What a learning network keeps of `rows` rows of `length` tokens, up to the states that its head reads.
+    """Count what a trained network saves for `rows` rows of `length` tokens, up to the input of its head.
 
-    Two shallow copies are counted; layers are taken to be alike.
+    Models of one and of two layers are counted; all layers are assumed to be equal.
     """
     depth = num_layers or hf_config.num_hidden_layers
-    one, two = (_kept(_Case.of(config, hf_config), kind, n, rows, length) for n in (1, 2))
+    one, two = (_saved_bytes(_Case.of(config, hf_config), kind, n, rows, length) for n in (1, 2))
     plain = config.model_copy(update={"model": config.model.model_copy(update={"gradient_checkpointing": False})})
     if config.model.gradient_checkpointing:
-        once, twice = (_kept(_Case.of(plain, hf_config), kind, n, rows, length) for n in (1, 2))
+        once, twice = (_saved_bytes(_Case.of(plain, hf_config), kind, n, rows, length) for n in (1, 2))
         layer = twice - once
     else:
         layer = two - one
-    return Activations(kept=one + (depth - 1) * (two - one), one_layer=layer)
+    return Activations(saved=one + (depth - 1) * (two - one), one_layer=layer)
 
 
 def logits_bytes(hf_config: HfConfig, num_tokens: int) -> int:
-    """The most that log-probabilities of `num_tokens` tokens take: the logits of a chunk, in fp32 whatever the
-    precision, and two tensors of their size (`core/fused_categorical.py`), which the backward pass makes again."""
+    """Return the peak bytes of the log-probabilities of `num_tokens` tokens.
+
+    These are the logits of one chunk, always in fp32, and two tensors of the same size (`core/fused_categorical.py`).
+    """
     return min(num_tokens, CHUNK) * hf_config.vocab_size * 3 * 4
 
 
-def _built(config: LmConfig, hf_config: HfConfig, kind: Kind, num_layers: int, learns: bool) -> Policy | ScoreModel:
+def _built(
+    config: NetworkConfig, hf_config: HfConfig, kind: Kind, num_layers: int, learns: bool
+) -> Policy | ScoreModel:
     model = fresh(hf_config, scores=kind == "score", num_layers=num_layers)
+    build = policy_of if kind == "policy" else score_model_of
     with torch.device("meta"):
-        made = policy_of if kind == "policy" else score_model_of
-        return made(model, config, learns=learns)
+        return build(model, config, learns=learns)
 
 
 @lru_cache(maxsize=512)
-def _kept(case: _Case, kind: Kind, num_layers: int, rows: int, length: int) -> int:
+def _saved_bytes(case: _Case, kind: Kind, num_layers: int, rows: int, length: int) -> int:
     config, hf_config = case.config, case.hf_config
     module = _built(config, hf_config, kind, num_layers, True)
     module.train()
-    kept: dict[int, int] = {}
-    held = []  # a storage that is freed would give its number to the next one
+    saved: dict[int, int] = {}
+    references = []  # they keep each storage alive, so that its id is not used again
     with FakeTensorMode():
         _give_fake_weights(module)
-        own = {_storage(tensor) for tensor in [*module.parameters(), *module.buffers()]}
+        own_storages = {_storage(tensor) for tensor in [*module.parameters(), *module.buffers()]}
 
-        def keep(tensor: Tensor) -> Tensor:
-            held.append(tensor)
-            if _storage(tensor) not in own:
-                kept[_storage(tensor)] = tensor.untyped_storage().nbytes()
+        def save(tensor: Tensor) -> Tensor:
+            references.append(tensor)
+            if _storage(tensor) not in own_storages:
+                saved[_storage(tensor)] = tensor.untyped_storage().nbytes()
             return tensor
 
         autocast = torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bf16")
-        with saved_tensors_hooks(keep, lambda tensor: tensor):
+        with saved_tensors_hooks(save, lambda tensor: tensor):
             with autocast:
                 out = module.model.base_model(torch.zeros(rows, length, dtype=torch.long), use_cache=False)
             linear(out.last_hidden_state.float(), cast(nn.Linear, module.head).weight)
-    return sum(kept.values())
+    return sum(saved.values())
 
 
 def _give_fake_weights(module: nn.Module) -> None:
-    """Tensors of the active fake mode in place of meta tensors; shared ones stay shared."""
+    """Replace meta tensors by tensors of the active fake mode; shared tensors stay shared."""
     made: dict[int, Tensor] = {}
-    originals = []  # so that no number is given twice
+    originals = []  # they keep the old tensors alive, so that no id is used twice
     for part in module.modules():
-        for held in (part._parameters, part._buffers):
-            tensors = cast(dict[str, Tensor | None], held)
+        for group in (part._parameters, part._buffers):
+            tensors = cast(dict[str, Tensor | None], group)
             for name, old in tensors.items():
                 if old is None:
                     continue
@@ -175,7 +179,7 @@ def _storage(tensor: Tensor) -> int:
 
 
 def _products(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """The matrix of every layer that multiplies by one, with its name: Linear, GPT-2's Conv1D, and adapters."""
+    """Yield name and weight of every layer that multiplies by a matrix: Linear, GPT-2's Conv1D, and adapters."""
     for name, part in module.named_modules():
         weight = part._parameters.get("weight")
         if weight is not None and weight.ndim == 2 and not isinstance(part, nn.Embedding):
@@ -191,7 +195,7 @@ def _bytes(tensors: Iterable[Tensor]) -> int:
 
 
 def _unread(model: PreTrainedModel) -> int:
-    """Weights of the last layer's products behind its attention, where `lm/cpu/last_layer.py` narrows these."""
+    """Count the last layer's weights after attention if `lm/cpu/last_layer.py` skips them for most tokens, else 0."""
     if not can_be_narrowed(model):
         return 0
     hf_config = model.config

@@ -1,4 +1,4 @@
-"""How fast a machine can be: this one's peak rates, measured in a second or two, or a card's by its data sheet."""
+"""Peak rates of a machine: measured here in a second or two, or from the data sheet of a GPU."""
 
 import time
 from collections.abc import Callable
@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 import torch
 
-_MATRIX = 1024  # tokens by 2048 by 2048: a product as training and scoring have them
+_MATRIX = 1024  # tokens; with 2048 x 2048, a product of the size that training and scoring have
 _WIDE = 2048
-_BUFFER = 64 * 2**20  # numbers: far more than any cache holds
+_BUFFER = 64 * 2**20  # numbers: far more than a cache holds
 _MOST_SECONDS = 0.6
 
-Clock = Callable[[], float]  # seconds, from any start: by the wall, or of this process on the CPU
+Clock = Callable[[], float]  # returns seconds: wall time, or CPU time of this process
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Card:
-    """A GPU by its data sheet: dense products with fp32 sums of bf16 and of fp32 numbers, and its memory."""
+    """The data sheet of a GPU: dense products of bf16 and of fp32 numbers, both with fp32 sums, and its memory."""
 
     bf16_flops_per_s: float
     fp32_flops_per_s: float
@@ -32,7 +32,7 @@ class Card:
     memory_gib: int
 
     def expected(self, precision: str) -> Limits:
-        """What is expected to be reached of it; assumed, not measured."""
+        """Return the rates that a run is expected to reach: assumed, not measured."""
         flops = self.bf16_flops_per_s if precision == "bf16" else self.fp32_flops_per_s
         return Limits(flops * FLOPS_SHARE, self.bytes_per_s * BYTES_SHARE)
 
@@ -45,20 +45,20 @@ CARDS = {
     "h100": Card(989e12, 67e12, 3350e9, 80),
     "h200": Card(989e12, 67e12, 4800e9, 141),
 }
-FLOPS_SHARE = 0.4  # of a card's peak arithmetic: assumed
-BYTES_SHARE = 0.6  # of its memory bandwidth: assumed
+FLOPS_SHARE = 0.4  # assumed fraction of a card's peak arithmetic
+BYTES_SHARE = 0.6  # assumed fraction of its memory bandwidth
 
 
 def measured_limits(
     device: torch.device, dtype: torch.dtype = torch.float32, *, clock: Clock = time.perf_counter
 ) -> Limits:
-    """The best of several matrix products and of several passes over a large buffer, on this machine, now."""
-    grown = 1 if device.type == "cpu" else 4  # a GPU is done with less before it is at full speed
-    rows, wide = grown * _MATRIX, grown * _WIDE
+    """Measure the best of several matrix products and of several passes over a large buffer on this machine."""
+    factor = 1 if device.type == "cpu" else 4  # less work would not bring a GPU to full speed
+    rows, wide = factor * _MATRIX, factor * _WIDE
     left = torch.randn(rows, wide, device=device).to(dtype)
     right = torch.randn(wide, wide, device=device).to(dtype)
     product = best_seconds(lambda: torch.nn.functional.linear(left, right), device, clock=clock)
-    buffer = torch.ones(grown**2 * _BUFFER, device=device)
+    buffer = torch.ones(factor**2 * _BUFFER, device=device)
     reading = best_seconds(lambda: buffer.sum(), device, clock=clock)
     return Limits(2 * rows * wide * wide / product, 4 * buffer.numel() / reading)
 
@@ -70,11 +70,11 @@ def best_seconds(
     most_seconds: float = _MOST_SECONDS,
     clock: Clock = time.perf_counter,
 ) -> float:
-    """The shortest of the runs that fit into `most_seconds`, two at least; one before them warms up."""
+    """Return the time of the fastest of at least two runs within `most_seconds`, after a warm-up run."""
     work()
     wait(device)
-    best, begun, runs = float("inf"), time.perf_counter(), 0
-    while runs < 2 or time.perf_counter() - begun < most_seconds:
+    best, first, runs = float("inf"), time.perf_counter(), 0
+    while runs < 2 or time.perf_counter() - first < most_seconds:
         start = clock()
         work()
         wait(device)
@@ -83,6 +83,6 @@ def best_seconds(
 
 
 def wait(device: torch.device) -> None:
-    """Until a GPU has done what was asked of it."""
+    """Wait until a GPU has finished its work; a CPU always has."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -1,39 +1,39 @@
-"""What lies in memory during each step: the parts that stay, and what comes on top at its fullest moments.
+"""The memory of each step: the parts that stay, and the parts that are added at the moments of highest use.
 
-It follows the code: `train/ppo.py` lets the critic learn before the actor and frees the gradients of each, the best
-actor is kept as a copy, `lm/cpu/packed.py` copies the linear layers while a CPU samples, `lm/models/logprobs.py` makes
-logits in chunks, and a backward pass gives up activations as it adds gradients.
+It follows the code. `train/ppo.py` updates the critic before the actor and frees the gradients of each. The best actor
+is kept as a copy. `lm/cpu/packed.py` copies the linear layers while a CPU samples. `lm/models/logprobs.py` computes
+logits in chunks. A backward pass frees activations while it adds gradients.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from transformers import PretrainedConfig as HfConfig
-
-from tercet.config.lm import LmConfig
+from tercet.config.fit import FitConfig
+from tercet.config.lm import LmConfig, PpoConfig
 from tercet.lm.cpu.packed import MOST_ROWS
 from tercet.lm.plan.cost import Sizes, cache_bytes
-from tercet.lm.plan.footprint import Activations, Footprint, activations, footprint, logits_bytes
-from tercet.lm.plan.shapes import shape_of
+from tercet.lm.plan.footprint import Activations, Footprint, Kind, activations, footprint, logits_bytes
+from tercet.lm.plan.shapes import Networks
 from tercet.lm.scoring import REWARD_MODEL
 from tercet.train.ppo import takes_one_step
 
-Parts = dict[str, int]  # what it is -> bytes
+Parts = dict[str, int]  # name of the part -> bytes
 
 _CUDA = int(0.8e9)  # context, libraries and their workspaces: assumed
-# of the rest, lost between blocks: by malloc as seen (docs/performance.md), by torch's allocator on a GPU as assumed
+# fraction of the rest that is lost between blocks: measured for malloc (docs/performance.md), assumed for GPUs
 _GAPS = {"cpu": 0.1, "cuda": 0.05}
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes that stay, and bytes on top of them at each moment that may be the fullest."""
+    """Bytes that stay, and the bytes on top of them at each moment that may be the peak."""
 
     stays: Parts
     moments: dict[str, Parts]
 
     @property
     def fullest(self) -> str:
-        """The moment of the peak."""
+        """The name of the moment with the peak."""
         return max(self.moments, key=lambda name: sum(self.moments[name].values()))
 
     @property
@@ -44,63 +44,61 @@ class Memory:
 
 @dataclass(frozen=True)
 class Site:
-    """Where it is to run: `cpu` or `cuda`, and the bytes of the process before anything is loaded."""
+    """The device that the run uses (`cpu` or `cuda`), and the bytes of the process before anything is loaded."""
 
     device: str
     base: int
 
     @classmethod
     def gpu(cls) -> "Site":
-        """A GPU."""
+        """Return a GPU with the assumed bytes of CUDA."""
         return cls("cuda", _CUDA)
 
 
 def memory_of(config: LmConfig, site: Site, sizes: Sizes, answers: Sizes) -> dict[str, Memory]:
-    """The memory of each step by its name; `sizes` of PPO's rows, `answers` of the data's."""
-    found = {
-        "sft": _supervised(config, site, answers, is_reward=False),
-        "reward": _supervised(config, site, answers, is_reward=True),
-        "ppo": _ppo(config, site, sizes),
+    """Return the memory of each step by its name; `sizes` are those of PPO's rows, `answers` those of the data's."""
+    networks = Networks.of(config)
+    memory_by_step = {
+        "sft": _supervised(networks, "policy", config.sft, site, answers),
+        "reward": _supervised(networks, "score", config.reward, site, answers),
+        "ppo": _ppo(networks, config.ppo, site, sizes),
     }
-    return {name: _with_gaps(memory, site) for name, memory in found.items()}
+    return {name: _with_gaps(memory, site) for name, memory in memory_by_step.items()}
 
 
-def score_shape(config: LmConfig) -> HfConfig:
-    """The shape that critic and reward model start from."""
-    return shape_of(config, config.reward.model)
+def num_reward_models(terms: Iterable[str]) -> int:
+    """Count the reward models among the terms of ppo.reward; functions take no memory.
+
+    Every other reward model is assumed to be as large as the run's own.
+    """
+    return sum(name == REWARD_MODEL or ":" not in name for name in terms)
 
 
-def num_reward_models(config: LmConfig) -> int:
-    """Reward models in PPO's memory; functions take none. Others than the run's own are taken to be of its size."""
-    return sum(name == REWARD_MODEL or ":" not in name for name in config.ppo.reward)
-
-
-def _ppo(config: LmConfig, site: Site, sizes: Sizes) -> Memory:
-    ppo, shape, judge = config.ppo, shape_of(config), score_shape(config)
-    layers = config.reward.num_layers
+def _ppo(networks: Networks, ppo: PpoConfig, site: Site, sizes: Sizes) -> Memory:
+    config, shape, judge, layers = networks.config, networks.policy, networks.score, networks.num_score_layers
     actor = footprint(config, shape, "policy", learns=True)
     critic = footprint(config, judge, "score", num_layers=layers, learns=True)
     scored = min(ppo.micro_batch_size, ppo.batch_size)
     learned = min(scored, -(-ppo.batch_size // ppo.num_minibatches))
     frozen, shared = footprint(config, judge, "score", num_layers=layers), config.lora.shared_backbone
-    actor_kept = activations(config, shape, "policy", rows=learned, length=sizes.row)
-    critic_kept = activations(config, judge, "score", num_layers=layers, rows=learned, length=sizes.row)
+    actor_saved = activations(config, shape, "policy", rows=learned, length=sizes.row)
+    critic_saved = activations(config, judge, "score", num_layers=layers, rows=learned, length=sizes.row)
     several = learned * ppo.num_minibatches < ppo.batch_size
     stays = {
         "libraries": site.base,
         "actor": actor.stored - actor.adapters,
         "reference": 0 if config.lora.rank else footprint(config, shape, "policy").stored,
         "critic": 0 if shared else critic.stored - critic.adapters,
-        "reward model": num_reward_models(config) * (critic.adapters if shared else frozen.stored),
+        "reward model": num_reward_models(ppo.reward) * (critic.adapters if shared else frozen.stored),
         "adapters": actor.adapters + critic.adapters,
         "optimizers' moments": 2 * (actor.learning + critic.learning),
         "best actor's copy": actor.learning,
         "moving average": actor.learning if ppo.ema_decay else 0,
     }
     scoring = {
-        # with a graph, where these very values are learned from
-        "critic's activations": critic_kept.kept if takes_one_step(ppo, ppo.batch_size) else 0,
-        "one layer on the way": max(actor_kept.one_layer, critic_kept.one_layer) * scored // learned,
+        # the values keep their graph if the only optimizer step uses them
+        "critic's activations": critic_saved.saved if takes_one_step(ppo, ppo.batch_size) else 0,
+        "one layer on the way": max(actor_saved.one_layer, critic_saved.one_layer) * scored // learned,
         "logits": logits_bytes(shape, scored * sizes.response),
     }
     logits = logits_bytes(shape, learned * sizes.response)
@@ -110,23 +108,22 @@ def _ppo(config: LmConfig, site: Site, sizes: Sizes) -> Memory:
     return Memory(
         stays,
         {
-            "sampling": _sampling(config, site, shape, actor, sizes),
+            "sampling": _sampling(networks, ppo.batch_size, site, actor, sizes),
             "scoring": scoring,
-            **_learning("critic's update", critic, critic_kept, 0, several),
-            **_learning("actor's update", actor, actor_kept, logits, several),
+            **_learning("critic's update", critic, critic_saved, 0, several),
+            **_learning("actor's update", actor, actor_saved, logits, several),
             "choice of the best actor": chosen,
         },
     )
 
 
-def _supervised(config: LmConfig, site: Site, sizes: Sizes, *, is_reward: bool) -> Memory:
-    """SFT or the reward model, which reads two rows a pair."""
-    fit = config.reward if is_reward else config.sft
-    shape, layers = (score_shape(config), config.reward.num_layers) if is_reward else (shape_of(config), 0)
-    kind = "score" if is_reward else "policy"
+def _supervised(networks: Networks, kind: Kind, fit: FitConfig, site: Site, sizes: Sizes) -> Memory:
+    """Return the memory of SFT (kind `policy`), or of the reward model (`score`), which reads two rows per pair."""
+    is_reward, config = kind == "score", networks.config
+    shape, layers = (networks.score, networks.num_score_layers) if is_reward else (networks.policy, 0)
     network = footprint(config, shape, kind, num_layers=layers, learns=True)
     rows = min(fit.micro_batch_size, fit.batch_size)
-    kept = activations(config, shape, kind, num_layers=layers, rows=rows * (1 + is_reward), length=sizes.row)
+    saved = activations(config, shape, kind, num_layers=layers, rows=rows * (1 + is_reward), length=sizes.row)
     logits = 0 if is_reward else logits_bytes(shape, rows * sizes.response)
     stays = {
         "libraries": site.base,
@@ -134,31 +131,31 @@ def _supervised(config: LmConfig, site: Site, sizes: Sizes, *, is_reward: bool) 
         "adapters": network.adapters,
         "optimizer's moments": 2 * network.learning,
     }
-    return Memory(stays, _learning("update", network, kept, logits, fit.micro_batch_size < fit.batch_size))
+    return Memory(stays, _learning("update", network, saved, logits, fit.micro_batch_size < fit.batch_size))
 
 
-def _learning(name: str, network: Footprint, kept: Activations, logits: int, several: bool) -> dict[str, Parts]:
-    """The two ends of a backward pass: all activations, or all gradients.
+def _learning(name: str, network: Footprint, saved: Activations, logits: int, several: bool) -> dict[str, Parts]:
+    """Return the memory at the two ends of a backward pass: all activations, and all gradients.
 
-    `several`: micro-batches in an optimizer step, so that from the second on both are there.
+    With `several` micro-batches in an optimizer step, activations and gradients exist together from the second on.
     """
     head = 4 * network.network.head if network.network.adapters == 0 else 0
-    start = {"activations": kept.kept, "one layer on the way": kept.one_layer, "logits": logits}
-    begun = {"gradients": network.learning if several else min(head, network.learning)}
+    start = {"activations": saved.saved, "one layer on the way": saved.one_layer, "logits": logits}
+    earlier = {"gradients": network.learning if several else min(head, network.learning)}
     return {
-        f"{name}, start of backward": start | begun,
+        f"{name}, start of backward": start | earlier,
         f"{name}, end of backward": {"gradients": network.learning, "head": head},
     }
 
 
-def _sampling(config: LmConfig, site: Site, shape: HfConfig, actor: Footprint, sizes: Sizes) -> Parts:
-    rows, number = config.ppo.batch_size, 2 if config.precision == "bf16" else 4
-    cache = cache_bytes(actor.network, rows * sizes.row, number)
-    packs = site.device == "cpu" and config.precision == "fp32" and rows <= MOST_ROWS
+def _sampling(networks: Networks, rows: int, site: Site, actor: Footprint, sizes: Sizes) -> Parts:
+    is_fp32 = networks.config.precision == "fp32"
+    cache = cache_bytes(actor.network, rows * sizes.row, 4 if is_fp32 else 2)
+    packs = site.device == "cpu" and is_fp32 and rows <= MOST_ROWS
     return {
         "packed weights": actor.packed if packs else 0,
-        "key-value cache": cache + cache // actor.network.num_layers,  # a layer's grows by a copy
-        "logits": rows * shape.vocab_size * 4 * 4,
+        "key-value cache": cache + cache // actor.network.num_layers,  # one layer's cache grows by copying
+        "logits": rows * networks.policy.vocab_size * 4 * 4,
     }
 
 

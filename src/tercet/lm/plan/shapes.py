@@ -1,9 +1,11 @@
-"""The shape of a model without its weights: from its config on this machine, or from the published ones below."""
+"""The shape of a model without its weights: from its config on this machine, or from the published shapes below."""
+
+from dataclasses import dataclass
 
 from transformers import AutoConfig
 from transformers import PretrainedConfig as HfConfig
 
-from tercet.config.lm import LmConfig
+from tercet.config.lm import LmConfig, NetworkConfig
 from tercet.errors import InputError
 from tercet.lm.models.weights import config_at, named_by_key
 
@@ -11,7 +13,7 @@ Shape = dict[str, str | int | bool]
 
 
 def _opt(hidden: int, layers: int, heads: int, embedded: int = 0) -> Shape:
-    """OPT (Zhang et al. 2022, table 1); 350M alone embeds words narrower and has its layer norms behind the sums."""
+    """Return a shape of OPT (Zhang et al. 2022, table 1); 350M has a narrower word embedding and post-norm layers."""
     return {
         "model_type": "opt",
         "vocab_size": 50272,
@@ -28,7 +30,7 @@ def _opt(hidden: int, layers: int, heads: int, embedded: int = 0) -> Shape:
 def _gated(
     kind: str, hidden: int, layers: int, heads: int, kv_heads: int, inner: int, vocab: int, *, window: int
 ) -> Shape:
-    """Llama and its kin, embedding and head tied."""
+    """Return a shape of Llama or a related model with tied embedding and head."""
     return {
         "model_type": kind,
         "vocab_size": vocab,
@@ -56,21 +58,36 @@ PUBLISHED: dict[str, Shape] = {
 }
 
 
-def shape_of(config: LmConfig, path: str = "") -> HfConfig:
-    """The transformers config of the model at `path` (or model.path); no hub is asked.
+@dataclass(frozen=True)
+class Networks:
+    """The shapes of a run's networks, and the config that they are built from."""
+
+    config: NetworkConfig
+    policy: HfConfig
+    score: HfConfig  # of critic and reward model
+    num_score_layers: int  # that critic and reward model keep; 0: all
+
+    @classmethod
+    def of(cls, config: LmConfig) -> "Networks":
+        """Find the shapes. InputError as in `shape_of`."""
+        return cls(config, shape_of(config), shape_of(config, config.reward.model), config.reward.num_layers)
+
+
+def shape_of(config: NetworkConfig, path: str = "") -> HfConfig:
+    """Return the transformers config of the model at `path` (or model.path) without access to the hub.
 
     InputError for a hub id that is neither on this machine nor among the published shapes.
     """
     name = path or config.model.path
-    known = PUBLISHED.get("HuggingFaceTB/SmolLM2-135M" if name == "smollm2" else name.removesuffix("-Instruct"))
-    if known is not None:
-        settings = dict(known)
+    published = PUBLISHED.get("HuggingFaceTB/SmolLM2-135M" if name == "smollm2" else name.removesuffix("-Instruct"))
+    if published is not None:
+        settings = dict(published)
         return AutoConfig.for_model(str(settings.pop("model_type")), **settings)
     with named_by_key(config, path):
         try:
             return config_at(config.model, path, offline=True)
         except InputError as error:
             raise InputError(
-                f"{error}; a plan asks no hub: it knows {', '.join(PUBLISHED)}, and any other model by "
+                f"{error}; a plan does not access the hub: it knows {', '.join(PUBLISHED)}; give any other model as "
                 "model.path=random and model.architecture={model_type: opt, hidden_size: 768, ...}"
             ) from error

@@ -1,74 +1,69 @@
-"""How long a step takes, from the seconds of its phases: measured here on shallow copies, or a card's by arithmetic."""
+"""The time of a step from the seconds of its phases: measured on shallow copies, or estimated for a GPU."""
 
 from dataclasses import dataclass
 
-from transformers import PretrainedConfig as HfConfig
-
-from tercet.config.fit import FitConfig
-from tercet.config.lm import LmConfig
+from tercet.config.lm import LmConfig, PpoConfig
 from tercet.lm.models.roles import device_of
 from tercet.lm.plan import cost
 from tercet.lm.plan.cost import Cost, Network, Sizes
 from tercet.lm.plan.footprint import footprint
 from tercet.lm.plan.hardware import Card
-from tercet.lm.plan.memory import num_reward_models, score_shape
+from tercet.lm.plan.memory import num_reward_models
 from tercet.lm.plan.probe import Seconds, policy_seconds, score_seconds
-from tercet.lm.plan.shapes import shape_of
+from tercet.lm.plan.shapes import Networks
 from tercet.train.ppo import takes_one_step
 
-# of one operator that Python launches on a GPU: assumed. Small work waits for it
-_LAUNCH_S = 25e-6
-_OPERATORS, _OPERATORS_OF_ADAPTERS = 14, 24  # of a layer's forward pass, about
+_LAUNCH_S = 25e-6  # assumed time to launch one operator on a GPU: small operators wait for it
+_OPERATORS, _OPERATORS_OF_ADAPTERS = 14, 24  # approximate number in the forward pass of a layer
 
 
 @dataclass(frozen=True)
 class Phases:
-    """Seconds of the policy's phases and of the critic's, which the reward model shares; see `lm/plan/probe.py`."""
+    """Seconds of the phases of the policy, and of critic and reward model alike; see `lm/plan/probe.py`."""
 
     policy: Seconds
     score: Seconds
-    sizes: Sizes  # of the rows that they hold for
-    networks: tuple[Network, Network]
-    shares_prompts: bool = False  # whether the prompt under two answers goes through the transformer once
+    sizes: Sizes  # of the rows that were timed
+    networks: tuple[Network, Network]  # policy, critic
+    shares_prompts: bool = False  # True if a pair's prompt goes through the transformer once
 
 
 @dataclass(frozen=True)
 class StepTime:
-    """Expected seconds."""
+    """The expected seconds of each step."""
 
     generate: float
     score: float
     train: float
     sft: float  # an optimizer step of SFT
     reward: float  # of the reward model
-    validation: float  # PPO's choice of the best actor, once
+    validation: float  # one validation of PPO
 
     @property
     def ppo(self) -> float:
-        """One rollout and update."""
+        """Seconds of one rollout and update."""
         return self.generate + self.score + self.train
 
-    def ppo_run(self, config: LmConfig) -> float:
-        """All updates of step 3 with their validations."""
-        ppo = config.ppo
+    def ppo_run(self, ppo: PpoConfig) -> float:
+        """Return the seconds of all updates of step 3 with their validations."""
         times = 1 + ppo.num_updates // ppo.eval_every + bool(ppo.num_updates % ppo.eval_every)
         return ppo.num_updates * self.ppo + times * self.validation
 
 
-def measured_here(config: LmConfig, sizes: Sizes) -> Phases:
-    """The phases as this machine does them."""
-    shape, judge, layers = shape_of(config), score_shape(config), config.reward.num_layers
-    policy = policy_seconds(config, shape, sizes)
-    score, networks = score_seconds(config, judge, sizes, num_layers=layers), _networks(config, shape, judge)
-    return Phases(policy, score, sizes, networks, shares_prompts=device_of(config).type == "cpu")
+def measured_here(networks: Networks, ppo: PpoConfig, sizes: Sizes) -> Phases:
+    """Measure the phases on this machine."""
+    config = networks.config
+    policy = policy_seconds(config, networks.policy, ppo, sizes)
+    score = score_seconds(config, networks.score, ppo, sizes, num_layers=networks.num_score_layers)
+    return Phases(policy, score, sizes, _costs(networks), shares_prompts=device_of(config).type == "cpu")
 
 
-def expected_on(card: Card, config: LmConfig, sizes: Sizes) -> Phases:
-    """The phases by arithmetic, at an assumed share of the card's rates and an assumed price of a launch."""
-    policy, critic = _networks(config, shape_of(config), score_shape(config))
-    rates = card.expected(config.precision)
-    rows = min(config.ppo.micro_batch_size, config.ppo.batch_size)
-    lengths, count, again = [sizes.row] * rows, config.ppo.batch_size, config.model.gradient_checkpointing
+def expected_on(card: Card, networks: Networks, ppo: PpoConfig, sizes: Sizes) -> Phases:
+    """Estimate the phases from the card's rates, at an assumed fraction of them and an assumed launch time."""
+    policy, critic = _costs(networks)
+    rates = card.expected(networks.config.precision)
+    rows = min(ppo.micro_batch_size, ppo.batch_size)
+    lengths, count, again = [sizes.row] * rows, ppo.batch_size, networks.config.model.gradient_checkpointing
 
     def seconds(work: Cost, network: Network, passes: int) -> float:
         operators = network.num_layers * (_OPERATORS + (_OPERATORS_OF_ADAPTERS if network.adapters else 0))
@@ -94,49 +89,56 @@ def expected_on(card: Card, config: LmConfig, sizes: Sizes) -> Phases:
 
 
 def step_time(config: LmConfig, phases: Phases, answers: Sizes) -> StepTime:
-    """The seconds of each step; `answers` are the sizes of SFT's and the reward model's rows."""
+    """Return the seconds of each step; `answers` are the sizes of the rows of SFT and the reward model."""
     ppo, policy, score, sizes = config.ppo, phases.policy, phases.score, phases.sizes
     micro_batches = ppo.batch_size / min(ppo.micro_batch_size, ppo.batch_size)
     generate = policy["read"] + (sizes.response - 1) * policy["draw"]
-    forwards = policy["score"] * (2 if config.precision == "bf16" else 1)  # the old policy's, computed again in bf16
-    scoring = micro_batches * (forwards + score["score"] * (1 + num_reward_models(config)))
-    spared = score["score"] if takes_one_step(ppo, ppo.batch_size) else 0.0  # the critic's second forward
-    learning = ppo.epochs * micro_batches * (policy["learn"] + score["learn"] - spared)
+    forwards = policy["score"] * (
+        2 if config.precision == "bf16" else 1
+    )  # in bf16 the old log-probabilities are recomputed
+    scoring = micro_batches * (forwards + score["score"] * (1 + num_reward_models(ppo.reward)))
+    saved = score["score"] if takes_one_step(ppo, ppo.batch_size) else 0.0  # no second forward pass of the critic
+    learning = ppo.epochs * micro_batches * (policy["learn"] + score["learn"] - saved)
     applying = ppo.epochs * ppo.num_minibatches * (policy["apply"] + score["apply"])
+    rows, again = min(ppo.micro_batch_size, ppo.batch_size), config.model.gradient_checkpointing
+    sft = _ratio_of_fit(phases, config.sft.batch_size, answers, rows=rows, recompute=again, is_reward=False)
+    reward = _ratio_of_fit(phases, config.reward.batch_size, answers, rows=rows, recompute=again, is_reward=True)
     num_validations = ppo.num_eval_prompts / ppo.batch_size
     return StepTime(
         generate=generate,
         score=scoring,
         train=learning + applying,
-        sft=_fit_seconds(config, phases, config.sft, answers, is_reward=False),
-        reward=_fit_seconds(config, phases, config.reward, answers, is_reward=True),
+        sft=policy["learn"] * sft + policy["apply"],
+        reward=score["learn"] * reward + score["apply"],
         validation=num_validations * (generate + scoring),
     )
 
 
-def _fit_seconds(config: LmConfig, phases: Phases, fit: FitConfig, answers: Sizes, *, is_reward: bool) -> float:
-    """An optimizer step of a supervised step, in proportion to the arithmetic of a PPO micro-batch's.
+def _ratio_of_fit(
+    phases: Phases, batch_size: int, answers: Sizes, *, rows: int, recompute: bool, is_reward: bool
+) -> float:
+    """Return the arithmetic of a supervised optimizer step relative to that of a PPO micro-batch of `rows` rows.
 
-    The reward model reads pairs: two rows each, or, where it is taken to share prompts, one in which the prompt stands
-    once; of answers the ends alone.
+    The reward model reads a pair as two rows, or with shared prompts as one row that has the prompt once, and its head
+    reads only the last tokens.
     """
-    network, seconds = (phases.networks[1], phases.score) if is_reward else (phases.networks[0], phases.policy)
-    rows, again = min(config.ppo.micro_batch_size, config.ppo.batch_size), config.model.gradient_checkpointing
+    network = phases.networks[is_reward]
 
     def flops(lengths: list[int], num_read: int) -> int:
-        return cost.learn(network, lengths, num_read, recompute=again).flops
+        return cost.learn(network, lengths, num_read, recompute=recompute).flops
 
     of_micro_batch = flops([phases.sizes.row] * rows, rows * phases.sizes.response)
     if is_reward:
         pair = [answers.row + answers.response] if phases.shares_prompts else [answers.row] * 2
-        of_step = flops(pair * fit.batch_size, 2 * fit.batch_size)
+        of_step = flops(pair * batch_size, 2 * batch_size)
     else:
-        of_step = flops([answers.row] * fit.batch_size, answers.response * fit.batch_size)
-    ratio = of_step / of_micro_batch
-    return seconds["learn"] * ratio + seconds["apply"]
+        of_step = flops([answers.row] * batch_size, answers.response * batch_size)
+    return of_step / of_micro_batch
 
 
-def _networks(config: LmConfig, shape: HfConfig, judge: HfConfig) -> tuple[Network, Network]:
-    policy = footprint(config, shape, "policy", learns=True).network
-    critic = footprint(config, judge, "score", num_layers=config.reward.num_layers, learns=True).network
+def _costs(networks: Networks) -> tuple[Network, Network]:
+    """Return the numbers of policy and critic that their costs depend on."""
+    config, layers = networks.config, networks.num_score_layers
+    policy = footprint(config, networks.policy, "policy", learns=True).network
+    critic = footprint(config, networks.score, "score", num_layers=layers, learns=True).network
     return policy, critic

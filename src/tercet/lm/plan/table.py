@@ -1,4 +1,4 @@
-"""A plan and a bench in lines of text."""
+"""Print a plan as lines of text."""
 
 from collections.abc import Iterator
 
@@ -6,14 +6,14 @@ from tercet.lm.plan.memory import Memory
 from tercet.lm.plan.plan import GIB, Plan
 
 _STEPS = {"sft": "SFT", "reward": "reward model", "ppo": "PPO"}
-_SMALL = 0.0005  # GiB: what is printed as 0.000 tells nothing
-_BUSY = 0.2  # CPUs of other processes from which on a time is told to be worth little
+_SMALL = 0.0005  # GiB: smaller parts would be printed as 0.000
+_BUSY = 0.2  # CPUs of other processes from which a time is reported as unreliable
 
 
 def lines(plan: Plan) -> Iterator[str]:
-    """The plan as it is printed: memory, time, and whether it fits."""
+    """Yield the lines of the plan: memory, time, and whether it fits."""
     ppo, sizes = plan.rows.ppo, plan.rows
-    yield f"{plan.device}; prompts of {ppo.prompt} tokens, PPO's answers of {ppo.response} ({sizes.source})"
+    yield f"{plan.device}; prompts of {ppo.prompt} tokens, PPO's responses of {ppo.response} ({sizes.source})"
     yield ""
     yield "PPO, GiB"
     yield from _parts(plan.memory["ppo"])
@@ -32,9 +32,9 @@ def _parts(memory: Memory) -> Iterator[str]:
         if size >= _SMALL * GIB:
             yield _line(name, size)
     for moment, parts in memory.moments.items():
-        told = ", ".join(f"{name} {size / GIB:.2f}" for name, size in parts.items() if size >= _SMALL * GIB)
-        mark = "  <- the fullest" if moment == memory.fullest else ""
-        yield _line(f"+ {moment}", sum(parts.values()), f"  ({told}){mark}" if told else mark)
+        details = ", ".join(f"{name} {size / GIB:.2f}" for name, size in parts.items() if size >= _SMALL * GIB)
+        mark = "  <- the peak" if moment == memory.fullest else ""
+        yield _line(f"+ {moment}", sum(parts.values()), f"  ({details}){mark}" if details else mark)
 
 
 def _line(name: str, size: int, more: str = "") -> str:
@@ -43,10 +43,10 @@ def _line(name: str, size: int, more: str = "") -> str:
 
 def _seconds(plan: Plan) -> Iterator[str]:
     time = plan.time
-    how = "estimated from the card's data sheet, not measured" if plan.is_estimate else "from shallow copies, timed now"
+    how = "estimated from the card's data sheet, not measured" if plan.is_estimate else "measured on shallow copies"
     yield f"expected seconds ({how})"
     if plan.other_cpus > _BUSY:
-        yield f"  beside other work on {plan.other_cpus:.1f} CPUs, and so far too long; plan again on an idle machine"
+        yield f"  too long, because other work used {plan.other_cpus:.1f} CPUs; plan again on an idle machine"
     parts = f"(sample {time.generate:.2f}, score {time.score:.2f}, train {time.train:.2f})"
     yield f"  {'PPO step':<38}{time.ppo:8.2f}  {parts}"
     yield f"  {'validation of PPO':<38}{time.validation:8.2f}"
@@ -55,7 +55,7 @@ def _seconds(plan: Plan) -> Iterator[str]:
     for name, seconds in plan.run_s.items():
         yield f"  {_STEPS[name] + ', the whole step of the run':<38}{seconds:8.0f}  ({seconds / 3600:.1f} hours)"
     if len(plan.run_s) < len(_STEPS):
-        yield "  how many steps SFT and the reward model take follows from the data, unless max_steps says"
+        yield "  the number of steps of SFT and the reward model depends on the data, unless max_steps is set"
 
 
 def _verdict(plan: Plan) -> Iterator[str]:
@@ -63,10 +63,10 @@ def _verdict(plan: Plan) -> Iterator[str]:
     if plan.fits:
         yield f"fits: {peak:.1f} of {room:.1f} GiB"
         return
-    yield f"does not fit: {peak:.1f} of {room:.1f} GiB. What would make it smaller, one on top of the other:"
+    yield f"does not fit: {peak:.1f} of {room:.1f} GiB. Settings that save memory, each on top of those before it:"
     for remedy in plan.remedies:
         yield f"  {remedy.override:<38}saves {remedy.saves / GIB:.2f}, then {remedy.peak / GIB:.1f} GiB"
     if not plan.remedies or plan.remedies[-1].peak > plan.room:
-        yield "  that is still too much: a smaller model, shorter answers, or more memory"
+        yield "  still too much: use a smaller model, shorter responses, or more memory"
     else:
-        yield f"  with these it fits: {' '.join(remedy.override for remedy in plan.remedies)}"
+        yield f"  fits with: {' '.join(remedy.override for remedy in plan.remedies)}"
