@@ -9,7 +9,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from tercet.config.lm import LmConfig
 from tercet.lm.cpu import decoder
-from tercet.lm.cpu.decoder import Decoder, knows
+from tercet.lm.cpu.decoder import Decoder, can_decode
 from tercet.lm.cpu.packed import packed
 from tercet.lm.models.roles import Policy, load_policy
 from tercet.lm.sampling.stepper import Stepper
@@ -45,7 +45,7 @@ def test_its_logits_are_those_of_transformers(
     kind: str, lora: dict[str, Any], make_config: MakeConfig, disturbed: Disturbed
 ) -> None:
     policy = disturbed(make_config(kind, lora=lora))
-    assert knows(policy.model, len(PROMPTS))
+    assert can_decode(policy.model, len(PROMPTS))
     assert largest_difference(policy, PROMPTS, {}) < 2e-4
 
 
@@ -68,10 +68,10 @@ def test_adapters_that_are_off_stay_off(make_config: MakeConfig, disturbed: Dist
 
 def test_it_takes_no_model_that_it_does_not_know(make_config: MakeConfig) -> None:
     for kind in ("gpt2", "bloom", "qwen3", "gpt_neox"):
-        assert not knows(load_policy(make_config(kind)).model, 4)
+        assert not can_decode(load_policy(make_config(kind)).model, 4)
     shape = make_config("qwen2").model.architecture
     windowed = shape | {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1}
-    assert not knows(load_policy(make_config("qwen2", model={"architecture": windowed})).model, 4)
+    assert not can_decode(load_policy(make_config("qwen2", model={"architecture": windowed})).model, 4)
 
 
 LLAMA_ROPES = {
@@ -108,7 +108,7 @@ def test_every_variant_of_the_config_is_the_forward_without_a_cache(variant: str
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(shape.pop("model_type"), **shape)).eval()
     for parameter in model.parameters():  # norms and biases too
         parameter.data.add_(0.2 * torch.randn(parameter.shape))
-    assert knows(model, len(PROMPTS))
+    assert can_decode(model, len(PROMPTS))
     rows = [list(prompt) for prompt in PROMPTS]
     with torch.no_grad():
         step = Decoder(model, PROMPTS)
@@ -122,12 +122,12 @@ def test_every_variant_of_the_config_is_the_forward_without_a_cache(variant: str
 
 def test_it_takes_no_model_whose_parts_do_more_than_it_reads(make_config: MakeConfig) -> None:
     model = load_policy(make_config("llama")).model
-    assert knows(model, 4)
+    assert can_decode(model, 4)
     hook = model.model.layers[1].mlp.register_forward_hook(lambda _m, _i, out: 0.5 * out)
-    assert not knows(model, 4)
+    assert not can_decode(model, 4)
     hook.remove()
     model.lm_head.forward = lambda x: 0.5 * torch.nn.functional.linear(x, model.lm_head.weight)
-    assert not knows(model, 4)
+    assert not can_decode(model, 4)
 
 
 def test_it_leaves_the_model_as_it_was(make_config: MakeConfig) -> None:

@@ -37,30 +37,30 @@ def test_the_line_by_hand() -> None:
     found = Prefixes.of([[1, 2, 3], [1, 2, 4], [1, 5], [1, 2, 3, 6], [1, 2]])
     assert found.tokens.tolist() == [1, 2, 3, 4, 5, 6]
     assert found.positions.tolist() == [0, 1, 2, 2, 1, 3]
-    assert found.place.tolist() == [0, 1, 2, 0, 1, 3, 0, 4, 0, 1, 2, 5, 0, 1]
-    assert [row.own for row in found.rows] == [3, 1, 1, 1, 0]
+    assert found.index.tolist() == [0, 1, 2, 0, 1, 3, 0, 4, 0, 1, 2, 5, 0, 1]
+    assert [row.num_new for row in found.rows] == [3, 1, 1, 1, 0]
     assert found.sizes == (1, 1, 1, 1, 1, 1)
-    assert found.rows[1].seen is not None and found.rows[1].seen.tolist() == [[True, True, True]]
-    assert found.rows[0].seen is None
+    assert found.rows[1].mask is not None and found.rows[1].mask.tolist() == [[True, True, True]]
+    assert found.rows[0].mask is None
 
 
 def test_rows_that_share_little_stand_as_they_are() -> None:
     found = Prefixes.of([[2, *range(10, 20)], [2, *range(30, 40)]])
     assert found.sizes == (11, 11)
-    assert found.place.tolist() == list(range(22))
+    assert found.index.tolist() == list(range(22))
 
 
 @settings(deadline=None, derandomize=True)
 @given(rows=ROWS)
 def test_every_row_is_found_in_the_line_and_attention_is_that_of_each_alone(rows: list[list[int]]) -> None:
     found = Prefixes.of(rows)
-    tokens = found.tokens[found.place].tolist()
+    tokens = found.tokens[found.index].tolist()
     assert tokens == [token for row in rows for token in row]
-    assert found.positions[found.place].tolist() == [position for row in rows for position in range(len(row))]
-    assert len(found.tokens) == sum(found.sizes) == sum(row.own for row in found.rows)
+    assert found.positions[found.index].tolist() == [position for row in rows for position in range(len(row))]
+    assert len(found.tokens) == sum(found.sizes) == sum(row.num_new for row in found.rows)
     query, key, value = torch.randn(3, 1, 2, len(found.tokens), 4)
-    seen = found.attended(query, key, value)[..., found.place, :].split([len(row) for row in rows], -2)
-    places = found.place.split([len(row) for row in rows])
+    seen = found.attend(query, key, value)[..., found.index, :].split([len(row) for row in rows], -2)
+    places = found.index.split([len(row) for row in rows])
     for ours, place in zip(seen, places, strict=True):
         alone = scaled_dot_product_attention(*(x[..., place, :] for x in (query, key, value)), is_causal=True)
         torch.testing.assert_close(ours, alone)
@@ -91,8 +91,8 @@ def test_distinct_tokens_alone_are_computed(make_config: MakeConfig, shared: Tok
 
 
 def watched(lines: list[Prefixes]) -> Callable[..., Tensor]:
-    """`Prefixes.attended`, noting whose it is."""
-    attended = Prefixes.attended
+    """`Prefixes.attend`, noting whose it is."""
+    attended = Prefixes.attend
 
     def noting(self: Prefixes, *args: Tensor, **named: float) -> Tensor:
         lines.append(self)
@@ -102,7 +102,9 @@ def watched(lines: list[Prefixes]) -> Callable[..., Tensor]:
 
 
 def test_the_plan_times_rows_that_share_nothing(make_config: MakeConfig) -> None:
-    batch, _ = probe._micro_batch(make_config(ppo={"micro_batch_size": 8}), Sizes(prompt=8, response=4))
+    batch, _ = probe._micro_batch(
+        make_config(ppo={"micro_batch_size": 8}).ppo, Sizes(prompt=8, response=4), torch.device("cpu")
+    )
     assert len(Prefixes.of(batch.ids.tolist()).tokens) == batch.ids.numel() == 8 * 12
 
 
@@ -119,11 +121,11 @@ def test_sampling_reads_a_common_beginning_once(
 ) -> None:
     model, prompts = load_policy(make_config(architecture)).model, [[7, 8, 9, 10], [7, 8, 9, 20, 21], [7, 8, 9]]
     lines: list[Prefixes] = []
-    monkeypatch.setattr(decoder.Prefixes, "attended", watched(lines))
+    monkeypatch.setattr(decoder.Prefixes, "attend", watched(lines))
     with torch.no_grad():
         together = Decoder(model, prompts)
         assert {len(line.tokens) for line in lines} == {6}
-        monkeypatch.setattr(prefixes, "PAYS_FROM", 1.0)
+        monkeypatch.setattr(prefixes, "MIN_SHARED", 1.0)
         apart = Decoder(model, prompts)
         tokens = torch.tensor([1, 2, 3])
         torch.testing.assert_close(together.logits, apart.logits)

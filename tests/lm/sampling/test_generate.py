@@ -10,7 +10,6 @@ from torch import Tensor
 from tercet.config.lm import LmConfig
 from tercet.lm import batch as batches
 from tercet.lm.batch import pad
-from tercet.lm.cpu import decoder
 from tercet.lm.cpu.decoder import Decoder
 from tercet.lm.models.logprobs import response_logprobs
 from tercet.lm.models.roles import Policy, load_policy
@@ -25,9 +24,9 @@ PROMPTS = [[5, 9, 7, 30, 11, 2, 8], [6], [2, 2, 40], [77, 78, 79, 80, 81]]
 
 @pytest.fixture(params=["fast", "slow"], autouse=True)
 def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Everything holds for both ways to step; the fast one serves the architectures that it knows."""
+    """Run every test with and without the fast decoder."""
     if request.param == "slow":
-        monkeypatch.setattr(decoder, "knows", lambda *_: False)
+        monkeypatch.setattr(module, "can_decode", lambda *_: False)
 
 
 def drawn(

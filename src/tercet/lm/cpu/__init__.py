@@ -1,1 +1,1 @@
-"""Fast paths: the same numbers as transformers' forward, in fewer operations."""
+"""Fast paths: the same numbers as transformers' forward pass, in fewer operations."""

@@ -1,9 +1,9 @@
-"""One more token for every row, straight over the weights of an OPT, Llama or Qwen2: sampling's fast path on a CPU.
+"""Decode with OPT, Llama or Qwen2 on a CPU: sampling's fast path, computed directly from the weights.
 
-What transformers' forward computes, in fewer and larger operations: query, key and value are one product, activation
-and residual are part of theirs, weights are packed and adapters folded in (`lm/cpu/packed.py`), prompts are read
-without padding, and keys and values are written into room that is there already. `lm/sampling/stepper.py` is its slow
-twin.
+It computes what transformers' forward does in fewer and larger operations. Query, key and value are one product.
+Activation and residual are part of their products. Weights are packed and adapters folded in (`lm/cpu/packed.py`).
+Prompts are read without padding. Keys and values are written into memory that is already allocated.
+`lm/sampling/stepper.py` does the same for any model.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,23 +15,24 @@ from jaxtyping import Float, Int
 from peft.tuners.lora import Linear as LoraLinear
 from torch import Tensor, nn
 from torch.nn.functional import embedding, pad, scaled_dot_product_attention
-from transformers import LlamaForCausalLM, OPTForCausalLM, PreTrainedModel, Qwen2ForCausalLM
+from transformers import OPTForCausalLM, PreTrainedModel
 from transformers.models.llama.modeling_llama import rotate_half
 
+from tercet.lm.cpu.architectures import fast_paths
 from tercet.lm.cpu.linear import is_untouched
 from tercet.lm.cpu.packed import Product, can_be_folded, folded, pays
 from tercet.lm.cpu.prefixes import Prefixes
 
-_ROOM = 64  # columns by which the cache grows
+_NEW_COLUMNS = 64  # by which the cache grows
 _ALL = slice(None)
 
 Map = Callable[[Tensor], Tensor]
-Rotate = Map  # of queries or keys (n, heads, d)
+Rotate = Map  # rotates queries or keys (n, heads, d)
 
 
 @dataclass(frozen=True)
 class _Layer:
-    """`norms` stand in front of attention and MLP, or behind the sums (`norm_first` False, as in OPT-350M)."""
+    """One layer. `norms` are applied before attention and MLP, or after the sums if not `norm_first` (OPT-350M)."""
 
     qkv: Product
     out: Product
@@ -39,24 +40,24 @@ class _Layer:
     down: Product
     norms: tuple[Map, Map]
     norm_first: bool
-    num_heads: int  # of queries, keys and values together
+    num_heads: int  # queries, keys and values together
 
     def __call__(self, x: Float[Tensor, "n d"], attend: Map, read: Tensor | slice = _ALL) -> Float[Tensor, "r d"]:
-        """One layer of the transformer; `attend` turns the heads (n, heads, d) into what they see (n, _).
+        """Compute the layer; `attend` computes attention from the heads: (n, heads, d) -> (n, _).
 
-        Behind attention, only the tokens that are `read` go on.
+        After attention, only the tokens in `read` are computed.
         """
-        before, behind = self.norms
+        before, after = self.norms
         heads = self.qkv(before(x) if self.norm_first else x).unflatten(-1, (self.num_heads, -1))
         x = self.out.added_to(x[read], attend(heads)[read])
         x = x if self.norm_first else before(x)
-        x = self.down.added_to(x, self.up(behind(x) if self.norm_first else x))
-        return x if self.norm_first else behind(x)
+        x = self.down.added_to(x, self.up(after(x) if self.norm_first else x))
+        return x if self.norm_first else after(x)
 
 
 @dataclass(frozen=True)
 class _Network:
-    """`embed` takes tokens and positions, and gives the first states and what rotates queries and keys."""
+    """The parts of a model. `embed` maps tokens and positions to states and to the rotation of queries and keys."""
 
     embed: Callable[[Int[Tensor, " n"], Int[Tensor, " n"]], tuple[Float[Tensor, "n d"], Rotate | None]]
     layers: Sequence[_Layer]
@@ -64,52 +65,53 @@ class _Network:
     num_kv_heads: int
 
 
-def knows(model: PreTrainedModel, num_rows: int) -> bool:
-    """Whether the fast path can take this model, and pays for so many rows."""
+def can_decode(model: PreTrainedModel, num_rows: int) -> bool:
+    """Return True if the fast path supports this model and is faster for `num_rows` rows."""
     kinds = set(getattr(model.config, "layer_types", None) or ["full_attention"])
-    is_known = type(model) in (OPTForCausalLM, LlamaForCausalLM, Qwen2ForCausalLM) and kinds == {"full_attention"}
-    return is_known and pays(model, num_rows) and all(map(_is_plain, model.modules()))
+    paths = fast_paths(model)
+    is_supported = paths is not None and type(model) is paths.decoder and kinds == {"full_attention"}
+    return is_supported and pays(model, num_rows) and all(map(_is_plain, model.modules()))
 
 
 def _is_plain(module: nn.Module) -> bool:
-    """Whether the fast path, which reads the weights of this part and does not call it, misses nothing."""
+    """Return True if the module computes only what its weights say: the fast path reads them and does not call it."""
     if isinstance(module, nn.Linear | LoraLinear):
         return can_be_folded(module)
-    # checkpointing puts a hook on the embedding, which matters to gradients alone
+    # gradient checkpointing puts a hook on the embedding, which does not change the numbers
     return isinstance(module, nn.Embedding) or is_untouched(module)
 
 
 class Decoder:
-    """A batch under way: `keys` and `values` of each layer, (b, heads, columns, d), right-aligned, the newest last."""
+    """The state of a batch: `keys` and `values` of each layer, (b, heads, columns, d), right-aligned, newest last."""
 
     def __init__(self, model: PreTrainedModel, prompts: Sequence[Sequence[int]]) -> None:
-        """Read the prompts; `logits` are those behind each. A prompt that is asked several times is computed once."""
+        """Read the prompts; `logits` are those after each prompt. Equal prompts are computed once."""
         network = _opt if isinstance(model, OPTForCausalLM) else _llama
         self.network = network(model, len(prompts))
         self.keys: list[Float[Tensor, "b h t d"]] = []
         self.values: list[Float[Tensor, "b h t d"]] = []
         distinct = list(dict.fromkeys(map(tuple, prompts)))
-        places = {prompt: place for place, prompt in enumerate(distinct)}
-        rows = torch.tensor([places[tuple(prompt)] for prompt in prompts])
+        indices = {prompt: index for index, prompt in enumerate(distinct)}
+        rows = torch.tensor([indices[tuple(prompt)] for prompt in prompts])
         self.lengths = torch.tensor([len(prompt) for prompt in distinct])
         self.width = int(self.lengths.max())
         self.logits = self._read(distinct)[rows]
         self.keep(rows)
 
     def __call__(self, tokens: Int[Tensor, " b"]) -> Float[Tensor, "b v"]:
-        """The logits behind one more token of each row."""
+        """Append one token to each row and return the next logits."""
         if self.width == self.keys[0].shape[2]:
-            self._make_room()
+            self._grow()
         x, rotate = self.network.embed(tokens, self.lengths)
         self.lengths = self.lengths + 1
         self.width += 1
         hidden = self._hidden_columns()
         for number, layer in enumerate(self.network.layers):
-            x = layer(x, lambda heads, number=number: self._seen_by_newest(number, heads, rotate, hidden))
+            x = layer(x, lambda heads, number=number: self._attend_newest(number, heads, rotate, hidden))
         return self.network.finish(x)
 
     def keep(self, rows: Int[Tensor, " n"]) -> None:
-        """Go on with these rows alone, and with the columns that they need."""
+        """Drop all other rows, and the columns that these rows do not need."""
         self.lengths = self.lengths[rows]
         start = self.width - int(self.lengths.max())
         self.keys = [keys[rows, :, start:] for keys in self.keys]
@@ -117,60 +119,60 @@ class Decoder:
         self.width -= start
 
     def _read(self, prompts: Sequence[tuple[int, ...]]) -> Float[Tensor, "b v"]:
-        """All prompts one behind the other as the rows of each product, what several begin with once.
+        """Read all prompts as one sequence without padding, with shared prefixes once; return the logits after each.
 
-        Attention alone sees where one ends.
+        Only attention depends on where a prompt ends.
         """
         prefixes = Prefixes.of(prompts)
         x, rotate = self.network.embed(prefixes.tokens, prefixes.positions)
         *layers, last = self.network.layers
 
         def attend(heads: Tensor) -> Tensor:
-            return self._seen_within(prefixes, heads, rotate)
+            return self._attend_prompts(prefixes, heads, rotate)
 
         for layer in layers:
             x = layer(x, attend)
-        return self.network.finish(last(x, attend, prefixes.place[self.lengths.cumsum(0) - 1]))
+        return self.network.finish(last(x, attend, prefixes.index[self.lengths.cumsum(0) - 1]))
 
-    def _make_room(self) -> None:
-        self.keys = [pad(keys[:, :, : self.width], (0, 0, 0, _ROOM)) for keys in self.keys]
-        self.values = [pad(values[:, :, : self.width], (0, 0, 0, _ROOM)) for values in self.values]
+    def _grow(self) -> None:
+        self.keys = [pad(keys[:, :, : self.width], (0, 0, 0, _NEW_COLUMNS)) for keys in self.keys]
+        self.values = [pad(values[:, :, : self.width], (0, 0, 0, _NEW_COLUMNS)) for values in self.values]
 
     def _hidden_columns(self) -> Float[Tensor, "b 1 1 t"] | None:
-        """What is added to attention's scores: -inf left of a row's first token; None where all rows are as long."""
+        """Return the term added to attention scores: -inf left of a row's first token; None if lengths are equal."""
         first = self.width - self.lengths
         if not first.any():
             return None
         is_left = torch.arange(self.width) < first[:, None, None, None]
         return torch.zeros(is_left.shape).masked_fill_(is_left, -torch.inf)
 
-    def _seen_within(
+    def _attend_prompts(
         self, prefixes: Prefixes, heads: Float[Tensor, "n heads d"], rotate: Rotate | None
     ) -> Float[Tensor, "n _"]:
-        """What each token sees of its own prompt; keys and values of the prompts become those of one more layer."""
+        """Compute attention within each prompt, and append the layer's keys and values to the cache."""
         query, key, value = (part.transpose(0, 1) for part in self._split(heads, rotate))
-        for held, part in ((self.keys, key), (self.values, value)):
-            held.append(torch.stack([pad(p, (0, 0, self.width - p.shape[1], 0)) for p in prefixes.split(part)]))
-        seen = prefixes.attended(query[None], key[None], value[None])[0]
-        return seen.transpose(0, 1).flatten(1)
+        for cache, part in ((self.keys, key), (self.values, value)):
+            cache.append(torch.stack([pad(p, (0, 0, self.width - p.shape[1], 0)) for p in prefixes.split(part)]))
+        out = prefixes.attend(query[None], key[None], value[None])[0]
+        return out.transpose(0, 1).flatten(1)
 
-    def _seen_by_newest(
+    def _attend_newest(
         self, number: int, heads: Float[Tensor, "b heads d"], rotate: Rotate | None, hidden: Tensor | None
     ) -> Float[Tensor, "b _"]:
-        """What the newest token of each row sees in a layer, whose keys and values it joins."""
+        """Compute attention of the newest token of each row in a layer, after adding its key and value to the cache."""
         query, key, value = self._split(heads, rotate)
         keys, values = self.keys[number], self.values[number]
         keys[:, :, self.width - 1] = key
         values[:, :, self.width - 1] = value
-        # the queries that share a key's head lie side by side, as if they were several tokens of one head
+        # queries that share a head of keys are treated as several tokens of one head
         query = query.unflatten(1, (self.network.num_kv_heads, -1))
-        seen = scaled_dot_product_attention(
+        out = scaled_dot_product_attention(
             query, keys[:, :, : self.width], values[:, :, : self.width], attn_mask=hidden
         )
-        return seen.flatten(1)
+        return out.flatten(1)
 
     def _split(self, heads: Float[Tensor, "n heads d"], rotate: Rotate | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values; what is rotated is rotated in one go."""
+        """Split the heads into queries, keys and values; queries and keys are rotated together."""
         num_kv = self.network.num_kv_heads
         num_rotated = heads.shape[1] - num_kv
         rotated, value = heads.split([num_rotated, num_kv], dim=1)
@@ -179,7 +181,7 @@ class Decoder:
 
 
 def _fused(layers: Sequence[nn.Module], num_rows: int) -> Product:
-    """Several products of the same input as one."""
+    """Join several products of the same input into one."""
     parts = [folded(layer) for layer in layers]
     biases = [torch.zeros(len(weight)) if bias is None else bias for weight, bias in parts]
     has_bias = any(bias is not None for _, bias in parts)
@@ -187,8 +189,8 @@ def _fused(layers: Sequence[nn.Module], num_rows: int) -> Product:
 
 
 def _opt(model: PreTrainedModel, num_rows: int) -> _Network:
-    """Zhang et al. 2022; the 350M model has its norms behind the sums and its word embedding narrower than the rest."""
-    body: Any = model.model.decoder  # transformers' parts, known by name, unknown to its types
+    """Read an OPT (Zhang et al. 2022); 350M has post-norm layers and a narrower word embedding."""
+    body: Any = model.model.decoder  # attributes unknown to transformers' types
     config: Any = model.config
     into = Product(*folded(body.project_in), num_rows) if body.project_in else None
     out_of = Product(*folded(body.project_out), num_rows) if body.project_out else None
@@ -222,8 +224,8 @@ def _opt(model: PreTrainedModel, num_rows: int) -> _Network:
 
 
 def _llama(model: PreTrainedModel, num_rows: int) -> _Network:
-    """Touvron et al. 2023: rotary positions, gated MLP, fewer heads for keys and values than for queries."""
-    body: Any = model.model  # transformers' parts, known by name, unknown to its types
+    """Read a Llama (Touvron et al. 2023) or Qwen2: rotary positions, gated MLP, grouped-query attention."""
+    body: Any = model.model  # attributes unknown to transformers' types
     config: Any = model.config
     head = Product(*folded(model.lm_head), num_rows)
 

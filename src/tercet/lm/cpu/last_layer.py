@@ -1,7 +1,7 @@
-"""The last layer behind its attention, computed for those tokens alone whose state is read.
+"""Compute the last layer after its attention only for tokens whose state is read.
 
-No other token looks at what the last layer makes of one. Of a PPO batch the prompts are not read there, and of a row
-for the reward model nothing but its end: output projection, norm and MLP of these would be computed for nothing.
+No other token attends to the output of the last layer. PPO reads it only at response tokens, and the reward model only
+at the end of a row. Output projection, norm and MLP are skipped for all other tokens.
 """
 
 from collections.abc import Iterator
@@ -11,30 +11,22 @@ from jaxtyping import Bool
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from tercet.lm.own_code import is_from_transformers
-
-# of a layer: the norm in front of its attention, and the projection at the attention's end
-_ENDS_OF_ATTENTION = {
-    "gpt_neox": ("input_layernorm", "attention.dense"),
-    "llama": ("input_layernorm", "self_attn.o_proj"),
-    "opt": ("self_attn_layer_norm", "self_attn.out_proj"),
-    "qwen2": ("input_layernorm", "self_attn.o_proj"),
-    "qwen3": ("input_layernorm", "self_attn.o_proj"),
-}
+from tercet.lm.cpu.architectures import fast_paths
 
 
 def layers_of(tree: nn.Module, num_layers: int) -> nn.ModuleList:
-    """The transformer's list of layers, which every architecture names in its own way."""
+    """Return the transformer's list of layers, whose name depends on the architecture."""
     return next(m for m in tree.modules() if isinstance(m, nn.ModuleList) and len(m) == num_layers)
 
 
 def can_be_narrowed(model: PreTrainedModel) -> bool:
-    """Whether `narrowed` knows the model's layers. With gradient checkpointing the backward pass, which computes the
-    last one again, would compute it whole.
+    """Return True if `narrowed` supports the model.
+
+    Gradient checkpointing is not supported: the backward pass would recompute the last layer for all tokens.
     """
-    config = model.config
-    norm_first = getattr(config, "do_layer_norm_before", True)  # OPT-350M's norms stand behind the sums
-    if config.model_type not in _ENDS_OF_ATTENTION or not norm_first or not is_from_transformers(model):
+    norm_first = getattr(model.config, "do_layer_norm_before", True)  # OPT-350M has post-norm layers
+    paths = fast_paths(model)
+    if paths is None or paths.attention_ends is None or not norm_first:
         return False
     return not getattr(_last_layer(model), "gradient_checkpointing", False)
 
@@ -45,21 +37,24 @@ def _last_layer(model: PreTrainedModel) -> nn.Module:
 
 @contextmanager
 def narrowed(model: PreTrainedModel, read: Bool[Tensor, "b length"]) -> Iterator[None]:
-    """Within it a forward pass over (b, length) tokens ends in the states of the n that are `read`, as one row (1, n).
+    """Make forward passes over (b, length) tokens return the last states only where `read` is True, as one row (1, n).
 
-    Attention gets the states of all tokens, what is added to it and what follows it those of the tokens read.
+    Attention gets the states of all tokens; the residual and everything after attention only those that are read.
+    Only for models that `can_be_narrowed`.
     """
+    paths = fast_paths(model)
+    assert paths is not None and paths.attention_ends is not None  # can_be_narrowed
     layer = _last_layer(model)
-    norm, projection = (layer.get_submodule(name) for name in _ENDS_OF_ATTENTION[model.config.model_type])
-    whole: list[Tensor] = []
+    norm, projection = (layer.get_submodule(name) for name in paths.attention_ends)
+    all_states: list[Tensor] = []
 
     def enter(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        whole.append(inputs[0])
+        all_states.append(inputs[0])
         return (inputs[0][read][None], *inputs[1:])
 
     hooks = [
         layer.register_forward_pre_hook(enter),
-        norm.register_forward_pre_hook(lambda _module, _inputs: (whole.pop(),)),
+        norm.register_forward_pre_hook(lambda _module, _inputs: (all_states.pop(),)),
         projection.register_forward_pre_hook(lambda _module, inputs: (inputs[0][read][None],)),
     ]
     try:

@@ -1,7 +1,7 @@
-"""An adapted layer's product with both of its sums done inside matrix products: a third less overhead on a CPU.
+"""Compute an adapted layer with its sums inside the matrix products: a third less overhead on a CPU.
 
-peft computes x W^T + s (x A^T) B^T as four operations, each a pass over the activations in both directions. Here the
-low-rank part is added into the product itself, forward and backward.
+peft computes x W^T + s (x A^T) B^T as four operations, each of which reads and writes the activations. Here the
+low-rank part is added inside the product, forward and backward.
 """
 
 from typing import cast
@@ -16,10 +16,10 @@ from tercet.lm.cpu.packed import can_be_folded
 
 
 class FusedLora(LoraLinear):
-    """peft's layer, whose forward is fused where it is one plain adapter in fp32 on a CPU, and peft's own elsewhere."""
+    """peft's layer with a fused forward for one plain adapter in fp32 on a CPU; otherwise peft's own."""
 
     def forward(self, x: Float[Tensor, "*b i"], *args: object, **kwargs: object) -> Float[Tensor, "*b o"]:
-        """The base layer's product and the adapter's."""
+        """Compute the base layer and its adapter."""
         active = self.active_adapters
         if self.disable_adapters or self.merged or len(active) != 1 or not self._is_plain(x, active[0]):
             return super().forward(x, *args, **kwargs)
@@ -33,18 +33,18 @@ class FusedLora(LoraLinear):
         dropout = self.lora_dropout[name]
         drops = isinstance(dropout, nn.Dropout) and self.training and dropout.p > 0
         is_fp32 = x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-        return is_fp32 and not drops and isinstance(self.get_base_layer(), nn.Linear)  # Conv1D holds W transposed
+        return is_fp32 and not drops and isinstance(self.get_base_layer(), nn.Linear)  # Conv1D stores W transposed
 
 
 def fuse(model: nn.Module) -> None:
-    """Let every adapted linear layer of `model` compute so."""
+    """Make every adapted linear layer of `model` use the fused forward."""
     for module in model.modules():
         if type(module) is LoraLinear and can_be_folded(module):
             module.__class__ = FusedLora
 
 
 class _Fused(torch.autograd.Function):
-    """y = x W^T + b + s h B^T with h = x A^T; the gradient of W is not wanted.
+    """y = x W^T + b + s h B^T with h = x A^T; W gets no gradient.
 
     With g the gradient of y and k = s g B: dx = g W + k A, dA = k^T x, dB = s g^T h.
     """
@@ -62,7 +62,7 @@ class _Fused(torch.autograd.Function):
         return linear(x, weight, bias).addmm_(hidden, up.T, alpha=scale), hidden
 
     @staticmethod
-    def setup_context(ctx, inputs, output) -> None:  # ctx, inputs, output: torch's, which it does not type
+    def setup_context(ctx, inputs, output) -> None:  # torch does not type ctx, inputs and output
         x, weight, _, down, up, ctx.scale = inputs
         ctx.save_for_backward(x, weight, down, up, output[1])
         ctx.mark_non_differentiable(output[1])

@@ -1,8 +1,8 @@
-"""Linear layers whose weights are laid out for sampling: on a CPU, the products of a few rows with a matrix run faster.
+"""Pack the weights of linear layers for sampling on a CPU, where products of few rows with a matrix are then faster.
 
-oneDNN multiplies a few rows by a matrix much faster when the matrix lies in blocks of its own choosing. That copy is
-made once a rollout, because the weights learn in between, with the adapters folded in, which spares two more products
-a layer. In training and scoring, where the rows are many, the plain layers serve.
+oneDNN multiplies few rows by a matrix much faster if the matrix is stored in oneDNN's own blocks. The packed copy is
+made once per rollout, because the weights change in between. Adapters are folded in, which saves two products per
+layer. Training and scoring have many rows and use the plain layers.
 """
 
 from collections.abc import Iterator
@@ -18,11 +18,11 @@ from transformers.pytorch_utils import Conv1D
 
 from tercet.lm.cpu.linear import is_linear, is_untouched
 
-MOST_ROWS = 128  # with more, the plain product is as fast
+MOST_ROWS = 128  # with more rows the plain product is as fast
 
 
 class Product:
-    """x W^T + b, then `activation`, from a packed copy of W; to rounding what the plain layer computes."""
+    """x W^T + b, then `activation`, from a packed copy of W; equal to the plain layer up to rounding."""
 
     def __init__(
         self,
@@ -31,26 +31,25 @@ class Product:
         num_rows: int,
         activation: Literal["none", "relu"] = "none",
     ) -> None:
-        self.laid_out = torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous(), num_rows)
+        self.packed_weight = torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous(), num_rows)
         self.bias = None if bias is None else bias.detach()
         self.activation = activation
 
     def __call__(self, x: Float[Tensor, "*b i"]) -> Float[Tensor, "*b o"]:
-        """The product."""
-        return torch.ops.mkldnn._linear_pointwise(x, self.laid_out, self.bias, self.activation, [], "")
+        """Compute the product."""
+        return torch.ops.mkldnn._linear_pointwise(x, self.packed_weight, self.bias, self.activation, [], "")
 
-    def added_to(self, to: Float[Tensor, "*b o"], x: Float[Tensor, "*b i"]) -> Float[Tensor, "*b o"]:
-        """`to` + the product, in one go; for products without an activation."""
-        return torch.ops.mkldnn._linear_pointwise.binary(x, to, self.laid_out, self.bias, "add")
+    def added_to(self, other: Float[Tensor, "*b o"], x: Float[Tensor, "*b i"]) -> Float[Tensor, "*b o"]:
+        """Compute `other` + the product in one operation; only for products without an activation."""
+        return torch.ops.mkldnn._linear_pointwise.binary(x, other, self.packed_weight, self.bias, "add")
 
 
 @contextmanager
 def packed(model: nn.Module, num_rows: int) -> Iterator[None]:
-    """Within it the model's linear layers compute from packed copies of their weights, to rounding the same numbers.
+    """Make the model's linear layers use packed copies of their weights; results are equal up to rounding.
 
-    Meanwhile the copies take the memory of the weights once more. For models on a CPU in fp32 whose batches have about
-    `num_rows` rows; for others nothing happens. Layers that compute anything else stay as they are. The weights must
-    not change within it.
+    The copies take as much memory as the weights. Only models in fp32 on a CPU and batches of about `num_rows` rows up
+    to MOST_ROWS are changed, and only layers that are plain products. The weights must not change meanwhile.
     """
     layers = list(_layers(model)) if pays(model, num_rows) else []
     try:
@@ -63,7 +62,7 @@ def packed(model: nn.Module, num_rows: int) -> Iterator[None]:
 
 
 def pays(model: nn.Module, num_rows: int) -> bool:
-    """Whether packed weights make batches of about so many rows faster: in fp32 on a CPU, and not for many rows."""
+    """Return True if packed weights make batches of about `num_rows` rows faster: few rows, in fp32 on a CPU."""
     first = next(model.parameters())
     is_plain = first.device.type == "cpu" and first.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
     has_op = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
@@ -71,8 +70,8 @@ def pays(model: nn.Module, num_rows: int) -> bool:
 
 
 def folded(layer: nn.Module) -> tuple[Float[Tensor, "o i"], Float[Tensor, " o"] | None]:
-    """Weight and bias of a linear layer, its adapters folded in."""
-    if isinstance(layer, ModulesToSaveWrapper):  # a head that learns whole, beside the one that it was
+    """Return weight and bias of a linear layer with its adapters folded in."""
+    if isinstance(layer, ModulesToSaveWrapper):  # a trained head beside the original one
         off = layer.disable_adapters
         layer = layer.original_module if off else layer.modules_to_save[layer.active_adapters[0]]
     base = cast(nn.Linear, layer.get_base_layer() if isinstance(layer, LoraLinear) else layer)  # or Conv1D
@@ -84,7 +83,7 @@ def folded(layer: nn.Module) -> tuple[Float[Tensor, "o i"], Float[Tensor, " o"] 
 
 
 def can_be_folded(layer: nn.Module) -> bool:
-    """Whether `folded` tells all that the layer computes: a plain one, or plain adapters on a plain one."""
+    """Return True if the layer computes only what `folded` returns: a plain layer, or plain adapters on one."""
     if isinstance(layer, LoraLinear):
         return (
             is_linear(layer.get_base_layer())
@@ -96,7 +95,7 @@ def can_be_folded(layer: nn.Module) -> bool:
 
 
 def _layers(model: nn.Module) -> Iterator[nn.Module]:
-    """Every linear layer that can be folded; an adapted one stands for its parts."""
+    """Yield every linear layer that can be folded; of an adapted layer, the whole and not its parts."""
     inside: set[nn.Module] = set()
     for module in model.modules():
         if module in inside:

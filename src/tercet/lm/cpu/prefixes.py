@@ -1,10 +1,8 @@
-"""The rows of a batch with every beginning that several share held once: a prompt under its answers, a system prompt
-under all prompts.
+"""Store each shared prefix of the rows of a batch once, such as a prompt under several responses.
 
-A causal model's state of a token follows from the tokens up to it alone, so equal beginnings have equal states (but for
-dropout, whose mask they then share). The
-distinct tokens are laid out in one long line, row after row what each adds to the rows before it; a row is a few pieces
-of that line.
+A causal model's state of a token depends only on the tokens up to it, so equal prefixes have equal states (with dropout
+they share one mask). The distinct tokens form one line: each row appends the tokens that no earlier row has. A row is
+then a few pieces of the line.
 """
 
 from collections.abc import Sequence
@@ -17,61 +15,63 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-PAYS_FROM = 0.1  # of the tokens shared: below it, rows in pieces cost more than they spare
+MIN_SHARED = 0.1  # share of tokens in shared prefixes below which splitting rows costs more than it saves
 
 
 @dataclass(frozen=True)
 class Row:
-    """A row of the batch by the numbers of its pieces; its last `own` tokens are those that it adds to the line.
+    """A row of the batch: the numbers of its pieces. Its last `num_new` tokens are those that it appends to the line.
 
-    `seen[i, j]` says that own token i looks at token j of the row; None where all tokens are its own.
+    `mask[i, j]` is True if new token i attends to token j of the row; None if all tokens are new.
     """
 
     pieces: tuple[int, ...]
-    own: int
-    seen: Bool[Tensor, "own length"] | None
+    num_new: int
+    mask: Bool[Tensor, "new length"] | None
 
 
 @dataclass(frozen=True)
 class Prefixes:
-    """The line of distinct tokens: `tokens` with their `positions`, cut into pieces of `sizes`; how rows lie in it.
+    """The line of distinct tokens: `tokens` with their `positions`, cut into pieces of `sizes`, and the rows in it.
 
-    `place` says where in the line each token of the batch stands, row after row without padding.
+    `index` is the index in the line of each token of the batch, row after row without padding.
     """
 
     tokens: Int[Tensor, " n"]
     positions: Int[Tensor, " n"]
-    place: Int[Tensor, " m"]
+    index: Int[Tensor, " m"]
     sizes: tuple[int, ...]
     rows: tuple[Row, ...]
 
     @classmethod
     def of(cls, sequences: Sequence[Sequence[int]]) -> "Prefixes":
-        """The line of these rows, of which none is empty; where they share little, each stands in it as it is."""
+        """Build the line of these rows, none of which is empty. If they share little, every row is stored whole."""
         line, paths = _shared(sequences)
-        if len(line) > (1 - PAYS_FROM) * sum(map(len, sequences)):
-            line, paths = _apart(sequences)
+        if len(line) > (1 - MIN_SHARED) * sum(map(len, sequences)):
+            line, paths = _unshared(sequences)
         cuts = sorted({cut for path in paths for run in path for cut in run})
-        number = {cut: index for index, cut in enumerate(cuts)}
-        rows, place, added = [], list[int](), 0
+        piece = {cut: number for number, cut in enumerate(cuts)}
+        rows, index, length_before = [], list[int](), 0
         for path in paths:
-            own = max(0, path[-1][1] - added)
-            added += own
+            num_new = max(0, path[-1][1] - length_before)
+            length_before += num_new
             length = sum(end - start for start, end in path)
-            seen = None if own == length else torch.ones(own, length, dtype=torch.bool).tril(length - own)
-            rows.append(Row(tuple(i for start, end in path for i in range(number[start], number[end])), own, seen))
-            place += [at for start, end in path for at in range(start, end)]
+            is_new = num_new == length
+            mask = None if is_new else torch.ones(num_new, length, dtype=torch.bool).tril(length - num_new)
+            pieces = tuple(number for start, end in path for number in range(piece[start], piece[end]))
+            rows.append(Row(pieces, num_new, mask))
+            index += [at for start, end in path for at in range(start, end)]
         tokens, positions = torch.tensor(line).unbind(1)
         sizes = tuple(end - start for start, end in pairwise(cuts))
-        return cls(tokens, positions, torch.tensor(place), sizes, tuple(rows))
+        return cls(tokens, positions, torch.tensor(index), sizes, tuple(rows))
 
     def split(self, values: Float[Tensor, "*heads n d"]) -> list[Float[Tensor, "*heads _ d"]]:
-        """What lies along the line, row by row and whole."""
+        """Split values along the line into one tensor per row."""
         parts = values.split(list(self.sizes), dim=-2)
         pieces = [[parts[i] for i in row.pieces] for row in self.rows]
         return [torch.cat(those, dim=-2) if len(those) > 1 else those[0] for those in pieces]
 
-    def attended(
+    def attend(
         self,
         query: Float[Tensor, "1 heads n d"],
         key: Float[Tensor, "1 kv_heads n d"],
@@ -80,42 +80,42 @@ class Prefixes:
         scale: float | None = None,
         dropout: float = 0.0,
     ) -> Float[Tensor, "1 heads n d"]:
-        """What each token of the line sees: its own row up to itself; several query heads may share a key's."""
+        """Compute causal attention of each token of the line within its row; query heads may share key heads."""
         is_grouped = key.shape[1] != query.shape[1]
-        queries = query.split([row.own for row in self.rows], dim=-2)
+        queries = query.split([row.num_new for row in self.rows], dim=-2)
         common = partial(scaled_dot_product_attention, dropout_p=dropout, scale=scale, enable_gqa=is_grouped)
-        found = [
-            common(q, k, v, attn_mask=row.seen, is_causal=row.seen is None)
+        outputs = [
+            common(q, k, v, attn_mask=row.mask, is_causal=row.mask is None)
             for row, q, k, v in zip(self.rows, queries, self.split(key), self.split(value), strict=True)
-            if row.own
+            if row.num_new
         ]
-        return torch.cat(found, dim=-2)
+        return torch.cat(outputs, dim=-2)
 
 
 Line = list[tuple[int, int]]  # token and position
-Path = list[tuple[int, int]]  # from where to where in the line a row lies, run by run
+Path = list[tuple[int, int]]  # the intervals (start, end) of the line that make up a row
 
 
 def _shared(sequences: Sequence[Sequence[int]]) -> tuple[Line, list[Path]]:
     line: Line = []
-    known: dict[tuple[int, int], int] = {}  # (place of the token before, token) -> place
+    known: dict[tuple[int, int], int] = {}  # (index of the token before, token) -> index
     paths: list[Path] = []
     for sequence in sequences:
         path, before = Path(), -1
         for position, token in enumerate(sequence):
-            place = known.setdefault((before, token), len(line))
-            if place == len(line):
+            index = known.setdefault((before, token), len(line))
+            if index == len(line):
                 line.append((token, position))
-            if path and place == path[-1][1] and place - 1 == before:
-                path[-1] = (path[-1][0], place + 1)
+            if path and index == path[-1][1] and index - 1 == before:
+                path[-1] = (path[-1][0], index + 1)
             else:
-                path.append((place, place + 1))
-            before = place
+                path.append((index, index + 1))
+            before = index
         paths.append(path)
     return line, paths
 
 
-def _apart(sequences: Sequence[Sequence[int]]) -> tuple[Line, list[Path]]:
+def _unshared(sequences: Sequence[Sequence[int]]) -> tuple[Line, list[Path]]:
     line = [(token, position) for sequence in sequences for position, token in enumerate(sequence)]
     ends = torch.tensor([0, *map(len, sequences)]).cumsum(0).tolist()
     return line, [[(start, end)] for start, end in pairwise(ends)]

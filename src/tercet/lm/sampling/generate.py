@@ -11,8 +11,7 @@ from transformers import PreTrainedModel
 
 from tercet.core.categorical import Drawn, greedy, sample
 from tercet.errors import FailedError
-from tercet.lm.cpu import decoder
-from tercet.lm.cpu.decoder import Decoder
+from tercet.lm.cpu.decoder import Decoder, can_decode
 from tercet.lm.cpu.packed import packed
 from tercet.lm.sampling.sampling_check import check_once
 from tercet.lm.sampling.stepper import Stepper
@@ -61,7 +60,7 @@ def generate(
     counts = torch.zeros(len(prompts), dtype=torch.long, device=device)
     ended = torch.zeros(len(prompts), dtype=torch.bool, device=device)
     rows = torch.arange(len(prompts), device=device)  # the prompt that each computed row answers
-    fast = decoder.knows(model, len(prompts))
+    fast = can_decode(model, len(prompts))
     with nullcontext() if fast else packed(model, len(prompts)):
         step = Decoder(model, prompts) if fast else Stepper(model, prompts, fill)
         logits = step.logits
