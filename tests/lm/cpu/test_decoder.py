@@ -1,4 +1,4 @@
-"""The fast path says what transformers' forward says, token after token, whatever leaves the batch and is learned."""
+"""The decoder gives the logits of transformers' forward at every token, with adapters and when rows leave the batch."""
 
 from collections.abc import Callable
 from typing import Any
@@ -23,7 +23,7 @@ PROMPTS = [[5, 9, 7, 30, 11, 2, 8], [6], [2, 2, 40], [77, 78, 79, 80, 81], [6]]
 
 @torch.no_grad()
 def largest_difference(policy: Policy, prompts: list[list[int]], leave: dict[int, list[int]]) -> float:
-    """Between the logits of both paths over nine tokens; `leave` says who goes on from a token on."""
+    """Return the differences of the logits over nine tokens; `leave` maps a token to the rows that stay."""
     slow, fast = Stepper(policy.model, prompts, 2), Decoder(policy.model, prompts)
     worst, chance, num = float((slow.logits - fast.logits).abs().max()), torch.Generator().manual_seed(1), len(prompts)
     for t in range(9):
@@ -41,7 +41,7 @@ def largest_difference(policy: Policy, prompts: list[list[int]], leave: dict[int
 
 @pytest.mark.parametrize("kind", KNOWN)
 @pytest.mark.parametrize("lora", [{"rank": 0}, {"rank": 2}, {"rank": 2, "only": False}], ids=["full", "lora", "head"])
-def test_its_logits_are_those_of_transformers(
+def test_the_logits_equal_those_of_transformers(
     kind: str, lora: dict[str, Any], make_config: MakeConfig, disturbed: Disturbed
 ) -> None:
     policy = disturbed(make_config(kind, lora=lora))
@@ -50,23 +50,23 @@ def test_its_logits_are_those_of_transformers(
 
 
 @pytest.mark.parametrize("kind", KNOWN)
-def test_rows_that_leave_take_their_columns_along(
+def test_columns_that_only_removed_rows_needed_are_removed(
     kind: str, make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decoder, "_ROOM", 2)  # so that the cache grows on the way as well
+    monkeypatch.setattr(decoder, "_NEW_COLUMNS", 2)  # so that the cache grows on the way as well
     policy = load_policy(make_config(kind))
     leave = {2: [1, 2, 3, 4], 5: [0, 1]}  # the longest row first
     assert largest_difference(policy, PROMPTS, leave) < 2e-4
     assert largest_difference(policy, [PROMPTS[0][:3], PROMPTS[2]], {4: [1]}) < 2e-4  # of one length: nothing is hidden
 
 
-def test_adapters_that_are_off_stay_off(make_config: MakeConfig, disturbed: Disturbed) -> None:
+def test_disabled_adapters_have_no_effect(make_config: MakeConfig, disturbed: Disturbed) -> None:
     policy = disturbed(make_config("llama", lora={"rank": 2}))
     with policy.without_adapters():
         assert largest_difference(policy, PROMPTS, {}) < 2e-4
 
 
-def test_it_takes_no_model_that_it_does_not_know(make_config: MakeConfig) -> None:
+def test_unsupported_models_are_not_decoded(make_config: MakeConfig) -> None:
     for kind in ("gpt2", "bloom", "qwen3", "gpt_neox"):
         assert not can_decode(load_policy(make_config(kind)).model, 4)
     shape = make_config("qwen2").model.architecture
@@ -101,7 +101,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_every_variant_of_the_config_is_the_forward_without_a_cache(variant: str, make_config: MakeConfig) -> None:
+def test_every_variant_of_the_config_equals_the_forward_without_a_cache(variant: str, make_config: MakeConfig) -> None:
     kind, more = VARIANTS[variant]
     shape = dict(make_config(kind).model.architecture) | more
     torch.manual_seed(0)
@@ -120,7 +120,7 @@ def test_every_variant_of_the_config_is_the_forward_without_a_cache(variant: str
             logits = step(torch.full((len(rows),), 7 + t))
 
 
-def test_it_takes_no_model_whose_parts_do_more_than_it_reads(make_config: MakeConfig) -> None:
+def test_models_with_hooks_or_other_forwards_are_not_decoded(make_config: MakeConfig) -> None:
     model = load_policy(make_config("llama")).model
     assert can_decode(model, 4)
     hook = model.model.layers[1].mlp.register_forward_hook(lambda _m, _i, out: 0.5 * out)
@@ -130,7 +130,7 @@ def test_it_takes_no_model_whose_parts_do_more_than_it_reads(make_config: MakeCo
     assert not can_decode(model, 4)
 
 
-def test_it_leaves_the_model_as_it_was(make_config: MakeConfig) -> None:
+def test_decoding_does_not_change_the_model(make_config: MakeConfig) -> None:
     policy = load_policy(make_config("opt"))
     before = {name: value.clone() for name, value in policy.model.state_dict().items()}
     largest_difference(policy, PROMPTS, {})

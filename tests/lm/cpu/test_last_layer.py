@@ -1,4 +1,4 @@
-"""What nobody reads is not computed, and what is read has the numbers and gradients of the whole."""
+"""Only the tokens that are read are computed in the last layer, with the numbers and gradients of the whole layer."""
 
 from collections.abc import Callable
 
@@ -19,7 +19,7 @@ NARROWED = ("opt", "llama", "qwen2", "qwen3", "gpt_neox")
 
 
 def numbers_and_gradients(config: LmConfig, batch: TokenBatch) -> list[Tensor]:
-    """What actor, critic and reward model say of the batch, and what they would learn."""
+    """Return outputs and gradients of actor, critic and reward model."""
     policy, model = load_policy(config, learns=True).train(), load_score_model(config, learns=True).train()
     out = response_logprobs(policy, batch, temperature=0.9)
     values = LmActorCritic(policy, model, 0.9).critic(batch.inputs)
@@ -31,7 +31,7 @@ def numbers_and_gradients(config: LmConfig, batch: TokenBatch) -> list[Tensor]:
 
 @pytest.fixture(params=["unpadded", "padded"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Both ways in which a forward pass is taken."""
+    """Run the test with the unpadded and the padded forward pass."""
     if request.param == "padded":
         monkeypatch.setattr(roles, "can_be_unpadded", lambda _: False)
         monkeypatch.setattr(roles, "like_lengths", lambda lengths: [list(range(len(lengths)))])
@@ -39,7 +39,7 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 @pytest.mark.parametrize("lora", [{"rank": 0}, {"rank": 2}])
-def test_numbers_and_gradients_are_those_of_the_whole_layer(
+def test_numbers_and_gradients_equal_those_of_the_whole_layer(
     architecture: str, lora: dict, way: str, make_config: MakeConfig, batch: TokenBatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = make_config(architecture, lora=lora)
@@ -51,7 +51,7 @@ def test_numbers_and_gradients_are_those_of_the_whole_layer(
 
 
 @pytest.mark.parametrize("architecture", NARROWED)
-def test_the_last_mlp_sees_the_tokens_that_are_read_and_no_other(
+def test_the_last_mlp_gets_only_the_tokens_that_are_read(
     architecture: str, way: str, make_config: MakeConfig, batch: TokenBatch
 ) -> None:
     policy, model = load_policy(make_config(architecture)), load_score_model(make_config(architecture))
@@ -66,7 +66,7 @@ def test_the_last_mlp_sees_the_tokens_that_are_read_and_no_other(
     assert seen == {"policy": [tokens, int(batch.response_mask.sum())], "score": [tokens, len(batch.ids)]}
 
 
-def test_nothing_stays_behind_even_where_the_pass_fails(make_config: MakeConfig, batch: TokenBatch) -> None:
+def test_hooks_are_removed_even_if_the_forward_pass_fails(make_config: MakeConfig, batch: TokenBatch) -> None:
     policy = load_policy(make_config("llama"))
     whole = policy.hidden(batch)
     layer = layers_of(policy.model.base_model, 2)[-1]
@@ -77,6 +77,6 @@ def test_nothing_stays_behind_even_where_the_pass_fails(make_config: MakeConfig,
     assert torch.equal(policy.hidden(batch), whole)
 
 
-def test_a_layer_that_is_computed_again_is_computed_whole(make_config: MakeConfig) -> None:
+def test_a_checkpointed_layer_is_computed_for_all_tokens(make_config: MakeConfig) -> None:
     policy = load_policy(make_config("opt", model={"gradient_checkpointing": True}), learns=True)
     assert not can_be_narrowed(policy.model)

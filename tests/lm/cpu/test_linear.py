@@ -1,4 +1,4 @@
-"""Which layers are a product with a matrix and nothing else."""
+"""Linear layers are those that compute a matrix product and nothing else."""
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from tercet.lm.cpu.linear import is_linear, is_untouched
 
 
 class Renamed(nn.Linear):
-    """A class of its own, with nn.Linear's forward."""
+    """A subclass with the forward of nn.Linear."""
 
 
 class Scaled(nn.Linear):
@@ -20,7 +20,7 @@ class Scaled(nn.Linear):
         return 0.5 * super().forward(x)
 
 
-def test_a_layer_is_told_by_what_its_forward_computes() -> None:
+def test_a_layer_is_linear_if_its_class_has_a_known_forward() -> None:
     plain = [nn.Linear(2, 3), Renamed(2, 3), Conv1D(3, 2), FalconLinear(2, 3), nn.Linear(2, 3, bias=False)]
     others = [Scaled(2, 3), nn.Embedding(2, 3), nn.LayerNorm(2)]
     others += [PhimoeTopKRouter(PhimoeConfig(hidden_size=8)), Llama4Router(Llama4TextConfig(hidden_size=8))]
@@ -28,12 +28,12 @@ def test_a_layer_is_told_by_what_its_forward_computes() -> None:
     assert [is_linear(layer) for layer in others] == [False] * len(others)
 
 
-def test_falcons_layer_computes_what_the_plain_one_does() -> None:
+def test_falcons_linear_layer_equals_the_plain_one() -> None:
     layer, x = FalconLinear(4, 3), torch.ones(2, 4)
     torch.testing.assert_close(layer(x), nn.functional.linear(x, layer.weight, layer.bias))
 
 
-def test_hooks_and_other_forwards_are_seen() -> None:
+def test_hooks_and_replaced_forwards_are_detected() -> None:
     layers = [nn.Linear(2, 3) for _ in range(4)]
     layers[1].register_forward_hook(lambda _m, _i, out: 2 * out)
     layers[2].register_forward_pre_hook(lambda _m, args: args)

@@ -1,4 +1,4 @@
-"""The fused layer is peft's layer: the same numbers and gradients, and peft's own forward where it is not plain."""
+"""The fused layer has the numbers and gradients of peft's layer, and uses peft's forward if it is not plain."""
 
 from collections.abc import Callable
 
@@ -28,7 +28,7 @@ class TwoLayers(nn.Module):
 
 
 def adapted(dropout: float = 0.0) -> nn.Module:
-    """Rank-3 adapters that do something."""
+    """Add rank-3 adapters that have an effect."""
     torch.manual_seed(0)
     model = TwoLayers()
     settings = LoraConfig(r=3, lora_alpha=5, lora_dropout=dropout, target_modules=["first", "second"])
@@ -41,7 +41,7 @@ def adapted(dropout: float = 0.0) -> nn.Module:
 
 
 def numbers_and_gradients(model: nn.Module) -> list[Tensor]:
-    """The output of a batch of sequences, and the gradients of its input and of every adapter."""
+    """Return the output for a batch of sequences, and the gradients of its input and of every adapter."""
     model.zero_grad()
     x = torch.randn(2, 5, 6, generator=torch.Generator().manual_seed(1), requires_grad=True)
     y = model(x)
@@ -50,7 +50,7 @@ def numbers_and_gradients(model: nn.Module) -> list[Tensor]:
     return [y.detach(), x.grad, *(p.grad for p in model.parameters() if p.grad is not None)]
 
 
-def test_numbers_and_gradients_are_those_of_peft() -> None:
+def test_numbers_and_gradients_equal_those_of_peft() -> None:
     model = adapted()
     theirs = numbers_and_gradients(model)
     fuse(model)
@@ -62,7 +62,7 @@ def test_numbers_and_gradients_are_those_of_peft() -> None:
         assert torch.allclose(mine, other, rtol=1e-4, atol=1e-4)
 
 
-def test_the_gradient_is_that_of_finite_differences(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_gradient_equals_finite_differences(monkeypatch: pytest.MonkeyPatch) -> None:
     chance = torch.Generator().manual_seed(2)
     shapes = [(3, 4), (5, 4), (5,), (2, 4), (5, 2)]
     tensors = [torch.randn(shape, generator=chance, dtype=torch.float64) for shape in shapes]
@@ -71,7 +71,7 @@ def test_the_gradient_is_that_of_finite_differences(monkeypatch: pytest.MonkeyPa
     assert torch.autograd.gradcheck(lambda *given: lora_product._Fused.apply(*given, 0.7)[0], tuple(tensors))
 
 
-def test_dropout_and_adapters_that_are_off_are_pefts_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dropout_and_disabled_adapters_use_the_forward_of_peft(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
     own = LoraLinear.forward
     monkeypatch.setattr(LoraLinear, "forward", lambda *given, **more: (calls.append("peft"), own(*given, **more))[1])
@@ -88,7 +88,7 @@ def test_dropout_and_adapters_that_are_off_are_pefts_own(monkeypatch: pytest.Mon
     assert len(calls) == 4
 
 
-def test_every_adapted_layer_of_a_learning_policy_is_fused(make_config: MakeConfig) -> None:
+def test_every_adapted_layer_of_a_trained_policy_is_fused(make_config: MakeConfig) -> None:
     policy = load_policy(make_config("llama", lora={"rank": 2}), learns=True)
     layers = [module for module in policy.modules() if isinstance(module, LoraLinear)]
     assert len(layers) == 14 and all(type(layer) is FusedLora for layer in layers)

@@ -1,4 +1,4 @@
-"""Packed layers compute what the plain ones compute, adapters included, and leave no trace."""
+"""Packed layers compute the same as plain ones, with adapters, and are restored afterwards."""
 
 from collections.abc import Callable
 from typing import Any
@@ -20,7 +20,7 @@ IDS = torch.tensor([[5, 9, 7, 30], [6, 2, 8, 40]])
 
 
 def shadowed(policy: Policy) -> list[str]:
-    """Names of the layers that compute otherwise than their class does."""
+    """Return the names of the layers whose forward was replaced."""
     return [name for name, layer in policy.named_modules() if "forward" in vars(layer)]
 
 
@@ -30,7 +30,7 @@ def logits(policy: Policy) -> Tensor:
 
 
 @pytest.mark.parametrize("lora", [{"rank": 0}, {"rank": 2}, {"rank": 2, "only": False}], ids=["full", "lora", "head"])
-def test_the_numbers_are_those_of_the_plain_layers(
+def test_numbers_equal_those_of_the_plain_layers(
     architecture: str, make_config: MakeConfig, lora: dict[str, Any], disturbed: Disturbed
 ) -> None:
     policy = disturbed(make_config(architecture, lora=lora))
@@ -42,7 +42,7 @@ def test_the_numbers_are_those_of_the_plain_layers(
     assert torch.equal(logits(policy), plain)
 
 
-def test_adapters_that_are_off_stay_off(make_config: MakeConfig, disturbed: Disturbed) -> None:
+def test_disabled_adapters_have_no_effect(make_config: MakeConfig, disturbed: Disturbed) -> None:
     policy = disturbed(make_config("llama", lora={"rank": 2}))
     with policy.without_adapters():
         plain = logits(policy)
@@ -51,7 +51,7 @@ def test_adapters_that_are_off_stay_off(make_config: MakeConfig, disturbed: Dist
     assert not torch.allclose(logits(policy), plain, atol=1e-3)
 
 
-def test_what_was_learned_meanwhile_is_seen_the_next_time(make_config: MakeConfig, disturbed: Disturbed) -> None:
+def test_packing_again_uses_the_changed_weights(make_config: MakeConfig, disturbed: Disturbed) -> None:
     policy = disturbed(make_config("gpt2", lora={"rank": 2}))
     with packed(policy.model, 2):
         before = logits(policy)
@@ -64,14 +64,14 @@ def test_what_was_learned_meanwhile_is_seen_the_next_time(make_config: MakeConfi
         assert torch.allclose(logits(policy), logits(policy), atol=1e-6)
 
 
-def test_an_error_inside_leaves_the_plain_layers(make_config: MakeConfig) -> None:
+def test_plain_layers_are_restored_after_an_error(make_config: MakeConfig) -> None:
     policy = load_policy(make_config("gpt2"))
     with pytest.raises(KeyError), packed(policy.model, 2):
         raise KeyError
     assert not shadowed(policy)
 
 
-def test_where_it_does_not_pay_nothing_happens(make_config: MakeConfig) -> None:
+def test_nothing_is_packed_where_it_would_not_be_faster(make_config: MakeConfig) -> None:
     policy = load_policy(make_config("gpt2"))
     with packed(policy.model, module.MOST_ROWS + 1):
         assert not shadowed(policy)
@@ -86,7 +86,7 @@ class Scaled(nn.Linear):
 
 
 @pytest.mark.parametrize("what", ["subclass", "hook"])
-def test_a_layer_that_does_more_than_a_product_stays_as_it_is(what: str, make_config: MakeConfig) -> None:
+def test_a_layer_that_is_more_than_a_product_is_not_packed(what: str, make_config: MakeConfig) -> None:
     policy = load_policy(make_config("gpt2"))
     head = policy.model.lm_head
     if what == "subclass":
@@ -99,7 +99,7 @@ def test_a_layer_that_does_more_than_a_product_stays_as_it_is(what: str, make_co
         assert torch.allclose(logits(policy), plain, atol=1e-5)
 
 
-def test_a_router_that_is_a_linear_layer_by_name_stays_as_it_is() -> None:
+def test_a_router_that_subclasses_linear_is_not_packed() -> None:
     shape = {"vocab_size": 300, "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2}
     heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "num_local_experts": 4, "initializer_range": 0.3}
     ids = {"bos_token_id": 1, "eos_token_id": 2}
@@ -111,7 +111,7 @@ def test_a_router_that_is_a_linear_layer_by_name_stays_as_it_is() -> None:
         assert torch.allclose(logits(policy), plain, atol=1e-4)
 
 
-def test_adapters_of_another_kind_than_plain_lora_stay_as_they_are() -> None:
+def test_adapters_other_than_plain_lora_are_not_packed() -> None:
     torch.manual_seed(0)
     settings = LoraConfig(r=2, use_dora=True, target_modules=["0"])
     model = get_peft_model(nn.Sequential(nn.Linear(6, 5), nn.Linear(5, 4)), settings)  # type: ignore[arg-type]  # any module will do

@@ -1,4 +1,4 @@
-"""Beginnings that rows share are computed once, and nothing else changes."""
+"""Shared prefixes are computed once, with the same numbers."""
 
 from collections.abc import Callable
 
@@ -27,13 +27,13 @@ ROWS = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=8), min_size=1,
 
 @pytest.fixture
 def shared() -> TokenBatch:
-    """Two answers each to two prompts that begin alike: the same one twice, and one that the other begins with."""
+    """Two prompts with a shared prefix and two responses each: equal ones, and one that is a prefix of the other."""
     prompts = [[7, 8, 9, 10, 11, 12], [7, 8, 9, 20, 21]]
     answers = [[30, 31, 2], [30, 31, 2], [40], [40, 41, 42, 2]]
     return pad([prompts[0], prompts[0], prompts[1], prompts[1]], answers, pad_id=0)
 
 
-def test_the_line_by_hand() -> None:
+def test_the_line_equals_one_built_by_hand() -> None:
     found = Prefixes.of([[1, 2, 3], [1, 2, 4], [1, 5], [1, 2, 3, 6], [1, 2]])
     assert found.tokens.tolist() == [1, 2, 3, 4, 5, 6]
     assert found.positions.tolist() == [0, 1, 2, 2, 1, 3]
@@ -44,7 +44,7 @@ def test_the_line_by_hand() -> None:
     assert found.rows[0].mask is None
 
 
-def test_rows_that_share_little_stand_as_they_are() -> None:
+def test_rows_that_share_little_are_stored_whole() -> None:
     found = Prefixes.of([[2, *range(10, 20)], [2, *range(30, 40)]])
     assert found.sizes == (11, 11)
     assert found.index.tolist() == list(range(22))
@@ -52,7 +52,7 @@ def test_rows_that_share_little_stand_as_they_are() -> None:
 
 @settings(deadline=None, derandomize=True)
 @given(rows=ROWS)
-def test_every_row_is_found_in_the_line_and_attention_is_that_of_each_alone(rows: list[list[int]]) -> None:
+def test_every_row_is_in_the_line_and_attention_equals_that_of_single_rows(rows: list[list[int]]) -> None:
     found = Prefixes.of(rows)
     tokens = found.tokens[found.index].tolist()
     assert tokens == [token for row in rows for token in row]
@@ -67,7 +67,7 @@ def test_every_row_is_found_in_the_line_and_attention_is_that_of_each_alone(rows
 
 
 @pytest.mark.parametrize("lora", [{"rank": 0}, {"rank": 2}])
-def test_numbers_and_gradients_are_those_of_rows_apart(
+def test_numbers_and_gradients_equal_those_of_separate_rows(
     architecture: str,
     lora: dict[str, int],
     make_config: MakeConfig,
@@ -82,7 +82,7 @@ def test_numbers_and_gradients_are_those_of_rows_apart(
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5 * max(1.0, float(theirs.detach().abs().max())))
 
 
-def test_distinct_tokens_alone_are_computed(make_config: MakeConfig, shared: TokenBatch) -> None:
+def test_only_distinct_tokens_are_computed(make_config: MakeConfig, shared: TokenBatch) -> None:
     model = load_score_model(make_config("llama"))
     seen: list[int] = []
     model.model.model.layers[0].mlp.register_forward_hook(lambda _m, _i, out: seen.append(out.shape[:-1].numel()))
@@ -91,7 +91,7 @@ def test_distinct_tokens_alone_are_computed(make_config: MakeConfig, shared: Tok
 
 
 def watched(lines: list[Prefixes]) -> Callable[..., Tensor]:
-    """`Prefixes.attend`, noting whose it is."""
+    """Return `Prefixes.attend` that also records its object."""
     attended = Prefixes.attend
 
     def noting(self: Prefixes, *args: Tensor, **named: float) -> Tensor:
@@ -101,7 +101,7 @@ def watched(lines: list[Prefixes]) -> Callable[..., Tensor]:
     return noting
 
 
-def test_the_plan_times_rows_that_share_nothing(make_config: MakeConfig) -> None:
+def test_the_plan_measures_rows_without_a_shared_prefix(make_config: MakeConfig) -> None:
     batch, _ = probe._micro_batch(
         make_config(ppo={"micro_batch_size": 8}).ppo, Sizes(prompt=8, response=4), torch.device("cpu")
     )
@@ -109,14 +109,14 @@ def test_the_plan_times_rows_that_share_nothing(make_config: MakeConfig) -> None
 
 
 @pytest.mark.parametrize("lora", [{"rank": 0}, {"rank": 2}])
-def test_answers_without_a_token_have_no_logprob(make_config: MakeConfig, lora: dict[str, int]) -> None:
+def test_responses_without_a_token_have_no_logprob(make_config: MakeConfig, lora: dict[str, int]) -> None:
     policy = load_policy(make_config("llama", lora=lora), learns=True)
     out = response_logprobs(policy, pad([[5, 6], [5, 7]], [[], []], pad_id=0), temperature=1.0)
     assert out.logprobs.shape == (2, 0)
 
 
 @pytest.mark.parametrize("architecture", ["opt", "opt-350m", "llama", "qwen2"])
-def test_sampling_reads_a_common_beginning_once(
+def test_sampling_reads_a_shared_prefix_once(
     architecture: str, make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, prompts = load_policy(make_config(architecture)).model, [[7, 8, 9, 10], [7, 8, 9, 20, 21], [7, 8, 9]]

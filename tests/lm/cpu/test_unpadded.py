@@ -1,4 +1,4 @@
-"""Without padding, every number and gradient is that of the padded batch."""
+"""The unpadded forward has the numbers and gradients of the padded batch."""
 
 from collections.abc import Callable
 
@@ -18,7 +18,7 @@ MakeConfig = Callable[..., LmConfig]
 
 
 def numbers_and_gradients(config: LmConfig, batch: TokenBatch) -> list[Tensor]:
-    """What a policy and a score model say of the batch, and what they would learn."""
+    """Return outputs and gradients of a policy and a score model."""
     policy, model = load_policy(config, learns=True).train(), load_score_model(config, learns=True).train()
     out, scores = response_logprobs(policy, batch, temperature=0.9), model(batch)
     kept = scores.masked_fill(batch.attention_mask == 0, 0.0)
@@ -37,7 +37,7 @@ def check(config: LmConfig, batch: TokenBatch, monkeypatch: pytest.MonkeyPatch) 
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5 * max(1.0, float(theirs.detach().abs().max())))
 
 
-def test_numbers_and_gradients_are_those_of_the_padded_batch(
+def test_numbers_and_gradients_equal_those_of_the_padded_batch(
     architecture: str, make_config: MakeConfig, batch: TokenBatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = make_config(architecture)
@@ -46,7 +46,7 @@ def test_numbers_and_gradients_are_those_of_the_padded_batch(
 
 
 @pytest.mark.parametrize("architecture", ["opt", "llama"])
-def test_a_layer_that_is_recomputed_in_the_backward_pass_is_unpadded_there_too(
+def test_a_recomputed_layer_is_unpadded_in_the_backward_pass_too(
     architecture: str, make_config: MakeConfig, batch: TokenBatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     check(make_config(architecture, model={"gradient_checkpointing": True}), batch, monkeypatch)
@@ -57,15 +57,13 @@ def test_with_adapters(make_config: MakeConfig, batch: TokenBatch, monkeypatch: 
         check(make_config("llama", lora={"rank": 2, "only": only}), batch, monkeypatch)
 
 
-def test_heads_that_share_keys_and_values_in_groups(
-    make_config: MakeConfig, batch: TokenBatch, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_grouped_query_attention(make_config: MakeConfig, batch: TokenBatch, monkeypatch: pytest.MonkeyPatch) -> None:
     grouped = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8}
     shape = make_config("llama").model.architecture | grouped
     check(make_config("llama", model={"architecture": shape}), batch, monkeypatch)
 
 
-def test_nothing_but_real_tokens_is_computed(make_config: MakeConfig, batch: TokenBatch) -> None:
+def test_padding_is_not_computed(make_config: MakeConfig, batch: TokenBatch) -> None:
     model = load_policy(make_config("opt")).model
     seen: list[torch.Size] = []
     model.model.decoder.layers[1].fc1.register_forward_hook(lambda _module, _inputs, out: seen.append(out.shape[:-1]))
@@ -74,7 +72,7 @@ def test_nothing_but_real_tokens_is_computed(make_config: MakeConfig, batch: Tok
     assert states[batch.attention_mask == 0].eq(0).all()
 
 
-def test_the_models_own_attention_is_back_afterwards(make_config: MakeConfig, batch: TokenBatch) -> None:
+def test_the_attention_of_the_model_is_restored(make_config: MakeConfig, batch: TokenBatch) -> None:
     model = load_policy(make_config("gpt2")).model
     before = model.config._attn_implementation
     unpadded_hidden(model, batch, Prefixes.of(batch.sequences))

@@ -1,4 +1,4 @@
-"""Roles on one backbone: one storage, each learns alone, and each is what it would be with weights of its own."""
+"""Roles on one backbone share their weights, are trained separately, and compute the same as separate copies."""
 
 import json
 from collections.abc import Callable
@@ -37,7 +37,7 @@ SHARED = ["lora.rank=4", "lora.shared_backbone=true"]
 
 @dataclass(frozen=True)
 class Shared:
-    """A backbone, the roles on it, and the reward model as step 2 trained it, on weights of its own."""
+    """A backbone, the roles on it, and the reward model that step 2 trained on a copy of the weights."""
 
     config: LmConfig
     sft: Path
@@ -77,7 +77,7 @@ def share(make_config: MakeConfig, sft_folder: Callable[[str], Path], tmp_path: 
 
 
 def disturb(module: nn.Module) -> None:
-    """Move everything that learns."""
+    """Change all trainable weights."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in module.parameters():
@@ -86,7 +86,7 @@ def disturb(module: nn.Module) -> None:
 
 
 def backbone_parameters(model: PreTrainedModel) -> dict[str, nn.Parameter]:
-    """The parameters that neither adapters nor heads brought along, by their names in the backbone."""
+    """Return the parameters other than those of adapters and heads, by their names in the backbone."""
     own = ("lora_", "modules_to_save.", "score.")
     named = dict(model.named_parameters(remove_duplicate=False))
     return {
@@ -121,7 +121,7 @@ def train_a_little(module: nn.Module, loss: Callable[[], Tensor]) -> None:
 
 
 @pytest.mark.parametrize("num_layers", [0, 1])
-def test_every_weight_lies_in_memory_once(architecture: str, num_layers: int, share: Callable[..., Shared]) -> None:
+def test_every_weight_is_in_memory_once(architecture: str, num_layers: int, share: Callable[..., Shared]) -> None:
     shared = share(architecture, num_layers)
     held = {name: p.data_ptr() for name, p in backbone_parameters(shared.backbone.model).items()}
     for role, module in shared.roles.items():
@@ -141,7 +141,7 @@ def test_every_weight_lies_in_memory_once(architecture: str, num_layers: int, sh
         assert bool(in_layers) == (layers[role] == 2), role
 
 
-def test_what_is_done_to_one_role_leaves_the_storage_one(
+def test_the_weights_stay_shared_after_changes_to_one_role(
     share: Callable[..., Shared], batch: TokenBatch, tmp_path: Path
 ) -> None:
     shared = share("llama", precision="bf16", lora={"only": False})
@@ -182,7 +182,7 @@ def test_the_reference_is_the_frozen_sft_policy(
 
 
 @pytest.mark.parametrize("num_layers", [0, 1])
-def test_reward_model_and_critic_start_as_what_step_2_trained(
+def test_reward_model_and_critic_start_from_the_result_of_step_2(
     architecture: str, num_layers: int, share: Callable[..., Shared], batch: TokenBatch
 ) -> None:
     shared = share(architecture, num_layers)
@@ -194,13 +194,13 @@ def test_reward_model_and_critic_start_as_what_step_2_trained(
 
 
 def test_in_bf16_step_2_trains_on_the_weights_of_the_backbone(share: Callable[..., Shared], batch: TokenBatch) -> None:
-    """Both round the SFT policy by chance, alike."""
+    """Both round the SFT policy stochastically with the same random numbers."""
     shared = share("llama", 1, precision="bf16")
     with torch.no_grad():
         assert torch.equal(shared.reward_model(batch), shared.trained(batch))
 
 
-def test_training_a_role_changes_that_role_alone(
+def test_training_a_role_does_not_change_the_others(
     architecture: str, share: Callable[..., Shared], batch: TokenBatch
 ) -> None:
     shared = share(architecture)
@@ -223,9 +223,7 @@ def test_training_a_role_changes_that_role_alone(
     assert not any(p.requires_grad for p in shared.reward_model.parameters())
 
 
-def test_a_critic_without_reward_model_starts_with_a_fresh_head(
-    share: Callable[..., Shared], batch: TokenBatch
-) -> None:
+def test_a_critic_without_reward_model_starts_with_a_new_head(share: Callable[..., Shared], batch: TokenBatch) -> None:
     backbone = share("opt-350m").backbone
     first, again = (backbone.score_model(num_layers=1, learns=True) for _ in range(2))
     assert first.head.weight.shape == (1, 16)  # word_embed_proj_dim, not hidden_size
@@ -257,7 +255,7 @@ def test_a_saved_role_reloads_to_the_same_numbers(
 
 
 @pytest.mark.parametrize("num_layers", [0, 1])
-def test_the_adapters_of_the_reward_model_are_what_peft_loads(
+def test_peft_loads_the_adapters_of_the_reward_model(
     architecture: str, num_layers: int, share: Callable[..., Shared], batch: TokenBatch
 ) -> None:
     shared = share(architecture, num_layers)
@@ -270,7 +268,7 @@ def test_the_adapters_of_the_reward_model_are_what_peft_loads(
             assert float(theirs(ids).logits + shared.reward_model.bias) == pytest.approx(float(wanted), abs=1e-3)
 
 
-def test_adapters_that_are_damaged_or_gone(share: Callable[..., Shared], tmp_path: Path) -> None:
+def test_damaged_or_missing_adapters_are_refused(share: Callable[..., Shared], tmp_path: Path) -> None:
     shared = share("gpt2")
     (shared.adapters / "adapter_model.safetensors").write_bytes(b"\x00" * 40)
     for folder in (shared.adapters, tmp_path / "nowhere"):
@@ -282,7 +280,7 @@ def test_adapters_that_are_damaged_or_gone(share: Callable[..., Shared], tmp_pat
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_a_sound_start_passes_the_self_check(
+def test_an_unchanged_start_passes_the_self_check(
     architecture: str, precision: str, share: Callable[..., Shared], examples: list[Example]
 ) -> None:
     sizes = {"batch_size": 6, "micro_batch_size": 4, "temperature": 0.8}
@@ -299,7 +297,7 @@ def test_a_sound_start_passes_the_self_check(
 
 @pytest.fixture(scope="module")
 def two_runs(take: Take, longer: list[str], tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Path]:
-    """All steps on one backbone (True) and with weights of their own (False), otherwise the same."""
+    """Run all steps on one backbone (True) and with separate copies (False)."""
     work = tmp_path_factory.mktemp("runs")
     (work / "backbone_rewards.py").write_text(
         "def share_of_e(_, responses):\n    return [r.count('e') / 8 for r in responses]"
@@ -324,7 +322,7 @@ def two_runs(take: Take, longer: list[str], tmp_path_factory: pytest.TempPathFac
     return {shared: work / str(shared) for shared in (True, False)}
 
 
-def test_it_learns_as_separate_copies_do(two_runs: dict[bool, Path]) -> None:
+def test_roles_on_one_backbone_learn_like_separate_copies(two_runs: dict[bool, Path]) -> None:
     gains = {}
     for shared, run in two_runs.items():
         results = json.loads((run / "results.json").read_text())
@@ -337,7 +335,9 @@ def test_it_learns_as_separate_copies_do(two_runs: dict[bool, Path]) -> None:
     assert 0.7 < gains[True] / gains[False] < 1.4
 
 
-def test_every_step_leaves_whole_models(two_runs: dict[bool, Path], make_config: MakeConfig, batch: TokenBatch) -> None:
+def test_every_step_saves_complete_models(
+    two_runs: dict[bool, Path], make_config: MakeConfig, batch: TokenBatch
+) -> None:
     run = two_runs[True]
     assert (run / "reward" / "adapter" / "adapter_config.json").exists()
     assert not (two_runs[False] / "reward" / "adapter").exists()

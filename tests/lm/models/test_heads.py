@@ -1,4 +1,4 @@
-"""Score heads on every architecture, and a pad that never ends a text in what is saved."""
+"""Score heads on every architecture, and saved tokenizers whose pad token never ends a text."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +19,7 @@ TEXTS = ["What a long text this is, is it not?", "a", "Hello there"]
 
 
 def tokenizer_of(**specials: str | None) -> PreTrainedTokenizerBase:
-    """The byte tokenizer with these special tokens; None takes one away."""
+    """Return the byte tokenizer with these special tokens; None removes one."""
     tokenizer = byte_tokenizer()
     for name, token in specials.items():
         setattr(tokenizer, name, token)
@@ -40,7 +40,7 @@ TOKENIZERS = {
 def saved_and_read(
     model: ScoreModel, tokenizer: PreTrainedTokenizerBase, folder: Path, ends: tuple[int, ...] = ()
 ) -> dict[str, torch.Tensor]:
-    """Scores of TEXTS: ours, and transformers' one by one and as a batch padded by the saved tokenizer."""
+    """Return the scores of TEXTS from Tercet, and from transformers one by one and as a padded batch."""
     model.save(folder, tokenizer, ends)
     theirs = AutoModelForSequenceClassification.from_pretrained(folder).eval()
     saved = AutoTokenizer.from_pretrained(folder)
@@ -59,7 +59,9 @@ def saved_and_read(
 
 
 @pytest.mark.parametrize("kind", TOKENIZERS)
-def test_transformers_gives_our_scores_for_a_padded_batch(kind: str, make_config: MakeConfig, tmp_path: Path) -> None:
+def test_transformers_gives_the_same_scores_for_a_padded_batch(
+    kind: str, make_config: MakeConfig, tmp_path: Path
+) -> None:
     model = load_score_model(make_config("llama"))
     model.bias.data.fill_(0.5)
     found = saved_and_read(model, TOKENIZERS[kind], tmp_path)
@@ -67,7 +69,7 @@ def test_transformers_gives_our_scores_for_a_padded_batch(kind: str, make_config
         torch.testing.assert_close(scores, found["ours"], rtol=0, atol=1e-4)
 
 
-def test_a_pad_that_may_end_an_answer_is_no_pad(make_config: MakeConfig, tmp_path: Path) -> None:
+def test_a_token_that_may_end_a_response_is_not_used_as_pad(make_config: MakeConfig, tmp_path: Path) -> None:
     found = saved_and_read(load_score_model(make_config("llama")), byte_tokenizer(), tmp_path, ends=(2, 0))
     torch.testing.assert_close(found["right"], found["ours"], rtol=0, atol=1e-4)
     assert AutoTokenizer.from_pretrained(tmp_path).pad_token == "<s>"
@@ -81,7 +83,7 @@ def test_absolute_positions_are_padded_on_the_right(make_config: MakeConfig, tmp
     assert tokenizer.padding_side == "left" and tokenizer.pad_token == "</s>"  # ours is as it was
 
 
-def test_a_new_pad_token_gets_a_row_where_there_is_none(make_config: MakeConfig, tmp_path: Path) -> None:
+def test_a_new_pad_token_gets_a_row_of_the_embedding(make_config: MakeConfig, tmp_path: Path) -> None:
     shape = make_config("gpt2").model.architecture | {"vocab_size": 259}  # no row to spare
     model = load_score_model(make_config("gpt2", model={"architecture": shape}))
     found = saved_and_read(model, TOKENIZERS["one for all"], tmp_path)
@@ -106,7 +108,7 @@ OTHERS: dict[str, dict[str, object]] = {
 
 
 @pytest.mark.parametrize("kind", OTHERS)
-def test_an_architecture_without_a_class_for_scores_gets_one(
+def test_a_score_class_is_built_if_the_architecture_has_none(
     kind: str, make_config: MakeConfig, batch: TokenBatch, tmp_path: Path
 ) -> None:
     config = make_config(model={"architecture": OTHERS[kind] | {"model_type": kind}})
@@ -125,7 +127,7 @@ def test_an_architecture_without_a_class_for_scores_gets_one(
     torch.testing.assert_close(score[0, 0], before[0])
 
 
-def test_a_cut_model_with_a_head_reads_the_first_layers(make_config: MakeConfig, tmp_path: Path) -> None:
+def test_a_model_with_fewer_layers_keeps_the_first(make_config: MakeConfig, tmp_path: Path) -> None:
     architecture = OTHERS["ernie4_5"] | {"model_type": "ernie4_5"}
     config = ModelConfig(path="random", tokenizer="bytes", architecture=architecture)
     load_causal(config, seed=0).save_pretrained(tmp_path)

@@ -1,4 +1,4 @@
-"""Logits of a bf16 run are fp32 products of the last states and the head, whoever asks for them."""
+"""Logits of a bf16 run are fp32 products of the last states and the head."""
 
 from collections.abc import Callable
 from typing import Any
@@ -49,7 +49,7 @@ def test_a_sampled_token_has_the_logprob_of_an_fp32_logit(make_config: MakeConfi
     assert float(drawn.logprobs[0, 0]) == pytest.approx(float(row[drawn.ids[0, 0]]), abs=1e-5)
 
 
-def test_a_head_that_learned_computes_by_its_own_weights(make_config: MakeConfig) -> None:
+def test_a_trained_head_uses_its_own_weights(make_config: MakeConfig) -> None:
     policy = load_policy(make_config("gpt2", precision="bf16", lora={"rank": 2, "only": False}), learns=True).eval()
     before = policy.model.get_input_embeddings().weight.clone()
     with torch.no_grad():
@@ -62,5 +62,5 @@ def test_a_head_that_learned_computes_by_its_own_weights(make_config: MakeConfig
     assert torch.equal(off, wanted(policy, PROMPT, before))
 
 
-def test_in_fp32_the_head_is_as_it_was(make_config: MakeConfig) -> None:
+def test_in_fp32_the_head_is_not_changed(make_config: MakeConfig) -> None:
     assert type(load_policy(make_config("llama")).head) is torch.nn.Linear

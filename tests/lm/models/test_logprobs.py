@@ -1,4 +1,4 @@
-"""A response's log-probabilities are those of the model on that text alone, whatever lies beside it in the batch."""
+"""A response has the same log-probabilities in a batch as alone."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ from tercet.lm.models.roles import Policy
 def plainly(
     policy: Policy, prompt: list[int], response: list[int], temperature: float
 ) -> tuple[list[float], list[float]]:
-    """Log-probability and entropy of each response token, from transformers' own logits of one row without padding."""
+    """Return log-probability and entropy of each response token from transformers' logits of a single row."""
     with torch.no_grad():
         logits = policy.model(torch.tensor([prompt + response])).logits[0].double()
     logprobs, entropies = [], []
@@ -30,7 +30,9 @@ def parts(batch: TokenBatch) -> list[tuple[list[int], list[int]]]:
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
-def test_they_are_the_models_own_on_each_row_alone(policy: Policy, batch: TokenBatch, temperature: float) -> None:
+def test_logprobs_equal_those_of_the_model_on_single_rows(
+    policy: Policy, batch: TokenBatch, temperature: float
+) -> None:
     with torch.no_grad():
         out = response_logprobs(policy, batch, temperature=temperature)
     for i, (prompt, response) in enumerate(parts(batch)):
@@ -41,7 +43,7 @@ def test_they_are_the_models_own_on_each_row_alone(policy: Policy, batch: TokenB
         assert out.logprobs[i, num:].eq(0).all() and out.entropy[i, num:].eq(0).all()
 
 
-def test_neither_pads_nor_batch_mates_matter(policy: Policy, batch: TokenBatch) -> None:
+def test_padding_and_other_rows_have_no_effect(policy: Policy, batch: TokenBatch) -> None:
     with torch.no_grad():
         together = response_logprobs(policy, batch, temperature=1.0).logprobs
         for i, (prompt, response) in enumerate(parts(batch)):
@@ -60,7 +62,7 @@ def linear(width: int = 8, num_tokens: int = 11) -> tuple[nn.Linear, Tensor, Ten
     return head, states, torch.randint(num_tokens, (50,), generator=generator)
 
 
-def test_chunks_give_the_numbers_and_gradients_of_one_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunks_give_the_numbers_and_gradients_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     head, states, actions = linear()
     logits = head(states).log_softmax(-1)
     expected = logits.gather(-1, actions[:, None])[:, 0]
@@ -76,7 +78,7 @@ def test_chunks_give_the_numbers_and_gradients_of_one_piece(monkeypatch: pytest.
     assert torch.allclose(states.grad, grads[0], atol=1e-4) and torch.allclose(head.weight.grad, grads[1], atol=1e-3)
 
 
-def test_never_more_than_one_chunk_of_logits(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_at_most_one_chunk_of_logits_is_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     head, states, actions = linear()
     monkeypatch.setattr(module, "CHUNK", 7)
     rows: list[int] = []
@@ -87,6 +89,6 @@ def test_never_more_than_one_chunk_of_logits(monkeypatch: pytest.MonkeyPatch) ->
     assert max(rows) == 7 and kept_back == 50 and sum(rows) == 100  # once forward, once more on the way back
 
 
-def test_no_answer_has_no_logprobs(policy: Policy) -> None:
+def test_an_empty_response_has_no_logprobs(policy: Policy) -> None:
     out = response_logprobs(policy, pad([[5, 6]], [[]], pad_id=0), temperature=1.0)
     assert out.logprobs.shape == (1, 0)

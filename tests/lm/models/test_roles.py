@@ -1,4 +1,4 @@
-"""The roles' networks: what learns, in which precision, and what is on the disk afterwards."""
+"""The networks of the roles: trained weights, precision, and saved models."""
 
 import copy
 from collections.abc import Callable
@@ -27,7 +27,7 @@ IDS = [[5, 9, 7, 30, 11, 8], [77, 78, 79, 80, 81, 2]]
 
 
 def disturb(module: nn.Module) -> None:
-    """Move everything that learns, so that adapters are no longer without effect."""
+    """Change all trainable weights, so that adapters have an effect."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in module.parameters():
@@ -47,13 +47,13 @@ def learning(module: nn.Module) -> set[str]:
 # heads and scores
 
 
-def test_heads_are_as_wide_as_what_they_read(score_model: ScoreModel, architecture: str, batch: TokenBatch) -> None:
+def test_heads_have_the_width_of_their_input(score_model: ScoreModel, architecture: str, batch: TokenBatch) -> None:
     width = 16 if architecture == "opt-350m" else 32  # word_embed_proj_dim, not hidden_size
     assert score_model.model.score.weight.shape == (1, width)
     assert score_model(batch).shape == batch.ids.shape
 
 
-def test_a_score_is_that_of_the_text_alone_at_its_last_token(score_model: ScoreModel, batch: TokenBatch) -> None:
+def test_a_score_is_the_output_at_the_last_token_of_the_text_alone(score_model: ScoreModel, batch: TokenBatch) -> None:
     with torch.no_grad():
         ours = score_model.scores(batch)
         for i, (ids, length) in enumerate(zip(batch.ids.tolist(), batch.lengths.tolist(), strict=True)):
@@ -61,7 +61,7 @@ def test_a_score_is_that_of_the_text_alone_at_its_last_token(score_model: ScoreM
             assert float(ours[i]) == pytest.approx(float(theirs) + 0.25, abs=1e-4)
 
 
-def test_the_number_at_a_token_does_not_know_what_follows(score_model: ScoreModel, batch: TokenBatch) -> None:
+def test_the_output_at_a_token_does_not_depend_on_later_tokens(score_model: ScoreModel, batch: TokenBatch) -> None:
     with torch.no_grad():
         whole = score_model(batch)
         for i, length in enumerate(batch.lengths.tolist()):
@@ -83,7 +83,7 @@ def test_normalised_scores_are_gain_times_score_plus_bias(make_config: MakeConfi
 # what learns
 
 
-def test_dropout_is_off_even_while_training(architecture: str, make_config: MakeConfig, batch: TokenBatch) -> None:
+def test_dropout_is_off_in_training_mode(architecture: str, make_config: MakeConfig, batch: TokenBatch) -> None:
     config: LmConfig = make_config(architecture)
     actor, critic = load_policy(config, learns=True).train(), load_score_model(config, learns=True).train()
     first = response_logprobs(actor, batch, temperature=1.0).logprobs, critic(batch)
@@ -94,7 +94,7 @@ def test_dropout_is_off_even_while_training(architecture: str, make_config: Make
     assert torch.equal(first[1], critic(batch))
 
 
-def test_dropout_of_adapters_is_for_those_who_ask(make_config: MakeConfig, batch: TokenBatch) -> None:
+def test_dropout_of_adapters_is_off_by_default(make_config: MakeConfig, batch: TokenBatch) -> None:
     config = make_config(lora={"rank": 4})
     for dropout, is_equal in ((0.0, True), (0.5, False)):
         policy = load_policy(config, learns=True, lora_dropout=dropout).train()
@@ -103,7 +103,7 @@ def test_dropout_of_adapters_is_for_those_who_ask(make_config: MakeConfig, batch
         assert torch.equal(a, b) == is_equal
 
 
-def test_without_adapters_everything_learns(architecture: str, make_config: MakeConfig) -> None:
+def test_without_adapters_all_weights_are_trained(architecture: str, make_config: MakeConfig) -> None:
     config = make_config(architecture)
     for model in (load_policy(config, learns=True), load_score_model(config, learns=True)):
         assert all(parameter.requires_grad for parameter in model.parameters())
@@ -111,7 +111,7 @@ def test_without_adapters_everything_learns(architecture: str, make_config: Make
         assert not learning(model) and not model.model.training
 
 
-def test_adapters_alone_learn_and_start_without_effect(
+def test_only_adapters_are_trained_and_they_start_without_effect(
     architecture: str, policy: Policy, make_config: MakeConfig
 ) -> None:
     config = make_config(architecture, lora={"rank": 2})
@@ -125,7 +125,7 @@ def test_adapters_alone_learn_and_start_without_effect(
     assert not any("lm_head" in name or "embed_out" in name for name in inside)
 
 
-def test_the_reference_is_the_model_with_its_adapters_off(
+def test_the_reference_is_the_model_without_its_adapters(
     architecture: str, policy: Policy, make_config: MakeConfig, batch: TokenBatch
 ) -> None:
     for only in (True, False):
@@ -141,7 +141,7 @@ def test_the_reference_is_the_model_with_its_adapters_off(
         assert learning(actor) == names
 
 
-def test_with_the_head_adapters_and_head_learn(architecture: str, make_config: MakeConfig) -> None:
+def test_with_lora_only_false_adapters_and_head_are_trained(architecture: str, make_config: MakeConfig) -> None:
     actor = load_policy(make_config(architecture, lora={"rank": 2, "only": False}), learns=True)
     others = {name for name in learning(actor) if "lora_" not in name}
     (head,) = others
@@ -150,14 +150,14 @@ def test_with_the_head_adapters_and_head_learn(architecture: str, make_config: M
     assert not embedding.requires_grad
 
 
-def test_layers_that_are_not_there_are_named_with_those_that_are(make_config: MakeConfig) -> None:
+def test_unknown_target_modules_are_refused_with_the_known_ones(make_config: MakeConfig) -> None:
     with pytest.raises(InputError, match=r"'query'.*fc1.*k_proj"):
         load_policy(make_config(lora={"rank": 2, "target_modules": ["query"]}), learns=True)
     some = load_policy(make_config(lora={"rank": 2, "target_modules": ["q_proj", "v_proj"]}), learns=True)
     assert {name.split(".lora_")[0].rsplit(".", 1)[-1] for name in learning(some)} == {"q_proj", "v_proj"}
 
 
-def test_chance_gives_the_same_adapters_and_heads_again(make_config: MakeConfig) -> None:
+def test_the_same_seed_gives_the_same_adapters_and_heads(make_config: MakeConfig) -> None:
     config = make_config(lora={"rank": 2}, seed=3)
     for load in (load_policy, load_score_model):
         first, second = load(config, learns=True).state_dict(), load(config, learns=True).state_dict()
@@ -166,7 +166,9 @@ def test_chance_gives_the_same_adapters_and_heads_again(make_config: MakeConfig)
     assert not torch.equal(load_score_model(config).model.score.weight, other)
 
 
-def test_bf16_stores_what_is_frozen_in_bf16_and_what_learns_in_fp32(make_config: MakeConfig, batch: TokenBatch) -> None:
+def test_bf16_stores_frozen_weights_in_bf16_and_trained_ones_in_fp32(
+    make_config: MakeConfig, batch: TokenBatch
+) -> None:
     for lora in ({"rank": 0}, {"rank": 2}, {"rank": 2, "only": False}):
         config = make_config("llama", precision="bf16", lora=lora)
         for learns in (False, True):
@@ -179,7 +181,7 @@ def test_bf16_stores_what_is_frozen_in_bf16_and_what_learns_in_fp32(make_config:
             assert critic.scores(batch).dtype == torch.float32
 
 
-def test_gradient_checkpointing_changes_no_gradient(make_config: MakeConfig, batch: TokenBatch) -> None:
+def test_gradient_checkpointing_does_not_change_gradients(make_config: MakeConfig, batch: TokenBatch) -> None:
     grads = []
     for lora in ({"rank": 0}, {"rank": 2}):
         for on in (False, True):
@@ -202,7 +204,7 @@ CHANGED_LOGITS = {
 
 @pytest.mark.parametrize("settings", CHANGED_LOGITS)
 @pytest.mark.parametrize("weights", [0.3, 1e-3])  # with the second all logits are near 0, whatever is done to them
-def test_models_that_change_the_logits_behind_the_head_are_refused(
+def test_models_that_change_the_logits_after_the_head_are_refused(
     make_config: MakeConfig, settings: str, weights: float
 ) -> None:
     shape = CHANGED_LOGITS[settings] | {"initializer_range": weights, "pad_token_id": 0}
@@ -211,13 +213,13 @@ def test_models_that_change_the_logits_behind_the_head_are_refused(
         load_policy(config)
 
 
-def test_a_factor_of_one_behind_the_head_is_none(make_config: MakeConfig) -> None:
+def test_a_factor_of_one_after_the_head_is_accepted(make_config: MakeConfig) -> None:
     shape = {"model_type": "granite", "logits_scaling": 1.0}
     load_policy(make_config("llama", model={"architecture": make_config("llama").model.architecture | shape}))
 
 
 @pytest.mark.parametrize("load", [load_policy, load_score_model])
-def test_models_that_look_ahead_are_refused(make_config: MakeConfig, load: Callable[[LmConfig], nn.Module]) -> None:
+def test_models_that_are_not_causal_are_refused(make_config: MakeConfig, load: Callable[[LmConfig], nn.Module]) -> None:
     shape = {
         "model_type": "bert",
         "vocab_size": 300,
@@ -229,7 +231,7 @@ def test_models_that_look_ahead_are_refused(make_config: MakeConfig, load: Calla
         load(make_config(model={"architecture": shape}))
 
 
-def test_a_gpu_that_is_not_there(make_config: MakeConfig) -> None:
+def test_a_missing_gpu_is_an_error(make_config: MakeConfig) -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
     with pytest.raises(InputError, match="device=cpu"):
@@ -242,7 +244,7 @@ LORAS = [{"rank": 0}, {"rank": 2}, {"rank": 2, "only": False}]
 
 
 @pytest.mark.parametrize("lora", LORAS, ids=["full", "lora", "lora and head"])
-def test_a_saved_policy_is_what_transformers_loads(
+def test_transformers_loads_a_saved_policy(
     architecture: str, make_config: MakeConfig, lora: dict[str, Any], tmp_path: Path
 ) -> None:
     policy = load_policy(make_config(architecture, lora=lora), learns=True).eval()
@@ -258,7 +260,7 @@ def test_a_saved_policy_is_what_transformers_loads(
 
 @pytest.mark.parametrize("num_layers", [0, 1])
 @pytest.mark.parametrize("lora", LORAS[:2], ids=["full", "lora"])
-def test_a_saved_score_model_is_what_transformers_loads(
+def test_transformers_loads_a_saved_score_model(
     architecture: str, make_config: MakeConfig, lora: dict[str, Any], num_layers: int, batch: TokenBatch, tmp_path: Path
 ) -> None:
     model = load_score_model(make_config(architecture, lora=lora), num_layers=num_layers, learns=True).eval()
@@ -282,7 +284,7 @@ def test_a_saved_score_model_is_what_transformers_loads(
         assert torch.allclose(critic.scores(batch), before, atol=2e-3)  # the critic starts from the reward model
 
 
-def test_saving_leaves_the_tied_embedding_alone(make_config: MakeConfig, tmp_path: Path) -> None:
+def test_saving_does_not_change_the_tied_embedding(make_config: MakeConfig, tmp_path: Path) -> None:
     policy = load_policy(make_config("gpt2", lora={"rank": 2, "only": False}), learns=True)
     embedding = copy.deepcopy(policy.model.get_input_embeddings().weight)
     disturb(policy)
@@ -292,7 +294,7 @@ def test_saving_leaves_the_tied_embedding_alone(make_config: MakeConfig, tmp_pat
     assert not torch.equal(loaded.get_output_embeddings().weight, embedding)
 
 
-def test_bf16_leaves_positions_and_the_score_head_in_fp32(make_config: MakeConfig) -> None:
+def test_bf16_keeps_positions_and_the_score_head_in_fp32(make_config: MakeConfig) -> None:
     config = make_config("llama", precision="bf16")
     model = load_score_model(config)
     assert model.head.weight.dtype == torch.float32
@@ -301,7 +303,7 @@ def test_bf16_leaves_positions_and_the_score_head_in_fp32(make_config: MakeConfi
 
 
 @pytest.mark.parametrize("shape", ["llama", "gpt2", "opt"])
-def test_a_frozen_copy_in_bf16_says_what_the_learning_model_says(
+def test_a_frozen_copy_in_bf16_computes_the_same_as_the_trained_model(
     make_config: MakeConfig, batch: TokenBatch, shape: str
 ) -> None:
     config = make_config(shape, precision="bf16")
@@ -325,8 +327,8 @@ def test_small_adapters_survive_merging_into_bf16(make_config: MakeConfig, tmp_p
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt2"])
-def test_what_was_merged_survives_loading_in_bf16(architecture: str, make_config: MakeConfig, tmp_path: Path) -> None:
-    """A tenth of bf16's spacing: rounded to the nearest, nothing would be left of it."""
+def test_merged_adapters_survive_loading_in_bf16(architecture: str, make_config: MakeConfig, tmp_path: Path) -> None:
+    """The change is a tenth of bf16's spacing: rounding to nearest would remove it."""
     config = make_config(architecture, precision="bf16", lora={"rank": 2})
     before = products(load_policy(config).model)
     sft, chance = load_causal(config.model, seed=0), torch.Generator().manual_seed(0)
@@ -347,12 +349,12 @@ def test_what_was_merged_survives_loading_in_bf16(architecture: str, make_config
 
 
 def products(model: nn.Module) -> dict[str, Tensor]:
-    """A copy in fp32 of the weights of the layers that are stored in bf16, adapters left out."""
+    """Return a copy in fp32 of the weights of the layers that are stored in bf16, without adapters."""
     named = {name.replace("base_layer.", ""): p for name, p in model.named_parameters() if "lora_" not in name}
     return {name: p.detach().float() for name, p in named.items() if p.dtype == torch.bfloat16 and p.ndim == 2}
 
 
-def test_a_language_model_is_no_trained_reward_model(make_config: MakeConfig, tmp_path: Path) -> None:
+def test_a_language_model_is_refused_as_a_trained_reward_model(make_config: MakeConfig, tmp_path: Path) -> None:
     policy = load_policy(make_config("gpt2"))
     policy.save(tmp_path, byte_tokenizer(), [2])
     load_score_model(make_config("gpt2"), path=str(tmp_path))

@@ -1,4 +1,4 @@
-"""A model that draws random numbers in training is refused before it learns; noise of training alone is turned off."""
+"""A model that draws random numbers in training is refused before it is trained; dropout and noise are turned off."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +23,7 @@ def of_experts(make_config: MakeConfig, **shape: str | float) -> LmConfig:
     return make_config("llama", model={"architecture": _EXPERTS | shape})
 
 
-def test_a_router_that_draws_is_refused_where_it_would_learn(make_config: MakeConfig) -> None:
+def test_a_random_router_is_refused_if_it_would_be_trained(make_config: MakeConfig) -> None:
     config = of_experts(make_config, model_type="phimoe")
     before = torch.get_rng_state()
     for load in (load_policy, load_score_model):
@@ -38,13 +38,13 @@ def test_a_router_that_draws_is_refused_where_it_would_learn(make_config: MakeCo
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_noise_at_the_router_is_refused_by_its_key(make_config: MakeConfig) -> None:
+def test_noise_at_the_router_is_refused_with_its_key(make_config: MakeConfig) -> None:
     load_policy(of_experts(make_config, model_type="mixtral"), learns=True)
     with pytest.raises(InputError, match=r"mixtral .*router_jitter_noise=0\.2"):
         load_policy(of_experts(make_config, model_type="mixtral", router_jitter_noise=0.2), learns=True)
 
 
-def test_what_is_no_number_in_training_is_refused(make_config: MakeConfig) -> None:
+def test_nan_in_training_mode_is_refused(make_config: MakeConfig) -> None:
     model = load_policy(make_config("llama")).model
 
     def spoil(module: torch.nn.Module, _: object, states: torch.Tensor) -> torch.Tensor:
@@ -56,7 +56,7 @@ def test_what_is_no_number_in_training_is_refused(make_config: MakeConfig) -> No
         check_train_mode(model)
 
 
-def test_noise_and_dropout_of_training_alone_are_turned_off_wherever_the_config_has_them(tmp_path: Path) -> None:
+def test_noise_and_dropout_are_turned_off_in_every_part_of_the_config(tmp_path: Path) -> None:
     shape = {"d_model": 32, "n_heads": 2, "n_layers": 2, "vocab_size": 300, "resid_pdrop": 0.5}
     config = AutoConfig.for_model("mpt", attn_config={"attn_pdrop": 1}, **shape)
     AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "mpt")

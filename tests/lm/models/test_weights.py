@@ -1,4 +1,4 @@
-"""Where weights come from, and what is said where they are not what was meant."""
+"""Weights from every source, and the errors for wrong ones."""
 
 import json
 import re
@@ -27,7 +27,7 @@ MakeConfig = Callable[..., LmConfig]
 SftFolder = Callable[[str], Path]
 
 
-def test_the_seed_alone_decides_random_weights(make_config: MakeConfig) -> None:
+def test_random_weights_depend_only_on_the_seed(make_config: MakeConfig) -> None:
     config = make_config().model
     first, again, other = (load_causal(config, seed=seed).state_dict() for seed in (1, 1, 2))
     assert all(torch.equal(first[name], again[name]) for name in first)
@@ -35,7 +35,7 @@ def test_the_seed_alone_decides_random_weights(make_config: MakeConfig) -> None:
 
 
 @pytest.mark.parametrize(("architecture", "width"), [("opt", 32), ("opt-350m", 16), ("gpt_neox", 32)])
-def test_a_fresh_head_is_normal_of_the_width_it_reads(make_config: MakeConfig, architecture: str, width: int) -> None:
+def test_a_new_head_is_normal_for_its_input_width(make_config: MakeConfig, architecture: str, width: int) -> None:
     config = make_config(architecture).model
     heads = torch.cat([load_scorer(config, seed=seed).score.weight.flatten() for seed in range(1600 // width)])
     heads = heads.detach()
@@ -43,7 +43,7 @@ def test_a_fresh_head_is_normal_of_the_width_it_reads(make_config: MakeConfig, a
     assert float(heads.mean()) == pytest.approx(0.0, abs=0.03)
 
 
-def test_a_fresh_head_comes_with_any_weights_and_stays_with_its_own(
+def test_a_new_head_is_drawn_for_any_weights_and_a_saved_one_is_kept(
     architecture: str, make_config: MakeConfig, sft_folder: SftFolder, tmp_path: Path
 ) -> None:
     config, folder = make_config(architecture), str(sft_folder(architecture))
@@ -59,7 +59,7 @@ def test_a_fresh_head_comes_with_any_weights_and_stays_with_its_own(
         assert torch.equal(load_scorer(config.model, seed=seed, path=str(tmp_path)).score.weight, scorer.score.weight)
 
 
-def test_the_first_layers_are_the_models_own(architecture: str, make_config: MakeConfig, sft_folder: SftFolder) -> None:
+def test_the_first_layers_keep_their_weights(architecture: str, make_config: MakeConfig, sft_folder: SftFolder) -> None:
     config, folder = make_config(architecture), str(sft_folder(architecture))
     whole = load_scorer(config.model, seed=0, path=folder).state_dict()
     part = load_scorer(config.model, seed=0, path=folder, num_layers=1).state_dict()
@@ -67,7 +67,7 @@ def test_the_first_layers_are_the_models_own(architecture: str, make_config: Mak
     assert all(torch.equal(part[name], whole[name]) for name in part)
 
 
-def test_more_layers_than_there_are(make_config: MakeConfig) -> None:
+def test_more_layers_than_the_model_has_are_refused(make_config: MakeConfig) -> None:
     with pytest.raises(InputError, match=r"reward\.num_layers: 3, but the model has 2"):
         load_scorer(make_config().model, seed=0, num_layers=3)
 
@@ -97,12 +97,12 @@ def test_dropout_is_off_in_every_config(architecture: str, make_config: MakeConf
         ({"model_type": "llama", "hidden_size": 30, "num_attention_heads": 4}, "30.*not a multiple of.*heads"),
     ],
 )
-def test_an_architecture_that_is_none(make_config: MakeConfig, architecture: dict[str, str], message: str) -> None:
+def test_a_wrong_architecture_is_refused(make_config: MakeConfig, architecture: dict[str, str], message: str) -> None:
     with pytest.raises(InputError, match=message):
         load_causal(make_config(model={"architecture": architecture}).model, seed=0)
 
 
-def test_folders_that_hold_no_model(make_config: MakeConfig, sft_folder: SftFolder, tmp_path: Path) -> None:
+def test_folders_without_a_model_are_refused(make_config: MakeConfig, sft_folder: SftFolder, tmp_path: Path) -> None:
     config = make_config().model
     with pytest.raises(InputError, match="no such folder"):
         load_causal(config, seed=0, path=str(tmp_path / "nowhere"))
@@ -120,7 +120,7 @@ def test_folders_that_hold_no_model(make_config: MakeConfig, sft_folder: SftFold
         load_causal(config, seed=0, path=str(folder))
 
 
-def test_folders_whose_config_is_none(make_config: MakeConfig, tmp_path: Path) -> None:
+def test_folders_with_a_wrong_config_are_refused(make_config: MakeConfig, tmp_path: Path) -> None:
     def refused(message: str, **settings: object) -> None:
         (tmp_path / "config.json").write_text(json.dumps(settings))
         for load in (load_causal, load_scorer):
@@ -140,7 +140,7 @@ def test_weights_in_torchs_own_format_are_read(make_config: MakeConfig, sft_fold
     assert all(torch.equal(after[name], before[name]) for name in before)
 
 
-def test_a_score_is_one_number(make_config: MakeConfig, tmp_path: Path) -> None:
+def test_a_classifier_with_two_outputs_is_refused(make_config: MakeConfig, tmp_path: Path) -> None:
     config = AutoConfig.for_model(**make_config("llama").model.architecture, num_labels=2)
     AutoModelForSequenceClassification.from_config(config).save_pretrained(tmp_path)
     with pytest.raises(InputError, match="has 2 outputs per text; a reward model has one"):
@@ -151,7 +151,7 @@ def test_a_score_is_one_number(make_config: MakeConfig, tmp_path: Path) -> None:
         load_scorer(make_config().model, seed=0, path=str(tmp_path))
 
 
-def test_a_window_has_many_names() -> None:
+def test_the_context_length_is_found_under_several_names() -> None:
     windows = {"llama": "max_position_embeddings", "gpt2": "n_positions", "mpt": "max_seq_len"}
     for kind, name in windows.items():
         assert window_of(AutoConfig.for_model(kind, **{name: 48})) == 48
@@ -159,7 +159,7 @@ def test_a_window_has_many_names() -> None:
     assert window_of(AutoConfig.for_model("roberta", max_position_embeddings=514, pad_token_id=1)) == 512
 
 
-def test_the_window_of_longrope_ends_where_its_frequencies_follow_the_longest_row() -> None:
+def test_the_context_length_of_longrope_is_its_original_one() -> None:
     rope = {"rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 4, "long_factor": [4.0] * 4}
     shape = {"vocab_size": 40, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "pad_token_id": 0}
     config = AutoConfig.for_model(
@@ -190,7 +190,7 @@ def test_a_score_head_of_another_form_is_named(key: str, make_config: MakeConfig
             load(make_config().model, seed=0, path=str(folder))
 
 
-def test_an_encoder_with_its_head_is_no_start_for_a_reward_model(make_config: MakeConfig, tmp_path: Path) -> None:
+def test_an_encoder_with_a_head_is_refused_as_start_of_a_reward_model(make_config: MakeConfig, tmp_path: Path) -> None:
     shape = {"vocab_size": 40, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
     config = AutoConfig.for_model("bert", **shape, num_attention_heads=2, num_labels=1)
     AutoModelForSequenceClassification.from_config(config).save_pretrained(tmp_path)
@@ -198,10 +198,8 @@ def test_an_encoder_with_its_head_is_no_start_for_a_reward_model(make_config: Ma
         load_scorer(make_config().model, seed=0, path=str(tmp_path))
 
 
-def test_weights_of_another_model_are_refused_instead_of_made_up(
-    make_config: MakeConfig, sft_folder: SftFolder, tmp_path: Path
-) -> None:
-    """transformers fills what a file lacks with fresh random numbers, and only warns."""
+def test_weights_of_another_model_are_refused(make_config: MakeConfig, sft_folder: SftFolder, tmp_path: Path) -> None:
+    """transformers draws missing weights at random and only warns."""
     model = load_score_model(make_config("llama"))
     model.save(tmp_path, byte_tokenizer())
     with pytest.raises(InputError, match=r"lacks.*lm_head"):
@@ -213,7 +211,7 @@ def test_weights_of_another_model_are_refused_instead_of_made_up(
             load(make_config("opt").model, seed=0, path=str(opt))
 
 
-def test_a_gguf_file_is_converted_once_until_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gguf_file_is_converted_again_only_if_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     source, times = tmp_path / "model.gguf", list[str]()
     source.write_bytes(b"GGUF")
@@ -230,7 +228,7 @@ def test_a_gguf_file_is_converted_once_until_it_changes(tmp_path: Path, monkeypa
     assert converted(source, read, what="-tokenizer") != first and len(times) == 3
 
 
-def test_a_gguf_file_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_names_a_gguf_file_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     (tmp_path / "model.gguf").write_bytes(b"GGUF")
 

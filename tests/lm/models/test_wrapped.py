@@ -1,4 +1,4 @@
-"""Language models inside others: under adapters, or in a model that also sees."""
+"""Language models with adapters, or inside a multimodal model."""
 
 import json
 from collections.abc import Callable
@@ -26,7 +26,7 @@ LORA = {"r": 2, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj"]}
 
 
 def with_adapters_saved(model: PreTrainedModel, base: Path, folder: Path, **more: object) -> PreTrainedModel:
-    """The model with adapters that have an effect, these saved alone as peft does."""
+    """Add adapters that have an effect, and save only these, as peft does."""
     adapted = get_peft_model(model, LoraConfig(**LORA, **more))
     torch.manual_seed(0)
     with torch.no_grad():
@@ -55,7 +55,7 @@ def test_adapters_are_read_with_their_base(make_config: MakeConfig, sft_folder: 
     assert Encoder.of(config).tokenizer.get_vocab() == byte_tokenizer().get_vocab()  # the base's
 
 
-def test_adapters_of_a_reward_model_bring_its_head(
+def test_adapters_of_a_reward_model_include_its_head(
     make_config: MakeConfig, batch: TokenBatch, sft_folder: SftFolder, tmp_path: Path
 ) -> None:
     base, config = sft_folder("llama"), make_config("llama")
@@ -69,7 +69,7 @@ def test_adapters_of_a_reward_model_bring_its_head(
     assert load_score_model(config, path=str(tmp_path), num_layers=1, trained=True).model.config.num_hidden_layers == 1
 
 
-def test_adapters_that_do_not_fit_say_how_to_merge(
+def test_the_error_for_adapters_that_do_not_fit_says_how_to_merge(
     make_config: MakeConfig, sft_folder: SftFolder, tmp_path: Path
 ) -> None:
     base = sft_folder("llama")
@@ -97,7 +97,7 @@ SEEING = {
 
 
 @pytest.mark.parametrize("kind", SEEING)
-def test_of_a_model_that_sees_the_text_model_is_read(kind: str, make_config: MakeConfig, tmp_path: Path) -> None:
+def test_the_text_model_of_a_multimodal_model_is_loaded(kind: str, make_config: MakeConfig, tmp_path: Path) -> None:
     torch.manual_seed(0)
     text, vision = SEEING[kind]
     whole = AutoModelForImageTextToText.from_config(

@@ -1,4 +1,4 @@
-"""The bench beside the machine's limit."""
+"""The bench compares a PPO step with the limits of the machine."""
 
 import json
 
@@ -12,7 +12,7 @@ from tercet.lm.plan.hardware import CARDS, Limits, best_seconds, measured_limits
 WORK = Work(batch=2, prompt=6, response=3, layers=1, hidden=64, vocab=100)
 
 
-def test_the_floor_is_arithmetic_where_that_is_slow_and_traffic_where_that_is():
+def test_the_floor_is_the_larger_of_arithmetic_and_memory_traffic():
     config = networks_of(WORK)
     arithmetic = floors(WORK, config, Limits(flops_per_s=1e3, bytes_per_s=1e12))
     traffic = floors(WORK, config, Limits(flops_per_s=1e12, bytes_per_s=1e3))
@@ -29,7 +29,7 @@ def test_the_floor_is_arithmetic_where_that_is_slow_and_traffic_where_that_is():
     assert traffic["generate"] == pytest.approx(3 * 4 * (layer + head) / 1e3, rel=0.1)
 
 
-def test_the_table_says_what_share_of_the_limit_was_reached_and_who_else_was_busy():
+def test_the_table_shows_the_share_of_the_limit_and_other_work():
     phases = {name: Phase(seconds=2.0, num_tokens=10, floor_s=1.0) for name in ("generate", "score", "train")}
     bench = Bench(WORK, Limits(1e11, 1e10), phases, other_cpus=0.5)
     text = "\n".join(table(bench))
@@ -44,12 +44,12 @@ def test_the_command_measures_a_small_shape(tercet):
         assert 0 < phase["floor_s"] < phase["seconds"]
 
 
-def test_rates_of_this_machine_are_those_of_a_computer():
+def test_measured_rates_of_this_machine_are_plausible():
     found = measured_limits(torch.device("cpu"))
     assert 1e9 < found.flops_per_s < 1e14 and 1e8 < found.bytes_per_s < 1e13
 
 
-def test_the_best_of_several_runs_counts_and_the_first_does_not():
+def test_the_best_of_several_runs_counts_without_the_first():
     waits = iter([0.0, 0.03, 0.01, 0.02, 0.02])
     device = torch.device("cpu")
     import time
@@ -57,7 +57,7 @@ def test_the_best_of_several_runs_counts_and_the_first_does_not():
     assert 0.009 < best_seconds(lambda: time.sleep(next(waits)), device, most_seconds=0.05) < 0.02
 
 
-def test_a_card_is_expected_to_reach_a_share_of_its_data_sheet():
+def test_the_expected_rates_of_a_card_are_a_fraction_of_its_data_sheet():
     card = CARDS["3090"]
     assert card.expected("bf16").flops_per_s == pytest.approx(0.4 * 71e12)
     assert card.expected("fp32").flops_per_s == pytest.approx(0.4 * 35.6e12)

@@ -1,4 +1,4 @@
-"""The arithmetic of a step, against numbers worked out by hand and against torch's own count."""
+"""The arithmetic of a step equals numbers calculated by hand and torch's own count."""
 
 from dataclasses import replace
 
@@ -20,18 +20,18 @@ NETWORK = Network(
 WITH_ADAPTERS = replace(NETWORK, adapters=10, learning=10)
 
 
-def test_attention_looks_at_every_token_before_and_itself():
+def test_attention_counts_every_earlier_token_and_the_token_itself():
     # rows of 3 and 1: 1 + 2 + 3 and 1 pairs; two products of width 4, 2 operations each, in two layers
     assert cost.attention_flops(NETWORK, [3, 1]) == (6 + 1) * 2 * 2 * 4 * 2
 
 
-def test_forward_counts_two_operations_a_weight_and_token_and_the_head_where_it_reads():
+def test_forward_counts_two_operations_per_weight_and_token_and_the_head_where_it_reads():
     found = cost.forward(NETWORK, [3, 1], 2)
     assert found.flops == 2 * (70 * 4 + 30 * 2) + 224 + 2 * 40 * 2
     assert found.bytes == 4 * 140
 
 
-def test_backward_costs_twice_the_forward_and_frozen_weights_spare_half_of_it():
+def test_backward_costs_twice_the_forward_and_half_of_that_for_frozen_weights():
     ahead = cost.forward(NETWORK, [3, 1], 2).flops
     assert cost.learn(NETWORK, [3, 1], 2).flops == 3 * ahead
     # with adapters: forward, the way back through everything, and the weights' gradients of adapters and attention
@@ -39,19 +39,19 @@ def test_backward_costs_twice_the_forward_and_frozen_weights_spare_half_of_it():
     assert cost.learn(WITH_ADAPTERS, [3, 1], 2).flops == 2 * products + 2 * 10 * 4 + 3 * 224
 
 
-def test_recomputing_adds_the_layers_once_more():
+def test_recomputing_adds_a_second_forward_of_the_layers():
     whole = replace(NETWORK, unread=0)  # with gradient checkpointing every layer is computed for all tokens
     more = cost.learn(whole, [3, 1], 2, recompute=True).flops - cost.learn(whole, [3, 1], 2).flops
     assert more == 2 * 100 * 4 + 224
 
 
-def test_a_drawn_token_reads_every_weight_and_key_once():
+def test_drawing_a_token_reads_every_weight_and_key_once():
     found = cost.decode(NETWORK, [5, 7])
     assert found.flops == 2 * 140 * 2 + 4 * 4 * 2 * 12
     assert found.bytes == 4 * 140 + 2 * 2 * 2 * 12 * 4
 
 
-def test_generating_reads_the_prompts_then_draws_a_token_at_a_time_until_the_longest_answer_ends():
+def test_generating_costs_the_prompts_and_each_token_of_the_longest_response():
     steps = cost.generate(NETWORK, [5, 7], [1, 3])
     assert steps == [cost.read_prompts(NETWORK, [5, 7]), cost.decode(NETWORK, [8]), cost.decode(NETWORK, [9])]
 
@@ -60,13 +60,13 @@ def test_the_cache_holds_keys_and_values_of_every_layer():
     assert cost.cache_bytes(NETWORK, 12, 2) == 2 * 2 * 2 * 12 * 2
 
 
-def test_time_is_that_of_the_slower_of_arithmetic_and_traffic():
+def test_time_is_the_larger_of_arithmetic_and_memory_traffic():
     work = Cost(flops=100, bytes=10)
     assert work.seconds(flops_per_s=50.0, bytes_per_s=1.0) == 10.0
     assert work.seconds(flops_per_s=5.0, bytes_per_s=100.0) == 20.0
 
 
-def test_the_head_is_as_slow_as_fp32():
+def test_the_head_runs_at_the_rate_of_fp32():
     work = Cost(flops=100, bytes=0, head_flops=20)
     assert work.seconds(flops_per_s=10.0, bytes_per_s=1.0) == 10.0
     assert work.seconds(flops_per_s=10.0, bytes_per_s=1.0, fp32_flops_per_s=2.0) == 8.0 + 10.0
@@ -78,7 +78,7 @@ def test_the_head_is_as_slow_as_fp32():
 
 
 @pytest.mark.parametrize("rank", [0, 4])
-def test_products_are_those_that_torch_counts(make_config, rank: int):
+def test_products_equal_the_count_of_torch(make_config, rank: int):
     config = make_config("opt", lora={"rank": rank})
     network = footprint(config, config_at(config.model), "policy", learns=True).network
     policy = load_policy(config, learns=True)

@@ -1,4 +1,4 @@
-"""What is counted without weights is what really built models have."""
+"""Counts without weights equal those of loaded models."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ from tercet.lm.models.weights import config_at
 from tercet.lm.plan.footprint import activations, footprint, logits_bytes
 
 
-def really_kept(module: nn.Module, rows: int, length: int) -> int:
+def really_saved(module: nn.Module, rows: int, length: int) -> int:
     own = {p.untyped_storage().data_ptr() for p in [*module.parameters(), *module.buffers()]}
     kept, held = {}, []
 
@@ -30,7 +30,7 @@ def really_kept(module: nn.Module, rows: int, length: int) -> int:
 
 
 @pytest.mark.parametrize("rank", [0, 4])
-def test_parameters_are_counted_one_by_one(make_config, architecture: str, rank: int):
+def test_counted_parameters_equal_those_of_a_loaded_model(make_config, architecture: str, rank: int):
     config = make_config(architecture, lora={"rank": rank})
     shape = config_at(config.model)
     for kind, load in (("policy", load_policy), ("score", load_score_model)):
@@ -43,7 +43,7 @@ def test_parameters_are_counted_one_by_one(make_config, architecture: str, rank:
         assert found.packed == 4 * sum(folded(layer)[0].numel() for layer in _layers(module.model))
 
 
-def test_fewer_layers_and_bf16_are_counted_as_they_are_stored(make_config):
+def test_fewer_layers_and_bf16_are_counted_as_stored(make_config):
     config = make_config("opt", precision="bf16")
     module = load_score_model(config, num_layers=1)
     found = footprint(config, config_at(config.model), "score", num_layers=1)
@@ -52,10 +52,10 @@ def test_fewer_layers_and_bf16_are_counted_as_they_are_stored(make_config):
 
 
 @pytest.mark.parametrize("settings", [{}, {"lora": {"rank": 4}}, {"model": {"gradient_checkpointing": True}}])
-def test_activations_are_those_that_a_real_forward_keeps(make_config, settings: dict[str, dict[str, int]]):
+def test_activations_equal_those_that_a_real_forward_saves(make_config, settings: dict[str, dict[str, int]]):
     config = make_config("opt", **settings)
     found = activations(config, config_at(config.model), "policy", rows=3, length=20)
-    assert found.saved == pytest.approx(really_kept(load_policy(config, learns=True), 3, 20), rel=0.01)
+    assert found.saved == pytest.approx(really_saved(load_policy(config, learns=True), 3, 20), rel=0.01)
     assert found.one_layer > 0
 
 
@@ -67,7 +67,7 @@ def test_activations_grow_with_layers_and_shrink_with_recomputing(make_config):
     assert activations(saving, shape, "score", rows=2, length=16).saved < two.saved
 
 
-def test_logits_exist_a_chunk_at_a_time(make_config):
+def test_logits_are_counted_for_one_chunk_at_most(make_config):
     shape = config_at(make_config("opt").model)
     assert logits_bytes(shape, 10) == 10 * 300 * 12
     assert logits_bytes(shape, 5 * CHUNK) == CHUNK * 300 * 12

@@ -1,4 +1,4 @@
-"""The plan: its parts beside what a real step holds, its times worked out by hand, and remedies that make it fit."""
+"""The plan: its memory equals that of a real step, its times equal hand calculations, and its remedies work."""
 
 import json
 import resource
@@ -30,7 +30,7 @@ def weights(module: nn.Module, *, adapters: bool = False) -> int:
 
 
 @pytest.mark.parametrize("lora", [{"rank": 0}, {"rank": 4}, {"rank": 4, "shared_backbone": True}])
-def test_what_stays_in_memory_is_what_a_real_step_holds(make_config, lora: dict[str, int]):
+def test_the_parts_that_stay_in_memory_equal_those_of_a_real_step(make_config, lora: dict[str, int]):
     config = make_config("opt", lora=lora, reward={"num_layers": 1}, ppo={"batch_size": 4})
     stays = memory_of(config, Site("cpu", 1000), SIZES, SIZES)["ppo"].stays
     step = Step(Work(batch=4, prompt=8, response=4, vocab=300), config, config.ppo, num_critic_layers=1)
@@ -57,8 +57,8 @@ def test_what_stays_in_memory_is_what_a_real_step_holds(make_config, lora: dict[
 @pytest.mark.parametrize("checkpointing", [False, True], ids=["plain", "checkpointing"])
 @pytest.mark.parametrize("lora", [{"rank": 0}, {"rank": 4}, {"rank": 4, "shared_backbone": True}])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_the_critic_keeps_for_learning_what_the_plan_counts(make_config, lora, precision: str, checkpointing: bool):
-    """The values that keep their graph are computed while the answers are scored, not in the update."""
+def test_the_critic_saves_the_activations_that_the_plan_counts(make_config, lora, precision: str, checkpointing: bool):
+    """The values with a graph are computed in scoring, not in the update."""
     config = make_config(
         "gpt2",
         lora=lora,
@@ -79,7 +79,7 @@ def test_the_critic_keeps_for_learning_what_the_plan_counts(make_config, lora, p
 
 
 def kept_bytes(forward: Callable[[], object], module: nn.Module) -> int:
-    """What a forward pass keeps for its backward pass, beside the module's own tensors."""
+    """Return the bytes that a forward pass saves for the backward pass, without the module's own tensors."""
     own = {tensor.untyped_storage().data_ptr() for tensor in [*module.parameters(), *module.buffers()]}
     held = []  # a storage that is freed would give its place to the next one
 
@@ -93,12 +93,12 @@ def kept_bytes(forward: Callable[[], object], module: nn.Module) -> int:
     return sum({s.data_ptr(): s.nbytes() for s in held if s.data_ptr() not in own}.values())
 
 
-def test_the_peak_is_what_stays_and_the_fullest_moment():
+def test_the_peak_is_the_sum_of_what_stays_and_the_largest_moment():
     memory = Memory({"a": 10, "b": 5}, {"early": {"x": 3}, "late": {"x": 1, "y": 4}})
     assert (memory.fullest, memory.peak) == ("late", 20)
 
 
-def test_gradients_of_several_micro_batches_stand_beside_the_activations_of_the_next(make_config):
+def test_gradients_of_earlier_micro_batches_add_to_the_activations(make_config):
     one, several = (
         memory_of(
             make_config("opt", ppo={"batch_size": n, "micro_batch_size": 4, "num_minibatches": 1}),
@@ -112,7 +112,7 @@ def test_gradients_of_several_micro_batches_stand_beside_the_activations_of_the_
     assert several.moments[start]["gradients"] == several.moments[end]["gradients"] > one.moments[start]["gradients"]
 
 
-def test_a_smaller_micro_batch_a_smaller_vocabulary_and_recomputing_take_less(make_config):
+def test_a_smaller_micro_batch_and_recomputing_take_less_memory(make_config):
     def activations(**sections) -> int:
         moment = memory_of(make_config("opt", **sections), Site("cpu", 0), SIZES, SIZES)["ppo"].moments
         return moment["actor's update, start of backward"]["activations"]
@@ -142,7 +142,7 @@ def test_the_time_of_a_step_is_the_sum_of_its_phases(make_config):
     assert in_bf16.score == 2 * (2 * 2.0 + 1.0 + 1.0)  # the old policy's too
 
 
-def test_values_that_are_learned_from_as_they_are_spare_a_forward_and_keep_their_graph(make_config):
+def test_a_single_optimizer_step_needs_no_second_forward_and_keeps_the_graph(make_config):
     once, twice = (
         make_config(ppo={"batch_size": 4, "micro_batch_size": 4, "epochs": epochs, "num_minibatches": 1})
         for epochs in (1, 2)
@@ -154,7 +154,7 @@ def test_values_that_are_learned_from_as_they_are_spare_a_forward_and_keep_their
     assert first["scoring"]["critic's activations"] == kept > 0 == second["scoring"]["critic's activations"]
 
 
-def test_a_plan_beside_other_work_says_that_its_times_are_too_long():
+def test_a_plan_warns_about_other_work_on_the_machine():
     found = plan(load_lm_config("tiny", []), prompt_tokens=9, response_tokens=3)
     said = ["\n".join(table.lines(replace(found, other_cpus=cpus))) for cpus in (0.05, 1.3)]
     assert ["other work used 1.3 CPUs" in text for text in said] == [False, True]
@@ -164,7 +164,7 @@ def replace_precision(config):
     return config.model_copy(update={"precision": "bf16"})
 
 
-def test_supervised_steps_go_by_their_arithmetic(make_config):
+def test_the_time_of_supervised_steps_is_proportional_to_their_arithmetic(make_config):
     config = make_config(ppo={"micro_batch_size": 4}, sft={"batch_size": 8}, reward={"batch_size": 8})
     measured = cost.learn(NETWORK, [12] * 4, 16).flops  # a micro-batch, read where its answers are decided
     # the reward model reads the ends of its rows: two a pair, or one that holds prompt, answer and answer
@@ -175,7 +175,7 @@ def test_supervised_steps_go_by_their_arithmetic(make_config):
 
 
 @pytest.mark.parametrize(("preset", "room"), [("opt-350m", 12.0)])
-def test_the_remedies_make_it_fit_when_they_are_given(preset: str, room: float):
+def test_a_run_with_the_remedies_fits(preset: str, room: float):
     before = plan(load_lm_config(preset, []), gpu="3090", gpu_gb=room)
     assert not before.fits and before.remedies
     assert [r.override for r in before.remedies] == list(dict.fromkeys(r.override for r in before.remedies))
@@ -184,7 +184,7 @@ def test_the_remedies_make_it_fit_when_they_are_given(preset: str, room: float):
     assert after.peak == before.remedies[-1].peak <= room * GIB
 
 
-def test_a_plan_that_nothing_helps_says_so():
+def test_a_plan_says_so_if_no_setting_is_enough():
     found = plan(load_lm_config("opt-1.3b", []), gpu="3090", gpu_gb=1.0)
     text = "\n".join(table.lines(found))
     assert "does not fit" in text and "still too much" in text
@@ -197,7 +197,7 @@ def test_planning_loads_no_weights():
     assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 < 5e8
 
 
-def test_a_plan_of_this_machine_takes_the_lengths_of_the_data_and_times_what_it_has(make_config):
+def test_a_plan_of_this_machine_uses_the_lengths_of_the_data_and_measures_time(make_config):
     found = plan(load_lm_config("tiny", ["data.style=plain"]))
     assert found.rows.source.startswith("means of the data") and 5 < found.rows.ppo.prompt < 128
     assert found.rows.ppo.response == 16
@@ -217,7 +217,7 @@ def test_the_command_prints_a_table_or_json(tercet):
     assert data["fits"] and data["peak"] == max(step["peak"] for step in data["peaks"].values())
 
 
-def test_what_is_said_of_the_data_is_no_part_of_the_json(tercet, tmp_path):
+def test_warnings_about_the_data_are_not_part_of_the_json(tercet, tmp_path):
     rows = [{"prompt": f"Why {i}?", "chosen": "So.", "topic": "none"} for i in range(30)]
     (tmp_path / "odd.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     found = tercet("plan", "--preset", "tiny", f"data.train=[{tmp_path / 'odd.jsonl'}]", "--json")

@@ -1,4 +1,4 @@
-"""The shapes of models whose weights are not here."""
+"""The shapes of models whose weights are not on this machine."""
 
 import pytest
 
@@ -31,7 +31,7 @@ def test_instruct_models_have_the_shape_of_their_base(make_config):
     assert shapes[0].to_dict() == shapes[1].to_dict()
 
 
-def test_an_unknown_hub_id_is_refused_with_a_way_out(make_config):
+def test_an_unknown_hub_id_is_refused_with_a_remedy(make_config):
     config = make_config(model={"path": "somebody/some-model"})
     with pytest.raises(
         InputError, match=r"model\.path: 'somebody/some-model'.*facebook/opt-125m.*model\.architecture="

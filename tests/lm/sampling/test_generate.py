@@ -1,4 +1,4 @@
-"""The sampler draws from the policy and from nothing else, and says with which probability."""
+"""The sampler draws from the policy's distribution and returns the log-probabilities."""
 
 import itertools
 from collections.abc import Callable
@@ -42,7 +42,7 @@ def drawn(
     )
 
 
-def test_any_of_the_ends_is_the_last_token_of_an_answer(policy: Policy) -> None:
+def test_any_end_token_is_the_last_token_of_a_response(policy: Policy) -> None:
     endless = drawn(policy, temperature=0.0, eos_id=299).tolist()
     ends = [endless[0][4], endless[1][2]]
     out = generate(
@@ -55,11 +55,11 @@ def test_any_of_the_ends_is_the_last_token_of_an_answer(policy: Policy) -> None:
 
 
 def with_early_eos(policy: Policy) -> int:
-    """An EOS that ends the greedy answer to the second prompt at its third token, or earlier."""
+    """Return an EOS that ends the greedy response to the second prompt at its third token or earlier."""
     return drawn(policy, temperature=0.0, eos_id=299).tolist()[1][2]
 
 
-def test_greedy_is_that_of_transformers_token_for_token(policy: Policy) -> None:
+def test_greedy_tokens_equal_those_of_transformers(policy: Policy) -> None:
     eos_id = with_early_eos(policy)
     ours = drawn(policy, eos_id=eos_id, temperature=0.0).tolist()
     for prompt, response in zip(PROMPTS, ours, strict=True):
@@ -77,7 +77,7 @@ def test_greedy_is_that_of_transformers_token_for_token(policy: Policy) -> None:
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
-def test_its_logprobs_are_those_of_the_training_forward(policy: Policy, temperature: float) -> None:
+def test_logprobs_equal_those_of_the_training_forward(policy: Policy, temperature: float) -> None:
     eos_id = drawn(policy, temperature=temperature).tolist()[1][2]  # so that rows end, and leave the batch, on the way
     out = drawn(policy, eos_id=eos_id, temperature=temperature)
     batch = pad(PROMPTS, out.tolist(), pad_id=eos_id)
@@ -93,8 +93,8 @@ def six_tokens(make_config: MakeConfig) -> Policy:
     return load_policy(make_config("gpt2", model={"architecture": shape}))
 
 
-def test_answers_come_as_often_as_their_probability_says(make_config: MakeConfig) -> None:
-    """Chi-square over all answers of at most two tokens, their probabilities worked out one by one."""
+def test_responses_have_the_frequencies_of_their_probabilities(make_config: MakeConfig) -> None:
+    """Compare frequencies and exact probabilities of all responses of at most two tokens by a chi-square test."""
     policy, prompt, temperature, num = six_tokens(make_config), [1, 3], 1.5, 20_000
 
     def probabilities(ids: list[int]) -> list[float]:
@@ -133,7 +133,9 @@ def batch_sizes(
         return drawn(policy, eos_id=eos_id), sizes
 
 
-def test_finished_answers_leave_the_batch_and_nothing_changes(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_removing_finished_responses_from_the_batch_changes_nothing(
+    policy: Policy, monkeypatch: pytest.MonkeyPatch
+) -> None:
     eos_id = drawn(policy).tolist()[1][2]
     all_stay, full = batch_sizes(policy, monkeypatch, 0.0, eos_id)
     all_leave, shrinking = batch_sizes(policy, monkeypatch, 1.0, eos_id)
@@ -143,14 +145,14 @@ def test_finished_answers_leave_the_batch_and_nothing_changes(policy: Policy, mo
     assert torch.allclose(all_stay.logprobs, all_leave.logprobs, atol=2e-5)
 
 
-def test_an_answer_does_not_depend_on_who_shares_the_batch(policy: Policy) -> None:
+def test_a_response_does_not_depend_on_the_other_rows(policy: Policy) -> None:
     alone = drawn(policy, PROMPTS[1:2])  # its random numbers are the first row's
     together = drawn(policy, [PROMPTS[1], PROMPTS[0], PROMPTS[3]])
     assert together.tolist()[0] == alone.tolist()[0]
     assert torch.allclose(together.logprobs[0, : alone.ids.shape[1]], alone.logprobs[0], atol=2e-5)
 
 
-def test_eos_is_an_action_and_the_limit_is_no_end(make_config: MakeConfig) -> None:
+def test_eos_is_an_action_and_a_cut_off_response_is_not_ended(make_config: MakeConfig) -> None:
     policy = six_tokens(make_config)
     out = drawn(policy, [[1, 3]] * 64, eos_id=0, max_tokens=3)
     for i, row in enumerate(out.tolist()):
@@ -161,12 +163,12 @@ def test_eos_is_an_action_and_the_limit_is_no_end(make_config: MakeConfig) -> No
     assert 0 < int(out.ended.sum()) < 64
 
 
-def test_the_prompt_may_hold_eos_and_the_answer_still_begins(policy: Policy) -> None:
+def test_eos_in_the_prompt_does_not_end_the_response(policy: Policy) -> None:
     lengths = [len(row) for row in drawn(policy, [[2, 2, 2], [5, 2]], eos_id=2, temperature=0.0).tolist()]
     assert min(lengths) >= 1
 
 
-def test_chance_is_the_generators_alone(policy: Policy) -> None:
+def test_random_numbers_come_only_from_the_generator(policy: Policy) -> None:
     torch.manual_seed(1)
     first, state = drawn(policy, seed=5).tolist(), torch.get_rng_state()
     torch.manual_seed(2)
@@ -177,7 +179,7 @@ def test_chance_is_the_generators_alone(policy: Policy) -> None:
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_watch_sees_the_first_answer_and_no_other(policy: Policy) -> None:
+def test_watch_gets_only_the_first_response(policy: Policy) -> None:
     eos_id = drawn(policy).tolist()[0][1]  # the first answer ends at once, and the others go on without it
     seen: list[int] = []
     out = generate(
@@ -192,7 +194,7 @@ def test_watch_sees_the_first_answer_and_no_other(policy: Policy) -> None:
     assert len(seen) <= 2 and seen == out.tolist()[0] and out.ids.shape[1] > 2
 
 
-def test_a_prompt_that_is_asked_often_is_computed_once(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_equal_prompts_are_computed_once(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
     hook = policy.model.get_output_embeddings().register_forward_pre_hook(lambda _, args: seen.append(len(args[0])))
     read = Decoder._read
@@ -210,7 +212,7 @@ def test_a_prompt_that_is_asked_often_is_computed_once(policy: Policy, monkeypat
         assert torch.allclose(alone.logprobs[0], many.logprobs[number], atol=1e-5)
 
 
-def test_prompts_that_are_read_in_groups_are_answered_alike(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prompts_read_in_groups_give_the_same_responses(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
     together = drawn(policy, seed=3)
     assert len(batches.like_lengths(torch.tensor([len(p) for p in PROMPTS]))) == 1
     monkeypatch.setattr(batches, "_FEW_TOKENS", 0)

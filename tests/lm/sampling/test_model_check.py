@@ -1,4 +1,4 @@
-"""What a model cannot do is said before anything is trained."""
+"""Unsupported models are refused before training."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -20,21 +20,21 @@ RWKV = "{model_type: rwkv, vocab_size: 260, hidden_size: 16, num_hidden_layers: 
 
 
 @pytest.mark.parametrize("lora", [{"rank": 0}, {"rank": 2}])
-def test_a_model_that_can_be_trained_passes(architecture: str, lora: dict[str, Any], make_config: MakeConfig) -> None:
+def test_a_supported_model_passes(architecture: str, lora: dict[str, Any], make_config: MakeConfig) -> None:
     policy = load_policy(make_config(architecture, lora=lora), learns=True).train()
     before = torch.get_rng_state()
     check_policy(policy)
     assert policy.training and torch.equal(before, torch.get_rng_state())
 
 
-def test_a_training_forward_that_reads_padding_is_refused(
+def test_a_training_forward_that_depends_on_padding_is_refused(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     policy = load_policy(make_config("opt"))
-    monkeypatch.setattr(sampling_check, "_seen", set())
+    monkeypatch.setattr(sampling_check, "_checked", set())
     whole = roles._hidden
     monkeypatch.setattr(roles, "_hidden", lambda model, batch, read: whole(model, batch, read).flip(0))
-    with pytest.raises(InputError, match="says other things of a padded batch"):
+    with pytest.raises(InputError, match="computes other numbers in a padded batch"):
         check_policy(policy)
 
 

@@ -1,4 +1,4 @@
-"""Answers as tokens and as text."""
+"""Responses as tokens and as text."""
 
 from collections.abc import Callable
 
@@ -26,7 +26,7 @@ def sampled(policy: Policy, encoder: Encoder, examples: list[Example], temperatu
     )
 
 
-def test_tokens_texts_and_logprobs_belong_together(make_config: MakeConfig, examples: list[Example]) -> None:
+def test_tokens_texts_and_logprobs_match(make_config: MakeConfig, examples: list[Example]) -> None:
     config = make_config("gpt2")
     policy, encoder = load_policy(config), Encoder.of(config)
     answers = sampled(policy, encoder, examples)
@@ -47,7 +47,7 @@ def test_tokens_texts_and_logprobs_belong_together(make_config: MakeConfig, exam
     assert torch.allclose(logprobs, answers.logprobs, atol=5e-5)
 
 
-def test_batches_do_not_change_greedy_answers(make_config: MakeConfig, examples: list[Example]) -> None:
+def test_batches_do_not_change_greedy_responses(make_config: MakeConfig, examples: list[Example]) -> None:
     config = make_config("llama")
     policy, encoder = load_policy(config), Encoder.of(config)
     texts = []
@@ -67,9 +67,7 @@ def test_batches_do_not_change_greedy_answers(make_config: MakeConfig, examples:
     assert texts[0] == texts[1] == texts[2]
 
 
-def test_a_policy_that_was_training_answers_in_evaluation_mode(
-    make_config: MakeConfig, examples: list[Example]
-) -> None:
+def test_sampling_switches_to_evaluation_mode(make_config: MakeConfig, examples: list[Example]) -> None:
     config = make_config("gpt2", lora={"rank": 2})
     policy, encoder = load_policy(config, learns=True, lora_dropout=0.9), Encoder.of(config)
     for name, parameter in policy.named_parameters():
@@ -79,10 +77,8 @@ def test_a_policy_that_was_training_answers_in_evaluation_mode(
     assert sampled(policy.train(), encoder, examples).texts == first
 
 
-def test_gradient_checkpointing_does_not_cost_the_cache_its_memory(
-    make_config: MakeConfig, examples: list[Example]
-) -> None:
-    """transformers turns the cache off in training mode with checkpointing on: answers would be nonsense."""
+def test_gradient_checkpointing_does_not_disable_the_cache(make_config: MakeConfig, examples: list[Example]) -> None:
+    """In training mode with checkpointing, transformers turns the cache off, and responses would be wrong."""
     texts = []
     for on in (False, True):
         config = make_config("llama", model={"gradient_checkpointing": on})
@@ -91,7 +87,7 @@ def test_gradient_checkpointing_does_not_cost_the_cache_its_memory(
     assert texts[0] == texts[1]
 
 
-def test_the_limit_cuts_and_is_no_end(make_config: MakeConfig, examples: list[Example]) -> None:
+def test_a_response_at_the_limit_is_cut_off_and_not_ended(make_config: MakeConfig, examples: list[Example]) -> None:
     config = make_config("opt", data={"max_response_tokens": 1})
     answers = sampled(load_policy(config), Encoder.of(config), examples)
     assert answers.batch.response_mask.shape == (6, 1) and answers.batch.response_mask.all()

@@ -1,4 +1,4 @@
-"""A sampler that draws from another distribution than the model's is found at its first batch, once and for little."""
+"""A sampler that draws from another distribution than the model's is refused at its first batch."""
 
 from collections.abc import Callable
 from typing import Any
@@ -20,8 +20,8 @@ PROMPTS = [[5, 9, 7, 30, 11, 2, 8], [6], [2, 2, 40]]
 
 
 @pytest.fixture(autouse=True)
-def nothing_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sampling_check, "_seen", set())
+def nothing_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sampling_check, "_checked", set())
 
 
 def drawn(model: Any, temperature: float = 1.0, prompts: list[list[int]] = PROMPTS) -> Responses:
@@ -30,14 +30,14 @@ def drawn(model: Any, temperature: float = 1.0, prompts: list[list[int]] = PROMP
 
 
 class ForgetsPositions(LlamaForCausalLM):
-    """Fills its cache, and counts the padding as tokens."""
+    """A model that fills its cache and treats padding as tokens."""
 
     def forward(self, input_ids: Any, attention_mask: Any = None, cache: Any = None, **more: Any) -> Any:
         return super().forward(input_ids, cache=cache, use_cache=True)
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_a_model_that_reads_its_padding_is_refused(make_config: MakeConfig, temperature: float) -> None:
+def test_a_model_that_depends_on_padding_is_refused(make_config: MakeConfig, temperature: float) -> None:
     model = load_policy(make_config("llama")).model
     drawn(model, temperature)
     model.__class__ = ForgetsPositions
@@ -46,7 +46,7 @@ def test_a_model_that_reads_its_padding_is_refused(make_config: MakeConfig, temp
 
 
 class LosesLong(LlamaForCausalLM):
-    """Gives no numbers for a long text that is read whole."""
+    """A model that gives nan for a long text without a cache."""
 
     def forward(
         self,
@@ -63,7 +63,7 @@ class LosesLong(LlamaForCausalLM):
         return out
 
 
-def test_no_number_is_no_small_difference(make_config: MakeConfig) -> None:
+def test_nan_is_refused(make_config: MakeConfig) -> None:
     model = load_policy(make_config("llama")).model
     model.__class__ = LosesLong
     for prompts in (PROMPTS, PROMPTS[::-1]):  # whichever row is looked at first
@@ -78,7 +78,7 @@ def test_the_fast_path_is_checked_too(make_config: MakeConfig, monkeypatch: pyte
         drawn(model)
 
 
-def test_it_is_done_once_for_every_kind_of_model_and_changes_nothing(make_config: MakeConfig) -> None:
+def test_the_check_runs_once_per_kind_of_model_and_changes_nothing(make_config: MakeConfig) -> None:
     plain: list[Tensor] = []
 
     def count(model: Any) -> None:
@@ -95,4 +95,4 @@ def test_it_is_done_once_for_every_kind_of_model_and_changes_nothing(make_config
     assert torch.equal(before, torch.get_rng_state())
     other = load_policy(make_config("qwen2")).model
     drawn(other)
-    assert len(sampling_check._seen) == 2
+    assert len(sampling_check._checked) == 2

@@ -1,4 +1,4 @@
-"""The cache is the model's own, is seen to grow, and gives the numbers of a forward without it."""
+"""Decoding with a cache gives the numbers of a forward without it; a cache that does not grow is refused."""
 
 from collections.abc import Callable
 from typing import Any
@@ -57,7 +57,7 @@ def made(kind: str, shape: dict[str, Any]) -> PreTrainedModel:
 
 @pytest.mark.parametrize("kind", STATEFUL)
 @torch.no_grad()
-def test_states_are_those_of_each_row_alone(kind: str) -> None:
+def test_recurrent_states_equal_those_of_single_rows(kind: str) -> None:
     model = made(kind, STATEFUL[kind])
     step, rows = Stepper(model, PROMPTS, 0), [list(prompt) for prompt in PROMPTS]
     logits = step.logits
@@ -77,7 +77,7 @@ def test_states_are_those_of_each_row_alone(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", STATEFUL)
 @torch.no_grad()
-def test_what_is_drawn_from_states_has_the_logprobs_of_the_padded_training_forward(kind: str) -> None:
+def test_logprobs_from_recurrent_states_equal_those_of_the_padded_training_forward(kind: str) -> None:
     policy = Policy(made(kind, STATEFUL[kind]))
     chance = torch.Generator().manual_seed(0)
     out = generate(policy.model, PROMPTS, end_ids=frozenset({2}), max_tokens=6, temperature=0.9, generator=chance)
@@ -87,7 +87,7 @@ def test_what_is_drawn_from_states_has_the_logprobs_of_the_padded_training_forwa
 
 
 class Renames(LlamaForCausalLM):
-    """Takes its cache under a name that transformers once used."""
+    """A model that takes its cache under an earlier name in transformers."""
 
     def forward(self, input_ids: Any, attention_mask: Any = None, position_ids: Any = None, cache_params: Any = None,
                 **more: Any) -> Any:  # fmt: skip
@@ -95,7 +95,7 @@ class Renames(LlamaForCausalLM):
 
 
 class Swallows(LlamaForCausalLM):
-    """Takes a cache and leaves it as it is."""
+    """A model that takes a cache and does not fill it."""
 
     def forward(self, input_ids: Any, attention_mask: Any = None, position_ids: Any = None, cache: Any = None,
                 **more: Any) -> Any:  # fmt: skip
@@ -103,7 +103,7 @@ class Swallows(LlamaForCausalLM):
 
 
 class TakesNone(LlamaForCausalLM):
-    """Takes whatever is given, and uses none of it."""
+    """A model that ignores all further arguments."""
 
     def forward(self, input_ids: Any, **more: Any) -> Any:
         return super().forward(input_ids)
@@ -116,7 +116,7 @@ def of_class(kind: type, make_config: MakeConfig) -> PreTrainedModel:
 
 
 @torch.no_grad()
-def test_the_argument_of_the_cache_is_called_what_the_model_calls_it(make_config: MakeConfig) -> None:
+def test_the_cache_is_passed_under_the_name_that_the_model_uses(make_config: MakeConfig) -> None:
     model = of_class(Renames, make_config)
     step = Stepper(model, PROMPTS, 0)
     found = step(torch.full((len(PROMPTS),), 5))

@@ -1,4 +1,4 @@
-"""Sampling from a causal language model, with the log-probability of every token as it was drawn."""
+"""Sample from a causal language model, with the log-probability of every token when it was drawn."""
 
 from collections.abc import Callable, Collection, Sequence
 from contextlib import nullcontext
@@ -16,12 +16,12 @@ from tercet.lm.cpu.packed import packed
 from tercet.lm.sampling.sampling_check import check_once
 from tercet.lm.sampling.stepper import Stepper
 
-COMPACT_BELOW = 0.75  # rows still being written, as a share of the rows computed, at which finished ones leave
+COMPACT_BELOW = 0.75  # share of unfinished rows below which finished rows are removed from the batch
 
 
 @dataclass(frozen=True)
 class Responses:
-    """What was drawn. `mask` counts the token that ended a response; `ended` is False where the limit cut it off."""
+    """Sampled responses. `mask` includes the token that ended a response; `ended` is False if it was cut off."""
 
     ids: Int[Tensor, "b t"]
     logprobs: Float[Tensor, "b t"]
@@ -29,7 +29,7 @@ class Responses:
     ended: Bool[Tensor, " b"]
 
     def tolist(self) -> list[list[int]]:
-        """The tokens of each response, the one that ended it included, padding not."""
+        """Return the tokens of each response, with the token that ended it and without padding."""
         return [row[keep].tolist() for row, keep in zip(self.ids, self.mask, strict=True)]
 
 
@@ -44,13 +44,12 @@ def generate(
     generator: torch.Generator,
     watch: Callable[[int], None] | None = None,
 ) -> Responses:
-    """Answer every prompt with at most `max_tokens` tokens; temperature 0 takes the likeliest token.
+    """Sample one response of at most `max_tokens` tokens per prompt; temperature 0 is greedy.
 
-    A token of `end_ids` is the last of its response. Nothing but the temperature shapes the distribution (no top-k,
-    top-p or penalties), so that the log-probabilities are those of the policy itself. Each response follows from its
-    own row of random numbers: which others share the batch, and when they end, does not matter. `watch` sees each token
-    of the first response as it is drawn. FailedError where the log-probabilities are not those of the model
-    (`lm/sampling/sampling_check.py`).
+    A token of `end_ids` ends its response. The distribution is the policy's own at this temperature: there is no top-k,
+    top-p or penalty. Each response depends only on its own row of random numbers, not on the other rows of the batch.
+    `watch` is called with each token of the first response when it is drawn. FailedError if the log-probabilities are
+    not those of the model (`lm/sampling/sampling_check.py`).
     """
     device = next(model.parameters()).device
     uniforms = torch.rand(len(prompts), max_tokens, generator=generator).to(device)
@@ -59,7 +58,7 @@ def generate(
     logprobs = torch.zeros(len(prompts), max_tokens, device=device)
     counts = torch.zeros(len(prompts), dtype=torch.long, device=device)
     ended = torch.zeros(len(prompts), dtype=torch.bool, device=device)
-    rows = torch.arange(len(prompts), device=device)  # the prompt that each computed row answers
+    rows = torch.arange(len(prompts), device=device)  # the index of the prompt of each row that is still computed
     fast = can_decode(model, len(prompts))
     with nullcontext() if fast else packed(model, len(prompts)):
         step = Decoder(model, prompts) if fast else Stepper(model, prompts, fill)

@@ -1,4 +1,4 @@
-"""Whether a model can go through the three steps, found on a few tokens before anything is trained."""
+"""Check on a few tokens, before training, that a model can go through the three steps."""
 
 import torch
 
@@ -9,37 +9,45 @@ from tercet.lm.models.roles import Policy
 from tercet.lm.sampling.generate import generate
 from tercet.lm.sampling.sampling_check import TOLERANCE
 
-_LENGTHS = (7, 3)  # of the prompts: rows of one length would hide what padding does
-_DRAWN = 4
+_LENGTHS = (7, 3)  # tokens of the prompts: with equal lengths there would be no padding
+_NUM_SAMPLED = 4  # tokens of each response
 
 
 def check_policy(policy: Policy) -> None:
-    """InputError where answers cannot be drawn from the model, or where training would see other log-probabilities.
+    """Raise InputError if responses cannot be sampled, or if padding changes the log-probabilities.
 
-    FailedError where they are drawn from another distribution (`lm/sampling/sampling_check.py`). Chance is a generator
-    of its own, and the policy stays in the mode that it was in.
+    FailedError if they are sampled from another distribution (`lm/sampling/sampling_check.py`). The check has its own
+    random numbers, and leaves the policy in its mode (training or evaluation).
     """
     name, was_training = type(policy.model).__name__, policy.training
     num_ids = policy.model.config.vocab_size
     prompts = [[token % num_ids for token in range(3, 3 + length)] for length in _LENGTHS]
-    chance = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
     policy.eval()
     try:
         with torch.no_grad(), policy.autocast():
-            out = generate(policy.model, prompts, end_ids=[0], max_tokens=_DRAWN, temperature=1.0, generator=chance)
+            out = generate(
+                policy.model, prompts, end_ids=[0], max_tokens=_NUM_SAMPLED, temperature=1.0, generator=generator
+            )
     except (InputError, FailedError, torch.OutOfMemoryError):
         raise
-    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:  # a cache it cannot work with
+    except (
+        AttributeError,
+        LookupError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:  # such as a cache that the model does not support
         raise InputError(
-            f"answers cannot be sampled from {name}: {first_line(error).rstrip('.')}; choose another model"
+            f"responses cannot be sampled from {name}: {first_line(error).rstrip('.')}; choose another model"
         ) from error
     batch = pad(prompts, out.tolist(), pad_id=0).to(policy.model.device)
     with torch.no_grad():
         training = response_logprobs(policy, batch, temperature=1.0).logprobs
     policy.train(was_training)
-    off = float((training - out.logprobs).abs().sum() / out.mask.sum())
-    if not off <= TOLERANCE[policy.precision]:
+    difference = float((training - out.logprobs).abs().sum() / out.mask.sum())
+    if not difference <= TOLERANCE[policy.precision]:
         raise InputError(
-            f"{name} says other things of a padded batch than of the rows alone (log-probabilities differ by {off:.3g} "
-            "a token); choose another model"
+            f"{name} computes other numbers in a padded batch than for single rows (log-probabilities differ by "
+            f"{difference:.3g} per token); choose another model"
         )

@@ -1,4 +1,4 @@
-"""Answers of a policy to prompts, as tokens and as text: what is scored, learned from and compared."""
+"""Responses of a policy to prompts, as tokens and as text, for scoring, training and comparison."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from tercet.runs.progress import progress
 
 @dataclass(frozen=True)
 class Answers:
-    """`ended` is False where an answer was cut off; `logprobs` are the sampler's, 0 where there is no token."""
+    """Responses to examples. `ended` is False if one was cut off; `logprobs` are the sampler's, 0 at padding."""
 
     examples: Sequence[Example]
     texts: list[str]
@@ -27,7 +27,7 @@ class Answers:
 
     @property
     def prompts(self) -> list[str]:
-        """The prompts as people read them."""
+        """The prompts as text."""
         return [example.prompt for example in self.examples]
 
 
@@ -40,7 +40,7 @@ def answer(
     temperature: float,
     max_tokens: int,
 ) -> Answers:
-    """One answer to each example's prompt; temperature 0 is greedy."""
+    """Sample one response to the prompt of each example; temperature 0 is greedy."""
     prompts = [encoder.prompt(example) for example in examples]
     policy.eval()
     with policy.autocast():
@@ -68,7 +68,7 @@ def answer_all(
     batch_size: int,
     title: str,
 ) -> list[Answers]:
-    """The same for any number of examples, in batches, with a progress bar of that title."""
+    """Sample one response to the prompt of each example in batches, with a progress bar of this title."""
     batches = []
     with progress(title, total=len(examples), unit="answers") as bar:
         for start in range(0, len(examples), batch_size):

@@ -1,7 +1,7 @@
-"""What was drawn against a plain forward: whether the sampler's log-probabilities are those of the model.
+"""Compare the sampler's log-probabilities with those of a plain forward pass.
 
-A library may swallow the cache that it is given, or place a token elsewhere: every token is then drawn from a wrong
-distribution, and nothing else would show it.
+A model may ignore the cache that it is given, or give a token a wrong position. Every token is then drawn from a wrong
+distribution, and no other check would notice.
 """
 
 import inspect
@@ -17,10 +17,10 @@ from tercet.errors import FailedError
 from tercet.lm.models.adapters import Precision
 
 _MOST = 8  # tokens of a row that are compared
-# nats a token, on average; another batch is another rounding
+# mean difference in nats per token; another batch has other rounding
 TOLERANCE: dict[Precision, float] = {"fp32": 2e-3, "bf16": 0.3}
 
-_seen: set[tuple[object, ...]] = set()  # the kinds of models that this process has checked
+_checked: set[tuple[object, ...]] = set()  # the kinds of models that this process has checked
 
 
 def check_once(
@@ -33,27 +33,27 @@ def check_once(
     temperature: float,
     sampler: str,
 ) -> None:
-    """FailedError where the log-probabilities of the first tokens drawn are not those of a forward without a cache.
+    """Raise FailedError if the log-probabilities of the first tokens differ from those of a forward without a cache.
 
-    The shortest and the longest prompt are looked at, each alone and without padding. Done once in a process for every
-    class, config, kind of layers, precision and `sampler`.
+    The shortest and the longest prompt are checked, each alone and without padding. Each combination of class, config,
+    kinds of layers, precision and `sampler` is checked once per process.
     """
     precision = _precision(model)
     kinds = frozenset(type(module).__qualname__ for module in model.modules())  # adapted or not
     key = (type(model), str(model.config), kinds, precision, model.device.type, sampler)
-    if key in _seen:
+    if key in _checked:
         return
     lengths = [len(prompt) for prompt in prompts]
     rows = {lengths.index(min(lengths)), lengths.index(max(lengths))}
-    found = [_difference(model, prompts[i], ids[i][mask[i]], logprobs[i][mask[i]], temperature) for i in rows]
-    off = float(torch.tensor(found).max())  # nan if any is; Python's max may drop it
-    if not off <= TOLERANCE[precision]:
+    differences = [_difference(model, prompts[i], ids[i][mask[i]], logprobs[i][mask[i]], temperature) for i in rows]
+    difference = float(torch.tensor(differences).max())  # nan if any is nan; Python's max may drop it
+    if not difference <= TOLERANCE[precision]:
         raise FailedError(
             f"sampling from {type(model).__name__} ({sampler}): the log-probabilities of the tokens drawn differ from "
-            f"those of a plain forward by {off:.3g} a token, more than {TOLERANCE[precision]:g}: its cache, its "
-            "positions or its mask work otherwise than expected; choose another model or version of transformers"
+            f"those of a plain forward by {difference:.3g} a token, more than {TOLERANCE[precision]:g}: its cache, its "
+            "positions or its mask work differently than expected; choose another model or version of transformers"
         )
-    _seen.add(key)
+    _checked.add(key)
 
 
 def _difference(
@@ -63,10 +63,12 @@ def _difference(
     logprobs: Float[Tensor, " t"],
     temperature: float,
 ) -> float:
-    """Mean of |difference| over the first tokens of a row."""
+    """Return the mean absolute difference over the first tokens of a row."""
     drawn, logprobs = drawn[:_MOST], logprobs[:_MOST]
     text = torch.tensor([*prompt, *drawn.tolist()], device=model.device)
-    takes_some = "logits_to_keep" in inspect.signature(model.forward).parameters  # all would be many for a long prompt
+    takes_some = (
+        "logits_to_keep" in inspect.signature(model.forward).parameters
+    )  # the logits of all tokens would be large for a long prompt
     some = {"logits_to_keep": len(drawn) + 1} if takes_some else {}
     logits = model(text[None], use_cache=False, **some).logits[0, -len(drawn) - 1 : -1]
     plain = logprobs_and_entropy(logits, drawn, temperature=temperature or 1.0).logprobs
@@ -74,7 +76,7 @@ def _difference(
 
 
 def _precision(model: PreTrainedModel) -> Precision:
-    """That of the matrix products."""
+    """Return the precision of the matrix products."""
     device = model.device.type
     lowest = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else model.dtype
     return "fp32" if lowest == torch.float32 else "bf16"

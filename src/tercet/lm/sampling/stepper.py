@@ -1,7 +1,7 @@
-"""A causal language model with its cache: prompts are read, then each row goes on token by token.
+"""Decode with transformers' own forward pass and cache: read the prompts, then append token by token to each row.
 
-It is transformers' own forward, so it serves every architecture and device whose cache it can hold: keys and values of
-attention, the states of linear attention and state-space layers, and both together.
+It works for every architecture and device with a cache of keys and values, of states of linear attention or
+state-space layers, or of both.
 """
 
 import inspect
@@ -17,16 +17,16 @@ from transformers.cache_utils import DynamicLayer
 from tercet.errors import InputError
 from tercet.lm.batch import like_lengths
 
-_CACHE = ("cache", "past_key_values", "cache_params")  # what transformers calls the argument, newest name first
+_CACHE = ("cache", "past_key_values", "cache_params")  # names of the argument in transformers, newest first
 
 
 class Stepper:
-    """The state of a batch under way, left-padded: `cache`, and `mask`, 1 for real tokens."""
+    """The state of a left-padded batch: `cache`, and `mask`, which is 1 for tokens and 0 for padding."""
 
     def __init__(self, model: PreTrainedModel, prompts: Sequence[Sequence[int]], pad_id: int) -> None:
-        """Read the prompts; `logits` are those behind each.
+        """Read the prompts; `logits` are those after each prompt.
 
-        A prompt that is asked several times is computed once, and prompts of like length are computed together.
+        Equal prompts are computed once, and prompts of similar length are computed together.
         """
         self.model = model
         self.parameters = inspect.signature(model.forward).parameters
@@ -34,35 +34,37 @@ class Stepper:
         distinct = list(dict.fromkeys(map(tuple, prompts)))
         device = model.device
         logits, masks, caches = [], [], []
-        groups = _read_together(_empty_cache(model), torch.tensor([len(p) for p in distinct], device=device))
+        groups = _grouped(_empty_cache(model), torch.tensor([len(p) for p in distinct], device=device))
         for group in groups:
             ids, self.mask = _left_padded([distinct[number] for number in group], pad_id, device)
             self.cache = _empty_cache(model)
             logits.append(self._forward(ids))
             masks.append(self.mask)
             caches.append(self.cache)
-        read = (number for group in groups for number in group)
-        places = {distinct[number]: place for place, number in enumerate(read)}
-        rows = torch.tensor([places[tuple(prompt)] for prompt in prompts], device=device)
+        order = (number for group in groups for number in group)
+        row_of = {distinct[number]: row for row, number in enumerate(order)}
+        rows = torch.tensor([row_of[tuple(prompt)] for prompt in prompts], device=device)
         self.cache = _joined(caches)
-        self.cache.reorder_cache(cast(torch.LongTensor, rows))  # narrower in transformers' types than need be
+        self.cache.reorder_cache(cast(torch.LongTensor, rows))  # transformers' type is narrower than necessary
         longest = masks[0].shape[1]
         mask = torch.cat([nn.functional.pad(mask, (longest - mask.shape[1], 0)) for mask in masks])
         self.mask, self.logits = mask[rows], torch.cat(logits)[rows]
 
     def __call__(self, tokens: Int[Tensor, " b"]) -> Float[Tensor, "b v"]:
-        """The logits behind one more token of each row."""
+        """Append one token to each row and return the next logits."""
         self.mask = torch.cat([self.mask, self.mask.new_ones(len(tokens), 1)], 1)
         return self._forward(tokens[:, None])
 
     def keep(self, rows: Int[Tensor, " n"]) -> None:
-        """Go on with these rows alone."""
-        self.cache.reorder_cache(cast(torch.LongTensor, rows))  # narrower in transformers' types than need be
+        """Drop all other rows."""
+        self.cache.reorder_cache(cast(torch.LongTensor, rows))  # transformers' type is narrower than necessary
         self.mask = self.mask[rows]
 
     def _forward(self, ids: Int[Tensor, "b new"]) -> Float[Tensor, "b v"]:
         extra: dict[str, object] = {self.cache_name: self.cache}
-        if any(map(_has_keys, self.cache.layers)):  # states alone hold no padding, and Mamba takes no mask behind them
+        if any(
+            map(_has_keys, self.cache.layers)
+        ):  # states contain no padding, and Mamba takes no mask after the prompt
             extra["attention_mask"] = self.mask
         if "position_ids" in self.parameters:  # Bloom has none: ALiBi reads the attention mask
             extra["position_ids"] = (self.mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
@@ -70,11 +72,11 @@ class Stepper:
             extra["logits_to_keep"] = 1
         logits = self.model(ids, use_cache=True, **extra).logits
         length = self.mask.shape[1]
-        held = max((layer.get_seq_length() for layer in self.cache.layers if _has_keys(layer)), default=length)
-        if held != length:
+        num_cached = max((layer.get_seq_length() for layer in self.cache.layers if _has_keys(layer)), default=length)
+        if num_cached != length:
             raise InputError(
-                f"{type(self.model).__name__} was given its cache as {self.cache_name} and left {held} of {length} "
-                "tokens in it: it cannot be sampled from; choose another model or version of transformers"
+                f"{type(self.model).__name__} was given its cache as {self.cache_name} and left {num_cached} of "
+                f"{length} tokens in it: it cannot be sampled from; choose another model or version of transformers"
             )
         return logits[:, -1].float()
 
@@ -99,28 +101,28 @@ def _has_keys(layer: object) -> TypeGuard[DynamicLayer]:
 
 
 def _has_states(layer: object) -> bool:
-    """Whether a layer sums up what it read, as linear attention and state-space layers do."""
+    """Return True if a layer keeps a recurrent state, as linear attention and state-space layers do."""
     return hasattr(layer, "recurrent_states")
 
 
-def _read_together(cache: DynamicCache, lengths: Int[Tensor, " n"]) -> list[list[int]]:
-    """The prompts in groups that are read as one batch, longest first."""
-    if any(_has_states(layer) for layer in cache.layers):  # padding would go into their states
+def _grouped(cache: DynamicCache, lengths: Int[Tensor, " n"]) -> list[list[int]]:
+    """Group the prompts into batches, longest first."""
+    if any(_has_states(layer) for layer in cache.layers):  # padding would change their states
         return [(lengths == length).nonzero()[:, 0].tolist() for length in lengths.unique().flip(0)]
-    # a layer that keeps a window of tokens alone has no place for shorter rows beside longer ones
+    # caches of layers with a window of tokens cannot be joined if the rows have different lengths
     joins = all(type(layer) is DynamicLayer for layer in cache.layers)
     return like_lengths(lengths) if joins else [list(range(len(lengths)))]
 
 
 def _joined(caches: Sequence[DynamicCache]) -> DynamicCache:
-    """One cache of all rows, longest first; left of a shorter row's keys and values stands what the mask hides."""
+    """Join the caches into one for all rows, longest first; keys and values of shorter rows are padded on the left."""
     for layers in zip(*(cache.layers for cache in caches), strict=True):
         if len(layers) > 1 and _has_keys(layers[0]):
             for name in ("keys", "values"):
                 parts = [getattr(layer, name) for layer in layers]
                 longest = parts[0].shape[-2]
-                whole = torch.cat([nn.functional.pad(part, (0, 0, longest - part.shape[-2], 0)) for part in parts])
-                setattr(layers[0], name, whole)
+                padded = torch.cat([nn.functional.pad(part, (0, 0, longest - part.shape[-2], 0)) for part in parts])
+                setattr(layers[0], name, padded)
         if len(layers) > 1 and _has_states(layers[0]):
             for name in ("conv_states", "recurrent_states"):
                 states = getattr(layers[0], name)
