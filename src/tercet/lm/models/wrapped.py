@@ -83,7 +83,7 @@ def text_model(load: Callable[[type], PreTrainedModel], raw: HfConfig, name: str
     setattr(model, model.base_model_prefix, decoder)
     model.set_output_embeddings(head)
     model.config.tie_word_embeddings = head.weight is multimodal.get_input_embeddings().weight
-    model.generation_config = whole.generation_config
+    model.generation_config = multimodal.generation_config
     return model
 
 
