@@ -25,7 +25,7 @@ from tests.web.test_server import VIDEO, served
 from tercet.errors import REPORT_IT, WaitingError
 from tercet.feedback.answers import AnswerBook, read_answers
 from tercet.feedback.sheets import answers_to, read_sheet, sheets, take, write_sheet
-from tercet.lm.preferences.human import told
+from tercet.lm.preferences.human import judged_rows
 from tercet.web.label import Desk
 
 COUNT = Count("pages")
@@ -293,14 +293,14 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
     given = [pair | {"part": part, "chosen": f"a{i}", "rejected": f"b{i}"} for i, part in enumerate(parts)]
     swapped = {"score_chosen": 1.0, "score_rejected": 0.0, "chosen_ended": True, "rejected_ended": False}
     with pytest.raises(WaitingError):
-        told(run, lambda: [row | swapped for row in given])
+        judged_rows(run, lambda: [row | swapped for row in given])
     (sheet,) = sheets(run / "feedback")
     with AnswerBook(run / "feedback") as book:
         book.write(sheet.key(3), "left", "Ana")
         book.write(sheet.key(3), None, "Ana")
         for index, word in enumerate(["left", "right", "equal", "right"]):
             book.write(sheet.key(index), word, "Ana")
-    learned = told(run, list)
+    learned = judged_rows(run, list)
     (sheet.path / "taken.json").unlink()
     return run, learned
 
@@ -362,7 +362,7 @@ def test_damage_of_questions_and_answers_is_named_or_asks_again(
             finally:
                 desk.close()
         try:
-            return told(run, list)
+            return judged_rows(run, list)
         except WaitingError:
             return "asks again"
 
