@@ -219,7 +219,7 @@ def test_an_answer_whose_score_is_lost(start: Callable[..., Collect], make_confi
     seen = assess(
         answers, roles.actor_critic, roles.reference, Scorer([(1.0, lambda _: torch.ones(2))]), micro_batch_size=4
     )
-    with pytest.raises(FailedError, match=r"reward_identity is off by 1.*lost or counted twice"):
+    with pytest.raises(FailedError, match=r"reward_identity is off by 1.*missing or counted twice"):
         check(answers, seen, roles.actor_critic, roles.reference, config)
 
 
