@@ -1,12 +1,13 @@
 """Step 1, imitate: supervised fine-tuning on the chosen responses."""
 
 import math
+import sys
 from collections.abc import Sequence
 
 import torch
 
 from tercet.config.lm import LmConfig
-from tercet.errors import InputError
+from tercet.errors import FailedError, InputError
 from tercet.lm.data.batches import lessons
 from tercet.lm.data.digests import digests
 from tercet.lm.data.examples import Example
@@ -89,7 +90,10 @@ ALL = "all"  # name of the perplexity over all held-out sets together
 
 @torch.no_grad()
 def perplexities(policy: Policy, sets: Sets, batches: SftBatches) -> dict[str, float]:
-    """Return exp of the mean negative log-likelihood per token, for each set and for all sets together (ALL)."""
+    """Return exp of the mean negative log-likelihood per token, for each set and for all sets together (ALL).
+
+    FailedError if a mean is not a number or its exponential overflows.
+    """
     policy.eval()
     losses: dict[str, tuple[float, int]] = {}
     with progress("perplexity", total=sum(map(len, sets.values())), unit="responses") as bar:
@@ -101,4 +105,13 @@ def perplexities(policy: Policy, sets: Sets, batches: SftBatches) -> dict[str, f
                 bar.advance(len(batch.ids))
             losses[name] = (loss, count)
     losses[ALL] = (sum(loss for loss, _ in losses.values()), sum(count for _, count in losses.values()))
-    return {name: math.exp(loss / count) for name, (loss, count) in losses.items() if count}
+    return {name: _perplexity(name, loss / count) for name, (loss, count) in losses.items() if count}
+
+
+def _perplexity(name: str, loss: float) -> float:
+    if not loss < math.log(sys.float_info.max):  # nan too
+        raise FailedError(
+            f"the mean loss on the held-out set {name} is {loss:.4g} nats per token, too large for a perplexity; "
+            "lower sft.lr, or check the model"
+        )
+    return math.exp(loss)
