@@ -169,14 +169,18 @@ def plain(text: str) -> str:
     return text
 
 
+_MISSING = object()  # null is a text: an empty one
+
+
 def _part(part: object) -> str:
     """The text of one part of a message; a picture or sound is refused, for the question may be about it."""
     if isinstance(part, str):
         return text_of(part)
-    kind = part.get("type") if isinstance(part, Mapping) else type(part).__name__
-    has_text = isinstance(part, Mapping) and "text" in part
-    if has_text and ("text" in str(kind) or (kind is None and isinstance(part["text"], str))):
-        return text_of(part["text"])
+    kind, text = type(part).__name__, _MISSING
+    if isinstance(part, Mapping):
+        kind, text = part.get("type"), part.get("text", _MISSING)
+    if text is not _MISSING and ("text" in str(kind) or (kind is None and isinstance(text, str))):
+        return text_of(text)
     what = {None: "a part without a type", "text": "a part without a text"}.get(kind, f"{kind!s:.40}")
     raise UnusableRowError(Fault(f"a message holds {what}, not text alone", "only text is learned: take the row out"))
 
