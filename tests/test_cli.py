@@ -217,7 +217,7 @@ def test_data_looks_at_a_file_before_anything_is_trained(tmp_path: Path):
 def test_a_run_folder_of_another_config_is_left_as_it_is(tmp_path: Path):
     run = tmp_path / "run"
     with RunFolder.open(run, load_lm_config("tiny", ["seed=1"]), preset="tiny"):
-        pass
+        (run / "sft").mkdir()  # its first step has begun
     before = (run / "config.yaml").read_bytes()
     result = CliRunner().invoke(app, ["lm", "run", "--preset", "tiny", "--out", str(run), "seed=2"])
     assert (result.exit_code, "seed: 1 there, 2 now" in result.stderr) == (2, True)

@@ -17,7 +17,7 @@ def test_the_page_in_docs_is_current():
 def test_a_row_names_key_range_default_and_use():
     page = reference()
     assert "| `lora.dropout` | a number, at least 0 and below 1 | `0.0` | Dropout on the input of" in page
-    assert "| `data.train[0].path` | text | required |" in page
+    assert "| `data.train[0].path` | text, not empty | required |" in page
     assert "## lm: ppo" in page
     assert "## arm: bc" in page
 

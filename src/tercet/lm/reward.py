@@ -94,7 +94,7 @@ def run(folder: RunFolder, config: LmConfig) -> None:
 
 def _untrained(config: LmConfig, policy_path: str) -> ScoreModel:
     """Load the start of the reward model: reward.model, or with a shared backbone the policy that PPO starts from."""
-    start = policy_path if config.lora.shared_backbone else ""
+    start = policy_path if config.lora.shared_backbone else config.reward.model
     if config.lora.shared_backbone and not start:
         raise InputError(
             "reward: with lora.shared_backbone its adapters are trained on the SFT policy; "
