@@ -64,6 +64,7 @@ def test_a_run_killed_after_rows_and_checkpoints_goes_on_to_the_same_bits(small:
     assert killed(tmp_path, "lift", [MOMENTS], [*small, *more]) == len(MOMENTS)
 
 
+@pytest.mark.slow
 def test_rounds_of_new_judgements_killed_anywhere_come_out_the_same(small: list[str], tmp_path: Path) -> None:
     anywhere: Moment = ("time", random.Random(0).uniform(0.4, 0.8))
     moments: list[Moment] = [("row", "ppo", 2), ("row", "ppo", 3), anywhere]
@@ -72,6 +73,7 @@ def test_rounds_of_new_judgements_killed_anywhere_come_out_the_same(small: list[
     assert killed(tmp_path, "reach", [moments], [*small, *more]) >= 2
 
 
+@pytest.mark.slow
 def test_a_run_in_another_environment_leaves_no_process_that_keeps_it_from_going_on(
     small: list[str], tmp_path: Path
 ) -> None:

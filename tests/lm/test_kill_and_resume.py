@@ -59,6 +59,7 @@ def test_lora_killed_after_checkpoints_and_at_random_goes_on_to_the_same_bits(
     assert killed(tmp_path, [CHECKPOINTS, anywhere], settings) >= len(CHECKPOINTS)
 
 
+@pytest.mark.slow
 def test_one_backbone_killed_after_checkpoints_goes_on_to_the_same_bits(
     small: list[str], toy_questions: Path, tmp_path: Path
 ) -> None:
