@@ -52,6 +52,15 @@ def pairs_file(path: Path, start: int, num: int) -> Path:
     return path
 
 
+def test_the_reward_model_starts_from_reward_model(
+    tiny: Tercet, small: list[str], sft_folder: Callable[[str], Path], tmp_path: Path
+) -> None:
+    result = tiny("reward", tmp_path / "run", *small, f"reward.model={sft_folder('gpt2')}")
+    assert result.exit_code == 0, result.output
+    saved = json.loads((tmp_path / "run" / "reward" / "model" / "config.json").read_text())
+    assert saved["model_type"] == "gpt2"  # model.path of tiny is an OPT
+
+
 @pytest.mark.parametrize("loss", ["last_token", "per_token"])
 def test_a_separable_set_is_learned(tiny: Tercet, small: list[str], tmp_path: Path, loss: str) -> None:
     train, held_out = pairs_file(tmp_path / "train.jsonl", 0, 200), pairs_file(tmp_path / "held-out.jsonl", 500, 100)
