@@ -74,9 +74,8 @@ class DiffusionPolicy(Policy):
 
         Noise levels and noise are drawn by torch's global generator, which `fit` seeds.
         """
-        clean = (actions * mask[..., None]).flatten(
-            1
-        )  # the network reads the whole chunk, so hide actions after an end
+        # the network reads the whole chunk, so hide actions after an end
+        clean = (actions * mask[..., None]).flatten(1)
         levels = torch.randint(NUM_NOISES, (len(clean),), device=clean.device)
         share = self.shares[levels][:, None]
         noised = share.sqrt() * clean + (1 - share).sqrt() * torch.randn_like(clean)
