@@ -159,7 +159,10 @@ def test_reading_what_is_no_run_names_the_runs_beside_it(tmp_path: Path) -> None
         RunFolder.read(tmp_path / "tinny")
 
 
-@pytest.mark.parametrize("text", ["a: [", "just text", "\x00"])
+_BOMB = "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 12))
+
+
+@pytest.mark.parametrize("text", ["a: [", "just text", "\x00", _BOMB, "a: &a [*a]", "a: 2024-01-01\nb: !!set {x}"])
 def test_a_broken_config_file_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "config.yaml").write_text(text)
     with pytest.raises(InputError, match=r"config\.yaml"):

@@ -12,10 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any, Self
 
-import yaml
 from pydantic import BaseModel
 
-from tercet.config.plain_yaml import dump as dump_yaml
+from tercet.config import plain_yaml
 from tercet.errors import FailedError, InputError
 from tercet.runs import done, machine
 from tercet.runs.atomic import clean_leftovers, full_disk_named, write_text
@@ -50,12 +49,12 @@ class RunFolder:
 
         InputError where it belongs to another config, to another process, or is no run.
         """
-        config_dict = yaml.safe_load(_to_yaml(config))
+        text = plain_yaml.dump(config.model_dump(mode="json"))
+        config_dict = plain_yaml.parse(text).value
         check_installed(config_dict.get("trackers", []))
         _make(path)
         lock = _locked(path)
         clean_leftovers(path)
-        text = _to_yaml(config)
         if _others(path):
             old = _read_config(path)
             _check_same(path, old, config_dict, list(_unknown_defaults(config, old)))
@@ -193,10 +192,6 @@ def _close(lock: "weakref.ref[IO[str]]") -> None:
         file.close()
 
 
-def _to_yaml(config: BaseModel) -> str:
-    return dump_yaml(config.model_dump(mode="json"))
-
-
 def _read_config(path: Path) -> Tree:
     file = path / "config.yaml"
     if not file.exists():
@@ -205,8 +200,8 @@ def _read_config(path: Path) -> Tree:
         raise InputError(f"{path}: no run, for it has no config.yaml{known}")
     try:
         data = file.read_bytes()
-        tree = yaml.safe_load(data.decode())
-    except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:
+        tree = plain_yaml.parse(data.decode()).value
+    except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{file}: not YAML ({reason}); choose another folder with --out") from error
     if not isinstance(tree, dict):
