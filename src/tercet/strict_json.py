@@ -1,6 +1,7 @@
-"""JSON read strictly: each name once in an object, finite numbers, bounded depth; every error has its place.
+"""JSON read strictly: each name once in an object, finite numbers, bounded depth.
 
-NaN is read: pandas and Python write it for a missing value, and readers take it for one.
+`parse` reads data that people give, with the place in every error. It reads NaN, which pandas and Python write for a
+missing value. `loads` reads what programs send or saved, and refuses NaN and lone surrogates too.
 """
 
 import json
@@ -42,6 +43,20 @@ def parse_first(text: str, place: str) -> tuple[object, int]:
     if text.count("[") + text.count("{") > MOST_LEVELS and _num_levels(value) > MOST_LEVELS:
         raise InputError(_too_deep(place))
     return value, len(text) - len(text[end:].lstrip(" \t\n\r"))
+
+
+def loads(text: str | bytes) -> Any:  # Any: JSON
+    """Parse JSON; ValueError where it is damaged, nested too deeply, or could be read in two ways."""
+    try:
+        decoded = text if isinstance(text, str) else text.decode()
+        value = json.loads(decoded, object_pairs_hook=_once, parse_float=_common, parse_constant=_common)
+        if r"\ud" in decoded.lower():
+            json.dumps(value, ensure_ascii=False).encode()  # an escaped lone surrogate cannot be written again
+        return value
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    except UnicodeEncodeError:
+        raise ValueError("a text holds half of a character, a lone surrogate") from None
 
 
 def first_repeated(names: Iterable[str]) -> str | None:
@@ -92,6 +107,12 @@ def _finite(digits: str) -> float:
     if math.isinf(value):
         raise _RefusedError(f"{digits[:40]} is too large for a number; write a smaller one, or null")
     return value
+
+
+def _common(number: str) -> float:
+    if not math.isfinite(float(number)):
+        raise _RefusedError(f"{number} is no number that JSON and its readers agree on")
+    return float(number)
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_once, parse_constant=_constant, parse_float=_finite)

@@ -9,8 +9,8 @@ from io import FileIO
 from pathlib import Path
 from typing import Any, Self, TypeAlias
 
+from tercet import strict_json
 from tercet.errors import FailedError, InputError
-from tercet.runs import strict_json
 from tercet.runs.atomic import append
 from tercet.runs.rows import Row, dump
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
+from tercet import strict_json
 from tercet.errors import FailedError, WaitingError
 from tercet.feedback.answers import Key, read_answers, wrong_row
-from tercet.runs import strict_json
 from tercet.runs.atomic import replace_folder, write_text
 from tercet.runs.rows import Row, dump
 

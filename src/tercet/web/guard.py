@@ -16,8 +16,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from tercet import strict_json
 from tercet.errors import REPORT_IT, FailedError, InputError, first_line
-from tercet.runs import strict_json
 
 LARGEST_BODY = 1 << 16
 Tree = dict[str, Any]  # Any: JSON, as the page wants it or gave it

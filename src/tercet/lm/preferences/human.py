@@ -5,10 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tercet import strict_json
 from tercet.errors import FailedError
 from tercet.feedback.sheets import Entry, Sheet, answers_to, check_whole, read_sheet, take, write_sheet
 from tercet.lm.data.examples import Message
-from tercet.runs import strict_json
 
 LOOK_FOR = "Choose the answer that you would rather get: to the point, true, friendly and complete."
 _ROWS = "rows.json"
