@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from tests.arm.policies.formula import values, weights
 
 from tercet.arm.policies.act import ActPolicy, load_act, new_act
-from tercet.arm.policies.act_network import ActShape, sinusoids
+from tercet.arm.policies.act_network import ActShape
 from tercet.arm.policies.roles import Sizes
 from tercet.config.arm import PolicyConfig
 from tercet.errors import InputError
@@ -170,7 +170,7 @@ def test_a_policy_of_lerobots_own_begins_to_explore_when_it_is_told_to(policy: A
     [
         (
             {"input_features": {"observation.sound": {"type": "AUDIO", "shape": [8]}}},
-            "it sees observation.sound; only pictures and",
+            "the policy reads observation.sound; only images and",
         ),
         ({"temporal_ensemble_coeff": 0.01}, "temporal_ensemble_coeff is set"),
         ({"normalization_mapping": {"STATE": "MIN_MAX", "ACTION": "MEAN_STD"}}, "must be MEAN_STD"),
@@ -180,10 +180,10 @@ def test_a_policy_of_lerobots_own_begins_to_explore_when_it_is_told_to(policy: A
                 "input_features": {"observation.images.top": {"type": "VISUAL", "shape": [3, 32, 32]}},
                 "vision_backbone": "resnet50",
             },
-            "its backbone is resnet50, or dilated; resnet18 and resnet34 are read",
+            "backbone resnet50 is not supported; use resnet18 or resnet34",
         ),
         ({"output_features": {}}, "lacks the features"),
-        ({"feedforward_activation": "glu"}, "relu and gelu are read"),
+        ({"feedforward_activation": "glu"}, "only relu and gelu are supported"),
     ],
 )
 def test_what_cannot_be_read_is_said(change: dict[str, object], said: str, policy: ActPolicy, tmp_path: Path) -> None:
@@ -232,13 +232,3 @@ def test_cloning_is_paid_by_the_absolute_error_and_the_latents_divergence(policy
     theirs = torch.distributions.Normal(mean, (0.5 * log_variance).exp())
     divergence = torch.distributions.kl_divergence(theirs, torch.distributions.Normal(0.0, 1.0)).sum()
     assert float(loss) == pytest.approx(error + 10.0 * 3 * float(divergence), rel=1e-4)
-
-
-def test_positions_are_sines_and_cosines() -> None:
-    found = sinusoids(3, 4)
-    expected = [
-        [0.0, 1.0, 0.0, 1.0],
-        [0.841471, 0.540302, 0.0099998, 0.99995],
-        [0.909297, -0.416147, 0.0199987, 0.9998],
-    ]
-    torch.testing.assert_close(found, torch.tensor(expected), rtol=0, atol=1e-5)

@@ -1,4 +1,4 @@
-"""ACT's network with pictures: LeRobot's own numbers, from weights and inputs that a formula gives."""
+"""ACT's network with images gives the same actions as LeRobot's, on weights and inputs from a formula."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from tests.arm.policies.formula import values, weights
 
-from tercet.arm.policies.act_network import ActNetwork, ActShape, grid
+from tercet.arm.policies.act_network import ActNetwork, ActShape, position_grid, sinusoids
 from tercet.arm.sim.cameras import Camera
 
 SHAPE = ActShape(
@@ -25,12 +25,12 @@ SHAPE = ActShape(
 LEROBOTS = json.loads((Path(__file__).parent / "act_of_lerobot.json").read_text())
 
 
-def test_names_and_shapes_are_those_of_lerobots_own_network() -> None:
+def test_parameters_have_the_names_and_shapes_of_lerobots_network() -> None:
     ours = {name: list(value.shape) for name, value in ActNetwork(SHAPE).state_dict().items()}
     assert ours == LEROBOTS["shapes"]
 
 
-def test_actions_are_those_of_lerobots_own_network() -> None:
+def test_actions_equal_those_of_lerobots_network() -> None:
     network = ActNetwork(SHAPE)
     network.load_state_dict(weights({name: tuple(shape) for name, shape in LEROBOTS["shapes"].items()}))
     pictures = [values("front", (2, 3, 64, 96)), values("wrist", (2, 3, 64, 64))]
@@ -39,8 +39,17 @@ def test_actions_are_those_of_lerobots_own_network() -> None:
     torch.testing.assert_close(actions, torch.tensor(LEROBOTS["actions"]), rtol=1e-5, atol=1e-5)
 
 
-def test_places_of_a_map_tell_rows_and_columns() -> None:
-    """Two by two, four columns: sine and cosine of pi and 2 pi down, then across."""
-    half, whole = [0.0, -1.0], [0.0, 1.0]
-    expected = torch.tensor([half + half, half + whole, whole + half, whole + whole])
-    torch.testing.assert_close(grid(2, 2, 4), expected, rtol=0, atol=1e-5)
+def test_position_grid_encodes_row_and_column_of_each_cell() -> None:
+    """For a map of 2 x 2 cells and 4 columns: sine and cosine of pi and 2 pi for the row, then for the column."""
+    first, second = [0.0, -1.0], [0.0, 1.0]
+    expected = torch.tensor([first + first, first + second, second + first, second + second])
+    torch.testing.assert_close(position_grid(2, 2, 4), expected, rtol=0, atol=1e-5)
+
+
+def test_sinusoids_are_sines_and_cosines_of_the_position() -> None:
+    expected = [
+        [0.0, 1.0, 0.0, 1.0],
+        [0.841471, 0.540302, 0.0099998, 0.99995],
+        [0.909297, -0.416147, 0.0199987, 0.9998],
+    ]
+    torch.testing.assert_close(sinusoids(3, 4), torch.tensor(expected), rtol=0, atol=1e-5)

@@ -44,7 +44,7 @@ def test_the_decoder_is_transformers_llama_of_smollm2s_shape() -> None:
 def test_positions_one_after_another_are_those_of_a_whole_pass() -> None:
     torch.manual_seed(0)
     model, embedded = Llama(llama_shape(192, 2, 300)), torch.randn(2, 5, 192)
-    past = model.nothing_past()
+    past = model.empty_cache()
     with torch.no_grad():
         steps = torch.cat([model(one, past) for one in embedded.split(1, 1)], 1)
         torch.testing.assert_close(steps, model(embedded))

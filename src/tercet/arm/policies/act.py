@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from tercet.arm.policies import act_files
 from tercet.arm.policies.act_files import ActFiles
-from tercet.arm.policies.act_network import AT_ONCE, ActNetwork, ActShape
+from tercet.arm.policies.act_network import BACKBONE_BATCH_SIZE, ActNetwork, ActShape
 from tercet.arm.policies.distributions import Normal
 from tercet.arm.policies.resnet import load_backbone
 from tercet.arm.policies.roles import Policy, Scaled, Sizes
@@ -35,7 +35,7 @@ class ActPolicy(Policy):
     ) -> None:
         super().__init__()
         self.own, self.cameras, self.sees_itself = own, shape.cameras, own is not None
-        self.settles = False  # True if the backbone has random weights and must be normalised on the first pictures
+        self.measures_norms = False  # True if the backbone has random weights, so that its norms are measured on images
         state_size = sum(shape.state_sizes.values())
         self.sizes = Sizes(state_size if own is None else len(own), shape.action_size)
         self.chunk, self.kl_weight = chunk, kl_weight
@@ -114,11 +114,11 @@ class ActPolicy(Policy):
 
     def measure_pictures(self, *pictures: UInt8[Tensor, "b _ _ 3"]) -> None:
         """Set the scale of pictures, and normalise a backbone with random weights on them."""
-        some = [one[:: -(-len(one) // AT_ONCE)] for one in pictures]  # evenly spread
-        for scaled, picture in zip(self.scales_of_pictures(), some, strict=True):
-            scaled.measure_known(picture / 255)
-        if pictures and self.settles:
-            self.model.backbone.settle(torch.cat(self._scale_pictures(some)))
+        sample = [images[:: -(-len(images) // BACKBONE_BATCH_SIZE)] for images in pictures]  # evenly spread
+        for scaled, images in zip(self.scales_of_pictures(), sample, strict=True):
+            scaled.measure_known(images / 255)
+        if pictures and self.measures_norms:
+            self.model.backbone.measure_norms(torch.cat(self._scale_pictures(sample)))
 
     def scales_of_pictures(self) -> list[Scaled]:
         """Return the scale of each camera's pictures."""
@@ -181,7 +181,7 @@ def new_act(sizes: Sizes, config: PolicyConfig) -> ActPolicy:
         cameras=cameras_of(config),
     )
     policy = ActPolicy(shape, chunk=config.chunk_size, kl_weight=config.kl_weight, log_std=config.log_std, own=own)
-    policy.settles = bool(config.cameras) and not config.backbone
+    policy.measures_norms = bool(config.cameras) and not config.backbone
     if config.cameras and config.backbone:
         load_backbone(policy.model.backbone, Path(config.backbone))
     return policy

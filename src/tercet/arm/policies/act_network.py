@@ -1,8 +1,8 @@
 """The network of ACT (Zhao et al. 2023): a transformer from observations and a latent to a chunk of actions.
 
-Parameters bear the names and shapes that LeRobot's `policies/act` gives them, so that either reads the other's weights.
-There is no dropout, which would make PPO's ratio differ from 1. Pictures are optional: without cameras there is no
-backbone.
+Parameters have the names and shapes of LeRobot's `policies/act`, so that each program can read the other's weights.
+There is no dropout, because dropout would make PPO's ratio differ from 1. Images are optional: without cameras there is
+no backbone.
 """
 
 import math
@@ -16,14 +16,14 @@ from torch import Tensor, nn
 from tercet.arm.policies.resnet import NUM_CHANNELS, ResNet
 from tercet.arm.sim.cameras import Camera
 
-AT_ONCE = 64  # pictures in the backbone at one time, which bounds its memory
+BACKBONE_BATCH_SIZE = 64  # images per pass of the backbone, which bounds its memory
 
 
 @dataclass(frozen=True)
 class ActShape:
-    """The sizes of the network, under LeRobot's names; `state_sizes` are those of the parts of an observation."""
+    """Sizes of the network, under LeRobot's names. `state_sizes` are the sizes of the parts of an observation."""
 
-    state_sizes: dict[str, int]  # of "robot" and "env", the one, the other or both in this order
+    state_sizes: dict[str, int]  # keys "robot" and "env": one of them, or both in this order
     action_size: int
     chunk_size: int
     dim_model: int
@@ -41,7 +41,7 @@ class ActShape:
 
 
 class ActNetwork(nn.Module):
-    """From observations at unit scale to actions at unit scale."""
+    """Predict standardised actions from standardised observations."""
 
     vae_encoder_pos_enc: Tensor
 
@@ -79,38 +79,37 @@ class ActNetwork(nn.Module):
     def forward(
         self, observations: Float[Tensor, "b o"], latent: Float[Tensor, "b z"], pictures: Sequence[Tensor] = ()
     ) -> Float[Tensor, "b c a"]:
-        """A chunk of actions; `pictures` are each camera's (b, 3, h, w) at unit scale."""
+        """Predict a chunk of actions. `pictures` holds one standardised (b, 3, h, w) tensor per camera."""
         tokens = [self.encoder_latent_input_proj(latent)]
         for (name, _), part in zip(self.shape.state_sizes.items(), self._parts(observations), strict=True):
             tokens.append(self.get_submodule(f"encoder_{name}_state_input_proj")(part))
-        places = self.encoder_1d_feature_pos_embed.weight[None]
+        positions = self.encoder_1d_feature_pos_embed.weight[None]
         memory = torch.stack(tokens, 1)
         if pictures:
-            maps = [self._map(picture) for picture in pictures]
+            maps = [self._feature_map(images) for images in pictures]
             memory = torch.cat([memory, *(one.flatten(2).transpose(1, 2) for one in maps)], 1)
-            places = torch.cat(
-                [places, *(grid(one.shape[2], one.shape[3], self.shape.dim_model)[None] for one in maps)], 1
-            )
-        memory = self.encoder(memory, places, None)
+            grids = [position_grid(*one.shape[2:], self.shape.dim_model)[None] for one in maps]
+            positions = torch.cat([positions, *grids], 1)
+        memory = self.encoder(memory, positions, None)
         queries = self.decoder_pos_embed.weight[None].expand(len(observations), -1, -1)
-        return self.action_head(self.decoder(queries, memory, places))
+        return self.action_head(self.decoder(queries, memory, positions))
 
     def posterior(
         self, observations: Float[Tensor, "b o"], actions: Float[Tensor, "b c a"], mask: Bool[Tensor, "b c"]
     ) -> tuple[Float[Tensor, "b z"], Float[Tensor, "b z"]]:
-        """Mean and log-variance of the latent that such actions came from."""
+        """Return mean and log-variance of the latent, given the observations and the actions that followed."""
         tokens = [self.vae_encoder_cls_embed.weight.expand(len(actions), 1, -1)]
         if "robot" in self.shape.state_sizes:
             tokens.append(self.vae_encoder_robot_state_input_proj(self._parts(observations)[0])[:, None])
-        num_before = len(tokens)
+        num_prefix = len(tokens)
         tokens.append(self.vae_encoder_action_input_proj(actions))
-        padding = torch.cat([torch.zeros(len(mask), num_before, dtype=torch.bool), ~mask], 1)
+        padding = torch.cat([torch.zeros(len(mask), num_prefix, dtype=torch.bool), ~mask], 1)
         first = self.vae_encoder(torch.cat(tokens, 1), self.vae_encoder_pos_enc, padding)[:, 0]
         mean, log_variance = self.vae_encoder_latent_output_proj(first).chunk(2, -1)
         return mean, log_variance
 
-    def _map(self, pictures: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d y x"]:
-        maps = [self.backbone(some) for some in pictures.split(AT_ONCE)]
+    def _feature_map(self, pictures: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d y x"]:
+        maps = [self.backbone(part) for part in pictures.split(BACKBONE_BATCH_SIZE)]
         return self.encoder_img_feat_input_proj(torch.cat(maps))
 
     def _parts(self, observations: Float[Tensor, "b o"]) -> Sequence[Tensor]:
@@ -118,7 +117,7 @@ class ActNetwork(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Layers of self-attention; positions are added to queries and keys alone, as in DETR (Carion et al. 2020)."""
+    """Layers of self-attention. Positions are added to queries and keys only, as in DETR (Carion et al. 2020)."""
 
     def __init__(self, shape: ActShape, num_layers: int) -> None:
         super().__init__()
@@ -126,16 +125,16 @@ class Encoder(nn.Module):
         self.norm = nn.LayerNorm(shape.dim_model) if shape.pre_norm else nn.Identity()
 
     def forward(
-        self, x: Float[Tensor, "b s d"], places: Float[Tensor, "1 s d"], padding: Bool[Tensor, "b s"] | None
+        self, x: Float[Tensor, "b s d"], positions: Float[Tensor, "1 s d"], padding: Bool[Tensor, "b s"] | None
     ) -> Float[Tensor, "b s d"]:
-        """`padding` is True where nothing is to be looked at."""
+        """Encode the tokens. Those where `padding` is True are ignored."""
         for layer in self.layers:
-            x = layer(x, places, padding)
+            x = layer(x, positions, padding)
         return self.norm(x)
 
 
 class EncoderLayer(nn.Module):
-    """Self-attention, then two linear layers; normalised before or after each."""
+    """Self-attention, then two linear layers. Layer norm comes before or after each of the two parts."""
 
     def __init__(self, shape: ActShape) -> None:
         super().__init__()
@@ -144,18 +143,18 @@ class EncoderLayer(nn.Module):
         self.norm1, self.norm2 = (nn.LayerNorm(shape.dim_model) for _ in range(2))
         self.pre_norm, self.activation = shape.pre_norm, _activation(shape)
 
-    def forward(self, x: Tensor, places: Tensor, padding: Tensor | None) -> Tensor:
-        seen = self.norm1(x) if self.pre_norm else x
-        placed = seen + places
-        x = x + self.self_attn(placed, placed, seen, key_padding_mask=padding, need_weights=False)[0]
+    def forward(self, x: Tensor, positions: Tensor, padding: Tensor | None) -> Tensor:
+        inputs = self.norm1(x) if self.pre_norm else x
+        keys = inputs + positions
+        x = x + self.self_attn(keys, keys, inputs, key_padding_mask=padding, need_weights=False)[0]
         x = x if self.pre_norm else self.norm1(x)
-        seen = self.norm2(x) if self.pre_norm else x
-        x = x + self.linear2(self.activation(self.linear1(seen)))
+        inputs = self.norm2(x) if self.pre_norm else x
+        x = x + self.linear2(self.activation(self.linear1(inputs)))
         return x if self.pre_norm else self.norm2(x)
 
 
 class Decoder(nn.Module):
-    """Layers of attention among the actions of a chunk and to what was encoded; it begins with zeros."""
+    """Layers of self-attention between the actions of a chunk and of attention to the encoder's output."""
 
     def __init__(self, shape: ActShape) -> None:
         super().__init__()
@@ -163,17 +162,17 @@ class Decoder(nn.Module):
         self.norm = nn.LayerNorm(shape.dim_model)
 
     def forward(
-        self, queries: Float[Tensor, "b c d"], memory: Float[Tensor, "b s d"], places: Float[Tensor, "1 s d"]
+        self, queries: Float[Tensor, "b c d"], memory: Float[Tensor, "b s d"], positions: Float[Tensor, "1 s d"]
     ) -> Float[Tensor, "b c d"]:
-        """`queries` are the positions within the chunk."""
+        """Decode from zeros. `queries` are the position embeddings of the actions, `memory` is the encoder's output."""
         x = torch.zeros_like(queries)
         for layer in self.layers:
-            x = layer(x, queries, memory, places)
+            x = layer(x, queries, memory, positions)
         return self.norm(x)
 
 
 class DecoderLayer(nn.Module):
-    """Self-attention, attention to what was encoded, two linear layers."""
+    """Self-attention, attention to the encoder's output, then two linear layers."""
 
     def __init__(self, shape: ActShape) -> None:
         super().__init__()
@@ -183,41 +182,42 @@ class DecoderLayer(nn.Module):
         self.norm1, self.norm2, self.norm3 = (nn.LayerNorm(shape.dim_model) for _ in range(3))
         self.pre_norm, self.activation = shape.pre_norm, _activation(shape)
 
-    def forward(self, x: Tensor, queries: Tensor, memory: Tensor, places: Tensor) -> Tensor:
-        seen = self.norm1(x) if self.pre_norm else x
-        placed = seen + queries
-        x = x + self.self_attn(placed, placed, seen, need_weights=False)[0]
+    def forward(self, x: Tensor, queries: Tensor, memory: Tensor, positions: Tensor) -> Tensor:
+        inputs = self.norm1(x) if self.pre_norm else x
+        keys = inputs + queries
+        x = x + self.self_attn(keys, keys, inputs, need_weights=False)[0]
         x = x if self.pre_norm else self.norm1(x)
-        seen = self.norm2(x) if self.pre_norm else x
-        x = x + self.multihead_attn(seen + queries, memory + places, memory, need_weights=False)[0]
+        inputs = self.norm2(x) if self.pre_norm else x
+        x = x + self.multihead_attn(inputs + queries, memory + positions, memory, need_weights=False)[0]
         x = x if self.pre_norm else self.norm2(x)
-        seen = self.norm3(x) if self.pre_norm else x
-        x = x + self.linear2(self.activation(self.linear1(seen)))
+        inputs = self.norm3(x) if self.pre_norm else x
+        x = x + self.linear2(self.activation(self.linear1(inputs)))
         return x if self.pre_norm else self.norm3(x)
 
 
 def sinusoids(num: int, dim: int) -> Float[Tensor, "n d"]:
-    """Fixed positions (Vaswani et al. 2017, section 3.5): sines in the even columns, cosines in the odd ones."""
+    """Return fixed position embeddings (Vaswani et al. 2017, section 3.5): sines in even columns, else cosines."""
     columns = torch.arange(dim)
     rates = torch.exp(-math.log(10000.0) * (2 * (columns // 2)).double() / dim)
     angles = torch.arange(num)[:, None].double() * rates
     return torch.where(columns % 2 == 0, angles.sin(), angles.cos()).float()
 
 
-def grid(height: int, width: int, dim: int) -> Float[Tensor, "hw d"]:
-    """Fixed positions of a feature map's places, row by row, in DETR's manner (Carion et al. 2020, section A.4).
+def position_grid(height: int, width: int, dim: int) -> Float[Tensor, "hw d"]:
+    """Return fixed position embeddings of a feature map's cells, row by row (Carion et al. 2020, appendix A.4).
 
-    Half of the columns for the place down, half for that across, each counted from 1 and its last one at 2 pi.
+    The first half of the columns encodes the row of a cell, the second half its column. Rows and columns count from 1
+    and are scaled so that the last one is at 2 pi.
     """
     rates = 10000.0 ** -(2 * (torch.arange(dim // 2) // 2) / (dim // 2))
 
     def waves(num: int) -> Tensor:
-        places = torch.arange(1, num + 1, dtype=torch.float32) / (num + 1e-6) * 2 * math.pi
-        angles = places[:, None] * rates
+        phases = torch.arange(1, num + 1, dtype=torch.float32) / (num + 1e-6) * 2 * math.pi
+        angles = phases[:, None] * rates
         return torch.stack([angles[:, 0::2].sin(), angles[:, 1::2].cos()], -1).flatten(1)
 
-    down, across = waves(height), waves(width)
-    return torch.cat([down.repeat_interleave(width, 0), across.repeat(height, 1)], 1)
+    rows, columns = waves(height), waves(width)
+    return torch.cat([rows.repeat_interleave(width, 0), columns.repeat(height, 1)], 1)
 
 
 def _feedforward(shape: ActShape) -> tuple[nn.Linear, nn.Linear]:

@@ -3,9 +3,9 @@
 A token is one of 256 bins of [-1, 1] and uses the last ids of the vocabulary. The observation is the prefix, through a
 linear layer. For PPO the log-probability of an action is the sum over its tokens, as for a response.
 
-A token says nothing about neighbouring bins, and a policy that is certain of a few tokens does not explore. So it is
-cloned from demonstrated actions with fresh Gaussian noise in each step. It learns the histogram of a Gaussian around
-each action (as HL-Gauss, Farebrother et al. 2024) and explores with that width.
+The loss of a token ignores that neighbouring bins are similar, and a policy that is certain of a few tokens does not
+explore. So the policy is cloned from demonstrated actions with fresh Gaussian noise in each step. It learns the
+histogram of a Gaussian around each action (as in HL-Gauss, Farebrother et al. 2024) and explores with that width.
 """
 
 import math
@@ -33,7 +33,7 @@ class TokenPolicy(Policy):
     ) -> None:
         super().__init__()
         self.sizes, self.noise_size = sizes, sizes.action
-        self.spread = 0.0 if log_std is None else math.exp(log_std)  # standard deviation of the noise on cloned actions
+        self.noise_std = 0.0 if log_std is None else math.exp(log_std)  # of the noise on cloned actions
         self.shape = {"hidden_size": hidden_size, "num_layers": num_layers, "vocab_size": vocab_size}
         self.scaled = Scaled(sizes.observation)
         self.projector = nn.Linear(sizes.observation, hidden_size)
@@ -43,11 +43,11 @@ class TokenPolicy(Policy):
         self, observations: Float[Tensor, "*shape o"], noise: Float[Tensor, "*shape a"] | None, *pictures: Tensor
     ) -> Int[Tensor, "*shape a"]:
         """Sample one token after another from standard normal noise; take the most likely ones without noise."""
-        embedded, past = self._prefix(observations), self.model.nothing_past()
+        embedded, cache = self._prefix(observations), self.model.empty_cache()
         draws = None if noise is None else noise.flatten(0, -2)
         chosen: list[Tensor] = []
         for index in range(self.sizes.action):
-            logits = self._logits(self.model(embedded, past)[:, -1])
+            logits = self._logits(self.model(embedded, cache)[:, -1])
             if draws is None:
                 token = logits.argmax(-1)
             else:  # the normal CDF turns the noise into uniform numbers
@@ -79,7 +79,7 @@ class TokenPolicy(Policy):
 
         The noise is drawn by torch's global generator, which `fit` seeds. The preceding tokens are noisy too.
         """
-        noised = actions[:, 0] + self.spread * torch.randn_like(actions[:, 0])
+        noised = actions[:, 0] + self.noise_std * torch.randn_like(actions[:, 0])
         targets = ids_of(noised, self.shape["vocab_size"])
         return -self.distribution(observations, targets).logprobs().sum() / self.sizes.action
 
@@ -132,6 +132,6 @@ def ids_of(actions: Float[Tensor, "*shape a"], vocab_size: int) -> Int[Tensor, "
 
 
 def centres_of(ids: Int[Tensor, "*shape a"], vocab_size: int) -> Float[Tensor, "*shape a"]:
-    """Return the number that each token stands for. The last two ids share a bin: 256 edges enclose 255 bins."""
+    """Return the number that each token represents. The last two ids share a bin: 256 edges enclose 255 bins."""
     bins = (vocab_size - ids - 1).clamp(0, NUM_BINS - 2)
     return ((EDGES[:-1] + EDGES[1:]) / 2)[bins]

@@ -1,7 +1,7 @@
-"""A small Llama (Touvron et al. 2023) in the shapes of SmolLM2, with Hugging Face's parameter names.
+"""A small Llama (Touvron et al. 2023) with the shapes of SmolLM2 and Hugging Face's parameter names.
 
-It is written here in plain torch because it reads embedded observations and writes a handful of tokens: transformers
-stays in lm/, and starting an arm's run needs no import of it. A test holds it against transformers' own.
+It is plain torch, because only `lm/` may import transformers. An arm's run then starts without that import. A test
+compares it with the Llama of transformers.
 """
 
 from dataclasses import dataclass
@@ -10,14 +10,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-HEAD_SIZE = 64  # of SmolLM2; narrower models have one head of their whole width
+HEAD_SIZE = 64  # as in SmolLM2; a narrower model has one head of its own width
 
-Past = list[list[Tensor]]  # of each layer the keys and values (b, n, s, d) of the positions so far; empty at first
+Cache = list[list[Tensor]]  # per layer, keys and values (b, n, s, d) of the earlier positions; empty at the start
 
 
 @dataclass(frozen=True)
 class LlamaShape:
-    """Sizes under Hugging Face's names; input and output embeddings are one."""
+    """Sizes, under Hugging Face's names. Input and output embeddings are shared."""
 
     vocab_size: int
     hidden_size: int
@@ -30,12 +30,12 @@ class LlamaShape:
 
     @property
     def head_size(self) -> int:
-        """Of each attention head."""
+        """Return the size of an attention head."""
         return self.hidden_size // self.num_attention_heads
 
 
 class Llama(nn.Module):
-    """A decoder over embeddings; every position sees itself and those before it."""
+    """A causal decoder over embeddings."""
 
     def __init__(self, shape: LlamaShape) -> None:
         super().__init__()
@@ -47,39 +47,39 @@ class Llama(nn.Module):
             if parameter.ndim == 2:
                 nn.init.normal_(parameter, std=1.0 / 24.0)  # 576 ** -0.5, SmolLM2's initializer_range
 
-    def forward(self, embedded: Float[Tensor, "b s h"], past: Past | None = None) -> Float[Tensor, "b s h"]:
-        """What the last layer makes of each position, normalised.
+    def forward(self, embedded: Float[Tensor, "b s h"], cache: Cache | None = None) -> Float[Tensor, "b s h"]:
+        """Return the normalised output of the last layer at each position.
 
-        With `past` the positions come after those that it holds, one at a time, and are added to it.
+        With a cache, `embedded` is the one position that follows the cached ones, and its keys and values are added.
         """
-        before = past[0][0].shape[2] if past and past[0] else 0
-        turns = rotations(before + embedded.shape[1], self.shape.head_size, self.shape.rope_theta)[:, before:]
+        start = cache[0][0].shape[2] if cache and cache[0] else 0
+        rotations = rope(start + embedded.shape[1], self.shape.head_size, self.shape.rope_theta)[:, start:]
         for index, layer in enumerate(self.layers):
-            embedded = layer(embedded, turns, past[index] if past else None)
+            embedded = layer(embedded, rotations, cache[index] if cache else None)
         return self.norm(embedded)
 
-    def nothing_past(self) -> Past:
-        """What `forward` is given with the first of positions that come one after another."""
+    def empty_cache(self) -> Cache:
+        """Return the cache to pass with the first position."""
         return [[] for _ in self.layers]
 
     def embed(self, ids: Int[Tensor, "b s"]) -> Float[Tensor, "b s h"]:
-        """The embeddings of tokens."""
+        """Return the embeddings of tokens."""
         return self.embed_tokens(ids)
 
 
 class Layer(nn.Module):
-    """Attention and a gated perceptron, each normalised before."""
+    """Attention, then a gated perceptron. RMS norm comes before each."""
 
     def __init__(self, shape: LlamaShape) -> None:
         super().__init__()
-        self.self_attn, self.mlp = Attention(shape), Gated(shape)
+        self.self_attn, self.mlp = Attention(shape), GatedMlp(shape)
         self.input_layernorm = nn.RMSNorm(shape.hidden_size, eps=shape.rms_norm_eps)
         self.post_attention_layernorm = nn.RMSNorm(shape.hidden_size, eps=shape.rms_norm_eps)
 
     def forward(
-        self, x: Float[Tensor, "b s h"], turns: Float[Tensor, "2 s d"], past: list[Tensor] | None
+        self, x: Float[Tensor, "b s h"], rotations: Float[Tensor, "2 s d"], cache: list[Tensor] | None
     ) -> Float[Tensor, "b s h"]:
-        x = x + self.self_attn(self.input_layernorm(x), turns, past)
+        x = x + self.self_attn(self.input_layernorm(x), rotations, cache)
         return x + self.mlp(self.post_attention_layernorm(x))
 
 
@@ -93,23 +93,23 @@ class Attention(nn.Module):
         self.k_proj, self.v_proj = (nn.Linear(hidden, keys, bias=False) for _ in range(2))
 
     def forward(
-        self, x: Float[Tensor, "b s h"], turns: Float[Tensor, "2 s d"], past: list[Tensor] | None
+        self, x: Float[Tensor, "b s h"], rotations: Float[Tensor, "2 s d"], cache: list[Tensor] | None
     ) -> Float[Tensor, "b s h"]:
         q, k, v = (
             proj(x).unflatten(-1, (-1, self.head_size)).transpose(1, 2)
             for proj in (self.q_proj, self.k_proj, self.v_proj)
         )
-        q, k = turned(q, turns), turned(k, turns)
-        if past:
-            k, v = torch.cat([past[0], k], 2), torch.cat([past[1], v], 2)
-        if past is not None:
-            past[:] = k, v
-        # a single position sees all that there are
+        q, k = rotate(q, rotations), rotate(k, rotations)
+        if cache:
+            k, v = torch.cat([cache[0], k], 2), torch.cat([cache[1], v], 2)
+        if cache is not None:
+            cache[:] = k, v
+        # a single position attends to all cached positions, so it needs no causal mask
         out = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=q.shape[2] > 1, enable_gqa=True)
         return self.o_proj(out.transpose(1, 2).flatten(2))
 
 
-class Gated(nn.Module):
+class GatedMlp(nn.Module):
     """SwiGLU (Shazeer 2020)."""
 
     def __init__(self, shape: LlamaShape) -> None:
@@ -122,14 +122,14 @@ class Gated(nn.Module):
         return self.down_proj(nn.functional.silu(self.gate_proj(x)) * self.up_proj(x))
 
 
-def rotations(num: int, head_size: int, theta: float) -> Float[Tensor, "2 s d"]:
-    """Cosine and sine of each position's angles (Su et al. 2021), twice one after the other."""
+def rope(num: int, head_size: int, theta: float) -> Float[Tensor, "2 s d"]:
+    """Return cosine and sine of the rotary angles of each position (Su et al. 2021), once per half of a head."""
     rates = theta ** -(torch.arange(0, head_size, 2) / head_size)
     angles = (torch.arange(num)[:, None] * rates).repeat(1, 2)
     return torch.stack([angles.cos(), angles.sin()])
 
 
-def turned(x: Float[Tensor, "b n s d"], turns: Float[Tensor, "2 s d"]) -> Float[Tensor, "b n s d"]:
-    """Each pair (i, i + d/2) of numbers turned by its position's angle."""
+def rotate(x: Float[Tensor, "b n s d"], rotations: Float[Tensor, "2 s d"]) -> Float[Tensor, "b n s d"]:
+    """Rotate each pair (i, i + d/2) of entries by the angle of its position."""
     first, second = x.chunk(2, -1)
-    return x * turns[0] + torch.cat([-second, first], -1) * turns[1]
+    return x * rotations[0] + torch.cat([-second, first], -1) * rotations[1]

@@ -1,7 +1,7 @@
-"""A ResNet (He et al. 2016) up to its last feature map, with normalisation that does not learn.
+"""A ResNet (He et al. 2016) up to its last feature map, with frozen batch normalisation.
 
-Parameters bear torchvision's names and shapes, so that its weights and LeRobot's are read. It is written out because
-the torchvision on PyPI is built for CUDA and cannot be imported beside a torch for CPUs.
+Parameters have torchvision's names and shapes, so that weights of torchvision and LeRobot can be loaded. It does not
+import torchvision, because the torchvision on PyPI is built for CUDA and does not work with a CPU build of torch.
 """
 
 from pathlib import Path
@@ -15,12 +15,12 @@ from torch.nn import functional
 from tercet.errors import InputError, first_line
 
 BLOCKS = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3)}
-NUM_CHANNELS = 512  # of the last feature map, whose sides are 1/32 of the picture's
-_HEAD = ("fc.weight", "fc.bias")  # of the classifier, which is not here
+NUM_CHANNELS = 512  # of the last feature map, whose sides are 1/32 of those of the image
+_CLASSIFIER = ("fc.weight", "fc.bias")  # not part of the backbone
 
 
 class ResNet(nn.Module):
-    """From pictures at unit scale to feature maps."""
+    """Compute feature maps of standardised images."""
 
     def __init__(self, name: str) -> None:
         super().__init__()
@@ -38,17 +38,17 @@ class ResNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, pictures: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c y x"]:
-        """The last feature map."""
+        """Return the last feature map."""
         x = functional.max_pool2d(self.bn1(self.conv1(pictures)).relu(), 3, stride=2, padding=1)
         for number in range(1, 5):
             x = self.get_submodule(f"layer{number}")(x)
         return x
 
     @torch.no_grad()
-    def settle(self, pictures: Float[Tensor, "b 3 h w"]) -> None:
-        """Set mean and variance of every normalisation from its input, one layer after the other.
+    def measure_norms(self, pictures: Float[Tensor, "b 3 h w"]) -> None:
+        """Set mean and variance of every norm from its input on these images, in the order of the layers.
 
-        With random weights nothing else keeps the scale of activations from block to block.
+        A network with random weights needs this: otherwise the scale of activations changes from block to block.
         """
         norms = [module for module in self.modules() if isinstance(module, FrozenBatchNorm)]
         hooks = [norm.register_forward_pre_hook(lambda module, inputs: _measure(module, *inputs)) for norm in norms]
@@ -58,7 +58,7 @@ class ResNet(nn.Module):
 
 
 class Block(nn.Module):
-    """A residual block of two convolutions."""
+    """A residual block with two convolutions."""
 
     def __init__(self, size_in: int, size_out: int, *, stride: int) -> None:
         super().__init__()
@@ -80,7 +80,7 @@ class Block(nn.Module):
 
 
 class FrozenBatchNorm(nn.Module):
-    """Batch normalisation whose statistics and scale are buffers: no batch changes them, and a row sees no other."""
+    """Batch normalisation with fixed statistics and scale, so that a row's output does not depend on its batch."""
 
     weight: Tensor
     bias: Tensor
@@ -101,25 +101,25 @@ class FrozenBatchNorm(nn.Module):
         return x * scale[:, None, None] + shift[:, None, None]
 
     def measure(self, x: Float[Tensor, "b c y x"]) -> None:
-        """Set mean and variance from these."""
+        """Set mean and variance of each channel from these activations."""
         self.running_mean.copy_(x.mean((0, 2, 3)))
         self.running_var.copy_(x.var((0, 2, 3), unbiased=False))
 
 
 def _measure(norm: nn.Module, x: Tensor) -> None:
-    assert isinstance(norm, FrozenBatchNorm)  # hooked to these alone
+    assert isinstance(norm, FrozenBatchNorm)  # `measure_norms` hooks no other modules
     norm.measure(x)
 
 
 def load_backbone(backbone: ResNet, file: Path) -> None:
-    """Fill it with weights in torchvision's names (.pth or .safetensors); InputError where they are not its own."""
+    """Load torchvision's weights (.pth or .safetensors). Raises InputError if they do not fit this network."""
     try:
-        found = load_file(file) if file.suffix == ".safetensors" else torch.load(file, weights_only=True)
-        weights = {name: value for name, value in found.items() if name not in _HEAD}
+        tensors = load_file(file) if file.suffix == ".safetensors" else torch.load(file, weights_only=True)
+        weights = {name: value for name, value in tensors.items() if name not in _CLASSIFIER}
         weights = {name: value for name, value in weights.items() if not name.endswith("num_batches_tracked")}
         backbone.load_state_dict(weights)
-    except Exception as error:  # of a file of something else, torch's reader raises whatever it stumbles over
+    except Exception as error:  # torch can raise almost any error for a file of another format
         raise InputError(
-            f"policy.backbone={file}: holds no weights of this ResNet ({first_line(error)}); "
-            "give a file that torchvision's resnet18 was saved in"
+            f"policy.backbone={file}: not the weights of a resnet18 ({first_line(error)}); "
+            "give the state dict of torchvision's resnet18, saved as .pth or .safetensors"
         ) from error
