@@ -14,8 +14,8 @@ class Rollout:
 
     `rewards` include the KL penalty. `next_values` are the critic's values of the states after the actions.
     `terminated` marks an action that ended its episode, `truncated` one after which the episode was interrupted, so
-    that its `next_values` entry counts. If `apart`, the log-probability and value of a step depend only on the inputs
-    of that step, so that steps can be trained on separately.
+    that its `next_values` entry counts. `independent_steps` is True if the log-probability and value of a step depend
+    only on the inputs of that step, so that steps can be trained on separately.
     """
 
     inputs: Mapping[str, Tensor]  # each (batch, ...): what an ActorCritic needs to evaluate the same actions again
@@ -27,7 +27,7 @@ class Rollout:
     terminated: Bool[Tensor, "b t"]
     truncated: Bool[Tensor, "b t"]
     mask: Bool[Tensor, "b t"]
-    apart: bool = False
+    independent_steps: bool = False
 
 
 @dataclass(frozen=True)

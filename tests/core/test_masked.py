@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tercet.core.masked import is_last, kept, masked_mean, masked_var, whiten
+from tercet.core.masked import is_last, masked_mean, masked_var, whiten, zero_padding
 from tercet.core.precision import full_precision
 
 NAN, INF = float("nan"), float("inf")
@@ -23,7 +23,7 @@ def random_batch(seed: int, b: int = 4, t: int = 7) -> tuple[Tensor, Tensor]:
 
 
 def test_by_hand():
-    assert kept(X, MASK).tolist() == [[1.0, 2.0, 0.0], [3.0, 0.0, 0.0]]
+    assert zero_padding(X, MASK).tolist() == [[1.0, 2.0, 0.0], [3.0, 0.0, 0.0]]
     assert masked_mean(X, MASK).item() == 2.0
     assert masked_mean(X, MASK, count=12).item() == 0.5
     assert masked_var(X, MASK).item() == pytest.approx(2 / 3)  # (1 + 0 + 1) / 3
@@ -101,7 +101,7 @@ def test_bf16_is_summed_in_fp32_and_fp64_stays_fp64():
 
 def test_the_argument_is_left_alone():
     x = X.clone()
-    for function in (kept, masked_mean, masked_var, whiten):
+    for function in (zero_padding, masked_mean, masked_var, whiten):
         function(x, MASK)
     assert torch.equal(x.nan_to_num(7.0), X.nan_to_num(7.0))
 

@@ -9,7 +9,7 @@ import pytest
 from tercet.config.lm import LmConfig
 from tercet.errors import InputError
 from tercet.runs.folder import RunFolder
-from tercet.runs.once import check_data, run_once, stands
+from tercet.runs.once import check_data, is_up_to_date, run_once
 
 NAMES = ["sft", "reward", "ppo", "eval"]
 
@@ -36,7 +36,7 @@ def give(tmp_path: Path) -> Callable[..., list[str]]:
         with RunFolder.open(tmp_path / "run", config, preset="tiny") as folder:
             for name in names:
                 run_once(folder, config, name, steps, needed, write)
-                assert stands(folder, name, needed)
+                assert is_up_to_date(folder, name, needed)
         return worked
 
     return given

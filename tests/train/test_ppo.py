@@ -173,7 +173,7 @@ def test_steps_that_stand_apart_are_mixed_across_episodes_and_each_is_seen_once_
     bandit, seen = Bandit(), []
     rollout = play(bandit, 0)
     numbers = torch.arange(rollout.mask.numel()).view(rollout.mask.shape)
-    rollout = replace(rollout, inputs={**rollout.inputs, "number": numbers}, apart=True)
+    rollout = replace(rollout, inputs={**rollout.inputs, "number": numbers}, independent_steps=True)
 
     class Watched(Bandit):
         def critic(self, inputs: Mapping[str, Tensor]) -> Tensor:
@@ -194,9 +194,9 @@ def test_steps_that_stand_apart_are_mixed_across_episodes_and_each_is_seen_once_
 @pytest.mark.parametrize("size", [1, 8, 64])
 def test_one_minibatch_is_the_same_whether_steps_stand_apart_or_not(size: int) -> None:
     tables = []
-    for apart in (False, True):
+    for independent_steps in (False, True):
         bandit = Bandit(torch.float64)
-        rollout = replace(play(bandit, 0), apart=apart)
+        rollout = replace(play(bandit, 0), independent_steps=independent_steps)
         update(steepest(bandit), rollout, changed(LONG, micro_batch_size=size), generator=generator(0))
         tables.append(torch.cat([bandit.policy.weight, bandit.baseline.weight], 1))
     assert torch.allclose(*tables, atol=1e-7)

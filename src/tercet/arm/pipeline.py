@@ -21,7 +21,7 @@ from tercet.config.arm import ArmConfig
 from tercet.config.functions import load_function
 from tercet.report import page
 from tercet.runs.folder import RunFolder
-from tercet.runs.once import check_data, run_once, stands
+from tercet.runs.once import check_data, is_up_to_date, run_once
 from tercet.runs.progress import say
 
 NO_REPEAT = (
@@ -39,7 +39,7 @@ def run(folder: RunFolder, config: ArmConfig) -> None:
     """Run all steps that are not done yet; the report is written after every step."""
     names = needed(config)
     check_data(folder, config, names, digests)
-    if not all(stands(folder, name, names) for name in names):
+    if not all(is_up_to_date(folder, name, names) for name in names):
         check(config)
     for name in names:
         run_once(folder, config, name, STEPS, names, page.write)

@@ -17,7 +17,7 @@ from tercet.arm.policies.distributions import kl
 from tercet.arm.policies.roles import Critic, Policy
 from tercet.arm.scoring import StepRewards
 from tercet.core.kl import kl_penalties
-from tercet.core.masked import kept, masked_mean
+from tercet.core.masked import masked_mean, zero_padding
 from tercet.types import ActorOutput, Rollout
 
 PICTURES = "pictures."  # prefix of a camera's number among the inputs of a rollout
@@ -69,7 +69,7 @@ def assess(played: PolicyEpisodes, actor_critic: ArmActorCritic, reference: Poli
         ref_logprobs=ref.logprobs(),
         values=actor_critic.critic(inputs_of(decisions)),
         next_values=actor_critic.value_model(decisions.next_observations),
-        kl=kept(kl(actor, ref), decisions.mask),
+        kl=zero_padding(kl(actor, ref), decisions.mask),
     )
 
 
@@ -100,11 +100,11 @@ def build(
         values=assessed.values,
         next_values=assessed.next_values,
         discounts=gamma ** decisions.lengths.double(),
-        rewards=kept(rewards, mask) + penalties,
+        rewards=zero_padding(rewards, mask) + penalties,
         terminated=decisions.terminated,
         truncated=decisions.truncated,
         mask=mask,
-        apart=True,
+        independent_steps=True,
     )
 
 

@@ -9,7 +9,7 @@ from tercet.arm.policies.roles import Policy
 from tercet.arm.rollout import ArmActorCritic, Assessed, assess, build
 from tercet.config.arm import PpoConfig
 from tercet.core.losses import ratio_statistics
-from tercet.core.masked import kept
+from tercet.core.masked import zero_padding
 from tercet.errors import FailedError
 from tercet.types import Rollout
 
@@ -35,7 +35,7 @@ def check(
             raise _failed(f"{name} are not finite", "the environment, a network or a reward gave them")
     # gamma is 1, so that the reward of a decision is the plain sum over its steps
     rollout = build(played, assessed, rewards, gamma=1.0, kl_coef=config.kl_coef)
-    log_ratio = kept(assessed.logprobs - assessed.ref_logprobs, rollout.mask)
+    log_ratio = zero_padding(assessed.logprobs - assessed.ref_logprobs, rollout.mask)
     deviations = {
         "ratio": _ratio(actor_critic, rollout, config.clip_range),
         "kl": float(assessed.kl.abs().max()),
@@ -75,7 +75,7 @@ def _ratio(actor_critic: ArmActorCritic, rollout: Rollout, clip_range: float) ->
     logprobs = torch.cat([row.logprobs for row in rows])
     ratio = ratio_statistics(logprobs, rollout.logprobs, rollout.mask, clip_range=clip_range)
     return max(
-        float(kept(logprobs - rollout.logprobs, rollout.mask).abs().max()),
+        float(zero_padding(logprobs - rollout.logprobs, rollout.mask).abs().max()),
         float(ratio.clip_fraction),
         float(ratio.approx_kl),
     )

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from tercet.core.masked import kept
+from tercet.core.masked import zero_padding
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ def gae(
     A row may hold several episodes in a row, a padded tail, or both. If an action neither terminates nor truncates its
     episode, as in the last column of a rollout that stops in mid-episode, `next_values` counts as after a truncation.
     """
-    rewards, values, discounts = kept(rewards, mask), kept(values, mask), kept(discounts, mask)
-    next_values = kept(next_values, mask & ~terminated)
+    rewards, values, discounts = zero_padding(rewards, mask), zero_padding(values, mask), zero_padding(discounts, mask)
+    next_values = zero_padding(next_values, mask & ~terminated)
     deltas = rewards + discounts.to(values.dtype) * next_values - values
 
     decays = (discounts * lam).to(values.dtype)  # 0 where the mask is False
@@ -49,6 +49,6 @@ def gae(
     advantages = torch.zeros_like(deltas)
     following = torch.zeros_like(deltas[:, 0])
     for t in reversed(range(deltas.shape[1])):
-        following = deltas[:, t] + decays[:, t] * kept(following, goes_on[:, t])
+        following = deltas[:, t] + decays[:, t] * zero_padding(following, goes_on[:, t])
         advantages[:, t] = following
     return Advantages(advantages=advantages, returns=advantages + values)

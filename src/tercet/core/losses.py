@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from tercet.core.kl import LOG_RATIO_LIMIT, k1, k3
-from tercet.core.masked import kept, masked_mean
+from tercet.core.masked import masked_mean, zero_padding
 from tercet.core.precision import full_precision
 
 
@@ -24,7 +24,7 @@ def clipped_policy_loss(
 
     -min(r A, clip(r, 1 - clip_range, 1 + clip_range) A) with r = exp(logprobs - old_logprobs).
     """
-    advantages = kept(advantages, mask)
+    advantages = zero_padding(advantages, mask)
     ratio = _ratio(logprobs, old_logprobs, mask)
     clipped = ratio.clamp(1.0 - clip_range, 1.0 + clip_range)
     return -torch.minimum(ratio * advantages, clipped * advantages)
@@ -43,7 +43,8 @@ def clipped_value_loss(
     0.5 max((v - R)^2, (clip(v, v_old - clip_range, v_old + clip_range) - R)^2), as in PPO's reference implementation
     in OpenAI's baselines (Huang et al. 2022, detail 9).
     """
-    values, old_values, returns = kept(values, mask), kept(old_values, mask), kept(returns, mask)
+    values, old_values = zero_padding(values, mask), zero_padding(old_values, mask)
+    returns = zero_padding(returns, mask)
     clipped = values.clamp(old_values - clip_range, old_values + clip_range)
     return 0.5 * torch.maximum((values - returns).square(), (clipped - returns).square())
 
@@ -68,8 +69,8 @@ def per_token_pairwise_loss(
     The mask is True from the first token in which the two texts differ to the end of the longer text. After the end of
     the shorter text, its last score is repeated. A pair without such a token has loss 0.
     """
-    losses = -F.logsigmoid(kept(chosen, mask) - kept(rejected, mask))
-    return kept(losses, mask).sum(1) / mask.sum(1).clamp(min=1)
+    losses = -F.logsigmoid(zero_padding(chosen, mask) - zero_padding(rejected, mask))
+    return zero_padding(losses, mask).sum(1) / mask.sum(1).clamp(min=1)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from tercet.core.precision import full_precision
 EPSILON = 1e-8  # under the root of a variance
 
 
-def kept(x: Float[Tensor, "*shape"], mask: Bool[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+def zero_padding(x: Float[Tensor, "*shape"], mask: Bool[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Return `x` in fp32 where `mask` is True, and 0 elsewhere.
 
     It fills instead of multiplying because 0 * nan is nan. Mask the inputs of a formula, not its result: the gradient
@@ -33,13 +33,13 @@ def masked_mean(
     """
     # in fp64, the mean of equal fp32 numbers is exactly that number; in fp32, the rounding of their sum would look
     # like variance, and whitening would multiply it by up to 1e4
-    mean = kept(x, mask).sum(dtype=torch.float64) / (mask.sum() if count is None else count)
+    mean = zero_padding(x, mask).sum(dtype=torch.float64) / (mask.sum() if count is None else count)
     return mean.to(full_precision(x).dtype)
 
 
 def masked_var(x: Float[Tensor, "*shape"], mask: Bool[Tensor, "*shape"]) -> Float[Tensor, ""]:
     """Compute the variance of `x` where `mask` is True, with the count n as divisor, not n - 1."""
-    return masked_mean((kept(x, mask) - masked_mean(x, mask)).square(), mask)
+    return masked_mean((zero_padding(x, mask) - masked_mean(x, mask)).square(), mask)
 
 
 def whiten(x: Float[Tensor, "*shape"], mask: Bool[Tensor, "*shape"], *, center: bool = True) -> Float[Tensor, "*shape"]:
@@ -49,5 +49,5 @@ def whiten(x: Float[Tensor, "*shape"], mask: Bool[Tensor, "*shape"], *, center: 
     Ziegler et al. 2019 whitens rewards. Pass the whole batch, not a micro-batch.
     """
     mean = masked_mean(x, mask)
-    whitened = (kept(x, mask) - mean) * (masked_var(x, mask) + EPSILON).rsqrt()
-    return kept(whitened if center else whitened + mean, mask)
+    whitened = (zero_padding(x, mask) - mean) * (masked_var(x, mask) + EPSILON).rsqrt()
+    return zero_padding(whitened if center else whitened + mean, mask)

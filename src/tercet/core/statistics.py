@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from tercet.core.masked import kept, masked_var
+from tercet.core.masked import masked_var, zero_padding
 
 
 def explained_variance(
@@ -16,7 +16,7 @@ def explained_variance(
 
     If all returns are equal, the result is 1 if the critic's error is a constant, else 0.
     """
-    residual = masked_var(kept(returns, mask) - kept(values, mask), mask)
+    residual = masked_var(zero_padding(returns, mask) - zero_padding(values, mask), mask)
     total = masked_var(returns, mask)
     return torch.where(total > 0, 1.0 - residual / total, (residual == 0).to(total.dtype))
 

@@ -8,7 +8,7 @@ from tercet.lm.data.digests import digests
 from tercet.lm.scoring import REWARD_MODEL
 from tercet.report import page
 from tercet.runs.folder import RunFolder
-from tercet.runs.once import check_data, run_once, stands
+from tercet.runs.once import check_data, is_up_to_date, run_once
 
 STEPS = {"sft": sft.run, "reward": reward.run, "ppo": ppo.run, "eval": evaluation.run}
 
@@ -17,7 +17,7 @@ def run(folder: RunFolder, config: LmConfig) -> None:
     """Run all steps that are not finished; the report is written after every step."""
     names = needed(config)
     check_data(folder, config, names, digests)
-    if not all(stands(folder, name, names) for name in names):
+    if not all(is_up_to_date(folder, name, names) for name in names):
         check(config, names)
     for name in names:
         run_once(folder, config, name, STEPS, names, page.write)
@@ -27,7 +27,7 @@ def run_step(folder: RunFolder, config: LmConfig, name: str) -> None:
     """Run one step if it is not finished, and write the report."""
     names = needed(config)
     check_data(folder, config, names if name in names else [*names, name], digests)
-    if not stands(folder, name, names):
+    if not is_up_to_date(folder, name, names):
         check(config, [name])
     run_once(folder, config, name, STEPS, names, page.write)
 

@@ -13,7 +13,7 @@ C = TypeVar("C")  # the config of a domain
 Steps = Mapping[str, Callable[[RunFolder, C], None]]  # in their order
 
 
-def stands(folder: RunFolder, name: str, needed: Sequence[str]) -> bool:
+def is_up_to_date(folder: RunFolder, name: str, needed: Sequence[str]) -> bool:
     """Return True if the step is finished and the steps in `needed` have not been repeated since."""
     return folder.is_done(name) and not _newer(folder, name, needed)
 
@@ -39,7 +39,7 @@ def run_once(
     A step is done again where one that the run needs before it came to its end later, and begins anew where one is
     still to be done: it must not go on with pairs, scores or a reference of a model that is no longer there.
     """
-    if stands(folder, name, needed):
+    if is_up_to_date(folder, name, needed):
         say(f"{name}: done before; to do it again, remove {folder.path / name}")
     else:
         if folder.is_done(name):

@@ -162,7 +162,7 @@ def update(
 
     Advantages are whitened over the whole rollout, after the returns were computed. If the values still have their
     graph (see `takes_one_step`), the critic is trained on them without another forward pass. Minibatches are made of
-    rows. If `rollout.apart`, they are made of single steps from all episodes, which vary more than whole episodes.
+    rows, or with `rollout.independent_steps` of single steps from all episodes, which vary more than whole episodes.
     """
     values = rollout.values.detach()
     estimate = gae(
@@ -179,7 +179,7 @@ def update(
     whole = _Part(rollout.inputs, rollout.logprobs, rollout.values, advantages, estimate.returns, rollout.mask)
     whole, micro_size = (
         (whole.steps(), config.micro_batch_size * rollout.mask.shape[1])
-        if rollout.apart
+        if rollout.independent_steps
         else (whole, config.micro_batch_size)
     )
     learner.critic.train()
