@@ -1,4 +1,4 @@
-"""Demonstrations as LeRobotDataset folders: read the data that a policy learns from, and write our own."""
+"""Read and write demonstrations as LeRobotDataset folders."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tercet.arm.lerobot.layout import ACTION, ENVIRONMENT, IMAGES, STATE, Feature, Info, read_info
-from tercet.arm.lerobot.read import Recording, open_recording, read_tasks, whole_part
+from tercet.arm.lerobot.read import Recording, open_complete_episodes, open_recording, read_tasks
 from tercet.arm.lerobot.write import NewEpisode, append
 from tercet.arm.sim.cameras import Camera
 from tercet.arm.sim.units import SCALED
@@ -30,7 +30,7 @@ def read_arrays(folder: Path, *, max_num: int | None = None, task: str = "", who
     recording = open_chosen(folder, task=task, whole=whole)
     observation_keys, action_key = _keys(recording.info, folder)
     try:
-        episodes = recording.episodes([*observation_keys, action_key], most=max_num)
+        episodes = recording.episodes([*observation_keys, action_key], max_num=max_num)
     except InputError as error:
         raise _with_offer(error, folder) from error
     arrays = {
@@ -52,9 +52,9 @@ def open_chosen(folder: Path, *, task: str = "", whole: bool = False) -> Recordi
     if whole:
         info = read_info(folder)
         observation_keys, action_key = _keys(info, folder)
-        recording = whole_part(folder, [*observation_keys, action_key])
+        recording = open_complete_episodes(folder, [*observation_keys, action_key])
         if not len(recording):
-            raise InputError(f"{folder}: holds no whole episode; record it again")
+            raise InputError(f"{folder}: has no complete episode; record it again")
         return recording.of_task(task)
     try:
         recording = open_recording(folder)
@@ -67,7 +67,7 @@ def _with_offer(error: InputError, folder: Path) -> InputError:
     """Add to the error how many episodes are whole, if any."""
     try:
         observation_keys, action_key = _keys(read_info(folder), folder)
-        num = len(whole_part(folder, [*observation_keys, action_key]))
+        num = len(open_complete_episodes(folder, [*observation_keys, action_key]))
     except InputError:
         return error
     if not num:

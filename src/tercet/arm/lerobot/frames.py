@@ -10,46 +10,45 @@ from numpy.typing import NDArray
 
 from tercet.errors import InputError, first_line
 
-_KEYFRAME_EVERY = 2  # so that any frame is near one
+_KEYFRAME_EVERY = 2  # a reader decodes from the last keyframe, so frequent keyframes make access to any frame fast
 
 Picture = NDArray[np.uint8]  # (height, width, 3)
 
 
-def as_it_is(picture: Picture) -> Picture:
+def unchanged(picture: Picture) -> Picture:
     """Return the picture unchanged."""
     return picture
 
 
 def read(
-    file: Path, moments: Sequence[float], *, tolerance: float, fit: Callable[[Picture], Picture] = as_it_is
+    file: Path, times: Sequence[float], *, tolerance: float, fit: Callable[[Picture], Picture] = unchanged
 ) -> NDArray[np.uint8]:
-    """(len(moments), height, width, 3): the frames shown at ascending `moments` (seconds), by their own time stamps.
+    """Return (len(times), height, width, 3): the frames at ascending `times` in seconds, by their timestamps.
 
-    Each is given to `fit` as it is decoded, so that of large frames only what `fit` makes of them is kept.
-
-    InputError where the file is missing or cut off, or has no frame within `tolerance` seconds of a moment.
+    `fit` is applied to each frame as soon as it is decoded, so that large frames need not all fit into memory.
+    Raises InputError if the file is missing or cut off, or has no frame within `tolerance` seconds of a time.
     """
     av = pyav()
-    found: list[Picture] = []
+    images: list[Picture] = []
     try:
         with av.open(str(file)) as container:
             stream = container.streams.video[0]
-            container.seek(int(moments[0] / stream.time_base), stream=stream, backward=True)
+            container.seek(int(times[0] / stream.time_base), stream=stream, backward=True)
             for frame in container.decode(stream):
-                while len(found) < len(moments) and abs(frame.time - moments[len(found)]) <= tolerance:
-                    found.append(fit(frame.to_ndarray(format="rgb24")))
-                if len(found) == len(moments) or frame.time > moments[-1] + tolerance:
+                while len(images) < len(times) and abs(frame.time - times[len(images)]) <= tolerance:
+                    images.append(fit(frame.to_ndarray(format="rgb24")))
+                if len(images) == len(times) or frame.time > times[-1] + tolerance:
                     break
     except FileNotFoundError as error:
-        raise InputError(f"{file}: missing; copy the recording again, its videos with it") from error
+        raise InputError(f"{file}: missing; copy the recording again, including its videos") from error
     except (av.FFmpegError, IndexError) as error:
-        raise InputError(f"{file}: cut off, or no video ({first_line(error)}); copy it again") from error
-    if len(found) < len(moments):
+        raise InputError(f"{file}: cut off, or not a video ({first_line(error)}); copy it again") from error
+    if len(images) < len(times):
         raise InputError(
-            f"{file}: no frame at {moments[len(found)]:.3f} s ({len(found)} of {len(moments)} are there); "
-            "it was cut off, or belongs to another recording"
+            f"{file}: no frame at {times[len(images)]:.3f} s (found {len(images)} of {len(times)}); "
+            "the file was cut off, or belongs to another recording: copy it again"
         )
-    return np.stack(found)
+    return np.stack(images)
 
 
 def write(file: Path, pictures: Iterable[Picture], *, fps: float) -> dict[str, Any]:
@@ -65,7 +64,7 @@ def write(file: Path, pictures: Iterable[Picture], *, fps: float) -> dict[str, A
                 stream.height, stream.width, stream.pix_fmt = *size, "yuv420p"
                 stream.options = {"crf": "18", "preset": "veryfast", "g": str(_KEYFRAME_EVERY), "bf": "0"}
             if picture.shape[:2] != size:
-                raise InputError(f"a picture of {picture.shape[:2]} among those of {size}; keep the camera's size")
+                raise InputError(f"an image of size {picture.shape[:2]} in a video of {size}; keep the camera's size")
             container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")))
         if stream is not None:
             container.mux(stream.encode(None))
@@ -81,10 +80,10 @@ def write(file: Path, pictures: Iterable[Picture], *, fps: float) -> dict[str, A
     }
 
 
-def pyav() -> Any:  # Any: PyAV, which only those need who have pictures
+def pyav() -> Any:  # Any: the module, which is imported only for recordings with images
     """Import PyAV. Raises InputError if it is not installed."""
     try:
         import av
     except ImportError as error:
-        raise InputError("pictures of a recording need PyAV: pip install 'tercet[recordings]'") from error
+        raise InputError("images of a recording need PyAV: pip install 'tercet[recordings]'") from error
     return av

@@ -1,8 +1,8 @@
 """The files of a LeRobotDataset folder, and its meta/info.json.
 
-Written from the format's documentation (huggingface.co/docs/lerobot/lerobot-dataset-v3): in v3 many episodes share a
-file, and meta/episodes says which rows of which file, and which seconds of which video, are whose. In v2 each episode
-has files of its own, and meta/episodes.jsonl says how long it is.
+This follows the format's documentation (huggingface.co/docs/lerobot/lerobot-dataset-v3). In v3 many episodes share a
+file, and meta/episodes holds the file, the rows and the seconds of video of each episode. In v2 each episode has its
+own files, and meta/episodes.jsonl holds its length.
 """
 
 import json
@@ -15,8 +15,8 @@ from typing import Any
 from tercet import strict_json
 from tercet.errors import InputError, first_line
 
-VERSION = "v3.0"  # which is written
-OLDER = ("v2.0", "v2.1")  # which are read as well
+VERSION = "v3.0"  # the version that is written
+OLDER = ("v2.0", "v2.1")  # older versions that can be read
 FILES_PER_CHUNK = 1000
 INFO, STATS, TASKS = Path("meta/info.json"), Path("meta/stats.json"), Path("meta/tasks.parquet")
 EPISODES = "meta/episodes/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
@@ -24,8 +24,8 @@ DATA = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 OLD_TASKS, OLD_EPISODES = Path("meta/tasks.jsonl"), Path("meta/episodes.jsonl")
 VIDEOS = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
 
-_MOST = 10**9  # of whatever is counted
-_PLACE = re.compile(r"\{(chunk_index|file_index|episode_chunk|episode_index|video_key)(:0?\d?d?)?\}")
+_MAX_COUNT = 10**9  # larger counts are refused as damage
+_PLACEHOLDER = re.compile(r"\{(chunk_index|file_index|episode_chunk|episode_index|video_key)(:0?\d?d?)?\}")
 
 STATE, ENVIRONMENT, ACTION, IMAGES = (
     "observation.state",
@@ -37,23 +37,23 @@ STATE, ENVIRONMENT, ACTION, IMAGES = (
 
 @dataclass(frozen=True)
 class Feature:
-    """One column: `dtype` is a number's type, `video` or `image`; `names` are those of its entries, if it has any.
+    """One column. `dtype` is a type of numbers, `video` or `image`; `names` are the names of its entries, if any.
 
-    `units` are those of actions (`arm/sim/units.py`), where the recording says so.
+    `units` are the units of actions (`arm/sim/units.py`), if the recording states them.
     """
 
     dtype: str
     shape: tuple[int, ...]
     names: tuple[str, ...] | None = None
-    units: str = field(default="", compare=False)  # recordings from before it was said are the same
+    units: str = field(default="", compare=False)  # older recordings do not state it
 
     @property
     def is_picture(self) -> bool:
-        """Whether its values are pictures, (height, width, channels)."""
+        """Return True if its values are images, (height, width, channels)."""
         return self.dtype in ("video", "image")
 
 
-# columns that every recording has, filled in by whoever writes it
+# columns that every recording has; the writer fills them in
 COUNTERS: Mapping[str, Feature] = {
     "timestamp": Feature("float32", (1,)),
     "frame_index": Feature("int64", (1,)),
@@ -65,9 +65,9 @@ COUNTERS: Mapping[str, Feature] = {
 
 @dataclass(frozen=True)
 class Info:
-    """What meta/info.json says. `fps` are frames a second; paths are patterns, in v3 of chunk_index and file_index."""
+    """Contents of meta/info.json. Paths are patterns, in v3 of chunk_index and file_index."""
 
-    fps: float
+    fps: float  # frames per second
     features: Mapping[str, Feature]
     robot_type: str | None = None
     num_episodes: int = 0
@@ -77,7 +77,7 @@ class Info:
     version: str = VERSION
     chunks_size: int = FILES_PER_CHUNK
 
-    def described(self) -> dict[str, Feature]:
+    def data_features(self) -> dict[str, Feature]:
         """Return the features without the counters."""
         return {key: feature for key, feature in self.features.items() if key not in COUNTERS}
 
@@ -86,7 +86,7 @@ def read_info(folder: Path) -> Info:
     """Read meta/info.json. Raises InputError if it is missing, damaged, or of an unknown version."""
     file = folder / INFO
     if not file.is_file():
-        raise InputError(f"{folder}: no recording, for it lacks {INFO}; give the folder that holds meta/")
+        raise InputError(f"{folder}: not a recording, because it has no {INFO}; give the folder that contains meta/")
     try:
         tree = strict_json.parse(file.read_text(encoding="utf-8"), str(INFO))
     except (OSError, ValueError) as error:  # InputError is a ValueError
@@ -96,19 +96,19 @@ def read_info(folder: Path) -> Info:
     version = tree.get("codebase_version")
     if version not in (VERSION, *OLDER):
         newer = isinstance(version, str) and version > VERSION
-        remedy = "pip install -U tercet, which may read it" if newer else "record it again, or convert it with LeRobot"
+        remedy = "update with pip install -U tercet" if newer else "record it again, or convert it with LeRobot"
         raise InputError(
-            f"{file}: codebase_version {version!r}; {', '.join(OLDER)} and {VERSION} are read here: {remedy}"
+            f"{file}: codebase_version {version!r} is not supported ({', '.join(OLDER)} and {VERSION} are); {remedy}"
         )
     try:
-        return _parsed(tree)
+        return _info_from(tree)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"{file}: lacks or garbles {first_line(error)}; copy the recording again") from error
+        raise InputError(f"{file}: missing or invalid entry {first_line(error)}; copy the recording again") from error
 
 
 def write_info(info: Info, *, num_tasks: int, videos: Mapping[str, Mapping[str, Any]]) -> str:
     """Return the text of meta/info.json. `videos` holds the encoding of each video feature."""
-    features = {key: _feature_tree(feature) for key, feature in {**info.described(), **COUNTERS}.items()}
+    features = {key: _feature_tree(feature) for key, feature in {**info.data_features(), **COUNTERS}.items()}
     for key, encoding in videos.items():
         features[key]["info"] = dict(encoding)
     tree = {
@@ -129,7 +129,7 @@ def write_info(info: Info, *, num_tasks: int, videos: Mapping[str, Mapping[str, 
     return json.dumps(tree, indent=4) + "\n"
 
 
-def _parsed(tree: Mapping[str, Any]) -> Info:
+def _info_from(tree: Mapping[str, Any]) -> Info:
     features = {
         key: Feature(
             _text(entry["dtype"], "dtype"),
@@ -140,7 +140,7 @@ def _parsed(tree: Mapping[str, Any]) -> Info:
         for key, entry in tree["features"].items()
     }
     fps = tree["fps"]
-    if isinstance(fps, bool) or not isinstance(fps, int | float) or not 0 < fps <= _MOST:
+    if isinstance(fps, bool) or not isinstance(fps, int | float) or not 0 < fps <= _MAX_COUNT:
         raise ValueError(f"fps {fps!r:.40}")
     return Info(
         fps=float(fps),
@@ -156,7 +156,7 @@ def _parsed(tree: Mapping[str, Any]) -> Info:
 
 
 def _count(value: object, name: str, *, least: int = 1) -> int:
-    if type(value) is not int or not least <= value <= _MOST:
+    if type(value) is not int or not least <= value <= _MAX_COUNT:
         raise ValueError(f"{name} {value!r:.40}")
     return value
 
@@ -168,18 +168,18 @@ def _text(value: object, name: str) -> str:
 
 
 def _pattern(value: object, name: str) -> str:
-    """A path within the recording whose places are those of the format."""
+    """Check that a path pattern stays within the recording and has only the placeholders of the format."""
     text = _text(value, name)
-    plain = _PLACE.sub("", text)
+    plain = _PLACEHOLDER.sub("", text)
     if set("{}\0") & set(plain) or Path(text).is_absolute() or ".." in Path(text).parts:
         raise ValueError(f"{name} {text!r:.80}")
     return text
 
 
-def _names(given: Any) -> tuple[str, ...] | None:  # Any: a list, or lists under headings such as "motors"
-    if isinstance(given, dict):
-        given = [name for value in given.values() for name in (value if isinstance(value, list) else [value])]
-    return tuple(str(name) for name in given) if given else None
+def _names(names: Any) -> tuple[str, ...] | None:  # Any: a list, or lists under headings such as "motors"
+    if isinstance(names, dict):
+        names = [name for value in names.values() for name in (value if isinstance(value, list) else [value])]
+    return tuple(str(name) for name in names) if names else None
 
 
 def _feature_tree(feature: Feature) -> dict[str, Any]:  # Any: JSON

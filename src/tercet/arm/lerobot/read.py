@@ -1,4 +1,4 @@
-"""Reading a LeRobotDataset folder: numbers by episode, pictures on demand; everything is checked on the way."""
+"""Read and check a LeRobotDataset folder: numbers per episode, images on demand."""
 
 import io
 from collections.abc import Callable, Mapping, Sequence
@@ -20,12 +20,19 @@ from tercet.arm.lerobot.layout import OLD_EPISODES, OLD_TASKS, OLDER, TASKS, Fea
 from tercet.arm.lerobot.tables import numbers, read_lines, read_table, require_counts
 from tercet.errors import FailedError, InputError, first_line, reading
 
-_BORDERS = ("dataset_from_index", "dataset_to_index", "length", "data/chunk_index", "data/file_index")
+_COUNTS = (
+    "episode_index",
+    "dataset_from_index",
+    "dataset_to_index",
+    "length",
+    "data/chunk_index",
+    "data/file_index",
+)
 
 
 @dataclass(frozen=True)
 class Episode:
-    """One episode: `columns` (t, size) by feature, pictures aside; `timestamps` (t,) in seconds from its start."""
+    """One episode: `columns` (t, size) by feature, without images; `timestamps` (t,) in seconds from its start."""
 
     index: int
     task: str
@@ -36,97 +43,98 @@ class Episode:
         return len(self.timestamps)
 
     def num_missing(self, fps: float) -> int:
-        """How many frames were lost within the episode, by the jumps of its time stamps."""
+        """Return how many frames were lost within the episode, by the gaps between its timestamps."""
         return int(np.maximum(np.rint(np.diff(self.timestamps) * fps) - 1, 0).sum())
 
 
 @dataclass(frozen=True)
 class Recording:
-    """A folder whose meta/ has been read: what it holds, and where each episode lies (`places`, a row each)."""
+    """The metadata of a recording. `entries` holds the row of meta/episodes of each episode, which names its files."""
 
     path: Path
     info: Info
     tasks: Mapping[int, str]
-    places: Sequence[Mapping[str, Any]]  # Any: numbers and lists of words, by the columns of meta/episodes
+    entries: Sequence[Mapping[str, Any]]  # Any: numbers and lists of texts, by the columns of meta/episodes
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.entries)
 
     @property
     def picture_keys(self) -> list[str]:
-        """The features that hold pictures."""
+        """Return the features that hold images."""
         return [key for key, feature in self.info.features.items() if feature.is_picture]
 
     def of_task(self, task: str) -> "Recording":
-        """The episodes of one task, or all where `task` is empty and there is no other; InputError where there are."""
-        words = [place.get("tasks") or [self._read([place], [])[0].task] for place in self.places]
-        known = sorted({word for some in words for word in some})
-        if (not task and len(known) < 2) or known == [task]:
+        """Select the episodes of one task. Raises InputError if `task` is empty and there are several tasks."""
+        tasks_of = [entry.get("tasks") or [self._read([entry], [])[0].task] for entry in self.entries]
+        tasks = sorted({name for names in tasks_of for name in names})
+        if (not task and len(tasks) < 2) or tasks == [task]:
             return self
-        if task not in known:
-            which = f"of no task {task!r}, but of" if task else "demonstrations of several tasks:"
-            raise InputError(f"{self.path}: {which} {', '.join(known)}; choose one of them, bc.task='{known[0]}'")
-        return replace(self, places=[place for place, some in zip(self.places, words, strict=True) if some == [task]])
+        if task not in tasks:
+            problem = f"has no task {task!r}, only" if task else "has demonstrations of several tasks:"
+            raise InputError(f"{self.path}: {problem} {', '.join(tasks)}; choose one of them, bc.task='{tasks[0]}'")
+        selected = [entry for entry, names in zip(self.entries, tasks_of, strict=True) if names == [task]]
+        return replace(self, entries=selected)
 
-    def whole(self, keys: Sequence[str]) -> "Recording":
-        """The episodes whose numbers of the features `keys` can be read."""
-        places, tables = list[Mapping[str, Any]](), dict[Path, pa.Table]()
-        for place in self.places:
-            with suppress(InputError, FailedError):  # that says why one is not whole
-                self._read([place], keys, tables)
-                places.append(place)
-        return replace(self, places=places)
+    def complete_episodes(self, keys: Sequence[str]) -> "Recording":
+        """Select the episodes whose numbers of the features `keys` can be read."""
+        entries, tables = list[Mapping[str, Any]](), dict[Path, pa.Table]()
+        for entry in self.entries:
+            with suppress(InputError, FailedError):  # raised for an episode that is damaged
+                self._read([entry], keys, tables)
+                entries.append(entry)
+        return replace(self, entries=entries)
 
-    def episodes(self, keys: Sequence[str], *, most: int | None = None) -> list[Episode]:
-        """The numbers of the features `keys`, of the first `most` episodes or all."""
-        return self._read(self.places[:most], keys)
+    def episodes(self, keys: Sequence[str], *, max_num: int | None = None) -> list[Episode]:
+        """Read the numbers of the features `keys` of all episodes, or of the first `max_num`."""
+        return self._read(self.entries[:max_num], keys)
 
     def _read(
-        self, places: Sequence[Mapping[str, Any]], keys: Sequence[str], tables: dict[Path, pa.Table] | None = None
+        self, entries: Sequence[Mapping[str, Any]], keys: Sequence[str], tables: dict[Path, pa.Table] | None = None
     ) -> list[Episode]:
-        """`tables` keeps the file that was read last, which the next episode may be in."""
+        """Read episodes. `tables` caches the last file, because the next episode is often in the same file."""
         features = {key: self._feature(key) for key in keys}
         tables = {} if tables is None else tables
-        found: list[Episode] = []
-        for place in places:
-            file = self._file(self.info.data_path, place, "data")
+        episodes: list[Episode] = []
+        for entry in entries:
+            file = self._file(self.info.data_path, entry, "data")
             with reading(file):
                 if file not in tables:
                     tables.clear()
                     tables[file] = read_table(file, [*keys, "timestamp", "episode_index", "task_index"])
-                found.append(self._episode(file, tables[file], place, features))
-        return found
+                episodes.append(self._episode(file, tables[file], entry, features))
+        return episodes
 
     def pictures(
-        self, index: int, key: str, steps: Sequence[int], *, fit: Callable[[Picture], Picture] = frames.as_it_is
+        self, index: int, key: str, steps: Sequence[int], *, fit: Callable[[Picture], Picture] = frames.unchanged
     ) -> NDArray[np.uint8]:
-        """(len(steps), height, width, 3): what a camera saw at ascending steps of an episode, as `fit` makes them."""
-        feature, place = self._feature(key), self.places[index]
+        """Return (len(steps), height, width, 3): images of a camera at ascending steps, each passed to `fit`."""
+        feature, entry = self._feature(key), self.entries[index]
         if feature.dtype == "image":
             with reading(self.path):
-                return self._stills(place, key, steps, fit)
+                return self._stills(entry, key, steps, fit)
         if feature.dtype != "video":
-            raise InputError(f"{self.path}: {key} holds {feature.dtype}, no pictures; it has {self.picture_keys}")
-        file = self._file(self.info.video_path, place, f"videos/{key}", video_key=key)
-        timestamps = self._read([place], [])[0].timestamps[list(steps)]
-        start = place.get(f"videos/{key}/from_timestamp", 0.0)
+            raise InputError(f"{self.path}: {key} holds {feature.dtype}, not images; images are in {self.picture_keys}")
+        file = self._file(self.info.video_path, entry, f"videos/{key}", video_key=key)
+        timestamps = self._read([entry], [])[0].timestamps[list(steps)]
+        start = entry.get(f"videos/{key}/from_timestamp", 0.0)
         if type(start) is not float or not np.isfinite(start):
-            raise InputError(f"{file}: meta/episodes says that it starts at {start!r:.40}; copy the recording again")
-        moments = [start + float(moment) for moment in timestamps]
+            raise InputError(f"{file}: meta/episodes gives {start!r:.40} as its start time; copy the recording again")
+        times = [start + float(time) for time in timestamps]
         with reading(file):
-            return frames.read(file, moments, tolerance=0.5 / self.info.fps, fit=fit)
+            return frames.read(file, times, tolerance=0.5 / self.info.fps, fit=fit)
 
-    def _file(self, pattern: str, place: Mapping[str, Any], part: str, **more: str) -> Path:
-        """Where an episode's numbers or pictures lie; in v2 each episode has files of its own."""
-        number = place["episode_index"]
-        chunk, file = place.get(f"{part}/chunk_index"), place.get(f"{part}/file_index")
-        own = number // self.info.chunks_size
+    def _file(self, pattern: str, entry: Mapping[str, Any], part: str, **more: str) -> Path:
+        """Return the file that holds an episode's numbers or images. In v2 each episode has its own files."""
+        number = entry["episode_index"]
+        chunk, file = entry.get(f"{part}/chunk_index"), entry.get(f"{part}/file_index")
+        episode_chunk = number // self.info.chunks_size
         if self.info.version not in OLDER and not (type(chunk) is type(file) is int):
             raise InputError(
-                f"{self.path}: meta/episodes does not say where {part} of episode {number} lies; copy it again"
+                f"{self.path}: meta/episodes does not name the file of {part} of episode {number}; copy it again"
             )
         return self.path / pattern.format(
-            chunk_index=chunk, file_index=file, episode_chunk=own, episode_index=number, **more
+            chunk_index=chunk, file_index=file, episode_chunk=episode_chunk, episode_index=number, **more
         )
 
     def _feature(self, key: str) -> Feature:
@@ -135,118 +143,118 @@ class Recording:
         return self.info.features[key]
 
     def _episode(
-        self, file: Path, rows_of_all: pa.Table, place: Mapping[str, Any], features: Mapping[str, Feature]
+        self, file: Path, table: pa.Table, entry: Mapping[str, Any], features: Mapping[str, Feature]
     ) -> Episode:
-        number, length = place["episode_index"], place["length"]
-        rows = np.flatnonzero(numbers(file, rows_of_all, "episode_index", "iu") == number)
+        """Cut an episode from the table of its file, and check it."""
+        number, length = entry["episode_index"], entry["length"]
+        rows = np.flatnonzero(numbers(file, table, "episode_index", "iu") == number)
         if len(rows) != length or length < 1 or np.ptp(rows) != length - 1:
             raise InputError(
-                f"{file}: {len(rows)} rows of episode {number}, where meta/episodes says {length}; "
-                "it was cut off, or belongs to another recording: copy it again"
+                f"{file}: has {len(rows)} rows of episode {number}, but meta/episodes says {length}; "
+                "the file was cut off, or belongs to another recording: copy it again"
             )
-        part = rows_of_all.slice(int(rows[0]), length)
+        part = table.slice(int(rows[0]), length)
         columns = {key: _numbers(file, part, key, feature, number) for key, feature in features.items()}
         timestamps = numbers(file, part, "timestamp", "iuf").astype(np.float64)
         if not (np.diff(timestamps) > 0).all():
-            raise InputError(f"{file}: timestamps of episode {number} don't rise; record that episode again")
+            raise InputError(f"{file}: timestamps of episode {number} do not increase; record that episode again")
         task = self.tasks.get(int(numbers(file, part, "task_index", "iu")[0]), "")
         return Episode(number, task, timestamps, columns)
 
     def _stills(
-        self, place: Mapping[str, Any], key: str, steps: Sequence[int], fit: Callable[[Picture], Picture]
+        self, entry: Mapping[str, Any], key: str, steps: Sequence[int], fit: Callable[[Picture], Picture]
     ) -> NDArray[np.uint8]:
-        """Pictures that lie in the parquet file itself, as PNG or JPEG."""
-        file = self._file(self.info.data_path, place, "data")
+        """Read images that are stored in the parquet file itself, as PNG or JPEG."""
+        file = self._file(self.info.data_path, entry, "data")
         stills = read_table(file, [key, "episode_index"])
-        rows = np.flatnonzero(numbers(file, stills, "episode_index", "iu") == place["episode_index"])
+        rows = np.flatnonzero(numbers(file, stills, "episode_index", "iu") == entry["episode_index"])
         try:
             encoded = [stills[key][int(rows[step])].as_py()["bytes"] for step in steps]
             return np.stack([fit(np.asarray(Image.open(io.BytesIO(one)).convert("RGB"))) for one in encoded])
         except (UnidentifiedImageError, Image.DecompressionBombError, OSError, LookupError, TypeError) as error:
-            raise InputError(f"{file}: {key} holds pictures that can't be read ({first_line(error)})") from error
+            raise InputError(f"{file}: {key} holds images that cannot be read ({first_line(error)})") from error
 
 
 def open_recording(path: Path) -> Recording:
-    """A recording, its meta/ read; InputError with place and remedy where that is missing, damaged or at odds."""
+    """Read the metadata of a recording. Raises InputError if it is missing, damaged or inconsistent."""
     info = read_info(path)
     if not info.num_episodes:
-        raise InputError(f"{path}: holds no episode yet; record one")
-    places = _places(path, info)[: info.num_episodes]  # what a writer that was killed left beyond them does not count
-    listed = {place["episode_index"] for place in places}
+        raise InputError(f"{path}: contains no episodes; record one")
+    entries = _entries(path, info)[: info.num_episodes]  # ignore entries of a writer that was killed
+    listed = {entry["episode_index"] for entry in entries}
     if len(listed) < info.num_episodes:
         missing = next(number for number in count() if number not in listed)
-        first = f", the first of them {missing}" if missing < info.num_episodes else ""
+        first = f" (the first is {missing})" if missing < info.num_episodes else ""
         raise InputError(
-            f"{path}: meta/ lists {len(listed)} episodes, where info.json says {info.num_episodes}: "
-            f"{info.num_episodes - len(listed)} are missing{first}; copy the recording again"
+            f"{path}: meta/ lists {len(listed)} episodes, but info.json says {info.num_episodes}; "
+            f"episodes missing: {info.num_episodes - len(listed)}{first}; copy the recording again"
         )
-    return Recording(path, info, read_tasks(path, info), places)
+    return Recording(path, info, read_tasks(path, info), entries)
 
 
-def whole_part(path: Path, keys: Sequence[str]) -> Recording:
-    """What is left of a recording that was broken off: the episodes whose numbers of the features `keys` are whole."""
+def open_complete_episodes(path: Path, keys: Sequence[str]) -> Recording:
+    """Open a damaged recording: select the episodes whose numbers of the features `keys` can be read."""
     info = read_info(path)
-    return Recording(path, info, read_tasks(path, info), _places(path, info, damaged=True)).whole(keys)
+    entries = _entries(path, info, skip_damaged=True)
+    return Recording(path, info, read_tasks(path, info), entries).complete_episodes(keys)
 
 
-def _places(path: Path, info: Info, *, damaged: bool = False) -> list[dict[str, Any]]:
-    """The rows of meta/episodes, or of meta/episodes.jsonl in v2; with `damaged`, of the files that can be read."""
+def _entries(path: Path, info: Info, *, skip_damaged: bool = False) -> list[dict[str, Any]]:
+    """Read the rows of meta/episodes, or of meta/episodes.jsonl in v2. `skip_damaged` skips unreadable files."""
     if info.version in OLDER:
-        places = read_lines(path / OLD_EPISODES, ("episode_index", "length"))
-        require_counts(path / OLD_EPISODES, places, ("episode_index", "length"))
-        return places
+        entries = read_lines(path / OLD_EPISODES, ("episode_index", "length"))
+        require_counts(path / OLD_EPISODES, entries, ("episode_index", "length"))
+        return entries
     folder = path / "meta" / "episodes"
     files = sorted(folder.glob("chunk-*/file-*.parquet"))
-    if not files and not damaged:
+    if not files and not skip_damaged:
         raise InputError(
-            f"{folder}: no parquet files: its recorder was killed before it wrote them, or they were not copied; "
-            "copy the recording again, meta/episodes with it, or record it again"
+            f"{folder}: no parquet files: the recorder was killed before it wrote them, or they were not copied; "
+            "copy the recording again, including meta/episodes, or record it again"
         )
-    places: list[dict[str, Any]] = []
+    entries: list[dict[str, Any]] = []
     for file in files:
         try:
             with reading(file):
-                rows = _listed(file, info)
+                entries += _entries_of(file)
         except (InputError, FailedError):
-            if damaged:
-                continue
-            raise
-        places += rows
-    return places
+            if not skip_damaged:
+                raise
+    return entries
 
 
-def _listed(file: Path, info: Info) -> list[dict[str, Any]]:
-    """The rows of one file of meta/episodes, without the statistics."""
-    whole = read_table(file, None)
-    wanted = [name for name in whole.column_names if not name.startswith("stats/")]
-    missing = [name for name in ("episode_index", *_BORDERS) if name not in wanted]
+def _entries_of(file: Path) -> list[dict[str, Any]]:
+    """Read the rows of one file of meta/episodes, without the statistics."""
+    table = read_table(file, None)
+    names = [name for name in table.column_names if not name.startswith("stats/")]
+    missing = [name for name in _COUNTS if name not in names]
     if missing:
-        raise InputError(f"{file}: lacks {', '.join(missing)}; it is of no {info.robot_type} recording in v3.0")
-    rows = whole.select(wanted).to_pylist()
-    require_counts(file, rows, ("episode_index", *_BORDERS))
-    return rows
+        raise InputError(f"{file}: lacks {', '.join(missing)}; it is not part of a v3.0 recording: copy it again")
+    entries = table.select(names).to_pylist()
+    require_counts(file, entries, _COUNTS)
+    return entries
 
 
 def read_tasks(path: Path, info: Info) -> dict[int, str]:
-    """The words of each task by its number."""
+    """Read the name of each task by its number."""
     file = path / (OLD_TASKS if info.version in OLDER else TASKS)
     with reading(file):
         if info.version in OLDER:
             pairs = [(row["task_index"], row["task"]) for row in read_lines(file, ("task_index", "task"))]
         else:
-            whole = read_table(file, None)
-            names = [name for name in whole.column_names if name != "task_index"]
-            if "task_index" not in whole.column_names or not names:
-                raise InputError(f"{file}: lacks task_index, or the tasks' words; copy the recording again")
-            pairs = list(zip(whole["task_index"].to_pylist(), whole[names[0]].to_pylist(), strict=True))
+            table = read_table(file, None)
+            names = [name for name in table.column_names if name != "task_index"]
+            if "task_index" not in table.column_names or not names:
+                raise InputError(f"{file}: lacks task_index or the names of the tasks; copy the recording again")
+            pairs = list(zip(table["task_index"].to_pylist(), table[names[0]].to_pylist(), strict=True))
     for number, task in pairs:
         if type(number) is not int or not isinstance(task, str):
-            raise InputError(f"{file}: task {number!r:.40} is {task!r:.40}, not a text with a number; copy it again")
+            raise InputError(f"{file}: task {number!r:.40} has the name {task!r:.40}; copy the recording again")
     return dict(pairs)
 
 
 def _numbers(file: Path, part: pa.Table, key: str, feature: Feature, number: int) -> NDArray:
-    """(t, size) of one feature in one episode, finite and of the size that info.json says."""
+    """Return (t, size) of one feature in one episode. Its numbers are finite, and `size` is as in info.json."""
     column = part[key].combine_chunks()
     rows = len(column)
     while pa.types.is_list(column.type) or pa.types.is_fixed_size_list(column.type):
@@ -255,7 +263,7 @@ def _numbers(file: Path, part: pa.Table, key: str, feature: Feature, number: int
     values = column.to_numpy(zero_copy_only=False)
     kinds = "biuf" if feature.dtype == "bool" else "iuf"
     if len(values) != rows * size or values.dtype.kind not in kinds:
-        raise InputError(f"{file}: {key} of episode {number} is not {size} numbers a step, as info.json says")
+        raise InputError(f"{file}: {key} of episode {number} does not have {size} numbers per step, as info.json says")
     values = values.reshape(rows, size)
     if not np.isfinite(values).all():
         step = int(np.flatnonzero(~np.isfinite(values).all(1))[0])

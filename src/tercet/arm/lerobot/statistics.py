@@ -6,10 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 QUANTILES = {"q01": 0.01, "q10": 0.10, "q50": 0.50, "q90": 0.90, "q99": 0.99}
-_MOST_PICTURES = 50  # of an episode, spread evenly
-_EVERY_PIXEL = 4
+_MAX_PICTURES = 50  # per episode, evenly spread
+_PIXEL_STRIDE = 4
 
-Stats = Mapping[str, NDArray]  # a number for each entry of the feature; `count` (1,) are the rows
+Stats = Mapping[str, NDArray]  # one number per entry of the feature; `count` (1,) is the number of rows
 
 
 def of_numbers(values: NDArray) -> Stats:
@@ -22,14 +22,14 @@ def of_numbers(values: NDArray) -> Stats:
 
 def of_pictures(pictures: Sequence[NDArray[np.uint8]]) -> Stats:
     """Compute the statistics per channel, (3, 1, 1), from 0 to 1, on a sample of pictures and pixels."""
-    chosen = np.linspace(0, len(pictures) - 1, min(len(pictures), _MOST_PICTURES)).round().astype(int)
-    pixels = np.concatenate([pictures[i][::_EVERY_PIXEL, ::_EVERY_PIXEL].reshape(-1, 3) for i in chosen])
-    found = of_numbers(pixels / 255.0)
-    shaped = {name: value.reshape(3, 1, 1) for name, value in found.items() if name != "count"}
+    chosen = np.linspace(0, len(pictures) - 1, min(len(pictures), _MAX_PICTURES)).round().astype(int)
+    pixels = np.concatenate([pictures[i][::_PIXEL_STRIDE, ::_PIXEL_STRIDE].reshape(-1, 3) for i in chosen])
+    stats = of_numbers(pixels / 255.0)
+    shaped = {name: value.reshape(3, 1, 1) for name, value in stats.items() if name != "count"}
     return {**shaped, "count": np.array([len(chosen)])}
 
 
-def merged(parts: Sequence[Stats]) -> Stats:
+def merge(parts: Sequence[Stats]) -> Stats:
     """Merge the statistics of parts: moments exactly (Chan et al. 1979), quantiles as the widest of the parts."""
     counts = np.stack([part["count"] for part in parts]).astype(np.float64)
     weights = counts / counts.sum(0)
@@ -37,7 +37,7 @@ def merged(parts: Sequence[Stats]) -> Stats:
     means = np.stack([part["mean"] for part in parts])
     mean = (weights * means).sum(0)
     variance = (weights * (np.stack([part["std"] for part in parts]) ** 2 + (means - mean) ** 2)).sum(0)
-    together = {
+    merged = {
         "min": np.min([part["min"] for part in parts], 0),
         "max": np.max([part["max"] for part in parts], 0),
         "mean": mean,
@@ -46,5 +46,5 @@ def merged(parts: Sequence[Stats]) -> Stats:
     }
     for name, share in QUANTILES.items():
         widest = np.min if share <= 0.5 else np.max
-        together[name] = widest([part[name] for part in parts], 0)
-    return together
+        merged[name] = widest([part[name] for part in parts], 0)
+    return merged

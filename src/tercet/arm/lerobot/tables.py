@@ -1,4 +1,4 @@
-"""The Parquet files and JSON lines of a recording, read strictly and within the memory that there is."""
+"""Read the Parquet files and JSON lines of a recording strictly, and only if they fit into memory."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ from tercet import strict_json
 from tercet.errors import InputError, first_line
 from tercet.runs.machine import spare_memory
 
-_BYTES_OF_A_NUMBER = 16  # twice, for it is read into one array and copied into another
+_BYTES_PER_NUMBER = 16  # 8 bytes twice: each number is read into one array and copied into another
 
 
 def read_table(file: Path, columns: Sequence[str] | None) -> pa.Table:
@@ -21,18 +21,18 @@ def read_table(file: Path, columns: Sequence[str] | None) -> pa.Table:
     if not file.is_file():
         raise InputError(f"{file}: missing; copy the recording again")
     try:
-        with pq.ParquetFile(file) as opened:
-            names = opened.schema_arrow.names
+        with pq.ParquetFile(file) as parquet:
+            names = parquet.schema_arrow.names
             wanted = names if columns is None else list(dict.fromkeys(columns))
-            if twice := [name for number, name in enumerate(names) if name in names[:number]]:
-                raise InputError(f"{file}: two columns have the name {twice[0]}; write it again with one of them")
+            if repeated := [name for number, name in enumerate(names) if name in names[:number]]:
+                raise InputError(f"{file}: two columns have the name {repeated[0]}; write it again with one of them")
             if missing := [name for name in wanted if name not in names]:
                 raise InputError(f"{file}: lacks the column {', '.join(missing)}; copy it again")
-            if _num_bytes(opened.metadata, wanted) > spare_memory() // 2:
+            if _num_bytes(parquet.metadata, wanted) > spare_memory() // 2:
                 raise InputError(
                     f"{file}: needs more than half of this machine's memory; split or shorten the recording"
                 )
-            return opened.read(wanted)
+            return parquet.read(wanted)
     except InputError:
         raise
     except (pa.ArrowException, OSError, ValueError) as error:
@@ -46,7 +46,7 @@ def read_lines(file: Path, keys: Sequence[str]) -> list[dict[str, Any]]:
     try:
         texts = file.read_text(encoding="utf-8").split("\n")
     except (OSError, ValueError) as error:
-        raise InputError(f"{file}: no UTF-8 text ({first_line(error)}); copy it again") from error
+        raise InputError(f"{file}: not UTF-8 text ({first_line(error)}); copy it again") from error
     rows = []
     for number, text in enumerate(texts, start=1):
         if not text.strip():
@@ -54,7 +54,7 @@ def read_lines(file: Path, keys: Sequence[str]) -> list[dict[str, Any]]:
         try:
             row = strict_json.parse(text, str(number))
         except InputError as error:
-            raise InputError(f"{file}: cut off, or no JSON lines (line {error}); copy it again") from error
+            raise InputError(f"{file}: cut off, or not JSON lines (line {error}); copy it again") from error
         if not isinstance(row, dict) or any(key not in row for key in keys):
             raise InputError(f"{file}: line {number} lacks {' or '.join(keys)}; copy it again")
         rows.append(row)
@@ -66,7 +66,7 @@ def require_counts(file: Path, rows: Iterable[Mapping[str, Any]], names: Sequenc
     for row in rows:
         for name in names:
             if type(row[name]) is not int or row[name] < 0:
-                raise InputError(f"{file}: {name} = {row[name]!r:.40} is no whole number; copy it again")
+                raise InputError(f"{file}: {name} = {row[name]!r:.40} is not a whole number >= 0; copy it again")
 
 
 def numbers(file: Path, part: pa.Table, name: str, kinds: str) -> NDArray:
@@ -81,22 +81,22 @@ def numbers(file: Path, part: pa.Table, name: str, kinds: str) -> NDArray:
 
 
 def _num_bytes(metadata: Any, columns: Sequence[str]) -> int:  # Any: pyarrow has no types
-    """About what these columns take in memory, by what the file says of itself."""
+    """Estimate the memory that these columns need, from the file's metadata."""
     num = 0
     for group in map(metadata.row_group, range(metadata.num_row_groups)):
         for column in map(group.column, range(group.num_columns)):
             if any(column.path_in_schema == name or column.path_in_schema.startswith(f"{name}.") for name in columns):
-                num += max(_BYTES_OF_A_NUMBER * column.num_values, column.total_uncompressed_size)
+                num += max(_BYTES_PER_NUMBER * column.num_values, column.total_uncompressed_size)
     return num
 
 
 def _damage(file: Path, error: Exception) -> str:
-    """What is wrong with a parquet file; one that begins as such and does not end so was never closed."""
+    """Describe the damage of a parquet file. A file with the magic bytes only at its start was never closed."""
     with file.open("rb") as opened:
-        begins = opened.read(4) == b"PAR1"
+        starts = opened.read(4) == b"PAR1"
         size = opened.seek(0, 2)
         opened.seek(max(0, size - 4))
         ends = opened.read(4) == b"PAR1"
-    if begins and not ends:
+    if starts and not ends:
         return "has no end: its recorder was killed before it closed the file, or it was cut off in copying"
-    return f"cut off, or no parquet file ({first_line(error)})"
+    return f"cut off, or not a parquet file ({first_line(error)})"

@@ -4,8 +4,9 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -33,6 +34,8 @@ from tercet.arm.lerobot.tables import read_table
 from tercet.errors import InputError
 from tercet.runs import atomic
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
 class NewEpisode:
@@ -47,33 +50,35 @@ class NewEpisode:
 
 
 def append(folder: Path, info: Info, episodes: Sequence[NewEpisode]) -> None:
-    """Add episodes to a recording, which is begun where there is none.
+    """Add episodes to a recording. Start a new recording if the folder has none.
 
-    Each call writes files of its own, and info.json last: until then, no reader of ours counts the new episodes.
-    InputError where an episode does not fit `info`, and as `there`.
+    Each call writes new files, and info.json last: until then, readers ignore the new episodes. Raises InputError if an
+    episode does not fit `info`, and as `open_for_append`.
     """
-    before = there(folder, info)
+    before = open_for_append(folder, info)
     for episode in episodes:
         _check(episode, info)
     info = replace(info, num_episodes=len(before) if before else 0, num_frames=before.info.num_frames if before else 0)
-    tasks = {word: number for number, word in before.tasks.items()} if before else {}
+    tasks = {name: number for number, name in before.tasks.items()} if before else {}
     for episode in episodes:
         tasks.setdefault(episode.task, len(tasks))
-    last = before.places[-1] if before else None
+    last = before.entries[-1] if before else None
     number = last["meta/episodes/chunk_index"] * FILES_PER_CHUNK + last["meta/episodes/file_index"] + 1 if last else 0
-    place = {"chunk_index": number // FILES_PER_CHUNK, "file_index": number % FILES_PER_CHUNK}
-    videos, spans = _write_videos(folder, info, episodes, place)
+    location = {"chunk_index": number // FILES_PER_CHUNK, "file_index": number % FILES_PER_CHUNK}
+    videos, spans = _write_videos(folder, info, episodes, location)
     tables = [_rows(episode, info, first, index, tasks) for episode, first, index in _numbered(episodes, info)]
-    _put(folder / DATA.format(**place), lambda file: _write_groups(file, tables))
+    _write_atomically(folder / DATA.format(**location), lambda file: _write_groups(file, tables))
     stats = [_stats(table, episode, info) for table, episode in zip(tables, episodes, strict=True)]
-    every = [*(_stats_there(folder, len(before)) if before else []), *stats]
-    rows = [
-        _place(episode, first, index, place, spans[k], stats[k])
+    all_stats = [*(_read_stats(folder, len(before)) if before else []), *stats]
+    entries = [
+        _entry(episode, first, index, location, spans[k], stats[k])
         for k, (episode, first, index) in enumerate(_numbered(episodes, info))
     ]
-    _put(folder / TASKS, lambda file: pq.write_table(_tasks_table(tasks), file))
-    _put(folder / EPISODES.format(**place), lambda file: pq.write_table(pa.Table.from_pylist(rows), file))
-    atomic.write_text(folder / STATS, _stats_text(every))
+    _write_atomically(folder / TASKS, lambda file: pq.write_table(_tasks_table(tasks), file))
+    _write_atomically(
+        folder / EPISODES.format(**location), lambda file: pq.write_table(pa.Table.from_pylist(entries), file)
+    )
+    atomic.write_text(folder / STATS, _stats_text(all_stats))
     grown = replace(
         info,
         num_episodes=info.num_episodes + len(episodes),
@@ -82,42 +87,42 @@ def append(folder: Path, info: Info, episodes: Sequence[NewEpisode]) -> None:
     atomic.write_text(folder / INFO, write_info(grown, num_tasks=len(tasks), videos=videos))
 
 
-def there(folder: Path, info: Info) -> Recording | None:
-    """The recording in a folder, if one was begun; InputError where it is of another robot or has other features."""
+def open_for_append(folder: Path, info: Info) -> Recording | None:
+    """Open the recording in a folder, if there is one. Raises InputError if its robot or its features differ."""
     if not (folder / INFO).exists():
         if folder.is_dir() and any(folder.iterdir()) and not (folder / "meta").is_dir():
-            raise InputError(f"{folder}: holds something else than a recording; give an empty or a new folder")
+            raise InputError(f"{folder}: not empty, and not a recording; give an empty or a new folder")
         return None
-    found = read_info(folder)
-    if found.version != VERSION:
-        raise InputError(f"{folder}: a recording in {found.version}; only {VERSION} is written, so give a new folder")
-    theirs, ours = found.described(), info.described()
-    if theirs != ours or found.fps != info.fps:
-        other = [key for key in {**theirs, **ours} if theirs.get(key) != ours.get(key)] or ["fps"]
-        raise InputError(f"{folder}: a recording with another {', '.join(other)}; give a new folder")
-    if found.robot_type != info.robot_type:
-        raise InputError(f"{folder}: a recording of {found.robot_type}, not {info.robot_type}; give a new folder")
-    return open_recording(folder) if found.num_episodes else None
+    existing = read_info(folder)
+    if existing.version != VERSION:
+        raise InputError(f"{folder}: recorded in {existing.version}; only {VERSION} can be extended: give a new folder")
+    theirs, ours = existing.data_features(), info.data_features()
+    if theirs != ours or existing.fps != info.fps:
+        different = [key for key in {**theirs, **ours} if theirs.get(key) != ours.get(key)] or ["fps"]
+        raise InputError(f"{folder}: a recording with another {', '.join(different)}; give a new folder")
+    if existing.robot_type != info.robot_type:
+        raise InputError(f"{folder}: a recording of {existing.robot_type}, not {info.robot_type}; give a new folder")
+    return open_recording(folder) if existing.num_episodes else None
 
 
 def _check(episode: NewEpisode, info: Info) -> None:
-    """Raise InputError unless every feature is there, finite, of its size and with as many rows as the others."""
+    """Raise InputError unless every feature is present and finite, has its size and one row per step."""
     length = len(episode)
     if not length:
-        raise InputError("an episode of no step; leave it out")
-    for key, feature in info.described().items():
+        raise InputError("an episode has no steps; leave it out")
+    for key, feature in info.data_features().items():
         values = episode.pictures.get(key) if feature.is_picture else episode.columns.get(key)
         if values is None or len(values) != length:
             raise InputError(f"{key}: {0 if values is None else len(values)} values for {length} steps")
         if isinstance(values, np.ndarray) and not feature.is_picture:
             if values.shape != (length, int(np.prod(feature.shape))):
-                raise InputError(f"{key}: of shape {values.shape}, where {feature.shape} a step was announced")
+                raise InputError(f"{key}: has shape {values.shape}, but each step must have {feature.shape}")
             if not np.isfinite(values).all():
                 raise InputError(f"{key}: holds numbers that are not finite")
 
 
 def _numbered(episodes: Sequence[NewEpisode], info: Info) -> list[tuple[NewEpisode, int, int]]:
-    """Each episode with the index of its first row, and its own."""
+    """Return each episode with the index of its first row and its number."""
     firsts = info.num_frames + np.cumsum([0, *map(len, episodes)])
     return [(episode, int(firsts[k]), info.num_episodes + k) for k, episode in enumerate(episodes)]
 
@@ -125,7 +130,7 @@ def _numbered(episodes: Sequence[NewEpisode], info: Info) -> list[tuple[NewEpiso
 def _rows(episode: NewEpisode, info: Info, first: int, index: int, tasks: Mapping[str, int]) -> pa.Table:
     length = len(episode)
     columns: dict[str, pa.Array] = {}
-    for key, feature in info.described().items():
+    for key, feature in info.data_features().items():
         if not feature.is_picture:
             columns[key] = _column(episode.columns[key], feature)
     steps = np.arange(length)
@@ -148,67 +153,65 @@ def _column(values: NDArray, feature: Feature) -> pa.Array:
 
 def _write_groups(file: Path, tables: Sequence[pa.Table]) -> None:
     with pq.ParquetWriter(file, tables[0].schema) as writer:
-        for table in tables:  # a row group each, so that one episode can be read alone
+        for table in tables:  # one row group per episode, so that an episode can be read alone
             writer.write_table(table)
 
 
 def _write_videos(
-    folder: Path, info: Info, episodes: Sequence[NewEpisode], place: Mapping[str, int]
+    folder: Path, info: Info, episodes: Sequence[NewEpisode], location: Mapping[str, int]
 ) -> tuple[dict[str, dict[str, Any]], list[dict[str, Any]]]:
-    """How each camera's video is encoded, and the entries of meta/episodes that say where an episode's part lies."""
+    """Write the videos. Return how each is encoded, and per episode the columns of meta/episodes that locate it."""
     videos: dict[str, dict[str, Any]] = {}
     spans: list[dict[str, Any]] = [{} for _ in episodes]
     for key in (key for key, feature in info.features.items() if feature.dtype == "video"):
-        file = folder / VIDEOS.format(video_key=key, **place)
-        every = [picture for episode in episodes for picture in episode.pictures[key]]
-        _put(
-            file, lambda partial, every=every, key=key: videos.update({key: frames.write(partial, every, fps=info.fps)})
-        )
-        begin = 0.0
+        file = folder / VIDEOS.format(video_key=key, **location)
+        images = [picture for episode in episodes for picture in episode.pictures[key]]
+        videos[key] = _write_atomically(file, partial(frames.write, pictures=images, fps=info.fps))
+        start = 0.0
         for episode, span in zip(episodes, spans, strict=True):
-            end = begin + len(episode) / info.fps
-            span |= {f"videos/{key}/{name}": value for name, value in place.items()}
-            span |= {f"videos/{key}/from_timestamp": begin, f"videos/{key}/to_timestamp": end}
-            begin = end
+            end = start + len(episode) / info.fps
+            span |= {f"videos/{key}/{name}": value for name, value in location.items()}
+            span |= {f"videos/{key}/from_timestamp": start, f"videos/{key}/to_timestamp": end}
+            start = end
     return videos, spans
 
 
 def _stats(table: pa.Table, episode: NewEpisode, info: Info) -> dict[str, statistics.Stats]:
-    found: dict[str, statistics.Stats] = {}
-    for key, feature in {**info.described(), **COUNTERS}.items():
+    stats: dict[str, statistics.Stats] = {}
+    for key, feature in {**info.data_features(), **COUNTERS}.items():
         if feature.is_picture:
-            found[key] = statistics.of_pictures(episode.pictures[key])
+            stats[key] = statistics.of_pictures(episode.pictures[key])
         else:
             flat = table[key].combine_chunks()
             values = flat.flatten() if pa.types.is_fixed_size_list(flat.type) else flat
-            found[key] = statistics.of_numbers(values.to_numpy(zero_copy_only=False).reshape(len(episode), -1))
-    return found
+            stats[key] = statistics.of_numbers(values.to_numpy(zero_copy_only=False).reshape(len(episode), -1))
+    return stats
 
 
-def _place(
+def _entry(
     episode: NewEpisode,
     first: int,
     index: int,
-    place: Mapping[str, int],
+    location: Mapping[str, int],
     span: Mapping[str, Any],
     stats: Mapping[str, statistics.Stats],
 ) -> dict[str, Any]:
-    """The row of meta/episodes."""
+    """Return the row of meta/episodes of an episode."""
     return {
         "episode_index": index,
         "tasks": [episode.task],
         "length": len(episode),
-        **{f"data/{name}": value for name, value in place.items()},
+        **{f"data/{name}": value for name, value in location.items()},
         "dataset_from_index": first,
         "dataset_to_index": first + len(episode),
         **span,
-        **{f"stats/{key}/{name}": value.tolist() for key, found in stats.items() for name, value in found.items()},
-        **{f"meta/episodes/{name}": value for name, value in place.items()},
+        **{f"stats/{key}/{name}": value.tolist() for key, of_key in stats.items() for name, value in of_key.items()},
+        **{f"meta/episodes/{name}": value for name, value in location.items()},
     }
 
 
 def _tasks_table(tasks: Mapping[str, int]) -> pa.Table:
-    """Numbers and words; the metadata make the words the index of pandas' frame, where LeRobot looks them up."""
+    """Return numbers and names of tasks. LeRobot looks names up in the pandas index, which the metadata declare."""
     table = pa.table({"task_index": pa.array(tasks.values(), pa.int64()), "task": pa.array(tasks, pa.string())})
     columns = [
         {"name": name, "field_name": name, "pandas_type": kind, "numpy_type": numpy_type, "metadata": None}
@@ -219,35 +222,36 @@ def _tasks_table(tasks: Mapping[str, int]) -> pa.Table:
 
 
 def _stats_text(parts: Sequence[Mapping[str, statistics.Stats]]) -> str:
-    """meta/stats.json for the statistics of every episode."""
-    whole = {key: statistics.merged([part[key] for part in parts]) for key in parts[0]}
-    tree = {key: {name: value.tolist() for name, value in found.items()} for key, found in whole.items()}
+    """Return the text of meta/stats.json, merged from the statistics of every episode."""
+    merged = {key: statistics.merge([part[key] for part in parts]) for key in parts[0]}
+    tree = {key: {name: value.tolist() for name, value in stats.items()} for key, stats in merged.items()}
     return json.dumps(tree, indent=4) + "\n"
 
 
-def _stats_there(folder: Path, num_episodes: int) -> list[dict[str, statistics.Stats]]:
-    """The statistics of each episode so far, as meta/episodes has them."""
+def _read_stats(folder: Path, num_episodes: int) -> list[dict[str, statistics.Stats]]:
+    """Read the statistics of each earlier episode from meta/episodes."""
     rows: list[dict[str, Any]] = []
     for file in sorted((folder / "meta" / "episodes").glob("chunk-*/file-*.parquet")):
         rows += read_table(file, None).to_pylist()
-    found: list[dict[str, statistics.Stats]] = []
+    stats_by_episode: list[dict[str, statistics.Stats]] = []
     for row in rows[:num_episodes]:
         stats: dict[str, dict[str, NDArray]] = {}
         for name, value in row.items():
             if name.startswith("stats/"):
                 _, key, kind = name.split("/")
                 stats.setdefault(key, {})[kind] = np.array(value)
-        found.append({**stats})
-    return found
+        stats_by_episode.append({**stats})
+    return stats_by_episode
 
 
-def _put(file: Path, write: Callable[[Path], object]) -> None:
-    """What `write` writes, put in place at once."""
+def _write_atomically(file: Path, write: Callable[[Path], T]) -> T:
+    """Call `write` with a temporary file, then rename that to `file`. Return what `write` returned."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
+    temporary = file.with_name(f".{file.name}.{os.getpid()}.partial")
     try:
         with atomic.full_disk_named(file):
-            write(partial)
-            partial.replace(file)
+            result = write(temporary)
+            temporary.replace(file)
+            return result
     finally:
-        partial.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)

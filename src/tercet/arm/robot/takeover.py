@@ -9,7 +9,7 @@ import numpy as np
 from tercet.arm.demonstrations.recordings import TERCET_ACTION, TERCET_OBSERVATION
 from tercet.arm.lerobot import frames
 from tercet.arm.lerobot.layout import ACTION, IMAGES, STATE, Feature, Info, read_info
-from tercet.arm.lerobot.write import NewEpisode, append, there
+from tercet.arm.lerobot.write import NewEpisode, append, open_for_append
 from tercet.arm.robot.calibration import KEYS, to_values
 from tercet.arm.robot.control import Tick
 from tercet.arm.robot.pilot import action_between
@@ -56,7 +56,7 @@ class DemonstrationRecorder:
         }
         self._info = Info(round(1 / STEP_SECONDS, 6), {**numbers, **pictures}, robot_type)
         self._stretches: list[list[Tick]] = [[]]  # the last is under way
-        there(folder, self._info)
+        open_for_append(folder, self._info)
         if pictures:
             frames.pyav()
 
