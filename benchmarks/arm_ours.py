@@ -14,7 +14,7 @@ import torch
 from arm_work import Race, config_of, parser
 
 from tercet.arm import bc
-from tercet.arm.play.environments import opened, sizes_of
+from tercet.arm.play.environments import EnvFactory, sizes_of
 from tercet.arm.policies.roles import Policy, load_gaussian, new_critic
 from tercet.arm.ppo import Collect, frozen_copy
 from tercet.arm.rollout import ArmActorCritic
@@ -31,9 +31,10 @@ class Reached(Exception):
 
 def starting(folder: RunFolder, config: ArmConfig, clone: Path | None) -> Policy:
     """The clone, or a fresh policy."""
+    envs = EnvFactory.of(config)
     if clone is None:
-        return start_policy(folder, config)
-    with opened(config, 1) as env:
+        return start_policy(folder, envs, config.policy, demonstrations=config.bc.demonstrations, seed=config.seed)
+    with envs.open(1) as env:
         policy = load_gaussian(clone / "bc" / "model", sizes_of(env))
     policy.explore(config.policy.log_std)
     return policy.requires_grad_(True)
@@ -42,7 +43,7 @@ def starting(folder: RunFolder, config: ArmConfig, clone: Path | None) -> Policy
 def learn(folder: RunFolder, config: ArmConfig, race: Race) -> None:
     """`tercet arm ppo`, judged after every update."""
     clone = race.settings.clone
-    with opened(config, config.ppo.num_envs) as env:
+    with EnvFactory.of(config).open(config.ppo.num_envs) as env:
         race.start()
         policy = starting(folder, config, clone)
         critic = new_critic(policy.scaled, config.policy, seed=config.seed)

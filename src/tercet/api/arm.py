@@ -38,13 +38,13 @@ def play(run: Run, *, stage: str = "ppo", num_starts: int = 16, seed: int = 0) -
     with silent(), torch_threads(1):
         from tercet.arm.eval import stages_of
         from tercet.arm.play.agent import sample_episodes
-        from tercet.arm.play.environments import opened
+        from tercet.arm.play.environments import EnvFactory
 
         config = recorded_config(ArmConfig, run.config, run.path)
         stages = {one.name: one for one in stages_of(RunFolder.read(run.path), config) if not one.noise}
         if stage not in stages:
             raise InputError(f"stage={stage!r}: {run.path} has {', '.join(stages)}")
-        with opened(config, num_starts) as env:
+        with EnvFactory.of(config).open(num_starts) as env:
             policy = stages[stage].policy
             episodes = sample_episodes(env, policy, None, num=num_starts, horizon=config.horizon, seed=seed).episodes
     lengths = (episodes.first_ends() + 1).tolist()

@@ -43,7 +43,7 @@ def run(
     with (
         silent(quiet),
         RunFolder.open(path, config, preset=preset, on_row=on_row) as folder,
-        _pipeline(config) as steps,
+        _pipeline(domain, config.threads) as steps,
     ):
         try:
             if step is None:
@@ -56,10 +56,10 @@ def run(
 
 
 @contextmanager
-def _pipeline(config: LmConfig | ArmConfig) -> Iterator[ModuleType]:
-    """Return the steps of the config's domain; this imports torch."""
-    if isinstance(config, LmConfig):
-        with calm(), torch_threads(config.threads):
+def _pipeline(domain: Domain, threads: int) -> Iterator[ModuleType]:
+    """Import the steps of a domain, and torch, and set the number of its threads."""
+    if domain == "lm":
+        with calm(), torch_threads(threads):
             from tercet.lm import pipeline
 
             yield pipeline

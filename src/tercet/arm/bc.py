@@ -12,7 +12,7 @@ from torch import Tensor
 from tercet.arm.demonstrations.data import Demonstrations, is_scripted, load_recording, play_expert
 from tercet.arm.demonstrations.digests import digests
 from tercet.arm.play.agent import sample_episodes
-from tercet.arm.play.environments import bounds_of, opened, sizes_of
+from tercet.arm.play.environments import EnvFactory, bounds_of, sizes_of
 from tercet.arm.policies.kinds import new_policy
 from tercet.arm.policies.roles import Policy
 from tercet.arm.sim.cameras import cameras_of
@@ -26,7 +26,8 @@ from tercet.train.fit import LossTerms, fit, shuffled_plan
 
 def run(folder: RunFolder, config: ArmConfig) -> None:
     """Train a clone of the demonstrations, measure its success, and save it in DIR/bc/model."""
-    with opened(config, config.bc.num_demonstrations) as env:
+    envs = EnvFactory.of(config)
+    with envs.open(config.bc.num_demonstrations) as env:
         sizes, demonstrations = sizes_of(env), load_demonstrations(config, env)
     if demonstrations.num_missing:
         say(
@@ -55,7 +56,7 @@ def run(folder: RunFolder, config: ArmConfig) -> None:
         )
         step.save_folder("model", policy.save)
         num, seed = config.bc.num_eval, chance.integer(config.seed, "bc tries")  # starts that no other step uses
-        with opened(config, num) as env:
+        with envs.open(num) as env:
             clone_success = success_rate(env, policy, num=num, horizon=config.horizon, seed=seed)
         num_steps = demonstrations.mask.numel() if is_scripted(config.bc.demonstrations) else 0
         figures: dict[str, float] = {"num": len(demonstrations), "num_rows": len(rows), "num_steps": num_steps}

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tercet.arm.play import video
 from tercet.arm.play.agent import Agent, camera_view
-from tercet.arm.play.environments import opened, sizes_of
+from tercet.arm.play.environments import EnvFactory, sizes_of
 from tercet.arm.play.episodes import ActionFunction, Episodes, play_rows, repeats, turns
 from tercet.arm.policies.kinds import load_policy
 from tercet.arm.policies.roles import Policy, RewardEnsemble, Sizes, load_critic
@@ -35,8 +35,8 @@ Tree = dict[str, Any]  # Any: JSON
 
 def run(folder: RunFolder, config: ArmConfig) -> None:
     """Evaluate every stage on the same new starts; write DIR/eval/starts.json, DIR/videos and the results."""
-    stages, outcomes = stages_of(folder, config), dict[str, Outcomes]()
-    with folder.step("eval", total=len(stages), shown=[]) as step, opened(config, config.eval.num_states) as env:
+    stages, outcomes, envs = stages_of(folder, config), dict[str, Outcomes](), EnvFactory.of(config)
+    with folder.step("eval", total=len(stages), shown=[]) as step, envs.open(config.eval.num_states) as env:
         trials = Trials(env, config.eval.num_states, config.horizon, config.seed)
         for index, stage in enumerate(stages):
             outcomes[stage.name] = outcomes_of(trials.play(stage))
@@ -136,7 +136,9 @@ class Trials:
 def stages_of(folder: RunFolder, config: ArmConfig) -> list[Stage]:
     """Return the stages: PPO's start (the clone, or a new policy), the same with noise, and PPO's policy."""
     start, start_with_noise = start_names(config.bc.demonstrations)
-    policy = start_policy(folder, config).requires_grad_(False)
+    envs, demonstrations = EnvFactory.of(config), config.bc.demonstrations
+    policy = start_policy(folder, envs, config.policy, demonstrations=demonstrations, seed=config.seed)
+    policy.requires_grad_(False)
     stages = [Stage(start, policy, 0.0), Stage(start_with_noise, policy, config.eval.noise)]
     if folder.has_ended("ppo"):
         stages.append(Stage("ppo", load_policy(folder.path / "ppo" / "model", policy.sizes), 0.0))

@@ -14,7 +14,7 @@ from rich.text import Text
 from tercet.arm.bc import load_demonstrations
 from tercet.arm.demonstrations import idle, recordings
 from tercet.arm.demonstrations.data import EXPERT, NONE, Demonstrations, is_scripted, read_arrays
-from tercet.arm.play.environments import opened
+from tercet.arm.play.environments import EnvFactory
 from tercet.arm.sim.units import ENVIRONMENT
 from tercet.config.arm import ArmConfig, BcConfig
 from tercet.errors import InputError
@@ -61,16 +61,25 @@ def run(config: ArmConfig, console: Console | None = None) -> None:
     source = config.bc.demonstrations
     if source == NONE:
         raise InputError("bc.demonstrations: none, so there is nothing to show; give a recording, or `expert`")
+    envs = EnvFactory.of(config)
     if is_scripted(source):
-        with opened(config, config.bc.num_demonstrations) as env:
-            summary = of_expert(load_demonstrations(config, env), config.env)
+        with envs.open(config.bc.num_demonstrations) as env:
+            demonstrations = load_demonstrations(config, env)
+        summary = of_expert(demonstrations, config.env)
     else:
         summary = of_recording(Path(source), config.bc)
     console.print(_figures(summary))
     console.print(_numbers(summary.columns))
     for warning in warnings(summary, config.bc, config.horizon):
         console.print(Text(warning, style="yellow"))
-    console.print(_fits(summary, config))
+    if not is_scripted(source):
+        try:
+            with envs.open(1) as env:
+                demonstrations = load_demonstrations(config, env)
+        except InputError as error:
+            console.print(Text(f"bc cannot be run on this in env={config.env}: {error}", style="yellow"))
+            return
+    console.print(_amounts(summary, demonstrations, config.bc))
 
 
 def of_recording(path: Path, config: BcConfig) -> Summary:
@@ -191,21 +200,16 @@ def _numbers(columns: Sequence[Column]) -> Table:
     return table
 
 
-def _fits(summary: Summary, config: ArmConfig) -> Text:
-    """Say what behaviour cloning would learn from, or why it cannot."""
-    num, total = config.bc.num_demonstrations, len(summary.lengths)
+def _amounts(summary: Summary, demonstrations: Demonstrations, config: BcConfig) -> Text:
+    """Say how much behaviour cloning would learn from."""
+    num, total = config.num_demonstrations, len(summary.lengths)
     rows, remarks = sum(summary.lengths[:num]), [f"{total - num} are left out"] if total > num else []
     if summary.name != EXPERT:
-        try:
-            with opened(config, 1) as env:
-                demonstrations = load_demonstrations(config, env)
-        except InputError as error:
-            return Text(f"bc cannot be run on this in env={config.env}: {error}", style="yellow")
-        if config.bc.cut_idle:
+        if config.cut_idle:
             num_kept = int(demonstrations.mask.sum())
             remarks.append(f"{rows - num_kept} idle steps are cut out")
             rows = num_kept
         if demonstrations.recorded_in == ENVIRONMENT:
             remarks.append("actions are in the environment's own units, and are scaled to [-1, 1]")
-    amounts = f"bc would learn from {num} demonstrations, {rows} steps, for {config.bc.epochs} epochs"
+    amounts = f"bc would learn from {num} demonstrations, {rows} steps, for {config.epochs} epochs"
     return Text("; ".join([amounts, *remarks]), style="green")

@@ -9,7 +9,7 @@ from tercet.arm import eval as evaluation
 from tercet.arm.demonstrations.data import NONE, is_scripted, load_recording
 from tercet.arm.demonstrations.digests import digests
 from tercet.arm.play.agent import camera_view
-from tercet.arm.play.environments import bounds_of, opened, sizes_of
+from tercet.arm.play.environments import EnvFactory, bounds_of, sizes_of
 from tercet.arm.play.episodes import play, repeats
 from tercet.arm.play.video import HEIGHT, WIDTH
 from tercet.arm.policies.kinds import new_policy
@@ -53,7 +53,7 @@ def check(config: ArmConfig) -> None:
         functions.append(config.reward.judge)
     for spec in functions:
         load_function(spec)
-    with opened(config, 1) as env:
+    with EnvFactory.of(config).open(1) as env:
         if learns_reward and asks_person(config.reward):
             env.render(0, WIDTH, HEIGHT)  # type: ignore[call-arg]  # Gymnasium's takes nothing
         if config.bc.demonstrations != NONE and not is_scripted(config.bc.demonstrations):

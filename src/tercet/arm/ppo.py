@@ -11,7 +11,7 @@ from gymnasium.vector import VectorEnv
 
 from tercet.arm.demonstrations.data import NONE
 from tercet.arm.play.agent import PolicyEpisodes, sample_episodes
-from tercet.arm.play.environments import opened
+from tercet.arm.play.environments import EnvFactory
 from tercet.arm.play.footage import Footage
 from tercet.arm.policies.roles import Policy, Sizes, load_reward_model, new_critic
 from tercet.arm.preferences.pairs import load_pairs
@@ -34,13 +34,15 @@ SHOWN = ["ppo/score", "ppo/success", "ppo/kl", "ppo/explained_variance", "ppo/cl
 
 def run(folder: RunFolder, config: ArmConfig) -> None:
     """Train the policy on its reward; the best actor is saved in DIR/ppo/model, the critic in DIR/ppo/critic."""
-    policy = start_policy(folder, config)
-    if config.bc.demonstrations == NONE:
+    envs, demonstrations = EnvFactory.of(config), config.bc.demonstrations
+    policy = start_policy(folder, envs, config.policy, demonstrations=demonstrations, seed=config.seed)
+    if demonstrations == NONE:
         say_unused(policy, "ppo", "in episodes of random actions")
     critic = new_critic(policy.scaled, config.policy, seed=config.seed)
     loop = config.ppo.model_copy(update={"checkpoint_every": _checkpoint_every(config.ppo, config.reward)})
-    with opened(config, config.ppo.num_envs) as env, opened(config, config.ppo.num_eval_states) as validation_env:
-        rounds = _rounds(folder, Teacher.of(config), policy.sizes) if REWARD_MODEL in config.ppo.reward else None
+    teacher = Teacher(config.reward, config.env, config.seed)
+    with envs.open(config.ppo.num_envs) as env, envs.open(config.ppo.num_eval_states) as validation_env:
+        rounds = _rounds(folder, teacher, policy.sizes) if REWARD_MODEL in config.ppo.reward else None
         actor_critic = ArmActorCritic(policy, critic)
         collect = Collect(env, actor_critic, frozen_copy(policy), rounds, config.ppo, config.horizon, config.seed)
         checked = collect.self_check()

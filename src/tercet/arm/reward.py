@@ -2,14 +2,13 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from functools import partial
 from pathlib import Path
 
 import torch
 from gymnasium.vector import VectorEnv
 
 from tercet.arm.play.agent import Agent, camera_view
-from tercet.arm.play.environments import opened
+from tercet.arm.play.environments import EnvFactory
 from tercet.arm.play.episodes import ActionFunction, Episodes, play_rows
 from tercet.arm.play.footage import Footage
 from tercet.arm.policies.roles import Policy
@@ -18,7 +17,7 @@ from tercet.arm.preferences.ensemble import correct_by_pair, micro_batches, new_
 from tercet.arm.preferences.pairs import Pairs, load_pairs
 from tercet.arm.preferences.questions import Teacher, ask
 from tercet.arm.stages import start_policy
-from tercet.config.arm import ArmConfig
+from tercet.config.arm import ArmConfig, RewardConfig
 from tercet.core.intervals import wilson
 from tercet.runs.folder import RunFolder
 from tercet.runs.kept import is_kept, keep_folder
@@ -30,10 +29,24 @@ HELD_OUT = 10  # every tenth episode is held out
 
 def run(folder: RunFolder, config: ArmConfig) -> None:
     """Ask about segments, train the reward model, measure it on held-out pairs, and save it in DIR/reward/model."""
-    learned, held_out = first_pairs(folder, config)
-    held_out = held_out.without_ties()
-    model = new_ensemble(learned, config.reward, seed=config.seed)
-    steps = shuffled_plan(len(learned), config.reward, seed=config.seed, name="reward")
+    envs, teacher = EnvFactory.of(config), Teacher(config.reward, config.env, config.seed)
+
+    @contextmanager
+    def open_footage() -> Iterator[dict[str, Footage]]:
+        demonstrations = config.bc.demonstrations
+        policy = start_policy(folder, envs, config.policy, demonstrations=demonstrations, seed=config.seed)
+        with folder.timed("reward", "pairs"), envs.open(config.reward.num_episodes) as env:
+            yield noisy_footage(env, policy, config.reward, horizon=config.horizon, seed=config.seed)
+
+    learned, held_out = first_pairs(folder.path, teacher, open_footage)
+    _train(folder, learned, held_out.without_ties(), config.reward, horizon=config.horizon, seed=config.seed)
+
+
+def _train(
+    folder: RunFolder, learned: Pairs, held_out: Pairs, config: RewardConfig, *, horizon: int, seed: int
+) -> None:
+    model = new_ensemble(learned, config, seed=seed)
+    steps = shuffled_plan(len(learned), config, seed=seed, name="reward")
 
     def measure(index: int) -> dict[str, float]:
         last = index + 1 == len(steps)
@@ -44,11 +57,11 @@ def run(folder: RunFolder, config: ArmConfig) -> None:
             step,
             modules={"reward_model": model},
             plan=steps,
-            micro_batches=lambda rows: micro_batches(learned, rows, config.reward.micro_batch_size),
+            micro_batches=lambda rows: micro_batches(learned, rows, config.micro_batch_size),
             count=len,
             loss=lambda pairs: pair_loss(model, pairs),
-            config=config.reward,
-            seed=config.seed,
+            config=config,
+            seed=seed,
             metric_prefix="reward",
             measure=measure,
         )
@@ -61,25 +74,27 @@ def run(folder: RunFolder, config: ArmConfig) -> None:
             "accuracy_high": rate.high,
             "num_held_out": rate.num,
         }
-        num_steps = len(config.reward.noises) * config.reward.num_episodes * config.horizon
+        num_steps = len(config.noises) * config.num_episodes * horizon
         amounts = {"num_pairs": len(learned), "num_steps": num_steps}
         step.finish({"reward_model": {**accuracy, "gain": float(model.gain), **amounts}})
 
 
-def first_pairs(folder: RunFolder, config: ArmConfig) -> tuple[Pairs, Pairs]:
+OpenFootage = Callable[[], AbstractContextManager[Mapping[str, Footage]]]  # `learned` and `held_out`
+
+
+def first_pairs(run: Path, teacher: Teacher, open_footage: OpenFootage) -> tuple[Pairs, Pairs]:
     """Ask for pairs to train on, and for pairs of other episodes to measure on.
 
     They are saved in DIR/reward/pairs, where a resumed run finds them. WaitingError while a person has questions.
     """
-    step = folder.path / "reward"
+    step = run / "reward"
     pairs_folder = step / "pairs"
     if not is_kept(step, pairs_folder.name):
-        nums = {"learned": config.reward.num_pairs, "held_out": config.reward.num_eval}
-        teacher, footage = Teacher.of(config), partial(_footage, folder, config)
+        nums = {"learned": teacher.config.num_pairs, "held_out": teacher.config.num_eval}
         judgements = (
-            _of_a_person(folder.path, footage, teacher, nums)
+            _of_a_person(run, open_footage, teacher, nums)
             if teacher.is_person
-            else _of_a_function(footage, teacher, nums)
+            else _of_a_function(open_footage, teacher, nums)
         )
 
         def write(partial_folder: Path) -> None:
@@ -88,9 +103,6 @@ def first_pairs(folder: RunFolder, config: ArmConfig) -> tuple[Pairs, Pairs]:
 
         keep_folder(step, pairs_folder.name, write)
     return load_pairs(pairs_folder / "learned.safetensors"), load_pairs(pairs_folder / "held_out.safetensors")
-
-
-OpenFootage = Callable[[], AbstractContextManager[Mapping[str, Footage]]]  # of the episodes by set: see _footage
 
 
 def _of_a_function(open_footage: OpenFootage, teacher: Teacher, nums: Mapping[str, int]) -> list[Pairs]:
@@ -108,22 +120,22 @@ def _of_a_person(run: Path, open_footage: OpenFootage, teacher: Teacher, nums: M
     return human.read_pairs(list(sheets.values()))
 
 
-@contextmanager
-def _footage(folder: RunFolder, config: ArmConfig) -> Iterator[dict[str, Footage]]:
+def noisy_footage(
+    env: VectorEnv, policy: Policy, config: RewardConfig, *, horizon: int, seed: int
+) -> dict[str, Footage]:
     """Play the policy with noise on its actions; the episodes `learned` and `held_out` are disjoint."""
-    policy, noises, num = start_policy(folder, config), config.reward.noises, config.reward.num_episodes
-    seeds = [chance.integer(config.seed, "wander", str(noise)) for noise in noises]
-    with folder.timed("reward", "pairs"), opened(config, num) as env:
-        sets = [
-            play_with_noise(env, policy, noise, num=num, horizon=config.horizon, seed=seed)
-            for noise, seed in zip(noises, seeds, strict=True)
-        ]
-        rows = range(len(sets) * num)
-        held_out = [row % num % HELD_OUT == 0 for row in rows]
-        yield {
-            "learned": Footage(env, sets, seeds, [row for row in rows if not held_out[row]]),
-            "held_out": Footage(env, sets, seeds, [row for row in rows if held_out[row]]),
-        }
+    noises, num = config.noises, config.num_episodes
+    seeds = [chance.integer(seed, "wander", str(noise)) for noise in noises]
+    sets = [
+        play_with_noise(env, policy, noise, num=num, horizon=horizon, seed=noise_seed)
+        for noise, noise_seed in zip(noises, seeds, strict=True)
+    ]
+    rows = range(len(sets) * num)
+    held_out = [row % num % HELD_OUT == 0 for row in rows]
+    return {
+        "learned": Footage(env, sets, seeds, [row for row in rows if not held_out[row]]),
+        "held_out": Footage(env, sets, seeds, [row for row in rows if held_out[row]]),
+    }
 
 
 @torch.no_grad()

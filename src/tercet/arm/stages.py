@@ -4,12 +4,12 @@ import torch
 
 from tercet.arm.demonstrations.data import NONE
 from tercet.arm.play.agent import camera_view
-from tercet.arm.play.environments import opened, sizes_of
+from tercet.arm.play.environments import EnvFactory, sizes_of
 from tercet.arm.play.episodes import ActionFunction, play_rows
 from tercet.arm.policies.kinds import load_policy, new_policy
 from tercet.arm.policies.roles import Policy
 from tercet.arm.sim.env import ArmEnv
-from tercet.config.arm import ArmConfig
+from tercet.config.arm import PolicyConfig
 from tercet.errors import InputError
 from tercet.runs.folder import RunFolder
 from tercet.runs.progress import say
@@ -18,33 +18,34 @@ from tercet.train import chance
 _NUM_RANDOM = 16  # episodes of random actions, from which the scale of a new policy's observations is measured
 
 
-def start_policy(folder: RunFolder, config: ArmConfig) -> Policy:
+def start_policy(
+    folder: RunFolder, envs: EnvFactory, config: PolicyConfig, *, demonstrations: str, seed: int
+) -> Policy:
     """Return the policy from which PPO starts: the clone, or a new policy, with gradients.
 
     A new policy does not scale the observations of the built-in arm, which have unit scale. The hand hardly moves in
     episodes of random actions, so a scale measured there would magnify its position. InputError if bc is not done.
     """
-    with opened(config, _NUM_RANDOM) as env:
+    with envs.open(_NUM_RANDOM) as env:
         sizes = sizes_of(env)
-        if config.bc.demonstrations != NONE:
+        if demonstrations != NONE:
             path = folder.path / "bc" / "model"
             if not folder.has_ended("bc"):
                 raise InputError(f"{path} is not there yet; run `tercet arm bc` with the same --out first")
             policy = load_policy(path, sizes)
-            policy.explore(config.policy.log_std)
+            policy.explore(config.log_std)
             return policy.requires_grad_(True)
-        policy = new_policy(sizes, config.policy, seed=config.seed)
+        policy = new_policy(sizes, config, seed=seed)
         if isinstance(env, ArmEnv) and not policy.cameras:
             return policy
-        noise = torch.randn(
-            config.horizon, _NUM_RANDOM, sizes.action, generator=chance.generator(config.seed, "first look")
-        )
-        seed = chance.integer(config.seed, "first look")
+        generator = chance.generator(seed, "first look")
+        noise = torch.randn(envs.horizon, _NUM_RANDOM, sizes.action, generator=generator)
 
         def random_actions(rows: slice) -> ActionFunction:
             return lambda step, observations, fresh: noise[step, rows].clamp(-1, 1)
 
-        episodes = play_rows(env, random_actions, _NUM_RANDOM, horizon=config.horizon, seed=seed)
+        starts_seed = chance.integer(seed, "first look")
+        episodes = play_rows(env, random_actions, _NUM_RANDOM, horizon=envs.horizon, seed=starts_seed)
         policy.scaled.measure(episodes.observations)
         policy.measure_pictures(*camera_view(env, policy.cameras)(torch.ones(_NUM_RANDOM, dtype=torch.bool)))
         return policy

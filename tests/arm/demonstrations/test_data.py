@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tercet.arm.demonstrations.data import Demonstrations, load_recording, play_expert, save_recording
-from tercet.arm.play.environments import opened
+from tercet.arm.play.environments import EnvFactory
 from tercet.arm.policies.roles import Sizes
 from tercet.config.arm import BcConfig
 from tercet.config.load import load_arm_config
@@ -21,7 +21,7 @@ def recording(num: int = 2, steps: int = 5) -> Demonstrations:
 
 def test_the_expert_acts_with_noise_and_the_actions_to_learn_have_none() -> None:
     config = load_arm_config("reach", ["horizon=30", "bc.num_demonstrations=8", "bc.demonstrations=expert"])
-    with opened(config, 8) as env:
+    with EnvFactory.of(config).open(8) as env:
         found = play_expert(env, config.bc, horizon=30, seed=0)
         quiet = play_expert(env, config.bc.model_copy(update={"noise": 0.0}), horizon=30, seed=0)
     assert found.success is not None and found.success.float().mean() > 0.8

@@ -14,7 +14,7 @@ from tercet.arm.demonstrations import recordings
 from tercet.arm.demonstrations.data import Demonstrations, load_recording
 from tercet.arm.lerobot.layout import ACTION, ENVIRONMENT, STATE, Feature, Info
 from tercet.arm.lerobot.write import NewEpisode, append
-from tercet.arm.play.environments import opened, sizes_of
+from tercet.arm.play.environments import EnvFactory, sizes_of
 from tercet.arm.policies.roles import Sizes
 from tercet.arm.sim.cameras import Camera
 from tercet.config.arm import ArmConfig, BcConfig
@@ -25,7 +25,7 @@ THEIRS = Path(__file__).parents[1] / "lerobot" / "written_by_lerobot" / "video"
 
 
 def expert(config: ArmConfig, num: int) -> Demonstrations:
-    with opened(config, num) as env:
+    with EnvFactory.of(config).open(num) as env:
         return bc.load_demonstrations(config, env)
 
 
@@ -35,7 +35,7 @@ def test_demonstrations_come_back_from_a_folder(config: ArmConfig, tmp_path: Pat
     seen = [shown.observations[index][row].numpy() for index, row in enumerate(rows)]
     done = [shown.actions[index][row].numpy() for index, row in enumerate(rows)]
     recordings.save(tmp_path / "demos", seen, done, env="lift")
-    with opened(config, 1) as env:
+    with EnvFactory.of(config).open(1) as env:
         found = load_recording(tmp_path / "demos", sizes_of(env), config.bc, env="lift")
     assert torch.equal(found.observations[found.mask], shown.observations[shown.mask])
     assert torch.equal(found.actions[found.mask], shown.actions[shown.mask])
@@ -101,7 +101,10 @@ def test_demonstrations_of_two_tasks_are_not_mixed(tmp_path: Path) -> None:
 
 def test_a_folder_is_checked_before_a_run_begins(small: list[str], tmp_path: Path) -> None:
     config = load_arm_config("lift", [*small, f"bc.demonstrations={tmp_path}"])
-    with opened(config, 1) as env, pytest.raises(InputError, match=re.escape(f"{tmp_path}: not a recording")):
+    with (
+        EnvFactory.of(config).open(1) as env,
+        pytest.raises(InputError, match=re.escape(f"{tmp_path}: not a recording")),
+    ):
         bc.load_demonstrations(config, env)
 
 

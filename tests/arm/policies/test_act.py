@@ -15,7 +15,7 @@ from tercet.arm import bc
 from tercet.arm.demonstrations import recordings
 from tercet.arm.demonstrations.data import load_recording
 from tercet.arm.play.agent import PolicyEpisodes, decisions_of, sample_episodes
-from tercet.arm.play.environments import opened, sizes_of
+from tercet.arm.play.environments import EnvFactory, sizes_of
 from tercet.arm.policies.act import ActPolicy, load_act
 from tercet.arm.policies.kinds import new_policy
 from tercet.arm.policies.roles import Sizes, new_critic
@@ -148,7 +148,7 @@ def test_files_keep_cameras_scales_and_what_is_hidden(policy: ActPolicy, tmp_pat
 
 
 def test_a_demonstrated_step_is_learned_with_the_picture_of_its_moment(config: ArmConfig, env: ArmEnv) -> None:
-    with opened(config, 2) as two:
+    with EnvFactory.of(config).open(2) as two:
         shown = bc.load_demonstrations(config, two)
         assert isinstance(two, ArmEnv)
         seen, _ = two.reset(seed=chance.integer(config.seed, "demonstrations"))
@@ -164,7 +164,7 @@ def test_a_demonstrated_step_is_learned_with_the_picture_of_its_moment(config: A
 
 def test_a_recording_shows_what_the_cameras_saw(config: ArmConfig, env: ArmEnv, tmp_path: Path) -> None:
     pytest.importorskip("av")
-    with opened(config, 2) as two:
+    with EnvFactory.of(config).open(2) as two:
         shown = bc.load_demonstrations(config, two)
     lengths = shown.mask.sum(1).tolist()
     names = [camera.name for camera in cameras_of(config.policy)]

@@ -51,11 +51,13 @@ def test_a_round_shows_the_episodes_with_the_most_disagreement() -> None:
     episodes = make_episodes(8, 9)
     torch.manual_seed(0)
     model = RewardEnsemble(3, num_models=3, hidden_size=8)
-    chosen = choose_episodes(episodes, Teacher.of(config), 15, name="round 1", model=model).tolist()
+    chosen = choose_episodes(
+        episodes, Teacher(config.reward, config.env, config.seed), 15, name="round 1", model=model
+    ).tolist()
     by_row = []
     for row in range(8):
         moments = moment_questions(episodes.rows(torch.tensor([row])))
         by_row.append(float(disagreement(moments, model).mean()))
     assert chosen == sorted(range(8), key=lambda row: -by_row[row])[:2]
-    some = choose_episodes(episodes, Teacher.of(config), 999, name="learned").tolist()
+    some = choose_episodes(episodes, Teacher(config.reward, config.env, config.seed), 999, name="learned").tolist()
     assert sorted(some) == list(range(8)) and some != sorted(some)

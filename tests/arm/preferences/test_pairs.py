@@ -112,7 +112,9 @@ def test_repeated_segment_pairs_are_dropped() -> None:
 def test_no_pair_of_segments_is_asked_twice() -> None:
     config = load_arm_config("lift", ["reward.segment_length=3", "reward.same_episode=1"])
     for model in (RewardEnsemble(3, num_models=2, hidden_size=4), None):
-        asked = comparisons(make_episodes(6, 9), Teacher.of(config), 60, name="round 1", model=model)
+        asked = comparisons(
+            make_episodes(6, 9), Teacher(config.reward, config.env, config.seed), 60, name="round 1", model=model
+        )
         pairs = {frozenset(pair) for pair in zip(asked.first.tolist(), asked.second.tolist(), strict=True)}
         assert len(pairs) == len(asked) == 60
         assert 0.2 < float((asked.first < asked.second).float().mean()) < 0.8  # the side is left to chance
@@ -171,8 +173,8 @@ def test_saved_pairs_load_unchanged_and_damage_is_reported(tmp_path: Path) -> No
 def test_ask_returns_at_most_num_judgements(feedback: str) -> None:
     config = load_arm_config("lift", ["horizon=6", "reward.segment_length=3", f"reward.feedback={feedback}"])
     played = Episodes.joined([make_episodes(6, 6, seed=seed) for seed in range(2)])
-    pairs = ask(played, Teacher.of(config), 20, name="first")
+    pairs = ask(played, Teacher(config.reward, config.env, config.seed), 20, name="first")
     assert 15 <= len(pairs) <= 20
     assert pairs.better.shape[1] == (3 if feedback == "pairs" else 1)
     model = RewardEnsemble(3, num_models=3, hidden_size=4)
-    assert len(ask(played, Teacher.of(config), 5, name="round", model=model)) <= 5
+    assert len(ask(played, Teacher(config.reward, config.env, config.seed), 5, name="round", model=model)) <= 5

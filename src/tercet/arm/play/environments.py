@@ -1,7 +1,8 @@
-"""The environment of a config, in several copies."""
+"""Open the environment of a run in as many copies as a step needs."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import cast
 
 from gymnasium.spaces import Box
@@ -17,28 +18,43 @@ from tercet.config.arm import ArmConfig
 _MAX_FOREIGN_COPIES = 16  # each copy takes long to make and a process of its own
 
 
-@contextmanager
-def opened(config: ArmConfig, num: int) -> Iterator[VectorEnv]:
-    """Open the environment for `num` episodes at a time. A foreign environment has fewer copies and plays in turns."""
-    ranges = config.randomisation
-    num_envs = num if config.env in TASKS else min(num, _MAX_FOREIGN_COPIES)
-    env = make_env(
-        config.env,
-        num_envs,
-        horizon=config.horizon,
-        randomisation=Randomisation(
+@dataclass(frozen=True)
+class EnvFactory:
+    """The environment of a run: its name, the steps of an episode, and how it is simulated."""
+
+    name: str
+    horizon: int
+    randomisation: Randomisation
+    num_threads: int
+
+    @classmethod
+    def of(cls, config: ArmConfig) -> "EnvFactory":
+        """Return the factory of a run's config."""
+        ranges = config.randomisation
+        randomisation = Randomisation(
             mass=(ranges.mass[0], ranges.mass[1]),
             friction=(ranges.friction[0], ranges.friction[1]),
             latency=(ranges.latency[0], ranges.latency[1]),
             camera=ranges.camera,
             sensor_noise=ranges.sensor_noise,
-        ),
-        num_threads=min(config.threads, num_envs),
-    )
-    try:
-        yield env
-    finally:
-        env.close()
+        )
+        return cls(config.env, config.horizon, randomisation, config.threads)
+
+    @contextmanager
+    def open(self, num: int) -> Iterator[VectorEnv]:
+        """Open it for `num` episodes at a time. A foreign environment has fewer copies and plays in turns."""
+        num_envs = num if self.name in TASKS else min(num, _MAX_FOREIGN_COPIES)
+        env = make_env(
+            self.name,
+            num_envs,
+            horizon=self.horizon,
+            randomisation=self.randomisation,
+            num_threads=min(self.num_threads, num_envs),
+        )
+        try:
+            yield env
+        finally:
+            env.close()
 
 
 def bounds_of(env: VectorEnv) -> Box:

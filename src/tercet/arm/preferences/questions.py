@@ -20,7 +20,7 @@ from tercet.arm.preferences.pairs import (
     segment_questions,
     step_questions,
 )
-from tercet.config.arm import ArmConfig, RewardConfig
+from tercet.config.arm import RewardConfig
 from tercet.config.functions import PERSON, load_function
 from tercet.train import chance
 
@@ -35,11 +35,6 @@ class Teacher:
     config: RewardConfig
     env: str  # a person is told what to look for in it
     seed: int
-
-    @classmethod
-    def of(cls, config: ArmConfig) -> "Teacher":
-        """Return the teacher of this run."""
-        return cls(config.reward, config.env, config.seed)
 
     @property
     def is_person(self) -> bool:

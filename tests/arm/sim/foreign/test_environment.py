@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from tercet.arm.bc import load_demonstrations
 from tercet.arm.pipeline import check, run, run_step
-from tercet.arm.play.environments import opened
+from tercet.arm.play.environments import EnvFactory
 from tercet.arm.play.episodes import ActionFunction, play, play_rows
 from tercet.arm.preferences.pairs import segment_questions
 from tercet.arm.scoring import scorer
@@ -221,15 +221,16 @@ def test_a_fresh_policy_measures_others_numbers_and_takes_the_built_in_arms_as_t
 ) -> None:
     config = load_arm_config("reach", [f"env={env}", "horizon=20", "threads=1"])
     with RunFolder.open(tmp_path / "run", config, preset="reach") as folder:
-        scaled = start_policy(folder, config).scaled
+        envs, demonstrations = EnvFactory.of(config), config.bc.demonstrations
+        scaled = start_policy(folder, envs, config.policy, demonstrations=demonstrations, seed=config.seed).scaled
     assert (not torch.equal(scaled.std, torch.ones_like(scaled.std))) == is_measured
 
 
 def test_many_starts_need_few_copies() -> None:
     config = load_arm_config("reach", ["env=their_env:line", "threads=1"])
-    with opened(config, 256) as env:
+    with EnvFactory.of(config).open(256) as env:
         assert env.num_envs == 16
-    with opened(config, 3) as env:
+    with EnvFactory.of(config).open(3) as env:
         assert env.num_envs == 3
 
 
@@ -345,7 +346,7 @@ def test_numbers_that_are_not_finite_are_said_before_anything_is_trained(capsys:
     config = load_arm_config("reach", ["env=their_env:nan_step", "horizon=20", "threads=1"])
     check(config)
     assert "env=their_env:nan_step: step() gave numbers that are not finite" in capsys.readouterr().out
-    with opened(config, 1) as env:
+    with EnvFactory.of(config).open(1) as env:
         episodes = play(env, lambda step, seen, fresh: torch.zeros(1, 1), horizon=20, seed=0)
     with pytest.raises(FailedError, match=r"segments of 15 steps \(20 episodes ended because the environment gave"):
         segment_questions(episodes, 15, 4, torch.Generator())
@@ -371,7 +372,7 @@ def documented(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ArmConfig:
 
 def test_the_documented_environment_is_sound_and_its_expert_succeeds(documented: ArmConfig) -> None:
     check(documented)
-    with opened(documented, 10) as env:
+    with EnvFactory.of(documented).open(10) as env:
         shown = load_demonstrations(documented, env)
         assert shown.success is not None and shown.success.all()
         assert shown.mask.sum(1).max() < 30  # it ends at success
@@ -393,7 +394,7 @@ def test_the_documented_environment_is_sound_and_its_expert_succeeds(documented:
 def test_an_expert_of_the_users_that_misbehaves_is_named(expert: str, message: str) -> None:
     settings = ["env=their_env:line", "horizon=20", "threads=1", f"bc.demonstrations=their_env:{expert}"]
     config = load_arm_config("lift", settings)
-    with opened(config, 2) as env, pytest.raises(FailedError, match=message):
+    with EnvFactory.of(config).open(2) as env, pytest.raises(FailedError, match=message):
         load_demonstrations(config, env)
 
 
