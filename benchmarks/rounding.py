@@ -22,7 +22,7 @@ from tercet.lm.text.encoder import Encoder
 
 def figures(config: LmConfig, path: str, num: int) -> dict[str, dict[str, float]]:
     """Negative log-likelihood a token, and the KL a token from the model as it was saved."""
-    encoder = Encoder.of(config, path)
+    encoder = Encoder.of(config).with_tokenizer_at(path, config)
     held_out = flat(encoder.within_limits(step_examples(config.data, "sft").held_out, "held out"))[:num]
     batches = SftBatches(encoder, device_of(config), config.sft).of(held_out)
     policies = {name: load_policy(config, path=path) for name in ("as saved", "nearest", "by chance")}

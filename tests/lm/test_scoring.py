@@ -63,7 +63,7 @@ def answers_of(encoder: Encoder, examples: list[Example]) -> Answers:
 
 
 def weighted(config: LmConfig, own_path: str) -> Scorer:
-    terms = load_terms(config, own_path, None)
+    terms = load_terms(config, Encoder.of(config), own_path, None)
     return Scorer([(config.ppo.reward[name], score) for name, score in terms.items()])
 
 
@@ -84,8 +84,9 @@ def test_functions_that_misbehave_are_named(make_config: MakeConfig, rewards: st
 
 
 def test_no_reward_at_all(make_config: MakeConfig) -> None:
+    config = make_config(ppo={"reward": {}})
     with pytest.raises(InputError, match=r"ppo\.reward: names no reward"):
-        load_terms(make_config(ppo={"reward": {}}), "", None)
+        load_terms(config, Encoder.of(config), "", None)
 
 
 def test_a_score_depends_on_neither_batch_nor_asker(
@@ -123,7 +124,7 @@ def test_a_foreign_model_reads_the_text_with_its_own_tokenizer(
     model.save(tmp_path, encoder.tokenizer)
     answers = answers_of(encoder, examples)
     own = score_rows(model, answers.batch, 4)
-    assert torch.allclose(by_foreign_model(str(tmp_path), config)(answers), own, atol=1e-4)
+    assert torch.allclose(by_foreign_model(str(tmp_path), config, encoder, 4)(answers), own, atol=1e-4)
 
     other = encoder.tokenizer
     swapped = {  # the same words under other ids: its scores must be those of the other ids
@@ -137,7 +138,7 @@ def test_a_foreign_model_reads_the_text_with_its_own_tokenizer(
     (folder / "tokenizer.json").write_text(json.dumps(tree))
     ids = torch.tensor([[swapped[token] for token in row] for row in answers.batch.ids.tolist()])
     expected = score_rows(model, TokenBatch(ids, answers.batch.prompt_lengths, answers.batch.response_mask), 4)
-    assert torch.allclose(by_foreign_model(str(folder), config)(answers), expected, atol=1e-4)
+    assert torch.allclose(by_foreign_model(str(folder), config, encoder, 4)(answers), expected, atol=1e-4)
     assert not torch.allclose(expected, own, atol=0.1)
 
 

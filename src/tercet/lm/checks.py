@@ -10,7 +10,7 @@ from tercet.lm import ppo
 from tercet.lm.data.splits import STEPS, StepName, flat, require_pairs, step_examples
 from tercet.lm.models.roles import check_logits, load_policy, load_score_model
 from tercet.lm.models.weights import config_at, fresh, named_by_key
-from tercet.lm.preferences.foreign import check_foreign
+from tercet.lm.preferences.foreign import ForeignRewardModel, check_foreign
 from tercet.lm.preferences.functions import call_function, load_score_function
 from tercet.lm.preferences.pairs import NO_JUDGE
 from tercet.lm.reward import samples_pairs
@@ -29,7 +29,7 @@ def check(config: LmConfig, steps: Sequence[str]) -> None:
         if not any(step_examples(config.data, "ppo").validation.values()):
             raise InputError(ppo.NO_VALIDATION)
     if "reward" in steps:
-        _check_pairs(config)
+        _check_pairs(config.data, config.reward.num_sampled_pairs, config.judge)
     if "reward" in steps or "ppo" in steps:
         check_tokenizers(config)
         _check_models(config, encoder)
@@ -52,10 +52,11 @@ def _check_rewards(config: LmConfig, encoder: Encoder) -> None:
         elif is_from_tercet(name, config):
             model = load_score_model(config, path=name, trained=True).model
             with named_by_key(config, name):
-                Encoder.of(config, name).check_window(model)
+                encoder.with_tokenizer_at(name, config).check_window(model)
         else:
+            foreign = ForeignRewardModel.load(name, config, encoder.style, batch_size=config.ppo.micro_batch_size)
             examples = step_examples(config.data, "ppo")
-            check_foreign(name, config, encoder, [*flat(examples.train), *flat(examples.validation)])
+            check_foreign(foreign, encoder, [*flat(examples.train), *flat(examples.validation)])
     if not any(config.ppo.reward.values()):
         raise InputError(NO_REWARD)
 
@@ -69,14 +70,14 @@ def _check_function(spec: str, data: DataConfig, step: StepName = "ppo") -> None
     call_function(function, [e.prompt for e in two], [e.chosen or _RESPONSE for e in two])
 
 
-def _check_pairs(config: LmConfig) -> None:
-    examples = step_examples(config.data, "reward")
-    if not samples_pairs(examples, config.reward.num_sampled_pairs):
+def _check_pairs(data: DataConfig, num_sampled_pairs: int, judge: str) -> None:
+    examples = step_examples(data, "reward")
+    if not samples_pairs(examples, num_sampled_pairs):
         require_pairs(examples)
-    elif not config.judge:
+    elif not judge:
         raise InputError(NO_JUDGE)
     else:
-        _check_function(config.judge, config.data, "reward")
+        _check_function(judge, data, "reward")
 
 
 def _check_models(config: LmConfig, encoder: Encoder) -> None:

@@ -11,7 +11,7 @@ import torch
 import yaml
 
 from tercet.config.functions import PERSON
-from tercet.config.lm import DataConfig, LmConfig
+from tercet.config.lm import DataConfig, LmConfig, NetworkConfig
 from tercet.core.intervals import wilson, win
 from tercet.core.kl import k1
 from tercet.errors import InputError
@@ -173,10 +173,10 @@ def win_rates(by_stage: dict[str, dict[str, list[float]]]) -> dict[str, dict[str
     return rates
 
 
-def _reward_model(folder: RunFolder, config: LmConfig) -> ScoreModel | None:
+def _reward_model(folder: RunFolder, networks: NetworkConfig) -> ScoreModel | None:
     if not folder.is_done("reward"):
         return None
-    return load_score_model(config, path=str(folder.path / "reward" / "model"), trained=True)
+    return load_score_model(networks, path=str(folder.path / "reward" / "model"), trained=True)
 
 
 def _scores(judge: str, reward_model: ScoreModel | None, batch_size: int) -> dict[str, Score]:

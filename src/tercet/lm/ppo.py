@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from tercet.config.lm import LmConfig, PpoConfig
+from tercet.config.lm import LmConfig, NetworkConfig, PpoConfig, RewardConfig
 from tercet.core.kl import adapted_kl_coef
 from tercet.core.statistics import AS_IT_IS
 from tercet.errors import InputError
@@ -63,9 +63,9 @@ def run(folder: RunFolder, config: LmConfig) -> None:
     encoder.check_window(policy.model)
     check_policy(policy)
     frozen = None if config.lora.rank else load_policy(config, path=policy_path)
-    critic = load_critic(config, reward_path, backbone)
+    critic = load_critic(config, config.reward, reward_path, backbone)
     encoder.check_window(critic.model)
-    terms = load_terms(config, reward_path, backbone)
+    terms = load_terms(config, encoder, reward_path, backbone)
     data = digests(config, "ppo")
     with folder.step("ppo", total=config.ppo.num_updates, num_before=1, shown=SHOWN, data=data) as step:
         sampler = Sampler(policy, encoder, config.ppo.temperature, config.eval.batch_size)
@@ -178,14 +178,16 @@ def validate(roles: Roles, examples: Sequence[Example]) -> Validation:
     return Validation(float(torch.cat(scores).mean()), float(torch.cat(kls).mean()))
 
 
-def load_critic(config: LmConfig, reward_path: str, backbone: Backbone | None) -> ScoreModel:
+def load_critic(
+    networks: NetworkConfig, reward: RewardConfig, reward_path: str, backbone: Backbone | None
+) -> ScoreModel:
     """Load the critic: it starts from the reward model, or has a new head if there is none."""
-    num_layers = config.reward.num_layers
+    num_layers = reward.num_layers
     if reward_path:
-        return load_reward_model(config, reward_path, backbone, num_layers=num_layers, learns=True)
+        return load_reward_model(networks, reward_path, backbone, num_layers=num_layers, learns=True)
     if backbone:
         return backbone.score_model(num_layers=num_layers, learns=True)
-    return load_score_model(config, path=config.reward.model, num_layers=num_layers, learns=True)
+    return load_score_model(networks, path=reward.model, num_layers=num_layers, learns=True)
 
 
 def _scales(step: Step, terms: Mapping[str, Score], reference: Callable[[], Sequence[Answers]]) -> Scales:

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from tercet.config.lm import LmConfig
+from tercet.config.lm import LmConfig, NetworkConfig, RewardConfig
 from tercet.core.losses import pairwise_loss, per_token_pairwise_loss
 from tercet.core.statistics import score_gain_and_bias, wins
 from tercet.errors import FailedError, InputError
@@ -47,7 +47,7 @@ def run(folder: RunFolder, config: LmConfig) -> None:
     todo = lessons(train, config.data, config.reward, step="reward", seed=config.seed)
     stages = dict(todo.plan.stages)
     policy_path = sft_model(folder, config.ppo.policy)
-    model = _untrained(config, policy_path)
+    model = _untrained(config, config.reward, policy_path)
     encoder.check_window(model.model)
     batches = PairBatches(encoder, device_of(config), config.reward.micro_batch_size)
 
@@ -92,16 +92,16 @@ def run(folder: RunFolder, config: LmConfig) -> None:
         step.finish({"reward_model": results | {"normalised": normalised, "forgetting": _forgetting(folder, stages)}})
 
 
-def _untrained(config: LmConfig, policy_path: str) -> ScoreModel:
+def _untrained(networks: NetworkConfig, reward: RewardConfig, policy_path: str) -> ScoreModel:
     """Load the start of the reward model: reward.model, or with a shared backbone the policy that PPO starts from."""
-    start = policy_path if config.lora.shared_backbone else config.reward.model
-    if config.lora.shared_backbone and not start:
+    start = policy_path if networks.lora.shared_backbone else reward.model
+    if networks.lora.shared_backbone and not start:
         raise InputError(
             "reward: with lora.shared_backbone its adapters are trained on the SFT policy; "
             "run `tercet lm sft` with the same --out first, or set ppo.policy"
         )
-    num_layers, dropout = config.reward.num_layers, config.lora.dropout
-    return load_score_model(config, path=start, num_layers=num_layers, learns=True, lora_dropout=dropout)
+    num_layers, dropout = reward.num_layers, networks.lora.dropout
+    return load_score_model(networks, path=start, num_layers=num_layers, learns=True, lora_dropout=dropout)
 
 
 @dataclass(frozen=True)

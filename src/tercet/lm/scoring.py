@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tercet.config.lm import LmConfig
+from tercet.config.lm import LmConfig, NetworkConfig
 from tercet.core.statistics import ScoreScale
 from tercet.errors import InputError
 from tercet.lm.batch import TokenBatch
@@ -39,7 +39,7 @@ class Scorer:
         return torch.stack([weight * score(answers).float() for weight, score in self.terms]).sum(0)
 
 
-def load_terms(config: LmConfig, own_path: str, backbone: Backbone | None) -> dict[str, Score]:
+def load_terms(config: LmConfig, encoder: Encoder, own_path: str, backbone: Backbone | None) -> dict[str, Score]:
     """Load the terms of ppo.reward by name, unscaled; `own_path` is the folder of this run's reward model."""
     terms: dict[str, Score] = {}
     batch_size = config.ppo.micro_batch_size
@@ -51,7 +51,7 @@ def load_terms(config: LmConfig, own_path: str, backbone: Backbone | None) -> di
         elif ":" in name:
             terms[name] = by_function(name)
         else:
-            terms[name] = by_foreign_model(name, config)
+            terms[name] = by_foreign_model(name, config, encoder, batch_size)
     if not any(config.ppo.reward.values()):
         raise InputError(NO_REWARD)
     return terms
@@ -83,15 +83,15 @@ def by_function(spec: str) -> Score:
     return score
 
 
-def by_foreign_model(path: str, config: LmConfig) -> Score:
+def by_foreign_model(path: str, networks: NetworkConfig, encoder: Encoder, batch_size: int) -> Score:
     """Score with a reward model that has its own tokenizer and reads the responses' text.
 
-    The reward model of another run reads prompt and response in the style of `config.data`.
+    The reward model of another run reads prompt and response in the style of the run's `encoder`.
     """
-    if not is_from_tercet(path, config):
-        return ForeignRewardModel.load(path, config)
-    model = load_score_model(config, path=path, trained=True)
-    encoder = Encoder.of(config, path)
+    if not is_from_tercet(path, networks):
+        return ForeignRewardModel.load(path, networks, encoder.style, batch_size=batch_size)
+    model = load_score_model(networks, path=path, trained=True)
+    encoder = encoder.with_tokenizer_at(path, networks)
     # another tokenizer may need more tokens for the same text
     encoder = replace(encoder, max_response_tokens=4 * encoder.max_sampled_tokens)
 
@@ -99,15 +99,15 @@ def by_foreign_model(path: str, config: LmConfig) -> Score:
         ended = answers.ended.tolist()
         ids = [encoder.response(text, ended=end) for text, end in zip(answers.texts, ended, strict=True)]
         batch = encoder.batch([encoder.prompt(example) for example in answers.examples], ids)
-        return score_rows(model, batch.to(answers.batch.ids.device), config.ppo.micro_batch_size)
+        return score_rows(model, batch.to(answers.batch.ids.device), batch_size)
 
     return score
 
 
-def is_from_tercet(path: str, config: LmConfig) -> bool:
+def is_from_tercet(path: str, networks: NetworkConfig) -> bool:
     """Return True if Tercet trained the reward model."""
-    with named_by_key(config, path):
-        return hasattr(config_at(config.model, path), "score_bias")
+    with named_by_key(networks, path):
+        return hasattr(config_at(networks.model, path), "score_bias")
 
 
 @torch.no_grad()

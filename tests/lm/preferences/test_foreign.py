@@ -58,7 +58,7 @@ def test_a_batch_gives_the_scores_that_transformers_gives_one_by_one(
 ) -> None:
     tokenizer = byte_tokenizer()
     tokenizer.chat_template = CHATML
-    model = ForeignRewardModel.load(saved(tmp_path, kind, tokenizer), make_config())
+    model = ForeignRewardModel.load(saved(tmp_path, kind, tokenizer), make_config(), "hh", batch_size=4)
     readings = [model.encode(example, text) for example, text in ASKED]
     theirs = AutoModelForSequenceClassification.from_pretrained(tmp_path).eval()
     with torch.no_grad():
@@ -70,7 +70,7 @@ def test_a_batch_gives_the_scores_that_transformers_gives_one_by_one(
 def test_a_template_writes_the_whole_conversation(make_config: MakeConfig, tmp_path: Path) -> None:
     tokenizer = byte_tokenizer()
     tokenizer.chat_template = CHATML
-    model = ForeignRewardModel.load(saved(tmp_path, "llama", tokenizer), make_config())
+    model = ForeignRewardModel.load(saved(tmp_path, "llama", tokenizer), make_config(), "hh", batch_size=4)
     turns = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So."}]
     wanted = tokenizer.apply_chat_template(turns, tokenize=True, return_dict=False)
     assert model.encode(*ASKED[0])["input_ids"] == wanted
@@ -80,7 +80,7 @@ def test_a_template_writes_the_whole_conversation(make_config: MakeConfig, tmp_p
 
 def test_separators_make_a_pair_of_prompt_and_answer(make_config: MakeConfig, tmp_path: Path) -> None:
     tokenizer = with_separators()
-    model = ForeignRewardModel.load(saved(tmp_path, "bert", tokenizer), make_config())
+    model = ForeignRewardModel.load(saved(tmp_path, "bert", tokenizer), make_config(), "hh", batch_size=4)
     reading = model.encode(*ASKED[1])
     assert {**reading} == {**tokenizer("Who are you?", "A machine, no more.</s>")}
     assert reading["input_ids"].count(3) == 2 and sorted(set(reading["token_type_ids"])) == [0, 1]
@@ -91,7 +91,7 @@ def test_separators_make_a_pair_of_prompt_and_answer(make_config: MakeConfig, tm
 
 
 def test_a_transcript_where_there_is_neither(make_config: MakeConfig, tmp_path: Path) -> None:
-    model = ForeignRewardModel.load(saved(tmp_path, "llama", byte_tokenizer()), make_config(data={"style": "chat"}))
+    model = ForeignRewardModel.load(saved(tmp_path, "llama", byte_tokenizer()), make_config(), "chat", batch_size=4)
     example, text = ASKED[0]
     ids = model.encode(example, text)["input_ids"]
     assert model.tokenizer.decode(ids) == "\n\nHuman: Why?\n\nAssistant: So.</s>"
@@ -101,7 +101,7 @@ def test_a_transcript_where_there_is_neither(make_config: MakeConfig, tmp_path: 
 def test_what_is_no_reward_model(make_config: MakeConfig, tmp_path: Path) -> None:
     two = saved(tmp_path / "two", "bert", byte_tokenizer(), num_labels=2)
     with pytest.raises(InputError, match=r"ppo\.reward: .*has 2 outputs per text; a reward model has one"):
-        ForeignRewardModel.load(two, make_config(ppo={"reward": {two: 1.0}}))
+        ForeignRewardModel.load(two, make_config(ppo={"reward": {two: 1.0}}), "hh", batch_size=4)
 
 
 def test_a_window_that_is_too_short_is_refused_before_and_during_scoring(
@@ -111,9 +111,9 @@ def test_a_window_that_is_too_short_is_refused_before_and_during_scoring(
     prompts = [question("Why?"), question("Why, then, is it that you are here?")]
     config = make_config(data={"max_prompt_tokens": 64}, ppo={"reward": {name: 1.0}})
     encoder = Encoder.of(config)
-    check_foreign(name, config, encoder, prompts[:1])
+    model = ForeignRewardModel.load(name, config, encoder.style, batch_size=4)
+    check_foreign(model, encoder, prompts[:1])
     with pytest.raises(InputError, match=r"reads 40 tokens, but a prompt of \d+ .*ppo\.max_response_tokens=8 need"):
-        check_foreign(name, config, encoder, prompts)
-    model = ForeignRewardModel.load(name, make_config())
+        check_foreign(model, encoder, prompts)
     with pytest.raises(FailedError, match=r"reads 40 tokens, but a prompt with its response has"):
         model.scores([model.encode(prompts[1], "Because of many things.")])

@@ -147,9 +147,10 @@ def chatting(make_config: MakeConfig, chat_template: str = "", **sections: dict[
 def test_all_steps_render_by_one_template(make_config: MakeConfig, tmp_path: Path) -> None:
     policy = saved_tokenizer(tmp_path / "policy", SAYS_ONCE)
     for template, written in (("", "Hi</s>"), (SAYS_TWICE, "HiHi</s>")):  # that of the policy, or the config's
-        encoder = Encoder.of(chatting(make_config, template, ppo={"policy": policy}))
+        config = chatting(make_config, template, ppo={"policy": policy})
+        encoder = Encoder.of(config)
         assert encoder.tokenizer.decode(encoder.prompt(asking("Hi"))) == written
-        elsewhere = Encoder.of(chatting(make_config, template, ppo={"policy": policy}), policy)  # a reward model's own
+        elsewhere = encoder.with_tokenizer_at(policy, config)  # a reward model's own
         assert elsewhere.tokenizer.decode(elsewhere.prompt(asking("Hi"))) == "Hi</s>"
 
 

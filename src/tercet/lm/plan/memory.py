@@ -57,7 +57,7 @@ class Site:
 
 def memory_of(config: LmConfig, site: Site, sizes: Sizes, answers: Sizes) -> dict[str, Memory]:
     """Return the memory of each step by its name; `sizes` are those of PPO's rows, `answers` those of the data's."""
-    networks = Networks.of(config)
+    networks = Networks.of(config, config.reward)
     memory_by_step = {
         "sft": _supervised(networks, "policy", config.sft, site, answers),
         "reward": _supervised(networks, "score", config.reward, site, answers),

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from tercet.config.lm import LmConfig, ModelConfig, Source
+from tercet.config.lm import DataConfig, LmConfig, ModelConfig, Source
 from tercet.errors import InputError
 from tercet.lm.data.sources import BUILT_IN, is_file
 from tercet.lm.data.splits import flat, step_examples
@@ -18,7 +18,7 @@ from tercet.lm.models.weights import gguf_parts, window_of
 from tercet.lm.plan.cost import Sizes
 from tercet.lm.plan.hardware import CARDS
 from tercet.lm.plan.memory import Memory, Site, memory_of
-from tercet.lm.plan.shapes import Networks
+from tercet.lm.plan.shapes import Networks, shape_of
 from tercet.lm.plan.step_time import StepTime, expected_on, measured_here, step_time
 from tercet.lm.text.encoder import Encoder
 from tercet.runs.clock import Moment
@@ -85,8 +85,14 @@ def plan(
     if gpu_gb and gpu in ("", "auto"):
         gpu = next((name for name, card in CARDS.items() if card.memory_gib >= gpu_gb), "h200")
     card = CARDS.get(gpu)
-    rows = _rows(config, prompt_tokens, response_tokens)
-    networks, ppo = Networks.of(config), config.ppo
+    most = config.ppo.max_response_tokens
+    if prompt_tokens or response_tokens:
+        rows = _given_rows(config.data, most, prompt_tokens, response_tokens)
+    elif _is_on_this_machine(config.data, config.model):
+        rows = _mean_rows(config.data, most, Encoder.of(config))
+    else:
+        rows = _longest_rows(config.data, most)
+    networks, ppo = Networks.of(config, config.reward), config.ppo
     _check_window(networks, rows)
     here = device_of(config) if card is None else torch.device("cuda")
     site = Site.gpu() if here.type == "cuda" else Site("cpu", resident_bytes())
@@ -119,18 +125,20 @@ def _room(device: torch.device) -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def _rows(config: LmConfig, prompt_tokens: int, response_tokens: int) -> Rows:
-    """Return the lengths given, else the means of the data if it is on this machine, else the longest allowed."""
-    data, most = config.data, config.ppo.max_response_tokens
-    if prompt_tokens or response_tokens:
-        prompt = prompt_tokens or data.max_prompt_tokens
-        return Rows(
-            Sizes(prompt, response_tokens or most), Sizes(prompt, response_tokens or data.max_response_tokens), "given"
-        )
-    if not (all(_is_local(source) for source in [*data.train, *data.sft, *data.ppo]) and _has_tokenizer(config.model)):
-        ppo, of_data = (Sizes(data.max_prompt_tokens, n) for n in (most, data.max_response_tokens))
-        return Rows(ppo, of_data, "the longest allowed; the data is not on this machine")
-    encoder = Encoder.of(config)
+def _given_rows(data: DataConfig, most: int, prompt_tokens: int, response_tokens: int) -> Rows:
+    """Return the given lengths, and the longest allowed in place of 0; `most` is that of PPO's responses."""
+    prompt = prompt_tokens or data.max_prompt_tokens
+    return Rows(
+        Sizes(prompt, response_tokens or most), Sizes(prompt, response_tokens or data.max_response_tokens), "given"
+    )
+
+
+def _longest_rows(data: DataConfig, most: int) -> Rows:
+    ppo, of_data = (Sizes(data.max_prompt_tokens, n) for n in (most, data.max_response_tokens))
+    return Rows(ppo, of_data, "the longest allowed; the data is not on this machine")
+
+
+def _mean_rows(data: DataConfig, most: int, encoder: Encoder) -> Rows:
     prompts = flat(step_examples(data, "ppo").train)[:_NUM_EXAMPLES]
     demonstrations = flat(step_examples(data, "sft").train)[:_NUM_EXAMPLES]
     prompt = _mean(len(encoder.prompt(example)) for example in prompts)
@@ -154,6 +162,10 @@ def _mean(lengths: Iterator[int]) -> int:
     return max(1, round(fmean(lengths)))
 
 
+def _is_on_this_machine(data: DataConfig, model: ModelConfig) -> bool:
+    return all(map(_is_local, [*data.train, *data.sft, *data.ppo])) and _has_tokenizer(model)
+
+
 def _is_local(source: Source) -> bool:
     return source.path == BUILT_IN or (is_file(source) and Path(source.path).is_file())
 
@@ -165,24 +177,24 @@ def _has_tokenizer(config: ModelConfig) -> bool:
 
 def _remedies(config: LmConfig, site: Site, rows: Rows, room: int) -> Iterator[Remedy]:
     """Yield settings that save memory, each on top of those before it, until every step fits."""
-
-    def peaks_of(config: LmConfig) -> dict[str, int]:
-        return {name: memory.peak for name, memory in memory_of(config, site, rows.ppo, rows.data).items()}
-
-    peaks = peaks_of(config)
+    peaks = _peaks(memory_of(config, site, rows.ppo, rows.data))
     for key, smaller in _SMALLER.items():
         if key == "precision" and site.device == "cpu":
             continue  # most CPUs are slow in bf16
         before, chosen = peaks, None
         while _excess(peaks, room) and (value := smaller(config)) is not None:
             changed = _changed(config, key, value)
-            now = peaks_of(changed)
+            now = _peaks(memory_of(changed, site, rows.ppo, rows.data))
             if _excess(now, room) >= _excess(peaks, room):
                 break
             config, peaks, chosen = changed, now, value
         if chosen is not None:
             saves = max(before[step] - peaks[step] for step in peaks)
             yield Remedy(f"{key}={str(chosen).lower()}", saves, max(peaks.values()))
+
+
+def _peaks(memory_by_step: dict[str, Memory]) -> dict[str, int]:
+    return {name: memory.peak for name, memory in memory_by_step.items()}
 
 
 def _excess(peaks: dict[str, int], room: int) -> int:
@@ -205,7 +217,9 @@ _SMALLER: dict[str, Callable[[LmConfig], object | None]] = {
     "lora.shared_backbone": lambda config: (
         True if config.lora.rank and not config.reward.model and not config.lora.shared_backbone else None
     ),
-    "reward.num_layers": lambda config: _half(config.reward.num_layers or Networks.of(config).score.num_hidden_layers),
+    "reward.num_layers": lambda config: _half(
+        config.reward.num_layers or shape_of(config, config.reward.model).num_hidden_layers
+    ),
     "ppo.ema_decay": lambda config: 0 if config.ppo.ema_decay else None,
     "ppo.batch_size": lambda config: (
         _half(config.ppo.batch_size) if config.ppo.batch_size > max(config.ppo.num_minibatches, 2) else None

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from transformers import AutoConfig
 from transformers import PretrainedConfig as HfConfig
 
-from tercet.config.lm import LmConfig, NetworkConfig
+from tercet.config.lm import NetworkConfig, RewardConfig
 from tercet.errors import InputError
 from tercet.lm.models.weights import config_at, named_by_key
 
@@ -68,9 +68,9 @@ class Networks:
     num_score_layers: int  # that critic and reward model keep; 0: all
 
     @classmethod
-    def of(cls, config: LmConfig) -> "Networks":
+    def of(cls, config: NetworkConfig, reward: RewardConfig) -> "Networks":
         """Find the shapes. InputError as in `shape_of`."""
-        return cls(config, shape_of(config), shape_of(config, config.reward.model), config.reward.num_layers)
+        return cls(config, shape_of(config), shape_of(config, reward.model), reward.num_layers)
 
 
 def shape_of(config: NetworkConfig, path: str = "") -> HfConfig:

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from tercet.config.lm import LmConfig
+from tercet.config.lm import NetworkConfig
 from tercet.errors import FailedError, InputError
 from tercet.lm.data.examples import Example, transcript
 from tercet.lm.models.roles import device_of
@@ -41,18 +41,17 @@ class ForeignRewardModel:
     batch_size: int
 
     @classmethod
-    def load(cls, name: str, config: LmConfig) -> "ForeignRewardModel":
+    def load(cls, name: str, networks: NetworkConfig, style: Style, *, batch_size: int) -> "ForeignRewardModel":
         """Load the reward model of a folder or hub id onto its device; InputError if it is not one."""
-        with named_by_key(config, name):
-            trust = config.model.trust_remote_code
+        with named_by_key(networks, name):
+            trust = networks.model.trust_remote_code
             model, tokenizer = load_judge(name, trust=trust), read_tokenizer(name, trust=trust)
             if tokenizer.chat_template:
                 check_template(tokenizer)
         if model.config.pad_token_id is None:
             model.config.pad_token_id = -1  # no such token: transformers then reads the score at the last one
-        style = "hh" if config.data.style == "chat" else config.data.style
-        nn.Module.to(model, device_of(config))  # the method of transformers has other types
-        return cls(name, model, tokenizer, style, config.ppo.micro_batch_size)
+        nn.Module.to(model, device_of(networks))  # the method of transformers has other types
+        return cls(name, model, tokenizer, "hh" if style == "chat" else style, batch_size)
 
     def __call__(self, answers: Answers) -> Float[Tensor, " b"]:
         """Score each response, on the device of the responses' tokens."""
@@ -103,16 +102,15 @@ class ForeignRewardModel:
             )
 
 
-def check_foreign(name: str, config: LmConfig, encoder: Encoder, prompts: Sequence[Example]) -> None:
-    """Raise InputError if `name` is no reward model, or if its window is too short for the run's texts."""
-    model = ForeignRewardModel.load(name, config)
+def check_foreign(model: ForeignRewardModel, encoder: Encoder, prompts: Sequence[Example]) -> None:
+    """Raise InputError if the reward model's window is too short for the run's texts."""
     by_length = sorted(prompts, key=lambda example: -len(example.prompt))
     within = (example for example in by_length if len(encoder.prompt(example)) <= encoder.max_prompt_tokens)
     longest = max((len(model.encode(e, "")["input_ids"]) for e in islice(within, _NUM_CHECKED)), default=0)
     needed = longest + encoder.max_sampled_tokens
     if needed > model.window:
         raise InputError(
-            f"ppo.reward: {name!r} reads {model.window} tokens, but a prompt of {longest} tokens and "
+            f"ppo.reward: {model.name!r} reads {model.window} tokens, but a prompt of {longest} tokens and "
             f"ppo.max_response_tokens={encoder.max_sampled_tokens} need {needed}; lower data.max_prompt_tokens or "
             "ppo.max_response_tokens, or give another reward model"
         )

@@ -3,13 +3,13 @@
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import cast
 
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from tercet.config.lm import DataConfig, LmConfig
+from tercet.config.lm import DataConfig, LmConfig, NetworkConfig
 from tercet.errors import InputError
 from tercet.lm.batch import TokenBatch, pad
 from tercet.lm.data.examples import Example
@@ -38,26 +38,34 @@ class Encoder:
     _ids: dict[tuple[object, ...], "array[int]"] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
-    def of(cls, config: LmConfig, path: str = "") -> "Encoder":
-        """Load the encoder of a run, or of another run's reward model at `path`.
+    def of(cls, config: LmConfig) -> "Encoder":
+        """Load the encoder of a run.
 
-        A run's tokenizer is model.tokenizer, else that of the policy it starts from. model.chat_template replaces its
-        chat template.
+        Its tokenizer is model.tokenizer, else that of the policy it starts from. model.chat_template replaces its chat
+        template.
         """
         data, model = config.data, config.model
-        folder = path or config.ppo.policy or ("" if model.path in ("random", "smollm2") else model.path)
-        tokenizer_path = path or ("" if model.tokenizer else config.ppo.policy)
+        folder = config.ppo.policy or ("" if model.path in ("random", "smollm2") else model.path)
+        tokenizer_path = "" if model.tokenizer else config.ppo.policy
         with named_by_key(config, tokenizer_path):
             tokenizer = load_tokenizer(model, tokenizer_path)
-            is_given = bool(model.chat_template) and not path
-            if is_given:
+            if model.chat_template:
                 tokenizer.chat_template = model.chat_template
             if data.style == "chat":
-                with _located("model.chat_template") if is_given else nullcontext():
+                with _located("model.chat_template") if model.chat_template else nullcontext():
                     check_template(tokenizer)
             ends = Ends.of(tokenizer, data.style, folder, trust=model.trust_remote_code)
         limits = (data.max_prompt_tokens, data.max_response_tokens, config.ppo.max_response_tokens)
         return cls(tokenizer, ends, data.style, *limits)
+
+    def with_tokenizer_at(self, path: str, networks: NetworkConfig) -> "Encoder":
+        """Return an encoder of the same style and limits with the tokenizer of the model at `path`."""
+        with named_by_key(networks, path):
+            tokenizer = load_tokenizer(networks.model, path)
+            if self.style == "chat":
+                check_template(tokenizer)
+            ends = Ends.of(tokenizer, self.style, path, trust=networks.model.trust_remote_code)
+        return replace(self, tokenizer=tokenizer, ends=ends)
 
     @property
     def pad_id(self) -> int:
