@@ -13,7 +13,7 @@ from tercet.config.load import load_lm_config
 from tercet.errors import InputError
 from tercet.lm.chat import HELP, Conversation, typed
 from tercet.lm.data.examples import Example
-from tercet.lm.sampling.responses import answer
+from tercet.lm.sampling.responses import respond
 from tercet.lm.stages import stages_of
 from tercet.runs.folder import RunFolder
 
@@ -36,17 +36,17 @@ def talk(small_run: Path, longer: list[str]) -> Talk:
 
 def test_an_answer_is_written_out_as_it_is_made(talk: Talk) -> None:
     conversation, written = talk()
-    answer = conversation.reply("How are you?")
-    assert "".join(written) == answer + "\n"
+    reply = conversation.reply("How are you?")
+    assert "".join(written) == reply + "\n"
     assert len(written) > 5  # in pieces
-    assert [(turn.role, turn.text) for turn in conversation.turns] == [("user", "How are you?"), ("assistant", answer)]
+    assert [(turn.role, turn.text) for turn in conversation.turns] == [("user", "How are you?"), ("assistant", reply)]
 
 
 def test_the_turns_before_are_read_again(talk: Talk) -> None:
     conversation, _ = talk()
     conversation.hold(["/greedy", "How are you?", "And why?"])
     so_far = Example(tuple(conversation.turns[:3]), "", None, "made up", "turn 3")
-    expected = answer(
+    expected = respond(
         conversation.policy,
         conversation.encoder,
         [so_far],
@@ -74,12 +74,12 @@ def test_greedy_answers_are_always_the_same_and_sampled_ones_are_not(talk: Talk)
 
 def test_another_stage_takes_over_with_another_model(talk: Talk) -> None:
     conversation, _ = talk("base")
-    answers = []
+    responses = []
     for stage in ("base", "sft", "ppo"):
         conversation.hold([f"/stage {stage}", "/new", "/greedy", "How are you?"])
         assert conversation.stage == stage
-        answers.append(conversation.turns[-1].text)
-    assert answers[0] != answers[1]
+        responses.append(conversation.turns[-1].text)
+    assert responses[0] != responses[1]
 
 
 def test_a_stage_that_is_not_there_changes_nothing(talk: Talk, capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,7 +20,7 @@ from tercet.lm.models import roles
 from tercet.lm.models.roles import device_of, load_policy, load_score_model
 from tercet.lm.preferences.pairs import HELD_OUT_SHARE
 from tercet.lm.reward import PairBatches, from_first_difference, pair_loss, score_pairs
-from tercet.lm.sampling.responses import answer_all
+from tercet.lm.sampling.responses import respond_all
 from tercet.lm.scoring import score_rows
 from tercet.lm.text.encoder import Encoder
 from tercet.train.chance import generator
@@ -108,7 +108,7 @@ def test_the_saved_score_has_mean_0_and_variance_1_over_answers_of_the_policy(
     encoder = Encoder.of(config)
     train = [e for rows in encoder.within_limits(step_examples(config.data, "reward").train, "").values() for e in rows]
     chosen = [train[i] for i in torch.randperm(len(train), generator=generator(config.seed, "reference"))[:24]]
-    answers = answer_all(
+    responses = respond_all(
         load_policy(config, path=str(tmp_path / "sft" / "model")),
         encoder,
         chosen,
@@ -119,7 +119,7 @@ def test_the_saved_score_has_mean_0_and_variance_1_over_answers_of_the_policy(
         title="",
     )
     model = load_score_model(config, path=str(tmp_path / "reward" / "model"))
-    scores = torch.cat([score_rows(model, part.batch, 5) for part in answers])
+    scores = torch.cat([score_rows(model, part.batch, 5) for part in responses])
     assert float(scores.mean()) == pytest.approx(0, abs=1e-4)
     assert float(scores.std(correction=0)) == pytest.approx(1, rel=0.03)
 

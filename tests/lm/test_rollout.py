@@ -22,7 +22,7 @@ from tercet.lm.rollout import (
     reference_logprobs,
     rollout_metrics,
 )
-from tercet.lm.sampling.responses import Answers, answer
+from tercet.lm.sampling.responses import Responses, respond
 from tercet.lm.scoring import Scorer
 from tercet.train.chance import generator
 from tercet.train.ppo import Learner, update
@@ -40,16 +40,16 @@ def moved(policy: torch.nn.Module, size: float = 0.05) -> None:
                 parameter.add_(size * torch.randn(parameter.shape, generator=chance))
 
 
-def lengths(answers: Answers) -> Tensor:
+def lengths(responses: Responses) -> Tensor:
     """A score that tells the rows apart, and goes beyond the clip."""
-    return answers.batch.response_mask.sum(1).float() * 2.0 - 3.0
+    return responses.batch.response_mask.sum(1).float() * 2.0 - 3.0
 
 
 LENGTHS = Scorer([(1.0, lengths)])
 
 
-def played(roles, examples: list[Example], micro_batch_size: int = 4) -> tuple[Answers, Assessment]:
-    answers = answer(
+def played(roles, examples: list[Example], micro_batch_size: int = 4) -> tuple[Responses, Assessment]:
+    responses = respond(
         roles.actor_critic.policy,
         roles.encoder,
         examples,
@@ -57,24 +57,24 @@ def played(roles, examples: list[Example], micro_batch_size: int = 4) -> tuple[A
         temperature=roles.config.ppo.temperature,
         max_tokens=roles.encoder.max_response_tokens,
     )
-    seen = assess(answers, roles.actor_critic, roles.reference, LENGTHS, micro_batch_size=micro_batch_size)
-    return answers, seen
+    seen = assess(responses, roles.actor_critic, roles.reference, LENGTHS, micro_batch_size=micro_batch_size)
+    return responses, seen
 
 
-def by_hand() -> tuple[Answers, Assessment]:
+def by_hand() -> tuple[Responses, Assessment]:
     """One answer of three tokens that ended, one of two that was cut off."""
     batch = pad([[5, 6], [7]], [[8, 9, 2], [10, 11]], pad_id=2)
-    answers = Answers([], ["a", "b"], batch, torch.zeros(2, 3), torch.tensor([True, False]))
+    responses = Responses([], ["a", "b"], batch, torch.zeros(2, 3), torch.tensor([True, False]))
     logprobs = torch.tensor([[-1.0, -2.0, -3.0], [-1.5, -0.5, 0.0]])
     ref_logprobs = torch.tensor([[-1.5, -2.0, -2.0], [-2.5, -1.0, 0.0]])
     values = torch.tensor([[0.1, 0.2, 0.3], [0.4, 0.5, 0.0]])
-    return answers, Assessment(logprobs, ref_logprobs, values, torch.tensor([9.0, 0.5]))
+    return responses, Assessment(logprobs, ref_logprobs, values, torch.tensor([9.0, 0.5]))
 
 
 def test_rewards_by_hand(make_config: MakeConfig) -> None:
-    answers, seen = by_hand()
+    responses, seen = by_hand()
     config = make_config(ppo={"reward_clip": 5.0, "missing_eos_penalty": 2.0}).ppo
-    rollout = build(answers, seen, config, kl_coef=0.1)
+    rollout = build(responses, seen, config, kl_coef=0.1)
     # k1 is 0.5, 0, -1 and 1, 0.5; the score of 9 is clipped to 5; 0.5 less the penalty of 2 is -1.5
     assert rollout.rewards[0].tolist() == pytest.approx([-0.05, 0.0, 5.1])
     assert rollout.rewards[1].tolist() == pytest.approx([-0.1, -1.55, 0.0])
@@ -83,15 +83,15 @@ def test_rewards_by_hand(make_config: MakeConfig) -> None:
     assert rollout.next_values[0, :2].tolist() == pytest.approx([0.2, 0.3])
     assert rollout.next_values[1, 0].item() == pytest.approx(0.5)
     assert rollout.mask.tolist() == [[True, True, True], [True, True, False]]
-    assert kl_per_response(seen, answers).tolist() == pytest.approx([-0.5, 1.5])
-    assert final_scores(answers, seen, config).tolist() == pytest.approx([5.0, -1.5])
+    assert kl_per_response(seen, responses).tolist() == pytest.approx([-0.5, 1.5])
+    assert final_scores(responses, seen, config).tolist() == pytest.approx([5.0, -1.5])
 
 
 def test_what_is_told_by_hand(make_config: MakeConfig) -> None:
-    answers, seen = by_hand()
+    responses, seen = by_hand()
     config = make_config(ppo={"missing_eos_penalty": 0.0}).ppo
-    rollout = build(answers, seen, config, kl_coef=0.1)
-    told = rollout_metrics(answers, seen, rollout, config, kl_coef=0.1)
+    rollout = build(responses, seen, config, kl_coef=0.1)
+    told = rollout_metrics(responses, seen, rollout, config, kl_coef=0.1)
     assert told == pytest.approx(
         {
             "score": 4.75,  # as the scorer gave it
@@ -113,9 +113,9 @@ def test_rewards_sum_to_the_score_less_the_price_of_the_kl(
     config = make_config("llama", lora=lora, ppo={"missing_eos_penalty": 0.7, "reward_clip": 4.0})
     roles = make_roles(config)
     moved(roles.actor_critic.policy)
-    answers, seen = played(roles, examples)
-    rollout = build(answers, seen, config.ppo, kl_coef=0.3)
-    for i, (row, ended) in enumerate(zip(answers.batch.response_mask, answers.ended, strict=True)):
+    responses, seen = played(roles, examples)
+    rollout = build(responses, seen, config.ppo, kl_coef=0.3)
+    for i, (row, ended) in enumerate(zip(responses.batch.response_mask, responses.ended, strict=True)):
         num = int(row.sum())
         kl = sum(float(seen.logprobs[i, t] - seen.ref_logprobs[i, t]) for t in range(num))
         score = min(max(2.0 * num - 3.0, -4.0), 4.0) - (0.0 if ended else 0.7)
@@ -132,12 +132,12 @@ def test_the_reference_is_the_policy_before_it_learned(
     frozen = reference_logprobs(sft, sft, temperature=1.0)
     for lora in ({"rank": 0}, {"rank": 2}):
         roles = make_roles(make_config(architecture, lora=lora))
-        answers, before = played(roles, examples)
+        responses, before = played(roles, examples)
         assert torch.allclose(before.logprobs, before.ref_logprobs, atol=5e-5)
-        assert float(kl_per_response(before, answers).abs().max()) < 5e-4
+        assert float(kl_per_response(before, responses).abs().max()) < 5e-4
         moved(roles.actor_critic.policy)
-        assert torch.allclose(roles.reference(answers.batch), frozen(answers.batch), atol=1e-5)
-        assert torch.allclose(roles.reference(answers.batch), before.ref_logprobs, atol=1e-5)
+        assert torch.allclose(roles.reference(responses.batch), frozen(responses.batch), atol=1e-5)
+        assert torch.allclose(roles.reference(responses.batch), before.ref_logprobs, atol=1e-5)
         assert not torch.allclose(played(roles, examples)[1].logprobs, before.logprobs, atol=0.01)
 
 
@@ -145,11 +145,11 @@ def test_values_are_those_of_the_text_in_front_of_each_token(
     make_config: MakeConfig, make_roles: MakeRoles, examples: list[Example]
 ) -> None:
     roles = make_roles(make_config("gpt2"))
-    answers, seen = played(roles, examples)
+    responses, seen = played(roles, examples)
     for i in range(len(examples)):
-        start, end = int(answers.batch.prompt_lengths[i]), int(answers.batch.lengths[i])
+        start, end = int(responses.batch.prompt_lengths[i]), int(responses.batch.lengths[i])
         for t in range(end - start):
-            text = answers.batch.ids[i : i + 1, : start + t]  # the token itself not yet written
+            text = responses.batch.ids[i : i + 1, : start + t]  # the token itself not yet written
             with torch.no_grad():
                 value = roles.actor_critic.value_model.model(text).logits  # one row: pooled at its last token
             assert float(seen.values[i, t]) == pytest.approx(float(value), abs=1e-4)
@@ -183,8 +183,8 @@ def test_the_first_update_has_ratio_1(
     )
     roles = make_roles(config)
     moved(roles.actor_critic.policy)
-    answers, seen = played(roles, examples)
-    rollout = build(answers, seen, config.ppo, kl_coef=0.1)
+    responses, seen = played(roles, examples)
+    rollout = build(responses, seen, config.ppo, kl_coef=0.1)
     actor_critic = roles.actor_critic
     learner = Learner.of(actor_critic, actor_critic.policy, actor_critic.value_model, config.ppo)
     told = update(learner, rollout, config.ppo, generator=generator(0))
@@ -198,10 +198,10 @@ def test_in_bf16_the_old_logprobs_are_those_of_the_training_forward(
     make_config: MakeConfig, make_roles: MakeRoles, examples: list[Example]
 ) -> None:
     roles = make_roles(make_config("llama", precision="bf16"))
-    answers, seen = played(roles, examples, micro_batch_size=6)
-    training = roles.actor_critic.actor(answers.batch.inputs).logprobs.detach()
+    responses, seen = played(roles, examples, micro_batch_size=6)
+    training = roles.actor_critic.actor(responses.batch.inputs).logprobs.detach()
     assert torch.equal(seen.logprobs, training)
-    assert float((answers.logprobs - training).abs().max()) > 1e-3  # which the sampler's are not
+    assert float((responses.logprobs - training).abs().max()) > 1e-3  # which the sampler's are not
 
 
 def test_an_answers_rewards_do_not_know_the_batch(
@@ -210,17 +210,17 @@ def test_an_answers_rewards_do_not_know_the_batch(
     config = make_config("qwen2")
     roles = make_roles(config)
     moved(roles.actor_critic.policy)
-    answers, seen = played(roles, examples)
-    whole = build(answers, seen, config.ppo, kl_coef=0.2)
+    responses, seen = played(roles, examples)
+    whole = build(responses, seen, config.ppo, kl_coef=0.2)
     for i in range(len(examples)):
         row = torch.tensor([i])
         alone = replace(
-            answers,
+            responses,
             examples=[examples[i]],
-            texts=[answers.texts[i]],
-            batch=answers.batch.rows(row),
-            logprobs=answers.logprobs[row],
-            ended=answers.ended[row],
+            texts=[responses.texts[i]],
+            batch=responses.batch.rows(row),
+            logprobs=responses.logprobs[row],
+            ended=responses.ended[row],
         )
         assessed = assess(alone, roles.actor_critic, roles.reference, LENGTHS, micro_batch_size=4)
         rewards = build(alone, assessed, config.ppo, kl_coef=0.2).rewards

@@ -13,7 +13,7 @@ from tercet.lm.batch import TokenBatch
 from tercet.lm.data.examples import Example
 from tercet.lm.models.roles import load_score_model
 from tercet.lm.reward import PairBatches, score_pairs
-from tercet.lm.sampling.responses import Answers
+from tercet.lm.sampling.responses import Responses
 from tercet.lm.scoring import Scorer, by_foreign_model, by_function, by_model, load_terms, score_rows
 from tercet.lm.text.encoder import Encoder
 
@@ -51,7 +51,7 @@ def rewards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 TEXTS = ["Yes", "No, not at all", "I am", "ha", "", "Good"]
 
 
-def answers_of(encoder: Encoder, examples: list[Example]) -> Answers:
+def responses_of(encoder: Encoder, examples: list[Example]) -> Responses:
     """Answers in plain English; the last two were cut off before their EOS."""
     ended = torch.tensor([True] * 4 + [False] * 2)
     ids = [encoder.response(text) for text in TEXTS]
@@ -59,7 +59,7 @@ def answers_of(encoder: Encoder, examples: list[Example]) -> Answers:
     ids[4] = encoder.response("x")[:1]
     texts = [text or "x" for text in TEXTS]
     batch = encoder.batch([encoder.prompt(example) for example in examples], ids)
-    return Answers(examples, texts, batch, torch.zeros(batch.response_mask.shape), ended)
+    return Responses(examples, texts, batch, torch.zeros(batch.response_mask.shape), ended)
 
 
 def weighted(config: LmConfig, own_path: str) -> Scorer:
@@ -70,15 +70,15 @@ def weighted(config: LmConfig, own_path: str) -> Scorer:
 def test_a_weighted_sum_of_functions(make_config: MakeConfig, rewards: str, examples: list[Example]) -> None:
     config = make_config(ppo={"reward": {f"{rewards}:length": 0.5, f"{rewards}:question_marks": -2.0}})
     encoder = Encoder.of(make_config(data={"max_response_tokens": 20}))
-    scores = weighted(config, "")(answers_of(encoder, examples))
+    scores = weighted(config, "")(responses_of(encoder, examples))
     assert scores.tolist() == [1.5, 5.0, 0.0, 1.0, 0.5, 0.0]
 
 
 def test_functions_that_misbehave_are_named(make_config: MakeConfig, rewards: str, examples: list[Example]) -> None:
-    answers = answers_of(Encoder.of(make_config()), examples)
+    responses = responses_of(Encoder.of(make_config()), examples)
     for name, message in (("sometimes_nan", "nan"), ("one_too_few", "5 scores for 6"), ("raises", "KeyError")):
         with pytest.raises(FailedError, match=rf"{rewards}:{name}.*{message}"):
-            by_function(f"{rewards}:{name}")(answers)
+            by_function(f"{rewards}:{name}")(responses)
     with pytest.raises(InputError, match="no function lengths; it has length"):
         by_function(f"{rewards}:lengths")
 
@@ -99,20 +99,22 @@ def test_a_score_depends_on_neither_batch_nor_asker(
         Example(example.messages, text, other, "made up", "here")
         for example, text, other in zip(examples[:4], TEXTS[:4], TEXTS[1:5], strict=True)
     ]
-    answers = answers_of(encoder, examples)
-    ppo = by_model(model, 4)(answers)
-    assert torch.allclose(ppo, torch.cat([by_model(model, 1)(rows_of(answers, i)) for i in range(6)]), atol=1e-4)
-    assert torch.allclose(ppo, score_rows(model, answers.batch, 100), atol=1e-4)
+    responses = responses_of(encoder, examples)
+    ppo = by_model(model, 4)(responses)
+    assert torch.allclose(ppo, torch.cat([by_model(model, 1)(rows_of(responses, i)) for i in range(6)]), atol=1e-4)
+    assert torch.allclose(ppo, score_rows(model, responses.batch, 100), atol=1e-4)
     for size in (1, 3):
         evaluation = score_pairs(model, pairs, PairBatches(encoder, torch.device("cpu"), size))
         order = sorted(range(4), key=lambda i: len(pairs[i].prompt) + len(pairs[i].chosen))
         assert torch.allclose(evaluation.chosen, ppo[order], atol=1e-4)
 
 
-def rows_of(answers: Answers, i: int) -> Answers:
+def rows_of(responses: Responses, i: int) -> Responses:
     row = torch.tensor([i])
-    batch = answers.batch.rows(row)
-    return Answers([answers.examples[i]], [answers.texts[i]], batch, answers.logprobs[row], answers.ended[row])
+    batch = responses.batch.rows(row)
+    return Responses(
+        [responses.examples[i]], [responses.texts[i]], batch, responses.logprobs[row], responses.ended[row]
+    )
 
 
 def test_a_foreign_model_reads_the_text_with_its_own_tokenizer(
@@ -122,9 +124,9 @@ def test_a_foreign_model_reads_the_text_with_its_own_tokenizer(
     encoder, model = Encoder.of(config), load_score_model(config)
     model.bias.data.fill_(-0.5)
     model.save(tmp_path, encoder.tokenizer)
-    answers = answers_of(encoder, examples)
-    own = score_rows(model, answers.batch, 4)
-    assert torch.allclose(by_foreign_model(str(tmp_path), config, encoder, 4)(answers), own, atol=1e-4)
+    responses = responses_of(encoder, examples)
+    own = score_rows(model, responses.batch, 4)
+    assert torch.allclose(by_foreign_model(str(tmp_path), config, encoder, 4)(responses), own, atol=1e-4)
 
     other = encoder.tokenizer
     swapped = {  # the same words under other ids: its scores must be those of the other ids
@@ -136,9 +138,9 @@ def test_a_foreign_model_reads_the_text_with_its_own_tokenizer(
     tree = json.loads(text)
     tree["model"]["vocab"] = {word: swapped[token] for word, token in tree["model"]["vocab"].items()}
     (folder / "tokenizer.json").write_text(json.dumps(tree))
-    ids = torch.tensor([[swapped[token] for token in row] for row in answers.batch.ids.tolist()])
-    expected = score_rows(model, TokenBatch(ids, answers.batch.prompt_lengths, answers.batch.response_mask), 4)
-    assert torch.allclose(by_foreign_model(str(folder), config, encoder, 4)(answers), expected, atol=1e-4)
+    ids = torch.tensor([[swapped[token] for token in row] for row in responses.batch.ids.tolist()])
+    expected = score_rows(model, TokenBatch(ids, responses.batch.prompt_lengths, responses.batch.response_mask), 4)
+    assert torch.allclose(by_foreign_model(str(folder), config, encoder, 4)(responses), expected, atol=1e-4)
     assert not torch.allclose(expected, own, atol=0.1)
 
 
@@ -148,6 +150,8 @@ def test_models_and_functions_add_up(
     config = make_config("llama", ppo={"reward": {"reward_model": 2.0, f"{rewards}:length": 1.0}})
     encoder, model = Encoder.of(config), load_score_model(config)
     model.save(tmp_path, encoder.tokenizer)
-    answers = answers_of(encoder, examples)
-    expected = 2.0 * score_rows(model, answers.batch, 8) + torch.tensor([float(len(text)) for text in answers.texts])
-    assert torch.allclose(weighted(config, str(tmp_path))(answers), expected, atol=1e-4)
+    responses = responses_of(encoder, examples)
+    expected = 2.0 * score_rows(model, responses.batch, 8) + torch.tensor(
+        [float(len(text)) for text in responses.texts]
+    )
+    assert torch.allclose(weighted(config, str(tmp_path))(responses), expected, atol=1e-4)

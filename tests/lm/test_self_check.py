@@ -15,7 +15,7 @@ from tercet.lm.data.examples import Example
 from tercet.lm.models.roles import load_policy
 from tercet.lm.ppo import Collect, Roles
 from tercet.lm.rollout import LmActorCritic, assess, reference_logprobs
-from tercet.lm.sampling.responses import Answers
+from tercet.lm.sampling.responses import Responses
 from tercet.lm.sampling.sampler import Sampler
 from tercet.lm.scoring import Scorer
 from tercet.lm.self_check import check
@@ -25,8 +25,8 @@ MakeConfig = Callable[..., LmConfig]
 MakeRoles = Callable[[LmConfig], Any]  # Any: the Roles of conftest
 
 
-def lengths(answers: Answers) -> Tensor:
-    return answers.batch.response_mask.sum(1) / 8  # within ppo.reward_clip
+def lengths(responses: Responses) -> Tensor:
+    return responses.batch.response_mask.sum(1) / 8  # within ppo.reward_clip
 
 
 @pytest.fixture
@@ -135,13 +135,13 @@ def test_weights_that_are_not_numbers(start: Callable[..., Collect]) -> None:
 
 def test_a_reward_that_is_infinite(start: Callable[..., Collect]) -> None:
     collect = start()
-    infinite = Scorer([(1.0, lambda answers: lengths(answers) / 0.0)])
+    infinite = Scorer([(1.0, lambda responses: lengths(responses) / 0.0)])
     refused(replaced(collect, scorer=infinite), "scores are not finite")
 
 
 def test_scores_that_are_all_clipped(start: Callable[..., Collect]) -> None:
     collect = start()
-    far = Scorer([(1.0, lambda answers: 100.0 + lengths(answers))])
+    far = Scorer([(1.0, lambda responses: 100.0 + lengths(responses))])
     refused(replaced(collect, scorer=far), "ppo.reward_clip=5", "same reward")
 
 
@@ -215,12 +215,12 @@ def test_an_answer_whose_score_is_lost(start: Callable[..., Collect], make_confi
     batch = pad([[5, 6], [7, 8]], [[9, 10, 2], []], pad_id=2)
     with torch.no_grad():
         logprobs = roles.actor_critic.actor(batch.inputs).logprobs
-    answers = Answers([], ["a", ""], batch, logprobs, torch.tensor([True, True]))
+    responses = Responses([], ["a", ""], batch, logprobs, torch.tensor([True, True]))
     seen = assess(
-        answers, roles.actor_critic, roles.reference, Scorer([(1.0, lambda _: torch.ones(2))]), micro_batch_size=4
+        responses, roles.actor_critic, roles.reference, Scorer([(1.0, lambda _: torch.ones(2))]), micro_batch_size=4
     )
     with pytest.raises(FailedError, match=r"reward_identity is off by 1.*missing or counted twice"):
-        check(answers, seen, roles.actor_critic, roles.reference, config)
+        check(responses, seen, roles.actor_critic, roles.reference, config)
 
 
 def test_bf16_does_not_hide_a_broken_sampler(start: Callable[..., Collect]) -> None:

@@ -42,7 +42,7 @@ def sample(
         import torch
 
         from tercet.lm.models.roles import load_policy
-        from tercet.lm.sampling.responses import answer_all
+        from tercet.lm.sampling.responses import respond_all
         from tercet.lm.stages import stages_of
         from tercet.lm.text.encoder import Encoder
 
@@ -54,7 +54,7 @@ def sample(
         limit = config.eval.max_response_tokens if max_tokens is None else max_tokens
         lengths = [len(encoder.prompt(example)) + limit for example in examples]
         _check_window(policy.model, lengths, remedy="shorten it, or lower max_tokens")
-        parts = answer_all(
+        parts = respond_all(
             policy,
             encoder,
             examples,

@@ -23,7 +23,7 @@ from tercet.lm.data.turns import is_null, plain, text_of
 from tercet.lm.models.logprobs import response_logprobs
 from tercet.lm.models.roles import ScoreModel, load_policy, load_score_model
 from tercet.lm.models.weights import config_at, fresh, named_by_key, window_of
-from tercet.lm.sampling.responses import Answers
+from tercet.lm.sampling.responses import Responses
 from tercet.lm.sampling.sampler import Sampler
 from tercet.lm.scoring import Score, by_function, by_model, score_rows
 from tercet.lm.stages import Stage, stages_of
@@ -46,7 +46,7 @@ def run(folder: RunFolder, config: LmConfig) -> None:
     scores = _scores(config.judge, reward_model, config.eval.batch_size)
     data = digests(config, "eval")
     with folder.step("eval", total=len(stages), shown=[], data=data) as step:
-        responses: dict[str, list[Answers]] = {}  # to the held-out prompts, by stage
+        responses: dict[str, list[Responses]] = {}  # to the held-out prompts, by stage
         fixed_responses: dict[str, dict[str, list[str]]] = {}
         metrics: dict[str, Any] = {}
         ppo_logprobs: list[torch.Tensor] = []
@@ -205,7 +205,7 @@ def _fixed_responses(
 
 
 @torch.no_grad()
-def _logprobs(sampler: Sampler, responses: Sequence[Answers]) -> list[torch.Tensor]:
+def _logprobs(sampler: Sampler, responses: Sequence[Responses]) -> list[torch.Tensor]:
     """Compute the log-probability of every response token; in bf16 the sampler's own differ by rounding."""
     size = sampler.batch_size
     parts = [part.batch.rows(rows) for part in responses for rows in torch.arange(len(part.texts)).split(size)]
@@ -237,7 +237,7 @@ def _side_by_side(
 
 def _held_out_rows(
     held_out: Sequence[Example],
-    responses: dict[str, list[Answers]],
+    responses: dict[str, list[Responses]],
     by_stage: dict[str, dict[str, list[float]]],
     stages: Sequence[Stage],
 ) -> Rows:

@@ -30,7 +30,7 @@ from tercet.lm.rollout import (
     rollout_metrics,
 )
 from tercet.lm.sampling.model_check import check_policy
-from tercet.lm.sampling.responses import Answers
+from tercet.lm.sampling.responses import Responses
 from tercet.lm.sampling.sampler import Sampler
 from tercet.lm.scales import Scales, find_scales, load_scales, reference_responses, save_scales
 from tercet.lm.scoring import REWARD_MODEL, Score, Scorer, load_terms, scaled
@@ -110,10 +110,10 @@ class Roles:
     config: PpoConfig
     seed: int
 
-    def assess(self, answers: Answers, *, values_learn: bool = False) -> Assessment:
+    def assess(self, responses: Responses, *, values_learn: bool = False) -> Assessment:
         """Run all roles on the responses; with `values_learn` the values keep their graph."""
         return assess(
-            answers,
+            responses,
             self.actor_critic,
             self.reference,
             self.scorer,
@@ -134,17 +134,17 @@ class Collect:
         """Sample responses to a batch of prompts and build the rollout; `carry` holds the current kl_coef."""
         roles, ppo, kl_coef = self.roles, self.roles.config, carry["kl_coef"]
         examples = self._batch(index)
-        answers = roles.sampler.sample(examples, generator(roles.seed, "rollout", index))
-        assessment = roles.assess(answers, values_learn=takes_one_step(ppo, len(examples)))
-        rollout = build(answers, assessment, ppo, kl_coef=kl_coef)
-        metrics = rollout_metrics(answers, assessment, rollout, ppo, kl_coef=kl_coef)
+        responses = roles.sampler.sample(examples, generator(roles.seed, "rollout", index))
+        assessment = roles.assess(responses, values_learn=takes_one_step(ppo, len(examples)))
+        rollout = build(responses, assessment, ppo, kl_coef=kl_coef)
+        metrics = rollout_metrics(responses, assessment, rollout, ppo, kl_coef=kl_coef)
         if ppo.kl_target:
             kl_coef = adapted_kl_coef(
-                kl_coef, metrics["kl"], target=ppo.kl_target, num_samples=len(answers.texts), horizon=ppo.kl_horizon
+                kl_coef, metrics["kl"], target=ppo.kl_target, num_samples=len(responses.texts), horizon=ppo.kl_horizon
             )
         samples = [
             {"prompt": prompt, "response": text, "score": float(score)}
-            for prompt, text, score in zip(answers.prompts, answers.texts, assessment.scores, strict=True)
+            for prompt, text, score in zip(responses.prompts, responses.texts, assessment.scores, strict=True)
         ]
         return Collected(rollout, metrics, samples[:NUM_SAMPLES], {"kl_coef": kl_coef})
 
@@ -152,8 +152,8 @@ class Collect:
         """Check a small rollout of the untrained actor; FailedError if a check fails."""
         roles, ppo = self.roles, self.roles.config
         few = self._batch(0)[: max(2, ppo.micro_batch_size)]
-        answers = roles.sampler.sample(few, generator(roles.seed, "self-check"))
-        return check(answers, roles.assess(answers), roles.actor_critic, roles.reference, ppo)
+        responses = roles.sampler.sample(few, generator(roles.seed, "self-check"))
+        return check(responses, roles.assess(responses), roles.actor_critic, roles.reference, ppo)
 
     def _batch(self, index: int) -> list[Example]:
         """Return the index-th batch of an endless stream; every pass over the prompts has its own order."""
@@ -171,10 +171,10 @@ class Collect:
 def validate(roles: Roles, examples: Sequence[Example]) -> Validation:
     """Return the mean score and KL of one response per example; every call draws the same random numbers."""
     scores, kls = [], []
-    for answers in roles.sampler.sample_all(examples, generator(roles.seed, "validation"), title="validation"):
-        assessment = roles.assess(answers)
-        scores.append(final_scores(answers, assessment, roles.config))
-        kls.append(kl_per_response(assessment, answers))
+    for responses in roles.sampler.sample_all(examples, generator(roles.seed, "validation"), title="validation"):
+        assessment = roles.assess(responses)
+        scores.append(final_scores(responses, assessment, roles.config))
+        kls.append(kl_per_response(assessment, responses))
     return Validation(float(torch.cat(scores).mean()), float(torch.cat(kls).mean()))
 
 
@@ -190,7 +190,7 @@ def load_critic(
     return load_score_model(networks, path=reward.model, num_layers=num_layers, learns=True)
 
 
-def _scales(step: Step, terms: Mapping[str, Score], reference: Callable[[], Sequence[Answers]]) -> Scales:
+def _scales(step: Step, terms: Mapping[str, Score], reference: Callable[[], Sequence[Responses]]) -> Scales:
     """Return the scale of each term, fitted once on responses of the untrained policy and saved for a resumed run."""
     file = step.path / "reward_scales.json"
     scales = {REWARD_MODEL: AS_IT_IS}  # step 2 has normalised it

@@ -14,7 +14,7 @@ from tercet.core.masked import is_last, masked_mean
 from tercet.lm.batch import TokenBatch
 from tercet.lm.models.logprobs import response_logprobs
 from tercet.lm.models.roles import Policy, ScoreModel
-from tercet.lm.sampling.responses import Answers
+from tercet.lm.sampling.responses import Responses
 from tercet.lm.scoring import Scorer
 from tercet.types import ActorOutput, Rollout
 
@@ -64,7 +64,7 @@ class Assessment:
 
 @torch.no_grad()
 def assess(
-    answers: Answers,
+    responses: Responses,
     actor_critic: LmActorCritic,
     reference: RefLogprobs,
     scorer: Scorer,
@@ -80,9 +80,9 @@ def assess(
     actor_critic.policy.eval()
     actor_critic.value_model.train(values_learn)  # transformers checkpoints gradients in training mode only
     parts = []
-    for rows in torch.arange(len(answers.texts)).split(micro_batch_size):
-        part = answers.batch.rows(rows)
-        logprobs = answers.logprobs[rows]
+    for rows in torch.arange(len(responses.texts)).split(micro_batch_size):
+        part = responses.batch.rows(rows)
+        logprobs = responses.logprobs[rows]
         if actor_critic.policy.precision == "bf16":
             logprobs = actor_critic.actor(part.inputs).logprobs
         with torch.set_grad_enabled(values_learn):
@@ -90,21 +90,21 @@ def assess(
         parts.append((logprobs, reference(part), values))
     with torch.set_grad_enabled(values_learn):
         logprobs, ref_logprobs, values = (torch.cat(column) for column in zip(*parts, strict=True))
-    return Assessment(logprobs, ref_logprobs, values, scorer(answers))
+    return Assessment(logprobs, ref_logprobs, values, scorer(responses))
 
 
-def build(answers: Answers, assessment: Assessment, config: PpoConfig, *, kl_coef: float) -> Rollout:
+def build(responses: Responses, assessment: Assessment, config: PpoConfig, *, kl_coef: float) -> Rollout:
     """Build the rollout: the KL penalty on every token, plus the clipped score on the last one.
 
     A response without EOS was cut off: `missing_eos_penalty` is subtracted from its score. Its episode counts as
     terminated, so no value is bootstrapped after it.
     """
-    mask = answers.batch.response_mask
-    scores = final_scores(answers, assessment, config)
+    mask = responses.batch.response_mask
+    scores = final_scores(responses, assessment, config)
     rewards = penalised_rewards(scores, assessment.logprobs, assessment.ref_logprobs, mask, kl_coef=kl_coef)
     terminated = is_last(mask)
     return Rollout(
-        inputs=answers.batch.inputs,
+        inputs=responses.batch.inputs,
         logprobs=assessment.logprobs,
         values=assessment.values,
         next_values=torch.nn.functional.pad(assessment.values.detach(), (0, 1))[:, 1:],
@@ -116,10 +116,10 @@ def build(answers: Answers, assessment: Assessment, config: PpoConfig, *, kl_coe
     )
 
 
-def final_scores(answers: Answers, assessment: Assessment, config: PpoConfig) -> Float[Tensor, " b"]:
+def final_scores(responses: Responses, assessment: Assessment, config: PpoConfig) -> Float[Tensor, " b"]:
     """Return the clipped scores, less the penalty for responses that were cut off; without the KL penalty."""
     clipped = assessment.scores.clamp(-config.reward_clip, config.reward_clip)
-    return clipped - config.missing_eos_penalty * (~answers.ended)
+    return clipped - config.missing_eos_penalty * (~responses.ended)
 
 
 def is_clipped(assessment: Assessment, config: PpoConfig) -> Bool[Tensor, " b"]:
@@ -127,17 +127,17 @@ def is_clipped(assessment: Assessment, config: PpoConfig) -> Bool[Tensor, " b"]:
     return assessment.scores.abs() > config.reward_clip
 
 
-def kl_per_response(assessment: Assessment, answers: Answers) -> Float[Tensor, " b"]:
+def kl_per_response(assessment: Assessment, responses: Responses) -> Float[Tensor, " b"]:
     """Return each response's sampled KL from the reference in nats: k1 summed over its tokens."""
-    return k1(assessment.logprobs, assessment.ref_logprobs).masked_fill(~answers.batch.response_mask, 0.0).sum(1)
+    return k1(assessment.logprobs, assessment.ref_logprobs).masked_fill(~responses.batch.response_mask, 0.0).sum(1)
 
 
 def rollout_metrics(
-    answers: Answers, assessment: Assessment, rollout: Rollout, config: PpoConfig, *, kl_coef: float
+    responses: Responses, assessment: Assessment, rollout: Rollout, config: PpoConfig, *, kl_coef: float
 ) -> dict[str, float]:
     """Return the metrics of a rollout."""
     lengths = rollout.mask.sum(1).float()
-    kl = kl_per_response(assessment, answers)
+    kl = kl_per_response(assessment, responses)
     return {
         "score": float(assessment.scores.mean()),
         "reward_clip_fraction": float(is_clipped(assessment, config).float().mean()),
@@ -146,5 +146,5 @@ def rollout_metrics(
         "kl_coef": kl_coef,
         "logprob": float(masked_mean(assessment.logprobs, rollout.mask)),
         "response_length": float(lengths.mean()),
-        "eos_fraction": float(answers.ended.float().mean()),
+        "eos_fraction": float(responses.ended.float().mean()),
     }

@@ -15,7 +15,7 @@ from torch import Tensor
 from tercet.core.statistics import AS_IT_IS, ScoreScale, score_gain_and_bias
 from tercet.errors import FailedError, InputError
 from tercet.lm.data.examples import Example
-from tercet.lm.sampling.responses import Answers
+from tercet.lm.sampling.responses import Responses
 from tercet.lm.sampling.sampler import Sampler
 from tercet.lm.scoring import REWARD_MODEL, Score
 from tercet.runs.kept import is_kept, keep_file
@@ -36,20 +36,20 @@ def draw_examples(examples: Sequence[Example], num: int, *, seed: int) -> list[E
     return [examples[row] for row in rows[:num]]
 
 
-def reference_responses(sampler: Sampler, examples: Sequence[Example], num: int, *, seed: int) -> list[Answers]:
+def reference_responses(sampler: Sampler, examples: Sequence[Example], num: int, *, seed: int) -> list[Responses]:
     """Sample `num` responses of a policy before PPO; every call draws the same random numbers."""
     drawn = draw_examples(examples, num, seed=seed)
     return sampler.sample_all(drawn, generator(seed, "reference answers"), title="reference responses")
 
 
-def find_scales(terms: Mapping[str, Score], answers: Sequence[Answers]) -> Scales:
+def find_scales(terms: Mapping[str, Score], responses: Sequence[Responses]) -> Scales:
     """Compute the scale of each term over the responses, except for this run's reward model, which is normalised.
 
     A term that gives every response 0 may be a reward that the policy does not earn yet: it is not scaled, and this is
     reported. InputError if a term gives every response the same other number, or numbers that cannot be scaled.
     """
     return {
-        name: _scale_of(name, torch.cat([score(part) for part in answers]))
+        name: _scale_of(name, torch.cat([score(part) for part in responses]))
         for name, score in terms.items()
         if name != REWARD_MODEL
     }

@@ -16,7 +16,7 @@ from tercet.lm.models.roles import ScoreModel, load_score_model
 from tercet.lm.models.weights import config_at, named_by_key
 from tercet.lm.preferences.foreign import ForeignRewardModel
 from tercet.lm.preferences.functions import call_function, load_score_function
-from tercet.lm.sampling.responses import Answers
+from tercet.lm.sampling.responses import Responses
 from tercet.lm.text.encoder import Encoder
 
 NO_REWARD = (
@@ -25,7 +25,7 @@ NO_REWARD = (
 )
 REWARD_MODEL = "reward_model"  # the name of the same run's reward model in ppo.reward
 
-Score = Callable[[Answers], Float[Tensor, " b"]]
+Score = Callable[[Responses], Float[Tensor, " b"]]
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,9 @@ class Scorer:
 
     terms: Sequence[tuple[float, Score]]
 
-    def __call__(self, answers: Answers) -> Float[Tensor, " b"]:
+    def __call__(self, responses: Responses) -> Float[Tensor, " b"]:
         """Return one score per response, on the device of the responses' tokens."""
-        return torch.stack([weight * score(answers).float() for weight, score in self.terms]).sum(0)
+        return torch.stack([weight * score(responses).float() for weight, score in self.terms]).sum(0)
 
 
 def load_terms(config: LmConfig, encoder: Encoder, own_path: str, backbone: Backbone | None) -> dict[str, Score]:
@@ -59,14 +59,14 @@ def load_terms(config: LmConfig, encoder: Encoder, own_path: str, backbone: Back
 
 def scaled(score: Score, scale: ScoreScale) -> Score:
     """Apply a scale to a score."""
-    return lambda answers: scale.gain * score(answers) + scale.bias
+    return lambda responses: scale.gain * score(responses) + scale.bias
 
 
 def by_model(model: ScoreModel, batch_size: int) -> Score:
     """Score with a reward model that shares the policy's tokenizer, on the sampled tokens themselves."""
 
-    def score(answers: Answers) -> Tensor:
-        return score_rows(model, answers.batch, batch_size)
+    def score(responses: Responses) -> Tensor:
+        return score_rows(model, responses.batch, batch_size)
 
     return score
 
@@ -75,10 +75,10 @@ def by_function(spec: str) -> Score:
     """Score with a function `module:function` of prompts and responses."""
     function = load_score_function(spec)
 
-    def score(answers: Answers) -> Tensor:
-        scores = call_function(function, answers.prompts, answers.texts)
+    def score(responses: Responses) -> Tensor:
+        scores = call_function(function, responses.prompts, responses.texts)
         # fp64: scores such as 1,000,000 and 1,000,000.05 must stay distinct until they are scaled
-        return torch.tensor(scores, dtype=torch.float64, device=answers.batch.ids.device)
+        return torch.tensor(scores, dtype=torch.float64, device=responses.batch.ids.device)
 
     return score
 
@@ -95,11 +95,11 @@ def by_foreign_model(path: str, networks: NetworkConfig, encoder: Encoder, batch
     # another tokenizer may need more tokens for the same text
     encoder = replace(encoder, max_response_tokens=4 * encoder.max_sampled_tokens)
 
-    def score(answers: Answers) -> Tensor:
-        ended = answers.ended.tolist()
-        ids = [encoder.response(text, ended=end) for text, end in zip(answers.texts, ended, strict=True)]
-        batch = encoder.batch([encoder.prompt(example) for example in answers.examples], ids)
-        return score_rows(model, batch.to(answers.batch.ids.device), batch_size)
+    def score(responses: Responses) -> Tensor:
+        ended = responses.ended.tolist()
+        ids = [encoder.response(text, ended=end) for text, end in zip(responses.texts, ended, strict=True)]
+        batch = encoder.batch([encoder.prompt(example) for example in responses.examples], ids)
+        return score_rows(model, batch.to(responses.batch.ids.device), batch_size)
 
     return score
 

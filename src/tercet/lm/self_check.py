@@ -12,7 +12,7 @@ from tercet.core.masked import masked_mean
 from tercet.errors import FailedError
 from tercet.lm.batch import TokenBatch
 from tercet.lm.rollout import Assessment, LmActorCritic, RefLogprobs, build, final_scores, is_clipped, kl_per_response
-from tercet.lm.sampling.responses import Answers
+from tercet.lm.sampling.responses import Responses
 from tercet.lm.scoring import score_rows
 
 # The largest allowed difference between two computations of one number, in nats or units of reward. In bf16 rounding
@@ -26,7 +26,7 @@ TOLERANCE = {
 
 
 def check(
-    answers: Answers, assessment: Assessment, actor_critic: LmActorCritic, reference: RefLogprobs, config: PpoConfig
+    responses: Responses, assessment: Assessment, actor_critic: LmActorCritic, reference: RefLogprobs, config: PpoConfig
 ) -> dict[str, float]:
     """Check a small rollout of the untrained actor; FailedError names the check that fails and its likely cause.
 
@@ -35,7 +35,7 @@ def check(
     is 1, and the KL from the reference is 0. Log-probabilities and values do not depend on padding or on the other
     rows. Rewards sum to the score minus the KL penalty.
     """
-    mask, tolerance = answers.batch.response_mask, TOLERANCE[actor_critic.policy.precision]
+    mask, tolerance = responses.batch.response_mask, TOLERANCE[actor_critic.policy.precision]
     for name in ("logprobs", "ref_logprobs", "values", "scores"):
         if not torch.isfinite(getattr(assessment, name)).all():
             raise _failed(f"{name} are not finite", "the weights are damaged, or too large for this precision")
@@ -46,12 +46,12 @@ def check(
             "nearly all responses would get the same reward; lower the weights of ppo.reward, or raise ppo.reward_clip",
         )
     errors = {
-        "sampler": float(masked_mean((answers.logprobs - assessment.logprobs).abs(), mask)),
-        "ratio": _ratio(answers.batch, assessment, actor_critic, config),
-        "grouping": _grouping(answers.batch, assessment, actor_critic, config),
-        "kl": float(kl_per_response(assessment, answers).abs().max() / mask.sum(1).max()),
-        "padding": _padding(answers.batch, assessment, actor_critic, reference),
-        "reward_identity": _reward_identity(answers, assessment, config),
+        "sampler": float(masked_mean((responses.logprobs - assessment.logprobs).abs(), mask)),
+        "ratio": _ratio(responses.batch, assessment, actor_critic, config),
+        "grouping": _grouping(responses.batch, assessment, actor_critic, config),
+        "kl": float(kl_per_response(assessment, responses).abs().max() / mask.sum(1).max()),
+        "padding": _padding(responses.batch, assessment, actor_critic, reference),
+        "reward_identity": _reward_identity(responses, assessment, config),
     }
     sampler_differs = (
         "the sampler's log-probabilities are not those of the training forward: dropout, another temperature, "
@@ -106,10 +106,10 @@ def _padding(batch: TokenBatch, assessment: Assessment, actor_critic: LmActorCri
     return float(torch.stack([*off, (both[0] - both[1]).abs().max()]).max())  # nan if any is; Python's max may drop it
 
 
-def _reward_identity(answers: Answers, assessment: Assessment, config: PpoConfig) -> float:
-    rollout = build(answers, assessment, config, kl_coef=config.kl_coef)
+def _reward_identity(responses: Responses, assessment: Assessment, config: PpoConfig) -> float:
+    rollout = build(responses, assessment, config, kl_coef=config.kl_coef)
     total = rollout.rewards.masked_fill(~rollout.mask, 0.0).sum(1)
-    expected = final_scores(answers, assessment, config) - config.kl_coef * kl_per_response(assessment, answers)
+    expected = final_scores(responses, assessment, config) - config.kl_coef * kl_per_response(assessment, responses)
     return float((total - expected).abs().max())
 
 

@@ -14,7 +14,7 @@ from tercet.lm.cpu.decoder import Decoder
 from tercet.lm.models.logprobs import response_logprobs
 from tercet.lm.models.roles import Policy, load_policy
 from tercet.lm.sampling import generate as module
-from tercet.lm.sampling.generate import Responses, generate
+from tercet.lm.sampling.generate import SampledTokens, generate
 from tercet.lm.sampling.stepper import Stepper
 
 MakeConfig = Callable[..., LmConfig]
@@ -31,7 +31,7 @@ def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Non
 
 def drawn(
     policy: Policy, prompts: list[list[int]] = PROMPTS, eos_id: int = 2, seed: int = 0, **settings: float
-) -> Responses:
+) -> SampledTokens:
     return generate(
         policy.model,
         prompts,
@@ -119,7 +119,7 @@ def test_responses_have_the_frequencies_of_their_probabilities(make_config: Make
 
 def batch_sizes(
     policy: Policy, monkeypatch: pytest.MonkeyPatch, compact_below: float, eos_id: int
-) -> tuple[Responses, list[int]]:
+) -> tuple[SampledTokens, list[int]]:
     sizes: list[int] = []
     with monkeypatch.context() as patch:
         for kind in (Stepper, Decoder):

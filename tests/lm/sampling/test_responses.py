@@ -9,14 +9,14 @@ from tercet.config.lm import LmConfig
 from tercet.lm.data.examples import Example
 from tercet.lm.models.logprobs import response_logprobs
 from tercet.lm.models.roles import Policy, load_policy
-from tercet.lm.sampling.responses import Answers, answer, answer_all
+from tercet.lm.sampling.responses import Responses, respond, respond_all
 from tercet.lm.text.encoder import Encoder
 
 MakeConfig = Callable[..., LmConfig]
 
 
-def sampled(policy: Policy, encoder: Encoder, examples: list[Example], temperature: float = 1.0) -> Answers:
-    return answer(
+def sampled(policy: Policy, encoder: Encoder, examples: list[Example], temperature: float = 1.0) -> Responses:
+    return respond(
         policy,
         encoder,
         examples,
@@ -29,22 +29,22 @@ def sampled(policy: Policy, encoder: Encoder, examples: list[Example], temperatu
 def test_tokens_texts_and_logprobs_match(make_config: MakeConfig, examples: list[Example]) -> None:
     config = make_config("gpt2")
     policy, encoder = load_policy(config), Encoder.of(config)
-    answers = sampled(policy, encoder, examples)
-    assert answers.prompts == [example.prompt for example in examples]
+    responses = sampled(policy, encoder, examples)
+    assert responses.prompts == [example.prompt for example in examples]
     for i, example in enumerate(examples):
         ids, start, end = (
-            answers.batch.ids[i].tolist(),
-            int(answers.batch.prompt_lengths[i]),
-            int(answers.batch.lengths[i]),
+            responses.batch.ids[i].tolist(),
+            int(responses.batch.prompt_lengths[i]),
+            int(responses.batch.lengths[i]),
         )
         assert ids[:start] == encoder.prompt(example)
         text = encoder.tokenizer.decode([token for token in ids[start:end] if token > 2]).strip()
-        assert answers.texts[i] == text
-        assert bool(answers.ended[i]) == (ids[end - 1] == 2)
+        assert responses.texts[i] == text
+        assert bool(responses.ended[i]) == (ids[end - 1] == 2)
     with torch.no_grad():
-        logprobs = response_logprobs(policy, answers.batch, temperature=1.0).logprobs
-    assert answers.logprobs.shape == answers.batch.response_mask.shape
-    assert torch.allclose(logprobs, answers.logprobs, atol=5e-5)
+        logprobs = response_logprobs(policy, responses.batch, temperature=1.0).logprobs
+    assert responses.logprobs.shape == responses.batch.response_mask.shape
+    assert torch.allclose(logprobs, responses.logprobs, atol=5e-5)
 
 
 def test_batches_do_not_change_greedy_responses(make_config: MakeConfig, examples: list[Example]) -> None:
@@ -52,7 +52,7 @@ def test_batches_do_not_change_greedy_responses(make_config: MakeConfig, example
     policy, encoder = load_policy(config), Encoder.of(config)
     texts = []
     for batch_size in (1, 4, 6):
-        batches = answer_all(
+        batches = respond_all(
             policy,
             encoder,
             examples,
@@ -89,10 +89,10 @@ def test_gradient_checkpointing_does_not_disable_the_cache(make_config: MakeConf
 
 def test_a_response_at_the_limit_is_cut_off_and_not_ended(make_config: MakeConfig, examples: list[Example]) -> None:
     config = make_config("opt", data={"max_response_tokens": 1})
-    answers = sampled(load_policy(config), Encoder.of(config), examples)
-    assert answers.batch.response_mask.shape == (6, 1) and answers.batch.response_mask.all()
-    first = answers.batch.ids[torch.arange(6), answers.batch.prompt_lengths]
-    assert answers.ended.tolist() == first.eq(2).tolist()
+    responses = sampled(load_policy(config), Encoder.of(config), examples)
+    assert responses.batch.response_mask.shape == (6, 1) and responses.batch.response_mask.all()
+    first = responses.batch.ids[torch.arange(6), responses.batch.prompt_lengths]
+    assert responses.ended.tolist() == first.eq(2).tolist()
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

@@ -13,7 +13,7 @@ from tercet.errors import FailedError
 from tercet.lm.cpu.decoder import Decoder
 from tercet.lm.models.roles import load_policy
 from tercet.lm.sampling import sampling_check
-from tercet.lm.sampling.generate import Responses, generate
+from tercet.lm.sampling.generate import SampledTokens, generate
 
 MakeConfig = Callable[..., LmConfig]
 PROMPTS = [[5, 9, 7, 30, 11, 2, 8], [6], [2, 2, 40]]
@@ -24,7 +24,7 @@ def nothing_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sampling_check, "_checked", set())
 
 
-def drawn(model: Any, temperature: float = 1.0, prompts: list[list[int]] = PROMPTS) -> Responses:
+def drawn(model: Any, temperature: float = 1.0, prompts: list[list[int]] = PROMPTS) -> SampledTokens:
     chance = torch.Generator().manual_seed(0)
     return generate(model, prompts, end_ids=frozenset({2}), max_tokens=6, temperature=temperature, generator=chance)
 

@@ -14,8 +14,8 @@ from tercet.lm.models.backbone import Backbone
 from tercet.lm.models.roles import load_policy, load_score_model
 from tercet.lm.plan.hardware import wait
 from tercet.lm.rollout import LmActorCritic, assess, build, reference_logprobs
-from tercet.lm.sampling.generate import Responses, generate
-from tercet.lm.sampling.responses import Answers
+from tercet.lm.sampling.generate import SampledTokens, generate
+from tercet.lm.sampling.responses import Responses
 from tercet.lm.scoring import Scorer, by_model
 from tercet.runs.clock import Moment
 from tercet.train.chance import generator
@@ -171,7 +171,7 @@ class Step:
         moments = (start, generated, scored, self._now())
         return phases(moments, num_drawn=int(drawn.mask.sum()), num_prompt_tokens=sum(map(len, asked)))
 
-    def sample(self, asked: Sequence[Sequence[int]], index: int, *, most: int) -> Responses:
+    def sample(self, asked: Sequence[Sequence[int]], index: int, *, most: int) -> SampledTokens:
         """Sample responses of at most `most` tokens."""
         self.policy.eval()
         with self.policy.autocast():
@@ -184,19 +184,19 @@ class Step:
                 generator=generator(0, index),
             )
 
-    def score(self, asked: Sequence[Sequence[int]], drawn: Responses) -> Rollout:
+    def score(self, asked: Sequence[Sequence[int]], drawn: SampledTokens) -> Rollout:
         """Compute what PPO needs to know about the responses, with all four roles."""
         ppo, batch = self.ppo, pad(asked, drawn.tolist(), pad_id=EOS).to(drawn.ids.device)
-        answers = Answers([], [""] * len(asked), batch, drawn.logprobs, drawn.ended)
+        responses = Responses([], [""] * len(asked), batch, drawn.logprobs, drawn.ended)
         seen = assess(
-            answers,
+            responses,
             self.actor_critic,
             self.reference,
             self.scorer,
             micro_batch_size=ppo.micro_batch_size,
             values_learn=takes_one_step(ppo, len(asked)),
         )
-        return build(answers, seen, ppo, kl_coef=ppo.kl_coef)
+        return build(responses, seen, ppo, kl_coef=ppo.kl_coef)
 
     def _now(self) -> Moment:
         wait(self.policy.model.device)

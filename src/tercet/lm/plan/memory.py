@@ -55,12 +55,12 @@ class Site:
         return cls("cuda", _CUDA)
 
 
-def memory_of(config: LmConfig, site: Site, sizes: Sizes, answers: Sizes) -> dict[str, Memory]:
-    """Return the memory of each step by its name; `sizes` are those of PPO's rows, `answers` those of the data's."""
+def memory_of(config: LmConfig, site: Site, sizes: Sizes, data_rows: Sizes) -> dict[str, Memory]:
+    """Return the memory of each step by its name; `sizes` are those of PPO's rows, `data_rows` those of the data's."""
     networks = Networks.of(config, config.reward)
     memory_by_step = {
-        "sft": _supervised(networks, "policy", config.sft, site, answers),
-        "reward": _supervised(networks, "score", config.reward, site, answers),
+        "sft": _supervised(networks, "policy", config.sft, site, data_rows),
+        "reward": _supervised(networks, "score", config.reward, site, data_rows),
         "ppo": _ppo(networks, config.ppo, site, sizes),
     }
     return {name: _with_gaps(memory, site) for name, memory in memory_by_step.items()}

@@ -88,8 +88,8 @@ def expected_on(card: Card, networks: Networks, ppo: PpoConfig, sizes: Sizes) ->
     return Phases(sampling | phases(policy), phases(critic), sizes, (policy, critic))
 
 
-def step_time(config: LmConfig, phases: Phases, answers: Sizes) -> StepTime:
-    """Return the seconds of each step; `answers` are the sizes of the rows of SFT and the reward model."""
+def step_time(config: LmConfig, phases: Phases, data_rows: Sizes) -> StepTime:
+    """Return the seconds of each step; `data_rows` are the sizes of the rows of SFT and the reward model."""
     ppo, policy, score, sizes = config.ppo, phases.policy, phases.score, phases.sizes
     micro_batches = ppo.batch_size / min(ppo.micro_batch_size, ppo.batch_size)
     generate = policy["read"] + (sizes.response - 1) * policy["draw"]
@@ -101,8 +101,8 @@ def step_time(config: LmConfig, phases: Phases, answers: Sizes) -> StepTime:
     learning = ppo.epochs * micro_batches * (policy["learn"] + score["learn"] - saved)
     applying = ppo.epochs * ppo.num_minibatches * (policy["apply"] + score["apply"])
     rows, again = min(ppo.micro_batch_size, ppo.batch_size), config.model.gradient_checkpointing
-    sft = _ratio_of_fit(phases, config.sft.batch_size, answers, rows=rows, recompute=again, is_reward=False)
-    reward = _ratio_of_fit(phases, config.reward.batch_size, answers, rows=rows, recompute=again, is_reward=True)
+    sft = _ratio_of_fit(phases, config.sft.batch_size, data_rows, rows=rows, recompute=again, is_reward=False)
+    reward = _ratio_of_fit(phases, config.reward.batch_size, data_rows, rows=rows, recompute=again, is_reward=True)
     num_validations = ppo.num_eval_prompts / ppo.batch_size
     return StepTime(
         generate=generate,
@@ -115,7 +115,7 @@ def step_time(config: LmConfig, phases: Phases, answers: Sizes) -> StepTime:
 
 
 def _ratio_of_fit(
-    phases: Phases, batch_size: int, answers: Sizes, *, rows: int, recompute: bool, is_reward: bool
+    phases: Phases, batch_size: int, data_rows: Sizes, *, rows: int, recompute: bool, is_reward: bool
 ) -> float:
     """Return the arithmetic of a supervised optimizer step relative to that of a PPO micro-batch of `rows` rows.
 
@@ -129,10 +129,10 @@ def _ratio_of_fit(
 
     of_micro_batch = flops([phases.sizes.row] * rows, rows * phases.sizes.response)
     if is_reward:
-        pair = [answers.row + answers.response] if phases.shares_prompts else [answers.row] * 2
+        pair = [data_rows.row + data_rows.response] if phases.shares_prompts else [data_rows.row] * 2
         of_step = flops(pair * batch_size, 2 * batch_size)
     else:
-        of_step = flops([answers.row] * batch_size, answers.response * batch_size)
+        of_step = flops([data_rows.row] * batch_size, data_rows.response * batch_size)
     return of_step / of_micro_batch
 
 

@@ -14,7 +14,7 @@ from tercet.errors import FailedError, InputError
 from tercet.lm.data.examples import Example, transcript
 from tercet.lm.models.roles import device_of
 from tercet.lm.models.weights import load_judge, named_by_key, window_of
-from tercet.lm.sampling.responses import Answers
+from tercet.lm.sampling.responses import Responses
 from tercet.lm.text.encoder import Encoder
 from tercet.lm.text.ids import Style, prompt_ids, response_ids
 from tercet.lm.text.template import after_response, check_template
@@ -53,11 +53,11 @@ class ForeignRewardModel:
         nn.Module.to(model, device_of(networks))  # the method of transformers has other types
         return cls(name, model, tokenizer, "hh" if style == "chat" else style, batch_size)
 
-    def __call__(self, answers: Answers) -> Float[Tensor, " b"]:
+    def __call__(self, responses: Responses) -> Float[Tensor, " b"]:
         """Score each response, on the device of the responses' tokens."""
-        ended = answers.ended.tolist()
-        examples = zip(answers.examples, answers.texts, ended, strict=True)
-        return self.scores([self.encode(*one) for one in examples]).to(answers.batch.ids.device)
+        ended = responses.ended.tolist()
+        examples = zip(responses.examples, responses.texts, ended, strict=True)
+        return self.scores([self.encode(*one) for one in examples]).to(responses.batch.ids.device)
 
     def encode(self, example: Example, text: str, ended: bool = True) -> Inputs:
         """Encode a prompt and its response; a template or separators end every response, cut off or not."""

@@ -20,7 +20,7 @@ COMPACT_BELOW = 0.75  # share of unfinished rows below which finished rows are r
 
 
 @dataclass(frozen=True)
-class Responses:
+class SampledTokens:
     """Sampled responses. `mask` includes the token that ended a response; `ended` is False if it was cut off."""
 
     ids: Int[Tensor, "b t"]
@@ -43,7 +43,7 @@ def generate(
     temperature: float,
     generator: torch.Generator,
     watch: Callable[[int], None] | None = None,
-) -> Responses:
+) -> SampledTokens:
     """Sample one response of at most `max_tokens` tokens per prompt; temperature 0 is greedy.
 
     A token of `end_ids` ends its response. The distribution is the policy's own at this temperature: there is no top-k,
@@ -82,7 +82,7 @@ def generate(
             logits = step(tokens)
     columns = torch.arange(int(counts.max()), device=device)
     width = len(columns)
-    out = Responses(drawn[:, :width], logprobs[:, :width], columns[None] < counts[:, None], ended)
+    out = SampledTokens(drawn[:, :width], logprobs[:, :width], columns[None] < counts[:, None], ended)
     sampler = type(step).__name__
     check_once(model, prompts, out.ids, out.logprobs, out.mask, temperature=temperature, sampler=sampler)
     return out

@@ -16,7 +16,7 @@ from tercet.runs.progress import progress
 
 
 @dataclass(frozen=True)
-class Answers:
+class Responses:
     """Responses to examples. `ended` is False if one was cut off; `logprobs` are the sampler's, 0 at padding."""
 
     examples: Sequence[Example]
@@ -31,7 +31,7 @@ class Answers:
         return [example.prompt for example in self.examples]
 
 
-def answer(
+def respond(
     policy: Policy,
     encoder: Encoder,
     examples: Sequence[Example],
@@ -39,7 +39,7 @@ def answer(
     generator: torch.Generator,
     temperature: float,
     max_tokens: int,
-) -> Answers:
+) -> Responses:
     """Sample one response to the prompt of each example; temperature 0 is greedy."""
     prompts = [encoder.prompt(example) for example in examples]
     policy.eval()
@@ -54,10 +54,10 @@ def answer(
         )
     ids = drawn.tolist()
     texts = [encoder.text(row) for row in ids]
-    return Answers(examples, texts, encoder.batch(prompts, ids).to(drawn.ids.device), drawn.logprobs, drawn.ended)
+    return Responses(examples, texts, encoder.batch(prompts, ids).to(drawn.ids.device), drawn.logprobs, drawn.ended)
 
 
-def answer_all(
+def respond_all(
     policy: Policy,
     encoder: Encoder,
     examples: Sequence[Example],
@@ -67,14 +67,14 @@ def answer_all(
     max_tokens: int,
     batch_size: int,
     title: str,
-) -> list[Answers]:
+) -> list[Responses]:
     """Sample one response to the prompt of each example in batches, with a progress bar of this title."""
     batches = []
-    with progress(title, total=len(examples), unit="answers") as bar:
+    with progress(title, total=len(examples), unit="responses") as bar:
         for start in range(0, len(examples), batch_size):
             part = examples[start : start + batch_size]
             batches.append(
-                answer(policy, encoder, part, generator=generator, temperature=temperature, max_tokens=max_tokens)
+                respond(policy, encoder, part, generator=generator, temperature=temperature, max_tokens=max_tokens)
             )
             bar.advance(len(part))
     return batches

@@ -7,7 +7,7 @@ import torch
 
 from tercet.lm.data.examples import Example
 from tercet.lm.models.roles import Policy
-from tercet.lm.sampling.responses import Answers, answer, answer_all
+from tercet.lm.sampling.responses import Responses, respond, respond_all
 from tercet.lm.text.encoder import Encoder
 
 
@@ -20,9 +20,9 @@ class Sampler:
     temperature: float  # 0 is greedy
     batch_size: int
 
-    def sample(self, examples: Sequence[Example], generator: torch.Generator) -> Answers:
+    def sample(self, examples: Sequence[Example], generator: torch.Generator) -> Responses:
         """Sample one response to each example's prompt, all in one batch."""
-        return answer(
+        return respond(
             self.policy,
             self.encoder,
             examples,
@@ -33,9 +33,9 @@ class Sampler:
 
     def sample_all(
         self, examples: Sequence[Example], generator: torch.Generator, *, title: str, max_tokens: int | None = None
-    ) -> list[Answers]:
+    ) -> list[Responses]:
         """Sample one response to each example's prompt in batches of `batch_size`, with a progress bar."""
-        return answer_all(
+        return respond_all(
             self.policy,
             self.encoder,
             examples,
