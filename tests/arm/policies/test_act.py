@@ -207,7 +207,7 @@ def test_a_pilot_looks_through_the_robots_cameras(policy: ActPolicy, env: ArmEnv
     robot.connect()
     sent, observation = robot.env.joints()[0], np.zeros(23)
     pilot = Pilot(policy)
-    with pytest.raises(InputError, match="the policy sees by the camera wrist, and the robot's pictures are: front"):
+    with pytest.raises(InputError, match="the policy needs images of the camera wrist, but the robot has: front"):
         pilot.wanted(observation, sent, robot.get_observation(), fresh=True)
     robot.disconnect()
     robot = SimulatedArm("lift", robot.calibration, cameras={"front": "front", "wrist": "wrist"})

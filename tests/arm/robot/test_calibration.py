@@ -87,7 +87,7 @@ def test_numbers_by_hand() -> None:
 
 
 def test_a_robot_without_the_joints_is_refused() -> None:
-    with pytest.raises(InputError, match=r"nothing of elbow_flex\.pos \(its observation holds .*shoulder_lift\.pos"):
+    with pytest.raises(InputError, match=r"no number elbow_flex\.pos \(it has .*shoulder_lift\.pos"):
         given = values(np.zeros(5))
         del given["elbow_flex.pos"]
         to_joints(given, SO101.calibration)

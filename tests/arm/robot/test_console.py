@@ -34,7 +34,7 @@ def press(typed: int, keys: bytes) -> None:
 
 def test_keys_that_come_together_are_all_there_at_once(typed: int) -> None:
     with Keyboard() as keyboard:
-        assert keyboard.is_there and keyboard.pressed() == ""
+        assert keyboard.has_terminal and keyboard.pressed() == ""
         press(typed, b"t r ")
         assert keyboard.pressed() == "t r "
         assert keyboard.pressed() == ""
@@ -46,7 +46,7 @@ def test_without_a_terminal_nothing_is_pressed(monkeypatch: pytest.MonkeyPatch) 
     with Path(os.devnull).open() as nothing:
         monkeypatch.setattr(sys, "stdin", nothing)
         with Keyboard() as keyboard:
-            assert not keyboard.is_there and keyboard.pressed() == ""
+            assert not keyboard.has_terminal and keyboard.pressed() == ""
 
 
 def test_ctrl_c_promises_no_checkpoint(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -56,7 +56,7 @@ def test_ctrl_c_promises_no_checkpoint(monkeypatch: pytest.MonkeyPatch, tmp_path
     monkeypatch.setattr(Keyboard, "pressed", interrupted)
     result = CliRunner().invoke(app, ["arm", "record", str(tmp_path / "demos")])
     assert result.exit_code == 130
-    assert "interrupted; the arm holds where it was last sent; nothing of this try is kept" in result.stderr
+    assert "interrupted; the arm holds its last commanded position; this try was not saved" in result.stderr
 
 
 def test_before_a_real_arm_is_connected_a_person_holds_it(typed: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,4 +70,4 @@ def test_before_a_real_arm_is_connected_a_person_holds_it(typed: int, monkeypatc
     monkeypatch.setattr(console, "say", say)
     config = load_robot_config("so101", [])  # which says no port: connecting it would be an error
     assert console.steer(config, deploy.Session(TASKS["reach"], None, 1, 1.0, True)) == []
-    assert "support the arm: connecting lets it go for a moment" in said
+    assert "support the arm: connecting turns its motors off for a moment" in said

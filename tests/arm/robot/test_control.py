@@ -65,7 +65,7 @@ class Rehearsal:
         self.ticks: list[Tick] = []
 
     def drive(
-        self, operators: Operators, *, seconds: float = 3.0, arm: control.Moving | None = None, **rest: Any
+        self, operators: Operators, *, seconds: float = 3.0, arm: control.JointArm | None = None, **rest: Any
     ) -> list[Tick]:
         """What happened. Any: as drive takes it."""
         watch = rest.pop("watch", self.ticks.append)
@@ -182,7 +182,7 @@ def test_a_blocked_arm_is_stopped(lift: Rehearsal) -> None:
 
     where = lift.arm.read()[0]
     lift.drive(Operators(ExpertPilot(lift.robot), None), seconds=3.0, arm=Stuck())
-    assert "behind; something blocks it" in lift.guard.stopped
+    assert "behind its command; it may be blocked" in lift.guard.stopped
 
 
 def test_a_person_takes_over_and_what_they_showed_is_kept(lift: Rehearsal, tmp_path: Path) -> None:
@@ -212,8 +212,8 @@ def test_a_person_takes_over_and_what_they_showed_is_kept(lift: Rehearsal, tmp_p
     assert [tick.who for tick in ticks[71:73]] == ["person", "policy"]
     assert not (tmp_path / "kept").exists()  # encoding pictures would hold up the loop
     recorder.finish(good=True)
-    assert ticks[71].success and said == [f"kept: 60 steps of a person's, in {tmp_path / 'kept'}"]
-    assert recorder.summary().startswith(f"{tmp_path / 'kept'} holds 1 demonstrations")
+    assert ticks[71].success and said == [f"saved: 60 steps steered by a person, in {tmp_path / 'kept'}"]
+    assert recorder.summary().startswith(f"{tmp_path / 'kept'} contains 1 demonstrations")
     (kept,) = open_recording(tmp_path / "kept").episodes([STATE, ACTION, TERCET_OBSERVATION, TERCET_ACTION])
     assert (len(kept), kept.task) == (60, "lift")
     np.testing.assert_allclose(kept.columns[TERCET_OBSERVATION][0], ticks[12].observation, rtol=1e-5)
@@ -313,7 +313,7 @@ def test_pictures_of_a_take_over_are_kept_as_video(tmp_path: Path) -> None:
 
 def test_a_dry_run_sends_nothing_and_shows_what_it_would(lift: Rehearsal, tmp_path: Path) -> None:
     before = lift.robot.env.joints().copy()
-    ticks = lift.drive(Operators(ExpertPilot(lift.robot), None), seconds=2.0, arm=dry_run.Pretended(lift.arm))
+    ticks = lift.drive(Operators(ExpertPilot(lift.robot), None), seconds=2.0, arm=dry_run.DryRunArm(lift.arm))
     np.testing.assert_array_equal(lift.robot.env.joints(), before)
     assert np.abs(ticks[-1].sent - ticks[0].sent).max() > 0.1
     text = list(dry_run.lines(ticks))
@@ -341,13 +341,13 @@ def test_approach_brings_the_arm_to_its_start_or_says_what_hinders_it(lift: Rehe
     assert control.approach(lift.arm, lift.guard, goal, no_keys, lift.clock)
     np.testing.assert_allclose(lift.guard.position, goal, atol=1e-3)
     far = start_joints([0.35, 0.0, 0.1], 0.03)
-    with pytest.raises(FailedError, match=r"still with elbow_flex 82 degrees away \(.*workspace\); switch the arm's"):
+    with pytest.raises(FailedError, match=r"elbow_flex is 82 degrees from its goal \(.*workspace\); switch the arm's"):
         control.approach(lift.arm, lift.guard, far, no_keys, lift.clock)
 
 
 def test_an_arm_that_rests_folded_outside_its_workspace_says_how_far(lift: Rehearsal) -> None:
     folded = np.array([0.0, -1.6, 1.5, 1.2, 0.0, 0.0])
-    arm = dry_run.Pretended(lift.arm)
+    arm = dry_run.DryRunArm(lift.arm)
     arm.send(folded)
     guard = Guard(lift.guard.limits, folded, deadline=0.15, max_lag=0.26)
     with pytest.raises(FailedError, match=r"are 22 mm outside the workspace \(at x=112, .*power off"):
@@ -357,8 +357,8 @@ def test_an_arm_that_rests_folded_outside_its_workspace_says_how_far(lift: Rehea
 class Sagging:
     """An arm whose elbow hangs a little below where it is sent."""
 
-    def __init__(self, arm: control.Moving, sag: float) -> None:
-        self.arm, self.sag = dry_run.Pretended(arm), np.radians(sag) * np.eye(6)[2]
+    def __init__(self, arm: control.JointArm, sag: float) -> None:
+        self.arm, self.sag = dry_run.DryRunArm(arm), np.radians(sag) * np.eye(6)[2]
 
     def read(self) -> Any:  # Any: as an arm reads
         joints, seen = self.arm.read()
@@ -373,14 +373,14 @@ def test_an_arm_that_sags_at_its_start_is_there_and_one_that_hangs_is_not(lift: 
     arm = Sagging(lift.arm, 3.0)
     assert control.approach(arm, lift.guard, goal, no_keys, lift.clock)
     arm.sag *= 8 / 3
-    with pytest.raises(FailedError, match="elbow_flex 8 degrees away"):
+    with pytest.raises(FailedError, match="elbow_flex is 8 degrees from its goal"):
         control.approach(arm, lift.guard, goal, no_keys, lift.clock)
 
 
 def test_on_the_way_to_its_start_keys_work_and_speed_applies(lift: Rehearsal) -> None:
     path: list[Array] = []
 
-    class Notes(dry_run.Pretended):
+    class Notes(dry_run.DryRunArm):
         def send(self, joints: Array) -> None:
             super().send(joints)
             path.append(joints)
@@ -435,7 +435,7 @@ def test_demonstrations_are_recorded_one_after_the_other(tmp_path: Path) -> None
     recording = open_recording(tmp_path / "demos")
     starts = [found.columns[TERCET_OBSERVATION][0] for found in recording.episodes([TERCET_OBSERVATION])]
     assert len(starts) == 3 and np.abs(starts[0] - starts[1]).max() > 0.05  # the cube lies elsewhere each time
-    assert sum("kept" in line for line in said) == 3
+    assert sum("saved" in line for line in said) == 3
 
 
 @pytest.mark.parametrize(
@@ -449,7 +449,7 @@ def test_of_a_demonstration_that_does_not_succeed_only_what_the_person_calls_goo
     one = replace(session(keep=folder), seconds=1.0)
     deploy.run(CONFIG, one, keys=keys_at(presses), clock=SimulatedClock(), say=said.append)
     assert [len(found) for found in open_recording(folder).episodes([STATE])] == kept if kept else not folder.exists()
-    assert any(line.startswith("kept" if kept else "not kept") for line in said)
+    assert any(line.startswith("saved" if kept else "discarded") for line in said)
 
 
 def test_how_long_a_step_took_is_said_and_whether_that_is_too_long() -> None:
@@ -494,7 +494,7 @@ def test_a_dry_run_says_what_it_read_before_anything_and_keeps_nothing(tmp_path:
     robot.connect()
     joints = Arm(robot, config).read()[0]
     tip = 1000 * kinematics.forward(joints[None, :5]).tip[0]
-    assert said[0] == f"a dry run: nothing is kept in {tmp_path / 'demos'}" and not (tmp_path / "demos").exists()
+    assert said[0] == f"dry run: nothing is saved in {tmp_path / 'demos'}" and not (tmp_path / "demos").exists()
     assert said[1].startswith("read: finger tips at x, y, z = " + " ".join(f"{value:+.0f}" for value in tip))
     wrist = np.degrees(joints[3])
     assert said[5] == f"  wrist_flex     the robot's {10 - wrist:+8.2f}  ours {wrist:+7.1f} degrees"
@@ -521,7 +521,7 @@ def other() -> Other:
 def test_robots_and_teachers_that_are_not_there_get_their_remedy() -> None:
     with pytest.raises(InputError, match=r"pip install 'tercet\[lerobot\]'|needs port"):
         find_robot(load_robot_config("so101", []), task="lift", seed=0)
-    with pytest.raises(InputError, match="'so102_follower' is unknown; there are simulated, so100_follower"):
+    with pytest.raises(InputError, match="'so102_follower' is unknown; give simulated, so100_follower"):
         find_robot(load_robot_config("simulated", ["robot=so102_follower"]), task="lift", seed=0)
     with pytest.raises(InputError, match="needs robot=simulated"):
         find_teacher(CONFIG, Other())
@@ -530,7 +530,7 @@ def test_robots_and_teachers_that_are_not_there_get_their_remedy() -> None:
 
 
 def test_a_robot_that_was_not_calibrated_is_let_go_at_once() -> None:
-    with pytest.raises(InputError, match="the robot is not calibrated, or under another id"), Arm(Other(), CONFIG):
+    with pytest.raises(InputError, match="the robot is not calibrated under this id"), Arm(Other(), CONFIG):
         pass
 
 
@@ -541,7 +541,7 @@ def test_a_robot_without_our_joints_is_refused() -> None:
             return {"wheel.vel": float}
 
     car = Car("lift", CONFIG.calibration)
-    with pytest.raises(InputError, match=r"takes no shoulder_pan\.pos.*\(it takes wheel\.vel\)"):
+    with pytest.raises(InputError, match=r"has no action shoulder_pan\.pos.*\(it has wheel\.vel\)"):
         Arm(car, CONFIG)
     car.disconnect()
 
@@ -574,7 +574,7 @@ def test_a_function_of_the_users_that_exits_ends_a_session_with_a_message() -> N
 def test_a_cube_that_nobody_sees_holds_everything_up() -> None:
     with pytest.raises(InputError, match="give cube=module:function"):
         find_cube(CONFIG.cube)({"shoulder_pan.pos": 1.0})
-    with pytest.raises(FailedError, match="not four finite numbers"):
+    with pytest.raises(FailedError, match="must return four finite numbers"):
         find_cube(f"{__name__}:two_numbers")({})
 
 

@@ -42,7 +42,7 @@ def test_from_a_recording_to_a_policy_on_the_arm(small: list[str], tmp_path: Pat
         (("deploy", "{tmp}/none"), "no run, for it has no config.yaml|cannot be read"),
         (("record", "{tmp}/a", "--task", "sing"), "task 'sing' is unknown"),
         (("record", "{tmp}/a", "teacher=none"), "give teacher=so101_leader"),
-        (("record", "{tmp}/a", "--robot", "so101"), "a real arm moves only with someone at its keys"),
+        (("record", "{tmp}/a", "--robot", "so101"), "a real arm needs a person at the keyboard"),
         (("record", "{tmp}/a", "safety.max_speed=1000"), "safety.max_speed"),
     ],
 )

@@ -11,19 +11,17 @@ from tercet.arm.sim.scene import OPENING
 from tercet.config.robot import CalibrationConfig, JointConfig, RobotConfig
 from tercet.errors import InputError
 
-KEYS = tuple(f"{name}.pos" for name in NAMES)  # what LeRobot calls them
+KEYS = tuple(f"{name}.pos" for name in NAMES)  # their names in LeRobot
 
 
 def to_joints(values: Mapping[str, object], config: CalibrationConfig) -> Array:
-    """Convert an observation or action to joints (6,). Raises InputError if a joint is missing or no number."""
+    """Convert an observation or action to joints (6,). Raise InputError if a joint is missing or not a number."""
     numbers = []
     for key in KEYS:
         value = values.get(key)
         if not isinstance(value, (int, float, np.number)):
-            held = ", ".join(sorted(values)) or "nothing"
-            raise InputError(
-                f"the robot says nothing of {key} (its observation holds {held}); is it an SO-100 or SO-101?"
-            )
+            names = ", ".join(sorted(values)) or "nothing"
+            raise InputError(f"the robot's observation has no number {key} (it has {names}); use an SO-100 or SO-101")
         numbers.append(float(value))
     joints = [_radians(value, joint) for value, joint in zip(numbers, _joints(config), strict=False)]
     grip = config.gripper

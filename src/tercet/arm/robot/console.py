@@ -1,4 +1,4 @@
-"""A session at a terminal: the clock that fits the robot, and single keys without waiting for them."""
+"""Run a robot session at a terminal, and read single keys without blocking."""
 
 import os
 import select
@@ -15,13 +15,13 @@ from tercet.runs.progress import say
 
 
 class Keyboard:
-    """Within `with`, `pressed()` gives what was typed since it was last asked; nothing where there is no terminal."""
+    """Within `with`, `pressed()` returns the keys typed since its last call; without a terminal it returns none."""
 
     def __init__(self) -> None:
-        self.is_there = sys.stdin.isatty()
+        self.has_terminal = sys.stdin.isatty()
 
     def __enter__(self) -> "Keyboard":
-        if self.is_there:
+        if self.has_terminal:
             self._before = termios.tcgetattr(sys.stdin)
             tty.setcbreak(sys.stdin)
         return self
@@ -29,39 +29,39 @@ class Keyboard:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.is_there:
+        if self.has_terminal:
             termios.tcsetattr(sys.stdin, termios.TCSADRAIN, self._before)
 
     def pressed(self) -> str:
-        """Keys, in order."""
-        if not self.is_there or not select.select([sys.stdin], [], [], 0)[0]:
+        """Return the keys that were typed since the last call, in order."""
+        if not self.has_terminal or not select.select([sys.stdin], [], [], 0)[0]:
             return ""
-        # not sys.stdin.read: what it buffers of keys that came together, select no longer sees
+        # sys.stdin.read would buffer keys that arrive together, and select would not report the buffered ones
         return os.read(sys.stdin.fileno(), 1024).decode(errors="ignore")
 
 
 def steer(config: RobotConfig, session: deploy.Session) -> list[deploy.Try]:
-    """All tries of a session; InputError where a real arm would move with nobody at the keys."""
+    """Run all tries of a session. Raise InputError if a real arm would move without a person at the keyboard."""
     simulated = config.robot == "simulated"
     with Keyboard() as keyboard:
-        if session.send and not simulated and not keyboard.is_there:
+        if session.send and not simulated and not keyboard.has_terminal:
             raise InputError(
-                "a real arm moves only with someone at its keys: run this in a terminal, not through a pipe"
+                "a real arm needs a person at the keyboard: run this command in a terminal, not through a pipe"
             )
-        if keyboard.is_there:
+        if keyboard.has_terminal:
             say(deploy.KEYS_HELP)
             if config.teacher != "none":
                 say(deploy.TAKEOVER_HELP)
-            if session.shows:
+            if session.is_recording:
                 say(deploy.RECORDING_HELP)
         clock = SimulatedClock() if simulated else WallClock()
         if not simulated:
-            say("support the arm: connecting lets it go for a moment")
-            if keyboard.is_there and not deploy.ready("g connects, q ends", keyboard.pressed, clock, say):
+            say("support the arm: connecting turns its motors off for a moment")
+            if keyboard.has_terminal and not deploy.ready("g connects, q ends", keyboard.pressed, clock, say):
                 return []
         try:
             return deploy.run(config, session, keys=keyboard.pressed, clock=clock, say=say)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(
-                "the arm holds where it was last sent; nothing of this try is kept, what was kept before is whole"
+                "the arm holds its last commanded position; this try was not saved, earlier recordings are complete"
             ) from None

@@ -9,7 +9,7 @@ import numpy as np
 
 from tercet.arm.robot.devices import Observation
 from tercet.arm.robot.pilot import StateEstimator
-from tercet.arm.robot.safety import BY_HAND, Guard, Limits, Sent, outside
+from tercet.arm.robot.safety import MOVE_BY_HAND, Guard, Limits, Sent, outside
 from tercet.arm.sim import kinematics
 from tercet.arm.sim.kinematics import JOINTS, Array
 from tercet.arm.sim.physics import STEP_SECONDS
@@ -18,18 +18,18 @@ from tercet.errors import FailedError
 Who = Literal["policy", "person", "nobody"]
 STOP, RELEASE, TAKE, QUIT, GO, DISCARD = " ", "r", "t", "q", "g", "x"
 
-# between the teacher's arm and the robot, within which a person may take over; a trigger left open would drop a cube
+# largest difference between leader arm and robot at which a person may take over; an open trigger would drop a cube
 _GAP = np.array([*[np.radians(20.0)] * len(JOINTS), 0.0125])
 _ARRIVED = 0.02  # rad
-_SAGS = np.radians(5.0)  # what gravity may pull a joint down that stands
-_PATIENCE = 2.0  # seconds that an arm on its way to its start may stand still
+_SAG = np.radians(5.0)  # tolerance for a joint at rest that gravity pulls down
+_PATIENCE = 2.0  # seconds without movement after which an approach to the start has failed
 _STOPPED = "by hand"
-_HOLD = 1.0  # seconds that the task must stay done: how to keep it so is part of a demonstration
+_HOLD = 1.0  # seconds of continued success before a demonstration ends, so that it also shows how to hold
 
 
 @runtime_checkable
 class Clock(Protocol):
-    """Seconds, from any zero."""
+    """A clock in seconds, from an arbitrary zero."""
 
     def now(self) -> float: ...
     def wait_until(self, moment: float) -> None: ...
@@ -43,18 +43,18 @@ class WallClock:
         return time.monotonic()
 
     def wait_until(self, moment: float) -> None:
-        """Sleep until this moment, if it has not passed."""
+        """Sleep until this moment, unless it has passed."""
         time.sleep(max(0.0, moment - time.monotonic()))
 
 
 class SimulatedClock:
-    """A clock that advances only when someone waits."""
+    """A clock that advances only in `wait_until`."""
 
     def __init__(self) -> None:
         self.time = 0.0
 
     def now(self) -> float:
-        """Seconds."""
+        """Return the simulated seconds."""
         return self.time
 
     def wait_until(self, moment: float) -> None:
@@ -63,32 +63,32 @@ class SimulatedClock:
 
 
 @runtime_checkable
-class Moving(Protocol):
-    """An arm in radians and metres: `devices.Arm`, or `dry_run.Pretended`."""
+class JointArm(Protocol):
+    """An arm in radians and metres: `devices.Arm` or `dry_run.DryRunArm`."""
 
     def read(self) -> tuple[Array, Observation]: ...
     def send(self, joints: Array) -> None: ...
 
 
 @runtime_checkable
-class Steering(Protocol):
-    """`devices.Teacher`."""
+class LeaderArm(Protocol):
+    """An arm that a person moves: `devices.Teacher`."""
 
     def joints(self) -> Array: ...
 
 
 @runtime_checkable
-class Deciding(Protocol):
-    """`pilot.Pilot`."""
+class Controller(Protocol):
+    """A policy that chooses the next joints: `pilot.Pilot`."""
 
-    def wanted(self, observation: Array, sent: Array, seen: Observation, *, fresh: bool) -> Array: ...
+    def wanted(self, observation: Array, sent: Array, robot_observation: Observation, *, fresh: bool) -> Array: ...
 
 
 @dataclass(frozen=True)
 class Tick:
-    """One step: joints (6,) as measured, as wanted (None: nobody wanted any) and as sent; before, what was sent last.
+    """One step: joints (6,) as measured, wanted (None if nobody steers), sent, and sent in the step before.
 
-    `observation` (o,) is what a policy sees; `seen` what the robot told, pictures included.
+    `observation` (o,) is the policy's; `robot_observation` is the robot's own, with its images.
     """
 
     seconds: float
@@ -100,24 +100,24 @@ class Tick:
     reasons: tuple[str, ...]
     observation: Array
     success: bool
-    seen: Observation
+    robot_observation: Observation
 
 
 @dataclass(frozen=True)
 class Operators:
-    """Who may steer: a policy, a person, both or nobody. `keys()` returns the keys pressed since the last call."""
+    """Who can steer: a policy, a person, both or nobody. `keys()` returns the keys pressed since its last call."""
 
-    pilot: Deciding | None
-    teacher: Steering | None
+    pilot: Controller | None
+    teacher: LeaderArm | None
     keys: Callable[[], str] = lambda: ""
 
 
 def approach(
-    arm: Moving, guard: Guard, goal: Array, keys: Callable[[], str], clock: Clock, *, speed: float = 1.0
+    arm: JointArm, guard: Guard, goal: Array, keys: Callable[[], str], clock: Clock, *, speed: float = 1.0
 ) -> bool:
-    """Bring the arm to `goal` (6,) at a share `speed` of its limits' speed; False where QUIT ended that.
+    """Move the arm to `goal` (6,) at the fraction `speed` of its speed limits. Return False if QUIT was pressed.
 
-    STOP and RELEASE are as in `drive`. FailedError where the guard or something in the way doesn't let it.
+    STOP and RELEASE work as in `drive`. Raise FailedError if the guard or an obstacle prevents the movement.
     """
     still = 0
     while True:
@@ -136,18 +136,18 @@ def approach(
         if guard.stopped == _STOPPED:
             still = 0
             continue
-        there, away = np.abs(sent.position - goal).max() < 1e-3, np.abs(joints - goal)[: len(JOINTS)]
+        is_sent, distances = np.abs(sent.position - goal).max() < 1e-3, np.abs(joints - goal)[: len(JOINTS)]
         still = still + 1 if np.abs(sent.position - before).max() < 1e-6 else 0
         waited = still * STEP_SECONDS >= _PATIENCE
-        if not guard.stopped and there and away.max() < (_SAGS if waited else _ARRIVED):
+        if not guard.stopped and is_sent and distances.max() < (_SAG if waited else _ARRIVED):
             return True
         if guard.stopped or waited:
-            why = guard.stopped or f"{_hindrance(sent, away, guard.limits)}; {BY_HAND}"
-            raise FailedError(f"the arm did not come to its start: {why}")
+            why = guard.stopped or f"{_obstruction(sent, distances, guard.limits)}; {MOVE_BY_HAND}"
+            raise FailedError(f"the arm did not reach its start position: {why}")
 
 
-def _hindrance(sent: Sent, away: Array, limits: Limits) -> str:
-    """Why an arm that was last sent so stands, its joints still `away` (5,) from where they should be."""
+def _obstruction(sent: Sent, distances: Array, limits: Limits) -> str:
+    """Say why the arm stopped moving while its joints are `distances` (5,) from the goal."""
     out = outside(sent.position[None], limits.workspace)[0]
     if out > 1e-6:
         tip = kinematics.forward(sent.position[None, : len(JOINTS)]).tip[0]
@@ -155,15 +155,15 @@ def _hindrance(sent: Sent, away: Array, limits: Limits) -> str:
         box = [f"{1000 * low:.0f} to {1000 * high:.0f}" for low, high in limits.workspace]
         return (
             f"its finger tips are {1000 * out:.0f} mm outside the workspace (at {', '.join(parts)} mm; it is "
-            f"{', '.join(box)}), and the way in would first lead farther out"
+            f"{', '.join(box)}), and the path back into it would first lead farther out"
         )
-    worst = int(away.argmax())
-    held = f" ({', '.join(sent.reasons)})" if sent.reasons else ""
-    return f"it stands still with {JOINTS[worst]} {np.degrees(away[worst]):.0f} degrees away{held}"
+    worst = int(distances.argmax())
+    reasons = f" ({', '.join(sent.reasons)})" if sent.reasons else ""
+    return f"it does not move, and {JOINTS[worst]} is {np.degrees(distances[worst]):.0f} degrees from its goal{reasons}"
 
 
 def drive(
-    arm: Moving,
+    arm: JointArm,
     guard: Guard,
     operators: Operators,
     estimator: StateEstimator,
@@ -174,11 +174,10 @@ def drive(
     person: bool = False,
     until_success: bool = False,
 ) -> str:
-    """Steer for `seconds`, or until QUIT or DISCARD. With `until_success`, end on GO or when the task stays done.
+    """Steer for `seconds`, or until QUIT or DISCARD. With `until_success`, also end on GO or on lasting success.
 
-    Return the key that ended it, or an empty text. With `person`, a person steers from the first step.
-
-    Steps are at least one period apart. A late step delays all later ones.
+    Return the key that ended it, or an empty string. With `person`, a person steers from the first step. Steps are at
+    least one period apart. A late step delays all later ones.
     """
     person = person and operators.teacher is not None
     joined, steered, held = False, False, 0
@@ -188,24 +187,39 @@ def drive(
     while clock.now() - begun < seconds:
         tick = clock.now()
         keys = operators.keys()
-        joints, seen = arm.read()
-        now = estimator.readings(joints, guard.position, seen, elapsed=tick - last)
+        joints, robot_observation = arm.read()
+        now = estimator.readings(joints, guard.position, robot_observation, elapsed=tick - last)
         last = tick
-        looks = estimator.task.observation.build(now)[0].astype(np.float64)
+        observation = estimator.task.observation.build(now)[0].astype(np.float64)
         if TAKE in keys and operators.teacher is not None:
             person, joined = not person, False
         if STOP in keys:
             guard.stop(_STOPPED, joints)
         elif RELEASE in keys:
             guard.release()
-        who, wanted = _asked(operators, looks, guard, seen, person=person, joined=joined, fresh=not steered)
+        who, wanted = _target(
+            operators, observation, guard, robot_observation, person=person, joined=joined, fresh=not steered
+        )
         before = guard.position
         sent = guard.step(wanted, joints, seen_at=tick, now=clock.now())
-        joined = who == "person" and not guard.stopped  # while it is stopped, a person's arm may be led anywhere
+        joined = who == "person" and not guard.stopped  # during a stop, the leader arm may move anywhere
         steered = who == "policy" and not guard.stopped
         arm.send(sent.position)
         done = bool(estimator.task.success(now)[0])
-        watch(Tick(tick - begun, who, joints, wanted, before, sent.position, sent.reasons, looks, done, seen))
+        watch(
+            Tick(
+                tick - begun,
+                who,
+                joints,
+                wanted,
+                before,
+                sent.position,
+                sent.reasons,
+                observation,
+                done,
+                robot_observation,
+            )
+        )
         held = held + 1 if done else 0
         for key in (DISCARD, QUIT, GO) if until_success else (DISCARD, QUIT):
             if key in keys:
@@ -216,16 +230,23 @@ def drive(
     return ""
 
 
-def _asked(
-    operators: Operators, looks: Array, guard: Guard, seen: Observation, *, person: bool, joined: bool, fresh: bool
+def _target(
+    operators: Operators,
+    observation: Array,
+    guard: Guard,
+    robot_observation: Observation,
+    *,
+    person: bool,
+    joined: bool,
+    fresh: bool,
 ) -> tuple[Who, Array | None]:
-    """Return who steers, and the target. Until a person's arm is near the robot's, the robot holds."""
+    """Return who steers, and the target joints. The robot holds until the leader arm is near its position."""
     if person and operators.teacher is not None:
-        theirs = operators.teacher.joints()
-        means = np.clip(theirs, guard.limits.low, guard.limits.high)  # a trigger goes farther than fingers open
-        off = means - guard.position
-        near = bool((off < _GAP).all() and (off > -_GAP)[: len(JOINTS)].all())  # a trigger that is closed farther holds
-        return ("person", theirs) if joined or near else ("nobody", None)
+        leader = operators.teacher.joints()
+        reachable = np.clip(leader, guard.limits.low, guard.limits.high)  # a trigger opens farther than the fingers
+        gap = reachable - guard.position
+        near = bool((gap < _GAP).all() and (gap > -_GAP)[: len(JOINTS)].all())  # a trigger may be closed farther
+        return ("person", leader) if joined or near else ("nobody", None)
     if operators.pilot is not None:
-        return "policy", operators.pilot.wanted(looks, guard.position, seen, fresh=fresh)
+        return "policy", operators.pilot.wanted(observation, guard.position, robot_observation, fresh=fresh)
     return "nobody", None

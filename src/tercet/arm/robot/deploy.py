@@ -1,4 +1,4 @@
-"""Run a policy on an arm, or record a person's demonstrations: one try after the other, within the guard's limits."""
+"""Run a policy on an arm, or record demonstrations of a person, in successive tries within safety limits."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -25,17 +25,17 @@ from tercet.errors import InputError
 from tercet.runs.folder import RunFolder
 
 Keys = Callable[[], str]
-_SLOW = 60.0  # ms a step, in the mean
-KEYS_HELP = (
-    "keys: space stops, r releases the stop, t hands over to a person and back, q ends, x ends and keeps nothing"
+_SLOW = 60.0  # mean milliseconds per step
+KEYS_HELP = "keys: space stops, r releases the stop, t switches between policy and person, q ends, x ends and discards"
+TAKEOVER_HELP = (
+    "the leader arm steers once its joints are within 20 degrees of the robot's and its trigger is closed as far"
 )
-TAKEOVER_HELP = "a person's arm steers once it is within 20 degrees of the robot's, and its trigger closed as far"
-RECORDING_HELP = "a demonstration is kept where the task was done, or where g ends it as good; x discards it"
+RECORDING_HELP = "a demonstration is saved if the task is done or if g ends it; x discards it"
 
 
 @dataclass(frozen=True)
 class Try:
-    """One try: its steps without pictures, whether the task was done at its end, and why it was stopped."""
+    """One try: its steps without images, success at its end, and the reason for a stop or an empty string."""
 
     ticks: Sequence[control.Tick]
     success: bool
@@ -44,7 +44,7 @@ class Try:
 
 @dataclass(frozen=True)
 class Session:
-    """What to run: the task, the policy, how often, how long per try, and whether to `send` commands."""
+    """What to run: task, policy, number of tries, seconds per try, and whether to `send` commands."""
 
     task: Task
     pilot: Pilot | None
@@ -55,21 +55,23 @@ class Session:
     seed: int = 0
 
     @property
-    def shows(self) -> bool:
+    def is_recording(self) -> bool:
         """Return True if a person steers from the first step."""
         return self.pilot is None
 
 
 def policy_of(run: Path, stage: str, *, speed: float) -> tuple[Task, Pilot]:
-    """Load the policy of a run, and its task. Raises InputError if an arm cannot follow it."""
+    """Load the policy of a run and its task. Raise InputError if the policy cannot run on an arm."""
     RunFolder.read(run)
     config = load_arm_config(run / "config.yaml", [])
     if config.env not in TASKS:
-        raise InputError(f"{run}: its policy is for {config.env}; only {', '.join(TASKS)} can go on an arm")
+        raise InputError(
+            f"{run}: its policy was trained for {config.env}; only policies for {', '.join(TASKS)} run on an arm"
+        )
     folder = run / stage / "model"
     if not folder.is_dir():
-        there = [name for name in ("bc", "ppo") if (run / name / "model").is_dir()]
-        raise InputError(f"{folder} is not there; this run has {' and '.join(there) or 'no policy yet'} (--stage)")
+        stages = [name for name in ("bc", "ppo") if (run / name / "model").is_dir()]
+        raise InputError(f"{folder}: does not exist; this run has {' and '.join(stages) or 'no policy yet'} (--stage)")
     task = TASKS[config.env]
     sizes = Sizes(len(task.observation), len(ACTION))
     return task, Pilot(load_policy(folder, sizes), speed)
@@ -81,20 +83,18 @@ def run(
     """Run all tries. The robot is connected before the first and always disconnected at the end."""
     if config.cube == NO_CUBE and session.task.has_cube:
         if session.pilot and not session.pilot.policy.sees_itself:
-            raise InputError(
-                "cube=none is for a policy that was learned with policy.sees=itself; say where the cube is"
-            )
+            raise InputError("cube=none: needs a policy trained with policy.sees=itself; give cube=module:function")
         say(
-            "cube=none: success is not noticed, so end a demonstration with g; "
-            "what is kept can only be learned from with policy.sees=itself"
+            "cube=none: success is not detected, so end a demonstration with g; "
+            "only a policy with policy.sees=itself can learn from the recording"
         )
     robot = find_robot(config, task=session.task.name, seed=session.seed)
     teleoperator = find_teacher(config, robot)
-    if session.shows and teleoperator is None:
-        raise InputError("recording needs a person's arm: give teacher=so101_leader teacher_port=/dev/...")
+    if session.is_recording and teleoperator is None:
+        raise InputError("recording needs a leader arm: give teacher=so101_leader teacher_port=/dev/...")
     recorder = None
     if session.keep and not session.send:
-        say(f"a dry run: nothing is kept in {session.keep}")
+        say(f"dry run: nothing is saved in {session.keep}")
     elif session.keep:
         recorder = DemonstrationRecorder(
             session.keep,
@@ -109,14 +109,14 @@ def run(
         arm = stack.enter_context(Arm(robot, config))
         teacher = stack.enter_context(Teacher(teleoperator, config)) if teleoperator else None
         operators = control.Operators(session.pilot, teacher, keys)
-        for line in dry_run.here(*arm.read()):
+        for line in dry_run.reading_lines(*arm.read()):
             say(line)
         for number in range(session.times):
             if number and isinstance(robot, SimulatedArm):
                 robot.env.reset()
-            elif number and not ready("put everything back; g goes on, q ends", keys, clock, say):
+            elif number and not ready("put everything back in place; g continues, q ends", keys, clock, say):
                 break
-            moving = arm if session.send else dry_run.Pretended(arm)
+            moving = arm if session.send else dry_run.DryRunArm(arm)
             one = _try(config, session, moving, operators, recorder, clock)
             if one is None:
                 break
@@ -125,16 +125,16 @@ def run(
                 say(line)
             lost = arm.lost + (teacher.lost if teacher else 0)
             if lost:
-                say(f"reads that were lost and tried again so far: {lost}; check cables and power if it goes on")
+                say(f"failed reads that were repeated so far: {lost}; check cables and power if the number grows")
             if tries[-1].stopped and not isinstance(robot, SimulatedArm):
-                break  # a person should look before anything moves again
+                break  # a person must look at the arm before it moves again
     if recorder is not None and recorder.num_written:
         say(recorder.summary())
     return tries
 
 
 def ready(question: str, keys: Keys, clock: control.Clock, say: Callable[[str], None]) -> bool:
-    """Wait for GO or QUIT and return True for GO. Nothing is sent meanwhile."""
+    """Wait for GO or QUIT, and return True for GO. Nothing is sent while waiting."""
     say(question)
     while True:
         pressed = keys()
@@ -158,12 +158,12 @@ def limits_of(config: RobotConfig) -> Limits:
 def _try(
     config: RobotConfig,
     session: Session,
-    arm: control.Moving,
+    arm: control.JointArm,
     operators: control.Operators,
     recorder: DemonstrationRecorder | None,
     clock: control.Clock,
 ) -> Try | None:
-    """Run one try. Return None if it was ended before it began."""
+    """Run one try. Return None if QUIT was pressed before its start."""
     safety = config.safety
     guard = Guard(
         calibration.limits(config), arm.read()[0], deadline=safety.deadline, max_lag=float(np.radians(safety.max_lag))
@@ -175,7 +175,7 @@ def _try(
     ticks: list[control.Tick] = []
 
     def watch(tick: control.Tick) -> None:
-        ticks.append(replace(tick, seen={}))
+        ticks.append(replace(tick, robot_observation={}))
         if recorder is not None:
             recorder.watch(tick)
 
@@ -187,12 +187,12 @@ def _try(
         clock,
         seconds=session.seconds,
         watch=watch,
-        person=session.shows,
-        until_success=session.shows,
+        person=session.is_recording,
+        until_success=session.is_recording,
     )
     success = bool(ticks) and ticks[-1].success
     if recorder is not None:
-        good = not session.shows or success or ended == control.GO
+        good = not session.is_recording or success or ended == control.GO
         recorder.finish(good=good and ended != control.DISCARD)
     return Try(ticks, success, guard.stopped)
 
@@ -205,6 +205,6 @@ def _verdict(number: int, one: Try) -> Iterator[str]:
     yield f"try {number + 1}: {done} after {one.ticks[-1].seconds:.1f} s, {pace}{stopped}"
     if mean > _SLOW:
         yield (
-            f"that is slower than the {1000 * STEP_SECONDS:.0f} ms that a policy learns with and a recording tells of: "
-            "give fewer or smaller pictures (camera_width, camera_height), or a faster function for the cube"
+            f"this is slower than the {1000 * STEP_SECONDS:.0f} ms per step of training and recordings: "
+            "use fewer or smaller images (camera_width, camera_height), or a faster cube=module:function"
         )

@@ -1,4 +1,4 @@
-"""Show what would be sent to an arm, or was sent, as lines of text and as a picture."""
+"""Show the commands of a try, sent or not, as lines of text and as a plot."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from tercet.arm.robot.calibration import KEYS
-from tercet.arm.robot.control import Moving, Tick
+from tercet.arm.robot.control import JointArm, Tick
 from tercet.arm.robot.devices import Observation
 from tercet.arm.robot.safety import NAMES, Limits
 from tercet.arm.sim import kinematics
@@ -20,36 +20,36 @@ _COUNT = len(JOINTS)
 _COLOURS = {"policy": "#2f6fb5", "person": "#238050", "nobody": "#696c73"}
 
 
-class Pretended:
-    """An arm that is read but never moved. It seems to follow every command at once."""
+class DryRunArm:
+    """An arm that is read but never moved; it reports every command as reached at once."""
 
-    def __init__(self, arm: Moving) -> None:
+    def __init__(self, arm: JointArm) -> None:
         self._arm = arm
         self._joints: Array | None = None
 
     def read(self) -> tuple[Array, Observation]:
-        """Return where the arm would be, and its real observation."""
-        joints, seen = self._arm.read()
-        return (joints if self._joints is None else self._joints), seen
+        """Return the last command, or the real joints before the first, and the real observation."""
+        joints, observation = self._arm.read()
+        return (joints if self._joints is None else self._joints), observation
 
     def send(self, joints: Array) -> None:
         """Store the command."""
         self._joints = joints
 
 
-def here(joints: Array, seen: Observation) -> Iterator[str]:
-    """What was read of an arm before anything is sent: the robot's numbers, joints (6,) in our units, finger tips."""
+def reading_lines(joints: Array, observation: Observation) -> Iterator[str]:
+    """Yield lines that describe a reading: the finger tips, and each joint in the robot's and in our units."""
     x, y, z = 1000 * kinematics.forward(joints[None, :_COUNT]).tip[0]
     yield f"read: finger tips at x, y, z = {x:+.0f} {y:+.0f} {z:+.0f} mm, and these joints"
     for key, name, ours in zip(KEYS, NAMES, joints, strict=True):
         unit = f"{1000 * ours:+7.1f} mm of a finger" if name == NAMES[-1] else f"{np.degrees(ours):+7.1f} degrees"
-        yield f"  {name:13}  the robot's {float(seen[key]):+8.2f}  ours {unit}"
+        yield f"  {name:13}  the robot's {float(observation[key]):+8.2f}  ours {unit}"
 
 
 def lines(ticks: Sequence[Tick], *, every: float = 0.5) -> Iterator[str]:
-    """A line each `every` seconds: who steers and where the finger tips are sent; below, which limits had a say since.
+    """Yield a line every `every` seconds: who steers, and the commanded finger tips and joints.
 
-    No line is longer than 80 characters.
+    A line with the limits that changed commands since the last line follows. No line exceeds 80 characters.
     """
     yield "   time who    tip x, y, z (mm) turn finger joints (degrees)"
     due, reasons = 0.0, dict[str, None]()
@@ -70,7 +70,7 @@ def lines(ticks: Sequence[Tick], *, every: float = 0.5) -> Iterator[str]:
 
 
 def plot(file: Path, ticks: Sequence[Tick], limits: Limits) -> None:
-    """A PNG: each joint as sent and measured within its limits, its speed, and the way of the finger tips."""
+    """Draw a PNG: each joint as sent and measured with its limits, joint speeds, and the path of the finger tips."""
     figure = Figure(figsize=(13, 9), layout="constrained")
     axes = figure.subplots(3, 3)
     seconds = np.array([tick.seconds for tick in ticks])
@@ -80,8 +80,8 @@ def plot(file: Path, ticks: Sequence[Tick], limits: Limits) -> None:
     before = np.stack([tick.before for tick in ticks])
     _speeds(axes.flat[6], seconds, (sent - before) / limits.period, limits)
     tips = kinematics.forward(sent[:, :_COUNT]).tip
-    for place, (across, along) in zip((7, 8), ((0, 1), (0, 2)), strict=True):
-        _way(axes.flat[place], tips, [tick.who for tick in ticks], limits, across, along)
+    for panel, (across, along) in zip((7, 8), ((0, 1), (0, 2)), strict=True):
+        _path(axes.flat[panel], tips, [tick.who for tick in ticks], limits, across, along)
     with full_disk_named(file):
         figure.savefig(file, dpi=110)
 
@@ -106,7 +106,7 @@ def _speeds(axes: Axes, seconds: Array, speeds: Array, limits: Limits) -> None:
     axes.legend(fontsize=7)
 
 
-def _way(axes: Axes, tips: Array, who: Sequence[str], limits: Limits, across: int, along: int) -> None:
+def _path(axes: Axes, tips: Array, who: Sequence[str], limits: Limits, across: int, along: int) -> None:
     box = 1000 * limits.workspace
     corners = [0, 1, 1, 0, 0], [0, 0, 1, 1, 0]
     axes.plot(box[across][corners[0]], box[along][corners[1]], color="#b3261e", linewidth=0.8, linestyle="--")

@@ -1,11 +1,11 @@
-"""Run a policy that was trained in simulation on an arm: its observations, and the joints for its actions."""
+"""Run a simulation-trained policy on an arm: estimate its observations, and convert its actions to joints."""
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from tercet.arm.policies.roles import Policy
-from tercet.arm.robot.devices import Observation, SeenCube
+from tercet.arm.robot.devices import CubeFinder, Observation
 from tercet.arm.sim import kinematics
 from tercet.arm.sim.cameras import Camera, Picture, as_picture
 from tercet.arm.sim.kinematics import JOINTS, Array
@@ -15,32 +15,32 @@ from tercet.arm.sim.workspace import OPENING_STEP, STEP, STEPS, TURN_STEP, withi
 from tercet.errors import InputError
 
 _COUNT = len(JOINTS)
-GOAL = ("goal.x", "goal.y", "goal.z")  # of an observation; the goal of the config where the robot tells none
-_FASTEST = 1.0  # m/s; a cube that seems faster was lost from sight
+GOAL = ("goal.x", "goal.y", "goal.z")  # in the robot's observation; without them the goal is that of the config
+_FASTEST = 1.0  # m/s; a higher speed of the cube means that its position was lost
 
 
 class StateEstimator:
-    """Estimate the readings of a task from a robot's observations. Keeps the cube's last place, for its velocity."""
+    """Estimate the readings of a task from a robot's observations. It stores the cube's last position."""
 
-    def __init__(self, task: Task, goal: Array, find_cube: SeenCube) -> None:
+    def __init__(self, task: Task, goal: Array, find_cube: CubeFinder) -> None:
         self.task = task
         self._goal, self._find_cube = goal, find_cube
         self._last: Array | None = None
 
     def begin(self) -> None:
-        """Start an episode. The cube is at rest, and the goal of a lift is above its place."""
+        """Start an episode. The cube starts at rest, and the goal of a lift is above its position."""
         self._last = None
 
-    def readings(self, joints: Array, sent: Array, seen: Observation, *, elapsed: float) -> Readings:
+    def readings(self, joints: Array, sent: Array, robot_observation: Observation, *, elapsed: float) -> Readings:
         """Return readings for measured and last sent joints (6,), `elapsed` seconds after the previous readings."""
         hand, target = kinematics.forward(joints[None, :_COUNT]), kinematics.forward(sent[None, :_COUNT])
-        if self.task.goal_above_cube is None and all(key in seen for key in GOAL):
-            self._goal = np.array([float(seen[key]) for key in GOAL])
+        if self.task.goal_above_cube is None and all(key in robot_observation for key in GOAL):
+            self._goal = np.array([float(robot_observation[key]) for key in GOAL])
         cube, turn = np.zeros(3), 0.0
         velocity = np.zeros(3)
         if self.task.has_cube:
-            *place, turn = self._find_cube(seen)
-            cube = np.array(place)
+            *position, turn = self._find_cube(robot_observation)
+            cube = np.array(position)
             if self._last is None and self.task.goal_above_cube is not None:
                 self._goal = cube + np.array([0.0, 0.0, self.task.goal_above_cube])
             velocity = np.clip((cube - (cube if self._last is None else self._last)) / elapsed, -_FASTEST, _FASTEST)
@@ -60,38 +60,40 @@ class StateEstimator:
 
 
 class Pilot:
-    """A policy that steers. `speed` is the share of each movement that is executed.
+    """A policy that steers; each of its movements is scaled by `speed`.
 
     A chunk is executed to its end before the next decision, as in training (`agent.Agent`).
     """
 
     def __init__(self, policy: Policy, speed: float = 1.0) -> None:
         self.policy, self.speed = policy, speed
-        self._left: list[Tensor] = []  # (a,) each, of the chunk that is being done
+        self._left: list[Tensor] = []  # actions (a,) of the current chunk that are not executed yet
 
-    def wanted(self, observation: Array, sent: Array, seen: Observation, *, fresh: bool) -> Array:
-        """Joints (6,) to go to, from the observation (o,), what was sent last (6,) and what the robot told.
+    def wanted(self, observation: Array, sent: Array, robot_observation: Observation, *, fresh: bool) -> Array:
+        """Return the joints (6,) to move to, given the policy's observation (o,) and the last command `sent` (6,).
 
-        `fresh` where it did not steer the step before: what is left of an older chunk was for another place.
+        `fresh` is True if the policy did not steer the step before. The rest of its chunk is then outdated.
         """
         if fresh or not self._left:
             with torch.no_grad():
                 state = torch.from_numpy(observation.astype(np.float32))[None]
-                pictures = [torch.from_numpy(_picture(seen, camera))[None] for camera in self.policy.cameras]
+                pictures = [
+                    torch.from_numpy(_picture(robot_observation, camera))[None] for camera in self.policy.cameras
+                ]
                 self._left = list(self.policy.actions(self.policy.decide(state, None, *pictures))[0])
         action = self._left.pop(0)[None]
         moves = self.speed * action.clamp(-1.0, 1.0).double().numpy()
-        moves[:, -1] = action[:, -1].clamp(-1.0, 1.0)  # a gripper that closes slowly lets go
+        moves[:, -1] = action[:, -1].clamp(-1.0, 1.0)  # a gripper that closes slowly drops the cube
         return joints_for(sent, moves)
 
 
-def _picture(seen: Observation, camera: Camera) -> Picture:
-    picture = as_picture(seen.get(camera.name))
+def _picture(observation: Observation, camera: Camera) -> Picture:
+    picture = as_picture(observation.get(camera.name))
     if picture is None:
-        there = ", ".join(key for key, value in seen.items() if isinstance(value, np.ndarray)) or "none"
+        names = ", ".join(key for key, value in observation.items() if isinstance(value, np.ndarray)) or "none"
         raise InputError(
-            f"the policy sees by the camera {camera.name}, and the robot's pictures are: {there}; give cameras="
-            f"{{{camera.name}: /dev/video0}}, (height, width, 3) of uint8"
+            f"the policy needs images of the camera {camera.name}, but the robot has: {names}; give cameras="
+            f"{{{camera.name}: /dev/video0}}"
         )
     return camera.fitted(picture)
 

@@ -1,9 +1,9 @@
 """Limits on joints, workspace, speed and acceleration, and the guard that enforces them on every command.
 
 Positions are (6,): five joints in radians and the opening of a finger in metres (`kinematics`). One step of the
-control loop lasts `period`. A step is accepted only if the arm could come to rest after it, braking as hard as it
-may, without leaving joint limits or workspace; otherwise it brakes. The braking path of an accepted step was checked
-then, so there is always an allowed step.
+control loop lasts `period`. A step is accepted only if the arm can brake to rest after it, with the maximum
+deceleration, without leaving joint limits or workspace; otherwise the arm brakes. The braking path of an accepted step
+is checked in advance, so an allowed step always exists.
 """
 
 from dataclasses import dataclass, replace
@@ -15,28 +15,28 @@ from tercet.arm.sim.kinematics import JOINTS, Array
 from tercet.errors import InputError
 
 NAMES = (*JOINTS, "gripper")
-_LITTLE = 1e-9
-BY_HAND = "switch the arm's power off with a hand under it, move it inside by hand, and start again"
-_BLENDS = (1.0, 0.5, 0.2)  # of the wanted step and of braking; the largest that is lawful
-_PERIODS = 2  # at full speed; a joint that was read farther from where it was read before was read wrongly
-_NEAR = np.array([*[np.radians(3.0)] * len(JOINTS), 0.005])  # beyond a joint's limit, where starting is still allowed
+_TOLERANCE = 1e-9
+MOVE_BY_HAND = "switch the arm's power off with a hand under it, move it inside by hand, and start again"
+_BLENDS = (1.0, 0.5, 0.2)  # weights of the wanted step against braking; the largest allowed one is used
+_PERIODS = 2  # a joint that moved farther since the last reading than in 2 periods at full speed was misread
+_START_MARGIN = np.array([*[np.radians(3.0)] * len(JOINTS), 0.005])  # how far beyond its limit a joint may start
 
 
 @dataclass(frozen=True)
 class Limits:
-    """`low`, `high`, `speed`, `acceleration` (6,), a second; `workspace` (3, 2) in metres; `period` in seconds."""
+    """`low` and `high` (6,); `speed` and `acceleration` (6,) per second; `workspace` (3, 2) in metres."""
 
     low: Array
     high: Array
     speed: Array
     acceleration: Array
     workspace: Array
-    period: float
+    period: float  # seconds
 
 
 @dataclass(frozen=True)
 class Motion:
-    """What was sent last and how fast that moves, a second; `leeway`: how far out of the workspace it may yet be."""
+    """The last command and its velocity per second; `leeway` is how far outside the workspace it may still be."""
 
     position: Array
     velocity: Array
@@ -44,36 +44,36 @@ class Motion:
 
 
 def outside(positions: Array, workspace: Array) -> Array:
-    """How far the finger tips are out of the workspace, in metres, for positions (n, 6)."""
+    """Return how far the finger tips are outside the workspace, in metres, for positions (n, 6)."""
     tip = kinematics.forward(positions[:, : len(JOINTS)]).tip
     beyond = np.maximum(np.maximum(workspace[:, 0] - tip, tip - workspace[:, 1]), 0.0)
     return np.linalg.norm(beyond, axis=1)
 
 
 def toward(motion: Motion, wanted: Array, limits: Limits) -> Motion:
-    """One lawful step to `wanted` (finite): as fast as may be, slowing down in time to rest there.
+    """Take one allowed step to `wanted` (finite), as fast as possible, and slow down in time to rest there.
 
-    From beyond a joint's limit, as from outside the workspace, it only comes nearer.
+    Beyond a joint limit or outside the workspace, a step only leads back.
     """
     step = limits.acceleration * limits.period
     way = np.clip(wanted, limits.low, limits.high) - motion.position
-    velocity = np.sign(way) * np.minimum(_stoppable(np.abs(way), limits), limits.speed)
+    velocity = np.sign(way) * np.minimum(_braking_speed(np.abs(way), limits), limits.speed)
     velocity = np.clip(velocity, motion.velocity - step, motion.velocity + step)
     braked = _braked(motion.velocity, limits)
     for share in _BLENDS:
-        candidate = _moved(motion, share * velocity + (1 - share) * braked, limits)
-        farthest = _farthest(candidate, limits, *_ends(motion, limits))
-        if farthest <= motion.leeway + _LITTLE:
+        candidate = _advanced(motion, share * velocity + (1 - share) * braked, limits)
+        farthest = _farthest(candidate, limits, *_allowed_range(motion, limits))
+        if farthest <= motion.leeway + _TOLERANCE:
             return replace(candidate, leeway=min(motion.leeway, farthest))
     return brake(motion, limits)
 
 
 def brake(motion: Motion, limits: Limits) -> Motion:
     """Take one step towards rest, with the maximum deceleration."""
-    return _moved(motion, _braked(motion.velocity, limits), limits)
+    return _advanced(motion, _braked(motion.velocity, limits), limits)
 
 
-def _moved(motion: Motion, velocity: Array, limits: Limits) -> Motion:
+def _advanced(motion: Motion, velocity: Array, limits: Limits) -> Motion:
     return replace(motion, position=motion.position + velocity * limits.period, velocity=velocity)
 
 
@@ -81,8 +81,8 @@ def _braked(velocity: Array, limits: Limits) -> Array:
     return np.sign(velocity) * np.maximum(np.abs(velocity) - limits.acceleration * limits.period, 0.0)
 
 
-def _stoppable(way: Array, limits: Limits) -> Array:
-    """The greatest velocity for the next step that still lets later ones brake to rest within `way`.
+def _braking_speed(way: Array, limits: Limits) -> Array:
+    """Return the greatest velocity of the next step after which later steps can brake to rest within `way`.
 
     With unit u = acceleration * period^2, a velocity of (n + f) u / period, 0 <= f < 1, moves
     (n + f) + (n - 1 + f) + ... + f = (n + 1) f + n (n + 1) / 2 of these units before it is 0.
@@ -93,59 +93,59 @@ def _stoppable(way: Array, limits: Limits) -> Array:
     return (whole + part) * limits.acceleration * limits.period
 
 
-def _ends(motion: Motion, limits: Limits) -> tuple[Array, Array]:
-    """Where joints may go: to their limits, or as far as they are beyond them already."""
+def _allowed_range(motion: Motion, limits: Limits) -> tuple[Array, Array]:
+    """Return the range of each joint: its limits, extended to its present position."""
     return np.minimum(limits.low, motion.position), np.maximum(limits.high, motion.position)
 
 
 def _farthest(motion: Motion, limits: Limits, low: Array, high: Array) -> float:
-    """How far out of the workspace this step and braking after it come; infinite where a joint passes an end."""
+    """Return how far this step and the braking after it lead out of the workspace; inf if a joint leaves its range."""
     most = int(np.ceil(np.max(np.abs(motion.velocity) / (limits.acceleration * limits.period)))) + 1
     later = np.arange(most)[:, None] * limits.acceleration * limits.period
     velocities = np.sign(motion.velocity) * np.maximum(np.abs(motion.velocity) - later, 0.0)
     path = motion.position + np.concatenate([np.zeros((1, 6)), velocities[1:]]).cumsum(0) * limits.period
-    if (path < low - _LITTLE).any() or (path > high + _LITTLE).any():
+    if (path < low - _TOLERANCE).any() or (path > high + _TOLERANCE).any():
         return np.inf
     return float(outside(path, limits.workspace).max())
 
 
 @dataclass(frozen=True)
 class Sent:
-    """What goes out (6,), and in a word or two each, which limits had a say."""
+    """A command (6,) to the arm, and the limits that changed it."""
 
     position: Array
     reasons: tuple[str, ...]
 
 
 class Guard:
-    """Enforces the limits on every command. Starts at rest where the arm is.
+    """Enforces the limits on every command. It starts at rest at the position of the arm.
 
-    `step` once a period. `stop` latches: the arm is held where it is until `release`.
+    Call `step` once per period. After `stop`, the arm is held in place until `release`.
     """
 
     def __init__(self, limits: Limits, measured: Array, *, deadline: float, max_lag: float) -> None:
         self.limits, self.deadline, self.max_lag = limits, deadline, max_lag
-        self.stopped = ""  # why, or nothing
+        self.stopped = ""  # the reason of a stop
         self._motion = _at_rest(limits, measured)
-        self._measured = measured  # the step before
+        self._measured = measured  # in the step before
 
     @property
     def position(self) -> Array:
-        """What was sent last."""
+        """The last command (6,)."""
         return self._motion.position
 
     def step(self, wanted: Array | None, measured: Array, *, seen_at: float, now: float, share: float = 1.0) -> Sent:
-        """What to send now, for a command `wanted` (6,) that answers an observation made at `seen_at` seconds.
+        """Return the command to send, for joints `wanted` (6,) chosen from an observation at `seen_at` seconds.
 
-        `wanted` None: nobody commands. `measured` (6,): where the arm is, for the check that it follows. `share` of
-        the limits' speed is used, at the most.
+        `wanted` is None if nobody steers. `measured` (6,) is compared with the last command, to check that the arm
+        follows. The speed is at most `share` of its limit.
         """
-        self._watch(measured)
+        self._check_following(measured)
         self._measured = measured
         if self.stopped:
             self._motion = brake(self._motion, self.limits)
             return Sent(self.position, (f"stopped: {self.stopped}",))
-        reason = _refused(wanted, late=now - seen_at > self.deadline)
+        reason = _refusal(wanted, late=now - seen_at > self.deadline)
         if wanted is None or reason:
             self._motion = brake(self._motion, self.limits)
             return Sent(self.position, (reason,) if reason else ())
@@ -154,32 +154,32 @@ class Guard:
         return Sent(self.position, _reasons(before, self._motion, wanted, limits))
 
     def stop(self, why: str, measured: Array | None = None) -> None:
-        """Emergency stop: hold where the arm is (`measured`), or brake where that can't be true; first reasons stay.
+        """Stop: hold the measured position, or brake if that reading is implausible. An earlier reason is kept.
 
-        A position that is held is sent in one step, so a wrong reading would become a blow.
+        The held position is sent in one step, so a wrong reading would cause a violent movement.
         """
         if self.stopped:
             return
         self.stopped = why
-        if measured is None or not self._believed(measured):
+        if measured is None or not self._is_plausible(measured):
             return
-        held = np.clip(measured, *_ends(self._motion, self.limits))
+        held = np.clip(measured, *_allowed_range(self._motion, self.limits))
         leeway = max(self._motion.leeway, float(outside(held[None], self.limits.workspace)[0]))
         self._motion = Motion(held, np.zeros(6), leeway)
 
     def release(self) -> None:
-        """End an emergency stop, on purpose."""
+        """End a stop."""
         self.stopped = ""
 
-    def _believed(self, measured: Array) -> bool:
-        """Whether joints could have come there since the step before, and are about where they were sent."""
+    def _is_plausible(self, measured: Array) -> bool:
+        """Return True if the joints can have moved there since the last step and are near their command."""
         moved = np.abs(measured - self._measured)[: len(JOINTS)]
         lag = np.abs(measured - self.position)[: len(JOINTS)]
         most = _PERIODS * (self.limits.speed * self.limits.period)[: len(JOINTS)]
         return bool(np.isfinite(measured).all() and (moved <= most).all() and (lag <= self.max_lag + most).all())
 
-    def _watch(self, measured: Array) -> None:
-        """Stop where the arm does not say where it is, or does not follow."""
+    def _check_following(self, measured: Array) -> None:
+        """Stop if the measured joints are not finite or far from their command."""
         if self.stopped:
             return
         if not np.isfinite(measured).all():
@@ -188,20 +188,22 @@ class Guard:
         lag = np.abs(measured - self.position)[: len(JOINTS)]
         if lag.max() > self.max_lag:
             joint = NAMES[int(lag.argmax())]
-            self.stop(f"{joint} is {np.degrees(lag.max()):.0f} degrees behind; something blocks it", measured)
+            self.stop(f"{joint} is {np.degrees(lag.max()):.0f} degrees behind its command; it may be blocked", measured)
 
 
 def _at_rest(limits: Limits, measured: Array) -> Motion:
-    """Rest where the arm is; InputError where that is no place to begin from."""
+    """Return a motion at rest at the measured joints. Raise InputError if they are outside their limits."""
     if not np.isfinite(measured).all():
         raise InputError(f"the robot reports positions that are not finite: {measured.tolist()}; check its wiring")
     beyond = np.maximum(limits.low - measured, measured - limits.high)
-    if (beyond > _NEAR).any():
-        worst = int((beyond - _NEAR).argmax())
-        ours = [np.degrees(x) if worst < len(JOINTS) else 1000 * x for x in (measured[worst], *_range(limits, worst))]
+    if (beyond > _START_MARGIN).any():
+        worst = int((beyond - _START_MARGIN).argmax())
+        numbers = [
+            np.degrees(x) if worst < len(JOINTS) else 1000 * x for x in (measured[worst], *_range(limits, worst))
+        ]
         raise InputError(
-            f"{NAMES[worst]} is at {ours[0]:.1f}, outside {ours[1]:.1f} to {ours[2]:.1f} (degrees, or mm of a finger); "
-            f"{BY_HAND}, or correct calibration"
+            f"{NAMES[worst]} is at {numbers[0]:.1f}, outside {numbers[1]:.1f} to {numbers[2]:.1f} "
+            f"(degrees, or mm of a finger); {MOVE_BY_HAND}, or correct calibration"
         )
     return Motion(measured, np.zeros(6), float(outside(measured[None], limits.workspace)[0]))
 
@@ -210,7 +212,7 @@ def _range(limits: Limits, index: int) -> tuple[float, float]:
     return float(limits.low[index]), float(limits.high[index])
 
 
-def _refused(wanted: Array | None, *, late: bool) -> str:
+def _refusal(wanted: Array | None, *, late: bool) -> str:
     if wanted is None:
         return ""
     if wanted.shape != (6,) or not np.isfinite(wanted).all():
@@ -220,15 +222,15 @@ def _refused(wanted: Array | None, *, late: bool) -> str:
 
 def _reasons(before: Motion, after: Motion, wanted: Array, limits: Limits) -> tuple[str, ...]:
     """Name the limits that changed the command."""
-    found = []
+    reasons = []
     if (np.clip(wanted, limits.low, limits.high) != wanted).any():
-        found.append("joint limit")
+        reasons.append("joint limit")
     away = np.abs(wanted - after.position) > 1e-6
-    if (away & (np.abs(after.velocity) >= limits.speed - _LITTLE)).any():
-        found.append("speed")
-    gained = np.abs(after.velocity - before.velocity) >= limits.acceleration * limits.period - _LITTLE
+    if (away & (np.abs(after.velocity) >= limits.speed - _TOLERANCE)).any():
+        reasons.append("speed")
+    gained = np.abs(after.velocity - before.velocity) >= limits.acceleration * limits.period - _TOLERANCE
     if (away & gained).any():
-        found.append("acceleration")
-    if outside(np.clip(wanted, limits.low, limits.high)[None], limits.workspace)[0] > _LITTLE:
-        found.append("workspace")
-    return tuple(found)
+        reasons.append("acceleration")
+    if outside(np.clip(wanted, limits.low, limits.high)[None], limits.workspace)[0] > _TOLERANCE:
+        reasons.append("workspace")
+    return tuple(reasons)

@@ -1,4 +1,4 @@
-"""The simulated arm behind LeRobot's robot interface, with its scripted expert as the teacher."""
+"""The simulated arm with LeRobot's robot interface, and its scripted expert with that of a leader arm."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -21,9 +21,9 @@ _PICTURE = (240, 320, 3)
 
 
 class SimulatedArm:
-    """One arm at a built-in task; each `send_action` moves it on by a step, as 50 ms of a real one would.
+    """One arm at a built-in task. Each `send_action` simulates one step of 50 ms.
 
-    `cameras` are those of the model by the names under which they are told.
+    `cameras` maps the names in observations to cameras of the model.
     """
 
     name = "tercet_simulated"
@@ -45,18 +45,18 @@ class SimulatedArm:
         self.is_connected = False
 
     @property
-    def observation_features(self) -> dict[str, Any]:  # Any: LeRobot's; a type, or a picture's shape
-        """Joints, the goal, the cube where there is one, and with cameras their pictures."""
+    def observation_features(self) -> dict[str, Any]:  # Any: LeRobot's; a type, or the shape of an image
+        """Joints, the goal, the cube of tasks that have one, and the images of the cameras."""
         cube = dict.fromkeys((*_GOAL, *(_CUBE if self.env.task.has_cube else ())), float)
         return {**dict.fromkeys(KEYS, float), **cube, **dict.fromkeys(self._cameras, _PICTURE)}
 
     @property
-    def action_features(self) -> dict[str, Any]:  # Any: likewise
+    def action_features(self) -> dict[str, Any]:  # Any: as above
         """The six joints."""
         return dict.fromkeys(KEYS, float)
 
     def connect(self, calibrate: bool = True) -> None:
-        """Nothing to open."""
+        """Mark the arm as connected."""
         self.is_connected = True
 
     def disconnect(self) -> None:
@@ -64,17 +64,17 @@ class SimulatedArm:
         self.is_connected = False
         self.env.close()
 
-    def get_observation(self) -> dict[str, Any]:  # Any: numbers, and pictures
-        """Where joints, goal and cube are."""
+    def get_observation(self) -> dict[str, Any]:  # Any: numbers and images
+        """Return joints, goal, cube and images."""
         self._check()
         now = self.env.readings()
-        seen: dict[str, Any] = dict(to_values(self.env.joints()[0], self.calibration))
-        seen |= dict(zip(_GOAL, now.goal[0].tolist(), strict=True))
+        observation: dict[str, Any] = dict(to_values(self.env.joints()[0], self.calibration))
+        observation |= dict(zip(_GOAL, now.goal[0].tolist(), strict=True))
         if self.env.task.has_cube:
-            seen |= dict(zip(_CUBE, (*now.cube[0].tolist(), float(now.cube_turn[0])), strict=True))
-        drawn = self.env.pictures([Camera(name, *_PICTURE[:2]) for name in self._cameras.values()], np.ones(1, bool))
-        seen |= {key: picture[0] for key, picture in zip(self._cameras, drawn, strict=True)}
-        return seen
+            observation |= dict(zip(_CUBE, (*now.cube[0].tolist(), float(now.cube_turn[0])), strict=True))
+        images = self.env.pictures([Camera(name, *_PICTURE[:2]) for name in self._cameras.values()], np.ones(1, bool))
+        observation |= {key: image[0] for key, image in zip(self._cameras, images, strict=True)}
+        return observation
 
     def send_action(self, action: dict[str, float]) -> dict[str, float]:
         """Move towards these joints for one step."""
@@ -88,7 +88,7 @@ class SimulatedArm:
 
 
 class SimulatedTeacher:
-    """A leader arm that the scripted expert moves, in place of a person."""
+    """A leader arm that is moved by the scripted expert in place of a person."""
 
     is_calibrated = True
 
@@ -96,13 +96,13 @@ class SimulatedTeacher:
         self._robot = robot
 
     def connect(self, calibrate: bool = True) -> None:
-        """Nothing to open."""
+        """Mark the arm as connected."""
 
     def disconnect(self) -> None:
-        """Nothing to close."""
+        """Do nothing."""
 
     def get_action(self) -> dict[str, float]:
-        """Return the joints to which the expert would send the robot."""
+        """Return the joints to which the expert moves the robot."""
         env = self._robot.env
         now = env.readings()
         actions = env.expert_actions().astype(np.float64)

@@ -1,4 +1,4 @@
-"""Record what a person does while steering as demonstrations in LeRobot's format."""
+"""Record the steps that a person steers as demonstrations in LeRobot's format."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -21,14 +21,14 @@ from tercet.arm.sim.units import SCALED
 from tercet.config.robot import CalibrationConfig
 from tercet.errors import InputError
 
-_SHORTEST = 5  # steps; less is a slip of the finger
+_SHORTEST = 5  # steps; a shorter stretch is an accident
 
 
 class DemonstrationRecorder:
     """Collect each stretch of steps in which a person steered, and write it as an episode.
 
-    HG-DAgger (Kelly et al. 2019) learns from these: states that the policy reached, with a person's actions.
-    Raises InputError if `folder` holds another recording, or if pictures cannot be written.
+    HG-DAgger (Kelly et al. 2019) learns from these: states that the policy reached, with actions of a person.
+    Raise InputError if `folder` contains a different recording, or if videos cannot be written.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class DemonstrationRecorder:
         calibration: CalibrationConfig,
         *,
         robot_type: str,
-        features: dict[str, Any],  # Any: LeRobot's; a type, or a picture's shape
+        features: dict[str, Any],  # Any: LeRobot's; a type, or the shape of an image
         say: Callable[[str], None],
     ) -> None:
         self.folder, self.num_written = folder, 0
@@ -55,13 +55,13 @@ class DemonstrationRecorder:
             TERCET_ACTION: Feature("float32", (len(MOVES),), MOVES, units=SCALED),
         }
         self._info = Info(round(1 / STEP_SECONDS, 6), {**numbers, **pictures}, robot_type)
-        self._stretches: list[list[Tick]] = [[]]  # the last is under way
+        self._stretches: list[list[Tick]] = [[]]  # the last one is still growing
         open_for_append(folder, self._info)
         if pictures:
             frames.pyav()
 
     def watch(self, tick: Tick) -> None:
-        """Add a step. Steps that led to a stop are dropped."""
+        """Add a step. A stretch that led to a stop is dropped."""
         if any(reason.startswith("stopped") for reason in tick.reasons):
             self._stretches[-1] = []
         elif tick.who == "person":
@@ -70,19 +70,19 @@ class DemonstrationRecorder:
             self._stretches.append([])
 
     def finish(self, *, good: bool) -> None:
-        """Write or drop the stretches since the last call. Encoding takes longer than a step."""
+        """Write or drop the stretches since the last call, after a try, since encoding takes longer than a step."""
         stretches = [ticks for ticks in self._stretches if len(ticks) >= _SHORTEST]
         self._stretches = [[]]
         for ticks in stretches:
             if good:
                 self._write(ticks)
             else:
-                self._say(f"not kept: {len(ticks)} steps of a person's")
+                self._say(f"discarded: {len(ticks)} steps steered by a person")
 
     def summary(self) -> str:
-        """Say how many demonstrations the folder holds."""
+        """Return a sentence with the number of demonstrations in the folder."""
         num = read_info(self.folder).num_episodes
-        return f"{self.folder} holds {num} demonstrations; bc.num_demonstrations={num} learns from all of them"
+        return f"{self.folder} contains {num} demonstrations; set bc.num_demonstrations={num} to learn from all of them"
 
     def _write(self, ticks: list[Tick]) -> None:
         columns = {
@@ -92,18 +92,19 @@ class DemonstrationRecorder:
             TERCET_ACTION: np.stack([action_between(tick.before, tick.sent) for tick in ticks]),
         }
         pictures = {
-            key: [_picture(tick.seen[camera], camera) for tick in ticks] for key, camera in self._cameras.items()
+            key: [_picture(tick.robot_observation[camera], camera) for tick in ticks]
+            for key, camera in self._cameras.items()
         }
         append(self.folder, self._info, [NewEpisode(self._task.name, columns, pictures)])
         self.num_written += 1
-        self._say(f"kept: {len(ticks)} steps of a person's, in {self.folder}")
+        self._say(f"saved: {len(ticks)} steps steered by a person, in {self.folder}")
 
     def _values(self, joints: list[np.ndarray]) -> np.ndarray:
         return np.array([list(to_values(one, self._calibration).values()) for one in joints])
 
 
-def _picture(seen: Any, camera: str) -> Picture:  # Any: whatever the robot gave
-    picture = as_picture(np.asarray(seen))
+def _picture(image: Any, camera: str) -> Picture:  # Any: what the robot returned
+    picture = as_picture(np.asarray(image))
     if picture is None:
-        raise InputError(f"camera {camera}: gave {type(seen).__name__}, no picture (height, width, 3)")
+        raise InputError(f"camera {camera}: returned {type(image).__name__}, not an image (height, width, 3)")
     return picture
