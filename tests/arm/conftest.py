@@ -10,7 +10,8 @@ import torch
 
 from tercet.arm.play.agent import PolicyEpisodes
 from tercet.arm.play.episodes import Episodes
-from tercet.arm.policies.roles import GaussianPolicy, Sizes
+from tercet.arm.policies.gaussian import GaussianPolicy
+from tercet.arm.policies.policy import Sizes
 from tercet.arm.robot.calibration import KEYS
 from tercet.arm.sim.env import ArmEnv
 from tercet.config.arm import ArmConfig

@@ -7,7 +7,10 @@ import torch
 from tests.arm.conftest import make_episodes, step_by_step
 
 from tercet.arm.play.episodes import Episodes
-from tercet.arm.policies.roles import GaussianPolicy, Policy, RewardEnsemble, new_critic
+from tercet.arm.policies.critic import new_critic
+from tercet.arm.policies.gaussian import GaussianPolicy
+from tercet.arm.policies.policy import Policy
+from tercet.arm.policies.reward_ensemble import RewardEnsemble
 from tercet.arm.rollout import ArmActorCritic, assess, build
 from tercet.arm.scoring import scorer
 from tercet.arm.self_check import check, scale_warning

@@ -7,8 +7,10 @@ import torch
 
 from tercet.arm import bc, ppo, reward
 from tercet.arm.play.episodes import Episodes
+from tercet.arm.policies.gaussian import GaussianPolicy
 from tercet.arm.policies.kinds import load_policy
-from tercet.arm.policies.roles import GaussianPolicy, Sizes, load_reward_model
+from tercet.arm.policies.policy import Sizes
+from tercet.arm.policies.reward_ensemble import load_reward_model
 from tercet.arm.preferences.ensemble import fit_ensemble
 from tercet.arm.preferences.judge import nearer_the_target
 from tercet.arm.preferences.pairs import Pairs, Questions, judge_preferences, load_pairs, pairs_from_answers

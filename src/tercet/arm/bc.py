@@ -14,7 +14,7 @@ from tercet.arm.demonstrations.digests import digests
 from tercet.arm.play.agent import sample_episodes
 from tercet.arm.play.environments import EnvFactory, bounds_of, sizes_of
 from tercet.arm.policies.kinds import new_policy
-from tercet.arm.policies.roles import Policy
+from tercet.arm.policies.policy import Policy
 from tercet.arm.sim.cameras import cameras_of
 from tercet.arm.stages import say_unused
 from tercet.config.arm import ArmConfig

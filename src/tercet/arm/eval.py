@@ -15,8 +15,10 @@ from tercet.arm.play import video
 from tercet.arm.play.agent import Agent, camera_view
 from tercet.arm.play.environments import EnvFactory, sizes_of
 from tercet.arm.play.episodes import ActionFunction, Episodes, play_rows, repeats, turns
+from tercet.arm.policies.critic import load_critic
 from tercet.arm.policies.kinds import load_policy
-from tercet.arm.policies.roles import Policy, RewardEnsemble, Sizes, load_critic
+from tercet.arm.policies.policy import Policy, Sizes
+from tercet.arm.policies.reward_ensemble import RewardEnsemble
 from tercet.arm.preferences.rounds import latest_model
 from tercet.arm.scoring import REWARD_MODEL, scorer
 from tercet.arm.stages import start_names, start_policy

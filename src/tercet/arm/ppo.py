@@ -13,7 +13,9 @@ from tercet.arm.demonstrations.data import NONE
 from tercet.arm.play.agent import PolicyEpisodes, sample_episodes
 from tercet.arm.play.environments import EnvFactory
 from tercet.arm.play.footage import Footage
-from tercet.arm.policies.roles import Policy, Sizes, load_reward_model, new_critic
+from tercet.arm.policies.critic import new_critic
+from tercet.arm.policies.policy import Policy, Sizes
+from tercet.arm.policies.reward_ensemble import load_reward_model
 from tercet.arm.preferences.pairs import load_pairs
 from tercet.arm.preferences.questions import Teacher, asks_person
 from tercet.arm.preferences.rounds import Rounds

@@ -11,7 +11,7 @@ from tercet.arm.play.agent import Agent, camera_view
 from tercet.arm.play.environments import EnvFactory
 from tercet.arm.play.episodes import ActionFunction, Episodes, play_rows
 from tercet.arm.play.footage import Footage
-from tercet.arm.policies.roles import Policy
+from tercet.arm.policies.policy import Policy
 from tercet.arm.preferences import human
 from tercet.arm.preferences.ensemble import correct_by_pair, micro_batches, new_ensemble, normalise, pair_loss
 from tercet.arm.preferences.pairs import Pairs, load_pairs

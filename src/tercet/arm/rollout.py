@@ -13,8 +13,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tercet.arm.play.agent import Decisions, PolicyEpisodes, decisions_of, sum_rewards
+from tercet.arm.policies.critic import Critic
 from tercet.arm.policies.distributions import kl
-from tercet.arm.policies.roles import Critic, Policy
+from tercet.arm.policies.policy import Policy
 from tercet.arm.scoring import StepRewards
 from tercet.core.kl import kl_penalties
 from tercet.core.masked import masked_mean, zero_padding

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tercet.arm.play.episodes import Episodes
-from tercet.arm.policies.roles import RewardEnsemble
+from tercet.arm.policies.reward_ensemble import RewardEnsemble
 from tercet.config.functions import load_function, named_error
 from tercet.errors import FailedError, InputError
 

@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tercet.arm.play.agent import PolicyEpisodes
-from tercet.arm.policies.roles import Policy
+from tercet.arm.policies.policy import Policy
 from tercet.arm.rollout import ArmActorCritic, Assessed, assess, build
 from tercet.config.arm import PpoConfig
 from tercet.core.losses import ratio_statistics

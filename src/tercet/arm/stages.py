@@ -7,7 +7,7 @@ from tercet.arm.play.agent import camera_view
 from tercet.arm.play.environments import EnvFactory, sizes_of
 from tercet.arm.play.episodes import ActionFunction, play_rows
 from tercet.arm.policies.kinds import load_policy, new_policy
-from tercet.arm.policies.roles import Policy
+from tercet.arm.policies.policy import Policy
 from tercet.arm.sim.env import ArmEnv
 from tercet.config.arm import PolicyConfig
 from tercet.errors import InputError
@@ -53,8 +53,8 @@ def start_policy(
 
 def say_unused(policy: Policy, step: str, when: str) -> None:
     """Print which numbers of an observation the policy ignores, if any."""
-    if unseen := policy.scaled.unseen():
-        listed = ", ".join(map(str, unseen))
+    if ignored := policy.scaled.ignored():
+        listed = ", ".join(map(str, ignored))
         why = "their scale is unknown, and the policy always reads them as 0"
         say(f"{step}: numbers {listed} of an observation are 0 {when}: {why}")
 

@@ -17,8 +17,9 @@ from tercet.arm.demonstrations.data import load_recording
 from tercet.arm.play.agent import PolicyEpisodes, decisions_of, sample_episodes
 from tercet.arm.play.environments import EnvFactory, sizes_of
 from tercet.arm.policies.act import ActPolicy, load_act
+from tercet.arm.policies.critic import new_critic
 from tercet.arm.policies.kinds import new_policy
-from tercet.arm.policies.roles import Sizes, new_critic
+from tercet.arm.policies.policy import Sizes
 from tercet.arm.robot.pilot import Pilot
 from tercet.arm.robot.simulated import SimulatedArm
 from tercet.arm.rollout import ArmActorCritic, assess, build

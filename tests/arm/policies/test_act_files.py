@@ -10,7 +10,7 @@ from tests.arm.policies.formula import values, weights
 
 from tercet.arm.policies.act import ActPolicy, load_act, new_act
 from tercet.arm.policies.act_network import ActShape
-from tercet.arm.policies.roles import Sizes
+from tercet.arm.policies.policy import Sizes
 from tercet.config.arm import PolicyConfig
 from tercet.errors import InputError
 
@@ -183,6 +183,10 @@ def test_a_policy_of_lerobots_own_begins_to_explore_when_it_is_told_to(policy: A
             "backbone resnet50 is not supported; use resnet18 or resnet34",
         ),
         ({"output_features": {}}, "lacks the features"),
+        ({"output_features": {"action": {}}}, "missing or invalid entry 'shape'"),
+        ({"input_features": 3}, "missing or invalid entry"),
+        ({"n_heads": "2"}, "invalid n_heads; sizes must be"),
+        ({"n_action_steps": 6}, "n_action_steps at most chunk_size"),
         ({"feedforward_activation": "glu"}, "only relu and gelu are supported"),
     ],
 )

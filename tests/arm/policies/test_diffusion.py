@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from tercet.arm.policies.diffusion import NUM_NOISES, NUM_STEPS, DiffusionPolicy, signal_shares
-from tercet.arm.policies.roles import Sizes
+from tercet.arm.policies.policy import Sizes
 
 
 def made(log_std: float) -> DiffusionPolicy:

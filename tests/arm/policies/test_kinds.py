@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
@@ -18,10 +19,11 @@ from tercet.arm.play.episodes import play
 from tercet.arm.policies import kinds
 from tercet.arm.policies.act import ActPolicy
 from tercet.arm.policies.action_tokens import TokenPolicy
+from tercet.arm.policies.critic import new_critic
 from tercet.arm.policies.diffusion import DiffusionPolicy
 from tercet.arm.policies.distributions import kl
 from tercet.arm.policies.kinds import load_policy, new_policy
-from tercet.arm.policies.roles import Policy, Sizes, new_critic
+from tercet.arm.policies.policy import Policy, Sizes
 from tercet.arm.rollout import ArmActorCritic, assess, build
 from tercet.arm.self_check import check
 from tercet.config.arm import PolicyConfig, PpoConfig
@@ -189,9 +191,10 @@ def test_a_policy_comes_back_as_it_was(policy: Policy, tmp_path: Path) -> None:
         load_policy(tmp_path, Sizes(9, 2))
     with pytest.raises(InputError, match="made for 2 numbers in each action, but this arm has 5"):
         load_policy(tmp_path, Sizes(3, 5))
-    (tmp_path / "config.json").write_text('{"kind": "fortune"}')
-    with pytest.raises(InputError, match="holds no policy"):
-        load_policy(tmp_path, SIZES)
+    for kind in ("unknown", ["act"], None):
+        (tmp_path / "config.json").write_text(json.dumps({"kind": kind}))
+        with pytest.raises(InputError, match="not a saved policy"):
+            load_policy(tmp_path, SIZES)
 
 
 def test_a_chunk_is_executed_whole_and_ends_with_its_episode() -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from tests.arm.conftest import make_episodes
 
-from tercet.arm.policies.roles import RewardEnsemble
+from tercet.arm.policies.reward_ensemble import RewardEnsemble
 from tercet.arm.preferences.moments import LOOK_BACK, moment_questions, pairs_of_marks
 from tercet.arm.preferences.pairs import disagreement, pairs_from_answers
 from tercet.arm.preferences.questions import Teacher, choose_episodes

@@ -7,7 +7,7 @@ import torch
 from tests.arm.conftest import make_episodes
 
 from tercet.arm.play.episodes import Episodes
-from tercet.arm.policies.roles import RewardEnsemble
+from tercet.arm.policies.reward_ensemble import RewardEnsemble
 from tercet.arm.preferences.judge import nearer_the_target
 from tercet.arm.preferences.pairs import (
     Pairs,

@@ -6,7 +6,7 @@ import torch
 
 from tercet.arm.play.agent import Agent
 from tercet.arm.policies.kinds import new_policy
-from tercet.arm.policies.roles import Policy, Sizes
+from tercet.arm.policies.policy import Policy, Sizes
 from tercet.arm.robot.devices import find_cube
 from tercet.arm.robot.pilot import Pilot, StateEstimator, joints_for, start_joints
 from tercet.arm.sim.kinematics import Array

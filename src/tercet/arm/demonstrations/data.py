@@ -17,7 +17,7 @@ from torch import Tensor
 from tercet.arm.demonstrations import idle, recordings
 from tercet.arm.play.agent import camera_view
 from tercet.arm.play.episodes import ActionFunction, play_rows
-from tercet.arm.policies.roles import Sizes
+from tercet.arm.policies.policy import Sizes
 from tercet.arm.sim import units
 from tercet.arm.sim.cameras import Camera
 from tercet.arm.sim.env import ArmEnv

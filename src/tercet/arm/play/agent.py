@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from tercet.arm.play.episodes import Episodes, play_rows
-from tercet.arm.policies.roles import Policy
+from tercet.arm.policies.policy import Policy
 from tercet.arm.sim.cameras import Camera
 from tercet.arm.sim.env import ArmEnv
 from tercet.errors import InputError

@@ -8,7 +8,7 @@ from typing import cast
 from gymnasium.spaces import Box
 from gymnasium.vector import VectorEnv
 
-from tercet.arm.policies.roles import Sizes
+from tercet.arm.policies.policy import Sizes
 from tercet.arm.sim.env import ArmEnv, make_env
 from tercet.arm.sim.foreign.environment import ForeignEnv
 from tercet.arm.sim.randomise import Randomisation

@@ -19,8 +19,10 @@ from tercet.arm.policies import act_files
 from tercet.arm.policies.act_files import ActFiles
 from tercet.arm.policies.act_network import BACKBONE_BATCH_SIZE, ActNetwork, ActShape
 from tercet.arm.policies.distributions import Normal
+from tercet.arm.policies.files import check_sizes
+from tercet.arm.policies.layers import Scaled
+from tercet.arm.policies.policy import Policy, Sizes
 from tercet.arm.policies.resnet import load_backbone
-from tercet.arm.policies.roles import Policy, Scaled, Sizes
 from tercet.arm.sim.cameras import cameras_of
 from tercet.config.arm import PolicyConfig
 from tercet.core import gaussian
@@ -42,9 +44,9 @@ class ActPolicy(Policy):
         self.noise_size = chunk * shape.action_size
         self.model = ActNetwork(shape)
         # LeRobot does not clip observations
-        self.scaled = Scaled(self.sizes.observation, farthest=math.inf)
+        self.scaled = Scaled(self.sizes.observation, limit=math.inf)
         self.scaled_actions = Scaled(shape.action_size)
-        self.scaled_pictures = nn.ModuleList(Scaled(3, farthest=math.inf) for _ in shape.cameras)
+        self.scaled_pictures = nn.ModuleList(Scaled(3, limit=math.inf) for _ in shape.cameras)
         self.log_std = nn.Parameter(torch.full((shape.action_size,), log_std))
 
     def forward(
@@ -109,14 +111,14 @@ class ActPolicy(Policy):
     ) -> None:
         """Set the scales of observations, actions and pictures."""
         self.scaled.measure(observations)
-        self.scaled_actions.measure_known(actions)
+        self.scaled_actions.measure_with_min_std(actions)
         self.measure_pictures(*pictures)
 
     def measure_pictures(self, *pictures: UInt8[Tensor, "b _ _ 3"]) -> None:
         """Set the scale of pictures, and normalise a backbone with random weights on them."""
         sample = [images[:: -(-len(images) // BACKBONE_BATCH_SIZE)] for images in pictures]  # evenly spread
         for scaled, images in zip(self.scales_of_pictures(), sample, strict=True):
-            scaled.measure_known(images / 255)
+            scaled.measure_with_min_std(images / 255)
         if pictures and self.measures_norms:
             self.model.backbone.measure_norms(torch.cat(self._scale_pictures(sample)))
 
@@ -202,10 +204,7 @@ def load_act(folder: Path, sizes: Sizes) -> ActPolicy:
     """Load a policy that this project or LeRobot saved, and freeze it. Raises InputError if its sizes differ."""
     files = act_files.read(folder)
     policy = ActPolicy(files.shape, chunk=files.chunk, kl_weight=files.kl_weight, log_std=0.0, own=files.own)
-    for name in ("observation", "action"):
-        saved, needed = getattr(policy.sizes, name), getattr(sizes, name)
-        if saved != needed:
-            raise InputError(f"{folder}: made for {saved} numbers in each {name}, but this arm has {needed}")
+    check_sizes(folder, policy.sizes.numbers(), sizes.numbers())
     try:
         policy.model.load_state_dict(files.weights)
     except RuntimeError as error:

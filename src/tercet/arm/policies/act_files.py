@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tercet.arm.policies.act_network import ActShape
+from tercet.arm.policies.files import read_json
 from tercet.arm.policies.resnet import BLOCKS
 from tercet.arm.sim.cameras import Camera
 from tercet.errors import InputError, first_line
@@ -29,7 +30,7 @@ NORMALIZER = "policy_preprocessor_step_3_normalizer_processor.safetensors"
 UNNORMALIZER = "policy_postprocessor_step_0_unnormalizer_processor.safetensors"
 EXPLORATION = "exploration.safetensors"
 _TYPES = {"robot": "STATE", "env": "ENV"}
-_SHAPE = [
+_COUNTS = [
     "chunk_size",
     "dim_model",
     "n_heads",
@@ -38,10 +39,8 @@ _SHAPE = [
     "n_decoder_layers",
     "n_vae_encoder_layers",
     "latent_dim",
-    "feedforward_activation",
-    "pre_norm",
-    "use_vae",
 ]
+_SHAPE = [*_COUNTS, "feedforward_activation", "pre_norm", "use_vae"]
 _SCALES = ("mean", "std")
 _LEROBOTS_EPS = 1e-8  # LeRobot adds it to the standard deviation of inputs, unless the files name another value
 _MODES = {"VISUAL": "MEAN_STD", "STATE": "MEAN_STD", "ENV": "MEAN_STD", "ACTION": "MEAN_STD"}
@@ -99,7 +98,11 @@ def write(folder: Path, files: ActFiles) -> None:
 def read(folder: Path) -> ActFiles:
     """Read the files that `write` or LeRobot wrote. Raises InputError if they are damaged or not supported."""
     config = read_json(folder / "config.json")
-    shape = _shape(config, folder)
+    try:
+        shape = _shape(config, folder)
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        reason = f"missing or invalid entry {first_line(error)}"
+        raise InputError(f"{folder / 'config.json'}: {reason}; copy the folder again") from error
     tensors = _tensors(folder / "model.safetensors")
     weights = {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}
     exploration = _tensors(folder / EXPLORATION) if (folder / EXPLORATION).exists() else {}
@@ -160,6 +163,12 @@ def _shape(config: Tree, folder: Path) -> ActShape:
     missing = [name for name in (*_SHAPE, "n_action_steps", "kl_weight") if name not in config]
     if missing or not (states or cameras) or ACTION not in outputs:
         raise InputError(f"{folder / 'config.json'}: lacks {', '.join(missing) or 'the features of state or action'}")
+    wrong = [name for name in (*_COUNTS, "n_action_steps") if type(config[name]) is not int or config[name] < 1]
+    if wrong or config["n_action_steps"] > config["chunk_size"] or config["dim_model"] % config["n_heads"]:
+        raise InputError(
+            f"{folder / 'config.json'}: invalid {', '.join(wrong) or 'sizes'}; sizes must be whole numbers above 0, "
+            "n_action_steps at most chunk_size, and dim_model a multiple of n_heads"
+        )
     if (activation := config["feedforward_activation"]) not in ("relu", "gelu"):
         raise InputError(f"{folder}: feedforward_activation={activation}; only relu and gelu are supported")
     action = outputs[ACTION]["shape"][0]
@@ -238,17 +247,6 @@ def _post_steps(features: Tree) -> list[Tree]:
 def _normaliser(name: str, features: Tree, file: str) -> Tree:
     config = {"eps": 0.0, "features": features, "norm_map": _MODES}
     return {"registry_name": name, "config": config, "state_file": file}
-
-
-def read_json(file: Path) -> Tree:
-    """A JSON object; InputError where there is none."""
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{file}: cannot be read ({first_line(error)}); give the folder of a saved policy") from error
-    if not isinstance(found, dict):
-        raise InputError(f"{file}: holds no policy's config")
-    return found
 
 
 def _tensors(file: Path) -> dict[str, Tensor]:

@@ -16,8 +16,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from tercet.arm.policies.distributions import Categorical
+from tercet.arm.policies.files import load_weights, read_config, save_model
+from tercet.arm.policies.layers import Scaled
 from tercet.arm.policies.llama import HEAD_SIZE, Llama, LlamaShape
-from tercet.arm.policies.roles import Policy, Scaled, Sizes, filled, read_config, save
+from tercet.arm.policies.policy import Policy, Sizes
 from tercet.config.arm import PolicyConfig
 from tercet.core import categorical
 
@@ -88,7 +90,7 @@ class TokenPolicy(Policy):
 
     def save(self, folder: Path) -> None:
         """Write config.json and model.safetensors."""
-        save(self, folder, {"kind": "tokens", **self.sizes.numbers(), **self.shape})
+        save_model(self, folder, {"kind": "tokens", **self.sizes.numbers(), **self.shape})
 
     @property
     def _first_id(self) -> int:
@@ -114,8 +116,8 @@ def new_tokens(sizes: Sizes, config: PolicyConfig) -> TokenPolicy:
 
 def load_tokens(folder: Path, sizes: Sizes) -> TokenPolicy:
     """Load a saved policy and freeze it. Raises InputError if `folder` holds none, or one with other sizes."""
-    shape = read_config(folder, "tokens", observation=sizes.observation, action=sizes.action)
-    return filled(TokenPolicy(sizes, **shape), folder)
+    shape = read_config(folder, "tokens", ("hidden_size", "num_layers", "vocab_size"), **sizes.numbers())
+    return load_weights(TokenPolicy(sizes, **shape), folder)
 
 
 def llama_shape(hidden_size: int, num_layers: int, vocab_size: int) -> LlamaShape:

@@ -12,7 +12,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from tercet.arm.policies.distributions import Normal
-from tercet.arm.policies.roles import Policy, Scaled, Sizes, filled, perceptron, read_config, save
+from tercet.arm.policies.files import load_weights, read_config, save_model
+from tercet.arm.policies.layers import Scaled, perceptron
+from tercet.arm.policies.policy import Policy, Sizes
 from tercet.config.arm import PolicyConfig
 
 NUM_NOISES = 10  # noise levels in training
@@ -89,7 +91,7 @@ class DiffusionPolicy(Policy):
 
     def save(self, folder: Path) -> None:
         """Write config.json and model.safetensors."""
-        save(self, folder, {"kind": "diffusion", **self.sizes.numbers(), **self.shape})
+        save_model(self, folder, {"kind": "diffusion", **self.sizes.numbers(), **self.shape})
 
     def _predict(self, scaled: Tensor, noised: Tensor, levels: Int[Tensor, "*shape"]) -> Tensor:
         """Predict the clean actions."""
@@ -144,5 +146,5 @@ def new_diffusion(sizes: Sizes, config: PolicyConfig) -> DiffusionPolicy:
 
 def load_diffusion(folder: Path, sizes: Sizes) -> DiffusionPolicy:
     """Load a saved policy and freeze it. Raises InputError if `folder` holds none, or one with other sizes."""
-    shape = read_config(folder, "diffusion", observation=sizes.observation, action=sizes.action)
-    return filled(DiffusionPolicy(sizes, log_std=0.0, **shape), folder)
+    shape = read_config(folder, "diffusion", ("hidden_size", "num_layers", "chunk_size"), **sizes.numbers())
+    return load_weights(DiffusionPolicy(sizes, log_std=0.0, **shape), folder)

@@ -1,14 +1,15 @@
-"""The kinds of policy by name, as in `policy.kind`. All of them implement `roles.py::Policy`."""
+"""The kinds of policy by name, as in `policy.kind`. All of them implement `policy.py::Policy`."""
 
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 from tercet.arm.policies.act import load_act, new_act
-from tercet.arm.policies.act_files import read_json
 from tercet.arm.policies.action_tokens import load_tokens, new_tokens
 from tercet.arm.policies.diffusion import load_diffusion, new_diffusion
-from tercet.arm.policies.roles import Policy, Sizes, load_gaussian, new_gaussian
+from tercet.arm.policies.files import read_json
+from tercet.arm.policies.gaussian import load_gaussian, new_gaussian
+from tercet.arm.policies.policy import Policy, Sizes
 from tercet.config.arm import PolicyConfig
 from tercet.errors import InputError
 from tercet.runs.done import check_made
@@ -41,7 +42,7 @@ def load_policy(folder: Path, sizes: Sizes) -> Policy:
     check_made(folder)
     config = read_json(folder / "config.json")
     kind = config.get("kind", config.get("type"))  # LeRobot's files name their policy by `type`
-    kind = "gaussian" if kind == "policy" else kind  # the name in its files
-    if kind not in KINDS:
-        raise InputError(f"{folder}: holds no policy")
+    kind = "gaussian" if kind == "policy" else kind  # the name in the files of `gaussian`
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise InputError(f"{folder}: not a saved policy")
     return KINDS[kind].load(folder, sizes)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tercet.arm.play import video
 from tercet.arm.play.footage import Footage
-from tercet.arm.policies.roles import RewardEnsemble
+from tercet.arm.policies.reward_ensemble import RewardEnsemble
 from tercet.arm.preferences.moments import pairs_of_marks
 from tercet.arm.preferences.pairs import Pairs, Questions, pairs_from_answers
 from tercet.arm.preferences.questions import Teacher, choose_episodes, comparisons

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tercet.arm.policies.roles import Policy
+from tercet.arm.policies.policy import Policy
 from tercet.arm.robot.devices import CubeFinder, Observation
 from tercet.arm.sim import kinematics
 from tercet.arm.sim.cameras import Camera, Picture, as_picture

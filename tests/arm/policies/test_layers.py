@@ -1,0 +1,46 @@
+"""Observations are scaled independently of their units."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tercet.arm.policies.layers import MAX_SCALED, MIN_STD, Scaled
+
+
+def test_measured_observations_have_mean_0_and_deviation_1() -> None:
+    scaled = Scaled(2)
+    observations = torch.randn(50, 4, 2) * torch.tensor([3.0, 0.5]) + torch.tensor([10.0, -1.0])
+    scaled.measure(observations)
+    out = scaled(observations).flatten(0, 1)
+    torch.testing.assert_close(out.mean(0), torch.zeros(2), rtol=0, atol=1e-5)
+    torch.testing.assert_close(out.std(0, unbiased=False), torch.ones(2), rtol=1e-4, atol=0)
+
+
+@given(scales=st.lists(st.floats(-8, 8).map(lambda power: 10**power), min_size=5, max_size=5))
+def test_scaled_observations_do_not_depend_on_units(scales: list[float]) -> None:
+    """Measured and later observations are scaled to the same numbers, whether a column is in metres or millimetres."""
+    chance = torch.Generator().manual_seed(0)
+    observations = torch.randn(40, 5, generator=chance) * torch.tensor([3.0, 1e-3, 1.0, 0.0, 0.0])
+    observations += torch.tensor([10.0, 0.0, -200.0, 0.4, 0.0])  # the fourth never varies, the fifth is always 0
+    later = observations + torch.randn(40, 5, generator=chance) * torch.tensor([3.0, 1e-3, 1.0, 0.1, 0.1])
+    scaled, converted = Scaled(5), Scaled(5)
+    scaled.measure(observations)
+    converted.measure(observations * torch.tensor(scales))
+    torch.testing.assert_close(converted(later * torch.tensor(scales)), scaled(later), rtol=1e-3, atol=1e-3)
+    assert scaled.ignored() == converted.ignored() == [4]
+
+
+def test_constant_numbers_are_not_magnified_and_large_values_are_clipped() -> None:
+    scaled = Scaled(4)
+    rounding = 0.1 + torch.randn(9) * 1e-8
+    scaled.measure(torch.stack([torch.full((9,), 2.0), rounding, torch.zeros(9), torch.randn(9) * 1e-17], 1))
+    later = scaled(torch.tensor([[2.1, 0.11, 0.1, 0.1]]))
+    torch.testing.assert_close(later, torch.tensor([[0.05, 0.1, 0.0, 0.0]]), rtol=1e-3, atol=1e-6)
+    assert scaled(torch.tensor([[200.0, 0.1, 0.0, 0.0]]))[0, 0] == MAX_SCALED
+
+
+def test_min_std_bounds_the_deviation_of_known_units() -> None:
+    scaled = Scaled(2)
+    scaled.measure_with_min_std(torch.stack([torch.zeros(9), torch.linspace(-1, 1, 9)], 1))
+    assert scaled.std.tolist() == pytest.approx([MIN_STD, 0.6455], rel=1e-3)
