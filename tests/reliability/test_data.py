@@ -73,11 +73,11 @@ def judged(path: Path, *places: str) -> Outcome:
     """Read as one case; a refusal names the file and was foreseen, and an example holds text alone."""
     start = time.monotonic()
     source = Source(path=str(path))
-    outcome = COUNT.attempt(lambda: read(source, name="toy", columns={}, needs_answer=True).examples)
+    outcome = COUNT.attempt(lambda: read(source, name="toy", columns={}, needs_response=True).examples)
     assert time.monotonic() - start < SECONDS
     if outcome.refusal:
         assert REPORT_IT not in outcome.refusal, outcome.refusal
-        assert any(place in outcome.refusal for place in places or (path.name,)), outcome.refusal
+        assert any(location in outcome.refusal for location in places or (path.name,)), outcome.refusal
         assert len(outcome.refusal) < 2000
         return outcome
     for example in outcome.value:

@@ -22,7 +22,7 @@ from tercet.lm.data.splits import (
     StepExamples,
     StepName,
     flat,
-    say_what_is_lost,
+    report_dropped,
     set_names,
     step_examples,
 )
@@ -133,9 +133,9 @@ def run(config: LmConfig, console: Console | None = None) -> None:
         raise InputError("no data to show: name files or sets in data.train")
     sets: Sets = {}
     for source, name in zip(distinct, set_names(distinct), strict=True):
-        reading = read(source, name=name, columns=source.columns or data.columns, needs_answer=False)
+        reading = read(source, name=name, columns=source.columns or data.columns, needs_response=False)
         sets[name] = reading.examples
-        say_what_is_lost(name, reading)
+        report_dropped(name, reading)
         console.print(_samples(name, sets[name]))
     console.print(_figures({name: summarise(examples) for name, examples in sets.items()}))
     encoder: Encoder | None = None
@@ -168,18 +168,18 @@ def run(config: LmConfig, console: Console | None = None) -> None:
 def _samples(name: str, examples: Sequence[Example]) -> Table:
     """Show a few examples, the same ones each time."""
     table = Table(title=f"{name}: samples", show_lines=True, expand=True, title_justify="left")
-    for column in ("place", "prompt", "chosen", "rejected"):
-        table.add_column(column, ratio=1 if column == "place" else 3, overflow="fold")
+    for column in ("location", "prompt", "chosen", "rejected"):
+        table.add_column(column, ratio=1 if column == "location" else 3, overflow="fold")
     for e in _some(examples, _NUM_SAMPLES):
         table.add_row(
-            *(Text(_shortened(text)) for text in (e.place.split("/")[-1], e.prompt, e.chosen, e.rejected or ""))
+            *(Text(_shortened(text)) for text in (e.location.split("/")[-1], e.prompt, e.chosen, e.rejected or ""))
         )
     return table
 
 
 def _some(examples: Sequence[Example], num: int) -> list[Example]:
     """Return `num` examples, the same ones each time."""
-    return sorted(examples, key=lambda e: fraction(f"{e.place} {e.key}", "sample"))[:num]
+    return sorted(examples, key=lambda e: fraction(f"{e.location} {e.key}", "sample"))[:num]
 
 
 def _figures(summaries: dict[str, Summary]) -> Table:
@@ -234,7 +234,7 @@ def _print_tokens(
         rows = [e for e in flat(examples.train) if step != "reward" or e.rejected is not None]
         fitting = [e for e in _some(rows, _NUM_SAMPLED) if len(encoder.prompt(e)) <= encoder.max_prompt_tokens]
         for example in fitting[:_NUM_IN_TOKENS]:
-            console.print(Text(f"{step}, {example.place.split('/')[-1]}", style="bold"))
+            console.print(Text(f"{step}, {example.location.split('/')[-1]}", style="bold"))
             for row in token_rows(step, example, encoder, sft_loss_on=sft_loss_on, reward_loss=reward_loss):
                 console.print(shown(row, encoder.tokenizer))
 

@@ -46,7 +46,7 @@ def test_capitals_tabs_and_gzip_are_read_like_the_rest(name: str, is_compressed:
 def test_a_json_file_may_hold_its_rows_under_data(indent: int | None, tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_text(json.dumps({"version": 1, "data": ROWS}, indent=indent), encoding="utf-8")
-    assert [(place, row) for place, row in local_rows(path)] == [(f"{path}[{i}]", row) for i, row in enumerate(ROWS)]
+    assert list(local_rows(path)) == [(f"{path}[{i}]", row) for i, row in enumerate(ROWS)]
     path.write_text(json.dumps(ROWS[0], indent=indent), encoding="utf-8")
     assert [row for _, row in local_rows(path)] == ROWS[:1]
 
@@ -77,7 +77,7 @@ def test_a_name_says_what_a_file_is_and_what_the_set_is_called() -> None:
     [
         ("prompt,chosen,chosen", "two columns have the name 'chosen'"),
         ("prompt,chosen, chosen", "two columns have the name 'chosen'"),
-        ("prompt;chosen;rejected", "the columns are parted by ';'"),
+        ("prompt;chosen;rejected", "the columns are separated by ';'"),
     ],
 )
 def test_a_header_that_says_something_else_than_it_seems_to_is_refused(

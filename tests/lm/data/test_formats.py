@@ -11,12 +11,12 @@ from tercet.lm.data.formats import (
     NO_END,
     NO_SCORE,
     OTHER_PROMPT,
-    PARTS_EARLY,
+    PROMPTS_DIFFER,
     TWO_SYSTEMS,
     Parts,
     RowReader,
 )
-from tercet.lm.data.turns import TOOL_ANSWER, Fault, UnusableRowError
+from tercet.lm.data.turns import TOOL_RESPONSE, Fault, UnusableRowError
 
 Row = dict[str, Any]  # Any: any JSON
 NAN = float("nan")
@@ -80,12 +80,12 @@ def test_the_prompt_of_a_pair_is_every_turn_before_the_last_answer(row: Row) -> 
 @pytest.mark.parametrize(
     ("row", "fault"),
     [
-        ({"chosen": hh(*BETTER), "rejected": hh("Egg?", "No.")}, PARTS_EARLY),
-        ({"chosen": listed(*BETTER), "rejected": listed("Egg?", "No.")}, PARTS_EARLY),
-        ({"chosen": hh("Egg?", "Boil it."), "rejected": hh("Ham?", "No.")}, PARTS_EARLY),
-        ({"prompt": "Egg?", "chosen": listed(*BETTER), "rejected": listed("Egg?", "No.")}, PARTS_EARLY),
-        ({"prompt": hh("Egg?"), "chosen": f"Sure.{hh('And then?', 'Boil it.')}", "rejected": "No."}, PARTS_EARLY),
-        ({"prompt": "Egg?", "chosen": listed(*BETTER), "rejected": "No."}, PARTS_EARLY),
+        ({"chosen": hh(*BETTER), "rejected": hh("Egg?", "No.")}, PROMPTS_DIFFER),
+        ({"chosen": listed(*BETTER), "rejected": listed("Egg?", "No.")}, PROMPTS_DIFFER),
+        ({"chosen": hh("Egg?", "Boil it."), "rejected": hh("Ham?", "No.")}, PROMPTS_DIFFER),
+        ({"prompt": "Egg?", "chosen": listed(*BETTER), "rejected": listed("Egg?", "No.")}, PROMPTS_DIFFER),
+        ({"prompt": hh("Egg?"), "chosen": f"Sure.{hh('And then?', 'Boil it.')}", "rejected": "No."}, PROMPTS_DIFFER),
+        ({"prompt": "Egg?", "chosen": listed(*BETTER), "rejected": "No."}, PROMPTS_DIFFER),
         (
             {"prompt": "Egg?", "chosen": listed("Egg?", "Boil it.", "Thanks!"), "rejected": listed("Egg?", "No.")},
             NO_END,
@@ -177,7 +177,7 @@ def test_a_tool_call_is_no_answer_to_learn_but_may_stand_in_a_prompt() -> None:
     call = {"role": "assistant", "content": None, "tool_calls": [{"type": "function", "function": {"name": "look_up"}}]}
     with pytest.raises(UnusableRowError) as caught:
         parts({"messages": [*listed("Egg?"), call]})
-    assert caught.value.fault == TOOL_ANSWER
+    assert caught.value.fault == TOOL_RESPONSE
     asked = [*listed("Egg?"), call, {"role": "tool", "content": "4 minutes"}]
     read = parts({"messages": [*asked, {"role": "assistant", "content": "Boil it."}]})
     assert [turn.role for turn in read.messages] == ["user", "assistant", "tool"]

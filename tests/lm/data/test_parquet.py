@@ -14,7 +14,7 @@ from tercet.lm.data.sources import Reading, read
 
 
 def reading(path: Path) -> Reading:
-    return read(Source(path=str(path)), name="toy", columns={}, needs_answer=False)
+    return read(Source(path=str(path)), name="toy", columns={}, needs_response=False)
 
 
 def test_two_columns_of_one_name_are_refused_at_every_depth(tmp_path: Path) -> None:
@@ -35,7 +35,7 @@ def test_a_date_beyond_the_years_of_python_matters_where_it_is_read(tmp_path: Pa
         pa.table({"prompt": ["Why?", "How?"], "when": dates, "none": pa.nulls(2, pa.string())}), tmp_path / "a.parquet"
     )
     found = reading(tmp_path / "a.parquet")
-    assert [(example.prompt, example.place) for example in found.examples] == [
+    assert [(example.prompt, example.location) for example in found.examples] == [
         ("Why?", f"{tmp_path}/a.parquet[0]"),
         ("How?", f"{tmp_path}/a.parquet[1]"),
     ]

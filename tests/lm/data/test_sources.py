@@ -23,8 +23,8 @@ WHY = (Message("user", "Why?"),)
 Rows = list[dict[str, Any]]  # Any: any JSON
 
 
-def reading(path: Path, columns: dict[str, str] | None = None, *, needs_answer: bool = True) -> Reading:
-    return read(Source.model_validate(str(path)), name="toy", columns=columns or {}, needs_answer=needs_answer)
+def reading(path: Path, columns: dict[str, str] | None = None, *, needs_response: bool = True) -> Reading:
+    return read(Source.model_validate(str(path)), name="toy", columns=columns or {}, needs_response=needs_response)
 
 
 def jsonl(path: Path, rows: Rows) -> Path:
@@ -118,7 +118,7 @@ def test_the_ready_made_sets_are_read_from_their_own_columns(name: str, tmp_path
     row, messages, chosen, rejected = READY_MADE[name]
     example = only(jsonl(tmp_path / "set.jsonl", [row]))
     assert (example.messages, example.chosen, example.rejected) == (messages, chosen, rejected)
-    assert (example.source, example.place) == ("toy", f"{tmp_path}/set.jsonl:1")
+    assert (example.source, example.location) == ("toy", f"{tmp_path}/set.jsonl:1")
 
 
 def test_a_hub_set_is_read_by_the_same_rules_as_a_file(hub: Path) -> None:
@@ -126,7 +126,7 @@ def test_a_hub_set_is_read_by_the_same_rules_as_a_file(hub: Path) -> None:
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), hub / "train-00000.parquet")
     examples = reading(hub).examples
     assert [(e.messages, e.chosen, e.rejected) for e in examples] == [(HH_TURNS, "So.", "No.")] * 2
-    assert [e.place for e in examples] == [f"{hub}/train-00000.parquet[{row}]" for row in (0, 1)]
+    assert [e.location for e in examples] == [f"{hub}/train-00000.parquet[{row}]" for row in (0, 1)]
 
 
 def test_a_hub_set_keeps_ties_without_preference_and_counts_blank_rows(hub: Path) -> None:
@@ -221,13 +221,15 @@ def test_webgpt_draws_are_ties_and_shp_label_1_prefers_a(tmp_path: Path) -> None
 def test_what_makes_no_pair_is_refused_in_a_file_and_left_out_of_a_hub_set(tmp_path: Path, hub: Path) -> None:
     early = {"chosen": f"{HH} So.\n\nHuman: And?\n\nAssistant: Yes.", "rejected": f"{HH} No."}
     rows = [{"chosen": f"{HH} So.", "rejected": f"{HH} No."}, early, {"chosen": HH, "rejected": f"{HH} No."}, early]
-    with pytest.raises(InputError, match=r"part before the last answer in 2 of 4 rows \(first: .*set\.jsonl:2\); both"):
+    with pytest.raises(
+        InputError, match=r"differ before the last answer in 2 of 4 rows \(first: .*set\.jsonl:2\); both"
+    ):
         reading(jsonl(tmp_path / "set.jsonl", rows))
     jsonl(hub / "train.jsonl", rows)
     result = reading(hub)
     assert [(e.messages, e.chosen, e.rejected) for e in result.examples] == [(HH_TURNS, "So.", "No.")]
     assert result.dropped == {
-        "chosen and rejected part before the last answer": 2,
+        "chosen and rejected differ before the last answer": 2,
         "chosen or rejected does not end with an answer": 1,
     }
 
@@ -254,7 +256,7 @@ def test_a_column_map_names_anything_else_nested_columns_too(tmp_path: Path) -> 
 
 def test_prompts_alone_serve_where_no_answer_is_needed(tmp_path: Path) -> None:
     path = jsonl(tmp_path / "prompts.jsonl", [{"prompt": "Why?"}])
-    (example,) = reading(path, needs_answer=False).examples
+    (example,) = reading(path, needs_response=False).examples
     assert (example.prompt, example.chosen, example.rejected) == ("Why?", "", None)
     with pytest.raises(InputError, match=r"no answer in 1 of 1 rows \(first: .*prompts.jsonl:1, columns prompt\)"):
         reading(path)
@@ -316,7 +318,7 @@ def test_every_file_type_gives_the_same_examples(kind: str, tmp_path: Path) -> N
         (f"Why {i}?\nSay, please", 'So, "so".', "Nö.") for i in range(3)
     ]
     second = {"json": "[1]", "csv": ":4", "parquet": "[1]"}.get(kind, ":2")  # a CSV row here spans two lines
-    assert examples[1].place == f"{path}{second}"
+    assert examples[1].location == f"{path}{second}"
 
 
 # what is wrong, and where
@@ -367,7 +369,7 @@ def test_a_mapped_column_that_is_missing_is_named_with_those_there(tmp_path: Pat
     ):
         reading(path, {"chosen": "best"})
     with pytest.raises(
-        InputError, match="has the key 'answer'; ours are prompt, chosen, rejected, messages, system, history"
+        InputError, match="has the key 'answer'; the known keys are prompt, chosen, rejected, messages, system, history"
     ):
         reading(path, {"answer": "good"})
 
@@ -394,12 +396,12 @@ def test_a_part_that_a_set_does_not_have_is_refused(key: str, tmp_path: Path) ->
     for given in (str(path), "chatterbot"):
         source = Source.model_validate({"path": given, key: "test"})
         with pytest.raises(InputError, match=rf"{given}: has no {key} 'test'.*leave {key} out"):
-            read(source, name="toy", columns={}, needs_answer=False)
+            read(source, name="toy", columns={}, needs_response=False)
 
 
 def test_a_hub_set_out_of_reach_is_one_clear_message() -> None:
     with pytest.raises(InputError, match="nobody/nothing: cannot be read as the hub set with split 'train'"):
-        read(Source.model_validate("nobody/nothing"), name="toy", columns={}, needs_answer=False)
+        read(Source.model_validate("nobody/nothing"), name="toy", columns={}, needs_response=False)
 
 
 # the built-in set
@@ -407,8 +409,8 @@ def test_a_hub_set_out_of_reach_is_one_clear_message() -> None:
 
 def test_chatterbot_gives_clean_sentences() -> None:
     source = Source.model_validate("chatterbot")
-    pairs = read(source, name="chatterbot", columns={}, needs_answer=True).examples
-    prompts = read(source, name="chatterbot", columns={}, needs_answer=False).examples
+    pairs = read(source, name="chatterbot", columns={}, needs_response=True).examples
+    prompts = read(source, name="chatterbot", columns={}, needs_response=False).examples
     assert len(pairs) > 500
     assert len({e.key for e in prompts}) > 600
     assert all(e.chosen[0] in "\"'0123456789" or e.chosen[0].isupper() for e in pairs)

@@ -14,7 +14,7 @@ from tercet.config.lm import DataConfig, Source
 from tercet.errors import InputError
 from tercet.lm.data.examples import Example, Message, fraction, normalised
 from tercet.lm.data.sources import read
-from tercet.lm.data.splits import STEPS, Sets, flat, require_pairs, say_what_is_lost, set_names, step_examples
+from tercet.lm.data.splits import STEPS, Sets, flat, report_dropped, require_pairs, set_names, step_examples
 
 
 def write(path: Path, prompts: Sequence[str], *, rejected: bool = True) -> str:
@@ -127,8 +127,8 @@ def test_the_reward_model_gets_pairs_alone_and_ppo_each_prompt_once(tmp_path: Pa
     reward, ppo = step_examples(data, "reward"), step_examples(data, "ppo")
     assert [e.chosen for e in reward.train["a"]] == ["So.", "Thus."]
     assert reward.dropped == {"no preference": 1}
-    assert [e.place for e in ppo.train["a"]] == [f"{path}:1", f"{path}:3"]
-    assert ppo.dropped == {"prompt seen before": 1}
+    assert [e.location for e in ppo.train["a"]] == [f"{path}:1", f"{path}:3"]
+    assert ppo.dropped == {"repeated prompt": 1}
     require_pairs(reward)
 
 
@@ -199,7 +199,7 @@ def test_many_columns_are_not_all_listed(tmp_path: Path, capsys: pytest.CaptureF
     (tmp_path / "a.jsonl").write_text(json.dumps(row), encoding="utf-8")
     with pytest.raises(InputError, match="column15 and 84 more"):
         step_examples(config(train=[{"path": str(tmp_path / "a.jsonl")}], columns={"prompt": "gone"}), "sft")
-    say_what_is_lost("many", read(Source(path=str(tmp_path / "a.jsonl")), name="many", columns={}, needs_answer=True))
+    report_dropped("many", read(Source(path=str(tmp_path / "a.jsonl")), name="many", columns={}, needs_response=True))
     assert capsys.readouterr().out.startswith("many: nothing reads '', 'a\\nb', column0, column1,")
 
 

@@ -50,7 +50,7 @@ def test_a_boolean_and_a_number_without_end_are_no_text(value: object, message: 
 
 
 def test_arguments_of_a_tool_call_are_finite() -> None:
-    with pytest.raises(InputError, match="tool_calls: holds what JSON cannot say"):
+    with pytest.raises(InputError, match="tool_calls: JSON cannot express it"):
         one({"role": "assistant", "tool_calls": [{"function": {"name": "a", "arguments": {"b": math.inf}}}]})
 
 

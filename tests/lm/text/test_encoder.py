@@ -26,8 +26,8 @@ LONG_TEMPLATE = (
 )
 
 
-def asking(text: str, place: str = "data.jsonl:1") -> Example:
-    return Example((Message("user", text),), "An answer.", None, "made up", place)
+def asking(text: str, location: str = "data.jsonl:1") -> Example:
+    return Example((Message("user", text),), "An answer.", None, "made up", location)
 
 
 def test_one_tokenizer_and_style_for_prompts_and_answers(make_config: MakeConfig) -> None:

@@ -1,4 +1,4 @@
-"""Which rows each optimizer step learns from, over the whole run, decided before it starts."""
+"""Plan the rows of every optimizer step of a supervised step before it starts."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,14 +17,14 @@ from tercet.train.chance import generator
 
 T = TypeVar("T")
 
-_WINDOW = 16  # batches that are sorted by length together: little padding, and the order still mostly chance
+_WINDOW = 16  # batches that are sorted by length together: little padding, in a mostly random order
 
 
 @dataclass(frozen=True)
 class Plan:
-    """`rows[i]` are the rows of step i, numbered over all sets one behind the other, shortest first.
+    """`rows[i]` are the rows of optimizer step i, numbered over the concatenated sets, shortest first.
 
-    `stages` names what has been learned once a step is done: (index of the step, name of the set or `mixed`).
+    `stages` has the last optimizer step of each stage: (index of the step, name of the set or `mixed`).
     """
 
     rows: list[list[int]]
@@ -41,11 +41,11 @@ def plan(
     max_steps: int,
     generator: torch.Generator,
 ) -> Plan:
-    """Deal the rows of all sets to optimizer steps, batches holding rows of similar length.
+    """Assign the rows of all sets to optimizer steps; the rows of a batch have similar lengths.
 
-    `mixed`: in an epoch each set gives `weight` times its rows (each row once for weight 1, half of them for 0.5), in
-    one shuffled stream. `sequential`: all epochs of the first set, then of the second. The last batch of an epoch may
-    be smaller. With `max_steps` above 0 the plan is cut, sequential sets each in proportion (one step at least).
+    `mixed`: an epoch has `weight` times the rows of each set (each row once for weight 1, half of them for 0.5)
+    in one shuffled stream. `sequential`: all epochs of the first set, then of the second. The last batch of an epoch
+    may be smaller. With `max_steps` above 0 the plan is cut, sequential sets in proportion, each to at least one step.
     """
     lengths = [length for of_set in lengths_by_set.values() for length in of_set]
     rows_of = _rows_of(lengths_by_set)
@@ -72,7 +72,7 @@ def plan(
 
 @dataclass(frozen=True)
 class Lessons:
-    """The examples of all training sets, one behind the other, and the rows that each optimizer step takes."""
+    """The concatenated examples of all training sets, and the plan of optimizer steps."""
 
     examples: list[Example]
     plan: Plan
@@ -81,7 +81,7 @@ class Lessons:
 def lessons(
     sets: Mapping[str, list[Example]], data: DataConfig, fit: FitConfig, *, step: StepName, seed: int
 ) -> Lessons:
-    """Everything a supervised step will learn from, in its order; lengths are those of the texts in characters."""
+    """Plan the training of a supervised step; lengths are measured in characters."""
     lengths = {
         name: [len(e.prompt) + max(len(e.chosen), len(e.rejected or "")) for e in rows] for name, rows in sets.items()
     }
@@ -109,26 +109,26 @@ def lessons(
 def mixed_pass(
     sets: Mapping[str, Sequence[object]], weights: Mapping[str, float], generator: torch.Generator
 ) -> list[int]:
-    """The rows of one pass over all sets, shuffled: each set gives `weight` times its rows."""
+    """Return the shuffled rows of one pass over all sets, with `weight` times the rows of each set."""
     rows = [row for name, of_set in _rows_of(sets).items() for row in _share(of_set, weights[name], generator)]
     return _shuffled(rows, generator)
 
 
 def _rows_of(sets: Mapping[str, Sequence[object]]) -> dict[str, range]:
-    """The numbers of each set's rows, where all sets lie one behind the other."""
+    """Return the row numbers of each set in the concatenated sets."""
     ends = accumulate(map(len, sets.values()))
     return {name: range(end - len(sets[name]), end) for name, end in zip(sets, ends, strict=True)}
 
 
 def _share(rows: range, weight: float, generator: torch.Generator) -> list[int]:
-    """`weight` times the rows: whole passes, and a part chosen by chance."""
+    """Return `weight` times the rows: whole passes, and a random part."""
     passes, rest = divmod(round(weight * len(rows)), len(rows)) if rows else (0, 0)
     chosen = _shuffled(list(rows), generator)[:rest] if rest else []
     return list(rows) * passes + chosen
 
 
 def _batches(stream: list[int], lengths: Sequence[int], batch_size: int, generator: torch.Generator) -> list[list[int]]:
-    """Shuffled batches, cut from windows of a shuffled stream that are sorted by length."""
+    """Cut a shuffled stream into windows, sort each by length, cut it into batches, and shuffle these."""
     batches = []
     for start in range(0, len(stream), batch_size * _WINDOW):
         window = sorted(stream[start : start + batch_size * _WINDOW], key=lambda row: lengths[row])
@@ -137,12 +137,12 @@ def _batches(stream: list[int], lengths: Sequence[int], batch_size: int, generat
 
 
 def _one_after_another(parts: Mapping[str, list[list[int]]], max_steps: int) -> Plan:
-    """The sets' batches in turn, each cut in the proportion in which all must be cut."""
+    """Plan the batches of the sets in sequence, each set cut in proportion to fit `max_steps`."""
     total = sum(map(len, parts.values()))
     most = min(max_steps or total, total)
     if most < len(parts):
         raise InputError(f"max_steps={max_steps} cannot give each of {len(parts)} sets a step; raise it")
-    # every set has one step; what is left is shared out so that the running total is never off by a whole step
+    # every set gets one step; the others are distributed so that the running total is off by less than a step
     share = (most - len(parts)) / (total - len(parts)) if total > len(parts) else 0.0
     rows: list[list[int]] = []
     stages: list[tuple[int, str]] = []

@@ -1,11 +1,11 @@
 """The built-in data set `chatterbot`: short English questions with human replies, from the package chatterbot-corpus.
 
-Kept are replies that read as clean sentences (see `is_clean_reply`), as many as the package offers for a question;
-a capital in front and a full stop behind are put where they were forgotten. Questions without a clean reply are
-prompts for the steps that need no answer.
+Only replies that are clean sentences are used (see `is_clean_reply`), and all of those to a question. A missing capital
+at the start or full stop at the end is added. A question without a clean reply is a prompt for the steps that need no
+response.
 
-A list in its files is a question with one or several replies to choose from; in the two files that hold dialogues it
-is a conversation, of which the first two turns are taken, because later ones mean little without those before.
+A list in its files is a question with one or several alternative replies. In the two files with dialogues it is a
+conversation, of which only the first two turns are used, because later turns depend on earlier ones.
 """
 
 import re
@@ -23,23 +23,23 @@ _UNTIDY = r"\bi\b|[.!?] [a-z]|[`_]|\.\.$"  # a lone `i`, a sentence without its 
 _LONGEST = 200  # characters, of a question and of a reply
 
 
-def read_chatterbot(name: str, *, needs_answer: bool) -> list[Example]:
-    """Every clean question with each of its clean replies, or none; places are `file.yml[item]`."""
+def read_chatterbot(name: str, *, needs_response: bool) -> list[Example]:
+    """Read every clean question with each of its clean replies, or with none; locations are `file.yml[item]`."""
     spec = find_spec("chatterbot_corpus")
     if spec is None or not spec.submodule_search_locations:
         raise InputError("the data set `chatterbot` needs a package: pip install chatterbot-corpus")
     folder = Path(spec.submodule_search_locations[0]) / "data" / "english"
-    examples: dict[tuple[str, str], Example] = {}  # the package repeats itself: the first of equal pairs stays
+    examples: dict[tuple[str, str], Example] = {}  # the package has duplicates: the first of equal pairs is kept
     for path in sorted(folder.glob("*.yml")):
         for number, turns in enumerate(_conversations(path)):
             if not isinstance(turns, list) or len(turns) < 2 or not is_clean_question(question := _tidied(turns[0])):
                 continue
             turns_taken = turns[1:2] if path.stem in _DIALOGUES else turns[1:]
             replies = [reply for reply in map(_with_full_stop, turns_taken) if is_clean_reply(reply)]
-            for reply in replies or ([] if needs_answer else [""]):
-                place = f"{path.name}[{number}]"
+            for reply in replies or ([] if needs_response else [""]):
+                location = f"{path.name}[{number}]"
                 messages = (Message("user", question),)
-                examples.setdefault((question, reply), Example(messages, reply, None, name, place))
+                examples.setdefault((question, reply), Example(messages, reply, None, name, location))
     return list(examples.values())
 
 
@@ -49,18 +49,18 @@ def _conversations(path: Path) -> list[object]:
 
 
 def is_clean_reply(text: str) -> bool:
-    """One paragraph of sentences, three words at least: a capital, digit or quote first, an end mark last, no code."""
+    """Return True for one line of at least three words that starts and ends as a sentence does, without code."""
     starts_and_ends_well = re.fullmatch(r"[A-Z0-9\"'].*[.!?][\"')]?", text) is not None
     return starts_and_ends_well and len(text) <= _LONGEST and len(text.split()) >= 3 and not re.search(_UNTIDY, text)
 
 
 def is_clean_question(text: str) -> bool:
-    """At least two words, short, one line, not shouted."""
+    """Return True for one short line of at least two words that is not all in capitals."""
     return len(text.split()) >= 2 and len(text) <= _LONGEST and "\n" not in text and not text.isupper()
 
 
 def _tidied(turn: object) -> str:
-    """Single spaces within a line and a capital first letter; YAML has read some turns as numbers or dates."""
+    """Return a turn with single spaces and a capital first letter; YAML parses some turns as numbers or dates."""
     text = re.sub(r"[^\S\n]+", " ", str(turn)).strip()
     return text[:1].upper() + text[1:] if len(text.split("\n")) == 1 else text
 

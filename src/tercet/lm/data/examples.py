@@ -1,4 +1,4 @@
-"""What every data set becomes: a conversation that ends with the user, and one or two answers to it."""
+"""Examples: a conversation that ends with the user, and no, one or two responses to it."""
 
 import hashlib
 import json
@@ -19,8 +19,8 @@ _JOINER = "\u034f"  # combining grapheme joiner
 class Message:
     """One turn of a conversation; `text` has no white space around it.
 
-    `tools` is what a chat template reads of tools in it, a JSON object: `tool_calls` of the assistant, `name` and
-    `tool_call_id` of a tool's answer; empty where there is nothing of that.
+    `tools` is a JSON object with the fields that a chat template reads: `tool_calls` of the assistant, or `name` and
+    `tool_call_id` of a tool's result. It is empty if the turn has no such field.
     """
 
     role: Role
@@ -29,12 +29,12 @@ class Message:
 
     @property
     def tool_fields(self) -> dict[str, Any]:  # Any: JSON
-        """`tools`, as the data had it."""
+        """`tools` as a dictionary."""
         return json.loads(self.tools) if self.tools else {}
 
     @property
     def shown(self) -> str:
-        """The turn as people and reward functions read it: its text, and the tool calls written out."""
+        """The turn as people and reward functions read it: its text, then the tool calls as text."""
         if self.role != "assistant" or not self.tools:
             return self.text
         calls = [call["function"] for call in self.tool_fields["tool_calls"]]
@@ -44,39 +44,39 @@ class Message:
 
 @dataclass(frozen=True)
 class Example:
-    """A prompt with its better answer and, where people or a judge compared two, the worse one.
+    """A prompt with a response and, if two responses were compared, the rejected one.
 
-    `chosen` is empty where the data holds prompts alone; `rejected` is None where nothing was compared, or the two
-    tied. `source` is the name of the set and `place` says where in it: `file:line` or `id[row]`. An answer that a
-    sampler's limit cut off has not `ended`: no EOS belongs behind it.
+    `chosen` is empty if the data has no response. `rejected` is None if nothing was compared, or if the two responses
+    tied. `source` is the name of the set, and `location` is `file:line` or `id[row]`. `chosen_ended` and
+    `rejected_ended` are False for a sampled response that was cut off: it gets no EOS.
     """
 
     messages: tuple[Message, ...]
     chosen: str
     rejected: str | None
     source: str
-    place: str
+    location: str
     chosen_ended: bool = True
     rejected_ended: bool = True
 
     @property
     def prompt(self) -> str:
-        """The prompt as people read it: the bare text of a single turn, else a Human/Assistant transcript."""
+        """The prompt as people read it: the text of a single turn, or a Human/Assistant transcript of several."""
         return self.messages[0].shown if len(self.messages) == 1 else transcript(self.messages)
 
     @property
     def key(self) -> str:
-        """The whole prompt without the differences of case, spacing and end marks: equal keys are one prompt."""
+        """The whole prompt, normalised. Two examples with the same key have the same prompt."""
         return "\n".join(f"{message.role}: {normalised(message.shown)}" for message in self.messages)
 
     @property
     def opening(self) -> str:
-        """The first thing the user said, normalised: all turns of one conversation share it."""
+        """The first text of the user, normalised. It is the same for all prompts of one conversation."""
         return normalised(next(m.text for m in self.messages if m.role == "user" and m.text))
 
 
 def transcript(messages: tuple[Message, ...]) -> str:
-    """The conversation as Anthropic's HH data writes it, without the blank lines in front."""
+    """Write a conversation as Anthropic's HH data does, without the leading blank lines."""
     turns = [f"{_SPEAKERS[m.role]}: {m.shown}" if m.role in _SPEAKERS else m.text for m in messages]
     return "\n\n".join(turns)
 
@@ -86,15 +86,15 @@ def _as_text(value: object) -> str:
 
 
 def normalised(text: str) -> str:
-    """`text` in one case, with single spaces and without marks at its ends; never empty unless `text` is blank."""
+    """Fold case, use single spaces and strip punctuation from both ends; the result is empty only for blank text."""
     folded = unicodedata.normalize("NFKC", _long_runs().sub(rf"\g<0>{_JOINER}", text)).casefold()
-    plain = " ".join(unicodedata.normalize("NFKC", folded).split())  # folding may have taken characters apart again
+    plain = " ".join(unicodedata.normalize("NFKC", folded).split())  # folding can decompose characters again
     return plain.strip(" .,;:!?") or plain
 
 
 @cache
 def _long_runs() -> re.Pattern[str]:
-    """Find 30 combining marks with more behind them: normalisation takes time in the square of such a run.
+    """Match 30 combining marks that are followed by another: the time of normalisation is quadratic in such a run.
 
     A joiner ends the run, as in the stream-safe text of Unicode (UAX #15, section 13).
     """
@@ -105,6 +105,6 @@ def _long_runs() -> re.Pattern[str]:
 
 
 def fraction(text: str, purpose: str) -> float:
-    """A number in [0, 1) that follows from `text` alone; different purposes give independent numbers."""
+    """Return a number in [0, 1) that depends only on `text` and `purpose`; it is independent for each purpose."""
     digest = hashlib.sha256(f"{purpose}\n{text}".encode("utf-8", "surrogatepass")).digest()
     return int.from_bytes(digest[:6], "big") / 2**48

@@ -1,4 +1,4 @@
-"""The rows of local files: JSON lines, JSON, CSV, TSV and Parquet, text files compressed with gzip too."""
+"""Read the rows of local files: JSON lines, JSON, CSV, TSV and Parquet; text files may be compressed with gzip."""
 
 import csv
 import gzip
@@ -20,7 +20,9 @@ from tercet.lm.data.parquet import Used, parquet_rows
 FILE_TYPES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 MOST_OF_A_LINE = 2**26  # characters; the longest conversations have a few millions
 MOST_OF_A_FILE = 2**30  # characters of a .json file, which is read whole
-MOST_GROWTH = 200  # times its size that a compressed file may unpack to, where that is more; text packs 3 to 20 times
+MOST_GROWTH = (
+    200  # a compressed file may unpack to this many times its size, if that is more; text compresses 3 to 20 times
+)
 MOST_IN_FOLDER = 10_000  # files and folders
 _KINDS = {
     stat.S_ISDIR: "a folder",
@@ -33,28 +35,28 @@ KNOWN = f"{', '.join(FILE_TYPES)}; all but .parquet also with .gz behind"
 
 
 def file_type(path: str) -> str:
-    """Which of FILE_TYPES a path names, in capitals or compressed as well; empty where it names none."""
+    """Return the type in FILE_TYPES of a path, which may be in capitals or compressed; empty if it has none."""
     name = path.lower()
     inner = Path(name.removesuffix(".gz")).suffix
     return inner if inner in FILE_TYPES and not (inner == ".parquet" and name.endswith(".gz")) else ""
 
 
 def stem(path: str) -> str:
-    """The file's name without its folder and its type."""
+    """Return the name of the file without its folder and its type."""
     path = path[:-3] if path.lower().endswith(".gz") else path
     return Path(path).stem
 
 
 def all_of(names: Collection[str]) -> Collection[str]:
-    """All columns are read."""
+    """Select all columns."""
     return names
 
 
 def local_rows(path: Path, kind: str = "", *, used: Used = all_of) -> Iterator[tuple[str, Row]]:
-    """The rows of a local file with their places; it is read as `kind`, or as what its name says.
+    """Yield the rows of a local file with their locations; `kind` is the file's type if its name does not show it.
 
-    `used` chooses the columns that a Parquet file is read for. InputError where the file or a row is damaged, and
-    where a name stands twice in an object or a header.
+    `used` selects the columns to read from a Parquet file. InputError if the file or a row is damaged, or if a name
+    occurs twice in an object or a header.
     """
     require_file(path)
     readers = {".jsonl": _jsonl_rows, ".json": _json_rows, ".parquet": lambda path: parquet_rows(path, used)}
@@ -64,7 +66,7 @@ def local_rows(path: Path, kind: str = "", *, used: Used = all_of) -> Iterator[t
     try:
         try:
             yield from readers[kind](path) if kind in readers else _table_rows(path, "\t" if kind == ".tsv" else ",")
-        except UnicodeDecodeError as error:  # its own number counts from the start of the last block that was read
+        except UnicodeDecodeError as error:  # its position is relative to the last block that was read
             if _begins_as_gzip(path):
                 raise InputError(f"{path}: holds compressed data (gzip); unpack it once") from error
             line = _undecodable_line(path)
@@ -74,8 +76,8 @@ def local_rows(path: Path, kind: str = "", *, used: Used = all_of) -> Iterator[t
 
 
 def is_folder(path: str | Path) -> bool:
-    """Return True if the path is a folder; a name that no file can have is none."""
-    return os.path.isdir(path)  # noqa: PTH112  # pathlib raises where a name is too long
+    """Return True if the path is a folder; False for a name that is too long for a file."""
+    return os.path.isdir(path)  # noqa: PTH112  # pathlib raises if a name is too long
 
 
 def is_regular(path: str | Path) -> bool:
@@ -84,7 +86,7 @@ def is_regular(path: str | Path) -> bool:
 
 
 def require_file(path: Path) -> None:
-    """InputError unless the path is a regular file, or a link to one; a pipe or a device would be read forever."""
+    """Raise InputError unless the path is a regular file or a link to one; reading a pipe or a device may never end."""
     try:
         mode = path.stat().st_mode
     except FileNotFoundError as error:
@@ -97,21 +99,21 @@ def require_file(path: Path) -> None:
 
 
 def folder_files(folder: Path) -> list[Path]:
-    """The files in a folder and in those within it, sorted; InputError where there are too many of them.
+    """List the files in a folder and its subfolders, sorted. InputError if there are too many.
 
-    Links are followed, but not in a circle. What has the name of a data file must be a regular file.
+    Links are followed; a link to a parent folder is an InputError. A file with the name of a data file must be regular.
     """
-    found: list[Path] = []
-    waiting: list[tuple[Path, frozenset[tuple[int, int]]]] = [(folder, frozenset())]  # with the folders around it
+    files: list[Path] = []
+    pending: list[tuple[Path, frozenset[tuple[int, int]]]] = [(folder, frozenset())]  # with the folders around it
     num = 0
     try:
-        while waiting:
-            place, around = waiting.pop()
-            state = place.stat()
-            if (state.st_dev, state.st_ino) in around:
-                raise InputError(f"{place}: a link leads back to a folder around it; remove the link")
-            around |= {(state.st_dev, state.st_ino)}
-            with os.scandir(place) as entries:
+        while pending:
+            location, parents = pending.pop()
+            state = location.stat()
+            if (state.st_dev, state.st_ino) in parents:
+                raise InputError(f"{location}: a link leads back to a folder around it; remove the link")
+            parents |= {(state.st_dev, state.st_ino)}
+            with os.scandir(location) as entries:
                 for entry in entries:
                     num += 1
                     if num > MOST_IN_FOLDER:
@@ -119,18 +121,18 @@ def folder_files(folder: Path) -> list[Path]:
                             f"{folder}: holds more than {MOST_IN_FOLDER:,} files; give the folder of the data set alone"
                         )
                     if entry.is_dir():
-                        waiting.append((Path(entry), around))
+                        pending.append((Path(entry), parents))
                         continue
                     if file_type(entry.name):
                         require_file(Path(entry))
-                    found.append(Path(entry))
+                    files.append(Path(entry))
     except OSError as error:
         raise InputError(f"{folder}: cannot be listed ({_reason(error)}: {error.filename})") from error
-    return sorted(found)
+    return sorted(files)
 
 
 def nearest(path: Path) -> str:
-    """Names in the same folder that the user may have meant."""
+    """Suggest names in the same folder that the user may have meant."""
     if not is_folder(path.parent):
         return f", and no folder {path.parent}"
     files = [other.name for other in path.parent.iterdir() if file_type(other.name)]
@@ -139,25 +141,27 @@ def nearest(path: Path) -> str:
 
 
 def _jsonl_rows(path: Path) -> Iterator[tuple[str, Row]]:
-    """One object a line; blank lines are passed over."""
+    """Yield one object per line; blank lines are skipped."""
     for number, line in enumerate(_lines(path), start=1):
-        place = f"{path}:{number}"
-        if text := line.strip().removeprefix("\ufeff"):  # files with a byte order mark may have been joined
+        location = f"{path}:{number}"
+        if text := line.strip().removeprefix(
+            "\ufeff"
+        ):  # files that start with a byte order mark may have been concatenated
             if text[0] == "[":
-                raise InputError(f"{place}: expected an object, found a list; name a file that is one list .json")
-            yield place, as_row(strict_json.parse(text, place), place)
+                raise InputError(f"{location}: expected an object, found a list; name a file that is one list .json")
+            yield location, as_row(strict_json.parse(text, location), location)
 
 
-def as_row(row: object, place: str) -> Row:
-    """The row, where it is an object; InputError with the place else."""
+def as_row(row: object, location: str) -> Row:
+    """Return the row. InputError with the location if it is not an object."""
     if not isinstance(row, dict):
-        found = f"{json.dumps(row):.40}"
-        raise InputError(f'{place}: expected an object with columns, found {found}; write {{"prompt": ...}}')
+        shown = f"{json.dumps(row):.40}"
+        raise InputError(f'{location}: expected an object with columns, found {shown}; write {{"prompt": ...}}')
     return row
 
 
 def _undecodable_line(path: Path) -> int:
-    """The number of the first line that is not UTF-8."""
+    """Return the number of the first line that is not UTF-8."""
     with _open_bytes(path) as lines:
         for number, line in enumerate(iter(partial(lines.readline, MOST_OF_A_LINE), b""), start=1):
             try:
@@ -168,7 +172,7 @@ def _undecodable_line(path: Path) -> int:
 
 
 def _begins_as_gzip(path: Path) -> bool:
-    """Whether the content, after it was unpacked where the name says so, is gzip data."""
+    """Return True if the content is gzip data; a file whose name ends in .gz is unpacked first."""
     with _open_bytes(path) as file:
         return file.read(2) == b"\x1f\x8b"
 
@@ -182,16 +186,16 @@ def _open(path: Path, newline: str | None = None) -> TextIOWrapper:
 
 
 def _lines(path: Path, newline: str | None = None) -> Iterator[str]:
-    """The lines of a file; InputError where one is too long, or where a compressed file grows beyond all measure."""
-    room = max(MOST_OF_A_FILE, MOST_GROWTH * path.stat().st_size)
+    """Yield the lines of a file. InputError if a line is too long, or if a compressed file unpacks to too much."""
+    characters_left = max(MOST_OF_A_FILE, MOST_GROWTH * path.stat().st_size)
     with _open(path, newline) as file:
         for number, line in enumerate(iter(partial(file.readline, MOST_OF_A_LINE + 1), ""), start=1):
-            room -= len(line)
+            characters_left -= len(line)
             if len(line) > MOST_OF_A_LINE:
                 raise InputError(
                     f"{path}:{number}: the line has more than {MOST_OF_A_LINE >> 20} Mi characters; cut it"
                 )
-            if room < 0:
+            if characters_left < 0:
                 raise InputError(f"{path}: unpacks to more than {MOST_GROWTH} times its size; no data set does")
             if "\0" in line:
                 raise InputError(f"{path}:{number}: holds a NUL, as UTF-16 and binary files do; save the file as UTF-8")
@@ -199,7 +203,7 @@ def _lines(path: Path, newline: str | None = None) -> Iterator[str]:
 
 
 def _json_rows(path: Path) -> Iterator[tuple[str, Row]]:
-    """A list of objects, alone or as `data` of one object; a file that is really JSON lines is read as such."""
+    """Yield the objects of a list, which may be `data` of one object; a file with JSON lines is read as JSON lines."""
     with _open(path) as file:
         text = file.read(MOST_OF_A_FILE + 1)
     if len(text) > MOST_OF_A_FILE:
@@ -223,18 +227,18 @@ def _json_rows(path: Path) -> Iterator[tuple[str, Row]]:
 
 
 def _one_object(text: str, path: Path) -> Row | None:
-    """The object that is the whole text; None where another follows, or where the first line is broken already."""
+    """Return the object that is the whole text; None if another one follows, or if the first line is not JSON."""
     try:
-        found, end = strict_json.parse_first(text, str(path))
+        value, end = strict_json.parse_first(text, str(path))
     except InputError as error:
         if isinstance(error.__cause__, json.JSONDecodeError) and error.__cause__.lineno == 1:
             return None
         raise
-    return as_row(found, str(path)) if end == len(text) else None
+    return as_row(value, str(path)) if end == len(text) else None
 
 
 def _table_rows(path: Path, delimiter: str) -> Iterator[tuple[str, Row]]:
-    csv.field_size_limit(MOST_OF_A_LINE)  # answers may be longer than the module's 128 KiB
+    csv.field_size_limit(MOST_OF_A_LINE)  # responses may be longer than the default of 128 KiB
     reader = csv.DictReader(_lines(path, newline=""), strict=True, delimiter=delimiter)
     line = 1
     try:
@@ -256,14 +260,14 @@ def _table_rows(path: Path, delimiter: str) -> Iterator[tuple[str, Row]]:
 
 
 def _checked_header(names: Sequence[str], path: Path) -> list[str]:
-    """The names of a table's columns without white space around them, as values lose it; each stands for one column."""
+    """Strip white space from the names of a table's columns. InputError for a repeated name or a wrong delimiter."""
     header = [name.strip() for name in names]
-    twice = strict_json.first_repeated(header)
-    if twice is not None:
-        raise InputError(f"{path}:1: two columns have the name {twice!r}; rename one of them")
+    repeated = strict_json.first_repeated(header)
+    if repeated is not None:
+        raise InputError(f"{path}:1: two columns have the name {repeated!r}; rename one of them")
     if len(header) == 1 and (other := next((mark for mark in ";\t,|" if mark in header[0]), None)):
         raise InputError(
-            f"{path}:1: the columns are parted by {other!r}; save the file with commas as .csv, or with tabs as .tsv"
+            f"{path}:1: the columns are separated by {other!r}; save the file with commas as .csv, or with tabs as .tsv"
         )
     return header
 

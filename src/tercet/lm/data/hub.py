@@ -1,4 +1,4 @@
-"""The rows of hub sets, and of local folders: laid out like a hub set, or written by `save_to_disk`."""
+"""Read the rows of hub sets and of local folders, which have the layout of a hub set or of `save_to_disk`."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 
 def hub_rows(source: Source, *, used: Used = all_of) -> Iterator[tuple[str, Row]]:
-    """The rows of a hub id or a folder with their places; `used` chooses the columns to read.
+    """Yield the rows of a hub id or a folder with their locations; `used` selects the columns to read.
 
-    The files of a local folder that can be read here are read as strictly as any file; the library gives the others.
+    Files of a local folder are read by `local_rows`, with its checks, if they have a known type, else by `datasets`.
     """
     path = source.path
     if is_folder(path):
@@ -44,7 +44,7 @@ def hub_rows(source: Source, *, used: Used = all_of) -> Iterator[tuple[str, Row]
 
 
 def _files(source: Source) -> list[Path]:
-    """The files of a split that the library would read from a local folder; none where it has to read them itself."""
+    """List the files of a split in a local folder; empty if only `datasets` can read it."""
     import datasets
 
     if not is_folder(source.path) or _is_saved(source):
@@ -59,7 +59,7 @@ def _files(source: Source) -> list[Path]:
 
 
 def _rows(table: datasets.Dataset, path: str, used: Used) -> Iterator[tuple[str, Row]]:
-    """The rows of a set that the library has read; columns that nothing reads are not decoded."""
+    """Yield the rows of a set that `datasets` has loaded; only the columns in use are decoded."""
     refuse_duplicates(table.data.schema, path)
     wanted = list(used(table.column_names))
     blank = {
@@ -72,9 +72,9 @@ def _rows(table: datasets.Dataset, path: str, used: Used) -> Iterator[tuple[str,
             yield f"{path}[{number}]", {**blank, **as_row(row, f"{path}[{number}]")}
     except InputError:
         raise
-    except Exception as error:  # a value that Python cannot hold, such as a date beyond its years
+    except Exception as error:  # a value that Python cannot represent, such as a date after the year 9999
         why = f"a value of {', '.join(wanted)} cannot be read ({first_line(error):.200})"
-        raise InputError(f"{path}[{number + 1}]: {why}; mend it or drop the row") from error
+        raise InputError(f"{path}[{number + 1}]: {why}; correct it or remove the row") from error
 
 
 def _is_saved(source: Source) -> bool:
@@ -97,7 +97,7 @@ def _loaded(source: Source) -> datasets.Dataset:
 
 
 def _from_disk(source: Source) -> datasets.Dataset:
-    """A set that `save_to_disk` wrote, or one split of several."""
+    """Load a set that `save_to_disk` wrote, or one of its splits."""
     import datasets
 
     saved = datasets.load_from_disk(source.path)

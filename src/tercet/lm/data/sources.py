@@ -1,4 +1,4 @@
-"""Data sets become lists of examples: local files, hub ids and the built-in set; every row that fails has a place."""
+"""Read data sets into lists of examples: local files, hub ids and the built-in set. Errors name the row."""
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -24,32 +24,33 @@ BLANK = Fault(
     "no prompt or no answer",
     "fill them in, drop them, or map the right columns with data.columns={prompt: ..., chosen: ...}",
 )
-_BYTES_OF_AN_EXAMPLE, _BYTES_OF_A_MESSAGE = 350, 150  # without their texts
+_BYTES_OF_AN_EXAMPLE, _BYTES_OF_A_MESSAGE = 350, 150  # without the texts
 EQUAL = Fault("chosen == rejected", "drop them or relabel them")
 
 
 @dataclass(frozen=True)
 class Reading:
-    """The examples of one set, how many rows were left out of it, by reason, and the columns that nothing reads."""
+    """The examples of one set, the number of rows left out by reason, and the columns that are not read."""
 
     examples: list[Example]
     dropped: dict[str, int] = field(default_factory=dict)
     unread: tuple[str, ...] = ()
 
 
-def read(source: Source, *, name: str, columns: Mapping[str, str], needs_answer: bool) -> Reading:
-    """Every example of a data set called `name`; InputError with the place where a row is not what it must be.
+def read(source: Source, *, name: str, columns: Mapping[str, str], needs_response: bool) -> Reading:
+    """Read every example of a data set called `name`. InputError, with the location, for a malformed row.
 
-    `columns` maps our names (prompt, chosen, rejected, messages, ...) to the file's. A local file with rows that are no
-    examples (no answer where `needs_answer`, pairs that compare nothing) is refused: its owner can mend it. In a hub
-    set equal answers are ties (kept without a preference), and other such rows are left out and counted.
+    `columns` maps Tercet's column names (prompt, chosen, rejected, messages, ...) to those of the set. In a local file,
+    rows that are no examples (no response although `needs_response`, two equal responses) are an InputError, because
+    the user can correct the file. In a hub set, two equal responses are a tie, which has no preference, and other such
+    rows are left out and counted.
     """
     is_local = is_file(source)
     for key in ("split", "config"):
         if (value := getattr(source, key)) and (is_local or source.path == BUILT_IN):
             raise InputError(f"{source.path}: has no {key} {value!r}, as hub sets have; leave {key} out")
     if source.path == BUILT_IN:
-        return Reading(read_chatterbot(name, needs_answer=needs_answer))
+        return Reading(read_chatterbot(name, needs_response=needs_response))
     reader = RowReader(columns)
 
     def used(names: Collection[str]) -> list[str]:
@@ -57,81 +58,83 @@ def read(source: Source, *, name: str, columns: Mapping[str, str], needs_answer:
 
     rows = local_rows(Path(source.path), used=used) if is_local else hub_rows(source, used=used)
     examples: list[Example] = []
-    faulty: Counter[Fault] = Counter()
-    first: dict[Fault, str] = {}  # where each fault was seen first
-    num_rows, room = 0, spare_memory() // 2  # the other half is for what the steps make of the examples
-    for place, row in _in_order(rows, source.path):
+    fault_counts: Counter[Fault] = Counter()
+    first_locations: dict[Fault, str] = {}  # location of the first row with each fault
+    num_rows, bytes_left = 0, spare_memory() // 2  # the steps need the other half, for token ids
+    for location, row in _in_order(rows, source.path):
         num_rows += 1
         try:
-            parts = _at(place, reader.parts, row)
+            parts = _at(location, reader.parts, row)
         except UnusableRowError as error:
-            faulty[error.fault] += 1
-            first.setdefault(error.fault, place)
+            fault_counts[error.fault] += 1
+            first_locations.setdefault(error.fault, location)
             continue
-        if _lacks_something(parts, needs_answer=needs_answer):
-            faulty[BLANK] += 1
-            first.setdefault(BLANK, f"{place}, columns {listed(row)}")
+        if _lacks_something(parts, needs_response=needs_response):
+            fault_counts[BLANK] += 1
+            first_locations.setdefault(BLANK, f"{location}, columns {listed(row)}")
             continue
         rejected = parts.rejected
         if parts.chosen == rejected:
             rejected = None
             if is_local:
-                faulty[EQUAL] += 1
-                first.setdefault(EQUAL, place)
-        examples.append(Example(parts.messages, parts.chosen, rejected, name, place))
-        room -= _num_bytes(examples[-1])
-        if room < 0:
+                fault_counts[EQUAL] += 1
+                first_locations.setdefault(EQUAL, location)
+        examples.append(Example(parts.messages, parts.chosen, rejected, name, location))
+        bytes_left -= _num_bytes(examples[-1])
+        if bytes_left < 0:
             raise InputError(
-                f"{place}: the set needs more memory than this machine can spare: {num_rows:,} rows take half of it; "
+                f"{location}: the set needs more memory than this machine can spare: "
+                f"{num_rows:,} rows take half of it; "
                 "give a part of its rows, or a machine with more memory"
             )
     if not num_rows:
-        raise InputError(f"{source.path}: the set is empty; give one with rows, or take it out of the config")
-    if faulty and (is_local or not examples):
-        ((fault, number),) = faulty.most_common(1)
+        raise InputError(f"{source.path}: the set is empty; give one with rows, or remove it from the config")
+    if fault_counts and (is_local or not examples):
+        ((fault, number),) = fault_counts.most_common(1)
         raise InputError(
-            f"{source.path}: {fault.reason} in {number} of {num_rows} rows (first: {first[fault]}); {fault.remedy}"
+            f"{source.path}: {fault.reason} in {number} of {num_rows} rows "
+            f"(first: {first_locations[fault]}); {fault.remedy}"
         )
-    return Reading(examples, {fault.reason: number for fault, number in faulty.items()}, tuple(reader.unread))
+    return Reading(examples, {fault.reason: number for fault, number in fault_counts.items()}, tuple(reader.unread))
 
 
 def is_file(source: Source) -> bool:
-    """Whether the set is a local file, there or not, and not a hub id or a folder."""
+    """Return True if the set is a local file, which may be missing, and not a hub id or a folder."""
     return not is_folder(source.path) and (is_regular(source.path) or bool(file_type(source.path)))
 
 
 def _in_order(rows: Iterator[tuple[str, Row]], path: str) -> Iterator[tuple[str, Row]]:
-    """The rows; an exception that nobody foresaw names the place that was read last."""
-    place = path
+    """Yield the rows; an unexpected exception names the last row that was read."""
+    location = path
     try:
-        for place, row in rows:
-            yield place, row
+        for location, row in rows:
+            yield location, row
     except Exception:
-        with reading(path if place == path else f"{path}, behind {place}"):
+        with reading(path if location == path else f"{path}, after {location}"):
             raise
 
 
-def _at(place: str, work: Callable[[Given], Result], given: Given) -> Result:
-    """What `work` makes of a row, or of the columns of all rows; the error has the place in front of it."""
+def _at(location: str, work: Callable[[Given], Result], given: Given) -> Result:
+    """Call `work` on a row or on column names; put the location in front of an error's message."""
     try:
         return work(given)
     except UnusableRowError:
         raise
     except InputError as error:
-        raise InputError(f"{place}: {error}") from error
+        raise InputError(f"{location}: {error}") from error
     except Exception:
-        with reading(place):
+        with reading(location):
             raise
 
 
 def _num_bytes(example: Example) -> int:
-    """About what an example takes in memory."""
-    texts = [example.chosen, example.rejected or "", example.place]
+    """Estimate the memory that an example takes."""
+    texts = [example.chosen, example.rejected or "", example.location]
     texts += [text for message in example.messages for text in (message.text, message.tools)]
     return _BYTES_OF_AN_EXAMPLE + _BYTES_OF_A_MESSAGE * len(example.messages) + sum(map(getsizeof, texts))
 
 
-def _lacks_something(parts: Parts, *, needs_answer: bool) -> bool:
-    """No question, or no answer where one is needed: by the step, or because there is a worse one."""
-    is_asked = any(message.role == "user" and message.text for message in parts.messages)
-    return not is_asked or (not parts.chosen and (needs_answer or parts.rejected is not None))
+def _lacks_something(parts: Parts, *, needs_response: bool) -> bool:
+    """Return True if there is no prompt, or no response although the step or a rejected response needs one."""
+    has_prompt = any(message.role == "user" and message.text for message in parts.messages)
+    return not has_prompt or (not parts.chosen and (needs_response or parts.rejected is not None))

@@ -1,7 +1,7 @@
-"""Which examples a step learns from, which choose its best state, and which measure it: by a hash of the text.
+"""Split examples into training, validation and test sets of each step by a hash of their text.
 
-A conversation is dealt by the first thing the user said in it, so that neither a prompt nor an earlier turn of it is
-both learned from and measured, in any step, and whichever files the steps read. Nothing here depends on chance.
+The hash is that of the user's first text in a conversation. So no prompt, and no earlier turn of it, is in both
+training and held-out data, in any step and whichever files the steps read. The split uses no random generator.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,13 +22,13 @@ StepName = Literal["sft", "reward", "ppo"]
 Sets = dict[str, list[Example]]  # name of the set -> its examples
 
 STEPS: tuple[StepName, ...] = ("sft", "reward", "ppo")
-_SEEN = "prompt seen before"  # no loss: PPO learns from a prompt as often as its epochs say
-_VALIDATION_SHARE = 0.25  # of what is held out; the rest is the test
+_REPEATED = "repeated prompt"  # not reported: PPO samples several responses to a prompt anyway
+_VALIDATION_SHARE = 0.25  # of the held-out data; the rest is the test set
 
 
 @dataclass(frozen=True)
 class StepExamples:
-    """What one step gets, set by set; with `data.eval` the held-out sets have other names than the training sets.
+    """The examples of one step by set; with `data.eval`, held-out sets have other names than training sets.
 
     `dropped` counts the examples left out, by reason.
     """
@@ -40,36 +40,36 @@ class StepExamples:
 
     @property
     def held_out(self) -> Sets:
-        """Test and validation together, for figures that nothing is chosen by; sets without any are left out."""
+        """Test and validation sets together, for metrics that select no checkpoint; without empty sets."""
         together = {name: [*self.test[name], *self.validation[name]] for name in self.test}
         return {name: rows for name, rows in together.items() if rows}
 
 
 def sources_of(config: DataConfig, step: StepName) -> list[Source]:
-    """The training sets of a step: its own, or `data.train`."""
+    """Return the training sets of a step: its own, or `data.train`."""
     own: dict[StepName, list[Source]] = {"sft": config.sft, "reward": config.reward, "ppo": config.ppo}
     return own[step] or config.train
 
 
 def weights_of(config: DataConfig, step: StepName) -> dict[str, float]:
-    """The weight of each training set of a step, by its name."""
+    """Return the weight of each training set of a step by its name."""
     sources = sources_of(config, step)
     return {name: source.weight for name, source in zip(set_names(sources), sources, strict=True)}
 
 
 def step_examples(config: DataConfig, step: StepName) -> StepExamples:
-    """Read and deal the sets of a step; InputError where nothing is left to learn from.
+    """Read and split the sets of a step. InputError if no training example is left.
 
-    PPO gets each prompt once, whatever number of answers the data holds. The reward model gets pairs alone from a set
-    that has some, and everything from a set that has none (whose pairs are sampled and judged). Nobody may change what
-    comes back: the next call of the same step gives the same object, unless a file has changed.
+    PPO gets each prompt once, however many responses the data has. The reward model gets only pairs from a set that has
+    some, and all examples from a set without pairs (its pairs are sampled and judged). Callers must not change the
+    result: it is cached, and the next call of the same step returns it unless a file has changed.
     """
     sources = [*sources_of(config, step), *config.eval]
-    return _dealt(config.model_dump_json(), step, tuple(state for source in sources for state in _states(source)))
+    return _split(config.model_dump_json(), step, tuple(state for source in sources for state in _states(source)))
 
 
-@lru_cache(maxsize=1)  # checks, a step and its digests read one after the other; a large set takes many seconds
-def _dealt(config_json: str, step: StepName, _: tuple[object, ...]) -> StepExamples:
+@lru_cache(maxsize=1)  # the checks, the step and its digests all read the same sets, and a large set takes many seconds
+def _split(config_json: str, step: StepName, _: tuple[object, ...]) -> StepExamples:
     config = DataConfig.model_validate_json(config_json)
     sources = sources_of(config, step)
     if not sources:
@@ -77,10 +77,10 @@ def _dealt(config_json: str, step: StepName, _: tuple[object, ...]) -> StepExamp
     dropped: dict[str, int] = {}
     train = _read_all(sources, config, step, dropped)
     held_out = _read_all(config.eval, config, step, dropped) if config.eval else {}
-    told = {*dropped, _SEEN}
+    reported = {*dropped, _REPEATED}
     if held_out:
         measured = {example.opening for examples in held_out.values() for example in examples}
-        train = kept(train, lambda example: example.opening not in measured, "also in data.eval", dropped)
+        train = filtered(train, lambda example: example.opening not in measured, "also in data.eval", dropped)
         _refuse_empty(train, f"every prompt of {step}'s training sets is in data.eval too; give other files")
     else:
         held_out = {name: [e for e in rows if _is_held_out(e, config)] for name, rows in train.items()}
@@ -90,7 +90,7 @@ def _dealt(config_json: str, step: StepName, _: tuple[object, ...]) -> StepExamp
         train = {name: [e for e in rows if _step_of(e, config) == step] for name, rows in train.items()}
         _refuse_empty(train, f"data.split={config.split} leaves {step} nothing to learn from; give it more weight")
     train, held_out = _fit_for(step, train, dropped), _fit_for(step, held_out, {})
-    if lost := ", ".join(f"{number} ({reason})" for reason, number in dropped.items() if reason not in told):
+    if lost := ", ".join(f"{number} ({reason})" for reason, number in dropped.items() if reason not in reported):
         say_once(f"{step}: examples left out: {lost}")
     return StepExamples(
         train=train,
@@ -101,41 +101,41 @@ def _dealt(config_json: str, step: StepName, _: tuple[object, ...]) -> StepExamp
 
 
 def _states(source: Source) -> Iterator[tuple[str, int, int, int]]:
-    """Name, number, size and time of each local file of a set; a hub set does not change while a process runs."""
-    place = Path(source.path)
-    for file in folder_files(place) if is_folder(place) else [place]:
+    """Yield name, inode, size and time of each local file of a set; a hub set is assumed not to change during a run."""
+    path = Path(source.path)
+    for file in folder_files(path) if is_folder(path) else [path]:
         if is_regular(file):
             state = file.stat()
             yield str(file), state.st_ino, state.st_size, state.st_mtime_ns
 
 
 def flat(sets: Mapping[str, list[Example]]) -> list[Example]:
-    """The examples of all sets, one set behind the other."""
+    """Concatenate the examples of all sets."""
     return [example for rows in sets.values() for example in rows]
 
 
-def kept(sets: Sets, wanted: Callable[[Example], bool], reason: str, dropped: dict[str, int]) -> Sets:
-    """The sets without the unwanted examples, which are counted in `dropped` under the reason."""
-    left = {name: [example for example in rows if wanted(example)] for name, rows in sets.items()}
-    lost = sum(map(len, sets.values())) - sum(map(len, left.values()))
+def filtered(sets: Sets, wanted: Callable[[Example], bool], reason: str, dropped: dict[str, int]) -> Sets:
+    """Keep the wanted examples of each set; add the number of the others to `dropped[reason]`."""
+    remaining = {name: [example for example in rows if wanted(example)] for name, rows in sets.items()}
+    lost = sum(map(len, sets.values())) - sum(map(len, remaining.values()))
     if lost:
         dropped[reason] = dropped.get(reason, 0) + lost
-    return left
+    return remaining
 
 
 def require_pairs(examples: StepExamples) -> None:
-    """InputError unless every set that the reward model learns from compares two answers."""
+    """Raise InputError if a training set of the reward model has no pairs."""
     for name, rows in examples.train.items():
         if rows and rows[0].rejected is None:
             raise InputError(
-                f"set {name} ({rows[0].place}) has no rejected answers, so a reward model cannot learn from it; "
+                f"set {name} ({rows[0].location}) has no rejected answers, so a reward model cannot learn from it; "
                 "map the column with data.columns={rejected: YOUR_COLUMN}, "
                 "or have pairs sampled and judged with reward.num_sampled_pairs and judge"
             )
 
 
 def set_names(sources: Sequence[Source]) -> list[str]:
-    """A unique name for each set: the one given, the file's stem or the id's last part; repeats are numbered."""
+    """Return a unique name for each set: its `name`, the file's stem or the id's last part, numbered if repeated."""
     names: list[str] = []
     for source in sources:
         path = source.path.rstrip("/")
@@ -149,19 +149,19 @@ def set_names(sources: Sequence[Source]) -> list[str]:
 
 
 def _read_all(sources: Sequence[Source], config: DataConfig, step: StepName, dropped: dict[str, int]) -> Sets:
-    """Every set of `sources` by its name; only SFT needs answers in them."""
+    """Read every set by its name; only SFT needs responses."""
     sets: Sets = {}
     for source, name in zip(sources, set_names(sources), strict=True):
-        reading = read(source, name=name, columns=source.columns or config.columns, needs_answer=step == "sft")
+        reading = read(source, name=name, columns=source.columns or config.columns, needs_response=step == "sft")
         sets[name] = reading.examples
-        say_what_is_lost(name, reading)
+        report_dropped(name, reading)
         for reason, number in reading.dropped.items():
             dropped[reason] = dropped.get(reason, 0) + number
     return sets
 
 
-def say_what_is_lost(name: str, reading: Reading) -> None:
-    """Say once which rows of a set are no examples, and which of its columns nothing reads."""
+def report_dropped(name: str, reading: Reading) -> None:
+    """Report once the rows of a set that were left out, and the columns that are not read."""
     if reading.dropped:
         counts = ", ".join(f"{number} ({reason})" for reason, number in reading.dropped.items())
         say_once(f"{name}: rows left out: {counts}")
@@ -170,38 +170,38 @@ def say_what_is_lost(name: str, reading: Reading) -> None:
 
 
 def _is_held_out(example: Example, config: DataConfig) -> bool:
-    return _place(example, "held out", config) < config.eval_fraction
+    return _position(example, "held out", config) < config.eval_fraction
 
 
 def _is_validation(example: Example, config: DataConfig) -> bool:
-    return _place(example, "validation", config) < _VALIDATION_SHARE
+    return _position(example, "validation", config) < _VALIDATION_SHARE
 
 
 def _step_of(example: Example, config: DataConfig) -> StepName:
-    """The step that an example is dealt to, with probability in proportion to the weights."""
+    """Return the step that an example belongs to, with probability proportional to the weights."""
     weights = config.split
-    place = _place(example, "step", config) * sum(weights)
+    position = _position(example, "step", config) * sum(weights)
     for step, weight in zip(STEPS, weights, strict=True):
-        if place < weight:
+        if position < weight:
             return step
-        place -= weight
-    # rounding alone leads here: the last step that has any weight
+        position -= weight
+    # reached only through rounding: return the last step with a weight
     return next(step for step, weight in zip(STEPS[::-1], weights[::-1], strict=True) if weight > 0)
 
 
-def _place(example: Example, purpose: str, config: DataConfig) -> float:
-    """Where in [0, 1) the example's conversation falls."""
+def _position(example: Example, purpose: str, config: DataConfig) -> float:
+    """Return a number in [0, 1) that is the same for all examples of a conversation."""
     return fraction(example.opening, f"{purpose} {config.split_seed}")
 
 
 def _fit_for(step: StepName, sets: Sets, dropped: dict[str, int]) -> Sets:
-    """What a step can use: pairs where a set has pairs, and each prompt once for PPO."""
+    """Keep the examples that a step can use: pairs if a set has pairs, and each prompt once for PPO."""
     if step == "reward":
         paired = {name for name, rows in sets.items() if any(example.rejected is not None for example in rows)}
-        return kept(sets, lambda e: e.source not in paired or e.rejected is not None, "no preference", dropped)
+        return filtered(sets, lambda e: e.source not in paired or e.rejected is not None, "no preference", dropped)
     if step == "ppo":
         first = {example.key: example for rows in reversed(sets.values()) for example in reversed(rows)}
-        return kept(sets, lambda e: first[e.key] is e, _SEEN, dropped)
+        return filtered(sets, lambda e: first[e.key] is e, _REPEATED, dropped)
     return sets
 
 

@@ -1,4 +1,4 @@
-"""Texts and turns in the values of a data set, however they are written: bare, as message list or as HH transcript."""
+"""Parse texts and turns in the values of a data set: plain text, a message list or an HH transcript."""
 
 import json
 import re
@@ -35,32 +35,30 @@ _WRITTEN_LIST = re.compile(r"\s*\[\s*\{\s*['\"](role|content|from|value)['\"]\s*
 
 @dataclass(frozen=True)
 class Fault:
-    """What makes a row no example: the reason, by which such rows are counted, and what its owner can do."""
+    """Why a row is no example: the reason, under which such rows are counted, and the remedy."""
 
     reason: str
     remedy: str
 
 
 class UnusableRowError(InputError):
-    """The row is well formed but no example; a local file is refused for it, a hub set goes on without it."""
+    """The row is well formed but no example: an error in a local file, left out of a hub set."""
 
     def __init__(self, fault: Fault) -> None:
         super().__init__(f"{fault.reason}; {fault.remedy}")
         self.fault = fault
 
 
-TOOL_ANSWER = Fault(
-    "the answer is a tool call", "an answer is text: end the conversation with one, or take the row out"
-)
+TOOL_RESPONSE = Fault("the answer is a tool call", "end the conversation with a text, or remove the row")
 
 
 def is_null(value: object) -> bool:
-    """Whether a value is missing: null, or NaN, which pandas writes for it."""
+    """Return True if a value is missing: null, or NaN, which pandas writes for it."""
     return value is None or (isinstance(value, float) and value != value)
 
 
 def text_of(value: object) -> str:
-    """Text without white space around it, its lines ended by LF; numbers as written, text parts of a message joined."""
+    """Return a value as stripped text with LF line ends; numbers become text, text parts of a message are joined."""
     if isinstance(value, str):
         return plain(value).strip()
     if is_null(value):
@@ -69,7 +67,7 @@ def text_of(value: object) -> str:
         raise InputError(f"expected text, found the boolean {str(value).lower()}; write it as a text, in quotes")
     if isinstance(value, (int, float)):
         if isinstance(value, float) and not isfinite(value):
-            raise InputError(f"expected text, found the number {value}; write a text, or null where there is none")
+            raise InputError(f"expected text, found the number {value}; write a text, or null if there is none")
         return str(value)
     if isinstance(value, (list, tuple)):
         return "\n".join(map(_part, value)).strip()
@@ -79,9 +77,9 @@ def text_of(value: object) -> str:
 
 
 def turns_of(value: object, unread: dict[str, None]) -> tuple[Message, ...]:
-    """The turns of a message list, of a transcript, or of bare text, which is the user's.
+    """Parse the turns of a message list, a transcript, or plain text, which is one turn of the user.
 
-    `unread` gets the keys of messages that nothing reads.
+    Message keys that are not read are added to `unread`.
     """
     if isinstance(value, str) and is_written_list(value):
         value = _parsed_list(value)
@@ -93,69 +91,69 @@ def turns_of(value: object, unread: dict[str, None]) -> tuple[Message, ...]:
 
 
 def turns_in(text: str) -> tuple[Message, ...]:
-    """The turns of a transcript or of bare text, both as `text_of` gives them."""
+    """Parse the turns of a transcript or of plain text, as `text_of` returns them."""
     if is_transcript(text):
         return parse_transcript(text)
     return (Message("user", text),) if text else ()
 
 
 def parse_transcript(text: str) -> tuple[Message, ...]:
-    """The turns of `\\n\\nHuman: ...\\n\\nAssistant: ...`; empty ones (a closing `Assistant:`) are left out.
+    """Parse `\\n\\nHuman: ...\\n\\nAssistant: ...`; empty turns (a final `Assistant:`) are left out.
 
-    Turns in a row by the same speaker become one. Text in front of the first speaker is a system message.
+    Successive turns of one speaker are joined. Text before the first speaker is a system message.
     """
     marks = list(_speakers(text))
     ends = [mark.start() for mark in marks] + [len(text)]
     texts: list[tuple[Role, list[str]]] = [("system", [text[: ends[0]].strip()])] if marks else []
     for mark, end in zip(marks, ends[1:], strict=True):
         role: Role = "user" if mark[1] == "Human" else "assistant"
-        said = text[mark.end() : end].strip()
-        if said and texts[-1][0] == role:
-            texts[-1][1].append(said)
-        elif said:
-            texts.append((role, [said]))
+        content = text[mark.end() : end].strip()
+        if content and texts[-1][0] == role:
+            texts[-1][1].append(content)
+        elif content:
+            texts.append((role, [content]))
     return tuple(Message(role, "\n\n".join(parts)) for role, parts in texts if parts[0])
 
 
 def _speakers(text: str) -> Iterator[re.Match[str]]:
-    """The marks of speakers that open a turn: a blank line stands in front of them, or nothing but white space.
+    """Yield the speaker marks that start a turn: after a blank line, or after only white space.
 
-    One regular expression for both takes time in the square of the line ends in a row.
+    With one regular expression for both, the time would be quadratic in the number of successive line ends.
     """
-    behind_last = 0
+    last_end = 0
     for mark in _SPEAKER.finditer(text):
-        between = text[behind_last : mark.start()]
+        between = text[last_end : mark.start()]
         blank = between[len(between.rstrip()) :]
-        if "\n\n" in blank or (behind_last == 0 and blank == between):
+        if "\n\n" in blank or (last_end == 0 and blank == between):
             yield mark
-        behind_last = mark.end()
+        last_end = mark.end()
 
 
 def is_transcript(text: str) -> bool:
-    """Whether a text is a Human/Assistant transcript rather than a bare question."""
+    """Return True if a text is a Human/Assistant transcript and not plain text."""
     return text.lstrip().startswith(("Human:", "Assistant:")) or "\n\nHuman:" in text
 
 
 def is_written_list(text: str) -> bool:
-    """Whether a text is a message list that was written out, as in the cells of a CSV file."""
+    """Return True if a text is a message list written as text, as in the cells of a CSV file."""
     return text.lstrip()[:1] == "[" and _WRITTEN_LIST.match(text) is not None
 
 
 def past_turns(history: object) -> tuple[Message, ...]:
-    """The turns of a `history`, a list of [user, assistant]; empty texts are left out."""
+    """Parse the turns of a `history`, a list of [user, assistant]; empty texts are left out."""
     if isinstance(history, str) and history.strip():
         history = _parsed_list(history)
     if not history or is_null(history):
         return ()
     if not isinstance(history, list) or any(not isinstance(pair, (list, tuple)) or len(pair) != 2 for pair in history):
         raise InputError(f"history is a list of [user, assistant], not {history!r:.60}")
-    said = (zip(("user", "assistant"), pair, strict=True) for pair in history)
-    turns = (Message(role, text_of(text)) for pair in said for role, text in pair)
+    pairs = (zip(("user", "assistant"), pair, strict=True) for pair in history)
+    turns = (Message(role, text_of(text)) for pair in pairs for role, text in pair)
     return tuple(turn for turn in turns if turn.text)
 
 
 def plain(text: str) -> str:
-    """The text with LF as line end; InputError where it holds half of a character."""
+    """Return the text with LF as line end. InputError if it has a lone surrogate."""
     if "\r" in text:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
     if not text.isascii():
@@ -169,11 +167,11 @@ def plain(text: str) -> str:
     return text
 
 
-_MISSING = object()  # null is a text: an empty one
+_MISSING = object()  # null is an empty text
 
 
 def _part(part: object) -> str:
-    """The text of one part of a message; a picture or sound is refused, for the question may be about it."""
+    """Return the text of one part of a message. An image or sound is refused: the prompt may depend on it."""
     if isinstance(part, str):
         return text_of(part)
     kind, text = type(part).__name__, _MISSING
@@ -182,7 +180,7 @@ def _part(part: object) -> str:
     if text is not _MISSING and ("text" in str(kind) or (kind is None and isinstance(text, str))):
         return text_of(text)
     what = {None: "a part without a type", "text": "a part without a text"}.get(kind, f"{kind!s:.40}")
-    raise UnusableRowError(Fault(f"a message holds {what}, not text alone", "only text is learned: take the row out"))
+    raise UnusableRowError(Fault(f"a message holds {what}, not text alone", "only text is supported; remove the row"))
 
 
 def _parsed_list(text: str) -> object:
@@ -211,9 +209,9 @@ def _message(item: object, unread: dict[str, None]) -> Message:
     role = _ROLES.get(name)
     if role is None:
         raise InputError(f"the message role {name!r} is unknown; use system, user, assistant, tool")
-    said = item["content"] if "content" in item else item.get("value")
-    text = text_of(said)
-    if len(item) == 2 and said is not None and name != "function_call":
+    content = item["content"] if "content" in item else item.get("value")
+    text = text_of(content)
+    if len(item) == 2 and content is not None and name != "function_call":
         return Message(role, text)
     tools: dict[str, Any] = {}  # Any: JSON
     for key, value in item.items():
@@ -236,11 +234,11 @@ def _as_json(tools: Mapping[str, Any]) -> str:  # Any: JSON
     except (TypeError, ValueError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{', '.join(tools)}: holds what JSON cannot say ({error}); write it as a text") from error
+        raise InputError(f"{', '.join(tools)}: JSON cannot express it ({error}); write it as a text") from error
 
 
 def _calls(value: object) -> list[Any]:  # Any: JSON
-    """Tool calls as a list of what chat templates read, each with the name of a function."""
+    """Return tool calls as the list that chat templates read. InputError for a call without a function name."""
     if isinstance(value, str):
         value = _parsed_list(value)
     calls = [

@@ -13,7 +13,7 @@ from tercet.config.lm import DataConfig, LmConfig, NetworkConfig
 from tercet.errors import InputError
 from tercet.lm.batch import TokenBatch, pad
 from tercet.lm.data.examples import Example
-from tercet.lm.data.splits import Sets, StepExamples, StepName, flat, kept, step_examples
+from tercet.lm.data.splits import Sets, StepExamples, StepName, filtered, flat, step_examples
 from tercet.lm.models.weights import named_by_key, window_of
 from tercet.lm.text.ends import Ends
 from tercet.lm.text.ids import Style, decode_response, prompt_ids, prompt_text, response_ids
@@ -76,7 +76,7 @@ class Encoder:
         """Encode the example's prompt, with what precedes the response; InputError if the chat template refuses it."""
 
         def encode() -> list[int]:
-            with _located(example.place):
+            with _located(example.location):
                 return prompt_ids(self.tokenizer, example.messages, self.style)
 
         return self._once(example.messages, encode)
@@ -109,7 +109,7 @@ class Encoder:
         if lost and lost == total:
             first = next(example for rows in sets.values() for example in rows)
             raise InputError(
-                f"{first.place}: this and every other prompt for {what} has more than "
+                f"{first.location}: this and every other prompt for {what} has more than "
                 f"data.max_prompt_tokens={self.max_prompt_tokens} tokens (this one {len(self.prompt(first))}); raise it"
             )
         if lost:
@@ -127,11 +127,11 @@ class Encoder:
         dropped = dict(examples.dropped)
         reason = f"equal after data.max_response_tokens={self.max_response_tokens}"
         parts = (examples.train, examples.validation, examples.test)
-        train, validation, test = (kept(sets, self._differs, reason, dropped) for sets in parts)
+        train, validation, test = (filtered(sets, self._differs, reason, dropped) for sets in parts)
         if any(examples.train.values()) and not any(train.values()):
             first = next(example for rows in examples.train.values() for example in rows)
             raise InputError(
-                f"{first.place}: the answers of this and every other pair are {reason}, so there is nothing to learn; "
+                f"{first.location}: the answers of this and every other pair are {reason}, so nothing can be learned; "
                 "raise it"
             )
         if lost := dropped.get(reason, 0) - examples.dropped.get(reason, 0):
@@ -171,7 +171,7 @@ class Encoder:
 
     def _fits(self, example: Example) -> bool:
         # a token has at least one byte of text, except BOS and a leading space: short prompts need no tokenizer
-        with _located(example.place):
+        with _located(example.location):
             text = prompt_text(self.tokenizer, example.messages, self.style)
         if len(text.encode()) + 2 <= self.max_prompt_tokens:
             return True
