@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tercet.config.lm import LmConfig
-from tercet.lm.models.weights import config_at
+from tercet.lm.models.configs import config_at
 from tercet.lm.plan import cost
 from tercet.lm.plan.cost import Cost, Network
 from tercet.lm.plan.footprint import footprint

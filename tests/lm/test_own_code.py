@@ -16,8 +16,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, dynami
 
 from tercet.config.lm import ModelConfig
 from tercet.errors import InputError
+from tercet.lm.models.configs import config_at
 from tercet.lm.models.roles import can_be_narrowed, can_be_unpadded
-from tercet.lm.models.weights import config_at, load_causal, load_judge, load_scorer
+from tercet.lm.models.weights import load_causal, load_judge, load_scorer
 from tercet.lm.text.ends import Ends
 from tercet.lm.text.tokenizers import byte_tokenizer, load_tokenizer, read_tokenizer
 

@@ -119,7 +119,7 @@ def _examples(prompts: Sequence[str]) -> list["Example"]:
 
 
 def _check_window(model: "PreTrainedModel", lengths: Sequence[int], *, remedy: str) -> None:
-    from tercet.lm.models.weights import window_of
+    from tercet.lm.models.configs import window_of
 
     window = window_of(model.config)
     for number, length in enumerate(lengths):

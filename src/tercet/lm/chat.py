@@ -9,8 +9,8 @@ from tercet.config.lm import LmConfig
 from tercet.config.load import recorded_config
 from tercet.errors import FailedError, InputError
 from tercet.lm.data.examples import Example, Message
+from tercet.lm.models.configs import window_of
 from tercet.lm.models.roles import Policy, load_policy
-from tercet.lm.models.weights import window_of
 from tercet.lm.sampling.generate import generate
 from tercet.lm.stages import Stage, stages_of
 from tercet.lm.text.encoder import Encoder

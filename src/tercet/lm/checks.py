@@ -8,8 +8,8 @@ from tercet.errors import InputError
 from tercet.lm import eval as evaluation
 from tercet.lm import ppo
 from tercet.lm.data.splits import STEPS, StepName, flat, require_pairs, step_examples
+from tercet.lm.models.configs import config_at, fresh, named_by_key
 from tercet.lm.models.roles import check_logits, load_policy, load_score_model
-from tercet.lm.models.weights import config_at, fresh, named_by_key
 from tercet.lm.preferences.foreign import ForeignRewardModel, check_foreign
 from tercet.lm.preferences.functions import call_function, load_score_function
 from tercet.lm.preferences.pairs import NO_JUDGE

@@ -20,9 +20,9 @@ from tercet.lm.data.examples import Example, Message
 from tercet.lm.data.files import local_rows, require_file
 from tercet.lm.data.splits import flat, step_examples
 from tercet.lm.data.turns import is_null, plain, text_of
+from tercet.lm.models.configs import config_at, fresh, named_by_key, window_of
 from tercet.lm.models.logprobs import response_logprobs
 from tercet.lm.models.roles import ScoreModel, load_policy, load_score_model
-from tercet.lm.models.weights import config_at, fresh, named_by_key, window_of
 from tercet.lm.sampling.responses import Responses
 from tercet.lm.sampling.sampler import Sampler
 from tercet.lm.scoring import Score, by_function, by_model, score_rows

@@ -12,8 +12,8 @@ from tercet.core.statistics import ScoreScale
 from tercet.errors import InputError
 from tercet.lm.batch import TokenBatch
 from tercet.lm.models.backbone import Backbone, load_reward_model
+from tercet.lm.models.configs import config_at, named_by_key
 from tercet.lm.models.roles import ScoreModel, load_score_model
-from tercet.lm.models.weights import config_at, named_by_key
 from tercet.lm.preferences.foreign import ForeignRewardModel
 from tercet.lm.preferences.functions import call_function, load_score_function
 from tercet.lm.sampling.responses import Responses

@@ -7,8 +7,8 @@ import pytest
 from tercet.config.lm import LmConfig
 from tercet.lm.cpu.architectures import FAST_PATHS, fast_paths
 from tercet.lm.cpu.last_layer import layers_of
+from tercet.lm.models.configs import config_at, fresh
 from tercet.lm.models.roles import load_policy
-from tercet.lm.models.weights import config_at, fresh
 
 MakeConfig = Callable[..., LmConfig]
 

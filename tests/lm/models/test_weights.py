@@ -8,19 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from torch import nn
 from transformers import (
     AutoConfig,
-    AutoModelForCausalLM,
     AutoModelForSequenceClassification,
-    AutoTokenizer,
-    PreTrainedTokenizerBase,
 )
 
 from tercet.config.lm import LmConfig
 from tercet.errors import InputError
 from tercet.lm.models.roles import load_policy, load_score_model
-from tercet.lm.models.weights import converted, load_causal, load_judge, load_scorer, window_of
+from tercet.lm.models.weights import load_causal, load_judge, load_scorer
 from tercet.lm.text.tokenizers import byte_tokenizer
 
 MakeConfig = Callable[..., LmConfig]
@@ -81,27 +77,6 @@ def test_dropout_is_off_in_every_config(architecture: str, make_config: MakeConf
         assert all(module.p == 0 for module in model.modules() if isinstance(module, torch.nn.Dropout))
 
 
-@pytest.mark.parametrize(
-    ("architecture", "message"),
-    [
-        ({}, "needs model_type"),
-        ({"model_type": "no-such-model"}, "no-such-model"),
-        ({"model_type": "llama", "hidden_size": "x"}, "hidden_size.*expected int, got str"),
-        ({"model_type": "opt", "num_hidden_layers": 10**9}, "1000000000 layers are more than 10000"),
-        (
-            {"model_type": "opt", "hidden_size": 120_000, "ffn_dim": 120_000},
-            "its weights take .* GiB, and this machine",
-        ),
-        ({"model_type": "opt", "hidden_size": 10**12, "ffn_dim": 10**12}, "model.architecture: "),
-        ({"model_type": "opt", "vocab_size": -1}, "model.architecture: "),
-        ({"model_type": "llama", "hidden_size": 30, "num_attention_heads": 4}, "30.*not a multiple of.*heads"),
-    ],
-)
-def test_a_wrong_architecture_is_refused(make_config: MakeConfig, architecture: dict[str, str], message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        load_causal(make_config(model={"architecture": architecture}).model, seed=0)
-
-
 def test_folders_without_a_model_are_refused(make_config: MakeConfig, sft_folder: SftFolder, tmp_path: Path) -> None:
     config = make_config().model
     with pytest.raises(InputError, match="no such folder"):
@@ -151,35 +126,6 @@ def test_a_classifier_with_two_outputs_is_refused(make_config: MakeConfig, tmp_p
         load_scorer(make_config().model, seed=0, path=str(tmp_path))
 
 
-def test_the_context_length_is_found_under_several_names() -> None:
-    windows = {"llama": "max_position_embeddings", "gpt2": "n_positions", "mpt": "max_seq_len"}
-    for kind, name in windows.items():
-        assert window_of(AutoConfig.for_model(kind, **{name: 48})) == 48
-    assert window_of(AutoConfig.for_model("bloom")) is None  # its positions are distances
-    assert window_of(AutoConfig.for_model("roberta", max_position_embeddings=514, pad_token_id=1)) == 512
-
-
-def test_the_context_length_of_longrope_is_its_original_one() -> None:
-    rope = {"rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 4, "long_factor": [4.0] * 4}
-    shape = {"vocab_size": 40, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "pad_token_id": 0}
-    config = AutoConfig.for_model(
-        *("phi3",),
-        **shape,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        max_position_embeddings=64,
-        original_max_position_embeddings=12,
-        rope_parameters=rope,
-    )
-    assert window_of(config) == 12
-    model = AutoModelForCausalLM.from_config(config).eval()
-    short = torch.arange(1, 9)
-    alone = model(short[None]).logits[0]
-    for longest, alike in ((12, True), (13, False)):
-        rows = torch.stack([nn.functional.pad(short, (0, longest - 8)), torch.arange(1, longest + 1)])
-        assert torch.allclose(model(rows).logits[0, :8], alone, atol=1e-5) == alike
-
-
 @pytest.mark.parametrize("key", ["v_head.summary.weight", "value_head.0.weight", "rm_head.weight", "score.2.weight"])
 def test_a_score_head_of_another_form_is_named(key: str, make_config: MakeConfig, sft_folder: SftFolder) -> None:
     folder = sft_folder("llama")
@@ -209,32 +155,3 @@ def test_weights_of_another_model_are_refused(make_config: MakeConfig, sft_folde
     for load in (load_causal, load_scorer):
         with pytest.raises(InputError, match="lacks"):
             load(make_config("opt").model, seed=0, path=str(opt))
-
-
-def test_a_gguf_file_is_converted_again_only_if_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    source, times = tmp_path / "model.gguf", list[str]()
-    source.write_bytes(b"GGUF")
-
-    def read() -> PreTrainedTokenizerBase:
-        times.append("read")
-        return byte_tokenizer()
-
-    first = converted(source, read, what="-tokenizer")
-    assert converted(source, read, what="-tokenizer") == first and len(times) == 1
-    assert AutoTokenizer.from_pretrained(first).get_vocab() == byte_tokenizer().get_vocab()
-    assert converted(source, read) != first  # another thing of the same file
-    source.write_bytes(b"GGUF of another model")
-    assert converted(source, read, what="-tokenizer") != first and len(times) == 3
-
-
-def test_the_error_names_a_gguf_file_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    (tmp_path / "model.gguf").write_bytes(b"GGUF")
-
-    def read() -> PreTrainedTokenizerBase:
-        raise KeyError("general.architecture")
-
-    with pytest.raises(InputError, match=r"model\.gguf is not a GGUF file that transformers can read"):
-        converted(tmp_path / "model.gguf", read)
-    assert not list((tmp_path / "cache").rglob("*config.json"))

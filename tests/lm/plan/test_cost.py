@@ -7,8 +7,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from tercet.lm.batch import pad
+from tercet.lm.models.configs import config_at
 from tercet.lm.models.roles import load_policy
-from tercet.lm.models.weights import config_at
 from tercet.lm.plan import cost
 from tercet.lm.plan.cost import Cost, Network
 from tercet.lm.plan.footprint import footprint

@@ -6,9 +6,9 @@ from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from tercet.lm.cpu.packed import _layers, folded
+from tercet.lm.models.configs import config_at
 from tercet.lm.models.logprobs import CHUNK
 from tercet.lm.models.roles import load_policy, load_score_model
-from tercet.lm.models.weights import config_at
 from tercet.lm.plan.footprint import activations, footprint, logits_bytes
 
 

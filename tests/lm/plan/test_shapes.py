@@ -3,7 +3,7 @@
 import pytest
 
 from tercet.errors import InputError
-from tercet.lm.models.weights import fresh
+from tercet.lm.models.configs import fresh
 from tercet.lm.plan.shapes import PUBLISHED, shape_of
 
 # parameters as the models' pages on the hub give them

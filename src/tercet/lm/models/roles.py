@@ -20,10 +20,11 @@ from tercet.lm.cpu.last_layer import can_be_narrowed, narrowed
 from tercet.lm.cpu.prefixes import Prefixes
 from tercet.lm.cpu.unpadded import can_be_unpadded, unpadded_hidden
 from tercet.lm.models.adapters import Precision, adapt, checkpoint_gradients, freeze, merged, round_stochastically
+from tercet.lm.models.configs import changes_of_logits, named_by_key
 from tercet.lm.models.heads import ENCODERS, padding_apart, with_room
 from tercet.lm.models.logits import keep_logits_in_fp32
 from tercet.lm.models.train_mode import check_train_mode
-from tercet.lm.models.weights import changes_of_logits, load_causal, load_scorer, named_by_key
+from tercet.lm.models.weights import load_causal, load_scorer
 from tercet.lm.own_code import save_code
 
 

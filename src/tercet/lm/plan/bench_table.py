@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from tercet.config.lm import NetworkConfig
+from tercet.lm.models.configs import config_at
 from tercet.lm.models.roles import device_of
-from tercet.lm.models.weights import config_at
 from tercet.lm.plan import cost
 from tercet.lm.plan.bench import Step, Work, networks_of, ppo_of
 from tercet.lm.plan.footprint import footprint

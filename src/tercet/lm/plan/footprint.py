@@ -20,9 +20,9 @@ from transformers import PreTrainedModel
 
 from tercet.config.lm import NetworkConfig
 from tercet.lm.cpu.last_layer import can_be_narrowed, layers_of
+from tercet.lm.models.configs import fresh
 from tercet.lm.models.logprobs import CHUNK
 from tercet.lm.models.roles import Policy, ScoreModel, policy_of, score_model_of
-from tercet.lm.models.weights import fresh
 from tercet.lm.plan.cost import Network
 
 Kind = Literal["policy", "score"]

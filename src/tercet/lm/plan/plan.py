@@ -13,8 +13,9 @@ from tercet.config.lm import DataConfig, LmConfig, ModelConfig, Source
 from tercet.errors import InputError
 from tercet.lm.data.sources import BUILT_IN, is_file
 from tercet.lm.data.splits import flat, step_examples
+from tercet.lm.models.configs import window_of
+from tercet.lm.models.gguf import gguf_parts
 from tercet.lm.models.roles import device_of
-from tercet.lm.models.weights import gguf_parts, window_of
 from tercet.lm.plan.cost import Sizes
 from tercet.lm.plan.hardware import CARDS
 from tercet.lm.plan.memory import Memory, Site, memory_of

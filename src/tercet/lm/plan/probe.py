@@ -15,9 +15,9 @@ from transformers import PretrainedConfig as HfConfig
 
 from tercet.config.lm import NetworkConfig, PpoConfig
 from tercet.lm.batch import TokenBatch, pad
+from tercet.lm.models.configs import fresh
 from tercet.lm.models.logprobs import response_logprobs
 from tercet.lm.models.roles import Policy, ScoreModel, device_of, policy_of, score_model_of
-from tercet.lm.models.weights import fresh
 from tercet.lm.plan.cost import Sizes
 from tercet.lm.plan.footprint import footprint
 from tercet.lm.plan.hardware import best_seconds, wait

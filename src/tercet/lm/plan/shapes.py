@@ -7,7 +7,7 @@ from transformers import PretrainedConfig as HfConfig
 
 from tercet.config.lm import NetworkConfig, RewardConfig
 from tercet.errors import InputError
-from tercet.lm.models.weights import config_at, named_by_key
+from tercet.lm.models.configs import config_at, named_by_key
 
 Shape = dict[str, str | int | bool]
 

@@ -12,8 +12,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from tercet.config.lm import NetworkConfig
 from tercet.errors import FailedError, InputError
 from tercet.lm.data.examples import Example, transcript
+from tercet.lm.models.configs import named_by_key, window_of
 from tercet.lm.models.roles import device_of
-from tercet.lm.models.weights import load_judge, named_by_key, window_of
+from tercet.lm.models.weights import load_judge
 from tercet.lm.sampling.responses import Responses
 from tercet.lm.text.encoder import Encoder
 from tercet.lm.text.ids import Style, prompt_ids, response_ids

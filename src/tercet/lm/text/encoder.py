@@ -14,7 +14,7 @@ from tercet.errors import InputError
 from tercet.lm.batch import TokenBatch, pad
 from tercet.lm.data.examples import Example
 from tercet.lm.data.splits import Sets, StepExamples, StepName, filtered, flat, step_examples
-from tercet.lm.models.weights import named_by_key, window_of
+from tercet.lm.models.configs import named_by_key, window_of
 from tercet.lm.text.ends import Ends
 from tercet.lm.text.ids import Style, decode_response, prompt_ids, prompt_text, response_ids
 from tercet.lm.text.template import check_template, extra_before_response, writes_date

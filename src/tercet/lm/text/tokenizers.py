@@ -9,7 +9,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedToken
 from tercet.config.lm import ModelConfig
 from tercet.errors import InputError, first_line
 from tercet.lm import own_code
-from tercet.lm.models.weights import converted, gguf_parts
+from tercet.lm.models.gguf import converted, gguf_parts
 from tercet.lm.models.wrapped import adapter_base
 from tercet.runs.done import check_made
 
