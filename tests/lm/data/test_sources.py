@@ -402,19 +402,3 @@ def test_a_part_that_a_set_does_not_have_is_refused(key: str, tmp_path: Path) ->
 def test_a_hub_set_out_of_reach_is_one_clear_message() -> None:
     with pytest.raises(InputError, match="nobody/nothing: cannot be read as the hub set with split 'train'"):
         read(Source.model_validate("nobody/nothing"), name="toy", columns={}, needs_response=False)
-
-
-# the built-in set
-
-
-def test_chatterbot_gives_clean_sentences() -> None:
-    source = Source.model_validate("chatterbot")
-    pairs = read(source, name="chatterbot", columns={}, needs_response=True).examples
-    prompts = read(source, name="chatterbot", columns={}, needs_response=False).examples
-    assert len(pairs) > 500
-    assert len({e.key for e in prompts}) > 600
-    assert all(e.chosen[0] in "\"'0123456789" or e.chosen[0].isupper() for e in pairs)
-    assert all(e.chosen.rstrip("\"')")[-1] in ".!?" and "\n" not in e.chosen for e in pairs)
-    assert len({(e.prompt, e.chosen) for e in pairs}) == len(pairs)
-    assert ("What language are you written in?", "I am written in Python.") in {(e.prompt, e.chosen) for e in pairs}
-    assert {e.rejected for e in prompts} == {None}

@@ -1,18 +1,14 @@
 """Who learns from what is decided by the text alone, and nothing that is learned from is ever measured."""
 
 import json
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from tercet.config.lm import DataConfig, Source
 from tercet.errors import InputError
-from tercet.lm.data.examples import Example, Message, fraction, normalised
 from tercet.lm.data.sources import read
 from tercet.lm.data.splits import STEPS, Sets, flat, report_dropped, require_pairs, set_names, step_examples
 
@@ -153,39 +149,6 @@ def test_names_of_sets_are_unique() -> None:
     ]
 
 
-@settings(deadline=None)
-@given(text=st.text())
-def test_normalising_twice_changes_nothing_and_case_and_spaces_do_not_matter(text: str) -> None:
-    assert normalised(normalised(text)) == normalised(text)
-    assert normalised(f"  {text}\n") == normalised(text)
-
-
-def test_normalising_keeps_what_makes_a_question_another() -> None:
-    assert normalised("What  is AI?") == normalised("what is ai") == "what is ai"
-    assert normalised("1+1") != normalised("1-1")
-    assert normalised("?!") == "?!"
-
-
-def test_marks_in_the_middle_of_a_text_cost_no_more_than_its_length() -> None:
-    text, start = "a" + "." * 200_000 + "b", time.process_time()
-    assert normalised(text) == text
-    assert time.process_time() - start < 2  # a search for marks at the end took minutes
-
-
-def test_a_fraction_is_fixed_for_ever_and_uniform() -> None:
-    # sha256 of "held out\nwhat is ai" begins with these 48 bits: runs of other versions must deal alike
-    assert fraction("what is ai", "held out") == pytest.approx(0x536BF6D4C3F1 / 2**48, abs=1e-12)
-    values = [fraction(str(i), "x") for i in range(2000)]
-    assert sum(values) / 2000 == pytest.approx(0.5, abs=0.02)
-    assert fraction("a", "x") != fraction("a", "y")
-
-
-def test_the_prompt_reads_bare_for_one_turn_and_as_a_transcript_for_more() -> None:
-    turns = (Message("user", "Hi"), Message("assistant", "Yes?"), Message("user", "Why?"))
-    assert Example(turns[:1], "", None, "s", "p").prompt == "Hi"
-    assert Example(turns, "", None, "s", "p").prompt == "Human: Hi\n\nAssistant: Yes?\n\nHuman: Why?"
-
-
 def test_what_a_set_loses_is_said_once_by_all_steps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = [{"prompt": f"Why {i}?", "chosen": "So.", "rejected": "No.", "topic": "x"} for i in range(40)]
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
@@ -221,14 +184,3 @@ def test_a_set_is_read_again_for_the_same_step_only_where_its_file_has_changed(t
     file.write_text("\n".join(map(json.dumps, [*rows, {"prompt": "And?", "chosen": "So."}])), encoding="utf-8")
     held = step_examples(data, "sft")
     assert len(flat(held.train)) + len(flat(held.held_out)) == 41
-
-
-def test_a_run_of_combining_marks_is_normalised_in_time_by_its_length() -> None:
-    def marks(number: int) -> str:
-        return "a" + "\u0301\u0323" * number  # not in the order of Unicode, so that they are sorted
-
-    assert normalised(marks(10)) == normalised("a" + "\u0323" * 10 + "\u0301" * 10)
-    start = time.monotonic()
-    assert normalised(marks(500_000)) != normalised(marks(500_001))
-    assert normalised("\u0f73" * 100_000)
-    assert time.monotonic() - start < 10  # by the square it takes minutes

@@ -18,7 +18,6 @@ from tercet.lm.batch import TokenBatch
 from tercet.lm.models import roles as module
 from tercet.lm.models.logprobs import response_logprobs
 from tercet.lm.models.roles import Policy, ScoreModel, load_policy, load_score_model
-from tercet.lm.models.weights import load_causal
 from tercet.lm.text.tokenizers import byte_tokenizer
 
 MakeConfig = Callable[..., LmConfig]
@@ -139,22 +138,6 @@ def test_the_reference_is_the_model_without_its_adapters(
             sft = response_logprobs(policy, batch, temperature=1.0).logprobs
         assert torch.equal(off, sft) and not torch.allclose(on, sft, atol=0.01)
         assert learning(actor) == names
-
-
-def test_with_lora_only_false_adapters_and_head_are_trained(architecture: str, make_config: MakeConfig) -> None:
-    actor = load_policy(make_config(architecture, lora={"rank": 2, "only": False}), learns=True)
-    others = {name for name in learning(actor) if "lora_" not in name}
-    (head,) = others
-    assert "modules_to_save" in head
-    embedding = actor.model.get_input_embeddings().weight
-    assert not embedding.requires_grad
-
-
-def test_unknown_target_modules_are_refused_with_the_known_ones(make_config: MakeConfig) -> None:
-    with pytest.raises(InputError, match=r"'query'.*fc1.*k_proj"):
-        load_policy(make_config(lora={"rank": 2, "target_modules": ["query"]}), learns=True)
-    some = load_policy(make_config(lora={"rank": 2, "target_modules": ["q_proj", "v_proj"]}), learns=True)
-    assert {name.split(".lora_")[0].rsplit(".", 1)[-1] for name in learning(some)} == {"q_proj", "v_proj"}
 
 
 def test_the_same_seed_gives_the_same_adapters_and_heads(make_config: MakeConfig) -> None:
@@ -310,48 +293,6 @@ def test_a_frozen_copy_in_bf16_computes_the_same_as_the_trained_model(
     actor, reference = load_policy(config, learns=True), load_policy(config)
     ours, theirs = (response_logprobs(policy, batch, temperature=1.0).logprobs for policy in (actor, reference))
     assert torch.equal(ours, theirs)
-
-
-def test_small_adapters_survive_merging_into_bf16(make_config: MakeConfig, tmp_path: Path) -> None:
-    policy = load_policy(make_config("llama", precision="bf16", lora={"rank": 2}), learns=True)
-    with torch.no_grad():
-        for name, parameter in policy.named_parameters():
-            if "lora_B" in name:
-                parameter.fill_(1e-5)  # far below the spacing of bf16 numbers of the weights' size
-    layer = policy.model.model.layers[0].mlp.up_proj
-    wanted = layer.base_layer.weight.float() + layer.get_delta_weight("default")
-    policy.save(tmp_path, byte_tokenizer(), [2])
-    saved = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32).model.layers[0].mlp.up_proj.weight
-    assert torch.allclose(saved, wanted, rtol=0, atol=1e-9)
-    assert not torch.equal(saved, layer.weight.bfloat16().float())
-
-
-@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
-def test_merged_adapters_survive_loading_in_bf16(architecture: str, make_config: MakeConfig, tmp_path: Path) -> None:
-    """The change is a tenth of bf16's spacing: rounding to nearest would remove it."""
-    config = make_config(architecture, precision="bf16", lora={"rank": 2})
-    before = products(load_policy(config).model)
-    sft, chance = load_causal(config.model, seed=0), torch.Generator().manual_seed(0)
-    changes = {name: w * (torch.rand(w.shape, generator=chance) - 0.5) / 2**10 for name, w in before.items()}
-    sft.load_state_dict({name: before[name] + change for name, change in changes.items()}, strict=False)
-    sft.save_pretrained(tmp_path)
-    learned = torch.cat([change.flatten() for change in changes.values()])
-    roles = {
-        "frozen": load_policy(config, path=str(tmp_path)),
-        "learning": load_policy(config, path=str(tmp_path), learns=True),
-        "score model": load_score_model(config, path=str(tmp_path)),
-        "critic": load_score_model(config, path=str(tmp_path), learns=True),
-    }
-    for name, role in roles.items():
-        found = products(role.model)
-        loaded = torch.cat([(found[key] - w).flatten() for key, w in before.items()])
-        assert float(loaded @ learned / (learned @ learned)) == pytest.approx(1.0, abs=0.2), name
-
-
-def products(model: nn.Module) -> dict[str, Tensor]:
-    """Return a copy in fp32 of the weights of the layers that are stored in bf16, without adapters."""
-    named = {name.replace("base_layer.", ""): p for name, p in model.named_parameters() if "lora_" not in name}
-    return {name: p.detach().float() for name, p in named.items() if p.dtype == torch.bfloat16 and p.ndim == 2}
 
 
 def test_a_language_model_is_refused_as_a_trained_reward_model(make_config: MakeConfig, tmp_path: Path) -> None:
