@@ -35,7 +35,7 @@ def test_per_position_numbers_are_read_at_the_token_or_in_front_of_it() -> None:
     assert batch.at_actions(numbers, shift=0).tolist() == [[2.0, 0.0], [8.0, 9.0]]
     assert batch.at_actions(numbers, shift=-1).tolist() == [[1.0, 0.0], [7.0, 8.0]]
     assert batch.last(numbers).tolist() == [2.0, 9.0]
-    assert batch.held(numbers).tolist() == [[0.0, 1.0, 2.0, 2.0, 2.0], [5.0, 6.0, 7.0, 8.0, 9.0]]
+    assert batch.repeat_last(numbers).tolist() == [[0.0, 1.0, 2.0, 2.0, 2.0], [5.0, 6.0, 7.0, 8.0, 9.0]]
 
 
 @settings(deadline=None, derandomize=True)

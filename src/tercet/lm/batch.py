@@ -91,7 +91,7 @@ class TokenBatch:
         """Return `per_position` at the last real token of each row."""
         return per_position.gather(1, (self.lengths - 1)[:, None])[:, 0]
 
-    def held(self, per_position: Float[Tensor, "b length"]) -> Float[Tensor, "b length"]:
+    def repeat_last(self, per_position: Float[Tensor, "b length"]) -> Float[Tensor, "b length"]:
         """Return `per_position` with padding replaced by the value at the row's last real token."""
         columns = torch.arange(self.ids.shape[1], device=self.ids.device)
         return per_position.gather(1, torch.minimum(columns[None], self.lengths[:, None] - 1))

@@ -136,8 +136,8 @@ def pair_loss(model: ScoreModel, pairs: Pairs, kind: str) -> LossTerms:
     scores = pairs.batch.last(values)
     chosen, rejected = scores[: pairs.num], scores[pairs.num :]
     if kind == "per_token":
-        held = pairs.batch.held(values)
-        losses = per_token_pairwise_loss(held[: pairs.num], held[pairs.num :], from_first_difference(pairs))
+        extended = pairs.batch.repeat_last(values)
+        losses = per_token_pairwise_loss(extended[: pairs.num], extended[pairs.num :], from_first_difference(pairs))
     else:
         losses = pairwise_loss(chosen, rejected)
     margin = (chosen - rejected).detach()

@@ -161,42 +161,42 @@ class Step:
 
     def __call__(self, index: int) -> dict[str, float]:
         """Sample, score and train; return the times and rates."""
-        asked = prompts(self.work, index)
+        prompt_rows = prompts(self.work, index)
         start = self._now()
-        drawn = self.sample(asked, index, most=most_tokens(self.work))
+        drawn = self.sample(prompt_rows, index, most=most_tokens(self.work))
         generated = self._now()
-        rollout = self.score(asked, drawn)
+        rollout = self.score(prompt_rows, drawn)
         scored = self._now()
         update(self.learner, rollout, self.ppo, generator=generator(1, index))
         moments = (start, generated, scored, self._now())
-        return phases(moments, num_drawn=int(drawn.mask.sum()), num_prompt_tokens=sum(map(len, asked)))
+        return phases(moments, num_drawn=int(drawn.mask.sum()), num_prompt_tokens=sum(map(len, prompt_rows)))
 
-    def sample(self, asked: Sequence[Sequence[int]], index: int, *, most: int) -> SampledTokens:
+    def sample(self, prompt_rows: Sequence[Sequence[int]], index: int, *, most: int) -> SampledTokens:
         """Sample responses of at most `most` tokens."""
         self.policy.eval()
         with self.policy.autocast():
             return generate(
                 self.policy.model,
-                asked,
+                prompt_rows,
                 end_ids=[eos_of(self.work)],
                 max_tokens=most,
                 temperature=self.ppo.temperature,
                 generator=generator(0, index),
             )
 
-    def score(self, asked: Sequence[Sequence[int]], drawn: SampledTokens) -> Rollout:
+    def score(self, prompt_rows: Sequence[Sequence[int]], drawn: SampledTokens) -> Rollout:
         """Compute what PPO needs to know about the responses, with all four roles."""
-        ppo, batch = self.ppo, pad(asked, drawn.tolist(), pad_id=EOS).to(drawn.ids.device)
-        responses = Responses([], [""] * len(asked), batch, drawn.logprobs, drawn.ended)
-        seen = assess(
+        ppo, batch = self.ppo, pad(prompt_rows, drawn.tolist(), pad_id=EOS).to(drawn.ids.device)
+        responses = Responses([], [""] * len(prompt_rows), batch, drawn.logprobs, drawn.ended)
+        assessment = assess(
             responses,
             self.actor_critic,
             self.reference,
             self.scorer,
             micro_batch_size=ppo.micro_batch_size,
-            values_learn=takes_one_step(ppo, len(asked)),
+            values_learn=takes_one_step(ppo, len(prompt_rows)),
         )
-        return build(responses, seen, ppo, kl_coef=ppo.kl_coef)
+        return build(responses, assessment, ppo, kl_coef=ppo.kl_coef)
 
     def _now(self) -> Moment:
         wait(self.policy.model.device)

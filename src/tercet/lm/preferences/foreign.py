@@ -64,8 +64,8 @@ class ForeignRewardModel:
         """Encode a prompt and its response; a template or separators end every response, cut off or not."""
         tokenizer, messages = self.tokenizer, example.messages
         if tokenizer.chat_template:
-            behind = tokenizer.encode(after_response(tokenizer), add_special_tokens=False)
-            return {"input_ids": prompt_ids(tokenizer, messages, "chat") + self._response(text, "chat") + behind}
+            suffix = tokenizer.encode(after_response(tokenizer), add_special_tokens=False)
+            return {"input_ids": prompt_ids(tokenizer, messages, "chat") + self._response(text, "chat") + suffix}
         if tokenizer.sep_token_id in tokenizer.encode("a"):
             prompt = messages[0].text if len(messages) == 1 else transcript(tuple(messages))
             return {**tokenizer(prompt, text, split_special_tokens=True)}

@@ -104,20 +104,20 @@ class Encoder:
 
     def within_limits(self, sets: Sets, what: str) -> Sets:
         """Drop prompts of more than `max_prompt_tokens` and report their number; InputError if none is left."""
-        kept = {name: [e for e in rows if self._fits(e)] for name, rows in sets.items()}
-        lost, total = sum(len(sets[n]) - len(kept[n]) for n in sets), sum(map(len, sets.values()))
-        if lost and lost == total:
+        within = {name: [e for e in rows if self._fits(e)] for name, rows in sets.items()}
+        num_dropped, total = sum(len(sets[n]) - len(within[n]) for n in sets), sum(map(len, sets.values()))
+        if num_dropped and num_dropped == total:
             first = next(example for rows in sets.values() for example in rows)
             raise InputError(
                 f"{first.location}: this and every other prompt for {what} has more than "
                 f"data.max_prompt_tokens={self.max_prompt_tokens} tokens (this one {len(self.prompt(first))}); raise it"
             )
-        if lost:
+        if num_dropped:
             say(
-                f"{what}: {lost} of {total} left out, "
+                f"{what}: {num_dropped} of {total} left out, "
                 f"their prompts exceed data.max_prompt_tokens={self.max_prompt_tokens}"
             )
-        return kept
+        return within
 
     def pairs_that_differ(self, examples: StepExamples) -> StepExamples:
         """Drop pairs whose responses are equal once they are cut to length, and report their number.
@@ -134,9 +134,9 @@ class Encoder:
                 f"{first.location}: the answers of this and every other pair are {reason}, so nothing can be learned; "
                 "raise it"
             )
-        if lost := dropped.get(reason, 0) - examples.dropped.get(reason, 0):
+        if num_dropped := dropped.get(reason, 0) - examples.dropped.get(reason, 0):
             total = sum(len(rows) for sets in parts for rows in sets.values())
-            say(f"reward: {lost} of {total} left out, their answers are {reason}")
+            say(f"reward: {num_dropped} of {total} left out, their answers are {reason}")
         return StepExamples(train, validation, test, dropped)
 
     def check_window(self, model: PreTrainedModel) -> None:

@@ -82,12 +82,12 @@ def _chat_ids(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -
     texts = {word: mark for mark, word in words.items()}
 
     def cleaned(text: str) -> str:
-        return pattern.sub(lambda found: words[found[0]], text)
+        return pattern.sub(lambda match: words[match[0]], text)
 
     clean = [replace(m, text=cleaned(m.text), tools=cleaned(m.tools)) for m in messages]
     ids: list[int] = []
     for piece, mark in marks.split(render(tokenizer, clean)):
-        text = re.sub("|".join(texts), lambda found: texts[found[0]], piece)
+        text = re.sub("|".join(texts), lambda match: texts[match[0]], piece)
         if marks.stand_alone or not ids:
             ids += _bare_ids(tokenizer, text, marks.unsplit)
         else:

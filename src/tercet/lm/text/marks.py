@@ -52,5 +52,5 @@ def _marks(tokenizer: PreTrainedTokenizerBase, template: str) -> Marks:
     added = tokenizer.added_tokens_decoder.items()
     tokens = {number: token for number, token in added if token.special or token.content in around}
     # a SentencePiece tokenizer may add a space before the first piece only, or before every one
-    behind, alone = (tokenizer.encode(text, add_special_tokens=False) for text in (f"{tokenizer.eos_token}x", "x"))
-    return Marks(tokens, behind[1:] == alone)
+    after_eos, alone = (tokenizer.encode(text, add_special_tokens=False) for text in (f"{tokenizer.eos_token}x", "x"))
+    return Marks(tokens, after_eos[1:] == alone)

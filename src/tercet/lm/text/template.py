@@ -62,11 +62,11 @@ def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int | None:
     ends = []
     for roles in (("user", "assistant"), ("user", "assistant", "user")):
         try:
-            behind = _rendered(tokenizer, _placeholders(roles), for_response=False).partition(_ANSWER)[2].lstrip()
+            suffix = _rendered(tokenizer, _placeholders(roles), for_response=False).partition(_ANSWER)[2].lstrip()
         except _RefusalError:
             continue
         matches = [
-            (len(t.content), n) for n, t in tokenizer.added_tokens_decoder.items() if behind.startswith(t.content)
+            (len(t.content), n) for n, t in tokenizer.added_tokens_decoder.items() if suffix.startswith(t.content)
         ]
         ends.append(max(matches)[1] if matches else None)
     # a token that differs opens the next turn: some templates always write that
@@ -80,13 +80,13 @@ def after_response(tokenizer: PreTrainedTokenizerBase) -> str:
 
 def extra_before_response(tokenizer: PreTrainedTokenizerBase) -> str:
     """Return what the template writes before an earlier response but not after a prompt; '' if nothing."""
-    asked = _rendered(tokenizer, _placeholders(("user",)), for_response=True)
+    prompt = _rendered(tokenizer, _placeholders(("user",)), for_response=True)
     try:
         in_front = _rendered(tokenizer, _placeholders(("user", "assistant")), for_response=False).partition(_ANSWER)[0]
     except _RefusalError:
         return ""
-    behind_prompt, before_answer = (text.partition(_QUESTION)[2] for text in (asked, in_front))
-    return before_answer.removeprefix(behind_prompt).strip()
+    after_prompt, before_response = (text.partition(_QUESTION)[2] for text in (prompt, in_front))
+    return before_response.removeprefix(after_prompt).strip()
 
 
 def writes_date(tokenizer: PreTrainedTokenizerBase) -> bool:
