@@ -34,7 +34,7 @@ Turns = tuple[Message, ...]
 Read = TypeVar("Read")
 Unread = dict[str, None]  # an ordered set of names
 
-OURS = ("prompt", "chosen", "rejected", "messages", "system", "history")
+KEYS = ("prompt", "chosen", "rejected", "messages", "system", "history")
 _MOST_LISTED = 20  # columns in one message
 _MOST_LAYOUTS = 1000  # cached at once
 _CONVERSATIONS = ("messages", "conversations")
@@ -78,8 +78,8 @@ class RowReader:
 
     def __init__(self, columns: Mapping[str, str]) -> None:
         for name in columns:
-            if name not in OURS:
-                raise InputError(f"data.columns has the key {name!r}; the known keys are {', '.join(OURS)}")
+            if name not in KEYS:
+                raise InputError(f"data.columns has the key {name!r}; the known keys are {', '.join(KEYS)}")
         self.columns = columns
         self.unread: Unread = {}
         self._layouts: dict[tuple[str, ...], _Layout] = {}
@@ -150,7 +150,7 @@ def _layout(names: Collection[str], columns: Mapping[str, str]) -> _Layout:
         }
         mapping |= roles or {"chosen": first(*_RESPONSES)}
         read = _prompt_and_responses
-    used_columns = {ours: available[name] for ours, name in mapping.items() if name in available}
+    used_columns = {key: available[name] for key, name in mapping.items() if name in available}
     return _Layout(partial(read, used_columns), _others(names, used_columns.values()))
 
 
@@ -160,8 +160,8 @@ def _others(names: Collection[str], read: Collection[str]) -> tuple[str, ...]:
     return tuple(name for name in names if name not in tops)
 
 
-def _value(row: Row, mapping: Mapping[str, str], ours: str) -> Any:  # Any: whatever the file holds
-    column = mapping.get(ours)
+def _value(row: Row, mapping: Mapping[str, str], key: str) -> Any:  # Any: whatever the file holds
+    column = mapping.get(key)
     if column is None:
         return None
     if column in row:
@@ -170,7 +170,7 @@ def _value(row: Row, mapping: Mapping[str, str], ours: str) -> Any:  # Any: what
         value = row
         for name in column.split("."):
             if not isinstance(value, Mapping) or name not in value:
-                raise InputError(f"no column {column!r}, which data.columns gives for {ours}; there are {listed(row)}")
+                raise InputError(f"no column {column!r}, which data.columns gives for {key}; there are {listed(row)}")
             value = value[name]
     return _in_column(column, text_of, value) if isinstance(value, str) else value
 
@@ -197,7 +197,7 @@ def _prompt_and_responses(mapping: Mapping[str, str], row: Row, unread: Unread) 
     prompt = _value(row, mapping, "prompt")
     if "input" in mapping:
         names = ("prompt", "input")
-        texts = [_in_column(mapping.get(ours), text_of, _value(row, mapping, ours)) for ours in names]
+        texts = [_in_column(mapping.get(key), text_of, _value(row, mapping, key)) for key in names]
         prompt = "\n\n".join(filter(None, texts))
     is_text = isinstance(prompt, str) and not is_written_list(prompt)
     prompt_turns = turns_in(prompt) if is_text else _in_column(mapping.get("prompt"), turns_of, prompt, unread)
