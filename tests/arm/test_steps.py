@@ -11,13 +11,10 @@ from tercet.arm.policies.gaussian import GaussianPolicy
 from tercet.arm.policies.kinds import load_policy
 from tercet.arm.policies.policy import Sizes
 from tercet.arm.policies.reward_ensemble import load_reward_model
-from tercet.arm.preferences.ensemble import fit_ensemble
-from tercet.arm.preferences.judge import nearer_the_target
-from tercet.arm.preferences.pairs import Pairs, Questions, judge_preferences, load_pairs, pairs_from_answers
-from tercet.arm.preferences.segments import Segments
-from tercet.config.arm import ArmConfig, RewardConfig
+from tercet.arm.preferences.pairs import load_pairs
+from tercet.config.arm import ArmConfig
 from tercet.config.load import load_arm_config
-from tercet.errors import FailedError, InputError
+from tercet.errors import InputError
 from tercet.runs.folder import RunFolder
 
 
@@ -57,41 +54,6 @@ def test_the_reward_model_learns_the_judge_and_is_measured_on_other_episodes(sma
     states = torch.cat([learned.better, learned.worse])
     torch.testing.assert_close(model(states).mean(), torch.tensor(0.0), rtol=0, atol=1e-3)
     torch.testing.assert_close(model(states).std(), torch.tensor(1.0), rtol=1e-2, atol=0)
-
-
-def test_judgements_of_single_steps_teach_the_judges_preference() -> None:
-    torch.manual_seed(0)
-    before, after = torch.rand(2, 400, 1, 2)
-    states = torch.cat([before, after])
-    rows = torch.arange(400)
-    where = torch.zeros(800, 1, dtype=torch.long)
-    questions = Questions(Segments(states, states, states[..., 0], states[..., 0], where, where), rows, rows + 400)
-    pairs = pairs_from_answers(before, after, judge_preferences(questions, nearer_the_target, "rule"), "rule")
-    model = fit_ensemble(pairs, RewardConfig(lr=1e-2, epochs=20, hidden_size=8), seed=0, name="test")
-    low, high = model(torch.tensor([[0.1, 0.5], [0.9, 0.5]])).tolist()
-    assert high > low + 1.0
-
-
-def test_segments_judged_equal_get_equal_rewards() -> None:
-    torch.manual_seed(0)
-    low, high = torch.rand(2, 400, 1, 2)
-    low[..., 0], high[..., 0] = 0.0, 1.0
-    config = RewardConfig(lr=1e-2, epochs=20, hidden_size=8)
-    apart = {}
-    for share in (1.0, 0.5):  # the last tenth is decided, and the rest is, or is called equal
-        preference = torch.full((400,), share)
-        preference[360:] = 1.0
-        model = fit_ensemble(Pairs(high, low, preference), config, seed=0, name="test")
-        margins = (model(high) - model(low)).flatten() / model.gain
-        apart[share] = float(margins.sigmoid().mean())
-    assert apart[1.0] > 0.9
-    assert abs(apart[0.5] - 0.55) < 0.1  # nine in ten are worth one half, one in ten is worth 1
-
-
-def test_a_reward_model_that_learns_nothing_is_refused() -> None:
-    same = Pairs(torch.zeros(4, 1, 2), torch.zeros(4, 1, 2), torch.ones(4))
-    with pytest.raises(FailedError, match="the model learned nothing"):
-        fit_ensemble(same, RewardConfig(epochs=1), seed=0, name="test")
 
 
 def test_ppo_increases_the_reward(tmp_path: Path) -> None:

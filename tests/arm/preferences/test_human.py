@@ -1,4 +1,4 @@
-"""A person as the judge: the run stops and asks, and goes on to the bits of a run whose judge is the same rule."""
+"""A person as the judge: a run stops for answers, and continues to the same result as with a function as judge."""
 
 import http.client
 import json
@@ -42,12 +42,12 @@ def _can_draw() -> None:
 
 
 def nearer(states: torch.Tensor) -> torch.Tensor:
-    """The built-in rule on reach, from what the policy sees: the way from the tip to the goal is entries 9 to 11."""
+    """Score as the built-in judge on reach. Entries 9 to 11 are the vector from the tip to the goal."""
     return -states[..., 9:12].norm(dim=-1).mean(-1)
 
 
-def by_the_rule(run: Path) -> Label:
-    """Says which of two is better as tercet.arm.preferences.judge:nearer_the_target would."""
+def label_as_rule(run: Path) -> Label:
+    """Return a labeller with the preferences of tercet.arm.preferences.judge:nearer_the_target."""
 
     def label(sheet: str, question: int, _: dict[str, Any]) -> str:
         states = load_file(run / "feedback" / sheet / "states.safetensors")
@@ -57,13 +57,13 @@ def by_the_rule(run: Path) -> Label:
     return label
 
 
-def answer_all(run: Path, label: Label, most: int = 1000) -> int:
-    """Answer over HTTP what waits, at most so many questions; returns how many it were."""
+def answer_all(run: Path, label: Label, max_num: int = 1000) -> int:
+    """Answer up to `max_num` open questions over HTTP; return how many were answered."""
     with served(run) as port:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
         connection.request("GET", "/state")
         state = json.loads(connection.getresponse().read())
-        for number in range(most):
+        for number in range(max_num):
             question = state["question"]
             if question is None:
                 return number
@@ -71,13 +71,13 @@ def answer_all(run: Path, label: Label, most: int = 1000) -> int:
                 if part in question:
                     connection.request("GET", "/" + question[part])
                     assert connection.getresponse().read()[4:8] == b"ftyp"  # an MP4
-            said = label(question["sheet"], question["question"], question)
-            body = {"sheet": question["sheet"], "question": question["question"], "said": said, "who": "script"}
+            answer = label(question["sheet"], question["question"], question)
+            body = {"sheet": question["sheet"], "question": question["question"], "said": answer, "who": "script"}
             connection.request("POST", "/answer", json.dumps(body), {"Content-Type": "application/json"})
             reply = connection.getresponse()
             state = json.loads(reply.read())
             assert reply.status == 200, state
-        return most
+        return max_num
 
 
 def take_steps(run: Path, overrides: list[str], steps: Sequence[str] = ("reward", "ppo")) -> None:
@@ -94,21 +94,21 @@ def updates_in_checkpoint(run: Path) -> int:
 
 
 def contents(run: Path) -> dict[str, bytes]:
-    """Every file's bytes but those of questions and clocks; the seconds taken out of the results."""
-    found = {
+    """Return the bytes of every file except questions and times, with the seconds removed from the results."""
+    files = {
         str(path.relative_to(run)): path.read_bytes()
         for path in run.rglob("*")
         if path.is_file() and path.name not in MAY_DIFFER and "feedback" not in path.parts
     }
-    for name in [name for name in found if Path(name).name == "results.json"]:
-        results = json.loads(found[name])
+    for name in [name for name in files if Path(name).name == "results.json"]:
+        results = json.loads(files[name])
         del results["seconds"]
-        found[name] = json.dumps(results).encode()
-    return found
+        files[name] = json.dumps(results).encode()
+    return files
 
 
 @pytest.mark.slow
-def test_a_person_who_answers_by_the_rule_gives_the_run_of_the_rule_to_the_bit(
+def test_a_person_with_the_preferences_of_the_judge_gives_the_same_run_to_the_bit(
     small: list[str], tmp_path: Path
 ) -> None:
     take_steps(tmp_path / "rule", [*small, *FEW, *ROUNDS])
@@ -122,18 +122,18 @@ def test_a_person_who_answers_by_the_rule_gives_the_run_of_the_rule_to_the_bit(
             assert f"answer them with `tercet label {run}`, then give the same command again" in str(error)
             num = int(str(error).split()[0])
         stops.append(updates_in_checkpoint(run))
-        assert answer_all(run, by_the_rule(run), most=2) == 2
+        assert answer_all(run, label_as_rule(run), max_num=2) == 2
         with pytest.raises(WaitingError, match=f"^{num - 2} of {num} questions"):
             take_steps(run, overrides)
-        asked.append(2 + answer_all(run, by_the_rule(run)))
+        asked.append(2 + answer_all(run, label_as_rule(run)))
     assert asked == [14, 5, 5]
-    assert stops == [0, 2, 4]  # PPO stops at a checkpoint where a round waits
-    wanted, found = contents(tmp_path / "rule"), contents(run)
-    assert [name for name in wanted | found if wanted.get(name) != found.get(name)] == []
-    assert len(wanted) > 10
+    assert stops == [0, 2, 4]  # PPO writes a checkpoint before it waits for answers
+    expected, actual = contents(tmp_path / "rule"), contents(run)
+    assert [name for name in expected | actual if expected.get(name) != actual.get(name)] == []
+    assert len(expected) > 10
 
 
-def test_equal_is_worth_half_and_what_cannot_be_told_is_left_out(small: list[str], tmp_path: Path) -> None:
+def test_equal_counts_half_and_unclear_is_left_out(small: list[str], tmp_path: Path) -> None:
     config = load_arm_config("reach", [*small, *FEW, "reward.judge=person"])
     words = ["left", "equal", "unclear", "right", "equal"]
     with RunFolder.open(tmp_path / "run", config, preset="reach") as folder:
@@ -147,38 +147,38 @@ def test_equal_is_worth_half_and_what_cannot_be_told_is_left_out(small: list[str
     assert torch.equal(pairs.better[[0, 1, 3]], states["first"][[0, 1, 4]])
     assert torch.equal(pairs.better[2], states["second"][3])
     figures = folder.results()["reward_model"]
-    assert (figures["num_pairs"], figures["num_held_out"]) == (8, 2)  # left and right; a tie has no right side
+    assert (figures["num_pairs"], figures["num_held_out"]) == (8, 2)  # only decided pairs are held out
 
 
-def test_good_and_bad_moments_become_pairs_and_rounds_ask_for_them_too(small: list[str], tmp_path: Path) -> None:
+def test_marked_moments_become_pairs_also_in_rounds(small: list[str], tmp_path: Path) -> None:
     run, overrides = tmp_path / "run", [*small, *FEW, *ROUNDS, "reward.judge=person", "reward.feedback=steps"]
-    seen: list[tuple[str, int]] = []
+    asked: list[tuple[str, int]] = []
 
-    def watch(sheet: str, question: int, asked: dict[str, Any]) -> list[dict[str, Any]]:
-        seen.append((sheet, question))
+    def mark_moments(sheet: str, question: int, shown: dict[str, Any]) -> list[dict[str, Any]]:
+        asked.append((sheet, question))
         states = load_file(run / "feedback" / sheet / "states.safetensors")["states"][question]
-        assert asked["num_steps"] == len(states) == 12
+        assert shown["num_steps"] == len(states) == 12
         score = nearer(states[:, None])
         return [{"step": step, "call": "good" if score[step] > score[step - 5] else "bad"} for step in (6, 11)]
 
     for _ in range(3):
         with pytest.raises(WaitingError):
             take_steps(run, overrides)
-        answer_all(run, watch)
+        answer_all(run, mark_moments)
     take_steps(run, overrides)
-    assert seen == [("held_out", 0), ("learned", 0), ("round-1", 0), ("round-2", 0)]  # one in ten judgements
+    assert asked == [("held_out", 0), ("learned", 0), ("round-1", 0), ("round-2", 0)]  # one episode per ten judgements
     pairs = load_pairs(run / "reward" / "pairs" / "learned.safetensors")
     assert (nearer(pairs.better) > nearer(pairs.worse)).all() and len(pairs) == 2
 
 
-def test_a_copy_of_the_questions_can_be_answered_elsewhere_and_a_step_done_anew_asks_nobody_again(
+def test_questions_can_be_answered_in_a_copy_and_a_repeated_step_reuses_the_answers(
     small: list[str], tmp_path: Path
 ) -> None:
     run, overrides = tmp_path / "run", [*small, *FEW, *FEWER]
     with pytest.raises(WaitingError):
         take_steps(run, overrides, ["reward"])
     shutil.copytree(run / "feedback", tmp_path / "laptop" / "feedback")
-    assert answer_all(tmp_path / "laptop", by_the_rule(tmp_path / "laptop")) == 6
+    assert answer_all(tmp_path / "laptop", label_as_rule(tmp_path / "laptop")) == 6
     shutil.copy(tmp_path / "laptop" / "feedback" / "answers.jsonl", run / "feedback")
     take_steps(run, overrides, ["reward"])
     assert all(sheet.is_taken() for sheet in sheets(run / "feedback"))
@@ -188,9 +188,7 @@ def test_a_copy_of_the_questions_can_be_answered_elsewhere_and_a_step_done_anew_
     assert (run / "reward" / "pairs" / "learned.safetensors").read_bytes() == before
 
 
-def test_the_command_says_what_waits_and_answers_that_tell_nothing_can_be_changed(
-    small: list[str], tmp_path: Path
-) -> None:
+def test_the_command_names_open_questions_and_useless_answers_can_be_changed(small: list[str], tmp_path: Path) -> None:
     run = tmp_path / "run"
     command = ["arm", "reward", "-p", "reach", "-o", str(run), *small, *FEW, *FEWER, "reward.look_for=Be gentle."]
     result = CliRunner().invoke(app, command)
@@ -207,7 +205,7 @@ def test_the_command_says_what_waits_and_answers_that_tell_nothing_can_be_change
 
 
 @pytest.mark.parametrize(
-    ("kind", "states", "wrong"),
+    ("kind", "states", "message"),
     [
         ("pairs", {}, "damaged .*first.*remove .*learned to have the questions put anew"),
         (
@@ -219,8 +217,8 @@ def test_the_command_says_what_waits_and_answers_that_tell_nothing_can_be_change
         ("answers", {"first": torch.zeros(2, 3, 2)}, "damaged .*answers"),
     ],
 )
-def test_states_that_do_not_fit_the_questions_are_named(
-    tmp_path: Path, kind: Kind, states: dict[str, torch.Tensor], wrong: str
+def test_error_names_states_that_do_not_fit_the_questions(
+    tmp_path: Path, kind: Kind, states: dict[str, torch.Tensor], message: str
 ) -> None:
     question: dict[str, Any] = {
         "pairs": {"left": "0.mp4", "right": "1.mp4"},
@@ -232,14 +230,14 @@ def test_states_that_do_not_fit_the_questions_are_named(
         save_file(states, folder / "states.safetensors")
         return [question, question]
 
-    place = tmp_path / "feedback" / "learned"
-    write_sheet(place, kind, "", write)
-    said = [] if kind == "moments" else "left"
-    with AnswerBook(place.parent) as book:
+    folder = tmp_path / "feedback" / "learned"
+    write_sheet(folder, kind, "", write)
+    answer = [] if kind == "moments" else "left"
+    with AnswerBook(folder.parent) as book:
         for index in range(2):
-            book.write(read_sheet(place).key(index), said, "Ana")
-    with pytest.raises(FailedError, match=f"states.safetensors: {wrong}"):
-        human.read_pairs([place])
-    (place / "states.safetensors").write_bytes(b"\0" * 8)
+            book.write(read_sheet(folder).key(index), answer, "Ana")
+    with pytest.raises(FailedError, match=f"states.safetensors: {message}"):
+        human.read_pairs([folder])
+    (folder / "states.safetensors").write_bytes(b"\0" * 8)
     with pytest.raises(FailedError, match="were changed or damaged since they were put"):
-        human.read_pairs([place])
+        human.read_pairs([folder])

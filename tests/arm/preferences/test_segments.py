@@ -29,12 +29,12 @@ def test_windows_stop_at_the_end_of_an_episode() -> None:
 def test_the_last_state_of_a_terminated_episode_is_repeated() -> None:
     episodes = make_episodes(1, 7, ends={0: 2})
     segments = cut(episodes, 3, 1, repeat_last=True)
-    # the first episode rests in its last state; the second, which time cut off, does not
+    # only the first episode terminated, so only its last state is repeated
     assert segments.step.tolist() == [[0, 1, 2], [1, 2, 2], [2, 2, 2], [3, 4, 5], [4, 5, 6]]
     assert torch.equal(segments.states, episodes.next_observations[0, segments.step])
     assert torch.equal(segments.progress, episodes.infos["progress"][0, segments.step])
     assert (segments.actions[1, 2] == 0).all() and torch.equal(segments.actions[1, :2], episodes.actions[0, 1:3])
-    whole = make_episodes(3, 7)  # without an end there is nothing to repeat
+    whole = make_episodes(3, 7)  # no episode terminates
     assert torch.equal(cut(whole, 3, 2, repeat_last=True).states, cut(whole, 3, 2).states)
 
 
@@ -53,7 +53,7 @@ def test_segments_record_row_and_step_of_joined_episodes() -> None:
     assert segments.step[:, 0].tolist() == [0, 3, *range(4), *range(4)]
 
 
-def test_step_by_step() -> None:
+def test_step_by_step_splits_segments_into_single_steps() -> None:
     both = cut(make_episodes(2, 4), 2, 1)
     single = both.step_by_step()
     assert (len(both), len(single), single.states.shape[1]) == (6, 12, 1)
