@@ -107,7 +107,7 @@ def test_a_recording_of_another_robot_is_summarised_and_cloning_is_refused(npz: 
         ({"lengths": np.array([5, 99, 5])}, "lengths must be one whole number per demonstration, from 1 to 5"),
         ({"lengths": np.array(5)}, "lengths must be one whole number per demonstration"),
         ({"observations": np.zeros((3, 5))}, r"they must be \(demonstrations, steps, size\)"),
-        ({name: np.zeros((0, 5, 1)) for name in ("observations", "actions")}, "holds no demonstration"),
+        ({name: np.zeros((0, 5, 1)) for name in ("observations", "actions")}, "contains no demonstrations"),
     ],
 )
 def test_a_damaged_recording_is_refused_in_one_line(npz: Path, changed: dict[str, np.ndarray], said: str) -> None:

@@ -19,26 +19,26 @@ def recording(num: int = 2, steps: int = 5) -> Demonstrations:
     return Demonstrations(torch.randn(num, steps, 4), torch.randn(num, steps, 2).tanh(), mask)
 
 
-def test_the_expert_acts_with_noise_and_the_actions_to_learn_have_none() -> None:
+def test_executed_actions_have_noise_and_learned_actions_have_none() -> None:
     config = load_arm_config("reach", ["horizon=30", "bc.num_demonstrations=8", "bc.demonstrations=expert"])
     with EnvFactory.of(config).open(8) as env:
-        found = play_expert(env, config.bc, horizon=30, seed=0)
+        noisy = play_expert(env, config.bc, horizon=30, seed=0)
         quiet = play_expert(env, config.bc.model_copy(update={"noise": 0.0}), horizon=30, seed=0)
-    assert found.success is not None and found.success.float().mean() > 0.8
-    assert torch.equal(found.observations[:, 0], quiet.observations[:, 0])  # the same starts
-    assert not torch.equal(found.observations[:, 5], quiet.observations[:, 5])
-    # at the same observation both teach the same action
-    assert torch.equal(found.actions[:, 0], quiet.actions[:, 0])
-    assert found.actions.abs().max() <= 1.0
+    assert noisy.success is not None and noisy.success.float().mean() > 0.8
+    assert torch.equal(noisy.observations[:, 0], quiet.observations[:, 0])  # the same starts
+    assert not torch.equal(noisy.observations[:, 5], quiet.observations[:, 5])
+    # the learned action of the same observation is the same
+    assert torch.equal(noisy.actions[:, 0], quiet.actions[:, 0])
+    assert noisy.actions.abs().max() <= 1.0
 
 
 def test_a_saved_recording_loads_unchanged(tmp_path: Path) -> None:
     saved = recording()
     save_recording(tmp_path / "r.npz", saved, env="lift")
-    again = load_recording(tmp_path / "r.npz", Sizes(4, 2), BcConfig(num_demonstrations=2), env="lift")
-    assert torch.equal(again.observations[again.mask], saved.observations[saved.mask])
-    assert torch.equal(again.actions[again.mask], saved.actions[saved.mask])
-    assert torch.equal(again.mask, saved.mask)
+    loaded = load_recording(tmp_path / "r.npz", Sizes(4, 2), BcConfig(num_demonstrations=2), env="lift")
+    assert torch.equal(loaded.observations[loaded.mask], saved.observations[saved.mask])
+    assert torch.equal(loaded.actions[loaded.mask], saved.actions[saved.mask])
+    assert torch.equal(loaded.mask, saved.mask)
 
 
 def write(file: Path, **changed: object) -> None:
@@ -47,12 +47,12 @@ def write(file: Path, **changed: object) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changed", "said"),
+    ("changed", "message"),
     [
         ({"actions": None}, "lacks actions; a recording holds observations, actions, lengths"),
         (
             {"actions": np.zeros((2, 5, 7))},
-            "of another robot: 4 observations and 7 actions a step, where lift has 4 and 2",
+            "of another robot: 4 observations and 7 actions per step, but lift has 4 and 2",
         ),
         ({"actions": np.zeros((2, 4, 2))}, r"must be \(demonstrations, steps, size\)"),
         ({"lengths": np.array([5, 6])}, "lengths must be one whole number per demonstration, from 1 to 5"),
@@ -60,9 +60,9 @@ def write(file: Path, **changed: object) -> None:
         ({"env": np.array("push")}, "recorded in 'push', but this run's env is 'lift'"),
     ],
 )
-def test_a_recording_that_does_not_fit_is_refused(changed: dict[str, object], said: str, tmp_path: Path) -> None:
+def test_a_recording_that_does_not_fit_is_refused(changed: dict[str, object], message: str, tmp_path: Path) -> None:
     write(tmp_path / "r.npz", **changed)
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         load_recording(tmp_path / "r.npz", Sizes(4, 2), BcConfig(num_demonstrations=2), env="lift")
 
 
@@ -83,39 +83,39 @@ def test_a_missing_damaged_or_too_short_recording_is_refused(tmp_path: Path) -> 
     whole = file.read_bytes()
     for length in (len(whole) // 2, 10, 0):
         file.write_bytes(whole[:length])
-        with pytest.raises(InputError, match=r"r.npz: cut off, or no .npz recording"):
+        with pytest.raises(InputError, match=r"r.npz: cut off, or not an .npz recording"):
             load_recording(file, Sizes(4, 2), BcConfig(num_demonstrations=2), env="lift")
 
 
 @pytest.mark.parametrize(
-    ("suffix", "content", "said"),
+    ("suffix", "content", "message"),
     [
         (".hdf5", b"\x89HDF", "recordings are .npz files and folders in LeRobot's format"),
         (".json", b"[[0.0]]", "write this one's observations, actions and lengths with numpy.savez"),
     ],
 )
-def test_files_of_another_format_are_refused_with_the_formats_that_are_read(
-    suffix: str, content: bytes, said: str, tmp_path: Path
+def test_error_for_another_format_names_the_supported_formats(
+    suffix: str, content: bytes, message: str, tmp_path: Path
 ) -> None:
     file = tmp_path / f"r{suffix}"
     file.write_bytes(content)
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         load_recording(file, Sizes(4, 2), BcConfig(), env="lift")
 
 
-def test_demonstrations_of_unequal_length_are_refused_with_the_remedy(tmp_path: Path) -> None:
+def test_error_for_demonstrations_of_unequal_length_says_how_to_pad(tmp_path: Path) -> None:
     ragged = np.array([np.zeros((5, 4)), np.zeros((3, 4))], dtype=object)
     write(tmp_path / "r.npz", observations=ragged)
-    with pytest.raises(InputError, match=r"arrays of objects.*pad the short ones with zeros"):
+    with pytest.raises(InputError, match=r"object arrays.*pad the short ones with zeros"):
         load_recording(tmp_path / "r.npz", Sizes(4, 2), BcConfig(num_demonstrations=2), env="lift")
 
 
 def test_idle_steps_are_removed_except_at_the_end(tmp_path: Path) -> None:
-    seen = np.zeros((2, 5, 4))
-    seen[0, :, 0], seen[1, :3, 0] = [0, 0, 1, 1, 2], [0, 1, 1]
-    done = np.zeros((2, 5, 2))
-    done[:, :, 0] = np.arange(5) / 10
-    write(tmp_path / "r.npz", observations=seen, actions=done)
+    states = np.zeros((2, 5, 4))
+    states[0, :, 0], states[1, :3, 0] = [0, 0, 1, 1, 2], [0, 1, 1]
+    actions = np.zeros((2, 5, 2))
+    actions[:, :, 0] = np.arange(5) / 10
+    write(tmp_path / "r.npz", observations=states, actions=actions)
     config = BcConfig(num_demonstrations=2, cut_idle=True)
     found = load_recording(tmp_path / "r.npz", Sizes(4, 2), config, env="lift")
     assert found.mask.sum(1).tolist() == [3, 3]

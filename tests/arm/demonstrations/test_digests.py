@@ -1,4 +1,4 @@
-"""The digest changes with the recording."""
+"""The digest changes if the recording changes."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from tercet.arm.demonstrations.digests import digests
 from tercet.config.load import load_arm_config
 
 
-def test_the_digest_covers_images_only_if_the_policy_sees_them(tmp_path: Path) -> None:
+def test_the_digest_covers_images_only_if_the_policy_uses_them(tmp_path: Path) -> None:
     for name in ("meta", "data", "videos"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "file").write_text("before")
@@ -22,7 +22,7 @@ def test_the_digest_covers_images_only_if_the_policy_sees_them(tmp_path: Path) -
     assert digests(blind, "reward") == digests(load_arm_config("lift", []), "bc") == {}
 
 
-def test_the_digest_of_a_single_file(tmp_path: Path) -> None:
+def test_the_digest_covers_a_single_file(tmp_path: Path) -> None:
     file = tmp_path / "r.npz"
     file.write_bytes(b"before")
     config = load_arm_config("lift", [f"bc.demonstrations={file}"])

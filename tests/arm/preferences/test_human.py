@@ -207,7 +207,7 @@ def test_the_command_names_open_questions_and_useless_answers_can_be_changed(sma
 @pytest.mark.parametrize(
     ("kind", "states", "message"),
     [
-        ("pairs", {}, "damaged .*first.*remove .*learned to have the questions put anew"),
+        ("pairs", {}, "damaged .*first.*remove .*learned to write new questions"),
         (
             "pairs",
             {"first": torch.zeros(1, 3, 2), "second": torch.zeros(1, 3, 2)},

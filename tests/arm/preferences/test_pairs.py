@@ -138,5 +138,5 @@ def test_saved_pairs_load_unchanged_and_damage_is_reported(tmp_path: Path) -> No
     assert torch.equal(joined.better[2:], pairs.better)
     assert joined.preference.tolist() == [1.0, 0.5, 1.0, 0.5]
     (tmp_path / "pairs.safetensors").write_bytes(b"torn")
-    with pytest.raises(InputError, match="holds no pairs of segments"):
+    with pytest.raises(InputError, match="not a file of segment pairs"):
         load_pairs(tmp_path / "pairs.safetensors")

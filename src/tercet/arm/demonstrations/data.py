@@ -139,12 +139,12 @@ def load_recording(
         raise InputError(f"{file}: recorded in {str(arrays['env'])!r}, but this run's env is {env!r}")
     if (observations.shape[2], actions.shape[2]) != (sizes.observation, sizes.action):
         raise InputError(
-            f"{file}: of another robot: {observations.shape[2]} observations and {actions.shape[2]} actions a step, "
-            f"where {env} has {sizes.observation} and {sizes.action}"
+            f"{file}: of another robot: {observations.shape[2]} observations and {actions.shape[2]} actions per step, "
+            f"but {env} has {sizes.observation} and {sizes.action}"
         )
     if len(observations) < num:
         raise InputError(f"{file}: holds {len(observations)} demonstrations; lower bc.num_demonstrations={num}")
-    with np.errstate(over="ignore"):  # what overflows is refused below
+    with np.errstate(over="ignore"):  # infinite numbers are refused below
         states = [rows[:n].astype(np.float32) for rows, n in zip(observations[:num], lengths[:num], strict=True)]
     commands = [rows[:length] for rows, length in zip(actions[:num], lengths[:num], strict=True)]
     if not all(np.isfinite(rows).all() for rows in (*states, *commands)):
@@ -181,10 +181,8 @@ def _pictures(
         return ()
     if not file.is_dir():
         raise InputError(f"{file}: an .npz recording holds no images; give a folder in LeRobot's format")
-    recording, horizon = (
-        recordings.open_chosen(file, task=config.task, whole=config.whole_episodes),
-        max(map(len, steps)),
-    )
+    recording = recordings.open_selected(file, task=config.task, complete_only=config.whole_episodes)
+    horizon = max(map(len, steps))
     loaded = [torch.zeros(len(steps), horizon, one.height, one.width, 3, dtype=torch.uint8) for one in cameras]
     for padded, camera in zip(loaded, cameras, strict=True):
         for index, images in enumerate(recordings.pictures(recording, camera, [one.tolist() for one in steps])):
@@ -199,7 +197,9 @@ def read_arrays(file: Path, *, config: BcConfig, max_num: int | None = None) -> 
     """
     with reading(file):
         if file.is_dir():
-            arrays = recordings.read_arrays(file, max_num=max_num, task=config.task, whole=config.whole_episodes)
+            arrays = recordings.read_arrays(
+                file, max_num=max_num, task=config.task, complete_only=config.whole_episodes
+            )
         else:
             arrays = _npz(file)
     observations, actions, lengths = (arrays[name] for name in _ARRAYS)
@@ -211,7 +211,7 @@ def read_arrays(file: Path, *, config: BcConfig, max_num: int | None = None) -> 
     if wrong := next((name for name in _ARRAYS if arrays[name].dtype.kind not in "iuf"), None):
         raise InputError(f"{file}: {wrong} holds {arrays[wrong].dtype}, not numbers; write it as float32")
     if not len(observations):
-        raise InputError(f"{file}: holds no demonstration; record one")
+        raise InputError(f"{file}: contains no demonstrations; record one")
     horizon = observations.shape[1]
     fit = lengths.shape == observations.shape[:1]
     if not fit or not ((lengths > 0) & (lengths <= horizon) & (lengths == np.floor(lengths))).all():
@@ -236,13 +236,13 @@ def _npz(file: Path) -> dict[str, np.ndarray]:
             arrays = {name: archive[name] for name in archive.files}
     except InputError:
         raise
-    except Exception as error:  # numpy, zipfile and zlib have a dozen kinds for damaged bytes
+    except Exception as error:  # damaged bytes raise many types of numpy, zipfile and zlib
         if "allow_pickle" in str(error):
             raise InputError(
-                f"{file}: holds arrays of objects, which numpy makes of demonstrations of unequal length; pad the "
+                f"{file}: holds object arrays, which numpy makes from demonstrations of unequal length; pad the "
                 "short ones with zeros to (demonstrations, steps, size), and give `lengths` (docs/arm.md shows how)"
             ) from error
-        raise InputError(f"{file}: cut off, or no .npz recording ({error}); record it again") from error
+        raise InputError(f"{file}: cut off, or not an .npz recording ({error}); record it again") from error
     missing = [name for name in _ARRAYS if name not in arrays]
     if missing:
         raise InputError(f"{file}: lacks {', '.join(missing)}; a recording holds {', '.join(_ARRAYS)}")
@@ -253,8 +253,8 @@ def _check_archive(file: Path, archive: object) -> None:
     """Raise InputError if the arrays need too much memory, or two have the same name."""
     if not isinstance(archive, np.lib.npyio.NpzFile):
         raise InputError(f"{file}: holds one array; write observations, actions and lengths with numpy.savez")
-    if twice := [name for number, name in enumerate(archive.files) if name in archive.files[:number]]:
-        raise InputError(f"{file}: two arrays have the name {twice[0]!r}; write the file again with one of them")
-    members = archive.zip.infolist() if archive.zip else []  # it is open: None stands for closed
+    if repeated := [name for number, name in enumerate(archive.files) if name in archive.files[:number]]:
+        raise InputError(f"{file}: two arrays have the name {repeated[0]!r}; write the file again with one of them")
+    members = archive.zip.infolist() if archive.zip else []  # `zip` is None only for a closed archive
     if sum(member.file_size for member in members) > spare_memory() // 2:
         raise InputError(f"{file}: needs more than half of this machine's memory; give a part of the recording")

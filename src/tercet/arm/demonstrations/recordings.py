@@ -20,19 +20,22 @@ TERCET_OBSERVATION, TERCET_ACTION = "tercet.observation", "tercet.action"
 ENVIRONMENT_ROBOT = "tercet"  # robot_type of recordings of an environment
 
 
-def read_arrays(folder: Path, *, max_num: int | None = None, task: str = "", whole: bool = False) -> dict[str, NDArray]:
+def read_arrays(
+    folder: Path, *, max_num: int | None = None, task: str = "", complete_only: bool = False
+) -> dict[str, NDArray]:
     """Read `observations` (n, t, o), `actions` (n, t, a) and `lengths` (n,) of the first demonstrations.
 
     Also `missing` (n,), the number of frames lost within each, and `env` and `action_units` if the recording states
     them. Observations are those of our policies, else observation.state followed by observation.environment_state.
-    `task` selects one task, `whole` the complete episodes. InputError if there are several tasks and none is named.
+    `task` selects one task. `complete_only` skips damaged episodes. InputError if `task` is empty and
+    there are several.
     """
-    recording = open_chosen(folder, task=task, whole=whole)
+    recording = open_selected(folder, task=task, complete_only=complete_only)
     observation_keys, action_key = _keys(recording.info, folder)
     try:
         episodes = recording.episodes([*observation_keys, action_key], max_num=max_num)
     except InputError as error:
-        raise _with_offer(error, folder) from error
+        raise _with_remedy(error, folder) from error
     arrays = {
         "observations": _padded(
             [np.concatenate([one.columns[key] for key in observation_keys], 1) for one in episodes]
@@ -47,9 +50,9 @@ def read_arrays(folder: Path, *, max_num: int | None = None, task: str = "", who
     return arrays | ({"action_units": np.array(units)} if units else {})
 
 
-def open_chosen(folder: Path, *, task: str = "", whole: bool = False) -> Recording:
-    """Open the episodes to learn from (see `read_arrays`); InputError says how many are whole if not all are."""
-    if whole:
+def open_selected(folder: Path, *, task: str = "", complete_only: bool = False) -> Recording:
+    """Open the selected episodes (see `read_arrays`). If some are damaged, InputError says how many are complete."""
+    if complete_only:
         info = read_info(folder)
         observation_keys, action_key = _keys(info, folder)
         recording = open_complete_episodes(folder, [*observation_keys, action_key])
@@ -59,12 +62,12 @@ def open_chosen(folder: Path, *, task: str = "", whole: bool = False) -> Recordi
     try:
         recording = open_recording(folder)
     except InputError as error:
-        raise _with_offer(error, folder) from error
+        raise _with_remedy(error, folder) from error
     return recording.of_task(task)
 
 
-def _with_offer(error: InputError, folder: Path) -> InputError:
-    """Add to the error how many episodes are whole, if any."""
+def _with_remedy(error: InputError, folder: Path) -> InputError:
+    """Add to the error how many episodes are complete, if any."""
     try:
         observation_keys, action_key = _keys(read_info(folder), folder)
         num = len(open_complete_episodes(folder, [*observation_keys, action_key]))
@@ -72,7 +75,7 @@ def _with_offer(error: InputError, folder: Path) -> InputError:
         return error
     if not num:
         return error
-    return InputError(f"{error}; or learn from the episodes that are whole ({num}): bc.whole_episodes=true")
+    return InputError(f"{error}; or learn only from the complete episodes ({num}): bc.whole_episodes=true")
 
 
 @dataclass(frozen=True)
@@ -150,7 +153,7 @@ def _keys(info: Info, folder: Path) -> tuple[list[str], str]:
 def _padded(rows: Sequence[NDArray]) -> NDArray:
     """Stack to (n, t, size), padded with zeros."""
     padded = np.zeros((len(rows), max(map(len, rows)), rows[0].shape[1]), np.float32)
-    with np.errstate(over="ignore"):  # what overflows is refused where it is used
+    with np.errstate(over="ignore"):  # the caller refuses infinite numbers
         for row, values in zip(padded, rows, strict=True):
             row[: len(values)] = values
     return padded

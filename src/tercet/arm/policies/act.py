@@ -3,7 +3,7 @@
 For PPO it is a Gaussian over the executed actions of a chunk. Its mean is the network's output with latent 0. One chunk
 is one decision.
 
-It may observe pictures as well. Then it may use only some entries of the observation: those where `own` is True.
+It can also observe images. It can then be restricted to the entries of the observation where `own` is True.
 """
 
 import math

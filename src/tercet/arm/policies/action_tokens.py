@@ -1,7 +1,7 @@
 """Actions as tokens, as in OpenVLA (Kim et al. 2024): a language model generates one token per joint.
 
-A token is one of 256 bins of [-1, 1] and uses the last ids of the vocabulary. The observation is the prefix, through a
-linear layer. For PPO the log-probability of an action is the sum over its tokens, as for a response.
+A token is one of 256 bins of [-1, 1]. Tokens use the last ids of the vocabulary. A linear layer maps the observation to
+the prefix. For PPO the log-probability of an action is the sum over its tokens, as for a response.
 
 The loss of a token ignores that neighbouring bins are similar, and a policy that is certain of a few tokens does not
 explore. So the policy is cloned from demonstrated actions with fresh Gaussian noise in each step. It learns the

@@ -21,7 +21,7 @@ from tercet.errors import FailedError, first_line
 from tercet.feedback.sheets import Entry, Sheet, answers_to, check_whole, read_sheet, take, write_sheet
 from tercet.runs.progress import progress
 
-LOOK_FOR_ANY = "Better is what comes nearer to what the arm should do."
+LOOK_FOR_ANY = "The better one is closer to what the arm should do."
 HOLD = 8  # frames for which the last image of a segment is shown, so that the end can be seen
 PREFERENCES = {"left": 1.0, "equal": 0.5, "right": 0.0, "unclear": float("nan")}  # preference for the left segment
 _STATES = "states.safetensors"
@@ -85,7 +85,7 @@ def _states(sheet: Sheet) -> dict[str, Tensor]:
             raise ValueError("it does not have one row per question")
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         reason = first_line(error)
-        raise FailedError(f"{file}: damaged ({reason}); remove {sheet.path} to have the questions put anew") from error
+        raise FailedError(f"{file}: damaged ({reason}); remove {sheet.path} to write new questions") from error
     return states
 
 

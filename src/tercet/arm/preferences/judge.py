@@ -1,4 +1,4 @@
-"""The built-in judge, and calls of a user's judge."""
+"""The built-in judge, and the call of any judge."""
 
 from collections.abc import Callable, Sequence
 

@@ -50,7 +50,7 @@ def load_pairs(file: Path) -> Pairs:
         tensors = load_file(file)
         return Pairs(*(tensors[name] for name in _COLUMNS))
     except (OSError, SafetensorError, KeyError) as error:
-        raise InputError(f"{file}: holds no pairs of segments ({first_line(error)})") from error
+        raise InputError(f"{file}: not a file of segment pairs ({first_line(error)})") from error
 
 
 def join_pairs(parts: Sequence[Pairs]) -> Pairs:

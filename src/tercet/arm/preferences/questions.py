@@ -1,4 +1,4 @@
-"""What a teacher is asked: random questions before PPO, later those on which the ensemble disagrees most."""
+"""Select questions for a teacher: random ones before PPO, then those on which the ensemble disagrees most."""
 
 from dataclasses import dataclass
 from math import ceil
@@ -33,7 +33,7 @@ class Teacher:
     """Who judges a run's segments, and how: a function or a person, by the section `reward`."""
 
     config: RewardConfig
-    env: str  # a person is told what to look for in it
+    env: str  # selects the instruction that a person reads
     seed: int
 
     @property
@@ -41,7 +41,7 @@ class Teacher:
         """True if a person judges, False if a function does."""
         return asks_person(self.config)
 
-    def draws(self, name: str) -> torch.Generator:
+    def generator(self, name: str) -> torch.Generator:
         """Return the generator for the questions of this name."""
         return chance.generator(self.seed, "questions", name)
 
@@ -55,7 +55,7 @@ def ask(episodes: Episodes, teacher: Teacher, num: int, *, name: str, model: Rew
     """Ask the function reward.judge for at most `num` judgements on these episodes."""
     config = teacher.config
     if config.feedback == "steps":
-        questions = step_questions(episodes, num * CANDIDATES if model else num, teacher.draws(name))
+        questions = step_questions(episodes, num * CANDIDATES if model else num, teacher.generator(name))
         questions = most_disputed(questions, model, num) if model else questions
     else:
         questions = comparisons(episodes, teacher, num, name=name, model=model)
@@ -73,9 +73,9 @@ def comparisons(
     """
     config = teacher.config
     drawn = segment_questions(
-        episodes, config.segment_length, num * CANDIDATES, teacher.draws(name), same_episode=config.same_episode
+        episodes, config.segment_length, num * CANDIDATES, teacher.generator(name), same_episode=config.same_episode
     )
-    questions = drawn.distinct()  # a pair that was drawn twice would be disputed twice
+    questions = drawn.distinct()  # a repeated pair would be selected twice
     return most_disputed(questions, model, num) if model else questions.rows(torch.arange(min(num, len(questions))))
 
 
@@ -85,7 +85,7 @@ def choose_episodes(
     """Choose rows of the episodes in which a person should mark about `num` moments, by the same rule."""
     num_rows = len(episodes.dense)
     if model is None:
-        order = torch.randperm(num_rows, generator=teacher.draws(name))
+        order = torch.randperm(num_rows, generator=teacher.generator(name))
     else:
         moments = moment_questions(episodes)
         row, disputed = moments.segments.row[moments.first, 0], disagreement(moments, model)

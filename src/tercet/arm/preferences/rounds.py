@@ -1,4 +1,4 @@
-"""The reward model of a PPO run that asks again: judgements on the policy's own segments, in rounds.
+"""Update the reward model during PPO, in rounds of new judgements on segments of the current policy.
 
 A reward model is wrong about states that it was not trained on, and PPO moves the policy there. So every
 `reward.round_every` updates, `reward.num_rounds` times, new questions are asked about the latest rollout, where the
@@ -19,7 +19,7 @@ from tercet.runs.kept import is_kept, keep_folder
 
 
 class Rounds:
-    """The reward model at any update. Each round is saved in `folder`, where a resumed run finds it."""
+    """Provide the reward model of every update. Each round is saved in `folder`, from which a resumed run loads it."""
 
     def __init__(self, folder: Path, start: RewardEnsemble, first: Pairs, teacher: Teacher, sizes: Sizes) -> None:
         self.folder, self.teacher, self.sizes = folder, teacher, sizes
@@ -29,7 +29,7 @@ class Rounds:
     def model_at(self, index: int, footage: Footage) -> RewardEnsemble:
         """Return the reward model for the rollout of that update, which `footage` shows.
 
-        Asks first if a round begins at this update. WaitingError if a person has questions to answer.
+        Asks new questions first if a round begins at this update. WaitingError if a person has questions to answer.
         """
         every = self.teacher.config.round_every
         number = min(index // every, self.teacher.config.num_rounds)
@@ -40,7 +40,7 @@ class Rounds:
         return self._model
 
     def summary(self, num_updates: int) -> dict[str, int]:
-        """Return the number of rounds of a whole run and of all their judgements."""
+        """Return the number of rounds of a complete run, and of their judgements."""
         num = last_round(self.teacher.config, num_updates)
         files = [self._folder_of(number) / "pairs.safetensors" for number in range(1, num + 1)]
         return {"num": num, "num_pairs": sum(len(load_pairs(file)) for file in files)}
@@ -81,7 +81,7 @@ class Rounds:
 
 
 def last_round(config: RewardConfig, num_updates: int) -> int:
-    """Return the number of the last round of a whole run, 0 if it has none."""
+    """Return the number of the last round of a complete run, 0 if it has none."""
     return min((num_updates - 1) // config.round_every, config.num_rounds)
 
 
