@@ -27,8 +27,8 @@ def read_arrays(
 
     Also `missing` (n,), the number of frames lost within each, and `env` and `action_units` if the recording states
     them. Observations are those of our policies, else observation.state followed by observation.environment_state.
-    `task` selects one task. `complete_only` skips damaged episodes. InputError if `task` is empty and
-    there are several.
+    `task` selects one task. `complete_only` skips damaged episodes. InputError if there are several tasks and `task` is
+    empty.
     """
     recording = open_selected(folder, task=task, complete_only=complete_only)
     observation_keys, action_key = _keys(recording.info, folder)
