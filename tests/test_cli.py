@@ -58,7 +58,7 @@ def failing(error: BaseException) -> typer.Typer:
         (
             MemoryError(),
             1,
-            "tercet: out of memory in root go: MemoryError\n  end other programs, lower the step's micro_",
+            "tercet: out of memory in root go: MemoryError\n  close other programs, lower the step's micro_",
         ),
         (
             RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"),
@@ -74,8 +74,8 @@ def failing(error: BaseException) -> typer.Typer:
         (OSError(36, "File name too long", "x" * 300), 2, f"tercet: {'x' * 300}: File name too long\n"),
         (InputError("a\x1b[31m\u202e"), 2, "tercet: a␛[31m\\u202e\n"),
         (InputError("a" * 10**6), 2, f"tercet: {'a' * 2000} ... (1000000 characters)\n"),
-        (Ended(15), 143, "tercet: ended by SIGTERM; the same command goes on from the last checkpoint\n"),
-        (KeyboardInterrupt(), 130, "tercet: interrupted; the same command goes on from the last checkpoint\n"),
+        (Ended(15), 143, "tercet: ended by SIGTERM; the same command continues from the last checkpoint\n"),
+        (KeyboardInterrupt(), 130, "tercet: interrupted; the same command continues from the last checkpoint\n"),
     ],
 )
 def test_what_goes_wrong_is_one_message_and_an_exit_code(error: BaseException, code: int, said: str):

@@ -99,7 +99,7 @@ def test_without_opengl_the_run_continues_and_says_how_to_install_it(
     import tercet.arm.sim.render
 
     def fails(*args: object, **kwargs: object) -> None:
-        raise FailedError("cannot draw: no OpenGL without a screen; apt-get install libegl1")
+        raise FailedError("cannot render: no OpenGL without a screen; apt-get install libegl1")
 
     monkeypatch.setattr(tercet.arm.sim.render.Studio, "picture", fails)
     config = load_arm_config("reach", [*small, "eval.num_videos=1"])
@@ -113,7 +113,7 @@ def test_without_opengl_the_run_continues_and_says_how_to_install_it(
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("ppo.reward={joy: 1}", "no such term"),
+        ("ppo.reward={joy: 1}", "unknown term"),
         ("reward.judge=nowhere_mod:f", "no module nowhere_mod"),
         ("bc.demonstrations=absent.npz", "no file absent.npz"),
         ("env=liftt", "liftt"),

@@ -59,7 +59,7 @@ def test_figures_by_hand(npz: Path) -> None:
 def test_problems_for_cloning_are_reported(npz: Path) -> None:
     lines = warnings(of_recording(npz, BcConfig()), BcConfig(), horizon=4)
     assert lines == [
-        "demonstrations that are copies of earlier ones: 1",
+        "demonstrations that equal earlier ones: 1",
         "in 15% of the steps nothing moves until a later movement; a clone learns to wait there: "
         "bc.cut_idle=true removes them",
         "never changes: observation 1",
@@ -97,7 +97,7 @@ def test_idle_steps_to_be_cut_are_counted(tmp_path: Path) -> None:
 def test_a_recording_of_another_robot_is_summarised_and_cloning_is_refused(npz: Path) -> None:
     text = printed(of(npz, "bc.num_demonstrations=3"))
     assert "3 / 5 / 5" in text
-    assert "bc cannot be run on this in env=reach: " in text and "of another robot" in text
+    assert "bc cannot learn from this in env=reach: " in text and "of another robot" in text
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_numbers_that_are_not_finite_are_named(npz: Path) -> None:
         arrays = {**whole, "lengths": whole["lengths"].astype(np.float64)}  # as some tools write them
     arrays["observations"][1, 0, 0] = np.nan
     np.savez(npz, **arrays)
-    assert "holds numbers that are not finite, and bc would refuse it: observation 0" in warnings(
+    assert "contains numbers that are not finite, which bc refuses: observation 0" in warnings(
         of_recording(npz, BcConfig()), BcConfig(), horizon=60
     )
 
@@ -131,7 +131,7 @@ def test_the_command_takes_one_recording_and_overrides(npz: Path) -> None:
     shown = CliRunner().invoke(app, ["arm", "data", str(npz), "--preset", "reach", "bc.num_demonstrations=3"])
     assert shown.exit_code == 0 and "demonstrations" in shown.output
     two = CliRunner().invoke(app, ["arm", "data", str(npz), str(npz)])
-    assert two.exit_code == 2 and "one recording at a time" in two.output
+    assert two.exit_code == 2 and "give one recording at a time" in two.output
 
 
 def test_a_lerobot_folder_names_its_numbers(tmp_path: Path) -> None:

@@ -135,7 +135,7 @@ def wrong_shape(episodes) -> list[float]:  # type: ignore[no-untyped-def]  # as 
         ({}, InputError, "names no reward"),
         ({"dense": 0.0}, InputError, "names no reward of a weight other than 0"),
         ({"reward_model": 1.0}, InputError, "this run has none"),
-        ({"joy": 1.0}, InputError, "no such term; there are reward_model, dense, progress, success"),
+        ({"joy": 1.0}, InputError, "unknown term; use reward_model, dense, progress, success"),
         (
             {"tests.arm.test_rollout:wrong_shape": 1.0},
             FailedError,

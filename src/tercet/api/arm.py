@@ -32,7 +32,7 @@ def play(run: Run, *, stage: str = "ppo", num_starts: int = 16, seed: int = 0) -
     stage the same starts. Raise InputError if the run has no such stage.
     """
     if run.domain != "arm":
-        raise InputError(f"{run.path}: is a run of a language model; give one of the robot arm")
+        raise InputError(f"{run.path}: is a run of a language model; give a run of a robot arm")
     if num_starts < 1:
         raise InputError(f"num_starts={num_starts}: must be at least 1")
     with silent(), torch_threads(1):

@@ -10,7 +10,7 @@ from tercet.config import load
 from tercet.config.arm import ArmConfig
 from tercet.config.lm import LmConfig
 
-Overrides = Mapping[str, Any] | Sequence[str]  # Any: whatever a key takes; it is checked
+Overrides = Mapping[str, Any] | Sequence[str]  # Any: the value of any key; it is checked
 
 
 def load_lm_config(preset: str | Path = "smollm2", overrides: Overrides = ()) -> LmConfig:

@@ -19,7 +19,7 @@ def torch_threads(number: int) -> Iterator[None]:
 
 
 @contextmanager
-def calm() -> Iterator[None]:
+def quiet_libraries() -> Iterator[None]:
     """Suppress warnings and progress bars of transformers and related libraries."""
     with warnings.catch_warnings():
         from tercet.lm.quiet import hush

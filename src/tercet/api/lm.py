@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from tercet.api.libraries import calm, torch_threads
+from tercet.api.libraries import quiet_libraries, torch_threads
 from tercet.api.record import Run
 from tercet.config.lm import LmConfig
 from tercet.config.load import recorded_config
@@ -38,7 +38,7 @@ def sample(
         raise InputError(f"temperature={temperature}: must be at least 0")
     if max_tokens is not None and max_tokens < 1:
         raise InputError(f"max_tokens={max_tokens}: must be at least 1")
-    with _at_work(run) as (folder, config):
+    with _opened(run) as (folder, config):
         import torch
 
         from tercet.lm.models.roles import load_policy
@@ -77,7 +77,7 @@ def score(run: Run, prompts: Sequence[str], responses: Sequence[str]) -> list[fl
         raise InputError(f"{len(prompts)} prompts and {len(responses)} responses: give one response to each prompt")
     if not prompts:
         return []
-    with _at_work(run) as (folder, config):
+    with _opened(run) as (folder, config):
         from tercet.lm.data.turns import plain
         from tercet.lm.models.roles import device_of, load_score_model
         from tercet.lm.scoring import score_rows
@@ -85,22 +85,22 @@ def score(run: Run, prompts: Sequence[str], responses: Sequence[str]) -> list[fl
 
         if not folder.has_ended("reward"):
             raise InputError(f"{run.path}: has no reward model; run its step reward first")
-        encoder = replace(Encoder.of(config), max_response_tokens=10**9)  # a response that is cut would be another one
+        encoder = replace(Encoder.of(config), max_response_tokens=10**9)  # a shortened response would get another score
         model = load_score_model(config, path=str(run.path / "reward" / "model"), trained=True)
-        asked = [encoder.prompt(example) for example in _examples(prompts)]
-        answered = [encoder.response(plain(text)) for text in responses]
-        lengths = [len(ids) + len(more) for ids, more in zip(asked, answered, strict=True)]
+        prompt_ids = [encoder.prompt(example) for example in _examples(prompts)]
+        response_ids = [encoder.response(plain(text)) for text in responses]
+        lengths = [len(one) + len(other) for one, other in zip(prompt_ids, response_ids, strict=True)]
         _check_window(model.model, lengths, remedy="shorten one of them")
-        batch = encoder.batch(asked, answered).to(device_of(config))
+        batch = encoder.batch(prompt_ids, response_ids).to(device_of(config))
         return score_rows(model, batch, config.eval.batch_size).tolist()
 
 
 @contextmanager
-def _at_work(run: Run) -> Iterator[tuple[RunFolder, LmConfig]]:
+def _opened(run: Run) -> Iterator[tuple[RunFolder, LmConfig]]:
     if run.domain != "lm":
-        raise InputError(f"{run.path}: is a run of the robot arm; give one of a language model")
+        raise InputError(f"{run.path}: is a run of a robot arm; give a run of a language model")
     config = recorded_config(LmConfig, run.config, run.path)
-    with silent(), calm(), torch_threads(config.threads):
+    with silent(), quiet_libraries(), torch_threads(config.threads):
         yield RunFolder.read(run.path), config
 
 

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
-from tercet.api.libraries import calm, torch_threads
+from tercet.api.libraries import quiet_libraries, torch_threads
 from tercet.api.record import STEPS, Domain, Run
 from tercet.config.arm import ArmConfig
 from tercet.config.lm import LmConfig
@@ -15,7 +15,7 @@ from tercet.runs.progress import silent
 from tercet.runs.rows import Row
 
 
-class StopRun(Exception):  # not an error, as StopIteration is none
+class StopRun(Exception):  # a signal like StopIteration, not an error
     """Raise it in `on_row` to end `tercet.run` early; the same call resumes from the last checkpoint."""
 
 
@@ -38,7 +38,7 @@ def run(
     if step is not None and step not in STEPS[domain]:
         raise InputError(f"step={step!r}: must be one of {', '.join(STEPS[domain])}, or None for all of them")
     if domain == "arm":
-        import tercet.arm  # noqa: F401  # says what to install, before a folder is made
+        import tercet.arm  # noqa: F401  # raises InputError for missing packages, before a folder is created
     path = Path(out)
     with (
         silent(quiet),
@@ -59,12 +59,12 @@ def run(
 def _pipeline(domain: Domain, threads: int) -> Iterator[ModuleType]:
     """Import the steps of a domain, and torch, and set the number of its threads."""
     if domain == "lm":
-        with calm(), torch_threads(threads):
+        with quiet_libraries(), torch_threads(threads):
             from tercet.lm import pipeline
 
             yield pipeline
     else:
-        with torch_threads(1):  # the networks are small, and a second thread would cost time
+        with torch_threads(1):  # the networks are small, and a second thread would slow them down
             from tercet.arm import pipeline
 
             yield pipeline

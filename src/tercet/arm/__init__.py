@@ -1,4 +1,4 @@
-"""A robot arm: the same three steps as for a language model. Gymnasium and MuJoCo are imported here alone."""
+"""A robot arm: the same three steps as for a language model. Only this package imports Gymnasium and MuJoCo."""
 
 from importlib.util import find_spec
 

@@ -60,7 +60,7 @@ def run(config: ArmConfig, console: Console | None = None) -> None:
     console = console or screen()
     source = config.bc.demonstrations
     if source == NONE:
-        raise InputError("bc.demonstrations: none, so there is nothing to show; give a recording, or `expert`")
+        raise InputError("bc.demonstrations: is none, so there is nothing to show; give a recording or `expert`")
     envs = EnvFactory.of(config)
     if is_scripted(source):
         with envs.open(config.bc.num_demonstrations) as env:
@@ -77,7 +77,7 @@ def run(config: ArmConfig, console: Console | None = None) -> None:
             with envs.open(1) as env:
                 demonstrations = load_demonstrations(config, env)
         except InputError as error:
-            console.print(Text(f"bc cannot be run on this in env={config.env}: {error}", style="yellow"))
+            console.print(Text(f"bc cannot learn from this in env={config.env}: {error}", style="yellow"))
             return
     console.print(_amounts(summary, demonstrations, config.bc))
 
@@ -114,7 +114,7 @@ def warnings(summary: Summary, config: BcConfig, horizon: int) -> list[str]:
     """Return a line for each problem that would affect behaviour cloning."""
     lines: list[str] = []
     if summary.num_duplicates:
-        lines.append(f"demonstrations that are copies of earlier ones: {summary.num_duplicates}")
+        lines.append(f"demonstrations that equal earlier ones: {summary.num_duplicates}")
     idle_share = summary.num_idle / sum(summary.lengths)
     if idle_share > 0.1 and not config.cut_idle:
         lines.append(
@@ -128,7 +128,7 @@ def warnings(summary: Summary, config: BcConfig, horizon: int) -> list[str]:
         )
     not_finite = [column.name for column in summary.columns if not np.isfinite(column.mean)]
     if not_finite:
-        lines.append(f"holds numbers that are not finite, and bc would refuse it: {', '.join(not_finite)}")
+        lines.append(f"contains numbers that are not finite, which bc refuses: {', '.join(not_finite)}")
     constant = [column.name for column in summary.columns if column.minimum == column.maximum]
     if constant:
         lines.append(f"never changes: {', '.join(constant)}")

@@ -25,12 +25,12 @@ from tercet.runs.once import check_data, is_up_to_date, run_once
 from tercet.runs.progress import say
 
 NO_REPEAT = (
-    "reset(seed=...) gives a different start each time: stages are not evaluated on the same starts, and a resumed run "
-    "gives other numbers; let reset call super().reset(seed=seed), and draw only from self.np_random"
+    "reset(seed=...) gives a different start each time, so stages are not evaluated on the same starts and a resumed "
+    "run gives other numbers; let reset call super().reset(seed=seed), and draw only from self.np_random"
 )
 NOT_FINITE = (
-    "step() gave numbers that are not finite in a test episode; wherever it does, the episode ends and the reward of "
-    "the step is 0"
+    "step() returned numbers that are not finite in a test episode; each time it does, the episode ends and the reward "
+    "of the step is 0"
 )
 STEPS = {"bc": bc.run, "reward": reward.run, "ppo": ppo.run, "eval": evaluation.run}
 
@@ -55,14 +55,14 @@ def check(config: ArmConfig) -> None:
         load_function(spec)
     with EnvFactory.of(config).open(1) as env:
         if learns_reward and asks_person(config.reward):
-            env.render(0, WIDTH, HEIGHT)  # type: ignore[call-arg]  # Gymnasium's takes nothing
+            env.render(0, WIDTH, HEIGHT)  # type: ignore[call-arg]  # Gymnasium's render takes no arguments
         if config.bc.demonstrations != NONE and not is_scripted(config.bc.demonstrations):
             source, bounds = Path(config.bc.demonstrations), bounds_of(env)
             load_recording(source, sizes_of(env), config.bc, env=config.env, bounds=bounds)
         cameras = cameras_of(config.policy)
         camera_view(env, cameras)(torch.ones(1, dtype=torch.bool))  # FailedError without OpenGL
         if cameras:
-            new_policy(sizes_of(env), config.policy, seed=config.seed)  # InputError if the backbone is not one
+            new_policy(sizes_of(env), config.policy, seed=config.seed)  # InputError if the backbone cannot be loaded
         terms = {name: weight for name, weight in config.ppo.reward.items() if name != REWARD_MODEL}
         foreign = config.env not in TASKS
         if foreign and not repeats(env, seed=config.seed):

@@ -136,7 +136,8 @@ def _rounds(folder: RunFolder, teacher: Teacher, sizes: Sizes) -> Rounds:
     reward = folder.path / "reward"
     if not folder.is_done("reward"):
         raise InputError(
-            f"ppo: {reward / 'model'} is not there yet; run `tercet arm reward` with the same --out, or set ppo.reward"
+            f"ppo: {reward / 'model'} does not exist yet; run `tercet arm reward` with the same --out, "
+            "or set ppo.reward"
         )
     first = load_pairs(reward / "pairs" / "learned.safetensors")
     return Rounds(folder.path / "ppo", load_reward_model(reward / "model", sizes), first, teacher, sizes)

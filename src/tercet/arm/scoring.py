@@ -74,7 +74,7 @@ def scorer(weights: Mapping[str, float], model: RewardEnsemble | None) -> Scorer
     for name, weight in weights.items():
         if name == REWARD_MODEL:
             if model is None:
-                raise InputError("ppo.reward: names reward_model, but this run has none")
+                raise InputError("ppo.reward: uses reward_model, but this run has none")
             term = by_model(model)
         elif name == DENSE:
             term = _dense
@@ -124,12 +124,12 @@ def by_info(name: str) -> Term:
     def term(episodes: Episodes) -> Tensor:
         if name not in episodes.infos:
             raise InputError(
-                f"ppo.reward.{name}: no such term; there are {REWARD_MODEL}, {DENSE}, "
+                f"ppo.reward.{name}: unknown term; use {REWARD_MODEL}, {DENSE}, "
                 f"{', '.join(sorted(episodes.infos))}, or module:function"
             )
         values = episodes.infos[name]
         if not values.isfinite().all():
-            raise FailedError(f"ppo.reward.{name}: the environment gave {float(values[~values.isfinite()][0])}")
+            raise FailedError(f"ppo.reward.{name}: the environment returned {float(values[~values.isfinite()][0])}")
         return values
 
     return term

@@ -31,7 +31,7 @@ def start_policy(
         if demonstrations != NONE:
             path = folder.path / "bc" / "model"
             if not folder.has_ended("bc"):
-                raise InputError(f"{path} is not there yet; run `tercet arm bc` with the same --out first")
+                raise InputError(f"{path} does not exist yet; run `tercet arm bc` with the same --out first")
             policy = load_policy(path, sizes)
             policy.explore(config.log_std)
             return policy.requires_grad_(True)

@@ -1,4 +1,4 @@
-"""The command line: every command reads a config, calls one function and says where the results lie."""
+"""The command line: each command reads a config, calls one function and prints where the results are."""
 
 import json
 import sys
@@ -111,9 +111,13 @@ def plan_ahead(
     use_threads(config.threads)
     from tercet.lm.plan import plan, table
 
-    with redirect_stdout(sys.stderr) if as_json else nullcontext():  # what is said of the data is no JSON
-        found = plan.plan(config, gpu=gpu, gpu_gb=gpu_gb, prompt_tokens=prompt_tokens, response_tokens=response_tokens)
-    say(json.dumps(found.as_json()) if as_json else "\n".join(table.lines(found)))
+    with (
+        redirect_stdout(sys.stderr) if as_json else nullcontext()
+    ):  # messages about the data must not mix with the JSON
+        prediction = plan.plan(
+            config, gpu=gpu, gpu_gb=gpu_gb, prompt_tokens=prompt_tokens, response_tokens=response_tokens
+        )
+    say(json.dumps(prediction.as_json()) if as_json else "\n".join(table.lines(prediction)))
 
 
 @app.command()
@@ -132,8 +136,8 @@ def bench(
     use_threads(threads)
     from tercet.lm.plan import bench_table
 
-    found = bench_table.run(bench_table.SHAPES[shape])
-    say(json.dumps(found.as_json()) if as_json else "\n".join(bench_table.table(found)))
+    measured = bench_table.run(bench_table.SHAPES[shape])
+    say(json.dumps(measured.as_json()) if as_json else "\n".join(bench_table.table(measured)))
 
 
 def main() -> None:

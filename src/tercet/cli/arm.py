@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from tercet.cli.commands import DebugOption
-from tercet.cli.options import ALL, Overrides, add_steps, preset_option, presets, sorted_out
+from tercet.cli.options import ALL, Overrides, add_steps, preset_option, presets, split_arguments
 from tercet.errors import FailedError, InputError
 from tercet.runs.progress import say
 
@@ -53,10 +53,10 @@ def data(
     """Inspect demonstrations and what behaviour cloning would use of them, without training."""
     from tercet.config.load import load_arm_config
 
-    given, overrides = sorted_out(arguments)
-    if len(given) > 1:
-        raise InputError(f"{', '.join(given)}: one recording at a time")
-    config = load_arm_config(preset, [*(f"bc.demonstrations={one}" for one in given), *overrides])
+    recordings, overrides = split_arguments(arguments)
+    if len(recordings) > 1:
+        raise InputError(f"{', '.join(recordings)}: give one recording at a time")
+    config = load_arm_config(preset, [*(f"bc.demonstrations={one}" for one in recordings), *overrides])
     import torch
 
     from tercet.arm import inspect
@@ -77,7 +77,7 @@ def check(
     say(check.table(checks))
     failed = sum(not one.ok for one in checks)
     if failed:
-        raise FailedError(f"{failed} of {len(checks)} checks of the arm failed; those marked FAIL")
+        raise FailedError(f"{failed} of {len(checks)} checks of the arm failed; they are marked FAIL")
 
 
 @app.command()
@@ -120,7 +120,9 @@ def record(
     ],
     overrides: Overrides = None,
     robot: RobotOption = "simulated",
-    task: Annotated[str, typer.Option("--task", help="Task: reach, lift, place or push.")] = "lift",
+    task: Annotated[
+        str, typer.Option("--task", help="Task of the built-in arm; docs/arm-environment.md lists them.")
+    ] = "lift",
     times: Annotated[int, typer.Option("--times", min=1, max=10_000, help="Number of demonstrations.")] = 10,
     seconds: SecondsOption = 30.0,
     seed: Annotated[

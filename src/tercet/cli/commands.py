@@ -16,8 +16,8 @@ from tercet.cli.streams import Ended
 from tercet.errors import REPORT_IT, FailedError, InputError, WaitingError, first_line
 from tercet.runs.screen import visible
 
-LONGEST_LINE = 2_000  # characters of a message: a value that it repeats may have millions
-# the words of torch and of the loader of shared libraries
+LONGEST_LINE = 2_000  # characters of a line; a value that a message repeats may have millions
+# error messages of torch and of the loader of shared libraries
 _OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "bad_alloc", "failed to map segment")
 
 
@@ -25,32 +25,32 @@ class Commands(TyperGroup):
     """Turn an error of a command into one message and an exit code; --debug shows the traceback."""
 
     def make_context(self, *args: Any, **options: Any) -> Any:  # Any: typer's own, another class in each version
-        with _told({}):
+        with _reported({}):
             return super().make_context(*args, **options)
 
     def invoke(self, ctx: Any) -> Any:  # Any: see make_context
-        with _told(ctx.meta):
+        with _reported(ctx.meta):
             return super().invoke(ctx)
 
 
 @contextmanager
-def _told(meta: Mapping[str, Any]) -> Iterator[None]:  # Any: what typer's options leave for one another
+def _reported(meta: Mapping[str, Any]) -> Iterator[None]:  # Any: shared values of typer's options
     """Report an error, and exit with its code; `meta` has --debug and the command's name."""
     try:
         try:
             yield
-        except typer.Exit:  # such as behind --help
+        except typer.Exit:  # raised by --help, for example
             _flush_output()
             raise
         _flush_output()
         return
     except Ended as error:
-        code, message = error.status, f"{error}{meta.get('tercet.what_stays', '')}"
+        code, message = error.status, f"{error}{meta.get('tercet.resume_hint', '')}"
     except KeyboardInterrupt as error:
-        stays = f"; {error}" if str(error) else meta.get("tercet.what_stays", "")
-        code, message = 130, f"interrupted{stays}"
+        hint = f"; {error}" if str(error) else meta.get("tercet.resume_hint", "")
+        code, message = 130, f"interrupted{hint}"
     except (typer.Exit, typer.Abort, BrokenPipeError):
-        raise  # typer's own ways to end
+        raise  # typer handles these
     except InputError as error:
         code, message = 2, str(error)
         _show_traceback(meta)
@@ -62,10 +62,10 @@ def _told(meta: Mapping[str, Any]) -> Iterator[None]:  # Any: what typer's optio
         code, message = 1, _failure(error, meta.get("tercet.command", "the command line"))
         file_error = error if isinstance(error, OSError) and error.filename else None
         if file_error and file_error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
-            code = 2  # nothing but a name that was given
+            code = 2  # the user gave a wrong name
         if not _show_traceback(meta) and not file_error and REPORT_IT not in message:
             message += "\n  (run again with --debug for the traceback)"
-    with suppress(OSError):  # the first error is the one to tell
+    with suppress(OSError):  # the first error is reported
         _flush_output()
     _complain(message)
     raise typer.Exit(code)
@@ -83,8 +83,8 @@ def _failure(error: Exception, command: str) -> str:
         )
     if isinstance(error, MemoryError) or any(words in str(error) for words in _OUT_OF_MEMORY):
         return (
-            f"out of memory in {command}: {reason}\n  end other programs, lower the step's micro_batch_size, or take a "
-            "smaller model; tercet plan says how much each step needs"
+            f"out of memory in {command}: {reason}\n  close other programs, lower the step's micro_batch_size, or use "
+            "a smaller model; tercet plan shows how much each step needs"
         )
     if isinstance(error, OSError) and (error.filename or error.strerror):
         return f"{error.filename}: {error.strerror}" if error.filename else f"{error.strerror} (in {command})"
@@ -95,7 +95,7 @@ def _failure(error: Exception, command: str) -> str:
 
 def _complain(message: str) -> None:
     """Print on standard error why the command ends; if that fails, only the exit code remains."""
-    message = re.sub(r"\n(?!  )", r"\\n", message)  # no line of ours: of a name or value that the message repeats
+    message = re.sub(r"\n(?!  )", r"\\n", message)  # a line end within a name or value that the message repeats
     lines = [
         line if len(line) <= LONGEST_LINE else f"{line[:LONGEST_LINE]} ... ({len(line)} characters)"
         for line in visible(message).split("\n")
@@ -131,7 +131,7 @@ def _visible_usage(error: Exception) -> Exception:
     return error
 
 
-def _show_traceback(meta: Mapping[str, Any]) -> bool:  # Any: see _told
+def _show_traceback(meta: Mapping[str, Any]) -> bool:  # Any: see _reported
     if is_wanted := bool(meta.get("tercet.debug")):
         with suppress(OSError):
             sys.stderr.write(visible(traceback.format_exc()))
@@ -141,7 +141,7 @@ def _show_traceback(meta: Mapping[str, Any]) -> bool:  # Any: see _told
 def _note_debug(ctx: Any, value: bool) -> bool:  # Any: see Commands.make_context
     ctx.meta["tercet.debug"], ctx.meta["tercet.command"] = value, ctx.command_path
     if any(option.name == "out" for option in ctx.command.params):  # a command with a run folder has checkpoints
-        ctx.meta["tercet.what_stays"] = "; the same command goes on from the last checkpoint"
+        ctx.meta["tercet.resume_hint"] = "; the same command continues from the last checkpoint"
     return value
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from tercet.cli.commands import DebugOption
-from tercet.cli.options import ALL, add_steps, preset_option, sorted_out
+from tercet.cli.options import ALL, add_steps, preset_option, split_arguments
 from tercet.errors import InputError
 
 PresetOption = Annotated[str, preset_option("lm")]
@@ -69,7 +69,7 @@ def data(
     """Inspect data sets without training: samples, lengths, duplicates, ties, leaks, and the share of each step."""
     from tercet.config.load import load_lm_config
 
-    sets, overrides = sorted_out(arguments)
+    sets, overrides = split_arguments(arguments)
     if sets:
         emptied = [f"data.{name}=[]" for name in ("eval", "sft", "reward", "ppo")]
         overrides = [f"data.train={json.dumps(sets)}", *emptied, *overrides]

@@ -16,7 +16,7 @@ def presets(domain: str) -> str:
     return f"{', '.join(names)}, or a YAML file."
 
 
-def preset_option(domain: str) -> Any:  # Any: what typer takes for an option
+def preset_option(domain: str) -> Any:  # Any: typer's type of an option
     """Return the option --preset of `lm` or `arm`."""
     return typer.Option("--preset", "-p", metavar="NAME|FILE", help=presets(domain))
 
@@ -33,26 +33,26 @@ Overrides = Annotated[
 ]
 
 
-def place(preset: str) -> Path:
+def default_folder(preset: str) -> Path:
     """Return the run folder of a preset without --out."""
     return Path("runs") / (Path(preset).stem if preset.endswith((".yaml", ".yml")) else preset)
 
 
-def sorted_out(arguments: Sequence[str] | None) -> tuple[list[str], list[str]]:
+def split_arguments(arguments: Sequence[str] | None) -> tuple[list[str], list[str]]:
     """Separate names of files and sets from overrides."""
     names = [text for text in arguments or [] if "=" not in text or Path(text).exists()]
     return names, [text for text in arguments or [] if text not in names]
 
 
-ALL = "run"  # the command that takes every step
+ALL = "run"  # the command that runs all steps
 
 
 def add_steps(
     app: typer.Typer, domain: Literal["lm", "arm"], *, default: str, steps: Mapping[str, tuple[str, Mapping[str, str]]]
 ) -> None:
-    """Add the commands of `domain`, `lm` or `arm`, that take a preset and a run folder: one per step, and `ALL`.
+    """Add a command for each step of `domain` and the command `ALL`; each takes a preset and a run folder.
 
-    Each has its help, and the list of results in the run folder that is printed at the end.
+    `steps` maps a command to its help and to the results in the run folder, which it prints at the end.
     """
 
     def add(step: str, about: str, results: Mapping[str, str]) -> None:
@@ -67,7 +67,7 @@ def add_steps(
 
             load = load_lm_config if domain == "lm" else load_arm_config
             config = load(preset, overrides or [])
-            done = run(config, out or place(preset), step=None if step == ALL else step, preset=preset)
+            done = run(config, out or default_folder(preset), step=None if step == ALL else step, preset=preset)
             say("\n".join(f"{what}: {done.path / where}" for what, where in results.items()))
 
         command.__doc__ = about

@@ -7,7 +7,7 @@ from types import FrameType
 
 
 class Ended(SystemExit):
-    """A signal asks the process to end; open files are closed on the way out."""
+    """Raised when a signal ends the process, so that open files are closed."""
 
     def __init__(self, number: int) -> None:
         self.name, self.status = signal.Signals(number).name, 128 + number
@@ -21,12 +21,14 @@ def prepare() -> None:
     """Make standard streams accept any text, replace closed ones, and turn SIGTERM and SIGHUP into an orderly exit."""
     for name in ("stdin", "stdout", "stderr"):
         stream = getattr(sys, name)
-        if stream is None:  # closed: else the next file that is opened would take its number, and what is printed
+        if stream is None:  # closed; the next opened file would get its number and receive the output
             setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w", encoding="utf-8"))  # noqa: PTH123, SIM115
         elif name != "stdin":
-            stream.reconfigure(errors="backslashreplace")  # a terminal of few letters is no reason to stop
+            stream.reconfigure(
+                errors="backslashreplace"
+            )  # a terminal with a small character set must not stop the program
     for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is signal.SIG_DFL:  # nohup has SIGHUP ignored
+        if signal.getsignal(number) is signal.SIG_DFL:  # under nohup, SIGHUP stays ignored
             signal.signal(number, _end)
 
 

@@ -57,7 +57,7 @@ def test_success_of_a_row_without_an_end_is_that_of_its_last_step() -> None:
 
 
 def test_an_environment_that_does_not_report_success_is_refused() -> None:
-    with pytest.raises(InputError, match="does not report success: its infos hold nothing"):
+    with pytest.raises(InputError, match="does not report success: its infos contain nothing"):
         play(Counter(1, success=False), lambda step, seen, fresh: torch.zeros(1, 1), horizon=2, seed=0)
 
 

@@ -97,7 +97,7 @@ def test_a_camera_that_stands_aside_shows_every_episode_otherwise(env: ArmEnv) -
 
 
 def test_cameras_that_there_are_not_are_named(env: ArmEnv) -> None:
-    with pytest.raises(InputError, match="no camera 'behind'; there are front, top, wrist"):
+    with pytest.raises(InputError, match="unknown camera 'behind'; the arm has front, top, wrist"):
         env.pictures([Camera("behind", 32, 32)], np.ones(3, bool))
     assert camera_view(env, ())(torch.ones(3, dtype=torch.bool)) == ()
 

@@ -149,9 +149,12 @@ def test_a_broken_simulation_ends_its_episode_and_begins_anew() -> None:
 @pytest.mark.parametrize(
     ("actions", "message"),
     [
-        (np.zeros((4, 4)), r"actions of shape \(4, 4\): needs \(4, 5\)"),
-        (np.zeros((3, 5)), r"needs \(4, 5\)"),
-        (np.where(np.arange(20).reshape(4, 5) == 11, np.nan, 0), "not finite, first in environment 2"),
+        (np.zeros((4, 4)), r"actions of shape \(4, 4\): must have shape \(4, 5\)"),
+        (np.zeros((3, 5)), r"must have shape \(4, 5\)"),
+        (
+            np.where(np.arange(20).reshape(4, 5) == 11, np.nan, 0),
+            "must be finite; the first others are in environment 2",
+        ),
     ],
 )
 def test_bad_actions_are_said_in_one_message(actions: np.ndarray, message: str) -> None:
@@ -167,7 +170,7 @@ def test_other_bad_input_is_said_too() -> None:
     env = make_env("lift", 2)
     with pytest.raises(InputError, match="reset_mask"):
         env.reset(options={"reset_mask": np.array([1, 0])})
-    with pytest.raises(InputError, match="one seed"):
+    with pytest.raises(InputError, match="seed must be one number"):
         env.reset(seed=[1, 2])
 
 

@@ -70,4 +70,4 @@ def test_without_opengl_it_says_how_to_get_it() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=hidden, check=False)
     assert done.returncode == 1
     last = done.stderr.strip().splitlines()[-1]
-    assert "FailedError: cannot draw" in last and "MUJOCO_GL=egl" in last and "MUJOCO_GL=osmesa" in last
+    assert "FailedError: cannot render" in last and "MUJOCO_GL=egl" in last and "MUJOCO_GL=osmesa" in last

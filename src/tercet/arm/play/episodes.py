@@ -143,7 +143,7 @@ def _stacked(columns: Mapping[str, list[Tensor]], horizon: int) -> Episodes:
     infos = {name.removeprefix("info/"): value for name, value in complete.items() if name.startswith("info/")}
     if "success" not in infos:
         names = ", ".join(sorted(infos)) or "nothing"
-        raise InputError(f"the environment does not report success: its infos hold {names}")
+        raise InputError(f"the environment does not report success: its infos contain {names}")
     return Episodes(**{name: complete[name] for name in _COLUMNS}, infos=infos)
 
 

@@ -64,7 +64,7 @@ def film(
 
         def watch(step: int, filmed: list[int] = filmed, first: int = rows.start) -> None:
             for start in filmed:
-                picture = env.render(start - first, WIDTH, HEIGHT)  # type: ignore[call-arg]  # Gymnasium's takes nothing
+                picture = env.render(start - first, WIDTH, HEIGHT)  # type: ignore[call-arg]  # Gymnasium's render takes no arguments
                 pictures[start].append(picture)
 
         if filmed:

@@ -1,1 +1,1 @@
-"""Simulation: the arm, its tasks and experts, and other people's environments."""
+"""Simulation: the built-in arm with its tasks and experts, and foreign environments."""

@@ -34,7 +34,7 @@ class Camera:
 
 
 def as_picture(drawn: object) -> Picture | None:
-    """Convert an array to (height, width, 3) of uint8. Return None if it is no picture.
+    """Convert an array to an image (height, width, 3) of uint8. Return None if its shape or type does not fit.
 
     Floats up to 1 are scaled to 255, grey pictures get three channels, and an alpha channel is dropped.
     """

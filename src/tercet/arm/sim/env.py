@@ -1,4 +1,4 @@
-"""The batched environment: Gymnasium's vector interface over `physics`, one of the `tasks`, twenty steps a second."""
+"""The built-in arm as a vector environment of Gymnasium: `physics` and one of the `tasks`, at 20 steps per second."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -24,7 +24,7 @@ from tercet.arm.sim.workspace import STEPS, within_limits
 from tercet.errors import InputError
 
 ACTION = ("x", "y", "z", "turn", "gripper")
-_CUBE = NUM_JOINTS + NUM_FINGERS  # where the cube's entries begin, in positions and in velocities
+_CUBE = NUM_JOINTS + NUM_FINGERS  # index of the cube's first entry in positions and velocities
 
 Mask = NDArray[np.bool_]
 Infos = dict[str, Any]  # Any: Gymnasium's own type; here every entry is an array over environments
@@ -34,17 +34,17 @@ class ArmEnv(VectorEnv):
     """`num_envs` arms with the same task.
 
     An action (5,) in [-1, 1] moves the target of the hand by at most 2 cm in x, y, z, turns it by at most 0.3 rad and
-    opens or closes the fingers by at most 12 mm each; the joints follow by `kinematics.inverse`. Episodes are cut off
-    after `horizon` steps (`truncated`); they end (`terminated`) only where the simulation broke. The caller resets:
+    opens or closes the fingers by at most 12 mm each; the joints follow by `kinematics.inverse`. Episodes are
+    `truncated` after `horizon` steps and `terminated` only if the simulation broke. The caller resets:
     `reset(options={"reset_mask": done})`.
 
     `infos` hold arrays over environments: `success`, `progress` (`tasks`), `blown_up`, `force` (N, the largest on a
-    finger), `jerk` (rad/s^3, root mean square over joints), `outside` (m, how far out of the workspace the action
-    would have sent the hand).
+    finger), `jerk` (rad/s^3, root mean square over joints), `outside` (m, distance from the workspace
+    to the hand position that the action asked for).
 
     The start of the k-th environment depends on the seed and k only.
 
-    Pictures are drawn on demand (`pictures`): a policy that decides on chunks of actions needs one per chunk.
+    Images are rendered on demand (`pictures`), since a policy with action chunks needs only one per chunk.
     """
 
     metadata = {"autoreset_mode": AutoresetMode.DISABLED, "render_modes": ["rgb_array"], "render_fps": 20}
@@ -81,9 +81,9 @@ class ArmEnv(VectorEnv):
 
     def _allocate(self) -> None:
         count = self.num_envs
-        self._sent = np.zeros((count, len(ACTION)))  # where hands were last sent: x, y, z, turn, opening
+        self._sent = np.zeros((count, len(ACTION)))  # the last hand targets: x, y, z, turn, opening
         self._goal = np.zeros((count, 3))
-        self._nothing = np.zeros((count, 3))  # a cube's place and velocity where there is none
+        self._no_cube = np.zeros((count, 3))  # position and velocity of the cube in tasks without one
         self._steps = np.zeros(count, np.int64)
         self._velocity = np.zeros((count, NUM_JOINTS))  # of the joints, one step ago
         self._acceleration = np.zeros((count, NUM_JOINTS))
@@ -97,19 +97,21 @@ class ArmEnv(VectorEnv):
     ) -> tuple[NDArray[np.float32], Infos]:
         """Start new episodes, everywhere or where `options["reset_mask"]` is True. `seed` restarts the generators."""
         if isinstance(seed, list):
-            raise InputError("reset: needs one seed for all environments, not a list")
+            raise InputError("reset: the seed must be one number for all environments, not a list")
         if seed is not None:
             self._chance = np.random.default_rng([seed, 0])
-            self._domain_chance = np.random.default_rng([seed, 1])  # so that randomisation leaves starts as they are
+            self._domain_chance = np.random.default_rng(
+                [seed, 1]
+            )  # a second generator, so that randomisation does not change the starts
             self._domain = randomise.draw(self.randomisation, self._domain_chance, self.num_envs)
         self._begin(_checked_mask(options, self.num_envs))
         now = self.readings()
-        quiet = np.zeros(self.num_envs)
-        return self._observe(now), self._infos(now, self.task.success(now), quiet < 0, quiet, quiet, quiet)
+        zero = np.zeros(self.num_envs)
+        return self._observe(now), self._infos(now, self.task.success(now), zero < 0, zero, zero, zero)
 
     def step(self, actions: NDArray[np.floating]) -> tuple[NDArray[np.float32], Array, Mask, Mask, Infos]:
         """Return observations, rewards, terminated, truncated, infos: finite even if a simulation diverges."""
-        outside = self._move_targets(self._late(self._checked(actions)))
+        outside = self._move_targets(self._with_delay(self._checked(actions)))
         outcome = self._physics.step(self._sent_joints(), self._sent[:, 4])
         self._steps += 1
         jerk = self._jerk()
@@ -130,7 +132,7 @@ class ArmEnv(VectorEnv):
         infos = self._infos(now, done, broke, force, jerk, outside)
         return self._observe(now), rewards, broke, truncated, infos
 
-    def render(  # pyright: ignore[reportIncompatibleMethodOverride]  # one picture, where Gymnasium draws them all
+    def render(  # pyright: ignore[reportIncompatibleMethodOverride]  # one image, where Gymnasium renders all
         self,
         index: int = 0,
         width: int = 480,
@@ -147,7 +149,9 @@ class ArmEnv(VectorEnv):
         """Draw plain pictures (m, height, width, 3) of each camera, in the environments where `rows` is True."""
         for camera in cameras:
             if camera.name not in scene.CAMERAS:
-                raise InputError(f"policy.cameras: no camera {camera.name!r}; there are {', '.join(scene.CAMERAS)}")
+                raise InputError(
+                    f"policy.cameras: unknown camera {camera.name!r}; the arm has {', '.join(scene.CAMERAS)}"
+                )
         which = np.flatnonzero(rows).tolist()
         return tuple(np.stack([self._picture(k, camera, plain=True) for k in which]) for camera in cameras)
 
@@ -180,8 +184,8 @@ class ArmEnv(VectorEnv):
             w, x, y, z = positions[:, _CUBE + 3 : _CUBE + 7].T
             cube_turn = quarter(np.arctan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z)))
         else:
-            cube = cube_velocity = self._nothing
-            cube_turn = self._nothing[:, 0]
+            cube = cube_velocity = self._no_cube
+            cube_turn = self._no_cube[:, 0]
         return Readings(
             tip=hand.tip,
             turn=hand.turn,
@@ -261,13 +265,15 @@ class ArmEnv(VectorEnv):
     def _checked(self, actions: NDArray[np.floating]) -> Array:
         actions = np.asarray(actions, np.float64)
         if actions.shape != (self.num_envs, len(ACTION)):
-            raise InputError(f"actions of shape {actions.shape}: needs {(self.num_envs, len(ACTION))}")
+            raise InputError(f"actions of shape {actions.shape}: must have shape {(self.num_envs, len(ACTION))}")
         if not np.isfinite(actions).all():
             row = int(np.flatnonzero(~np.isfinite(actions).all(1))[0])
-            raise InputError(f"actions that are not finite, first in environment {row}: {actions[row].tolist()}")
+            raise InputError(
+                f"actions must be finite; the first others are in environment {row}: {actions[row].tolist()}"
+            )
         return np.minimum(np.maximum(actions, -1.0), 1.0)
 
-    def _late(self, actions: Array) -> Array:
+    def _with_delay(self, actions: Array) -> Array:
         if self._delayed.shape[1] == 1:
             return actions
         self._delayed[:, 1:] = self._delayed[:, :-1].copy()
@@ -292,11 +298,11 @@ class ArmEnv(VectorEnv):
         return np.sqrt(np.add.reduce(jerk, axis=1) / NUM_JOINTS)
 
     def _observe(self, now: Readings) -> NDArray[np.float32]:
-        seen = self.layout.build(now)
+        observations = self.layout.build(now)
         if self.randomisation.sensor_noise > 0:
-            noise = self._domain_chance.standard_normal(seen.shape, np.float32)
-            seen += np.float32(self.randomisation.sensor_noise) * noise
-        return seen
+            noise = self._domain_chance.standard_normal(observations.shape, np.float32)
+            observations += np.float32(self.randomisation.sensor_noise) * noise
+        return observations
 
     def _infos(self, now: Readings, done: Mask, broke: Mask, force: Array, jerk: Array, outside: Array) -> Infos:
         return {
@@ -325,7 +331,7 @@ def make_env(
     if name in TASKS:
         return ArmEnv(name, num_envs, seed=seed, horizon=horizon, randomisation=randomisation, num_threads=num_threads)
     if randomisation not in (None, Randomisation()):
-        raise InputError(f"env={name}: randomisation is for this arm's own tasks ({', '.join(TASKS)})")
+        raise InputError(f"env={name}: randomisation is only for tasks of the built-in arm ({', '.join(TASKS)})")
     return ForeignEnv(name, num_envs, seed=seed, horizon=horizon, num_threads=num_threads)
 
 
@@ -339,5 +345,7 @@ def _checked_mask(options: Mapping[str, Any] | None, num_envs: int) -> Mask:
         return np.ones(num_envs, bool)
     mask = np.asarray(options["reset_mask"])
     if mask.shape != (num_envs,) or mask.dtype != np.bool_:
-        raise InputError(f"reset_mask of shape {mask.shape} and type {mask.dtype}: needs ({num_envs},) of bool")
+        raise InputError(
+            f"reset_mask of shape {mask.shape} and type {mask.dtype}: must have shape ({num_envs},) and type bool"
+        )
     return mask

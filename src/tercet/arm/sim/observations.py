@@ -1,4 +1,4 @@
-"""The observation of a built-in task: a table of what it consists of, from which it is built, named and sliced."""
+"""The observation of a built-in task: a table of its parts, from which it is built, named and sliced."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -50,7 +50,7 @@ CUBE = (
     Part("cube_turn-turn", 1, lambda now: quarter(now.cube_turn - now.turn), scale=1.5),
     Part("cube_velocity", 3, lambda now: now.cube_velocity, scale=3.0),
 )
-# it follows from cube and goal, but a policy does not learn it from a few demonstrations
+# a function of cube and goal, but too hard for a policy to learn from a few demonstrations
 PUSHING_POINT = Part("pushing_point-tip", 3, lambda now: now.pushing_point - now.tip, scale=10.0)
 
 

@@ -15,8 +15,8 @@ from tercet.arm.sim.kinematics import Array
 from tercet.arm.sim.scene import NUM_FINGERS, NUM_JOINTS, SUBSTEPS, TIMESTEP
 
 STEP_SECONDS = SUBSTEPS * TIMESTEP
-_FASTEST = 200.0  # rad/s or m/s; the quickest that was seen in whole episodes is below 40
-_CHUNKS = 2  # that each thread gets a call; MuJoCo's own choice of ten costs more in waking threads than it evens out
+_FASTEST = 200.0  # rad/s or m/s; the highest speed measured in whole episodes is below 40
+_CHUNKS = 2  # per thread and call; MuJoCo's default of ten loses more time waking threads than it gains in balance
 _CONTROLS = int(mujoco.mjtState.mjSTATE_CTRL)
 
 
@@ -31,11 +31,11 @@ class Outcome:
 class Physics:
     """The full state of n simulations, (n, size): time, positions, velocities.
 
-    `models` are one for all or one each. The result does not depend on which thread took which simulation.
+    `models` has one model for all or one for each. The result does not depend on the number of threads.
     """
 
     def __init__(self, models: Sequence[mujoco.MjModel], num_envs: int, num_threads: int) -> None:
-        # what breaks is in the Outcome; MuJoCo would also write it into a log file in the working directory
+        # the Outcome reports broken simulations; MuJoCo would also write a log file into the working directory
         mujoco.set_mju_user_warning(lambda message: None)
         first = models[0]
         self.models = list(models) * num_envs if len(models) == 1 else list(models)
@@ -51,11 +51,11 @@ class Physics:
         self._states = np.zeros((num_envs, SUBSTEPS, self.state.shape[1]))
         self._touch = np.zeros((num_envs, SUBSTEPS, first.nsensordata))
         self._fastest = np.full(self.state.shape[1], _FASTEST)
-        self._fastest[0] = TIMESTEP / 2  # of time, how far it may be from where it is due
+        self._fastest[0] = TIMESTEP / 2  # tolerance of the simulated time
 
     @property
     def positions(self) -> Array:
-        """(n, nq): joints, fingers, and the cube's place and quaternion; a view."""
+        """(n, nq): joints, fingers, and the cube's position and quaternion; a view."""
         return self.state[:, 1 : 1 + self._num_positions]
 
     @property
@@ -97,8 +97,8 @@ class Physics:
         )
         np.copyto(self.state, self._states[:, -1])
         ahead = self.state.copy()
-        ahead[:, 0] -= due  # a simulation that MuJoCo gave up stands still in time
-        sane = (np.abs(ahead) < self._fastest).all(1)  # false for what is not a number
+        ahead[:, 0] -= due  # MuJoCo does not advance the time of a simulation that diverged
+        sane = (np.abs(ahead) < self._fastest).all(1)  # False for NaN
         return Outcome(np.maximum.reduce(self._touch, axis=(1, 2)), np.logical_not(sane))
 
     def close(self) -> None:

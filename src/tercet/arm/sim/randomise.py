@@ -23,18 +23,18 @@ class Randomisation:
     mass: tuple[float, float] = (1.0, 1.0)  # of the cube, as a factor
     friction: tuple[float, float] = (1.0, 1.0)  # of cube and fingers, as a factor
     latency: tuple[int, int] = (0, 0)  # of actions, in steps of the environment
-    camera: float = 0.0  # metres that a camera may stand aside in each direction
-    sensor_noise: float = 0.0  # standard deviation on each entry of an observation, which are of about unit scale
+    camera: float = 0.0  # maximum displacement of a camera in each direction, in metres
+    sensor_noise: float = 0.0  # standard deviation on each entry of an observation; entries have about unit scale
 
     def __post_init__(self) -> None:
         for name in ("mass", "friction", "latency"):
             low, high = getattr(self, name)
             least = 0 if name == "latency" else 0.01
             if not least <= low <= high < 1000:
-                raise InputError(f"randomisation.{name}={low},{high}: needs {least} <= low <= high")
+                raise InputError(f"randomisation.{name}={low},{high}: must satisfy {least} <= low <= high < 1000")
         for name in ("camera", "sensor_noise"):
             if not 0 <= getattr(self, name) < 10:
-                raise InputError(f"randomisation.{name}={getattr(self, name)}: needs a number from 0 to 10")
+                raise InputError(f"randomisation.{name}={getattr(self, name)}: must be at least 0 and below 10")
 
     @property
     def changes_models(self) -> bool:

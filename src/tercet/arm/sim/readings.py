@@ -1,4 +1,4 @@
-"""What is measured of the arm, the cube and the goal: observations, rewards and experts are computed from it.
+"""Measurements of arm, cube and goal, from which observations, rewards and experts are computed.
 
 All fields are arrays over n environments. Lengths in metres, angles in radians.
 """
@@ -15,7 +15,7 @@ PUSHING_DISTANCE = 0.03  # from the cube's centre: half its diagonal and half a 
 
 @dataclass(frozen=True)
 class Readings:
-    """The current measurements. `target*` are where the hand was sent; `cube_turn` is that of the nearest side."""
+    """The current measurements. `target*` is the commanded hand pose; `cube_turn` is that of the nearest side."""
 
     tip: Array
     turn: Array

@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from tercet.arm.sim.kinematics import Array
 from tercet.errors import FailedError, first_line
 
-_CHOICE = sys.modules[mujoco.Renderer.__module__].gl_context  # where Renderer takes it from, in any release
+_CHOICE = sys.modules[
+    mujoco.Renderer.__module__
+].gl_context  # the module from which Renderer takes its context, in every release
 _GREEN = np.array([0.1, 0.8, 0.25, 1.0], np.float32)  # as the goal
 _SIDE, _THIN = 0.1, 0.0012  # metres of the frame and of its rods
 _HELP = (
@@ -47,9 +49,9 @@ class Studio:
         plain: bool = False,
         level: float | None = None,
     ) -> NDArray[np.uint8]:
-        """(height, width, 3) of a full physics state, the camera moved by `aside` (3,); FailedError without OpenGL.
+        """Render a full physics state as (height, width, 3), with the camera moved by `aside` (3,).
 
-        A frame is drawn around the goal at the height `level`, where that is given.
+        With `level`, draw a frame around the goal at that height. Raise FailedError without OpenGL.
         """
         renderer = self._renderer(width, height, plain)
         mujoco.mj_setState(self._model, self._data, state, int(mujoco.mjtState.mjSTATE_FULLPHYSICS))
@@ -71,7 +73,7 @@ class Studio:
     def _renderer(self, width: int, height: int, plain: bool) -> mujoco.Renderer:
         if (width, height, plain) not in self._renderers:
             renderer = _open(self._model, width, height, plain)
-            # before the interpreter takes OpenGL apart
+            # close it before the interpreter unloads OpenGL
             atexit.register(renderer.close)
             self._renderers[width, height, plain] = renderer
         return self._renderers[width, height, plain]
@@ -90,16 +92,18 @@ def _draw_frame(drawn: mujoco.MjvScene, middle: Array) -> None:
 def _open(model: mujoco.MjModel, width: int, height: int, plain: bool) -> mujoco.Renderer:
     limit = model.vis.global_.offwidth, model.vis.global_.offheight
     if width > limit[0] or height > limit[1]:
-        raise FailedError(f"a picture of {width} x {height} is larger than {limit[0]} x {limit[1]}")
+        raise FailedError(f"cannot render an image of {width} x {height}: the maximum is {limit[0]} x {limit[1]}")
     try:
         if not os.environ.get("MUJOCO_GL") and not os.environ.get("DISPLAY") and os.name == "posix":
             _prefer_egl()
-        # a context or a Renderer that failed half-way would complain on stderr once more as it goes
+        # a partly created context or Renderer would print another error when it is deleted
         _CHOICE.GLContext._context = None
         _CHOICE.GLContext(width, height).free()
         return _plain(model, width, height) if plain else mujoco.Renderer(model, height, width)
-    except Exception as error:  # what a missing driver raises differs from library to library
-        raise FailedError(f"cannot draw: no OpenGL without a screen ({first_line(error)}); {_HELP}") from error
+    except Exception as error:  # each library raises another exception for a missing driver
+        raise FailedError(
+            f"cannot render: OpenGL does not work without a screen ({first_line(error)}); {_HELP}"
+        ) from error
 
 
 def _plain(model: mujoco.MjModel, width: int, height: int) -> mujoco.Renderer:

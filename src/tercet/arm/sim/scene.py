@@ -1,7 +1,7 @@
-"""The MuJoCo model of the arm, its cube and its cameras: primitive shapes alone, written here.
+"""The MuJoCo model of the arm, its cube and its cameras: primitive shapes only, without mesh files.
 
 Joints, lengths, masses and motors are near those of the SO-101 (`kinematics`); its one-sided jaw is replaced by two
-fingers that slide. Only fingers, palm, cube and table collide: the workspace keeps all else apart.
+fingers that slide. Only fingers, palm, cube and table collide: in the workspace no other parts can touch.
 """
 
 # pyright: reportAttributeAccessIssue=false
@@ -15,11 +15,11 @@ TIMESTEP = 0.005
 SUBSTEPS = 10  # a step of the environment: 20 Hz
 
 CUBE_HALF = 0.015
-OPENING = 0.035  # of each finger, from the middle
-FINGER_BELOW_TIP = 0.008  # what of a finger lies beyond the point between the finger tips
+OPENING = 0.035  # maximum distance of each finger from the middle
+FINGER_BELOW_TIP = 0.008  # length of a finger below the point between the finger tips
 
-CAMERAS = ("front", "top", "wrist")  # what a policy may see by
-VIEW = "near"  # what people are shown: fingers and cube fill it
+CAMERAS = ("front", "top", "wrist")  # available to policies
+VIEW = "near"  # for people: a close view of fingers and cube
 
 NUM_JOINTS = len(k.JOINTS)
 NUM_FINGERS = 2
@@ -32,7 +32,7 @@ _TORQUE = 3.35  # N m, a STS3215 servo at 12 V
 
 _DARK, _LIGHT = ".16 .17 .2 1", ".95 .62 .12 1"
 
-# who collides: table 1, hand 2; a hand meets the table, the cube meets both, fingers don't meet each other
+# collision groups, table 1 and hand 2: fingers collide with the table, the cube with both; fingers not with each other
 _CONTACT_OF = {
     "table": 'contype="1" conaffinity="0"',
     "finger": 'contype="2" conaffinity="1"',
@@ -42,7 +42,7 @@ _CONTACT_OF = {
 
 
 def build(*, with_cube: bool) -> mujoco.MjModel:
-    """The model: five joints, two fingers and, with `with_cube`, a cube on a free joint, in this order."""
+    """Build the model: five joints, two fingers and, with `with_cube`, a cube on a free joint, in this order."""
     return mujoco.MjModel.from_xml_string(_mjcf(with_cube))
 
 

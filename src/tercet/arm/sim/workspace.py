@@ -1,11 +1,11 @@
-"""Where the hand may be sent, and how far one action moves it. Lengths in metres, angles in radians."""
+"""The allowed positions of the hand, and the size of one action. Lengths in metres, angles in radians."""
 
 import numpy as np
 
 from tercet.arm.sim.kinematics import Array
 from tercet.arm.sim.scene import OPENING
 
-# x, y and z of the tip; here nothing but a finger or the palm can touch anything
+# x, y and z of the tip; inside, only fingers and palm can touch anything
 WORKSPACE = np.array([(0.14, 0.24), (-0.12, 0.12), (0.012, 0.14)])
 TURN_LIMIT = 1.2
 
@@ -20,5 +20,5 @@ _HIGH = np.array([*WORKSPACE[:, 1], TURN_LIMIT, OPENING])
 
 
 def within_limits(hands: Array) -> Array:
-    """Clip x, y, z, turn and opening (n, 5) to where a hand may be sent."""
+    """Clip x, y, z, turn and opening (n, 5) to the allowed positions."""
     return np.minimum(np.maximum(hands, _LOW), _HIGH)

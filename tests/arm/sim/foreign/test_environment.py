@@ -237,27 +237,33 @@ def test_many_starts_need_few_copies() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("their_env:picture", "only vectors"),
+        ("their_env:picture", "must be a vector"),
         ("their_env:buttons", "Discrete"),
-        ("their_env:boundless", "no finite bounds"),
-        ("their_env:nothing", "gave int, not a gymnasium.Env"),
+        ("their_env:boundless", "must have finite bounds"),
+        ("their_env:nothing", "returned int, not a gymnasium.Env"),
         ("their_env:broken", "ValueError: no such port"),
         ("their_env:leaves", "the function raised SystemExit: 0"),
         ("their_env:lines", "has no function lines; it has line"),
         ("no_such_module:line", "there is no module no_such_module"),
         ("no_such_module:Line-v0", "there is no module no_such_module in the working directory"),
-        ("their_env:Lime-v0", "their_env registers no such environment; did you mean Line-v0"),
-        ("their_env:whole", "its actions are whole numbers, .*int64.*a Box of float32 or float64 is needed"),
-        ("their_env:still", r"entries \[1\] of its actions cannot change, low is high"),
+        ("their_env:Lime-v0", "their_env does not register this environment; did you mean Line-v0"),
+        ("their_env:whole", "its actions are integers, .*int64.*must be a Box of float32 or float64"),
+        ("their_env:still", r"entries \[1\] of its actions are constant \(low equals high\)"),
         ("their_env:camera", r"pixels is Box.*a picture.*leave it out: .*FilterObservation\(env, \['place'\]\)"),
-        ("their_env:phase", r"phase is Discrete\(3\); only vectors .*; gymnasium.wrappers.FlattenObservation\(env\)"),
-        ("their_env:seedless", r"reset\(\) takes no seed .*; needed is \(observation, info\) from reset"),
-        ("their_env:old_reset", r"reset\(\) gave one dict; needed is \(observation, info\)"),
-        ("their_env:wrong_reset", r"reset\(\) gave observation of shape \(3,\); needed is \(2,\), as its space has it"),
-        ("their_env:nan_reset", r"reset\(\) gave \[nan, nan, .*; needed are finite numbers"),
+        (
+            "their_env:phase",
+            r"phase is Discrete\(3\); it must be a vector .*; gymnasium.wrappers.FlattenObservation\(env\)",
+        ),
+        ("their_env:seedless", r"reset\(\) must accept seed .*: \(observation, info\) from reset"),
+        ("their_env:old_reset", r"reset\(\) returned one dict; it must return \(observation, info\)"),
+        (
+            "their_env:wrong_reset",
+            r"reset\(\) returned observation of shape \(3,\); it must have the shape of its space, \(2,\)",
+        ),
+        ("their_env:nan_reset", r"reset\(\) returned \[nan, nan, .*; it must return finite numbers"),
         ("CartPole-v1", "Discrete"),
         ("Pendulun-v1", "did you mean Pendulum-v1"),
-        ("Fetchreach", "no such environment"),
+        ("Fetchreach", "unknown environment"),
         ("metaworld/nothing-v3", "Meta-World has no such task|needs metaworld"),
     ],
 )
@@ -272,14 +278,14 @@ def test_what_cannot_be_used_is_said_in_one_message(name: str, message: str) -> 
     [
         ("share", None),
         ("one", None),
-        ("text", r"step\(\) gave is_success='False'; needed is true or false, or a number"),
-        ("parts", r"step\(\) gave success=\{'task': True, 'grasp': True\}; needed is true or false"),
-        ("two", r"step\(\) gave success=array\(\[ True,  True\]\); needed is true or false"),
-        ("unknown", r"step\(\) gave is_success=None; needed is true or false"),
-        ("old_step", r"step\(\) gave 4 values \(dict, float, bool, dict\); needed is \(observation, reward"),
-        ("wrong_step", r"step\(\) gave observation of shape \(3,\); needed is \(2,\)"),
-        ("lacks", r"step\(\) gave an observation with \['achieved_goal', 'observation'\]; needed are \['obs"),
-        ("no_reward", r"step\(\) gave the reward None; needed is one number"),
+        ("text", r"step\(\) returned is_success='False'; it must be a boolean or a number"),
+        ("parts", r"step\(\) returned success=\{'task': True, 'grasp': True\}; it must be a boolean"),
+        ("two", r"step\(\) returned success=array\(\[ True,  True\]\); it must be a boolean"),
+        ("unknown", r"step\(\) returned is_success=None; it must be a boolean"),
+        ("old_step", r"step\(\) returned 4 values \(dict, float, bool, dict\); it must return \(observation, reward"),
+        ("wrong_step", r"step\(\) returned observation of shape \(3,\); it must have the shape of its space, \(2,\)"),
+        ("lacks", r"step\(\) returned an observation with \['achieved_goal', 'observation'\]; it must have \['obs"),
+        ("no_reward", r"step\(\) returned the reward None; it must be one number"),
         ("breaks", r"step\(\) raised RuntimeError: the motor is lost"),
         ("leaves_in_step", r"step\(\) raised SystemExit: 0"),
     ],
@@ -307,13 +313,17 @@ def test_success_that_is_told_at_the_end_means_not_yet_before() -> None:
     told = [env.step(np.zeros((2, 1)))[-1]["success"].tolist() for _ in range(5)]
     assert told == [[False, False]] * 4 + [[True, True]]
     env = make_env("their_env:late", 2, horizon=3)  # cut before anything was said
-    with pytest.raises(InputError, match=r"in an episode of 3 steps, .* infos hold nothing; needed is is_success"):
+    with pytest.raises(
+        InputError, match=r"in an episode of 3 steps: its infos contain nothing; they must contain is_success"
+    ):
         for _ in range(3):
             env.step(np.zeros((2, 1)))
 
 
 def test_an_environment_that_never_tells_of_success_is_refused_before_anything_is_trained() -> None:
-    with pytest.raises(InputError, match="its infos hold energy, task_success; needed is is_success or success"):
+    with pytest.raises(
+        InputError, match="its infos contain energy, task_success; they must contain is_success or success"
+    ):
         check(load_arm_config("reach", ["env=their_env:silent", "horizon=20", "threads=1"]))
 
 
@@ -325,7 +335,7 @@ def test_the_numbers_that_an_environment_tells_of_can_pay() -> None:
     pay = scorer({"dense": 1.0, "energy": -0.1, "collision": -2.0}, None)(episodes).steps
     torch.testing.assert_close(pay, torch.full((2, 4), -1 - 0.15 - 2.0))
     episodes.infos["energy"][0, 1] = float("nan")
-    with pytest.raises(FailedError, match=r"ppo\.reward\.energy: the environment gave nan"):
+    with pytest.raises(FailedError, match=r"ppo\.reward\.energy: the environment returned nan"):
         scorer({"energy": -0.1}, None)(episodes)
 
 
@@ -338,14 +348,15 @@ def test_a_seed_that_is_ignored_is_said(capsys: pytest.CaptureFixture[str]) -> N
     for name in ("ignores_seed", "line"):
         check(load_arm_config("reach", [f"env=their_env:{name}", "horizon=20", "threads=1"]))
         assert (
-            "gives a different start each time: stages are not evaluated on the same starts" in capsys.readouterr().out
+            "gives a different start each time, so stages are not evaluated on the same starts"
+            in capsys.readouterr().out
         ) == (name == "ignores_seed")
 
 
 def test_numbers_that_are_not_finite_are_said_before_anything_is_trained(capsys: pytest.CaptureFixture[str]) -> None:
     config = load_arm_config("reach", ["env=their_env:nan_step", "horizon=20", "threads=1"])
     check(config)
-    assert "env=their_env:nan_step: step() gave numbers that are not finite" in capsys.readouterr().out
+    assert "env=their_env:nan_step: step() returned numbers that are not finite" in capsys.readouterr().out
     with EnvFactory.of(config).open(1) as env:
         episodes = play(env, lambda step, seen, fresh: torch.zeros(1, 1), horizon=20, seed=0)
     with pytest.raises(FailedError, match=r"segments of 15 steps \(20 episodes ended because the environment gave"):
@@ -431,13 +442,13 @@ def test_a_video_says_of_what_it_shows_whether_it_succeeded(small: list[str], tm
 
 def test_bad_actions_and_what_is_only_for_our_arm_are_refused() -> None:
     env = make_env("their_env:line", 2)
-    with pytest.raises(InputError, match=r"needs \(2, 1\)"):
+    with pytest.raises(InputError, match=r"must have shape \(2, 1\)"):
         env.step(np.zeros((2, 3)))
-    with pytest.raises(InputError, match="not finite, first in environment 1"):
+    with pytest.raises(InputError, match="must be finite; the first others are in environment 1"):
         env.step(np.array([[0.0], [np.nan]]))
     with pytest.raises(InputError, match="no scripted expert"):
         env.expert_actions()
-    with pytest.raises(InputError, match="own tasks"):
+    with pytest.raises(InputError, match="only for tasks of the built-in arm"):
         make_env("their_env:line", 2, randomisation=Randomisation(sensor_noise=0.1))
 
 

@@ -17,10 +17,10 @@ from tercet.arm.sim.foreign.checks import Infos
 from tercet.arm.sim.foreign.make import METAWORLD, make, metaworld_task
 from tercet.errors import InputError, first_line
 
-_WITH_A_THING = re.compile(r"Fetch(PickAndPlace|Push|Slide)(Dense)?-v\d+")
+_WITH_OBJECT = re.compile(r"Fetch(PickAndPlace|Push|Slide)(Dense)?-v\d+")
 
 # our own infos of a step; the environment's infos of these names are dropped
-OWN_INFOS = ("success", "progress", "blown_up", "terminated", "truncated")
+RESERVED_INFOS = ("success", "progress", "blown_up", "terminated", "truncated")
 
 
 class Copy(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
@@ -41,15 +41,15 @@ class Copy(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         self._metaworld = METAWORLD.fullmatch(name)
         self._chance = np.random.default_rng(index)
         self._env = make(name, horizon)
-        # where the thing lies in an observation whose first three numbers are the hand's place
-        self._thing = 4 if self._metaworld else 3 if _WITH_A_THING.fullmatch(name) else None
+        # index of the object's position in an observation; the first three numbers are the hand's position
+        self._object_start = 4 if self._metaworld else 3 if _WITH_OBJECT.fullmatch(name) else None
         self._keys = checks.keys_of(self._env.observation_space)
         self.bounds = checks.checked_actions(name, self._env.action_space)
         checks.check_vectors(name, self._env.observation_space, self._keys)
         size = len(self._flat("observation_space.sample", self._env.observation_space.sample()))
         self.observation_space = Box(-np.inf, np.inf, (size,), np.float32)
         self.action_space = Box(-1.0, 1.0, self.bounds.shape, np.float32)
-        self._steps, self._says_success = 0, False
+        self._steps, self._reports_success = 0, False
 
     def reset(
         self,
@@ -58,79 +58,83 @@ class Copy(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         options: dict[str, Any] | None = None,  # Any: Gymnasium's
     ) -> tuple[NDArray[np.float32], Infos]:
         """Start an episode. `seed` restarts the generators."""
-        if self._metaworld:  # it ignores the seed that reset is given, and has its goals given from outside
+        if self._metaworld:  # Meta-World ignores the seed of reset, and its goals are set by the caller
             if seed is not None:
                 self._chance = np.random.default_rng(seed)
             goals = metaworld_task(self._metaworld["task"]).train_tasks
             self._env.unwrapped.set_task(goals[self._chance.integers(len(goals))])  # pyright: ignore[reportAttributeAccessIssue]
         observation = checks.checked_reset(self.name, checks.call(self.name, self._env, "reset", seed=seed))
-        self._steps, seen = 0, self._flat("reset", observation)
-        if not np.isfinite(seen).all():
-            raise InputError(f"env={self.name}: reset() gave {seen.tolist()}; needed are finite numbers")
-        return seen, {}
+        self._steps, vector = 0, self._flat("reset", observation)
+        if not np.isfinite(vector).all():
+            raise InputError(f"env={self.name}: reset() returned {vector.tolist()}; it must return finite numbers")
+        return vector, {}
 
     def step(self, action: NDArray[np.float32]) -> tuple[NDArray[np.float32], float, bool, bool, Infos]:
         """Return observation, reward, False, False, infos. All are finite."""
         given = checks.call(self.name, self._env, "step", self._scaled(action))
-        observation, reward, terminated, truncated, told = checks.checked_step(self.name, given)
-        seen, success = self._flat("step", observation), checks.success_of(self.name, told)
+        observation, reward, terminated, truncated, env_infos = checks.checked_step(self.name, given)
+        vector, success = self._flat("step", observation), checks.success_of(self.name, env_infos)
         self._steps += 1
-        cut = truncated or self._steps >= self.horizon
-        self._says_success |= success is not None
-        infos: Infos = {key: value for key, value in checks.numbers_of(told).items() if key not in OWN_INFOS}
-        infos |= {"success": bool(success), "progress": self._progress(observation, told, reward), "blown_up": False}
-        infos |= {"terminated": terminated, "truncated": cut}
-        if np.isfinite(seen).all() and np.isfinite(reward):
-            if (terminated or cut) and not self._says_success:
-                raise checks.never_said(self.name, told, self._steps)
-            return seen, reward, False, False, infos
+        is_cut = truncated or self._steps >= self.horizon
+        self._reports_success |= success is not None
+        infos: Infos = {key: value for key, value in checks.numbers_of(env_infos).items() if key not in RESERVED_INFOS}
+        infos |= {
+            "success": bool(success),
+            "progress": self._progress(observation, env_infos, reward),
+            "blown_up": False,
+        }
+        infos |= {"terminated": terminated, "truncated": is_cut}
+        if np.isfinite(vector).all() and np.isfinite(reward):
+            if (terminated or is_cut) and not self._reports_success:
+                raise checks.no_success_error(self.name, env_infos, self._steps)
+            return vector, reward, False, False, infos
         broken = dict.fromkeys(infos, False) | {"progress": 0.0, "blown_up": True, "terminated": True}
         return self.reset()[0], 0.0, False, False, broken
 
     def picture(self, index: int) -> NDArray[np.uint8] | str | None:
-        """Return what the environment draws if this is the `index`-th copy, or why it cannot draw."""
+        """Render an image if this is the `index`-th copy. Return the reason as a string if it cannot."""
         if index != self.index:
             return None
         if not os.environ.get("DISPLAY"):
             os.environ.setdefault("MUJOCO_GL", "egl")
         try:
             drawn = self._env.render()
-        except (Exception, SystemExit) as error:  # whatever another's environment raises; it may call sys.exit
-            return f"cannot draw: {first_line(error)}"
+        except (Exception, SystemExit) as error:  # a foreign environment can raise anything, and may call sys.exit
+            return f"cannot render: {first_line(error)}"
         picture = as_picture(drawn)
         if picture is None:
             what = f"an array of shape {drawn.shape}" if isinstance(drawn, np.ndarray) else type(drawn).__name__
-            return f"draws no picture: its render() gave {what}, not (height, width, 3)"
+            return f"render() returned {what}; it must return an image (height, width, 3)"
         return picture
 
     def close(self) -> None:
         """Close the environment."""
         self._env.close()
 
-    def _progress(self, observation: Any, told: Infos, reward: float) -> float:  # Any: another's
-        left = _distance_left(observation, told)
+    def _progress(self, observation: Any, env_infos: Infos, reward: float) -> float:  # Any: a foreign environment's
+        left = _distance_left(observation, env_infos)
         if left is None:
             return reward
-        if self._thing is None:
+        if self._object_start is None:
             return -left
-        seen = observation["observation"] if isinstance(observation, dict) else observation
-        return -2 * left - float(np.linalg.norm(seen[:3] - seen[self._thing : self._thing + 3]))
+        vector = observation["observation"] if isinstance(observation, dict) else observation
+        return -2 * left - float(np.linalg.norm(vector[:3] - vector[self._object_start : self._object_start + 3]))
 
-    def _flat(self, what: str, observation: Any) -> NDArray[np.float32]:  # Any: another's
+    def _flat(self, what: str, observation: Any) -> NDArray[np.float32]:  # Any: a foreign environment's
         parts = checks.checked_parts(self.name, what, self._env.observation_space, self._keys, observation)
-        return np.concatenate([*parts, *self._ways(observation)]).astype(np.float32)
+        return np.concatenate([*parts, *self._differences(observation)]).astype(np.float32)
 
-    def _ways(self, observation: Any) -> list[NDArray[np.floating]]:  # Any: another's
+    def _differences(self, observation: Any) -> list[NDArray[np.floating]]:  # Any: a foreign environment's
         if self._metaworld:
-            hand, thing, goal = observation[:3], observation[4:7], observation[-3:]
-            return [thing - hand, goal - thing]
+            hand, object_, goal = observation[:3], observation[4:7], observation[-3:]
+            return [object_ - hand, goal - object_]
         way = _to_the_goal(observation)
         return [] if way is None else [way]
 
     def _scaled(self, action: NDArray[np.float32]) -> NDArray[Any]:  # Any: the box has its own dtype
         low, high = self.bounds.low, self.bounds.high
         scaled = low + (np.clip(action, -1.0, 1.0).astype(np.float64) + 1) / 2 * (high.astype(np.float64) - low)
-        return np.clip(scaled.astype(self.bounds.dtype), low, high)  # rounding must not lead out of the box
+        return np.clip(scaled.astype(self.bounds.dtype), low, high)  # rounding must not leave the bounds
 
 
 def copy_of(name: str, horizon: int, index: int) -> Copy:
@@ -140,14 +144,14 @@ def copy_of(name: str, horizon: int, index: int) -> Copy:
     return Copy(name, horizon, index)
 
 
-def _to_the_goal(observation: Any) -> NDArray[np.floating] | None:  # Any: another's
+def _to_the_goal(observation: Any) -> NDArray[np.floating] | None:  # Any: a foreign environment's
     if not (isinstance(observation, dict) and {"achieved_goal", "desired_goal"} <= observation.keys()):
         return None
-    goal, there = np.asarray(observation["desired_goal"]), np.asarray(observation["achieved_goal"])
-    return goal - there if goal.shape == there.shape else None
+    goal, achieved = np.asarray(observation["desired_goal"]), np.asarray(observation["achieved_goal"])
+    return goal - achieved if goal.shape == achieved.shape else None
 
 
-def _distance_left(observation: Any, info: Infos) -> float | None:  # Any: another's
+def _distance_left(observation: Any, info: Infos) -> float | None:  # Any: a foreign environment's
     way = _to_the_goal(observation)
     if way is not None:
         return float(np.linalg.norm(way))

@@ -8,7 +8,7 @@ import numpy as np
 
 from tercet.arm.sim.kinematics import Array
 
-Expert = Callable[[Array], Array]  # an observation of `copy.py` to an action as the environment has it
+Expert = Callable[[Array], Array]  # from an observation of `copy.py` to an action in the environment's units
 
 _METAWORLD_SIZE = 39  # entries of Meta-World's own observation; our differences follow
 _HALF_OPEN = 0.027  # of a Fetch finger around the cube, which is 5 cm wide
@@ -35,7 +35,7 @@ def _metaworld(task: str) -> Expert | None:
 
     def act(observation: Array) -> Array:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that its actions will be clipped, at nearly every step
+            warnings.simplefilter("ignore")  # a warning at nearly every step that actions are clipped
             return np.asarray(policy.get_action(observation[:_METAWORLD_SIZE]), np.float64)
 
     return act
@@ -47,13 +47,13 @@ def _fetch_reach(observation: Array) -> Array:
 
 def _fetch_pick_and_place(observation: Array) -> Array:
     """Go above the object, down, close, and to the goal."""
-    tip, thing, left = observation[:3], observation[3:6], observation[-3:]
+    tip, object_, to_goal = observation[:3], observation[3:6], observation[-3:]
     opening = observation[9:11].mean()
-    way = thing - tip
+    way = object_ - tip
     over = np.hypot(way[0], way[1]) < 0.015
     low = over and abs(way[2]) < 0.015
     if low and opening < _HALF_OPEN:
-        return np.append(_towards(left), -1.0)
+        return np.append(_towards(to_goal), -1.0)
     if low:
         return np.array([0.0, 0.0, 0.0, -1.0])
     above = np.array([0.0, 0.0, 0.0 if over else 0.08])

@@ -13,10 +13,10 @@ from tercet.arm.sim.tasks.builtin import TASKS
 from tercet.config.functions import load_function, load_module, named_error
 from tercet.errors import InputError, first_line
 
-Env = gymnasium.Env[Any, Any]  # Any: another's observations and actions, checked in checks.py
+Env = gymnasium.Env[Any, Any]  # Any: foreign observations and actions, checked in checks.py
 
 METAWORLD = re.compile(r"(?:metaworld|Meta-World)/(?:MT1/)?(?P<task>[\w-]+-v\d+)")
-_REGISTERING = ("gymnasium_robotics", "metaworld")  # packages that make their ids known when they are imported
+_REGISTERING = ("gymnasium_robotics", "metaworld")  # packages that register their ids when they are imported
 
 
 def make(name: str, horizon: int) -> Env:
@@ -27,16 +27,16 @@ def make(name: str, horizon: int) -> Env:
         _need("metaworld", name)
         try:
             return metaworld_task(task).train_classes[task](render_mode="rgb_array")
-        except ValueError as error:  # its own way to say that there is no such task
-            raise InputError(f"env={name}: Meta-World has no such task: {first_line(error)}") from error
+        except ValueError as error:  # Meta-World's error for an unknown task
+            raise InputError(f"env={name}: unknown task of Meta-World: {first_line(error)}") from error
     if ":" in name and not re.search(r"-v\d+$", name):
         function: Callable[[], Any] = load_function(name)
         try:
             env = function()
-        except (Exception, SystemExit) as error:  # whatever the user's own function raises; it may call sys.exit
+        except (Exception, SystemExit) as error:  # a user's function can raise anything, and may call sys.exit
             raise InputError(f"env={name}: the function raised {named_error(error)}") from error
         if not isinstance(env, gymnasium.Env):
-            raise InputError(f"env={name}: gave {type(env).__name__}, not a gymnasium.Env")
+            raise InputError(f"env={name}: returned {type(env).__name__}, not a gymnasium.Env")
         return env
     return _registered(name, horizon)
 
@@ -61,19 +61,19 @@ def _registered(name: str, horizon: int) -> Env:
                 gymnasium.register_envs(__import__(package))
     if key not in gymnasium.registry:
         near = get_close_matches(key, [*TASKS, *gymnasium.registry], n=3, cutoff=0.5)
-        hint = f"did you mean {', '.join(near)}?" if near else f"there are {', '.join(TASKS)}, and Gymnasium's by id"
+        hint = f"did you mean {', '.join(near)}?" if near else f"give {', '.join(TASKS)}, or an id of Gymnasium"
         missing = [package for package in _REGISTERING if not find_spec(package)]
         more = f" (for those of {' and '.join(missing)}: pip install 'tercet[robots]')" if missing else ""
-        where = f"{module} registers no such environment" if module else "no such environment"
+        where = f"{module} does not register this environment" if module else "unknown environment"
         raise InputError(f"env={name}: {where}; {hint}{more}")
     settings: dict[str, Any] = {"max_episode_steps": horizon, "disable_env_checker": True}  # Any: of two types
     try:
         try:
             return gymnasium.make(key, render_mode="rgb_array", **settings)
-        except TypeError:  # one that takes no render_mode, or another fault, which is then raised again
+        except TypeError:  # it has no render_mode, or another error, which is then raised again
             return gymnasium.make(key, **settings)
-    except (Exception, SystemExit) as error:  # what an environment raises while it is made
-        raise InputError(f"env={name}: could not be made: {named_error(error)}") from error
+    except (Exception, SystemExit) as error:  # an environment's constructor can raise anything
+        raise InputError(f"env={name}: could not be created: {named_error(error)}") from error
 
 
 def _need(package: str, name: str) -> None:

@@ -1,4 +1,4 @@
-"""What lift and place have in common: grip the cube and carry it to the goal."""
+"""The common part of lift and place: grip the cube and carry it to the goal."""
 
 import numpy as np
 
@@ -9,13 +9,13 @@ from tercet.arm.sim.tasks.task import Command, Mask, Task, nearness
 from tercet.arm.sim.workspace import STEP
 
 _ABOVE = np.array([0.0, 0.0, 0.05])  # the cube's centre
-_CARRY_SPEED = 0.6  # share of the highest speed: a cube that is swung slips
+_CARRY_SPEED = 0.6  # fraction of the maximum speed; a faster cube slips out
 
 
 class Carry(Task):
     """Grip the cube and carry it to the goal."""
 
-    def way(self, now: Readings) -> Array:
+    def carried(self, now: Readings) -> Array:
         """Return how much of the way the cube has been carried, from 0 to 1."""
         raise NotImplementedError
 
@@ -24,10 +24,10 @@ class Carry(Task):
         return -now.tip_from_cube - 2 * now.cube_from_goal
 
     def reward(self, now: Readings, done: Mask) -> Array:
-        """Nearness to the cube, a closed grip, the way that the cube has been carried, and success."""
+        """Nearness to the cube, a closed grip, how far the cube has been carried, and success."""
         from_cube = now.tip_from_cube
         held = (now.opening < CUBE_HALF + 0.005) & (from_cube < 0.02)
-        carried = self.way(now) * (from_cube < 0.03)
+        carried = self.carried(now) * (from_cube < 0.03)
         return 0.25 * nearness(from_cube) + 0.15 * held + 0.2 * carried + 0.4 * done
 
     def expert(self, now: Readings) -> Command:

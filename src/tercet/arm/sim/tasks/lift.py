@@ -31,6 +31,6 @@ class Lift(Carry):
         """The cube is 5 cm up and in the hand."""
         return (now.cube[:, 2] > CUBE_HALF + _LIFTED) & (now.tip_from_cube < 0.03)
 
-    def way(self, now: Readings) -> Array:
+    def carried(self, now: Readings) -> Array:
         """The cube's height, as a share of 5 cm."""
         return np.clip((now.cube[:, 2] - CUBE_HALF) / _LIFTED, 0.0, 1.0)

@@ -25,6 +25,6 @@ class Place(Carry):
         """The cube is within 2 cm of the goal."""
         return now.cube_from_goal < 0.02
 
-    def way(self, now: Readings) -> Array:
+    def carried(self, now: Readings) -> Array:
         """Nearness of the cube to the goal."""
         return nearness(now.cube_from_goal)

@@ -39,7 +39,7 @@ class Start:
 
 @dataclass(frozen=True)
 class Command:
-    """What an expert asks for: metres to move (n, 3), radians to turn (n,), and -1 to close or 1 to open (n,)."""
+    """A command of an expert: metres to move (n, 3), radians to turn (n,), and -1 to close or 1 to open (n,)."""
 
     move: Array
     turn: Array
@@ -54,13 +54,13 @@ class Task:
     """
 
     name: str
-    look_for: str  # what people are told to prefer
+    look_for: str  # the instruction that is shown to people who compare segments
     has_cube: bool = True
     observation: Layout = Layout((*ARM, *CUBE))
     start_opening: float = 0.03  # of each finger
     cube_area: Ranges = ((0.16, 0.22), (-0.09, 0.09))  # x and y where the cube starts
-    turns_cube: bool = False  # whether the cube starts turned about z
-    goal_above_cube: float | None = None  # metres, if the goal is above the place where the cube starts
+    turns_cube: bool = False  # True if the cube starts turned about z
+    goal_above_cube: float | None = None  # metres; None if the goal is not above the cube's start
     shown_height: float | None = None  # metres above the table at which videos show a frame
 
     def start(self, draws: Array) -> Start:
@@ -72,17 +72,17 @@ class Task:
         return Start(tip, np.full(count, self.start_opening), cube, cube_turn, self.goals(draws[:, 6:], cube))
 
     def goals(self, draws: Array, cube: Array) -> Array:
-        """Compute goals (n, 3) from uniform numbers (n, NUM_DRAWS - 6) and the cubes' places (n, 3)."""
+        """Compute goals (n, 3) from uniform numbers (n, NUM_DRAWS - 6) and the cubes' positions (n, 3)."""
         raise NotImplementedError
 
     def success(self, now: Readings) -> Mask:
-        """Return where the task is done at this moment, (n,)."""
+        """Return True for each environment in which the task is done now, (n,)."""
         raise NotImplementedError
 
     def progress(self, now: Readings) -> Array:
-        """Return how near the task is to being done, (n,): at most 0, and larger is better.
+        """Return the progress of the task, (n,): at most 0, and larger is better.
 
-        The built-in rule that compares segments compares this.
+        The built-in judge compares segments by it.
         """
         raise NotImplementedError
 
@@ -91,7 +91,7 @@ class Task:
         raise NotImplementedError
 
     def expert(self, now: Readings) -> Command:
-        """Return what the scripted expert does. It has no memory."""
+        """Return the command of the scripted expert, which has no memory."""
         raise NotImplementedError
 
     def expert_actions(
