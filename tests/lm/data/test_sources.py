@@ -140,7 +140,7 @@ def test_a_hub_set_keeps_ties_without_preference_and_counts_blank_rows(hub: Path
     )
     result = reading(hub)
     assert [(e.prompt, e.rejected) for e in result.examples] == [("Why?", None), ("How?", "No.")]
-    assert result.dropped == {"no prompt or no answer": 1}
+    assert result.dropped == {"no prompt or no response": 1}
 
 
 # other shapes
@@ -222,21 +222,21 @@ def test_what_makes_no_pair_is_refused_in_a_file_and_left_out_of_a_hub_set(tmp_p
     early = {"chosen": f"{HH} So.\n\nHuman: And?\n\nAssistant: Yes.", "rejected": f"{HH} No."}
     rows = [{"chosen": f"{HH} So.", "rejected": f"{HH} No."}, early, {"chosen": HH, "rejected": f"{HH} No."}, early]
     with pytest.raises(
-        InputError, match=r"differ before the last answer in 2 of 4 rows \(first: .*set\.jsonl:2\); both"
+        InputError, match=r"differ before the last response in 2 of 4 rows \(first: .*set\.jsonl:2\); both"
     ):
         reading(jsonl(tmp_path / "set.jsonl", rows))
     jsonl(hub / "train.jsonl", rows)
     result = reading(hub)
     assert [(e.messages, e.chosen, e.rejected) for e in result.examples] == [(HH_TURNS, "So.", "No.")]
     assert result.dropped == {
-        "chosen and rejected differ before the last answer": 2,
-        "chosen or rejected does not end with an answer": 1,
+        "chosen and rejected differ before the last response": 2,
+        "chosen or rejected does not end with a response": 1,
     }
 
 
 def test_a_hub_set_of_which_no_row_can_be_used_says_why(hub: Path) -> None:
     jsonl(hub / "train.jsonl", [{"chosen": HH, "rejected": f"{HH} No."}] * 3)
-    with pytest.raises(InputError, match=r"does not end with an answer in 3 of 3 rows \(first: .*train.jsonl:1\)"):
+    with pytest.raises(InputError, match=r"does not end with a response in 3 of 3 rows \(first: .*train.jsonl:1\)"):
         reading(hub)
 
 
@@ -280,8 +280,8 @@ def test_transcripts_join_turns_of_one_speaker_and_keep_what_stands_in_front() -
         (True, "labels = True is no finite number"),
         ([1], r"labels = \[1\] is no finite number"),
         (2, "labels = 2 is neither 0 nor 1"),
-        (math.nan, "no score says which answer is better"),
-        ("", "no score says which answer is better"),
+        (math.nan, "no score says which response is better"),
+        ("", "no score says which response is better"),
     ],
 )
 def test_a_label_that_says_nothing_makes_no_preference(label: object, message: str) -> None:
@@ -339,7 +339,7 @@ def test_every_file_type_gives_the_same_examples(kind: str, tmp_path: Path) -> N
         ("a.csv", 'prompt,chosen\na,b\n"c,d\n', r"a\.csv:3: broken CSV .* write its own twice"),
         ("a.parquet", "PAR1 not", r"a\.parquet: no readable Parquet"),
         ("a.jsonl", '{"q": "a", "good": "b"}', r"a\.jsonl:1: no prompt: the columns are q, good; map them"),
-        ("a.jsonl", '{"prompt": "", "chosen": "b"}', r"no prompt or no answer in 1 of 1 rows"),
+        ("a.jsonl", '{"prompt": "", "chosen": "b"}', r"no prompt or no response in 1 of 1 rows"),
         ("a.jsonl", '{"prompt": "a", "chosen": {"b": 1}}', r"a\.jsonl:1: column chosen: expected text, found dict"),
         (
             "a.jsonl",

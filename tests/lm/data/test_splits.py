@@ -132,7 +132,7 @@ def test_a_set_without_pairs_is_kept_for_sampling_but_refused_where_pairs_are_re
     data = config(train=[write(tmp_path / "a.jsonl", many("a", 20), rejected=False)], eval_fraction=0)
     examples = step_examples(data, "reward")
     assert len(examples.train["a"]) == 20
-    with pytest.raises(InputError, match=r"set a .* has no rejected answers"):
+    with pytest.raises(InputError, match=r"set a .* has no rejected responses"):
         require_pairs(examples)
 
 

@@ -198,7 +198,7 @@ def test_pairs_that_are_equal_after_the_cut_are_left_out_and_counted(
     assert (left.train, left.validation, left.test) == ({"set": differ}, {"set": []}, {"set": differ})
     assert left.dropped == {"other": 1, "equal after data.max_response_tokens=4": 2}
     said = " ".join(capsys.readouterr().out.split())
-    assert "reward: 2 of 10 left out, their answers are equal after data.max_response_tokens=4" in said
+    assert "reward: 2 of 10 left out, their responses are equal after data.max_response_tokens=4" in said
 
 
 def test_pairs_that_are_all_equal_after_the_cut_are_refused(make_config: MakeConfig) -> None:

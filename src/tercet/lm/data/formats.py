@@ -43,22 +43,22 @@ _SHP = ("history", "human_ref_A", "human_ref_B", "labels")
 _WEBGPT = ("question", "answer_0", "answer_1", "score_0", "score_1")
 
 PROMPTS_DIFFER = Fault(
-    "chosen and rejected differ before the last answer",
+    "chosen and rejected differ before the last response",
     "both must have the same turns before it; correct or remove these rows",
 )
 NO_END = Fault(
-    "chosen or rejected does not end with an answer", "end both with the assistant's turn, or remove these rows"
+    "chosen or rejected does not end with a response", "end both with the assistant's turn, or remove these rows"
 )
 OTHER_PROMPT = Fault(
-    "an answer holds a conversation that does not begin with the prompt",
+    "a response has a conversation that does not begin with the prompt",
     "correct these rows, or remove the column of the prompt",
 )
 ENDS_WITH_ASSISTANT = Fault(
     "the prompt ends with the assistant",
-    "end it with the user; if its last turn is the answer, set data.columns={messages: THE_COLUMN}",
+    "end it with the user; if its last turn is the response, set data.columns={messages: THE_COLUMN}",
 )
 TWO_SYSTEMS = Fault("the column system is not the conversation's own system message", "remove one of them")
-NO_SCORE = Fault("no score says which answer is better", "give a score, or remove these rows")
+NO_SCORE = Fault("no score says which response is better", "give a score, or remove these rows")
 
 
 @dataclass(frozen=True)

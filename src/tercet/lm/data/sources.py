@@ -21,7 +21,7 @@ Given = TypeVar("Given")
 Result = TypeVar("Result")
 BUILT_IN = "chatterbot"
 BLANK = Fault(
-    "no prompt or no answer",
+    "no prompt or no response",
     "fill them in, drop them, or map the right columns with data.columns={prompt: ..., chosen: ...}",
 )
 _BYTES_OF_AN_EXAMPLE, _BYTES_OF_A_MESSAGE = 350, 150  # without the texts

@@ -128,7 +128,7 @@ def require_pairs(examples: StepExamples) -> None:
     for name, rows in examples.train.items():
         if rows and rows[0].rejected is None:
             raise InputError(
-                f"set {name} ({rows[0].location}) has no rejected answers, so a reward model cannot learn from it; "
+                f"set {name} ({rows[0].location}) has no rejected responses, so a reward model cannot learn from it; "
                 "map the column with data.columns={rejected: YOUR_COLUMN}, "
                 "or have pairs sampled and judged with reward.num_sampled_pairs and judge"
             )

@@ -49,7 +49,7 @@ class UnusableRowError(InputError):
         self.fault = fault
 
 
-TOOL_RESPONSE = Fault("the answer is a tool call", "end the conversation with a text, or remove the row")
+TOOL_RESPONSE = Fault("the response is a tool call", "end the conversation with a text, or remove the row")
 
 
 def is_null(value: object) -> bool:

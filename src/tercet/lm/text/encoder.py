@@ -131,12 +131,12 @@ class Encoder:
         if any(examples.train.values()) and not any(train.values()):
             first = next(example for rows in examples.train.values() for example in rows)
             raise InputError(
-                f"{first.location}: the answers of this and every other pair are {reason}, so nothing can be learned; "
-                "raise it"
+                f"{first.location}: the responses of this and every other pair are {reason}, "
+                "so nothing can be learned; raise it"
             )
         if num_dropped := dropped.get(reason, 0) - examples.dropped.get(reason, 0):
             total = sum(len(rows) for sets in parts for rows in sets.values())
-            say(f"reward: {num_dropped} of {total} left out, their answers are {reason}")
+            say(f"reward: {num_dropped} of {total} left out, their responses are {reason}")
         return StepExamples(train, validation, test, dropped)
 
     def check_window(self, model: PreTrainedModel) -> None:

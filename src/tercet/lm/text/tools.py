@@ -16,8 +16,8 @@ def refuse_tools(messages: Sequence[Message], style: str) -> None:
     """Raise InputError for tool calls or tool results in a style without a chat template, which would lose them."""
     if any(message.tools or message.role == "tool" for message in messages):
         raise InputError(
-            f"data.style={style} cannot write tool calls and what tools answer; "
-            "set data.style=chat with a chat template that can, or take these rows out"
+            f"data.style={style} cannot write tool calls and tool results; "
+            "set data.style=chat with a chat template that can, or remove these rows"
         )
 
 
