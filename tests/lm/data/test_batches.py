@@ -1,4 +1,4 @@
-"""The plan of a run: every row as often as it should be, batches of like length, the same plan for the same chance."""
+"""The plan of optimizer steps: how often each row is used, the lengths in a batch, and the seed."""
 
 from collections import Counter
 

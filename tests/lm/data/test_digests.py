@@ -1,4 +1,4 @@
-"""Whatever changes in what a step reads, its digest changes; and nothing else changes it."""
+"""The digest of a step changes if and only if the data of the step changes."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Local files under every name that people give them."""
+"""Local files, whatever the case of their names and types."""
 
 import csv
 import gzip

@@ -1,4 +1,4 @@
-"""The prompt of a pair is all before its last answer, wherever the columns put it; what is no pair says why."""
+"""The columns of a row become a prompt and its responses; a row that is no pair gives the reason."""
 
 from typing import Any
 

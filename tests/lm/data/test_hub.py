@@ -1,4 +1,4 @@
-"""Folders as the hub and `save_to_disk` lay them out."""
+"""Folders in the layout of the hub and of `save_to_disk`."""
 
 import json
 from pathlib import Path

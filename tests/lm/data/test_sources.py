@@ -1,4 +1,4 @@
-"""Files of every kind and sets of every published shape become the same examples; what is wrong has its place."""
+"""Files of every type and sets of every known format give the same examples; an error names the location."""
 
 import csv
 import json
@@ -258,7 +258,7 @@ def test_prompts_alone_serve_where_no_answer_is_needed(tmp_path: Path) -> None:
     path = jsonl(tmp_path / "prompts.jsonl", [{"prompt": "Why?"}])
     (example,) = reading(path, needs_response=False).examples
     assert (example.prompt, example.chosen, example.rejected) == ("Why?", "", None)
-    with pytest.raises(InputError, match=r"no answer in 1 of 1 rows \(first: .*prompts.jsonl:1, columns prompt\)"):
+    with pytest.raises(InputError, match=r"no response in 1 of 1 rows \(first: .*prompts.jsonl:1, columns prompt\)"):
         reading(path)
 
 

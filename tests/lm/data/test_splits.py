@@ -1,4 +1,4 @@
-"""Who learns from what is decided by the text alone, and nothing that is learned from is ever measured."""
+"""Examples are split by their text, and training data is never in held-out data."""
 
 import json
 from collections.abc import Sequence

@@ -1,7 +1,6 @@
 """Marks of a chat template, as distinct from the same characters in a text."""
 
-from tokenizers import AddedToken
-from transformers import PreTrainedTokenizerBase
+from transformers import AddedToken, PreTrainedTokenizerBase
 
 from tercet.lm.text.marks import Marks
 from tercet.lm.text.tokenizers import byte_tokenizer
