@@ -1,4 +1,4 @@
-"""Read data sets into lists of examples: local files, hub ids and the built-in set. Errors name the row."""
+"""Read data sets into lists of examples: local files, hub ids and the built-in sets. Errors name the row."""
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -10,6 +10,7 @@ from typing import TypeVar
 from tercet.config.lm import Source
 from tercet.errors import InputError, reading
 from tercet.lm.data.chatterbot import read_chatterbot
+from tercet.lm.data.chitchat import read_chitchat
 from tercet.lm.data.examples import Example
 from tercet.lm.data.files import file_type, is_folder, is_regular, local_rows
 from tercet.lm.data.formats import Parts, Row, RowReader, listed
@@ -19,7 +20,7 @@ from tercet.runs.machine import spare_memory
 
 Given = TypeVar("Given")
 Result = TypeVar("Result")
-BUILT_IN = "chatterbot"
+BUILT_IN = ("chatterbot", "chitchat")
 BLANK = Fault(
     "no prompt or no response",
     "fill them in, drop them, or map the right columns with data.columns={prompt: ..., chosen: ...}",
@@ -47,10 +48,12 @@ def read(source: Source, *, name: str, columns: Mapping[str, str], needs_respons
     """
     is_local = is_file(source)
     for key in ("split", "config"):
-        if (value := getattr(source, key)) and (is_local or source.path == BUILT_IN):
+        if (value := getattr(source, key)) and (is_local or source.path in BUILT_IN):
             raise InputError(f"{source.path}: has no {key} {value!r}, as hub sets have; leave {key} out")
-    if source.path == BUILT_IN:
+    if source.path == "chatterbot":
         return Reading(read_chatterbot(name, needs_response=needs_response))
+    if source.path == "chitchat":
+        return Reading(read_chitchat(name))
     reader = RowReader(columns)
 
     def used(names: Collection[str]) -> list[str]:

@@ -168,7 +168,7 @@ def _is_on_this_machine(data: DataConfig, model: ModelConfig) -> bool:
 
 
 def _is_local(source: Source) -> bool:
-    return source.path == BUILT_IN or (is_file(source) and Path(source.path).is_file())
+    return source.path in BUILT_IN or (is_file(source) and Path(source.path).is_file())
 
 
 def _has_tokenizer(config: ModelConfig) -> bool:
