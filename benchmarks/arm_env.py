@@ -1,15 +1,14 @@
-"""Steps a second of the arm's environment beside bare `mujoco.rollout`: same model, controls, batch and threads.
+"""Compare the speed of the arm's environment with bare `mujoco.rollout`: same model, controls, batch and threads.
 
     python benchmarks/arm_env.py --task lift --num-envs 32 --threads 2
 
-The noisy expert plays an episode; then environment and simulation repeat it in turn, and the medians are compared.
-Bare rollout is called once a step of the environment, as any environment must, with MuJoCo's own choice of chunks and
-with ours; and once an episode.
-Prints one line of JSON.
+The expert plays an episode with noise. Then environment and simulation repeat it alternately, and the medians are
+compared. Bare rollout is called once per environment step, as every environment must call it, with MuJoCo's default
+chunks and with ours; and once per episode. Prints one line of JSON.
 """
 
 # pyright: reportAttributeAccessIssue=false
-# (MuJoCo's compiled modules come without types)
+# (MuJoCo's compiled modules have no types)
 
 import argparse
 import json
@@ -33,7 +32,7 @@ from tercet.arm.sim.tasks.builtin import TASKS
 
 @dataclass(frozen=True)
 class Episode:
-    """What is repeated: actions (steps, n, 5) for the environment, controls (n, steps x substeps, u) for the rest."""
+    """An episode to repeat: actions (steps, n, 5) for the environment, controls (n, steps x substeps, u) for MuJoCo."""
 
     start: Array
     actions: Array
@@ -41,7 +40,7 @@ class Episode:
 
 
 def record(env: ArmEnv, seed: int) -> Episode:
-    """One episode of the expert with some noise."""
+    """Record one episode of the expert with noise."""
     chance = np.random.default_rng(seed)
     env.reset(seed=seed)
     start = env.snapshot()["physics"]
@@ -56,7 +55,7 @@ def record(env: ArmEnv, seed: int) -> Episode:
 
 @dataclass(frozen=True)
 class Timed:
-    """Seconds by the clock and of all CPUs together, and the states that were come to."""
+    """Wall-clock seconds, CPU seconds of the process, and the final states."""
 
     wall: float
     cpu: float
@@ -64,7 +63,7 @@ class Timed:
 
     @classmethod
     def since(cls, wall: float, cpu: float, state: Array) -> "Timed":
-        """From readings of both clocks until now."""
+        """Return the time since readings of both clocks."""
         return cls(time.perf_counter() - wall, time.process_time() - cpu, state)
 
 
@@ -79,7 +78,7 @@ class Bare:
         self._size, self._sensors = 1 + model.nq + model.nv, model.nsensordata
 
     def run(self, episode: Episode, length: int, chunk_size: int | None = None) -> Timed:
-        """The episode in calls of `length` substeps."""
+        """Time the episode in calls of `length` substeps."""
         count, total, _ = episode.controls.shape
         parts = [np.ascontiguousarray(episode.controls[:, at : at + length]) for at in range(0, total, length)]
         states, sensors = np.empty((count, length, self._size)), np.empty((count, length, self._sensors))
@@ -103,7 +102,7 @@ class Bare:
 
 
 def ours(env: ArmEnv, episode: Episode, seed: int) -> Timed:
-    """The episode in the environment, its reset left out."""
+    """Time the episode in the environment, without the reset."""
     env.reset(seed=seed)
     wall, cpu = time.perf_counter(), time.process_time()
     for actions in episode.actions:

@@ -1,9 +1,9 @@
-"""Tercet's PPO on the arm until 95 % of the held-out starts succeed, by the pipeline's own code; one line of JSON.
+"""Run Tercet's PPO on the arm, with the code of the pipeline, until 95 % of the held-out starts succeed; print JSON.
 
     PYTHONPATH=src:benchmarks python benchmarks/arm_ours.py --task reach --seed 0
 
-Rollouts, rewards, updates, rows and checkpoints are those of `tercet arm ppo`. The self-check, which teaches the policy
-nothing, does not count: it takes as long as one rollout more. `--make-clone DIR` clones demonstrations and no more.
+Rollouts, rewards, updates, rows and checkpoints are those of `tercet arm ppo`. The time excludes the self-check, which
+does not train and takes as long as one rollout. `--make-clone DIR` only clones demonstrations.
 """
 
 import contextlib
@@ -28,11 +28,11 @@ from tercet.train.ppo import Learner, Validation, train
 
 
 class Reached(Exception):
-    """The policy is good enough."""
+    """The policy has reached the target."""
 
 
 def starting(folder: RunFolder, config: ArmConfig, clone: Path | None) -> Policy:
-    """The clone, or a fresh policy."""
+    """Return the clone, or a new policy."""
     envs = EnvFactory.of(config)
     if clone is None:
         return start_policy(folder, envs, config.policy, demonstrations=config.bc.demonstrations, seed=config.seed)
@@ -43,7 +43,7 @@ def starting(folder: RunFolder, config: ArmConfig, clone: Path | None) -> Policy
 
 
 def learn(folder: RunFolder, config: ArmConfig, race: Race) -> None:
-    """`tercet arm ppo`, judged after every update."""
+    """Run `tercet arm ppo`, and evaluate after every update."""
     clone = race.settings.clone
     with EnvFactory.of(config).open(config.ppo.num_envs) as env:
         race.start()
@@ -75,7 +75,7 @@ def learn(folder: RunFolder, config: ArmConfig, race: Race) -> None:
 
 
 def main() -> None:
-    """Learn until it is enough, or make a clone."""
+    """Train until the target is reached, or make a clone."""
     command = parser(__doc__ or "")
     command.add_argument("--make-clone", type=Path)
     settings = command.parse_args()
@@ -87,7 +87,7 @@ def main() -> None:
             bc.run(run, config)
         return
     race = Race("tercet", settings)
-    # for its first optimizer torch loads modules for a second; the peers make theirs before the clock runs too
+    # torch loads modules for a second at the first optimizer; the peers also create theirs before the clock starts
     adamw(torch.nn.Linear(1, 1), lr=1.0)
     with (
         tempfile.TemporaryDirectory() as place,

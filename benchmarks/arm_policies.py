@@ -1,12 +1,12 @@
-"""What each kind of policy reaches on a robot arm from few demonstrations: cloned, and improved on the learned reward.
+"""Measure each kind of policy on a robot arm from few demonstrations: after cloning, and after PPO on a learned reward.
 
-    python benchmarks/arm_policies.py --out runs/policies                      # every cell that is not done, one by one
-    python benchmarks/arm_policies.py --out runs/policies lift/act/3           # one of them
-    python benchmarks/arm_policies.py --out runs/policies --seconds 170        # for so long; call again to go on
-    python benchmarks/arm_policies.py --out runs/policies --table              # none; only what there is
+    python benchmarks/arm_policies.py --out runs/policies                      # run every unfinished cell
+    python benchmarks/arm_policies.py --out runs/policies lift/act/3           # run one cell
+    python benchmarks/arm_policies.py --out runs/policies --seconds 170        # stop then; repeat to continue
+    python benchmarks/arm_policies.py --out runs/policies --table              # only print the finished cells
 
-A cell is TASK/KIND/DEMONSTRATIONS, and a run folder of the task's preset with the settings of docs/arm-policies.md.
-Prints a table in Markdown. Several calls at once share the cells: a folder that another holds is passed over.
+A cell is TASK/KIND/DEMONSTRATIONS: a run of the task's preset with the settings of docs/arm-policies.md. Prints a
+Markdown table. Several processes can share the work: a folder in use by another process is skipped.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from typing import Any
 
 TASKS, KINDS, NUMS = ("lift", "place"), ("gaussian", "act", "tokens", "diffusion"), (3, 10, 50)
 
-# beside the preset's own; what docs/arm-policies.md says
+# changes to the preset, as in docs/arm-policies.md
 _CLONING = ["bc.batch_size=64", "bc.epochs=1000", "bc.max_steps=1500"]
 SETTINGS: dict[str, list[str]] = {
     "gaussian": ["bc.epochs=500"],
@@ -46,7 +46,7 @@ class Cell:
     folder: Path
 
     def run(self, more: list[str], *, until: float) -> None:
-        """Go on with it until it is done or the time is over; the CPU seconds of every try are added up."""
+        """Run or continue the cell until it is finished or the time is over; add up the CPU seconds of all attempts."""
         before = _cpu_seconds()
         command = [
             str(Path(sys.executable).with_name("tercet")),
@@ -60,25 +60,25 @@ class Cell:
         command += [f"policy.kind={self.kind}", f"bc.num_demonstrations={self.num}", *SETTINGS[self.kind]]
         try:
             done = subprocess.run([*command, *ALWAYS, *more], check=False, timeout=max(1.0, until - time.monotonic()))
-            if done.returncode:  # it has said why; another call may hold the folder
+            if done.returncode:  # the run has printed the reason, such as a folder in use
                 return
         except subprocess.TimeoutExpired:
-            pass  # it was killed, and goes on from its last checkpoint when it is called again
+            pass  # it was killed at the time limit; the next call continues from the last checkpoint
         with (self.folder / "cpu_seconds.txt").open("a") as file:
             file.write(f"{_cpu_seconds() - before:.1f}\n")
 
     @property
     def results(self) -> dict[str, Any]:  # Any: JSON
-        """What the run found; nothing where it is not done."""
+        """Return the results of the run; empty if it is not finished."""
         file = self.folder / "results.json"
         found = json.loads(file.read_text()) if file.exists() else {}
         return found if "ppo" in found.get("success", {}) else {}
 
     def line(self) -> str:
-        """Its row of the table."""
+        """Return the row of the table."""
         found = self.results
         ppo, file = found["success"]["ppo"], self.folder / "cpu_seconds.txt"
-        cpu = file.read_text().split() if file.exists() else []  # not there where this script was killed itself
+        cpu = file.read_text().split() if file.exists() else []  # missing if this script itself was killed
         means = [f"{found['success'][name]['mean']:.3f}" for name in ("bc", "bc_noise")]
         reached = f"{ppo['mean']:.3f} ({ppo['low']:.3f} to {ppo['high']:.3f})"
         update = str(found["best_checkpoint"]["update"])
@@ -87,7 +87,7 @@ class Cell:
 
 
 def cells(out: Path, wanted: list[str]) -> list[Cell]:
-    """Those that are asked for, or all."""
+    """Return the requested cells, or all."""
     every = {f"{task}/{kind}/{num}": (task, kind, num) for task in TASKS for num in NUMS for kind in KINDS}
     if odd := [name for name in wanted if name not in every]:
         raise SystemExit(f"no cell {', '.join(odd)}; there are {', '.join(every)}")
@@ -95,7 +95,7 @@ def cells(out: Path, wanted: list[str]) -> list[Cell]:
 
 
 def table(done: list[Cell]) -> str:
-    """In Markdown."""
+    """Return the results as a Markdown table."""
     return "\n".join([HEAD, "|---" * HEAD.count(" |") + "|", *(cell.line() for cell in done if cell.results)])
 
 

@@ -1,11 +1,11 @@
-"""Seconds to 95 % success on the arm: ours and the peers in turn, each in a process of its own; a table and JSON.
+"""Measure seconds to 95 % success on the arm for Tercet and its peers, each in its own process; print a table and JSON.
 
     python benchmarks/arm_ppo.py --peers $PEERS --seeds 3
-    python benchmarks/arm_ppo.py --peers $PEERS --task lift --seeds 3      # all from the same clone
+    python benchmarks/arm_ppo.py --peers $PEERS --task lift --seeds 3      # all start from the same clone
 
-Seconds are those of rollouts and updates: making environments, and judging on 256 held-out starts after each update,
-are counted for nobody. The networks have one thread, the simulation `--threads`. docs/performance.md says how to make
-the folder of the peers.
+The time includes rollouts and updates. It excludes the creation of environments and the evaluation on 256 held-out
+starts after each update. The networks use one thread, the simulation `--threads`. docs/performance.md explains how to
+set up the folder of the peers.
 """
 
 import argparse
@@ -34,11 +34,11 @@ COLUMNS = ("seconds_to_95", "cpu_seconds_to_95", "steps_to_95", "steps_per_secon
 
 
 class ScriptFailed(Exception):
-    """A script ended with an error; the message holds its command and its last words."""
+    """A script ended with an error; the message has its command and the end of its output."""
 
 
 def run(script: Sequence[str], options: Sequence[str], peers: Path) -> str:
-    """What it prints last."""
+    """Run a script, and return the JSON that it prints last."""
     python = sys.executable if script is SCRIPTS[OURS] else str(peers / "venv-sb3" / "bin" / "python")
     command = [python, str(HERE / script[0]), *script[1:], *options]
     found = os.pathsep.join([str(HERE.parent / "src"), str(HERE)])
@@ -50,14 +50,14 @@ def run(script: Sequence[str], options: Sequence[str], peers: Path) -> str:
 
 
 def median(rows: Sequence[Figures], name: str) -> float | None:
-    """Over seeds; a seed that did not come to 95 % counts as one that never does."""
+    """Return the median over seeds; a seed that did not reach 95 % counts as infinite."""
     values = [float("inf") if row[name] is None else row[name] for row in rows]
     middle = statistics.median(values)
     return None if middle == float("inf") else middle
 
 
 def table(runs: Mapping[str, Sequence[Figures]]) -> str:
-    """Markdown: a line for each, medians over seeds."""
+    """Return a Markdown table with medians over seeds."""
     names = ["", *COLUMNS, "reached", "ours / its: seconds"]
     lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
     own = median(runs[OURS], "seconds_to_95")
@@ -71,7 +71,7 @@ def table(runs: Mapping[str, Sequence[Figures]]) -> str:
 
 
 def main() -> None:
-    """Ours and each peer, seed after seed."""
+    """Run Tercet and each peer for every seed."""
     command = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     command.add_argument("--peers", type=Path, required=True, help="folder that holds venv-sb3")
     command.add_argument("--task", choices=("reach", "lift"), default="reach")

@@ -1,7 +1,7 @@
-"""The arm's work and clock, for ours and for the peers alike: the task, the held-out starts, and when 95 % is reached.
+"""The task, the held-out starts and the clock of the arm benchmarks, shared by Tercet and the peers.
 
-The networks, the batch and the numbers of PPO are those of Tercet's preset of the task, on the environment's own dense
-reward. With `--clone`, a policy that behaviour cloning made, all start from it.
+The networks, the batch and the settings of PPO are those of Tercet's preset of the task, with the environment's dense
+reward. With `--clone`, all start from the same cloned policy.
 """
 
 import argparse
@@ -19,14 +19,14 @@ from tercet.config.arm import ArmConfig
 from tercet.config.load import load_arm_config
 
 ENOUGH = 0.95
-HELD_OUT = 20_000_003  # the seed of starts that nobody learns from
+HELD_OUT = 20_000_003  # the seed of starts that are not used for training
 NUM_STATES = 256
 
-Act = Callable[[NDArray[np.float32]], NDArray[np.float32]]  # observations to the most likely actions
+Act = Callable[[NDArray[np.float32]], NDArray[np.float32]]  # from observations to the most likely actions
 
 
 def parser(what: str) -> argparse.ArgumentParser:
-    """The options that every script takes."""
+    """Return a parser with the options of every script."""
     found = argparse.ArgumentParser(description=what, formatter_class=argparse.RawDescriptionHelpFormatter)
     found.add_argument("--task", choices=("reach", "lift"), default="reach")
     found.add_argument("--seed", type=int, default=0)
@@ -37,20 +37,20 @@ def parser(what: str) -> argparse.ArgumentParser:
 
 
 def config_of(settings: argparse.Namespace) -> ArmConfig:
-    """The preset, paid by the dense reward."""
+    """Return the preset with the dense reward."""
     overrides = [f"seed={settings.seed}", f"threads={settings.threads}", "ppo.reward={dense: 1.0}", "ppo.eval_every=1"]
     overrides += [f"ppo.num_updates={settings.updates}"] * bool(settings.updates)
     return load_arm_config(settings.task, overrides)
 
 
 def make(settings: argparse.Namespace, num_envs: int) -> ArmEnv:
-    """The arm, `num_envs` times."""
+    """Return `num_envs` environments of the arm."""
     horizon = config_of(settings).horizon
     return ArmEnv(settings.task, num_envs, seed=settings.seed, horizon=horizon, num_threads=settings.threads)
 
 
 class Race:
-    """Seconds of learning so far, and how often the policy then succeeds; judging stops the clock."""
+    """The training time so far and the success rates; the clock stops during evaluation."""
 
     def __init__(self, name: str, settings: argparse.Namespace) -> None:
         torch.set_num_threads(1)
@@ -61,11 +61,11 @@ class Race:
         self._steps = 0
 
     def start(self) -> None:
-        """The clock runs."""
+        """Start the clock."""
         self._since = (time.perf_counter(), time.process_time())
 
     def judge(self, act: Act, steps: int) -> bool:
-        """Note how good the policy is after `steps` steps in all; whether that is enough."""
+        """Record the success rate after `steps` steps in total; return True if the target is reached."""
         wall, cpu = time.perf_counter() - self._since[0], time.process_time() - self._since[1]
         self._wall, self._cpu, self._steps = self._wall + wall, self._cpu + cpu, steps
         success = self.success(act)
@@ -74,14 +74,14 @@ class Race:
         return success >= ENOUGH
 
     def success(self, act: Act) -> float:
-        """On the held-out starts, at the end of the episode."""
+        """Return the success rate at the end of the episode on the held-out starts."""
         seen, infos = self.env.reset(seed=HELD_OUT)
         for _ in range(self.env.horizon):
             seen, *_, infos = self.env.step(act(seen))
         return float(infos["success"].mean())
 
     def report(self, **more: str) -> None:
-        """One line of JSON; `seconds_to_95` is null where it was not reached."""
+        """Print one line of JSON; `seconds_to_95` is null if 95 % was not reached."""
         reached = next((point for point in self.points if point["success"] >= ENOUGH), None)
         options = {name: value for name, value in vars(self.settings).items() if name != "clone"}
         figures = {

@@ -1,10 +1,10 @@
-"""Tercet and its peers in turn, each in its own process: a table of medians and ratios, then one JSON line.
+"""Run Tercet and its peers alternately, each in its own process; print medians and ratios as a table and as JSON.
 
     python benchmarks/compare.py --what ppo --lengths real --batch 32 --peers $PEERS
     python benchmarks/compare.py --what sft --pairs 3 --peers $PEERS
 
-Options that are not listed (--batch, --iters, --threads, ...) go to every script. Ratios are ours over the peer's.
-docs/performance.md says how to make the folder of the peers.
+Options that are not listed (--batch, --iters, --threads, ...) are passed to every script. Ratios are Tercet's figure
+divided by the peer's. docs/performance.md explains how to set up the folder of the peers.
 """
 
 import argparse
@@ -23,7 +23,7 @@ Figures = dict[str, float]
 
 @dataclass(frozen=True)
 class Script:
-    """What is run: a script of this folder with its own options, by the peers' Python or by this one."""
+    """A script of this folder with its options, run by the peers' Python or by this one."""
 
     path: str
     options: Sequence[str] = ()
@@ -44,11 +44,11 @@ PEERS: dict[str, dict[str, Script]] = {
 
 
 class ScriptFailed(Exception):
-    """A script ended with an error; the message holds its command and its last words."""
+    """A script ended with an error; the message has its command and the end of its output."""
 
 
 def run(script: Script, options: Sequence[str], peers: Path | None) -> Figures:
-    """The figures that the script prints; ScriptFailed where it prints none."""
+    """Return the figures that the script prints; raise ScriptFailed if it prints none."""
     python, found = sys.executable, [str(HERE.parent / "src")]
     if script.is_peer:
         assert peers is not None
@@ -63,10 +63,10 @@ def run(script: Script, options: Sequence[str], peers: Path | None) -> Figures:
 
 
 def ratios(ours: Sequence[Figures], theirs: Sequence[Figures]) -> Figures:
-    """Medians over the pairs of ours over theirs.
+    """Return the median ratios over the pairs, Tercet divided by the peer.
 
-    With sampled lengths a step's tokens differ by chance: the ratio of seconds a token is the fair one there, and that
-    of seconds a step stands beside it because a peer that pads to the longest row hardly cares how long the others are.
+    With sampled lengths the number of tokens per step is random, so seconds per token is the fair ratio. Seconds per
+    step is given too, because the time of a peer that pads to the longest row hardly depends on the other rows.
     """
 
     def median(of: Callable[[Figures], float]) -> float:
@@ -81,7 +81,7 @@ def ratios(ours: Sequence[Figures], theirs: Sequence[Figures]) -> Figures:
 
 
 def table(runs: Mapping[str, Sequence[Figures]], found: Mapping[str, Figures]) -> str:
-    """Markdown: a line for each of those compared."""
+    """Return a Markdown table with a row for each program."""
     parts = [key for key in ("gen_s", "score_s", "train_s", "total_s") if key in runs["ours"][0]]
     columns = ["tokens_per_s", "tokens_per_cpu_s", "peak_rss_mb", "num_tokens", "other_cpus"]
     names = ["", *parts, *columns, *(f"ours / its: {key}" for key in next(iter(found.values())))]

@@ -1,4 +1,4 @@
-"""A supervised step timed: `train/fit.py` over random examples in a run folder that is thrown away afterwards."""
+"""Time a supervised step: `train/fit.py` on random examples in a temporary run folder."""
 
 import argparse
 import tempfile
@@ -50,7 +50,7 @@ def examples(settings: argparse.Namespace) -> list[Example]:
 
 
 def _example(number: int, lesson: Lesson) -> Example:
-    # a line end behind the prompt and the EOS behind an answer are tokens too
+    # the line end after the prompt and the EOS after an answer are tokens too
     prompt = Message("user", "p" * (lesson.prompt - 1))
     return Example((prompt,), "c" * (lesson.chosen - 1), "r" * (lesson.rejected - 1), "random", f"random[{number}]")
 
@@ -66,7 +66,7 @@ def timed_fit(
     num_tokens: Callable[[B], int],
     loss: Callable[[B], LossTerms],
 ) -> None:
-    """Take all steps, and report those after the warm-up; a step lasts from one optimizer step to the next."""
+    """Take all steps, and report the times after the warm-up, each from one optimizer step to the next."""
     fitted: FitConfig = config.sft if step == "sft" else config.reward
     todo = dealt({"random": examples(settings)}, config.data, fitted, step=step, seed=0)
     tokens: list[int] = []

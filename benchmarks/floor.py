@@ -1,7 +1,7 @@
-"""What no implementation goes below: a PPO step's phases by the formulas of `lm/plan/cost.py`, on this machine's rates.
+"""The lower bound of the time of a PPO step: the formulas of `lm/plan/cost.py` with the rates of this machine.
 
-A floor is max(FLOPs / peak, bytes / bandwidth) of each part of the work, summed. Peak and bandwidth are the best that
-the machine showed in the same run (`lm/plan/hardware.py`), so the floor moves with the machine.
+The bound is the sum of max(FLOPs / peak, bytes / bandwidth) over the parts of the work. Peak and bandwidth are the best
+values measured in the same run (`lm/plan/hardware.py`).
 """
 
 import time
@@ -15,7 +15,7 @@ from tercet.lm.plan.cost import Cost, Network
 from tercet.lm.plan.footprint import footprint
 from tercet.lm.plan.hardware import Clock, Limits
 
-# CPU seconds of one thread are worth something on a busy machine too
+# CPU seconds of one thread are meaningful on a busy machine too
 CLOCKS: dict[str, Clock] = {"wall": time.perf_counter, "cpu": time.process_time}
 SAMPLING = ("reading prompts", "decoding", "drawing")
 SCORING = ("reference", "values", "scores")
@@ -23,14 +23,14 @@ SCORING = ("reference", "values", "scores")
 
 @dataclass(frozen=True)
 class Sampled:
-    """The tokens of one step's prompts and answers, row by row."""
+    """The number of tokens of each prompt and answer of one step."""
 
     prompts: Sequence[int]
     answers: Sequence[int]
 
     @property
     def lengths(self) -> list[int]:
-        """Prompt and answer together."""
+        """Return the lengths of prompt and answer together."""
         return [p + a for p, a in zip(self.prompts, self.answers, strict=True)]
 
     def live(self, t: int) -> list[int]:
@@ -39,7 +39,7 @@ class Sampled:
 
 
 def costs_of_step(actor: LmConfig, critic: LmConfig, work: Sampled, *, vocab: int) -> dict[str, list[Cost]]:
-    """Every phase of a PPO step by its name; reference and reward model have the shapes of actor and critic."""
+    """Return the cost of each phase of a PPO step; reference and reward model have the shapes of actor and critic."""
     policy = footprint(actor, config_at(actor.model), "policy", learns=True).network
     scorer = footprint(critic, config_at(critic.model), "score", learns=True).network
     reading, *decoding = cost.generate(policy, work.prompts, work.answers)
@@ -63,5 +63,5 @@ def _learning(role: str, network: Network, lengths: Sequence[int], num_read: int
 
 
 def least_seconds(costs: Sequence[Cost], limits: Limits) -> float:
-    """Return the floor of several successive parts."""
+    """Return the lower bound of several successive parts."""
     return sum(one.seconds(flops_per_s=limits.flops_per_s, bytes_per_s=limits.bytes_per_s) for one in costs)

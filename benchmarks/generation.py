@@ -1,4 +1,4 @@
-"""Sampling with Tercet and with transformers' `generate()`, in turn in one process; one JSON line with the ratio.
+"""Sample with Tercet and with transformers' `generate()` alternately in one process; print the ratio as JSON.
 
 python benchmarks/generation.py --lengths fixed --batch 8
 python benchmarks/generation.py --lengths real --batch 32
@@ -16,7 +16,7 @@ from tercet.lm.sampling.generate import generate
 
 
 def theirs(model: PreTrainedModel, asked: list[list[int]], eos_id: int, most: int) -> int:
-    """`generate()` with plain sampling; returns how many tokens it drew, those behind an EOS not counted."""
+    """Run `generate()` with plain sampling; return the number of sampled tokens up to EOS."""
     width = max(map(len, asked))
     ids = torch.tensor([[EOS] * (width - len(prompt)) + prompt for prompt in asked])
     mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in asked])
@@ -30,7 +30,7 @@ def theirs(model: PreTrainedModel, asked: list[list[int]], eos_id: int, most: in
 
 
 def main() -> None:
-    """Pairs of the two, in turn; figures are tokens a second, since sampled lengths differ by chance."""
+    """Measure both in turn, in tokens per second, because sampled lengths are random."""
     settings = parser(__doc__ or "").parse_args()
     torch.set_num_threads(settings.threads)
     policy = load_policy(config_of(settings, shape(settings)))

@@ -1,12 +1,12 @@
-"""A GPU's table: DeepSpeed-Chat's benchmark work by ours and by TRL, and what fits into 24 GiB.
+"""Measure a GPU: DeepSpeed-Chat's benchmark with Tercet and with TRL, and what fits into 24 GiB.
 
     python benchmarks/gpu.py --peers $PEERS
-    python benchmarks/gpu.py --device cpu --tiny        # the same code on small shapes, to see that it runs
+    python benchmarks/gpu.py --device cpu --tiny        # a quick test with small shapes
 
-The work is that of DeepSpeed-Chat's benchmarks: actor and reference of OPT-1.3B's shape, critic and reward model of
-OPT-350M's, 256 + 256 tokens, bf16, random weights. `pairs a second` counts prompts with their answers over the whole
-step. `of bandwidth` is the share of the memory-bandwidth limit that generation reaches (`floor.py`). Each line is a
-process of its own; one that runs out of memory says so in the table.
+Actor and reference have the shape of OPT-1.3B, critic and reward model that of OPT-350M, with 256 + 256 tokens, bf16
+and random weights. `pairs a second` counts prompts with their answers over the whole step. `of bandwidth` is the share
+of the memory-bandwidth limit that generation reaches (`floor.py`). Each row is measured in its own process; if one runs
+out of memory, the table says so.
 """
 
 import argparse
@@ -37,7 +37,7 @@ TINY_CRITIC: Options = {"critic-layers": 2, "critic-hidden": 64, "critic-embeddi
 
 @dataclass(frozen=True)
 class Case:
-    """A line of the table: a script and its options."""
+    """A row of the table: a script and its options."""
 
     name: str
     script: Script
@@ -45,7 +45,7 @@ class Case:
 
 
 def cases(asked: argparse.Namespace) -> list[Case]:
-    """What is run, in this order."""
+    """Return the cases in their order."""
     lengths, actor, critic, large = (
         (TINY, TINY_ACTOR, TINY_CRITIC, TINY_ACTOR) if asked.tiny else (LENGTHS, OPT_1_3B, OPT_350M, SEVEN_B)
     )
@@ -64,7 +64,7 @@ def cases(asked: argparse.Namespace) -> list[Case]:
 
 
 def share_of_bandwidth(case: Case, figures: Figures, limits: Limits) -> float:
-    """The floor of generation over what it took."""
+    """Return the lower bound of generation divided by its time."""
     settings = parser("").parse_known_args(_words(case.options))[0]
     actor, critic = (config_of(settings, of(settings)) for of in (shape, critic_shape))
     work = Sampled([settings.prompt] * settings.batch, [settings.response] * settings.batch)
@@ -78,7 +78,7 @@ def _words(options: Options) -> list[str]:
 
 
 def line(case: Case, figures: Figures, limits: Limits) -> str:
-    """One row of the table."""
+    """Return one row of the table."""
     pairs = figures["batch"] / figures["total_s"]
     seconds = [f"{figures[key]:.3g}" for key in ("gen_s", "score_s", "train_s", "total_s")]
     peak = figures.get("peak_gpu_mb", figures["peak_rss_mb"]) / 1024
@@ -87,7 +87,7 @@ def line(case: Case, figures: Figures, limits: Limits) -> str:
 
 
 def asked_for(words: Sequence[str] | None = None) -> argparse.Namespace:
-    """The settings."""
+    """Return the settings."""
     command = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     command.add_argument("--device", choices=["cpu", "cuda"], default="cuda")
     command.add_argument("--tiny", action="store_true", help="small shapes and few tokens")
@@ -104,7 +104,7 @@ def asked_for(words: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def main() -> None:
-    """The machine, then every case."""
+    """Print the machine, then run every case."""
     asked = asked_for()
     limits = measured_limits(torch.device(asked.device), torch.bfloat16)
     if asked.device == "cuda":

@@ -1,6 +1,6 @@
-"""Peak memory of one PPO step: full copies of four roles beside LoRA, with weights of their own and on one backbone.
+"""Measure the peak memory of a PPO step: four full models, LoRA with separate weights, and LoRA on a shared backbone.
 
-Each variant takes the work of ppo_step.py in a process of its own; one JSON line for each, and one with the ratios:
+Each variant runs the work of ppo_step.py in its own process. Prints one JSON line for each, and one with the ratios:
 
     python benchmarks/memory.py --lengths fixed --batch 8 --prompt 64 --response 64
 """
@@ -26,7 +26,7 @@ def peak_mb() -> float:
 
 
 def one(settings: Namespace, variant: str) -> dict[str, float]:
-    """Peaks in MB: of interpreter and libraries, after loading, and after the last step."""
+    """Return peaks in MB: of interpreter and libraries, after loading, and after the last step."""
     import torch
     from ppo_step import step_of
 
@@ -46,7 +46,7 @@ def main() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", str(settings.threads))
     found = {}
     for variant in VARIANTS:
-        with multiprocessing.get_context("spawn").Pool(1) as pool:  # a fresh process has no peak of others
+        with multiprocessing.get_context("spawn").Pool(1) as pool:  # a new process, so that earlier peaks do not count
             found[variant] = pool.apply(one, (settings, variant))
         print(json.dumps({"name": variant} | {name: round(value) for name, value in found[variant].items()}))
     ratios = {}

@@ -1,7 +1,7 @@
-"""What `tercet plan` expects, beside what is then measured: peak memory and seconds of a PPO step on this machine.
+"""Compare the prediction of `tercet plan` with measurements: peak memory and seconds of a PPO step on this machine.
 
-Each plan and each measurement has a process of its own. Rows have one length and answers never end, as the plan takes
-them; a copy of the actor is kept, as in a run.
+Each plan and each measurement runs in its own process. As the plan assumes, all rows have the same length and no answer
+ends early. A copy of the actor is kept, as in a run.
 
     python benchmarks/plan.py --threads 2
     python benchmarks/plan.py --threads 2 --cases tiny opt-125m
@@ -35,7 +35,7 @@ def config_of(work: Work, lora: Mapping[str, int | bool] = {}) -> LmConfig:
 
 
 def cases() -> dict[str, tuple[LmConfig, Work]]:
-    """What is planned and measured: a config, and the sizes of its rows."""
+    """Return the cases: a config and the sizes of its rows."""
     opt = Work()
     tiny, smollm2 = load_lm_config("tiny", []), load_lm_config("smollm2", [])
     return {
@@ -48,15 +48,15 @@ def cases() -> dict[str, tuple[LmConfig, Work]]:
 
 
 def planned(config: LmConfig, work: Work) -> dict[str, float]:
-    """The plan's figures."""
+    """Return the predicted figures."""
     found = plan(config, prompt_tokens=work.prompt, response_tokens=work.response)
     return {"peak_mb": found.memory["ppo"].peak / 2**20, **asdict(found.time), "total_s": found.time.ppo}
 
 
 def measured(config: LmConfig, work: Work, iters: int) -> dict[str, float]:
-    """The same figures of steps really taken; the first is not counted in the times."""
+    """Return the measured figures; the first step is excluded from the times."""
     step = Step(work, config, config.ppo, num_critic_layers=config.reward.num_layers)
-    best = learning_state(step.policy)  # what a run keeps
+    best = learning_state(step.policy)  # the copy of the best actor that a run keeps
     rows = [step(index) for index in range(1 + iters)]
     del best
     medians = {name: statistics.median(row[name] for row in rows[1:]) for name in rows[0]}
@@ -67,7 +67,7 @@ def measured(config: LmConfig, work: Work, iters: int) -> dict[str, float]:
 
 
 def in_own_process(what: str, case: str, settings: argparse.Namespace) -> dict[str, float]:
-    """`planned` or `measured` of one case."""
+    """Run `planned` or `measured` of one case in its own process."""
     command = [sys.executable, __file__, "--one", what, "--cases", case]
     command += ["--threads", str(settings.threads), "--iters", str(settings.iters)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -77,7 +77,7 @@ def in_own_process(what: str, case: str, settings: argparse.Namespace) -> dict[s
 
 
 def main() -> None:
-    """One table, one JSON line."""
+    """Print a table and one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", nargs="+", choices=list(cases()), default=list(cases()))
     parser.add_argument("--threads", type=int, default=2)

@@ -1,6 +1,6 @@
-"""One PPO step by the pipeline's own code, on the shape of OPT-125M with random weights; one JSON line.
+"""Time a PPO step with the code of the pipeline, for OPT-125M's shape with random weights; print one JSON line.
 
-Four roles of one size (actor, reference, critic, reward model), all weights learning, fp32, one epoch, one minibatch:
+Four roles of one size (actor, reference, critic, reward model), all weights trained, fp32, one epoch, one minibatch:
 
     python benchmarks/ppo_step.py --lengths fixed --batch 8 --prompt 64 --response 64 --threads 2 --iters 3
     python benchmarks/ppo_step.py --lengths real --batch 32
@@ -17,12 +17,12 @@ from tercet.lm.plan import bench
 
 
 def work_of(settings: argparse.Namespace) -> bench.Work:
-    """The settings as the package's work."""
+    """Return the settings as the work of the package."""
     return bench.Work(**{field.name: getattr(settings, field.name) for field in fields(bench.Work)})
 
 
 def config_of(settings: argparse.Namespace, architecture: Shape) -> LmConfig:
-    """The work as a config, for the roles of one architecture."""
+    """Return the work as a config, for roles of one architecture."""
     return LmConfig(
         device=settings.device,
         precision=settings.precision,
@@ -33,7 +33,7 @@ def config_of(settings: argparse.Namespace, architecture: Shape) -> LmConfig:
 
 
 def step_of(settings: argparse.Namespace) -> bench.Step:
-    """The four roles."""
+    """Return the PPO step with its four roles."""
     actor, critic = (config_of(settings, of(settings)) for of in (shape, critic_shape))
     return bench.Step(work_of(settings), actor, actor.ppo, critics=critic)
 

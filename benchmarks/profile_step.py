@@ -1,10 +1,10 @@
-"""One PPO step taken apart: what each phase costs and what its floor is, as a table, a picture and one JSON line.
+"""Profile a PPO step: the time of each phase and its lower bound, as a table, a picture and one JSON line.
 
     python benchmarks/profile_step.py --lengths fixed --batch 8 --picture docs/profile.png
 
-The roles are timed where the pipeline calls them. Of sampling, reading the prompts is what a first token alone costs,
-drawing is timed by itself on logits of the same shape, and decoding is the rest. Of training, backward is all that is
-neither forward nor optimizer: losses and the clipping of gradients are in it.
+The roles are timed where the pipeline calls them. In sampling, the time of the prompts is that of one first token,
+drawing is timed separately on logits of the same shape, and decoding is the rest. In training, `backward` is everything
+except forward and optimizer, including losses and gradient clipping.
 """
 
 import argparse
@@ -36,7 +36,7 @@ T = TypeVar("T")
 
 
 class Stopwatch:
-    """Seconds by name, and when each name was last stopped."""
+    """Seconds by name, and the time at which each name was last stopped."""
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
@@ -45,14 +45,14 @@ class Stopwatch:
 
     @contextmanager
     def of(self, name: str) -> Iterator[None]:
-        """Add what happens within."""
+        """Add the time of the `with` block."""
         start = self.clock()
         yield
         self.ends[name] = self.clock()
         self.seconds[name] += self.ends[name] - start
 
     def watched(self, name: str, call: Callable[..., T]) -> Callable[..., T]:
-        """The call, its seconds added to the name's."""
+        """Return the function with its time added to that name."""
 
         def timed(*args: object, **named: object) -> T:
             with self.of(name):
@@ -62,7 +62,7 @@ class Stopwatch:
 
 
 class WatchedActorCritic:
-    """The actor and critic that PPO asks, timed; which forward it is depends on the phase."""
+    """A timed actor and critic; the phase determines which forward pass is counted."""
 
     def __init__(self, inner: LmActorCritic, watch: Stopwatch) -> None:
         self.inner, self.watch = inner, watch
@@ -81,7 +81,7 @@ class WatchedActorCritic:
 
 
 def profiled(step: Step, index: int, clock: Clock) -> tuple[dict[str, float], Sampled]:
-    """The seconds of every phase of one step, and the tokens that it had."""
+    """Return the seconds of every phase of one step, and its number of tokens."""
     watch, asked = Stopwatch(clock), prompts(step.work, index)
     with watch.of("first token"):
         step.sample(asked, index, most=1)
@@ -115,7 +115,7 @@ def profiled(step: Step, index: int, clock: Clock) -> tuple[dict[str, float], Sa
 
 
 def _update(step: Step, seen: WatchedActorCritic, rollout: object, index: int, watch: Stopwatch) -> None:
-    """One update in which the roles and the optimizers are timed."""
+    """Run one update in which the roles and the optimizers are timed."""
     inner = step.learner
     optimizers = {"actor": inner.actor_optimizer, "critic": inner.critic_optimizer}
     plain = {role: optimizer.step for role, optimizer in optimizers.items()}
@@ -128,7 +128,7 @@ def _update(step: Step, seen: WatchedActorCritic, rollout: object, index: int, w
 
 @lru_cache
 def _drawing(num_rows: int, vocab: int, clock: Clock) -> float:
-    """Seconds to draw one token for so many rows."""
+    """Return the seconds to draw one token for that many rows."""
     logits, uniforms = torch.randn(num_rows, vocab), torch.rand(num_rows)
     sample(logits, uniforms, temperature=1.0)
     start = clock()
@@ -138,7 +138,7 @@ def _drawing(num_rows: int, vocab: int, clock: Clock) -> float:
 
 
 def draw(seconds: Mapping[str, float], floors: Mapping[str, float], title: str, unit: str, path: Path) -> None:
-    """A bar for each phase, its floor over it, and how many times the floor it is."""
+    """Draw a bar for each phase with its lower bound and the ratio of the two."""
     names = list(seconds)
     figure = Figure(figsize=(9, 5.5), layout="constrained")
     axes = figure.subplots()
@@ -160,7 +160,7 @@ def draw(seconds: Mapping[str, float], floors: Mapping[str, float], title: str, 
 
 
 def table(seconds: Mapping[str, float], floors: Mapping[str, float]) -> str:
-    """Markdown: a line for each phase and for the whole."""
+    """Return a Markdown table with a row for each phase and for the whole step."""
     whole = {"whole": (sum(seconds.values()), sum(floors.values()))}
     rows = {name: (seconds[name], floors[name]) for name in seconds} | whole
     lines = ["| phase | seconds | floor | times |", "|---|---|---|---|"]
@@ -168,7 +168,7 @@ def table(seconds: Mapping[str, float], floors: Mapping[str, float]) -> str:
 
 
 def asked_for() -> argparse.Namespace:
-    """The settings."""
+    """Return the settings."""
     command = parser(__doc__ or "")
     command.add_argument("--picture", type=Path, default=None, help="file to draw into, such as docs/profile.png")
     command.add_argument(
@@ -178,7 +178,7 @@ def asked_for() -> argparse.Namespace:
 
 
 def main() -> None:
-    """`--warmup` steps, then `--iters` that are taken apart: means."""
+    """Run `--warmup` steps, then profile `--iters` steps and print the means."""
     settings = asked_for()
     torch.set_num_threads(settings.threads)
     clock = CLOCKS[settings.clock]
@@ -191,7 +191,7 @@ def main() -> None:
     for index in range(settings.iters):
         taken, work = profiled(step, settings.warmup + index, clock)
         costs = costs_of_step(actor, critic, work, vocab=settings.vocab)
-        # the critic's forward is that of "values" where these are learned from as they are
+        # if the critic is trained on the rollout's values, its forward pass is that of "values"
         rows.append({name: value for name, value in taken.items() if value})
         floor_rows.append({name: least_seconds(costs[name], limits) for name in rows[-1]})
         num_tokens += sum(work.lengths)

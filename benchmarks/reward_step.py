@@ -1,8 +1,8 @@
-"""Steps of the reward model by the pipeline's own code, on the shape of OPT-125M with random weights; one JSON line.
+"""Time steps of the reward model with the code of the pipeline, for OPT-125M's shape with random weights; print JSON.
 
     python benchmarks/reward_step.py --lengths real --batch 16
 
-`--batch` counts pairs: a prompt of 8 to 128 tokens, and two answers of 4 to 128; all weights learn, in fp32.
+`--batch` counts pairs: a prompt of 8 to 128 tokens and two answers of 4 to 128; all weights are trained in fp32.
 """
 
 import torch

@@ -1,6 +1,6 @@
-"""What of an SFT model survives bf16 weights: rounded to the nearest number, and by chance as bf16 runs with LoRA do.
+"""Measure the error of storing an SFT model in bf16: rounded to nearest, and stochastically as in bf16 runs with LoRA.
 
-Log-probabilities of held-out answers by a model that `tercet lm sft` has saved, computed in fp32; a JSON line for each:
+Compares log-probabilities of held-out answers, computed in fp32; prints a JSON line for each way of rounding:
 
     python benchmarks/rounding.py runs/bf16/sft/model
 """
@@ -21,7 +21,7 @@ from tercet.lm.text.encoder import Encoder
 
 
 def figures(config: LmConfig, path: str, num: int) -> dict[str, dict[str, float]]:
-    """Negative log-likelihood a token, and the KL a token from the model as it was saved."""
+    """Return the negative log-likelihood per token, and the KL per token from the saved model."""
     encoder = Encoder.of(config).with_tokenizer_at(path, config)
     held_out = flat(encoder.within_limits(step_examples(config.data, "sft").held_out, "held out"))[:num]
     batches = SftBatches(encoder, device_of(config), config.sft).of(held_out)
@@ -44,7 +44,7 @@ def figures(config: LmConfig, path: str, num: int) -> dict[str, dict[str, float]
 
 @torch.no_grad()
 def distributions(policy: Policy, batch) -> Tensor:
-    """The logarithm of every token's probability in front of each token of the answers."""
+    """Return the log-probabilities of the whole vocabulary at each token of the answers."""
     rows, _, positions = batch.actions()
     return policy.head(policy.hidden(batch, batch.deciding)[rows, positions - 1]).log_softmax(-1)
 

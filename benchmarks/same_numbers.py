@@ -5,7 +5,7 @@
     python benchmarks/same_numbers.py main . --cases tiny reach
     python benchmarks/same_numbers.py main . --cases smollm2      # slow: a real model
 
-Runs of a commit stay in `runs/same_numbers` and are used again. Everything runs on one thread. Prints one line per
+Runs of a commit are stored in `runs/same_numbers` and reused. Everything runs on one thread. Prints one line per
 case; the exit code is 1 if anything differs.
 """
 
@@ -44,7 +44,7 @@ SLOW = {"smollm2"}
 
 
 class RunFailed(Exception):
-    """A run ended with an error; the message holds its command and its last words."""
+    """A run ended with an error; the message has its command and the end of its output."""
 
 
 def git(*words: str) -> bytes:
@@ -61,7 +61,7 @@ class Version:
 
     @classmethod
     def of(cls, name: str, kept: Path, scratch: Path) -> "Version":
-        """Take a checkout as it is; export a commit into `scratch`. A commit's runs are kept: it cannot change."""
+        """Use a checkout as it is, or export a commit into `scratch`. Only the runs of a commit are reused."""
         if Path(name).is_dir():
             return cls(Path(name).resolve() / "src", scratch / "runs")
         commit = git("rev-parse", "--short=12", f"{name}^{{commit}}").decode().strip()
@@ -71,7 +71,7 @@ class Version:
 
 
 def run(case: str, version: Version) -> Path:
-    """Return the folder of the case's run, after running it; a run that is there already ends at once."""
+    """Run the case unless its run exists, and return the folder of the run."""
     out = version.runs / case
     command = [sys.executable, "-c", START, *CASES[case], "--out", str(out)]
     environment = {**os.environ, "PYTHONPATH": str(version.source), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}

@@ -1,9 +1,9 @@
-"""What a PPO step costs a token as batch, answer length and model size double, beside what the arithmetic says.
+"""Measure the time per token of a PPO step as batch, answer length and model size double, beside the lower bound.
 
     python benchmarks/scaling.py --picture docs/scaling.png
 
-A table, a picture and one JSON line. The step scales well where its time stays the same number of times its floor
-(`floor.py`): longer answers and larger models cost more a token by their arithmetic alone.
+Prints a table and one JSON line, and draws a picture. The step scales well if the ratio of its time to the lower bound
+(`floor.py`) is constant. The bound itself grows per token with longer answers and larger models.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from tercet.lm.plan.hardware import Limits, measured_limits
 
 @dataclass(frozen=True)
 class Point:
-    """One measurement: what was doubled, its value, and microseconds a token, measured and by the floor."""
+    """One measurement: the axis, its value, and microseconds per token, measured and lower bound."""
 
     axis: str
     value: float
@@ -33,16 +33,16 @@ class Point:
 
     @property
     def times(self) -> float:
-        """How many times its floor it takes."""
+        """Return the time divided by the lower bound."""
         return self.measured_us / self.floor_us
 
 
-# layers and width: about twice as many weights in the layers from one to the next
+# layers and width; the weights in the layers about double from one to the next
 SIZES = {False: [(6, 384), (12, 384), (12, 512), (12, 768)], True: [(1, 64), (2, 64)]}
 
 
 def settings_of(asked: argparse.Namespace) -> list[tuple[str, float, argparse.Namespace]]:
-    """Every point to measure: the axis, the value on it and the settings."""
+    """Return every point to measure: its axis, value and settings."""
     num = len(SIZES[asked.tiny])
     base = vars(asked) | {"lengths": "fixed"}
     medium = base | dict(zip(("layers", "hidden"), SIZES[asked.tiny][1], strict=True))
@@ -57,7 +57,7 @@ def settings_of(asked: argparse.Namespace) -> list[tuple[str, float, argparse.Na
 
 
 def point(axis: str, value: float, settings: argparse.Namespace, limits: Limits) -> Point:
-    """One step to warm up, then the fastest of `--iters`."""
+    """Run one step as warm-up, then return the fastest of `--iters`."""
     step = step_of(settings)
     rows = [step(index) for index in range(settings.warmup + settings.iters)][settings.warmup :]
     num = settings.batch
@@ -72,7 +72,7 @@ def point(axis: str, value: float, settings: argparse.Namespace, limits: Limits)
 
 
 def draw(points: Sequence[Point], title: str, path: Path) -> None:
-    """A panel for each axis: measured and floor, both on logarithmic axes."""
+    """Draw a panel for each axis with measurement and lower bound, both logarithmic."""
     axes_named = list(dict.fromkeys(point.axis for point in points))
     figure = Figure(figsize=(11, 4), layout="constrained")
     panels = figure.subplots(1, len(axes_named), sharey=True)
@@ -97,14 +97,14 @@ def draw(points: Sequence[Point], title: str, path: Path) -> None:
 
 
 def table(points: Sequence[Point]) -> str:
-    """Markdown: a line for each point; the last column says how many times the floor the step takes."""
+    """Return a Markdown table with a row for each point; the last column is time divided by lower bound."""
     lines = ["| doubled | value | microseconds a token | floor | times |", "|---|---|---|---|---|"]
     rows = [f"| {p.axis} | {p.value:g} | {p.measured_us:.0f} | {p.floor_us:.0f} | {p.times:.2f} |" for p in points]
     return "\n".join([*lines, *rows])
 
 
 def main() -> None:
-    """Every point in turn; the floor of all comes from one measurement of the limits."""
+    """Measure every point; the lower bounds use one measurement of the machine."""
     command = parser(__doc__ or "")
     command.add_argument("--picture", type=Path, default=None, help="file to draw into, such as docs/scaling.png")
     command.add_argument("--tiny", action="store_true", help="two small points an axis, to see that it runs")

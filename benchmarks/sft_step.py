@@ -1,8 +1,8 @@
-"""SFT steps by the pipeline's own code, on the shape of OPT-125M with random weights; one JSON line.
+"""Time SFT steps with the code of the pipeline, for OPT-125M's shape with random weights; print one JSON line.
 
     python benchmarks/sft_step.py --lengths real --batch 16
 
-Prompts of 8 to 128 tokens, answers of 4 to 128, the loss on the answers; all weights learn, in fp32.
+Prompts of 8 to 128 tokens, answers of 4 to 128, the loss on the answers; all weights are trained in fp32.
 """
 
 import torch

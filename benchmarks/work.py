@@ -76,7 +76,7 @@ def shape(settings: argparse.Namespace) -> Shape:
 def critic_shape(settings: argparse.Namespace) -> Shape:
     """Return the architecture of critic and reward model, by default the actor's."""
     found = _opt(settings.critic_layers or settings.layers, settings.critic_hidden or settings.hidden, settings.vocab)
-    if settings.critic_embedding:  # OPT-350M alone: its embedding is narrower, and it normalises behind its layers
+    if settings.critic_embedding:  # only OPT-350M has a narrower embedding and normalises after its layers
         found |= {"word_embed_proj_dim": settings.critic_embedding, "do_layer_norm_before": False}
     return found
 
@@ -105,7 +105,7 @@ def prompts(settings: argparse.Namespace, index: int) -> list[list[int]]:
 
 @dataclass(frozen=True)
 class Lesson:
-    """How many tokens the prompt, the better and the worse answer of one example have, EOS among them."""
+    """The number of tokens of prompt, better and worse answer of one example, including EOS."""
 
     prompt: int
     chosen: int
@@ -113,7 +113,7 @@ class Lesson:
 
 
 def lessons(settings: argparse.Namespace) -> list[Lesson]:
-    """The examples of all steps of a supervised run; with real lengths an answer has 4 tokens at least."""
+    """Return the examples of all steps of a supervised run; with real lengths, answers have at least 4 tokens."""
     num, most = settings.batch * (settings.warmup + settings.iters), most_tokens(settings)
     if settings.lengths == "fixed":
         return [Lesson(settings.prompt, most, most)] * num
@@ -135,7 +135,7 @@ def most_tokens(settings: argparse.Namespace) -> int:
 
 @torch.no_grad()
 def make_eos_likely(model: PreTrainedModel, mean: int) -> None:
-    """Let random weights end an answer after about `mean` tokens: EOS gets a logit that stands out by so much.
+    """Let random weights end an answer after about `mean` tokens, by raising the logit of EOS.
 
     The logits of random weights are nearly equal, so EOS with the probability 1/mean needs log(vocabulary / mean).
     """
@@ -148,7 +148,7 @@ def make_eos_likely(model: PreTrainedModel, mean: int) -> None:
 def phases(
     moments: tuple[Moment, Moment, Moment, Moment], *, num_drawn: int, num_prompt_tokens: int
 ) -> dict[str, float]:
-    """The figures of one PPO step from its start and the ends of sampling, scoring and training."""
+    """Return the figures of one PPO step from its start and the ends of sampling, scoring and training."""
     start, generated, scored, end = moments
     num_tokens = num_drawn + num_prompt_tokens
     return {
@@ -166,7 +166,7 @@ def phases(
 
 
 def step_row(start: Moment, end: Moment, num_tokens: int) -> dict[str, float]:
-    """The figures of one supervised step."""
+    """Return the figures of one supervised step."""
     return {
         "total_s": end.wall - start.wall,
         "total_cpu_s": end.own - start.own,
@@ -177,9 +177,9 @@ def step_row(start: Moment, end: Moment, num_tokens: int) -> dict[str, float]:
 
 
 def report(name: str, settings: argparse.Namespace, rows: Sequence[dict[str, float]], **more: object) -> None:
-    """One JSON line: the medians of the rows' figures, and what they were measured on.
+    """Print one JSON line with the medians of the figures, and the machine.
 
-    Tokens a second are those of all rows together, because a step's tokens differ by chance.
+    Tokens per second are computed over all rows, because the number of tokens per step is random.
     """
     figures: dict[str, object] = {key: round(statistics.median(row[key] for row in rows), 4) for key in rows[0]}
     if "tokens_per_s" in figures:

@@ -1,9 +1,9 @@
-"""rsl_rl's PPO on the same arm until 95 % of the held-out starts succeed; one line of JSON.
+"""Run rsl_rl's PPO on the same arm until 95 % of the held-out starts succeed; print one line of JSON.
 
     PYTHONPATH=src:benchmarks $PEERS/venv-sb3/bin/python benchmarks/peers/arm_rsl.py --task reach --settings ours
 
-Environments, steps a rollout and the shape of the networks are the same. `--settings ours` also takes minibatches,
-epochs, learning rate and discount from the preset; `theirs` has its own numbers, with the adaptive learning rate.
+Environments, steps per rollout and the shape of the networks are the same. `--settings ours` also takes minibatches,
+epochs, learning rate and discount from the preset; `theirs` uses its own settings, with the adaptive learning rate.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from tercet.config.arm import ArmConfig
 
 
 class Adapter(VecEnv):
-    """Our vector environment as theirs: it begins anew by itself, and what was cut off is named in the extras."""
+    """Tercet's vector environment with rsl_rl's interface: it resets itself and names truncations in the extras."""
 
     def __init__(self, env: ArmEnv) -> None:
         self.env, self.cfg, self.device = env, {}, "cpu"
@@ -46,7 +46,7 @@ class Adapter(VecEnv):
 
 
 def settings_of(config: ArmConfig, name: str) -> dict[str, Any]:
-    """The runner's configuration."""
+    """Return the configuration of the runner."""
     ppo, network = config.ppo, {"hidden_dims": [config.policy.hidden_size] * config.policy.num_layers}
     network |= {"class_name": "MLPModel", "activation": "tanh"}
     numbers: dict[str, Any] = {"class_name": "PPO"}
@@ -66,7 +66,7 @@ def settings_of(config: ArmConfig, name: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Learn until it is enough."""
+    """Train until the target is reached."""
     command = parser(__doc__ or "")
     command.add_argument("--settings", choices=("ours", "theirs"), default="ours")
     settings = command.parse_args()

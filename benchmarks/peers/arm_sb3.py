@@ -1,10 +1,10 @@
-"""Stable-Baselines3's PPO on the same arm until 95 % of the held-out starts succeed; one line of JSON.
+"""Run Stable-Baselines3's PPO on the same arm until 95 % of the held-out starts succeed; print one line of JSON.
 
     PYTHONPATH=src:benchmarks $PEERS/venv-sb3/bin/python benchmarks/peers/arm_sb3.py --task reach --settings ours
 
-Environments, steps a rollout and networks are the same. `--settings ours` also takes minibatches, epochs, learning rate
-and discount from the preset; `theirs` leaves them at its defaults; `normalized` adds `VecNormalize`, as its tuned
-settings for MuJoCo's tasks do. The adapter hands on arrays and does nothing else.
+Environments, steps per rollout and networks are the same. `--settings ours` also takes minibatches, epochs, learning
+rate and discount from the preset; `theirs` uses its defaults; `normalized` adds `VecNormalize`, as its tuned settings
+for MuJoCo's tasks do. The adapter only passes arrays on.
 """
 
 from typing import Any
@@ -25,7 +25,7 @@ from tercet.config.arm import ArmConfig
 
 
 class Adapter(VecEnv):
-    """Our vector environment as theirs: it begins anew by itself, and says so in a dictionary an environment."""
+    """Tercet's vector environment with the interface of Stable-Baselines3, which resets itself."""
 
     def __init__(self, env: ArmEnv) -> None:
         super().__init__(env.num_envs, env.single_observation_space, env.single_action_space)
@@ -66,7 +66,7 @@ class Adapter(VecEnv):
 
 
 class Standardised(FlattenExtractor):
-    """Observations as a clone sees them."""
+    """Observations, standardised as for the clone."""
 
     def __init__(self, space: Any, scaled: torch.nn.Module) -> None:
         super().__init__(space)
@@ -77,7 +77,7 @@ class Standardised(FlattenExtractor):
 
 
 class Judged(BaseCallback):
-    """Judges the policy between an update and the next rollout, and ends the race where that is enough."""
+    """Evaluate the policy after each update, and stop if the target is reached."""
 
     def __init__(self, race: Race) -> None:
         super().__init__()
@@ -100,7 +100,7 @@ class Judged(BaseCallback):
 
 
 def settings_of(config: ArmConfig, name: str) -> dict[str, Any]:
-    """What PPO is given beside the rollout's size and the networks."""
+    """Return the settings of PPO, except the size of the rollout and the networks."""
     if name != "ours":
         return {}
     ppo = config.ppo
@@ -112,12 +112,12 @@ def settings_of(config: ArmConfig, name: str) -> dict[str, Any]:
         "gae_lambda": ppo.lam,
         "clip_range": ppo.clip_range,
         "max_grad_norm": ppo.max_grad_norm,
-        "target_kl": ppo.kl_stop / 1.5,  # it stops at 1.5 times the number that it is given
+        "target_kl": ppo.kl_stop / 1.5,  # it stops at 1.5 times the given number
     }
 
 
 def networks(config: ArmConfig, clone: GaussianPolicy | None, name: str) -> dict[str, Any]:
-    """Two tanh networks of the preset's size that share nothing."""
+    """Return two separate tanh networks of the preset's size."""
     hidden = [config.policy.hidden_size] * config.policy.num_layers
     found: dict[str, Any] = {"net_arch": {"pi": hidden, "vf": hidden}, "activation_fn": torch.nn.Tanh}
     if name == "ours" or clone is not None:
@@ -128,14 +128,14 @@ def networks(config: ArmConfig, clone: GaussianPolicy | None, name: str) -> dict
 
 
 def put(clone: GaussianPolicy, model: PPO) -> None:
-    """The clone's weights into the actor."""
+    """Load the clone's weights into the actor."""
     theirs = [*model.policy.mlp_extractor.policy_net, model.policy.action_net]
     for mine, other in zip(clone.net, theirs, strict=True):
         other.load_state_dict(mine.state_dict())
 
 
 def main() -> None:
-    """Learn until it is enough."""
+    """Train until the target is reached."""
     command = parser(__doc__ or "")
     command.add_argument("--settings", choices=("ours", "theirs", "normalized"), default="ours")
     settings = command.parse_args()

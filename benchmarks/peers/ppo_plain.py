@@ -1,7 +1,7 @@
-"""One PPO step as one writes it by hand over transformers: `generate()`, four models, a padded batch; one JSON line.
+"""Time a PPO step written directly with transformers: `generate()`, four models, a padded batch; print one JSON line.
 
-The same work as `benchmarks/ppo_step.py`. With `--lean`, the language-model head is applied at response positions
-alone, and no log-softmax of the whole vocabulary is kept.
+The same work as `benchmarks/ppo_step.py`. With `--lean`, the language-model head is applied only at response
+positions, and no log-softmax over the vocabulary is stored.
 
     PYTHONPATH=benchmarks $PEERS/venv-trl/bin/python benchmarks/peers/ppo_plain.py --lengths real --batch 32
 """
@@ -27,12 +27,12 @@ class Batch:
     mask: Tensor
 
     def part(self, rows: slice) -> "Batch":
-        """Some rows, as wide as they are."""
+        """Return some rows, padded to the longest of them."""
         return Batch(self.ids[rows], self.attention[rows], self.mask[rows])
 
 
 class PlainStep:
-    """Four models, two optimizers, and what one step does with them."""
+    """Four models and two optimizers; calling it takes one step."""
 
     def __init__(self, settings: argparse.Namespace) -> None:
         self.settings, self.micro = settings, min(settings.batch, settings.micro)
@@ -45,7 +45,7 @@ class PlainStep:
         self.actor.generation_config.eos_token_id = None
 
     def __call__(self, index: int) -> dict[str, float]:
-        """Generate, score, train; the seconds of each."""
+        """Generate, score and train; return the seconds of each."""
         start = Moment.now()
         batch, num_prompt_tokens = self.sample(prompts(self.settings, index))
         generated = Moment.now()
@@ -57,7 +57,7 @@ class PlainStep:
 
     @torch.no_grad()
     def sample(self, asked: list[list[int]]) -> tuple[Batch, int]:
-        """The answers, and how many tokens the prompts had."""
+        """Return the answers, and the number of tokens of the prompts."""
         width, eos = max(map(len, asked)), eos_of(self.settings)
         ids = torch.tensor([[PAD] * (width - len(prompt)) + prompt for prompt in asked])
         attention = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in asked])
@@ -73,12 +73,12 @@ class PlainStep:
         self.actor.eval()
         whole = self.actor.generate(ids, attention_mask=attention, generation_config=drawing)
         ends = (whole[:, width:] == eos).long()
-        mask = ends.cumsum(1) - ends == 0  # what no EOS stands in front of
+        mask = ends.cumsum(1) - ends == 0  # tokens that have no EOS before them
         return Batch(whole, torch.cat([attention, mask.long()], 1), mask), int(attention.sum())
 
     @torch.no_grad()
     def score(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Old log-probabilities, old values, advantages and returns: four forwards."""
+        """Compute old log-probabilities, old values, advantages and returns, with four forward passes."""
         parts = [batch.part(slice(start, start + self.micro)) for start in range(0, len(batch.ids), self.micro)]
         old = torch.cat([self.logprobs(self.actor, part) for part in parts])
         reference = torch.cat([self.logprobs(self.reference, part) for part in parts])
@@ -97,7 +97,7 @@ class PlainStep:
         return old, values, whitened, advantages + values
 
     def train(self, batch: Batch, old: Tensor, old_values: Tensor, advantages: Tensor, returns: Tensor) -> None:
-        """One optimizer step of actor and critic."""
+        """Take one optimizer step of actor and critic."""
         for model in self.learning:
             model.train()
         count = batch.mask.sum()
@@ -117,7 +117,7 @@ class PlainStep:
             optimizer.zero_grad(set_to_none=True)
 
     def logprobs(self, model: PreTrainedModel, batch: Batch) -> Tensor:
-        """Of every answer's tokens; junk where there is none."""
+        """Return the log-probabilities of the tokens of every answer; padding has arbitrary values."""
         num = batch.mask.shape[1]
         asked = {"input_ids": batch.ids, "attention_mask": batch.attention, "use_cache": False}
         chosen = batch.ids[:, -num:, None]
@@ -128,14 +128,14 @@ class PlainStep:
         return logits.log_softmax(-1).gather(-1, chosen)[..., 0]
 
     def values(self, model: PreTrainedModel, batch: Batch, shift: int = -1) -> Tensor:
-        """The number in front of every token of the answers (`shift` -1), or behind it (0)."""
+        """Return the value before every token of the answers (`shift` -1), or after it (0)."""
         states = model.model(batch.ids, attention_mask=batch.attention, use_cache=False).last_hidden_state
         width, num = batch.ids.shape[1], batch.mask.shape[1]
         return model.score(states)[:, width - num + shift : width + shift, 0]
 
 
 def main() -> None:
-    """`--warmup` steps, then `--iters` measured ones."""
+    """Run `--warmup` steps, then measure `--iters` steps."""
     command = parser(__doc__ or "")
     command.add_argument("--lean", action="store_true")
     settings = command.parse_args()

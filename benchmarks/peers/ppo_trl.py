@@ -1,7 +1,7 @@
-"""One PPO step of TRL's PPOTrainer (TRL 1.12, the last release that has it), by its public interface; one JSON line.
+"""Time a PPO step of TRL's PPOTrainer (TRL 1.12, the last release with it) by its public interface; print JSON.
 
-The same work as `benchmarks/ppo_step.py`. TRL scores with three forwards: like Tercet it keeps the sampler's
-log-probabilities.
+The same work as `benchmarks/ppo_step.py`. TRL scores with three forward passes; like Tercet it uses the
+log-probabilities of sampling.
 
     PYTHONPATH=benchmarks:$PEERS/trl-ppo $PEERS/venv-trl/bin/python benchmarks/peers/ppo_trl.py --lengths fixed
 """
@@ -25,7 +25,7 @@ from trl.experimental.ppo import PPOConfig, PPOTrainer
 
 
 class Clock(TrainerCallback):
-    """Notes when sampling starts and ends, when the first training forward starts, and when the step is over."""
+    """Record when sampling starts and ends, when the first training forward pass starts, and when the step ends."""
 
     def __init__(self, settings: argparse.Namespace) -> None:
         self.settings = settings
@@ -34,7 +34,7 @@ class Clock(TrainerCallback):
         self.counts: dict[str, int] = {}
 
     def watch(self, trainer: PPOTrainer, policy: transformers.PreTrainedModel) -> None:
-        """Wrap what the trainer calls."""
+        """Wrap the functions that the trainer calls."""
         draw = policy.generate
 
         def generate(*args: object, **named: object) -> object:
@@ -56,20 +56,20 @@ class Clock(TrainerCallback):
         self.moments = [Moment.now()]
 
     def on_step_end(self, *_: object, **__: object) -> None:
-        """The step is over; the next one starts at once."""
+        """Record the end of the step and the start of the next."""
         end = Moment.now()
         self.rows.append(phases((*self.moments, end), **self.counts))
         self.moments = [end]
 
 
 def asked(settings: argparse.Namespace) -> Dataset:
-    """The prompts of all steps; the trainer shuffles and pads them itself."""
+    """Return the prompts of all steps; the trainer shuffles and pads them itself."""
     steps = range(settings.warmup + settings.iters)
     return Dataset.from_dict({"input_ids": [prompt for index in steps for prompt in prompts(settings, index)]})
 
 
 def config_of(settings: argparse.Namespace, folder: str) -> PPOConfig:
-    """The same work: one epoch, one minibatch, micro-batches, sampling in one batch."""
+    """Return the settings of the same work: one epoch, one minibatch, micro-batches, sampling in one batch."""
     micro = min(settings.batch, settings.micro)
     return PPOConfig(
         output_dir=folder,
@@ -96,7 +96,7 @@ def config_of(settings: argparse.Namespace, folder: str) -> PPOConfig:
 
 
 def main() -> None:
-    """`--warmup` steps, then `--iters` measured ones."""
+    """Run `--warmup` steps, then measure `--iters` steps."""
     settings = parser(__doc__ or "").parse_args()
     torch.set_num_threads(settings.threads)
     transformers.utils.logging.set_verbosity_error()

@@ -1,4 +1,4 @@
-"""OPT with random weights for the peers: the same shapes as `work.py` gives the pipeline, without the pipeline."""
+"""OPT with random weights for the peers, with the shapes of `work.py`; does not import Tercet."""
 
 import argparse
 
@@ -12,13 +12,13 @@ PAD = 1
 
 
 def config_of(named: Shape, **more: int) -> OPTConfig:
-    """The architecture, without dropout."""
+    """Return the architecture, without dropout."""
     given = {key: value for key, value in named.items() if key != "model_type"}
     return OPTConfig(**given, dropout=0.0, pad_token_id=PAD, bos_token_id=EOS, eos_token_id=EOS, **more)
 
 
 def causal(settings: argparse.Namespace, seed: int = 0) -> OPTForCausalLM:
-    """A language model; with real lengths its answers end where those of the pipeline's do."""
+    """Return a language model; with real lengths its answers end as those of Tercet's do."""
     torch.manual_seed(seed)
     model = OPTForCausalLM(config_of(shape(settings)))
     if settings.lengths == "real":
@@ -27,7 +27,7 @@ def causal(settings: argparse.Namespace, seed: int = 0) -> OPTForCausalLM:
 
 
 def scorer(settings: argparse.Namespace, seed: int = 1) -> OPTForSequenceClassification:
-    """A transformer with one number a token: critic or reward model."""
+    """Return a transformer with one number per token: critic or reward model."""
     torch.manual_seed(seed)
     model = OPTForSequenceClassification(config_of(critic_shape(settings), num_labels=1))
     return model.to(settings.device, _dtype(settings))
@@ -38,7 +38,7 @@ def _dtype(settings: argparse.Namespace) -> torch.dtype:
 
 
 def tokenizer(settings: argparse.Namespace) -> PreTrainedTokenizerFast:
-    """A word for every id; the trainers want a tokenizer, but ids are what they are given."""
+    """Return a tokenizer with a word for every id; the trainers require one, although they get ids."""
     special = ["<s>", "<pad>", "</s>", "<unk>"]
     words = {word: number for number, word in enumerate(special)}
     words |= {f"word{number}": number for number in range(FIRST_WORD, settings.vocab)}

@@ -1,4 +1,4 @@
-"""Steps of TRL's SFTTrainer and RewardTrainer by their public interface; one JSON line.
+"""Time steps of TRL's SFTTrainer and RewardTrainer by their public interface; print one JSON line.
 
 The same work as `benchmarks/sft_step.py` and `benchmarks/reward_step.py`: the loss of SFT is on the answers.
 
@@ -20,23 +20,23 @@ from work import FIRST_WORD, Moment, lessons, parser, report, step_row
 
 
 class Clock(TrainerCallback):
-    """Notes when a step is over; tokens are counted as they go through the model, padding not."""
+    """Record the end of each step; count the tokens in the model's input, without padding."""
 
     def __init__(self) -> None:
         self.moments: list[Moment] = []
         self.num_tokens = [0]
 
     def count(self, _: object, __: object, named: dict[str, torch.Tensor]) -> None:
-        """Before every forward of the model."""
+        """Count tokens before every forward pass of the model."""
         self.num_tokens[-1] += int(named["attention_mask"].sum())
 
     def on_step_end(self, *_: object, **__: object) -> None:
-        """An optimizer step was taken."""
+        """Record the end of an optimizer step."""
         self.moments.append(Moment.now())
         self.num_tokens.append(0)
 
     def rows(self) -> list[dict[str, float]]:
-        """A row of figures for every step."""
+        """Return a row of figures for every step."""
         return [
             step_row(start, end, num)
             for start, end, num in zip(self.moments[:-1], self.moments[1:], self.num_tokens, strict=False)
@@ -44,7 +44,7 @@ class Clock(TrainerCallback):
 
 
 def data(settings: argparse.Namespace) -> Dataset:
-    """Examples as token ids."""
+    """Return examples as token ids."""
     chance, of_sft, of_pairs = torch.Generator().manual_seed(0), [], []
     for lesson in lessons(settings):
         prompt, chosen, rejected = (
@@ -57,7 +57,7 @@ def data(settings: argparse.Namespace) -> Dataset:
 
 
 def trainer_of(settings: argparse.Namespace, clock: Clock, folder: str) -> transformers.Trainer:
-    """The trainer, in micro-batches of 8."""
+    """Return the trainer, with micro-batches of 8."""
     is_sft, micro = settings.what == "sft", min(settings.batch, settings.micro)
     args = (trl.SFTConfig if is_sft else trl.RewardConfig)(
         output_dir=folder,
@@ -83,7 +83,7 @@ def trainer_of(settings: argparse.Namespace, clock: Clock, folder: str) -> trans
 
 
 def main() -> None:
-    """`--warmup` steps, then `--iters` measured ones."""
+    """Run `--warmup` steps, then measure `--iters` steps."""
     command = parser(__doc__ or "")
     command.add_argument("--what", choices=["sft", "reward"], required=True)
     command.set_defaults(lengths="real", batch=16)
