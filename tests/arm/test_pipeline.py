@@ -15,4 +15,4 @@ def test_the_run_repeats_an_evaluation_that_was_made_early(small: list[str], tmp
         assert "ppo" not in folder.results()["success"]
         pipeline.run(folder, config)
         assert "ppo" in folder.results()["success"]
-    assert "Under way" not in (tmp_path / "run" / "report.md").read_text()
+    assert "In progress" not in (tmp_path / "run" / "report.md").read_text()

@@ -120,10 +120,10 @@ def test_a_run_without_demonstrations_is_compared_with_its_start(write: Callable
 
 def test_a_run_under_way_shows_what_there_is(write: Callable[..., Path]) -> None:
     text = write({}).read_text()
-    assert "Under way: ppo so far." in text
+    assert "In progress: ppo so far." in text
     assert "Explained variance" in text
     assert "Success on fresh starts" not in text
-    assert "Nothing has been run here yet" in write({}, updates=0).read_text()
+    assert "No step has been run yet" in write({}, updates=0).read_text()
 
 
 @pytest.mark.parametrize(

@@ -124,7 +124,7 @@ def test_a_run_that_has_only_begun_is_reported(finished: Path) -> None:
     for file in (finished / "eval").iterdir():
         file.unlink()
     html = page.write(finished).read_text()
-    assert "Nothing has been run here yet" in html
+    assert "No step has been run yet" in html
     assert html.count("not run yet") == 3
 
 
@@ -133,7 +133,7 @@ def test_a_run_under_way_is_reported_up_to_its_torn_last_line(finished: Path) ->
     (finished / "metrics.jsonl").write_text("".join(metrics[:30]) + metrics[30][:25])
     (finished / "results.json").unlink()
     html = page.write(finished).read_text()
-    assert "Under way: sft so far" in html
+    assert "In progress: sft so far" in html
     assert "in 30 steps" in html
     assert "Critic loss" not in html
 

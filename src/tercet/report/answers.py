@@ -39,12 +39,12 @@ def held_out(record: Record) -> list[Block]:
     gains = [(gain, row) for row in record.held_out if (gain := _gain(row, key)) is not None]
     ranked = [row for _, row in sorted(gains, key=lambda pair: -pair[0])]
     middle = (len(ranked) - _SHOWN) // 2
-    says = "From PPO's largest gain over SFT to its largest loss."
+    caption = "From PPO's largest gain over SFT to its largest loss."
     if len(ranked) <= 3 * _SHOWN:
-        return [Prose(says), *(_scored(row, key) for row in ranked)]
+        return [Prose(caption), *(_scored(row, key) for row in ranked)]
     rest = ranked[_SHOWN:-_SHOWN][:_FOLDED]
     return [
-        Prose(says),
+        Prose(caption),
         Subhead("Where PPO gained most"),
         *(_scored(row, key) for row in ranked[:_SHOWN]),
         Subhead("From the middle"),
@@ -64,18 +64,18 @@ def samples(record: Record) -> list[Block]:
     last = len(moments) - 1
     chosen = sorted({moments[round(i * last / (_MOMENTS - 1))] for i in range(_MOMENTS)})
     picked = [row for moment in chosen for row in [one for one in rows if one.get("index") == moment][:_AT_A_MOMENT]]
-    says = (
+    caption = (
         "Sampled from the policy of that update on prompts of the rollout. Early samples should resemble SFT, "
         "late samples should have more of what the reward favours."
     )
-    blocks: list[Block] = [_table(picked, says)]
+    blocks: list[Block] = [_table(picked, caption)]
     if len(rows) > len(picked):
         title = f"All {len(rows)} samples" if len(rows) <= _FOLDED else f"The last {_FOLDED} of {len(rows)} samples"
         blocks.append(Fold(title, [_table(rows[-_FOLDED:], "")]))
     return blocks
 
 
-def _table(rows: Sequence[Tree], says: str) -> Table:
+def _table(rows: Sequence[Tree], caption: str) -> Table:
     scores = [number(row, "score") for row in rows]
     cells: list[list[Cell]] = []
     previous = None
@@ -84,7 +84,7 @@ def _table(rows: Sequence[Tree], says: str) -> Table:
         shown = moment if moment != previous else ""
         cells.append([shown, str(row.get("prompt", "")), str(row["response"]), Heat(score(value), share)])
         previous = moment
-    return Table("", says, ["update", "prompt", "answer", "score"], cells, "rwwr")
+    return Table("", caption, ["update", "prompt", "answer", "score"], cells, "rwwr")
 
 
 def _gain(row: Tree, key: str) -> float | None:

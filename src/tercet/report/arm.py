@@ -41,17 +41,17 @@ _FULL = 0.99  # success that cannot improve
 def top(record: Record) -> list[Block]:
     """Return the outcome, an overview of the steps, and the checks."""
     checked = [check for ask in (_moved, _pay, _critic, _clipping, _broken) if (check := ask(record)) is not None]
-    found: list[Block] = [headline(record), cards(record)]
-    return [*found, Checks(sorted(checked, key=lambda check: check.good))] if checked else found
+    blocks: list[Block] = [headline(record), cards(record)]
+    return [*blocks, Checks(sorted(checked, key=lambda check: check.good))] if checked else blocks
 
 
 def sections(record: Record) -> list[Section]:
     """Return the sections of the page in their order."""
     return [
-        Section("better", "Did it get better?", _there(success(record), paired(record))),
+        Section("better", "Did it get better?", _present(success(record), paired(record))),
         Section("videos", "Side by side", videos(record)),
-        Section("imitate", "1. Imitate: behaviour cloning", _there(curves.figures(record, BC))),
-        Section("judge", "2. Judge: reward model", _there(reward_model(record), curves.figures(record, REWARD))),
+        Section("imitate", "1. Imitate: behaviour cloning", _present(curves.figures(record, BC))),
+        Section("judge", "2. Judge: reward model", _present(reward_model(record), curves.figures(record, REWARD))),
         Section("improve", "3. Improve: PPO", _improve(record)),
     ]
 
@@ -61,19 +61,19 @@ def headline(record: Record) -> Headline:
     start, before, after = _compared(record)
     if before is None or after is None:
         steps = sorted({str(row.get("step")) for row in record.metrics})
-        text = f"Under way: {', '.join(steps)} so far." if steps else "Nothing has been run here yet."
+        text = f"In progress: {', '.join(steps)} so far." if steps else "No step has been run yet."
         return Headline(text, ["Repeat the command to continue."], "open")
     alone = _alone(record)
-    found = "even" if alone is None else verdict(alone)
+    outcome = "even" if alone is None else verdict(alone)
     if find(record.results, "same_starts") is False:  # not paired: the intervals must not overlap
-        found = "better" if after.low > before.high else "worse" if after.high < before.low else "even"
+        outcome = "better" if after.low > before.high else "worse" if after.high < before.low else "even"
     words = {
         "better": "PPO improved the policy",
         "worse": "PPO made the policy worse",
         "even": "No significant difference between PPO and its initial policy",
     }
     text = (
-        f"{words[found]}: success on {percent(after.mean)} of {after.num} fresh starts ({interval(after)}), "
+        f"{words[outcome]}: success on {percent(after.mean)} of {after.num} fresh starts ({interval(after)}), "
         f"against {percent(before.mean)} for {_SUBJECTS[start]}."
     )
     paid = find(record.config, "ppo", "reward") or {}
@@ -92,7 +92,7 @@ def headline(record: Record) -> Headline:
     steps = number(record.results, "env_steps")
     if steps is not None:
         more.append(f"Environment steps in all: {steps:,.0f}.")
-    return Headline(text, more, found)
+    return Headline(text, more, outcome)
 
 
 def cards(record: Record) -> Cards:
@@ -177,8 +177,8 @@ def _starts(record: Record) -> str:
 
 def paired(record: Record) -> Table | None:
     """Show which stage succeeds on which start."""
-    found = find(record.results, "paired")
-    if not found or find(record.results, "same_starts") is False:
+    counts = find(record.results, "paired")
+    if not counts or find(record.results, "same_starts") is False:
         return None
     start, _, _ = _compared(record)
     titles = {
@@ -187,7 +187,7 @@ def paired(record: Record) -> Table | None:
         "only_start": f"only {_SUBJECTS[start]} succeeds",
         "neither": "neither succeeds",
     }
-    rows = [[title, _count(number(found, key))] for key, title in titles.items()]
+    rows = [[title, _count(number(counts, key))] for key, title in titles.items()]
     return Table("Start by start", "Number of starts of the table above by outcome.", ["", "starts"], rows, "lr")
 
 
@@ -200,13 +200,13 @@ def videos(record: Record) -> list[Block]:
         return []
     alike = find(record.results, "same_starts") is not False
     beginning = "Both from the same start." if alike else "Each from a different start."
-    says = (
+    caption = (
         f"{beginning} Above each picture: the reward of PPO, the critic's value and the advantage, pale for the "
         "whole episode and in full colour up to the moment shown, on the same scale for both sides."
     )
     if find(record.config, "env") == "lift":
-        says += " The cube counts as lifted above the green frame."
-    return [Videos(says, [Video(one.shows, one.file, one.data) for one in record.videos])]
+        caption += " The cube counts as lifted above the green frame."
+    return [Videos(caption, [Video(one.caption, one.file, one.data) for one in record.videos])]
 
 
 def reward_model(record: Record) -> Table | None:
@@ -236,14 +236,14 @@ def _improve(record: Record) -> list[Block]:
     if mark is not None:
         lead += " The dotted line marks the update whose policy was kept."
     folded: list[Figures | Fold] = [Fold("More curves of PPO", [more])] if more else []
-    return [Prose(lead), shown, *folded, *_there(_self_check(record))]
+    return [Prose(lead), shown, *folded, *_present(_self_check(record))]
 
 
 def _self_check(record: Record) -> Table | None:
-    found = find(record.results, "self_check")
-    if not found:
+    deviations = find(record.results, "self_check")
+    if not deviations:
         return None
-    rows = [[key.replace("_", " "), num(value)] for key, value in tables.flat(found).items()]
+    rows = [[key.replace("_", " "), num(value)] for key, value in tables.flat(deviations).items()]
     return Table(
         "Self-check before the first update",
         "Before training, the training forward pass must agree with acting: ratio 1, KL 0, rewards that add up, "
@@ -365,5 +365,5 @@ def _count(value: float | None) -> str:
     return "–" if value is None else f"{value:,.0f}"
 
 
-def _there(*blocks: Block | None) -> list[Block]:
+def _present(*blocks: Block | None) -> list[Block]:
     return [block for block in blocks if block is not None]

@@ -100,7 +100,7 @@ class Table:
 
     kind: ClassVar[str] = "table"
     title: str
-    says: str
+    caption: str
     head: Sequence[str]
     rows: Sequence[Sequence[Cell]]
     align: str
@@ -121,7 +121,7 @@ class Figure:
 
     title: str
     unit: str
-    says: str
+    caption: str
     svg: str
     legend: Sequence[Key]
     change: str
@@ -169,7 +169,7 @@ class Videos:
     """Videos in a grid with a common caption."""
 
     kind: ClassVar[str] = "videos"
-    says: str
+    caption: str
     videos: Sequence[Video]
 
 

@@ -23,15 +23,15 @@ def checks(record: Record) -> Checks | None:
         _variety,
         _agreement,
     )
-    found = [check for ask in asked if (check := ask(record)) is not None]
-    return Checks(sorted(found, key=lambda check: check.good)) if found else None
+    results = [check for ask in asked if (check := ask(record)) is not None]
+    return Checks(sorted(results, key=lambda check: check.good)) if results else None
 
 
 def _reward_model(record: Record) -> Check | None:
-    found = accuracies(record)
-    if not found:
+    intervals = accuracies(record)
+    if not intervals:
         return None
-    chance = [name for name, one in found.items() if one.low <= 0.5]
+    chance = [name for name, one in intervals.items() if one.low <= 0.5]
     if chance:
         return Check(
             False,
@@ -124,14 +124,14 @@ def _entropy(record: Record) -> Check | None:
     late = _late(values)
     if late is None or values[0] <= 0:
         return None
-    kept = late / values[0]
-    if kept < 0.3:
+    remaining = late / values[0]
+    if remaining < 0.3:
         return Check(
             False,
             "Entropy has collapsed",
-            f"{percent(kept)} of the initial entropy is left: raise `ppo.entropy_coef` or `ppo.kl_coef`.",
+            f"{percent(remaining)} of the initial entropy is left: raise `ppo.entropy_coef` or `ppo.kl_coef`.",
         )
-    return Check(True, "Entropy is sufficient", f"{percent(kept)} of the initial entropy is left.")
+    return Check(True, "Entropy is sufficient", f"{percent(remaining)} of the initial entropy is left.")
 
 
 def _endings(record: Record) -> Check | None:

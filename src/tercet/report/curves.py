@@ -26,7 +26,7 @@ class Plot:
 
     title: str
     unit: str
-    says: str
+    caption: str
     lines: Sequence[Line]
     level: float | None = None
     bottom: float | None = None  # start of the axis; 0 for shares and sizes
@@ -219,7 +219,7 @@ def trade_off(record: Record, mark: float | None) -> Figure | None:
         return Figure(
             title="Score against KL",
             unit="score (up) against KL in nats (right)",
-            says=(
+            caption=(
                 f"Each point is a measurement on {place}, pale early, full late. Up and to the left is better: a "
                 "high score at a low KL. A path to the right that does not rise gains KL without score."
             )
@@ -247,7 +247,7 @@ def calibration(record: Record) -> Figures | None:
     figure = Figure(
         title="Calibration",
         unit="accuracy (up) against confidence (right)",
-        says=(
+        caption=(
             "Among held-out pairs with a predicted confidence of 80%, it should be right in 80% (dashed). Below "
             "the line it is overconfident, above it underconfident."
         ),
@@ -269,7 +269,7 @@ def _figure(record: Record, plot: Plot, mark: float | None) -> Figure:
     return Figure(
         title=plot.title,
         unit=plot.unit,
-        says=plot.says,
+        caption=plot.caption,
         svg=plots.curves(
             series, name=plot.lines[0].metric.replace("/", "-"), level=plot.level, bottom=plot.bottom, mark=mark
         ),

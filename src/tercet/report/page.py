@@ -1,6 +1,5 @@
 """Write the report of a run as one self-contained HTML page and as Markdown."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
@@ -16,7 +15,7 @@ from tercet.version import __version__
 def write(run: Path) -> Path:
     """Write `run`/report.html and `run`/report.md from the files of the run so far; return the HTML file.
 
-    Steps that are not done yet are left out or named as such. InputError when `run` is no run folder.
+    Steps that are not finished are left out or shown as unfinished. Raise InputError if `run` is not a run folder.
     """
     page = compose(read(run))
     write_text(run / "report.md", render_markdown.render(page))
@@ -30,7 +29,7 @@ def compose(record: Record) -> Page:
     if "env" in record.config:
         top, sections = arm.top(record), [*arm.sections(record), Section("run", "What was run", _run(record))]
     else:
-        top = [summary.headline(record), summary.cards(record), *_there(checks.checks(record))]
+        top = [summary.headline(record), summary.cards(record), *_present(checks.checks(record))]
         sections = _of_language(record)
     return Page(
         title=record.name,
@@ -44,8 +43,8 @@ def compose(record: Record) -> Page:
 
 def _of_language(record: Record) -> list[Section]:
     return [
-        Section("better", "Did it get better?", _there(tables.win_rates(record), tables.stages(record))),
-        Section("imitate", "1. Imitate: SFT", _there(curves.figures(record, curves.SFT))),
+        Section("better", "Did it get better?", _present(tables.win_rates(record), tables.stages(record))),
+        Section("imitate", "1. Imitate: SFT", _present(curves.figures(record, curves.SFT))),
         Section("judge", "2. Judge: reward model", _judge(record)),
         Section("improve", "3. Improve: PPO", _improve(record)),
         Section("answers", "Answers side by side", answers.fixed_prompts(record)),
@@ -58,7 +57,7 @@ def _of_language(record: Record) -> list[Section]:
 def _judge(record: Record) -> list[Block]:
     plotted = [figures for figures in (curves.figures(record, curves.REWARD), curves.calibration(record)) if figures]
     drawn = Figures([figure for figures in plotted for figure in figures.figures]) if plotted else None
-    return _there(tables.reward_model(record), drawn, tables.forgetting(record), tables.reward_texts(record))
+    return _present(tables.reward_model(record), drawn, tables.forgetting(record), tables.reward_texts(record))
 
 
 def _improve(record: Record) -> list[Block]:
@@ -66,7 +65,7 @@ def _improve(record: Record) -> list[Block]:
     lead = "One update is one batch of sampled answers and the optimizer steps on it."
     if find(record.results, "best_checkpoint"):
         lead += " The dotted line marks the update whose policy was kept."
-    return [*([Prose(lead)] if drawn else []), *drawn, *_there(tables.self_check(record))]
+    return [*([Prose(lead)] if drawn else []), *drawn, *_present(tables.self_check(record))]
 
 
 def _run(record: Record) -> list[Block]:
@@ -102,6 +101,5 @@ def _plain(value: object) -> str:
     return text if value is not None and text else "none"
 
 
-def _there(*blocks: Block | None) -> list[Block]:
-    found: Sequence[Block | None] = blocks
-    return [block for block in found if block is not None]
+def _present(*blocks: Block | None) -> list[Block]:
+    return [block for block in blocks if block is not None]

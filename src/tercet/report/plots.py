@@ -69,8 +69,11 @@ def curves(
     bottom: float | None = None,
     mark: float | None = None,
 ) -> str:
-    """Metrics over the index; `level` is a dashed line across, `bottom` where the axis starts, `mark` an index with a
-    line up; `name` tells the pictures of one page apart."""
+    """Plot metrics over the index.
+
+    `level` is the height of a dashed line, `bottom` the start of the axis, `mark` an index with a vertical line. `name`
+    must be unique on a page.
+    """
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):
         figure, axes = _canvas()
         if mark is not None:
@@ -158,7 +161,7 @@ def _svg(figure: Figure, name: str) -> str:
     svg = buffer.getvalue()[buffer.getvalue().index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", svg, flags=re.DOTALL)
     used = set(re.findall(r'(?:xlink:href="#|url\(#)([\w.-]+)', svg))
-    svg = re.sub(r' id="([\w.-]+)"', lambda found: f' id="{name}-{found[1]}"' if found[1] in used else "", svg)
+    svg = re.sub(r' id="([\w.-]+)"', lambda match: f' id="{name}-{match[1]}"' if match[1] in used else "", svg)
     svg = re.sub(r'(xlink:href="#|url\(#)', rf"\g<1>{name}-", svg)
     svg = re.sub(r" font-family: [^;\"]*;?", "", svg)  # use the font of the page
     for variable, colour in _COLOURS.items():

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from tercet.core.intervals import Interval
 from tercet.runs.folder import RunFolder
-from tercet.runs.reading import read_json
+from tercet.runs.integrity import read_json
 
 Tree = dict[str, Any]  # Any: JSON; `find` and `number` below check its values
 STAGES = ("base", "sft", "ppo")
@@ -18,7 +18,7 @@ class Movie:
     """A video of the run: its path beside the report, its caption, and its bytes."""
 
     file: str
-    shows: str
+    caption: str
     data: bytes
 
 
@@ -35,7 +35,7 @@ class Record:
     answers: list[Tree]  # eval/answers.json: fixed prompts, greedy and sampled
     sampled_pairs: bool  # True if reward/pairs.jsonl exists: the data had no pairs
     reward_texts: list[Tree]  # eval/reward_texts.json: a good and a bad answer, scored
-    starts: list[Tree]  # eval/starts.json: an arm's fresh starts with what came of each stage
+    starts: list[Tree]  # eval/starts.json: an arm's fresh starts with the outcome of each stage
     videos: list[Movie]  # videos/*.mp4
     held_out: list[Tree]  # eval/held_out.json: held-out prompts with each stage's answer and its scores
 
@@ -91,8 +91,8 @@ def verdict(won: Interval) -> Literal["better", "even", "worse"]:
 def curve(record: Record, metric: str) -> tuple[list[float], list[float]]:
     """Return the indices and the finite values of a metric, in the order of the file."""
     rows = [(row.get("index"), number(row, metric)) for row in record.metrics if metric in row]
-    kept = [(float(index), value) for index, value in rows if index is not None and value is not None]
-    return [index for index, _ in kept], [value for _, value in kept]
+    points = [(float(index), value) for index, value in rows if index is not None and value is not None]
+    return [index for index, _ in points], [value for _, value in points]
 
 
 def kl_bound(record: Record) -> float | None:
@@ -109,8 +109,8 @@ def _videos(run: Path, results: Tree) -> list[Movie]:
     listed = [(str(find(one, "file")), str(find(one, "shows"))) for one in find(results, "videos") or []]
     inside = (run / "videos").resolve()  # a path in results.json may lead elsewhere, and a report is passed on
     return [
-        Movie(file, shows, (run / file).read_bytes())
-        for file, shows in listed
+        Movie(file, caption, (run / file).read_bytes())
+        for file, caption in listed
         if (run / file).is_file() and (run / file).resolve().is_relative_to(inside)
     ]
 

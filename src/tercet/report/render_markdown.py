@@ -69,19 +69,19 @@ def _block(block: Block) -> str:
             return "\n".join(
                 f"- {'✓' if one.good else '**!**'} **{_text(one.title)}.** {_prose(one.text)}" for one in checks
             )
-        case Table(title, says, head, rows, align):
+        case Table(title, caption, head, rows, align):
             return "\n\n".join(
                 part
-                for part in [f"### {_text(title)}" if title else "", _prose(says), _table(head, rows, align)]
+                for part in [f"### {_text(title)}" if title else "", _prose(caption), _table(head, rows, align)]
                 if part
             )
         case Figures(figures):
-            rows = [[f"{one.title}, {one.unit}", one.change, strip(one.numbers), one.says] for one in figures]
+            rows = [[f"{one.title}, {one.unit}", one.change, strip(one.numbers), one.caption] for one in figures]
             return _table(["curve", "first → last", "", "what it shows"], rows, "lrll")
         case Comparison(prompt, rows):
             return "\n".join([f"**{_text(prompt)}**", "", *(_answer(way, one) for way, row in rows for one in row)])
-        case Videos(says, videos):
-            return "\n".join([_prose(says), "", *(f"- [{_text(one.title)}]({one.file})" for one in videos)])
+        case Videos(caption, videos):
+            return "\n".join([_prose(caption), "", *(f"- [{_text(one.title)}]({one.file})" for one in videos)])
         case Code(language, text):
             fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", text)), default=0))
             return f"{fence}{language}\n{text}\n{fence}"

@@ -10,14 +10,16 @@ def headline(record: Record) -> Headline:
     """State the result of the last comparison that was measured, then the steps before it."""
     name, won = _won(record)
     if won is not None:
-        more = [*_led_there(record), *_caveat(record, name)]
+        more = [*_earlier_results(record), *_caveat(record, name)]
         return Headline(_outcome(record, won, name), more, verdict(won))
-    led = _led_there(record)
-    if led:
-        rest = [*led[1:], "PPO has not been measured against SFT yet."]
-        return Headline(led[0], rest, "open")
+    results = _earlier_results(record)
+    if results:
+        rest = [*results[1:], "PPO has not been measured against SFT yet."]
+        return Headline(results[0], rest, "open")
     steps = sorted({str(row.get("step")) for row in record.metrics})
-    text = f"Under way: {listed(steps)} so far, nothing measured yet." if steps else "Nothing has been run here yet."
+    text = (
+        f"In progress: {listed(steps)} so far; nothing has been measured yet." if steps else "No step has been run yet."
+    )
     return Headline(text, ["Repeat the command to continue; run `tercet report` again at any time."], "open")
 
 
@@ -29,8 +31,8 @@ def cards(record: Record) -> Cards:
 def accuracies(record: Record) -> dict[str, Interval]:
     """Return the reward model's accuracy on each data set."""
     sets = find(record.results, "reward_model", "accuracy") or {}
-    found = {name: rate(sets, name) for name in sorted(sets)}
-    return {name: one for name, one in found.items() if one is not None}
+    intervals = {name: rate(sets, name) for name in sorted(sets)}
+    return {name: one for name, one in intervals.items() if one is not None}
 
 
 def _won(record: Record) -> tuple[str, Interval | None]:
@@ -53,7 +55,7 @@ def _outcome(record: Record, won: Interval, judge: str) -> str:
             return f"No significant difference between PPO and SFT: PPO won {percent(won.mean)} of {of}"
 
 
-def _led_there(record: Record) -> list[str]:
+def _earlier_results(record: Record) -> list[str]:
     """Return one sentence for each step that was measured."""
     results = record.results
     sentences = []
@@ -61,11 +63,11 @@ def _led_there(record: Record) -> list[str]:
     if before is not None and after is not None:
         verb = "lowered" if after < before else "did not lower"
         sentences.append(f"SFT {verb} the perplexity on held-out answers: {num(before)} before, {num(after)} after.")
-    found = accuracies(record)
-    if found:
+    accuracy = accuracies(record)
+    if accuracy:
         parts = [
             f"{percent(one.mean)} of {one.num} held-out pairs from {name} ({interval(one)})"
-            for name, one in found.items()
+            for name, one in accuracy.items()
         ]
         sentences.append(f"The reward model picks the preferred answer in {listed(parts)}.")
     scores = [number(results, "mean_score", stage, "judge") for stage in ("sft", "ppo")]
@@ -129,21 +131,22 @@ def _imitate(record: Record) -> Card:
 
 def _judge(record: Record) -> Card:
     loss = curve(record, "reward/loss")[1]
-    found = accuracies(record)
+    accuracy = accuracies(record)
     lines = [
-        f"{name}: {percent(one.low)} to {percent(one.high)} of {one.num} pairs" for name, one in list(found.items())[:3]
+        f"{name}: {percent(one.low)} to {percent(one.high)} of {one.num} pairs"
+        for name, one in list(accuracy.items())[:3]
     ]
-    mean = sum(one.mean for one in found.values()) / len(found) if found else None
-    label = "accuracy, held-out pairs" + (f", mean of {len(found)} sets" if len(found) > 1 else "")
+    mean = sum(one.mean for one in accuracy.values()) / len(accuracy) if accuracy else None
+    label = "accuracy, held-out pairs" + (f", mean of {len(accuracy)} sets" if len(accuracy) > 1 else "")
     return Card(
         number=2,
         name="Reward model",
         verb="Judge",
         figure=percent(mean) if mean is not None else _state(loss),
-        label=label if found else "",
+        label=label if accuracy else "",
         lines=lines,
         seconds=_time(record, "reward"),
-        done=bool(loss or found),
+        done=bool(loss or accuracy),
         role="other",
     )
 

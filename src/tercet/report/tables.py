@@ -25,7 +25,7 @@ def win_rates(record: Record) -> Table | None:
         "Both stages answer the same held-out prompts. A tie counts half. The bar is the 95% interval and the line "
         "in the middle is one half. A stage is significantly better only if its whole bar is to the right of the "
         "line.",
-        ["", "says", "wins", "prompts"],
+        ["", "judge", "wins", "prompts"],
         rows,
         "llbr",
     )
@@ -58,14 +58,14 @@ def stages(record: Record) -> Table | None:
 
 def reward_model(record: Record) -> Table | None:
     """Show the reward model's figures on the held-out pairs of each data set."""
-    found = accuracies(record)
-    if not found:
+    accuracy = accuracies(record)
+    if not accuracy:
         return None
     tree = find(record.results, "reward_model")
     keys = ("score_chosen", "score_rejected", "margin", "length_correlation")
     rows = [
         [name, Bar(one, "other"), f"{one.num}", *(score(number(tree, key, name)) for key in keys)]
-        for name, one in found.items()
+        for name, one in accuracy.items()
     ]
     return Table(
         "Does it prefer the better answer?",
@@ -140,10 +140,10 @@ def reward_texts(record: Record) -> Table | None:
 
 def self_check(record: Record) -> Table | None:
     """Show the self-check before the first PPO update."""
-    found = find(record.results, "self_check")
-    if not found:
+    deviations = find(record.results, "self_check")
+    if not deviations:
         return None
-    rows = [[key.replace("_", " "), _shown(value)] for key, value in flat(found).items()]
+    rows = [[key.replace("_", " "), _shown(value)] for key, value in flat(deviations).items()]
     return Table(
         "Self-check before the first update",
         "Before training, the training forward pass must agree with sampling: ratio 1, KL 0, no influence of "
