@@ -158,7 +158,7 @@ def test_streams_that_are_full_closed_or_of_few_letters(started: str, code: int,
         (["lm", "data", "ppo.lr=0"], 2, "ppo.lr = 0 (command line): must be a number, above 0"),
         (["arm", "run", "reward.judge=people"], 2, "must be person, or a function as module:function"),
         (["label", "--help"], 0, "8765"),
-        (["label", "none"], 2, "none: no questions lie here"),
+        (["label", "none"], 2, "none: no questions here"),
         (["lm", "chat", "--stage", "critic"], 2, "must be base, sft or ppo"),
     ],
 )
@@ -211,7 +211,7 @@ def test_data_looks_at_a_file_before_anything_is_trained(tmp_path: Path):
     assert (result.exit_code, "Here is" in result.output) == (0, True)
     pairs.write_text("\n".join([*rows[:2], "{broken"]), encoding="utf-8")
     result = CliRunner().invoke(app, ["lm", "data", str(pairs)])
-    assert (result.exit_code, f"{pairs}:3: broken JSON" in result.stderr) == (2, True)
+    assert (result.exit_code, f"{pairs}:3: invalid JSON" in result.stderr) == (2, True)
 
 
 def test_a_run_folder_of_another_config_is_left_as_it_is(tmp_path: Path):

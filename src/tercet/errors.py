@@ -11,7 +11,7 @@ class InputError(ValueError):
 
 
 class FailedError(RuntimeError):
-    """The work could not be finished although the input was valid; the message says why and what remains."""
+    """The work could not be finished although the input was valid; the message says why and what is left on disk."""
 
 
 class WaitingError(RuntimeError):
@@ -30,7 +30,7 @@ def first_line(error: BaseException) -> str:
 def reading(what: object) -> Iterator[None]:
     """Turn an unexpected exception into a FailedError that names what was read, such as `a.jsonl:3`.
 
-    Errors of this module, which say what to do, pass unchanged.
+    Errors of this module are raised unchanged.
     """
     try:
         yield

@@ -1,7 +1,7 @@
 """JSON read strictly: each name once in an object, finite numbers, bounded depth.
 
-`parse` reads data that people give, with the place in every error. It reads NaN, which pandas and Python write for a
-missing value. `loads` reads what programs send or saved, and refuses NaN and lone surrogates too.
+`parse` reads files that people write, and names the place in every error. It accepts NaN, which pandas and Python write
+for a missing value. `loads` reads what programs send or save, and also refuses NaN and lone surrogates.
 """
 
 import json
@@ -11,71 +11,75 @@ from typing import Any
 
 from tercet.errors import InputError
 
-MOST_LEVELS = 100  # of objects and lists within each other; data that people make has fewer than ten
+MOST_LEVELS = 100  # of nested objects and lists; real data has fewer than ten
 
 
 class _RefusedError(ValueError):
-    """A value that standard readers would let pass; the message has no place yet."""
+    """A value that other JSON readers would accept; the message does not name the place yet."""
 
 
 def parse(text: str, place: str) -> object:
-    """Return the value that the whole text holds; InputError with the place, or `place:line` beyond the first line."""
+    """Return the value of a whole text; raise InputError with the place, or `place:line` after the first line."""
     value, end = parse_first(text, place)
     if end < len(text):
         error = json.JSONDecodeError("Extra data", text, end)
-        raise _broken(error, place) from error
+        raise _syntax_error(error, place) from error
     return value
 
 
 def parse_first(text: str, place: str) -> tuple[object, int]:
-    """Return the first value of the text and where the text goes on after white space; InputError as `parse`."""
+    """Return the first value of a text, and the index of the next character that is not white space."""
     start = len(text) - len(text.lstrip(" \t\n\r"))
     try:
         value, end = _DECODER.raw_decode(text, start)
     except json.JSONDecodeError as error:
-        raise _broken(error, place) from error
+        raise _syntax_error(error, place) from error
     except _RefusedError as error:
         raise InputError(f"{place}: {error}") from error
     except RecursionError as error:
         raise InputError(_too_deep(place)) from error
     except ValueError as error:  # Python's limit on the digits of an integer
-        raise InputError(f"{place}: holds a number with thousands of digits; write a shorter one, or a text") from error
+        raise InputError(
+            f"{place}: contains a number with thousands of digits; write a shorter one, or a text"
+        ) from error
     if text.count("[") + text.count("{") > MOST_LEVELS and _num_levels(value) > MOST_LEVELS:
         raise InputError(_too_deep(place))
     return value, len(text) - len(text[end:].lstrip(" \t\n\r"))
 
 
 def loads(text: str | bytes) -> Any:  # Any: JSON
-    """Parse JSON; ValueError where it is damaged, nested too deeply, or could be read in two ways."""
+    """Parse JSON; raise ValueError if it is damaged, nested too deeply or ambiguous."""
     try:
         decoded = text if isinstance(text, str) else text.decode()
-        value = json.loads(decoded, object_pairs_hook=_once, parse_float=_common, parse_constant=_common)
+        value = json.loads(
+            decoded, object_pairs_hook=_without_repeats, parse_float=_finite_only, parse_constant=_finite_only
+        )
         if r"\ud" in decoded.lower():
             json.dumps(value, ensure_ascii=False).encode()  # an escaped lone surrogate cannot be written again
         return value
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     except UnicodeEncodeError:
-        raise ValueError("a text holds half of a character, a lone surrogate") from None
+        raise ValueError("a text contains half of a character (a lone surrogate)") from None
 
 
 def first_repeated(names: Iterable[str]) -> str | None:
-    """Return the first name that stands there for the second time; None where all differ."""
-    seen: set[str] = set()
+    """Return the first name that occurs a second time, or None."""
+    earlier: set[str] = set()
     for name in names:
-        if name in seen:
+        if name in earlier:
             return name
-        seen.add(name)
+        earlier.add(name)
     return None
 
 
-def _broken(error: json.JSONDecodeError, place: str) -> InputError:
+def _syntax_error(error: json.JSONDecodeError, place: str) -> InputError:
     where = place if error.lineno == 1 else f"{place}:{error.lineno}"
-    return InputError(f"{where}: broken JSON ({error.msg}, column {error.colno}); mend the line or drop it")
+    return InputError(f"{where}: invalid JSON ({error.msg}, column {error.colno}); fix or remove the line")
 
 
 def _too_deep(place: str) -> str:
-    return f"{place}: holds lists or objects nested deeper than {MOST_LEVELS} levels; flatten them"
+    return f"{place}: contains lists or objects nested deeper than {MOST_LEVELS} levels; flatten them"
 
 
 def _num_levels(value: object) -> int:
@@ -87,13 +91,13 @@ def _num_levels(value: object) -> int:
     return levels
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:  # Any: JSON
-    """The object of these pairs; each name stands for one value."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:  # Any: JSON
+    """Return the object with these pairs; refuse a name that is given twice."""
+    tree = dict(pairs)
+    if len(tree) < len(pairs):
         twice = first_repeated(name for name, _ in pairs)
-        raise _RefusedError(f"the name {twice!r:.60} stands twice in one object; keep one of them")
-    return found
+        raise _RefusedError(f"the name {twice!r:.60} is given twice in one object; keep one")
+    return tree
 
 
 def _constant(name: str) -> float:
@@ -109,10 +113,10 @@ def _finite(digits: str) -> float:
     return value
 
 
-def _common(number: str) -> float:
+def _finite_only(number: str) -> float:
     if not math.isfinite(float(number)):
-        raise _RefusedError(f"{number} is no number that JSON and its readers agree on")
+        raise _RefusedError(f"{number} is not a finite number")
     return float(number)
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_once, parse_constant=_constant, parse_float=_finite)
+_DECODER = json.JSONDecoder(object_pairs_hook=_without_repeats, parse_constant=_constant, parse_float=_finite)

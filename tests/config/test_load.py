@@ -165,7 +165,7 @@ def test_presets_that_no_file_can_be_are_refused(tmp_path: Path) -> None:
         "\udcff": "no preset '\\udcff'",
         "": "no preset ''",
         str(tmp_path): "no preset",
-        str(tmp_path / "pipe.yaml"): "is no regular file",
+        str(tmp_path / "pipe.yaml"): "is not a regular file",
         "a" * 300 + ".yaml": "File name too long",
     }.items():
         (line,) = problems(preset=preset)
@@ -227,10 +227,10 @@ def test_a_chat_template_is_text_or_the_file_that_holds_it(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("name", "content", "what"),
     [
-        ("nowhere.jinja", None, "neither Jinja text, .* nor a file that can be read: .*No such file"),
-        ("empty.jinja", "", "the file holds no Jinja template"),
-        ("tokenizer_config.json", '{"chat_template": "{{ messages }}"}', "nothing else"),
-        ("latin.jinja", b"\xe9 {{ messages }}", "nor a file that can be read: not UTF-8 text"),
+        ("nowhere.jinja", None, "not Jinja text .*, and no readable file: .*No such file"),
+        ("empty.jinja", "", "the file is not a Jinja template"),
+        ("tokenizer_config.json", '{"chat_template": "{{ messages }}"}', "contains only the template"),
+        ("latin.jinja", b"\xe9 {{ messages }}", "and no readable file: not UTF-8 text"),
     ],
 )
 def test_a_chat_template_that_is_neither_is_refused(

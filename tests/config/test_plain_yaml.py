@@ -61,7 +61,7 @@ def test_forms_of_values(text: str, value: object) -> None:
         ("!!python/object/apply:os.system [ls]", "the tag '!!python/object/apply:os.system'", 1),
         ("a:\n  !!set {x}", "the tag '!!set'", 2),
         ("!mine x", "the tag '!mine'", 1),
-        ("!!int x", "'x' is no int", 1),
+        ("!!int x", "'x' is not a valid int", 1),
         ("9" * 5000, "a number of 5000 digits", 1),
         ("a: 1\n<<: {b: 1}", "merge keys", 2),
         ("{[1]: 2}", "a key must be text", 1),

@@ -19,7 +19,7 @@ def test_every_preset_is_a_config() -> None:
         ("safety.max_speed=.inf", "safety.max_speed"),
         ("safety.off=true", "no such key"),
         ("safety.workspace_z=[0.2, 0.1]", "the first must be below the second"),
-        ("calibration.elbow_flex.degrees_per_unit=0", "without a direction"),
+        ("calibration.elbow_flex.degrees_per_unit=0", "degrees_per_unit must not be 0"),
         ("calibration.elbow_flex={low: 5, high: 5}", "must be below high"),
         ("calibration.gripper={closed: 5, wide: 5}", "must differ"),
         ("start=[0.5, 0, 0.1]", "outside safety.workspace_x"),

@@ -11,9 +11,9 @@ from tercet.config.robot import RobotConfig
 @pytest.mark.parametrize(
     ("tree", "said"),
     [
-        ({"seed": True}, "true and false are no numbers"),
-        ({"data": {"split": [True, 1, 1]}}, "true and false are no numbers"),
-        ({"ppo": {"reward": {"a": True}}}, "true and false are no numbers"),
+        ({"seed": True}, "true and false are not numbers"),
+        ({"data": {"split": [True, 1, 1]}}, "true and false are not numbers"),
+        ({"ppo": {"reward": {"a": True}}}, "true and false are not numbers"),
         ({"data": {"train": [{"path": "a", "weight": 1e-320}]}}, "numbers other than 0 go from 1e-30"),
         ({"ppo": {"reward": {"a": 1e300}}}, "numbers other than 0 go from 1e-30 to 1e"),
         ({"model": {"architecture": {"x": 10**30}}}, "whole numbers go up to 9223372036854775807"),

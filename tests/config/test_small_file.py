@@ -24,7 +24,7 @@ def test_whatever_is_no_such_file_is_refused(tmp_path: Path) -> None:
         "large": "is larger than 1000000 bytes",
         "utf16": r"not UTF-8 text \(byte 0\)",
         "loop": "cannot be read: Too many levels",
-        "pipe": "is no regular file",  # reading it would wait for ever
+        "pipe": "is not a regular file",  # reading it would wait for ever
         "nowhere": "cannot be read: No such file",
         "a" * 300: "cannot be read: File name too long",
         "a\0b": "null byte",

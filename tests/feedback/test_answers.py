@@ -99,7 +99,7 @@ def test_an_answer_that_finds_no_room_is_not_written_later(tmp_path: Path, room:
     environment = {**os.environ, "PYTHONPATH": str(SOURCE)}
     command = [sys.executable, "-c", REFUSALS, str(room), str(tmp_path)]
     output = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=60).stdout
-    refused = "answers.jsonl: this answer could not be written (File too large) and is not kept; those before it are."
+    refused = "answers.jsonl: this answer could not be saved (File too large); earlier answers are saved."
     assert [refused in line for line in output.splitlines()] == [True] * 3
     assert said(tmp_path) == {("learned", "", 0): "left", ("learned", "", 4): "equal"}
     assert len((tmp_path / "answers.jsonl").read_text().splitlines()) == 2
@@ -115,21 +115,21 @@ def test_an_answer_that_finds_no_room_is_not_written_later(tmp_path: Path, room:
         (json.dumps(WHOLE | {"who": None}), "who is of the type NoneType"),
         (json.dumps(WHOLE | {"said": {"step": 1}}), "said is of the type dict"),
         (json.dumps({key: WHOLE[key] for key in ("sheet", "digest", "question", "who", "when")}), "said is missing"),
-        (json.dumps(WHOLE)[:-1] + ', "said": "right"}', "'said' stands twice"),
+        (json.dumps(WHOLE)[:-1] + ', "said": "right"}', "'said' is given twice"),
         (json.dumps(WHOLE | {"who": "\ud800"}), "lone surrogate"),
-        (json.dumps(WHOLE).replace('"2026"', "NaN"), "NaN is no number"),
+        (json.dumps(WHOLE).replace('"2026"', "NaN"), "NaN is not a finite number"),
         ("[" * 100_000, "nested too deeply"),
         ("\0\0\0", "Expecting value"),
-        (json.dumps(WHOLE | {"check": "01234567"}), "it is not as it was written"),
+        (json.dumps(WHOLE | {"check": "01234567"}), "its contents do not match its check"),
     ],
 )
 def test_a_row_that_is_no_answer_is_named_with_its_line(tmp_path: Path, line: str, wrong: str) -> None:
     (tmp_path / "answers.jsonl").write_text(json.dumps(WHOLE) + "\n\n" + line + "\n")
     with pytest.raises(FailedError) as caught:
         read_answers(tmp_path)
-    assert str(caught.value).startswith(f"{tmp_path / 'answers.jsonl'}: line 3 is no answer (")
+    assert str(caught.value).startswith(f"{tmp_path / 'answers.jsonl'}: line 3 is not a valid answer (")
     assert wrong in str(caught.value)
-    assert "remove this line: its question is then asked again" in str(caught.value)
+    assert "remove this line, and its question is asked again" in str(caught.value)
 
 
 def test_one_flipped_bit_of_an_answer_never_makes_another_one(tmp_path: Path) -> None:
@@ -164,6 +164,6 @@ def test_a_folder_or_a_pipe_in_place_of_the_file_is_refused_at_once(tmp_path: Pa
 
 
 def test_one_process_at_a_time_takes_answers_down(tmp_path: Path) -> None:
-    with AnswerBook(tmp_path), pytest.raises(InputError, match="another `tercet label` takes answers down"):
+    with AnswerBook(tmp_path), pytest.raises(InputError, match="another `tercet label` is running"):
         AnswerBook(tmp_path)
     AnswerBook(tmp_path).close()

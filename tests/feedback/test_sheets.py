@@ -42,7 +42,7 @@ def test_a_sheet_that_fails_half_way_leaves_nothing(tmp_path: Path) -> None:
 def test_a_damaged_sheet_is_named(tmp_path: Path) -> None:
     put(tmp_path / "learned")
     (tmp_path / "learned" / "sheet.json").write_text("{")
-    with pytest.raises(FailedError, match=r"sheet.json: damaged .*; remove .*learned to have the questions put anew"):
+    with pytest.raises(FailedError, match=r"sheet.json: damaged .*; remove .*learned, and the run asks"):
         sheets(tmp_path)
 
 
@@ -55,15 +55,15 @@ TEXTS = {"prompt": [{"role": "user", "text": "Hello"}], "left": "a", "right": "b
     ("kind", "change", "wrong"),
     [
         ("pairs", {"questions": {"0": PAIR}}, "questions is missing or not of the type list"),
-        ("pairs", {"questions": [PAIR, "left"]}, "question 1: left is missing"),
-        ("pairs", {"questions": [PAIR, {"left": "0.mp4"}]}, "question 1: right is missing"),
+        ("pairs", {"questions": [PAIR, "left"]}, "question 1: left must be a valid str"),
+        ("pairs", {"questions": [PAIR, {"left": "0.mp4"}]}, "question 1: right must be a valid str"),
         ("pairs", {"look_for": None}, "look_for is missing"),
         ("pairs", {"digest": 3}, "digest is missing or not of the type str"),
         ("pairs", {"kind": ["pairs"]}, "kind is missing or not of the type str"),
         ("moments", {"questions": [EPISODE | {"num_steps": "9"}]}, "question 0: num_steps"),
         ("moments", {"questions": [EPISODE | {"num_steps": True}]}, "question 0: num_steps"),
         ("moments", {"questions": [EPISODE | {"steps_a_second": 0}]}, "question 0: steps_a_second"),
-        ("answers", {"questions": [TEXTS | {"prompt": "Hello"}]}, "question 0: prompt is missing or no list"),
+        ("answers", {"questions": [TEXTS | {"prompt": "Hello"}]}, "question 0: prompt must be a valid list"),
         ("answers", {"questions": [TEXTS | {"prompt": [{"role": "user"}]}]}, "question 0: prompt must be turns"),
         ("answers", {"questions": [TEXTS | {"left": "\ud800"}]}, "lone surrogate"),
     ],
@@ -93,7 +93,7 @@ def test_one_flipped_bit_beside_the_questions_is_noticed(tmp_path: Path) -> None
     (sheet.path / ".DS_Store").write_bytes(b"of a copy by way of another system")
     check_whole(sheet)
     (sheet.path / "states.safetensors").write_bytes(b"the run's owo")
-    with pytest.raises(FailedError, match=r"learned: the questions or the files beside them were changed or damaged"):
+    with pytest.raises(FailedError, match=r"learned: the questions or their files have changed"):
         check_whole(sheet)
 
 

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from tercet.config.load import load_lm_config
 from tercet.lm.models.weights import load_causal
 from tercet.lm.text.tokenizers import byte_tokenizer
-from tercet.runs.reading import SEAL, sealed
+from tercet.runs.integrity import SEAL, sealed
 
 Tercet = Callable[..., Result]
 Take = Callable[..., Path]
@@ -90,7 +90,7 @@ def test_a_config_that_cannot_be(tiny: Tercet, tmp_path: Path, override: str, sa
 @pytest.mark.parametrize(
     ("name", "rows", "said"),
     [
-        ("broken.jsonl", [PAIR, '{"prompt": "a", "chosen"'], ["broken.jsonl:2", "broken JSON"]),
+        ("broken.jsonl", [PAIR, '{"prompt": "a", "chosen"'], ["broken.jsonl:2", "invalid JSON"]),
         ("list.jsonl", ["[1, 2]"], ["list.jsonl:1", "list"]),
         ("empty.jsonl", [], ["empty.jsonl", "the set is empty"]),
         (
@@ -401,7 +401,9 @@ def test_a_run_of_another_config_is_refused_and_untouched(
     run = shutil.copytree(taught, tmp_path / "run")
     before = contents(run)
     result = tiny("run", run, *small, "ppo.kl_coef=0.5", "seed=7")
-    refused(result, str(run), "another config", "ppo.kl_coef: 0.1 there, 0.5 now", "seed: 0 there, 7 now", "--out")
+    refused(
+        result, str(run), "another config", "ppo.kl_coef: 0.1 in the run, 0.5 now", "seed: 0 in the run, 7 now", "--out"
+    )
     assert contents(run) == before | {".lock": contents(run)[".lock"]}
 
 
@@ -409,7 +411,7 @@ def test_a_damaged_checkpoint_says_what_to_remove(tiny: Tercet, small: list[str]
     run = shutil.copytree(taught, tmp_path / "run")
     (run / "ppo" / "checkpoint").mkdir(parents=True)
     (run / "ppo" / "checkpoint" / "state.json").write_text("{")
-    refused(tiny("run", run, *small), "ppo/checkpoint", "starts the step anew", code=1)
+    refused(tiny("run", run, *small), "ppo/checkpoint", "restart the step", code=1)
 
 
 def _note_again(run: Path, step: str, name: str) -> None:

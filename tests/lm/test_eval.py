@@ -91,10 +91,10 @@ def test_texts_to_score_are_read_whatever_editor_wrote_them(tmp_path: Path) -> N
         ('{"prompt": "Hi?", "good": NaN, "bad": "x"}', r"texts\.jsonl:2: .* there is no good"),
         ('{"prompt": "Hi?", "good": "\\ud83d", "bad": "x"}', r"texts\.jsonl:2: good: the text holds \\ud83d"),
         ('{"prompt": [{"role": "user", "content": "Hi?"}], "good": "Yes.", "bad": "x"}', "prompt is a list; give one"),
-        ("oops", r"texts\.jsonl:2: broken JSON"),
+        ("oops", r"texts\.jsonl:2: invalid JSON"),
         ('{"prompt": "Hi?", "good": true, "bad": "x"}', r"texts\.jsonl:2: good: expected text, found the boolean"),
         ('{"prompt": "Hi?", "good": "x", "bad": 1e999}', r"texts\.jsonl:2: 1e999 is too large"),
-        ('{"prompt": "Hi?", "good": "x", "good": "y", "bad": ""}', r"texts\.jsonl:2: the name 'good' stands twice"),
+        ('{"prompt": "Hi?", "good": "x", "good": "y", "bad": ""}', r"texts\.jsonl:2: the name 'good' is given twice"),
     ):
         texts.write_text(f"\n{row}\n", encoding="utf-8")
         with pytest.raises(InputError, match=said):

@@ -65,7 +65,7 @@ def test_a_full_disk_is_named_and_the_old_folder_stands(tmp_path: Path) -> None:
         Path("/dev/full").write_text("no room")  # the system's own word for a full disk
 
     replace_folder(tmp_path / "model", _fill("one"))
-    with pytest.raises(FailedError, match=rf"{tmp_path}/model: the disk is full; what was there before is kept"):
+    with pytest.raises(FailedError, match=rf"{tmp_path}/model: the disk is full; the previous contents are kept"):
         replace_folder(tmp_path / "model", fills_the_disk)
     assert (tmp_path / "model" / "inner" / "file").read_text() == "one"
     assert _names(tmp_path) == ["model"]
@@ -149,7 +149,7 @@ def test_removing_a_folder_that_is_not_there_is_no_error(tmp_path: Path) -> None
 def test_a_read_only_file_system_is_named_with_the_remedy() -> None:
     with (
         pytest.raises(
-            FailedError, match=r"^a/\.lock: the file system is read-only; .* Copy the folder to a place where"
+            FailedError, match=r"^a/\.lock: the file system is read-only; .* Copy the folder to a writable place"
         ),
         full_disk_named(Path("a/.lock")),
     ):

@@ -14,7 +14,7 @@ from tercet.config.lm import LmConfig
 from tercet.errors import FailedError
 from tercet.runs.done import check_made
 from tercet.runs.folder import RunFolder
-from tercet.runs.kept import is_kept, keep_file, keep_folder
+from tercet.runs.intermediate import is_kept, keep_file, keep_folder
 
 
 def _writes(text: str) -> Callable[[Path], None]:
@@ -84,7 +84,7 @@ def test_a_damaged_file_of_a_finished_step_is_named_with_the_remedy(
 @pytest.mark.parametrize("name", ["metrics.jsonl", "sft/done.json", "sft/results.json", "sft/model/weights"])
 def test_a_file_of_another_run_is_named(run: Path, made: dict[float, Path], name: str) -> None:
     shutil.copy(made[2.0] / name, run / name)
-    with pytest.raises(FailedError, match=r"finished steps are not as the run left them"):
+    with pytest.raises(FailedError, match=r"files of finished steps have changed"):
         _open(run)
 
 
@@ -99,7 +99,7 @@ def test_results_of_another_run_are_put_together_anew(run: Path) -> None:
 def test_all_damaged_steps_are_named_at_once_and_done_again_when_removed(run: Path) -> None:
     whole = (run / "metrics.jsonl").read_bytes()
     (run / "metrics.jsonl").write_bytes(b"")
-    with pytest.raises(FailedError, match=r"remove \S+/run/ppo, \S+/run/sft, and the same command"):
+    with pytest.raises(FailedError, match=r"remove \S+/run/ppo, \S+/run/sft, and give the same command"):
         _open(run)
     (run / "metrics.jsonl").write_bytes(whole + b'{"step": "torn')
     _open(run)  # a torn end is none of their rows
@@ -160,7 +160,7 @@ def test_what_a_step_keeps_before_it_ends_is_checked_before_it_is_used(tmp_path:
         with pytest.raises(FailedError, match=f"{name}.*: damaged"):
             is_kept(tmp_path, name)
     (tmp_path / "kept.json").unlink()
-    with pytest.raises(FailedError, match=r"pairs\.jsonl: not noted in .*kept\.json"):
+    with pytest.raises(FailedError, match=r"pairs\.jsonl: not recorded in .*kept\.json"):
         is_kept(tmp_path, "pairs.jsonl")
 
 

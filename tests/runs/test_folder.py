@@ -57,10 +57,10 @@ def test_another_config_is_refused_with_every_difference(tmp_path: Path) -> None
     with pytest.raises(InputError) as caught:
         RunFolder.open(tmp_path / "run", _config(seed=1, ppo={"lr": 3e-4}), preset="tiny")
     lines = str(caught.value).splitlines()
-    assert "  seed: 0 there, 1 now" in lines
-    assert "  ppo.lr: 1e-05 there, 0.0003 now" in lines
-    assert "  ppo.reward.a:b: 2.0 there, (absent) now" in lines
-    assert "  ppo.reward.reward_model: (absent) there, 1.0 now" in lines
+    assert "  seed: 0 in the run, 1 now" in lines
+    assert "  ppo.lr: 1e-05 in the run, 0.0003 now" in lines
+    assert "  ppo.reward.a:b: 2.0 in the run, (absent) now" in lines
+    assert "  ppo.reward.reward_model: (absent) in the run, 1.0 now" in lines
     assert len(lines) == 6
     assert "--out" in lines[-1]
 
@@ -81,11 +81,11 @@ def test_a_key_that_an_earlier_version_did_not_know_has_its_default(
     _begun(tmp_path / "run", _config())
     _forget(tmp_path / "run", "model.trust_remote_code", "lora", "seed")
     RunFolder.open(tmp_path / "run", _config(), preset="tiny").close()
-    assert "did not know seed, model.trust_remote_code, lora; continuing with" in capsys.readouterr().out
+    assert "earlier version without seed, model.trust_remote_code, lora; continuing with" in capsys.readouterr().out
     with pytest.raises(InputError) as caught:
         RunFolder.open(tmp_path / "run", _config(model={"trust_remote_code": True}, lora={"rank": 4}), preset="tiny")
-    assert "  model.trust_remote_code: (absent) there, true now" in str(caught.value).splitlines()
-    assert "  lora.rank: (absent) there, 4 now" in str(caught.value).splitlines()
+    assert "  model.trust_remote_code: (absent) in the run, true now" in str(caught.value).splitlines()
+    assert "  lora.rank: (absent) in the run, 4 now" in str(caught.value).splitlines()
     assert len(str(caught.value).splitlines()) == 4
 
 
@@ -98,7 +98,7 @@ def test_a_refused_folder_can_be_opened_with_its_own_config(tmp_path: Path) -> N
 
 def test_a_folder_of_other_things_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(InputError, match=r"holds thesis\.tex but no config\.yaml"):
+    with pytest.raises(InputError, match=r"contains thesis\.tex but no config\.yaml"):
         RunFolder.open(tmp_path, _config(), preset="tiny")
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
@@ -129,7 +129,7 @@ def test_two_processes_cannot_be_in_one_folder(tmp_path: Path) -> None:
     try:
         assert other.stdout is not None
         assert other.stdout.readline() == b"in\n"
-        with pytest.raises(InputError, match=f"process {other.pid} is at work"):
+        with pytest.raises(InputError, match=f"process {other.pid} is using this folder"):
             RunFolder.open(tmp_path / "run", _config(), preset="tiny")
         assert RunFolder.read(tmp_path / "run").results() == {}  # looking is free
     finally:
@@ -155,7 +155,7 @@ def test_a_child_that_outlives_its_run_keeps_nobody_out(tmp_path: Path) -> None:
 
 def test_reading_what_is_no_run_names_the_runs_beside_it(tmp_path: Path) -> None:
     RunFolder.open(tmp_path / "tiny", _config(), preset="tiny").close()
-    with pytest.raises(InputError, match=rf"no run.*runs there: {tmp_path}/tiny"):
+    with pytest.raises(InputError, match=rf"not a run folder.*runs there: {tmp_path}/tiny"):
         RunFolder.read(tmp_path / "tinny")
 
 

@@ -52,7 +52,7 @@ def test_an_early_evaluation_is_done_again_behind_later_steps(
 ) -> None:
     assert give("sft", "eval") == ["sft", "eval"]
     assert give(*NAMES) == ["reward", "ppo", "eval"]
-    assert "eval: done before reward, ppo, so it is done again" in capsys.readouterr().out
+    assert "eval: older than reward, ppo, so it is repeated" in capsys.readouterr().out
     assert give(*NAMES) == []
 
 
@@ -76,7 +76,7 @@ def test_a_step_under_way_begins_anew_behind_one_that_is_done_now(
         step.save({}, lambda path: None)
     shutil.rmtree(tmp_path / "run" / "sft")
     assert give("sft", "reward") == ["sft", "reward"]
-    assert "ppo: begun before sft, which is done now, so it begins anew" in capsys.readouterr().out
+    assert "ppo: started before sft, which runs now, so it is restarted" in capsys.readouterr().out
     assert not (tmp_path / "run" / "ppo").exists()
     assert give(*NAMES) == ["ppo", "eval"]
     assert RunFolder.read(tmp_path / "run").metrics() == []

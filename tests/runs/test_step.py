@@ -9,7 +9,7 @@ import pytest
 from tercet.config.lm import LmConfig
 from tercet.errors import FailedError
 from tercet.runs.folder import RunFolder
-from tercet.runs.reading import read_sealed, sealed
+from tercet.runs.integrity import read_sealed, sealed
 from tercet.runs.rows import Row
 
 
@@ -206,7 +206,9 @@ def test_where_both_checkpoints_are_damaged_it_is_told_with_the_remedy(
     _killed_at_the_end(folder, 3)
     (folder.path / "sft" / "checkpoint-before" / "weights").write_text("9")
     _damage(folder.path / name, data)
-    with pytest.raises(FailedError, match=rf"(?s){name}: .*no whole checkpoint.*remove \S+checkpoint and \S+-before"):
+    with pytest.raises(
+        FailedError, match=rf"(?s){name}: .*no undamaged checkpoint.*remove \S+checkpoint and \S+-before"
+    ):
         folder.step("sft", total=9, shown=[]).__enter__()
 
 

@@ -20,7 +20,7 @@ from tercet.arm.stages import start_policy
 from tercet.config.arm import ArmConfig, RewardConfig
 from tercet.core.intervals import wilson
 from tercet.runs.folder import RunFolder
-from tercet.runs.kept import is_kept, keep_folder
+from tercet.runs.intermediate import is_kept, keep_folder
 from tercet.train import chance
 from tercet.train.fit import fit, shuffled_plan
 

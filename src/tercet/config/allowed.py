@@ -55,7 +55,7 @@ def printable(name: str) -> str:
 
 
 def _length(field: FieldInfo) -> str:
-    """How many entries a list has, or that a text is not empty; empty where any length will do."""
+    """Describe the required length of a list or text; return an empty string if any length is valid."""
     least = max((limit.min_length for limit in field.metadata if isinstance(limit, MinLen)), default=0)
     most = min((limit.max_length for limit in field.metadata if isinstance(limit, MaxLen)), default=None)
     if least == most:

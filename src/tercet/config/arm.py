@@ -35,9 +35,9 @@ class PolicyConfig(Section):
     kl_weight: float = Field(default=10.0, ge=0, le=1e6, description="Weight of the latent's KL divergence in the loss of `act`.")
     cameras: list[str] = Field(default=[], description="Cameras of `act`, such as [front, wrist] (the built-in arm has `front`, `top`, `wrist`); empty renders no images.")
     image_size: list[int] = Field(default=[96, 96], min_length=2, max_length=2, description="Height and width of the images; those of recordings and robots are cropped and resized to it.")
-    sees: Literal["everything", "itself"] = Field(default="everything", description="Observation of `act`: everything, or only what the arm measures on itself, so that cube and goal must be found in the images. Critic and reward model always use everything.")
+    sees: Literal["everything", "itself"] = Field(default="everything", description="Observation of `act`: everything, or only the arm's own sensors, so that cube and goal must be seen in the images. Critic and reward model always use everything.")
     backbone: str = Field(default="", description="Initial weights of the image encoder of `act`: a file of torchvision's resnet18 (.pth or .safetensors); empty uses random weights, nothing is downloaded.")
-    log_std: float = Field(default=-1.2, ge=-5, le=2, description="Logarithm of the initial standard deviation of exploration; `tokens` is cloned from actions with this noise and explores by its own probabilities.")
+    log_std: float = Field(default=-1.2, ge=-5, le=2, description="Logarithm of the initial standard deviation of exploration; `tokens` is cloned from actions with this noise and explores by sampling from its own probabilities.")
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> Self:
@@ -70,7 +70,7 @@ class BcConfig(FitConfig):
 class RewardConfig(FitConfig):
     """Step 2: an ensemble of reward models, trained on judgements of segments."""
 
-    judge: str = Field(default="tercet.arm.preferences.judge:nearer_the_target", description="module:function (segments -> scores) that prefers the higher score. With `person`, the run stops and `tercet label DIR` asks a person.")
+    judge: str = Field(default="tercet.arm.preferences.judge:nearer_the_target", description="module:function (segments -> scores); it prefers the segment with the higher score. With `person`, the run stops and `tercet label DIR` asks a person.")
     look_for: str = Field(default="", description="Instruction shown to a person; empty uses that of the task.")
     feedback: Literal["pairs", "steps"] = Field(default="pairs", description="Kind of judgement: which of two segments is better, or whether single steps are good or bad (a person labels them while an episode plays).")
     num_pairs: int = Field(default=450, ge=1, le=MOST_ROWS, description="Number of judgements before PPO.")
@@ -103,7 +103,7 @@ class RewardConfig(FitConfig):
 class PpoConfig(LoopConfig):
     """Step 3: PPO with actor, critic, reference and reward."""
 
-    reward: dict[str, float] = Field(default={"reward_model": 0.3}, description="Weighted sum, a step, of `reward_model` (this run's), `dense` and `success` (the environment's), penalties (`jerk`, `force`, `outside`: give them weights below 0), other numbers of an environment's infos by their names, and module:function.")
+    reward: dict[str, float] = Field(default={"reward_model": 0.3}, description="Weighted sum per step of `reward_model` (this run's), `dense` and `success` (the environment's), penalties (`jerk`, `force`, `outside`; use negative weights), other numbers of an environment's infos by their names, and module:function.")
     num_envs: int = Field(default=32, ge=1, le=65536, description="Number of parallel environments; a rollout is one episode in each.")
     kl_coef: float = Field(default=0.005, ge=0, le=1e6, description="Initial coefficient of the KL penalty.")
     kl_anneal_updates: int = Field(default=60, ge=0, le=MOST_ROWS, description="Updates over which kl_coef decays to 0; 0 keeps it constant.")

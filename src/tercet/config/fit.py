@@ -1,4 +1,4 @@
-"""The numbers of a supervised step that a language model and an arm share."""
+"""The settings of a supervised step, for language models and arms."""
 
 from pydantic import Field
 

@@ -10,14 +10,14 @@ from typing import Any
 
 from tercet.errors import InputError
 
-PERSON = "person"  # the judge that is not a function
+PERSON = "person"  # a judge that is a person, not a function
 
 
 def load_function(spec: str) -> Callable[..., Any]:  # Any: the caller checks its results
     """Return the function named by `module:function`; the working directory is searched after installed packages."""
     module_name, colon, function_name = spec.partition(":")
     if not (module_name and colon and function_name):
-        raise InputError(f"{spec!r} is no function: write module:function, such as my_rewards:politeness")
+        raise InputError(f"{spec!r} is not a function: write module:function, such as my_rewards:politeness")
     module = load_module(module_name, spec)
     function = getattr(module, function_name, None)
     if function is None or not callable(function):
@@ -38,7 +38,7 @@ def load_module(module_name: str, place: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is not None and (module_name == error.name or module_name.startswith(f"{error.name}.")):
             raise InputError(
-                f"{place}: there is no module {error.name} in the working directory {here} or among the packages"
+                f"{place}: no module {error.name} in the working directory {here} or among the installed packages"
             ) from error
         raise InputError(f"{place}: {module_name} imports {error.name}, which is not installed") from error
     except (Exception, SystemExit) as error:  # any error of the user's module; a script may exit

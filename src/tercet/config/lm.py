@@ -21,7 +21,7 @@ class ModelConfig(Section):
     architecture: dict[str, str | int | float | bool] = Field(default={}, description="For path=random: the transformers config, including model_type.")
     tokenizer: str = Field(default="", description="Folder or hub id of the tokenizer, or `bytes`; empty uses the model's tokenizer.")
     chat_template: str = Field(default="", description="Jinja chat template, as text or as a file (stored as text); empty uses the tokenizer's template.")
-    trust_remote_code: bool = Field(default=False, description="Run the Python code that comes with a model or tokenizer which this config names (`auto_map` in its files), with your rights; read it first. It covers model.path, model.tokenizer, reward.model, ppo.policy and ppo.reward, and the models that this run saves of them. false: such a model is refused.")
+    trust_remote_code: bool = Field(default=False, description="Run the Python code that comes with a model or tokenizer (`auto_map` in its files), with your permissions; read it first. Applies to model.path, model.tokenizer, reward.model, ppo.policy and ppo.reward, and to the models that this run saves from them. false refuses such a model.")
     gradient_checkpointing: bool = Field(default=False, description="Recompute activations in the backward pass: less memory, about a third more time.")
 
     @field_validator("chat_template")
@@ -33,9 +33,9 @@ class ModelConfig(Section):
         try:
             text = read_small_file(Path(value))
         except ValueError as error:
-            raise ValueError(f"neither Jinja text, which has {{{{ or {{%, nor a file that can be read: {error}") from error
+            raise ValueError(f"not Jinja text (no {{{{ or {{%), and no readable file: {error}") from error
         if not _is_template(text) or Path(value).suffix == ".json":
-            raise ValueError("the file holds no Jinja template; give one that has the template's text and nothing else")
+            raise ValueError("the file is not a Jinja template; give a file that contains only the template")
         return text
 
 
@@ -57,7 +57,7 @@ class LoraConfig(Section):
     @classmethod
     def _shares_with_adapters(cls, value: bool, others: ValidationInfo) -> bool:
         if value and not others.data.get("rank", 1):  # absent if rank is invalid
-            raise ValueError("roles that share their weights learn by adapters alone; set lora.rank, such as 16")
+            raise ValueError("a shared backbone is frozen, so only adapters can be trained; set lora.rank, such as 16")
         return value
 
 
@@ -129,7 +129,7 @@ class PpoConfig(LoopConfig):
     """Step 3: PPO with actor, critic, reference and reward model."""
 
     policy: str = Field(default="", description="Policy to start from; empty uses the SFT model of this run.")
-    reward: dict[str, float] = Field(default={"reward_model": 1.0}, description="Weighted sum of `reward_model` (this run's), folders or hub ids, and module:function; each is brought to mean 0, variance 1 over reference answers before its weight.")
+    reward: dict[str, float] = Field(default={"reward_model": 1.0}, description="Weighted sum of `reward_model` (this run's), folders or hub ids, and module:function; each is normalised to mean 0 and variance 1 over reference responses, then multiplied by its weight.")
     batch_size: int = Field(default=32, ge=1, le=MOST_ROWS, description="Prompts per rollout.")
     max_response_tokens: int = Field(default=128, ge=1, le=MOST_TOKENS, description="Maximum length of sampled responses: in PPO, for pairs, and on held-out prompts.")
     temperature: float = Field(default=1.0, ge=0.001, le=1000, description="Temperature of sampling and of all log-probabilities.")
@@ -178,7 +178,7 @@ class NetworkConfig(Section):
 
     @property
     def keys_by_path(self) -> dict[str, str]:
-        """The config key that names the model at each path; the empty path is model.path."""
+        """Return the config key that names the model at each path; the empty path is model.path."""
         return {self.model.path: "model.path", "": "model.path"}
 
 
@@ -196,7 +196,7 @@ class LmConfig(NetworkConfig):
 
     @property
     def keys_by_path(self) -> dict[str, str]:
-        """The config key that names the model at each path; the empty path is model.path."""
+        """Return the config key that names the model at each path; the empty path is model.path."""
         others = {self.reward.model: "reward.model", self.ppo.policy: "ppo.policy"}
         return others | super().keys_by_path | dict.fromkeys(self.ppo.reward, "ppo.reward")
 

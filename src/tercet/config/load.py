@@ -46,9 +46,8 @@ def load_config(
 ) -> Config:
     """Read a preset (a name of presets/<domain>, or a YAML file) and apply overrides such as `ppo.lr=1e-5`.
 
-    `source` is what messages call the place of the overrides.
-    Raises InputError with everything that is wrong at once: where it stands, key, value, what is allowed there, and
-    the nearest known key.
+    `source` names the origin of the overrides in messages. Raise one InputError that lists all problems: place, key,
+    value, allowed values, and the most similar key.
     """
     with reading(f"the preset {shown(str(preset))}"):
         raw = _read_file(_preset_file(domain, preset))
@@ -114,7 +113,7 @@ def _read_file(path: Path) -> _Raw:
     tree = {} if plain.value is None else plain.value
     if not isinstance(tree, dict):
         raise InputError(
-            f"{name}: must be sections of keys, such as `ppo:` and below it `  lr: 1e-5`; found {shown(tree)}"
+            f"{name}: must be sections of keys, such as `ppo:` and below it `  lr: 1e-5`; this is {shown(tree)}"
         )
     raw = _Raw(tree, {key: f"{name}, line {line}" for key, line in plain.lines.items()})
     for key, line in plain.repeated:
@@ -127,8 +126,8 @@ def _checked(raw: _Raw, model: type[Config]) -> Config:
     try:
         checked = model.model_validate(raw.tree)
     except ValidationError as error:
-        found = (_problem(raw, model, details) for details in error.errors())
-        distinct = dict.fromkeys(islice(found, _MOST_PROBLEMS))  # pydantic reports a union once for each member
+        problems = (_problem(raw, model, details) for details in error.errors())
+        distinct = dict.fromkeys(islice(problems, _MOST_PROBLEMS))  # pydantic reports a union once for each member
         raw.problems.extend(distinct)
     if len(raw.problems) > 1:
         listed = raw.problems[:_MOST_PROBLEMS]
@@ -147,8 +146,8 @@ def _override(raw: _Raw, model: type[BaseModel], override: str, source: str) -> 
         raw.problems.append(f"{shown(override)} ({source}): not an override; write key=value, such as ppo.lr=1e-5")
         return
     where = f"{printable(dotted)} = {shown(text)} ({source})"
-    key, found = _split(model, dotted)
-    if found is None:
+    key, target = _split(model, dotted)
+    if target is None:
         raw.problems.append(f"{where}: {_unknown_key(model, key)}")
         return
     try:
@@ -158,20 +157,20 @@ def _override(raw: _Raw, model: type[BaseModel], override: str, source: str) -> 
         return
     raw.problems.extend(f"{where}: {_dotted(twice)} is given twice; keep one" for twice, _ in plain.repeated)
     value = plain.value
-    if found.annotation is str and not isinstance(value, str):
+    if target.annotation is str and not isinstance(value, str):
         value = text  # for text, 350 and `on` are strings
-    _lay(raw, key, found, value, source)
+    _set(raw, key, target, value, source)
 
 
-def _lay(raw: _Raw, key: tuple[str, ...], found: FieldInfo | None, value: Any, source: str) -> None:  # Any: YAML
+def _set(raw: _Raw, key: tuple[str, ...], info: FieldInfo | None, value: Any, source: str) -> None:  # Any: YAML
     """Set a value; the value of a section is merged key by key, so that other keys keep their values."""
-    section = section_of(found) if found is not None and is_section(found) else None
+    section = section_of(info) if info is not None and is_section(info) else None
     if section is not None and isinstance(value, dict):
         for name, inner in value.items():
-            _lay(raw, (*key, name), section.model_fields.get(name), inner, source)
+            _set(raw, (*key, name), section.model_fields.get(name), inner, source)
         return
     target = raw.tree
-    default: Any = found.get_default(call_default_factory=True) if found is not None else None  # Any: of any field
+    default: Any = info.get_default(call_default_factory=True) if info is not None else None  # Any: of any field
     for i, name in enumerate(key[:-1]):
         # merge one key of a mapping into the default mapping
         inside_mapping = i == len(key) - 2 and isinstance(default, dict)
@@ -195,14 +194,14 @@ def _split(model: type[BaseModel], dotted: str) -> tuple[tuple[str, ...], FieldI
     while section is not None and rest:
         name, dot, rest = rest.partition(".")
         names.append(name)
-        found = section.model_fields.get(name)
-        if found is None or (dot and not rest):
+        info = section.model_fields.get(name)
+        if info is None or (dot and not rest):
             return tuple(names), None
         if not rest:
-            return tuple(names), found
-        if get_origin(found.annotation) is dict:
-            return (*names, rest), found
-        section = section_of(found) if is_section(found) else None
+            return tuple(names), info
+        if get_origin(info.annotation) is dict:
+            return (*names, rest), info
+        section = section_of(info) if is_section(info) else None
     return tuple(names), None
 
 
@@ -214,20 +213,20 @@ def _problem(raw: _Raw, model: type[BaseModel], details: ErrorDetails) -> str:
     while key and not _is_given(raw.tree, key):  # pydantic appends the name of the union's member
         key = key[:-1]
     where = f"{_dotted(key)} = {shown(details['input'])} ({raw.place(key)})"
-    found = _field(model, key)
+    info = _field(model, key)
     if kind == "extra_forbidden":
         return f"{where}: {_unknown_key(model, key)}"
     if kind == "value_error" and isinstance(details["input"], dict):  # from the validator of a section
         return f"{_dotted(key) or 'config'} ({raw.place(key)}): {details.get('ctx', {}).get('error', details['msg'])}"
     if kind == "value_error":
         return f"{where}: {details.get('ctx', {}).get('error', details['msg'])}"
-    if found is None:  # inside a list or a mapping: describe the whole field
+    if info is None:  # inside a list or a mapping: describe the whole field
         whole = next(key[:n] for n in range(len(key), 0, -1) if _field(model, key[:n]) is not None)
         around = _field(model, whole)
         assert around is not None
         return f"{where}: {_dotted(whole)} must be {allowed_values(around)}"
     remedy = f"; write {_dotted(key)}=[{shown(text)[1:-1]}]" if kind == "list_type" and isinstance(text, str) else ""
-    return f"{where}: must be {allowed_values(found)}{remedy}"
+    return f"{where}: must be {allowed_values(info)}{remedy}"
 
 
 def _unknown_key(model: type[BaseModel], key: Key) -> str:
@@ -237,8 +236,8 @@ def _unknown_key(model: type[BaseModel], key: Key) -> str:
     prefix = _dotted(key[:-1]) + "." if len(key) > 1 else ""
     beside = list(section.model_fields) if section else []
     everywhere = list(all_keys(model))
-    near = [prefix + found for found in get_close_matches(name, beside, n=1, cutoff=0.75)]
-    near = near or [found for found in everywhere if found.rpartition(".")[2] == name]
+    near = [prefix + known for known in get_close_matches(name, beside, n=1, cutoff=0.75)]
+    near = near or [known for known in everywhere if known.rpartition(".")[2] == name]
     near = near or get_close_matches(_dotted(key), everywhere, n=1, cutoff=0.75)
     if near:
         return f"no such key; did you mean {' or '.join(near)}?"
@@ -248,17 +247,17 @@ def _unknown_key(model: type[BaseModel], key: Key) -> str:
 def _field(model: type[BaseModel], key: Key) -> FieldInfo | None:
     """Return the field of this key; an entry of a list of sections counts as the list."""
     section: type[BaseModel] | None = model
-    found = None
+    info = None
     for part in key:
         if isinstance(part, int):
             if section is None:
                 return None
             continue
-        found = section.model_fields.get(part) if section is not None else None
-        if found is None:
+        info = section.model_fields.get(part) if section is not None else None
+        if info is None:
             return None
-        section = section_of(found)
-    return found
+        section = section_of(info)
+    return info
 
 
 def _is_given(tree: Any, key: Key) -> bool:  # Any: YAML

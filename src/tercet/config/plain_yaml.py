@@ -112,7 +112,7 @@ class _Reader:
         self.plain.lines.setdefault(key, line)
         self.work += _NODE + (len(node.value) if isinstance(node, yaml.ScalarNode) else 0)
         if self.work > _MOST_WORK or len(key) > MOST_DEPTH:
-            raise NotPlain("its aliases (*name) repeat too much; write out what is meant", line)
+            raise NotPlain("its aliases (*name) repeat too much; write the values out", line)
         if isinstance(node, yaml.ScalarNode):
             return _scalar(node, line)
         if isinstance(node, yaml.SequenceNode) and node.tag == f"{_CORE}seq":
@@ -146,7 +146,7 @@ def _scalar(node: yaml.ScalarNode, line: int) -> str | int | float | bool | None
     if form is None:
         raise _foreign(node, line)
     if not form.fullmatch(text) and not (kind == "float" and _FORMS["int"].fullmatch(text)):
-        raise NotPlain(f"{text[:40]!r} is no {kind}", line)
+        raise NotPlain(f"{text[:40]!r} is not a valid {kind}", line)
     if kind == "null":
         return None
     if kind == "bool":

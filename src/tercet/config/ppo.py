@@ -1,4 +1,4 @@
-"""The numbers of PPO that a language model and an arm share."""
+"""The settings of PPO, for language models and arms."""
 
 from pydantic import Field
 
@@ -6,7 +6,7 @@ from tercet.config.section import MOST_ROWS, Section
 
 
 class UpdateConfig(Section):
-    """One PPO update (Schulman et al. 2017): how often, how far and how carefully the rollout is learned from."""
+    """One PPO update (Schulman et al. 2017) on a rollout."""
 
     lr: float = Field(default=1e-5, gt=0, le=100, description="Learning rate of the actor, decayed linearly to 0.")
     critic_lr: float = Field(default=5e-6, gt=0, le=100, description="Learning rate of the critic, decayed linearly to 0.")
@@ -24,7 +24,7 @@ class UpdateConfig(Section):
 
 
 class LoopConfig(UpdateConfig):
-    """The whole of step 3: rollout and update in turn, measured on the way."""
+    """The loop of step 3: rollouts, updates and validations."""
 
     num_updates: int = Field(default=100, ge=1, le=MOST_ROWS, description="Number of updates, each on a new rollout.")
     critic_warmup_updates: int = Field(default=2, ge=0, le=MOST_ROWS, description="Initial updates in which only the critic is trained.")

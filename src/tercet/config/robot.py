@@ -20,7 +20,7 @@ class JointConfig(Section):
     @model_validator(mode="after")
     def _is_a_range(self) -> Self:
         if self.degrees_per_unit == 0:
-            raise ValueError("degrees_per_unit=0 would leave the joint without a direction")
+            raise ValueError("degrees_per_unit must not be 0")
         if self.low >= self.high:
             raise ValueError(f"low={self.low} must be below high={self.high}")
         return self
@@ -75,14 +75,14 @@ class SafetyConfig(Section):
 class RobotConfig(Section):
     """A robot, its leader arm, its units and its limits."""
 
-    robot: str = Field(default="simulated", description="`simulated`, a robot that LeRobot knows (`so101_follower`, `so100_follower`), or module:function that returns one with its interface.")
+    robot: str = Field(default="simulated", description="`simulated`, a robot supported by LeRobot (`so101_follower`, `so100_follower`), or module:function that returns one with its interface.")
     port: str = Field(default="", description="Port of a LeRobot robot, such as /dev/ttyACM0.")
     id: str = Field(default="", description="Name of its calibration in LeRobot.")
     teacher: str = Field(default="none", description="Leader arm of a person: `none`, `simulated`, `so101_leader`, `so100_leader`, or module:function.")
     teacher_port: str = Field(default="", description="Port of the leader arm.")
     teacher_id: str = Field(default="", description="Name of its calibration in LeRobot.")
-    cube: str = Field(default="tercet.arm.robot.devices:seen_cube", description="module:function (observation -> x, y, z in metres, turn in radians): where the cube is; the default reads `cube.x`, `cube.y`, `cube.z`, `cube.turn` of the observation. `none`: nobody says, for a policy that finds it in pictures; then nobody notices success either.")
-    cameras: dict[str, str] = Field(default={}, description="Cameras by the names that a policy or a recording has for them: a number or path as OpenCV takes it (/dev/video0); of the simulated robot `front`, `top` or `wrist`.")
+    cube: str = Field(default="tercet.arm.robot.devices:seen_cube", description="module:function (observation -> x, y, z in metres, turn in radians) that locates the cube; the default reads `cube.x`, `cube.y`, `cube.z`, `cube.turn` of the observation. `none` is for a policy that uses images instead; success is then not detected.")
+    cameras: dict[str, str] = Field(default={}, description="Cameras, by their names in the policy or recording: a number or path for OpenCV (/dev/video0); for the simulated robot `front`, `top` or `wrist`.")
     camera_width: int = Field(default=640, ge=16, le=4096, description="Width of the images, which every camera must support.")
     camera_height: int = Field(default=480, ge=16, le=4096, description="Height of the images, which every camera must support.")
     camera_fps: int = Field(default=30, ge=1, le=240, description="Images per second.")

@@ -46,11 +46,11 @@ def _check(value: Any, *, takes_switches: bool) -> None:  # Any: raw YAML
     elif isinstance(value, bool):
         if not takes_switches:
             raise PydanticCustomError(
-                "switch", "true and false are no numbers"
-            )  # the message then names the type of the field
+                "switch", "true and false are not numbers"
+            )  # load.py then adds the allowed values of the field
     elif isinstance(value, str):
         if "\0" in value or (not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value)):
-            raise ValueError("text must not hold the character NUL or half a character (a lone surrogate)")
+            raise ValueError("text must not contain NUL or half of a character (a lone surrogate)")
     elif isinstance(value, int) and abs(value) > LARGEST_INT:
         raise ValueError(f"whole numbers go up to {LARGEST_INT}")
     elif isinstance(value, float) and (0 < abs(value) < _LEAST or _MOST < abs(value) < float("inf")):

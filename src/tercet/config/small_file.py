@@ -13,7 +13,7 @@ def read_small_file(path: Path) -> str:
         if stat.S_ISDIR(mode):
             raise ValueError("is a folder")
         if not stat.S_ISREG(mode):  # reading a pipe or a device may never end
-            raise ValueError("is no regular file")
+            raise ValueError("is not a regular file")
         with path.open("rb") as file:
             content = file.read(MOST_BYTES + 1)
     except OSError as error:

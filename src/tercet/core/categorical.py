@@ -64,15 +64,15 @@ def sample(logits: Float[Tensor, "n v"], uniforms: Float[Tensor, " n"], *, tempe
     total = ends.amax(-1)
     if not torch.isfinite(total).all():
         raise ValueError("no action can be sampled: the logits of a row hold nan or inf, or are all -inf")
-    wanted = uniforms.double().clamp(max=1.0 - 2.0**-53) * total  # a uniform drawn in bf16 may be rounded to 1
-    rows = torch.arange(len(wanted), device=wanted.device)
-    block = _first(ends > wanted[:, None])
+    thresholds = uniforms.double().clamp(max=1.0 - 2.0**-53) * total  # a uniform drawn in bf16 may be rounded to 1
+    rows = torch.arange(len(thresholds), device=thresholds.device)
+    block = _first(ends > thresholds[:, None])
     inside = blocks[rows, block].double()
-    reached = (ends - masses)[rows, block, None] + inside.cumsum(-1) > wanted[:, None]
+    reached = (ends - masses)[rows, block, None] + inside.cumsum(-1) > thresholds[:, None]
     # the sum of the block was rounded: if the cumulative sum does not reach the number, take the last possible action
     last = _BLOCK - 1 - _first(inside.flip(-1) > 0)
-    place = torch.where(reached.any(-1), _first(reached & (inside > 0)), last)
-    actions = block * _BLOCK + place
+    offset = torch.where(reached.any(-1), _first(reached & (inside > 0)), last)
+    actions = block * _BLOCK + offset
     return Drawn(actions, (full[rows, actions] - highest[:, 0]) / temperature - total.log().to(full.dtype))
 
 

@@ -23,13 +23,13 @@ def read_answers(feedback: Path) -> dict[Key, Row]:
 
     Raise FailedError if a row is damaged. A last line without a line end is ignored as incomplete.
     """
-    found: dict[Key, Row] = {}
+    answers: dict[Key, Row] = {}
     for row in _rows(feedback / FILE):
         key = row["sheet"], row.get("digest", ""), row["question"]
-        found.pop(key, None)
+        answers.pop(key, None)
         if row["said"] is not None:
-            found[key] = row
-    return found
+            answers[key] = row
+    return answers
 
 
 def wrong_row(row: object) -> str:
@@ -37,7 +37,7 @@ def wrong_row(row: object) -> str:
     if not isinstance(row, dict):
         return "must be an object"
     if "check" in row and row["check"] != _check(row):  # rows of other programs may have none
-        return "it is not as it was written; if you changed it on purpose, take its check out"
+        return "its contents do not match its check; if you changed it on purpose, remove `check`"
     types = {"sheet": str, "digest": str, "question": int, "said": str | list | None, "who": str, "when": str}
     for name, kind in types.items():
         if name not in row and name != "digest":  # earlier versions wrote none
@@ -55,7 +55,7 @@ class AnswerBook:
         self.path = feedback / FILE
         self._file = _locked(self.path)
 
-    def write(self, key: Key, said: Any, who: str) -> None:  # Any: JSON, None to take one back
+    def write(self, key: Key, answer: Any, who: str) -> None:  # Any: JSON, None to take one back
         """Append one answer with the current time, completely or, if this raises, not at all.
 
         Raise FailedError if it cannot be written, InputError if the file was replaced and another process has it.
@@ -66,14 +66,14 @@ class AnswerBook:
             self._file = file
         sheet, digest, question = key
         when = datetime.now(UTC).isoformat(timespec="seconds")
-        row = {"sheet": sheet, "digest": digest, "question": question, "said": said, "who": who, "when": when}
+        row = {"sheet": sheet, "digest": digest, "question": question, "said": answer, "who": who, "when": when}
         try:
             line = dump({**row, "check": _check(row)}) + "\n"
             append(self._file, _mend_end(self.path, self._file) + line.encode(), sync=True)
         except OSError as error:
             raise FailedError(
-                f"{self.path}: this answer could not be written ({error.strerror}) and is not kept; those before it "
-                "are. Make room there, then give the answer again"
+                f"{self.path}: this answer could not be saved ({error.strerror}); earlier answers "
+                "are saved. Free some space, then answer again"
             ) from error
 
     def close(self) -> None:
@@ -97,7 +97,7 @@ def _locked(path: Path) -> FileIO:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         file.close()
-        raise InputError(f"{path}: another `tercet label` takes answers down here; use its page") from None
+        raise InputError(f"{path}: another `tercet label` is running for this run; use its page") from None
     return file
 
 
@@ -138,12 +138,12 @@ def _rows(path: Path) -> Iterator[Row]:
                 row, wrong = {}, str(error)
             if wrong:
                 raise FailedError(
-                    f"{path}: line {number} is no answer ({wrong}); remove this line: its question is then asked "
-                    "again, unless an earlier line answers it"
+                    f"{path}: line {number} is not a valid answer ({wrong}); remove this line, and its question is "
+                    "asked again, unless an earlier line answers it"
                 )
             yield row
 
 
 def _check_kind(path: Path) -> None:
     if path.exists() and not path.is_file():
-        raise FailedError(f"{path}: must be a file, and is none; remove it or give it another name")
+        raise FailedError(f"{path}: must be a file; remove or rename what is there")

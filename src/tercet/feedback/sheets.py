@@ -40,7 +40,7 @@ class Sheet:
     kind: Kind
     look_for: str
     questions: list[Entry]
-    digest: str  # of what is asked; '' where an earlier version wrote the sheet
+    digest: str  # of the questions; '' if an earlier version wrote the sheet
 
     def key(self, index: int) -> Key:
         """Return the key of a question's answer; it changes if the sheet of that name has other questions."""
@@ -54,14 +54,14 @@ class Sheet:
         """Return True if the run has used the answers for training; they can then no longer change."""
         return (self.path / _TAKEN).exists()
 
-    def answers(self, said: Mapping[Key, Row]) -> list[Row | None]:
+    def answers(self, given: Mapping[Key, Row]) -> list[Row | None]:
         """Return the answer to each question: those that the run has used, or those given so far (`read_answers`).
 
         Raise FailedError if the file of the used ones is damaged.
         """
         if self.is_taken():
             return [*_read_taken(self)]
-        rows = [said.get(self.key(index)) for index in range(len(self.questions))]
+        rows = [given.get(self.key(index)) for index in range(len(self.questions))]
         # a file from elsewhere may contain anything
         return [None if row is None or problem(self, i, row["said"]) else row for i, row in enumerate(rows)]
 
@@ -92,16 +92,16 @@ def read_sheet(path: Path) -> Sheet:
     file = path / _FILE
     try:
         if file.exists() and not file.is_file():
-            raise ValueError("it is no file")
-        found = strict_json.loads(file.read_bytes())
-        wrong = _wrong_sheet(found)
+            raise ValueError("it is not a file")
+        tree = strict_json.loads(file.read_bytes())
+        wrong = _wrong_sheet(tree)
     except (OSError, ValueError) as error:
-        found, wrong = {}, str(error)
+        tree, wrong = {}, str(error)
     if wrong:
-        raise FailedError(f"{file}: damaged ({wrong}); remove {path} to have the questions put anew")
-    if found["kind"] not in get_args(Kind):
-        raise FailedError(f"{file}: questions of the kind {found['kind']!r}, which this version does not know")
-    return Sheet(path, found["kind"], found["look_for"], found["questions"], found.get("digest", ""))
+        raise FailedError(f"{file}: damaged ({wrong}); remove {path}, and the run asks the questions again")
+    if tree["kind"] not in get_args(Kind):
+        raise FailedError(f"{file}: unknown kind of questions {tree['kind']!r}; use a newer version of Tercet")
+    return Sheet(path, tree["kind"], tree["look_for"], tree["questions"], tree.get("digest", ""))
 
 
 def check_whole(sheet: Sheet) -> None:
@@ -112,27 +112,27 @@ def check_whole(sheet: Sheet) -> None:
         raise FailedError(f"{error.filename}: cannot be read ({error.strerror})") from error
     if changed:
         raise FailedError(
-            f"{sheet.path}: the questions or the files beside them were changed or damaged since they were put; "
-            "copy the folder here again, or remove it to have the questions put anew"
+            f"{sheet.path}: the questions or their files have changed since the run wrote them; "
+            "copy the folder here again, or remove it, and the run asks the questions again"
         )
 
 
-def _wrong_sheet(found: object) -> str:
+def _wrong_sheet(tree: object) -> str:
     """Return why this is not a sheet, else an empty string, also for a kind that this version does not know."""
-    if not isinstance(found, dict):
+    if not isinstance(tree, dict):
         return "must be an object"
     for name, kind in {"kind": str, "look_for": str, "questions": list, "digest": str}.items():
-        if not isinstance(found.get(name, "" if name == "digest" else None), kind):
+        if not isinstance(tree.get(name, "" if name == "digest" else None), kind):
             return f"{name} is missing or not of the type {kind.__name__}"
-    for index, question in enumerate(found["questions"]):
-        for part, kind in _PARTS.get(found["kind"], {}).items():
+    for index, question in enumerate(tree["questions"]):
+        for part, kind in _PARTS.get(tree["kind"], {}).items():
             value = question.get(part) if isinstance(question, dict) else None
             fits = (
                 isinstance(value, kind) and not isinstance(value, bool) and not (isinstance(value, int) and value < 1)
             )
             if not fits:
-                return f"question {index}: {part} is missing or no {kind.__name__} that fits"
-        turns = question["prompt"] if found["kind"] == "answers" else []
+                return f"question {index}: {part} must be a valid {kind.__name__}"
+        turns = question["prompt"] if tree["kind"] == "answers" else []
         if not all(isinstance(turn, dict) and _is_text(turn.get("role"), turn.get("text")) for turn in turns):
             return f"question {index}: prompt must be turns, each with a role and a text"
     return ""
@@ -154,10 +154,10 @@ def answers_to(asked: Sequence[Sheet]) -> list[list[Row]]:
     Raise WaitingError, with the command to run, if a question has no answer yet.
     """
     feedback = asked[0].path.parent
-    said = read_answers(feedback)
-    found = [sheet.answers(said) for sheet in asked]
-    complete = [[row for row in rows if row is not None] for rows in found]
-    total = sum(map(len, found))
+    given = read_answers(feedback)
+    answers = [sheet.answers(given) for sheet in asked]
+    complete = [[row for row in rows if row is not None] for rows in answers]
+    total = sum(map(len, answers))
     waiting = total - sum(map(len, complete))
     if waiting:
         raise WaitingError(
@@ -188,22 +188,21 @@ def _read_taken(sheet: Sheet) -> list[Row]:
     return rows
 
 
-def problem(sheet: Sheet, index: object, said: object) -> str:
+def problem(sheet: Sheet, index: object, answer: object) -> str:
     """Return why this is not a valid answer to a question of the sheet, else an empty string."""
     if not isinstance(index, int) or isinstance(index, bool) or not 0 <= index < len(sheet.questions):
         return f"question {shown(index)}: {sheet.path.name} has 0 to {len(sheet.questions) - 1}"
     if sheet.kind != "moments":
-        return "" if said in CHOICES else f"said {shown(said)}: must be one of {', '.join(CHOICES)}"
+        return "" if answer in CHOICES else f"said {shown(answer)}: must be one of {', '.join(CHOICES)}"
     num_steps = sheet.questions[index]["num_steps"]
-    marks = said if isinstance(said, list) else [None]
+    marks = answer if isinstance(answer, list) else [None]
     for mark in marks:
         whole = mark if isinstance(mark, dict) and mark.keys() == {"step", "call"} else {}
         step, call = whole.get("step"), whole.get("call")
         if type(step) is not int or not 0 <= step < num_steps or call not in CALLS:
-            odd = mark if isinstance(said, list) else said
-            return (
-                f"said {shown(odd)}: must be marks, each with a step from 0 to {num_steps - 1} and a call, good or bad"
-            )
+            invalid = mark if isinstance(answer, list) else answer
+            rule = f"must be marks, each with a step from 0 to {num_steps - 1} and a call, good or bad"
+            return f"said {shown(invalid)}: {rule}"
     return ""
 
 

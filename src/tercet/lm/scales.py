@@ -18,9 +18,9 @@ from tercet.lm.data.examples import Example
 from tercet.lm.sampling.responses import Responses
 from tercet.lm.sampling.sampler import Sampler
 from tercet.lm.scoring import REWARD_MODEL, Score
-from tercet.runs.kept import is_kept, keep_file
+from tercet.runs.integrity import read_json
+from tercet.runs.intermediate import is_kept, keep_file
 from tercet.runs.progress import say
-from tercet.runs.reading import read_json
 from tercet.runs.rows import dump
 from tercet.train.chance import generator
 

@@ -1,4 +1,4 @@
-"""Atomic writes: whenever the process dies, a file or folder is either complete or as before."""
+"""Atomic writes: if the process is killed at any time, a file or folder is either complete or unchanged."""
 
 import errno
 import os
@@ -13,10 +13,10 @@ from tercet.errors import FailedError
 
 _PARTIAL = re.compile(r"\.(?P<name>.+)\.(?P<pid>\d+)\.partial")
 _OLD = re.compile(r"\.(?P<name>.+)\.old")
-_FULL = {  # why nothing more can be written there, and what to do
+_FULL = {  # errors of a full or read-only disk: the reason and the remedy
     errno.ENOSPC: ("the disk is full", "Free some space"),
     errno.EDQUOT: ("your disk quota is used up", "Free some space"),
-    errno.EROFS: ("the file system is read-only", "Copy the folder to a place where you may write"),
+    errno.EROFS: ("the file system is read-only", "Copy the folder to a writable place"),
     errno.EFBIG: ("the file would grow beyond the limit on file sizes", "Raise the limit (`ulimit -f unlimited`)"),
 }
 
@@ -33,7 +33,7 @@ def write_text(path: Path, text: str) -> None:
             partial.replace(path)
             _sync(path.parent)
     finally:
-        if partial.exists():  # unlink alone would complain once more where the file system is read-only
+        if partial.exists():  # unlink would fail again on a read-only file system
             partial.unlink()
 
 
@@ -58,10 +58,8 @@ def append(file: FileIO, data: bytes, *, sync: bool) -> None:
 def replace_folder(path: Path, write: Callable[[Path], None], *, old: Path | None = None) -> None:
     """Replace the folder `path` by what `write(folder)` writes; raise FailedError on a full disk.
 
-    The folder that was there before gets the name `old`, where one is given.
-
-    A folder can't be renamed over another, so for a moment the old one bears another name;
-    `clean_leftovers` puts it back if the process dies just then.
+    The previous folder is renamed to `old` if that is given, else removed. A folder cannot be renamed over another, so
+    for a moment the previous one has another name; `clean_leftovers` restores it if the process is killed then.
     """
     with full_disk_named(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -91,23 +89,23 @@ def remove_folder(path: Path) -> None:
 
 def clean_leftovers(folder: Path, name: str | None = None) -> None:
     """Clean up incomplete writes of a killed process in `folder`, for one entry or for all."""
-    for left in list(folder.iterdir()) if folder.is_dir() else []:
-        match = _OLD.fullmatch(left.name) or _PARTIAL.fullmatch(left.name)
+    for entry in list(folder.iterdir()) if folder.is_dir() else []:
+        match = _OLD.fullmatch(entry.name) or _PARTIAL.fullmatch(entry.name)
         if match is None or name not in (None, match["name"]):
             continue
         if match.re is _PARTIAL and _is_alive(int(match["pid"])):
             continue  # in use by another process, in a shared cache
         if match.re is _OLD and not (folder / match["name"]).exists():
-            left.rename(folder / match["name"])
-        elif left.is_dir():
-            shutil.rmtree(left)
+            entry.rename(folder / match["name"])
+        elif entry.is_dir():
+            shutil.rmtree(entry)
         else:
-            left.unlink()
+            entry.unlink()
 
 
 @contextmanager
 def full_disk_named(path: Path) -> Iterator[None]:
-    """Turn the error of a disk, quota or file that takes no more into a FailedError that names the place."""
+    """Turn the error of a full or read-only disk into a FailedError that names `path` and the remedy."""
     try:
         yield
     except Exception as error:
@@ -115,7 +113,7 @@ def full_disk_named(path: Path) -> Iterator[None]:
         for code, (reason, remedy) in _FULL.items():
             if os.strerror(code) in str(error):
                 raise FailedError(
-                    f"{path}: {reason}; what was there before is kept. {remedy} and give the same command again"
+                    f"{path}: {reason}; the previous contents are kept. {remedy} and give the same command again"
                 ) from error
         raise
 
@@ -126,7 +124,7 @@ def _partial(path: Path) -> Path:
 
 def _is_alive(pid: int) -> bool:
     if pid == os.getpid():
-        return False  # left by an earlier process with the same id: this one has no write under way
+        return False  # left by an earlier process with the same id: this process is not writing now
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

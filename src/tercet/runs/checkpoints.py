@@ -6,16 +6,15 @@ from typing import Any
 
 from tercet.errors import FailedError
 from tercet.runs.atomic import remove_folder, replace_folder
-from tercet.runs.digests import changed, digests_below
+from tercet.runs.integrity import Tree, changed, digests_below, read_sealed, sealed
 from tercet.runs.progress import say
-from tercet.runs.reading import Tree, read_sealed, sealed
 
 LAST, BEFORE = "checkpoint", "checkpoint-before"
 STATE = "state.json"
 
 
 def save(step: Path, state: Mapping[str, Any], write: Callable[[Path], None]) -> None:
-    """Write a checkpoint of `state` (JSON) and what `write(folder)` writes, and keep the last one as the one before."""
+    """Write a checkpoint of `state` (JSON) and what `write(folder)` writes; keep the previous one as BEFORE."""
     remove_folder(step / BEFORE)  # first, so that there are never more than two on the disk
 
     def write_all(folder: Path) -> None:
@@ -28,8 +27,8 @@ def save(step: Path, state: Mapping[str, Any], write: Callable[[Path], None]) ->
 def find(step: Path, check: Callable[[Tree], list[str]]) -> Tree | None:
     """Return the state of the last undamaged checkpoint; None if there is no checkpoint.
 
-    `check(state)` gives a line for everything outside the checkpoint that does not fit it. A damaged checkpoint is
-    removed, with a warning, where the one before it is whole; FailedError where none is whole.
+    `check(state)` returns a line for every file outside the checkpoint that does not match it. If the last checkpoint
+    is damaged and the one before it is not, print a warning and remove the last. Raise FailedError if both are damaged.
     """
     damage: list[str] = []
     for folder in (step / LAST, step / BEFORE):
@@ -54,8 +53,8 @@ def find(step: Path, check: Callable[[Tree], list[str]]) -> Tree | None:
     if damage:
         folders = " and ".join(str(step / name) for name in (LAST, BEFORE) if (step / name).is_dir())
         raise FailedError(
-            "\n  ".join(damage) + f"\n  {step.name} has no whole checkpoint. Put the files back as they "
-            f"were; or remove {folders}, and the same command starts the step anew"
+            "\n  ".join(damage) + f"\n  {step.name} has no undamaged checkpoint. Restore "
+            f"the files; or remove {folders}, and give the same command to restart the step"
         )
     return None
 

@@ -7,9 +7,8 @@ from typing import Any
 from tercet.errors import FailedError
 from tercet.runs import checkpoints
 from tercet.runs.atomic import clean_leftovers, write_text
-from tercet.runs.digests import Digests, changed, digests_below
+from tercet.runs.integrity import Digests, Tree, changed, damaged, digests_below, read_sealed, sealed
 from tercet.runs.progress import say_once
-from tercet.runs.reading import Tree, damaged, read_sealed, sealed
 from tercet.runs.rows import tallies
 
 FILE = "done.json"
@@ -46,7 +45,7 @@ def mark(run: Path, name: str, info: Mapping[str, Any], *, beside: Sequence[str]
 
 def read(run: Path, name: str) -> Tree:
     """Return the contents of done.json; raise FailedError if it is damaged."""
-    return _read(run, name, f"remove {run / name}, and the step is done again")
+    return _read(run, name, f"remove {run / name} to repeat the step")
 
 
 def _read(run: Path, name: str, remedy: str) -> Tree:
@@ -56,19 +55,19 @@ def _read(run: Path, name: str, remedy: str) -> Tree:
         return tree
     if not all(isinstance(tree.get(key, {}), dict) for key in ("after", "data")):
         raise damaged(file, "a value in it has the wrong type", remedy)
-    say_once(f"{run / name}: done by an earlier version, which kept no digests; its files are taken as they are")
+    say_once(f"{run / name}: finished by an earlier version, which stored no digests; its files are used unchecked")
     return tree
 
 
 def check(run: Path, names: Sequence[str], *, made: bool = True) -> None:
     """Raise FailedError with every damaged file of these steps: results, rows and, if `made`, their other files."""
-    problems = {name: found for name in names if (found := _problems(run, name, made))}
+    problems = {name: lines for name in names if (lines := _problems(run, name, made))}
     if problems:
-        lines = [f"  {line}" for found in problems.values() for line in found]
+        lines = [f"  {line}" for lines in problems.values() for line in lines]
         folders = ", ".join(str(run / name) for name in problems)
         raise FailedError(
-            f"{run}: finished steps are not as the run left them:\n" + "\n".join(lines) + "\n"
-            f"  Put the files back as they were; or remove {folders}, and the same command does these steps again"
+            f"{run}: files of finished steps have changed:\n" + "\n".join(lines) + "\n"
+            f"  Restore the files; or remove {folders}, and give the same command to repeat these steps"
         )
 
 
@@ -78,27 +77,27 @@ def check_made(folder: Path) -> None:
     if not has_ended(step.parent, step.name):
         return
     prefix = f"{step.name}/{folder.resolve().name}/"
-    noted: Digests = read(step.parent, step.name).get("files", {})
-    lines = changed(step.parent, {file: value for file, value in noted.items() if file.startswith(prefix)})
+    digests: Digests = read(step.parent, step.name).get("files", {})
+    lines = changed(step.parent, {file: value for file, value in digests.items() if file.startswith(prefix)})
     if lines:
-        raise FailedError("\n  ".join([*lines, f"put it back as it was, or remove {step} and do this step again"]))
+        raise FailedError("\n  ".join([*lines, f"restore it, or remove {step} and repeat this step"]))
 
 
 def rows_problems(run: Path, name: str, counts: Mapping[str, Mapping[str, Any]], *, whole: bool) -> list[str]:
     """Return a line for every JSONL file whose first rows of the step (all, if `whole`) differ from the tally."""
     lines: list[str] = []
-    for kind, wanted in counts.items():
+    for kind, expected in counts.items():
         file = run / f"{kind}.jsonl"
-        found = tallies(file, {} if whole else {name: wanted["num"]})[name].as_json()
-        if found["num"] != wanted["num"]:
-            lines.append(f"{file}: holds {found['num']} rows of {name}, where {wanted['num']} were written")
-        elif found != wanted:
-            lines.append(f"{file}: the rows of {name} are damaged, or of another run")
+        actual = tallies(file, {} if whole else {name: expected["num"]})[name].as_json()
+        if actual["num"] != expected["num"]:
+            lines.append(f"{file}: has {actual['num']} rows of {name}, but {expected['num']} were written")
+        elif actual != expected:
+            lines.append(f"{file}: the rows of {name} are damaged or from another run")
     return lines
 
 
 def clean(run: Path) -> None:
-    """Remove files that a kill at the end of `Step.finish` leaves, since a finished step is not entered again."""
+    """Remove files that a kill at the end of `Step.finish` leaves; a finished step is not entered again."""
     for name in ended(run):
         clean_leftovers(run / name)
         checkpoints.remove(run / name)
@@ -110,5 +109,5 @@ def _problems(run: Path, name: str, made: bool) -> list[str]:
     except FailedError as error:
         return [str(error)]
     files = known.get("files", {})
-    wanted = files if made else {file: value for file, value in files.items() if file == f"{name}/results.json"}
-    return changed(run, wanted) + rows_problems(run, name, known.get("rows", {}), whole=True)
+    checked = files if made else {file: value for file, value in files.items() if file == f"{name}/results.json"}
+    return changed(run, checked) + rows_problems(run, name, known.get("rows", {}), whole=True)

@@ -18,8 +18,8 @@ from tercet.config import plain_yaml
 from tercet.errors import FailedError, InputError
 from tercet.runs import done, machine
 from tercet.runs.atomic import clean_leftovers, full_disk_named, write_text
+from tercet.runs.integrity import Tree, read_sealed, sealed
 from tercet.runs.progress import say
-from tercet.runs.reading import Tree, read_sealed, sealed
 from tercet.runs.results import add_results, gather_results, gathered, read_results
 from tercet.runs.rows import Row, cut_rows, read_rows
 from tercet.runs.step import OnRow, Step, last_checkpoint
@@ -28,8 +28,8 @@ from tercet.runs.trackers import check_installed
 CONFIG_DIGEST = "config_sha256"  # in run.json
 _ABSENT = object()
 
-# settings that may change when a run is resumed, to fit another machine: they change the last bits of numbers, and
-# random draws in a loss (dropout, the noise of cloning)
+# settings that may change when a run is resumed on another machine; they affect the last bits of numbers and the random
+# draws inside a loss (dropout, the noise of cloning)
 MAY_CHANGE = ("micro_batch_size", "device", "threads", "trackers")
 
 
@@ -45,9 +45,8 @@ class RunFolder:
 
         `on_row` is called with each row of metrics that a step logs.
 
-        A run whose first step has not begun takes the new config.
-
-        InputError where it belongs to another config, to another process, or is no run.
+        A run whose first step has not started takes the new config. Raise InputError if the folder has another config,
+        is in use by another process, or is not a run.
         """
         text = plain_yaml.dump(config.model_dump(mode="json"))
         config_dict = plain_yaml.parse(text).value
@@ -58,7 +57,7 @@ class RunFolder:
         if _others(path):
             old = _read_config(path)
             _check_same(path, old, config_dict, list(_unknown_defaults(config, old)))
-        else:  # new, or stopped before its first step: a corrected setting does not make it another run
+        else:  # new, or stopped before its first step, so that a setting can still be corrected
             info = {**machine.describe(preset), CONFIG_DIGEST: hashlib.sha256(text.encode()).hexdigest()}
             write_text(path / "run.json", sealed(info, indent=2))
             write_text(path / "config.yaml", text)  # last, because it marks the folder as a run
@@ -113,7 +112,7 @@ class RunFolder:
         self.add_results(step, {"seconds": {name: round(time.monotonic() - started, 1)}})
 
     def has_ended(self, name: str) -> bool:
-        """Return True if that step has come to its end; whoever loads what it made has the files checked."""
+        """Return True if that step is finished, without checking its files."""
         return done.has_ended(self.path, name)
 
     def is_done(self, name: str) -> bool:
@@ -125,8 +124,8 @@ class RunFolder:
     ) -> Step:
         """Return a step of `total` units for a `with` statement; metrics in `shown` appear beside the progress bar.
 
-        Each has a row; `num_before` rows come before the first, such as what PPO's start is worth before update 1.
-        `data` holds the digest of each set that it reads: InputError where it is to go on with other data.
+        Each unit has a row; `num_before` rows come before the first, such as the validation before PPO's update 1.
+        `data` has the digest of each data set; raise InputError if the step started with other data.
         """
         return Step(
             self.path,
@@ -153,8 +152,8 @@ def _make(path: Path) -> None:
     others = _others(path)
     if others:
         raise InputError(
-            f"{path}: holds {', '.join(others[:3])}{' ...' if len(others) > 3 else ''} but no config.yaml, "
-            "so it is no run; choose another folder with --out"
+            f"{path}: contains {', '.join(others[:3])}{' ...' if len(others) > 3 else ''} but no config.yaml, "
+            "so it is not a run; choose another folder with --out"
         )
 
 
@@ -167,7 +166,7 @@ def _others(path: Path) -> list[str]:
 def _locked(path: Path) -> IO[str]:
     with full_disk_named(path):
         lock = (path / ".lock").open("a+", encoding="utf-8")
-    # else a child process that outlives a killed run would keep the lock
+    # a child process that outlives a killed run must not keep the lock
     os.register_at_fork(after_in_child=partial(_close, weakref.ref(lock)))
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -176,7 +175,7 @@ def _locked(path: Path) -> IO[str]:
         owner = lock.read().strip()
         lock.close()
         raise InputError(
-            f"{path}: process {owner or 'of another machine'} is at work in this folder; "
+            f"{path}: process {owner or 'of another machine'} is using this folder; "
             "wait for it, or choose another folder with --out"
         ) from None
     with full_disk_named(path):
@@ -197,7 +196,7 @@ def _read_config(path: Path) -> Tree:
     if not file.exists():
         near = sorted(str(other.parent) for other in path.parent.glob("*/config.yaml"))
         known = f"; runs there: {', '.join(near[:5])}" if near else ""
-        raise InputError(f"{path}: no run, for it has no config.yaml{known}")
+        raise InputError(f"{path}: not a run folder (no config.yaml){known}")
     try:
         data = file.read_bytes()
         tree = plain_yaml.parse(data.decode()).value
@@ -205,11 +204,11 @@ def _read_config(path: Path) -> Tree:
         reason = " ".join(str(error).split())
         raise InputError(f"{file}: not YAML ({reason}); choose another folder with --out") from error
     if not isinstance(tree, dict):
-        raise InputError(f"{file}: holds no config; choose another folder with --out")
-    wanted = _read_info(path).get(CONFIG_DIGEST)
-    if wanted is not None and wanted != hashlib.sha256(data).hexdigest():
+        raise InputError(f"{file}: contains no config; choose another folder with --out")
+    recorded = _read_info(path).get(CONFIG_DIGEST)
+    if recorded is not None and recorded != hashlib.sha256(data).hexdigest():
         raise FailedError(
-            f"{file}: not as the run wrote it (its SHA-256 is not the one in run.json); put it back as it was, or "
+            f"{file}: changed since the run wrote it (its SHA-256 differs from the one in run.json); restore it, or "
             f"remove {path / 'run.json'} if you changed it on purpose"
         )
     return tree
@@ -218,7 +217,7 @@ def _read_config(path: Path) -> Tree:
 def _read_info(path: Path) -> Tree:
     """Return run.json; empty if it was removed."""
     file = path / "run.json"
-    remedy = f"put it back as it was, or remove {file}: it only says what the run was made with"
+    remedy = f"restore it, or remove {file}, which only describes how the run was made"
     return read_sealed(file, remedy, since=[CONFIG_DIGEST]) if file.exists() else {}
 
 
@@ -231,7 +230,7 @@ def _check_steps(path: Path) -> None:
             clean_leftovers(folder)
             last_checkpoint(path, folder.name)
     for kind in done.ROWS:
-        cut_rows(path / f"{kind}.jsonl", "", 0)  # of no step: only lines that are no rows are dropped
+        cut_rows(path / f"{kind}.jsonl", "", 0)  # drops only lines that are not rows
 
 
 def _check_same(path: Path, old: Tree, new: Tree, unknown: Sequence[str]) -> None:
@@ -239,21 +238,21 @@ def _check_same(path: Path, old: Tree, new: Tree, unknown: Sequence[str]) -> Non
     was, now = dict(_leaves(old)), dict(_leaves(new))
     may_differ = {key for key in now if any(f"{key}.".startswith(f"{name}.") for name in unknown)}
     may_differ |= {key for key in now if key.rpartition(".")[2] in MAY_CHANGE}
-    odd = [key for key in now | was if was.get(key, _ABSENT) != now.get(key, _ABSENT) and key not in may_differ]
-    if odd:
-        lines = [f"  {key}: {_shown(was, key)} there, {_shown(now, key)} now" for key in odd]
+    differing = [key for key in now | was if was.get(key, _ABSENT) != now.get(key, _ABSENT) and key not in may_differ]
+    if differing:
+        lines = [f"  {key}: {_shown(was, key)} in the run, {_shown(now, key)} now" for key in differing]
         raise InputError(
             f"{path}: this run was made with another config:\n" + "\n".join(lines) + "\n"
-            "  Give the same settings to go on with it, or choose another folder with --out"
+            "  Give the same settings to continue it, or choose another folder with --out"
         )
     if unknown:
-        say(f"{path}: made by a version that did not know {', '.join(unknown)}; continuing with the default")
+        say(f"{path}: made by an earlier version without {', '.join(unknown)}; continuing with the default")
 
 
 def _unknown_defaults(config: BaseModel, old: Tree, prefix: str = "") -> Iterator[str]:
     """Name the keys that hold their default and that `old`, the config of an earlier version, does not have.
 
-    An earlier version did what the default says now; where it did not, the changelog says so.
+    The default is what an earlier version did; exceptions are in the changelog.
     """
     for name, field in type(config).model_fields.items():
         value = getattr(config, name)

@@ -1,4 +1,4 @@
-"""The versions and the machine of a run, found without importing the packages."""
+"""The versions and the machine of a run, read without importing the packages."""
 
 import os
 import platform
@@ -32,19 +32,19 @@ def describe(preset: str) -> dict[str, Any]:  # Any: JSON, for run.json
 
 
 def spare_memory() -> int:
-    """Return about how many bytes this process may still take: of the machine, its container, and its own limit."""
+    """Estimate how many bytes this process may still allocate, given the machine, the container and its own limit."""
     page, pages = os.sysconf("SC_PAGE_SIZE"), os.sysconf("SC_PHYS_PAGES")
-    rooms = [page * pages]
+    limits = [page * pages]
     statm = Path("/proc/self/statm")
     total, resident = map(int, statm.read_text(encoding="ascii").split()[:2]) if statm.exists() else (0, 0)
     container = Path("/sys/fs/cgroup/memory.max")
     if container.exists() and (most := container.read_text(encoding="ascii").strip()).isdigit():
-        rooms.append(int(most))
-    rooms = [room - page * resident for room in rooms]
+        limits.append(int(most))
+    spare = [limit - page * resident for limit in limits]
     most_addresses, _ = resource.getrlimit(resource.RLIMIT_AS)
     if most_addresses != resource.RLIM_INFINITY:
-        rooms.append(most_addresses - page * total)
-    return max(0, min(rooms))
+        spare.append(most_addresses - page * total)
+    return max(0, min(spare))
 
 
 def _version(package: str) -> str:

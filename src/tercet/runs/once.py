@@ -22,8 +22,8 @@ def check_data(
     folder: RunFolder, config: C, names: Sequence[str], digests: Callable[[C, str], Mapping[str, str]]
 ) -> None:
     """Raise InputError if one of these steps has read other data than it would now."""
-    noted = [name for name in names if learned_from(folder.path, name)]
-    refuse_changed_data(folder.path, {name: digests(config, name) for name in noted})
+    started = [name for name in names if learned_from(folder.path, name)]
+    refuse_changed_data(folder.path, {name: digests(config, name) for name in started})
 
 
 def run_once(
@@ -36,18 +36,18 @@ def run_once(
 ) -> None:
     """Run the step unless it is finished, then write the report unless it is up to date.
 
-    A step is done again where one that the run needs before it came to its end later, and begins anew where one is
-    still to be done: it must not go on with pairs, scores or a reference of a model that is no longer there.
+    A finished step is repeated if a step that it depends on finished later. An unfinished step is restarted if a step
+    that it depends on has not run: its pairs, scores or reference would come from a model that no longer exists.
     """
     if is_up_to_date(folder, name, needed):
-        say(f"{name}: done before; to do it again, remove {folder.path / name}")
+        say(f"{name}: already done; to repeat it, remove {folder.path / name}")
     else:
         if folder.is_done(name):
-            say(f"{name}: done before {', '.join(_newer(folder, name, needed))}, so it is done again")
+            say(f"{name}: older than {', '.join(_newer(folder, name, needed))}, so it is repeated")
             remove_folder(folder.path / name)
         for later in needed[needed.index(name) + 1 :] if name in needed else []:
             if (folder.path / later).is_dir() and not folder.has_ended(later):
-                say(f"{later}: begun before {name}, which is done now, so it begins anew")
+                say(f"{later}: started before {name}, which runs now, so it is restarted")
                 remove_folder(folder.path / later)
         steps[name](folder, config)
     report, done = folder.path / "report.html", folder.path / name / "done.json"

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from tercet.runs.atomic import write_text
-from tercet.runs.reading import Tree, read_json
+from tercet.runs.integrity import Tree, read_json
 from tercet.runs.rows import dump
 
 FILE = "results.json"  # of the run, and in the folder of each step
@@ -14,7 +14,7 @@ FILE = "results.json"  # of the run, and in the folder of each step
 def read_results(run: Path) -> Tree:
     """Return the contents of results.json; empty if there is none yet."""
     path = run / FILE
-    return read_json(path, dict, "remove it and run the steps again that filled it") if path.exists() else {}
+    return read_json(path, dict, "remove it and repeat the steps that wrote it") if path.exists() else {}
 
 
 def add_results(run: Path, step: str, tree: Mapping[str, Any]) -> None:
@@ -33,8 +33,8 @@ def put_results(run: Path, step: str, tree: Mapping[str, Any]) -> None:
 def drop_results(run: Path, step: str) -> None:
     """Remove the results of an earlier attempt at a step, except the times of work whose output is kept."""
     seconds = read_results(run / step).get("seconds", {})
-    kept = {name: value for name, value in seconds.items() if name != step}
-    _write(run / step, {"seconds": kept} if kept else {})
+    others = {name: value for name, value in seconds.items() if name != step}
+    _write(run / step, {"seconds": others} if others else {})
     gather_results(run)
 
 
@@ -42,7 +42,7 @@ def gathered(run: Path) -> Tree:
     """Merge the results of all steps whose folders exist."""
     steps = sorted(file.parent for file in run.glob("*/done.json"))
     parts = sorted(file.parent for file in run.glob(f"*/{FILE}") if not file.parent.name.startswith("."))
-    # a step that an earlier version did has no figures of its own: nobody knows which of the run's they are
+    # a step of an earlier version has no results.json of its own, so its figures are in that of the run only
     tree = {} if set(steps) <= set(parts) else read_results(run)
     for part in parts:
         tree = _merged(tree, read_results(part))

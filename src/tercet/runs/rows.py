@@ -37,30 +37,30 @@ class Tally:
 
 def tallies(path: Path, most: Mapping[str, int] = {}) -> dict[str, Tally]:
     """Return the tally of every step in a file; for a step in `most`, only of that number of first rows."""
-    found: dict[str, Tally] = defaultdict(Tally)
+    by_step: dict[str, Tally] = defaultdict(Tally)
     for line, row in _whole_lines(path):
         step = str(row.get("step"))
-        if found[step].num < most.get(step, math.inf):
-            found[step].add(line)
-    return found
+        if by_step[step].num < most.get(step, math.inf):
+            by_step[step].add(line)
+    return by_step
 
 
 def cut_rows(path: Path, step: str, keep: int) -> Tally:
     """Keep the first `keep` rows of `step`, and every row of other steps, unchanged.
 
-    Torn lines are dropped.
+    Incomplete lines are dropped. Return the tally of the rows of `step`.
     """
-    lines, kept = list[bytes](), Tally()
+    lines, tally = list[bytes](), Tally()
     for line, row in _whole_lines(path):
         if row.get("step") != step:
             lines.append(line)
-        elif kept.num < keep:
+        elif tally.num < keep:
             lines.append(line)
-            kept.add(line)
+            tally.add(line)
     text = b"".join(lines)
     if path.exists() and path.read_bytes() != text:
         write_text(path, text.decode())
-    return kept
+    return tally
 
 
 class RowWriter:
@@ -94,13 +94,13 @@ def dump(tree: object, *, indent: int | None = None, sort_keys: bool = False) ->
 
 def _finite(tree: object) -> object:
     if isinstance(tree, Mapping):
-        return {key: _finite(value) for key, value in tree.items() if not _is_odd(value)}
+        return {key: _finite(value) for key, value in tree.items() if not _is_not_finite(value)}
     if isinstance(tree, list | tuple):
-        return [_finite(value) for value in tree if not _is_odd(value)]
+        return [_finite(value) for value in tree if not _is_not_finite(value)]
     return tree
 
 
-def _is_odd(value: object) -> bool:
+def _is_not_finite(value: object) -> bool:
     return isinstance(value, float) and not math.isfinite(value)
 
 

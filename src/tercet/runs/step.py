@@ -51,7 +51,7 @@ def refuse_changed_data(run: Path, now: Mapping[str, Mapping[str, str]]) -> None
     if lines:
         raise InputError(
             f"{run}: data has changed since these steps read it (step: sets):\n" + "\n".join(lines) + "\n"
-            "  Put it back as it was; or remove these folders, and the steps are done again; or choose another --out"
+            "  Restore the data; or remove these folders to repeat the steps; or choose another --out"
         )
 
 
@@ -63,8 +63,8 @@ def last_checkpoint(run: Path, name: str) -> Info | None:
 class Step:
     """A running step; a context manager, created by `RunFolder.step`.
 
-    On entry everything later than the last checkpoint is dropped, so that what comes next repeats it to the bit.
-    A step that was done begins anew.
+    On entry, everything later than the last checkpoint is dropped; the step then repeats it to the bit. A finished step
+    is restarted.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class Step:
         self.path.mkdir(exist_ok=True)
         clean_leftovers(self.path)
         if done.has_ended(self._run, self.name):
-            checkpoints.remove(self.path)  # before the mark is removed: an old checkpoint must not look like a new one
+            checkpoints.remove(self.path)  # before done.json is removed, so that an old checkpoint cannot be resumed
             (self.path / done.FILE).unlink()
         self._state = last_checkpoint(self._run, self.name)
         refuse_changed_data(self._run, {self.name: self._data})
@@ -106,8 +106,8 @@ class Step:
         self._rows: dict[str, RowWriter] = {}
         for kind in done.ROWS:
             file = self._run / f"{kind}.jsonl"
-            kept = cut_rows(file, self.name, self._state["rows"][kind]["num"] if self._state else 0)
-            self._rows[kind] = RowWriter(file, self.name, kept)
+            tally = cut_rows(file, self.name, self._state["rows"][kind]["num"] if self._state else 0)
+            self._rows[kind] = RowWriter(file, self.name, tally)
             self._exit.callback(self._rows[kind].close)
         names = self._config.get("trackers", [])
         self._trackers = Trackers(names, self._run, self.name, self._config, start=self._num_logged)
@@ -124,8 +124,7 @@ class Step:
     def log(self, index: int, metrics: Mapping[str, float]) -> None:
         """Log one row of metrics, and show the selected ones; `index` counts from 0.
 
-        Nothing that the clock decides belongs in here: the rows are the same after a kill. Numbers that are not
-        finite are left out.
+        Do not log times here: the rows must be the same after a kill. Numbers that are not finite are left out.
         """
         row = {name: float(value) for name, value in metrics.items()}
         self._rows["metrics"].append(index, row)
@@ -177,7 +176,7 @@ class Step:
     def finish(self, results: Mapping[str, Any], *, beside: Sequence[str] = ()) -> None:  # Any: JSON, see results.json
         """Finish the step: add its results and time to results.json, and remove its checkpoints.
 
-        `beside` names folders of the run outside the step's own that it made.
+        `beside` names folders of the run that the step made outside its own folder.
         """
         for rows in self._rows.values():
             rows.sync()
@@ -191,7 +190,7 @@ class Step:
             "after": self._after,
             "data": self._data,
         }
-        # after a kill before this line, the step resumes from its checkpoint; after it, the next opening removes that
+        # after a kill before this line the step resumes from its checkpoint; after it, the next opening removes that
         done.mark(self._run, self.name, info, beside=beside)
         checkpoints.remove(self.path)
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from tercet.errors import FailedError, first_line
-from tercet.runs.reading import read_json
+from tercet.runs.integrity import read_json
 
 Modules = Mapping[str, nn.Module]
 Optimizers = Mapping[str, Optimizer]
@@ -44,8 +44,8 @@ def load(folder: Path, *, modules: Modules, optimizers: Optimizers) -> dict[str,
     rates = read_json(folder / "optimizers.json", dict, _remedy(folder)).get("lr")
     states = _by_parameter(_read(folder / "optimizers.safetensors"))
     if not isinstance(rates, dict) or set(rates) != set(optimizers):
-        found = sorted(rates) if isinstance(rates, dict) else rates
-        raise FailedError(f"{folder}: holds optimizers {found} where {sorted(optimizers)} are wanted")
+        names = sorted(rates) if isinstance(rates, dict) else rates
+        raise FailedError(f"{folder}: has optimizers {names}, expected {sorted(optimizers)}")
     for name, optimizer in optimizers.items():
         _load_optimizer(optimizer, states.get(name, {}), _names(named), rates[name])
     return _read(folder / "tensors.safetensors")
@@ -59,7 +59,7 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 
 def _remedy(folder: Path) -> str:
-    return f"remove {folder} to start the step anew"
+    return f"remove {folder} to restart the step"
 
 
 def _learning(modules: Modules) -> dict[str, nn.Parameter]:
@@ -105,15 +105,15 @@ def _load_optimizer(
         group["lr"] = lr
     order = [names[parameter] for group in optimizer.param_groups for parameter in group["params"]]
     # a parameter without a gradient so far has no state: its state starts with the first gradient
-    state = {place: states[name] for place, name in enumerate(order) if name in states}
+    state = {index: states[name] for index, name in enumerate(order) if name in states}
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
-def _check(folder: Path, wanted: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> None:
-    odd = sorted(set(wanted) ^ set(saved))
-    if odd:
-        raise FailedError(f"{folder}: {len(odd)} parameters were added or lost since, first {odd[0]}")
-    for name, now in wanted.items():
+def _check(folder: Path, current: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> None:
+    unmatched = sorted(set(current) ^ set(saved))
+    if unmatched:
+        raise FailedError(f"{folder}: {len(unmatched)} parameters do not match the current model, first {unmatched[0]}")
+    for name, now in current.items():
         was = saved[name]
         if (now.shape, now.dtype) != (was.shape, was.dtype):
             raise FailedError(

@@ -57,7 +57,7 @@ def fit(
     measure: Callable[[int], Mapping[str, float]] = lambda index: {},
     samples: Callable[[int], Sequence[Mapping[str, str]]] = lambda index: [],
 ) -> None:
-    """Take one optimizer step for each entry of `plan`, the rows it learns from, going on from `step`'s checkpoint.
+    """Take one optimizer step for each entry of `plan`, a list of rows, from the last checkpoint of `step` on.
 
     `micro_batches` splits the rows, `count` returns the number of units (tokens, pairs) of a micro-batch, and `loss`
     sums over them. The sums are divided by the count of the whole optimizer step. Modules are in training mode in
@@ -77,7 +77,7 @@ def fit(
         chance.seed_everything(seed, metric_prefix, index)
         _set_training(modules, True)
         lr = config.lr * warmup_then_linear(index, len(plan), config.warmup_fraction)
-        place = f"{step.name}: the loss of step {index}"
+        loss_name = f"{step.name}: the loss of step {index}"
         means = take_step(
             optimizer,
             micro_batches(plan[index]),
@@ -85,7 +85,7 @@ def fit(
             loss=loss,
             lr=lr,
             max_grad_norm=config.max_grad_norm,
-            place=place,
+            loss_name=loss_name,
         )
         _set_training(modules, False)
         row = {f"{metric_prefix}/{name}": value for name, value in {**means, "lr": lr}.items()}
@@ -107,17 +107,17 @@ def take_step(
     loss: Callable[[B], LossTerms],
     lr: float,
     max_grad_norm: float,
-    place: str,
+    loss_name: str,
 ) -> dict[str, float]:
     """Take one optimizer step on all the batches; return the means of loss and metrics, and the gradient's norm.
 
-    Raise FailedError, with `place` as the start of its message, if the loss is not finite.
+    Raise FailedError if the loss is not finite; its message starts with `loss_name`.
     """
     set_lr(optimizer, lr)
     optimizer.zero_grad(set_to_none=True)
     means = _accumulate(batches, count, loss)
     if not math.isfinite(means["loss"]):
-        raise FailedError(f"{place} is {means['loss']}; try a lower lr")
+        raise FailedError(f"{loss_name} is {means['loss']}; try a lower lr")
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     grad_norm = clip_gradients(parameters, max_grad_norm)
     optimizer.step()

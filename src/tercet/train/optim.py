@@ -15,8 +15,8 @@ def adamw(modules: Mapping[str, nn.Module] | nn.Module, *, lr: float, weight_dec
 
     Epsilon is 1e-5: with a smaller one, the tiny gradients of a converged policy would cause full-sized steps.
     """
-    held = [modules] if isinstance(modules, nn.Module) else list(modules.values())
-    parameters = list(dict.fromkeys(p for module in held for p in module.parameters() if p.requires_grad))
+    networks = [modules] if isinstance(modules, nn.Module) else list(modules.values())
+    parameters = list(dict.fromkeys(p for module in networks for p in module.parameters() if p.requires_grad))
     if not parameters:
         raise ValueError("no parameter requires a gradient, so there is nothing to train")
     groups = [
@@ -51,11 +51,11 @@ def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> float
 
     Raise FailedError if it is not finite: such a step would destroy the weights.
     """
-    held = [p for p in parameters if p.grad is not None]
-    total = torch.nn.utils.get_total_norm([p.grad for p in held if p.grad is not None])
+    with_gradient = [p for p in parameters if p.grad is not None]
+    total = torch.nn.utils.get_total_norm([p.grad for p in with_gradient if p.grad is not None])
     norm = total.item()
     if not math.isfinite(norm):
         raise FailedError(f"the gradient's norm is {norm}; lower the learning rate, or check the data")
     if norm + 1e-6 > max_norm:  # the epsilon of torch: below this norm it would multiply by 1
-        torch.nn.utils.clip_grads_with_norm_(held, max_norm, total)
+        torch.nn.utils.clip_grads_with_norm_(with_gradient, max_norm, total)
     return norm

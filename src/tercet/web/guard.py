@@ -20,7 +20,7 @@ from tercet import strict_json
 from tercet.errors import REPORT_IT, FailedError, InputError, first_line
 
 LARGEST_BODY = 1 << 16
-Tree = dict[str, Any]  # Any: JSON, as the page wants it or gave it
+Tree = dict[str, Any]  # Any: JSON, to or from the page
 _ALWAYS = {
     "cache-control": "no-store",
     "x-content-type-options": "nosniff",
@@ -56,14 +56,14 @@ def guarded(routes: Sequence[Route], *, names: Collection[str], debug: bool) -> 
             await send(message)
 
         try:
-            _check_who_asks(scope["method"], Headers(scope=scope), names)
+            _check_origin(scope["method"], Headers(scope=scope), names)
             await app(scope, receive, send_with_headers)
-        except Refused as refused:  # nothing else that this connection brings is looked at
+        except Refused as refused:  # close the connection: its body has not been read
             reply = as_json({"error": refused.reason}, refused.status, {"connection": "close"})
             await reply(scope, receive, send_with_headers)
         except ClientDisconnect:
             pass
-        except Exception:  # it was answered by _unforeseen
+        except Exception:  # _unforeseen has sent the reply
             if debug:
                 traceback.print_exc(file=sys.stderr)
 
@@ -84,7 +84,7 @@ async def read_object(request: Request) -> Tree:
     async for part in request.stream():
         body += part
         if len(body) > LARGEST_BODY:
-            raise Refused(413, f"an answer may have {LARGEST_BODY} bytes")
+            raise Refused(413, f"an answer may have at most {LARGEST_BODY} bytes")
     try:
         given = strict_json.loads(bytes(body))
     except ValueError as error:
@@ -94,16 +94,16 @@ async def read_object(request: Request) -> Tree:
     return given
 
 
-def _check_who_asks(method: str, headers: Headers, names: Collection[str]) -> None:
-    """Refuse requests of other sites, which may guess the address; browsers send the origin of a request."""
+def _check_origin(method: str, headers: Headers, names: Collection[str]) -> None:
+    """Refuse requests that another web site makes through the browser; browsers send the origin of a request."""
     if "content-length" in headers and "transfer-encoding" in headers:
-        raise Refused(400, "a request has a length or is sent in chunks; with both, two programs may read two requests")
+        raise Refused(400, "a request must not have both Content-Length and Transfer-Encoding")
     host = headers.get("host", "")
     if not _is_this_computer(host, names):
         raise Refused(
             403,
-            f"host {host!r}: open the page by the address that tercet label printed, or by another one of that "
-            "computer in numbers, as http://192.0.2.7:8765/: a name may lead here by deceit",
+            f"host {host!r}: open the page at the address that tercet label printed, or at another IP "
+            "address of that computer, such as http://192.0.2.7:8765/; unknown names are refused (DNS rebinding)",
         )
     is_ours = all(_netloc(origin) == host for origin in headers.getlist("origin"))
     if method not in ("GET", "HEAD") and (not is_ours or headers.get("sec-fetch-site", "same-origin") != "same-origin"):
@@ -131,9 +131,7 @@ def _refused(request: Request, error: Refused) -> Response:
 
 
 def _no_route(request: Request, error: HTTPException) -> Response:
-    takes = request.method == "POST"
-    reasons = {404: "nothing takes anything here" if takes else "nothing lies here"}
-    reasons[405] = f"{request.method}: this address knows other methods alone"
+    reasons = {404: "not found", 405: f"{request.method} is not allowed at this address"}
     return as_json({"error": reasons.get(error.status_code, error.detail)}, error.status_code, error.headers)
 
 

@@ -24,7 +24,7 @@ class Desk:
         self.run, self.feedback = run, run / "feedback"
         if not (self.feedback.is_dir() and sheets(self.feedback)):
             raise InputError(
-                f"{run}: no questions lie here; they come with `tercet lm run judge=person` or "
+                f"{run}: no questions here; they are written by `tercet lm run judge=person` or "
                 "`tercet arm run reward.judge=person`, and the same --out"
             )
         for sheet in self._sheets():
@@ -50,18 +50,18 @@ class Desk:
             if sheet is None:
                 raise Refused(400, f"sheet {shown(given.get('sheet'))}: no such sheet")
             if given.get("digest", sheet.digest) != sheet.digest:
-                raise Refused(409, "the questions were put anew; load the page again")
+                raise Refused(409, "the questions have changed; reload the page")
             check_whole(sheet)  # a copy or a damaged disk may have changed what the page showed
             index: Any = given.get("question")  # Any: JSON, checked by `problem`
-            said, who = given.get("said"), _name(given)
-            wrong = problem(sheet, index, said)
-            if wrong:
-                raise Refused(400, wrong)
+            answer, who = given.get("said"), _name(given)
+            reason = problem(sheet, index, answer)
+            if reason:
+                raise Refused(400, reason)
             if sheet.is_taken():
-                raise Refused(409, "the run has learned from this sheet; its answers stay as they are")
+                raise Refused(409, "the run has used this sheet; its answers can no longer change")
             if sheet.answers(read_answers(self.feedback))[index] is not None:
-                raise Refused(409, "this question has an answer already")
-            self._book.write(sheet.key(index), said, who)
+                raise Refused(409, "this question already has an answer")
+            self._book.write(sheet.key(index), answer, who)
             return self._state()
 
     def undo(self, given: Tree) -> Tree:
@@ -70,7 +70,7 @@ class Desk:
             who = _name(given)
             mine = self._last(who)
             if mine is None:
-                raise Refused(409, "there is no answer of yours to take back")
+                raise Refused(409, "you have no answer to undo")
             self._book.write(mine, None, who)
             return self._state()
 
@@ -92,9 +92,9 @@ class Desk:
         return asked
 
     def _state(self) -> Tree:
-        said = read_answers(self.feedback)
+        given = read_answers(self.feedback)
         opened = [sheet for sheet in self._sheets() if not sheet.is_taken()]
-        asked = [(sheet, index, row) for sheet in opened for index, row in enumerate(sheet.answers(said))]
+        asked = [(sheet, index, row) for sheet in opened for index, row in enumerate(sheet.answers(given))]
         waiting = [(sheet, index) for sheet, index, row in asked if row is None]
         return {
             "run": self.run.resolve().name,
@@ -125,7 +125,7 @@ def _as_asked(sheet: Sheet, index: int) -> Tree:
 def _user() -> str:
     try:
         return getpass.getuser()
-    except (ImportError, KeyError, OSError):  # a container in which nobody has a name
+    except (ImportError, KeyError, OSError):  # a container may have no user name
         return ""
 
 

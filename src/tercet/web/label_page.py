@@ -17,7 +17,7 @@ from tercet.web.label import Desk
 from tercet.web.server import address, listening, names_of, server
 
 _RANGE = re.compile(r"bytes=([0-9]{1,15})?-([0-9]{1,15})?")
-# nothing from elsewhere, and no other site may show the page in a frame of its own
+# load nothing from other sites, and let no other site show the page in a frame
 _POLICY = (
     "default-src 'self'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -25,7 +25,7 @@ _POLICY = (
 
 
 def serve(run: Path, *, host: str, port: int, debug: bool, ready: Callable[[str], None]) -> str:
-    """Serve the page until Ctrl-C; call `ready` with its address. Return a line that says what is still open."""
+    """Serve the page until Ctrl-C; call `ready` with its address. Return a line with the number of open questions."""
     desk = Desk(run)
     try:
         with listening(host, port) as listener, suppress(KeyboardInterrupt):
@@ -33,7 +33,11 @@ def serve(run: Path, *, host: str, port: int, debug: bool, ready: Callable[[str]
             server(app(desk, host, debug=debug)).run([listener])
         state = desk.state()
         waiting = state["total"] - state["done"]
-        return f"{waiting} questions are still open" if waiting else "all is answered: give the run's command again"
+        return (
+            f"{waiting} questions are still open"
+            if waiting
+            else "all questions are answered: give the run's command again"
+        )
     finally:
         desk.close()
 
@@ -49,29 +53,29 @@ def app(desk: Desk, host: str, *, debug: bool = False) -> ASGIApp:
         return as_json(desk.state())
 
     def video(request: Request) -> Response:
-        asked = request.path_params
-        return _Video(desk.video(asked["sheet"], f"{asked['name']}.mp4"), media_type="video/mp4")
+        names = request.path_params
+        return _Video(desk.video(names["sheet"], f"{names['name']}.mp4"), media_type="video/mp4")
 
     routes = [Route("/", page), Route("/state", state), Route("/videos/{sheet}/{name}.mp4", video)]
-    routes += [Route(f"/{does.__name__}", _taking(does), methods=["POST"]) for does in (desk.answer, desk.undo)]
+    routes += [Route(f"/{action.__name__}", _post(action), methods=["POST"]) for action in (desk.answer, desk.undo)]
     return guarded(routes, names=names_of(host), debug=debug)
 
 
-def _taking(does: Callable[[Tree], Tree]) -> Callable[[Request], object]:
-    async def take(request: Request) -> Response:
-        return as_json(await run_in_threadpool(does, await read_object(request)))
+def _post(action: Callable[[Tree], Tree]) -> Callable[[Request], object]:
+    async def reply(request: Request) -> Response:
+        return as_json(await run_in_threadpool(action, await read_object(request)))
 
-    return take
+    return reply
 
 
 class _Video(FileResponse):
     """A file response with byte ranges, which some browsers need to play videos."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        found = _RANGE.fullmatch(Request(scope).headers.get("range", ""))
-        if found and found[1] and found[2] and int(found[1]) > int(found[2]):
+        byte_range = _RANGE.fullmatch(Request(scope).headers.get("range", ""))
+        if byte_range and byte_range[1] and byte_range[2] and int(byte_range[1]) > int(byte_range[2]):
             size = Path(self.path).stat().st_size
             return await Response(status_code=416, headers={"content-range": f"bytes */{size}"})(scope, receive, send)
-        if not found or not any(found.groups()):  # of a kind that is not known here: then all of it is right
+        if not byte_range or not any(byte_range.groups()):  # ignore a range in another format, as RFC 9110 allows
             scope = {**scope, "headers": [(name, value) for name, value in scope["headers"] if name != b"range"]}
         return await super().__call__(scope, receive, send)

@@ -11,7 +11,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from tercet.errors import InputError
 
 MOST_CONNECTIONS = 64
-SECONDS = 60.0  # for a request and its answer, whoever is slow
+SECONDS = 60.0  # limit for a request and its reply, so that slow clients cannot block the server
 _FULL = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
@@ -52,7 +52,7 @@ def address(listener: socket.socket) -> str:
 
 def server(app: ASGIApp) -> uvicorn.Server:
     """Return a server; its `run([listener])` serves until Ctrl-C and prints nothing."""
-    for name in ("uvicorn.error", "asyncio"):  # what goes wrong is said on the page
+    for name in ("uvicorn.error", "asyncio"):  # the page shows errors
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     config = uvicorn.Config(
         app,
@@ -71,7 +71,7 @@ def server(app: ASGIApp) -> uvicorn.Server:
 
 
 class _Connection(H11Protocol):
-    """Bounded in number and in time: who opens many connections, or sends a byte now and then, holds nothing up."""
+    """Limit the number and the duration of connections, so that slow or many clients cannot block the server."""
 
     _deadline: asyncio.TimerHandle | None = None
 
@@ -84,7 +84,7 @@ class _Connection(H11Protocol):
             self._wait(transport)
 
     def eof_received(self) -> bool | None:  # type: ignore[override]  # as in asyncio.Protocol
-        """Answer a client that has said all and still listens, as `nc` does."""
+        """Answer a client that has closed its sending side and still reads, as `nc` does."""
         if self.cycle is None or self.cycle.response_complete or self.cycle.more_body:
             return None  # closes the connection
         self.cycle.keep_alive = False
@@ -106,7 +106,7 @@ class _Connection(H11Protocol):
 
 
 def _outward(family: socket.AddressFamily, elsewhere: str) -> str:
-    """This computer's address as others see it, by the way to one that nobody has; empty without a network."""
+    """Return this computer's address in its network, from the route to an address for documentation; else ''."""
     with socket.socket(family, socket.SOCK_DGRAM) as one:
         try:
             one.connect((elsewhere, 9))  # sends nothing

@@ -239,5 +239,5 @@ def test_error_names_states_that_do_not_fit_the_questions(
     with pytest.raises(FailedError, match=f"states.safetensors: {message}"):
         human.read_pairs([folder])
     (folder / "states.safetensors").write_bytes(b"\0" * 8)
-    with pytest.raises(FailedError, match="were changed or damaged since they were put"):
+    with pytest.raises(FailedError, match="have changed since the run wrote them"):
         human.read_pairs([folder])

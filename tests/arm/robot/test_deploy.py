@@ -39,7 +39,7 @@ def test_from_a_recording_to_a_policy_on_the_arm(small: list[str], tmp_path: Pat
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("deploy", "{tmp}/none"), "no run, for it has no config.yaml|cannot be read"),
+        (("deploy", "{tmp}/none"), "not a run folder (no config.yaml)|cannot be read"),
         (("record", "{tmp}/a", "--task", "sing"), "task 'sing' is unknown"),
         (("record", "{tmp}/a", "teacher=none"), "give teacher=so101_leader"),
         (("record", "{tmp}/a", "--robot", "so101"), "a real arm needs a person at the keyboard"),

@@ -54,7 +54,7 @@ def test_a_json_file_may_hold_its_rows_under_data(indent: int | None, tmp_path: 
 def test_a_broken_json_object_names_its_line(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_text('{"data": [\n {"prompt": "a"},\n oops\n]}', encoding="utf-8")
-    with pytest.raises(InputError, match=r"a\.json:3: broken JSON"):
+    with pytest.raises(InputError, match=r"a\.json:3: invalid JSON"):
         list(local_rows(path))
 
 

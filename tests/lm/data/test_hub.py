@@ -58,7 +58,7 @@ def test_the_files_of_a_folder_are_read_to_the_letter_and_as_strictly_as_any(tmp
     (table / "a.csv").write_text("prompt,chosen\n007,None\n1.10,true\n", encoding="utf-8")
     assert rows(table) == [{"prompt": "007", "chosen": "None"}, {"prompt": "1.10", "chosen": "true"}]
     (lines / "b.jsonl").write_text('{"prompt": "a", "m": [{"x": 1, "x": 2}]}\n', encoding="utf-8")
-    with pytest.raises(InputError, match=r"b\.jsonl:1: the name 'x' stands twice"):
+    with pytest.raises(InputError, match=r"b\.jsonl:1: the name 'x' is given twice"):
         rows(lines)
 
 

@@ -327,11 +327,11 @@ def test_every_file_type_gives_the_same_examples(kind: str, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.jsonl", '{"prompt": "a", "chosen": "b"}\n{"prompt": \n', r"a\.jsonl:2: broken JSON"),
+        ("a.jsonl", '{"prompt": "a", "chosen": "b"}\n{"prompt": \n', r"a\.jsonl:2: invalid JSON"),
         ("a.jsonl", "[1]\n", r"a\.jsonl:1: expected an object"),
         ("a.jsonl", "null\n", r"a\.jsonl:1: expected an object with columns, found null; write"),
         ("a.jsonl", '[\n{"prompt": "a"}\n]', r"a\.jsonl:1: expected an object, found a list; name a file .* \.json$"),
-        ("a.json", '[{"prompt": "a"},\n oops]', r"a\.json:2: broken JSON"),
+        ("a.json", '[{"prompt": "a"},\n oops]', r"a\.json:2: invalid JSON"),
         ("a.json", "3", r"a\.json: holds 3; a \.json file is a list"),
         ("a.jsonl", "\n\n", r"a\.jsonl: the set is empty"),
         ("a.csv", "prompt,chosen\n", r"a\.csv: the set is empty"),

@@ -55,7 +55,7 @@ def test_arguments_of_a_tool_call_are_finite() -> None:
 
 
 def test_a_list_in_a_cell_is_read_as_strictly_as_a_file() -> None:
-    with pytest.raises(InputError, match="the name 'role' stands twice"):
+    with pytest.raises(InputError, match="the name 'role' is given twice"):
         turns_of('[{"role": "user", "role": "system", "content": "a"}]', {})
 
 

@@ -81,10 +81,13 @@ def test_a_person_is_shown_the_tool_calls_of_a_prompt(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "wrong"),
     [
-        (lambda sheet: (sheet / "rows.json").write_text("["), "were changed or damaged since they were put"),
-        (lambda sheet: (sheet / "rows.json").unlink(), "were changed or damaged since they were put"),
+        (lambda sheet: (sheet / "rows.json").write_text("["), "have changed since the run wrote them"),
+        (lambda sheet: (sheet / "rows.json").unlink(), "have changed since the run wrote them"),
         (lambda sheet: (sheet / "sheet.json").write_text("[]"), "sheet.json: damaged"),
-        (lambda sheet: (sheet.parent / "answers.jsonl").write_text("{}\n"), "answers.jsonl: line 1 is no answer"),
+        (
+            lambda sheet: (sheet.parent / "answers.jsonl").write_text("{}\n"),
+            "answers.jsonl: line 1 is not a valid answer",
+        ),
         (lambda sheet: (sheet / "taken.json").write_text("[1, 2]"), "taken.json: damaged"),
     ],
 )

@@ -72,7 +72,7 @@ def fit_ensemble(pairs: Pairs, config: RewardConfig, *, seed: int, name: str) ->
             loss=lambda part: pair_loss(model, part),
             lr=config.lr * warmup_then_linear(index, len(steps), config.warmup_fraction),
             max_grad_norm=config.max_grad_norm,
-            place=f"{name}: the loss of step {index}",
+            loss_name=f"{name}: the loss of step {index}",
         )
     normalise(model, pairs)
     return model.eval().requires_grad_(False)

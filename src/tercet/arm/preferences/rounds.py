@@ -15,7 +15,7 @@ from tercet.arm.preferences.ensemble import fit_ensemble
 from tercet.arm.preferences.pairs import Pairs, join_pairs, load_pairs
 from tercet.arm.preferences.questions import Teacher, ask
 from tercet.config.arm import RewardConfig
-from tercet.runs.kept import is_kept, keep_folder
+from tercet.runs.intermediate import is_kept, keep_folder
 
 
 class Rounds:

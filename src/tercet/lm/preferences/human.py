@@ -49,7 +49,9 @@ def _rows(sheet: Sheet) -> list[Row]:
         if not all(isinstance(row, dict) and {"messages", "chosen", "rejected", "part"} <= row.keys() for row in rows):
             raise ValueError("a row is not a pair of answers")
     except (OSError, ValueError) as error:
-        raise FailedError(f"{file}: damaged ({error}); remove {sheet.path} to have the questions put anew") from error
+        raise FailedError(
+            f"{file}: damaged ({error}); remove {sheet.path}, and the run asks the questions again"
+        ) from error
     return rows
 
 

@@ -20,7 +20,7 @@ from tercet.lm.preferences.functions import ScoreFunction, call_function, load_s
 from tercet.lm.sampling.sampler import Sampler
 from tercet.lm.text.encoder import Encoder
 from tercet.runs.folder import RunFolder
-from tercet.runs.kept import is_kept, keep_file
+from tercet.runs.intermediate import is_kept, keep_file
 from tercet.runs.progress import progress
 from tercet.train.chance import generator
 

@@ -1,4 +1,4 @@
-"""Files that a step keeps before it is finished, such as sampled pairs; their digests are in <step>/kept.json."""
+"""Files that a step stores before it is finished, such as sampled pairs; their digests are in <step>/kept.json."""
 
 import hashlib
 from collections.abc import Callable
@@ -6,8 +6,7 @@ from pathlib import Path
 
 from tercet.errors import FailedError
 from tercet.runs.atomic import replace_folder, write_text
-from tercet.runs.digests import Digests, changed, digests_below
-from tercet.runs.reading import read_sealed, sealed
+from tercet.runs.integrity import Digests, changed, digests_below, read_sealed, sealed
 
 FILE = "kept.json"
 
@@ -15,8 +14,8 @@ FILE = "kept.json"
 def keep_file(step: Path, name: str, text: str) -> None:
     """Write a file of a step that resuming reuses."""
     step.mkdir(exist_ok=True)
-    # the digest first: after a kill between the two there is no file, and the step makes it again
-    _note(step, name, {name: hashlib.sha256(text.encode()).hexdigest()})
+    # write the digest first: after a kill between the two there is no file, and the step creates it again
+    _record(step, name, {name: hashlib.sha256(text.encode()).hexdigest()})
     write_text(step / name, text)
 
 
@@ -25,7 +24,7 @@ def keep_folder(step: Path, name: str, write: Callable[[Path], None]) -> None:
 
     def write_all(folder: Path) -> None:
         write(folder)
-        _note(step, name, {f"{name}/{file}": value for file, value in digests_below(folder).items()})
+        _record(step, name, {f"{name}/{file}": value for file, value in digests_below(folder).items()})
 
     replace_folder(step / name, write_all)
 
@@ -34,19 +33,19 @@ def is_kept(step: Path, name: str) -> bool:
     """Return True if the file or folder exists; raise FailedError if it has changed."""
     if not (step / name).exists():
         return False
-    own = {file: value for file, value in _noted(step).items() if _belongs(file, name)}
-    lines = changed(step, own) if own else [f"{step / name}: not noted in {step / FILE}"]
+    digests = {file: value for file, value in _recorded(step).items() if _belongs(file, name)}
+    lines = changed(step, digests) if digests else [f"{step / name}: not recorded in {step / FILE}"]
     if lines:
-        raise FailedError("\n  ".join([*lines, f"put it back as it was, or {_remedy(step)}"]))
+        raise FailedError("\n  ".join([*lines, f"restore it, or {_remedy(step)}"]))
     return True
 
 
-def _note(step: Path, name: str, digests: Digests) -> None:
-    others = {file: value for file, value in _noted(step).items() if not _belongs(file, name)}
+def _record(step: Path, name: str, digests: Digests) -> None:
+    others = {file: value for file, value in _recorded(step).items() if not _belongs(file, name)}
     write_text(step / FILE, sealed({"files": {**others, **digests}}, indent=1))
 
 
-def _noted(step: Path) -> Digests:
+def _recorded(step: Path) -> Digests:
     return read_sealed(step / FILE, _remedy(step))["files"] if (step / FILE).exists() else {}
 
 
@@ -55,4 +54,4 @@ def _belongs(file: str, name: str) -> bool:
 
 
 def _remedy(step: Path) -> str:
-    return f"remove {step} to start this step anew"
+    return f"remove {step} to restart this step"

@@ -1,0 +1,85 @@
+"""The page and the videos over HTTP, and `tercet label` as a process."""
+
+import os
+import re
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tests.web.conftest import VIDEO, call, say
+
+from tercet.feedback.answers import read_answers
+
+SOURCE = Path(__file__).parents[2] / "src"
+
+
+def test_the_page_comes_whole_and_asks_nobody_else(port: int) -> None:
+    status, page, headers = call(port, "GET", "/")
+    assert (status, headers.get_content_type()) == (200, "text/html")
+    text = page.decode()
+    assert not re.findall(r"https?://|@import|<link[^>]*stylesheet|<script[^>]*src", text)
+    assert "default-src 'self'" in headers["Content-Security-Policy"]
+    assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "status", "part"),
+    [
+        ("", 200, VIDEO),
+        ("bytes=-0", 416, b""),
+        ("bytes=0-1,4-5", 200, VIDEO),
+        (f"bytes={'9' * 5000}-", 200, VIDEO),
+        ("bytes=0-", 206, VIDEO),
+        ("bytes=0-1", 206, VIDEO[:2]),
+        ("bytes=1000-9999", 206, VIDEO[1000:]),
+        ("bytes=-4", 206, VIDEO[-4:]),
+        ("bytes=1024-", 416, b""),
+        ("bytes=5-2", 416, b""),
+        ("lines=1-2", 200, VIDEO),
+    ],
+)
+def test_videos_come_whole_or_in_the_part_that_a_browser_asks_for(
+    unchanged: tuple[int, Path], asked: str, status: int, part: bytes
+) -> None:
+    found = call(unchanged[0], "GET", "/videos/learned/0.mp4", **({"Range": asked} if asked else {}))
+    assert (found[0], found[1], found[2]["Accept-Ranges"]) == (status, part, "bytes" if status != 416 else None)
+    if asked == "bytes=0-1":
+        assert found[2]["Content-Range"] == "bytes 0-1/1024"
+
+
+def test_a_server_killed_between_answers_loses_none_and_ctrl_c_says_what_is_open(run: Path) -> None:
+    # a suite that was started in the background ignores Ctrl-C, and so would what it starts
+    program = "import signal as s; s.signal(s.SIGINT, s.default_int_handler); from tercet.cli import main; main()"
+    command = [sys.executable, "-c", program, "label", str(run), "--port", "0"]
+    environment = {**os.environ, "PYTHONPATH": str(SOURCE)}
+
+    def start() -> tuple[subprocess.Popen[str], int]:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+        assert process.stdout is not None
+        found = re.search(r"label: http://127.0.0.1:(\d+)/ ", process.stdout.readline())
+        assert found is not None
+        return process, int(found[1])
+
+    process, port = start()
+    assert say(port, "learned", 0, "left")[0] == 200
+    process.kill()
+    process.wait()
+    process, port = start()
+    assert call(port, "GET", "/state")[1]["done"] == 1
+    book, unlimited = run / "feedback" / "answers.jsonl", resource.RLIM_INFINITY
+    resource.prlimit(
+        process.pid, resource.RLIMIT_FSIZE, (book.stat().st_size + 9, unlimited)
+    )  # as if the disk were full
+    for _ in range(2):
+        status, found, _ = say(port, "learned", 1, "left")
+        assert (status, "answers.jsonl: this answer could not be saved" in found["error"]) == (500, True)
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (unlimited, unlimited))
+    assert say(port, "learned", 1, "right")[0] == 200
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert (process.returncode, output) == (0, "1 questions are still open\n")
+    assert [row["said"] for row in read_answers(run / "feedback").values()] == ["left", "right"]
+    assert len(book.read_text().splitlines()) == 2
