@@ -45,6 +45,6 @@ def test_a_clean_answer_is_whole_sentences(answer: str, is_clean: bool) -> None:
 def test_the_package_gives_one_pair_of_each_conversation_and_at_most_eight_answers_to_a_question() -> None:
     examples = read_chitchat("chitchat")
     assert len(examples) > 1000
-    assert len({example.place for example in examples}) == len(examples)
+    assert len({example.location for example in examples}) == len(examples)
     assert max(Counter(example.prompt for example in examples).values()) <= 8
     assert all(is_clean_question(example.prompt) and is_clean_answer(example.chosen) for example in examples)
