@@ -1,4 +1,4 @@
-"""ACT's files: LeRobot's names and shapes, its scales old and new, and what is refused."""
+"""ACT's files: LeRobot's names and shapes, its scales in both formats, and errors."""
 
 import json
 from pathlib import Path
@@ -32,22 +32,22 @@ SIZES = Sizes(5, 4)
 @pytest.fixture
 def policy() -> ActPolicy:
     torch.manual_seed(0)
-    found = ActPolicy(SHAPE, chunk=2, kl_weight=10.0, log_std=-0.7)
-    found.measure(torch.randn(30, 5) * 3, torch.randn(30, 4) * 0.2)
-    return found
+    policy = ActPolicy(SHAPE, chunk=2, kl_weight=10.0, log_std=-0.7)
+    policy.measure(torch.randn(30, 5) * 3, torch.randn(30, 4) * 0.2)
+    return policy
 
 
 def lerobots_names() -> dict[str, tuple[int, ...]]:
-    """Names and shapes of `lerobot.policies.act.modeling_act.ACT` at these sizes, written down from its source."""
+    """Return the names and shapes of `lerobot.policies.act.modeling_act.ACT` at these sizes, from its source."""
     attention = {"in_proj_weight": (24, 8), "in_proj_bias": (24,), "out_proj.weight": (8, 8), "out_proj.bias": (8,)}
     linear = {"linear1.weight": (16, 8), "linear1.bias": (16,), "linear2.weight": (8, 16), "linear2.bias": (8,)}
 
-    def layer(place: str, attentions: list[str], num_norms: int) -> dict[str, tuple[int, ...]]:
+    def layer(prefix: str, attentions: list[str], num_norms: int) -> dict[str, tuple[int, ...]]:
         parts = {f"{name}.{key}": size for name in attentions for key, size in attention.items()} | linear
         parts |= {f"norm{i + 1}.{key}": (8,) for i in range(num_norms) for key in ("weight", "bias")}
-        return {f"{place}.{key}": size for key, size in parts.items()}
+        return {f"{prefix}.{key}": size for key, size in parts.items()}
 
-    found: dict[str, tuple[int, ...]] = {
+    shapes: dict[str, tuple[int, ...]] = {
         "vae_encoder_cls_embed.weight": (1, 8),
         "vae_encoder_robot_state_input_proj.weight": (8, 3),
         "vae_encoder_robot_state_input_proj.bias": (8,),
@@ -69,10 +69,10 @@ def lerobots_names() -> dict[str, tuple[int, ...]]:
         "action_head.weight": (4, 8),
         "action_head.bias": (4,),
     }
-    found |= layer("vae_encoder.layers.0", ["self_attn"], 2)
-    found |= layer("encoder.layers.0", ["self_attn"], 2) | layer("encoder.layers.1", ["self_attn"], 2)
-    found |= layer("decoder.layers.0", ["self_attn", "multihead_attn"], 3)
-    return {f"model.{name}": size for name, size in found.items()}
+    shapes |= layer("vae_encoder.layers.0", ["self_attn"], 2)
+    shapes |= layer("encoder.layers.0", ["self_attn"], 2) | layer("encoder.layers.1", ["self_attn"], 2)
+    shapes |= layer("decoder.layers.0", ["self_attn", "multihead_attn"], 3)
+    return {f"model.{name}": size for name, size in shapes.items()}
 
 
 def test_weights_have_lerobots_names_and_shapes(policy: ActPolicy, tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_weights_have_lerobots_names_and_shapes(policy: ActPolicy, tmp_path: Pat
     assert {name: tuple(value.shape) for name, value in weights.items()} == lerobots_names()
 
 
-def test_the_config_and_the_scales_are_those_that_lerobot_reads(policy: ActPolicy, tmp_path: Path) -> None:
+def test_config_and_scales_are_written_in_lerobots_format(policy: ActPolicy, tmp_path: Path) -> None:
     policy.save(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     assert (config["type"], config["chunk_size"], config["n_action_steps"]) == ("act", 5, 2)
@@ -89,14 +89,16 @@ def test_the_config_and_the_scales_are_those_that_lerobot_reads(policy: ActPolic
         "observation.state": {"type": "STATE", "shape": [3]},
         "observation.environment_state": {"type": "ENV", "shape": [2]},
     }
-    before = json.loads((tmp_path / "policy_preprocessor.json").read_text())
-    scales = load_file(tmp_path / before["steps"][-1]["state_file"])
+    preprocessor = json.loads((tmp_path / "policy_preprocessor.json").read_text())
+    scales = load_file(tmp_path / preprocessor["steps"][-1]["state_file"])
     assert torch.equal(scales["observation.environment_state.mean"], policy.scaled.mean[3:])
-    after = json.loads((tmp_path / "policy_postprocessor.json").read_text())
-    assert torch.equal(load_file(tmp_path / after["steps"][0]["state_file"])["action.std"], policy.scaled_actions.std)
+    postprocessor = json.loads((tmp_path / "policy_postprocessor.json").read_text())
+    assert torch.equal(
+        load_file(tmp_path / postprocessor["steps"][0]["state_file"])["action.std"], policy.scaled_actions.std
+    )
 
 
-def test_files_from_before_processors_are_read(policy: ActPolicy, tmp_path: Path) -> None:
+def test_older_files_with_scales_among_the_weights_are_read(policy: ActPolicy, tmp_path: Path) -> None:
     policy.save(tmp_path)
     weights = load_file(tmp_path / "model.safetensors")
     for part, scaled in (
@@ -110,63 +112,61 @@ def test_files_from_before_processors_are_read(policy: ActPolicy, tmp_path: Path
     save_file(weights, tmp_path / "model.safetensors")
     for file in tmp_path.glob("*processor*"):
         file.unlink()
-    seen = torch.randn(3, 5)
-    torch.testing.assert_close(load_act(tmp_path, SIZES)(seen), policy(seen))
+    observations = torch.randn(3, 5)
+    torch.testing.assert_close(load_act(tmp_path, SIZES)(observations), policy(observations))
 
 
-SEEN_BY_LEROBOT = Sizes(6, 2, (True, True, False, False, False, False))
+SIZES_OF_LEROBOT = Sizes(6, 2, (True, True, False, False, False, False))
 
 
 @pytest.fixture
 def from_states() -> ActPolicy:
-    """A policy without pictures whose deviations are small and large, weights as a formula gives them."""
+    """A policy without images. It has small and large deviations, and weights from a formula."""
     config = PolicyConfig(kind="act", hidden_size=16, num_heads=2, num_layers=1, chunk_size=3, latent_size=4)
-    found = new_act(SEEN_BY_LEROBOT, config)
-    shapes = {name: tuple(value.shape) for name, value in found.model.state_dict().items()}
-    found.model.load_state_dict(weights(shapes))
-    found.scaled.mean.copy_(values("mean", (6,)))
-    found.scaled.std.copy_(torch.tensor([1.0, 0.002, 3.0, 1e-4, 0.5, 0.03]))
-    found.scaled_actions.mean.copy_(torch.tensor([0.1, 0.2]))
-    found.scaled_actions.std.copy_(torch.tensor([0.5, 0.004]))
-    return found
+    policy = new_act(SIZES_OF_LEROBOT, config)
+    shapes = {name: tuple(value.shape) for name, value in policy.model.state_dict().items()}
+    policy.model.load_state_dict(weights(shapes))
+    policy.scaled.mean.copy_(values("mean", (6,)))
+    policy.scaled.std.copy_(torch.tensor([1.0, 0.002, 3.0, 1e-4, 0.5, 0.03]))
+    policy.scaled_actions.mean.copy_(torch.tensor([0.1, 0.2]))
+    policy.scaled_actions.std.copy_(torch.tensor([0.5, 0.004]))
+    return policy
 
 
-def test_small_deviations_and_far_observations_give_the_actions_that_lerobot_gives(
+def test_small_deviations_and_large_observations_give_the_actions_of_lerobot(
     from_states: ActPolicy, tmp_path: Path
 ) -> None:
-    """LeRobot loaded this folder and answered, with the eps that it writes itself."""
+    """The expected actions are those of LeRobot for this folder, with the eps that LeRobot writes."""
     from_states.save(tmp_path)
     file = tmp_path / "policy_preprocessor.json"
     file.write_text(file.read_text().replace('"eps": 0.0', '"eps": 1e-08'))
     away = torch.tensor([[0.5, -1.0, 2.0, 0.1, 0.0, 1.0], [0.0, 40.0, -1.0, 3.0, 25.0, -12.0]])
-    seen = from_states.scaled.mean + from_states.scaled.std * away
-    lerobots = json.loads((Path(__file__).parent / "act_from_states_of_lerobot.json").read_text())
-    found = load_act(tmp_path, SEEN_BY_LEROBOT)(seen)
-    torch.testing.assert_close(found, torch.tensor(lerobots["actions"]), rtol=0, atol=1e-6)
+    observations = from_states.scaled.mean + from_states.scaled.std * away
+    expected = json.loads((Path(__file__).parent / "act_from_states_of_lerobot.json").read_text())
+    actions = load_act(tmp_path, SIZES_OF_LEROBOT)(observations)
+    torch.testing.assert_close(actions, torch.tensor(expected["actions"]), rtol=0, atol=1e-6)
 
 
-def test_a_policy_from_states_alone_has_both_states_that_lerobots_act_asks_for(
-    from_states: ActPolicy, tmp_path: Path
-) -> None:
+def test_a_policy_without_images_has_both_states_that_lerobot_needs(from_states: ActPolicy, tmp_path: Path) -> None:
     from_states.save(tmp_path)
     assert json.loads((tmp_path / "config.json").read_text())["input_features"] == {
         "observation.state": {"type": "STATE", "shape": [2]},
         "observation.environment_state": {"type": "ENV", "shape": [4]},
     }
-    of_others = new_act(Sizes(5, 2), PolicyConfig(kind="act", hidden_size=16, chunk_size=3))
-    assert of_others.model.shape.state_sizes == {"robot": 2, "env": 3}
+    unknown_robot = new_act(Sizes(5, 2), PolicyConfig(kind="act", hidden_size=16, chunk_size=3))
+    assert unknown_robot.model.shape.state_sizes == {"robot": 2, "env": 3}
 
 
-def test_a_policy_of_lerobots_own_begins_to_explore_when_it_is_told_to(policy: ActPolicy, tmp_path: Path) -> None:
+def test_a_policy_without_our_exploration_file_can_explore(policy: ActPolicy, tmp_path: Path) -> None:
     policy.save(tmp_path)
     (tmp_path / "exploration.safetensors").unlink()
-    found = load_act(tmp_path, SIZES)
-    found.explore(-2.0)
-    assert found.log_std.tolist() == [-2.0] * 4
+    loaded = load_act(tmp_path, SIZES)
+    loaded.explore(-2.0)
+    assert loaded.log_std.tolist() == [-2.0] * 4
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (
             {"input_features": {"observation.sound": {"type": "AUDIO", "shape": [8]}}},
@@ -190,15 +190,17 @@ def test_a_policy_of_lerobots_own_begins_to_explore_when_it_is_told_to(policy: A
         ({"feedforward_activation": "glu"}, "only relu and gelu are supported"),
     ],
 )
-def test_what_cannot_be_read_is_said(change: dict[str, object], said: str, policy: ActPolicy, tmp_path: Path) -> None:
+def test_error_says_what_is_not_supported(
+    change: dict[str, object], message: str, policy: ActPolicy, tmp_path: Path
+) -> None:
     policy.save(tmp_path)
     file = tmp_path / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | change))
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         load_act(tmp_path, SIZES)
 
 
-def test_lost_scales_and_damaged_weights_are_said(policy: ActPolicy, tmp_path: Path) -> None:
+def test_missing_scales_and_damaged_weights_are_refused(policy: ActPolicy, tmp_path: Path) -> None:
     policy.save(tmp_path)
     for file in tmp_path.glob("*normalizer_processor.safetensors"):
         file.unlink()
@@ -209,20 +211,20 @@ def test_lost_scales_and_damaged_weights_are_said(policy: ActPolicy, tmp_path: P
         load_act(tmp_path, SIZES)
 
 
-def test_junk_behind_a_demonstrations_end_changes_nothing(policy: ActPolicy) -> None:
-    seen, actions, mask = torch.randn(2, 5), torch.randn(2, 5, 4), torch.ones(2, 5, dtype=torch.bool)
+def test_actions_after_the_end_of_a_demonstration_are_ignored(policy: ActPolicy) -> None:
+    observations, actions, mask = torch.randn(2, 5), torch.randn(2, 5, 4), torch.ones(2, 5, dtype=torch.bool)
     mask[1, 3:] = False
     other = actions.clone()
     other[1, 3:] = 50.0
     losses = []
     for given in (actions, other):
         torch.manual_seed(0)
-        losses.append(policy.imitation_loss(seen, given, mask))
+        losses.append(policy.imitation_loss(observations, given, mask))
     torch.testing.assert_close(losses[0], losses[1])
 
 
-def test_cloning_is_paid_by_the_absolute_error_and_the_latents_divergence(policy: ActPolicy) -> None:
-    seen, actions, mask = torch.randn(3, 5), torch.randn(3, 5, 4), torch.ones(3, 5, dtype=torch.bool)
+def test_imitation_loss_is_the_absolute_error_plus_the_kl_of_the_latent(policy: ActPolicy) -> None:
+    observations, actions, mask = torch.randn(3, 5), torch.randn(3, 5, 4), torch.ones(3, 5, dtype=torch.bool)
     latent, head = policy.model.vae_encoder_latent_output_proj, policy.model.action_head
     mean, log_variance = torch.randn(6), torch.randn(6)
     with torch.no_grad():
@@ -230,9 +232,9 @@ def test_cloning_is_paid_by_the_absolute_error_and_the_latents_divergence(policy
             layer.weight.zero_()
         latent.bias.copy_(torch.cat([mean, log_variance]))
         head.bias.fill_(0.3)
-        loss = policy.imitation_loss(seen, actions, mask)
+        loss = policy.imitation_loss(observations, actions, mask)
     wanted = (actions - policy.scaled_actions.mean) / policy.scaled_actions.std
     error = sum(float((0.3 - row).abs().mean()) for row in wanted)
-    theirs = torch.distributions.Normal(mean, (0.5 * log_variance).exp())
-    divergence = torch.distributions.kl_divergence(theirs, torch.distributions.Normal(0.0, 1.0)).sum()
+    posterior = torch.distributions.Normal(mean, (0.5 * log_variance).exp())
+    divergence = torch.distributions.kl_divergence(posterior, torch.distributions.Normal(0.0, 1.0)).sum()
     assert float(loss) == pytest.approx(error + 10.0 * 3 * float(divergence), rel=1e-4)

@@ -1,4 +1,4 @@
-"""Decisions of several numbers or tokens, held against torch's own distributions."""
+"""Distributions of decisions, compared with those of torch."""
 
 import torch
 from torch import Tensor, distributions
@@ -18,17 +18,17 @@ def categoricals(seed: int) -> tuple[Categorical, distributions.Distribution]:
     return Categorical(torch.randint(7, (2, 3, 4)), logits), distributions.Categorical(logits=logits)
 
 
-def test_a_decision_counts_all_its_numbers() -> None:
-    for made in (normals, categoricals):
-        ours, theirs = made(0)
-        torch.testing.assert_close(ours.logprobs(), theirs.log_prob(ours.chosen).sum(-1))
-        torch.testing.assert_close(ours.entropy(), theirs.entropy().sum(-1))
+def test_logprobs_and_entropy_are_summed_over_the_entries_of_a_decision() -> None:
+    for make in (normals, categoricals):
+        ours, expected = make(0)
+        torch.testing.assert_close(ours.logprobs(), expected.log_prob(ours.chosen).sum(-1))
+        torch.testing.assert_close(ours.entropy(), expected.entropy().sum(-1))
 
 
-def test_the_divergence_is_from_the_first_to_the_second() -> None:
-    for made in (normals, categoricals):
-        (one, theirs), (other, others) = made(0), made(1)
-        wanted: Tensor = distributions.kl_divergence(theirs, others).sum(-1)
-        torch.testing.assert_close(kl(one, other), wanted)
-        same: Distribution = made(0)[0]
-        torch.testing.assert_close(kl(one, same), torch.zeros(2, 3))
+def test_kl_is_that_of_the_first_from_the_second() -> None:
+    for make in (normals, categoricals):
+        (policy, torch_policy), (reference, torch_reference) = make(0), make(1)
+        expected: Tensor = distributions.kl_divergence(torch_policy, torch_reference).sum(-1)
+        torch.testing.assert_close(kl(policy, reference), expected)
+        same: Distribution = make(0)[0]
+        torch.testing.assert_close(kl(policy, same), torch.zeros(2, 3))

@@ -1,4 +1,4 @@
-"""The four kinds of policy: one view in sampling and in learning, cloning, PPO, files."""
+"""The interface of policies, tested on every kind: sampling and learning agree, cloning, PPO, files."""
 
 import copy
 import dataclasses
@@ -46,7 +46,7 @@ def policy(request: pytest.FixtureRequest) -> Policy:
     return new_policy(SIZES, KINDS[request.param], seed=0)
 
 
-def test_every_kind_that_a_config_may_name_is_in_the_table_and_tested_here() -> None:
+def test_every_kind_of_the_config_is_in_the_table_and_tested_here() -> None:
     named = get_args(PolicyConfig.model_fields["kind"].annotation)
     assert list(named) == list(kinds.KINDS) == list(KINDS)
     for name, config in KINDS.items():
@@ -54,7 +54,7 @@ def test_every_kind_that_a_config_may_name_is_in_the_table_and_tested_here() -> 
 
 
 class Target(VectorEnv):
-    """Pays 1 less the squared distance of the action from a place that it shows; row i ends after i + 3 steps."""
+    """Reward 1 minus the squared distance of the action from an observed target. Row i ends after i + 3 steps."""
 
     metadata = {"autoreset_mode": AutoresetMode.DISABLED}
 
@@ -65,24 +65,24 @@ class Target(VectorEnv):
 
     def reset(self, *, seed: Any = None, options: Any = None) -> Any:  # Any: Gymnasium's
         if seed is not None:
-            self.places = np.random.default_rng(seed).uniform(-0.6, 0.6, (self.num_envs, 2))
+            self.targets = np.random.default_rng(seed).uniform(-0.6, 0.6, (self.num_envs, 2))
             self.count = np.zeros(self.num_envs)
         else:
             self.count[options["reset_mask"]] = 0
-        return self.seen(), {}
+        return self.observe(), {}
 
     def step(self, actions: Any) -> Any:  # Any: Gymnasium's
         self.count += 1
         over = (self.count >= np.arange(self.num_envs) + 3) & self.ends
-        paid = 1 - np.square(np.clip(actions, -1, 1) - self.places).sum(1)
-        return self.seen(), paid, over, np.zeros(self.num_envs, bool), {"success": paid > 0.9}
+        reward = 1 - np.square(np.clip(actions, -1, 1) - self.targets).sum(1)
+        return self.observe(), reward, over, np.zeros(self.num_envs, bool), {"success": reward > 0.9}
 
-    def seen(self) -> Any:
-        return np.concatenate([self.places, self.count[:, None] / 6], 1).astype(np.float32)
+    def observe(self) -> Any:
+        return np.concatenate([self.targets, self.count[:, None] / 6], 1).astype(np.float32)
 
 
-def shaken(policy: Policy) -> Policy:
-    """The policy with other weights."""
+def perturb(policy: Policy) -> Policy:
+    """Change all weights of the policy at random, and return it."""
     torch.manual_seed(1)
     with torch.no_grad():
         for parameter in policy.parameters():
@@ -94,46 +94,47 @@ def noise_of(policy: Policy, *shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, policy.noise_size, generator=torch.Generator().manual_seed(seed))
 
 
-def played_by(policy: Policy, *, ends: bool, num: int = 4, horizon: int = 8, seed: int = 0) -> PolicyEpisodes:
+def play_policy(policy: Policy, *, ends: bool, num: int = 4, horizon: int = 8, seed: int = 0) -> PolicyEpisodes:
     env, noise = Target(num, ends=ends), noise_of(policy, horizon, num, seed=seed)
     return sample_episodes(env, policy, noise, num=num, horizon=horizon, seed=seed)
 
 
-def test_what_learning_sees_is_what_sampling_drew(policy: Policy) -> None:
-    shaken(policy)
+def test_learning_evaluates_the_decisions_of_sampling(policy: Policy) -> None:
+    perturb(policy)
     critic = new_critic(policy.scaled, PolicyConfig(hidden_size=8), seed=0)
-    played = played_by(policy, ends=True)
+    played = play_policy(policy, ends=True)
     actor_critic = ArmActorCritic(policy, critic)
-    found = check(played, played.episodes.dense, actor_critic, copy.deepcopy(policy), PpoConfig())
-    assert max(found.values()) < 1e-4
-    # the ratio must not depend on the batch nor on training mode, which PPO sets
-    seen = assess(played, actor_critic, policy)
+    differences = check(played, played.episodes.dense, actor_critic, copy.deepcopy(policy), PpoConfig())
+    assert max(differences.values()) < 1e-4
+    # the ratio must depend neither on the batch nor on training mode, which PPO sets
+    assessed = assess(played, actor_critic, policy)
     policy.train()
     rows = decisions_of(played)
     again = policy.distribution(rows.observations[:1], rows.decisions[:1]).logprobs()
-    torch.testing.assert_close(again, seen.logprobs[:1], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(again, assessed.logprobs[:1], rtol=1e-4, atol=1e-4)
 
 
-def test_draws_are_as_frequent_as_their_log_probability_says(policy: Policy) -> None:
-    """The mean of exp(other - own log-probability) over own draws is 1, for any other policy near it."""
+def test_samples_follow_the_distribution(policy: Policy) -> None:
+    """The mean ratio of the probabilities of another policy and of the policy, over its own samples, is 1."""
     torch.manual_seed(2)
     other = copy.deepcopy(policy)
     with torch.no_grad():
         for parameter in other.parameters():
             parameter.add_(0.004 * torch.randn_like(parameter))
-        seen = torch.zeros(6000, 3)
-        decisions = policy.decide(seen, noise_of(policy, 6000))
-        ratio = (other.distribution(seen, decisions).logprobs() - policy.distribution(seen, decisions).logprobs()).exp()
+        observations = torch.zeros(6000, 3)
+        decisions = policy.decide(observations, noise_of(policy, 6000))
+        logprobs = policy.distribution(observations, decisions).logprobs()
+        ratio = (other.distribution(observations, decisions).logprobs() - logprobs).exp()
     assert ratio.std() > 1e-3
     assert float(ratio.mean()) == pytest.approx(1.0, abs=5 * float(ratio.std()) / 6000**0.5)
-    # and the divergence is the mean of the log ratio
+    # the KL is the mean of the negative log ratio
     with torch.no_grad():
-        exact = kl(policy.distribution(seen, decisions), other.distribution(seen, decisions))
+        exact = kl(policy.distribution(observations, decisions), other.distribution(observations, decisions))
     assert float(exact.mean()) == pytest.approx(-float(ratio.log().mean()), abs=5 * float(ratio.std()) / 6000**0.5)
 
 
 @pytest.mark.parametrize("kind", ["act", "diffusion"])
-def test_each_joint_explores_by_its_own_deviation_in_every_action_of_a_chunk(kind: str) -> None:
+def test_each_joint_explores_with_its_own_deviation_in_every_action_of_a_chunk(kind: str) -> None:
     policy = new_policy(SIZES, KINDS[kind], seed=0)
     assert isinstance(policy, ActPolicy | DiffusionPolicy)
     with torch.no_grad():
@@ -142,51 +143,51 @@ def test_each_joint_explores_by_its_own_deviation_in_every_action_of_a_chunk(kin
     torch.testing.assert_close(done.std(0), policy.log_std.detach().exp().expand(3, 2), rtol=0.05, atol=0)
 
 
-def test_cloning_learns_a_handful_of_demonstrations_by_heart(policy: Policy) -> None:
+def test_cloning_fits_a_few_demonstrations(policy: Policy) -> None:
     torch.manual_seed(0)
-    seen, actions = torch.randn(6, 3), (torch.rand(6, policy.chunk, 2) - 0.5) * 1.6
+    observations, actions = torch.randn(6, 3), (torch.rand(6, policy.chunk, 2) - 0.5) * 1.6
     mask = torch.ones(6, policy.chunk, dtype=torch.bool)
-    mask[0, 1:] = False  # a demonstration's last step
+    mask[0, 1:] = False  # the last step of a demonstration
     actions[0, 1:] = 99.0 * torch.ones(policy.chunk - 1, 2)
-    policy.measure(seen, actions[:, 0])
-    steps, lr = (600, 3e-3) if isinstance(policy, ActPolicy) else (250, 6e-3)  # an absolute error settles slowly
+    policy.measure(observations, actions[:, 0])
+    steps, lr = (600, 3e-3) if isinstance(policy, ActPolicy) else (250, 6e-3)  # an absolute error converges slowly
     optimizer = adamw(policy, lr=lr)
     for step in range(steps):
         set_lr(optimizer, lr * (1 - step / steps))
-        policy.imitation_loss(seen, actions, mask).backward()
+        policy.imitation_loss(observations, actions, mask).backward()
         optimizer.step()
         optimizer.zero_grad()
     with torch.no_grad():
-        done = policy.actions(policy.decide(seen, None))
+        done = policy.actions(policy.decide(observations, None))
     assert (done - actions)[mask].abs().max() < 0.15
 
 
 def test_ppo_raises_a_simple_return(policy: Policy) -> None:
-    """The very update of the language side, time as decisions."""
+    """The update is the one that language models use. A decision takes the place of a token."""
     critic = new_critic(policy.scaled, PolicyConfig(hidden_size=32), seed=0)
     actor_critic = ArmActorCritic(policy, critic)
     shared = {"num_minibatches": 2, "epochs": 5, "micro_batch_size": 64, "gamma": 0.5, "kl_coef": 0.0}
     lr = 3e-3
     config = PpoConfig.model_validate({**shared, "lr": lr, "critic_lr": 1e-2, "num_envs": 32})
     learner = Learner.of(actor_critic, policy, critic, config)
-    earned: list[float] = []
+    rewards: list[float] = []
     updates = 16 if isinstance(policy, TokenPolicy) else 10
     for index in range(updates):
-        played = played_by(policy, ends=False, num=32, horizon=6, seed=index)
-        seen = assess(played, actor_critic, policy)
-        rollout = build(played, seen, played.episodes.dense, gamma=config.gamma, kl_coef=0.0)
-        earned.append(float(played.episodes.dense.mean()))
+        played = play_policy(policy, ends=False, num=32, horizon=6, seed=index)
+        assessed = assess(played, actor_critic, policy)
+        rollout = build(played, assessed, played.episodes.dense, gamma=config.gamma, kl_coef=0.0)
+        rewards.append(float(played.episodes.dense.mean()))
         update(learner, rollout, config, generator=torch.Generator().manual_seed(index))
-    assert sum(earned[-3:]) / 3 > sum(earned[:3]) / 3 + 0.1
+    assert sum(rewards[-3:]) / 3 > sum(rewards[:3]) / 3 + 0.1
 
 
-def test_a_policy_comes_back_as_it_was(policy: Policy, tmp_path: Path) -> None:
-    shaken(policy).measure(torch.randn(20, 3) * 5, torch.randn(20, 2))
+def test_a_saved_policy_loads_unchanged(policy: Policy, tmp_path: Path) -> None:
+    perturb(policy).measure(torch.randn(20, 3) * 5, torch.randn(20, 2))
     policy.save(tmp_path)
-    again, seen, noise = load_policy(tmp_path, SIZES), torch.randn(4, 3), noise_of(policy, 4)
-    assert type(again) is type(policy) and again.chunk == policy.chunk
-    assert torch.equal(again.decide(seen, noise), policy.decide(seen, noise))
-    assert not any(parameter.requires_grad for parameter in again.parameters())
+    loaded, observations, noise = load_policy(tmp_path, SIZES), torch.randn(4, 3), noise_of(policy, 4)
+    assert type(loaded) is type(policy) and loaded.chunk == policy.chunk
+    assert torch.equal(loaded.decide(observations, noise), policy.decide(observations, noise))
+    assert not any(parameter.requires_grad for parameter in loaded.parameters())
     with pytest.raises(InputError, match="made for 3 numbers in each observation, but this arm has 9"):
         load_policy(tmp_path, Sizes(9, 2))
     with pytest.raises(InputError, match="made for 2 numbers in each action, but this arm has 5"):
@@ -198,55 +199,55 @@ def test_a_policy_comes_back_as_it_was(policy: Policy, tmp_path: Path) -> None:
 
 
 def test_a_chunk_is_executed_whole_and_ends_with_its_episode() -> None:
-    policy = shaken(new_policy(SIZES, KINDS["act"], seed=0))
-    played = played_by(policy, ends=True, num=2, horizon=8)
+    policy = perturb(new_policy(SIZES, KINDS["act"], seed=0))
+    played = play_policy(policy, ends=True, num=2, horizon=8)
     assert played.starts.int().tolist() == [[1, 0, 0, 1, 0, 0, 1, 0], [1, 0, 0, 1, 1, 0, 0, 1]]
     rows = decisions_of(played)
     assert rows.lengths[rows.mask].tolist() == [3, 3, 2, 3, 1, 3, 1]
     assert rows.mask.int().tolist() == [[1, 1, 1, 0], [1, 1, 1, 1]]
     assert rows.terminated.int().tolist() == [[1, 1, 0, 0], [0, 1, 0, 1]]
-    # rows do not disturb one another
+    # actions of one row are not mixed with those of the other
     first = policy.actions(rows.decisions)
     torch.testing.assert_close(played.episodes.actions[1, 4:7], first[1, 2])
     torch.testing.assert_close(played.episodes.actions[0, 3:6], first[0, 1])
     torch.testing.assert_close(rows.next_observations[1, 2], played.episodes.next_observations[1, 6])
 
 
-def test_a_decision_earns_what_its_actions_earn_discounted() -> None:
-    earned = torch.tensor([[1.0, 2.0, 4.0, 8.0, 16.0]])
+def test_the_reward_of_a_decision_is_the_discounted_sum_of_its_steps() -> None:
+    rewards = torch.tensor([[1.0, 2.0, 4.0, 8.0, 16.0]])
     starts = torch.tensor([[True, False, False, True, False]])
-    assert sum_rewards(earned, starts, gamma=0.5).tolist() == [[1 + 1 + 1, 8 + 8]]
+    assert sum_rewards(rewards, starts, gamma=0.5).tolist() == [[1 + 1 + 1, 8 + 8]]
 
 
-def test_returns_of_decisions_are_those_of_single_steps() -> None:
-    """With lam 1 and a chunk that an end cuts short, returns are the discounted sums of what the steps earned."""
+def test_returns_of_decisions_equal_those_of_single_steps() -> None:
+    """With lam 1, returns are the discounted sums of the rewards of the steps, also if a chunk is cut short."""
     policy = new_policy(SIZES, KINDS["diffusion"], seed=0)
     critic = new_critic(policy.scaled, PolicyConfig(hidden_size=8), seed=0)
-    played = played_by(policy, ends=False, num=1, horizon=5)
+    played = play_policy(policy, ends=False, num=1, horizon=5)
     cut = torch.tensor([[False, False, False, False, True]])
     played = dataclasses.replace(played, episodes=dataclasses.replace(played.episodes, truncated=cut))
-    seen = assess(played, ArmActorCritic(policy, critic), policy)
+    assessed = assess(played, ArmActorCritic(policy, critic), policy)
     gamma = 0.9
-    rollout = build(played, seen, played.episodes.dense, gamma=gamma, kl_coef=0.0)
+    rollout = build(played, assessed, played.episodes.dense, gamma=gamma, kl_coef=0.0)
     names = ("rewards", "values", "next_values", "discounts", "terminated", "truncated", "mask")
-    found = gae(*(getattr(rollout, name) for name in names), lam=1.0)
+    estimates = gae(*(getattr(rollout, name) for name in names), lam=1.0)
     rewards = played.episodes.dense[0]
     last = critic(played.episodes.next_observations[0, -1])
     expected = sum(gamma**j * rewards[j] for j in range(5)) + gamma**5 * last
-    torch.testing.assert_close(found.returns[0, 0], expected)
+    torch.testing.assert_close(estimates.returns[0, 0], expected)
 
 
-def test_without_noise_an_act_is_the_most_likely_one() -> None:
-    policy = shaken(new_policy(SIZES, KINDS["tokens"], seed=0))
-    seen = torch.randn(5, 3)
+def test_without_noise_a_decision_is_the_most_likely_one() -> None:
+    policy = perturb(new_policy(SIZES, KINDS["tokens"], seed=0))
+    observations = torch.randn(5, 3)
     with torch.no_grad():
-        best = policy.decide(seen, None)
-        logprob = policy.distribution(seen, best).logprobs()
-        drawn = [policy.decide(seen, noise_of(policy, 5, seed=index)) for index in range(20)]
-        draws = torch.stack([policy.distribution(seen, decisions).logprobs() for decisions in drawn])
+        best = policy.decide(observations, None)
+        logprob = policy.distribution(observations, best).logprobs()
+        drawn = [policy.decide(observations, noise_of(policy, 5, seed=index)) for index in range(20)]
+        draws = torch.stack([policy.distribution(observations, decisions).logprobs() for decisions in drawn])
     assert (draws.mean(0) < logprob).all()
-    acting: Callable[..., Tensor] = Agent(policy)
+    agent: Callable[..., Tensor] = Agent(policy)
     env = Target(5, ends=False)
     with torch.no_grad():
-        one, two = (play(env, act, horizon=2, seed=3).actions for act in (acting, Agent(policy)))
+        one, two = (play(env, act, horizon=2, seed=3).actions for act in (agent, Agent(policy)))
     assert torch.equal(one, two)
