@@ -1,7 +1,6 @@
 """What a config accepts, and what it says about everything that it does not."""
 
 import os
-import re
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ from hypothesis import strategies as st
 
 from tercet.config.allowed import all_keys
 from tercet.config.lm import LmConfig
-from tercet.config.load import load_arm_config, load_lm_config
+from tercet.config.load import load_lm_config
 from tercet.errors import InputError
 
 
@@ -177,13 +176,6 @@ def test_a_key_below_something_that_is_no_section_does_not_hide_it(tmp_path: Pat
     assert problem.startswith("ppo = 3") and "must be a section" in problem
 
 
-def test_the_length_of_a_list_is_said(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"mass = \[1\] \(command line\): must be a list of numbers, 2 of them"):
-        load_arm_config("lift", ["randomisation.mass=[1]"])
-    with pytest.raises(InputError, match=r"noises = \[\] \(command line\): must be a list of numbers, not empty"):
-        load_arm_config("lift", ["reward.noises=[]"])
-
-
 def test_many_problems_are_cut(tmp_path: Path) -> None:
     file = preset_file(tmp_path, "".join(f"k{i}: 1\n" for i in range(1000)))
     assert len(problems(preset=file)) == 20
@@ -197,50 +189,3 @@ def test_whatever_is_given_either_loads_or_is_refused_by_an_input_error(key: str
         assert str(error).startswith(key) or "problems in the config" in str(error)
     else:
         assert LmConfig.model_validate(yaml.safe_load(yaml.safe_dump(config.model_dump()))) == config
-
-
-def test_numbers_that_do_not_go_together_name_each_other() -> None:
-    for overrides, wanted in (
-        (["ppo.num_minibatches=17"], r"ppo \(.*\): num_minibatches=17 of batch_size=16 would be empty"),
-        (["lora.shared_backbone=true"], r"lora.shared_backbone = True \(command line\): .*set lora.rank"),
-        (
-            ["lora.rank=4", "lora.shared_backbone=true", "reward.model=other"],
-            r"reward \(.*\): model='other' cannot share the SFT policy's weights",
-        ),
-        (["ppo.kl_target=4", "ppo.kl_horizon=3"], r"ppo \(.*\): kl_horizon=3 must be above 0.2 \* batch_size=3.2"),
-    ):
-        with pytest.raises(InputError, match=wanted):
-            load_lm_config("tiny", overrides)
-
-
-def test_a_chat_template_is_text_or_the_file_that_holds_it(tmp_path: Path) -> None:
-    text = "{% for m in messages %}{{ m.content }}!{% endfor %}"
-    file = tmp_path / "template.jinja"
-    for given_as, encoding in ((text, "utf-8"), (str(file), "utf-8"), (str(file), "utf-8-sig")):  # with a BOM too
-        file.write_text(text, encoding=encoding)
-        config = load_lm_config("tiny", [f"model.chat_template={given_as!r}"])
-        assert config.model.chat_template == text
-    file.unlink()
-    assert LmConfig.model_validate(config.model_dump()).model.chat_template == text  # a run needs the file no more
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "what"),
-    [
-        ("nowhere.jinja", None, "not Jinja text .*, and no readable file: .*No such file"),
-        ("empty.jinja", "", "the file is not a Jinja template"),
-        ("tokenizer_config.json", '{"chat_template": "{{ messages }}"}', "contains only the template"),
-        ("latin.jinja", b"\xe9 {{ messages }}", "and no readable file: not UTF-8 text"),
-    ],
-)
-def test_a_chat_template_that_is_neither_is_refused(
-    name: str, content: str | bytes | None, what: str, tmp_path: Path
-) -> None:
-    if content is not None:
-        (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
-    (problem,) = problems(f"model.chat_template={tmp_path / name}")
-    assert problem.startswith("model.chat_template = ") and re.search(what, problem)
-
-
-def test_another_model_than_the_presets_brings_its_own_tokenizer() -> None:
-    assert load_lm_config("tiny", ["model.path=X"]).model.tokenizer == ""

@@ -3,9 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from tercet.config.arm import ArmConfig
 from tercet.config.lm import LmConfig
-from tercet.config.robot import RobotConfig
 
 
 @pytest.mark.parametrize(
@@ -37,12 +35,3 @@ def test_switches_and_text_stay_where_they_belong() -> None:
     )
     assert config.model.architecture == {"x": True, "y": "é😀"} and config.model.gradient_checkpointing
     assert LmConfig.model_validate({"ppo": {"lr": 0.5, "kl_coef": 0}}).ppo.kl_coef == 0
-
-
-def test_an_arm_plays_no_more_than_memory_holds() -> None:
-    with pytest.raises(ValidationError, match=r"eval.num_states=10000000 \* horizon=60 must be at most"):
-        ArmConfig.model_validate({"eval": {"num_states": 10**7}})
-    with pytest.raises(ValidationError, match="from 0 to 100"):
-        ArmConfig.model_validate({"reward": {"noises": [-1.0]}})
-    with pytest.raises(ValidationError, match=r"both from -1\.0 to 1\.0"):
-        RobotConfig.model_validate({"safety": {"workspace_x": [-1e9, 1e9]}})

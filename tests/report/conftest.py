@@ -308,3 +308,13 @@ def _json(path: Path, tree: object) -> None:
 
 def _lines(path: Path, rows: list[Tree]) -> None:
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+@pytest.fixture(scope="session")
+def html(written: Path) -> str:
+    return (written / "report.html").read_text()
+
+
+@pytest.fixture(scope="session")
+def markdown(written: Path) -> str:
+    return (written / "report.md").read_text()

@@ -3,7 +3,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tercet.report.formats import duration, listed, num, percent, score, shares, signed
-from tercet.report.render_markdown import strip
 
 
 @pytest.mark.parametrize(
@@ -46,9 +45,3 @@ def test_places_between_lowest_and_highest() -> None:
     assert shares([1.0, 3.0, None, 2.0]) == [0.0, 1.0, 0.5, 0.5]
     assert shares([2.0, 2.0]) == [0.5, 0.5]
     assert shares([None]) == [0.5]
-
-
-def test_a_strip_rises_with_its_curve() -> None:
-    assert strip([0, 1, 2, 3, 4, 5, 6, 7]) == "▁▂▃▄▅▆▇█"
-    assert strip([1.0]) == ""
-    assert len(strip([0.0] * 1000)) == 24

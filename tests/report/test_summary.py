@@ -5,7 +5,6 @@ from typing import Any
 import pytest
 
 from tercet.report import summary
-from tercet.report.checks import checks
 from tercet.report.records import Record, read
 
 Change = Callable[[Callable[[dict[str, Any]], None]], Path]  # Any: JSON
@@ -72,75 +71,6 @@ def test_a_higher_score_beyond_the_kl_bound_is_not_denied(finished: Path, update
     bounded = _with(record, results=results, config=record.config | {"ppo": record.config["ppo"] | {"max_kl": 2.5}})
     assert any(says in sentence for sentence in summary.headline(bounded).more)
     assert not any("KL bound" in sentence for sentence in summary.headline(record).more)
-
-
-def test_a_sound_run_passes_every_check(finished: Path) -> None:
-    found = checks(read(finished))
-    assert found is not None
-    assert len(found.checks) == 11
-    assert all(check.good for check in found.checks)
-
-
-def test_nothing_measured_is_nothing_checked(finished: Path) -> None:
-    assert checks(_with(read(finished), results={}, metrics=[], held_out=[])) is None
-
-
-@pytest.mark.parametrize(
-    ("place", "value", "title"),
-    [
-        ("reward_model.accuracy.chatterbot.low", 0.49, "The reward model may be no better than chance"),
-        ("reward_model.length_correlation.chatterbot", -0.7, "The reward model favours length"),
-        ("kl_to_reference", 15.2, "KL from the reference above its limit"),
-        ("response_length.ppo", 40.0, "Answer length changed strongly"),
-        ("win_rate.ppo_vs_sft.judge", {"mean": 0.5, "low": 0.41, "high": 0.59}, "PPO exploits its reward model"),
-        ("win_rate.ppo_vs_sft.reward_model.mean", 0.4, "Judge and reward model disagree"),
-    ],
-)
-def test_trouble_in_the_results_is_seen_first(change: Change, place: str, value: object, title: str) -> None:
-    def edit(tree: dict[str, Any]) -> None:
-        *above, last = place.split(".")
-        for key in above:
-            tree = tree[key]
-        tree[last] = value
-
-    found = checks(read(change(edit)))
-    assert found is not None
-    assert [check.title for check in found.checks if not check.good] == [title]
-    assert found.checks[0].title == title
-
-
-@pytest.mark.parametrize(
-    ("metric", "value", "title"),
-    [
-        ("ppo/explained_variance", 0.05, "The critic predicts poorly"),
-        ("ppo/reward_clip_fraction", 0.3, "Many scores are clipped"),
-        ("ppo/clip_fraction", 0.4, "Updates are too large"),
-        ("ppo/clip_fraction", 0.0, "Updates are too small"),
-        ("ppo/eos_fraction", 0.2, "Many answers reach the length limit"),
-    ],
-)
-def test_trouble_in_the_curves_is_seen_first(finished: Path, metric: str, value: float, title: str) -> None:
-    record = read(finished)
-    rows = [row | {metric: value} if metric in row else row for row in record.metrics]
-    found = checks(_with(record, metrics=rows))
-    assert found is not None
-    assert [check.title for check in found.checks if not check.good] == [title]
-
-
-def test_lost_entropy_is_seen(finished: Path) -> None:
-    record = read(finished)
-    rows = [row | {"ppo/entropy": 2.0 if row["index"] < 9 else 0.1} for row in record.metrics if row["step"] == "ppo"]
-    found = checks(_with(record, metrics=rows))
-    assert found is not None
-    assert found.checks[0].title == "Entropy has collapsed"
-
-
-def test_one_answer_to_everything_is_seen(finished: Path) -> None:
-    record = read(finished)
-    same = [row | {"answers": row["answers"] | {"ppo": "Thank you!"}} for row in record.held_out]
-    found = checks(_with(record, held_out=same))
-    assert found is not None
-    assert found.checks[0].title == "PPO repeats itself"
 
 
 def _with(record: Record, **changed: Any) -> Record:  # Any: fields of a record

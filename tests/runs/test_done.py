@@ -1,12 +1,10 @@
 """What a finished step made is checked before it is used."""
 
-import hashlib
 import json
 import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -14,7 +12,7 @@ from tercet.config.lm import LmConfig
 from tercet.errors import FailedError
 from tercet.runs.done import check_made
 from tercet.runs.folder import RunFolder
-from tercet.runs.intermediate import is_kept, keep_file, keep_folder
+from tercet.runs.intermediate import keep_file
 
 
 def _writes(text: str) -> Callable[[Path], None]:
@@ -146,44 +144,6 @@ def test_a_changed_config_or_record_of_the_run_is_named(run: Path, name: str) ->
     (run / name).write_text(text)
     (run / "run.json").unlink()
     _open(run)
-
-
-def test_what_a_step_keeps_before_it_ends_is_checked_before_it_is_used(tmp_path: Path) -> None:
-    keep_file(tmp_path, "pairs.jsonl", "{}\n")
-    keep_folder(tmp_path, "round-1", _writes("w"))
-    assert is_kept(tmp_path, "pairs.jsonl")
-    assert is_kept(tmp_path, "round-1")
-    assert not is_kept(tmp_path, "round-2")
-    _flip(tmp_path / "round-1" / "weights")
-    (tmp_path / "pairs.jsonl").write_text("")
-    for name in ("round-1", "pairs.jsonl"):
-        with pytest.raises(FailedError, match=f"{name}.*: damaged"):
-            is_kept(tmp_path, name)
-    (tmp_path / "kept.json").unlink()
-    with pytest.raises(FailedError, match=r"pairs\.jsonl: not recorded in .*kept\.json"):
-        is_kept(tmp_path, "pairs.jsonl")
-
-
-def test_no_file_is_read_more_than_once_for_its_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    read, digest_of = list[int](), hashlib.file_digest
-
-    def noted(file: Any, *given: Any) -> Any:  # Any: as the library's own function has it
-        read.append(os.fstat(file.fileno()).st_ino)
-        return digest_of(file, *given)
-
-    monkeypatch.setattr(hashlib, "file_digest", noted)
-    with (
-        RunFolder.open(tmp_path / "run", LmConfig(), preset="tiny") as folder,
-        folder.step("sft", total=1, shown=[]) as step,
-    ):
-        for text in ("first", "second"):
-            step.save({}, _writes(text))
-        checkpoints = [file.stat().st_ino for file in step.path.glob("checkpoint*/weights")]
-        step.save_folder("model", _writes("m"))
-        model = (step.path / "model" / "weights").stat().st_ino
-        step.finish({})
-        assert folder.is_done("sft")
-    assert [read.count(file) for file in (*checkpoints, model)] == [1, 1, 1]
 
 
 def test_one_remedy_is_told_where_done_json_is_damaged(run: Path) -> None:

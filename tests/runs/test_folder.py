@@ -1,8 +1,6 @@
 """A run folder explains itself, goes on with the same config, and refuses everything else."""
 
-import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +9,7 @@ import pytest
 import yaml
 
 from tercet.config.lm import LmConfig
-from tercet.errors import FailedError, InputError
+from tercet.errors import InputError
 from tercet.runs.folder import RunFolder
 
 
@@ -167,70 +165,6 @@ def test_a_broken_config_file_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "config.yaml").write_text(text)
     with pytest.raises(InputError, match=r"config\.yaml"):
         RunFolder.read(tmp_path)
-
-
-def test_results_merge_branch_by_branch(tmp_path: Path) -> None:
-    with RunFolder.open(tmp_path / "run", _config(), preset="tiny") as folder:
-        folder.add_results("sft", {"perplexity": {"sft": 2.0}, "kl_to_reference": 1.0})
-        folder.add_results("sft", {"perplexity": {"base": 3.0}, "kl_to_reference": 4.0, "odd": float("nan")})
-        assert folder.results() == {"kl_to_reference": 4.0, "perplexity": {"base": 3.0, "sft": 2.0}}
-        text = (folder.path / "results.json").read_text()
-    assert text.index("kl_to_reference") < text.index("perplexity") < text.index("sft")
-
-
-def test_broken_results_are_not_overwritten(tmp_path: Path) -> None:
-    with RunFolder.open(tmp_path / "run", _config(), preset="tiny") as folder:
-        folder.add_results("sft", {"a": 1.0})
-        (folder.path / "sft" / "results.json").write_text("{")
-        with pytest.raises(FailedError, match=r"sft/results\.json: damaged"):
-            folder.add_results("sft", {"a": 2.0})
-        assert (folder.path / "sft" / "results.json").read_text() == "{"
-        assert json.loads((folder.path / "results.json").read_text()) == {"a": 1.0}
-
-
-def test_a_step_that_is_removed_takes_its_figures_along(tmp_path: Path) -> None:
-    with RunFolder.open(tmp_path / "run", _config(), preset="tiny") as folder:
-        for name in ("sft", "ppo"):
-            with folder.step(name, total=1, shown=[]) as step:
-                step.finish({"perplexity": {name: 2.0}, name: 1.0})
-    shutil.rmtree(tmp_path / "run" / "ppo")
-    with RunFolder.open(tmp_path / "run", _config(), preset="tiny") as folder:
-        found = folder.results()
-    assert list(found.pop("seconds")) == ["sft"]
-    assert found == {"perplexity": {"sft": 2.0}, "sft": 1.0}
-
-
-def test_a_step_that_begins_anew_keeps_none_of_its_figures_but_the_seconds_of_what_went_before(tmp_path: Path) -> None:
-    with RunFolder.open(tmp_path / "run", _config(), preset="tiny") as folder:
-        for figures in ({"videos_missing": "no OpenGL"}, {"videos": []}):
-            with folder.timed("eval", "pairs"):
-                pass
-            with folder.step("eval", total=1, shown=[]) as step:
-                assert "videos_missing" not in folder.results()
-                step.finish(figures)
-        found = folder.results()
-    assert set(found.pop("seconds")) == {"eval", "pairs"}
-    assert found == {"videos": []}
-
-
-def test_figures_of_steps_that_an_earlier_version_did_stay(tmp_path: Path) -> None:
-    with RunFolder.open(tmp_path / "run", _config(), preset="tiny") as folder:
-        (folder.path / "sft").mkdir()
-        (folder.path / "sft" / "done.json").write_text("{}")
-        (folder.path / "results.json").write_text('{"perplexity": {"sft": 2.0}}')
-        folder.add_results("reward", {"reward_model": {"accuracy": 0.9}})
-        assert folder.results() == {"perplexity": {"sft": 2.0}, "reward_model": {"accuracy": 0.9}}
-
-
-def test_a_tracker_that_is_not_installed_is_told_with_its_remedy(tmp_path: Path) -> None:
-    import importlib.util
-
-    missing = [name for name in ("wandb", "trackio") if importlib.util.find_spec(name) is None]
-    if not missing:
-        pytest.skip("every tracker is installed")
-    with pytest.raises(InputError, match=f"pip install {missing[0]}"):
-        RunFolder.open(tmp_path / "run", _config(trackers=missing[:1]), preset="tiny")
-    assert not (tmp_path / "run").exists()
 
 
 def test_a_run_folder_needs_no_torch() -> None:

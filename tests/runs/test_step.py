@@ -168,72 +168,11 @@ def _killed_at_the_end(folder: RunFolder, num: int) -> Path:
     return step.path
 
 
-DAMAGE = [
-    ("sft/checkpoint/weights", b"9"),
-    ("sft/checkpoint/weights", None),
-    ("sft/checkpoint/state.json", b"{"),
-    ("sft/checkpoint/state.json", b"[]"),
-    ("sft/checkpoint/state.json", b'{"files": {}}'),
-    ("metrics.jsonl", b'{"step": "sft", "index": 0, "x": 0.0}\n{"step": "sft", "index": 1, "x": 1.0}\n'),
-]
-
-
-def _damage(file: Path, data: bytes | None) -> None:
-    file.unlink() if data is None else file.write_bytes(data)
-
-
-@pytest.mark.parametrize(("name", "data"), DAMAGE)
-def test_a_damaged_checkpoint_is_left_out_for_the_one_before_it(
-    folder: RunFolder, capsys: pytest.CaptureFixture[str], name: str, data: bytes | None
-) -> None:
-    path = _killed_at_the_end(folder, 3)
-    _damage(folder.path / name, data)
-    with folder.step("sft", total=9, shown=[]) as step:
-        restored = step.restore()
-        assert restored is not None
-        assert restored[0] == {"next": 2}
-        assert (restored[1] / "weights").read_text() == "1"
-        assert [row["index"] for row in folder.metrics()] == [0, 1]
-        assert name in capsys.readouterr().out.replace("\n", "")
-        step.save({"next": 3}, _weights)
-    assert json.loads((path / "checkpoint-before" / "state.json").read_text())["info"] == {"next": 2}
-
-
-@pytest.mark.parametrize(("name", "data"), [*DAMAGE[:-1], ("metrics.jsonl", b"")])
-def test_where_both_checkpoints_are_damaged_it_is_told_with_the_remedy(
-    folder: RunFolder, name: str, data: bytes | None
-) -> None:
-    _killed_at_the_end(folder, 3)
-    (folder.path / "sft" / "checkpoint-before" / "weights").write_text("9")
-    _damage(folder.path / name, data)
-    with pytest.raises(
-        FailedError, match=rf"(?s){name}: .*no undamaged checkpoint.*remove \S+checkpoint and \S+-before"
-    ):
-        folder.step("sft", total=9, shown=[]).__enter__()
-
-
-def test_no_more_than_two_checkpoints_are_kept_and_none_of_a_step_that_is_done(folder: RunFolder) -> None:
-    path = _killed_at_the_end(folder, 4)
-    assert sorted(entry.name for entry in path.iterdir()) == ["checkpoint", "checkpoint-before", "results.json"]
-    with folder.step("sft", total=9, shown=[]) as step:
-        step.finish({})
-    assert sorted(entry.name for entry in path.iterdir()) == ["done.json", "results.json"]
-
-
 def test_figures_that_were_damaged_while_a_step_is_under_way_are_put_back(folder: RunFolder) -> None:
     path = _killed_at_the_end(folder, 1)
     (path / "results.json").write_text('{"base": 7.0}')
     with folder.step("sft", total=9, shown=[]):
         assert folder.results() == {"base": 1.0}
-
-
-def test_a_damaged_checkpoint_is_told_before_any_step_begins(tmp_path: Path) -> None:
-    config = LmConfig.model_validate({})
-    with RunFolder.open(tmp_path / "run", config, preset="tiny") as folder:
-        path = _killed_at_the_end(folder, 1)
-    (path / "checkpoint" / "weights").write_text("9")
-    with pytest.raises(FailedError, match=r"sft/checkpoint/weights: damaged"):
-        RunFolder.open(tmp_path / "run", config, preset="tiny")
 
 
 def test_sampled_answers_are_printed_each_on_one_line(folder: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
@@ -245,15 +184,3 @@ def test_sampled_answers_are_printed_each_on_one_line(folder: RunFolder, capsys:
     assert lines[0].startswith("  ppo 4: Who? [bold] | xxx")
     assert lines[0].endswith("… | 0.123")
     assert len(folder.samples()) == 9
-
-
-def test_metrics_go_to_tensorboard_too(tmp_path: Path) -> None:
-    event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    config = LmConfig.model_validate({"trackers": ["tensorboard"]})
-    with RunFolder.open(tmp_path / "run", config, preset="tiny") as folder:
-        with folder.step("sft", total=2, shown=[]) as step:
-            step.log(0, {"sft/loss": 0.5})
-            step.log(1, {"sft/loss": 0.25})
-        events = event_accumulator.EventAccumulator(str(folder.path / "tensorboard" / "sft"))
-        events.Reload()
-        assert [(event.step, event.value) for event in events.Scalars("sft/loss")] == [(0, 0.5), (1, 0.25)]

@@ -1,0 +1,35 @@
+"""Curves of the report: which are drawn, and with which values."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from tercet.report import curves
+from tercet.report.arm_curves import MORE_PPO as MORE_ARM_PPO
+from tercet.report.arm_curves import PPO as ARM_PPO
+from tercet.report.records import read
+
+
+def test_a_plot_is_drawn_only_if_its_main_metric_was_logged(finished: Path) -> None:
+    record = read(finished)
+    rows = [{name: value for name, value in row.items() if name != "ppo/entropy"} for row in record.metrics]
+    drawn = curves.figures(replace(record, metrics=rows), curves.PPO)
+    assert drawn is not None
+    titles = [figure.title for figure in drawn.figures]
+    assert "Entropy" not in titles
+    assert titles == [plot.title for plot in curves.PPO if plot.title != "Entropy"]
+    assert curves.figures(replace(record, metrics=[]), curves.PPO) is None
+
+
+def test_the_change_of_a_curve_is_the_mean_of_its_first_and_last_tenth(finished: Path) -> None:
+    rows = [{"step": "ppo", "index": i, "ppo/critic_loss": float(i)} for i in range(20)]
+    drawn = curves.figures(replace(read(finished), metrics=rows), curves.PPO)
+    assert drawn is not None
+    (figure,) = drawn.figures
+    assert figure.change == "0.50 → 18.5"
+    assert figure.numbers == [float(i) for i in range(20)]
+
+
+def test_every_plot_has_its_own_title_and_metric() -> None:
+    for plots in ((*curves.SFT, *curves.REWARD, *curves.PPO, *curves.MORE_PPO), (*ARM_PPO, *MORE_ARM_PPO)):
+        assert len({plot.title for plot in plots}) == len(plots)
+        assert len({plot.lines[0].metric for plot in plots}) == len(plots)
