@@ -88,7 +88,7 @@ class ActNetwork(nn.Module):
         if pictures:
             maps = [self._feature_map(images) for images in pictures]
             memory = torch.cat([memory, *(one.flatten(2).transpose(1, 2) for one in maps)], 1)
-            grids = [position_grid(*one.shape[2:], self.shape.dim_model)[None] for one in maps]
+            grids = [position_grid(one.shape[2], one.shape[3], self.shape.dim_model)[None] for one in maps]
             positions = torch.cat([positions, *grids], 1)
         memory = self.encoder(memory, positions, None)
         queries = self.decoder_pos_embed.weight[None].expand(len(observations), -1, -1)
