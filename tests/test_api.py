@@ -174,7 +174,7 @@ def test_a_policy_plays_the_starts_of_the_seed(tmp_path: Path) -> None:
         tercet.play(run)
     with pytest.raises(tercet.InputError, match="num_starts=0: must be at least 1"):
         tercet.play(run, num_starts=0)
-    with pytest.raises(tercet.InputError, match="is a run of the robot arm"):
+    with pytest.raises(tercet.InputError, match="is a run of a robot arm"):
         tercet.sample(run, ["Hi"])
 
 
