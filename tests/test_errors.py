@@ -5,7 +5,7 @@ import pytest
 from tercet.errors import FailedError, InputError, reading
 
 
-def test_an_unforeseen_exception_names_what_was_being_read() -> None:
+def test_an_unexpected_exception_names_what_was_read() -> None:
     said = r"^a\.jsonl:3 cannot be read: KeyError: 'x'; if it is not damaged, .*report"
     with pytest.raises(FailedError, match=said), reading("a.jsonl:3"):
         raise KeyError("x")
@@ -13,6 +13,6 @@ def test_an_unforeseen_exception_names_what_was_being_read() -> None:
         raise OSError(5, "Input/output error")
 
 
-def test_an_error_that_says_what_is_wrong_passes_as_it_is() -> None:
+def test_errors_of_tercet_pass_unchanged() -> None:
     with pytest.raises(InputError, match=r"^line 3: no prompt$"), reading("a.jsonl"):
         raise InputError("line 3: no prompt")

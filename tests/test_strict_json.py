@@ -26,12 +26,12 @@ from tercet.errors import InputError
         ("", r"invalid JSON \(Expecting value, column 1\)"),
     ],
 )
-def test_what_would_be_read_as_something_else_is_refused(text: str, message: str) -> None:
+def test_ambiguous_json_is_refused(text: str, message: str) -> None:
     with pytest.raises(InputError, match=rf"a\.json: .*{message}"):
         strict_json.parse(text, "a.json")
 
 
-def test_what_is_right_keeps_its_value_nan_among_it() -> None:
+def test_valid_json_keeps_its_value_including_nan() -> None:
     nested = "[" * 99 + "]" * 99
     value = strict_json.parse(f' {{"a": [1, 2.5, NaN, true, null, "ö"], "b": {{"a": 1}}, "c": {nested}}}\n', "x")
     assert isinstance(value, dict)
@@ -40,13 +40,13 @@ def test_what_is_right_keeps_its_value_nan_among_it() -> None:
     assert math.isnan(value["a"][2])
 
 
-def test_the_first_value_says_where_the_text_goes_on() -> None:
+def test_parse_first_returns_the_index_after_the_value() -> None:
     assert strict_json.parse_first(' {"a": 1} \n{', "x") == ({"a": 1}, 11)
     with pytest.raises(InputError, match=r"x:3: invalid JSON"):
         strict_json.parse_first('{\n"a":\n}', "x")
 
 
-def test_an_object_of_many_names_takes_time_by_their_number() -> None:
+def test_a_large_object_takes_linear_time() -> None:
     names = [f'"name{i}": 0' for i in range(100_000)]
     start = time.monotonic()
     with pytest.raises(InputError, match="'name99999' is given twice"):
@@ -55,7 +55,7 @@ def test_an_object_of_many_names_takes_time_by_their_number() -> None:
 
 
 @pytest.mark.parametrize("value", [{}, [1, 2.5, None, True], {"a": {"a": "\U0001f600 \\ud800"}}, "\n", 10**400])
-def test_what_json_can_say_comes_back(value: Any) -> None:
+def test_json_is_read_back_unchanged(value: Any) -> None:
     for text in (json.dumps(value), json.dumps(value, ensure_ascii=False).encode()):
         assert strict_json.loads(text) == value
 
@@ -75,6 +75,6 @@ def test_what_json_can_say_comes_back(value: Any) -> None:
         ("", "Expecting value"),
     ],
 )
-def test_what_could_be_read_in_two_ways_is_refused(text: str | bytes, why: str) -> None:
+def test_loads_refuses_ambiguous_json(text: str | bytes, why: str) -> None:
     with pytest.raises(ValueError, match=why):
         strict_json.loads(text)

@@ -7,7 +7,7 @@ from tercet.config.arm import ArmConfig
 from tercet.config.robot import RobotConfig
 
 
-def test_an_arm_plays_no_more_than_memory_holds() -> None:
+def test_episodes_that_do_not_fit_into_memory_are_refused() -> None:
     with pytest.raises(ValidationError, match=r"eval.num_states=10000000 \* horizon=60 must be at most"):
         ArmConfig.model_validate({"eval": {"num_states": 10**7}})
     with pytest.raises(ValidationError, match="from 0 to 100"):

@@ -17,7 +17,7 @@ def problems(*overrides: str, preset: str | Path = "tiny") -> list[str]:
     return [line.strip() for line in rest] or [first]
 
 
-def test_numbers_that_do_not_go_together_name_each_other() -> None:
+def test_inconsistent_values_are_named_together() -> None:
     for overrides, wanted in (
         (["ppo.num_minibatches=17"], r"ppo \(.*\): num_minibatches=17 of batch_size=16 would be empty"),
         (["lora.shared_backbone=true"], r"lora.shared_backbone = True \(command line\): .*set lora.rank"),
@@ -31,7 +31,7 @@ def test_numbers_that_do_not_go_together_name_each_other() -> None:
             load_lm_config("tiny", overrides)
 
 
-def test_a_chat_template_is_text_or_the_file_that_holds_it(tmp_path: Path) -> None:
+def test_a_chat_template_is_text_or_a_file(tmp_path: Path) -> None:
     text = "{% for m in messages %}{{ m.content }}!{% endfor %}"
     file = tmp_path / "template.jinja"
     for given_as, encoding in ((text, "utf-8"), (str(file), "utf-8"), (str(file), "utf-8-sig")):  # with a BOM too
@@ -51,14 +51,12 @@ def test_a_chat_template_is_text_or_the_file_that_holds_it(tmp_path: Path) -> No
         ("latin.jinja", b"\xe9 {{ messages }}", "and no readable file: not UTF-8 text"),
     ],
 )
-def test_a_chat_template_that_is_neither_is_refused(
-    name: str, content: str | bytes | None, what: str, tmp_path: Path
-) -> None:
+def test_an_invalid_chat_template_is_refused(name: str, content: str | bytes | None, what: str, tmp_path: Path) -> None:
     if content is not None:
         (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     (problem,) = problems(f"model.chat_template={tmp_path / name}")
     assert problem.startswith("model.chat_template = ") and re.search(what, problem)
 
 
-def test_another_model_than_the_presets_brings_its_own_tokenizer() -> None:
+def test_another_model_uses_its_own_tokenizer() -> None:
     assert load_lm_config("tiny", ["model.path=X"]).model.tokenizer == ""

@@ -27,7 +27,7 @@ def preset_file(folder: Path, text: str) -> Path:
     return file
 
 
-def test_overrides_are_laid_over_the_preset():
+def test_overrides_change_the_preset():
     config = load_lm_config(
         "tiny", ["ppo.lr=1e-5", "ppo.epochs=3", "seed=7", "ppo.epochs=4", "ppo.whiten_advantages=false"]
     )
@@ -35,7 +35,7 @@ def test_overrides_are_laid_over_the_preset():
     assert config.ppo.num_updates == load_lm_config("tiny", []).ppo.num_updates
 
 
-def test_a_section_that_is_given_as_a_whole_leaves_its_other_keys_as_they_are():
+def test_a_section_override_keeps_its_other_keys():
     config = load_lm_config("tiny", ["ppo={lr: 1e-5, reward: {reward_model: 2.0}}", "eval={}"])
     assert (config.ppo.lr, config.ppo.reward) == (1e-5, {"reward_model": 2.0})
     assert (config.ppo.num_updates, config.eval.num_prompts) == (8, 32)  # the preset's, not the defaults
@@ -43,7 +43,7 @@ def test_a_section_that_is_given_as_a_whole_leaves_its_other_keys_as_they_are():
         load_lm_config("tiny", ["ppo={clip_rage: 1}"])
 
 
-def test_lists_and_weights_as_the_readme_writes_them():
+def test_lists_and_weights_in_the_format_of_the_readme():
     config = load_lm_config(
         "tiny", ["data.split=2,4,4", "data.train=[a.jsonl, b.csv]", "data.eval=[{path: c.json, weight: 2}]"]
     )
@@ -52,7 +52,7 @@ def test_lists_and_weights_as_the_readme_writes_them():
     assert config.data.eval[0].weight == 2
 
 
-def test_text_stays_text_even_where_yaml_sees_a_number_or_a_switch():
+def test_text_fields_keep_text_that_looks_like_a_number_or_boolean():
     config = load_lm_config(
         "tiny", ["ppo.policy=350", "model.tokenizer=on", "judge=my.module:judge", 'reward.model="a b"']
     )
@@ -60,7 +60,7 @@ def test_text_stays_text_even_where_yaml_sees_a_number_or_a_switch():
     assert (config.judge, config.reward.model) == ("my.module:judge", "a b")
 
 
-def test_one_key_of_a_mapping_is_laid_over_the_default_and_may_hold_dots():
+def test_one_key_of_a_mapping_is_merged_into_the_default():
     config = load_lm_config("tiny", ["ppo.reward.my.module:score=0.5", "model.architecture.hidden_size=32"])
     assert config.ppo.reward == {"reward_model": 1.0, "my.module:score": 0.5}
     assert config.model.architecture["hidden_size"] == 32
@@ -68,7 +68,7 @@ def test_one_key_of_a_mapping_is_laid_over_the_default_and_may_hold_dots():
     assert load_lm_config("tiny", ["ppo.reward={mine:score: 2}"]).ppo.reward == {"mine:score": 2.0}
 
 
-def test_a_file_of_ones_own_and_exponents_without_a_dot(tmp_path: Path):
+def test_a_preset_file_and_exponents_without_a_dot(tmp_path: Path):
     file = preset_file(tmp_path, "seed: 3\nppo:\n  lr: 1e-5\nmodel:\n  architecture: {layer_norm_eps: 1e-5}\n")
     config = load_lm_config(file, [])
     assert (config.seed, config.ppo.lr) == (3, 1e-5)
@@ -76,7 +76,7 @@ def test_a_file_of_ones_own_and_exponents_without_a_dot(tmp_path: Path):
     assert load_lm_config(preset_file(tmp_path, "# nothing but defaults\n"), []) == LmConfig()
 
 
-def test_all_problems_at_once_with_place_key_value_and_remedy(tmp_path: Path):
+def test_all_problems_are_listed_with_place_key_value_and_remedy(tmp_path: Path):
     file = preset_file(tmp_path, "ppo:\n  lr: 0\n  clip_rnge: 0.1\ndata:\n  train:\n    - {path: a, wieght: 2}\n")
     assert problems("lora.dropout=1", "precision=fp16", preset=file) == [
         "precision = 'fp16' (command line): must be one of fp32, bf16",
@@ -136,7 +136,7 @@ def test_one_problem_is_one_line(override: str, said: str):
     assert said in lines[0]
 
 
-def test_an_entry_that_fits_no_kind_of_value_is_one_problem():
+def test_an_invalid_entry_of_a_union_is_one_problem():
     assert len(problems("model.architecture.x=[1]")) == 1
 
 
@@ -155,7 +155,7 @@ def test_presets_that_cannot_be_read(tmp_path: Path):
     assert "not UTF-8" in problems(preset=broken)[0]
 
 
-def test_presets_that_no_file_can_be_are_refused(tmp_path: Path) -> None:
+def test_invalid_preset_paths_are_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.yaml")
     for preset, said in {
         "a" * 300: "no preset 'aaa",
@@ -171,18 +171,18 @@ def test_presets_that_no_file_can_be_are_refused(tmp_path: Path) -> None:
         assert said in line
 
 
-def test_a_key_below_something_that_is_no_section_does_not_hide_it(tmp_path: Path) -> None:
+def test_a_value_in_place_of_a_section_is_named(tmp_path: Path) -> None:
     (problem,) = problems("ppo.lr=1", preset=preset_file(tmp_path, "ppo: 3\n"))
     assert problem.startswith("ppo = 3") and "must be a section" in problem
 
 
-def test_many_problems_are_cut(tmp_path: Path) -> None:
+def test_the_number_of_listed_problems_is_limited(tmp_path: Path) -> None:
     file = preset_file(tmp_path, "".join(f"k{i}: 1\n" for i in range(1000)))
     assert len(problems(preset=file)) == 20
 
 
 @given(st.sampled_from(sorted(all_keys(LmConfig))), st.text(max_size=12))
-def test_whatever_is_given_either_loads_or_is_refused_by_an_input_error(key: str, value: str):
+def test_any_override_loads_or_raises_an_input_error(key: str, value: str):
     try:
         config = load_lm_config("tiny", [f"{key}={value}"])
     except InputError as error:

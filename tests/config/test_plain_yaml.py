@@ -70,7 +70,7 @@ def test_forms_of_values(text: str, value: object) -> None:
         ("a\0", "not YAML: unacceptable character", None),
     ],
 )
-def test_more_than_plain_yaml_is_refused_with_its_line(text: str, reason: str, line: int | None) -> None:
+def test_yaml_outside_the_plain_subset_is_refused_with_its_line(text: str, reason: str, line: int | None) -> None:
     with pytest.raises(NotPlain) as caught:
         parse(text)
     assert reason in str(caught.value) and caught.value.line == line
@@ -98,7 +98,7 @@ def test_depth_size_and_repetition_are_bounded(text: str, reason: str) -> None:
     assert time.monotonic() - start < 20  # the bomb alone would take hours
 
 
-def test_keys_have_their_lines_and_repeated_ones_are_noted() -> None:
+def test_lines_of_keys_and_repeated_keys_are_recorded() -> None:
     plain = parse("a:\n  b: 1\n  b: 2\nc: [3,\n 4]\n")
     assert plain.lines[("a", "b")] == 3 and plain.lines[("c", 1)] == 5
     assert plain.repeated == [(("a", "b"), 3)]

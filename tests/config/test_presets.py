@@ -8,7 +8,7 @@ NAMES = preset_names("lm")
 ALL = [(domain, name) for domain in ("lm", "arm") for name in preset_names(domain)]
 
 
-def test_the_promised_presets_are_there():
+def test_the_presets_exist():
     assert NAMES == ["opt-1.3b", "opt-350m", "smollm2", "tiny"]
     assert preset_names("arm") == ["lift", "place", "push", "reach", "reach-learned"]
 

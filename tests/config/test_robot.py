@@ -26,7 +26,7 @@ def test_every_preset_is_a_config() -> None:
         ("goal=[0.2, 0, 0.5]", "outside safety.workspace_z"),
     ],
 )
-def test_limits_that_limit_nothing_are_refused(override: str, said: str) -> None:
+def test_invalid_limits_are_refused(override: str, said: str) -> None:
     with pytest.raises(InputError) as caught:
         load_robot_config("simulated", [override])
     assert said in str(caught.value)

@@ -24,12 +24,12 @@ from tercet.config.lm import LmConfig
         ({"ppo": {"batch_size": 10**6}}, r"batch_size=1000000 \* max_response_tokens=128 must be at most"),
     ],
 )
-def test_values_no_computer_could_work_with_are_refused(tree: dict[str, object], said: str) -> None:
+def test_values_that_cannot_be_computed_with_are_refused(tree: dict[str, object], said: str) -> None:
     with pytest.raises(ValidationError, match=said):
         LmConfig.model_validate(tree)
 
 
-def test_switches_and_text_stay_where_they_belong() -> None:
+def test_booleans_and_text_are_accepted_where_they_are_declared() -> None:
     config = LmConfig.model_validate(
         {"model": {"architecture": {"x": True, "y": "é😀"}, "gradient_checkpointing": True}}
     )

@@ -14,7 +14,7 @@ def test_text_with_a_byte_order_mark_and_any_line_ends(tmp_path: Path) -> None:
     assert read_small_file(file) == "é\nb\nc\n"
 
 
-def test_whatever_is_no_such_file_is_refused(tmp_path: Path) -> None:
+def test_other_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "large").write_bytes(b"a" * (MOST_BYTES + 1))
     (tmp_path / "utf16").write_bytes("a".encode("utf-16"))
     (tmp_path / "loop").symlink_to(tmp_path / "loop")

@@ -63,7 +63,7 @@ def write(tmp_path: Path) -> Callable[..., Path]:
     return written
 
 
-def test_the_first_sentence_says_how_often_ppo_and_the_clone_succeed(write: Callable[..., Path]) -> None:
+def test_the_first_sentence_states_both_success_rates(write: Callable[..., Path]) -> None:
     text = write(results()).with_suffix(".md").read_text()
     assert "PPO improved the policy: success on 98% of 256 fresh starts (95% interval 96% to 99%), against" in text
     assert "learned from 450 judgements of segments" in text
@@ -81,7 +81,7 @@ def test_the_first_sentence_says_how_often_ppo_and_the_clone_succeed(write: Call
         (2, 9, "PPO made the policy worse"),
     ],
 )
-def test_the_starts_on_which_one_alone_succeeds_decide_what_is_claimed(
+def test_the_verdict_follows_the_starts_on_which_only_one_policy_succeeds(
     only_ppo: int, only_start: int, said: str, write: Callable[..., Path]
 ) -> None:
     found = results()
@@ -92,17 +92,17 @@ def test_the_starts_on_which_one_alone_succeeds_decide_what_is_claimed(
     assert ("only one of the two succeeds" in text) == bool(only_ppo + only_start)
 
 
-def test_how_often_ppo_is_the_one_that_succeeds_has_its_interval(write: Callable[..., Path]) -> None:
+def test_the_share_of_starts_that_only_ppo_solves_has_an_interval(write: Callable[..., Path]) -> None:
     text = write(results()).with_suffix(".md").read_text()
     assert "On 125 of these starts only one of the two succeeds; that is PPO in 99%" in text
 
 
-def test_the_interval_of_the_accuracy_is_not_sold_for_more_than_it_is(write: Callable[..., Path]) -> None:
+def test_the_limit_of_the_accuracy_interval_is_stated(write: Callable[..., Path]) -> None:
     text = write(results()).with_suffix(".md").read_text()
     assert "90% (80% to 95%)" in text and "assumes independent judgements and is too narrow" in text
 
 
-def test_videos_are_inside_the_page_and_linked_in_markdown(write: Callable[..., Path]) -> None:
+def test_videos_are_embedded_in_html_and_linked_in_markdown(write: Callable[..., Path]) -> None:
     html = write(results())
     assert 'src="data:video/mp4;base64,bm90IHJlYWxseSBhIGZpbG0="' in html.read_text()
     assert "[only PPO succeeds](videos/start-1.mp4)" in html.with_suffix(".md").read_text()
@@ -118,7 +118,7 @@ def test_a_run_without_demonstrations_is_compared_with_its_start(write: Callable
     assert "only the policy before PPO succeeds" in text
 
 
-def test_a_run_under_way_shows_what_there_is(write: Callable[..., Path]) -> None:
+def test_a_run_in_progress_shows_its_results_so_far(write: Callable[..., Path]) -> None:
     text = write({}).read_text()
     assert "In progress: ppo so far." in text
     assert "Explained variance" in text
@@ -133,7 +133,7 @@ def test_a_run_under_way_shows_what_there_is(write: Callable[..., Path]) -> None
         (4, "Update 4 was kept within the KL bound of 20 nats"),
     ],
 )
-def test_more_success_beyond_the_kl_bound_is_not_denied(update: int, says: str, write: Callable[..., Path]) -> None:
+def test_the_kl_bound_is_stated_if_more_success_exceeded_it(update: int, says: str, write: Callable[..., Path]) -> None:
     found = results()
     found["best_checkpoint"] = {"update": update, "score": 0.5, "kl": 12.0}
     run = write(found).parent
@@ -147,7 +147,7 @@ def test_more_success_beyond_the_kl_bound_is_not_denied(update: int, says: str, 
     assert says in page.write(run).with_suffix(".md").read_text()
 
 
-def test_what_broken_physics_cost_is_said_as_it_is(write: Callable[..., Path]) -> None:
+def test_failures_of_the_physics_are_stated(write: Callable[..., Path]) -> None:
     run = write(results()).parent
     (run / "metrics.jsonl").write_text('{"step": "ppo", "index": 1, "ppo/blown_up": 2.0}\n')
     assert "2 episodes ended because of a numerical failure of the physics; the failing step had reward 0" in (
@@ -169,7 +169,7 @@ def test_what_broken_physics_cost_is_said_as_it_is(write: Callable[..., Path]) -
         ((0.4, 0.4, 0.35), (1.0, 2.0), "PPO did not improve the policy.*success did not change"),
     ],
 )
-def test_the_report_says_why_the_start_was_kept(
+def test_the_report_explains_why_the_initial_policy_was_kept(
     success: tuple[float, ...], pay: tuple[float, ...], says: str, write: Callable[..., Path]
 ) -> None:
     found = results()
@@ -184,7 +184,7 @@ def test_the_report_says_why_the_start_was_kept(
     assert ("while success fell" in text) == (success[-1] == 0.25 and pay[1] > pay[0])
 
 
-def test_starts_that_differ_are_not_sold_as_the_same(write: Callable[..., Path]) -> None:
+def test_different_starts_are_stated(write: Callable[..., Path]) -> None:
     text = write(results() | {"same_starts": False}).with_suffix(".md").read_text()
     assert "Each stage has different starts" in text and "The same starts for every stage" not in text
     assert "Each from a different start." in text and "Both from the same start" not in text
@@ -192,14 +192,14 @@ def test_starts_that_differ_are_not_sold_as_the_same(write: Callable[..., Path])
     assert "PPO improved the policy" in text  # the two intervals lie apart
 
 
-def test_signs_of_trouble_come_first(write: Callable[..., Path]) -> None:
+def test_problems_come_first(write: Callable[..., Path]) -> None:
     found = results()
     found["best_checkpoint"]["update"] = 0
     text = write(found).with_suffix(".md").read_text()
     assert text.index("PPO did not improve the policy") < text.index("The critic predicts the return")
 
 
-def test_a_report_holds_no_file_from_outside_the_videos_of_its_run(write: Callable[..., Path], tmp_path: Path) -> None:
+def test_only_videos_of_the_run_are_embedded(write: Callable[..., Path], tmp_path: Path) -> None:
     (tmp_path.parent / "secret.mp4").write_bytes(b"a secret")
     names = [str(tmp_path.parent / "secret.mp4"), "videos/../../secret.mp4", "config.yaml"]
     html = write({**results(), "videos": [{"file": name, "shows": "what is not ours"} for name in names]})

@@ -19,7 +19,7 @@ def test_a_sound_run_passes_every_check(finished: Path) -> None:
     assert all(check.good for check in found.checks)
 
 
-def test_nothing_measured_is_nothing_checked(finished: Path) -> None:
+def test_a_run_without_measurements_has_no_checks(finished: Path) -> None:
     assert checks(_with(read(finished), results={}, metrics=[], held_out=[])) is None
 
 
@@ -34,7 +34,7 @@ def test_nothing_measured_is_nothing_checked(finished: Path) -> None:
         ("win_rate.ppo_vs_sft.reward_model.mean", 0.4, "Judge and reward model disagree"),
     ],
 )
-def test_trouble_in_the_results_is_seen_first(change: Change, place: str, value: object, title: str) -> None:
+def test_a_problem_in_the_results_comes_first(change: Change, place: str, value: object, title: str) -> None:
     def edit(tree: dict[str, Any]) -> None:
         *above, last = place.split(".")
         for key in above:
@@ -57,7 +57,7 @@ def test_trouble_in_the_results_is_seen_first(change: Change, place: str, value:
         ("ppo/eos_fraction", 0.2, "Many answers reach the length limit"),
     ],
 )
-def test_trouble_in_the_curves_is_seen_first(finished: Path, metric: str, value: float, title: str) -> None:
+def test_a_problem_in_the_curves_is_reported(finished: Path, metric: str, value: float, title: str) -> None:
     record = read(finished)
     rows = [row | {metric: value} if metric in row else row for row in record.metrics]
     found = checks(_with(record, metrics=rows))
@@ -65,7 +65,7 @@ def test_trouble_in_the_curves_is_seen_first(finished: Path, metric: str, value:
     assert [check.title for check in found.checks if not check.good] == [title]
 
 
-def test_lost_entropy_is_seen(finished: Path) -> None:
+def test_collapsed_entropy_is_reported(finished: Path) -> None:
     record = read(finished)
     rows = [row | {"ppo/entropy": 2.0 if row["index"] < 9 else 0.1} for row in record.metrics if row["step"] == "ppo"]
     found = checks(_with(record, metrics=rows))
@@ -73,7 +73,7 @@ def test_lost_entropy_is_seen(finished: Path) -> None:
     assert found.checks[0].title == "Entropy has collapsed"
 
 
-def test_one_answer_to_everything_is_seen(finished: Path) -> None:
+def test_the_same_answer_to_every_prompt_is_reported(finished: Path) -> None:
     record = read(finished)
     same = [row | {"answers": row["answers"] | {"ppo": "Thank you!"}} for row in record.held_out]
     found = checks(_with(record, held_out=same))

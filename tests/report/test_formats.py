@@ -12,7 +12,7 @@ from tercet.report.formats import duration, listed, num, percent, score, shares,
         (0.0123, "0.012"), (0.00123, "0.0012"), (3e-4, "0.0003"), (2.13e-6, "2.13e−6"), (1.5e7, "1.50e7"),
     ],
 )  # fmt: skip
-def test_numbers_have_two_or_three_digits_that_count(value: float | None, text: str) -> None:
+def test_numbers_have_two_or_three_significant_digits(value: float | None, text: str) -> None:
     assert num(value) == text
 
 
@@ -22,7 +22,7 @@ def test_a_shown_number_is_near_the_number(value: float) -> None:
     assert abs(shown - value) <= 0.06 * abs(value)
 
 
-def test_shares_keep_all_and_none_for_all_and_none() -> None:
+def test_only_exact_shares_show_0_and_100_per_cent() -> None:
     assert [percent(share) for share in (0.0, 0.004, 0.873, 0.996, 1.0)] == ["0%", "0.4%", "87%", "99.6%", "100%"]
 
 
@@ -41,7 +41,7 @@ def test_lists_read_as_a_sentence() -> None:
     assert [listed(parts) for parts in ([], ["a"], ["a", "b"], ["a", "b", "c"])] == ["", "a", "a and b", "a, b and c"]
 
 
-def test_places_between_lowest_and_highest() -> None:
+def test_shares_scale_from_lowest_to_highest() -> None:
     assert shares([1.0, 3.0, None, 2.0]) == [0.0, 1.0, 0.5, 0.5]
     assert shares([2.0, 2.0]) == [0.5, 0.5]
     assert shares([None]) == [0.5]

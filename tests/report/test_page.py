@@ -11,13 +11,13 @@ from tercet.report import page
 Change = Callable[[Callable[[dict[str, Any]], None]], Path]  # Any: JSON
 
 
-def test_the_first_sentence_says_what_happened(html: str, markdown: str) -> None:
+def test_the_first_sentence_states_the_result(html: str, markdown: str) -> None:
     says = "PPO beat SFT on 87% of 128 held-out prompts (95% interval 81% to 93%), at a KL of 6.13 nats per answer."
     assert says in html
     assert f"**{says}**" in markdown
 
 
-def test_every_curve_and_table_of_a_finished_run_is_there(html: str, markdown: str) -> None:
+def test_a_finished_run_has_every_curve_and_table(html: str, markdown: str) -> None:
     wanted = [
         "Clipped scores",
         "Actor loss", "Critic loss", "Reward", "KL to the reference", "Entropy", "Clip fraction", "Explained variance",
@@ -34,7 +34,7 @@ def test_the_same_run_gives_the_same_page(written: Path, html: str) -> None:
     assert page.write(written).read_text() == html
 
 
-def test_a_run_that_has_only_begun_is_reported(finished: Path) -> None:
+def test_a_run_without_results_is_reported(finished: Path) -> None:
     for name in ("metrics.jsonl", "samples.jsonl", "results.json"):
         (finished / name).unlink()
     for file in (finished / "eval").iterdir():
@@ -44,7 +44,7 @@ def test_a_run_that_has_only_begun_is_reported(finished: Path) -> None:
     assert html.count("not run yet") == 3
 
 
-def test_a_run_under_way_is_reported_up_to_its_torn_last_line(finished: Path) -> None:
+def test_a_run_in_progress_is_reported_without_its_incomplete_last_line(finished: Path) -> None:
     metrics = (finished / "metrics.jsonl").read_text().splitlines(keepends=True)
     (finished / "metrics.jsonl").write_text("".join(metrics[:30]) + metrics[30][:25])
     (finished / "results.json").unlink()

@@ -10,7 +10,7 @@ from tercet.report.plots import Series, calibration, curves, path, smoothed
 VALUES = st.lists(st.floats(-1e6, 1e6), max_size=120)
 
 
-def test_few_values_are_left_as_they_are() -> None:
+def test_few_values_are_not_smoothed() -> None:
     assert smoothed([5.0, 1.0, 3.0]) == [5.0, 1.0, 3.0]
 
 
@@ -38,7 +38,7 @@ def test_curves_of_any_length_and_size_are_well_formed(ys: Sequence[float]) -> N
     assert "width" not in root.attrib  # the page decides
 
 
-def test_two_pictures_on_one_page_share_no_ids() -> None:
+def test_ids_are_unique_across_plots() -> None:
     series = [Series("a", "ppo", [0.0, 1.0], [0.0, 1.0])]
     one, other = (_ids(curves(series, name=name)) for name in ("one", "other"))
     assert one

@@ -8,7 +8,7 @@ from tercet.errors import FailedError, InputError
 from tercet.report import page
 
 
-def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"config\.yaml"):
         page.write(tmp_path)
 

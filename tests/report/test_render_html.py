@@ -47,7 +47,7 @@ def test_html_is_well_nested_and_its_ids_are_unique(html: str) -> None:
     assert parsed.tags.count("svg") > 12
 
 
-def test_html_needs_nothing_from_anywhere(html: str) -> None:
+def test_html_is_self_contained(html: str) -> None:
     parsed = Parsed(html)
     assert not {"script", "link", "img", "iframe"} & set(parsed.tags)
     assert all(link.startswith("#") for link in parsed.links)
@@ -56,14 +56,14 @@ def test_html_needs_nothing_from_anywhere(html: str) -> None:
     assert "url(http" not in html
 
 
-def test_hostile_texts_stay_texts_in_html(html: str) -> None:
+def test_texts_are_escaped_in_html(html: str) -> None:
     parsed = Parsed(html)
     assert "script" not in parsed.tags
     assert HOSTILE in parsed.texts
     assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f]", html)
 
 
-def test_the_page_follows_light_and_dark(html: str) -> None:
+def test_the_page_supports_light_and_dark_themes(html: str) -> None:
     assert "prefers-color-scheme: dark" in html
     plots = re.findall(r"<svg xmlns:xlink.*?</svg>", html, flags=re.DOTALL)
     assert plots

@@ -5,7 +5,7 @@ import re
 from tercet.report.render_markdown import strip
 
 
-def test_hostile_texts_stay_texts_in_markdown(markdown: str) -> None:
+def test_texts_are_escaped_in_markdown(markdown: str) -> None:
     assert "<script" not in markdown
     assert r"&lt;script&gt;" in markdown
     for table in re.findall(r"(?:^\|.*\n)+", markdown, flags=re.MULTILINE):

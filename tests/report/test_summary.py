@@ -18,7 +18,7 @@ Change = Callable[[Callable[[dict[str, Any]], None]], Path]  # Any: JSON
         (0.3, 0.22, 0.39, "worse", "PPO lost to SFT: it won only 30% of 128"),
     ],
 )
-def test_the_interval_decides_what_the_headline_claims(
+def test_the_headline_follows_the_interval(
     change: Change, mean: float, low: float, high: float, verdict: str, says: str
 ) -> None:
     won = {"mean": mean, "low": low, "high": high, "num_prompts": 128}
@@ -27,13 +27,13 @@ def test_the_interval_decides_what_the_headline_claims(
     assert says in headline.text
 
 
-def test_a_win_by_the_paying_reward_model_alone_comes_with_a_caveat(change: Change) -> None:
+def test_a_win_by_the_training_reward_model_has_a_caveat(change: Change) -> None:
     headline = summary.headline(read(change(lambda tree: tree["win_rate"]["ppo_vs_sft"].pop("judge"))))
     assert "by the reward model's own score" in headline.text
     assert any("not that the answers are better" in sentence for sentence in headline.more)
 
 
-def test_a_judge_that_paid_ppo_is_called_out(finished: Path) -> None:
+def test_a_judge_on_which_ppo_was_trained_is_mentioned(finished: Path) -> None:
     record = read(finished)
     paid = record.config["ppo"] | {"reward": {record.config["judge"]: 1.0}}
     headline = summary.headline(_with(record, config=record.config | {"ppo": paid}))
@@ -41,7 +41,7 @@ def test_a_judge_that_paid_ppo_is_called_out(finished: Path) -> None:
     assert any("was not trained on the judge" in sentence for sentence in summary.headline(record).more)
 
 
-def test_whose_pairs_the_reward_model_learned_from_is_what_the_run_did(finished: Path) -> None:
+def test_the_source_of_the_pairs_is_stated(finished: Path) -> None:
     def said() -> str:
         return " ".join(summary.headline(read(finished)).more)
 
@@ -50,7 +50,7 @@ def test_whose_pairs_the_reward_model_learned_from_is_what_the_run_did(finished:
     assert "which was trained on the pairs of the data" in said() and "ranked" not in said()
 
 
-def test_perplexity_that_rose_is_not_sold_as_learning(change: Change) -> None:
+def test_increased_perplexity_is_stated(change: Change) -> None:
     headline = summary.headline(read(change(lambda tree: tree["perplexity"].update(base=10.0, sft=12.0))))
     assert "SFT did not lower the perplexity on held-out answers: 10.0 before, 12.0 after." in headline.more
 
@@ -65,7 +65,7 @@ def test_perplexity_that_rose_is_not_sold_as_learning(change: Change) -> None:
         (5, "update 5 was kept: the best score on validation prompts within the KL bound of 2.5 nats."),
     ],
 )
-def test_a_higher_score_beyond_the_kl_bound_is_not_denied(finished: Path, update: int, says: str) -> None:
+def test_the_kl_bound_is_stated_if_a_higher_score_exceeded_it(finished: Path, update: int, says: str) -> None:
     record = read(finished)
     results = record.results | {"best_checkpoint": {"update": update, "score": 0.9, "kl": 1.0}}
     bounded = _with(record, results=results, config=record.config | {"ppo": record.config["ppo"] | {"max_kl": 2.5}})

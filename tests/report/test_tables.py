@@ -9,7 +9,7 @@ from tercet.report import page
 Change = Callable[[Callable[[dict[str, Any]], None]], Path]  # Any: JSON
 
 
-def test_several_sets_learned_one_after_another_show_what_was_forgotten(change: Change) -> None:
+def test_sequential_sets_have_a_table_of_forgetting(change: Change) -> None:
     def sequential(tree: dict[str, Any]) -> None:
         tree["reward_model"]["forgetting"] = [
             {"after": name, "accuracy": {"webgpt": a, "SHP": b}}

@@ -33,21 +33,21 @@ def _names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_text_takes_the_place_of_text_and_leaves_nothing_beside(tmp_path: Path) -> None:
+def test_text_is_replaced_without_leftovers(tmp_path: Path) -> None:
     write_text(tmp_path / "a.json", "one")
     write_text(tmp_path / "a.json", "zwei Ä 三")
     assert (tmp_path / "a.json").read_text(encoding="utf-8") == "zwei Ä 三"
     assert _names(tmp_path) == ["a.json"]
 
 
-def test_a_folder_takes_the_place_of_a_folder_and_leaves_nothing_beside(tmp_path: Path) -> None:
+def test_a_folder_is_replaced_without_leftovers(tmp_path: Path) -> None:
     replace_folder(tmp_path / "deep" / "model", _fill("one"))
     replace_folder(tmp_path / "deep" / "model", _fill("two"))
     assert (tmp_path / "deep" / "model" / "inner" / "file").read_text() == "two"
     assert _names(tmp_path / "deep") == ["model"]
 
 
-def test_what_fails_while_writing_leaves_the_old_folder(tmp_path: Path) -> None:
+def test_a_failed_write_keeps_the_old_folder(tmp_path: Path) -> None:
     def fails(folder: Path) -> None:
         (folder / "half").write_text("half")
         raise KeyError("mine")
@@ -59,7 +59,7 @@ def test_what_fails_while_writing_leaves_the_old_folder(tmp_path: Path) -> None:
     assert _names(tmp_path) == ["model"]
 
 
-def test_a_full_disk_is_named_and_the_old_folder_stands(tmp_path: Path) -> None:
+def test_a_full_disk_is_named_and_the_old_folder_is_kept(tmp_path: Path) -> None:
     def fills_the_disk(folder: Path) -> None:
         (folder / "half").write_text("half")
         Path("/dev/full").write_text("no room")  # the system's own word for a full disk
@@ -71,12 +71,12 @@ def test_a_full_disk_is_named_and_the_old_folder_stands(tmp_path: Path) -> None:
     assert _names(tmp_path) == ["model"]
 
 
-def test_a_full_disk_told_by_a_library_in_its_own_exception_is_named_too() -> None:
+def test_a_full_disk_inside_another_exception_is_named() -> None:
     with pytest.raises(FailedError, match="the disk is full"), full_disk_named(Path("model")):
         raise RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)")
 
 
-def test_a_limit_on_file_sizes_is_named_and_the_old_file_stands(tmp_path: Path) -> None:
+def test_a_limit_on_file_sizes_is_named_and_the_old_file_is_kept(tmp_path: Path) -> None:
     file = tmp_path / "a.json"
     write_text(file, "one")
     reads, writes = os.pipe()
@@ -107,7 +107,7 @@ def test_other_errors_pass_as_they_are() -> None:
         Path("/").write_text("")
 
 
-def test_leftovers_of_a_dead_process_go_and_those_of_a_living_one_stay(tmp_path: Path, dead_pid: int) -> None:
+def test_leftovers_of_dead_processes_only_are_removed(tmp_path: Path, dead_pid: int) -> None:
     parent = os.getppid()
     (tmp_path / f".model.{dead_pid}.partial").mkdir()
     (tmp_path / f".a.json.{dead_pid}.partial").write_text("half")
@@ -118,28 +118,28 @@ def test_leftovers_of_a_dead_process_go_and_those_of_a_living_one_stay(tmp_path:
     assert _names(tmp_path) == [".hidden", f".model.{parent}.partial"]
 
 
-def test_a_folder_between_two_names_gets_its_own_back(tmp_path: Path) -> None:
+def test_a_folder_under_a_temporary_name_is_restored(tmp_path: Path) -> None:
     (tmp_path / ".model.old").mkdir()
     (tmp_path / ".model.old" / "file").write_text("one")
     clean_leftovers(tmp_path)
     assert (tmp_path / "model" / "file").read_text() == "one"
 
 
-def test_an_old_folder_goes_where_the_new_one_is_in_place(tmp_path: Path) -> None:
+def test_an_old_folder_is_removed_if_the_new_one_exists(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / ".model.old").mkdir()
     clean_leftovers(tmp_path)
     assert _names(tmp_path) == ["model"]
 
 
-def test_only_the_named_entry_is_cleaned_where_one_is_named(tmp_path: Path, dead_pid: int) -> None:
+def test_only_the_named_entry_is_cleaned(tmp_path: Path, dead_pid: int) -> None:
     for name in ("model", "models"):
         (tmp_path / f".{name}.{dead_pid}.partial").mkdir()
     clean_leftovers(tmp_path, "model")
     assert _names(tmp_path) == [f".models.{dead_pid}.partial"]
 
 
-def test_removing_a_folder_that_is_not_there_is_no_error(tmp_path: Path) -> None:
+def test_removing_a_missing_folder_is_not_an_error(tmp_path: Path) -> None:
     remove_folder(tmp_path / "model")
     replace_folder(tmp_path / "model", _fill("one"))
     remove_folder(tmp_path / "model")

@@ -54,7 +54,7 @@ def _damage(file: Path, data: bytes | None) -> None:
 
 
 @pytest.mark.parametrize(("name", "data"), DAMAGE)
-def test_a_damaged_checkpoint_is_left_out_for_the_one_before_it(
+def test_a_damaged_checkpoint_is_replaced_by_the_one_before_it(
     folder: RunFolder, capsys: pytest.CaptureFixture[str], name: str, data: bytes | None
 ) -> None:
     path = _killed_at_the_end(folder, 3)
@@ -71,9 +71,7 @@ def test_a_damaged_checkpoint_is_left_out_for_the_one_before_it(
 
 
 @pytest.mark.parametrize(("name", "data"), [*DAMAGE[:-1], ("metrics.jsonl", b"")])
-def test_where_both_checkpoints_are_damaged_it_is_told_with_the_remedy(
-    folder: RunFolder, name: str, data: bytes | None
-) -> None:
+def test_two_damaged_checkpoints_are_an_error_with_the_remedy(folder: RunFolder, name: str, data: bytes | None) -> None:
     _killed_at_the_end(folder, 3)
     (folder.path / "sft" / "checkpoint-before" / "weights").write_text("9")
     _damage(folder.path / name, data)
@@ -83,7 +81,7 @@ def test_where_both_checkpoints_are_damaged_it_is_told_with_the_remedy(
         folder.step("sft", total=9, shown=[]).__enter__()
 
 
-def test_no_more_than_two_checkpoints_are_kept_and_none_of_a_step_that_is_done(folder: RunFolder) -> None:
+def test_at_most_two_checkpoints_are_kept_and_none_after_the_end(folder: RunFolder) -> None:
     path = _killed_at_the_end(folder, 4)
     assert sorted(entry.name for entry in path.iterdir()) == ["checkpoint", "checkpoint-before", "results.json"]
     with folder.step("sft", total=9, shown=[]) as step:
@@ -91,7 +89,7 @@ def test_no_more_than_two_checkpoints_are_kept_and_none_of_a_step_that_is_done(f
     assert sorted(entry.name for entry in path.iterdir()) == ["done.json", "results.json"]
 
 
-def test_a_damaged_checkpoint_is_told_before_any_step_begins(tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_an_error_before_any_step_starts(tmp_path: Path) -> None:
     config = LmConfig.model_validate({})
     with RunFolder.open(tmp_path / "run", config, preset="tiny") as folder:
         path = _killed_at_the_end(folder, 1)

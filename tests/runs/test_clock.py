@@ -3,7 +3,7 @@
 from tercet.runs.clock import Moment
 
 
-def test_others_are_what_all_used_less_what_this_process_used():
+def test_the_load_of_others_is_total_minus_own():
     start, end = Moment(10.0, 2.0, 100.0), Moment(14.0, 5.0, 109.0)
     assert end.others_since(start) == (9.0 - 3.0) / 4.0
 

@@ -86,7 +86,7 @@ def test_a_file_of_another_run_is_named(run: Path, made: dict[float, Path], name
         _open(run)
 
 
-def test_results_of_another_run_are_put_together_anew(run: Path) -> None:
+def test_replaced_results_are_merged_again_from_the_steps(run: Path) -> None:
     whole = (run / "results.json").read_bytes()
     (run / "results.json").write_text('{"sft": 2.0}')
     assert RunFolder.read(run).results()["sft"] == 1.0
@@ -94,7 +94,7 @@ def test_results_of_another_run_are_put_together_anew(run: Path) -> None:
     assert (run / "results.json").read_bytes() == whole
 
 
-def test_all_damaged_steps_are_named_at_once_and_done_again_when_removed(run: Path) -> None:
+def test_all_damaged_steps_are_named_in_one_error(run: Path) -> None:
     whole = (run / "metrics.jsonl").read_bytes()
     (run / "metrics.jsonl").write_bytes(b"")
     with pytest.raises(FailedError, match=r"remove \S+/run/ppo, \S+/run/sft, and give the same command"):
@@ -111,9 +111,7 @@ def test_rows_of_another_step_do_not_matter(run: Path) -> None:
     _open(run)
 
 
-def test_who_reads_a_run_is_told_of_damaged_figures_and_who_loads_its_model_of_a_damaged_model(
-    run: Path, tmp_path: Path
-) -> None:
+def test_reading_checks_results_and_loading_checks_the_model(run: Path, tmp_path: Path) -> None:
     _flip(run / "sft" / "model" / "weights")
     RunFolder.read(run).metrics()
     with pytest.raises(FailedError, match=r"model/weights: damaged"):
@@ -128,7 +126,7 @@ def test_who_reads_a_run_is_told_of_damaged_figures_and_who_loads_its_model_of_a
 
 
 @pytest.mark.parametrize("text", ["[]", "{", "5", '{"after": []}', '{"files": {}, "rows": {}}'])
-def test_a_done_json_that_is_none_is_named(run: Path, text: str) -> None:
+def test_an_invalid_done_json_is_named(run: Path, text: str) -> None:
     (run / "sft" / "done.json").write_text(text)
     with pytest.raises(FailedError, match=r"sft/done\.json: damaged.*\n?.*remove \S+/sft"):
         _open(run)
@@ -146,14 +144,14 @@ def test_a_changed_config_or_record_of_the_run_is_named(run: Path, name: str) ->
     _open(run)
 
 
-def test_one_remedy_is_told_where_done_json_is_damaged(run: Path) -> None:
+def test_a_damaged_done_json_has_one_remedy(run: Path) -> None:
     _truncate(run / "sft" / "done.json")
     with pytest.raises(FailedError) as caught:
         _open(run)
     assert str(caught.value).count("remove") == 1
 
 
-def test_digests_stand_in_done_json_and_in_state_json(run: Path) -> None:
+def test_done_json_contains_digests(run: Path) -> None:
     known = json.loads((run / "sft" / "done.json").read_text())
     assert {"sft/model/weights", "sft/results.json", "sft/pairs.jsonl", "videos/a.mp4"} <= known["files"].keys()
     assert known["rows"]["metrics"]["num"] == 1

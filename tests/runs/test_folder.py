@@ -23,7 +23,7 @@ def _begun(run: Path, config: LmConfig) -> None:
     (run / "sft").mkdir()
 
 
-def test_a_new_folder_holds_its_config_and_what_it_was_made_with(tmp_path: Path) -> None:
+def test_a_new_folder_contains_config_and_versions(tmp_path: Path) -> None:
     config = _config(seed=3, eval={"prompts": ["你好", "a: b\n"]}, ppo={"lr": 1e-5})
     with RunFolder.open(tmp_path / "deep" / "run", config, preset="tiny") as folder:
         saved = yaml.safe_load((folder.path / "config.yaml").read_text(encoding="utf-8"))
@@ -35,7 +35,7 @@ def test_a_new_folder_holds_its_config_and_what_it_was_made_with(tmp_path: Path)
     assert info["python"] == ".".join(map(str, sys.version_info[:3]))
 
 
-def test_the_same_config_goes_on_and_leaves_both_files_as_they_were(tmp_path: Path) -> None:
+def test_the_same_config_continues_and_changes_no_file(tmp_path: Path) -> None:
     config = _config(ppo={"kl_coef": 0.05})
     _begun(tmp_path / "run", config)
     before = [(tmp_path / "run" / name).read_bytes() for name in ("config.yaml", "run.json")]
@@ -43,14 +43,14 @@ def test_the_same_config_goes_on_and_leaves_both_files_as_they_were(tmp_path: Pa
     assert before == [(tmp_path / "run" / name).read_bytes() for name in ("config.yaml", "run.json")]
 
 
-def test_a_run_without_a_step_takes_another_config(tmp_path: Path) -> None:
+def test_a_run_without_a_started_step_accepts_another_config(tmp_path: Path) -> None:
     RunFolder.open(tmp_path / "run", _config(), preset="tiny").close()
     with RunFolder.open(tmp_path / "run", _config(seed=1), preset="other") as folder:
         assert (folder.config_dict["seed"], folder.info()["preset"]) == (1, "other")
     assert RunFolder.read(tmp_path / "run").config_dict["seed"] == 1
 
 
-def test_another_config_is_refused_with_every_difference(tmp_path: Path) -> None:
+def test_another_config_is_refused_and_all_differences_are_listed(tmp_path: Path) -> None:
     _begun(tmp_path / "run", _config(ppo={"reward": {"a:b": 2.0}}))
     with pytest.raises(InputError) as caught:
         RunFolder.open(tmp_path / "run", _config(seed=1, ppo={"lr": 3e-4}), preset="tiny")
@@ -73,7 +73,7 @@ def _forget(run: Path, *keys: str) -> None:
     (run / "run.json").unlink()
 
 
-def test_a_key_that_an_earlier_version_did_not_know_has_its_default(
+def test_a_key_missing_in_an_earlier_version_has_its_default(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _begun(tmp_path / "run", _config())
@@ -94,14 +94,14 @@ def test_a_refused_folder_can_be_opened_with_its_own_config(tmp_path: Path) -> N
     RunFolder.open(tmp_path / "run", _config(), preset="tiny").close()
 
 
-def test_a_folder_of_other_things_is_left_alone(tmp_path: Path) -> None:
+def test_a_folder_with_other_files_is_refused(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(InputError, match=r"contains thesis\.tex but no config\.yaml"):
         RunFolder.open(tmp_path, _config(), preset="tiny")
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:
+def test_a_file_in_place_of_the_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "run").write_text("")
     for path in (tmp_path / "run", tmp_path / "run" / "deeper"):
         with pytest.raises(InputError, match="--out"):
@@ -113,7 +113,7 @@ def test_an_empty_folder_becomes_a_run(tmp_path: Path) -> None:
     assert (tmp_path / "config.yaml").exists()
 
 
-def test_two_processes_cannot_be_in_one_folder(tmp_path: Path) -> None:
+def test_two_processes_cannot_use_one_folder(tmp_path: Path) -> None:
     script = (
         "import sys, time; from pathlib import Path\n"
         "from tercet.config.lm import LmConfig; from tercet.runs.folder import RunFolder\n"
@@ -136,7 +136,7 @@ def test_two_processes_cannot_be_in_one_folder(tmp_path: Path) -> None:
     RunFolder.open(tmp_path / "run", _config(), preset="tiny").close()
 
 
-def test_a_child_that_outlives_its_run_keeps_nobody_out(tmp_path: Path) -> None:
+def test_a_surviving_child_process_does_not_keep_the_lock(tmp_path: Path) -> None:
     folder = RunFolder.open(tmp_path, _config(), preset="tiny")
     waits, ends = os.pipe()
     child = os.fork()
@@ -151,7 +151,7 @@ def test_a_child_that_outlives_its_run_keeps_nobody_out(tmp_path: Path) -> None:
     os.close(waits)
 
 
-def test_reading_what_is_no_run_names_the_runs_beside_it(tmp_path: Path) -> None:
+def test_reading_a_missing_run_names_the_runs_beside_it(tmp_path: Path) -> None:
     RunFolder.open(tmp_path / "tiny", _config(), preset="tiny").close()
     with pytest.raises(InputError, match=rf"not a run folder.*runs there: {tmp_path}/tiny"):
         RunFolder.read(tmp_path / "tinny")

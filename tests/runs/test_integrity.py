@@ -21,7 +21,7 @@ def _writes(text: str) -> Callable[[Path], None]:
     return write
 
 
-def test_no_file_is_read_more_than_once_for_its_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_file_is_digested_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read, digest_of = list[int](), hashlib.file_digest
 
     def noted(file: Any, *given: Any) -> Any:  # Any: as the library's own function has it

@@ -22,7 +22,7 @@ def _flip(file: Path) -> None:
     file.write_bytes(data)
 
 
-def test_what_a_step_keeps_before_it_ends_is_checked_before_it_is_used(tmp_path: Path) -> None:
+def test_intermediate_files_are_checked_before_use(tmp_path: Path) -> None:
     keep_file(tmp_path, "pairs.jsonl", "{}\n")
     keep_folder(tmp_path, "round-1", _writes("w"))
     assert is_kept(tmp_path, "pairs.jsonl")

@@ -42,12 +42,12 @@ def give(tmp_path: Path) -> Callable[..., list[str]]:
     return given
 
 
-def test_a_step_that_stands_is_not_done_again(give: Callable[..., list[str]]) -> None:
+def test_an_up_to_date_step_is_not_repeated(give: Callable[..., list[str]]) -> None:
     assert give(*NAMES) == NAMES
     assert give(*NAMES) == []
 
 
-def test_an_early_evaluation_is_done_again_behind_later_steps(
+def test_an_evaluation_is_repeated_after_later_steps(
     give: Callable[..., list[str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert give("sft", "eval") == ["sft", "eval"]
@@ -56,7 +56,7 @@ def test_an_early_evaluation_is_done_again_behind_later_steps(
     assert give(*NAMES) == []
 
 
-def test_what_was_built_on_a_step_that_is_done_anew_follows(give: Callable[..., list[str]], tmp_path: Path) -> None:
+def test_steps_that_depend_on_a_repeated_step_are_repeated(give: Callable[..., list[str]], tmp_path: Path) -> None:
     give(*NAMES)
     (tmp_path / "run" / "ppo" / "round-1").mkdir()
     shutil.rmtree(tmp_path / "run" / "reward")
@@ -64,7 +64,7 @@ def test_what_was_built_on_a_step_that_is_done_anew_follows(give: Callable[..., 
     assert not (tmp_path / "run" / "ppo" / "round-1").exists()
 
 
-def test_a_step_under_way_begins_anew_behind_one_that_is_done_now(
+def test_an_unfinished_step_is_restarted_after_a_step_that_it_depends_on(
     give: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     give("sft", "reward")
@@ -82,14 +82,14 @@ def test_a_step_under_way_begins_anew_behind_one_that_is_done_now(
     assert RunFolder.read(tmp_path / "run").metrics() == []
 
 
-def test_a_step_that_the_run_does_not_need_makes_none_stale(give: Callable[..., list[str]]) -> None:
+def test_an_unneeded_step_makes_no_other_out_of_date(give: Callable[..., list[str]]) -> None:
     needed = ["sft", "ppo", "eval"]
     give(*needed, needed=needed)
     assert give("reward", needed=needed) == ["reward"]
     assert give(*needed, needed=needed) == []
 
 
-def test_a_step_whose_data_changed_is_refused_done_or_under_way(tmp_path: Path) -> None:
+def test_changed_data_is_refused_for_finished_and_unfinished_steps(tmp_path: Path) -> None:
     config, now = LmConfig(), {"sft": {"toy": "a"}, "reward": {"toy": "a", "more": "b"}}
     with RunFolder.open(tmp_path / "run", config, preset="tiny") as folder:
         with folder.step("sft", total=1, shown=[], data=now["sft"]) as step:
@@ -118,7 +118,7 @@ def test_a_step_whose_data_changed_is_refused_done_or_under_way(tmp_path: Path) 
             check()
 
 
-def test_a_copied_run_stands_and_so_does_one_of_an_earlier_version(
+def test_copied_runs_and_runs_of_an_earlier_version_are_up_to_date(
     give: Callable[..., list[str]], tmp_path: Path
 ) -> None:
     give(*NAMES)

@@ -34,7 +34,7 @@ def test_broken_results_are_not_overwritten(tmp_path: Path) -> None:
         assert json.loads((folder.path / "results.json").read_text()) == {"a": 1.0}
 
 
-def test_a_step_that_is_removed_takes_its_figures_along(tmp_path: Path) -> None:
+def test_removing_a_step_removes_its_results(tmp_path: Path) -> None:
     with RunFolder.open(tmp_path / "run", _config(), preset="tiny") as folder:
         for name in ("sft", "ppo"):
             with folder.step(name, total=1, shown=[]) as step:
@@ -46,7 +46,7 @@ def test_a_step_that_is_removed_takes_its_figures_along(tmp_path: Path) -> None:
     assert found == {"perplexity": {"sft": 2.0}, "sft": 1.0}
 
 
-def test_a_step_that_begins_anew_keeps_none_of_its_figures_but_the_seconds_of_what_went_before(tmp_path: Path) -> None:
+def test_a_restarted_step_keeps_only_the_times_of_earlier_work(tmp_path: Path) -> None:
     with RunFolder.open(tmp_path / "run", _config(), preset="tiny") as folder:
         for figures in ({"videos_missing": "no OpenGL"}, {"videos": []}):
             with folder.timed("eval", "pairs"):
@@ -59,7 +59,7 @@ def test_a_step_that_begins_anew_keeps_none_of_its_figures_but_the_seconds_of_wh
     assert found == {"videos": []}
 
 
-def test_figures_of_steps_that_an_earlier_version_did_stay(tmp_path: Path) -> None:
+def test_results_of_steps_of_an_earlier_version_are_kept(tmp_path: Path) -> None:
     with RunFolder.open(tmp_path / "run", _config(), preset="tiny") as folder:
         (folder.path / "sft").mkdir()
         (folder.path / "sft" / "done.json").write_text("{}")

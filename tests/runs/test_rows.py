@@ -36,7 +36,7 @@ def test_numbers_are_kept_to_the_bit(number: float) -> None:
     assert json.loads(dump({"a": number}))["a"] == number
 
 
-def test_numbers_that_json_has_no_word_for_are_left_out() -> None:
+def test_numbers_that_are_not_finite_are_left_out() -> None:
     assert json.loads(dump({"a": math.nan, "b": {"c": math.inf, "d": 1.0}, "e": [1.0, -math.inf]})) == {
         "b": {"d": 1.0},
         "e": [1.0],
@@ -44,7 +44,7 @@ def test_numbers_that_json_has_no_word_for_are_left_out() -> None:
 
 
 @pytest.mark.parametrize("tail", ['{"step": "sft", "ind', '{"step": "sft"}', "\x00\x00\n", '"text"\n'])
-def test_a_torn_end_is_not_read_and_is_cut_off(tmp_path: Path, tail: str) -> None:
+def test_an_incomplete_last_line_is_ignored_and_removed(tmp_path: Path, tail: str) -> None:
     path = _file(tmp_path, "sft", "sft", tail=tail)
     whole = _file(tmp_path / "..", "sft", "sft").read_bytes()
     assert [row["index"] for row in read_rows(path)] == [0, 1]
@@ -52,20 +52,20 @@ def test_a_torn_end_is_not_read_and_is_cut_off(tmp_path: Path, tail: str) -> Non
     assert path.read_bytes() == whole
 
 
-def test_only_the_later_rows_of_that_step_are_cut(tmp_path: Path) -> None:
+def test_only_later_rows_of_the_step_are_removed(tmp_path: Path) -> None:
     path = _file(tmp_path, "sft", "ppo", "ppo", "eval", "ppo")
     cut_rows(path, "ppo", 1)
     assert [(row["step"], row["index"]) for row in read_rows(path)] == [("sft", 0), ("ppo", 1), ("eval", 3)]
 
 
-def test_rows_of_other_steps_behind_a_damaged_line_stay(tmp_path: Path) -> None:
+def test_rows_of_other_steps_after_a_damaged_line_are_kept(tmp_path: Path) -> None:
     path = _file(tmp_path, "ppo", "sft", "ppo", "sft")
     path.write_bytes(path.read_bytes().replace(b'ppo", "index": 2', b'ppo\xff, "index": 2'))
     cut_rows(path, "ppo", 0)
     assert [(row["step"], row["index"]) for row in read_rows(path)] == [("sft", 1), ("sft", 3)]
 
 
-def test_a_tally_is_of_the_rows_of_its_step_alone(tmp_path: Path) -> None:
+def test_a_tally_counts_only_the_rows_of_its_step(tmp_path: Path) -> None:
     alone = tallies(_file(tmp_path, "ppo"))["ppo"].as_json()
     beside = _file(tmp_path, "ppo", "sft", "ppo")
     assert tallies(beside, {"ppo": 1})["ppo"].as_json() == alone
@@ -76,7 +76,7 @@ def test_a_tally_is_of_the_rows_of_its_step_alone(tmp_path: Path) -> None:
     assert cut_rows(beside, "ppo", 1).as_json() == alone
 
 
-def test_no_file_holds_no_rows(tmp_path: Path) -> None:
+def test_a_missing_file_has_no_rows(tmp_path: Path) -> None:
     cut_rows(tmp_path / "metrics.jsonl", "ppo", 0)
     assert read_rows(tmp_path / "metrics.jsonl") == []
     assert not (tmp_path / "metrics.jsonl").exists()

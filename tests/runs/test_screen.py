@@ -20,11 +20,11 @@ from tercet.runs.screen import screen, visible, write
         ("a\udcff", "a\\udcff"),
     ],
 )
-def test_characters_that_command_a_terminal_are_shown_and_others_stay(text: str, shown: str) -> None:
+def test_control_characters_are_made_visible(text: str, shown: str) -> None:
     assert visible(text) == shown
 
 
-def test_tables_titles_and_lines_are_text_and_no_markup() -> None:
+def test_printed_text_is_not_markup() -> None:
     file = StringIO()
     console = screen(file=file, width=60, force_terminal=True, color_system="truecolor")
     table = Table(expand=True, title="\x1b]0;title [red]x[/] [/]")

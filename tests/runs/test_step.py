@@ -27,7 +27,7 @@ def _fills_the_disk(folder: Path) -> None:
     Path("/dev/full").write_text("no room")  # the system's own word for a full disk
 
 
-def test_who_watches_a_run_gets_each_row_as_the_file_has_it(tmp_path: Path) -> None:
+def test_the_callback_gets_each_row_as_in_the_file(tmp_path: Path) -> None:
     rows: list[Row] = []
     config = LmConfig.model_validate({})
     folder = RunFolder.open(tmp_path / "run", config, preset="tiny", on_row=rows.append)
@@ -36,7 +36,7 @@ def test_who_watches_a_run_gets_each_row_as_the_file_has_it(tmp_path: Path) -> N
     assert rows == folder.metrics() == [{"step": "sft", "index": 0, "sft/loss": 1.5}]
 
 
-def test_a_step_that_ends_leaves_rows_results_and_no_checkpoint(folder: RunFolder) -> None:
+def test_a_finished_step_has_rows_and_results_but_no_checkpoint(folder: RunFolder) -> None:
     with folder.step("sft", total=2, shown=["sft/loss"]) as step:
         assert step.restore() is None
         for index in range(2):
@@ -55,7 +55,7 @@ def test_a_step_that_ends_leaves_rows_results_and_no_checkpoint(folder: RunFolde
     assert sorted(path.name for path in step.path.iterdir()) == ["done.json", "model", "results.json"]
 
 
-def test_the_bar_of_a_step_counts_its_units_and_no_row_before_them(
+def test_the_progress_bar_excludes_the_rows_before_the_first_unit(
     folder: RunFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with folder.step("ppo", total=2, num_before=1, shown=[]) as step:
@@ -68,7 +68,7 @@ def test_the_bar_of_a_step_counts_its_units_and_no_row_before_them(
     assert [line.split()[1] for line in capsys.readouterr().out.splitlines()] == ["1/2", "2/2"]
 
 
-def test_a_step_goes_on_from_its_checkpoint_and_drops_what_came_after(folder: RunFolder) -> None:
+def test_a_step_resumes_from_its_checkpoint_and_drops_later_rows(folder: RunFolder) -> None:
     with pytest.raises(KeyboardInterrupt), folder.step("ppo", total=9, shown=[]) as step:
         step.log(0, {"ppo/score": 0.1})
         step.show(0, [{"prompt": "a", "response": "b", "score": 1.0}])
@@ -86,7 +86,7 @@ def test_a_step_goes_on_from_its_checkpoint_and_drops_what_came_after(folder: Ru
         assert [row["response"] for row in folder.samples()] == ["b"]
 
 
-def test_a_step_without_checkpoint_drops_its_own_rows_alone(folder: RunFolder) -> None:
+def test_a_step_without_checkpoint_drops_only_its_own_rows(folder: RunFolder) -> None:
     for name in ("sft", "ppo"):
         with folder.step(name, total=2, shown=[]) as step:
             step.log(0, {"x": 1.0})
@@ -94,7 +94,7 @@ def test_a_step_without_checkpoint_drops_its_own_rows_alone(folder: RunFolder) -
         assert [row["step"] for row in folder.metrics()] == ["sft"]
 
 
-def test_a_step_that_was_done_begins_anew(folder: RunFolder) -> None:
+def test_a_finished_step_is_restarted(folder: RunFolder) -> None:
     for attempt in range(2):
         with folder.step("eval", total=1, shown=[]) as step:
             assert step.restore() is None
@@ -105,7 +105,7 @@ def test_a_step_that_was_done_begins_anew(folder: RunFolder) -> None:
     assert [row["x"] for row in folder.metrics()] == [1.0]
 
 
-def test_what_a_kill_at_the_very_end_leaves_goes_at_the_next_opening(tmp_path: Path) -> None:
+def test_leftovers_of_a_kill_at_the_end_are_removed_at_the_next_opening(tmp_path: Path) -> None:
     config = LmConfig.model_validate({})
     with (
         RunFolder.open(tmp_path / "run", config, preset="tiny") as folder,
@@ -130,7 +130,7 @@ def test_seconds_add_up_over_attempts(folder: RunFolder) -> None:
     assert 1000 <= folder.results()["seconds"]["sft"] < 1060
 
 
-def test_timings_have_a_row_for_each_row_of_numbers_and_the_numbers_no_clock(folder: RunFolder) -> None:
+def test_times_are_logged_apart_from_metrics(folder: RunFolder) -> None:
     with folder.step("sft", total=2, shown=[]) as step:
         step.log(0, {"a": 1.0})
         step.log(1, {"a": 1.0})
@@ -139,7 +139,7 @@ def test_timings_have_a_row_for_each_row_of_numbers_and_the_numbers_no_clock(fol
     assert set(folder.metrics()[0]) == {"step", "index", "a"}
 
 
-def test_a_full_disk_while_saving_keeps_the_checkpoint_before(folder: RunFolder) -> None:
+def test_a_full_disk_while_saving_keeps_the_last_checkpoint(folder: RunFolder) -> None:
     with folder.step("sft", total=2, shown=[]) as step:
         step.save({"next": 1}, _weights)
         with pytest.raises(FailedError, match="checkpoint: the disk is full"):
@@ -168,14 +168,14 @@ def _killed_at_the_end(folder: RunFolder, num: int) -> Path:
     return step.path
 
 
-def test_figures_that_were_damaged_while_a_step_is_under_way_are_put_back(folder: RunFolder) -> None:
+def test_damaged_results_of_a_running_step_are_restored(folder: RunFolder) -> None:
     path = _killed_at_the_end(folder, 1)
     (path / "results.json").write_text('{"base": 7.0}')
     with folder.step("sft", total=9, shown=[]):
         assert folder.results() == {"base": 1.0}
 
 
-def test_sampled_answers_are_printed_each_on_one_line(folder: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+def test_sampled_answers_are_printed_on_one_line_each(folder: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
     samples = [{"prompt": "Who?\n[bold]", "response": "x" * 500, "score": 0.123456}] * 9
     with folder.step("ppo", total=1, shown=[]) as step:
         step.show(4, samples)

@@ -9,7 +9,7 @@ from tercet.errors import InputError
 from tercet.runs.folder import RunFolder
 
 
-def test_metrics_go_to_tensorboard_too(tmp_path: Path) -> None:
+def test_metrics_are_sent_to_tensorboard(tmp_path: Path) -> None:
     event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     config = LmConfig.model_validate({"trackers": ["tensorboard"]})
     with RunFolder.open(tmp_path / "run", config, preset="tiny") as folder:
@@ -25,7 +25,7 @@ def _config(**values: object) -> LmConfig:
     return LmConfig.model_validate(values)
 
 
-def test_a_tracker_that_is_not_installed_is_told_with_its_remedy(tmp_path: Path) -> None:
+def test_a_missing_tracker_is_an_error_with_its_remedy(tmp_path: Path) -> None:
     import importlib.util
 
     missing = [name for name in ("wandb", "trackio") if importlib.util.find_spec(name) is None]

@@ -168,7 +168,7 @@ def test_the_gradients_are_those_of_the_formulas_token_by_token() -> None:
     assert seen["clip_fraction"] > 0
 
 
-def test_steps_that_stand_apart_are_mixed_across_episodes_and_each_is_seen_once_an_epoch() -> None:
+def test_independent_steps_are_mixed_across_episodes_and_used_once_per_epoch() -> None:
     """And what pads a row is never looked at."""
     bandit, seen = Bandit(), []
     rollout = play(bandit, 0)
@@ -192,7 +192,7 @@ def test_steps_that_stand_apart_are_mixed_across_episodes_and_each_is_seen_once_
 
 
 @pytest.mark.parametrize("size", [1, 8, 64])
-def test_one_minibatch_is_the_same_whether_steps_stand_apart_or_not(size: int) -> None:
+def test_one_minibatch_is_the_same_with_and_without_independent_steps(size: int) -> None:
     tables = []
     for independent_steps in (False, True):
         bandit = Bandit(torch.float64)

@@ -51,7 +51,7 @@ from tercet.web.guard import guarded
         ("POST", "/undo", {"who": "A"}, {"Sec_Fetch_Site": "same-site"}, 403, "from another site"),
     ],
 )
-def test_what_is_wrong_or_from_elsewhere_is_refused_and_changes_nothing(
+def test_invalid_and_cross_site_requests_are_refused_and_change_nothing(
     unchanged: tuple[int, Path], method: str, path: str, body: Any, headers: dict[str, str], status: int, said: str
 ) -> None:
     port, run = unchanged
@@ -62,13 +62,13 @@ def test_what_is_wrong_or_from_elsewhere_is_refused_and_changes_nothing(
     assert call(port, "GET", "/state")[0] == 200  # and the server is as before
 
 
-def test_a_tunnel_from_another_computer_and_its_browser_are_welcome(port: int) -> None:
+def test_requests_through_a_tunnel_are_accepted(port: int) -> None:
     headers = {"Host": "localhost:9999", "Origin": "http://localhost:9999", "Sec_Fetch_Site": "same-origin"}
     body = {"sheet": "learned", "question": 0, "said": "equal", "who": "Ana"}
     assert call(port, "POST", "/answer", body, **headers)[0] == 200
 
 
-def test_a_body_of_any_length_is_stopped_at_the_limit_and_the_next_request_is_none_of_it(port: int) -> None:
+def test_a_long_body_is_refused_and_the_next_request_is_answered(port: int) -> None:
     request = b"POST /answer HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
     request += b"Transfer-Encoding: chunked\r\n\r\n"
     part = b"8001\r\n" + b" " * 0x8001 + b"\r\n"
@@ -77,7 +77,7 @@ def test_a_body_of_any_length_is_stopped_at_the_limit_and_the_next_request_is_no
     assert re.findall(rb"HTTP/1\.1 (\d+)", found) == [b"413", b"200"]
 
 
-def test_what_nobody_foresaw_is_one_line_and_a_traceback_with_debug(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unexpected_error_is_one_line_and_a_traceback_with_debug(capsys: pytest.CaptureFixture[str]) -> None:
     def broken(request: Request) -> None:
         raise KeyError("what is missing")
 

@@ -12,7 +12,7 @@ from tercet.feedback.sheets import answers_to, read_sheet, take, write_sheet
 from tercet.web.label import Desk
 
 
-def test_questions_come_one_after_the_other_until_all_are_answered(port: int, run: Path) -> None:
+def test_questions_are_asked_in_order_until_all_are_answered(port: int, run: Path) -> None:
     state = call(port, "GET", "/state")[1]
     assert (state["done"], state["total"], state["run"]) == (0, 3, "run")
     assert state["question"] == {
@@ -36,7 +36,7 @@ def test_questions_come_one_after_the_other_until_all_are_answered(port: int, ru
     ]
 
 
-def test_an_answer_to_questions_that_were_put_anew_is_refused(port: int) -> None:
+def test_an_answer_to_replaced_questions_is_refused(port: int) -> None:
     given = {"sheet": "learned", "digest": "of others", "question": 0, "said": "left", "who": "Ana"}
     status, found, _ = call(port, "POST", "/answer", given)
     assert (status, found["error"]) == (409, "the questions have changed; reload the page")
@@ -51,7 +51,7 @@ def test_undo_asks_the_last_question_of_that_person_again(port: int) -> None:
     assert call(port, "POST", "/undo", {"who": "Bo"})[1]["done"] == 0
 
 
-def test_a_question_takes_one_answer_and_a_sheet_none_once_the_run_has_it(port: int, run: Path) -> None:
+def test_a_question_takes_one_answer_and_a_used_sheet_takes_none(port: int, run: Path) -> None:
     assert say(port, "learned", 0, "left")[0] == 200
     status, found, _ = say(port, "learned", 0, "right")
     assert (status, found["error"]) == (409, "this question already has an answer")
@@ -64,12 +64,12 @@ def test_a_question_takes_one_answer_and_a_sheet_none_once_the_run_has_it(port: 
     assert (state["done"], state["total"]) == (0, 1)  # what was taken is over
 
 
-def test_new_questions_of_a_run_that_goes_on_come_up_by_themselves(port: int, run: Path) -> None:
+def test_new_questions_of_a_continued_run_appear(port: int, run: Path) -> None:
     write_sheet(run / "feedback" / "round-2", "pairs", "", lambda _: [{"left": "0.mp4", "right": "1.mp4"}])
     assert call(port, "GET", "/state")[1]["total"] == 4
 
 
-def test_a_video_that_is_a_link_out_of_the_run_is_none(port: int, run: Path, tmp_path: Path) -> None:
+def test_a_video_that_links_outside_the_run_is_not_served(port: int, run: Path, tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("secret")
     video = run / "feedback" / "learned" / "0.mp4"
     video.unlink()
@@ -81,7 +81,7 @@ def test_a_video_that_is_a_link_out_of_the_run_is_none(port: int, run: Path, tmp
     assert call(port, "HEAD", "/videos/learned/0.mp4")[1] == b""
 
 
-def test_damage_is_named_on_the_page_and_when_it_starts(port: int, run: Path) -> None:
+def test_damaged_files_are_named_on_the_page_and_at_the_start(port: int, run: Path) -> None:
     file = run / "feedback" / "learned" / "sheet.json"
     text = file.read_text()
     file.write_text(text[:-9])
@@ -96,7 +96,7 @@ def test_damage_is_named_on_the_page_and_when_it_starts(port: int, run: Path) ->
         Desk(run)
 
 
-def test_two_answers_at_once_to_one_question_are_one_answer(port: int, run: Path) -> None:
+def test_of_simultaneous_answers_to_one_question_one_is_saved(port: int, run: Path) -> None:
     statuses: list[int] = []
     threads = [threading.Thread(target=lambda: statuses.append(say(port, "learned", 0, "left")[0])) for _ in range(8)]
     for thread in threads:
@@ -106,7 +106,7 @@ def test_two_answers_at_once_to_one_question_are_one_answer(port: int, run: Path
     assert sorted(statuses) == [200] + [409] * 7
 
 
-def test_an_answer_to_a_question_that_was_changed_meanwhile_is_refused(run: Path, port: int) -> None:
+def test_an_answer_to_a_changed_question_is_refused(run: Path, port: int) -> None:
     states = run / "feedback" / "learned" / "states.safetensors"
     whole = states.read_bytes()
     states.write_bytes(whole[:-1] + b"?")
@@ -117,7 +117,7 @@ def test_an_answer_to_a_question_that_was_changed_meanwhile_is_refused(run: Path
     assert say(port, "learned", 0, "left")[0] == 200
 
 
-def test_questions_that_are_gone_are_not_taken_for_answered_ones(run: Path, port: int) -> None:
+def test_missing_questions_are_an_error(run: Path, port: int) -> None:
     (run / "feedback").rename(run / "elsewhere")
     for status, found, _ in (call(port, "GET", "/state"), say(port, "learned", 0, "left")):
         assert status == 500 and found["error"].startswith(f"{run / 'feedback'}: the questions are no longer here")

@@ -16,7 +16,7 @@ from tercet.feedback.answers import read_answers
 SOURCE = Path(__file__).parents[2] / "src"
 
 
-def test_the_page_comes_whole_and_asks_nobody_else(port: int) -> None:
+def test_the_page_loads_nothing_from_other_sites(port: int) -> None:
     status, page, headers = call(port, "GET", "/")
     assert (status, headers.get_content_type()) == (200, "text/html")
     text = page.decode()
@@ -41,7 +41,7 @@ def test_the_page_comes_whole_and_asks_nobody_else(port: int) -> None:
         ("lines=1-2", 200, VIDEO),
     ],
 )
-def test_videos_come_whole_or_in_the_part_that_a_browser_asks_for(
+def test_videos_are_served_whole_or_in_the_requested_range(
     unchanged: tuple[int, Path], asked: str, status: int, part: bytes
 ) -> None:
     found = call(unchanged[0], "GET", "/videos/learned/0.mp4", **({"Range": asked} if asked else {}))
@@ -50,7 +50,7 @@ def test_videos_come_whole_or_in_the_part_that_a_browser_asks_for(
         assert found[2]["Content-Range"] == "bytes 0-1/1024"
 
 
-def test_a_server_killed_between_answers_loses_none_and_ctrl_c_says_what_is_open(run: Path) -> None:
+def test_a_killed_server_loses_no_answer_and_ctrl_c_prints_the_open_questions(run: Path) -> None:
     # a suite that was started in the background ignores Ctrl-C, and so would what it starts
     program = "import signal as s; s.signal(s.SIGINT, s.default_int_handler); from tercet.cli import main; main()"
     command = [sys.executable, "-c", program, "label", str(run), "--port", "0"]

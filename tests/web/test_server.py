@@ -15,7 +15,7 @@ from tercet.web.label import Desk
 from tercet.web.server import address, listening
 
 
-def test_what_is_no_http_is_answered_and_a_request_hidden_in_another_is_not(port: int, run: Path) -> None:
+def test_invalid_http_and_smuggled_requests_are_refused(port: int, run: Path) -> None:
     for nonsense in (b"\0\r\n\r\n", b"GET\r\n\r\n", b"GET / HTTP/1.1\r\nno header\r\n\r\n", b"X" * 20_000):
         assert exchange(port, nonsense).startswith(b"HTTP/1.1 400 ")
     body = json.dumps({"who": "Ana"}).encode()
@@ -29,7 +29,7 @@ def test_what_is_no_http_is_answered_and_a_request_hidden_in_another_is_not(port
     assert len(read_answers(run / "feedback")) == 1
 
 
-def test_slow_connections_end_and_many_of_them_hold_nothing_up(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slow_and_many_connections_do_not_block_the_server(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tercet.web.server, "SECONDS", 0.3)
     monkeypatch.setattr(tercet.web.server, "MOST_CONNECTIONS", 5)
     with served(run) as port:
@@ -56,7 +56,7 @@ def test_slow_connections_end_and_many_of_them_hold_nothing_up(run: Path, monkey
         assert call(port, "GET", "/state")[0] == 200
 
 
-def test_a_port_that_is_taken_and_a_run_without_questions_are_bad_input(port: int, run: Path, tmp_path: Path) -> None:
+def test_a_used_port_and_a_run_without_questions_are_input_errors(port: int, run: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=f"--port {port}: cannot listen there"):
         listening("127.0.0.1", port)
     with pytest.raises(InputError, match=r"no questions here.* `tercet lm run judge=person` or .*arm run reward"):
@@ -65,7 +65,7 @@ def test_a_port_that_is_taken_and_a_run_without_questions_are_bad_input(port: in
         assert re.fullmatch(r"http://\[::1\]:\d+/", address(listener))
 
 
-def test_a_page_for_other_computers_prints_an_address_that_they_can_open(run: Path) -> None:
+def test_the_address_for_other_computers_can_be_opened(run: Path) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
         try:
             one.connect(("192.0.2.1", 9))
