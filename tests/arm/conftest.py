@@ -10,11 +10,13 @@ import torch
 
 from tercet.arm.play.agent import PolicyEpisodes
 from tercet.arm.play.episodes import Episodes
+from tercet.arm.policies.critic import new_critic
 from tercet.arm.policies.gaussian import GaussianPolicy
-from tercet.arm.policies.policy import Sizes
+from tercet.arm.policies.policy import Policy, Sizes
 from tercet.arm.robot.calibration import KEYS
+from tercet.arm.rollout import ArmActorCritic
 from tercet.arm.sim.env import ArmEnv
-from tercet.config.arm import ArmConfig
+from tercet.config.arm import ArmConfig, PolicyConfig
 from tercet.config.load import load_arm_config
 from tercet.errors import FailedError
 from tercet.runs.folder import RunFolder
@@ -134,3 +136,25 @@ class Other:
 
     def send_action(self, action: dict[str, float]) -> dict[str, float]:
         return action
+
+
+@pytest.fixture
+def actor_critic(policy: GaussianPolicy) -> ArmActorCritic:
+    return ArmActorCritic(policy, new_critic(policy.scaled, PolicyConfig(hidden_size=8), seed=0))
+
+
+def other_policy(policy: Policy) -> GaussianPolicy:
+    """Return a policy of the same sizes with other weights."""
+    torch.manual_seed(1)
+    other = GaussianPolicy(policy.sizes, hidden_size=8, num_layers=1, log_std=-0.2)
+    torch.nn.init.normal_(other.net[-1].weight)
+    return other
+
+
+def values(folder: RunFolder, name: str) -> list[float]:
+    return [row[name] for row in folder.metrics() if name in row]
+
+
+def run_of(tmp_path: Path, preset: str, overrides: list[str]) -> tuple[RunFolder, ArmConfig]:
+    config = load_arm_config(preset, overrides)
+    return RunFolder.open(tmp_path / "run", config, preset=preset), config

@@ -3,17 +3,15 @@
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from tests.arm.conftest import make_episodes
 
 from tercet.arm import eval as evaluation
 from tercet.arm import pipeline
-from tercet.arm.play import video
 from tercet.arm.play.episodes import Episodes
 from tercet.config.load import load_arm_config
-from tercet.errors import FailedError, InputError
+from tercet.errors import FailedError
 from tercet.runs.folder import RunFolder
 
 
@@ -40,33 +38,6 @@ def test_starts_are_compared_in_pairs_and_each_case_is_shown_first() -> None:
         (3, "only PPO fails"),
         (1, "only PPO succeeds"),
     ]
-
-
-def take(title: str, num: int, success: bool) -> video.Clip:
-    pictures = [np.full((video.HEIGHT, video.WIDTH, 3), 10 * i, np.uint8) for i in range(num)]
-    curve = torch.linspace(-1, 1, num)
-    return video.Clip(title, pictures, video.Curves(curve, curve, curve), success)
-
-
-def test_a_video_is_h264_with_both_sides_and_the_last_frame_held(tmp_path: Path) -> None:
-    import imageio_ffmpeg
-
-    file = tmp_path / "v.mp4"
-    video.write(file, take("BC", 5, False), take("PPO", 5, True))
-    reader = imageio_ffmpeg.read_frames(str(file))
-    facts = next(reader)
-    assert isinstance(facts, dict)
-    assert (facts["codec"], facts["pix_fmt"].split("(")[0]) == ("h264", "yuv420p")
-    assert facts["size"] == (2 * video.WIDTH, video.TITLE + 3 * video.STRIP + video.HEIGHT + video.FOOT)
-    assert len(list(reader)) == 5 + video.HOLD
-
-
-def test_the_bottom_of_a_frame_is_empty_and_curves_are_above_the_image() -> None:
-    last = list(video.frames(take("BC", 5, False), take("PPO", 5, True)))[-1]
-    foot, curves = last[-video.FOOT :], last[video.TITLE : video.TITLE + 3 * video.STRIP]
-    assert (foot == foot[0, 0]).all() and not (curves == curves[0, 0]).all()
-    picture = last[video.TITLE + 3 * video.STRIP : -video.FOOT]
-    assert (picture == 40).all()
 
 
 def test_a_run_writes_the_results_and_files_of_the_docs(small: list[str], tmp_path: Path) -> None:
@@ -108,21 +79,3 @@ def test_without_opengl_the_run_continues_and_says_how_to_install_it(
         results = folder.results()
     assert (results["videos"], "apt-get install" in results["videos_missing"]) == ([], True)
     assert "apt-get install libegl1" in (folder.path / "report.html").read_text()
-
-
-@pytest.mark.parametrize(
-    ("override", "said"),
-    [
-        ("ppo.reward={joy: 1}", "unknown term"),
-        ("reward.judge=nowhere_mod:f", "no module nowhere_mod"),
-        ("bc.demonstrations=absent.npz", "no file absent.npz"),
-        ("env=liftt", "liftt"),
-    ],
-)
-def test_errors_of_later_steps_are_reported_before_training(
-    override: str, said: str, small: list[str], tmp_path: Path
-) -> None:
-    config = load_arm_config("lift", [*small, override])
-    with RunFolder.open(tmp_path / "run", config, preset="lift") as folder, pytest.raises(InputError, match=said):
-        pipeline.run(folder, config)
-    assert not (folder.path / "bc").exists()
