@@ -1,13 +1,13 @@
-"""Kills a run with SIGKILL at one moment after another, and says whether that shows in what it leaves.
+"""Kill a run with SIGKILL at several moments, and compare its files with those of an uninterrupted run.
 
-It takes the steps as `tercet lm run` and `tercet arm run` do, but for the report, which would take most of the time.
+It runs the steps like `tercet lm run` and `tercet arm run`, without the report, which would take most of the time.
 
-A program of its own, for the runs are forked from a process that has imported everything and computed nothing:
+It is a separate program, because the runs are forked from a process that has imported everything and computed nothing:
     python kill_runs.py lm|arm PRESET WORK MOMENTS OVERRIDE...     (MOMENTS: JSON, a list of chains of moments)
 
 A moment is ["row", step, n]: as soon as metrics.jsonl holds n rows of the step; ["checkpoint", step, n]: as soon as
-a checkpoint knows n rows; or ["time", share]: after that share of the seconds that a whole run takes. Each chain is
-one run that is killed at each of its moments in turn and then comes to its end.
+a checkpoint has n rows; or ["time", share]: after that share of the seconds that a whole run takes. Each chain is
+one run that is killed at each of its moments in turn and then finishes.
 """
 
 import importlib
@@ -27,9 +27,11 @@ from tercet.runs.folder import RunFolder
 DOMAIN, PRESET = sys.argv[1:3]
 pipeline: Any = importlib.import_module(f"tercet.{DOMAIN}.pipeline")  # Any: a module of either domain
 if DOMAIN == "lm":
-    importlib.import_module("transformers.models.opt.modeling_opt")  # so that the forked processes need not
+    importlib.import_module(
+        "transformers.models.opt.modeling_opt"
+    )  # imported here, so that the forked processes do not import it again
 load: Any = {"lm": load_lm_config, "arm": load_arm_config}[DOMAIN]  # Any: as above
-# of the clock or of this machine
+# depend on the clock or the machine
 MAY_DIFFER = ("timings.jsonl", "run.json", "done.json", ".lock")
 
 
@@ -53,7 +55,7 @@ def _main() -> None:
 
 
 def _attempt(folder: Path, overrides: list[str], reached: Callable[[], bool]) -> int:
-    """The run in a forked process that is killed once the moment is reached; its exit status."""
+    """Start the run in a forked process, kill it at the moment, and return its exit status."""
     child = os.fork()
     if child == 0:
         with (folder.parent / f"{folder.name}.log").open("a") as log:
@@ -105,7 +107,7 @@ def _reached(folder: Path, moment: list[str | int | float], seconds: float) -> C
 
 
 def _contents(folder: Path) -> dict[str, bytes]:
-    """Every file's bytes; the seconds taken out of the results."""
+    """Return the bytes of every file, without the seconds in the results."""
     contents = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     for name in [name for name in contents if Path(name).name == "results.json"]:
         results = json.loads(contents[name])

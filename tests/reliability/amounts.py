@@ -1,4 +1,4 @@
-"""How many hostile inputs the tests of this folder generate, and how many of them were refused."""
+"""The number of generated hostile inputs in the tests of this folder, and counters of the refused ones."""
 
 import os
 import sys
@@ -14,25 +14,25 @@ THOROUGH = os.environ.get("TERCET_THOROUGH") == "1"
 
 
 def cases(thorough: int) -> int:
-    """The examples of one test: `thorough` with TERCET_THOROUGH=1, a fiftieth of that in the default suite."""
+    """Return the number of examples of a test: `thorough` with TERCET_THOROUGH=1, else a fiftieth of it."""
     return thorough if THOROUGH else max(5, thorough // 50)
 
 
 @dataclass
 class Count:
-    """Cases of one part, and how many of them ended in an error that says what is wrong."""
+    """The number of cases of one part, and of those that ended in a clear error."""
 
     part: str
     tried: int = 0
     refused: int = 0
 
     def note(self, *, refused: bool) -> None:
-        """Count one case that the test has judged itself, such as the status of an HTTP answer."""
+        """Count one case that the test has checked itself, such as the status of an HTTP response."""
         self.tried += 1
         self.refused += refused
 
     def attempt(self, work: Callable[[], Any]) -> "Outcome":
-        """Do the work as one case; an InputError or a FailedError is a refusal, any other exception is a failure."""
+        """Run one case; InputError and FailedError are refusals, any other exception is a failure."""
         try:
             outcome = Outcome(work(), "")
         except (InputError, FailedError) as error:
@@ -54,7 +54,7 @@ class Count:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one case gave: a value, or the message of its refusal."""
+    """The result of one case: a value, or the message of its refusal."""
 
     value: Any
     refusal: str

@@ -1,4 +1,4 @@
-"""A run folder as a run of the default preset would leave it, made up from a few formulas."""
+"""A synthetic run folder like that of the default preset, computed from a few formulas."""
 
 import json
 import math
@@ -67,7 +67,7 @@ FIXED = [
 
 @pytest.fixture
 def finished(tmp_path: Path) -> Path:
-    """A finished run's folder, to be changed at will."""
+    """A finished run that tests may change."""
     return write_run(tmp_path / "finished")
 
 
@@ -86,20 +86,20 @@ def change(finished: Path) -> Callable[[Callable[[Tree], None]], Path]:
 
 @pytest.fixture(scope="session")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run with its report, to be looked at only."""
+    """A finished run with its report; read-only."""
     run = write_run(tmp_path_factory.mktemp("report") / "smollm2")
     page.write(run)
     return run
 
 
 def rate(mean: float, num: int = 128) -> Tree:
-    """A rate with its interval, as results.json holds it."""
+    """Return a rate with its interval, as in results.json."""
     half = 1.96 * math.sqrt(mean * (1 - mean) / num)
     return {"mean": mean, "low": max(0.0, mean - half), "high": min(1.0, mean + half), "num_prompts": num}
 
 
 def write_run(path: Path, *, updates: int = 40) -> Path:
-    """A finished run; the same on every call."""
+    """Write a finished run, the same on every call."""
     chance = random.Random(0)
     path.mkdir(parents=True)
     config = LmConfig.model_validate(
@@ -140,7 +140,7 @@ def write_run(path: Path, *, updates: int = 40) -> Path:
 
 
 def results() -> Tree:
-    """Every figure of a run on one data set."""
+    """Return the results of a run on one data set."""
     return {
         "perplexity": {"base": 38.21, "sft": 17.46},
         "reward_model": {

@@ -1,6 +1,6 @@
-"""Kills a run at one line of ours after another, lets the same command go on, and says whether the kill shows.
+"""Kill a run at one source line after another, continue it, and compare its files with those of an uninterrupted run.
 
-A program of its own, for the children are forked from a process that has imported everything and computed nothing:
+It is a separate program, because its children are forked from a process that has imported everything:
     python kill_points.py SCRIPT WORK NUM_POINTS    (SCRIPT defines run(folder: Path) -> None)
 """
 
@@ -19,9 +19,9 @@ import tercet.runs
 
 SOURCE = Path(tercet.runs.__file__).parent.parent
 TRACED = (str(SOURCE / "runs"), str(SOURCE / "train"))
-# a kill takes nothing from the system's own memory, and waiting for the disk is nearly all of the time
+# a kill does not lose data in the system's cache, and fsync would take nearly all of the time
 os.fsync = lambda descriptor: None
-# of the clock or of this machine: they may differ
+# depend on the clock or the machine
 TIMES = ("timings.jsonl", "run.json", "done.json", ".lock")
 
 
@@ -34,7 +34,7 @@ def _main() -> None:
     wanted, chance, num_killed = _contents(whole), random.Random(0), 0
     for point in range(num_points):
         folder = work / f"killed-{point}"
-        # evenly over the run, and then once more at a line of the second attempt
+        # evenly over the run, and once more at a line of the second attempt
         for line in (1 + point * num_lines // num_points, chance.randrange(1, num_lines)):
             status = _in_child(run, folder, line)
             assert status in (0, -signal.SIGKILL), f"killed at line {line}: the next attempt ended with {status}"
@@ -48,7 +48,7 @@ def _main() -> None:
 
 
 def _in_child(run: Callable[[Path], None], folder: Path, line: int) -> int:
-    """Run in a forked process that kills itself in front of the `line`-th line of ours; 0 lets it come to its end."""
+    """Run in a forked process that kills itself before the `line`-th source line of Tercet; 0 runs to the end."""
     child = os.fork()
     if child == 0:
         lines = _trace(line)
@@ -85,7 +85,7 @@ def _trace(kill_at: int) -> list[int]:
 
 
 def _contents(folder: Path) -> dict[str, bytes]:
-    """Every file's bytes, those of leftovers included; the seconds taken out of the results."""
+    """Return the bytes of every file including leftovers, without the seconds in the results."""
     contents = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     for name in [name for name in contents if Path(name).name == "results.json"]:
         results = json.loads(contents[name])

@@ -21,7 +21,7 @@ VIDEO = bytes(range(256)) * 4
 
 
 def asking(run: Path) -> Path:
-    """A run that asks three questions on two sheets."""
+    """Write a run that asks three questions on two sheets."""
 
     def write(folder: Path) -> list[dict[str, str]]:
         (folder / "0.mp4").write_bytes(VIDEO)
@@ -42,7 +42,7 @@ def run(tmp_path: Path) -> Path:
 
 @contextmanager
 def served(run: Path, host: str = "127.0.0.1") -> Iterator[int]:
-    """The port at which the page of this run is served."""
+    """Serve the page of this run, and yield its port."""
     desk = Desk(run)
     with answering(app(desk, host), host) as port:
         yield port
@@ -51,7 +51,7 @@ def served(run: Path, host: str = "127.0.0.1") -> Iterator[int]:
 
 @contextmanager
 def answering(page: ASGIApp, host: str = "127.0.0.1") -> Iterator[int]:
-    """The port at which an application answers."""
+    """Serve an application, and yield its port."""
     with listening(host, 0) as listener:
         port, serving = listener.getsockname()[1], server(page)
         thread = threading.Thread(target=serving.run, args=([listener],))
@@ -63,7 +63,7 @@ def answering(page: ASGIApp, host: str = "127.0.0.1") -> Iterator[int]:
 
 @pytest.fixture(scope="module")
 def unchanged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, Path]]:
-    """A page that no test changes: its port and its run."""
+    """The port and the run of a page that no test changes."""
     run = asking(tmp_path_factory.mktemp("unchanged") / "run")
     with served(run) as port:
         yield port, run
@@ -79,7 +79,7 @@ Reply = tuple[int, Any, http.client.HTTPMessage]
 
 
 def call(port: int, method: str, path: str, body: Any = None, **headers: str) -> Reply:
-    """Status, body (as JSON where it is) and headers; `body` is sent as JSON unless it is bytes."""
+    """Send a request, with `body` as JSON unless it is bytes; return status, body (parsed if JSON) and headers."""
     data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
     kind = {"Content-Type": "application/json"} if data is not None else {}
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
@@ -100,7 +100,7 @@ def say(port: int, sheet: str, question: int, said: Any, who: str = "Ana") -> Re
 
 
 def exchange(port: int, *parts: bytes) -> bytes:
-    """All that comes back until the server closes the connection, for these bytes as they are."""
+    """Send raw bytes, and return everything until the server closes the connection."""
     with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
         for part in parts:
             connection.sendall(part)

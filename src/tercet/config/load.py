@@ -178,7 +178,7 @@ def _set(raw: _Raw, key: tuple[str, ...], info: FieldInfo | None, value: Any, so
         if not isinstance(target, dict):
             return  # the existing value is invalid, which the check reports
     target[key[-1]] = value
-    for replaced in [place for place in raw.places if place[: len(key)] == key]:
+    for replaced in [other for other in raw.places if other[: len(key)] == key]:
         del raw.places[replaced]
     raw.places[key] = source
 

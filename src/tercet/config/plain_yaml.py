@@ -130,11 +130,11 @@ class _Reader:
             name = name_node.value  # a key is always text, also `on` and 350
             if name == "<<" and name_node.style is None:
                 raise NotPlain("merge keys (<<) are not read; write the keys out", line)
-            place = (*key, name)
+            path = (*key, name)
             if name in values:
-                self.plain.repeated.append((place, line))
-            self.plain.lines[place] = line
-            values[name] = self.value(child, place)
+                self.plain.repeated.append((path, line))
+            self.plain.lines[path] = line
+            values[name] = self.value(child, path)
         return values
 
 

@@ -208,7 +208,7 @@ def ppo_blocks(record: Record) -> list[Figures | Fold]:
 
 def trade_off(record: Record, mark: float | None) -> Figure | None:
     """Plot score against KL, on validation prompts if they were measured there."""
-    for kind, place in (("validation_", "validation prompts"), ("", "the training prompts of each update")):
+    for kind, prompts in (("validation_", "validation prompts"), ("", "the training prompts of each update")):
         rows = [row for row in record.metrics if number(row, f"ppo/{kind}score") is not None]
         points = [(number(row, f"ppo/{kind}kl"), number(row, f"ppo/{kind}score"), row) for row in rows]
         known = [(kl, score, row) for kl, score, row in points if kl is not None and score is not None]
@@ -220,7 +220,7 @@ def trade_off(record: Record, mark: float | None) -> Figure | None:
             title="Score against KL",
             unit="score (up) against KL in nats (right)",
             caption=(
-                f"Each point is a measurement on {place}, pale early, full late. Up and to the left is better: a "
+                f"Each point is a measurement on {prompts}, pale early, full late. Up and to the left is better: a "
                 "high score at a low KL. A path to the right that does not rise gains KL without score."
             )
             + (" The ring is the checkpoint that was kept." if chosen is not None else ""),
