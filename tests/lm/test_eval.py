@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from click.testing import Result
+from pydantic import ValidationError
 
 from tercet.config.lm import LmConfig
 from tercet.config.load import load_lm_config
@@ -17,6 +18,7 @@ from tercet.lm.data.splits import step_examples
 from tercet.lm.eval import fixed_prompts, held_out_prompts, reward_texts, win_rates
 from tercet.lm.models.roles import load_score_model
 from tercet.lm.pipeline import STEPS
+from tercet.lm.preferences.asks import answers_what_is_asked
 from tercet.lm.text.encoder import Encoder
 
 Tercet = Callable[..., Result]
@@ -188,3 +190,29 @@ def test_eval_again_finds_the_same(tiny: Tercet, longer: list[str], small_run: P
     assert (run / "eval" / "held_out.json").read_bytes() == before
     steps = [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert steps.count("eval") == 3
+
+
+def test_unseen_judges_compare_the_stages(take: Take, small: list[str], tmp_path: Path) -> None:
+    asks = "tercet.lm.preferences.asks:answers_what_is_asked"
+    for step in ("sft", "eval"):
+        take(step, tmp_path, *small, f"eval.unseen_judges=[base_model, {asks}]")
+    results = read(tmp_path / "results.json")
+    assert set(results["win_rate"]["sft_vs_base"]) == {"judge", "base_model", "answers_what_is_asked"}
+    row = read(tmp_path / "eval" / "held_out.json")[0]
+    (expected,) = answers_what_is_asked([row["prompt"]], [row["answers"]["sft"]])
+    assert row["scores"]["sft"]["answers_what_is_asked"] == expected
+
+
+@pytest.mark.parametrize(
+    ("judges", "says"),
+    [
+        (["mine:taught"], "'mine:taught' takes part in training"),
+        (["mine:paid"], "'mine:paid' takes part in training"),
+        (["mine:other", "theirs:other"], "two judges have the name 'other'"),
+        (["mine:reward_model"], "two judges have the name 'reward_model'"),
+    ],
+)
+def test_an_unseen_judge_takes_no_part_in_training(judges: list[str], says: str) -> None:
+    config = {"judge": "mine:taught", "ppo": {"reward": {"mine:paid": 1.0}}, "eval": {"unseen_judges": judges}}
+    with pytest.raises(ValidationError, match=says):
+        LmConfig.model_validate(config)

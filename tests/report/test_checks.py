@@ -8,6 +8,8 @@ import pytest
 
 from tercet.report.checks import checks
 from tercet.report.records import Record, read
+from tercet.report.summary import headline
+from tercet.report.tables import win_rates
 
 Change = Callable[[Callable[[dict[str, Any]], None]], Path]  # Any: JSON
 
@@ -83,3 +85,28 @@ def test_the_same_answer_to_every_prompt_is_reported(finished: Path) -> None:
 
 def _with(record: Record, **changed: Any) -> Record:  # Any: fields of a record
     return Record(**{**vars(record), **changed})
+
+
+@pytest.mark.parametrize(
+    ("mean", "title", "good"),
+    [(0.8, "Unseen judges do not contradict", True), (0.5, "Unseen judges do not see the gain", False)],
+)
+def test_unseen_judges_are_shown_and_warned_about(finished: Path, mean: float, title: str, good: bool) -> None:
+    record = read(finished)
+    won = {"mean": mean, "low": mean - 0.08, "high": mean + 0.08, "num_prompts": 128}
+    rates = record.results["win_rate"]
+    rates = rates | {"ppo_vs_sft": rates["ppo_vs_sft"] | {"base_model": won, "asks": won}}
+    config = record.config | {"eval": record.config["eval"] | {"unseen_judges": ["base_model", "mine:asks"]}}
+    seen = _with(record, results=record.results | {"win_rate": rates}, config=config)
+    found = checks(seen)
+    assert found is not None
+    assert [check.good for check in found.checks if check.title == title] == [good]
+    assert any("took no part in training" in sentence for sentence in headline(seen).more)
+    table = win_rates(seen)
+    assert table is not None
+    assert [row[1] for row in table.rows][:4] == [
+        "the judge, which ranked the pairs",
+        "the reward model",
+        "base model (unseen)",
+        "asks (unseen)",
+    ]

@@ -159,12 +159,21 @@ class EvalConfig(Section):
     num_prompts: int = Field(default=128, ge=2, le=MOST_ROWS, description="Number of held-out prompts for the paired comparisons.")
     batch_size: int = Field(default=32, ge=1, le=MOST_ROWS, description="Prompts per batch.")
     max_response_tokens: int = Field(default=64, ge=1, le=MOST_TOKENS, description="Maximum length of the responses to `eval.prompts` and in chat.")
+    unseen_judges: list[str] = Field(default=[], description="Judges that compare the stages and are used for nothing else: functions module:function (prompts, responses -> scores), and `base_model`, which asks how much more likely the prompt makes the response under model.path. A judge that takes part in training is refused.")
     reward_texts: str = Field(default="", description="JSONL file of prompt, good, bad to score; empty uses the four texts of DeepSpeed-Chat's rw_eval.")
 
     @model_validator(mode="after")
     def _batch_fits(self) -> Self:
         check_product(MOST_AT_ONCE, batch_size=self.batch_size, max_response_tokens=self.max_response_tokens)
         return self
+
+
+BASE_MODEL = "base_model"  # the judge in eval.unseen_judges that is not a function
+
+
+def judge_name(judge: str) -> str:
+    """Return the name of an unseen judge in results: that of its function, or `base_model`."""
+    return judge.rpartition(":")[2]
 
 
 class NetworkConfig(Section):
@@ -199,6 +208,19 @@ class LmConfig(NetworkConfig):
         """Return the config key that names the model at each path; the empty path is model.path."""
         others = {self.reward.model: "reward.model", self.ppo.policy: "ppo.policy"}
         return others | super().keys_by_path | dict.fromkeys(self.ppo.reward, "ppo.reward")
+
+    @model_validator(mode="after")
+    def _unseen_judges_are_unseen(self) -> Self:
+        judges = self.eval.unseen_judges
+        seen = [judge for judge in judges if judge in (self.judge, *self.ppo.reward)]
+        if seen:
+            raise ValueError(
+                f"eval.unseen_judges: {seen[0]!r} takes part in training, by judge or ppo.reward; take it out of one"
+            )
+        names = ["judge", "reward_model", *map(judge_name, judges)]
+        if twice := next((name for name in names if names.count(name) > 1), ""):
+            raise ValueError(f"eval.unseen_judges: two judges have the name {twice!r} in results; rename a function")
+        return self
 
     @field_validator("reward")
     @classmethod

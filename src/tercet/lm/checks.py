@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from tercet.config.functions import PERSON
-from tercet.config.lm import DataConfig, LmConfig
+from tercet.config.lm import BASE_MODEL, DataConfig, LmConfig
 from tercet.errors import InputError
 from tercet.lm import eval as evaluation
 from tercet.lm import ppo
@@ -38,7 +38,8 @@ def check(config: LmConfig, steps: Sequence[str]) -> None:
             check_policy(load_policy(config, path=config.ppo.policy, learns=True))
     check_conversations(encoder, config.data, [name for name in STEPS if name in steps])
     if "eval" in steps:
-        _check_function(config.judge, config.data)
+        for judge in (config.judge, *config.eval.unseen_judges):
+            _check_function(judge, config.data)
         evaluation.check(config, encoder)
 
 
@@ -63,7 +64,7 @@ def _check_rewards(config: LmConfig, encoder: Encoder) -> None:
 
 def _check_function(spec: str, data: DataConfig, step: StepName = "ppo") -> None:
     """Call a function once, on two responses of that step's data."""
-    if spec in ("", PERSON):
+    if spec in ("", PERSON, BASE_MODEL):
         return
     function = load_score_function(spec)
     two = flat(step_examples(data, step).train)[:2]

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 import yaml
 
 from tercet.config.functions import PERSON
-from tercet.config.lm import DataConfig, LmConfig, NetworkConfig
+from tercet.config.lm import BASE_MODEL, DataConfig, LmConfig, NetworkConfig, judge_name
 from tercet.core.intervals import wilson, win
 from tercet.core.kl import k1
 from tercet.errors import InputError
@@ -23,6 +24,7 @@ from tercet.lm.data.turns import is_null, plain, text_of
 from tercet.lm.models.configs import config_at, fresh, named_by_key, window_of
 from tercet.lm.models.logprobs import response_logprobs
 from tercet.lm.models.roles import ScoreModel, load_policy, load_score_model
+from tercet.lm.preferences.likelihood import mutual_information
 from tercet.lm.sampling.responses import Responses
 from tercet.lm.sampling.sampler import Sampler
 from tercet.lm.scoring import Score, by_function, by_model, score_rows
@@ -67,6 +69,7 @@ def run(folder: RunFolder, config: LmConfig) -> None:
                 metrics["kl_to_reference"] = _mean([k1(ppo, reference).sum(1) for ppo, reference in pairs])
             ended = _mean([part.ended.float() for part in responses[stage.name]])
             step.log(index, {f"eval/eos_fraction/{stage.name}": ended})
+        scores |= _unseen_scores(config, encoder)
         by_stage = {
             stage.name: {name: _all([score(part) for part in responses[stage.name]]) for name, score in scores.items()}
             for stage in stages
@@ -185,6 +188,17 @@ def _scores(judge: str, reward_model: ScoreModel | None, batch_size: int) -> dic
         scores["judge"] = by_function(judge)
     if reward_model:
         scores["reward_model"] = by_model(reward_model, batch_size)
+    return scores
+
+
+def _unseen_scores(config: LmConfig, encoder: Encoder) -> dict[str, Score]:
+    """Load the judges of eval.unseen_judges by their names in results."""
+    scores: dict[str, Score] = {}
+    for judge in config.eval.unseen_judges:
+        if judge == BASE_MODEL:
+            scores[judge] = partial(mutual_information, load_policy(config), encoder)
+        else:
+            scores[judge_name(judge)] = by_function(judge)
     return scores
 
 

@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 
+from tercet.core.intervals import Interval
 from tercet.report.blocks import Check, Checks
-from tercet.report.formats import num, percent
-from tercet.report.records import Record, curve, find, number, rate
+from tercet.report.formats import listed, num, percent
+from tercet.report.records import Record, curve, find, number, rate, unseen_judges
 from tercet.report.summary import accuracies
 
 
@@ -22,6 +23,7 @@ def checks(record: Record) -> Checks | None:
         _length,
         _variety,
         _agreement,
+        _unseen,
     )
     results = [check for ask in asked if (check := ask(record)) is not None]
     return Checks(sorted(results, key=lambda check: check.good)) if results else None
@@ -186,6 +188,28 @@ def _agreement(record: Record) -> Check | None:
     if (judge.mean > 0.5) != (model.mean > 0.5):
         return Check(False, "Judge and reward model disagree", f"{text}.")
     return Check(True, "Judge and reward model agree", f"{text}.")
+
+
+def _unseen(record: Record) -> Check | None:
+    """Compare the judge or reward model that taught with the judges that took no part in training."""
+
+    def won(name: str) -> Interval | None:
+        return rate(record.results, "win_rate", "ppo_vs_sft", name)
+
+    taught = won("judge") or won("reward_model")
+    unseen = {name.replace("_", " "): one for name in unseen_judges(record) if (one := won(name))}
+    if taught is None or not unseen:
+        return None
+    wins = listed([f"{percent(one.mean)} by {name}" for name, one in unseen.items()])
+    text = f"PPO wins {percent(taught.mean)} by what taught it, and {wins}, which took no part in training"
+    parted = [name for name, one in unseen.items() if one.low <= 0.5 and one.high < taught.mean]
+    if taught.low > 0.5 and parted:
+        return Check(
+            False,
+            "Unseen judges do not see the gain",
+            f"{text}. The policy may exploit its reward: read the answers, raise `ppo.kl_coef` or use fewer updates.",
+        )
+    return Check(True, "Unseen judges do not contradict", f"{text}.")
 
 
 def _late(values: Sequence[float]) -> float | None:

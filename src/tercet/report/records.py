@@ -120,3 +120,10 @@ def _evaluation(run: Path, name: str) -> list[Tree]:
     if not path.is_file():
         return []
     return read_json(path, list, f"run `tercet {domain} eval` again")
+
+
+def unseen_judges(record: Record) -> list[str]:
+    """List the judges that took no part in training and that the stages were compared by, by their names in results."""
+    names = [str(judge).rpartition(":")[2] for judge in find(record.config, "eval", "unseen_judges") or []]
+    pairs = find(record.results, "win_rate") or {}
+    return [name for name in names if any(rate(pairs, pair, name) is not None for pair in pairs)]

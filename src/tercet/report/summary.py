@@ -3,14 +3,14 @@
 from tercet.core.intervals import Interval
 from tercet.report.blocks import Card, Cards, Headline
 from tercet.report.formats import duration, interval, listed, num, percent
-from tercet.report.records import Record, curve, find, kl_bound, number, rate, verdict
+from tercet.report.records import Record, curve, find, kl_bound, number, rate, unseen_judges, verdict
 
 
 def headline(record: Record) -> Headline:
     """State the result of the last comparison that was measured, then the steps before it."""
     name, won = _won(record)
     if won is not None:
-        more = [*_earlier_results(record), *_caveat(record, name)]
+        more = [*_unseen(record), *_earlier_results(record), *_caveat(record, name)]
         return Headline(_outcome(record, won, name), more, verdict(won))
     results = _earlier_results(record)
     if results:
@@ -53,6 +53,13 @@ def _outcome(record: Record, won: Interval, judge: str) -> str:
             return f"PPO lost to SFT: it won only {percent(won.mean)} of {of}"
         case _:
             return f"No significant difference between PPO and SFT: PPO won {percent(won.mean)} of {of}"
+
+
+def _unseen(record: Record) -> list[str]:
+    """State PPO's win rate against SFT by each judge that took no part in training."""
+    rates = {name: rate(record.results, "win_rate", "ppo_vs_sft", name) for name in unseen_judges(record)}
+    parts = [f"{percent(one.mean)} by {name.replace('_', ' ')} ({interval(one)})" for name, one in rates.items() if one]
+    return [f"By judges that took no part in training, PPO won {listed(parts)}."] if parts else []
 
 
 def _earlier_results(record: Record) -> list[str]:

@@ -2,19 +2,19 @@
 
 from tercet.report.blocks import Bar, Cell, Heat, Role, Table
 from tercet.report.formats import num, percent, score, shares, signed
-from tercet.report.records import STAGES, Record, Tree, find, number, rate
+from tercet.report.records import STAGES, Record, Tree, find, number, rate, unseen_judges
 from tercet.report.summary import accuracies
 
 _STAGE_NAMES = {"base": "Base", "sft": "SFT", "ppo": "PPO"}
-_JUDGES = {"judge": "the judge", "reward_model": "the reward model"}
 
 
 def win_rates(record: Record) -> Table | None:
     """Show paired comparisons on held-out prompts."""
     rows: list[list[Cell]] = []
+    unseen = unseen_judges(record)
     pairs: tuple[tuple[Role, Role], ...] = (("ppo", "sft"), ("ppo", "base"), ("sft", "base"))
     for one, other in pairs:
-        for key, judge in _JUDGES.items():
+        for key, judge in _judges(record).items():
             won = rate(record.results, "win_rate", f"{one}_vs_{other}", key)
             if won is not None:
                 rows.append([f"{_STAGE_NAMES[one]} against {_STAGE_NAMES[other]}", judge, Bar(won, one), f"{won.num}"])
@@ -24,11 +24,18 @@ def win_rates(record: Record) -> Table | None:
         "Who wins",
         "Both stages answer the same held-out prompts. A tie counts half. The bar is the 95% interval and the line "
         "in the middle is one half. A stage is significantly better only if its whole bar is to the right of the "
-        "line.",
+        "line." + (" An unseen judge took no part in training or in the choice of the checkpoint." if unseen else ""),
         ["", "judge", "wins", "prompts"],
         rows,
         "llbr",
     )
+
+
+def _judges(record: Record) -> dict[str, str]:
+    """Return what each judge is called in tables, by its name in results."""
+    taught = ", which ranked the pairs" if record.sampled_pairs and unseen_judges(record) else ""
+    seen = {"judge": f"the judge{taught}", "reward_model": "the reward model"}
+    return seen | {name: f"{name.replace('_', ' ')} (unseen)" for name in unseen_judges(record)}
 
 
 def stages(record: Record) -> Table | None:

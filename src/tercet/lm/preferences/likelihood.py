@@ -1,0 +1,33 @@
+"""A judge that is a language model: how much more likely does the prompt make the response?
+
+    score = (log p(response | prompt) - log p(response | "Say something.")) / number of tokens
+
+The difference is the pointwise mutual information of response and prompt, up to a constant. It rewards what fits the
+prompt, and not what is likely after every prompt. It also rewards copies of the prompt, and checks no facts.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tercet.lm.data.examples import Example, Message
+from tercet.lm.models.logprobs import response_logprobs
+from tercet.lm.models.roles import Policy
+from tercet.lm.sampling.responses import Responses
+from tercet.lm.text.encoder import Encoder
+
+_ANY_PROMPT = Example((Message("user", "Say something."),), "", None, "judge", "judge")
+
+
+@torch.no_grad()
+def mutual_information(policy: Policy, encoder: Encoder, responses: Responses) -> Float[Tensor, " b"]:
+    """Return the score of each response per token, in nats; 0 for a response without tokens."""
+    rows = zip(responses.batch.sequences, responses.batch.prompt_lengths.tolist(), strict=True)
+    ids = [sequence[start:] for sequence, start in rows]
+    prompts = [encoder.prompt(example) for example in responses.examples]
+    # one batch for both, because the prompts begin with the same tokens, which are then read once
+    batch = encoder.batch([*prompts, *[encoder.prompt(_ANY_PROMPT)] * len(ids)], [*ids, *ids])
+    policy.eval()
+    logprobs = response_logprobs(policy, batch.to(policy.model.device), temperature=1.0).logprobs
+    given, without = logprobs.sum(1).chunk(2)
+    return (given - without) / torch.tensor([max(1, len(row)) for row in ids], device=given.device)
