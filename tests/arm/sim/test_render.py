@@ -1,6 +1,8 @@
+import gc
 import os
 import subprocess
 import sys
+import weakref
 from collections.abc import Iterator
 
 import numpy as np
@@ -61,6 +63,16 @@ def test_a_picture_leaves_the_simulation_as_it_is(env: ArmEnv) -> None:
     before = env.snapshot()["physics"]
     env.render(1, 64, 48)
     np.testing.assert_array_equal(env.snapshot()["physics"], before)
+
+
+def test_an_environment_that_nobody_closes_frees_its_renderers(env: ArmEnv) -> None:
+    opened = ArmEnv("lift", 1)
+    opened.render(0, 64, 48)
+    (renderer,) = opened._studio._renderers.values()
+    kept = weakref.ref(renderer)
+    del opened, renderer
+    gc.collect()
+    assert kept() is None
 
 
 def test_without_opengl_it_says_how_to_get_it() -> None:

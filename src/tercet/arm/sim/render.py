@@ -6,6 +6,7 @@
 import atexit
 import os
 import sys
+import weakref
 
 import mujoco
 import numpy as np
@@ -36,6 +37,8 @@ class Studio:
         self._model = model
         self._data = mujoco.MjData(model)
         self._renderers: dict[tuple[int, int, bool], mujoco.Renderer] = {}
+        # an environment that nobody closes must not keep its renderers, 100 MB each, until the process ends
+        weakref.finalize(self, _free, self._renderers)
 
     def picture(
         self,
@@ -65,18 +68,20 @@ class Studio:
 
     def close(self) -> None:
         """Free the OpenGL contexts."""
-        for renderer in self._renderers.values():
-            atexit.unregister(renderer.close)
-            renderer.close()
-        self._renderers.clear()
+        _free(self._renderers)
 
     def _renderer(self, width: int, height: int, plain: bool) -> mujoco.Renderer:
         if (width, height, plain) not in self._renderers:
-            renderer = _open(self._model, width, height, plain)
-            # close it before the interpreter unloads OpenGL
-            atexit.register(renderer.close)
-            self._renderers[width, height, plain] = renderer
+            self._renderers[width, height, plain] = _open(self._model, width, height, plain)
+            # registered after MuJoCo's function that ends EGL, so it runs before it
+            atexit.register(_free, self._renderers)
         return self._renderers[width, height, plain]
+
+
+def _free(renderers: dict[tuple[int, int, bool], mujoco.Renderer]) -> None:
+    for renderer in renderers.values():
+        renderer.close()
+    renderers.clear()
 
 
 def _draw_frame(drawn: mujoco.MjvScene, middle: Array) -> None:
