@@ -48,10 +48,10 @@ def test_parse_first_returns_the_index_after_the_value() -> None:
 
 def test_a_large_object_takes_linear_time() -> None:
     names = [f'"name{i}": 0' for i in range(100_000)]
-    start = time.monotonic()
+    start = time.process_time()
     with pytest.raises(InputError, match="'name99999' is given twice"):
         strict_json.parse("{" + ", ".join([*names, names[-1]]) + "}", "a.json")
-    assert time.monotonic() - start < 5  # by the square of their number it takes minutes
+    assert time.process_time() - start < 5  # by the square of their number it takes minutes
 
 
 @pytest.mark.parametrize("value", [{}, [1, 2.5, None, True], {"a": {"a": "\U0001f600 \\ud800"}}, "\n", 10**400])

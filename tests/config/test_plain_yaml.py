@@ -92,10 +92,10 @@ BOMB = "a0: &a0 [x, x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9
     ],
 )
 def test_depth_size_and_repetition_are_bounded(text: str, reason: str) -> None:
-    start = time.monotonic()
+    start = time.process_time()
     with pytest.raises(NotPlain, match=reason):
         parse(text)
-    assert time.monotonic() - start < 20  # the bomb alone would take hours
+    assert time.process_time() - start < 20  # the bomb alone would take hours
 
 
 def test_lines_of_keys_and_repeated_keys_are_recorded() -> None:

@@ -181,8 +181,8 @@ def test_files_with_byte_order_marks_may_be_joined(tmp_path: Path) -> None:
 
 def test_a_header_of_many_columns_takes_time_by_their_number(tmp_path: Path) -> None:
     names = [f"column{i}" for i in range(100_000)]
-    start = time.monotonic()
+    start = time.process_time()
     (tmp_path / "a.csv").write_text(",".join([*names, names[-1]]) + "\n", encoding="utf-8")
     with pytest.raises(InputError, match="two columns have the name 'column99999'"):
         list(local_rows(tmp_path / "a.csv"))
-    assert time.monotonic() - start < 5  # by the square of their number it takes minutes
+    assert time.process_time() - start < 5  # by the square of their number it takes minutes

@@ -66,6 +66,6 @@ def test_text_that_is_not_utf8_has_its_row(tmp_path: Path) -> None:
 def test_a_file_of_many_columns_is_read_in_time_by_their_number(tmp_path: Path) -> None:
     columns = {f"column{i}": [""] if i % 2 else ["x"] for i in range(2000)}
     pq.write_table(pa.table({"prompt": ["Why?"], **columns, "in": [{"a": None, "b": "x"}]}), tmp_path / "a.parquet")
-    start = time.monotonic()
+    start = time.process_time()
     assert reading(tmp_path / "a.parquet").unread == (*[name for name in columns if int(name[6:]) % 2 == 0], "in")
-    assert time.monotonic() - start < 5  # by the square of their number it takes most of a minute
+    assert time.process_time() - start < 5  # by the square of their number it takes most of a minute

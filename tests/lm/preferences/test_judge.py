@@ -78,6 +78,6 @@ def test_variety_falls_with_repetition_and_with_what_is_not_plain_text() -> None
 
 
 def test_a_long_answer_is_judged_in_bounded_time() -> None:
-    start = time.monotonic()
+    start = time.process_time()
     assert score("It is good but " * 20_000) < 0.5
-    assert time.monotonic() - start < 5  # VADER takes minutes for all of it
+    assert time.process_time() - start < 5  # VADER takes minutes for all of it
