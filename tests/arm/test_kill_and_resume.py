@@ -59,9 +59,12 @@ def killed(work: Path, preset: str, chains: list[list[Moment]], overrides: list[
     return json.loads(done.stdout.splitlines()[-1])["kills"]
 
 
-def test_a_run_killed_after_rows_and_checkpoints_goes_on_to_the_same_bits(small: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("moments", [MOMENTS[1::2], pytest.param(MOMENTS, marks=pytest.mark.slow)], ids=["few", "all"])
+def test_a_run_killed_after_rows_and_checkpoints_goes_on_to_the_same_bits(
+    moments: list[Moment], small: list[str], tmp_path: Path
+) -> None:
     more = ["bc.checkpoint_every=2", "ppo.checkpoint_every=2", "ppo.eval_every=1", "ppo.ema_decay=0.5"]
-    assert killed(tmp_path, "lift", [MOMENTS], [*small, *more]) == len(MOMENTS)
+    assert killed(tmp_path, "lift", [moments], [*small, *more]) == len(moments)
 
 
 @pytest.mark.slow
@@ -84,10 +87,8 @@ def test_a_run_in_another_environment_leaves_no_process_that_keeps_it_from_going
     assert killed(tmp_path, "reach", [moments], [*small, *more]) == 3
 
 
-_SLOW_KINDS = [pytest.param(kind, marks=pytest.mark.slow) for kind in ("tokens", "diffusion")]
-
-
-@pytest.mark.parametrize("kind", ["act", *_SLOW_KINDS])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["act", "tokens", "diffusion"])
 def test_policies_of_other_kinds_go_on_to_the_same_bits(kind: str, small: list[str], tmp_path: Path) -> None:
     """Cloning draws latents and noise, decisions are chunks, and a chunk of 5 in an episode of 12 is cut short."""
     moments: list[Moment] = [("checkpoint", "bc", 2), ("row", "ppo", 2), ("checkpoint", "ppo", 4)]

@@ -45,10 +45,14 @@ def killed(work: Path, chains: list[list[Moment]], overrides: list[str]) -> int:
     return json.loads(done.stdout.splitlines()[-1])["kills"]
 
 
-def test_full_fine_tuning_killed_after_rows_goes_on_to_the_same_bits(small: list[str], tmp_path: Path) -> None:
-    assert killed(tmp_path, [ROWS], [*small, *FULL]) == len(ROWS)
+@pytest.mark.parametrize("moments", [ROWS[1::2], pytest.param(ROWS, marks=pytest.mark.slow)], ids=["few", "all"])
+def test_full_fine_tuning_killed_after_rows_goes_on_to_the_same_bits(
+    moments: list[Moment], small: list[str], tmp_path: Path
+) -> None:
+    assert killed(tmp_path, [moments], [*small, *FULL]) == len(moments)
 
 
+@pytest.mark.slow
 def test_lora_killed_after_checkpoints_and_at_random_goes_on_to_the_same_bits(
     small: list[str], toy_questions: Path, tmp_path: Path
 ) -> None:

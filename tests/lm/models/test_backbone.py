@@ -322,6 +322,7 @@ def two_runs(take: Take, longer: list[str], tmp_path_factory: pytest.TempPathFac
     return {shared: work / str(shared) for shared in (True, False)}
 
 
+@pytest.mark.slow
 def test_roles_on_one_backbone_learn_like_separate_copies(two_runs: dict[bool, Path]) -> None:
     gains = {}
     for shared, run in two_runs.items():
@@ -335,6 +336,7 @@ def test_roles_on_one_backbone_learn_like_separate_copies(two_runs: dict[bool, P
     assert 0.7 < gains[True] / gains[False] < 1.4
 
 
+@pytest.mark.slow
 def test_every_step_saves_complete_models(
     two_runs: dict[bool, Path], make_config: MakeConfig, batch: TokenBatch
 ) -> None:

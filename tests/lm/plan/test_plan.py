@@ -11,6 +11,7 @@ from tercet.lm.plan.cost import Sizes
 from tercet.lm.plan.plan import GIB, plan
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("preset", "room"), [("opt-350m", 12.0)])
 def test_a_run_with_the_remedies_fits(preset: str, room: float):
     before = plan(load_lm_config(preset, []), gpu="3090", gpu_gb=room)
