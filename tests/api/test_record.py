@@ -23,7 +23,7 @@ def test_opening_a_run_prints_nothing_and_a_command_warns(tmp_path: Path, capsys
     assert tercet.Run(tmp_path / "run").finished == ("sft",)
     assert capsys.readouterr().out == ""
     RunFolder.open(tmp_path / "run", config, preset="tiny").close()
-    assert "done by an earlier version" in capsys.readouterr().out
+    assert "finished by an earlier version" in capsys.readouterr().out
 
 
 def test_the_steps_match_the_pipelines() -> None:
