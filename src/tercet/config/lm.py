@@ -6,6 +6,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from tercet.config.fit import FitConfig
+from tercet.config.functions import PERSON
 from tercet.config.ppo import LoopConfig
 from tercet.config.section import LARGEST_INT, MOST_ROWS, Section, check_product
 from tercet.config.small_file import read_small_file
@@ -111,6 +112,7 @@ class SftConfig(FitConfig):
     """Step 1: supervised fine-tuning on the chosen responses."""
 
     loss_on: Literal["answer", "text"] = Field(default="answer", description="Compute the loss on the response only, or on prompt and response.")
+    best_fraction: float = Field(default=1.0, gt=0, le=1, description="Fraction of each training set to learn from: the responses that `judge`, a function, scores highest.")
     samples_every: int = Field(default=50, ge=1, le=MOST_ROWS, description="Steps between printed samples.")
 
 
@@ -208,6 +210,15 @@ class LmConfig(NetworkConfig):
         """Return the config key that names the model at each path; the empty path is model.path."""
         others = {self.reward.model: "reward.model", self.ppo.policy: "ppo.policy"}
         return others | super().keys_by_path | dict.fromkeys(self.ppo.reward, "ppo.reward")
+
+    @model_validator(mode="after")
+    def _responses_are_chosen_by_a_function(self) -> Self:
+        if self.sft.best_fraction < 1 and self.judge in ("", PERSON):
+            raise ValueError(
+                f"sft.best_fraction={self.sft.best_fraction:g} needs a function that chooses; "
+                "set judge=module:function, or sft.best_fraction=1"
+            )
+        return self
 
     @model_validator(mode="after")
     def _unseen_judges_are_unseen(self) -> Self:

@@ -14,6 +14,7 @@ from tercet.lm.data.examples import Example
 from tercet.lm.data.splits import Sets, flat, step_examples
 from tercet.lm.imitation import SftBatches, response_loss
 from tercet.lm.models.roles import Policy, device_of, load_policy
+from tercet.lm.preferences.best import best_responses
 from tercet.lm.sampling.model_check import check_policy
 from tercet.lm.sampling.sampler import Sampler
 from tercet.lm.text.encoder import Encoder
@@ -29,6 +30,7 @@ def run(folder: RunFolder, config: LmConfig) -> None:
     encoder = Encoder.of(config)
     examples = step_examples(config.data, "sft")
     train = encoder.within_limits(examples.train, "sft")
+    train = best_responses(train, config.judge, config.sft.best_fraction)
     some = {name: rows[: config.sft.num_eval] for name, rows in examples.held_out.items()}
     held_out = encoder.within_limits(some, "held out")
     held_out = {name: rows for name, rows in held_out.items() if rows}
