@@ -91,8 +91,8 @@ def wrong_shape(episodes) -> list[float]:  # type: ignore[no-untyped-def]  # as 
 @pytest.mark.parametrize(
     ("weights", "error", "said"),
     [
-        ({}, InputError, "names no reward"),
-        ({"dense": 0.0}, InputError, "names no reward of a weight other than 0"),
+        ({}, InputError, "needs a reward whose weight"),
+        ({"dense": 0.0}, InputError, "needs a reward whose weight is not 0"),
         ({"reward_model": 1.0}, InputError, "this run has none"),
         ({"joy": 1.0}, InputError, "unknown term; use reward_model, dense, progress, success"),
         (

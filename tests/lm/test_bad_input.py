@@ -354,8 +354,8 @@ def test_nothing_held_out_is_said_before_anything_is_trained(
     ("override", "said"),
     [
         ("judge=nowhere_at_all:f", ["nowhere_at_all", "no module"]),
-        ("ppo.reward={}", ["ppo.reward", "names no reward"]),
-        ("ppo.reward={reward_model: 0}", ["ppo.reward", "names no reward of a weight other than 0"]),
+        ("ppo.reward={}", ["ppo.reward", "needs a reward whose weight"]),
+        ("ppo.reward={reward_model: 0}", ["ppo.reward", "needs a reward whose weight is not 0"]),
         ("ppo.reward={./no/model: 1, reward_model: 1}", ["ppo.reward", "./no/model", "no such folder"]),
         ("ppo.reward={'shlex:quote': 1}", ["shlex:quote", "quote(s) cannot be called with two lists"]),
         ("reward.model=./no/model", ["reward.model", "./no/model"]),

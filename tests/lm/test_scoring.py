@@ -85,7 +85,7 @@ def test_functions_that_misbehave_are_named(make_config: MakeConfig, rewards: st
 
 def test_no_reward_at_all(make_config: MakeConfig) -> None:
     config = make_config(ppo={"reward": {}})
-    with pytest.raises(InputError, match=r"ppo\.reward: names no reward"):
+    with pytest.raises(InputError, match=r"ppo\.reward: needs a reward whose weight"):
         load_terms(config, Encoder.of(config), "", None)
 
 

@@ -85,7 +85,7 @@ def scorer(weights: Mapping[str, float], model: RewardEnsemble | None) -> Scorer
         terms.append((weight, term if name == BLOWN_UP else _zero_if_blown_up(term)))
     if not any(weights.values()):
         raise InputError(
-            "ppo.reward: names no reward of a weight other than 0; "
+            "ppo.reward: needs a reward whose weight is not 0; "
             "give {reward_model: 1.0}, {dense: 1.0} or module:function"
         )
     return Scorer(terms, learned)

@@ -206,13 +206,15 @@ def _start_paths(folder: RunFolder, config: PpoConfig) -> tuple[str, str]:
     policy = sft_model(folder, config.policy)
     if not policy:
         missing = folder.path / "sft" / "model"
-        raise InputError(f"ppo: {missing} is not there yet; run `tercet lm sft` with the same --out, or set ppo.policy")
+        raise InputError(
+            f"ppo: {missing} does not exist yet; run `tercet lm sft` with the same --out, or set ppo.policy"
+        )
     if REWARD_MODEL not in config.reward:
         return policy, ""
     reward = folder.path / "reward" / "model"
     if not folder.is_done("reward"):
         raise InputError(
-            f"ppo: {reward} is not there yet; run `tercet lm reward` with the same --out, or set ppo.reward"
+            f"ppo: {reward} does not exist yet; run `tercet lm reward` with the same --out, or set ppo.reward"
         )
     return policy, str(reward)
 

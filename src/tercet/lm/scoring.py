@@ -20,8 +20,7 @@ from tercet.lm.sampling.responses import Responses
 from tercet.lm.text.encoder import Encoder
 
 NO_REWARD = (
-    "ppo.reward: names no reward of a weight other than 0; "
-    "give {reward_model: 1.0}, a folder, a hub id or module:function"
+    "ppo.reward: needs a reward whose weight is not 0; give {reward_model: 1.0}, a folder, a hub id or module:function"
 )
 REWARD_MODEL = "reward_model"  # the name of the same run's reward model in ppo.reward
 

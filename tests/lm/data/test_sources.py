@@ -274,11 +274,11 @@ def test_transcripts_join_turns_of_one_speaker_and_keep_what_stands_in_front() -
 @pytest.mark.parametrize(
     ("label", "message"),
     [
-        (10**313, "labels = 1000.* is no finite number"),
-        (math.inf, "labels = inf is no finite number"),
-        ("nan", "labels = 'nan' is no finite number"),
-        (True, "labels = True is no finite number"),
-        ([1], r"labels = \[1\] is no finite number"),
+        (10**313, "labels = 1000.* is not a finite number"),
+        (math.inf, "labels = inf is not a finite number"),
+        ("nan", "labels = 'nan' is not a finite number"),
+        (True, "labels = True is not a finite number"),
+        ([1], r"labels = \[1\] is not a finite number"),
         (2, "labels = 2 is neither 0 nor 1"),
         (math.nan, "no score says which response is better"),
         ("", "no score says which response is better"),

@@ -323,7 +323,7 @@ def _score(row: Row, column: str) -> float:
     except (TypeError, ValueError, OverflowError):  # an integer may be too large for a float
         score = math.nan
     if not math.isfinite(score):
-        raise InputError(f"{column} = {_shown(value)} is no finite number; write one, or leave it empty")
+        raise InputError(f"{column} = {_shown(value)} is not a finite number; write one, or leave it empty")
     return score
 
 
