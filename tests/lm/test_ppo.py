@@ -1,5 +1,6 @@
 """Step 3 earns what the reward pays for, stays near the reference, and keeps the best of what it was."""
 
+import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -46,6 +47,7 @@ def improve(
     work = tmp_path_factory.mktemp("work")
     (work / "letter_rewards.py").write_text(MODULE)
 
+    @functools.cache  # some tests compare with the same plain run
     def run(function: str, *overrides: str) -> tuple[Path, list[Row]]:
         out = tmp_path_factory.mktemp("runs") / "ppo"
         reward = f"ppo.reward={{'letter_rewards:{function}': 1.0}}"
