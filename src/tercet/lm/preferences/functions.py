@@ -47,6 +47,8 @@ def call_function(function: ScoreFunction, prompts: Sequence[str], responses: Se
     try:
         returned = _plain(function(list(prompts), list(responses)))  # copies, which the function may change
         values = list(returned) if _is_sequence(returned) else None
+    except InputError:  # of a judge of ours, such as a missing package
+        raise
     except (Exception, SystemExit) as error:  # any error of the user's function; it may call sys.exit
         raise FailedError(f"{name} raised {named_error(error)} on {len(prompts)} answers") from error
     if values is None:
