@@ -79,7 +79,7 @@ def test_a_run_folder_of_another_config_is_left_as_it_is(tmp_path: Path):
         (run / "sft").mkdir()  # its first step has begun
     before = (run / "config.yaml").read_bytes()
     result = CliRunner().invoke(app, ["lm", "run", "--preset", "tiny", "--out", str(run), "seed=2"])
-    assert (result.exit_code, "seed: 1 there, 2 now" in result.stderr) == (2, True)
+    assert (result.exit_code, "seed: 1 in the run, 2 now" in result.stderr) == (2, True)
     assert (run / "config.yaml").read_bytes() == before
 
 

@@ -58,6 +58,16 @@ CASES = {
 }
 
 
+# one case of each architecture and of each kind of training is in the default suite
+SLOW = {
+    "opt-1.3b's shape, LoRA",
+    "opt-350m's shape, full",
+    "Llama, LoRA with full heads",
+    "Qwen2, LoRA, tied, full heads",
+    "Llama, LoRA, bf16",
+}
+
+
 def config_of(kind: str, shape: str, small: list[str], *more: str) -> LmConfig:
     """The small settings with another architecture."""
     parts = ", ".join(part for part in (f"model_type: {kind}, vocab_size: 260", SHAPES[kind], shape) if part)
@@ -85,7 +95,7 @@ def difference(before: PreTrainedModel, after: PreTrainedModel) -> float:
     return max(float((a.float() - b.float()).abs().max()) for a, b in pairs)
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [pytest.param(case, marks=pytest.mark.slow if case in SLOW else ()) for case in CASES])
 def test_an_architecture_learns_in_all_three_steps(case: str, small: list[str], tmp_path: Path) -> None:
     config = config_of(*CASES[case][:2], small, *CASES[case][2])
     results = three_steps(tmp_path, config)

@@ -117,6 +117,7 @@ def test_learning_uses_the_images_of_sampling(policy: ActPolicy, env: ArmEnv) ->
     ]
 
 
+@pytest.mark.slow
 def test_cloning_learns_from_images_alone(config: ArmConfig) -> None:
     one_camera = config.policy.model_copy(update={"cameras": ["front"], "chunk_size": 1, "hidden_size": 32})
     policy = new_policy(Sizes(2, 1, robot=(True, False)), one_camera, seed=0)
