@@ -4,20 +4,16 @@
 # (MuJoCo's compiled modules come without types)
 
 import atexit
-import os
-import sys
 import weakref
 
 import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
+from tercet.arm.sim import opengl
 from tercet.arm.sim.kinematics import Array
 from tercet.errors import FailedError, first_line
 
-_CHOICE = sys.modules[
-    mujoco.Renderer.__module__
-].gl_context  # the module from which Renderer takes its context, in every release
 _GREEN = np.array([0.1, 0.8, 0.25, 1.0], np.float32)  # as the goal
 _SIDE, _THIN = 0.1, 0.0012  # metres of the frame and of its rods
 _HELP = (
@@ -64,7 +60,8 @@ class Studio:
         renderer.update_scene(self._data, camera=camera)
         if level is not None:
             _draw_frame(renderer.scene, np.array([*goal[:2], level]))
-        return renderer.render()
+        with opengl.current_context_kept():
+            return renderer.render()
 
     def close(self) -> None:
         """Free the OpenGL contexts."""
@@ -80,7 +77,10 @@ class Studio:
 
 def _free(renderers: dict[tuple[int, int, bool], mujoco.Renderer]) -> None:
     for renderer in renderers.values():
-        renderer.close()
+        with opengl.current_context_kept():
+            # otherwise the objects of another context, which have the same numbers, are deleted
+            renderer._gl_context.make_current()
+            renderer.close()
     renderers.clear()
 
 
@@ -99,12 +99,10 @@ def _open(model: mujoco.MjModel, width: int, height: int, plain: bool) -> mujoco
     if width > limit[0] or height > limit[1]:
         raise FailedError(f"cannot render an image of {width} x {height}: the maximum is {limit[0]} x {limit[1]}")
     try:
-        if not os.environ.get("MUJOCO_GL") and not os.environ.get("DISPLAY") and os.name == "posix":
-            _prefer_egl()
-        # a partly created context or Renderer would print another error when it is deleted
-        _CHOICE.GLContext._context = None
-        _CHOICE.GLContext(width, height).free()
-        return _plain(model, width, height) if plain else mujoco.Renderer(model, height, width)
+        opengl.choose_backend()
+        with opengl.current_context_kept():
+            opengl.try_context(width, height)
+            return _plain(model, width, height) if plain else mujoco.Renderer(model, height, width)
     except Exception as error:  # each library raises another exception for a missing driver
         raise FailedError(
             f"cannot render: OpenGL does not work without a screen ({first_line(error)}); {_HELP}"
@@ -125,10 +123,3 @@ def _plain(model: mujoco.MjModel, width: int, height: int) -> mujoco.Renderer:
             setattr(quality, name, value)
     renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 0
     return renderer
-
-
-def _prefer_egl() -> None:
-    """Use EGL. MuJoCo chooses its backend at import and assumes a screen."""
-    from mujoco.egl import GLContext
-
-    _CHOICE.GLContext = GLContext

@@ -1,7 +1,6 @@
 """One copy of a foreign environment, behind a uniform interface."""
 
 import multiprocessing
-import os
 import re
 import signal
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 from gymnasium.spaces import Box
 from numpy.typing import NDArray
 
+from tercet.arm.sim import opengl
 from tercet.arm.sim.cameras import as_picture
 from tercet.arm.sim.foreign import checks
 from tercet.arm.sim.foreign.checks import Infos
@@ -95,9 +95,9 @@ class Copy(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         """Render an image if this is the `index`-th copy. Return the reason as a string if it cannot."""
         if index != self.index:
             return None
-        if not os.environ.get("DISPLAY"):
-            os.environ.setdefault("MUJOCO_GL", "egl")
         try:
+            opengl.choose_backend()
+            self._make_current()
             drawn = self._env.render()
         except (Exception, SystemExit) as error:  # a foreign environment can raise anything, and may call sys.exit
             return f"cannot render: {first_line(error)}"
@@ -109,7 +109,17 @@ class Copy(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
 
     def close(self) -> None:
         """Close the environment."""
+        viewer = self._make_current()
+        if viewer is not None:
+            viewer.con.free()  # Gymnasium leaves it to the garbage collector, which frees it in another's context
         self._env.close()
+
+    def _make_current(self) -> Any:  # Any: Gymnasium's viewer, or None
+        """Make the OpenGL context of Gymnasium's viewer current. It does so itself only when it is created."""
+        viewer = getattr(getattr(self._env.unwrapped, "mujoco_renderer", None), "viewer", None)
+        if viewer is not None:
+            viewer.make_context_current()
+        return viewer
 
     def _progress(self, observation: Any, env_infos: Infos, reward: float) -> float:  # Any: a foreign environment's
         left = _distance_left(observation, env_infos)
