@@ -203,6 +203,24 @@ def test_the_loss_of_a_pair_by_hand(small: list[str]) -> None:
     assert float(found.total) == pytest.approx(float(torch.log1p(torch.exp(torch.tensor(-margin)))), abs=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["last_token", "per_token"])
+def test_a_response_of_several_pairs_is_computed_once(kind: str, small: list[str]) -> None:
+    config = load_lm_config("tiny", small)
+    model, batches = load_score_model(config), PairBatches(Encoder.of(config), torch.device("cpu"), 8)
+    asked = (Message("user", "a"),)
+    texts = [("good", "fair"), ("good", "bad!!!"), ("fair", "bad!!!")]
+    examples = [Example(asked, *pair, "made up", "row") for pair in texts]
+    examples.append(Example((Message("user", "b"),), "good", "fair", "made up", "row"))  # another prompt: other rows
+    (together,) = batches.of(examples)
+    assert len(together.batch.ids) == 5
+    alone = [pair_loss(model, pairs, kind) for example in examples for pairs in batches.of([example])]
+    found = pair_loss(model, together, kind)
+    assert float(found.total) == pytest.approx(sum(float(loss.total) for loss in alone), abs=1e-5)
+    assert found.metrics["margin"] == pytest.approx(sum(loss.metrics["margin"] for loss in alone), abs=1e-5)
+    scores = score_pairs(model, examples[:3], batches)
+    assert float(scores.rejected[0]) == pytest.approx(float(scores.chosen[2]), abs=1e-6)  # fair
+
+
 def test_the_loss_by_token_of_a_pair_by_hand(small: list[str]) -> None:
     config = load_lm_config("tiny", small)
     model = load_score_model(config)

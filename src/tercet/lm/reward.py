@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from tercet.config.lm import LmConfig, NetworkConfig, RewardConfig
@@ -106,10 +106,16 @@ def _untrained(networks: NetworkConfig, reward: RewardConfig, policy_path: str) 
 
 @dataclass(frozen=True)
 class Pairs:
-    """A batch with the chosen responses in the first half of the rows and the rejected ones in the second."""
+    """The rows of chosen and rejected responses in a batch; a response that is in several pairs has one row."""
 
     batch: TokenBatch
-    num: int
+    chosen: Int[Tensor, " n"]
+    rejected: Int[Tensor, " n"]
+
+    @property
+    def num(self) -> int:
+        """The number of pairs."""
+        return len(self.chosen)
 
 
 class PairBatches:
@@ -124,20 +130,25 @@ class PairBatches:
         return [self._of(part) for part in parts]
 
     def _of(self, examples: Sequence[Example]) -> Pairs:
-        prompts = [self.encoder.prompt(example) for example in examples]
-        chosen = [self.encoder.chosen(example) for example in examples]
-        rejected = [self.encoder.rejected(example) for example in examples]
-        return Pairs(self.encoder.batch([*prompts, *prompts], [*chosen, *rejected]).to(self.device), len(examples))
+        encoder = self.encoder
+        prompts = [tuple(encoder.prompt(example)) for example in examples] * 2
+        responses = [*map(encoder.chosen, examples), *map(encoder.rejected, examples)]
+        numbers: dict[tuple[tuple[int, ...], tuple[int, ...]], int] = {}
+        rows = [numbers.setdefault((p, tuple(r)), len(numbers)) for p, r in zip(prompts, responses, strict=True)]
+        batch = encoder.batch([prompt for prompt, _ in numbers], [response for _, response in numbers])
+        chosen, rejected = torch.tensor(rows, device=self.device).chunk(2)
+        return Pairs(batch.to(self.device), chosen, rejected)
 
 
 def pair_loss(model: ScoreModel, pairs: Pairs, kind: str) -> LossTerms:
     """Return the pairwise loss, summed over pairs, and the number of correctly ranked pairs (a tie counts half)."""
     values = model(pairs.batch)
     scores = pairs.batch.last(values)
-    chosen, rejected = scores[: pairs.num], scores[pairs.num :]
+    chosen, rejected = scores[pairs.chosen], scores[pairs.rejected]
     if kind == "per_token":
         extended = pairs.batch.repeat_last(values)
-        losses = per_token_pairwise_loss(extended[: pairs.num], extended[pairs.num :], from_first_difference(pairs))
+        first = from_first_difference(pairs)
+        losses = per_token_pairwise_loss(extended[pairs.chosen], extended[pairs.rejected], first)
     else:
         losses = pairwise_loss(chosen, rejected)
     margin = (chosen - rejected).detach()
@@ -147,8 +158,9 @@ def pair_loss(model: ScoreModel, pairs: Pairs, kind: str) -> LossTerms:
 def from_first_difference(pairs: Pairs) -> Bool[Tensor, "n length"]:
     """Return True from the first token in which the two texts of a pair differ to the end of the longer one."""
     ids, real = pairs.batch.ids, pairs.batch.attention_mask.bool()
-    differ = (ids[: pairs.num] != ids[pairs.num :]) | (real[: pairs.num] != real[pairs.num :])
-    return (differ.cumsum(1) > 0) & (real[: pairs.num] | real[pairs.num :])
+    chosen, rejected = real[pairs.chosen], real[pairs.rejected]
+    differ = (ids[pairs.chosen] != ids[pairs.rejected]) | (chosen != rejected)
+    return (differ.cumsum(1) > 0) & (chosen | rejected)
 
 
 @torch.no_grad()
@@ -160,8 +172,9 @@ def score_pairs(model: ScoreModel, examples: Sequence[Example], batches: PairBat
     order = sorted(range(len(examples)), key=lambda i: len(examples[i].prompt) + len(examples[i].chosen))
     with progress("accuracy", total=len(examples), unit="pairs") as bar:
         for pairs in batches.of([examples[i] for i in order]):
-            scores.append(model.scores(pairs.batch).view(2, -1).T.cpu())
-            lengths.append(pairs.batch.response_mask.sum(1).view(2, -1).T.cpu())
+            rows = torch.stack([pairs.chosen, pairs.rejected], 1)
+            scores.append(model.scores(pairs.batch)[rows].cpu())
+            lengths.append(pairs.batch.response_mask.sum(1)[rows].cpu())
             bar.advance(pairs.num)
     both, sizes = torch.cat(scores), torch.cat(lengths)
     return PairScores(both[:, 0], both[:, 1], sizes[:, 0], sizes[:, 1])

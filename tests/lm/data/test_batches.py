@@ -7,10 +7,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tercet.config.lm import DataConfig, SftConfig
+from tercet.config.lm import DataConfig, RewardConfig, SftConfig
 from tercet.errors import InputError
 from tercet.lm.data.batches import Plan, lessons, mixed_pass, plan
 from tercet.lm.data.examples import Example, Message
+from tercet.train.chance import generator
 
 
 def planned(lengths: dict[str, list[int]], *, seed: int = 0, **settings: object) -> Plan:
@@ -94,6 +95,32 @@ def test_lessons_number_the_rows_over_all_sets() -> None:
     result = lessons(sets, data, SftConfig.model_validate({"batch_size": 5}), step="sft", seed=0)
     taken = [[result.examples[row].source for row in rows] for rows in result.plan.rows]
     assert taken == [["a"] * 5, ["b"] * 5]
+
+
+def test_the_reward_model_learns_from_all_pairs_of_a_prompt_in_one_step() -> None:
+    sizes = {"a": 3, "b": 1, "c": 9, "d": 2, "e": 6}
+    pairs = [
+        Example((Message("user", prompt),), f"{prompt} {i}" + "x" * i, "no", "set", f"set[{prompt}{i}]")
+        for i in range(9)
+        for prompt, size in sizes.items()
+        if i < size
+    ]
+    data = DataConfig.model_validate({"train": ["set.jsonl"]})
+    result = lessons({"set": pairs}, data, RewardConfig(batch_size=6, epochs=2), step="reward", seed=0)
+    assert counts(result.plan) == dict.fromkeys(range(len(pairs)), 2)
+    assert all(len(rows) <= 6 for rows in result.plan.rows)
+    steps = [[result.examples[row].prompt for row in rows] for rows in result.plan.rows]
+    for prompt, parts in {"a": [3, 3], "b": [1, 1], "c": [3, 3, 6, 6], "d": [2, 2], "e": [6, 6]}.items():
+        assert sorted(step.count(prompt) for step in steps if prompt in step) == parts, prompt
+
+
+def test_pairs_of_different_prompts_are_planned_like_other_examples() -> None:
+    pairs = [Example((Message("user", f"{i}"),), "x" * (i % 7), "no", "set", f"set[{i}]") for i in range(40)]
+    data = DataConfig.model_validate({"train": ["set.jsonl"]})
+    rows = lessons({"set": pairs}, data, RewardConfig(batch_size=6, epochs=2), step="reward", seed=0).plan.rows
+    lengths = [len(pair.prompt) + max(len(pair.chosen), 2) for pair in pairs]
+    chance = generator(0, "reward", "plan")
+    assert rows == planned({"set": lengths}, batch_size=6, epochs=2, weights={"set": 1.0}, generator=chance).rows
 
 
 def test_a_plan_that_no_memory_holds_is_refused_before_it_is_made() -> None:

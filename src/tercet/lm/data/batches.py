@@ -11,7 +11,7 @@ from tercet.config.fit import FitConfig
 from tercet.config.lm import DataConfig
 from tercet.config.section import MOST_ROWS
 from tercet.errors import InputError
-from tercet.lm.data.examples import Example
+from tercet.lm.data.examples import Example, Message
 from tercet.lm.data.splits import StepName, flat, weights_of
 from tercet.train.chance import generator
 
@@ -23,6 +23,8 @@ _WINDOW = 16  # batches that are sorted by length together: little padding, in a
 @dataclass(frozen=True)
 class Plan:
     """`rows[i]` are the rows of optimizer step i, numbered over the concatenated sets, shortest first.
+
+    If rows are grouped, `plan` numbers the groups instead of the rows.
 
     `stages` has the last optimizer step of each stage: (index of the step, name of the set or `mixed`).
     """
@@ -40,20 +42,25 @@ def plan(
     epochs: int,
     max_steps: int,
     generator: torch.Generator,
+    sizes_by_set: Mapping[str, Sequence[int]] | None = None,
 ) -> Plan:
     """Assign the rows of all sets to optimizer steps; the rows of a batch have similar lengths.
+
+    A row may stand for a group of rows, which are not separated; `sizes_by_set` has their numbers. A batch then holds
+    as many groups as have at most `batch_size` rows.
 
     `mixed`: an epoch has `weight` times the rows of each set (each row once for weight 1, half of them for 0.5)
     in one shuffled stream. `sequential`: all epochs of the first set, then of the second. The last batch of an epoch
     may be smaller. With `max_steps` above 0 the plan is cut, sequential sets in proportion, each to at least one step.
     """
     lengths = [length for of_set in lengths_by_set.values() for length in of_set]
+    sizes = [size for of_set in sizes_by_set.values() for size in of_set] if sizes_by_set else [1] * len(lengths)
     rows_of = _rows_of(lengths_by_set)
     if order == "mixed":
         rows = []
         for _ in range(epochs):
             taken = mixed_pass(lengths_by_set, weights, generator)
-            rows += _batches(taken, lengths, batch_size, generator)
+            rows += _batches(taken, lengths, sizes, batch_size, generator)
             if max_steps and len(rows) >= max_steps:
                 break
         rows = rows[:max_steps] if max_steps else rows
@@ -62,7 +69,7 @@ def plan(
         name: [
             batch
             for _ in range(epochs)
-            for batch in _batches(_shuffled(list(of_set), generator), lengths, batch_size, generator)
+            for batch in _batches(_shuffled(list(of_set), generator), lengths, sizes, batch_size, generator)
         ]
         for name, of_set in rows_of.items()
         if of_set
@@ -81,9 +88,14 @@ class Lessons:
 def lessons(
     sets: Mapping[str, list[Example]], data: DataConfig, fit: FitConfig, *, step: StepName, seed: int
 ) -> Lessons:
-    """Plan the training of a supervised step; lengths are measured in characters."""
+    """Plan the training of a supervised step; lengths are measured in characters.
+
+    The reward model learns from all pairs of a prompt in one optimizer step, up to `batch_size` (Ouyang et al. 2022,
+    section 3.5): responses that are in several pairs are then computed once.
+    """
+    groups = {name: _groups(rows, fit.batch_size if step == "reward" else 1) for name, rows in sets.items()}
     lengths = {
-        name: [len(e.prompt) + max(len(e.chosen), len(e.rejected or "")) for e in rows] for name, rows in sets.items()
+        name: [max(_length(sets[name][i]) for i in group) for group in of_set] for name, of_set in groups.items()
     }
     weights = weights_of(data, step)
     num_rows = fit.epochs * sum(max(1.0, weights[name]) * len(rows) for name, rows in sets.items())
@@ -92,18 +104,34 @@ def lessons(
             f"{step}.epochs={fit.epochs}: {num_rows:.0f} examples in all, more than {MOST_ROWS * 10} are not planned; "
             "lower it, or the weights of the sets"
         )
-    return Lessons(
-        flat(sets),
-        plan(
-            lengths,
-            weights=weights,
-            order=data.order,
-            batch_size=fit.batch_size,
-            epochs=fit.epochs,
-            max_steps=fit.max_steps,
-            generator=generator(seed, step, "plan"),
-        ),
+    by_group = plan(
+        lengths,
+        weights=weights,
+        order=data.order,
+        batch_size=fit.batch_size,
+        epochs=fit.epochs,
+        max_steps=fit.max_steps,
+        generator=generator(seed, step, "plan"),
+        sizes_by_set={name: list(map(len, of_set)) for name, of_set in groups.items()},
     )
+    starts = _rows_of(sets)
+    rows_of = [[starts[name][i] for i in group] for name, of_set in groups.items() for group in of_set]
+    rows = [[row for group in batch for row in rows_of[group]] for batch in by_group.rows]
+    return Lessons(flat(sets), Plan(rows, by_group.stages))
+
+
+def _length(example: Example) -> int:
+    return len(example.prompt) + max(len(example.chosen), len(example.rejected or ""))
+
+
+def _groups(examples: Sequence[Example], largest: int) -> list[list[int]]:
+    """Group the rows of each prompt, in the order of their first rows; larger groups are split."""
+    if largest == 1:
+        return [[row] for row in range(len(examples))]
+    by_prompt: dict[tuple[Message, ...], list[int]] = {}
+    for row, example in enumerate(examples):
+        by_prompt.setdefault(example.messages, []).append(row)
+    return [rows[i : i + largest] for rows in by_prompt.values() for i in range(0, len(rows), largest)]
 
 
 def mixed_pass(
@@ -127,13 +155,28 @@ def _share(rows: range, weight: float, generator: torch.Generator) -> list[int]:
     return list(rows) * passes + chosen
 
 
-def _batches(stream: list[int], lengths: Sequence[int], batch_size: int, generator: torch.Generator) -> list[list[int]]:
+def _batches(
+    stream: list[int], lengths: Sequence[int], sizes: Sequence[int], batch_size: int, generator: torch.Generator
+) -> list[list[int]]:
     """Cut a shuffled stream into windows, sort each by length, cut it into batches, and shuffle these."""
     batches = []
     for start in range(0, len(stream), batch_size * _WINDOW):
         window = sorted(stream[start : start + batch_size * _WINDOW], key=lambda row: lengths[row])
-        batches += [window[i : i + batch_size] for i in range(0, len(window), batch_size)]
+        batches += _filled(window, sizes, batch_size)
     return _shuffled(batches, generator)
+
+
+def _filled(stream: Sequence[int], sizes: Sequence[int], batch_size: int) -> list[list[int]]:
+    """Cut a stream into batches of at most `batch_size` in total."""
+    batches: list[list[int]] = []
+    room = 0
+    for item in stream:
+        if sizes[item] > room:
+            batches.append([])
+            room = batch_size
+        batches[-1].append(item)
+        room -= sizes[item]
+    return batches
 
 
 def _one_after_another(parts: Mapping[str, list[list[int]]], max_steps: int) -> Plan:
