@@ -151,7 +151,7 @@ def load_recording(
         raise InputError(f"{file}: holds numbers that are not finite in float32; cut or record these episodes again")
     stated = str(arrays.get("action_units", "")) if config.action_units == "stated" else config.action_units
     scaled, recorded_in = units.converted(
-        np.concatenate(commands), stated, bounds or Box(-1.0, 1.0, (sizes.action,)), place=str(file)
+        np.concatenate(commands), stated, bounds or Box(-1.0, 1.0, (sizes.action,)), source=str(file)
     )
     commands = np.split(scaled, np.cumsum(lengths[:num])[:-1])
     steps = idle.moving_steps(states) if config.cut_idle else [np.arange(len(rows)) for rows in states]

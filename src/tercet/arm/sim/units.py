@@ -14,7 +14,7 @@ ENVIRONMENT: Units = "environment"  # the units of the environment's step
 _SLACK = 1e-3  # tolerance beyond -1 and 1, for rounding
 
 
-def converted(actions: NDArray, units: str, bounds: Box, *, place: str) -> tuple[NDArray, Units]:
+def converted(actions: NDArray, units: str, bounds: Box, *, source: str) -> tuple[NDArray, Units]:
     """Convert actions (n, a) to [-1, 1]. Return them and their units: `units`, or those that they fit if it is empty.
 
     `bounds` is the environment's action space. Raises InputError if the actions fit neither or both units.
@@ -24,7 +24,7 @@ def converted(actions: NDArray, units: str, bounds: Box, *, place: str) -> tuple
         ENVIRONMENT: scaled(actions, bounds),
     }
     if units and units not in (SCALED, ENVIRONMENT):
-        raise InputError(f"{place}: action_units={units!r} is unknown; there are {SCALED} (-1 to 1) and {ENVIRONMENT}")
+        raise InputError(f"{source}: action_units={units!r} is unknown; there are {SCALED} (-1 to 1) and {ENVIRONMENT}")
     if not units and _is_scaled(bounds):
         units = SCALED
     fitting: dict[Units, NDArray[np.float64]] = {
@@ -32,11 +32,11 @@ def converted(actions: NDArray, units: str, bounds: Box, *, place: str) -> tuple
     }
     if len(fitting) > 1:
         raise InputError(
-            f"{place}: does not say in which units its actions are, and they fit both -1 to 1 and the environment's "
+            f"{source}: does not say in which units its actions are, and they fit both -1 to 1 and the environment's "
             f"own bounds ({_format_bounds(bounds)}); give bc.action_units={SCALED} or bc.action_units={ENVIRONMENT}"
         )
     if not fitting:
-        raise InputError(_misfit(actions, units, bounds, place))
+        raise InputError(_misfit(actions, units, bounds, source))
     ((name, values),) = fitting.items()
     return np.clip(values, -1.0, 1.0).astype(np.float32), name
 
@@ -60,7 +60,7 @@ def _is_scaled(bounds: Box) -> bool:
     return bool((bounds.low == -1).all() and (bounds.high == 1).all())
 
 
-def _misfit(actions: NDArray, units: str, bounds: Box, place: str) -> str:
+def _misfit(actions: NDArray, units: str, bounds: Box, source: str) -> str:
     """Name the entry of the actions that lies farthest outside its bounds."""
     low, high = bounds.low.astype(np.float64), bounds.high.astype(np.float64)
     if units == SCALED:
@@ -69,7 +69,7 @@ def _misfit(actions: NDArray, units: str, bounds: Box, place: str) -> str:
     least, most = actions.min(0), actions.max(0)
     worst = int(np.maximum(low - least, most - high).argmax())
     return (
-        f"{place}: its actions must lie {ways.get(units) or ' or '.join(ways.values())}, "
+        f"{source}: its actions must lie {ways.get(units) or ' or '.join(ways.values())}, "
         f"but action {worst} goes from {least[worst]:g} to {most[worst]:g}; say in which units they are "
         f"(bc.action_units={SCALED} or {ENVIRONMENT}), clip them if the environment did so, or record them again"
     )

@@ -1,15 +1,16 @@
-"""The built-in data set `chitchat`: questions and answers of people who talk, from the package chitchat-dataset.
+"""The built-in data set `chitchat`: questions and answers from conversations, in the package chitchat-dataset.
 
-A conversation gives one pair, so that no conversation is both learned from and measured: the last sentence of a turn,
-or the topic that the two people were given, and the beginning of the next turn. It is the first pair of these rules:
+A pair is a question and its answer. The question is the last sentence of a turn, or the topic that the two people were
+given. The answer is the first or the first two messages of the next turn. Each conversation gives at most one pair, so
+that training and held-out data never share a conversation: the first one that follows these rules.
 
-- nobody rated the conversation below 3 of 10; one without a rating is kept,
-- the question has 4 to 20 words, begins as a question does, and has no word that points to what was said before,
-- the answer has 4 to 25 words in whole sentences, none of which is a question,
-- both have no web address, emoticon, spelling of chats, vulgar word or letter beyond ASCII, and are not about the chat,
-- the question has fewer than eight answers so far; the topics have up to ninety.
+- No one rated the conversation below 3 of 10. Conversations without a rating are kept.
+- The question has 4 to 20 words, begins like a question, and has no word that refers to an earlier turn.
+- The answer has 4 to 25 words in complete sentences, none of which is a question.
+- Neither has a web address, emoticon, chat spelling, vulgar word or letter beyond ASCII, or is about the chat itself.
+- The question has fewer than eight answers so far, because some topics have up to ninety.
 
-A missing capital in front, a missing full stop behind and a small `i` are corrected.
+A missing capital at the beginning, a missing full stop at the end and a lower-case `i` are corrected.
 """
 
 import json
@@ -36,7 +37,7 @@ _POINTS_BACK = re.compile(
     r"yours|same|other|then|still|yet|again|instead|both|so|guys|you too|do you mean|do you think|would you do)\b",
     re.IGNORECASE,
 )
-_SPEAKS_BACK = re.compile(  # to something else than the question
+_SPEAKS_BACK = re.compile(  # an answer that refers to something other than the question
     r"(and|but|so|also|then|that|it|its|it's|they|he|she|this|these|those|oh|wow|hey|hi|hello|nice|cool|what|how)\b",
     re.IGNORECASE,
 )
@@ -54,7 +55,7 @@ _VULGAR = re.compile(
 
 
 def read_chitchat(name: str) -> list[Example]:
-    """Return one question and answer of each conversation that has one; places are `dataset.json[conversation]`."""
+    """Return one question and answer from each conversation that has one. Sources: `dataset.json[conversation]`."""
     spec = find_spec("chitchat_dataset")
     if spec is None or not spec.submodule_search_locations:
         raise InputError("the data set `chitchat` needs a package: pip install chitchat-dataset")
@@ -79,7 +80,7 @@ def _pairs(path: Path) -> list[tuple[int, str, str]]:
 
 
 def _turns(conversation: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield the clean questions of a conversation, each with its clean answer."""
+    """Yield the questions and answers of a conversation that follow the rules."""
     turns = [[message["text"] for message in turn] for turn in conversation["messages"]]
     topic = conversation.get("prompt")
     for before, after in zip([[topic or ""], *turns], turns, strict=False):
@@ -96,7 +97,7 @@ def _turns(conversation: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def is_clean_question(text: str) -> bool:
-    """Return True for a whole question that can be understood alone."""
+    """Return True for a complete question that can be understood without the earlier turns."""
     return (
         4 <= len(text.split()) <= 20
         and text.isascii()
@@ -107,7 +108,7 @@ def is_clean_question(text: str) -> bool:
 
 
 def is_clean_answer(text: str) -> bool:
-    """Return True for one or more whole sentences, none of which is a question."""
+    """Return True for one or more complete sentences, none of which is a question."""
     return (
         4 <= len(text.split()) <= 25
         and text.isascii()

@@ -1,9 +1,14 @@
-"""A judge of the answer's kind: does a response give what the prompt asks for?
+"""A judge that checks with word rules whether a response gives the kind of answer that the prompt asks for.
 
-The score is the mean of the rules that apply: a greeting wants a greeting, "who" a person, "when" a time, "where" a
-place, "how many" an amount, "why" a reason, and "do you" a yes, a no or a statement. A prompt about "you" wants an
-answer about "I", a prompt about "me" one about "you", and any other question an answer that is not about "I". The
-response should share a content word with the prompt. The rules read words, know no meaning and check no facts.
+The score is the mean of the rules that apply:
+
+- kind: a greeting should be answered with a greeting, "who" with a person, "when" with a time, "where" with a place,
+  "how many" with an amount, "why" with a reason, and "do you" with yes, no or a statement,
+- person: a prompt about "you" should get an answer about "I", a prompt about "me" an answer about "you", and any other
+  prompt an answer that is not about "I",
+- relevance: the response should share a content word with the prompt.
+
+The rules compare words. They do not understand meaning and do not check facts.
 """
 
 import re
@@ -35,7 +40,7 @@ _STATEMENT = (
     r"(yes|yeah|no|not|nope|sure|of course|maybe|perhaps|definitely|absolutely|probably|certainly|never|always|"
     r"sometimes|usually|often|i|i'm|i've|i'd|we|my|it|it's|they|he|she|you|that|that's|this|there|only|the)\b"
 )
-# how a prompt begins -> what its answer holds, as words in lower case or as written
+# the beginning of a prompt, and what its answer contains: in lower case, or as written
 _KINDS = [
     (_GREETING, _GREETING_BACK, ""),
     (r"(who|whose|who's)\b", _PEOPLE, _NAME),
@@ -48,33 +53,33 @@ _KINDS = [
 
 
 def answers_what_is_asked(prompts: list[str], responses: list[str]) -> list[float]:
-    """Score each response to its prompt, in [0, 1]; the rules are at the top of this file."""
+    """Score each response in [0, 1] with the rules at the top of this file."""
     return [_score(last_question(prompt), response) for prompt, response in zip(prompts, responses, strict=True)]
 
 
 def _score(question: str, response: str) -> float:
-    said = " ".join(words(response))
-    if not said:
+    answer = " ".join(words(response))
+    if not answer:
         return 0.0
     asked = " ".join(words(question))
-    rules = [*_kind(asked, said, response), *_person(asked, said)]
+    rules = [*_kind(asked, answer, response), *_person(asked, answer)]
     if content(question):
         rules.append(relevance(question, response))
     return sum(rules) / len(rules) if rules else 0.5
 
 
-def _kind(asked: str, said: str, response: str) -> list[float]:
-    """Return whether the response is of the kind that the first words of the prompt ask for; empty if they ask none."""
+def _kind(asked: str, answer: str, response: str) -> list[float]:
+    """Return [1] if the response is of the kind that the prompt asks for, [0] if not, and [] for other prompts."""
     for begins, in_words, as_written in _KINDS:
         if re.match(begins, asked):
-            return [float(bool(re.search(in_words, said) or (as_written and re.search(as_written, response))))]
+            return [float(bool(re.search(in_words, answer) or (as_written and re.search(as_written, response))))]
     return []
 
 
-def _person(asked: str, said: str) -> list[float]:
-    """Return whether the response speaks of the right person."""
+def _person(asked: str, answer: str) -> list[float]:
+    """Return [1] if the response is about the right person, else [0]."""
     if re.search(_YOU, asked):
-        return [float(bool(re.search(_ME, said)))]
+        return [float(bool(re.search(_ME, answer)))]
     if re.search(_ME, asked):
-        return [float(bool(re.search(_YOU, said)))]
-    return [float(not re.search(_ME, said))]
+        return [float(bool(re.search(_YOU, answer)))]
+    return [float(not re.search(_ME, answer))]

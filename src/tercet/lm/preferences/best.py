@@ -1,4 +1,4 @@
-"""The responses of the data that a judge likes best, for SFT."""
+"""Filter the SFT data: keep the responses that a judge scores highest."""
 
 from math import ceil
 
@@ -8,13 +8,13 @@ from tercet.runs.progress import say
 
 
 def best_responses(sets: Sets, judge: str, fraction: float) -> Sets:
-    """Keep the given fraction of each set, rounded up: the examples whose chosen response the judge scores highest.
+    """Keep the examples of each set whose chosen response the judge scores highest.
 
-    They stay in their order. All are kept, without a call of the judge, if the fraction is 1.
+    `fraction` of each set is kept, rounded up, in the original order. With a fraction of 1 the judge is not called.
     """
     if fraction == 1:
         return sets
-    function = load_score_function(judge)  # the config has a function, or the fraction is 1
+    function = load_score_function(judge)  # the config names a function if the fraction is below 1
     best: Sets = {}
     for name, examples in sets.items():
         scores = call_function(function, [e.prompt for e in examples], [e.chosen for e in examples])

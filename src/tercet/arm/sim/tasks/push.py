@@ -15,8 +15,8 @@ class Push(Task):
 
     name = "push"
     look_for = (
-        "The blue cube should be pushed over the table to the green ball. Better is what comes nearer to that: the "
-        "hand behind the cube, then the cube nearer to the ball."
+        "The blue cube should be pushed over the table to the green ball. The better one gets further: first "
+        "the hand behind the cube, then the cube closer to the ball."
     )
     observation = Layout((*ARM, *CUBE, PUSHING_POINT))
     start_opening = 0.0

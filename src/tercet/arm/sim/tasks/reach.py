@@ -13,7 +13,7 @@ class Reach(Task):
     """Move the finger tips to the goal."""
 
     name = "reach"
-    look_for = "The fingertips should go to the green ball and stay there. Better is what comes nearer to that."
+    look_for = "The fingertips should go to the green ball and stay there. The better one is closer to it."
     has_cube = False
     observation = Layout(ARM)
 
