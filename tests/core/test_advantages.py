@@ -117,7 +117,7 @@ def test_lam_0_looks_one_step_ahead(seed: int):
 
 
 @given(SEEDS, st.integers(0, 7), st.sampled_from(["terminated", "truncated", "mask"]))
-def test_nothing_flows_back_across_a_border_in_the_middle_of_a_row(seed: int, border: int, kind: str):
+def test_advantages_do_not_cross_an_episode_border(seed: int, border: int, kind: str):
     batch = random_batch(seed, tail=False)
     batch[kind][:, border] = kind != "mask"
     before = gae(**batch, lam=0.9)

@@ -178,7 +178,7 @@ def test_kl_agrees_with_torch_distributions_and_is_0_between_equals(seed: int):
     assert kl(logits.bfloat16(), others.bfloat16()).dtype == torch.float32
 
 
-def test_a_forbidden_action_has_no_entropy_and_bf16_becomes_fp32():
+def test_impossible_action_adds_no_entropy_and_bf16_becomes_fp32():
     with_forbidden = torch.cat([EIGHTHS, torch.full((1, 1), -INF)], dim=1)
     here, there = (logprobs_and_entropy(x, torch.tensor([2]), temperature=1.0) for x in (with_forbidden, EIGHTHS))
     torch.testing.assert_close(here.logprobs, there.logprobs)

@@ -69,7 +69,7 @@ def test_a_forbidden_action_is_as_if_it_were_not_there(seed: int, entropy_weight
     assert with_forbidden.grad[:, -1].eq(0).all()
 
 
-def test_bf16_logits_are_worked_with_in_fp32_and_get_a_bf16_gradient():
+def test_bf16_logits_are_computed_in_fp32_and_get_a_bf16_gradient():
     logits, actions = random_logits(1, n=8, v=1000)
     half = logits.bfloat16().requires_grad_()
     result = logprobs_and_entropy(half, actions, temperature=0.9)

@@ -40,7 +40,7 @@ def test_entropy_is_minus_the_mean_log_density_of_what_is_sampled():
 
 
 @given(SEEDS)
-def test_no_action_is_likelier_than_the_mean_and_shifting_both_changes_nothing(seed: int):
+def test_mean_is_the_likeliest_action_and_shifting_both_changes_nothing(seed: int):
     actions, mean, log_std = drawn(seed, 6, 3), drawn(seed + 1, 6, 3), drawn(seed + 2, 3)
     here = logprobs(actions, mean, log_std)
     assert (here <= logprobs(mean, mean, log_std)).all()

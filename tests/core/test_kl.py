@@ -43,7 +43,7 @@ def test_k3_keeps_its_digits_near_0():
     torch.testing.assert_close(k3(d, torch.zeros(3)).double(), expected, rtol=1e-3, atol=0.0)
 
 
-def test_the_gradient_of_k3_is_finite_however_far_the_policies_are():
+def test_gradient_of_k3_is_finite_for_distant_policies():
     logprobs = torch.tensor([-1e4, 0.0], requires_grad=True)
     k3(logprobs, torch.tensor([0.0, -1e4])).sum().backward()
     assert logprobs.grad is not None and logprobs.grad.isfinite().all()
@@ -66,7 +66,7 @@ def test_penalised_rewards_by_hand():
 
 
 @given(SEEDS, st.floats(0.0, 2.0))
-def test_a_row_sums_to_its_score_minus_the_price_of_its_kl(seed: int, kl_coef: float):
+def test_rewards_of_a_row_sum_to_score_minus_kl_penalty(seed: int, kl_coef: float):
     """Whatever the mask: tails, prompts in front, gaps; and junk outside it changes nothing."""
     generator = torch.Generator().manual_seed(seed)
     logprobs, ref_logprobs = -torch.rand(2, 5, 8, generator=generator) * 5
@@ -117,7 +117,7 @@ def test_a_horizon_that_could_turn_the_coefficient_negative_is_refused():
         adapted_kl_coef(0.1, 1.0, target=6.0, num_samples=512, horizon=100.0)
 
 
-def test_every_action_is_charged_for_leaving_the_reference_and_padding_is_not():
+def test_kl_penalty_applies_to_every_action_and_not_to_padding():
     mask = torch.tensor([[True, True, False]])
     penalties = kl_penalties(torch.tensor([[-1.0, -2.0, NAN]]), torch.tensor([[-2.0, -2.5, 0.0]]), mask, kl_coef=0.1)
     torch.testing.assert_close(penalties, torch.tensor([[-0.1, -0.05, 0.0]]))

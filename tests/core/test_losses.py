@@ -81,7 +81,7 @@ def test_policy_loss_has_no_gradient_where_it_is_clipped():
     assert logprobs.grad[0].tolist() == pytest.approx([0.0, 3.0, -1.0, 0.0])
 
 
-def test_policy_loss_stays_finite_however_far_the_policy_went():
+def test_policy_loss_is_finite_for_distant_policies():
     logprobs = torch.tensor([[0.0, -1e4, 1e4, 0.0]], requires_grad=True)
     advantages = torch.full((1, 4), -1.0)
     loss = clipped_policy_loss(logprobs, torch.zeros(1, 4), advantages, ALL, clip_range=0.2)
@@ -152,7 +152,7 @@ def test_a_soft_preference_is_the_cross_entropy_with_it():
 
 
 @given(st.floats(-30.0, 30.0), st.floats(-30.0, 30.0), st.floats(-10.0, 10.0))
-def test_pairwise_loss_knows_differences_alone_and_prefers_the_right_order(chosen: float, rejected: float, by: float):
+def test_pairwise_loss_depends_on_differences_and_prefers_the_right_order(chosen: float, rejected: float, by: float):
     a, b = torch.tensor([chosen]), torch.tensor([rejected])
     loss, other = pairwise_loss(a, b).item(), pairwise_loss(b, a).item()
     assert loss - other == pytest.approx(rejected - chosen, abs=1e-4)  # ln of the odds
@@ -197,7 +197,7 @@ def test_ratio_statistics_by_hand():
 
 
 @given(SEEDS)
-def test_before_the_first_step_nothing_has_moved(seed: int):
+def test_ratio_statistics_are_neutral_before_the_first_step(seed: int):
     (logprobs,), mask = random_batch(seed, 1)
     statistics = ratio_statistics(logprobs.requires_grad_(), logprobs, mask, clip_range=0.2)
     assert statistics.clip_fraction.item() == 0.0 and statistics.approx_kl.item() == 0.0

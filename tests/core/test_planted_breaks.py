@@ -278,7 +278,7 @@ def exit_codes(jobs: list[tuple[str, str]]) -> list[int]:
     return json.loads(run.stdout)
 
 
-def test_every_planted_break_turns_a_test_red_and_the_sources_as_they_are_turn_none(tmp_path: Path):
+def test_every_planted_break_fails_a_test_and_the_real_sources_fail_none(tmp_path: Path):
     """Both in one process, because most of its time may go into starting it."""
     copy_of_core(tmp_path / "whole")
     whole = [(str(tmp_path / "whole"), tests) for tests in sorted({file_of_tests(module) for module in BREAKS})]

@@ -34,7 +34,7 @@ def test_explained_variance_agrees_with_the_standard_library(seed: int):
 
 
 @given(SEEDS, st.floats(-100.0, 100.0))
-def test_a_perfect_critic_explains_everything_and_a_constant_nothing(seed: int, constant: float):
+def test_explained_variance_is_1_for_a_perfect_critic_and_0_for_a_constant(seed: int, constant: float):
     returns = torch.randn(3, 4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     mask = torch.ones(3, 4, dtype=torch.bool)
     assert explained_variance(returns + constant, returns, mask).item() == pytest.approx(1.0, abs=1e-9)

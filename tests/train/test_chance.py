@@ -28,7 +28,7 @@ def test_a_number_is_not_its_text() -> None:
     assert chance.integer(0, "a", "b") != chance.integer(0, "ab")
 
 
-def test_a_generator_draws_the_same_whatever_was_drawn_elsewhere() -> None:
+def test_generator_does_not_depend_on_draws_elsewhere() -> None:
     first = torch.rand(5, generator=chance.generator(1, "a"))
     torch.rand(3)
     assert torch.equal(first, torch.rand(5, generator=chance.generator(1, "a")))

@@ -27,7 +27,7 @@ def test_by_hand() -> None:
     assert layer.weight.tolist() == [[5.0, -2.0]]  # the module itself is left alone
 
 
-def test_in_place_lends_the_average_and_takes_it_back_whatever_happens() -> None:
+def test_in_place_restores_the_weights_even_after_an_error() -> None:
     layer = network()
     average = Average(layer, decay=0.5)
     layer.weight.data = torch.tensor([[3.0, 4.0]])

@@ -83,7 +83,7 @@ def test_the_count_divides_and_not_the_number_of_examples(folder: RunFolder) -> 
     assert row["sft/loss"] == pytest.approx(Y[:4].square().sum().item() / 40)
 
 
-def test_a_micro_batch_that_counts_nothing_adds_nothing_and_a_step_of_such_is_refused(folder: RunFolder) -> None:
+def test_empty_micro_batch_adds_nothing_and_an_empty_step_is_refused(folder: RunFolder) -> None:
     rows = _fit(folder, _zeros(), plan=[range(4)], sizes=[4, 0])
     assert rows[0]["sft/loss"] == pytest.approx(Y[:4].square().mean().item())
     with pytest.raises(FailedError, match="no unmasked token or pair"):
@@ -124,7 +124,7 @@ def test_dropout_differs_from_step_to_step_and_follows_the_seed(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("odd", [math.nan, math.inf])
-def test_a_loss_that_is_not_finite_ends_the_step_and_leaves_the_weights(folder: RunFolder, odd: float) -> None:
+def test_non_finite_loss_stops_the_step_and_keeps_the_weights(folder: RunFolder, odd: float) -> None:
     model = _zeros()
 
     def loss(rows: Sequence[int]) -> LossTerms:
@@ -141,7 +141,7 @@ def test_a_plan_of_nothing_is_refused(folder: RunFolder) -> None:
         _fit(folder, _zeros(), plan=[], sizes=[])
 
 
-def test_checkpoints_come_as_often_as_asked_and_at_the_end(folder: RunFolder) -> None:
+def test_checkpoints_are_saved_at_the_interval_and_at_the_end(folder: RunFolder) -> None:
     seen: list[int] = []
 
     def measure(index: int) -> dict[str, float]:

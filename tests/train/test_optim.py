@@ -64,7 +64,7 @@ def test_the_schedule_by_hand() -> None:
 
 @settings(deadline=None)
 @given(st.integers(1, 100), st.floats(0, 0.99))
-def test_the_schedule_rises_once_to_1_and_falls_and_every_step_learns(num_steps: int, fraction: float) -> None:
+def test_schedule_rises_once_to_1_then_falls_and_is_never_0(num_steps: int, fraction: float) -> None:
     factors = [warmup_then_linear(i, num_steps, fraction) for i in range(num_steps)]
     peak = factors.index(max(factors))
     assert factors[peak] == 1

@@ -227,7 +227,7 @@ def test_advantages_are_whitened_over_the_whole_rollout() -> None:
     assert not torch.allclose(bandit.policy.weight, before, atol=0.01)
 
 
-def test_the_scale_of_rewards_matters_without_whitening_alone() -> None:
+def test_reward_scale_matters_only_without_whitening() -> None:
     moves = []
     for whitened in (True, False):
         for scale in (1.0, 10.0):
@@ -293,7 +293,7 @@ def test_the_pretraining_mix_is_added_to_the_actors_gradient() -> None:
     assert torch.allclose(moves[1], moves[0] - 3.0, atol=1e-5)
 
 
-def test_the_pretraining_mix_is_told_which_minibatch_it_is_for() -> None:
+def test_pretraining_mix_gets_the_minibatch_index() -> None:
     bandit, seen = Bandit(), []
 
     def mix(minibatch: int) -> Tensor:
@@ -308,7 +308,7 @@ def test_the_pretraining_mix_is_told_which_minibatch_it_is_for() -> None:
 # when to stop
 
 
-def test_values_with_their_graph_are_learned_from_without_another_forward(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_values_with_a_graph_need_no_second_forward(monkeypatch: pytest.MonkeyPatch) -> None:
     config = changed(FAST, epochs=1, num_minibatches=1, micro_batch_size=32)
     assert takes_one_step(config, 32) and not takes_one_step(config, 33)
     assert not takes_one_step(changed(config, epochs=2), 32)
@@ -335,7 +335,7 @@ def test_values_with_their_graph_are_learned_from_without_another_forward(monkey
     assert torch.allclose(weights[0], weights[1], atol=1e-7)
 
 
-def test_the_critic_warms_up_while_the_actor_stands_still() -> None:
+def test_actor_does_not_change_during_critic_warmup() -> None:
     bandit = Bandit()
     actor, critic = learning_state(bandit.policy)["weight"], learning_state(bandit.baseline)["weight"]
     seen = update(bandit.learner(FAST), play(bandit, 0), FAST, generator=generator(0), train_actor=False)
@@ -344,7 +344,7 @@ def test_the_critic_warms_up_while_the_actor_stands_still() -> None:
 
 
 @pytest.mark.parametrize("with_mix", [False, True])
-def test_an_update_ends_when_the_kl_is_too_large_and_before_it_learns_from_that(with_mix: bool) -> None:
+def test_update_stops_before_a_step_with_too_large_kl(with_mix: bool) -> None:
     config = changed(FAST, lr=1.0, epochs=10, kl_stop=0.05)
     mix: Callable[[int], Tensor] | None = (lambda _: 0.0 * bandit.policy.weight.sum()) if with_mix else None
     bandit = Bandit()
@@ -418,7 +418,7 @@ def rows(path: Path) -> list[dict[str, float]]:
 
 
 @pytest.mark.parametrize("ema_decay", [0.0, 0.5])
-def test_a_killed_run_goes_on_to_the_same_bits(tmp_path: Path, ema_decay: float) -> None:
+def test_killed_run_resumes_to_the_same_bits(tmp_path: Path, ema_decay: float) -> None:
     config = LoopConfig.model_validate(LOOP.model_dump() | {"ema_decay": ema_decay})
     whole = Bandit()
     best = run(tmp_path / "whole", config, whole)
@@ -436,7 +436,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(tmp_path: Path, ema_decay: float)
         assert torch.equal(again.baseline.weight, whole.baseline.weight)
 
 
-def test_a_run_goes_on_from_its_checkpoint_and_not_from_the_start(tmp_path: Path) -> None:
+def test_run_resumes_from_its_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(Killed):
         run(tmp_path, LOOP, Bandit(), kill_in=5)
     collected: list[int] = []
@@ -444,7 +444,7 @@ def test_a_run_goes_on_from_its_checkpoint_and_not_from_the_start(tmp_path: Path
     assert collected == [3, 4, 5, 6]
 
 
-def test_the_actor_waits_for_the_critic_and_rates_fall_to_0(tmp_path: Path) -> None:
+def test_actor_starts_after_critic_warmup_and_learning_rates_fall_to_0(tmp_path: Path) -> None:
     bandit = Bandit()
     start, tables = bandit.policy.weight.detach().clone(), []
     run(tmp_path, LOOP, bandit, watch=lambda index: tables.append(bandit.policy.weight.detach().clone()))
@@ -456,7 +456,7 @@ def test_the_actor_waits_for_the_critic_and_rates_fall_to_0(tmp_path: Path) -> N
     assert [row["index"] for row in logged if "ppo/validation_score" in row] == [0, 2, 4, 6, 7]
 
 
-def test_the_best_actor_within_the_kl_bound_is_kept_and_not_the_last(tmp_path: Path) -> None:
+def test_best_actor_within_the_kl_bound_is_kept(tmp_path: Path) -> None:
     config = LoopConfig.model_validate(LOOP.model_dump() | {"max_kl": 10.0, "critic_warmup_updates": 0})
     told = iter(
         [Validation(1.0, 0.0), Validation(9.0, 10.5), Validation(4.0, 9.5), Validation(4.0, 1.0), Validation(3.0, 1.0)]
@@ -472,7 +472,7 @@ def test_the_best_actor_within_the_kl_bound_is_kept_and_not_the_last(tmp_path: P
     assert torch.equal(bandit.policy.weight, tables[2])
 
 
-def test_where_nothing_is_better_the_start_is_kept(tmp_path: Path) -> None:
+def test_initial_actor_is_kept_if_no_update_is_better(tmp_path: Path) -> None:
     bandit = Bandit()
     start = bandit.policy.weight.detach().clone()
     scores = iter([5.0, 1.0, 2.0, 3.0, 4.0])

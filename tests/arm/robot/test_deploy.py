@@ -1,14 +1,27 @@
 """`tercet arm record` and `tercet arm deploy`: what they print, keep and refuse."""
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from tests.arm.conftest import Other
+from tests.arm.robot.conftest import CONFIG, keys_at, no_keys, run_session, session
 from typer.testing import CliRunner
 
 from tercet.arm import bc, pipeline
+from tercet.arm.demonstrations.recordings import TERCET_OBSERVATION
+from tercet.arm.lerobot.layout import STATE
 from tercet.arm.lerobot.read import open_recording
+from tercet.arm.robot import deploy
+from tercet.arm.robot.control import SimulatedClock
+from tercet.arm.robot.devices import Arm
+from tercet.arm.robot.simulated import SimulatedArm
+from tercet.arm.sim import kinematics
 from tercet.cli import app
-from tercet.config.load import load_arm_config
+from tercet.config.load import load_arm_config, load_robot_config
+from tercet.errors import InputError
 from tercet.runs.folder import RunFolder
 
 
@@ -50,3 +63,85 @@ def test_wrong_input_is_one_message(words: tuple[str, ...], said: str, tmp_path:
     code, found = called("arm", *(word.replace("{tmp}", str(tmp_path)) for word in words))
     assert code == 2
     assert any(one in found for one in said.split("|")), found
+
+
+def test_q_during_the_approach_ends_the_session() -> None:
+    tries, _ = run_session(CONFIG, session(3), keys="q")
+    assert not tries
+
+
+def test_several_demonstrations_are_recorded(tmp_path: Path) -> None:
+    tries, said = run_session(CONFIG, session(3, keep=tmp_path / "demos"))
+    assert [one.success for one in tries] == [True] * 3
+    recording = open_recording(tmp_path / "demos")
+    starts = [found.columns[TERCET_OBSERVATION][0] for found in recording.episodes([TERCET_OBSERVATION])]
+    assert len(starts) == 3 and np.abs(starts[0] - starts[1]).max() > 0.05  # the cube lies elsewhere each time
+    assert sum("saved" in line for line in said) == 3
+
+
+@pytest.mark.parametrize(
+    ("presses", "kept"),  # the way to the start takes 7 steps
+    [({20: "g"}, [14]), ({20: "x"}, []), ({20: "q"}, []), ({}, []), ({13: " ", 15: "r", 20: "g"}, [6])],
+)
+def test_failed_demonstration_is_kept_only_if_the_person_marks_it_good(
+    tmp_path: Path, presses: Mapping[int, str], kept: list[int]
+) -> None:
+    folder, said = tmp_path / "demos", []
+    one = replace(session(keep=folder), seconds=1.0)
+    deploy.run(CONFIG, one, keys=keys_at(presses), clock=SimulatedClock(), say=said.append)
+    assert [len(found) for found in open_recording(folder).episodes([STATE])] == kept if kept else not folder.exists()
+    assert any(line.startswith("saved" if kept else "discarded") for line in said)
+
+
+def test_step_time_is_reported_with_a_warning_if_too_long() -> None:
+    class Slow(SimulatedClock):
+        def wait_until(self, moment: float) -> None:
+            super().wait_until(moment + 0.02)
+
+    said: list[str] = []
+    deploy.run(CONFIG, replace(session(), seconds=1.0), keys=no_keys, clock=Slow(), say=said.append)
+    assert "not done after 1.0 s, 70 ms a step (70 at most)" in said[-2]
+    assert "slower than the 50 ms" in said[-1]
+    _, said = run_session(CONFIG, session())
+    assert "50 ms a step (50 at most)" in said[-1]
+
+
+def test_demonstration_interrupted_by_ctrl_c_is_not_kept(tmp_path: Path) -> None:
+    pressed = keys_at({})
+    steps = iter(range(10**6))
+
+    def keys() -> str:
+        if next(steps) == 50:
+            raise KeyboardInterrupt
+        return pressed()
+
+    with pytest.raises(KeyboardInterrupt):
+        deploy.run(CONFIG, session(keep=tmp_path / "demos"), keys=keys, clock=SimulatedClock(), say=lambda text: None)
+    assert not (tmp_path / "demos").exists()
+
+
+def other() -> Other:
+    return Other()
+
+
+def test_recording_of_another_robot_is_refused_before_connecting(tmp_path: Path) -> None:
+    run_session(CONFIG, session(keep=tmp_path / "demos"))
+    config = load_robot_config("simulated", [f"robot={__name__}:other", f"teacher={__name__}:other", "cube=none"])
+    with pytest.raises(InputError, match=f"a recording of simulated, not {__name__}:other"):
+        run_session(config, session(keep=tmp_path / "demos"))  # and connecting it would have been an error
+
+
+def test_dry_run_reports_the_joints_it_read_and_saves_nothing(tmp_path: Path) -> None:
+    config = load_robot_config("simulated", ["calibration.wrist_flex={zero: 10, degrees_per_unit: -1}"])
+    one = replace(session(keep=tmp_path / "demos"), send=False)
+    _, said = run_session(config, one)
+    robot = SimulatedArm("lift", config.calibration)
+    robot.connect()
+    joints = Arm(robot, config).read()[0]
+    tip = 1000 * kinematics.forward(joints[None, :5]).tip[0]
+    assert said[0] == f"dry run: nothing is saved in {tmp_path / 'demos'}" and not (tmp_path / "demos").exists()
+    assert said[1].startswith("read: finger tips at x, y, z = " + " ".join(f"{value:+.0f}" for value in tip))
+    wrist = np.degrees(joints[3])
+    assert said[5] == f"  wrist_flex     the robot's {10 - wrist:+8.2f}  ours {wrist:+7.1f} degrees"
+    assert "mm of a finger" in said[7]
+    robot.disconnect()

@@ -1,17 +1,22 @@
 """What LeRobot's own arms are asked for, against a stand-in that refuses what LeRobot 0.6 refuses."""
 
 import sys
+import time
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
 from tests.arm.conftest import Other
+from tests.arm.robot.conftest import CONFIG, run_session, session
 
-from tercet.arm.robot.devices import find_robot, find_teacher
+from tercet.arm.robot.devices import Arm, Teacher, find_cube, find_robot, find_teacher
+from tercet.arm.robot.simulated import SimulatedArm
 from tercet.config.load import load_robot_config
+from tercet.errors import FailedError, InputError
 
 
 @dataclass
@@ -51,7 +56,7 @@ class Made(Other):
         self.config = config
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def lerobot(monkeypatch: pytest.MonkeyPatch) -> None:
     holds = {
         "lerobot": {},
@@ -68,6 +73,7 @@ def lerobot(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, name, module)
 
 
+@pytest.mark.usefixtures("lerobot")
 def test_lerobots_follower_gets_all_that_it_asks_for_and_speaks_in_degrees() -> None:
     config = load_robot_config("so101", ["port=/dev/a", "cameras={front: /dev/video0, wrist: '2'}", "camera_fps=25"])
     robot = find_robot(config, task="lift", seed=0)
@@ -81,6 +87,7 @@ def test_lerobots_follower_gets_all_that_it_asks_for_and_speaks_in_degrees() -> 
     )
 
 
+@pytest.mark.usefixtures("lerobot")
 def test_lerobots_leader_speaks_in_degrees() -> None:
     config = load_robot_config("so101", ["port=/dev/a", "teacher=so101_leader", "teacher_port=/dev/b"])
     teacher = find_teacher(config, find_robot(config, task="lift", seed=0))
@@ -93,3 +100,101 @@ def test_the_extra_for_lerobot_keeps_to_a_pyav_with_which_lerobot_records() -> N
     bounds = [one.specifier for one in wanted if one.name == "av"]
     assert any("15.1.0" in one for one in bounds)
     assert not any("17.0.0" in one or "16.0.0" in one for one in bounds)
+
+
+def test_missing_robot_or_teacher_is_an_error_with_a_remedy() -> None:
+    with pytest.raises(InputError, match=r"pip install 'tercet\[lerobot\]'|needs port"):
+        find_robot(load_robot_config("so101", []), task="lift", seed=0)
+    with pytest.raises(InputError, match="'so102_follower' is unknown; give simulated, so100_follower"):
+        find_robot(load_robot_config("simulated", ["robot=so102_follower"]), task="lift", seed=0)
+    with pytest.raises(InputError, match="needs robot=simulated"):
+        find_teacher(CONFIG, Other())
+    with pytest.raises(InputError, match="give teacher=so101_leader"):
+        run_session(load_robot_config("simulated", ["teacher=none"]), session())
+
+
+def test_uncalibrated_robot_is_refused_and_disconnected() -> None:
+    with pytest.raises(InputError, match="the robot is not calibrated under this id"), Arm(Other(), CONFIG):
+        pass
+
+
+def test_robot_with_other_joints_is_refused() -> None:
+    class Car(SimulatedArm):
+        @property
+        def action_features(self) -> dict[str, Any]:
+            return {"wheel.vel": float}
+
+    car = Car("lift", CONFIG.calibration)
+    with pytest.raises(InputError, match=r"has no action shoulder_pan\.pos.*\(it has wheel\.vel\)"):
+        Arm(car, CONFIG)
+    car.disconnect()
+
+
+def two_numbers(observation: Any) -> Any:  # Any: a user's function may be anything
+    return 1, 2
+
+
+def leaves(*given: Any) -> Any:  # Any: a user's function may be anything
+    raise SystemExit(0)
+
+
+class Leaving(Other):
+    """A robot whose driver exits where it should read."""
+
+    def get_observation(self) -> dict[str, Any]:
+        return leaves()
+
+
+def test_user_function_that_exits_is_an_error() -> None:
+    with pytest.raises(FailedError, match=r"cube=.*:leaves raised SystemExit: 0; the arm holds"):
+        find_cube(f"{__name__}:leaves")({})
+    config = load_robot_config("simulated", [f"robot={__name__}:leaves"])
+    with pytest.raises(FailedError, match=r"robot=.*:leaves raised SystemExit: 0; nothing was sent"):
+        find_robot(config, task="lift", seed=0)
+    with pytest.raises(FailedError, match=r"cannot read the robot: SystemExit: 0; check power"):
+        Arm(Leaving(), config).read()
+
+
+def test_missing_cube_position_is_an_error() -> None:
+    with pytest.raises(InputError, match="give cube=module:function"):
+        find_cube(CONFIG.cube)({"shoulder_pan.pos": 1.0})
+    with pytest.raises(FailedError, match="must return four finite numbers"):
+        find_cube(f"{__name__}:two_numbers")({})
+
+
+class Losing(Other):
+    """A robot, or a teacher, whose bus loses some of its reads; `slow` seconds go by before each loss."""
+
+    def __init__(self, lost: set[int], slow: float = 0.0) -> None:
+        self.reads, self.lost, self.slow = 0, lost, slow
+
+    def get_observation(self) -> dict[str, Any]:
+        self.reads += 1
+        if self.reads - 1 in self.lost:
+            time.sleep(self.slow)
+            raise ConnectionError("no status packet")
+        return super().get_observation()
+
+    def get_action(self) -> dict[str, float]:
+        return self.get_observation()
+
+
+@pytest.mark.parametrize("kind", [Arm, Teacher])
+def test_lost_read_is_retried_once(kind: type[Arm] | type[Teacher]) -> None:
+    def read(one: Arm | Teacher) -> None:
+        _ = one.read() if isinstance(one, Arm) else one.joints()
+
+    one = kind(Losing({1, 4}), CONFIG)
+    for _ in range(5):
+        read(one)
+    assert one.lost == 2
+    with pytest.raises(FailedError, match=r"cannot read the .*: ConnectionError: no status packet"):
+        read(kind(Losing({0, 1}), CONFIG))
+
+
+def test_lost_read_after_the_deadline_is_not_retried() -> None:
+    config = CONFIG.model_copy(update={"safety": CONFIG.safety.model_copy(update={"deadline": 0.02})})
+    robot = Losing({0}, slow=0.05)
+    with pytest.raises(FailedError, match="no status packet"):
+        Arm(robot, config).read()
+    assert robot.reads == 1

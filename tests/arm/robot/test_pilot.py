@@ -8,7 +8,7 @@ from tercet.arm.play.agent import Agent
 from tercet.arm.policies.kinds import new_policy
 from tercet.arm.policies.policy import Policy, Sizes
 from tercet.arm.robot.devices import find_cube
-from tercet.arm.robot.pilot import Pilot, StateEstimator, joints_for, start_joints
+from tercet.arm.robot.pilot import Pilot, StateEstimator, action_between, joints_for, start_joints
 from tercet.arm.sim.kinematics import Array
 from tercet.arm.sim.tasks.builtin import TASKS
 from tercet.config.arm import PolicyConfig
@@ -39,14 +39,14 @@ def in_training(policy: Policy, fresh: list[bool]) -> list[Array]:
 
 
 @pytest.mark.parametrize("dropped_at", [0, 2, 5])
-def test_it_does_what_training_does_and_decides_anew_where_it_is_fresh(policy: Policy, dropped_at: int) -> None:
+def test_actions_equal_those_of_training_with_a_new_chunk_where_fresh(policy: Policy, dropped_at: int) -> None:
     fresh = [step in (0, dropped_at) for step in range(len(SEEN))]
     pilot = Pilot(policy)
     found = [pilot.wanted(seen[0], HOME, {}, fresh=begins) for seen, begins in zip(SEEN, fresh, strict=True)]
     np.testing.assert_allclose(found, in_training(policy, fresh), atol=1e-6)
 
 
-def test_a_cubes_speed_is_over_the_time_that_passed() -> None:
+def test_cube_velocity_uses_the_measured_time() -> None:
     estimator = StateEstimator(
         TASKS["push"], np.array([0.19, 0.0, 0.0]), find_cube("tercet.arm.robot.devices:seen_cube")
     )
@@ -56,7 +56,7 @@ def test_a_cubes_speed_is_over_the_time_that_passed() -> None:
     np.testing.assert_allclose(moved.cube_velocity[0], [0.0, 0.3, 0.0])
 
 
-def test_half_the_speed_is_half_the_way_but_for_the_gripper(policy: Policy) -> None:
+def test_half_speed_halves_all_movements_except_the_gripper(policy: Policy) -> None:
     whole, half = (Pilot(policy, speed).wanted(SEEN[0, 0], HOME, {}, fresh=True) for speed in (1.0, 0.5))
     torch.manual_seed(0)
     with torch.no_grad():
@@ -64,3 +64,10 @@ def test_half_the_speed_is_half_the_way_but_for_the_gripper(policy: Policy) -> N
     action = action.clamp(-1, 1).numpy()
     np.testing.assert_allclose(half, joints_for(HOME, action * [0.5, 0.5, 0.5, 0.5, 1.0]), atol=1e-6)
     assert half[-1] == whole[-1] and np.abs(half - whole)[:-1].max() > 1e-4
+
+
+def test_action_between_two_positions_moves_from_one_to_the_other() -> None:
+    home = start_joints([0.19, 0.02, 0.08], 0.03)
+    action = np.array([[0.5, -0.3, 0.8, 0.4, -1.0]])
+    np.testing.assert_allclose(action_between(home, joints_for(home, action)), action[0], atol=1e-9)
+    assert (np.abs(action_between(home, start_joints([0.14, 0.1, 0.02], 0.0))) <= 1).all()

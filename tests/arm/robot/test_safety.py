@@ -58,7 +58,7 @@ PUSHES = st.tuples(hnp.arrays(np.float64, 6, elements=st.floats(-4, 4)), st.inte
 
 
 @given(st.lists(st.one_of(ANYTHING, PUSHES), min_size=1, max_size=4).map(lambda parts: list(chain(*parts))))
-def test_whatever_comes_in_what_goes_out_is_within_every_limit(commands: list[np.ndarray | None]) -> None:
+def test_commands_keep_every_limit_for_any_input(commands: list[np.ndarray | None]) -> None:
     one = guard()
     position, velocity = one.position, np.zeros(6)
     for wanted in commands:
@@ -84,7 +84,7 @@ ONE = st.tuples(hnp.arrays(np.float64, 6, elements=st.floats(-4, 4)), SAYS, KEY)
 
 
 @given(st.lists(st.tuples(ONE, st.integers(1, 6)), min_size=1, max_size=12))
-def test_whatever_the_arm_says_of_itself_no_step_is_a_blow_and_every_end_is_kept(
+def test_commands_keep_joint_limits_and_move_smoothly_for_any_measurement(
     commands: list[tuple[tuple[np.ndarray, np.ndarray, str], int]],
 ) -> None:
     one = guard()
@@ -105,7 +105,7 @@ def test_whatever_the_arm_says_of_itself_no_step_is_a_blow_and_every_end_is_kept
 
 
 @given(hnp.arrays(np.float64, 6, elements=st.floats(-4, 4)), st.integers(0, 30))
-def test_from_any_moment_on_it_can_brake_to_rest_within_the_limits(wanted: np.ndarray, steps: int) -> None:
+def test_braking_to_rest_is_always_possible_within_the_limits(wanted: np.ndarray, steps: int) -> None:
     motion = Motion(HOME, np.zeros(6))
     for _ in range(steps):
         motion = toward(motion, wanted, LIMITS)
@@ -116,7 +116,7 @@ def test_from_any_moment_on_it_can_brake_to_rest_within_the_limits(wanted: np.nd
     assert (motion.velocity == 0).all()
 
 
-def test_what_is_allowed_is_reached_without_overshoot() -> None:
+def test_allowed_position_is_reached_without_overshoot() -> None:
     one, goal = guard(), at((0.17, 0.05, 0.06), 0.03)
     path = np.stack([sent(one, goal) for _ in range(40)])
     np.testing.assert_allclose(path[-1], goal, atol=1e-6)
@@ -149,7 +149,7 @@ def test_speed_and_acceleration_build_up_to_their_limits() -> None:
     assert one.step(turned(2), one.position, seen_at=0.0, now=0.0).reasons == ("speed",)
 
 
-def test_a_gripper_has_limits_of_its_own() -> None:
+def test_gripper_has_its_own_limits() -> None:
     one = guard()
     assert sent(one, HOME + np.eye(6)[5])[5] - HOME[5] == pytest.approx(1.5 * PERIOD**2)
     for _ in range(20):
@@ -157,14 +157,14 @@ def test_a_gripper_has_limits_of_its_own() -> None:
     assert last[5] == pytest.approx(0.035)
 
 
-def test_a_command_that_is_not_finite_is_not_sent() -> None:
+def test_command_that_is_not_finite_is_not_sent() -> None:
     one = guard()
     found = one.step(HOME * np.nan, one.position, seen_at=0.0, now=0.0)
     assert found.reasons == ("not finite",)
     np.testing.assert_array_equal(found.position, HOME)
 
 
-def test_a_late_command_makes_it_brake_and_hold() -> None:
+def test_late_command_brakes_and_holds() -> None:
     one, goal = guard(), turned(1)
     for _ in range(4):
         sent(one, goal)
@@ -175,7 +175,7 @@ def test_a_late_command_makes_it_brake_and_hold() -> None:
     assert sent(one, goal, now=0.3, seen_at=0.25)[4] > found[4].position[4]  # in time again: it goes on
 
 
-def test_without_a_command_it_holds() -> None:
+def test_no_command_holds_the_arm() -> None:
     one = guard()
     for _ in range(3):
         sent(one, turned(1))
@@ -183,7 +183,7 @@ def test_without_a_command_it_holds() -> None:
     np.testing.assert_allclose(np.diff(path[:, 4]) / PERIOD, [1.0, 0.5, 0, 0, 0, 0], atol=1e-9)  # from 1.5, braking
 
 
-def test_an_emergency_stop_holds_where_the_arm_is_until_it_is_released_on_purpose() -> None:
+def test_emergency_stop_holds_the_measured_position_until_release() -> None:
     one, goal = guard(), turned(1)
     for _ in range(4):
         sent(one, goal)
@@ -198,7 +198,7 @@ def test_an_emergency_stop_holds_where_the_arm_is_until_it_is_released_on_purpos
 
 
 @pytest.mark.parametrize(("by_hand", "wrong"), [(True, 0.25), (True, 1.0), (False, 1.0)])
-def test_one_wrong_reading_is_not_sent_as_the_place_to_hold(by_hand: bool, wrong: float) -> None:
+def test_one_wrong_measurement_is_not_held(by_hand: bool, wrong: float) -> None:
     one, goal = guard(), turned(1)
     path = [one.position, *[sent(one, goal) for _ in range(4)]]
     reading = one.position - wrong * np.eye(6)[4]
@@ -209,7 +209,7 @@ def test_one_wrong_reading_is_not_sent_as_the_place_to_hold(by_hand: bool, wrong
     np.testing.assert_allclose(np.diff(path[4:], axis=0)[:, 4] / PERIOD, [1.0, 0.5, 0, 0, 0, 0], atol=1e-9)
 
 
-def test_a_joint_a_little_beyond_its_limit_comes_in_at_no_more_than_the_limits_of_speed() -> None:
+def test_joint_slightly_beyond_its_limit_returns_within_the_speed_limit() -> None:
     start = turned(LIMITS.high[4] + np.radians(2.9) - HOME[4])
     one = guard(start=start)
     np.testing.assert_array_equal(sent(one, None), start)
@@ -220,7 +220,7 @@ def test_a_joint_a_little_beyond_its_limit_comes_in_at_no_more_than_the_limits_o
     assert max(sent(out, turned(9))[4] for _ in range(5)) <= start[4] + 1e-9
 
 
-def test_an_arm_that_does_not_follow_is_stopped_where_it_is() -> None:
+def test_arm_that_does_not_follow_is_stopped_where_it_is() -> None:
     one, goal = guard(), turned(1)
     for _ in range(20):
         found = one.step(goal, HOME, seen_at=0.0, now=0.0)
@@ -228,14 +228,14 @@ def test_an_arm_that_does_not_follow_is_stopped_where_it_is() -> None:
     np.testing.assert_array_equal(found.position, HOME)
 
 
-def test_an_arm_that_reports_nonsense_is_stopped() -> None:
+def test_arm_that_reports_nonsense_is_stopped() -> None:
     one = guard()
     one.step(HOME, HOME * np.nan, seen_at=0.0, now=0.0)
     assert "not finite" in one.stopped
     np.testing.assert_array_equal(one.position, HOME)
 
 
-def test_from_outside_the_workspace_it_only_comes_nearer() -> None:
+def test_arm_outside_the_workspace_only_moves_closer_to_it() -> None:
     one = guard(start=at((0.195, 0.0, 0.19)))
     away = [outside(sent(one, at((0.195, 0.0, 0.25)))[None], LIMITS.workspace)[0] for _ in range(10)]
     assert max(away) <= 0.03 + 1e-6
@@ -244,7 +244,7 @@ def test_from_outside_the_workspace_it_only_comes_nearer() -> None:
     np.testing.assert_allclose(one.position, HOME, atol=1e-6)
 
 
-def test_it_does_not_begin_where_a_joint_is_far_beyond_its_limit() -> None:
+def test_start_far_beyond_a_joint_limit_is_refused() -> None:
     with pytest.raises(InputError, match=r"shoulder_pan is at 85\.9, outside -68\.8 to 68\.8"):
         guard(start=HOME + 1.5 * np.eye(6)[0])
     with pytest.raises(InputError, match="not finite"):

@@ -17,7 +17,7 @@ def random_actions(env: ArmEnv, steps: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_it_speaks_the_vector_interface(task: str) -> None:
+def test_env_has_the_vector_interface(task: str) -> None:
     env = make_env(task, 4, horizon=3)
     observations, infos = env.reset(seed=1)
     assert env.metadata["autoreset_mode"] is AutoresetMode.DISABLED
@@ -32,14 +32,14 @@ def test_it_speaks_the_vector_interface(task: str) -> None:
     env.close()
 
 
-def test_the_time_limit_truncates_and_does_not_terminate() -> None:
+def test_time_limit_truncates_and_does_not_terminate() -> None:
     env = make_env("reach", 4, horizon=3)
     limits = [env.step(REST)[2:4] for _ in range(3)]
     assert [truncated.tolist() for _, truncated in limits] == [[False] * 4, [False] * 4, [True] * 4]
     assert not any(terminated.any() for terminated, _ in limits)
 
 
-def test_a_partial_reset_begins_anew_there_and_nowhere_else() -> None:
+def test_partial_reset_changes_only_the_masked_environments() -> None:
     env = make_env("place", 4, horizon=9)
     for actions in random_actions(env, 5):
         before = env.step(actions)[0]
@@ -52,21 +52,21 @@ def test_a_partial_reset_begins_anew_there_and_nowhere_else() -> None:
     assert truncated.tolist() == [True, False, True, False]
 
 
-def test_the_kth_start_follows_from_the_seed_whatever_the_number() -> None:
+def test_start_k_depends_on_the_seed_and_not_on_the_number_of_environments() -> None:
     few, many = make_env("push", 3), make_env("push", 7)
     seen, same = few.reset(seed=5)[0], many.reset(seed=5)[0]
     np.testing.assert_array_equal(seen, same[:3])
     assert (many.reset(seed=6)[0] != same).any()
 
 
-def test_an_episode_begins_as_its_task_says() -> None:
+def test_episode_starts_as_the_task_defines() -> None:
     begin = TASKS["place"].start(np.random.default_rng([3, 0]).random((20, NUM_DRAWS)))
     now = make_env("place", 20, seed=3).readings()
     for name in ("tip", "cube", "cube_turn", "goal", "opening"):
         np.testing.assert_allclose(getattr(now, name), getattr(begin, name), atol=1e-12, err_msg=name)
 
 
-def test_a_seeded_reset_forgets_what_was_before() -> None:
+def test_seeded_reset_does_not_depend_on_earlier_episodes() -> None:
     env = make_env("lift", 4)
     runs = []
     for _ in range(2):
@@ -78,7 +78,7 @@ def test_a_seeded_reset_forgets_what_was_before() -> None:
 
 
 @pytest.mark.parametrize("ranges", [Randomisation(), Randomisation((0.5, 2.0), (0.5, 2.0), (0, 2), 0.01, 0.1)])
-def test_a_snapshot_goes_on_to_the_same_bits(ranges: Randomisation) -> None:
+def test_env_resumes_from_a_snapshot_to_the_bit(ranges: Randomisation) -> None:
     env, other = (make_env("lift", 4, seed=seed, randomisation=ranges, horizon=25) for seed in (0, 1))
     for _ in range(6):
         env.step(env.expert_actions())
@@ -108,7 +108,7 @@ def test_actions_move_the_hand_as_documented() -> None:
     np.testing.assert_allclose(env.joints(), env.commanded_joints(), atol=1e-3)
 
 
-def test_leaving_the_workspace_is_refused_and_told() -> None:
+def test_commands_outside_the_workspace_are_clipped_and_reported() -> None:
     env = make_env("reach", 4)
     down = np.tile(np.array([0, 0, -1, 0, 0], np.float32), (4, 1))
     told = np.stack([env.step(down)[-1]["outside"] for _ in range(10)])
@@ -116,7 +116,7 @@ def test_leaving_the_workspace_is_refused_and_told() -> None:
     assert (env.readings().target[:, 2] == WORKSPACE[2, 0]).all()
 
 
-def test_jerk_and_force_are_nothing_at_rest() -> None:
+def test_jerk_and_force_are_zero_at_rest() -> None:
     env = make_env("lift", 4)
     for _ in range(20):
         infos = env.step(REST)[-1]
@@ -126,14 +126,14 @@ def test_jerk_and_force_are_nothing_at_rest() -> None:
     assert env.step(REST)[-1]["jerk"].max() < 1  # what was before the reset is forgotten
 
 
-def test_actions_beyond_1_count_as_1() -> None:
+def test_actions_are_clipped_to_1() -> None:
     one, other = make_env("reach", 4), make_env("reach", 4)
     one.step(REST - 1)
     other.step(REST - 7)
     np.testing.assert_array_equal(one.readings().target, other.readings().target)
 
 
-def test_a_broken_simulation_ends_its_episode_and_begins_anew() -> None:
+def test_diverged_simulation_ends_its_episode_and_restarts() -> None:
     env = make_env("lift", 4, seed=2)
     snapshot = env.snapshot()
     snapshot["physics"][2, 3] = np.nan
@@ -157,12 +157,12 @@ def test_a_broken_simulation_ends_its_episode_and_begins_anew() -> None:
         ),
     ],
 )
-def test_bad_actions_are_said_in_one_message(actions: np.ndarray, message: str) -> None:
+def test_invalid_actions_are_one_error(actions: np.ndarray, message: str) -> None:
     with pytest.raises(InputError, match=message):
         make_env("lift", 4).step(actions)
 
 
-def test_other_bad_input_is_said_too() -> None:
+def test_other_invalid_input_is_an_error() -> None:
     with pytest.raises(InputError, match="num_envs=0"):
         make_env("lift", 0)
     with pytest.raises(InputError, match="did you mean lift"):
@@ -174,7 +174,7 @@ def test_other_bad_input_is_said_too() -> None:
         env.reset(seed=[1, 2])
 
 
-def test_the_expert_without_noise_is_what_noisy_demonstrations_are_labelled_with() -> None:
+def test_expert_noise_leaves_the_clean_actions_unchanged() -> None:
     env = make_env("lift", 4)
     clean = env.expert_actions()
     noisy = env.expert_actions(noise=0.2, chance=np.random.default_rng(0))
@@ -182,7 +182,7 @@ def test_the_expert_without_noise_is_what_noisy_demonstrations_are_labelled_with
     assert (noisy != clean).any() and np.abs(noisy).max() <= 1
 
 
-def test_joints_sent_one_by_one_move_the_arm_as_the_actions_that_mean_them() -> None:
+def test_sent_joints_move_the_arm_like_the_equivalent_actions() -> None:
     acting, servoed = make_env("lift", 3, seed=5), make_env("lift", 3, seed=5)
     for _ in range(25):
         acting.step(acting.expert_actions())

@@ -149,7 +149,7 @@ def theirs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "their_env", raising=False)
 
 
-def test_a_function_of_the_users_gives_an_environment() -> None:
+def test_user_function_makes_an_environment() -> None:
     env = ForeignEnv("their_env:line", 3, horizon=4)
     seen, _ = env.reset(seed=1)
     assert seen.shape == (3, 4) and seen.dtype == np.float32  # observation, desired goal, and the way between
@@ -164,7 +164,7 @@ def test_a_function_of_the_users_gives_an_environment() -> None:
     assert rewards.tolist() == [-1.0] * 3 and not terminated.any() and not truncated.any()
 
 
-def test_terminated_truncated_and_broken_are_kept_apart() -> None:
+def test_terminated_truncated_and_blown_up_are_distinguished() -> None:
     env = ForeignEnv("their_env:line", 3, horizon=8)
     env.reset(seed=1)
     ends = []
@@ -178,7 +178,7 @@ def test_terminated_truncated_and_broken_are_kept_apart() -> None:
     assert ends[7][1][1] and not ends[6][1][1]  # the time limit
 
 
-def test_processes_change_no_bit() -> None:
+def test_processes_give_the_same_bits() -> None:
     envs = [ForeignEnv("their_env:line", 3, horizon=8, num_threads=threads) for threads in (1, 2)]
     chance = np.random.default_rng(0)
     for env in envs:
@@ -198,7 +198,7 @@ def test_processes_change_no_bit() -> None:
         env.close()
 
 
-def test_a_row_is_the_same_however_many_copies_play_it() -> None:
+def test_row_does_not_depend_on_the_number_of_copies() -> None:
     push = torch.randn(25, 5, 1, generator=torch.Generator().manual_seed(0)) + 0.9
 
     def agent_of(rows: slice) -> ActionFunction:
@@ -216,9 +216,7 @@ def test_a_row_is_the_same_however_many_copies_play_it() -> None:
 
 
 @pytest.mark.parametrize(("env", "is_measured"), [("reach", False), ("their_env:line", True)])
-def test_a_fresh_policy_measures_others_numbers_and_takes_the_built_in_arms_as_they_are(
-    env: str, is_measured: bool, tmp_path: Path
-) -> None:
+def test_new_policy_normalises_only_foreign_observations(env: str, is_measured: bool, tmp_path: Path) -> None:
     config = load_arm_config("reach", [f"env={env}", "horizon=20", "threads=1"])
     with RunFolder.open(tmp_path / "run", config, preset="reach") as folder:
         envs, demonstrations = EnvFactory.of(config), config.bc.demonstrations
@@ -226,7 +224,7 @@ def test_a_fresh_policy_measures_others_numbers_and_takes_the_built_in_arms_as_t
     assert (not torch.equal(scaled.std, torch.ones_like(scaled.std))) == is_measured
 
 
-def test_many_starts_need_few_copies() -> None:
+def test_number_of_copies_is_limited() -> None:
     config = load_arm_config("reach", ["env=their_env:line", "threads=1"])
     with EnvFactory.of(config).open(256) as env:
         assert env.num_envs == 16
@@ -267,7 +265,7 @@ def test_many_starts_need_few_copies() -> None:
         ("metaworld/nothing-v3", "Meta-World has no such task|needs metaworld"),
     ],
 )
-def test_what_cannot_be_used_is_said_in_one_message(name: str, message: str) -> None:
+def test_unusable_environment_is_one_error(name: str, message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
         make_env(name, 2)
     assert name in str(caught.value) and "\n" not in str(caught.value)
@@ -290,7 +288,7 @@ def test_what_cannot_be_used_is_said_in_one_message(name: str, message: str) -> 
         ("leaves_in_step", r"step\(\) raised SystemExit: 0"),
     ],
 )
-def test_what_a_step_gives_is_checked(name: str, message: str | None) -> None:
+def test_return_values_of_step_are_checked(name: str, message: str | None) -> None:
     env = make_env(f"their_env:{name}", 2)
     if message is None:
         assert env.step(np.zeros((2, 1)))[-1]["success"].tolist() == [name == "one"] * 2
@@ -300,7 +298,7 @@ def test_what_a_step_gives_is_checked(name: str, message: str | None) -> None:
     assert f"env=their_env:{name}: " in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_what_goes_wrong_in_a_process_is_one_message(recwarn: pytest.WarningsRecorder) -> None:
+def test_error_in_a_process_is_one_message(recwarn: pytest.WarningsRecorder) -> None:
     env = ForeignEnv("their_env:breaks", 3, num_threads=2)
     with pytest.raises(FailedError, match=r"^env=their_env:breaks: step\(\) raised RuntimeError: the motor is lost$"):
         env.step(np.zeros((3, 1)))
@@ -308,7 +306,7 @@ def test_what_goes_wrong_in_a_process_is_one_message(recwarn: pytest.WarningsRec
     assert not [one for one in recwarn if "Traceback" in str(one.message)]
 
 
-def test_success_that_is_told_at_the_end_means_not_yet_before() -> None:
+def test_success_is_false_until_it_is_reported() -> None:
     env = make_env("their_env:late", 2, horizon=9)
     told = [env.step(np.zeros((2, 1)))[-1]["success"].tolist() for _ in range(5)]
     assert told == [[False, False]] * 4 + [[True, True]]
@@ -320,14 +318,14 @@ def test_success_that_is_told_at_the_end_means_not_yet_before() -> None:
             env.step(np.zeros((2, 1)))
 
 
-def test_an_environment_that_never_tells_of_success_is_refused_before_anything_is_trained() -> None:
+def test_environment_that_never_reports_success_is_refused_before_training() -> None:
     with pytest.raises(
         InputError, match="its infos contain energy, task_success; they must contain is_success or success"
     ):
         check(load_arm_config("reach", ["env=their_env:silent", "horizon=20", "threads=1"]))
 
 
-def test_the_numbers_that_an_environment_tells_of_can_pay() -> None:
+def test_numbers_in_infos_can_be_rewards() -> None:
     env = make_env("their_env:one", 2, horizon=4)
     episodes = play(env, lambda step, seen, fresh: torch.zeros(2, 1), horizon=4, seed=0)
     assert episodes.infos.keys() == {"success", "progress", "blown_up", "energy", "collision"}
@@ -339,12 +337,12 @@ def test_the_numbers_that_an_environment_tells_of_can_pay() -> None:
         scorer({"energy": -0.1}, None)(episodes)
 
 
-def test_rounding_leads_no_action_out_of_the_box_of_theirs() -> None:
+def test_rounding_keeps_actions_inside_the_bounds() -> None:
     env = make_env("their_env:narrow", 3)  # it asserts that its space contains the action, 0.9 in float32
     env.step(np.array([[1.0], [0.999999], [-1.0]], np.float32))
 
 
-def test_a_seed_that_is_ignored_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+def test_ignored_seed_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("ignores_seed", "line"):
         check(load_arm_config("reach", [f"env=their_env:{name}", "horizon=20", "threads=1"]))
         assert (
@@ -353,7 +351,7 @@ def test_a_seed_that_is_ignored_is_said(capsys: pytest.CaptureFixture[str]) -> N
         ) == (name == "ignores_seed")
 
 
-def test_numbers_that_are_not_finite_are_said_before_anything_is_trained(capsys: pytest.CaptureFixture[str]) -> None:
+def test_non_finite_numbers_are_reported_before_training(capsys: pytest.CaptureFixture[str]) -> None:
     config = load_arm_config("reach", ["env=their_env:nan_step", "horizon=20", "threads=1"])
     check(config)
     assert "env=their_env:nan_step: step() returned numbers that are not finite" in capsys.readouterr().out
@@ -363,7 +361,7 @@ def test_numbers_that_are_not_finite_are_said_before_anything_is_trained(capsys:
         segment_questions(episodes, 15, 4, torch.Generator())
 
 
-def test_an_id_that_a_module_beside_the_user_registers_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_id_registered_by_a_module_in_the_working_directory_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     here = str(Path.cwd())
     monkeypatch.setattr(sys, "path", [place for place in sys.path if place not in (here, "")])
     assert make_env("their_env:Line-v0", 2).reset(seed=0)[0].shape == (2, 4)
@@ -402,14 +400,14 @@ def test_the_documented_environment_is_sound_and_its_expert_succeeds(documented:
         ("wide", r"the expert their_env:wide gave an action \[0.0, 0.0\]; it must return one of shape \(1,\), finite"),
     ],
 )
-def test_an_expert_of_the_users_that_misbehaves_is_named(expert: str, message: str) -> None:
+def test_failing_user_expert_is_named(expert: str, message: str) -> None:
     settings = ["env=their_env:line", "horizon=20", "threads=1", f"bc.demonstrations=their_env:{expert}"]
     config = load_arm_config("lift", settings)
     with EnvFactory.of(config).open(2) as env, pytest.raises(FailedError, match=message):
         load_demonstrations(config, env)
 
 
-def test_a_run_learns_the_same_of_a_recording_in_either_units(small: list[str], tmp_path: Path) -> None:
+def test_recordings_in_both_units_give_the_same_policy(small: list[str], tmp_path: Path) -> None:
     env = make_env("their_env:line", 4, horizon=12)
     shown = play(env, lambda step, seen, fresh: (5 * seen[:, 3:]).clamp(-1, 1), horizon=12, seed=0)
     observations, scaled = shown.observations.numpy(), shown.actions.numpy()
@@ -429,7 +427,7 @@ def test_a_run_learns_the_same_of_a_recording_in_either_units(small: list[str], 
         torch.testing.assert_close(values, weights[1][name], rtol=1e-3, atol=1e-4)
 
 
-def test_a_video_says_of_what_it_shows_whether_it_succeeded(small: list[str], tmp_path: Path) -> None:
+def test_video_caption_reports_the_success_of_the_filmed_episode(small: list[str], tmp_path: Path) -> None:
     """Where the environment does not begin alike from the same seed, what was measured says nothing of the video."""
     keys = ["env=their_env:watched", "bc.demonstrations=none", "ppo.reward={dense: 1.0}", "ppo.num_updates=1"]
     config = load_arm_config("reach", [*small, *keys, "ppo.epochs=1", "eval.num_states=2", "eval.num_videos=1"])
@@ -440,7 +438,7 @@ def test_a_video_says_of_what_it_shows_whether_it_succeeded(small: list[str], tm
     assert [one["shows"] for one in found["videos"]] == ["both succeed"]
 
 
-def test_bad_actions_and_what_is_only_for_our_arm_are_refused() -> None:
+def test_invalid_actions_and_built_in_only_options_are_refused() -> None:
     env = make_env("their_env:line", 2)
     with pytest.raises(InputError, match=r"must have shape \(2, 1\)"):
         env.step(np.zeros((2, 3)))
@@ -452,7 +450,7 @@ def test_bad_actions_and_what_is_only_for_our_arm_are_refused() -> None:
         make_env("their_env:line", 2, randomisation=Randomisation(sensor_noise=0.1))
 
 
-def test_a_plain_environment_of_gymnasium_works_by_its_id() -> None:
+def test_gymnasium_environment_works_by_its_id() -> None:
     env = make_env("Pendulum-v1", 2, horizon=3)
     seen, _ = env.reset(seed=0)
     _, rewards, _, _, infos = env.step(np.ones((2, 1), np.float32))
@@ -468,7 +466,7 @@ def test_a_plain_environment_of_gymnasium_works_by_its_id() -> None:
         ("metaworld", "metaworld/pick-place-v3", 100, 45),
     ],
 )
-def test_the_experts_succeed_on_other_arms(package: str, name: str, horizon: int, observed: int) -> None:
+def test_scripted_experts_succeed_on_other_arms(package: str, name: str, horizon: int, observed: int) -> None:
     pytest.importorskip(package)
     env = make_env(name, 3, horizon=horizon)
     first, _ = env.reset(seed=7)
