@@ -60,3 +60,30 @@ def test_an_invalid_chat_template_is_refused(name: str, content: str | bytes | N
 
 def test_another_model_uses_its_own_tokenizer() -> None:
     assert load_lm_config("tiny", ["model.path=X"]).model.tokenizer == ""
+
+
+@pytest.mark.parametrize(
+    ("overrides", "what"),
+    [
+        (["ppo.watch=[base_model]"], "'base_model' is not a function: write module:function"),
+        (["ppo.watch=['mine:asks', 'theirs:asks']"], "two judges have the name 'asks' in metrics"),
+        (["ppo.watch=['mine:paid']", "ppo.reward={'mine:paid': 1}"], "ppo.watch: 'mine:paid' takes part in training"),
+        (["ppo.watch=['mine:asks']", "judge=mine:asks"], "ppo.watch: 'mine:asks' takes part in training"),
+        (["ppo.stop_on={'mine:asks': 0.1}"], "'mine:asks' is not measured; add it to ppo.watch"),
+        (["ppo.watch=['mine:asks']", "ppo.stop_on={'mine:asks': 0}"], "a fall must be above 0"),
+        (
+            ["ppo.watch=['mine:asks']", "ppo.stop_on={'mine:asks': 0.1}", "eval.unseen_judges=['mine:asks']"],
+            "eval.unseen_judges: 'mine:asks' takes part in training, by judge, ppo.reward or ppo.stop_on",
+        ),
+    ],
+)
+def test_a_watched_judge_teaches_nothing_and_one_that_stops_training_is_not_unseen(
+    overrides: list[str], what: str
+) -> None:
+    with pytest.raises(InputError, match=what):
+        load_lm_config("tiny", overrides)
+
+
+def test_a_judge_may_be_watched_and_unseen() -> None:
+    config = load_lm_config("tiny", ["ppo.watch=['mine:asks']", "eval.unseen_judges=['mine:asks']"])
+    assert config.ppo.stop_on == {}

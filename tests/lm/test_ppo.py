@@ -18,6 +18,9 @@ MODULE = """
 def share_of_e(prompts, responses):
     return [response.count("e") / 8 for response in responses]
 
+def share_of_others(prompts, responses):
+    return [1.0 - response.count("e") / 8 for response in responses]
+
 def nothing(prompts, responses):
     return [0.0] * len(responses)
 
@@ -226,3 +229,31 @@ def test_a_reward_may_be_a_sum_of_models_and_functions(
         scores[name] = next(row["ppo/score"] for row in rows if "ppo/score" in row)
     assert scores["foreign"] == pytest.approx(scores["own"], abs=1)  # not all that a random policy says is UTF-8
     assert scores["sum"] == pytest.approx(0.75 * scores["own"] - scores["two"], abs=1e-4)
+
+
+LEARNS = [*FREE, *FAST, "ppo.num_updates=8", "ppo.reward_clip=20", "ppo.eval_every=1", "ppo.checkpoint_every=50"]
+WATCH = "ppo.watch=['letter_rewards:share_of_others']"
+
+
+def test_a_watched_judge_is_measured_on_the_validation_responses_and_changes_nothing(improve: Improve) -> None:
+    plain, before = improve("share_of_e", *LEARNS)
+    run, rows = improve("share_of_e", *LEARNS, WATCH)
+    name = "ppo/watch/share_of_others"
+    for row in rows:
+        assert row[name] == pytest.approx(1.0 - as_given(run, row["ppo/validation_score"]), abs=1e-5)
+        assert 0 < row["ppo/watch_error/share_of_others"] < 0.5 / 15**0.5  # of 16 responses, in [0, 1]
+    assert [{key: value for key, value in row.items() if "watch" not in key} for row in rows] == before
+    models = [path / "ppo" / "model" / "model.safetensors" for path in (plain, run)]
+    assert models[0].read_bytes() == models[1].read_bytes()
+    assert "stopped" not in results(run)
+
+
+def test_training_stops_on_a_watched_judge_and_keeps_no_policy_under_which_it_fell(improve: Improve) -> None:
+    _, free = improve("share_of_e", *LEARNS, WATCH)
+    stop = ["ppo.stop_on={'letter_rewards:share_of_others': 0.1}", "ppo.stop_after=2"]
+    run, rows = improve("share_of_e", *LEARNS, WATCH, *stop)
+    falls = [rows[0]["ppo/watch/share_of_others"] - row["ppo/watch/share_of_others"] for row in rows]
+    assert len(rows) < len(free) and rows == free[: len(rows)]
+    assert min(falls[-2:]) > 0.1 >= max(falls[:-2])
+    assert results(run)["stopped"] == {"update": rows[-1]["index"], "falls": {"share_of_others": falls[-1]}}
+    assert results(run)["best_checkpoint"]["update"] <= rows[-3]["index"]

@@ -1,7 +1,9 @@
 """The checks of a run, on a sound synthetic run and with one fault each."""
 
+import random
 from collections.abc import Callable
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
 
 import pytest
@@ -81,6 +83,66 @@ def test_the_same_answer_to_every_prompt_is_reported(finished: Path) -> None:
     found = checks(_with(record, held_out=same))
     assert found is not None
     assert found.checks[0].title == "PPO repeats itself"
+
+
+def _watching(record: Record, asks: list[float], error: float = 0.02, rise: float = 0.1) -> Record:
+    """The run with a watched judge at each validation, and a validation score that rises by `rise` each time."""
+    rows = [
+        {
+            "step": "ppo",
+            "index": 5 * i,
+            "ppo/validation_score": i * rise,
+            "ppo/watch/asks": value,
+            "ppo/watch_error/asks": error,
+        }
+        for i, value in enumerate(asks)
+    ]
+    config = record.config | {"ppo": record.config["ppo"] | {"watch": ["mine:asks"]}}
+    return _with(record, metrics=rows, config=config)
+
+
+HACKED = "A watched judge falls while the score rises"
+
+
+@pytest.mark.parametrize(
+    ("asks", "error", "rise", "warns"),
+    [
+        ([0.7, 0.7, 0.6, 0.5, 0.4], 0.02, 0.1, True),
+        ([0.7, 0.7, 0.6, 0.5, 0.4], 0.1, 0.1, False),  # within noise
+        ([0.7, 0.7, 0.6, 0.5, 0.4], 0.02, -0.1, False),  # both fall: no reward hacking
+        ([0.7, 0.7, 0.7, 0.7, 0.4], 0.02, 0.1, False),  # once
+        ([0.7, 0.4, 0.4, 0.4, 0.7], 0.02, 0.1, False),  # it has recovered
+        ([0.4, 0.5, 0.6, 0.7, 0.7], 0.02, 0.1, False),
+        ([0.7, 0.644, 0.644, 0.644], 0.02, 0.1, False),  # two standard errors of the difference are 0.0566
+        ([0.7, 0.643, 0.643, 0.643], 0.02, 0.1, True),
+    ],
+)
+def test_a_watched_judge_that_falls_while_the_score_rises_is_reported(
+    finished: Path, asks: list[float], error: float, rise: float, warns: bool
+) -> None:
+    found = checks(_watching(read(finished), asks, error, rise))
+    assert found is not None
+    assert [check.title for check in found.checks if "atched judge" in check.title] == (
+        [HACKED] if warns else ["Watched judges do not fall while the score rises"]
+    )
+    assert (found.checks[0].title == HACKED) == warns
+
+
+def test_noise_of_a_watched_judge_does_not_warn(finished: Path) -> None:
+    """32 prompts with scores in [0, 1] and no true change: fewer than 1 in 100 runs may warn."""
+    record, chance, num_warned = read(finished), random.Random(0), 0
+    for _ in range(400):
+        drawn = [[chance.random() for _ in range(32)] for _ in range(6)]
+        watched = _watching(record, [fmean(scores) for scores in drawn], stdev(drawn[0]) / 32**0.5)
+        found = checks(watched)
+        num_warned += found is not None and found.checks[0].title == HACKED
+    assert num_warned < 4
+
+
+def test_too_few_validations_tell_nothing_of_a_watched_judge(finished: Path) -> None:
+    found = checks(_watching(read(finished), [0.7, 0.1, 0.1]))
+    assert found is not None
+    assert not [check for check in found.checks if "atched judge" in check.title]
 
 
 def _with(record: Record, **changed: Any) -> Record:  # Any: fields of a record

@@ -6,6 +6,7 @@ from pathlib import Path
 from tercet.report import curves
 from tercet.report.arm_curves import MORE_PPO as MORE_ARM_PPO
 from tercet.report.arm_curves import PPO as ARM_PPO
+from tercet.report.blocks import Figures
 from tercet.report.records import read
 
 
@@ -27,6 +28,21 @@ def test_the_change_of_a_curve_is_the_mean_of_its_first_and_last_tenth(finished:
     (figure,) = drawn.figures
     assert figure.change == "0.50 → 18.5"
     assert figure.numbers == [float(i) for i in range(20)]
+
+
+def test_watched_judges_are_drawn_on_the_curve_of_the_reward(finished: Path) -> None:
+    record = read(finished)
+    plain = [figure for block in curves.ppo_blocks(record) if isinstance(block, Figures) for figure in block.figures]
+    rows = [row | {"ppo/watch/asks_it": 0.5} if "ppo/validation_score" in row else row for row in record.metrics]
+    config = record.config | {"ppo": record.config["ppo"] | {"watch": ["mine:asks_it", "mine:never_measured"]}}
+    blocks = curves.ppo_blocks(replace(record, metrics=rows, config=config))
+    drawn = [figure for block in blocks if isinstance(block, Figures) for figure in block.figures]
+    assert [key.label for key in drawn[0].legend] == [
+        *(key.label for key in plain[0].legend),
+        "asks it (right axis)",
+    ]
+    assert "judges that PPO is not trained on" in drawn[0].caption
+    assert drawn[1:] == plain[1:]
 
 
 def test_every_plot_has_its_own_title_and_metric() -> None:

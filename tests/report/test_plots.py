@@ -38,6 +38,14 @@ def test_curves_of_any_length_and_size_are_well_formed(ys: Sequence[float]) -> N
     assert "width" not in root.attrib  # the page decides
 
 
+def test_a_series_on_the_right_has_an_axis_of_its_own() -> None:
+    left = Series("score", "ppo", [0.0, 1.0, 2.0], [0.0, 5.0, 9.0])
+    far = Series("judge", "other", [0.0, 2.0], [1000.0, 3000.0], dots=True, right=True)
+    both = ElementTree.fromstring(curves([left, far], name="both", bottom=0.0))
+    texts = ["".join(element.itertext()).strip() for element in both.iter() if element.tag.endswith("text")]
+    assert "8" in texts and "2,000" in texts  # neither flattens the other
+
+
 def test_ids_are_unique_across_plots() -> None:
     series = [Series("a", "ppo", [0.0, 1.0], [0.0, 1.0])]
     one, other = (_ids(curves(series, name=name)) for name in ("one", "other"))

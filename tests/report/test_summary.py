@@ -73,5 +73,15 @@ def test_the_kl_bound_is_stated_if_a_higher_score_exceeded_it(finished: Path, up
     assert not any("KL bound" in sentence for sentence in summary.headline(record).more)
 
 
+def test_a_run_that_a_watched_judge_stopped_says_so(finished: Path) -> None:
+    record = read(finished)
+    results = record.results | {"stopped": {"update": 15, "falls": {"asks_it": 0.25}}}
+    config = record.config | {"ppo": record.config["ppo"] | {"stop_on": {"mine:asks_it": 0.1}}}
+    more = summary.headline(_with(record, results=results, config=config)).more
+    assert "PPO stopped after update 15 of 40, because a watched judge fell: asks it by 0.25." in more
+    assert any(sentence.endswith("the best score on validation prompts within `ppo.stop_on`.") for sentence in more)
+    assert not any("stop" in sentence for sentence in summary.headline(record).more)
+
+
 def _with(record: Record, **changed: Any) -> Record:  # Any: fields of a record
     return Record(**{**vars(record), **changed})

@@ -15,7 +15,8 @@ from tercet.config.ppo import LoopConfig, UpdateConfig
 from tercet.runs.folder import RunFolder
 from tercet.train.chance import generator
 from tercet.train.ema import learning_state
-from tercet.train.ppo import Best, Collected, Learner, Validation, takes_one_step, train, update
+from tercet.train.ppo import Best, Collected, Learner, Trained, Validation, takes_one_step, train, update
+from tercet.train.watch import NEVER, Stopped, StopRule, Watched
 from tercet.types import ActorOutput, Rollout
 
 NUM_STATES, NUM_ACTIONS = 4, 5
@@ -388,7 +389,9 @@ def run(
     kill_in: int = -1,
     validate: Callable[[], Validation] | None = None,
     watch: Callable[[int], None] = lambda index: None,
-) -> Best:
+    stop: StopRule = NEVER,
+    finishes: bool = True,
+) -> Trained:
     def collect(index: int, carry: Mapping[str, float]) -> Collected:
         if index == kill_in:
             raise Killed
@@ -399,7 +402,7 @@ def run(
         return Collected(rollout, {"score": reward}, samples, {"price": carry["price"] * 1.1 + reward / 3})
 
     with RunFolder.open(path, config, preset="bandit") as folder, folder.step("ppo", total=8, shown=[]) as step:
-        best = train(
+        trained = train(
             step,
             bandit.learner(config),
             collect=collect,
@@ -408,9 +411,11 @@ def run(
             config=config,
             samples_every=2,
             seed=3,
+            stop=stop,
         )
-        step.finish({})
-    return best
+        if finishes:
+            step.finish({})
+    return trained
 
 
 def rows(path: Path) -> list[dict[str, float]]:
@@ -421,7 +426,7 @@ def rows(path: Path) -> list[dict[str, float]]:
 def test_killed_run_resumes_to_the_same_bits(tmp_path: Path, ema_decay: float) -> None:
     config = LoopConfig.model_validate(LOOP.model_dump() | {"ema_decay": ema_decay})
     whole = Bandit()
-    best = run(tmp_path / "whole", config, whole)
+    best = run(tmp_path / "whole", config, whole).best
     assert 0 < best.update <= 7
     for kills in ([0], [2], [3], [4, 5], [6, 6]):  # before, between and right after checkpoints, also twice
         path = tmp_path / "-".join(map(str, kills))
@@ -429,7 +434,7 @@ def test_killed_run_resumes_to_the_same_bits(tmp_path: Path, ema_decay: float) -
             with pytest.raises(Killed):
                 run(path, config, Bandit(), kill_in=kill_in)
         again = Bandit()
-        assert run(path, config, again) == best
+        assert run(path, config, again).best == best
         for name in ("metrics.jsonl", "samples.jsonl"):
             assert (path / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
         assert torch.equal(again.policy.weight, whole.policy.weight)
@@ -467,7 +472,7 @@ def test_best_actor_within_the_kl_bound_is_kept(tmp_path: Path) -> None:
         tables[len(tables)] = bandit.policy.weight.detach().clone()
         return next(told)
 
-    best = run(tmp_path, config, bandit, validate=validate)
+    best = run(tmp_path, config, bandit, validate=validate).best
     assert best == Best(update=4, score=4.0, kl=9.5)  # the higher score lay too far away; an equal one is no better
     assert torch.equal(bandit.policy.weight, tables[2])
 
@@ -476,7 +481,7 @@ def test_initial_actor_is_kept_if_no_update_is_better(tmp_path: Path) -> None:
     bandit = Bandit()
     start = bandit.policy.weight.detach().clone()
     scores = iter([5.0, 1.0, 2.0, 3.0, 4.0])
-    best = run(tmp_path, LOOP, bandit, validate=lambda: Validation(next(scores), 0.0))
+    best = run(tmp_path, LOOP, bandit, validate=lambda: Validation(next(scores), 0.0)).best
     assert best == Best(update=0, score=5.0, kl=0.0)
     assert torch.equal(bandit.policy.weight, start)
 
@@ -498,3 +503,74 @@ def test_the_average_is_what_is_measured_and_kept(tmp_path: Path) -> None:
         mean = 0.9 * mean + 0.1 * seen[index]
         assert torch.allclose(measured[index], mean, atol=1e-6)
     assert torch.equal(bandit.policy.weight, measured[-1])
+
+
+# watched scores
+
+
+def falling(bandit: Bandit) -> Validation:
+    """A score that rises with skill, and a watched one that falls with it."""
+    return Validation(skill(bandit), 1.0, {"asks": Watched(1.0 - skill(bandit), 0.01)})
+
+
+STOP = StopRule({"asks": 0.02}, 2)
+EVERY = LoopConfig.model_validate(LOOP.model_dump() | {"eval_every": 1, "critic_warmup_updates": 0})
+
+
+def test_watched_scores_are_logged_and_change_nothing_else(tmp_path: Path) -> None:
+    plain, watched = Bandit(), Bandit()
+    before = run(tmp_path / "plain", LOOP, plain)
+    after = run(tmp_path / "watched", LOOP, watched, validate=lambda: falling(watched))
+    assert after == before and after.stopped is None
+    logged = rows(tmp_path / "watched")
+    validated = [row for row in logged if "ppo/validation_score" in row]
+    assert [row["ppo/watch/asks"] for row in validated] == [1.0 - row["ppo/validation_score"] for row in validated]
+    assert all(row["ppo/watch_error/asks"] == 0.01 for row in validated)
+    assert [{k: v for k, v in row.items() if "watch" not in k} for row in logged] == rows(tmp_path / "plain")
+    assert torch.equal(plain.policy.weight, watched.policy.weight)
+
+
+def test_training_stops_when_a_watched_score_has_fallen_and_keeps_a_policy_from_before(tmp_path: Path) -> None:
+    bandit, free = Bandit(), Bandit()
+    trained = run(tmp_path / "stopped", EVERY, bandit, validate=lambda: falling(bandit), stop=STOP)
+    run(tmp_path / "free", EVERY, free, validate=lambda: falling(free))
+    logged = rows(tmp_path / "stopped")
+    assert logged == rows(tmp_path / "free")[: len(logged)]  # until it stops, the rule changes nothing
+    falls = [logged[0]["ppo/watch/asks"] - row["ppo/watch/asks"] for row in logged]
+    assert len(logged) < 8 and min(falls[-2:]) > 0.02 and max(falls[:-2]) <= 0.02
+    assert trained.stopped == Stopped(logged[-1]["index"], {"asks": falls[-1]})
+    assert trained.best.update == len(logged) - 3  # later ones have a higher score, and a fall
+    assert skill(bandit) == pytest.approx(trained.best.score)
+
+
+def test_a_stopped_run_stays_stopped(tmp_path: Path) -> None:
+    whole = Bandit()
+    expected = run(tmp_path / "whole", EVERY, whole, validate=lambda: falling(whole), stop=STOP)
+    assert expected.stopped is not None
+    for kill_in in (1, expected.stopped.update - 1, -1):  # before it stops, and after its last checkpoint
+        path = tmp_path / str(kill_in)
+        first, again = Bandit(), Bandit()
+        if kill_in >= 0:
+            with pytest.raises(Killed):
+                run(path, EVERY, first, validate=lambda b=first: falling(b), stop=STOP, kill_in=kill_in)
+        else:
+            run(path, EVERY, first, validate=lambda b=first: falling(b), stop=STOP, finishes=False)
+        trained = run(
+            path, EVERY, again, validate=lambda b=again: falling(b), stop=STOP, kill_in=expected.stopped.update
+        )
+        assert trained == expected
+        assert (path / "metrics.jsonl").read_bytes() == (tmp_path / "whole" / "metrics.jsonl").read_bytes()
+        assert torch.equal(again.policy.weight, whole.policy.weight)
+
+
+def test_a_fall_at_the_last_update_stops_nothing(tmp_path: Path) -> None:
+    bandit = Bandit()
+    values = iter([0.9, 0.9, 0.9, 0.1, 0.1])
+    told = run(
+        tmp_path,
+        LOOP,
+        bandit,
+        validate=lambda: Validation(1.0, 0.0, {"asks": Watched(next(values), 0.0)}),
+        stop=STOP,
+    )
+    assert told.stopped is None and len(rows(tmp_path)) == 8

@@ -49,7 +49,7 @@ def run(folder: RunFolder, config: ArmConfig) -> None:
         collect = Collect(env, actor_critic, frozen_copy(policy), rounds, config.ppo, config.horizon, config.seed)
         checked = collect.self_check()
         with folder.step("ppo", total=config.ppo.num_updates, num_before=1, shown=SHOWN) as step:
-            best = train(
+            trained = train(
                 step,
                 Learner.of(actor_critic, policy, critic, config.ppo),
                 collect=collect,
@@ -62,7 +62,7 @@ def run(folder: RunFolder, config: ArmConfig) -> None:
             step.save_folder("model", policy.save)
             step.save_folder("critic", critic.save)
             env_steps = _env_steps(folder.results(), config.ppo, config.horizon)
-            results = {"best_checkpoint": vars(best), "self_check": checked, "env_steps": env_steps}
+            results = {"best_checkpoint": vars(trained.best), "self_check": checked, "env_steps": env_steps}
             step.finish(results | ({"rounds": rounds.summary(config.ppo.num_updates)} if rounds else {}))
 
 

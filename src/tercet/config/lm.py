@@ -142,7 +142,31 @@ class PpoConfig(LoopConfig):
     missing_eos_penalty: float = Field(default=1.0, ge=0, le=1e6, description="Penalty subtracted from the score of a response that was cut off.")
     ptx_coef: float = Field(default=0.0, ge=0, le=1e6, description="Weight of the SFT loss added to the actor's loss (PPO-ptx of InstructGPT).")
     num_eval_prompts: int = Field(default=32, ge=1, le=MOST_ROWS, description="Number of validation prompts, which select the best checkpoint.")
+    watch: list[str] = Field(default=[], description="Judges to measure at every validation beside the score, and drawn with it: functions module:function (prompts, responses -> scores). A judge that takes part in training is refused.")
+    stop_on: dict[str, float] = Field(default={}, description="Judges of `watch` that stop training, each with the fall of its mean score since update 0 that it allows, such as {module:function: 0.1}. A policy with a larger fall is not kept.")
+    stop_after: int = Field(default=3, ge=1, le=MOST_ROWS, description="Number of validations in a row with a larger fall than `stop_on` allows that stop training.")
     samples_every: int = Field(default=5, ge=1, le=MOST_ROWS, description="Updates between printed samples.")
+
+    @field_validator("watch")
+    @classmethod
+    def _functions_of_different_names(cls, value: list[str]) -> list[str]:
+        for judge in value:
+            if ":" not in judge:
+                raise ValueError(f"{judge!r} is not a function: write module:function")
+        names = [judge_name(judge) for judge in value]
+        if twice := next((name for name in names if names.count(name) > 1), ""):
+            raise ValueError(f"two judges have the name {twice!r} in metrics; rename a function")
+        return value
+
+    @field_validator("stop_on")
+    @classmethod
+    def _stops_on_what_is_watched(cls, value: dict[str, float], others: ValidationInfo) -> dict[str, float]:
+        watched = others.data.get("watch")  # absent if it is invalid
+        if watched is not None and (unknown := [judge for judge in value if judge not in watched]):
+            raise ValueError(f"{unknown[0]!r} is not measured; add it to ppo.watch")
+        if value and min(value.values()) <= 0:
+            raise ValueError("a fall must be above 0: a judge's mean score varies between validations")
+        return value
 
     @model_validator(mode="after")
     def _batch_fits(self) -> Self:
@@ -174,7 +198,7 @@ BASE_MODEL = "base_model"  # the judge in eval.unseen_judges that is not a funct
 
 
 def judge_name(judge: str) -> str:
-    """Return the name of an unseen judge in results: that of its function, or `base_model`."""
+    """Return the name of an unseen or watched judge in results: that of its function, or `base_model`."""
     return judge.rpartition(":")[2]
 
 
@@ -223,11 +247,16 @@ class LmConfig(NetworkConfig):
     @model_validator(mode="after")
     def _unseen_judges_are_unseen(self) -> Self:
         judges = self.eval.unseen_judges
-        seen = [judge for judge in judges if judge in (self.judge, *self.ppo.reward)]
-        if seen:
-            raise ValueError(
-                f"eval.unseen_judges: {seen[0]!r} takes part in training, by judge or ppo.reward; take it out of one"
-            )
+        taught = (self.judge, *self.ppo.reward)
+        for key, named, used in (
+            ("eval.unseen_judges", judges, (*taught, *self.ppo.stop_on)),
+            ("ppo.watch", self.ppo.watch, taught),
+        ):
+            if seen := [judge for judge in named if judge in used]:
+                raise ValueError(
+                    f"{key}: {seen[0]!r} takes part in training, by judge, ppo.reward or ppo.stop_on; "
+                    "take it out of one"
+                )
         names = ["judge", "reward_model", *map(judge_name, judges)]
         if twice := next((name for name in names if names.count(name) > 1), ""):
             raise ValueError(f"eval.unseen_judges: two judges have the name {twice!r} in results; rename a function")

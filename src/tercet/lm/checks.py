@@ -26,6 +26,8 @@ def check(config: LmConfig, steps: Sequence[str]) -> None:
     encoder = Encoder.of(config)
     if "ppo" in steps:
         _check_rewards(config, encoder)
+        for judge in config.ppo.watch:
+            _check_function(judge, config.data)
         if not any(step_examples(config.data, "ppo").validation.values()):
             raise InputError(ppo.NO_VALIDATION)
     if "reward" in steps:

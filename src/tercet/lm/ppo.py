@@ -1,13 +1,14 @@
 """Step 3, improve: PPO with actor, critic, reference and reward model over tokens (Ouyang et al. 2022, section 3.5)."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from tercet.config.lm import LmConfig, NetworkConfig, PpoConfig, RewardConfig
+from tercet.config.lm import LmConfig, NetworkConfig, PpoConfig, RewardConfig, judge_name
 from tercet.core.kl import adapted_kl_coef
 from tercet.core.statistics import AS_IT_IS
 from tercet.errors import InputError
@@ -33,14 +34,16 @@ from tercet.lm.sampling.model_check import check_policy
 from tercet.lm.sampling.responses import Responses
 from tercet.lm.sampling.sampler import Sampler
 from tercet.lm.scales import Scales, find_scales, load_scales, reference_responses, save_scales
-from tercet.lm.scoring import REWARD_MODEL, Score, Scorer, load_terms, scaled
+from tercet.lm.scoring import REWARD_MODEL, Score, Scorer, by_function, load_terms, scaled
 from tercet.lm.self_check import check
 from tercet.lm.stages import sft_model
 from tercet.lm.text.encoder import Encoder
 from tercet.runs.folder import RunFolder
+from tercet.runs.progress import say
 from tercet.runs.step import Step
 from tercet.train.chance import generator
 from tercet.train.ppo import Collected, Learner, Validation, takes_one_step, train
+from tercet.train.watch import Stopped, StopRule, Watched
 
 NO_VALIDATION = "ppo: no validation prompts are held out to choose the best checkpoint; raise data.eval_fraction"
 NUM_SAMPLES = 4  # responses of a rollout that are written to samples.jsonl
@@ -80,10 +83,11 @@ def run(folder: RunFolder, config: LmConfig) -> None:
             sampler,
             config.ppo,
             config.seed,
+            {judge_name(judge): by_function(judge) for judge in config.ppo.watch},
         )
         collect = Collect(roles, prompts, weights_of(config.data, "ppo"))
         checked = collect.self_check()
-        best = train(
+        trained = train(
             step,
             Learner.of(roles.actor_critic, policy, critic, config.ppo),
             collect=collect,
@@ -93,10 +97,12 @@ def run(folder: RunFolder, config: LmConfig) -> None:
             samples_every=config.ppo.samples_every,
             seed=config.seed,
             extra_actor_loss=_pretraining_mix(policy, encoder, config) if config.ppo.ptx_coef else None,
+            stop=_stop_rule(config.ppo),
         )
         step.save_folder("model", lambda path: policy.save(path, encoder.tokenizer, encoder.ends.ids))
         fitted = {name: asdict(scale) for name, scale in scales.items() if name != REWARD_MODEL}
-        step.finish({"best_checkpoint": vars(best), "self_check": checked, "reward_scale": fitted})
+        results = {"best_checkpoint": vars(trained.best), "self_check": checked, "reward_scale": fitted}
+        step.finish(results | (_stopped(trained.stopped, config.ppo) if trained.stopped else {}))
 
 
 @dataclass(frozen=True)
@@ -109,6 +115,7 @@ class Roles:
     sampler: Sampler
     config: PpoConfig
     seed: int
+    watched: Mapping[str, Score] = field(default_factory=dict)  # judges of ppo.watch by their names in metrics
 
     def assess(self, responses: Responses, *, values_learn: bool = False) -> Assessment:
         """Run all roles on the responses; with `values_learn` the values keep their graph."""
@@ -171,11 +178,18 @@ class Collect:
 def validate(roles: Roles, examples: Sequence[Example]) -> Validation:
     """Return the mean score and KL of one response per example; every call draws the same random numbers."""
     scores, kls = [], []
+    watched: dict[str, list[Tensor]] = {name: [] for name in roles.watched}
     for responses in roles.sampler.sample_all(examples, generator(roles.seed, "validation"), title="validation"):
         assessment = roles.assess(responses)
         scores.append(final_scores(responses, assessment, roles.config))
         kls.append(kl_per_response(assessment, responses))
-    return Validation(float(torch.cat(scores).mean()), float(torch.cat(kls).mean()))
+        for name, score in roles.watched.items():
+            watched[name].append(score(responses))
+    return Validation(
+        float(torch.cat(scores).mean()),
+        float(torch.cat(kls).mean()),
+        {name: Watched.of(torch.cat(parts)) for name, parts in watched.items()},
+    )
 
 
 def load_critic(
@@ -199,6 +213,17 @@ def _scales(step: Step, terms: Mapping[str, Score], reference: Callable[[], Sequ
     if step.restore() is None:
         save_scales(find_scales(terms, reference()), file)
     return scales | load_scales(file)
+
+
+def _stop_rule(config: PpoConfig) -> StopRule:
+    return StopRule({judge_name(judge): amount for judge, amount in config.stop_on.items()}, config.stop_after)
+
+
+def _stopped(stopped: Stopped, config: PpoConfig) -> dict[str, Any]:  # Any: JSON
+    """Say why training stopped, and return it for results.json."""
+    falls = " and ".join(f"{name} by {fall:.3g}" for name, fall in stopped.falls.items())
+    say(f"ppo: stopped after update {stopped.update} of {config.num_updates} by ppo.stop_on: {falls} below update 0")
+    return {"stopped": {"update": stopped.update, "falls": dict(stopped.falls)}}
 
 
 def _start_paths(folder: RunFolder, config: PpoConfig) -> tuple[str, str]:

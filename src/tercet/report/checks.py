@@ -1,12 +1,15 @@
 """Checks of a run that an expert would do first, with their meaning."""
 
 from collections.abc import Sequence
+from math import hypot
 
 from tercet.core.intervals import Interval
 from tercet.report.blocks import Check, Checks
 from tercet.report.formats import listed, num, percent
-from tercet.report.records import Record, curve, find, number, rate, unseen_judges
+from tercet.report.records import Record, curve, find, number, rate, unseen_judges, watched_judges
 from tercet.report.summary import accuracies
+
+_WATCHED_VALIDATIONS = 3  # a fall must last this long, so that noise does not warn
 
 
 def checks(record: Record) -> Checks | None:
@@ -24,6 +27,7 @@ def checks(record: Record) -> Checks | None:
         _variety,
         _agreement,
         _unseen,
+        _watched,
     )
     results = [check for ask in asked if (check := ask(record)) is not None]
     return Checks(sorted(results, key=lambda check: check.good)) if results else None
@@ -210,6 +214,41 @@ def _unseen(record: Record) -> Check | None:
             f"{text}. The policy may exploit its reward: read the answers, raise `ppo.kl_coef` or use fewer updates.",
         )
     return Check(True, "Unseen judges do not contradict", f"{text}.")
+
+
+def _watched(record: Record) -> Check | None:
+    """Compare the judges of ppo.watch with the validation score, at the last validations."""
+    names = watched_judges(record)
+    means = {name: curve(record, f"ppo/watch/{name}")[1] for name in names}
+    if not names or len(means[names[0]]) <= _WATCHED_VALIDATIONS:
+        return None
+    fallen = [name for name in names if _fell_as_the_score_rose(record, name)]
+    text = listed(
+        [f"{name.replace('_', ' ')} {num(means[name][0])} → {num(means[name][-1])}" for name in fallen or names]
+    )
+    if fallen:
+        return Check(
+            False,
+            "A watched judge falls while the score rises",
+            f"{text}. At each of the last {_WATCHED_VALIDATIONS} validations the score was above that at update 0, and "
+            "the judge below its own by more than two standard errors. The policy exploits its reward: read the "
+            "answers, raise `ppo.kl_coef`, use fewer updates or set `ppo.stop_on`.",
+        )
+    return Check(True, "Watched judges do not fall while the score rises", f"{text}.")
+
+
+def _fell_as_the_score_rose(record: Record, name: str) -> bool:
+    """Return True if the judge fell by more than two standard errors and the score rose, at the last validations."""
+    metrics = ("ppo/validation_score", f"ppo/watch/{name}", f"ppo/watch_error/{name}")
+    rows = [[number(row, metric) for metric in metrics] for row in record.metrics]
+    known = [[value for value in row if value is not None] for row in rows if None not in row]
+    if len(known) <= _WATCHED_VALIDATIONS:
+        return False
+    score, mean, error = known[0]
+    return all(
+        now > score and mean - later > 2 * hypot(error, later_error)
+        for now, later, later_error in known[-_WATCHED_VALIDATIONS:]
+    )
 
 
 def _late(values: Sequence[float]) -> float | None:

@@ -1,13 +1,13 @@
 """The curves of the report: the meaning of each and how it looks in a healthy run."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tercet.report import plots
 from tercet.report.blocks import Figure, Figures, Fold, Key
 from tercet.report.formats import num
 from tercet.report.plots import Colour, Series
-from tercet.report.records import Record, Tree, curve, find, number
+from tercet.report.records import Record, Tree, curve, find, number, watched_judges
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,7 @@ class Line:
     label: str
     colour: Colour = "ppo"
     dots: bool = False
+    right: bool = False  # against the right axis
 
 
 @dataclass(frozen=True)
@@ -197,13 +198,29 @@ def figures(record: Record, plotted: Sequence[Plot], *, mark: float | None = Non
 def ppo_blocks(record: Record) -> list[Figures | Fold]:
     """Return the curves of PPO, score against KL, and the other curves folded."""
     mark = number(record.results, "best_checkpoint", "update")
-    shown = figures(record, PPO, mark=mark)
+    shown = figures(record, [_with_watched_judges(record, PPO[0]), *PPO[1:]], mark=mark)
     if shown is None:
         return []
     trade = trade_off(record, mark)
     more = figures(record, MORE_PPO, mark=mark)
     blocks: list[Figures | Fold] = [Figures([*shown.figures, *([trade] if trade else [])])]
     return [*blocks, Fold("More curves of PPO", [more])] if more else blocks
+
+
+def _with_watched_judges(record: Record, plot: Plot) -> Plot:
+    """Add the judges of ppo.watch to the plot of the reward."""
+    colours: tuple[Colour, ...] = ("other", "base", "muted")
+    lines = [
+        Line(f"ppo/watch/{name}", f"{name.replace('_', ' ')} (right axis)", colours[i % 3], dots=True, right=True)
+        for i, name in enumerate(watched_judges(record))
+    ]
+    if not lines:
+        return plot
+    caption = (
+        f"{plot.caption} Dashed lines are judges that PPO is not trained on. If they fall while the score rises, the "
+        "policy exploits its reward."
+    )
+    return replace(plot, caption=caption, lines=[*plot.lines, *lines])
 
 
 def trade_off(record: Record, mark: float | None) -> Figure | None:
@@ -260,7 +277,10 @@ def calibration(record: Record) -> Figures | None:
 
 
 def _figure(record: Record, plot: Plot, mark: float | None) -> Figure:
-    series = [Series(line.label, line.colour, *curve(record, line.metric), dots=line.dots) for line in plot.lines]
+    series = [
+        Series(line.label, line.colour, *curve(record, line.metric), dots=line.dots, right=line.right)
+        for line in plot.lines
+    ]
     series = [one for one in series if one.ys]
     values = series[0].ys
     tenth = max(1, len(values) // 10)

@@ -45,13 +45,17 @@ Colour = Literal["ink", "muted", "base", "sft", "ppo", "other"]
 
 @dataclass(frozen=True)
 class Series:
-    """One metric: a smoothed line over the raw values, or dots if it was measured rarely."""
+    """One metric: a smoothed line over the raw values, or dots if it was measured rarely.
+
+    `right` draws it against an axis of its own on the right.
+    """
 
     label: str
     colour: Colour
     xs: Sequence[float]
     ys: Sequence[float]
     dots: bool = False
+    right: bool = False
 
 
 def smoothed(values: Sequence[float]) -> list[float]:
@@ -78,13 +82,15 @@ def curves(
         figure, axes = _canvas()
         if mark is not None:
             axes.axvline(mark, color=_COLOURS["ink"], linewidth=0.9, linestyle=(0, (1, 2)))
+        right = _right_axis(figure, axes) if any(one.right for one in series) else axes
         for one in series:
-            _draw(axes, one)
+            _draw(right if one.right else axes, one)
         if level is not None:
             axes.axhline(level, color=_COLOURS["muted"], linewidth=0.9, linestyle=(0, (4, 3)))
-        axes.margins(x=0.015, y=0.08)
+        for drawn in (axes, right):
+            drawn.margins(x=0.015, y=0.08)
         if bottom is not None:
-            lowest = min(y for one in series for y in one.ys)
+            lowest = min(y for one in series if not one.right for y in one.ys)
             axes.set_ylim(
                 bottom=min(bottom, lowest) - 0.02 * (axes.get_ylim()[1] - bottom)
             )  # space for the width of the line
@@ -134,6 +140,16 @@ def _canvas() -> tuple[Figure, Axes]:
     return figure, axes
 
 
+def _right_axis(figure: Figure, axes: Axes) -> Axes:
+    """Add an axis on the right, with space for its numbers."""
+    figure.subplots_adjust(right=1 - 0.45 / figure.get_figwidth())
+    right = axes.twinx()
+    right.grid(False)
+    right.yaxis.set_major_locator(MaxNLocator(5))
+    right.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value)))
+    return right
+
+
 def _tick(value: float) -> str:
     text = num(value, 4)
     return text.rstrip("0").rstrip(".") if "." in text and "e" not in text else text
@@ -141,6 +157,8 @@ def _tick(value: float) -> str:
 
 def _draw(axes: Axes, one: Series) -> None:
     colour = _COLOURS[one.colour]
+    if one.right:
+        axes.plot(one.xs, one.ys, color=colour, linewidth=0.9, linestyle=(0, (4, 2)))
     if one.dots:
         axes.plot(one.xs, one.ys, "o", color=_COLOURS["paper"], markeredgecolor=colour, markersize=4.5)
         return

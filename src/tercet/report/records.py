@@ -122,6 +122,12 @@ def _evaluation(run: Path, name: str) -> list[Tree]:
     return read_json(path, list, f"run `tercet {domain} eval` again")
 
 
+def watched_judges(record: Record) -> list[str]:
+    """List the judges of ppo.watch that were measured, by their names in metrics."""
+    names = [str(judge).rpartition(":")[2] for judge in find(record.config, "ppo", "watch") or []]
+    return [name for name in names if curve(record, f"ppo/watch/{name}")[1]]
+
+
 def unseen_judges(record: Record) -> list[str]:
     """List the judges that took no part in training and that the stages were compared by, by their names in results."""
     names = [str(judge).rpartition(":")[2] for judge in find(record.config, "eval", "unseen_judges") or []]

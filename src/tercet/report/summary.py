@@ -84,7 +84,9 @@ def _earlier_results(record: Record) -> list[str]:
         )
     best, updates = number(results, "best_checkpoint", "update"), len(curve(record, "ppo/score")[1])
     bound = kl_bound(record)
-    within = f" within the KL bound of {bound:g} nats" if bound is not None else ""
+    bounds = [f"the KL bound of {bound:g} nats"] if bound is not None else []
+    bounds += ["`ppo.stop_on`"] if find(record.config, "ppo", "stop_on") else []
+    within = f" within {listed(bounds)}" if bounds else ""
     if best == 0 and updates:
         sentences.append(
             f"None of {updates} updates was better on validation prompts{within} than the initial policy, which was "
@@ -95,7 +97,17 @@ def _earlier_results(record: Record) -> list[str]:
             f"Of {updates} updates, the policy after update {best:.0f} was kept: the best score on validation prompts"
             f"{within}."
         )
-    return sentences
+    return [*sentences, *_stopped(record)]
+
+
+def _stopped(record: Record) -> list[str]:
+    """Say why training stopped early, if it did."""
+    update, planned = number(record.results, "stopped", "update"), number(record.config, "ppo", "num_updates")
+    falls = find(record.results, "stopped", "falls")
+    if update is None or planned is None or not isinstance(falls, dict):
+        return []
+    fell = listed([f"{name.replace('_', ' ')} by {num(number(falls, name))}" for name in falls])
+    return [f"PPO stopped after update {update:.0f} of {planned:.0f}, because a watched judge fell: {fell}."]
 
 
 def _caveat(record: Record, judge: str) -> list[str]:

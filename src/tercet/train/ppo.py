@@ -1,7 +1,7 @@
 """Proximal policy optimisation (Schulman et al. 2017), for rollouts of language models and arms."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from statistics import fmean
@@ -21,6 +21,7 @@ from tercet.train import checkpoint
 from tercet.train.chance import generator
 from tercet.train.ema import Average, learning_state, set_learning_state
 from tercet.train.optim import adamw, clip_gradients, set_lr
+from tercet.train.watch import NEVER, Stopped, StopRule, Watched
 from tercet.types import ActorCritic, Rollout
 
 BEST = "best/"  # prefix of the best actor's parameters in a checkpoint
@@ -64,10 +65,23 @@ class Collected:
 
 @dataclass(frozen=True)
 class Validation:
-    """The actor's score on held-out prompts or starts, and its KL from the reference."""
+    """The actor's score on held-out prompts or starts, its KL from the reference, and watched scores by name."""
 
     score: float
     kl: float
+    watched: Mapping[str, Watched] = field(default_factory=dict)
+
+    @property
+    def means(self) -> dict[str, float]:
+        """The means of the watched scores."""
+        return {name: watched.mean for name, watched in self.watched.items()}
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The metrics of a row."""
+        errors = {f"ppo/watch_error/{name}": watched.error for name, watched in self.watched.items()}
+        means = {f"ppo/watch/{name}": mean for name, mean in self.means.items()}
+        return {"ppo/validation_score": self.score, "ppo/validation_kl": self.kl} | means | errors
 
 
 @dataclass(frozen=True)
@@ -77,6 +91,14 @@ class Best:
     update: int
     score: float
     kl: float
+
+
+@dataclass(frozen=True)
+class Trained:
+    """How training ended: the checkpoint that was kept, and why training stopped early, if it did."""
+
+    best: Best
+    stopped: Stopped | None
 
 
 def train(
@@ -90,11 +112,13 @@ def train(
     samples_every: int,
     seed: int,
     extra_actor_loss: Callable[[int, int], Tensor] | None = None,
-) -> Best:
+    stop: StopRule = NEVER,
+) -> Trained:
     """Alternate rollouts and updates, from the last checkpoint if there is one; finally, restore the best actor.
 
     `collect(index, carry)` must depend only on its arguments and the networks, so that a resumed run gives the same
     numbers. `extra_actor_loss(index, minibatch)` is added to the actor's loss, such as the PTX loss of InstructGPT.
+    An actor whose watched scores have fallen, as `stop` defines it, is not kept.
     """
     average = Average(learner.actor, config.ema_decay)
     restored = step.restore()
@@ -102,13 +126,17 @@ def train(
         with average.in_place():
             start = validate()
         best, best_state, done = Best(0, start.score, start.kl), learning_state(learner.actor), 0
-        step.log(0, {"ppo/validation_score": start.score, "ppo/validation_kl": start.kl})
+        watched = [start.means]  # at every validation so far
+        step.log(0, start.metrics)
     else:
         info, folder = restored
         best_state = _load(learner, average, folder)
         best, done, carry = Best(**info["best"]), info["done"], info["carry"]
+        watched = info.get("watched", [{}])  # absent in a checkpoint from before there was ppo.watch
 
     for index in range(done, config.num_updates):
+        if stop.reason(watched):
+            break
         collected = collect(index, carry)
         carry = collected.carry
         lr = _anneal(learner, index, config)
@@ -121,22 +149,25 @@ def train(
             extra_actor_loss=partial(extra_actor_loss, index) if extra_actor_loss else None,
         )
         average.update()
-        done, last = index + 1, index + 1 == config.num_updates
+        done = index + 1
         row = {f"ppo/{name}": value for name, value in (collected.metrics | metrics | {"lr": lr}).items()}
         if validates_after(done, config):
             with average.in_place():
                 now = validate()
-                if now.score > best.score and now.kl <= config.max_kl:
+                watched = [*watched, now.means]
+                if now.score > best.score and now.kl <= config.max_kl and not stop.falls(watched):
                     best, best_state = Best(done, now.score, now.kl), learning_state(learner.actor)
-            row |= {"ppo/validation_score": now.score, "ppo/validation_kl": now.kl}
+            row |= now.metrics
+        last = done == config.num_updates or bool(stop.reason(watched))
         step.log(done, row)
         if done % samples_every == 0 or last:
             step.show(done, collected.samples)
         if done % config.checkpoint_every == 0 or last:
-            info = {"done": done, "carry": carry, "best": vars(best)}
+            info = {"done": done, "carry": carry, "best": vars(best), "watched": watched}
             step.save(info, lambda folder, state=best_state: _save(learner, average, state, folder))
     set_learning_state(learner.actor, best_state)
-    return best
+    falls = stop.reason(watched) if done < config.num_updates else {}
+    return Trained(best, Stopped(done, falls) if falls else None)
 
 
 def validates_after(update: int, config: LoopConfig) -> bool:
