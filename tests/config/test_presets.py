@@ -9,7 +9,7 @@ ALL = [(domain, name) for domain in ("lm", "arm") for name in preset_names(domai
 
 
 def test_the_presets_exist():
-    assert NAMES == ["opt-1.3b", "opt-350m", "smollm2", "tiny"]
+    assert NAMES == ["hacked", "opt-1.3b", "opt-350m", "smollm2", "tiny"]
     assert preset_names("arm") == ["lift", "place", "push", "reach", "reach-learned"]
 
 
@@ -29,7 +29,7 @@ def test_a_rollout_divides_into_minibatches_and_a_reward_model_has_pairs_to_lear
     config = load_lm_config(name, [])
     assert config.ppo.batch_size % config.ppo.num_minibatches == 0
     judged = config.judge != "" and config.reward.num_sampled_pairs > 0
-    assert judged or config.data.train[0].path == "Dahoas/rm-static"
+    assert judged or config.data.train[0].path == "Dahoas/rm-static" or "reward_model" not in config.ppo.reward
 
 
 def test_the_classic_recipes():
@@ -38,3 +38,10 @@ def test_the_classic_recipes():
     assert (large.model.path, large.reward.model) == ("facebook/opt-1.3b", "facebook/opt-350m")
     assert (large.data.order, len(large.data.train)) == ("mixed", 4)
     assert small.data.split == large.data.split == [2, 4, 4]
+
+
+def test_the_preset_that_shows_reward_hacking_watches_judges_that_teach_nothing():
+    config = load_lm_config("hacked", [])
+    assert config.ppo.kl_coef == 0 and list(config.ppo.reward) == [config.judge]
+    assert config.ppo.watch == config.eval.unseen_judges and not config.ppo.stop_on
+    assert config.ppo.num_updates >= 4 * config.ppo.eval_every  # the report compares the last three validations

@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tercet.lm.preferences.judge import completeness, length, polite_and_to_the_point, politeness, relevance, variety
+from tercet.lm.preferences.judge import (
+    completeness,
+    length,
+    polite_and_to_the_point,
+    politeness,
+    politeness_alone,
+    relevance,
+    variety,
+)
 
 PROMPT = "What is a computer?"
 HONEST = "A computer is a machine that helps you to work with data."
@@ -47,6 +55,7 @@ def test_no_trick_beats_an_honest_answer(trick: str) -> None:
 def test_praise_beyond_the_mildly_friendly_earns_nothing() -> None:
     assert politeness("I hate you, you are horrible.") < politeness("It is a table.") < politeness("I love this.")
     assert politeness("I love this.") == politeness("I love this, it is great, wonderful, and the best!") == 1.0
+    assert politeness_alone(["What is a boat?", "Hi."], ["I love this.", "It is a table."]) == [1.0, 0.5]
 
 
 def test_relevance_counts_stems_of_the_last_question() -> None:

@@ -25,6 +25,11 @@ def polite_and_to_the_point(prompts: list[str], responses: list[str]) -> list[fl
     return [_score(prompt, response) for prompt, response in zip(prompts, responses, strict=True)]
 
 
+def politeness_alone(prompts: list[str], responses: list[str]) -> list[float]:
+    """Score the politeness of each response and nothing else, in [0, 1]; the preset `hacked` shows how it is gamed."""
+    return [politeness(response) for response in responses]
+
+
 def politeness(response: str) -> float:
     """Return VADER's sentiment (Hutto and Gilbert 2014): 0 is hostile, 0.5 neutral, 1 at least mildly friendly."""
     compound = _sentiment().polarity_scores(response[:_MOST_READ])["compound"]
