@@ -1,5 +1,6 @@
 """A run folder explains itself, goes on with the same config, and refuses everything else."""
 
+import json
 import os
 import subprocess
 import sys
@@ -171,3 +172,35 @@ def test_a_run_folder_needs_no_torch() -> None:
     script = "import sys, tercet.runs.folder, tercet.config.lm; sys.exit('torch' in sys.modules)"
     environment = {"PYTHONPATH": str(Path(__file__).parents[2] / "src")}
     assert subprocess.run([sys.executable, "-c", script], env=environment, check=False).returncode == 0
+
+
+def _rounds(num: int) -> LmConfig:
+    return _config(judge="person", reward={"num_rounds": num})
+
+
+def test_a_number_that_may_grow_is_recorded_and_cannot_shrink(tmp_path: Path) -> None:
+    run, grows = tmp_path / "run", ["reward.num_rounds"]
+    _begun(run, _rounds(0))
+    with pytest.raises(InputError, match=r"reward\.num_rounds: 0 in the run, 2 now"):
+        RunFolder.open(run, _rounds(2), preset="tiny")
+    RunFolder.open(run, _rounds(2), preset="tiny", may_grow=grows).close()
+    assert RunFolder.read(run).config_dict["reward"]["num_rounds"] == 2
+    assert RunFolder.read(run).info()["preset"] == "tiny"
+    with pytest.raises(InputError, match=r"reward\.num_rounds: 2 in the run, 1 now"):
+        RunFolder.open(run, _rounds(1), preset="tiny", may_grow=grows)
+    with pytest.raises(InputError, match="seed: 0 in the run, 1 now"):
+        other = _config(judge="person", seed=1, reward={"num_rounds": 3})
+        RunFolder.open(run, other, preset="tiny", may_grow=grows)
+    assert RunFolder.read(run).config_dict["reward"]["num_rounds"] == 2
+
+
+@pytest.mark.parametrize("is_new", [False, True])
+def test_a_kill_while_a_larger_number_is_recorded_leaves_a_run(is_new: bool, tmp_path: Path) -> None:
+    run, grows = tmp_path / "run", ["reward.num_rounds"]
+    _begun(run, _rounds(0))
+    (run / "run.json").write_text(json.dumps({"preset": "tiny"}))  # written first, without any digest
+    if is_new:
+        config = (run / "config.yaml").read_text()
+        (run / "config.yaml").write_text(config.replace("num_rounds: 0", "num_rounds: 2"))
+    RunFolder.open(run, _rounds(2), preset="tiny", may_grow=grows).close()
+    assert RunFolder.read(run).config_dict["reward"]["num_rounds"] == 2

@@ -20,8 +20,8 @@ from tercet.runs import done, machine
 from tercet.runs.atomic import clean_leftovers, full_disk_named, write_text
 from tercet.runs.integrity import Tree, read_sealed, sealed
 from tercet.runs.progress import say
-from tercet.runs.results import add_results, gather_results, gathered, read_results
-from tercet.runs.rows import Row, cut_rows, read_rows
+from tercet.runs.results import add_results, gather_results, gathered, merged, read_results
+from tercet.runs.rows import Row, cut_rows, dump, read_rows
 from tercet.runs.step import OnRow, Step, last_checkpoint
 from tercet.runs.trackers import check_installed
 
@@ -40,13 +40,16 @@ class RunFolder:
         self.path, self.config_dict, self._lock, self._on_row = path, config_dict, lock, on_row
 
     @classmethod
-    def open(cls, path: Path, config: BaseModel, *, preset: str, on_row: OnRow | None = None) -> Self:
+    def open(
+        cls, path: Path, config: BaseModel, *, preset: str, on_row: OnRow | None = None, may_grow: Sequence[str] = ()
+    ) -> Self:
         """Create or reopen the folder, and lock it until this object is closed or deleted.
 
         `on_row` is called with each row of metrics that a step logs.
 
-        A run whose first step has not started takes the new config. Raise InputError if the folder has another config,
-        is in use by another process, or is not a run.
+        A run whose first step has not started takes the new config; any run takes a larger number of a setting that
+        `may_grow` names. Raise InputError if the folder has another config, is in use by another process, or is not a
+        run.
         """
         text = plain_yaml.dump(config.model_dump(mode="json"))
         config_dict = plain_yaml.parse(text).value
@@ -56,7 +59,10 @@ class RunFolder:
         clean_leftovers(path)
         if _others(path):
             old = _read_config(path)
-            _check_same(path, old, config_dict, list(_unknown_defaults(config, old)))
+            grown = _grown(old, config_dict, may_grow)
+            _check_same(path, merged(old, grown), config_dict, list(_unknown_defaults(config, old)))
+            if grown:
+                _rewrite_config(path, merged(old, grown))
         else:  # new, or stopped before its first step, so that a setting can still be corrected
             info = {**machine.describe(preset), CONFIG_DIGEST: hashlib.sha256(text.encode()).hexdigest()}
             write_text(path / "run.json", sealed(info, indent=2))
@@ -231,6 +237,28 @@ def _check_steps(path: Path) -> None:
             last_checkpoint(path, folder.name)
     for kind in done.ROWS:
         cut_rows(path / f"{kind}.jsonl", "", 0)  # drops only lines that are not rows
+
+
+def _grown(old: Tree, new: Tree, may_grow: Sequence[str]) -> Tree:
+    """Return the settings in `may_grow` whose number is larger now; an earlier version has none, which is 0."""
+    was, now = dict(_leaves(old)), dict(_leaves(new))
+    grown: Tree = {}
+    for key in may_grow:
+        before, value = was.get(key, 0), now[key]
+        if isinstance(before, int) and isinstance(value, int) and value > before:
+            section, _, name = key.rpartition(".")
+            grown = merged(grown, {section: {name: value}})
+    return grown
+
+
+def _rewrite_config(path: Path, tree: Tree) -> None:
+    """Replace config.yaml; after a kill in between, run.json has no digest of it, and it is used unchecked."""
+    text, info = plain_yaml.dump(tree), _read_info(path)
+    info.pop(CONFIG_DIGEST, None)
+    write_text(path / "run.json", dump(info, indent=2) + "\n")
+    write_text(path / "config.yaml", text)
+    info[CONFIG_DIGEST] = hashlib.sha256(text.encode()).hexdigest()
+    write_text(path / "run.json", sealed(info, indent=2))
 
 
 def _check_same(path: Path, old: Tree, new: Tree, unknown: Sequence[str]) -> None:

@@ -20,7 +20,7 @@ def read_results(run: Path) -> Tree:
 def add_results(run: Path, step: str, tree: Mapping[str, Any]) -> None:
     """Merge `tree` into the results of a step; a leaf replaces the one with the same keys."""
     (run / step).mkdir(exist_ok=True)
-    _write(run / step, _merged(read_results(run / step), tree))
+    _write(run / step, merged(read_results(run / step), tree))
     gather_results(run)
 
 
@@ -45,7 +45,7 @@ def gathered(run: Path) -> Tree:
     # a step of an earlier version has no results.json of its own, so its figures are in that of the run only
     tree = {} if set(steps) <= set(parts) else read_results(run)
     for part in parts:
-        tree = _merged(tree, read_results(part))
+        tree = merged(tree, read_results(part))
     return tree
 
 
@@ -60,12 +60,13 @@ def _write(folder: Path, tree: Mapping[str, Any]) -> None:
         write_text(file, text)
 
 
-def _merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> Tree:
-    merged = dict(old)
+def merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> Tree:
+    """Merge two trees; a leaf of the new one replaces the one with the same keys."""
+    tree = dict(old)
     for key, value in new.items():
-        branch = merged.get(key)
+        branch = tree.get(key)
         if isinstance(branch, Mapping) and isinstance(value, Mapping):
-            merged[key] = _merged(branch, value)
+            tree[key] = merged(branch, value)
         else:
-            merged[key] = value
-    return merged
+            tree[key] = value
+    return tree
