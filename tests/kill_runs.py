@@ -82,9 +82,10 @@ def _attempt(folder: Path, overrides: list[str], reached: Callable[[], bool]) ->
 
 def _run(folder: Path, config: Any) -> None:  # Any: as above
     with RunFolder.open(folder, config, preset=PRESET) as run:
+        steps = pipeline.steps_of(config) if DOMAIN == "lm" else pipeline.STEPS
         for name in pipeline.needed(config):
             if not run.is_done(name):
-                pipeline.STEPS[name](run, config)
+                steps[name](run, config)
 
 
 def _reached(folder: Path, moment: list[str | int | float], seconds: float) -> Callable[[], bool]:

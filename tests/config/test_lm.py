@@ -87,3 +87,18 @@ def test_a_watched_judge_teaches_nothing_and_one_that_stops_training_is_not_unse
 def test_a_judge_may_be_watched_and_unseen() -> None:
     config = load_lm_config("tiny", ["ppo.watch=['mine:asks']", "eval.unseen_judges=['mine:asks']"])
     assert config.ppo.stop_on == {}
+
+
+@pytest.mark.parametrize(
+    ("changed", "what"),
+    [
+        ({"judge": ""}, "reward.num_rounds=1 needs a judge of new pairs"),
+        ({"ppo": {"reward": {"mine:calm": 1.0}}}, "ppo.reward does not use reward_model"),
+        ({"lora": {"rank": 4, "shared_backbone": True}}, "set lora.shared_backbone=false"),
+    ],
+)
+def test_rounds_without_what_they_need_are_refused(changed: dict[str, object], what: str) -> None:
+    tree = {"judge": "person", "reward": {"num_rounds": 1}}
+    assert LmConfig.model_validate(tree).reward.num_rounds == 1
+    with pytest.raises(ValueError, match=what):
+        LmConfig.model_validate(tree | changed)

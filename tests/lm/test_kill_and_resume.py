@@ -53,6 +53,13 @@ def test_full_fine_tuning_killed_after_rows_goes_on_to_the_same_bits(
 
 
 @pytest.mark.slow
+def test_a_round_killed_goes_on_to_the_same_bits(small: list[str], tmp_path: Path) -> None:
+    moments: list[Moment] = [("row", "reward-1", 2), ("row", "ppo-1", 1), ("checkpoint", "ppo-1", 3)]
+    rounds = ["reward.num_rounds=1", "reward.pairs_per_round=12"]
+    assert killed(tmp_path, [moments], [*small, *rounds]) == len(moments)
+
+
+@pytest.mark.slow
 def test_lora_killed_after_checkpoints_and_at_random_goes_on_to_the_same_bits(
     small: list[str], toy_questions: Path, tmp_path: Path
 ) -> None:

@@ -28,7 +28,7 @@ def sample(
     temperature: float | None = None,
     max_tokens: int | None = None,
 ) -> list[str]:
-    """Sample one response to each prompt from a stage of a run: `base`, `sft` or `ppo`.
+    """Sample one response to each prompt from a stage of a run: `base`, `sft`, `ppo`, or `ppo-1` for round 1.
 
     The same seed gives the same responses. Temperature 0 takes the most likely token each time. Without `temperature`
     and `max_tokens`, `ppo.temperature` and `eval.max_response_tokens` of the run apply. Each call loads the model once,
@@ -46,7 +46,7 @@ def sample(
         from tercet.lm.stages import stages_of
         from tercet.lm.text.encoder import Encoder
 
-        paths = {one.name: one.path for one in stages_of(folder, config.ppo.policy)}
+        paths = {one.name: one.path for one in stages_of(folder, config)}
         if stage not in paths:
             raise InputError(f"stage={stage!r}: {run.path} has {', '.join(paths)}")
         examples, encoder = _examples(prompts), Encoder.of(config)
@@ -68,7 +68,7 @@ def sample(
 
 
 def score(run: Run, prompts: Sequence[str], responses: Sequence[str]) -> list[float]:
-    """Score each response to its prompt with the run's reward model; a higher score is better.
+    """Score each response to its prompt with the run's reward model (the last one, after rounds); higher is better.
 
     A response is scored as complete, with its EOS. Over the SFT policy's responses the scores have mean 0 and
     variance 1. Raise InputError if the run has no reward model or a text is too long.
@@ -81,12 +81,14 @@ def score(run: Run, prompts: Sequence[str], responses: Sequence[str]) -> list[fl
         from tercet.lm.data.turns import plain
         from tercet.lm.models.roles import device_of, load_score_model
         from tercet.lm.scoring import score_rows
+        from tercet.lm.stages import last_reward_model
         from tercet.lm.text.encoder import Encoder
 
-        if not folder.has_ended("reward"):
+        path = last_reward_model(folder, config)
+        if not path:
             raise InputError(f"{run.path}: has no reward model; run its step reward first")
         encoder = replace(Encoder.of(config), max_response_tokens=10**9)  # a shortened response would get another score
-        model = load_score_model(config, path=str(run.path / "reward" / "model"), trained=True)
+        model = load_score_model(config, path=path, trained=True)
         prompt_ids = [encoder.prompt(example) for example in _examples(prompts)]
         response_ids = [encoder.response(plain(text)) for text in responses]
         lengths = [len(one) + len(other) for one, other in zip(prompt_ids, response_ids, strict=True)]

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from tercet.runs.folder import RunFolder
 from tercet.runs.progress import silent
+from tercet.runs.rounds import in_round
 from tercet.runs.rows import Row
 
 Domain = Literal["lm", "arm"]
@@ -40,7 +41,12 @@ class Run:
     @property
     def finished(self) -> tuple[str, ...]:
         """Return the finished steps, in order."""
-        return tuple(step for step in STEPS[self.domain] if self._folder.has_ended(step))
+        steps = STEPS[self.domain]
+        if self.domain == "lm":
+            numbers = range(1, self.config["reward"].get("num_rounds", 0) + 1)
+            rounds = [in_round(step, number) for number in numbers for step in ("reward", "ppo")]
+            steps = (*steps[:-1], *rounds, steps[-1])
+        return tuple(step for step in steps if self._folder.has_ended(step))
 
     def metrics(self, step: str | None = None) -> list[Row]:
         """Return the rows of metrics.jsonl, of one step or of all: `step`, `index`, and numbers by their names."""

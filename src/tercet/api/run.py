@@ -40,9 +40,10 @@ def run(
     if domain == "arm":
         import tercet.arm  # noqa: F401  # raises InputError for missing packages, before a folder is created
     path = Path(out)
+    may_grow = ["reward.num_rounds"] if domain == "lm" else []  # an arm's rounds are part of its PPO
     with (
         silent(quiet),
-        RunFolder.open(path, config, preset=preset, on_row=on_row) as folder,
+        RunFolder.open(path, config, preset=preset, on_row=on_row, may_grow=may_grow) as folder,
         _pipeline(domain, config.threads) as steps,
     ):
         try:

@@ -1,6 +1,7 @@
 """`tercet lm`: the three steps on a language model."""
 
 import json
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,7 @@ import typer
 from tercet.cli.commands import DebugOption
 from tercet.cli.options import ALL, add_steps, preset_option, split_arguments
 from tercet.errors import InputError
+from tercet.runs.progress import say
 
 PresetOption = Annotated[str, preset_option("lm")]
 
@@ -40,14 +42,33 @@ add_steps(
 
 
 @app.command()
+def improve(
+    out: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of the run.")] = Path("runs/smollm2"),
+    rounds: Annotated[int, typer.Option("--rounds", "-n", min=1, help="Number of rounds in all.")] = 1,
+    debug: DebugOption = False,
+) -> None:
+    """Continue a run with rounds: judge PPO's own answers, train the reward model on them too, and continue PPO.
+
+    It sets `reward.num_rounds` and runs all steps. Finished steps and rounds are skipped.
+    """
+    from tercet.api.run import run
+    from tercet.config.load import load_lm_config
+    from tercet.runs.folder import RunFolder
+
+    RunFolder.read(out)
+    run(load_lm_config(str(out / "config.yaml"), [f"reward.num_rounds={rounds}"]), out)
+    say(f"report: {out / 'report.html'}\nfigures: {out / 'results.json'}\nmodel: {out / f'ppo-{rounds}' / 'model'}")
+
+
+@app.command()
 def chat(
     run: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of the run.")] = Path("runs/smollm2"),
-    stage: Annotated[str, typer.Option("--stage", "-s", help="Stage that answers: base, sft or ppo.")] = "ppo",
+    stage: Annotated[str, typer.Option("--stage", "-s", help="Stage: base, sft, ppo, or ppo-N for round N.")] = "ppo",
     debug: DebugOption = False,
 ) -> None:
     """Chat with a stage of a run in the terminal."""
-    if stage not in ("base", "sft", "ppo"):
-        raise InputError(f"--stage {stage}: must be base, sft or ppo")
+    if not re.fullmatch(r"base|sft|ppo(-[1-9]\d*)?", stage):
+        raise InputError(f"--stage {stage}: must be base, sft or ppo, or ppo-N for round N")
     from tercet.runs.folder import RunFolder
 
     folder = RunFolder.read(run)  # before transformers is imported, which takes seconds

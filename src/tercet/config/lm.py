@@ -124,6 +124,8 @@ class RewardConfig(FitConfig):
     loss: Literal["last_token", "per_token"] = Field(default="last_token", description="Pairwise loss on the score of the last token, or DeepSpeed-Chat's mean over the tokens from the first difference.")
     num_sampled_pairs: int = Field(default=0, ge=0, le=MOST_ROWS, description="Number of pairs to sample from the SFT model and judge if the data has no pairs.")
     samples_per_prompt: int = Field(default=4, ge=2, le=1000, description="Responses sampled per prompt; every two with different scores make a pair.")
+    num_rounds: int = Field(default=0, ge=0, le=1000, description="Number of rounds after PPO. Each samples pairs from the last actor, has them judged, trains the reward model on all pairs, and continues PPO. It may be raised in a finished run.")
+    pairs_per_round: int = Field(default=500, ge=1, le=MOST_ROWS, description="Number of pairs to sample from the last actor and judge per round.")
     num_reference_samples: int = Field(default=128, ge=2, le=MOST_ROWS, description="Number of reference responses over which each reward is normalised to mean 0 and variance 1.")
 
 
@@ -241,6 +243,21 @@ class LmConfig(NetworkConfig):
             raise ValueError(
                 f"sft.best_fraction={self.sft.best_fraction:g} needs a function that chooses; "
                 "set judge=module:function, or sft.best_fraction=1"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _rounds_have_a_judge_and_a_reward_model(self) -> Self:
+        rounds = f"reward.num_rounds={self.reward.num_rounds}"
+        if not self.reward.num_rounds:
+            return self
+        if not self.judge:
+            raise ValueError(f"{rounds} needs a judge of new pairs; set judge=module:function, or person")
+        if "reward_model" not in self.ppo.reward:
+            raise ValueError(f"{rounds} trains the reward model again, but ppo.reward does not use reward_model; add it")
+        if self.lora.shared_backbone:
+            raise ValueError(
+                f"{rounds} continues from an actor that is no longer the shared backbone; set lora.shared_backbone=false"
             )
         return self
 

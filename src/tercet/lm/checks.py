@@ -12,7 +12,7 @@ from tercet.lm.models.configs import config_at, fresh, named_by_key
 from tercet.lm.models.roles import check_logits, load_policy, load_score_model
 from tercet.lm.preferences.foreign import ForeignRewardModel, check_foreign
 from tercet.lm.preferences.functions import call_function, load_score_function
-from tercet.lm.preferences.pairs import NO_JUDGE
+from tercet.lm.preferences.pairs import NO_JUDGE, no_prompts, round_set
 from tercet.lm.reward import samples_pairs
 from tercet.lm.sampling.model_check import check_policy
 from tercet.lm.scoring import NO_REWARD, REWARD_MODEL, is_from_tercet
@@ -32,6 +32,7 @@ def check(config: LmConfig, steps: Sequence[str]) -> None:
             raise InputError(ppo.NO_VALIDATION)
     if "reward" in steps:
         _check_pairs(config.data, config.reward.num_sampled_pairs, config.judge)
+        _check_rounds(config)
     if "reward" in steps or "ppo" in steps:
         check_tokenizers(config)
         _check_models(config, encoder)
@@ -81,6 +82,18 @@ def _check_pairs(data: DataConfig, num_sampled_pairs: int, judge: str) -> None:
         raise InputError(NO_JUDGE)
     else:
         _check_function(judge, data, "reward")
+
+
+def _check_rounds(config: LmConfig) -> None:
+    """Call the judge of the rounds, and check that there are test prompts and that the names of their sets are free."""
+    if not config.reward.num_rounds:
+        return
+    _check_function(config.judge, config.data, "reward")
+    test, names = step_examples(config.data, "reward").test, {round_set(1 + i) for i in range(config.reward.num_rounds)}
+    if not any(test.values()):
+        raise InputError(no_prompts("test"))
+    if taken := names & test.keys():
+        raise InputError(f"data: the set {min(taken)} has the name of a round; rename its file, or set its name")
 
 
 def _check_models(config: LmConfig, encoder: Encoder) -> None:

@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from tercet.config.functions import PERSON
-from tercet.config.lm import BASE_MODEL, DataConfig, LmConfig, NetworkConfig, judge_name
+from tercet.config.lm import BASE_MODEL, DataConfig, LmConfig, judge_name
 from tercet.core.intervals import wilson, win
 from tercet.core.kl import k1
 from tercet.errors import InputError
@@ -28,10 +28,12 @@ from tercet.lm.preferences.likelihood import mutual_information
 from tercet.lm.sampling.responses import Responses
 from tercet.lm.sampling.sampler import Sampler
 from tercet.lm.scoring import Score, by_function, by_model, score_rows
-from tercet.lm.stages import Stage, stages_of
+from tercet.lm.stages import Stage, last_reward_model, stages_of
 from tercet.lm.text.encoder import Encoder
 from tercet.runs.atomic import write_text
 from tercet.runs.folder import RunFolder
+from tercet.runs.results import merged
+from tercet.runs.rounds import kind_of, results_in_round, round_of
 from tercet.train.chance import generator
 
 TOO_FEW = "eval: fewer than 2 prompts are held out; raise data.eval_fraction or give data.eval"
@@ -41,7 +43,7 @@ Rows = list[dict[str, Any]]  # Any: JSON
 
 def run(folder: RunFolder, config: LmConfig) -> None:
     """Measure every stage; write DIR/eval/*.json and the metrics of results.json."""
-    stages, encoder = stages_of(folder, config.ppo.policy), Encoder.of(config)
+    stages, encoder = stages_of(folder, config), Encoder.of(config)
     held_out = held_out_prompts(encoder, config.data, config.eval.num_prompts, seed=config.seed)
     fixed, texts = fixed_prompts(config.eval.prompts), reward_texts(config.eval.reward_texts)
     reward_model = _reward_model(folder, config)
@@ -51,7 +53,7 @@ def run(folder: RunFolder, config: LmConfig) -> None:
         responses: dict[str, list[Responses]] = {}  # to the held-out prompts, by stage
         fixed_responses: dict[str, dict[str, list[str]]] = {}
         metrics: dict[str, Any] = {}
-        ppo_logprobs: list[torch.Tensor] = []
+        logprobs: dict[str, list[torch.Tensor]] = {}  # of PPO's own responses, by stage
         for index, stage in enumerate(reversed(stages)):  # ppo before sft: the reference then reads ppo's responses
             policy = load_policy(config, path=stage.path)
             encoder.check_window(policy.model)
@@ -62,11 +64,12 @@ def run(folder: RunFolder, config: LmConfig) -> None:
             responses[stage.name] = sampler.sample_all(
                 held_out, generator(config.seed, "held-out answers"), title=f"{stage.name}: held-out prompts"
             )
-            if stage.name == "ppo":
-                ppo_logprobs = _logprobs(sampler, responses["ppo"])
-            if stage.name == "sft" and "ppo" in responses:
-                pairs = zip(ppo_logprobs, _logprobs(sampler, responses["ppo"]), strict=True)
-                metrics["kl_to_reference"] = _mean([k1(ppo, reference).sum(1) for ppo, reference in pairs])
+            if kind_of(stage.name) == "ppo":
+                logprobs[stage.name] = _logprobs(sampler, responses[stage.name])
+            for name in logprobs if stage.name == "sft" else ():
+                pairs = zip(logprobs[name], _logprobs(sampler, responses[name]), strict=True)
+                kl = _mean([k1(ppo, reference).sum(1) for ppo, reference in pairs])
+                metrics = merged(metrics, results_in_round({"kl_to_reference": kl}, round_of(name)))
             ended = _mean([part.ended.float() for part in responses[stage.name]])
             step.log(index, {f"eval/eos_fraction/{stage.name}": ended})
         scores |= _unseen_scores(config, encoder)
@@ -176,10 +179,9 @@ def win_rates(by_stage: dict[str, dict[str, list[float]]]) -> dict[str, dict[str
     return rates
 
 
-def _reward_model(folder: RunFolder, networks: NetworkConfig) -> ScoreModel | None:
-    if not folder.is_done("reward"):
-        return None
-    return load_score_model(networks, path=str(folder.path / "reward" / "model"), trained=True)
+def _reward_model(folder: RunFolder, config: LmConfig) -> ScoreModel | None:
+    path = last_reward_model(folder, config)
+    return load_score_model(config, path=path, trained=True) if path else None
 
 
 def _scores(judge: str, reward_model: ScoreModel | None, batch_size: int) -> dict[str, Score]:

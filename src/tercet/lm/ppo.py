@@ -1,7 +1,7 @@
 """Step 3, improve: PPO with actor, critic, reference and reward model over tokens (Ouyang et al. 2022, section 3.5)."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -36,12 +36,13 @@ from tercet.lm.sampling.sampler import Sampler
 from tercet.lm.scales import Scales, find_scales, load_scales, reference_responses, save_scales
 from tercet.lm.scoring import REWARD_MODEL, Score, Scorer, by_function, load_terms, scaled
 from tercet.lm.self_check import check
-from tercet.lm.stages import sft_model
+from tercet.lm.stages import model_of, sft_model
 from tercet.lm.text.encoder import Encoder
 from tercet.runs.folder import RunFolder
 from tercet.runs.progress import say
+from tercet.runs.rounds import in_round, results_in_round
 from tercet.runs.step import Step
-from tercet.train.chance import generator
+from tercet.train.chance import generator, round_seed
 from tercet.train.ppo import Collected, Learner, Validation, takes_one_step, train
 from tercet.train.watch import Stopped, StopRule, Watched
 
@@ -50,9 +51,15 @@ NUM_SAMPLES = 4  # responses of a rollout that are written to samples.jsonl
 SHOWN = ["ppo/score", "ppo/kl", "ppo/response_length", "ppo/explained_variance", "ppo/clip_fraction"]
 
 
-def run(folder: RunFolder, config: LmConfig) -> None:
-    """Optimise the SFT policy against the reward and save the best actor in DIR/ppo/model."""
-    policy_path, reward_path = _start_paths(folder, config.ppo)
+def run(folder: RunFolder, config: LmConfig, *, number: int = 0) -> None:
+    """Optimise the SFT policy against the reward and save the best actor in DIR/ppo/model.
+
+    Round `number` continues from the actor of the round before, against the reward model of this round, and writes to
+    DIR/ppo-<number>. The reference stays the SFT policy, so that the KL means the same in every round.
+    """
+    policy_path, reward_path = _start_paths(folder, config.ppo, number)
+    name, seed = in_round("ppo", number), round_seed(config.seed, number)
+    start = model_of(folder, in_round("ppo", number - 1)) if number else policy_path
     encoder = Encoder.of(config)
     examples = step_examples(config.data, "ppo")
     prompts = encoder.within_limits(examples.train, "ppo")
@@ -62,18 +69,20 @@ def run(folder: RunFolder, config: LmConfig) -> None:
     if not held_out:
         raise InputError(NO_VALIDATION)
     backbone = Backbone.load(config, policy_path) if config.lora.shared_backbone else None
-    policy = backbone.policy() if backbone else load_policy(config, path=policy_path, learns=True)
+    policy = backbone.policy() if backbone else load_policy(config, path=start, learns=True)
     encoder.check_window(policy.model)
     check_policy(policy)
-    frozen = None if config.lora.rank else load_policy(config, path=policy_path)
+    # in round 0 the policy without its adapters is the SFT policy
+    frozen = None if config.lora.rank and not number else load_policy(config, path=policy_path)
     critic = load_critic(config, config.reward, reward_path, backbone)
     encoder.check_window(critic.model)
     terms = load_terms(config, encoder, reward_path, backbone)
     data = digests(config, "ppo")
-    with folder.step("ppo", total=config.ppo.num_updates, num_before=1, shown=SHOWN, data=data) as step:
+    with folder.step(name, total=config.ppo.num_updates, num_before=1, shown=SHOWN, data=data) as step:
         sampler = Sampler(policy, encoder, config.ppo.temperature, config.eval.batch_size)
+        of_reference = replace(sampler, policy=frozen) if number and frozen else sampler  # else it has not moved yet
         reference = partial(
-            reference_responses, sampler, flat(prompts), config.reward.num_reference_samples, seed=config.seed
+            reference_responses, of_reference, flat(prompts), config.reward.num_reference_samples, seed=config.seed
         )
         scales = _scales(step, terms, reference)
         roles = Roles(
@@ -82,11 +91,11 @@ def run(folder: RunFolder, config: LmConfig) -> None:
             Scorer([(config.ppo.reward[name], scaled(score, scales[name])) for name, score in terms.items()]),
             sampler,
             config.ppo,
-            config.seed,
+            seed,
             {judge_name(judge): by_function(judge) for judge in config.ppo.watch},
         )
         collect = Collect(roles, prompts, weights_of(config.data, "ppo"))
-        checked = collect.self_check()
+        checked = collect.self_check(at_reference=not number)
         trained = train(
             step,
             Learner.of(roles.actor_critic, policy, critic, config.ppo),
@@ -95,14 +104,15 @@ def run(folder: RunFolder, config: LmConfig) -> None:
             carry={"kl_coef": config.ppo.kl_coef},
             config=config.ppo,
             samples_every=config.ppo.samples_every,
-            seed=config.seed,
-            extra_actor_loss=_pretraining_mix(policy, encoder, config) if config.ppo.ptx_coef else None,
+            seed=seed,
+            extra_actor_loss=_pretraining_mix(policy, encoder, config, seed) if config.ppo.ptx_coef else None,
             stop=_stop_rule(config.ppo),
         )
         step.save_folder("model", lambda path: policy.save(path, encoder.tokenizer, encoder.ends.ids))
         fitted = {name: asdict(scale) for name, scale in scales.items() if name != REWARD_MODEL}
         results = {"best_checkpoint": vars(trained.best), "self_check": checked, "reward_scale": fitted}
-        step.finish(results | (_stopped(trained.stopped, config.ppo) if trained.stopped else {}))
+        results |= _stopped(trained.stopped, config.ppo) if trained.stopped else {}
+        step.finish(results_in_round(results, number))
 
 
 @dataclass(frozen=True)
@@ -155,12 +165,13 @@ class Collect:
         ]
         return Collected(rollout, metrics, samples[:NUM_SAMPLES], {"kl_coef": kl_coef})
 
-    def self_check(self) -> dict[str, float]:
-        """Check a small rollout of the untrained actor; FailedError if a check fails."""
+    def self_check(self, *, at_reference: bool = True) -> dict[str, float]:
+        """Check a small rollout of the untrained actor, which may be the reference; FailedError if a check fails."""
         roles, ppo = self.roles, self.roles.config
         few = self._batch(0)[: max(2, ppo.micro_batch_size)]
         responses = roles.sampler.sample(few, generator(roles.seed, "self-check"))
-        return check(responses, roles.assess(responses), roles.actor_critic, roles.reference, ppo)
+        assessment = roles.assess(responses)
+        return check(responses, assessment, roles.actor_critic, roles.reference, ppo, at_reference=at_reference)
 
     def _batch(self, index: int) -> list[Example]:
         """Return the index-th batch of an endless stream; every pass over the prompts has its own order."""
@@ -226,8 +237,8 @@ def _stopped(stopped: Stopped, config: PpoConfig) -> dict[str, Any]:  # Any: JSO
     return {"stopped": {"update": stopped.update, "falls": dict(stopped.falls)}}
 
 
-def _start_paths(folder: RunFolder, config: PpoConfig) -> tuple[str, str]:
-    """Return the paths of the policy and of this run's reward model ('' if ppo.reward does not use it)."""
+def _start_paths(folder: RunFolder, config: PpoConfig, number: int) -> tuple[str, str]:
+    """Return the paths of the SFT policy and of the round's reward model ('' if ppo.reward does not use it)."""
     policy = sft_model(folder, config.policy)
     if not policy:
         missing = folder.path / "sft" / "model"
@@ -236,21 +247,21 @@ def _start_paths(folder: RunFolder, config: PpoConfig) -> tuple[str, str]:
         )
     if REWARD_MODEL not in config.reward:
         return policy, ""
-    reward = folder.path / "reward" / "model"
-    if not folder.is_done("reward"):
+    reward = model_of(folder, in_round("reward", number))
+    if not folder.is_done(in_round("reward", number)):
         raise InputError(
             f"ppo: {reward} does not exist yet; run `tercet lm reward` with the same --out, or set ppo.reward"
         )
-    return policy, str(reward)
+    return policy, reward
 
 
-def _pretraining_mix(policy: Policy, encoder: Encoder, config: LmConfig) -> Callable[[int, int], Tensor]:
+def _pretraining_mix(policy: Policy, encoder: Encoder, config: LmConfig, seed: int) -> Callable[[int, int], Tensor]:
     """Return ptx_coef times the mean SFT loss of a few examples (Ouyang et al. 2022, eq. 2)."""
     examples = flat(encoder.within_limits(step_examples(config.data, "sft").train, "pretraining mix"))
     batches = SftBatches(encoder, device_of(config), config.sft)
 
     def loss(index: int, minibatch: int) -> Tensor:
-        chance = generator(config.seed, "ptx", index, minibatch)
+        chance = generator(seed, "ptx", index, minibatch)
         rows = torch.randperm(len(examples), generator=chance)[: config.sft.micro_batch_size]
         (batch,) = batches.of([examples[row] for row in rows])
         return config.ppo.ptx_coef * response_loss(policy, batch) / batch.response_mask.sum()

@@ -19,24 +19,27 @@ from tercet.lm.data.splits import Sets, StepExamples, flat, require_pairs, step_
 from tercet.lm.models.backbone import save_adapters
 from tercet.lm.models.roles import ScoreModel, device_of, load_policy, load_score_model
 from tercet.lm.preferences.pair_scores import PairScores, summary
-from tercet.lm.preferences.pairs import sampled_pairs
+from tercet.lm.preferences.pairs import round_set, sampled_pairs, with_round
 from tercet.lm.sampling.sampler import Sampler
 from tercet.lm.scales import draw_examples, reference_responses
 from tercet.lm.scoring import score_rows
-from tercet.lm.stages import sft_model
+from tercet.lm.stages import model_of, sft_model
 from tercet.lm.text.encoder import Encoder
 from tercet.runs.folder import RunFolder
 from tercet.runs.progress import progress
+from tercet.runs.rounds import in_round, results_in_round
 from tercet.train.fit import LossTerms, fit
 
 
-def run(folder: RunFolder, config: LmConfig) -> None:
+def run(folder: RunFolder, config: LmConfig, *, number: int = 0) -> None:
     """Train a reward model, measure it on held-out pairs of every set, and save it in DIR/reward/model.
 
     Its score is normalised to mean 0 and variance 1 over responses of the SFT policy, or over the training responses
-    if the run has no SFT policy.
+    if the run has no SFT policy. Round `number` adds pairs of responses of the last actor and writes to
+    DIR/reward-<number>. It starts from the same weights as round 0: a model that is trained further would see the
+    earlier pairs once more in every round and overfit them.
     """
-    examples, encoder = _pairs(folder, config)
+    examples, encoder = _pairs(folder, config, number)
     train = encoder.within_limits(examples.train, "reward")
     held_out = encoder.within_limits(_held_out(examples, config.reward.num_eval), "held out")
     held_out = {name: pairs for name, pairs in held_out.items() if pairs}
@@ -59,8 +62,8 @@ def run(folder: RunFolder, config: LmConfig) -> None:
         scored.update({name: score_pairs(model, pairs, batches) for name, pairs in held_out.items()})
         return {f"reward/accuracy/{name}": summary(scores)["accuracy"]["mean"] for name, scores in scored.items()}
 
-    data = digests(config, "reward")
-    with folder.step("reward", total=len(todo.plan.rows), shown=["reward/loss", "reward/accuracy"], data=data) as step:
+    name, data = in_round("reward", number), digests(config, "reward")
+    with folder.step(name, total=len(todo.plan.rows), shown=["reward/loss", "reward/accuracy"], data=data) as step:
         fit(
             step,
             modules={"reward_model": model},
@@ -89,7 +92,9 @@ def run(folder: RunFolder, config: LmConfig) -> None:
             step.save_folder("adapter", lambda path: save_adapters(model, path))
         results = _by_metric({name: summary(scores, scale) for name, scores in pair_scores.items()})
         normalised = {"gain": scale.gain, "bias": scale.bias, "over": kind, "num": len(scores)}
-        step.finish({"reward_model": results | {"normalised": normalised, "forgetting": _forgetting(folder, stages)}})
+        measured = results | {"normalised": normalised, "forgetting": _forgetting(folder, name, stages)}
+        before = _accuracy_before(folder, config, number, held_out, batches) if number else {}
+        step.finish(results_in_round({"reward_model": measured, **before}, number))
 
 
 def _untrained(networks: NetworkConfig, reward: RewardConfig, policy_path: str) -> ScoreModel:
@@ -186,16 +191,37 @@ def samples_pairs(examples: StepExamples, num_sampled_pairs: int) -> bool:
     return bool(num_sampled_pairs) and not has_pairs
 
 
-def _pairs(folder: RunFolder, config: LmConfig) -> tuple[StepExamples, Encoder]:
-    """Return the pairs of the data, or pairs sampled from the SFT model if it has none, and the encoder for them."""
+def _pairs(folder: RunFolder, config: LmConfig, number: int) -> tuple[StepExamples, Encoder]:
+    """Return the pairs of the data, or pairs sampled from the SFT model if it has none, and the encoder for them.
+
+    The pairs of rounds 1 to `number` are added, each sampled from the actor that PPO had kept before the round.
+    """
     examples, encoder = step_examples(config.data, "reward"), Encoder.of(config)
-    if not samples_pairs(examples, config.reward.num_sampled_pairs):
+    if samples_pairs(examples, config.reward.num_sampled_pairs):
+        # a response that was cut off when sampled must not get an EOS here: PPO scores it without one
+        encoder = replace(encoder, max_response_tokens=encoder.max_sampled_tokens)
+        pairs = sampled_pairs(folder, config, encoder, examples, sft_model(folder, config.ppo.policy))
+    else:
         require_pairs(examples)
-        return encoder.pairs_that_differ(examples), encoder
-    # a response that was cut off when sampled must not get an EOS here: PPO scores it without one
-    encoder = replace(encoder, max_response_tokens=encoder.max_sampled_tokens)
-    pairs = sampled_pairs(folder, config, encoder, examples, sft_model(folder, config.ppo.policy))
+        pairs = examples
+        if number:  # sampled responses must not be cut, since PPO scores them whole
+            encoder = replace(encoder, max_response_tokens=max(encoder.max_response_tokens, encoder.max_sampled_tokens))
+    for one in range(1, number + 1):
+        actor = model_of(folder, in_round("ppo", one - 1))
+        pairs = with_round(pairs, sampled_pairs(folder, config, encoder, examples, actor, number=one), one)
     return encoder.pairs_that_differ(pairs), encoder
+
+
+def _accuracy_before(
+    folder: RunFolder, config: LmConfig, number: int, held_out: Sets, batches: PairBatches
+) -> dict[str, object]:
+    """Return how often the reward model of the round before agrees with the judge on this round's held-out pairs."""
+    pairs = held_out.get(round_set(number))
+    if not pairs:
+        return {}
+    path = model_of(folder, in_round("reward", number - 1))
+    model = load_score_model(config, path=path, trained=True)
+    return {"accuracy_before": summary(score_pairs(model, pairs, batches))["accuracy"]}
 
 
 def _held_out(examples: StepExamples, most: int) -> Sets:
@@ -223,9 +249,9 @@ def _by_metric(by_set: dict[str, dict[str, object]]) -> dict[str, dict[str, obje
     return {metric: {name: result[metric] for name, result in by_set.items() if metric in result} for metric in metrics}
 
 
-def _forgetting(folder: RunFolder, stages: dict[int, str]) -> list[dict[str, object]]:
+def _forgetting(folder: RunFolder, step: str, stages: dict[int, str]) -> list[dict[str, object]]:
     """List the accuracy on every set after every stage."""
-    rows = {row["index"]: row for row in folder.metrics() if row["step"] == "reward"}
+    rows = {row["index"]: row for row in folder.metrics() if row["step"] == step}
     start = "reward/accuracy/"
     return [
         {"after": name, "accuracy": {k[len(start) :]: v for k, v in rows[index].items() if k.startswith(start)}}

@@ -26,14 +26,20 @@ TOLERANCE = {
 
 
 def check(
-    responses: Responses, assessment: Assessment, actor_critic: LmActorCritic, reference: RefLogprobs, config: PpoConfig
+    responses: Responses,
+    assessment: Assessment,
+    actor_critic: LmActorCritic,
+    reference: RefLogprobs,
+    config: PpoConfig,
+    *,
+    at_reference: bool = True,
 ) -> dict[str, float]:
     """Check a small rollout of the untrained actor; FailedError names the check that fails and its likely cause.
 
     All numbers are finite, and not all scores are clipped. The sampler's log-probabilities are close to the rollout's
     (which are recomputed in bf16, so a broken sampler would otherwise go unnoticed). The ratio in the training forward
-    is 1, and the KL from the reference is 0. Log-probabilities and values do not depend on padding or on the other
-    rows. Rewards sum to the score minus the KL penalty.
+    is 1, and with `at_reference` the KL from the reference is 0. Log-probabilities and values do not depend on padding
+    or on the other rows. Rewards sum to the score minus the KL penalty.
     """
     mask, tolerance = responses.batch.response_mask, TOLERANCE[actor_critic.policy.precision]
     for name in ("logprobs", "ref_logprobs", "values", "scores"):
@@ -53,6 +59,8 @@ def check(
         "padding": _padding(responses.batch, assessment, actor_critic, reference),
         "reward_identity": _reward_identity(responses, assessment, config),
     }
+    if not at_reference:
+        del errors["kl"]
     sampler_differs = (
         "the sampler's log-probabilities are not those of the training forward: dropout, another temperature, "
         "or a cache or position ids that this architecture handles differently"

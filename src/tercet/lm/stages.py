@@ -1,26 +1,39 @@
-"""The stages of a run that can respond to prompts (base, sft, ppo) and the paths of their models."""
+"""The stages of a run that can respond to prompts (base, sft, ppo, rounds of ppo) and the paths of their models."""
 
 from dataclasses import dataclass
 
+from tercet.config.lm import LmConfig
 from tercet.runs.folder import RunFolder
+from tercet.runs.rounds import in_round
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One of base, sft, ppo; `path` is the folder or hub id of its model ('' for the base: model.path)."""
+    """One of base, sft, ppo, ppo-1, ...; `path` is the folder or hub id of its model ('' for the base: model.path)."""
 
     name: str
     path: str
 
 
-def stages_of(folder: RunFolder, policy: str) -> list[Stage]:
-    """List the base and the stages that the run has finished; `policy` is ppo.policy."""
+def stages_of(folder: RunFolder, config: LmConfig) -> list[Stage]:
+    """List the base and the stages that the run has finished."""
     stages = [Stage("base", "")]
-    if sft := sft_model(folder, policy):
+    if sft := sft_model(folder, config.ppo.policy):
         stages.append(Stage("sft", sft))
-    if folder.has_ended("ppo"):
-        stages.append(Stage("ppo", str(folder.path / "ppo" / "model")))
-    return stages
+    ppo = [in_round("ppo", number) for number in range(config.reward.num_rounds + 1)]
+    return [*stages, *(Stage(name, model_of(folder, name)) for name in ppo if folder.has_ended(name))]
+
+
+def model_of(folder: RunFolder, step: str) -> str:
+    """Return the path of the model that a step saves."""
+    return str(folder.path / step / "model")
+
+
+def last_reward_model(folder: RunFolder, config: LmConfig) -> str:
+    """Return the path of the reward model of the last finished round; '' if the run has none."""
+    rounds = [in_round("reward", number) for number in range(config.reward.num_rounds + 1)]
+    done = [name for name in rounds if folder.has_ended(name)]
+    return model_of(folder, done[-1]) if done else ""
 
 
 def sft_model(folder: RunFolder, policy: str) -> str:
@@ -28,5 +41,5 @@ def sft_model(folder: RunFolder, policy: str) -> str:
 
     It is `policy` (ppo.policy) if given, else the run's own SFT model; '' if that has not been trained yet.
     """
-    own = str(folder.path / "sft" / "model") if folder.has_ended("sft") else ""
+    own = model_of(folder, "sft") if folder.has_ended("sft") else ""
     return policy or own

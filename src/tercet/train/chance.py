@@ -15,6 +15,11 @@ def integer(seed: int, *names: str | int) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
+def round_seed(seed: int, number: int) -> int:
+    """Return the seed of a round; that of round 0 is the run's own."""
+    return integer(seed, "round", number) if number else seed
+
+
 def generator(seed: int, *names: str | int) -> torch.Generator:
     """Return a new CPU generator; the same arguments give the same draws."""
     return torch.Generator().manual_seed(integer(seed, *names))

@@ -61,7 +61,7 @@ def memory_of(config: LmConfig, site: Site, sizes: Sizes, data_rows: Sizes) -> d
     memory_by_step = {
         "sft": _supervised(networks, "policy", config.sft, site, data_rows),
         "reward": _supervised(networks, "score", config.reward, site, data_rows),
-        "ppo": _ppo(networks, config.ppo, site, sizes),
+        "ppo": _ppo(networks, config.ppo, site, sizes, rounds=bool(config.reward.num_rounds)),
     }
     return {name: _with_gaps(memory, site) for name, memory in memory_by_step.items()}
 
@@ -74,7 +74,7 @@ def num_reward_models(terms: Iterable[str]) -> int:
     return sum(name == REWARD_MODEL or ":" not in name for name in terms)
 
 
-def _ppo(networks: Networks, ppo: PpoConfig, site: Site, sizes: Sizes) -> Memory:
+def _ppo(networks: Networks, ppo: PpoConfig, site: Site, sizes: Sizes, *, rounds: bool) -> Memory:
     config, shape, judge, layers = networks.config, networks.policy, networks.score, networks.num_score_layers
     actor = footprint(config, shape, "policy", learns=True)
     critic = footprint(config, judge, "score", num_layers=layers, learns=True)
@@ -87,7 +87,8 @@ def _ppo(networks: Networks, ppo: PpoConfig, site: Site, sizes: Sizes) -> Memory
     stays = {
         "libraries": site.base,
         "actor": actor.stored - actor.adapters,
-        "reference": 0 if config.lora.rank else footprint(config, shape, "policy").stored,
+        # in a round the actor without its adapters is no longer the SFT policy
+        "reference": 0 if config.lora.rank and not rounds else footprint(config, shape, "policy").stored,
         "critic": 0 if shared else critic.stored - critic.adapters,
         "reward model": num_reward_models(ppo.reward) * (critic.adapters if shared else frozen.stored),
         "adapters": actor.adapters + critic.adapters,

@@ -105,10 +105,11 @@ def plan(
     time = step_time(config, phases, rows.data)
     name = f"{gpu}, {room / GIB:.0f} GiB" if card else f"this machine's {here.type}, {room / GIB:.1f} GiB"
     remedies = list(_remedies(config, site, rows, room))
+    times = 1 + config.reward.num_rounds
     run_s = {
         "sft": time.sft * config.sft.max_steps,
-        "reward": time.reward * config.reward.max_steps,
-        "ppo": time.ppo_run(ppo),
+        "reward": time.reward * config.reward.max_steps * times,
+        "ppo": time.ppo_run(ppo) * times,
     }
     run_s = {name: seconds for name, seconds in run_s.items() if seconds}  # max_steps=0: the data decides
     return Plan(name, room, rows, memory, time, card is not None, others, run_s, remedies)
@@ -216,7 +217,9 @@ _SMALLER: dict[str, Callable[[LmConfig], object | None]] = {
     "precision": lambda config: "bf16" if config.precision == "fp32" else None,
     "lora.rank": lambda config: None if config.lora.rank else 16,
     "lora.shared_backbone": lambda config: (
-        True if config.lora.rank and not config.reward.model and not config.lora.shared_backbone else None
+        True
+        if config.lora.rank and not (config.reward.model or config.reward.num_rounds or config.lora.shared_backbone)
+        else None
     ),
     "reward.num_layers": lambda config: _half(
         config.reward.num_layers or shape_of(config, config.reward.model).num_hidden_layers

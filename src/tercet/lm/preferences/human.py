@@ -15,12 +15,12 @@ _ROWS = "rows.json"
 Row = dict[str, Any]  # Any: JSON, a pair as DIR/reward/pairs.jsonl has it
 
 
-def judged_rows(run: Path, sample: Callable[[], list[Row]]) -> list[Row]:
+def judged_rows(run: Path, sample: Callable[[], list[Row]], *, sheet_name: str = "answers") -> list[Row]:
     """Return the sampled rows with the response that the person prefers as `chosen`; ties and doubts are left out.
 
     WaitingError while a question is open; FailedError if the sheet is damaged.
     """
-    path = run / "feedback" / "answers"
+    path = run / "feedback" / sheet_name
     if not path.exists():
         write_sheet(path, "answers", LOOK_FOR, lambda folder: _questions(folder, sample()))
     sheet = read_sheet(path)

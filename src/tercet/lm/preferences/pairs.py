@@ -22,7 +22,8 @@ from tercet.lm.text.encoder import Encoder
 from tercet.runs.folder import RunFolder
 from tercet.runs.intermediate import is_kept, keep_file
 from tercet.runs.progress import progress
-from tercet.train.chance import generator
+from tercet.runs.rounds import in_round
+from tercet.train.chance import generator, round_seed
 
 NO_JUDGE = "reward.num_sampled_pairs: sampled pairs need a judge; set judge=module:function, or person"
 HELD_OUT_SHARE = 0.1  # held-out pairs (one per prompt) per sampled training pair
@@ -43,46 +44,72 @@ Compare = Callable[[Example, Sequence[Judged]], list[Row]]
 
 
 def sampled_pairs(
-    folder: RunFolder, config: LmConfig, encoder: Encoder, prompts: StepExamples, policy_path: str
+    folder: RunFolder, config: LmConfig, encoder: Encoder, prompts: StepExamples, policy_path: str, *, number: int = 0
 ) -> StepExamples:
     """Sample responses to the examples' prompts and pair them by the judge's scores.
 
     Training pairs are all pairs of a prompt's responses with different scores; test pairs are the best and the worst.
-    They are saved in DIR/reward/pairs.jsonl, which a resumed run reads.
+    They are saved in DIR/reward/pairs.jsonl, or that of round `number`, which a resumed run reads.
     """
     if not config.judge:
         raise InputError(NO_JUDGE)
     if not policy_path:
         raise InputError("reward: pairs are sampled from the SFT model; run `tercet lm sft` with the same --out first")
-    file = folder.path / "reward" / "pairs.jsonl"
+    step = in_round("reward", number)
+    file = folder.path / step / "pairs.jsonl"
     if not is_kept(file.parent, file.name):
-        num_train = config.reward.num_sampled_pairs
+        num_train = config.reward.pairs_per_round if number else config.reward.num_sampled_pairs
         num_test = ceil(num_train * HELD_OUT_SHARE)
 
         def sample() -> list[Row]:
             policy = load_policy(config, path=policy_path)
             sampler = Sampler(policy, encoder, config.ppo.temperature, config.eval.batch_size)
-            pairs = _PairSampler(sampler, config.judge, config.reward.samples_per_prompt, config.seed)
+            seed = round_seed(config.seed, number)
+            pairs = _PairSampler(sampler, config.judge, config.reward.samples_per_prompt, seed)
             many, one = (neighbours, first_two) if config.judge == PERSON else (every_two, best_and_worst)
-            with folder.timed("reward", "pairs"):
+            with folder.timed(step, in_round("pairs", number)):
                 return pairs.rows(prompts.train, num_train, "train", many) + pairs.rows(
                     prompts.test, num_test, "test", one
                 )
 
-        rows = human.judged_rows(folder.path, sample) if config.judge == PERSON else sample()
+        sheet = f"round-{number}" if number else "answers"
+        rows = human.judged_rows(folder.path, sample, sheet_name=sheet) if config.judge == PERSON else sample()
         keep_file(file.parent, file.name, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     with file.open(encoding="utf-8") as lines:  # str.splitlines would also split at characters such as U+2028
         rows = [json.loads(line) for line in lines]
     return StepExamples(
-        train=_sets(rows, "train", prompts.train),
+        train=_sets(rows, "train", prompts.train, f"{step}/{file.name}"),
         validation={name: [] for name in prompts.test},
-        test=_sets(rows, "test", prompts.test),
+        test=_sets(rows, "test", prompts.test, f"{step}/{file.name}"),
         dropped={},
     )
 
 
-def _sets(rows: Sequence[Row], part: str, names: Iterable[str]) -> Sets:
-    return {name: [_example(row) for row in rows if (row["part"], row["set"]) == (part, name)] for name in names}
+def with_round(pairs: StepExamples, new: StepExamples, number: int) -> StepExamples:
+    """Add the pairs of a round; its test pairs become a set of their own, to measure how its responses are ranked."""
+    name = round_set(number)
+    return StepExamples(
+        train={name: [*rows, *new.train[name]] for name, rows in pairs.train.items()},
+        validation=pairs.validation | {name: []},
+        test=pairs.test | {name: flat(new.test)},
+        dropped=pairs.dropped,
+    )
+
+
+def no_prompts(part: str) -> str:
+    """Return the message for data without prompts to `train` or `test` on."""
+    return f"reward: there are no prompts to {part} on; give more data, or raise data.eval_fraction"
+
+
+def round_set(number: int) -> str:
+    """Return the name of the held-out set of a round."""
+    return f"round-{number}"
+
+
+def _sets(rows: Sequence[Row], part: str, names: Iterable[str], location: str) -> Sets:
+    return {
+        name: [_example(row, location) for row in rows if (row["part"], row["set"]) == (part, name)] for name in names
+    }
 
 
 @dataclass(frozen=True)
@@ -98,7 +125,7 @@ class _PairSampler:
         """Sample at most `num_pairs` pairs to train or test on; fewer if too many responses tie."""
         prompts = _unique(self.sampler.encoder.within_limits(sets, f"pairs to {part} on"))
         if not prompts:
-            raise InputError(f"reward: there are no prompts to {part} on; give more data, or raise data.eval_fraction")
+            raise InputError(no_prompts(part))
         score, chance = _score_function(self.judge), generator(self.seed, "pairs", part)
         num_prompts = num_pairs * 2  # twice as many: prompts whose responses tie give no pair
         if part == "test":
@@ -177,10 +204,10 @@ def _row(example: Example, better: Judged, worse: Judged) -> Row:
     }
 
 
-def _example(row: Row) -> Example:
+def _example(row: Row, location: str) -> Example:
     messages = tuple(Message(**message) for message in row["messages"])
     responses = (row["chosen"], row["rejected"])
-    return Example(messages, *responses, row["set"], "reward/pairs.jsonl", row["chosen_ended"], row["rejected_ended"])
+    return Example(messages, *responses, row["set"], location, row["chosen_ended"], row["rejected_ended"])
 
 
 def _unique(sets: Sets) -> list[Example]:
