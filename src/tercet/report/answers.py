@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from tercet.report.blocks import Answer, Block, Cell, Comparison, Fold, Heat, Prose, Role, Subhead, Table
 from tercet.report.formats import score, shares, signed
 from tercet.report.records import Record, Tree, find, number
+from tercet.runs.rounds import in_round
 
-_STAGES: tuple[tuple[Role, str], ...] = (("base", "Base"), ("sft", "SFT"), ("ppo", "PPO"))
+_STAGES: tuple[tuple[str, Role, str], ...] = (("base", "base", "Base"), ("sft", "sft", "SFT"), ("ppo", "ppo", "PPO"))
 _SHOWN = 3  # answers at each end of the held-out prompts
 _MOMENTS = 8  # updates whose samples are shown, evenly spread
 _AT_A_MOMENT = 3
@@ -21,8 +22,8 @@ def fixed_prompts(record: Record) -> list[Block]:
         for way in ("greedy", "sampled"):
             answers = [
                 Answer(name, role, str(text))
-                for role, name in _STAGES
-                if (text := find(row, "answers", role, way)) is not None
+                for stage, role, name in _stages(record)
+                if (text := find(row, "answers", stage, way)) is not None
             ]
             if answers:
                 rows.append((way, answers))
@@ -41,16 +42,16 @@ def held_out(record: Record) -> list[Block]:
     middle = (len(ranked) - _SHOWN) // 2
     caption = "From PPO's largest gain over SFT to its largest loss."
     if len(ranked) <= 3 * _SHOWN:
-        return [Prose(caption), *(_scored(row, key) for row in ranked)]
+        return [Prose(caption), *(_scored(record, row, key) for row in ranked)]
     rest = ranked[_SHOWN:-_SHOWN][:_FOLDED]
     return [
         Prose(caption),
         Subhead("Where PPO gained most"),
-        *(_scored(row, key) for row in ranked[:_SHOWN]),
+        *(_scored(record, row, key) for row in ranked[:_SHOWN]),
         Subhead("From the middle"),
-        *(_scored(row, key) for row in ranked[middle : middle + _SHOWN]),
+        *(_scored(record, row, key) for row in ranked[middle : middle + _SHOWN]),
         Subhead("Where PPO lost most"),
-        *(_scored(row, key) for row in ranked[-_SHOWN:]),
+        *(_scored(record, row, key) for row in ranked[-_SHOWN:]),
         Fold(f"{len(rest)} more, from gain to loss", [_plain(rest, key)]),
     ]
 
@@ -92,10 +93,16 @@ def _gain(row: Tree, key: str) -> float | None:
     return None if sft is None or ppo is None else ppo - sft
 
 
-def _scored(row: Tree, key: str) -> Comparison:
+def _stages(record: Record) -> list[tuple[str, Role, str]]:
+    """Return each stage with its colour and its name; a round has the colour of PPO."""
+    rounds = [one.number for one in record.rounds]
+    return [*_STAGES, *((in_round("ppo", i), "ppo", f"Round {i}") for i in rounds)]
+
+
+def _scored(record: Record, row: Tree, key: str) -> Comparison:
     answers = []
-    for role, name in _STAGES:
-        text, value = find(row, "answers", role), number(row, "scores", role, key)
+    for stage, role, name in _stages(record):
+        text, value = find(row, "answers", stage), number(row, "scores", stage, key)
         if text is not None:
             answers.append(Answer(name, role, str(text), "" if value is None else f"score {score(value)}"))
     return Comparison(str(row.get("prompt", "")), [("", answers)])

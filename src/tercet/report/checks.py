@@ -5,9 +5,10 @@ from math import hypot
 
 from tercet.core.intervals import Interval
 from tercet.report.blocks import Check, Checks
-from tercet.report.formats import listed, num, percent
-from tercet.report.records import Record, curve, find, number, rate, unseen_judges, watched_judges
+from tercet.report.formats import interval, listed, num, percent
+from tercet.report.records import Record, curve, find, number, rate, unseen_judges, verdict, watched_judges
 from tercet.report.summary import accuracies
+from tercet.runs.rounds import in_round
 
 _WATCHED_VALIDATIONS = 3  # a fall must last this long, so that noise does not warn
 
@@ -28,6 +29,7 @@ def checks(record: Record) -> Checks | None:
         _agreement,
         _unseen,
         _watched,
+        _rounds,
     )
     results = [check for ask in asked if (check := ask(record)) is not None]
     return Checks(sorted(results, key=lambda check: check.good)) if results else None
@@ -249,6 +251,27 @@ def _fell_as_the_score_rose(record: Record, name: str) -> bool:
         now > score and mean - later > 2 * hypot(error, later_error)
         for now, later, later_error in known[-_WATCHED_VALIDATIONS:]
     )
+
+
+def _rounds(record: Record) -> Check | None:
+    """Check that the last round did not lose what PPO had gained, and that its KL is within the limit."""
+    stages = [in_round("ppo", one.number) for one in record.rounds]
+    measured = [
+        (stage, won, number(one.results, "kl_to_reference"))
+        for stage, one in zip(stages, record.rounds, strict=True)
+        if (won := rate(record.results, "win_rate", f"{stage}_vs_ppo", "judge"))
+    ]
+    if not measured:
+        return None
+    stage, won, kl = measured[-1]
+    limit = number(record.config, "ppo", "max_kl")
+    text = f"`{stage}` wins {percent(won.mean)} against `ppo` by the judge ({interval(won)})"
+    if verdict(won) == "worse":
+        return Check(False, "The rounds made the policy worse", f"{text}: use fewer rounds, or `ppo.kl_coef` higher.")
+    if kl is not None and limit is not None and kl > limit:
+        reason = f"{num(kl)} nats per answer in `{stage}`, above the limit of {limit:g}: use fewer rounds."
+        return Check(False, "KL of the last round above its limit", reason)
+    return Check(True, "The rounds did not make the policy worse", f"{text}.")
 
 
 def _late(values: Sequence[float]) -> float | None:

@@ -8,6 +8,7 @@ from tercet.report.blocks import Figure, Figures, Fold, Key
 from tercet.report.formats import num
 from tercet.report.plots import Colour, Series
 from tercet.report.records import Record, Tree, curve, find, number, watched_judges
+from tercet.runs.rounds import in_round
 
 
 @dataclass(frozen=True)
@@ -241,7 +242,7 @@ def trade_off(record: Record, mark: float | None) -> Figure | None:
                 "high score at a low KL. A path to the right that does not rise gains KL without score."
             )
             + (" The ring is the checkpoint that was kept." if chosen is not None else ""),
-            svg=plots.path(xs, ys, name="trade", mark=chosen),
+            svg=plots.path(xs, ys, name=in_round("trade", record.number), mark=chosen),
             legend=[],
             change="",
             numbers=ys,
@@ -291,7 +292,11 @@ def _figure(record: Record, plot: Plot, mark: float | None) -> Figure:
         unit=plot.unit,
         caption=plot.caption,
         svg=plots.curves(
-            series, name=plot.lines[0].metric.replace("/", "-"), level=plot.level, bottom=plot.bottom, mark=mark
+            series,
+            name=in_round(plot.lines[0].metric.replace("/", "-"), record.number),
+            level=plot.level,
+            bottom=plot.bottom,
+            mark=mark,
         ),
         legend=legend,
         change=_change(first, last) if len(values) > 1 else num(last),

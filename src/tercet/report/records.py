@@ -1,13 +1,14 @@
 """The contents of a run folder for the report; files that do not exist yet give empty fields."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from tercet.core.intervals import Interval
 from tercet.runs.folder import RunFolder
 from tercet.runs.integrity import read_json
+from tercet.runs.rounds import kind_of, round_of
 
 Tree = dict[str, Any]  # Any: JSON; `find` and `number` below check its values
 STAGES = ("base", "sft", "ppo")
@@ -38,13 +39,15 @@ class Record:
     starts: list[Tree]  # eval/starts.json: an arm's fresh starts with the outcome of each stage
     videos: list[Movie]  # videos/*.mp4
     held_out: list[Tree]  # eval/held_out.json: held-out prompts with each stage's answer and its scores
+    number: int = 0  # of the round that it is of
+    rounds: list["Record"] = field(default_factory=list)  # after round 0
 
 
 def read(run: Path) -> Record:
     """Read the files of a run; raise InputError if `run` is not a run folder."""
     folder = RunFolder.read(run)
     folder.is_done("eval")  # raises FailedError if a file that is read below is damaged
-    return Record(
+    record = Record(
         name=run.resolve().name,
         config=folder.config_dict,
         environment=folder.info(),
@@ -58,6 +61,20 @@ def read(run: Path) -> Record:
         starts=_evaluation(run, "starts"),
         videos=_videos(run, folder.results()),
     )
+    last = max((round_of(str(row.get("step"))) for row in record.metrics), default=0)
+    rounds = [_of_round(record, i, find(record.results, "rounds", str(i)) or {}) for i in range(1, last + 1)]
+    return replace(_of_round(record, 0, record.results), rounds=rounds)
+
+
+def _of_round(record: Record, number: int, results: Tree) -> Record:
+    """Return the record of one round: its rows, under the names that the steps have in round 0, and its results."""
+
+    def rows_of(rows: list[Tree]) -> list[Tree]:
+        kept = [row for row in rows if round_of(str(row.get("step"))) == number]
+        return [row | {"step": kind_of(str(row.get("step")))} for row in kept]
+
+    rows = {"metrics": rows_of(record.metrics), "samples": rows_of(record.samples)}
+    return replace(record, number=number, results=results, **rows)
 
 
 def find(tree: Any, *keys: str) -> Any:  # Any: JSON

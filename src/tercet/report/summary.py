@@ -4,13 +4,14 @@ from tercet.core.intervals import Interval
 from tercet.report.blocks import Card, Cards, Headline
 from tercet.report.formats import duration, interval, listed, num, percent
 from tercet.report.records import Record, curve, find, kl_bound, number, rate, unseen_judges, verdict
+from tercet.runs.rounds import in_round
 
 
 def headline(record: Record) -> Headline:
     """State the result of the last comparison that was measured, then the steps before it."""
     name, won = _won(record)
     if won is not None:
-        more = [*_unseen(record), *_earlier_results(record), *_caveat(record, name)]
+        more = [*_unseen(record), *_rounds(record), *_earlier_results(record), *_caveat(record, name)]
         return Headline(_outcome(record, won, name), more, verdict(won))
     results = _earlier_results(record)
     if results:
@@ -60,6 +61,21 @@ def _unseen(record: Record) -> list[str]:
     rates = {name: rate(record.results, "win_rate", "ppo_vs_sft", name) for name in unseen_judges(record)}
     parts = [f"{percent(one.mean)} by {name.replace('_', ' ')} ({interval(one)})" for name, one in rates.items() if one]
     return [f"By judges that took no part in training, PPO won {listed(parts)}."] if parts else []
+
+
+def _rounds(record: Record) -> list[str]:
+    """State the win rate of the last round that was measured."""
+    for one in reversed(record.rounds):
+        stage = in_round("ppo", one.number)
+        for judge, by in (("judge", ""), ("reward_model", " by the reward model's score")):
+            sft, ppo = (rate(record.results, "win_rate", f"{stage}_vs_{other}", judge) for other in ("sft", "ppo"))
+            if sft and ppo:
+                rounds = "1 round" if one.number == 1 else f"{one.number} rounds"
+                return [
+                    f"After {rounds} of new judgements, the policy won {percent(sft.mean)} against SFT "
+                    f"({interval(sft)}) and {percent(ppo.mean)} against PPO without rounds ({interval(ppo)}){by}."
+                ]
+    return []
 
 
 def _earlier_results(record: Record) -> list[str]:

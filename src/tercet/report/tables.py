@@ -14,7 +14,7 @@ def win_rates(record: Record) -> Table | None:
     unseen = unseen_judges(record)
     pairs: tuple[tuple[Role, Role], ...] = (("ppo", "sft"), ("ppo", "base"), ("sft", "base"))
     for one, other in pairs:
-        for key, judge in _judges(record).items():
+        for key, judge in judges(record).items():
             won = rate(record.results, "win_rate", f"{one}_vs_{other}", key)
             if won is not None:
                 rows.append([f"{_STAGE_NAMES[one]} against {_STAGE_NAMES[other]}", judge, Bar(won, one), f"{won.num}"])
@@ -31,7 +31,7 @@ def win_rates(record: Record) -> Table | None:
     )
 
 
-def _judges(record: Record) -> dict[str, str]:
+def judges(record: Record) -> dict[str, str]:
     """Return what each judge is called in tables, by its name in results."""
     taught = ", which ranked the pairs" if record.sampled_pairs and unseen_judges(record) else ""
     seen = {"judge": f"the judge{taught}", "reward_model": "the reward model"}
