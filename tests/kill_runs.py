@@ -82,7 +82,7 @@ def _attempt(folder: Path, overrides: list[str], reached: Callable[[], bool]) ->
 
 def _run(folder: Path, config: Any) -> None:  # Any: as above
     with RunFolder.open(folder, config, preset=PRESET) as run:
-        steps = pipeline.steps_of(config) if DOMAIN == "lm" else pipeline.STEPS
+        steps = pipeline.steps_of(config.reward.num_rounds) if DOMAIN == "lm" else pipeline.STEPS
         for name in pipeline.needed(config):
             if not run.is_done(name):
                 steps[name](run, config)

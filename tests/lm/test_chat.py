@@ -28,7 +28,7 @@ def talk(small_run: Path, longer: list[str]) -> Talk:
 
     def start(stage: str = "sft", seed: int = 0) -> tuple[Conversation, list[str]]:
         written: list[str] = []
-        stages = stages_of(RunFolder.read(small_run), config)
+        stages = stages_of(RunFolder.read(small_run), config.ppo.policy, 0)
         return Conversation(stages, stage, config, write=written.append, seed=seed), written
 
     return start
@@ -199,7 +199,7 @@ def test_special_tokens_that_are_typed_or_answered_stay_text(talk: Talk) -> None
 def test_a_run_that_has_not_come_to_a_stage_says_which_it_has(small_run: Path) -> None:
     with pytest.raises(InputError, match="stage sft: this run has base"):
         config = load_lm_config("tiny", [])
-        Conversation(stages_of(RunFolder(small_run / "eval", {}), config), "sft", config, write=print)
+        Conversation(stages_of(RunFolder(small_run / "eval", {}), config.ppo.policy, 0), "sft", config, write=print)
 
 
 def test_the_command_reads_lines_until_they_end(tercet: Tercet, small_run: Path) -> None:

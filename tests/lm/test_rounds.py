@@ -83,7 +83,7 @@ def test_ppo_continues_from_the_last_actor_with_sft_as_the_reference(
     config = load_lm_config(
         "tiny", [*small, *NEW, *adapters, "ppo.lr=0.01", "ppo.num_updates=6", "reward.num_rounds=1"]
     )
-    steps = steps_of(config)
+    steps = steps_of(config.reward.num_rounds)
     with RunFolder.open(tmp_path / "run", config, preset="tiny") as folder:
         for name in needed(config)[:-1]:
             steps[name](folder, config)
@@ -97,7 +97,7 @@ def test_ppo_continues_from_the_last_actor_with_sft_as_the_reference(
 
 def test_a_person_is_asked_in_every_round(small: list[str], tmp_path: Path) -> None:
     config = load_lm_config("tiny", [*small, *NEW, "judge=person", "reward.num_rounds=1"])
-    steps, run = steps_of(config), tmp_path / "run"
+    steps, run = steps_of(config.reward.num_rounds), tmp_path / "run"
     with RunFolder.open(run, config, preset="tiny") as folder:
         for name in ("sft", "reward", "ppo"):
             steps[name](folder, config)

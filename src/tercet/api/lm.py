@@ -46,7 +46,7 @@ def sample(
         from tercet.lm.stages import stages_of
         from tercet.lm.text.encoder import Encoder
 
-        paths = {one.name: one.path for one in stages_of(folder, config)}
+        paths = {one.name: one.path for one in stages_of(folder, config.ppo.policy, config.reward.num_rounds)}
         if stage not in paths:
             raise InputError(f"stage={stage!r}: {run.path} has {', '.join(paths)}")
         examples, encoder = _examples(prompts), Encoder.of(config)
@@ -84,7 +84,7 @@ def score(run: Run, prompts: Sequence[str], responses: Sequence[str]) -> list[fl
         from tercet.lm.stages import last_reward_model
         from tercet.lm.text.encoder import Encoder
 
-        path = last_reward_model(folder, config)
+        path = last_reward_model(folder, config.reward.num_rounds)
         if not path:
             raise InputError(f"{run.path}: has no reward model; run its step reward first")
         encoder = replace(Encoder.of(config), max_response_tokens=10**9)  # a shortened response would get another score

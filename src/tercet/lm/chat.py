@@ -28,7 +28,7 @@ LONGEST_LINE = 1 << 16  # bytes; a terminal sends 4,096 at most
 def run(folder: RunFolder, *, stage: str) -> None:
     """Chat with a stage of a run until the input ends."""
     config = recorded_config(LmConfig, folder.config_dict, folder.path)
-    stages = stages_of(folder, config)
+    stages = stages_of(folder, config.ppo.policy, config.reward.num_rounds)
     Conversation(stages, stage, config, write=write).hold(typed(sys.stdin.buffer.readline))
 
 

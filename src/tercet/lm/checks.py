@@ -32,7 +32,7 @@ def check(config: LmConfig, steps: Sequence[str]) -> None:
             raise InputError(ppo.NO_VALIDATION)
     if "reward" in steps:
         _check_pairs(config.data, config.reward.num_sampled_pairs, config.judge)
-        _check_rounds(config)
+        _check_rounds(config.data, config.judge, config.reward.num_rounds)
     if "reward" in steps or "ppo" in steps:
         check_tokenizers(config)
         _check_models(config, encoder)
@@ -84,12 +84,12 @@ def _check_pairs(data: DataConfig, num_sampled_pairs: int, judge: str) -> None:
         _check_function(judge, data, "reward")
 
 
-def _check_rounds(config: LmConfig) -> None:
+def _check_rounds(data: DataConfig, judge: str, num_rounds: int) -> None:
     """Call the judge of the rounds, and check that there are test prompts and that the names of their sets are free."""
-    if not config.reward.num_rounds:
+    if not num_rounds:
         return
-    _check_function(config.judge, config.data, "reward")
-    test, names = step_examples(config.data, "reward").test, {round_set(1 + i) for i in range(config.reward.num_rounds)}
+    _check_function(judge, data, "reward")
+    test, names = step_examples(data, "reward").test, {round_set(1 + i) for i in range(num_rounds)}
     if not any(test.values()):
         raise InputError(no_prompts("test"))
     if taken := names & test.keys():

@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from tercet.config.functions import PERSON
-from tercet.config.lm import BASE_MODEL, DataConfig, LmConfig, judge_name
+from tercet.config.lm import BASE_MODEL, DataConfig, LmConfig, NetworkConfig, judge_name
 from tercet.core.intervals import wilson, win
 from tercet.core.kl import k1
 from tercet.errors import InputError
@@ -43,10 +43,11 @@ Rows = list[dict[str, Any]]  # Any: JSON
 
 def run(folder: RunFolder, config: LmConfig) -> None:
     """Measure every stage; write DIR/eval/*.json and the metrics of results.json."""
-    stages, encoder = stages_of(folder, config), Encoder.of(config)
+    stages = stages_of(folder, config.ppo.policy, config.reward.num_rounds)
+    encoder = Encoder.of(config)
     held_out = held_out_prompts(encoder, config.data, config.eval.num_prompts, seed=config.seed)
     fixed, texts = fixed_prompts(config.eval.prompts), reward_texts(config.eval.reward_texts)
-    reward_model = _reward_model(folder, config)
+    reward_model = _reward_model(folder, config, config.reward.num_rounds)
     scores = _scores(config.judge, reward_model, config.eval.batch_size)
     data = digests(config, "eval")
     with folder.step("eval", total=len(stages), shown=[], data=data) as step:
@@ -72,7 +73,7 @@ def run(folder: RunFolder, config: LmConfig) -> None:
                 metrics = merged(metrics, results_in_round({"kl_to_reference": kl}, round_of(name)))
             ended = _mean([part.ended.float() for part in responses[stage.name]])
             step.log(index, {f"eval/eos_fraction/{stage.name}": ended})
-        scores |= _unseen_scores(config, encoder)
+        scores |= _unseen_scores(config.eval.unseen_judges, config, encoder)
         by_stage = {
             stage.name: {name: _all([score(part) for part in responses[stage.name]]) for name, score in scores.items()}
             for stage in stages
@@ -179,9 +180,9 @@ def win_rates(by_stage: dict[str, dict[str, list[float]]]) -> dict[str, dict[str
     return rates
 
 
-def _reward_model(folder: RunFolder, config: LmConfig) -> ScoreModel | None:
-    path = last_reward_model(folder, config)
-    return load_score_model(config, path=path, trained=True) if path else None
+def _reward_model(folder: RunFolder, networks: NetworkConfig, num_rounds: int) -> ScoreModel | None:
+    path = last_reward_model(folder, num_rounds)
+    return load_score_model(networks, path=path, trained=True) if path else None
 
 
 def _scores(judge: str, reward_model: ScoreModel | None, batch_size: int) -> dict[str, Score]:
@@ -193,12 +194,12 @@ def _scores(judge: str, reward_model: ScoreModel | None, batch_size: int) -> dic
     return scores
 
 
-def _unseen_scores(config: LmConfig, encoder: Encoder) -> dict[str, Score]:
+def _unseen_scores(judges: Sequence[str], networks: NetworkConfig, encoder: Encoder) -> dict[str, Score]:
     """Load the judges of eval.unseen_judges by their names in results."""
     scores: dict[str, Score] = {}
-    for judge in config.eval.unseen_judges:
+    for judge in judges:
         if judge == BASE_MODEL:
-            scores[judge] = partial(mutual_information, load_policy(config), encoder)
+            scores[judge] = partial(mutual_information, load_policy(networks), encoder)
         else:
             scores[judge_name(judge)] = by_function(judge)
     return scores

@@ -25,7 +25,7 @@ def run(folder: RunFolder, config: LmConfig) -> None:
     if not all(is_up_to_date(folder, name, names) for name in names):
         check(config, names)
     for name in names:
-        run_once(folder, config, name, steps_of(config), names, page.write)
+        run_once(folder, config, name, steps_of(config.reward.num_rounds), names, page.write)
 
 
 def run_step(folder: RunFolder, config: LmConfig, name: str) -> None:
@@ -34,13 +34,13 @@ def run_step(folder: RunFolder, config: LmConfig, name: str) -> None:
     check_data(folder, config, names if name in names else [*names, name], digests)
     if not is_up_to_date(folder, name, names):
         check(config, [name])
-    run_once(folder, config, name, steps_of(config), names, page.write)
+    run_once(folder, config, name, steps_of(config.reward.num_rounds), names, page.write)
 
 
-def steps_of(config: LmConfig) -> dict[str, Run]:
+def steps_of(num_rounds: int) -> dict[str, Run]:
     """Return the steps by name, in order: before the evaluation, each round repeats steps 2 and 3."""
     steps: dict[str, Run] = {name: step for name, step in STEPS.items() if name != "eval"}
-    for number in range(1, config.reward.num_rounds + 1):
+    for number in range(1, num_rounds + 1):
         steps[in_round("reward", number)] = partial(reward.run, number=number)
         steps[in_round("ppo", number)] = partial(ppo.run, number=number)
     return steps | {"eval": evaluation.run}
@@ -49,4 +49,4 @@ def steps_of(config: LmConfig) -> dict[str, Run]:
 def needed(config: LmConfig) -> list[str]:
     """List the steps of a run: no SFT with ppo.policy, no step 2 if ppo.reward does not use its reward model."""
     skipped = {"sft": bool(config.ppo.policy), "reward": REWARD_MODEL not in config.ppo.reward}
-    return [name for name in steps_of(config) if not skipped.get(name, False)]
+    return [name for name in steps_of(config.reward.num_rounds) if not skipped.get(name, False)]

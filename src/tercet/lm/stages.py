@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-from tercet.config.lm import LmConfig
 from tercet.runs.folder import RunFolder
 from tercet.runs.rounds import in_round
 
@@ -15,12 +14,12 @@ class Stage:
     path: str
 
 
-def stages_of(folder: RunFolder, config: LmConfig) -> list[Stage]:
-    """List the base and the stages that the run has finished."""
+def stages_of(folder: RunFolder, policy: str, num_rounds: int) -> list[Stage]:
+    """List the base and the stages that the run has finished; `policy` is ppo.policy."""
     stages = [Stage("base", "")]
-    if sft := sft_model(folder, config.ppo.policy):
+    if sft := sft_model(folder, policy):
         stages.append(Stage("sft", sft))
-    ppo = [in_round("ppo", number) for number in range(config.reward.num_rounds + 1)]
+    ppo = [in_round("ppo", number) for number in range(num_rounds + 1)]
     return [*stages, *(Stage(name, model_of(folder, name)) for name in ppo if folder.has_ended(name))]
 
 
@@ -29,9 +28,9 @@ def model_of(folder: RunFolder, step: str) -> str:
     return str(folder.path / step / "model")
 
 
-def last_reward_model(folder: RunFolder, config: LmConfig) -> str:
+def last_reward_model(folder: RunFolder, num_rounds: int) -> str:
     """Return the path of the reward model of the last finished round; '' if the run has none."""
-    rounds = [in_round("reward", number) for number in range(config.reward.num_rounds + 1)]
+    rounds = [in_round("reward", number) for number in range(num_rounds + 1)]
     done = [name for name in rounds if folder.has_ended(name)]
     return model_of(folder, done[-1]) if done else ""
 
