@@ -47,7 +47,9 @@ def run(folder: RunFolder, config: LmConfig, *, number: int = 0) -> None:
         raise InputError(
             "reward: no pairs are held out to measure on; raise data.eval_fraction or give data.eval pairs"
         )
-    todo = lessons(train, config.data, config.reward, step="reward", seed=config.seed)
+    todo = lessons(
+        train, config.data, config.reward, step="reward", seed=config.seed, group_prompts=config.reward.group_pairs
+    )
     stages = dict(todo.plan.stages)
     policy_path = sft_model(folder, config.ppo.policy)
     model = _untrained(config, config.reward, policy_path)

@@ -106,7 +106,9 @@ def test_the_reward_model_learns_from_all_pairs_of_a_prompt_in_one_step() -> Non
         if i < size
     ]
     data = DataConfig.model_validate({"train": ["set.jsonl"]})
-    result = lessons({"set": pairs}, data, RewardConfig(batch_size=6, epochs=2), step="reward", seed=0)
+    result = lessons(
+        {"set": pairs}, data, RewardConfig(batch_size=6, epochs=2), step="reward", seed=0, group_prompts=True
+    )
     assert counts(result.plan) == dict.fromkeys(range(len(pairs)), 2)
     assert all(len(rows) <= 6 for rows in result.plan.rows)
     steps = [[result.examples[row].prompt for row in rows] for rows in result.plan.rows]
@@ -117,7 +119,9 @@ def test_the_reward_model_learns_from_all_pairs_of_a_prompt_in_one_step() -> Non
 def test_pairs_of_different_prompts_are_planned_like_other_examples() -> None:
     pairs = [Example((Message("user", f"{i}"),), "x" * (i % 7), "no", "set", f"set[{i}]") for i in range(40)]
     data = DataConfig.model_validate({"train": ["set.jsonl"]})
-    rows = lessons({"set": pairs}, data, RewardConfig(batch_size=6, epochs=2), step="reward", seed=0).plan.rows
+    rows = lessons(
+        {"set": pairs}, data, RewardConfig(batch_size=6, epochs=2), step="reward", seed=0, group_prompts=True
+    ).plan.rows
     lengths = [len(pair.prompt) + max(len(pair.chosen), 2) for pair in pairs]
     chance = generator(0, "reward", "plan")
     assert rows == planned({"set": lengths}, batch_size=6, epochs=2, weights={"set": 1.0}, generator=chance).rows

@@ -86,14 +86,20 @@ class Lessons:
 
 
 def lessons(
-    sets: Mapping[str, list[Example]], data: DataConfig, fit: FitConfig, *, step: StepName, seed: int
+    sets: Mapping[str, list[Example]],
+    data: DataConfig,
+    fit: FitConfig,
+    *,
+    step: StepName,
+    seed: int,
+    group_prompts: bool = False,
 ) -> Lessons:
     """Plan the training of a supervised step; lengths are measured in characters.
 
-    The reward model learns from all pairs of a prompt in one optimizer step, up to `batch_size` (Ouyang et al. 2022,
-    section 3.5): responses that are in several pairs are then computed once.
+    With `group_prompts`, all rows of a prompt are in one optimizer step, up to `batch_size` (Ouyang et al. 2022, sec.
+    3.5): responses that are in several pairs are then computed once.
     """
-    groups = {name: _groups(rows, fit.batch_size if step == "reward" else 1) for name, rows in sets.items()}
+    groups = {name: _groups(rows, fit.batch_size if group_prompts else 1) for name, rows in sets.items()}
     lengths = {
         name: [max(_length(sets[name][i]) for i in group) for group in of_set] for name, of_set in groups.items()
     }
