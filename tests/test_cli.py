@@ -1,5 +1,6 @@
 """Exit codes, messages and speed of the command line."""
 
+import os
 import resource
 import subprocess
 import sys
@@ -103,3 +104,24 @@ def test_a_number_out_of_every_range_is_refused(words: str) -> None:
     for number in (str(10**30), "-1"):
         found = CliRunner().invoke(app, [*words.split(), number])
         assert found.exit_code == 2 and "Invalid value" in found.output, found.output
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [({}, "10000"), ({"OMP_WAIT_POLICY": "active"}, "None"), ({"GOMP_SPINCOUNT": "5"}, "5")],
+)
+def test_threads_spin_only_briefly_while_they_wait_unless_the_user_decides(
+    given: dict[str, str], expected: str
+) -> None:
+    code = """
+import os, sys
+from tercet.cli import main
+sys.argv = ["tercet", "--version"]
+try:
+    main()
+except SystemExit:
+    print(os.environ.get("GOMP_SPINCOUNT"), "torch" in sys.modules)
+"""
+    clean = {name: value for name, value in os.environ.items() if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
+    result = subprocess.run([sys.executable, "-c", code], env=clean | given, capture_output=True, text=True, check=True)
+    assert result.stdout.split()[-2:] == [expected, "False"]  # set before torch loads OpenMP

@@ -1,6 +1,7 @@
 """The command line: each command reads a config, calls one function and prints where the results are."""
 
 import json
+import os
 import sys
 from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
@@ -142,5 +143,9 @@ def bench(
 
 def main() -> None:
     """Run the command that the process was started with."""
+    # torch's threads wait for one another by spinning for milliseconds, which takes the core from the thread that is
+    # awaited if another program is busy; libgomp reads this once, when torch is loaded
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     prepare()
     app()
