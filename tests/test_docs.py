@@ -253,6 +253,9 @@ def leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[str]:  # Any: JSO
             yield prefix + key
 
 
+SOMETIMES = ("stopped.", "rounds.", "ppo/watch")  # written with ppo.stop_on, reward.num_rounds and ppo.watch only
+
+
 def test_a_run_writes_the_files_and_names_that_the_docs_have(tmp_path: Path) -> None:
     from tercet.lm import pipeline  # torch and transformers: the other tests do without
 
@@ -271,7 +274,8 @@ def test_a_run_writes_the_files_and_names_that_the_docs_have(tmp_path: Path) -> 
         for file, names in written.items():
             patterns = {name: as_pattern(name) for name in documented(file, page)}
             assert [n for n in names if not any(re.fullmatch(p, n) for p in patterns.values())] == [], page
-            assert [n for n, p in patterns.items() if not any(re.fullmatch(p, one) for one in names)] == [], page
+            absent = [n for n, p in patterns.items() if not any(re.fullmatch(p, one) for one in names)]
+            assert [n for n in absent if not n.startswith(SOMETIMES)] == [], page
         check_files(path, page)
     assert load_lm_config(path / "config.yaml", []) == config  # a run's config is a preset
 
