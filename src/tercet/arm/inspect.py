@@ -67,12 +67,12 @@ def run(config: ArmConfig, console: Console | None = None) -> None:
             demonstrations = load_demonstrations(config, env)
         summary = of_expert(demonstrations, config.env)
     else:
-        summary = of_recording(Path(source), config.bc)
+        summary, demonstrations = of_recording(Path(source), config.bc), None
     console.print(_figures(summary))
     console.print(_numbers(summary.columns))
     for warning in warnings(summary, config.bc, config.horizon):
         console.print(Text(warning, style="yellow"))
-    if not is_scripted(source):
+    if demonstrations is None:
         try:
             with envs.open(1) as env:
                 demonstrations = load_demonstrations(config, env)

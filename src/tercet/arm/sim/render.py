@@ -79,7 +79,8 @@ def _free(renderers: dict[tuple[int, int, bool], mujoco.Renderer]) -> None:
     for renderer in renderers.values():
         with opengl.current_context_kept():
             # otherwise the objects of another context, which have the same numbers, are deleted
-            renderer._gl_context.make_current()
+            if renderer._gl_context:  # None once it is closed
+                renderer._gl_context.make_current()
             renderer.close()
     renderers.clear()
 
