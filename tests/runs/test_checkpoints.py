@@ -1,7 +1,7 @@
 """The two checkpoints of a step, also if one or both are damaged."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,16 +9,6 @@ import pytest
 from tercet.config.lm import LmConfig
 from tercet.errors import FailedError
 from tercet.runs.folder import RunFolder
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Iterator[RunFolder]:
-    with RunFolder.open(tmp_path / "run", LmConfig.model_validate({}), preset="tiny") as folder:
-        yield folder
-
-
-def _weights(folder: Path) -> None:
-    (folder / "weights").write_text("w")
 
 
 def _writes(text: str) -> Callable[[Path], None]:
@@ -66,7 +56,7 @@ def test_a_damaged_checkpoint_is_replaced_by_the_one_before_it(
         assert (restored[1] / "weights").read_text() == "1"
         assert [row["index"] for row in folder.metrics()] == [0, 1]
         assert name in capsys.readouterr().out.replace("\n", "")
-        step.save({"next": 3}, _weights)
+        step.save({"next": 3}, _writes("w"))
     assert json.loads((path / "checkpoint-before" / "state.json").read_text())["info"] == {"next": 2}
 
 
@@ -96,3 +86,10 @@ def test_a_damaged_checkpoint_is_an_error_before_any_step_starts(tmp_path: Path)
     (path / "checkpoint" / "weights").write_text("9")
     with pytest.raises(FailedError, match=r"sft/checkpoint/weights: damaged"):
         RunFolder.open(tmp_path / "run", config, preset="tiny")
+
+
+def test_damaged_results_of_a_running_step_are_restored(folder: RunFolder) -> None:
+    path = _killed_at_the_end(folder, 1)
+    (path / "results.json").write_text('{"base": 7.0}')
+    with folder.step("sft", total=9, shown=[]):
+        assert folder.results() == {"base": 1.0}

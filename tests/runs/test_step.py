@@ -1,7 +1,6 @@
 """A step's rows, checkpoints and end."""
 
 import json
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,12 +10,6 @@ from tercet.errors import FailedError
 from tercet.runs.folder import RunFolder
 from tercet.runs.integrity import read_sealed, sealed
 from tercet.runs.rows import Row
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Iterator[RunFolder]:
-    with RunFolder.open(tmp_path / "run", LmConfig.model_validate({}), preset="tiny") as folder:
-        yield folder
 
 
 def _weights(folder: Path) -> None:
@@ -148,31 +141,6 @@ def test_a_full_disk_while_saving_keeps_the_last_checkpoint(folder: RunFolder) -
         restored = step.restore()
         assert restored is not None
         assert restored[0] == {"next": 1}
-
-
-def _writes(text: str) -> Callable[[Path], None]:
-    def write(folder: Path) -> None:
-        (folder / "weights").write_text(text)
-
-    return write
-
-
-def _killed_at_the_end(folder: RunFolder, num: int) -> Path:
-    """A step of which `num` checkpoints were made, each behind a row and with a file of its own."""
-    with folder.step("sft", total=9, shown=[]) as step:
-        folder.add_results("sft", {"base": 1.0})
-        for index in range(num):
-            step.log(index, {"x": float(index)})
-            step.save({"next": index + 1}, _writes(str(index)))
-        step.log(num, {"x": 9.0})
-    return step.path
-
-
-def test_damaged_results_of_a_running_step_are_restored(folder: RunFolder) -> None:
-    path = _killed_at_the_end(folder, 1)
-    (path / "results.json").write_text('{"base": 7.0}')
-    with folder.step("sft", total=9, shown=[]):
-        assert folder.results() == {"base": 1.0}
 
 
 def test_sampled_answers_are_printed_on_one_line_each(folder: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
