@@ -1,6 +1,8 @@
 """Time a supervised step: `train/fit.py` on random examples in a temporary run folder."""
 
 import argparse
+import random
+import string
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -50,9 +52,15 @@ def examples(settings: argparse.Namespace) -> list[Example]:
 
 
 def _example(number: int, lesson: Lesson) -> Example:
-    # the line end after the prompt and the EOS after an answer are tokens too
-    prompt = Message("user", "p" * (lesson.prompt - 1))
-    return Example((prompt,), "c" * (lesson.chosen - 1), "r" * (lesson.rejected - 1), "random", f"random[{number}]")
+    """Return random letters, since equal texts of a micro-batch are scored once."""
+    letters = random.Random(number)
+
+    def text(num_tokens: int) -> str:
+        # the line end after the prompt and the EOS after an answer are tokens too
+        return "".join(letters.choices(string.ascii_letters, k=num_tokens - 1))
+
+    prompt = Message("user", text(lesson.prompt))
+    return Example((prompt,), text(lesson.chosen), text(lesson.rejected), "random", f"random[{number}]")
 
 
 def timed_fit(
