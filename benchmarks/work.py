@@ -1,12 +1,13 @@
 """Shared by the benchmarks: the work of a PPO step on random weights, and a clock that measures other load."""
 
 import argparse
+import hashlib
 import json
 import os
 import resource
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -176,6 +177,38 @@ def step_row(start: Moment, end: Moment, num_tokens: int) -> dict[str, float]:
     }
 
 
+def whole_run(
+    name: str,
+    moments: tuple[Moment, Moment, Moment],
+    *,
+    margins: list[float],
+    trained_weights: int,
+    rows: Iterable[Sequence[int]],
+) -> dict[str, object]:
+    """Return the figures of a reward model from its start and the ends of training and of scoring held-out pairs.
+
+    `rows` are the token ids that the model read; their digest, in any order, shows whether two programs read the same.
+    """
+    start, trained, end = moments
+    return {
+        "name": name,
+        "margin": statistics.fmean(margins),
+        "train_seconds": trained.wall - start.wall,
+        "seconds": end.wall - start.wall,
+        "cpu_seconds": end.own - start.own,
+        "other_cpus": end.others_since(start),
+        "peak_rss_mb": peak_rss_mb(),
+        "trained_weights": trained_weights,
+        "ids": hashlib.sha256(json.dumps(sorted(set(map(tuple, rows)))).encode()).hexdigest()[:16],
+        "margins": margins,
+    }
+
+
+def peak_rss_mb() -> int:
+    """Return the peak memory of this process."""
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+
+
 def report(name: str, settings: argparse.Namespace, rows: Sequence[dict[str, float]], **more: object) -> None:
     """Print one JSON line with the medians of the figures, and the machine.
 
@@ -186,7 +219,7 @@ def report(name: str, settings: argparse.Namespace, rows: Sequence[dict[str, flo
         tokens, seconds, cpu = (sum(row[key] for row in rows) for key in ("num_tokens", "total_s", "total_cpu_s"))
         figures |= {"tokens_per_s": round(tokens / seconds, 2), "tokens_per_cpu_s": round(tokens / cpu, 2)}
         figures["totals"] = [round(row["total_s"], 3) for row in rows]
-    figures["peak_rss_mb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    figures["peak_rss_mb"] = peak_rss_mb()
     if settings.device == "cuda":
         figures["peak_gpu_mb"] = round(torch.cuda.max_memory_allocated() / 2**20)
     print(json.dumps({"name": name} | figures | vars(settings) | more))

@@ -154,6 +154,48 @@ def test_weights_rounded_to_bf16_are_set_beside_those_that_were_saved(
         assert found[name]["nll"] == pytest.approx(found["as saved"]["nll"], abs=0.1)
 
 
+@pytest.fixture
+def easy_pairs(tmp_path: Path) -> list[str]:
+    """Options of `reward_accuracy.py` for a tiny model and pairs whose better response ends in another letter."""
+    config = load_lm_config("tiny", [])
+    load_policy(config).model.save_pretrained(tmp_path / "model")
+    Encoder.of(config).tokenizer.save_pretrained(tmp_path / "model")
+    rows = [{"prompt": f"Is it {n}?", "chosen": f"{n * n} y", "rejected": f"{n * n} n"} for n in range(100)]
+    (tmp_path / "some.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    tiny = ["--layers", "1", "--lora", "2", "--style", "plain", "--lr", "0.03", "--epochs", "4"]
+    return ["--pairs", str(tmp_path / "some.jsonl"), "--model", str(tmp_path / "model"), *tiny]
+
+
+def test_a_reward_model_reads_the_ids_that_its_peer_gets(
+    easy_pairs: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figures = figures_of("reward_accuracy.py", *easy_pairs)
+    assert figures["accuracy"]["mean"] > 0.9 and figures["accuracy"]["num"] == len(figures["margins"]) > 15
+    race, work = module("reward_accuracy", monkeypatch), module("work", monkeypatch)
+    written = json.loads(race.Work.of(race.parser().parse_args(easy_pairs)).for_peer(tmp_path).read_text())
+    assert len(written["train"]) + len(written["held_out"]) == 100
+    rows = [row for pair in written["train"] + written["held_out"] for row in pair.values()]
+    at = (work.Moment(0.0, 0.0, 0.0), work.Moment(1.0, 1.0, 1.0), work.Moment(2.0, 2.0, 2.0))
+    assert work.whole_run("", at, margins=[0.0], trained_weights=0, rows=rows[::-1])["ids"] == figures["ids"]
+
+
+@has_trl
+def test_a_reward_model_and_its_peer_are_trained_in_turn(easy_pairs: list[str]) -> None:
+    lines = printed("reward_accuracy.py", *easy_pairs, "--peer", sys.executable).splitlines()
+    assert [line.split(" | ")[0] for line in lines[-4:-2]] == ["| tercet", "| trl 1.16.0"]
+
+
+def test_accuracies_are_compared_over_the_same_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    race = module("reward_accuracy", monkeypatch)
+    figures = {"seconds": 2.0, "cpu_seconds": 1.0, "peak_rss_mb": 300}
+    ours = [{**figures, "margins": [1.0, 2.0, 3.0, -1.0]}, {**figures, "margins": [1.0, 1.0, 1.0, 1.0]}]
+    theirs = [{**figures, "margins": [1.0, 0.0, 3.0, -1.0]}] * 2
+    lines = race.table({"tercet": ours, "peer": theirs}).splitlines()
+    assert lines[2].startswith("| tercet | 0.750 (0.301 to 0.954), 1.000 (0.510 to 1.000) | 0.875 (")
+    # a tie counts half: the second pair adds 0.5 to the difference, the fourth 1 in one of two seeds
+    assert lines[-1].startswith("tercet - peer: 0.250 (0.000 to 0.500)")
+
+
 def test_all_learn_from_examples_of_the_same_lengths(monkeypatch: pytest.MonkeyPatch) -> None:
     work, fitting = module("work", monkeypatch), module("fitting", monkeypatch)
     settings = work.parser("").parse_args(["--lengths", "real", "--batch", "100", "--iters", "9"])
