@@ -12,7 +12,6 @@ from tercet.lm.data.examples import Example, Message
 from tercet.lm.data.splits import StepExamples
 from tercet.lm.preferences.pairs import (
     Judged,
-    best_and_worst,
     every_two,
     sampled_pairs,
 )
@@ -69,16 +68,15 @@ def prompts(examples: list[Example]) -> StepExamples:
     )
 
 
-def test_every_two_to_learn_from_and_the_extremes_to_measure(examples: list[Example]) -> None:
+def test_every_two_responses_with_different_scores_are_a_pair(examples: list[Example]) -> None:
     answers = [Judged("a", True, 1.0), Judged("b", False, 3.0), Judged("c", True, 1.0), Judged("d", True, 2.0)]
     rows = every_two(examples[0], answers)
     assert {row["chosen"] + row["rejected"] for row in rows} == {"ba", "bc", "bd", "da", "dc"}  # a and c tie
     assert len(rows) == 5 and all(row["score_chosen"] > row["score_rejected"] for row in rows)
-    (extreme,) = best_and_worst(examples[0], answers)
-    assert (extreme["chosen"], extreme["score_rejected"]) == ("b", 1.0)
-    assert (extreme["chosen_ended"], extreme["rejected_ended"]) == (False, True)
+    assert (rows[0]["chosen"], rows[0]["score_chosen"], rows[0]["score_rejected"]) == ("b", 3.0, 2.0)
+    assert (rows[0]["chosen_ended"], rows[0]["rejected_ended"]) == (False, True)
     ties = [Judged("a", True, 1.0)] * 4
-    assert every_two(examples[0], ties) == best_and_worst(examples[0], ties) == []
+    assert every_two(examples[0], ties) == []
 
 
 def test_pairs_follow_the_judge_on_each_prompts_own_answers(

@@ -48,7 +48,7 @@ def sampled_pairs(
 ) -> StepExamples:
     """Sample responses to the examples' prompts and pair them by the judge's scores.
 
-    Training pairs are all pairs of a prompt's responses with different scores; test pairs are the best and the worst.
+    Training pairs are all pairs of a prompt's responses with different scores; test prompts get two responses each.
     They are saved in DIR/reward/pairs.jsonl, or that of round `number`, which a resumed run reads.
     """
     if not config.judge:
@@ -65,12 +65,12 @@ def sampled_pairs(
             policy = load_policy(config, path=policy_path)
             sampler = Sampler(policy, encoder, config.ppo.temperature, config.eval.batch_size)
             seed = round_seed(config.seed, number)
-            pairs = _PairSampler(sampler, config.judge, config.reward.samples_per_prompt, seed)
-            many, one = (neighbours, first_two) if config.judge == PERSON else (every_two, best_and_worst)
+            compare = neighbours if config.judge == PERSON else every_two
+            pairs = _PairSampler(sampler, config.judge, compare, seed)
             with folder.timed(step, in_round("pairs", number)):
-                return pairs.rows(prompts.train, num_train, "train", many) + pairs.rows(
-                    prompts.test, num_test, "test", one
-                )
+                train = pairs.rows(prompts.train, num_train, "train", config.reward.samples_per_prompt)
+                # pairs that share responses would make an interval too narrow
+                return train + pairs.rows(prompts.test, num_test, "test", samples_per_prompt=2)
 
         sheet = f"round-{number}" if number else "answers"
         rows = human.judged_rows(folder.path, sample, sheet_name=sheet) if config.judge == PERSON else sample()
@@ -118,10 +118,10 @@ class _PairSampler:
 
     sampler: Sampler
     judge: str
-    samples_per_prompt: int
+    compare: Compare
     seed: int
 
-    def rows(self, sets: Sets, num_pairs: int, part: str, compare: Compare) -> list[Row]:
+    def rows(self, sets: Sets, num_pairs: int, part: str, samples_per_prompt: int) -> list[Row]:
         """Sample at most `num_pairs` pairs to train or test on; fewer if too many responses tie."""
         prompts = _unique(self.sampler.encoder.within_limits(sets, f"pairs to {part} on"))
         if not prompts:
@@ -133,11 +133,12 @@ class _PairSampler:
         stream = _repeated(prompts, num_prompts, chance)
         rows: list[Row] = []
         with progress(f"pairs to {part} on", total=num_pairs, unit="pairs") as bar:
-            per_batch = max(1, self.sampler.batch_size // self.samples_per_prompt)
+            per_batch = max(1, self.sampler.batch_size // samples_per_prompt)
             for start in range(0, len(stream), per_batch):
                 if len(rows) >= num_pairs:
                     break
-                pairs = self._pairs(stream[start : start + per_batch], score, chance, compare)[: num_pairs - len(rows)]
+                pairs = self._pairs(stream[start : start + per_batch], score, chance, samples_per_prompt)
+                pairs = pairs[: num_pairs - len(rows)]
                 rows += pairs
                 bar.advance(len(pairs))
         if not rows:
@@ -146,17 +147,14 @@ class _PairSampler:
             )
         return [row | {"part": part} for row in rows]
 
-    def _pairs(
-        self, prompts: Sequence[Example], score: ScoreFunction, chance: torch.Generator, compare: Compare
-    ) -> list[Row]:
-        size = self.samples_per_prompt
+    def _pairs(self, prompts: Sequence[Example], score: ScoreFunction, chance: torch.Generator, size: int) -> list[Row]:
         responses = self.sampler.sample([example for example in prompts for _ in range(size)], chance)
         scores = call_function(score, responses.prompts, responses.texts)
         judged = list(map(Judged, responses.texts, responses.ended.tolist(), scores))
         return [
             row
             for number, example in enumerate(prompts)
-            for row in compare(example, judged[number * size : (number + 1) * size])
+            for row in self.compare(example, judged[number * size : (number + 1) * size])
         ]
 
 
@@ -166,21 +164,10 @@ def every_two(example: Example, responses: Sequence[Judged]) -> list[Row]:
     return [_row(example, a, b) for a, b in combinations(best_first, 2) if a.score > b.score]
 
 
-def best_and_worst(example: Example, responses: Sequence[Judged]) -> list[Row]:
-    """Return at most one pair per prompt: pairs that share responses would make an interval too narrow."""
-    best_first = sorted(responses, key=lambda response: -response.score)
-    return every_two(example, [best_first[0], best_first[-1]])
-
-
 def neighbours(example: Example, responses: Sequence[Judged]) -> list[Row]:
     """Pair neighbouring responses for a person to judge; no response is in two pairs."""
     pairs = zip(responses[::2], responses[1::2], strict=False)
     return [_row(example, a, b) for a, b in pairs if a.text != b.text]
-
-
-def first_two(example: Example, responses: Sequence[Judged]) -> list[Row]:
-    """Return at most one pair per prompt for a person to judge."""
-    return neighbours(example, responses[:2])
 
 
 def _score_function(judge: str) -> ScoreFunction:
