@@ -51,6 +51,7 @@ class LoraConfig(Section):
     alpha: int = Field(default=32, ge=1, le=MOST_ROWS, description="Adapters are scaled by alpha / rank.")
     dropout: float = Field(default=0.0, ge=0, lt=1, description="Dropout on the input of the adapters, in SFT and the reward model only.")
     target_modules: list[str] = Field(default=[], description="Names of the layers that get adapters; empty selects every matrix inside the transformer.")
+    num_layers: int = Field(default=0, ge=0, le=MOST_ROWS, description="Adapters on the last so many layers only; 0 selects all layers.")
     only: bool = Field(default=True, description="Train only the adapters; false also trains the language-model head.")
     shared_backbone: bool = Field(default=False, description="Share one frozen copy of the SFT policy's weights between actor, critic, reference and reward model; each role has its own adapters.")
 

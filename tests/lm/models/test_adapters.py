@@ -37,6 +37,18 @@ def test_unknown_target_modules_are_refused_with_the_known_ones(make_config: Mak
     assert {name.split(".lora_")[0].rsplit(".", 1)[-1] for name in learning(some)} == {"q_proj", "v_proj"}
 
 
+@pytest.mark.parametrize("architecture", ["gpt2", "llama"])
+def test_adapters_on_the_last_layers_only(architecture: str, make_config: MakeConfig) -> None:
+    def layers(num: int) -> set[str]:
+        lora = {"rank": 2, "num_layers": num}
+        policy = load_policy(make_config(architecture=architecture, lora=lora), learns=True)
+        names = [name for name, p in policy.named_parameters() if p.requires_grad]
+        return {next(part for part in name.split(".") if part.isdigit()) for name in names}
+
+    assert layers(1) == {"1"}
+    assert layers(0) == layers(2) == layers(5) == {"0", "1"}
+
+
 def test_small_adapters_survive_merging_into_bf16(make_config: MakeConfig, tmp_path: Path) -> None:
     policy = load_policy(make_config("llama", precision="bf16", lora={"rank": 2}), learns=True)
     with torch.no_grad():

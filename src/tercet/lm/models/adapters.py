@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from tercet.config.lm import LoraConfig, NetworkConfig
 from tercet.errors import InputError
+from tercet.lm.cpu.last_layer import layers_of
 from tercet.lm.cpu.linear import is_linear
 from tercet.lm.cpu.lora_product import fuse
 from tercet.lm.cpu.unpadded import recompute_alike
@@ -108,8 +109,15 @@ def copied(
 
 
 def _targets(model: PreTrainedModel, lora: LoraConfig) -> list[str]:
-    """Return the names of the layers that get adapters: `lora.target_modules`, or every matrix of the transformer."""
+    """Return the names of the layers that get adapters: `lora.target_modules`, or every matrix of the transformer.
+
+    With `lora.num_layers`, only those in the last layers of the transformer.
+    """
     inside = [name for name in _layers(model) if not _is_read_by_kernels(model, name)]
+    if lora.num_layers:
+        last = layers_of(model.base_model, model.config.num_hidden_layers)[-lora.num_layers :]
+        chosen = set(last.modules())
+        inside = [name for name in inside if model.get_submodule(name) in chosen]
     if not lora.target_modules:
         return inside
     last_names = sorted({name.rsplit(".", 1)[-1] for name in inside})
