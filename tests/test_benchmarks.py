@@ -196,6 +196,40 @@ def test_accuracies_are_compared_over_the_same_pairs(monkeypatch: pytest.MonkeyP
     assert lines[-1].startswith("tercet - peer: 0.250 (0.000 to 0.500)")
 
 
+def test_seeds_are_tabulated_with_their_mean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds = module("seeds", monkeypatch)
+
+    def run(rate: float) -> object:
+        wins = {
+            name: {"mean": rate, "low": rate - 0.1, "high": rate + 0.1} for name in ("asks", "judge", "reward_model")
+        }
+        accuracy = {"a": {"mean": 0.5, "num_prompts": 1}, "b": {"mean": 0.9, "num_prompts": 3}}
+        results = {
+            "win_rate": dict.fromkeys(("ppo_vs_sft", "ppo_vs_base", "sft_vs_base"), wins),
+            "reward_model": {"accuracy": accuracy, "length_correlation": {"a": 0.4, "b": 0.0}},
+            "best_checkpoint": {"kl": 3.0},
+        }
+        return seeds.Run(results, [{"ppo/explained_variance": value} for value in (0.0, 0.0, 0.3)])
+
+    runs = [run(0.6), run(0.8)]
+    lines = seeds.table(runs, ["one", "two"]).splitlines()
+    assert lines[2] == (
+        "| PPO against SFT, `asks` | 0.60 (0.50-0.70) | 0.80 (0.70-0.90) | 0.70 (-0.57 to 1.97) |"  # t = 12.71
+    )
+    assert "| reward model's accuracy, held out | 0.80 | 0.80 | 0.80 (0.80 to 0.80) |" in lines
+    assert "| critic's explained variance, last third | 0.30 | 0.30 | 0.30 (0.30 to 0.30) |" in lines
+    seeds.draw(runs, ["one", "two"], tmp_path / "seeds.png")
+    assert (tmp_path / "seeds.png").stat().st_size > 1000
+
+
+def test_the_accuracy_of_a_judge_is_its_preference_for_the_prompts_own_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    judges = module("judges", monkeypatch)
+    prompts = ["Who wrote Hamlet?", "How many legs has a spider?"]
+    answers = ["William Shakespeare wrote it.", "A spider has eight legs."]
+    assert judges.accuracy("tercet.lm.preferences.asks:answers_what_is_asked", prompts, answers) == 1
+    assert judges.accuracy("tercet.lm.preferences.asks:answers_what_is_asked", prompts, answers[::-1]) == 0
+
+
 def test_all_learn_from_examples_of_the_same_lengths(monkeypatch: pytest.MonkeyPatch) -> None:
     work, fitting = module("work", monkeypatch), module("fitting", monkeypatch)
     settings = work.parser("").parse_args(["--lengths", "real", "--batch", "100", "--iters", "9"])
