@@ -155,11 +155,12 @@ def test_an_actor_that_earns_nothing_stays_what_it_was(improve: Improve, policy:
 
 def test_the_critic_alone_learns_while_it_warms_up(improve: Improve) -> None:
     settings = [*FREE, *FAST, "ppo.num_updates=6", "ppo.critic_warmup_updates=5", "ppo.eval_every=1", "ppo.lam=1.0"]
+    settings += ["ppo.missing_eos_penalty=3"]  # so that the mean return is far from 0, where the critic starts
     _, rows = improve("share_of_e", *settings)
     assert all(row["ppo/validation_kl"] == pytest.approx(0, abs=1e-5) for row in rows[:6])
     assert all("ppo/actor_loss" not in row for row in rows[:6])
     assert rows[6]["ppo/validation_kl"] > 1e-3
-    assert rows[5]["ppo/critic_loss"] < 0.5 * rows[1]["ppo/critic_loss"]
+    assert rows[5]["ppo/critic_loss"] < 0.7 * rows[1]["ppo/critic_loss"]
 
 
 def test_an_answer_that_is_cut_off_pays_the_penalty(improve: Improve) -> None:

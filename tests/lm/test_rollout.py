@@ -13,6 +13,7 @@ from tercet.config.lm import LmConfig
 from tercet.lm.batch import pad
 from tercet.lm.data.examples import Example
 from tercet.lm.models.roles import load_policy, load_score_model
+from tercet.lm.ppo import load_critic
 from tercet.lm.rollout import (
     Assessment,
     assess,
@@ -239,7 +240,7 @@ def test_the_roles_do_not_learn_while_they_are_asked(
     assert roles.actor_critic.critic(inputs).requires_grad
 
 
-def test_a_frozen_score_model_gives_the_critic_its_first_values(
+def test_the_critic_has_the_weights_of_the_reward_model_and_a_head_of_zeros(
     make_config: MakeConfig, make_roles: MakeRoles, tmp_path: Path
 ) -> None:
     config = make_config("llama")
@@ -247,7 +248,10 @@ def test_a_frozen_score_model_gives_the_critic_its_first_values(
     reward_model.bias.data.fill_(1.5)
     roles = make_roles(config)
     reward_model.save(tmp_path, roles.encoder.tokenizer)
-    critic = load_score_model(config, path=str(tmp_path), learns=True)
+    critic = load_critic(config, config.reward, str(tmp_path), None)
     batch = pad([[5, 6]], [[7, 8, 2]], pad_id=0)
     with torch.no_grad():
+        assert not critic(batch).any()
+        critic.head.weight.copy_(reward_model.head.weight)
+        critic.bias.copy_(reward_model.bias)
         assert torch.allclose(critic(batch), reward_model(batch), atol=1e-5)

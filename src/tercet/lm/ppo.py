@@ -206,13 +206,22 @@ def validate(roles: Roles, examples: Sequence[Example]) -> Validation:
 def load_critic(
     networks: NetworkConfig, reward: RewardConfig, reward_path: str, backbone: Backbone | None
 ) -> ScoreModel:
-    """Load the critic: it starts from the reward model, or has a new head if there is none."""
+    """Load the critic: the weights of the reward model, or of reward.model if there is none, with a head of zeros.
+
+    The reward model's own head has learned the score of a whole response. Before the end of a response it predicts the
+    return worse than a constant does, and such values add noise to every advantage.
+    """
     num_layers = reward.num_layers
     if reward_path:
-        return load_reward_model(networks, reward_path, backbone, num_layers=num_layers, learns=True)
-    if backbone:
-        return backbone.score_model(num_layers=num_layers, learns=True)
-    return load_score_model(networks, path=reward.model, num_layers=num_layers, learns=True)
+        critic = load_reward_model(networks, reward_path, backbone, num_layers=num_layers, learns=True)
+    elif backbone:
+        critic = backbone.score_model(num_layers=num_layers, learns=True)
+    else:
+        critic = load_score_model(networks, path=reward.model, num_layers=num_layers, learns=True)
+    with torch.no_grad():
+        critic.head.weight.zero_()
+        critic.bias.zero_()
+    return critic
 
 
 def _scales(step: Step, terms: Mapping[str, Score], reference: Callable[[], Sequence[Responses]]) -> Scales:
