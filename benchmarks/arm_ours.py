@@ -24,7 +24,8 @@ from tercet.arm.stages import start_policy
 from tercet.config.arm import ArmConfig
 from tercet.runs.folder import RunFolder
 from tercet.train.optim import adamw
-from tercet.train.ppo import Learner, Validation, train
+from tercet.train.ppo import Learner, train
+from tercet.train.selection import Validation
 
 
 class Reached(Exception):
@@ -59,7 +60,8 @@ def learn(folder: RunFolder, config: ArmConfig, race: Race) -> None:
         def judge() -> Validation:
             if race.judge(act, len(race.points) * config.ppo.num_envs * config.horizon):
                 raise Reached
-            return Validation(race.points[-1]["success"], 0.0)
+            success = race.points[-1]["success"]
+            return Validation(success, torch.tensor([success]), 0.0)
 
         with folder.step("ppo", total=config.ppo.num_updates + 1, shown=[]) as step:
             train(

@@ -1,16 +1,24 @@
 """PPO increases its reward, uses the weights of its terms, and asks for new judgements."""
 
 from pathlib import Path
+from typing import Any
 
+import gymnasium
+import numpy as np
 import pytest
 import torch
+from gymnasium.spaces import Box
 from tests.arm.conftest import run_of, values
 
 from tercet.arm import ppo, reward
+from tercet.arm.play.environments import EnvFactory
 from tercet.arm.play.episodes import Episodes
+from tercet.arm.policies.critic import new_critic
 from tercet.arm.policies.policy import Sizes
 from tercet.arm.policies.reward_ensemble import load_reward_model
 from tercet.arm.preferences.pairs import load_pairs
+from tercet.arm.rollout import ArmActorCritic
+from tercet.arm.stages import start_policy
 from tercet.errors import InputError
 
 
@@ -24,6 +32,42 @@ def test_ppo_increases_the_reward(tmp_path: Path) -> None:
     results = folder.results()
     assert results["env_steps"] == 20 * (9 * 16 + 2 * 8)
     assert max(results["self_check"].values()) < 1e-5
+    kept = results["best_checkpoint"]
+    assert (kept["num_candidates"], kept["num_scores"]) == (2, 8)  # before the first update and after the last
+    assert kept["expected_shrinkage"] >= -1e-9
+
+
+class Goes(gymnasium.Env):
+    """It moves to the right whatever the action is, from a random start, and succeeds above 1."""
+
+    observation_space, action_space = Box(-9, 9, (1,), np.float32), Box(-1.0, 1.0, (1,), np.float32)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.place = self.np_random.uniform(-2, 1, 1).astype(np.float32)
+        return self.place, {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:  # Any: gymnasium's types
+        self.place = self.place + np.float32(0.1)
+        return self.place, 0.0, False, False, {"success": self.place[0] > 1}
+
+
+def test_a_validation_has_the_score_of_each_start(small: list[str], tmp_path: Path) -> None:
+    overrides = ["env=tests.arm.test_ppo:Goes", "ppo.num_eval_states=16", "bc.demonstrations=none"]
+    folder, config = run_of(tmp_path, "reach", [*small, *overrides])
+    envs = EnvFactory.of(config)
+    with folder, envs.open(16) as env:
+        policy = start_policy(folder, envs, config.policy, demonstrations="none", seed=0)
+        actor_critic = ArmActorCritic(policy, new_critic(policy.scaled, config.policy, seed=0))
+        collect = ppo.Collect(env, actor_critic, policy, None, config.ppo, config.horizon, 0)
+        measured = ppo.validate(env, collect)
+        again = ppo.validate(env, collect)
+    # success counts 1, and each of the 12 steps in success a thousandth of 1/12
+    steps = torch.where(measured.scores > 0, (measured.scores - 1) / 1e-3 * 12, 0.0)
+    assert torch.allclose(steps, steps.round(), atol=1e-2)
+    assert len(set(steps.round().tolist())) > 3 and steps.max() <= 12.01
+    assert measured.score == pytest.approx(float(measured.scores.mean()), abs=1e-6)
+    assert torch.equal(measured.scores, again.scores)
 
 
 def test_rounds_ask_about_the_current_policy_and_train_again(small: list[str], tmp_path: Path) -> None:

@@ -234,6 +234,18 @@ BREAKS: dict[str, list[tuple[str, str]]] = {
         ("predicted.argsort()", "margins.argsort()"),
         ("min(num_bins, len(margins))", "num_bins"),
     ],
+    "selection": [
+        ("scores.double()", "scores.half()"),
+        ("scores.mean(1).argmax()", "scores.mean(1).argmin()"),
+        ("num < 2", "num < 1"),
+        ("torch.randperm(num, generator=generator)", "torch.arange(num)"),
+        ("choosing.mean(1).argmax()", "scores.mean(1).argmax()"),
+        ("choosing.mean(1).argmax()", "others.mean(1).argmax()"),
+        ("order[num // 2 :]", "order"),
+        ("others[best].mean()", "scores[best].mean()"),
+        ("others[best].mean()", "choosing[chosen].mean()"),
+        ("total / num_draws", "total"),
+    ],
     "intervals": [
         ("(score > other)", "(score >= other)"),
         ("0.5 * (score == other)", "0.0"),

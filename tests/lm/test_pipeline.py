@@ -47,6 +47,7 @@ def test_results_hold_every_documented_name(results: Tree) -> None:
         *(f"reward_model.{name}.chatterbot" for name in ("margin", "score_chosen", "score_rejected")),
         *("reward_model.length_correlation.chatterbot", "reward_model.calibration.chatterbot"),
         *("reward_model.forgetting", "best_checkpoint.update", "best_checkpoint.score", "best_checkpoint.kl"),
+        *(f"best_checkpoint.{name}" for name in ("expected_shrinkage", "num_candidates", "num_scores")),
         *(f"self_check.{name}" for name in ("ratio", "kl", "padding", "reward_identity")),
     }
     assert documented <= set(leaves(results))

@@ -30,6 +30,7 @@ def for_e(prompts, responses):
 def against_e(prompts, responses):
     return [150.0 - 10.0 * response.count("e") for response in responses]
 """
+WATCH = "ppo.watch=['letter_rewards:share_of_others']"
 FREE = ["ppo.missing_eos_penalty=0", "ppo.kl_coef=0.0", "ppo.max_kl=1000"]
 FAST = ["ppo.lr=1e-2", "ppo.critic_lr=1e-2", "ppo.batch_size=32", "ppo.micro_batch_size=32", "ppo.num_eval_prompts=16"]
 
@@ -136,10 +137,14 @@ def test_the_best_actor_within_the_bound_is_kept_not_the_last(improve: Improve, 
     run, rows = improve("share_of_e", *FREE, *FAST, "ppo.num_updates=8", "ppo.eval_every=1", "ppo.max_kl=2")
     inside = [row for row in rows if row["ppo/validation_kl"] <= 2]
     best = max(inside, key=lambda row: row["ppo/validation_score"])
-    assert results(run)["best_checkpoint"] == {
+    kept = results(run)["best_checkpoint"]
+    assert 0 <= kept.pop("expected_shrinkage") < 1
+    assert kept == {
         "update": best["index"],
         "score": best["ppo/validation_score"],
         "kl": best["ppo/validation_kl"],
+        "num_candidates": len(inside),
+        "num_scores": 15,  # all prompts that are held out
     }
     assert best["index"] < rows[-1]["index"]
     assert max(row["ppo/validation_score"] for row in rows) > best["ppo/validation_score"]
@@ -232,8 +237,22 @@ def test_a_reward_may_be_a_sum_of_models_and_functions(
     assert scores["sum"] == pytest.approx(0.75 * scores["own"] - scores["two"], abs=1e-4)
 
 
+def test_more_samples_per_validation_prompt_change_the_validation_only(improve: Improve) -> None:
+    few = [*FREE, *FAST, "ppo.num_updates=1", "ppo.num_eval_prompts=5", "ppo.reward_clip=20", WATCH]
+    one, rows = improve("share_of_e", *few)
+    run, more = improve("share_of_e", *few, "ppo.samples_per_eval_prompt=20", "eval.batch_size=16")  # 6.25 batches
+    for row, other in zip(rows, more, strict=True):
+        changed = {name for name in row if row[name] != other[name]}
+        assert changed >= {"ppo/validation_score", "ppo/validation_kl"}
+        assert all("validation" in name or "watch" in name for name in changed)
+        mean = as_given(run, other["ppo/validation_score"])
+        assert other["ppo/watch/share_of_others"] == pytest.approx(1.0 - mean, abs=1e-5)
+        # the error is that of the means of 5 prompts, which vary less than single responses
+        assert 0 < other["ppo/watch_error/share_of_others"] < row["ppo/watch_error/share_of_others"]
+    assert [results(path)["best_checkpoint"]["num_scores"] for path in (one, run)] == [5, 5]
+
+
 LEARNS = [*FREE, *FAST, "ppo.num_updates=8", "ppo.reward_clip=20", "ppo.eval_every=1", "ppo.checkpoint_every=50"]
-WATCH = "ppo.watch=['letter_rewards:share_of_others']"
 
 
 def test_a_watched_judge_is_measured_on_the_validation_responses_and_changes_nothing(improve: Improve) -> None:

@@ -165,7 +165,14 @@ def results() -> Tree:
         },
         "kl_to_reference": 6.13,
         "response_length": {"base": 20.4, "sft": 11.2, "ppo": 15.9},
-        "best_checkpoint": {"update": 35, "score": 1.68, "kl": 6.0},
+        "best_checkpoint": {
+            "update": 35,
+            "score": 1.68,
+            "kl": 6.0,
+            "expected_shrinkage": 0.0812,
+            "num_candidates": 5,
+            "num_scores": 32,
+        },
         "self_check": {
             "max_ratio_error": 2.1e-6,
             "padding_error": 7.4e-6,

@@ -36,7 +36,14 @@ def results() -> Tree:
             "num_pairs": 450,
         },
         "demonstrations": {"num": 3},
-        "best_checkpoint": {"update": 4, "score": 1.0, "kl": 12.0},
+        "best_checkpoint": {
+            "update": 4,
+            "score": 1.0,
+            "kl": 12.0,
+            "expected_shrinkage": 0.02,
+            "num_candidates": 3,
+            "num_scores": 64,
+        },
         "self_check": {"ratio": 0.0, "kl": 1e-7},
         "env_steps": 150000,
         "seconds": {"bc": 5.0, "ppo": 60.0},
@@ -70,6 +77,7 @@ def test_the_first_sentence_states_both_success_rates(write: Callable[..., Path]
     assert "| PPO | 98% (96% to 99%) | 256 | 44.2 | 17.2 |" in text
     assert "| only PPO succeeds | 124 |" in text
     assert "Update 4 was kept" in text
+    assert "About 0.020 of it is chance, because it is the best of 3 validations on the same 64 starts" in text
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,22 @@ def test_watched_judges_are_drawn_on_the_curve_of_the_reward(finished: Path) -> 
     assert drawn[1:] == plain[1:]
 
 
+def test_the_kept_update_is_explained_with_the_part_of_its_score_that_is_chance(finished: Path) -> None:
+    record = read(finished)
+
+    def explained(**best: float) -> str:
+        return curves.kept_update(replace(record, results={"best_checkpoint": best}), "prompts")
+
+    assert explained() == ""
+    line = " The dotted line marks the update whose policy was kept."
+    assert explained(update=35, score=1.68) == line  # a run of a version that did not estimate it
+    assert explained(update=35, score=1.68, expected_shrinkage=0.0, num_candidates=1, num_scores=32) == line
+    assert explained(update=35, score=1.68, expected_shrinkage=0.0812, num_candidates=5, num_scores=32) == (
+        f"{line} Its validation score is 1.68. About 0.081 of it is chance, because it is the best of 5 validations on "
+        "the same 32 prompts; on new prompts expect that much less."
+    )
+
+
 def test_every_plot_has_its_own_title_and_metric() -> None:
     for plots in ((*curves.SFT, *curves.REWARD, *curves.PPO, *curves.MORE_PPO), (*ARM_PPO, *MORE_ARM_PPO)):
         assert len({plot.title for plot in plots}) == len(plots)

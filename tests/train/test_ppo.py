@@ -13,9 +13,11 @@ from torch.optim import SGD
 
 from tercet.config.ppo import LoopConfig, UpdateConfig
 from tercet.runs.folder import RunFolder
+from tercet.runs.integrity import SEAL, sealed
 from tercet.train.chance import generator
 from tercet.train.ema import learning_state
-from tercet.train.ppo import Best, Collected, Learner, Trained, Validation, takes_one_step, train, update
+from tercet.train.ppo import Collected, Learner, Trained, takes_one_step, train, update
+from tercet.train.selection import Best, Shrinkage, Validation
 from tercet.train.watch import NEVER, Stopped, StopRule, Watched
 from tercet.types import ActorOutput, Rollout
 
@@ -68,10 +70,14 @@ def play(bandit: Bandit, index: int, num: int = 32, length: int = 3) -> Rollout:
     )
 
 
-def skill(bandit: Bandit) -> float:
-    """The probability of the right action, over the states."""
+def skills(bandit: Bandit) -> Tensor:
+    """The probability of the right action in each state."""
     probs = bandit.policy.weight.detach().softmax(-1)
-    return float(torch.stack([probs[state, state + 1] for state in range(NUM_STATES)]).mean())
+    return torch.stack([probs[state, state + 1] for state in range(NUM_STATES)])
+
+
+def skill(bandit: Bandit) -> float:
+    return float(skills(bandit).mean())
 
 
 def after(config: UpdateConfig, num_updates: int) -> float:
@@ -377,6 +383,11 @@ LOOP = LoopConfig(
 )
 
 
+def measured(score: float, kl: float, watched: Mapping[str, Watched] | None = None) -> Validation:
+    """A validation on two prompts of this score."""
+    return Validation(score, torch.tensor([score, score]), kl, watched or {})
+
+
 class Killed(Exception):
     """Stands for a kill: nothing after it runs."""
 
@@ -406,7 +417,7 @@ def run(
             step,
             bandit.learner(config),
             collect=collect,
-            validate=validate or (lambda: Validation(skill(bandit), 1.0)),
+            validate=validate or (lambda: Validation(skill(bandit), skills(bandit), 1.0)),
             carry={"price": 0.1},
             config=config,
             samples_every=2,
@@ -426,15 +437,15 @@ def rows(path: Path) -> list[dict[str, float]]:
 def test_killed_run_resumes_to_the_same_bits(tmp_path: Path, ema_decay: float) -> None:
     config = LoopConfig.model_validate(LOOP.model_dump() | {"ema_decay": ema_decay})
     whole = Bandit()
-    best = run(tmp_path / "whole", config, whole).best
-    assert 0 < best.update <= 7
+    trained = run(tmp_path / "whole", config, whole)
+    assert 0 < trained.best.update <= 7 and trained.shrinkage is not None
     for kills in ([0], [2], [3], [4, 5], [6, 6]):  # before, between and right after checkpoints, also twice
         path = tmp_path / "-".join(map(str, kills))
         for kill_in in kills:
             with pytest.raises(Killed):
                 run(path, config, Bandit(), kill_in=kill_in)
         again = Bandit()
-        assert run(path, config, again).best == best
+        assert run(path, config, again) == trained
         for name in ("metrics.jsonl", "samples.jsonl"):
             assert (path / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
         assert torch.equal(again.policy.weight, whole.policy.weight)
@@ -463,14 +474,12 @@ def test_actor_starts_after_critic_warmup_and_learning_rates_fall_to_0(tmp_path:
 
 def test_best_actor_within_the_kl_bound_is_kept(tmp_path: Path) -> None:
     config = LoopConfig.model_validate(LOOP.model_dump() | {"max_kl": 10.0, "critic_warmup_updates": 0})
-    told = iter(
-        [Validation(1.0, 0.0), Validation(9.0, 10.5), Validation(4.0, 9.5), Validation(4.0, 1.0), Validation(3.0, 1.0)]
-    )
+    told = iter([(1.0, 0.0), (9.0, 10.5), (4.0, 9.5), (4.0, 1.0), (3.0, 1.0)])
     bandit, tables = Bandit(), {}
 
     def validate() -> Validation:
         tables[len(tables)] = bandit.policy.weight.detach().clone()
-        return next(told)
+        return measured(*next(told))
 
     best = run(tmp_path, config, bandit, validate=validate).best
     assert best == Best(update=4, score=4.0, kl=9.5)  # the higher score lay too far away; an equal one is no better
@@ -481,7 +490,7 @@ def test_initial_actor_is_kept_if_no_update_is_better(tmp_path: Path) -> None:
     bandit = Bandit()
     start = bandit.policy.weight.detach().clone()
     scores = iter([5.0, 1.0, 2.0, 3.0, 4.0])
-    best = run(tmp_path, LOOP, bandit, validate=lambda: Validation(next(scores), 0.0)).best
+    best = run(tmp_path, LOOP, bandit, validate=lambda: measured(next(scores), 0.0)).best
     assert best == Best(update=0, score=5.0, kl=0.0)
     assert torch.equal(bandit.policy.weight, start)
 
@@ -490,19 +499,79 @@ def test_the_average_is_what_is_measured_and_kept(tmp_path: Path) -> None:
     config = LoopConfig.model_validate(
         LOOP.model_dump() | {"ema_decay": 0.9, "critic_warmup_updates": 0, "eval_every": 1}
     )
-    bandit, seen, measured = Bandit(), [], []
+    bandit, seen, averages = Bandit(), [], []
 
     def validate() -> Validation:
-        measured.append(bandit.policy.weight.detach().clone())
-        return Validation(float(len(measured)), 0.0)
+        averages.append(bandit.policy.weight.detach().clone())
+        return measured(float(len(averages)), 0.0)
 
     run(tmp_path, config, bandit, validate=validate, watch=lambda i: seen.append(bandit.policy.weight.detach().clone()))
     mean = seen[0]
-    assert torch.equal(measured[0], mean)
+    assert torch.equal(averages[0], mean)
     for index in range(1, 7):
         mean = 0.9 * mean + 0.1 * seen[index]
-        assert torch.allclose(measured[index], mean, atol=1e-6)
-    assert torch.equal(bandit.policy.weight, measured[-1])
+        assert torch.allclose(averages[index], mean, atol=1e-6)
+    assert torch.equal(bandit.policy.weight, averages[-1])
+
+
+# expected shrinkage
+
+
+def uneven(scores: list[list[float]], kls: list[float]) -> Callable[[], Validation]:
+    """Validations with these scores of two prompts, one after another."""
+    told = iter([Validation(sum(row) / 2, torch.tensor(row), kl) for row, kl in zip(scores, kls, strict=True)])
+    return lambda: next(told)
+
+
+def test_the_shrinkage_is_that_of_the_actors_that_could_be_kept(tmp_path: Path) -> None:
+    """Each prompt alone would choose another actor than both together: 1 - (-2) on the other prompt."""
+    config = LoopConfig.model_validate(LOOP.model_dump() | {"max_kl": 10.0})
+    scores = [[1.0, 1.0], [3.0, -2.0], [50.0, -49.0], [-2.0, 3.0], [-9.0, -9.0]]
+    trained = run(tmp_path, config, Bandit(), validate=uneven(scores, [99.0, 1.0, 10.5, 10.0, 0.0]))
+    assert trained.best == Best(update=0, score=1.0, kl=99.0)  # the start may be kept at any KL
+    assert trained.shrinkage == Shrinkage(3.0, num_candidates=4, num_scores=2)
+    assert trained.best_checkpoint == vars(trained.best) | {
+        "expected_shrinkage": 3.0,
+        "num_candidates": 4,
+        "num_scores": 2,
+    }
+    assert trained.kept("prompts") == (
+        "kept the policy of update 0: validation score 1, of which about 3 is chance "
+        "(the best of 4 validations on 2 prompts)"
+    )
+
+
+def test_actors_under_which_a_watched_score_fell_are_no_candidates(tmp_path: Path) -> None:
+    bandit = Bandit()
+    trained = run(tmp_path, EVERY, bandit, validate=lambda: falling(bandit), stop=STOP)
+    assert trained.shrinkage is not None and trained.shrinkage.num_candidates == len(rows(tmp_path)) - 2
+    assert trained.shrinkage.num_scores == NUM_STATES
+
+
+def test_one_prompt_says_nothing_about_the_shrinkage(tmp_path: Path) -> None:
+    trained = run(tmp_path, LOOP, Bandit(), validate=lambda: Validation(1.0, torch.ones(1), 0.0))
+    assert trained.shrinkage is None
+    assert trained.best_checkpoint == {"update": 0, "score": 1.0, "kl": 0.0}
+    assert trained.kept("prompts") == "kept the policy of update 0: validation score 1"
+
+
+def test_a_checkpoint_from_before_the_scores_were_kept_goes_on_without_the_shrinkage(tmp_path: Path) -> None:
+    whole = Bandit()
+    best = run(tmp_path / "whole", LOOP, whole).best
+    with pytest.raises(Killed):
+        run(tmp_path / "old", LOOP, Bandit(), kill_in=4)
+    state = tmp_path / "old" / "ppo" / "checkpoint" / "state.json"
+    old = json.loads(state.read_text())
+    del old["info"]["candidates"]
+    state.write_text(sealed({key: value for key, value in old.items() if key != SEAL}))
+    for kill_in in (6, -1):  # also after another checkpoint
+        again = Bandit()
+        if kill_in >= 0:
+            with pytest.raises(Killed):
+                run(tmp_path / "old", LOOP, again, kill_in=kill_in)
+        else:
+            assert run(tmp_path / "old", LOOP, again) == Trained(best, None, None)
+    assert torch.equal(again.policy.weight, whole.policy.weight)
 
 
 # watched scores
@@ -510,7 +579,7 @@ def test_the_average_is_what_is_measured_and_kept(tmp_path: Path) -> None:
 
 def falling(bandit: Bandit) -> Validation:
     """A score that rises with skill, and a watched one that falls with it."""
-    return Validation(skill(bandit), 1.0, {"asks": Watched(1.0 - skill(bandit), 0.01)})
+    return Validation(skill(bandit), skills(bandit), 1.0, {"asks": Watched(1.0 - skill(bandit), 0.01)})
 
 
 STOP = StopRule({"asks": 0.02}, 2)
@@ -570,7 +639,7 @@ def test_a_fall_at_the_last_update_stops_nothing(tmp_path: Path) -> None:
         tmp_path,
         LOOP,
         bandit,
-        validate=lambda: Validation(1.0, 0.0, {"asks": Watched(next(values), 0.0)}),
+        validate=lambda: measured(1.0, 0.0, {"asks": Watched(next(values), 0.0)}),
         stop=STOP,
     )
     assert told.stopped is None and len(rows(tmp_path)) == 8

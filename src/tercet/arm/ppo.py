@@ -28,7 +28,8 @@ from tercet.errors import InputError
 from tercet.runs.folder import RunFolder
 from tercet.runs.progress import say
 from tercet.train import chance
-from tercet.train.ppo import Collected, Learner, Validation, train, validates_after
+from tercet.train.ppo import Collected, Learner, train, validates_after
+from tercet.train.selection import Validation
 
 TIE_BREAK = 1e-3  # weight of the share of steps in success, which decides between policies of equal success
 SHOWN = ["ppo/score", "ppo/success", "ppo/kl", "ppo/explained_variance", "ppo/clip_fraction"]
@@ -62,7 +63,8 @@ def run(folder: RunFolder, config: ArmConfig) -> None:
             step.save_folder("model", policy.save)
             step.save_folder("critic", critic.save)
             env_steps = _env_steps(folder.results(), config.ppo, config.horizon)
-            results = {"best_checkpoint": vars(trained.best), "self_check": checked, "env_steps": env_steps}
+            say(f"ppo: {trained.kept('starts')}")
+            results = {"best_checkpoint": trained.best_checkpoint, "self_check": checked, "env_steps": env_steps}
             step.finish(results | ({"rounds": rounds.summary(config.ppo.num_updates)} if rounds else {}))
 
 
@@ -122,8 +124,10 @@ def validate(env: VectorEnv, collect: Collect) -> Validation:
     played = sample_episodes(env, policy, None, num=num, horizon=collect.horizon, seed=seed)
     episodes = played.episodes
     assessed = assess(played, collect.actor_critic, collect.reference)
-    score = episodes.succeeded().float().mean() + TIE_BREAK * episodes.infos["success"].mean()
-    return Validation(float(score), float(assessed.kl.sum(1).mean()))
+    succeeded, in_success = episodes.succeeded().float(), episodes.infos["success"]
+    score = succeeded.mean() + TIE_BREAK * in_success.mean()
+    scores = succeeded + TIE_BREAK * in_success.mean(1)
+    return Validation(float(score), scores, float(assessed.kl.sum(1).mean()))
 
 
 def frozen_copy(policy: Policy) -> Policy:

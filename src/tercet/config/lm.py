@@ -146,6 +146,7 @@ class PpoConfig(LoopConfig):
     missing_eos_penalty: float = Field(default=1.0, ge=0, le=1e6, description="Penalty subtracted from the score of a response that was cut off.")
     ptx_coef: float = Field(default=0.0, ge=0, le=1e6, description="Weight of the SFT loss added to the actor's loss (PPO-ptx of InstructGPT).")
     num_eval_prompts: int = Field(default=32, ge=1, le=MOST_ROWS, description="Number of validation prompts, which select the best checkpoint.")
+    samples_per_eval_prompt: int = Field(default=1, ge=1, le=1000, description="Responses sampled per validation prompt; the score of a prompt is their mean, so that chance has less part in the choice of the checkpoint.")
     watch: list[str] = Field(default=[], description="Judges to measure at every validation beside the score, and drawn with it: functions module:function (prompts, responses -> scores). A judge that takes part in training is refused.")
     stop_on: dict[str, float] = Field(default={}, description="Judges of `watch` that stop training, each with the fall of its mean score since update 0 that it allows, such as {module:function: 0.1}. A policy with a larger fall is not kept.")
     stop_after: int = Field(default=3, ge=1, le=MOST_ROWS, description="Number of validations in a row with a larger fall than `stop_on` allows that stop training.")

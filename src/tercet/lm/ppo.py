@@ -43,7 +43,8 @@ from tercet.runs.progress import say
 from tercet.runs.rounds import in_round, results_in_round
 from tercet.runs.step import Step
 from tercet.train.chance import generator, round_seed
-from tercet.train.ppo import Collected, Learner, Validation, takes_one_step, train
+from tercet.train.ppo import Collected, Learner, takes_one_step, train
+from tercet.train.selection import Validation
 from tercet.train.watch import Stopped, StopRule, Watched
 
 NO_VALIDATION = "ppo: no validation prompts are held out to choose the best checkpoint; raise data.eval_fraction"
@@ -110,8 +111,9 @@ def run(folder: RunFolder, config: LmConfig, *, number: int = 0) -> None:
         )
         step.save_folder("model", lambda path: policy.save(path, encoder.tokenizer, encoder.ends.ids))
         fitted = {name: asdict(scale) for name, scale in scales.items() if name != REWARD_MODEL}
-        results = {"best_checkpoint": vars(trained.best), "self_check": checked, "reward_scale": fitted}
+        results = {"best_checkpoint": trained.best_checkpoint, "self_check": checked, "reward_scale": fitted}
         results |= _stopped(trained.stopped, config.ppo) if trained.stopped else {}
+        say(f"{name}: {trained.kept('prompts')}")
         step.finish(results_in_round(results, number))
 
 
@@ -187,19 +189,29 @@ class Collect:
 
 
 def validate(roles: Roles, examples: Sequence[Example]) -> Validation:
-    """Return the mean score and KL of one response per example; every call draws the same random numbers."""
+    """Measure responses to the examples; every call draws the same random numbers.
+
+    The score of an example is the mean over its `ppo.samples_per_eval_prompt` responses.
+    """
     scores, kls = [], []
     watched: dict[str, list[Tensor]] = {name: [] for name in roles.watched}
-    for responses in roles.sampler.sample_all(examples, generator(roles.seed, "validation"), title="validation"):
+    num = roles.config.samples_per_eval_prompt
+    repeated = [example for example in examples for _ in range(num)]
+
+    def by_prompt(parts: Sequence[Tensor]) -> Tensor:
+        return torch.cat(parts).view(len(examples), num).mean(1)
+
+    for responses in roles.sampler.sample_all(repeated, generator(roles.seed, "validation"), title="validation"):
         assessment = roles.assess(responses)
         scores.append(final_scores(responses, assessment, roles.config))
         kls.append(kl_per_response(assessment, responses))
         for name, score in roles.watched.items():
             watched[name].append(score(responses))
     return Validation(
-        float(torch.cat(scores).mean()),
+        float(by_prompt(scores).mean()),
+        by_prompt(scores),
         float(torch.cat(kls).mean()),
-        {name: Watched.of(torch.cat(parts)) for name, parts in watched.items()},
+        {name: Watched.of(by_prompt(parts)) for name, parts in watched.items()},
     )
 
 

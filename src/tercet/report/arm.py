@@ -233,8 +233,7 @@ def _improve(record: Record) -> list[Block]:
     if shown is None:
         return []
     lead = "One update is one episode in each environment and the optimizer steps on them."
-    if mark is not None:
-        lead += " The dotted line marks the update whose policy was kept."
+    lead += curves.kept_update(record, "starts")
     folded: list[Figures | Fold] = [Fold("More curves of PPO", [more])] if more else []
     return [Prose(lead), shown, *folded, *_present(_self_check(record))]
 

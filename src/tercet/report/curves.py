@@ -208,6 +208,21 @@ def ppo_blocks(record: Record) -> list[Figures | Fold]:
     return [*blocks, Fold("More curves of PPO", [more])] if more else blocks
 
 
+def kept_update(record: Record, unit: str) -> str:
+    """Explain the dotted line, and how much of the validation score there is chance; `unit` is prompts or starts."""
+    keys = ("update", "score", "expected_shrinkage", "num_candidates", "num_scores")
+    update, best, chance, candidates, scores = (number(record.results, "best_checkpoint", key) for key in keys)
+    if update is None:
+        return ""
+    text = " The dotted line marks the update whose policy was kept."
+    if best is None or chance is None or candidates is None or scores is None or candidates == 1:
+        return text
+    return (
+        f"{text} Its validation score is {num(best)}. About {num(chance)} of it is chance, because it is the best of "
+        f"{candidates:.0f} validations on the same {scores:.0f} {unit}; on new {unit} expect that much less."
+    )
+
+
 def _with_watched_judges(record: Record, plot: Plot) -> Plot:
     """Add the judges of ppo.watch to the plot of the reward."""
     colours: tuple[Colour, ...] = ("other", "base", "muted")

@@ -64,8 +64,7 @@ def _judge(record: Record) -> list[Block]:
 def _improve(record: Record) -> list[Block]:
     drawn = curves.ppo_blocks(record)
     lead = "One update is one batch of sampled answers and the optimizer steps on it."
-    if find(record.results, "best_checkpoint"):
-        lead += " The dotted line marks the update whose policy was kept."
+    lead += curves.kept_update(record, "prompts")
     return [*([Prose(lead)] if drawn else []), *drawn, *_present(tables.self_check(record))]
 
 

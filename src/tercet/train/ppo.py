@@ -1,7 +1,7 @@
 """Proximal policy optimisation (Schulman et al. 2017), for rollouts of language models and arms."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import fmean
@@ -21,7 +21,8 @@ from tercet.train import checkpoint
 from tercet.train.chance import generator
 from tercet.train.ema import Average, learning_state, set_learning_state
 from tercet.train.optim import adamw, clip_gradients, set_lr
-from tercet.train.watch import NEVER, Stopped, StopRule, Watched
+from tercet.train.selection import Best, Shrinkage, Validation
+from tercet.train.watch import NEVER, Stopped, StopRule
 from tercet.types import ActorCritic, Rollout
 
 BEST = "best/"  # prefix of the best actor's parameters in a checkpoint
@@ -64,41 +65,25 @@ class Collected:
 
 
 @dataclass(frozen=True)
-class Validation:
-    """The actor's score on held-out prompts or starts, its KL from the reference, and watched scores by name."""
-
-    score: float
-    kl: float
-    watched: Mapping[str, Watched] = field(default_factory=dict)
-
-    @property
-    def means(self) -> dict[str, float]:
-        """The means of the watched scores."""
-        return {name: watched.mean for name, watched in self.watched.items()}
-
-    @property
-    def metrics(self) -> dict[str, float]:
-        """The metrics of a row."""
-        errors = {f"ppo/watch_error/{name}": watched.error for name, watched in self.watched.items()}
-        means = {f"ppo/watch/{name}": mean for name, mean in self.means.items()}
-        return {"ppo/validation_score": self.score, "ppo/validation_kl": self.kl} | means | errors
-
-
-@dataclass(frozen=True)
-class Best:
-    """The update with the best validation score within the KL bound; update 0 is the start."""
-
-    update: int
-    score: float
-    kl: float
-
-
-@dataclass(frozen=True)
 class Trained:
     """How training ended: the checkpoint that was kept, and why training stopped early, if it did."""
 
     best: Best
     stopped: Stopped | None
+    shrinkage: Shrinkage | None  # None if it cannot be estimated
+
+    @property
+    def best_checkpoint(self) -> dict[str, int | float]:
+        """The kept checkpoint, for results.json."""
+        return vars(self.best) | (vars(self.shrinkage) if self.shrinkage else {})
+
+    def kept(self, unit: str) -> str:
+        """Say which checkpoint was kept; `unit` is what the actor was validated on."""
+        text = f"kept the policy of update {self.best.update}: validation score {self.best.score:.3g}"
+        if not self.shrinkage or self.shrinkage.num_candidates == 1:
+            return text
+        of = f"the best of {self.shrinkage.num_candidates} validations on {self.shrinkage.num_scores} {unit}"
+        return f"{text}, of which about {self.shrinkage.expected_shrinkage:.2g} is chance ({of})"
 
 
 def train(
@@ -127,12 +112,14 @@ def train(
             start = validate()
         best, best_state, done = Best(0, start.score, start.kl), learning_state(learner.actor), 0
         watched = [start.means]  # at every validation so far
+        candidates = [start.scores.tolist()]  # the scores of every actor that could be kept
         step.log(0, start.metrics)
     else:
         info, folder = restored
         best_state = _load(learner, average, folder)
         best, done, carry = Best(**info["best"]), info["done"], info["carry"]
         watched = info.get("watched", [{}])  # absent in a checkpoint from before there was ppo.watch
+        candidates = info.get("candidates")  # absent in a checkpoint from before they were kept
 
     for index in range(done, config.num_updates):
         if stop.reason(watched):
@@ -155,19 +142,22 @@ def train(
             with average.in_place():
                 now = validate()
                 watched = [*watched, now.means]
-                if now.score > best.score and now.kl <= config.max_kl and not stop.falls(watched):
-                    best, best_state = Best(done, now.score, now.kl), learning_state(learner.actor)
+                if now.kl <= config.max_kl and not stop.falls(watched):
+                    candidates = candidates and [*candidates, now.scores.tolist()]
+                    if now.score > best.score:
+                        best, best_state = Best(done, now.score, now.kl), learning_state(learner.actor)
             row |= now.metrics
         last = done == config.num_updates or bool(stop.reason(watched))
         step.log(done, row)
         if done % samples_every == 0 or last:
             step.show(done, collected.samples)
         if done % config.checkpoint_every == 0 or last:
-            info = {"done": done, "carry": carry, "best": vars(best), "watched": watched}
+            info = {"done": done, "carry": carry, "best": vars(best), "watched": watched, "candidates": candidates}
             step.save(info, lambda folder, state=best_state: _save(learner, average, state, folder))
     set_learning_state(learner.actor, best_state)
     falls = stop.reason(watched) if done < config.num_updates else {}
-    return Trained(best, Stopped(done, falls) if falls else None)
+    shrinkage = Shrinkage.of(candidates, seed=seed) if candidates else None
+    return Trained(best, Stopped(done, falls) if falls else None, shrinkage)
 
 
 def validates_after(update: int, config: LoopConfig) -> bool:

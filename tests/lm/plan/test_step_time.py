@@ -24,6 +24,9 @@ def test_the_time_of_a_step_is_the_sum_of_its_phases(make_config):
     assert time.train == 3 * (2 * (5.0 + 3.0) + 2 * (0.25 + 0.5))
     assert time.validation == 2 * (time.generate + time.score)
     assert time.ppo_run(config.ppo) == 10 * time.ppo + 4 * time.validation  # before, after 4, 8 and 10
+    often = config.model_copy(update={"ppo": config.ppo.model_copy(update={"samples_per_eval_prompt": 3})})
+    again = step_time(often, Phases(POLICY, SCORE, SIZES, (NETWORK, NETWORK)), SIZES)
+    assert again.validation == 3 * time.validation
     in_bf16 = step_time(replace_precision(config), Phases(POLICY, SCORE, SIZES, (NETWORK, NETWORK)), SIZES)
     assert in_bf16.score == 2 * (2 * 2.0 + 1.0 + 1.0)  # the old policy's too
 

@@ -103,7 +103,7 @@ def step_time(config: LmConfig, phases: Phases, data_rows: Sizes) -> StepTime:
     rows, again = min(ppo.micro_batch_size, ppo.batch_size), config.model.gradient_checkpointing
     sft = _ratio_of_fit(phases, config.sft.batch_size, data_rows, rows=rows, recompute=again, is_reward=False)
     reward = _ratio_of_fit(phases, config.reward.batch_size, data_rows, rows=rows, recompute=again, is_reward=True)
-    num_validations = ppo.num_eval_prompts / ppo.batch_size
+    num_validations = ppo.num_eval_prompts * ppo.samples_per_eval_prompt / ppo.batch_size
     return StepTime(
         generate=generate,
         score=scoring,
