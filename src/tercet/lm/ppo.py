@@ -198,7 +198,7 @@ def validate(roles: Roles, examples: Sequence[Example]) -> Validation:
     num = roles.config.samples_per_eval_prompt
     repeated = [example for example in examples for _ in range(num)]
 
-    def by_prompt(parts: Sequence[Tensor]) -> Tensor:
+    def by_prompt(parts: list[Tensor]) -> Tensor:
         return torch.cat(parts).view(len(examples), num).mean(1)
 
     for responses in roles.sampler.sample_all(repeated, generator(roles.seed, "validation"), title="validation"):
