@@ -5,8 +5,6 @@ import json
 import os
 import shutil
 import signal
-import threading
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +20,7 @@ from tercet.config.load import load_arm_config, load_lm_config
 from tercet.report import records
 from tercet.runs.folder import RunFolder
 from tercet.runs.once import run_once
+from tercet.runs.step import Step
 
 COUNT = Count("runs")
 count = COUNT.fixture()
@@ -100,18 +99,16 @@ def domain(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 def _interrupt(domain: Domain) -> None:
     """Stop a run as Ctrl-C does, once PPO has two checkpoints, and put a copy aside."""
     ppo = domain.finished / "ppo"
+    save = Step.save
 
-    def watch() -> None:
-        while not ((ppo / "checkpoint-before").exists() and (ppo / "checkpoint").exists()):
-            time.sleep(0.0005)
-        os.kill(os.getpid(), signal.SIGINT)
+    def save_and_interrupt(step: Step, *state: Any) -> None:
+        save(step, *state)
+        if (ppo / "checkpoint-before").exists():
+            signal.raise_signal(signal.SIGINT)
 
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Step, "save", save_and_interrupt)
         domain.command(domain.finished)
-        time.sleep(60)
-    watcher.join()
     assert not (ppo / "done.json").exists()
     shutil.copytree(domain.finished, domain.under_way)
 
