@@ -150,14 +150,20 @@ def _with(record: Record, **changed: Any) -> Record:  # Any: fields of a record
 
 
 @pytest.mark.parametrize(
-    ("mean", "title", "good"),
-    [(0.8, "Unseen judges do not contradict", True), (0.5, "Unseen judges do not see the gain", False)],
+    ("means", "title", "good"),
+    [
+        ((0.8, 0.8), "Unseen judges do not contradict", True),
+        ((0.5, 0.8), "Not every unseen judge sees the gain", False),
+        ((0.5, 0.5), "Unseen judges do not see the gain", False),
+    ],
 )
-def test_unseen_judges_are_shown_and_warned_about(finished: Path, mean: float, title: str, good: bool) -> None:
+def test_unseen_judges_are_shown_and_warned_about(
+    finished: Path, means: tuple[float, float], title: str, good: bool
+) -> None:
     record = read(finished)
-    won = {"mean": mean, "low": mean - 0.08, "high": mean + 0.08, "num_prompts": 128}
+    won, too = ({"mean": mean, "low": mean - 0.08, "high": mean + 0.08, "num_prompts": 128} for mean in means)
     rates = record.results["win_rate"]
-    rates = rates | {"ppo_vs_sft": rates["ppo_vs_sft"] | {"base_model": won, "asks": won}}
+    rates = rates | {"ppo_vs_sft": rates["ppo_vs_sft"] | {"base_model": won, "asks": too}}
     config = record.config | {"eval": record.config["eval"] | {"unseen_judges": ["base_model", "mine:asks"]}}
     seen = _with(record, results=record.results | {"win_rate": rates}, config=config)
     found = checks(seen)

@@ -210,9 +210,10 @@ def _unseen(record: Record) -> Check | None:
     text = f"PPO wins {percent(taught.mean)} by what taught it, and {wins}, which took no part in training"
     parted = [name for name, one in unseen.items() if one.low <= 0.5 and one.high < taught.mean]
     if taught.low > 0.5 and parted:
+        all_of_them = len(parted) == len(unseen)
         return Check(
             False,
-            "Unseen judges do not see the gain",
+            "Unseen judges do not see the gain" if all_of_them else "Not every unseen judge sees the gain",
             f"{text}. The policy may exploit its reward: read the answers, raise `ppo.kl_coef` or use fewer updates.",
         )
     return Check(True, "Unseen judges do not contradict", f"{text}.")
