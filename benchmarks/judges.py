@@ -42,7 +42,7 @@ def main() -> None:
     command.add_argument("--pairs", type=int, default=200)
     asked = command.parse_args()
     torch.set_num_threads(1)
-    config = load_lm_config("smollm2", ["data.train=[chatterbot,chitchat]"])
+    config = load_lm_config("smollm2", [])
     examples = [example for example in flat(step_examples(config.data, "sft").train) if example.chosen]
     some = random.Random(0).sample(examples, asked.pairs)
     held_out = json.loads((asked.run / "eval" / "held_out.json").read_text(encoding="utf-8"))

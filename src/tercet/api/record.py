@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from tercet.runs.folder import RunFolder
 from tercet.runs.progress import silent
-from tercet.runs.rounds import in_round
+from tercet.runs.rounds import with_rounds
 from tercet.runs.rows import Row
 
 Domain = Literal["lm", "arm"]
@@ -41,11 +41,8 @@ class Run:
     @property
     def finished(self) -> tuple[str, ...]:
         """Return the finished steps, in order."""
-        steps = STEPS[self.domain]
-        if self.domain == "lm":
-            numbers = range(1, self.config["reward"].get("num_rounds", 0) + 1)
-            rounds = [in_round(step, number) for number in numbers for step in ("reward", "ppo")]
-            steps = (*steps[:-1], *rounds, steps[-1])
+        num_rounds = self.config["reward"].get("num_rounds", 0) if self.domain == "lm" else 0
+        steps = with_rounds(STEPS[self.domain], num_rounds)
         return tuple(step for step in steps if self._folder.has_ended(step))
 
     def metrics(self, step: str | None = None) -> list[Row]:

@@ -12,7 +12,7 @@ from tercet.lm.scoring import REWARD_MODEL
 from tercet.report import page
 from tercet.runs.folder import RunFolder
 from tercet.runs.once import check_data, is_up_to_date, run_once
-from tercet.runs.rounds import in_round
+from tercet.runs.rounds import kind_of, round_of, with_rounds
 
 STEPS = {"sft": sft.run, "reward": reward.run, "ppo": ppo.run, "eval": evaluation.run}
 Run = Callable[[RunFolder, LmConfig], None]
@@ -39,11 +39,12 @@ def run_step(folder: RunFolder, config: LmConfig, name: str) -> None:
 
 def steps_of(num_rounds: int) -> dict[str, Run]:
     """Return the steps by name, in order: before the evaluation, each round repeats steps 2 and 3."""
-    steps: dict[str, Run] = {name: step for name, step in STEPS.items() if name != "eval"}
-    for number in range(1, num_rounds + 1):
-        steps[in_round("reward", number)] = partial(reward.run, number=number)
-        steps[in_round("ppo", number)] = partial(ppo.run, number=number)
-    return steps | {"eval": evaluation.run}
+
+    def step(name: str) -> Run:
+        number = round_of(name)
+        return partial(STEPS[kind_of(name)], number=number) if number else STEPS[name]
+
+    return {name: step(name) for name in with_rounds(STEPS, num_rounds)}
 
 
 def needed(config: LmConfig) -> list[str]:

@@ -207,9 +207,10 @@ def validate(roles: Roles, examples: Sequence[Example]) -> Validation:
         kls.append(kl_per_response(assessment, responses))
         for name, score in roles.watched.items():
             watched[name].append(score(responses))
+    of_prompts = by_prompt(scores)
     return Validation(
-        float(by_prompt(scores).mean()),
-        by_prompt(scores),
+        float(of_prompts.mean()),
+        of_prompts,
         float(torch.cat(kls).mean()),
         {name: Watched.of(by_prompt(parts)) for name, parts in watched.items()},
     )
