@@ -100,6 +100,22 @@ def test_scaling_has_a_line_for_every_point_and_a_panel_for_every_axis(
     assert picture.stat().st_size > 1000
 
 
+def test_proxy_and_gold_are_read_from_the_validations_and_drawn(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        run = tmp_path / str(seed)
+        run.mkdir()
+        (run / "config.yaml").write_text("ppo: {watch: [gold/reward/model]}\n")
+        rows = [{"step": "ppo", "index": update, "ppo/score": 0.0} for update in range(3)]
+        for row in rows[::2]:
+            watched = {"ppo/watch/gold/reward/model": 0.5 - seed, "ppo/watch_error/gold/reward/model": 0.1}
+            row |= {"ppo/validation_score": 2.0 * seed, "ppo/validation_kl": 3.0 * row["index"], **watched}
+        (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    picture = tmp_path / "proxy-gold.png"
+    lines = printed("proxy_gold.py", str(tmp_path / "0"), str(tmp_path / "1"), "--picture", str(picture)).splitlines()
+    assert lines[2:] == ["| 0 | 0.0 | 1.00 | 0.00 | 0.07 |", "| 2 | 6.0 | 1.00 | 0.00 | 0.07 |"]
+    assert picture.stat().st_size > 1000
+
+
 @pytest.mark.slow
 def test_scaling_prints_a_line_for_every_point_and_draws(tmp_path: Path) -> None:
     picture = tmp_path / "scaling.png"

@@ -65,7 +65,9 @@ def test_another_model_uses_its_own_tokenizer() -> None:
 @pytest.mark.parametrize(
     ("overrides", "what"),
     [
-        (["ppo.watch=[base_model]"], "'base_model' is not a function: write module:function"),
+        (["ppo.watch=[base_model]"], "'base_model' cannot be watched; give module:function, or the folder"),
+        (["ppo.watch=[gold]", "ppo.reward={./gold: 1}"], "ppo.watch: 'gold' takes part in training"),
+        (["eval.unseen_judges=[gold]", "reward.model=gold"], "eval.unseen_judges: 'gold' takes part in training"),
         (["ppo.watch=['mine:asks', 'theirs:asks']"], "two judges have the name 'asks' in metrics"),
         (["ppo.watch=['mine:paid']", "ppo.reward={'mine:paid': 1}"], "ppo.watch: 'mine:paid' takes part in training"),
         (["ppo.watch=['mine:asks']", "judge=mine:asks"], "ppo.watch: 'mine:asks' takes part in training"),
@@ -73,7 +75,7 @@ def test_another_model_uses_its_own_tokenizer() -> None:
         (["ppo.watch=['mine:asks']", "ppo.stop_on={'mine:asks': 0}"], "a fall must be above 0"),
         (
             ["ppo.watch=['mine:asks']", "ppo.stop_on={'mine:asks': 0.1}", "eval.unseen_judges=['mine:asks']"],
-            "eval.unseen_judges: 'mine:asks' takes part in training, by judge, ppo.reward or ppo.stop_on",
+            "eval.unseen_judges: 'mine:asks' takes part in training, by judge, reward.model, ppo.reward or ppo.stop_on",
         ),
     ],
 )
@@ -85,7 +87,7 @@ def test_a_watched_judge_teaches_nothing_and_one_that_stops_training_is_not_unse
 
 
 def test_a_judge_may_be_watched_and_unseen() -> None:
-    config = load_lm_config("tiny", ["ppo.watch=['mine:asks']", "eval.unseen_judges=['mine:asks']"])
+    config = load_lm_config("tiny", ["ppo.watch=['mine:asks', gold]", "eval.unseen_judges=['mine:asks', gold]"])
     assert config.ppo.stop_on == {}
 
 

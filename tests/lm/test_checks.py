@@ -61,6 +61,18 @@ def test_a_reward_model_of_another_run_need_not_know_this_runs_style(small: list
         check(load_lm_config("tiny", [*settings, f"ppo.reward={{{tmp_path / '32'}: 1.0}}"]), ["ppo"])
 
 
+@pytest.mark.parametrize(("key", "step"), [("ppo.watch", "ppo"), ("eval.unseen_judges", "eval")])
+def test_a_reward_model_that_only_measures_is_checked_before_training(
+    small: list[str], tmp_path: Path, key: str, step: str
+) -> None:
+    load_score_model(narrow(small, 32)).save(tmp_path / "narrow", byte_tokenizer())
+    settings = [*small, "data.max_prompt_tokens=64"]
+    with pytest.raises(InputError, match=rf"^{key}: data\.max_prompt_tokens=64 .* the model reads 32"):
+        check(load_lm_config("tiny", [*settings, f"{key}=[{tmp_path / 'narrow'}]"]), [step])
+    with pytest.raises(InputError, match=rf"^{key}: .*no_such_folder"):
+        check(load_lm_config("tiny", [*settings, f"{key}=[{tmp_path / 'no_such_folder'}]"]), [step])
+
+
 def test_texts_to_measure_fit_every_policy_that_is_measured(small: list[str], tmp_path: Path) -> None:
     load_policy(narrow(small, 64)).save(tmp_path, byte_tokenizer(), [2])
     settings = [*small, "eval.prompts=['How are you, who have so much to say and so little time?']"]

@@ -203,6 +203,17 @@ def test_unseen_judges_compare_the_stages(take: Take, small: list[str], tmp_path
     assert row["scores"]["sft"]["answers_what_is_asked"] == expected
 
 
+def test_an_unseen_judge_may_be_a_reward_model(take: Take, small: list[str], tmp_path: Path) -> None:
+    config = load_lm_config("tiny", small)
+    gold = tmp_path / "gold"
+    load_score_model(config).save(gold, Encoder.of(config).tokenizer)
+    for step in ("sft", "eval"):
+        take(step, tmp_path / "run", *small, f"eval.unseen_judges=[{gold}]")
+    assert set(read(tmp_path / "run" / "results.json")["win_rate"]["sft_vs_base"]) == {"judge", str(gold)}
+    rows = read(tmp_path / "run" / "eval" / "held_out.json")
+    assert len({row["scores"]["sft"][str(gold)] for row in rows}) > 1
+
+
 @pytest.mark.parametrize(
     ("judges", "says"),
     [

@@ -268,6 +268,16 @@ def test_a_watched_judge_is_measured_on_the_validation_responses_and_changes_not
     assert "stopped" not in results(run)
 
 
+def test_a_reward_model_may_be_watched(improve: Improve, take: Take, small: list[str], tmp_path: Path) -> None:
+    take("reward", tmp_path, *small)
+    gold = tmp_path / "reward" / "model"
+    _, plain = improve("share_of_e", *FREE, *FAST, "ppo.num_updates=1")
+    _, rows = improve("share_of_e", *FREE, *FAST, "ppo.num_updates=1", f"ppo.watch=[{gold}]")
+    watched = [row[f"ppo/watch/{gold}"] for row in rows]
+    assert [{key: value for key, value in row.items() if "watch" not in key} for row in rows] == plain
+    assert len(watched) == 2 and watched[0] != watched[1]
+
+
 def test_training_stops_on_a_watched_judge_and_keeps_no_policy_under_which_it_fell(improve: Improve) -> None:
     _, free = improve("share_of_e", *LEARNS, WATCH)
     stop = ["ppo.stop_on={'letter_rewards:share_of_others': 0.1}", "ppo.stop_after=2"]

@@ -1,5 +1,6 @@
 """The config of the three steps on a language model; every field has a range and a description."""
 
+from os.path import realpath
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -13,6 +14,7 @@ from tercet.config.small_file import read_small_file
 
 MOST_TOKENS = 1_000_000
 MOST_AT_ONCE = 100_000_000  # tokens in a batch
+BASE_MODEL = "base_model"  # the judge in eval.unseen_judges that is neither a function nor a reward model
 
 
 class ModelConfig(Section):
@@ -22,7 +24,7 @@ class ModelConfig(Section):
     architecture: dict[str, str | int | float | bool] = Field(default={}, description="For path=random: the transformers config, including model_type.")
     tokenizer: str = Field(default="", description="Folder or hub id of the tokenizer, or `bytes`; empty uses the model's tokenizer.")
     chat_template: str = Field(default="", description="Jinja chat template, as text or as a file (stored as text); empty uses the tokenizer's template.")
-    trust_remote_code: bool = Field(default=False, description="Run the Python code that comes with a model or tokenizer (`auto_map` in its files), with your permissions; read it first. Applies to model.path, model.tokenizer, reward.model, ppo.policy and ppo.reward, and to the models that this run saves from them. false refuses such a model.")
+    trust_remote_code: bool = Field(default=False, description="Run the Python code that comes with a model or tokenizer (`auto_map` in its files), with your permissions; read it first. Applies to model.path, model.tokenizer, reward.model, ppo.policy, ppo.reward, ppo.watch and eval.unseen_judges, and to the models that this run saves from them. false refuses such a model.")
     gradient_checkpointing: bool = Field(default=False, description="Recompute activations in the backward pass: less memory, about a third more time.")
 
     @field_validator("chat_template")
@@ -147,17 +149,16 @@ class PpoConfig(LoopConfig):
     ptx_coef: float = Field(default=0.0, ge=0, le=1e6, description="Weight of the SFT loss added to the actor's loss (PPO-ptx of InstructGPT).")
     num_eval_prompts: int = Field(default=32, ge=1, le=MOST_ROWS, description="Number of validation prompts, which select the best checkpoint.")
     samples_per_eval_prompt: int = Field(default=1, ge=1, le=1000, description="Responses sampled per validation prompt; the score of a prompt is their mean, so that chance has less part in the choice of the checkpoint.")
-    watch: list[str] = Field(default=[], description="Judges to measure at every validation beside the score, and drawn with it: functions module:function (prompts, responses -> scores). A judge that takes part in training is refused.")
+    watch: list[str] = Field(default=[], description="Judges to measure at every validation beside the score, and drawn with it: functions module:function (prompts, responses -> scores), and reward models, as folders or hub ids. A judge that takes part in training is refused.")
     stop_on: dict[str, float] = Field(default={}, description="Judges of `watch` that stop training, each with the fall of its mean score since update 0 that it allows, such as {module:function: 0.1}. A policy with a larger fall is not kept.")
     stop_after: int = Field(default=3, ge=1, le=MOST_ROWS, description="Number of validations in a row with a larger fall than `stop_on` allows that stop training.")
     samples_every: int = Field(default=5, ge=1, le=MOST_ROWS, description="Updates between printed samples.")
 
     @field_validator("watch")
     @classmethod
-    def _functions_of_different_names(cls, value: list[str]) -> list[str]:
-        for judge in value:
-            if ":" not in judge:
-                raise ValueError(f"{judge!r} is not a function: write module:function")
+    def _judges_of_different_names(cls, value: list[str]) -> list[str]:
+        if other := next((judge for judge in value if judge in (BASE_MODEL, "reward_model", "")), None):
+            raise ValueError(f"{other!r} cannot be watched; give module:function, or the folder or hub id of a reward model")
         names = [judge_name(judge) for judge in value]
         if twice := next((name for name in names if names.count(name) > 1), ""):
             raise ValueError(f"two judges have the name {twice!r} in metrics; rename a function")
@@ -190,7 +191,7 @@ class EvalConfig(Section):
     num_prompts: int = Field(default=128, ge=2, le=MOST_ROWS, description="Number of held-out prompts for the paired comparisons.")
     batch_size: int = Field(default=32, ge=1, le=MOST_ROWS, description="Prompts per batch.")
     max_response_tokens: int = Field(default=64, ge=1, le=MOST_TOKENS, description="Maximum length of the responses to `eval.prompts` and in chat.")
-    unseen_judges: list[str] = Field(default=[], description="Judges that compare the stages and are used for nothing else: functions module:function (prompts, responses -> scores), and `base_model`, which asks how much more likely the prompt makes the response under model.path. A judge that takes part in training is refused.")
+    unseen_judges: list[str] = Field(default=[], description="Judges that compare the stages and are used for nothing else: functions module:function (prompts, responses -> scores), reward models, as folders or hub ids, and `base_model`, which asks how much more likely the prompt makes the response under model.path. A judge that takes part in training is refused.")
     reward_texts: str = Field(default="", description="JSONL file of prompt, good, bad to score; empty uses the four texts of DeepSpeed-Chat's rw_eval.")
 
     @model_validator(mode="after")
@@ -199,11 +200,8 @@ class EvalConfig(Section):
         return self
 
 
-BASE_MODEL = "base_model"  # the judge in eval.unseen_judges that is not a function
-
-
 def judge_name(judge: str) -> str:
-    """Return the name of an unseen or watched judge in results: that of its function, or `base_model`."""
+    """Return the name of an unseen or watched judge in results: that of its function, a model's path, or `base_model`."""
     return judge.rpartition(":")[2]
 
 
@@ -237,7 +235,8 @@ class LmConfig(NetworkConfig):
     @property
     def keys_by_path(self) -> dict[str, str]:
         """Return the config key that names the model at each path; the empty path is model.path."""
-        others = {self.reward.model: "reward.model", self.ppo.policy: "ppo.policy"}
+        others = dict.fromkeys(self.eval.unseen_judges, "eval.unseen_judges") | dict.fromkeys(self.ppo.watch, "ppo.watch")
+        others |= {self.reward.model: "reward.model", self.ppo.policy: "ppo.policy"}
         return others | super().keys_by_path | dict.fromkeys(self.ppo.reward, "ppo.reward")
 
     @model_validator(mode="after")
@@ -267,14 +266,15 @@ class LmConfig(NetworkConfig):
     @model_validator(mode="after")
     def _unseen_judges_are_unseen(self) -> Self:
         judges = self.eval.unseen_judges
-        taught = (self.judge, *self.ppo.reward)
+        taught = (self.judge, self.reward.model, *self.ppo.reward)
         for key, named, used in (
             ("eval.unseen_judges", judges, (*taught, *self.ppo.stop_on)),
             ("ppo.watch", self.ppo.watch, taught),
         ):
-            if seen := [judge for judge in named if judge in used]:
+            paths = {realpath(name) for name in used if name}  # one folder may be written in several ways
+            if seen := [judge for judge in named if realpath(judge) in paths]:
                 raise ValueError(
-                    f"{key}: {seen[0]!r} takes part in training, by judge, ppo.reward or ppo.stop_on; "
+                    f"{key}: {seen[0]!r} takes part in training, by judge, reward.model, ppo.reward or ppo.stop_on; "
                     "take it out of one"
                 )
         names = ["judge", "reward_model", *map(judge_name, judges)]

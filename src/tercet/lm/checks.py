@@ -25,9 +25,10 @@ def check(config: LmConfig, steps: Sequence[str]) -> None:
     """Raise InputError (or a function's FailedError) if one of these steps could not run."""
     encoder = Encoder.of(config)
     if "ppo" in steps:
-        _check_rewards(config, encoder)
-        for judge in config.ppo.watch:
-            _check_function(judge, config.data)
+        for judge in (*config.ppo.reward, *config.ppo.watch):
+            _check_judge(judge, config, encoder)
+        if not any(config.ppo.reward.values()):
+            raise InputError(NO_REWARD)
         if not any(step_examples(config.data, "ppo").validation.values()):
             raise InputError(ppo.NO_VALIDATION)
     if "reward" in steps:
@@ -41,33 +42,31 @@ def check(config: LmConfig, steps: Sequence[str]) -> None:
             check_policy(load_policy(config, path=config.ppo.policy, learns=True))
     check_conversations(encoder, config.data, [name for name in STEPS if name in steps])
     if "eval" in steps:
-        for judge in (config.judge, *config.eval.unseen_judges):
-            _check_function(judge, config.data)
+        _check_function(config.judge, config.data)
+        for judge in config.eval.unseen_judges:
+            _check_judge(judge, config, encoder)
         evaluation.check(config, encoder)
 
 
-def _check_rewards(config: LmConfig, encoder: Encoder) -> None:
-    """Check the terms of ppo.reward, except this run's reward model: call functions, and load models."""
-    for name in config.ppo.reward:
-        if ":" in name:
-            _check_function(name, config.data)
-        elif name == REWARD_MODEL:
-            continue
-        elif is_from_tercet(name, config):
-            model = load_score_model(config, path=name, trained=True).model
-            with named_by_key(config, name):
-                encoder.with_tokenizer_at(name, config).check_window(model)
-        else:
-            foreign = ForeignRewardModel.load(name, config, encoder.style, batch_size=config.ppo.micro_batch_size)
-            examples = step_examples(config.data, "ppo")
-            check_foreign(foreign, encoder, [*flat(examples.train), *flat(examples.validation)])
-    if not any(config.ppo.reward.values()):
-        raise InputError(NO_REWARD)
+def _check_judge(name: str, config: LmConfig, encoder: Encoder) -> None:
+    """Call a function, or load a reward model; this run's reward model and the base model need no check."""
+    if ":" in name:
+        _check_function(name, config.data)
+    elif name in (BASE_MODEL, REWARD_MODEL):
+        return
+    elif is_from_tercet(name, config):
+        model = load_score_model(config, path=name, trained=True).model
+        with named_by_key(config, name):
+            encoder.with_tokenizer_at(name, config).check_window(model)
+    else:
+        foreign = ForeignRewardModel.load(name, config, encoder.style, batch_size=config.ppo.micro_batch_size)
+        examples = step_examples(config.data, "ppo")
+        check_foreign(foreign, encoder, [*flat(examples.train), *flat(examples.validation), *flat(examples.test)])
 
 
 def _check_function(spec: str, data: DataConfig, step: StepName = "ppo") -> None:
     """Call a function once, on two responses of that step's data."""
-    if spec in ("", PERSON, BASE_MODEL):
+    if spec in ("", PERSON):
         return
     function = load_score_function(spec)
     two = flat(step_examples(data, step).train)[:2]

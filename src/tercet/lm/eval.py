@@ -27,7 +27,7 @@ from tercet.lm.models.roles import ScoreModel, load_policy, load_score_model
 from tercet.lm.preferences.likelihood import mutual_information
 from tercet.lm.sampling.responses import Responses
 from tercet.lm.sampling.sampler import Sampler
-from tercet.lm.scoring import Score, by_function, by_model, score_rows
+from tercet.lm.scoring import Score, by_function, by_judge, by_model, score_rows
 from tercet.lm.stages import Stage, last_reward_model, stages_of
 from tercet.lm.text.encoder import Encoder
 from tercet.runs.atomic import write_text
@@ -73,7 +73,7 @@ def run(folder: RunFolder, config: LmConfig) -> None:
                 metrics = merged(metrics, results_in_round({"kl_to_reference": kl}, round_of(name)))
             ended = _mean([part.ended.float() for part in responses[stage.name]])
             step.log(index, {f"eval/eos_fraction/{stage.name}": ended})
-        scores |= _unseen_scores(config.eval.unseen_judges, config, encoder)
+        scores |= _unseen_scores(config, encoder)
         by_stage = {
             stage.name: {name: _all([score(part) for part in responses[stage.name]]) for name, score in scores.items()}
             for stage in stages
@@ -194,14 +194,14 @@ def _scores(judge: str, reward_model: ScoreModel | None, batch_size: int) -> dic
     return scores
 
 
-def _unseen_scores(judges: Sequence[str], networks: NetworkConfig, encoder: Encoder) -> dict[str, Score]:
+def _unseen_scores(config: LmConfig, encoder: Encoder) -> dict[str, Score]:
     """Load the judges of eval.unseen_judges by their names in results."""
     scores: dict[str, Score] = {}
-    for judge in judges:
+    for judge in config.eval.unseen_judges:
         if judge == BASE_MODEL:
-            scores[judge] = partial(mutual_information, load_policy(networks), encoder)
+            scores[judge] = partial(mutual_information, load_policy(config), encoder)
         else:
-            scores[judge_name(judge)] = by_function(judge)
+            scores[judge_name(judge)] = by_judge(judge, config, encoder, config.eval.batch_size)
     return scores
 
 

@@ -34,7 +34,7 @@ from tercet.lm.sampling.model_check import check_policy
 from tercet.lm.sampling.responses import Responses
 from tercet.lm.sampling.sampler import Sampler
 from tercet.lm.scales import Scales, find_scales, load_scales, reference_responses, save_scales
-from tercet.lm.scoring import REWARD_MODEL, Score, Scorer, by_function, load_terms, scaled
+from tercet.lm.scoring import REWARD_MODEL, Score, Scorer, by_judge, load_terms, scaled
 from tercet.lm.self_check import check
 from tercet.lm.stages import model_of, sft_model
 from tercet.lm.text.encoder import Encoder
@@ -86,6 +86,7 @@ def run(folder: RunFolder, config: LmConfig, *, number: int = 0) -> None:
             reference_responses, of_reference, flat(prompts), config.reward.num_reference_samples, seed=config.seed
         )
         scales = _scales(step, terms, reference)
+        watched = {judge_name(j): by_judge(j, config, encoder, config.ppo.micro_batch_size) for j in config.ppo.watch}
         roles = Roles(
             LmActorCritic(policy, critic, config.ppo.temperature),
             reference_logprobs(policy, frozen, temperature=config.ppo.temperature),
@@ -93,7 +94,7 @@ def run(folder: RunFolder, config: LmConfig, *, number: int = 0) -> None:
             sampler,
             config.ppo,
             seed,
-            {judge_name(judge): by_function(judge) for judge in config.ppo.watch},
+            watched,
         )
         collect = Collect(roles, prompts, weights_of(config.data, "ppo"))
         checked = collect.self_check(at_reference=not number)

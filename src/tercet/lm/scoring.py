@@ -47,10 +47,8 @@ def load_terms(config: LmConfig, encoder: Encoder, own_path: str, backbone: Back
             terms[name] = by_model(
                 load_reward_model(config, own_path, backbone, num_layers=config.reward.num_layers), batch_size
             )
-        elif ":" in name:
-            terms[name] = by_function(name)
         else:
-            terms[name] = by_foreign_model(name, config, encoder, batch_size)
+            terms[name] = by_judge(name, config, encoder, batch_size)
     if not any(config.ppo.reward.values()):
         raise InputError(NO_REWARD)
     return terms
@@ -59,6 +57,11 @@ def load_terms(config: LmConfig, encoder: Encoder, own_path: str, backbone: Back
 def scaled(score: Score, scale: ScoreScale) -> Score:
     """Apply a scale to a score."""
     return lambda responses: scale.gain * score(responses) + scale.bias
+
+
+def by_judge(name: str, networks: NetworkConfig, encoder: Encoder, batch_size: int) -> Score:
+    """Score with a function `module:function`, or with the reward model of a folder or hub id."""
+    return by_function(name) if ":" in name else by_foreign_model(name, networks, encoder, batch_size)
 
 
 def by_model(model: ScoreModel, batch_size: int) -> Score:

@@ -67,7 +67,7 @@ def memory_of(config: LmConfig, site: Site, sizes: Sizes, data_rows: Sizes) -> d
 
 
 def num_reward_models(terms: Iterable[str]) -> int:
-    """Count the reward models among the terms of ppo.reward; functions take no memory.
+    """Count the reward models among the terms of ppo.reward and the judges of ppo.watch; functions take no memory.
 
     Every other reward model is assumed to be as large as the run's own.
     """
@@ -90,7 +90,7 @@ def _ppo(networks: Networks, ppo: PpoConfig, site: Site, sizes: Sizes, *, rounds
         # in a round the actor without its adapters is no longer the SFT policy
         "reference": 0 if config.lora.rank and not rounds else footprint(config, shape, "policy").stored,
         "critic": 0 if shared else critic.stored - critic.adapters,
-        "reward model": num_reward_models(ppo.reward) * (critic.adapters if shared else frozen.stored),
+        "reward model": num_reward_models((*ppo.reward, *ppo.watch)) * (critic.adapters if shared else frozen.stored),
         "adapters": actor.adapters + critic.adapters,
         "optimizers' moments": 2 * (actor.learning + critic.learning),
         "best actor's copy": actor.learning,

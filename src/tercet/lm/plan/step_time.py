@@ -97,6 +97,7 @@ def step_time(config: LmConfig, phases: Phases, data_rows: Sizes) -> StepTime:
         2 if config.precision == "bf16" else 1
     )  # in bf16 the old log-probabilities are recomputed
     scoring = micro_batches * (forwards + score["score"] * (1 + num_reward_models(ppo.reward)))
+    watching = micro_batches * score["score"] * num_reward_models(ppo.watch)
     saved = score["score"] if takes_one_step(ppo, ppo.batch_size) else 0.0  # no second forward pass of the critic
     learning = ppo.epochs * micro_batches * (policy["learn"] + score["learn"] - saved)
     applying = ppo.epochs * ppo.num_minibatches * (policy["apply"] + score["apply"])
@@ -110,7 +111,7 @@ def step_time(config: LmConfig, phases: Phases, data_rows: Sizes) -> StepTime:
         train=learning + applying,
         sft=policy["learn"] * sft + policy["apply"],
         reward=score["learn"] * reward + score["apply"],
-        validation=num_validations * (generate + scoring),
+        validation=num_validations * (generate + scoring + watching),
     )
 
 

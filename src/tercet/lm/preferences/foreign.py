@@ -36,6 +36,7 @@ class ForeignRewardModel:
     """
 
     name: str
+    key: str  # of the config, which names it
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     style: Style  # if the tokenizer has neither template nor separators
@@ -52,7 +53,8 @@ class ForeignRewardModel:
         if model.config.pad_token_id is None:
             model.config.pad_token_id = -1  # no such token: transformers then reads the score at the last one
         nn.Module.to(model, device_of(networks))  # the method of transformers has other types
-        return cls(name, model, tokenizer, "hh" if style == "chat" else style, batch_size)
+        key = networks.keys_by_path.get(name, "ppo.reward")
+        return cls(name, key, model, tokenizer, "hh" if style == "chat" else style, batch_size)
 
     def __call__(self, responses: Responses) -> Float[Tensor, " b"]:
         """Score each response, on the device of the responses' tokens."""
@@ -98,7 +100,7 @@ class ForeignRewardModel:
     def _check(self, num_tokens: int) -> None:
         if num_tokens > self.window:
             raise FailedError(
-                f"ppo.reward: {self.name!r} reads {self.window} tokens, but a prompt with its response has "
+                f"{self.key}: {self.name!r} reads {self.window} tokens, but a prompt with its response has "
                 f"{num_tokens}; lower data.max_prompt_tokens or ppo.max_response_tokens, or give another reward model"
             )
 
@@ -111,7 +113,7 @@ def check_foreign(model: ForeignRewardModel, encoder: Encoder, prompts: Sequence
     needed = longest + encoder.max_sampled_tokens
     if needed > model.window:
         raise InputError(
-            f"ppo.reward: {model.name!r} reads {model.window} tokens, but a prompt of {longest} tokens and "
+            f"{model.key}: {model.name!r} reads {model.window} tokens, but a prompt of {longest} tokens and "
             f"ppo.max_response_tokens={encoder.max_sampled_tokens} need {needed}; lower data.max_prompt_tokens or "
             "ppo.max_response_tokens, or give another reward model"
         )
