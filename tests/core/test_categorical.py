@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tercet.core.categorical import greedy, kl, logprobs_and_entropy, sample
+from tercet.core.categorical import greedy, kl, logprobs_and_entropy, nucleus, sample
 
 INF = float("inf")
 SEEDS = st.integers(0, 2**31)
@@ -186,3 +186,22 @@ def test_impossible_action_adds_no_entropy_and_bf16_becomes_fp32():
     half = logprobs_and_entropy(EIGHTHS.bfloat16(), torch.tensor([2]), temperature=1.0)
     exact = logprobs_and_entropy(EIGHTHS.bfloat16().double(), torch.tensor([2]), temperature=1.0)
     torch.testing.assert_close(half.logprobs.double(), exact.logprobs, rtol=1e-6, atol=1e-6)
+
+
+def test_the_nucleus_by_hand():
+    probs = torch.tensor([[0.1, 0.4, 0.3, 0.2]]).expand(5, 4)
+    kept = nucleus(probs.log(), torch.tensor([0.3, 0.5, 0.75, 0.95, 0.0])) > -INF
+    wanted = [[0, 1, 0, 0], [0, 1, 1, 0], [0, 1, 1, 1], [1, 1, 1, 1], [0, 1, 0, 0]]
+    assert kept.int().tolist() == wanted
+
+
+@given(SEEDS, st.floats(0.0, 1.0))
+def test_the_nucleus_is_the_smallest_set_that_reaches_top_p(seed: int, top_p: float):
+    logits, _ = random_logits(seed)
+    found = nucleus(logits, torch.full((4,), top_p))
+    probs, inside = logits.softmax(-1), found > -INF
+    torch.testing.assert_close(found[inside], logits[inside], rtol=0, atol=0)
+    for row, kept in zip(probs, inside, strict=True):
+        assert float(row[kept].sum()) >= top_p - 1e-5
+        assert float(row[kept].sum() - row[kept].min()) < max(top_p, 1e-9) + 1e-5  # without its last action it does not
+        assert not (~kept).any() or row[kept].min() >= row[~kept].max()

@@ -124,6 +124,11 @@ BREAKS: dict[str, list[tuple[str, str]]] = {
         ("if ADAPTATION_LIMIT * num_samples >= horizon:", "if False:"),
     ],
     "categorical": [
+        ("descending=True", "descending=False"),
+        ("probs.cumsum(-1) - probs", "probs.cumsum(-1)"),
+        ("before >= top_p[:, None]", "before > 1.0"),
+        ("outside[:, 0] = False", ""),
+        ("outside.scatter(-1, ordered.indices, outside)", "outside"),
         ("(full - highest).div_(temperature)", "(full - highest)"),
         ("if not torch.isfinite(total).all():", "if False:"),
         (".clamp(max=1.0 - 2.0**-53)", ""),

@@ -13,7 +13,7 @@ from tercet import __version__
 from tercet.cli import arm, lm
 from tercet.cli.commands import Commands, DebugOption
 from tercet.cli.lm import PresetOption, hush, use_threads
-from tercet.cli.options import JsonOption, Overrides
+from tercet.cli.options import HostOption, JsonOption, KeyOption, Overrides, key_for, port_option
 from tercet.cli.streams import prepare
 from tercet.errors import InputError
 from tercet.runs.progress import say
@@ -61,12 +61,8 @@ def label(
     run: Annotated[
         Path, typer.Argument(metavar="DIR", help="The folder of the run, or a copy that contains feedback/.")
     ],
-    host: Annotated[
-        str, typer.Option("--host", help="Address to listen on; 0.0.0.0 lets other computers connect.")
-    ] = "127.0.0.1",
-    port: Annotated[
-        int, typer.Option("--port", min=0, max=65535, help="Port to listen on; 0 chooses a free one.")
-    ] = 8765,
+    host: HostOption = "127.0.0.1",
+    port: Annotated[int, port_option()] = 8765,
     debug: DebugOption = False,
 ) -> None:
     """Open a web page on which a person answers the questions of a run.
@@ -79,6 +75,38 @@ def label(
         say(f"label: {url} (Ctrl-C ends)")
 
     say(serve(run, host=host, port=port, debug=debug, ready=ready))
+
+
+@app.command("serve")
+def serve_api(
+    run: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of the run.")],
+    host: HostOption = "127.0.0.1",
+    port: Annotated[int, port_option()] = 8000,
+    api_key: KeyOption = "",
+    debug: DebugOption = False,
+) -> None:
+    """Serve every stage of a run with OpenAI's API: chat completions and completions, also streamed.
+
+    The names of the models are those of the stages: base, sft, ppo, and ppo-N for round N.
+    """
+    from tercet.runs.folder import RunFolder
+    from tercet.web.openai_api import serve
+    from tercet.web.server import listening
+
+    folder, key = RunFolder.read(run), key_for(host, api_key)
+    with listening(host, port) as listener:
+        hush()
+        from tercet.lm.serving.engine import engine_of
+
+        engine = engine_of(folder)
+
+        def ready(url: str) -> None:
+            say(f"serve: {url} has {', '.join(engine.stages)} (Ctrl-C ends)")
+            if key and not api_key:
+                say(f"key: {key}")
+
+        serve(engine, run.resolve().name, listener, host, key=key, debug=debug, ready=ready)
+        engine.close()
 
 
 @app.command("plan")

@@ -1,5 +1,6 @@
 """Options and commands of the steps that `lm` and `arm` share, and the default run folder."""
 
+import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -31,6 +32,30 @@ Overrides = Annotated[
         metavar="KEY=VALUE", help="Config overrides such as seed=1 or ppo.lr=1e-5; docs/config.md lists all keys."
     ),
 ]
+
+
+HostOption = Annotated[str, typer.Option("--host", help="Address to listen on; 0.0.0.0 lets other computers connect.")]
+KeyOption = Annotated[
+    str,
+    typer.Option(
+        "--api-key",
+        envvar="TERCET_API_KEY",
+        show_envvar=True,
+        help="Key that every request needs; without it, one is made up if other computers can connect.",
+    ),
+]
+
+
+def port_option() -> Any:  # Any: typer's type of an option
+    """Return the option --port of a command that serves."""
+    return typer.Option("--port", min=0, max=65535, help="Port to listen on; 0 chooses a free one.")
+
+
+def key_for(host: str, key: str) -> str:
+    """Return the key that requests need: the given one, or a new one if other computers can connect."""
+    from tercet.web.server import is_loopback
+
+    return key or ("" if is_loopback(host) else secrets.token_urlsafe(24))
 
 
 def default_folder(preset: str) -> Path:

@@ -76,6 +76,20 @@ def sample(logits: Float[Tensor, "n v"], uniforms: Float[Tensor, " n"], *, tempe
     return Drawn(actions, (full[rows, actions] - highest[:, 0]) / temperature - total.log().to(full.dtype))
 
 
+def nucleus(logits: Float[Tensor, "n v"], top_p: Float[Tensor, " n"]) -> Float[Tensor, "n v"]:
+    """Set logits outside each row's nucleus to -inf: the fewest most likely actions whose probabilities reach top_p.
+
+    Nucleus sampling of Holtzman et al. 2020. The most likely action is always in it. Training must not use it: the
+    log-probabilities would be those of another distribution.
+    """
+    ordered = full_precision(logits).sort(dim=-1, descending=True, stable=True)
+    probs = ordered.values.softmax(-1)
+    before = probs.cumsum(-1) - probs
+    outside = before >= top_p[:, None]
+    outside[:, 0] = False
+    return logits.masked_fill(outside.scatter(-1, ordered.indices, outside), -torch.inf)
+
+
 def greedy(logits: Float[Tensor, "n v"]) -> Drawn:
     """Return the most likely action of each row, with its log-probability at temperature 1; raises like `sample`."""
     scaled = full_precision(logits)

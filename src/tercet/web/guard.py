@@ -1,10 +1,11 @@
-"""Checks of every request: its origin and size, and one JSON reply for each kind of error."""
+"""Checks of every request: its origin, key and size, and one JSON reply for each kind of error."""
 
+import hmac
 import ipaddress
 import json
 import sys
 import traceback
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -29,24 +30,48 @@ _ALWAYS = {
 
 
 class Refused(Exception):
-    """A request is refused: the HTTP status and the reason."""
+    """A request is refused: the HTTP status and the reason, for programs also the field at fault and a code."""
 
-    def __init__(self, status: int, reason: str) -> None:
+    def __init__(self, status: int, reason: str, *, param: str | None = None, code: str | None = None) -> None:
         super().__init__(reason)
-        self.status, self.reason = status, reason
+        self.status, self.reason, self.param, self.code = status, reason, param, code
 
 
-def guarded(routes: Sequence[Route], *, names: Collection[str], debug: bool) -> ASGIApp:
-    """Return an application with these routes, for requests to an IP address or one of `names`; errors are JSON."""
-    handlers: dict[Any, Any] = {  # Any: starlette's own
-        Refused: _refused,
+def plain(refused: Refused) -> Tree:
+    """Return the body of an error for a page."""
+    return {"error": refused.reason}
+
+
+def guarded(
+    routes: Sequence[Route],
+    *,
+    names: Collection[str],
+    debug: bool,
+    key: str = "",
+    without_key: Collection[str] = (),
+    body: Callable[[Refused], Tree] = plain,
+) -> ASGIApp:
+    """Return an application with these routes, for requests to an IP address or one of `names`; errors are JSON.
+
+    With a `key`, a request needs it as a bearer token, except at the paths `without_key`. `body` makes the JSON of an
+    error.
+    """
+
+    def reply(refused: Refused, headers: Mapping[str, str] | None = None) -> Response:
+        return as_json(body(refused), refused.status, headers)
+
+    def handler(error_as_refused: Callable[[Request, Any], Refused]) -> Callable[[Request, Any], Response]:
+        return lambda request, error: reply(error_as_refused(request, error), getattr(error, "headers", None))
+
+    kinds: dict[Any, Any] = {  # Any: starlette's own
+        Refused: lambda request, error: error,
         HTTPException: _no_route,
         FailedError: _failed,
         InputError: _failed,
         OSError: _unreadable,
         Exception: _unforeseen,
     }
-    app = Starlette(routes=routes, exception_handlers=handlers)
+    app = Starlette(routes=routes, exception_handlers={kind: handler(of) for kind, of in kinds.items()})
     app.router.redirect_slashes = False
 
     async def guard(scope: Scope, receive: Receive, send: Send) -> None:
@@ -56,11 +81,14 @@ def guarded(routes: Sequence[Route], *, names: Collection[str], debug: bool) -> 
             await send(message)
 
         try:
-            _check_origin(scope["method"], Headers(scope=scope), names)
+            headers = Headers(scope=scope)
+            _check_origin(scope["method"], headers, names)
+            if key and scope["path"] not in without_key:
+                _check_key(headers, key)
             await app(scope, receive, send_with_headers)
         except Refused as refused:  # close the connection: its body has not been read
-            reply = as_json({"error": refused.reason}, refused.status, {"connection": "close"})
-            await reply(scope, receive, send_with_headers)
+            challenge = {"www-authenticate": "Bearer"} if refused.status == 401 else {}
+            await reply(refused, {"connection": "close", **challenge})(scope, receive, send_with_headers)
         except ClientDisconnect:
             pass
         except Exception:  # _unforeseen has sent the reply
@@ -75,23 +103,32 @@ def as_json(tree: Tree, status: int = 200, headers: Mapping[str, str] | None = N
     return Response(json.dumps(tree).encode(), status, headers, media_type="application/json; charset=utf-8")
 
 
-async def read_object(request: Request) -> Tree:
+async def read_object(request: Request, *, what: str = "an answer", largest: int = LARGEST_BODY) -> Tree:
     """Read the JSON object of a request; raise Refused if it is not one or is too long."""
     # a form of another site cannot send this type without a CORS preflight, which is never allowed here
     if request.headers.get("content-type", "").split(";")[0].strip().lower() != "application/json":
-        raise Refused(415, "an answer must be application/json")
+        raise Refused(415, f"{what} must be application/json")
     body = bytearray()
     async for part in request.stream():
         body += part
-        if len(body) > LARGEST_BODY:
-            raise Refused(413, f"an answer may have at most {LARGEST_BODY} bytes")
+        if len(body) > largest:
+            raise Refused(413, f"{what} may have at most {largest} bytes")
     try:
         given = strict_json.loads(bytes(body))
     except ValueError as error:
         raise Refused(400, f"not JSON: {error}") from error
     if not isinstance(given, dict):
-        raise Refused(400, "an answer must be an object")
+        raise Refused(400, f"{what} must be an object")
     return given
+
+
+def _check_key(headers: Headers, key: str) -> None:
+    """Refuse a request without the key."""
+    kind, _, given = headers.get("authorization", "").partition(" ")
+    if kind.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), key.encode()):
+        raise Refused(
+            401, "the API key is wrong or missing; the server printed it when it started", code="invalid_api_key"
+        )
 
 
 def _check_origin(method: str, headers: Headers, names: Collection[str]) -> None:
@@ -102,7 +139,7 @@ def _check_origin(method: str, headers: Headers, names: Collection[str]) -> None
     if not _is_this_computer(host, names):
         raise Refused(
             403,
-            f"host {host!r}: open the page at the address that tercet label printed, or at another IP "
+            f"host {host!r}: open the page at the address that the command printed, or at another IP "
             "address of that computer, such as http://192.0.2.7:8765/; unknown names are refused (DNS rebinding)",
         )
     is_ours = all(_netloc(origin) == host for origin in headers.getlist("origin"))
@@ -126,24 +163,20 @@ def _netloc(origin: str) -> str | None:
         return None
 
 
-def _refused(request: Request, error: Refused) -> Response:
-    return as_json({"error": error.reason}, error.status)
-
-
-def _no_route(request: Request, error: HTTPException) -> Response:
+def _no_route(request: Request, error: HTTPException) -> Refused:
     reasons = {404: "not found", 405: f"{request.method} is not allowed at this address"}
-    return as_json({"error": reasons.get(error.status_code, error.detail)}, error.status_code, error.headers)
+    return Refused(error.status_code, reasons.get(error.status_code, error.detail))
 
 
-def _failed(request: Request, error: Exception) -> Response:
-    return as_json({"error": str(error)}, 500)
+def _failed(request: Request, error: Exception) -> Refused:
+    return Refused(500, str(error))
 
 
-def _unreadable(request: Request, error: Exception) -> Response:
+def _unreadable(request: Request, error: Exception) -> Refused:
     path, reason = getattr(error, "filename", None), getattr(error, "strerror", None) or first_line(error)
-    return as_json({"error": f"{path}: {reason}" if path else reason}, 500)
+    return Refused(500, f"{path}: {reason}" if path else reason)
 
 
-def _unforeseen(request: Request, error: Exception) -> Response:
+def _unforeseen(request: Request, error: Exception) -> Refused:
     reason = f"{request.method} {request.url.path}: {type(error).__name__}: {first_line(error)}"
-    return as_json({"error": f"{reason[:300]}; {REPORT_IT}. `tercet label --debug` shows where it happened"}, 500)
+    return Refused(500, f"{reason[:300]}; {REPORT_IT}. The command with --debug shows where it happened")

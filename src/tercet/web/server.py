@@ -1,8 +1,11 @@
 """The HTTP server: its address and time limits. By default only this computer can connect."""
 
 import asyncio
+import ipaddress
 import logging
 import socket
+from functools import partial
+from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -11,7 +14,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from tercet.errors import InputError
 
 MOST_CONNECTIONS = 64
-SECONDS = 60.0  # limit for a request and its reply, so that slow clients cannot block the server
+SECONDS = 60.0  # limit for a request, and for its reply unless that is computed, so that slow clients cannot block us
 _FULL = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
@@ -50,13 +53,24 @@ def address(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
 
 
-def server(app: ASGIApp) -> uvicorn.Server:
-    """Return a server; its `run([listener])` serves until Ctrl-C and prints nothing."""
+def is_loopback(host: str) -> bool:
+    """Return True if only this computer can connect to the host."""
+    try:
+        return host.lower() == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def server(app: ASGIApp, *, reply_seconds: float | None = None) -> uvicorn.Server:
+    """Return a server; its `run([listener])` serves until Ctrl-C and prints nothing.
+
+    A reply may take `reply_seconds` if they are given, such as one that a model writes.
+    """
     for name in ("uvicorn.error", "asyncio"):  # the page shows errors
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     config = uvicorn.Config(
         app,
-        http=_Connection,
+        http=partial(_Connection, reply_seconds=reply_seconds),  # pyright: ignore[reportArgumentType]  # uvicorn calls it
         ws="none",
         lifespan="off",
         loop="asyncio",
@@ -74,6 +88,20 @@ class _Connection(H11Protocol):
     """Limit the number and the duration of connections, so that slow or many clients cannot block the server."""
 
     _deadline: asyncio.TimerHandle | None = None
+    _answered: object = None  # the request whose reply has its own limit
+
+    def __init__(self, *args: Any, reply_seconds: float | None, **options: Any) -> None:  # Any: those of H11Protocol
+        super().__init__(*args, **options)
+        self._reply_seconds = reply_seconds
+
+    def handle_events(self) -> None:
+        """Give the reply its own limit when the whole request is there."""
+        super().handle_events()
+        cycle = self.cycle
+        if self._reply_seconds and cycle and cycle is not self._answered and not cycle.more_body:
+            self._answered = cycle
+            if not cycle.response_complete:
+                self._wait(self.transport, self._reply_seconds)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in H11Protocol
         super().connection_made(transport)
@@ -99,10 +127,10 @@ class _Connection(H11Protocol):
             self._deadline.cancel()
         super().connection_lost(exc)
 
-    def _wait(self, transport: asyncio.Transport) -> None:
+    def _wait(self, transport: asyncio.Transport, seconds: float | None = None) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
-        self._deadline = self.loop.call_later(SECONDS, transport.abort)
+        self._deadline = self.loop.call_later(seconds or SECONDS, transport.abort)
 
 
 def _outward(family: socket.AddressFamily, elsewhere: str) -> str:

@@ -74,6 +74,28 @@ def test_unsupported_models_are_not_decoded(make_config: MakeConfig) -> None:
     assert not can_decode(load_policy(make_config("qwen2", model={"architecture": windowed})).model, 4)
 
 
+@pytest.mark.parametrize("kind", ["opt", "llama"])
+@torch.no_grad()
+def test_rows_that_join_later_and_the_rows_before_get_the_logits_of_a_batch_of_their_own(
+    kind: str, make_config: MakeConfig
+) -> None:
+    policy = load_policy(make_config(kind))
+    network = decoder.network_of(policy.model, 4)
+    first, second = PROMPTS[1:3], PROMPTS[3:]
+    for early, late in ((first, PROMPTS[:1]), (PROMPTS[:1], second)):  # a longer row joins, then shorter ones
+        one, other = (Decoder(policy.model, prompts, network) for prompts in (early, late))
+        alone = [Decoder(policy.model, prompts) for prompts in (early, late)]
+        for decoders in ((one,), (alone[0],)):
+            for token in (11, 12, 13):
+                decoders[0](torch.full((len(early),), token))
+        assert one.join(other)
+        for token in range(20, 26):
+            joined = one(torch.full((len(early) + len(late),), token))
+            apart = torch.cat([single(torch.full((len(single.lengths),), token)) for single in alone])
+            torch.testing.assert_close(joined, apart, rtol=0, atol=2e-4)
+        assert float(joined.std()) > 0.1
+
+
 LLAMA_ROPES = {
     "linear": {"factor": 4.0},
     "llama3": {

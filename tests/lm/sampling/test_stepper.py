@@ -86,6 +86,32 @@ def test_logprobs_from_recurrent_states_equal_those_of_the_padded_training_forwa
     torch.testing.assert_close(training, out.logprobs, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("kind", ["gpt2", "bloom", "qwen3"])
+@torch.no_grad()
+def test_rows_that_join_later_get_the_logits_of_a_plain_forward(kind: str, make_config: MakeConfig) -> None:
+    model = load_policy(make_config(kind)).model
+    rows = [list(prompt) for prompt in (*PROMPTS[1:3], PROMPTS[0])]
+    step = Stepper(model, rows[:2], 0)
+    for row in rows[:2]:
+        row.append(15)
+    step(torch.full((2,), 15))
+    assert step.join(Stepper(model, rows[2:], 0))
+    for token in range(20, 25):
+        found = step(torch.full((3,), token))
+        for row, logits in zip(rows, found, strict=True):
+            row.append(token)
+            plain = model(torch.tensor([row]), use_cache=False).logits[0, -1]
+            torch.testing.assert_close(logits, plain, rtol=1e-3, atol=1e-3)
+
+
+def test_states_and_windows_are_not_joined(make_config: MakeConfig) -> None:
+    with torch.no_grad():
+        model = made("mamba", STATEFUL["mamba"])
+        step, other = Stepper(model, PROMPTS[:2], 0), Stepper(model, PROMPTS[2:], 0)
+    assert not step.join(other)
+    assert len(step.mask) == 2
+
+
 class Renames(LlamaForCausalLM):
     """A model that takes its cache under an earlier name in transformers."""
 

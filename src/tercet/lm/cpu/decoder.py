@@ -56,8 +56,11 @@ class _Layer:
 
 
 @dataclass(frozen=True)
-class _Network:
-    """The parts of a model. `embed` maps tokens and positions to states and to the rotation of queries and keys."""
+class Network:
+    """The parts of a model, with packed weights.
+
+    `embed` maps tokens and positions to states and to the rotation of queries and keys.
+    """
 
     embed: Callable[[Int[Tensor, " n"], Int[Tensor, " n"]], tuple[Float[Tensor, "n d"], Rotate | None]]
     layers: Sequence[_Layer]
@@ -84,10 +87,14 @@ def _is_plain(module: nn.Module) -> bool:
 class Decoder:
     """The state of a batch: `keys` and `values` of each layer, (b, heads, columns, d), right-aligned, newest last."""
 
-    def __init__(self, model: PreTrainedModel, prompts: Sequence[Sequence[int]]) -> None:
-        """Read the prompts; `logits` are those after each prompt. Equal prompts are computed once."""
-        network = _opt if isinstance(model, OPTForCausalLM) else _llama
-        self.network = network(model, len(prompts))
+    def __init__(
+        self, model: PreTrainedModel, prompts: Sequence[Sequence[int]], network: Network | None = None
+    ) -> None:
+        """Read the prompts; `logits` are those after each prompt. Equal prompts are computed once.
+
+        Give the `network` of the model if its weights do not change, so that they are not packed again.
+        """
+        self.network = network or network_of(model, len(prompts))
         self.keys: list[Float[Tensor, "b h t d"]] = []
         self.values: list[Float[Tensor, "b h t d"]] = []
         distinct = list(dict.fromkeys(map(tuple, prompts)))
@@ -117,6 +124,20 @@ class Decoder:
         self.keys = [keys[rows, :, start:] for keys in self.keys]
         self.values = [values[rows, :, start:] for values in self.values]
         self.width -= start
+
+    def join(self, other: "Decoder") -> bool:
+        """Append the rows of another batch of the same model; return True, as it is always possible."""
+        width = max(self.width, other.width)
+        for mine, theirs in ((self.keys, other.keys), (self.values, other.values)):
+            for number, parts in enumerate(zip(mine, theirs, strict=True)):
+                widths = (self.width, other.width)
+                aligned = [
+                    pad(part[:, :, :own], (0, 0, width - own, 0)) for part, own in zip(parts, widths, strict=True)
+                ]
+                mine[number] = torch.cat(aligned)
+        self.lengths = torch.cat([self.lengths, other.lengths])
+        self.width = width
+        return True
 
     def _read(self, prompts: Sequence[tuple[int, ...]]) -> Float[Tensor, "b v"]:
         """Read all prompts as one sequence without padding, with shared prefixes once; return the logits after each.
@@ -180,6 +201,11 @@ class Decoder:
         return query, key, value
 
 
+def network_of(model: PreTrainedModel, num_rows: int) -> Network:
+    """Pack the weights of a model that `can_decode`, for batches of about `num_rows` rows."""
+    return (_opt if isinstance(model, OPTForCausalLM) else _llama)(model, num_rows)
+
+
 def _fused(layers: Sequence[nn.Module], num_rows: int) -> Product:
     """Join several products of the same input into one."""
     parts = [folded(layer) for layer in layers]
@@ -188,7 +214,7 @@ def _fused(layers: Sequence[nn.Module], num_rows: int) -> Product:
     return Product(torch.cat([weight for weight, _ in parts]), torch.cat(biases) if has_bias else None, num_rows)
 
 
-def _opt(model: PreTrainedModel, num_rows: int) -> _Network:
+def _opt(model: PreTrainedModel, num_rows: int) -> Network:
     """Read an OPT (Zhang et al. 2022); 350M has post-norm layers and a narrower word embedding."""
     body: Any = model.model.decoder  # attributes unknown to transformers' types
     config: Any = model.config
@@ -220,10 +246,10 @@ def _opt(model: PreTrainedModel, num_rows: int) -> _Network:
             3 * config.num_attention_heads,
         )
 
-    return _Network(embed, [layer(block) for block in body.layers], finish, config.num_attention_heads)
+    return Network(embed, [layer(block) for block in body.layers], finish, config.num_attention_heads)
 
 
-def _llama(model: PreTrainedModel, num_rows: int) -> _Network:
+def _llama(model: PreTrainedModel, num_rows: int) -> Network:
     """Read a Llama (Touvron et al. 2023) or Qwen2: rotary positions, gated MLP, grouped-query attention."""
     body: Any = model.model  # attributes unknown to transformers' types
     config: Any = model.config
@@ -253,4 +279,4 @@ def _llama(model: PreTrainedModel, num_rows: int) -> _Network:
         )
 
     layers = [layer(block) for block in body.layers]
-    return _Network(embed, layers, lambda x: head(body.norm(x)), config.num_key_value_heads)
+    return Network(embed, layers, lambda x: head(body.norm(x)), config.num_key_value_heads)

@@ -60,6 +60,16 @@ class Stepper:
         self.cache.reorder_cache(cast(torch.LongTensor, rows))  # transformers' type is narrower than necessary
         self.mask = self.mask[rows]
 
+    def join(self, other: "Stepper") -> bool:
+        """Append the rows of another batch of the same model; return False if its cache cannot be joined."""
+        if not _can_be_joined(self.cache):
+            return False
+        self.cache = _joined([self.cache, other.cache])
+        longest = max(self.mask.shape[1], other.mask.shape[1])
+        masks = (self.mask, other.mask)
+        self.mask = torch.cat([nn.functional.pad(mask, (longest - mask.shape[1], 0)) for mask in masks])
+        return True
+
     def _forward(self, ids: Int[Tensor, "b new"]) -> Float[Tensor, "b v"]:
         extra: dict[str, object] = {self.cache_name: self.cache}
         if any(
@@ -109,18 +119,21 @@ def _grouped(cache: DynamicCache, lengths: Int[Tensor, " n"]) -> list[list[int]]
     """Group the prompts into batches, longest first."""
     if any(_has_states(layer) for layer in cache.layers):  # padding would change their states
         return [(lengths == length).nonzero()[:, 0].tolist() for length in lengths.unique().flip(0)]
-    # caches of layers with a window of tokens cannot be joined if the rows have different lengths
-    joins = all(type(layer) is DynamicLayer for layer in cache.layers)
-    return like_lengths(lengths) if joins else [list(range(len(lengths)))]
+    return like_lengths(lengths) if _can_be_joined(cache) else [list(range(len(lengths)))]
+
+
+def _can_be_joined(cache: DynamicCache) -> bool:
+    """Return True if caches of rows of different lengths can be joined: not with a window of tokens, or states."""
+    return all(type(layer) is DynamicLayer for layer in cache.layers)
 
 
 def _joined(caches: Sequence[DynamicCache]) -> DynamicCache:
-    """Join the caches into one for all rows, longest first; keys and values of shorter rows are padded on the left."""
+    """Join the caches into one for all rows; keys and values of shorter rows are padded on the left."""
     for layers in zip(*(cache.layers for cache in caches), strict=True):
         if len(layers) > 1 and _has_keys(layers[0]):
             for name in ("keys", "values"):
                 parts = [getattr(layer, name) for layer in layers]
-                longest = parts[0].shape[-2]
+                longest = max(part.shape[-2] for part in parts)
                 padded = torch.cat([nn.functional.pad(part, (0, 0, longest - part.shape[-2], 0)) for part in parts])
                 setattr(layers[0], name, padded)
         if len(layers) > 1 and _has_states(layers[0]):

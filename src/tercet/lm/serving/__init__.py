@@ -1,0 +1,1 @@
+"""Stages of a run that answer several clients at once."""

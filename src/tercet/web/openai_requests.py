@@ -1,0 +1,203 @@
+"""Requests in OpenAI's format, checked: what is wrong is named, and what would have no effect is refused."""
+
+import math
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Any
+
+from tercet.lm.data.examples import Message, Role
+from tercet.lm.serving.asks import Ask
+from tercet.web.guard import Refused, Tree
+
+LARGEST_REQUEST = 4 << 20
+MOST_TOKENS, MOST_CHOICES, MOST_LIKELY, MOST_STOPS = 1 << 17, 16, 20, 4
+_ROLES: dict[str, Role] = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
+# fields that change nothing in a response, whatever their value
+_NO_EFFECT = {
+    "user",
+    "metadata",
+    "store",
+    "service_tier",
+    "safety_identifier",
+    "prompt_cache_key",
+    "parallel_tool_calls",
+}
+# fields of OpenAI that are not supported, and the values of them that mean nothing
+_NEUTRAL: dict[str, tuple[Any, ...]] = {  # Any: JSON
+    "frequency_penalty": (0, None),
+    "presence_penalty": (0, None),
+    "logit_bias": ({}, None),
+    "tools": ([], None),
+    "tool_choice": ("none", "auto", None),
+    "response_format": ({"type": "text"}, None),
+    "modalities": (["text"], None),
+    "echo": (False, None),
+    "suffix": ("", None),
+    "best_of": (1, None),
+}
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a request wants: one Ask for each of its prompts, and the form of the reply."""
+
+    asks: tuple[Ask, ...]
+    stream: bool
+    with_usage: bool  # a stream ends with the number of tokens
+
+    @property
+    def stage(self) -> str:
+        """The stage that answers."""
+        return self.asks[0].stage
+
+
+def chat_request(given: Tree, stages: Collection[str]) -> Wanted:
+    """Read a request for `/v1/chat/completions`; raise Refused."""
+    fields = _Fields(given, stages)
+    messages = fields.take("messages", None, _is_list, "a list of messages")
+    turns = tuple(_turn(message, number) for number, message in enumerate(messages or []))
+    if not turns or turns[-1].role == "assistant":
+        raise _bad("messages", "must end with a message of the user")
+    wants = fields.take("logprobs", False, _is_bool, "true or false")
+    likely = fields.whole("top_logprobs", 0, 0, MOST_LIKELY)
+    if likely and not wants:
+        raise _bad("top_logprobs", "needs logprobs=true")
+    newest = "max_completion_tokens" if given.get("max_completion_tokens") is not None else "max_tokens"
+    return fields.wanted([turns], num_likely=likely if wants else None, limit=newest)
+
+
+def text_request(given: Tree, stages: Collection[str]) -> Wanted:
+    """Read a request for `/v1/completions`; raise Refused."""
+    fields = _Fields(given, stages)
+    prompt = fields.take("prompt", None, _is_prompt, "a text, a list of texts, token ids, or a list of them")
+    if prompt is None:
+        raise _bad("prompt", "is missing")
+    prompts = [prompt] if isinstance(prompt, str) or isinstance(prompt[0], int) else prompt
+    wants = given.get("logprobs") is not None
+    likely = fields.whole("logprobs", 0, 0, MOST_LIKELY)
+    asked = [one if isinstance(one, str) else tuple(one) for one in prompts]
+    return fields.wanted(asked, num_likely=likely if wants else None, limit="max_tokens")
+
+
+class _Fields:
+    """The fields of a request; those that nobody takes are refused."""
+
+    def __init__(self, given: Tree, stages: Collection[str]) -> None:
+        self._given, self._taken = given, {"model", "messages", "prompt"}
+        self.stage = given.get("model")
+        if not isinstance(self.stage, str):
+            raise _bad("model", f"is missing; this run has {', '.join(stages)}")
+        if self.stage not in stages:
+            raise no_model(self.stage, stages)
+
+    def take(self, name: str, default: Any, fits: Callable[[Any], bool], kind: str) -> Any:  # Any: JSON
+        """Return a field, or the default if it is absent or null."""
+        self._taken.add(name)
+        value = self._given.get(name)
+        if value is None:
+            return default
+        if not fits(value):
+            raise _bad(name, f"must be {kind}, not {_shown(value)}")
+        return value
+
+    def whole(self, name: str, default: int | None, least: int, most: int) -> Any:  # Any: int, or the default
+        """Return a whole number between two limits."""
+        return self.take(
+            name, default, lambda v: _is_whole(v) and least <= v <= most, f"a whole number of {least} to {most}"
+        )
+
+    def number(self, name: str, default: float | None, least: float, most: float) -> Any:  # Any: float, or the default
+        """Return a number between two limits."""
+        limits = f"a number of {least:g} to {most:g}"
+        value = self.take(name, default, lambda v: _is_number(v) and least <= v <= most, limits)
+        return None if value is None else float(value)
+
+    def wanted(self, prompts: list[Any], *, num_likely: int | None, limit: str) -> Wanted:  # Any: those of an Ask
+        """Read the fields of both kinds of requests."""
+        stop = self.take("stop", (), _is_stop, f"a text or a list of at most {MOST_STOPS} texts, none of them empty")
+        stream = self.take("stream", False, _is_bool, "true or false")
+        options = self.take("stream_options", {}, lambda v: isinstance(v, dict), "an object")
+        asks = [
+            Ask(
+                self.stage,
+                prompt,
+                max_tokens=self.whole(limit, None, 1, MOST_TOKENS),
+                temperature=self.number("temperature", None, 0.0, 2.0),
+                top_p=self.number("top_p", 1.0, 0.0, 1.0),
+                stop=(stop,) if isinstance(stop, str) else tuple(stop),
+                seed=self.whole("seed", None, -(2**63), 2**63 - 1),
+                num_choices=self.whole("n", 1, 1, MOST_CHOICES),
+                num_likely=num_likely,
+            )
+            for prompt in prompts
+        ]
+        self._refuse_the_rest()
+        return Wanted(tuple(asks), stream, bool(options.get("include_usage")))
+
+    def _refuse_the_rest(self) -> None:
+        for name in self._given.keys() - self._taken - _NO_EFFECT:
+            value = self._given[name]
+            if name == "max_tokens" and value is None:  # beside max_completion_tokens
+                continue
+            if name not in _NEUTRAL:
+                raise _bad(name, "is not a field of this request")
+            if value not in _NEUTRAL[name]:
+                raise _bad(name, f"{_shown(value)} is not supported; leave it out", code="unsupported_parameter")
+
+
+def no_model(name: str, stages: Collection[str]) -> Refused:
+    """Return the refusal of a stage that the run does not have."""
+    reason = f"model {name!r}: this run has {', '.join(stages)}"
+    return Refused(404, reason, param="model", code="model_not_found")
+
+
+def _turn(message: Any, number: int) -> Message:  # Any: JSON
+    place = f"messages[{number}]"
+    if not isinstance(message, dict) or message.get("role") not in _ROLES:
+        raise _bad(place, f"must have a role, one of {', '.join(_ROLES)}, and a content")
+    content = message.get("content")
+    if isinstance(content, list) and all(isinstance(part, dict) and part.get("type") == "text" for part in content):
+        content = "".join(str(part.get("text", "")) for part in content)
+    if not isinstance(content, str):
+        raise _bad(f"{place}.content", "must be a text, or a list of parts of the type text")
+    return Message(_ROLES[message["role"]], content.strip())
+
+
+def _bad(param: str, reason: str, *, code: str | None = None) -> Refused:
+    return Refused(400, f"{param}: {reason}", param=param, code=code)
+
+
+def _shown(value: Any) -> str:  # Any: JSON
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}..."
+
+
+def _is_bool(value: Any) -> bool:  # Any: JSON, also below
+    return isinstance(value, bool)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list)
+
+
+def _is_stop(value: Any) -> bool:
+    texts = [value] if isinstance(value, str) else value
+    return isinstance(texts, list) and len(texts) <= MOST_STOPS and all(isinstance(one, str) and one for one in texts)
+
+
+def _is_prompt(value: Any) -> bool:
+    if isinstance(value, str):
+        return True
+    if not isinstance(value, list) or not value:
+        return False
+    ids = all(_is_whole(one) for one in value)
+    many = all(isinstance(one, str) or (isinstance(one, list) and one and all(map(_is_whole, one))) for one in value)
+    return ids or (many and len(value) <= MOST_CHOICES)
