@@ -253,7 +253,8 @@ def leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[str]:  # Any: JSO
             yield prefix + key
 
 
-SOMETIMES = ("stopped.", "rounds.", "ppo/watch")  # written with ppo.stop_on, reward.num_rounds and ppo.watch only
+# written with ppo.stop_on, reward.num_rounds, ppo.watch, ppo.sampler and ppo.importance_cap only
+SOMETIMES = ("stopped.", "rounds.", "ppo/watch", "ppo/sampler_mismatch", "ppo/importance_weight")
 
 
 def test_a_run_writes_the_files_and_names_that_the_docs_have(tmp_path: Path) -> None:

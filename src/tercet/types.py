@@ -28,6 +28,7 @@ class Rollout:
     truncated: Bool[Tensor, "b t"]
     mask: Bool[Tensor, "b t"]
     independent_steps: bool = False
+    weights: Float[Tensor, "b t"] | None = None  # of each action in the policy loss; None is 1
 
 
 @dataclass(frozen=True)

@@ -62,6 +62,14 @@ BREAKS: dict[str, list[tuple[str, str]]] = {
         ("returns=advantages + values", "returns=advantages"),
         ("returns=advantages + values", "returns=advantages + rewards"),
     ],
+    "importance": [
+        ("k1(logprobs, sampler_logprobs)", "k1(sampler_logprobs, logprobs)"),
+        ("k1(logprobs, sampler_logprobs)", "(logprobs - sampler_logprobs)"),
+        (".masked_fill(~mask, 0.0)", ""),
+        (".clamp(max=math.log(cap))", ""),
+        (".clamp(max=math.log(cap))", ".clamp(max=cap)"),
+        (".exp()", ""),
+    ],
     "losses": [
         ("-torch.minimum(ratio * advantages", "-torch.maximum(ratio * advantages"),
         ("-torch.minimum(ratio * advantages", "torch.minimum(ratio * advantages"),

@@ -643,3 +643,22 @@ def test_a_fall_at_the_last_update_stops_nothing(tmp_path: Path) -> None:
         stop=STOP,
     )
     assert told.stopped is None and len(rows(tmp_path)) == 8
+
+
+def test_an_action_of_weight_zero_does_not_move_the_policy_and_one_of_weight_two_counts_twice() -> None:
+    plain = play(Bandit(), 0)
+    first = plain.inputs["states"] == 0
+    rows: dict[float, Tensor] = {}
+    for weight in (0.0, 1.0, 2.0):
+        bandit = Bandit()
+        weights = torch.where(first, weight, 1.0)
+        before = bandit.policy.weight.detach().clone()
+        config = changed(FAST, max_grad_norm=1e6)
+        actor, critic = (torch.optim.SGD(one.parameters(), lr=1.0) for one in (bandit.policy, bandit.baseline))
+        learner = Learner(bandit, bandit.policy, bandit.baseline, actor, critic)
+        update(learner, Rollout(**vars(plain) | {"weights": weights}), config, generator=generator(0, "minibatches"))
+        rows[weight] = bandit.policy.weight.detach() - before
+    assert torch.equal(rows[0.0][0], torch.zeros(NUM_ACTIONS))
+    torch.testing.assert_close(rows[2.0][0], 2 * rows[1.0][0])
+    torch.testing.assert_close(rows[2.0][1:], rows[1.0][1:])
+    assert rows[1.0].abs().max() > 1e-4

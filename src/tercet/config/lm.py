@@ -153,6 +153,17 @@ class PpoConfig(LoopConfig):
     stop_on: dict[str, float] = Field(default={}, description="Judges of `watch` that stop training, each with the fall of its mean score since update 0 that it allows, such as {module:function: 0.1}. A policy with a larger fall is not kept.")
     stop_after: int = Field(default=3, ge=1, le=MOST_ROWS, description="Number of validations in a row with a larger fall than `stop_on` allows that stop training.")
     samples_every: int = Field(default=5, ge=1, le=MOST_ROWS, description="Updates between printed samples.")
+    sampler: Literal["own", "transformers", "vllm"] = Field(default="own", description="What samples the responses of PPO: Tercet, transformers' generate_batch, or a vLLM server (docs/engines.md). Pairs and the evaluation are sampled by Tercet.")
+    engine_url: str = Field(default="", pattern=r"^(https?://[^\s/]+)?$", description="Address of a running vLLM server, such as http://127.0.0.1:8000; empty starts one with engine_command.")
+    engine_command: str = Field(default="vllm serve", min_length=1, description="Command that starts vLLM, with options of yours, such as `/opt/vllm/bin/vllm serve --gpu-memory-utilization 0.4`; Tercet adds the model, the address and the options that it needs.")
+    importance_cap: float = Field(default=0.0, ge=0, le=1e6, description="Weight the policy loss of each token by its probability under the policy divided by that under the sampler, at most this, such as 2 (truncated importance sampling); 0 does not weight.")
+
+    @field_validator("importance_cap")
+    @classmethod
+    def _cap_is_no_less_than_one(cls, value: float) -> float:
+        if 0 < value < 1:
+            raise ValueError("a cap below 1 would also lower the weights of tokens that both find equally likely; give 1 or more, or 0")
+        return value
 
     @field_validator("watch")
     @classmethod

@@ -8,6 +8,7 @@ from tercet.errors import InputError
 from tercet.lm import eval as evaluation
 from tercet.lm import ppo
 from tercet.lm.data.splits import STEPS, StepName, flat, require_pairs, step_examples
+from tercet.lm.engines.server import words_of
 from tercet.lm.models.configs import config_at, fresh, named_by_key
 from tercet.lm.models.roles import check_logits, load_policy, load_score_model
 from tercet.lm.preferences.foreign import ForeignRewardModel, check_foreign
@@ -25,6 +26,8 @@ def check(config: LmConfig, steps: Sequence[str]) -> None:
     """Raise InputError (or a function's FailedError) if one of these steps could not run."""
     encoder = Encoder.of(config)
     if "ppo" in steps:
+        if config.ppo.sampler == "vllm" and not config.ppo.engine_url:
+            words_of(config.ppo.engine_command)
         for judge in (*config.ppo.reward, *config.ppo.watch):
             _check_judge(judge, config, encoder)
         if not any(config.ppo.reward.values()):

@@ -16,6 +16,7 @@ from tercet.lm.data.batches import mixed_pass
 from tercet.lm.data.digests import digests
 from tercet.lm.data.examples import Example
 from tercet.lm.data.splits import Sets, flat, step_examples, weights_of
+from tercet.lm.engines.choose import engine_of
 from tercet.lm.imitation import SftBatches, response_loss
 from tercet.lm.models.backbone import Backbone, load_reward_model
 from tercet.lm.models.roles import Policy, ScoreModel, device_of, load_policy, load_score_model
@@ -35,7 +36,7 @@ from tercet.lm.sampling.responses import Responses
 from tercet.lm.sampling.sampler import Sampler
 from tercet.lm.scales import Scales, find_scales, load_scales, reference_responses, save_scales
 from tercet.lm.scoring import REWARD_MODEL, Score, Scorer, by_judge, load_terms, scaled
-from tercet.lm.self_check import check
+from tercet.lm.self_check import check, check_engine
 from tercet.lm.stages import model_of, sft_model
 from tercet.lm.text.encoder import Encoder
 from tercet.runs.folder import RunFolder
@@ -79,9 +80,13 @@ def run(folder: RunFolder, config: LmConfig, *, number: int = 0) -> None:
     encoder.check_window(critic.model)
     terms = load_terms(config, encoder, reward_path, backbone)
     data = digests(config, "ppo")
-    with folder.step(name, total=config.ppo.num_updates, num_before=1, shown=SHOWN, data=data) as step:
-        sampler = Sampler(policy, encoder, config.ppo.temperature, config.eval.batch_size)
-        of_reference = replace(sampler, policy=frozen) if number and frozen else sampler  # else it has not moved yet
+    with (
+        folder.step(name, total=config.ppo.num_updates, num_before=1, shown=SHOWN, data=data) as step,
+        engine_of(config, policy, encoder, folder.path) as engine,
+    ):
+        sampler = Sampler(policy, encoder, config.ppo.temperature, config.eval.batch_size, engine)
+        # in round 0 the policy has not moved yet
+        of_reference = replace(sampler, policy=frozen, engine=None) if number and frozen else sampler
         reference = partial(
             reference_responses, of_reference, flat(prompts), config.reward.num_reference_samples, seed=config.seed
         )
@@ -158,6 +163,8 @@ class Collect:
         assessment = roles.assess(responses, values_learn=takes_one_step(ppo, len(examples)))
         rollout = build(responses, assessment, ppo, kl_coef=kl_coef)
         metrics = rollout_metrics(responses, assessment, rollout, ppo, kl_coef=kl_coef)
+        if responses.by_engine:
+            check_engine(metrics["sampler_mismatch"], roles.actor_critic)
         if ppo.kl_target:
             kl_coef = adapted_kl_coef(
                 kl_coef, metrics["kl"], target=ppo.kl_target, num_samples=len(responses.texts), horizon=ppo.kl_horizon

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from tercet.config.lm import PpoConfig
+from tercet.core.importance import truncated_weights
 from tercet.core.kl import k1, penalised_rewards
 from tercet.core.masked import is_last, masked_mean
 from tercet.lm.batch import TokenBatch
@@ -74,8 +75,8 @@ def assess(
 ) -> Assessment:
     """Run all four roles on the responses, a micro-batch at a time; with `values_learn` the values keep their graph.
 
-    In bf16 the sampler's log-probabilities differ from those of the training forward by rounding, so they are
-    recomputed: the first ratio must be 1. In fp32 they are the same.
+    In bf16 the sampler's log-probabilities differ from those of the training forward by rounding, and those of an
+    engine do so always. They are then recomputed: the first ratio must be 1. In fp32 our own are the same.
     """
     actor_critic.policy.eval()
     actor_critic.value_model.train(values_learn)  # transformers checkpoints gradients in training mode only
@@ -83,7 +84,7 @@ def assess(
     for rows in torch.arange(len(responses.texts)).split(micro_batch_size):
         part = responses.batch.rows(rows)
         logprobs = responses.logprobs[rows]
-        if actor_critic.policy.precision == "bf16":
+        if responses.by_engine or actor_critic.policy.precision == "bf16":
             logprobs = actor_critic.actor(part.inputs).logprobs
         with torch.set_grad_enabled(values_learn):
             values = actor_critic.critic(part.inputs)
@@ -97,12 +98,14 @@ def build(responses: Responses, assessment: Assessment, config: PpoConfig, *, kl
     """Build the rollout: the KL penalty on every token, plus the clipped score on the last one.
 
     A response without EOS was cut off: `missing_eos_penalty` is subtracted from its score. Its episode counts as
-    terminated, so no value is bootstrapped after it.
+    terminated, so no value is bootstrapped after it. With `importance_cap` each token has a weight.
     """
     mask = responses.batch.response_mask
     scores = final_scores(responses, assessment, config)
     rewards = penalised_rewards(scores, assessment.logprobs, assessment.ref_logprobs, mask, kl_coef=kl_coef)
     terminated = is_last(mask)
+    cap = config.importance_cap
+    weights = truncated_weights(assessment.logprobs, responses.logprobs, mask, cap=cap) if cap else None
     return Rollout(
         inputs=responses.batch.inputs,
         logprobs=assessment.logprobs,
@@ -113,6 +116,7 @@ def build(responses: Responses, assessment: Assessment, config: PpoConfig, *, kl
         terminated=terminated,
         truncated=torch.zeros_like(terminated),
         mask=mask,
+        weights=weights,
     )
 
 
@@ -147,4 +151,15 @@ def rollout_metrics(
         "logprob": float(masked_mean(assessment.logprobs, rollout.mask)),
         "response_length": float(lengths.mean()),
         "eos_fraction": float(responses.ended.float().mean()),
-    }
+    } | sampler_metrics(responses, assessment, rollout)
+
+
+def sampler_metrics(responses: Responses, assessment: Assessment, rollout: Rollout) -> dict[str, float]:
+    """Return how far an engine's log-probabilities are from the policy's, and the mean of the weights, if any."""
+    metrics: dict[str, float] = {}
+    if responses.by_engine or rollout.weights is not None:
+        mismatch = (responses.logprobs - assessment.logprobs).abs()
+        metrics["sampler_mismatch"] = float(masked_mean(mismatch, rollout.mask))
+    if rollout.weights is not None:
+        metrics["importance_weight"] = float(masked_mean(rollout.weights, rollout.mask))
+    return metrics

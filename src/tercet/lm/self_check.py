@@ -25,6 +25,24 @@ TOLERANCE = {
 }
 
 
+# the largest mean difference in nats per token while training, when an engine may round the adapters too
+MOST_MISMATCH = {"fp32": 0.02, "bf16": 0.2}
+
+
+def check_engine(mismatch: float, actor_critic: LmActorCritic) -> None:
+    """Raise FailedError if an engine no longer samples from the current policy.
+
+    The self-check cannot find an engine that ignores adapters, because they change nothing before training.
+    """
+    most = MOST_MISMATCH[actor_critic.policy.precision]
+    if not mismatch <= most:
+        raise FailedError(
+            f"the engine's log-probabilities are off by {mismatch:.3g} a token, more than {most:g}: it does not sample "
+            "from the current policy; it may ignore adapters of some layers, or keep old weights. Set "
+            "ppo.sampler=own, and give the same command again to continue from the last checkpoint"
+        )
+
+
 def check(
     responses: Responses,
     assessment: Assessment,
@@ -65,8 +83,13 @@ def check(
         "the sampler's log-probabilities are not those of the training forward: dropout, another temperature, "
         "or a cache or position ids that this architecture handles differently"
     )
+    engine_differs = (
+        "the engine's log-probabilities are not those of the training forward: it has another model, precision or "
+        "temperature; a vLLM server must serve the policy that PPO starts from, with --logprobs-mode "
+        "processed_logprobs"
+    )
     causes = {
-        "sampler": sampler_differs,
+        "sampler": engine_differs if responses.by_engine else sampler_differs,
         "ratio": sampler_differs,
         "grouping": "log-probabilities depend on the other rows of the micro-batch, by more than rounding: "
         "positions or the attention mask are wrong, or precision=bf16 is too coarse for this model",

@@ -180,6 +180,14 @@ MORE_PPO = (
     ),
     PPO_GRADIENT_NORMS,
     Plot(
+        "Mismatch of the sampler",
+        "nats per token",
+        "Mean difference between the log-probabilities of the engine that sampled the answers and those of the policy. "
+        "About 1e-4 in fp32 and 0.01 in bf16 is rounding.",
+        [Line("ppo/sampler_mismatch", "mismatch")],
+        bottom=0.0,
+    ),
+    Plot(
         "KL coefficient",
         "kl_coef",
         "Coefficient of the KL penalty. It is constant, or with `ppo.kl_target` adapted until the KL reaches the "

@@ -30,7 +30,7 @@ _ABSENT = object()
 
 # settings that may change when a run is resumed on another machine; they affect the last bits of numbers and the random
 # draws inside a loss (dropout, the noise of cloning)
-MAY_CHANGE = ("micro_batch_size", "device", "threads", "trackers")
+MAY_CHANGE = ("micro_batch_size", "device", "threads", "trackers", "sampler", "engine_url", "engine_command")
 
 
 class RunFolder:

@@ -197,6 +197,8 @@ def update(
         lam=config.lam,
     )
     advantages = whiten(estimate.advantages, rollout.mask) if config.whiten_advantages else estimate.advantages
+    if rollout.weights is not None:  # positive, so weighting the advantage is weighting the loss
+        advantages = advantages * rollout.weights
     whole = _Part(rollout.inputs, rollout.logprobs, rollout.values, advantages, estimate.returns, rollout.mask)
     whole, micro_size = (
         (whole.steps(), config.micro_batch_size * rollout.mask.shape[1])

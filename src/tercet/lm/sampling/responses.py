@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float
@@ -10,6 +11,7 @@ from torch import Tensor
 from tercet.lm.batch import TokenBatch
 from tercet.lm.data.examples import Example
 from tercet.lm.models.roles import Policy
+from tercet.lm.sampling.engine import Engine
 from tercet.lm.sampling.generate import generate
 from tercet.lm.text.encoder import Encoder
 from tercet.runs.progress import progress
@@ -17,13 +19,18 @@ from tercet.runs.progress import progress
 
 @dataclass(frozen=True)
 class Responses:
-    """Responses to examples. `ended` is False if one was cut off; `logprobs` are the sampler's, 0 at padding."""
+    """Responses to examples. `ended` is False if one was cut off; `logprobs` are the sampler's, 0 at padding.
+
+    `by_engine` is True if `logprobs` are those of another program, which computes them from its own copy of the
+    weights.
+    """
 
     examples: Sequence[Example]
     texts: list[str]
     batch: TokenBatch
     logprobs: Float[Tensor, "b t"]
     ended: Bool[Tensor, " b"]
+    by_engine: bool = False
 
     @property
     def prompts(self) -> list[str]:
@@ -39,22 +46,20 @@ def respond(
     generator: torch.Generator,
     temperature: float,
     max_tokens: int,
+    engine: Engine | None = None,
 ) -> Responses:
-    """Sample one response to the prompt of each example; temperature 0 is greedy."""
+    """Sample one response to the prompt of each example, with an engine or on our own; temperature 0 is greedy."""
     prompts = [encoder.prompt(example) for example in examples]
     policy.eval()
     with policy.autocast():
-        drawn = generate(
-            policy.model,
-            prompts,
-            end_ids=encoder.ends.ids,
-            max_tokens=max_tokens,
-            temperature=temperature,
-            generator=generator,
+        draw = engine.generate if engine else partial(generate, policy.model)
+        drawn = draw(
+            prompts, end_ids=encoder.ends.ids, max_tokens=max_tokens, temperature=temperature, generator=generator
         )
     ids = drawn.tolist()
     texts = [encoder.text(row) for row in ids]
-    return Responses(examples, texts, encoder.batch(prompts, ids).to(drawn.ids.device), drawn.logprobs, drawn.ended)
+    batch = encoder.batch(prompts, ids).to(drawn.ids.device)
+    return Responses(examples, texts, batch, drawn.logprobs, drawn.ended, by_engine=engine is not None)
 
 
 def respond_all(
@@ -67,6 +72,7 @@ def respond_all(
     max_tokens: int,
     batch_size: int,
     title: str,
+    engine: Engine | None = None,
 ) -> list[Responses]:
     """Sample one response to the prompt of each example in batches, with a progress bar of this title."""
     batches = []
@@ -74,7 +80,15 @@ def respond_all(
         for start in range(0, len(examples), batch_size):
             part = examples[start : start + batch_size]
             batches.append(
-                respond(policy, encoder, part, generator=generator, temperature=temperature, max_tokens=max_tokens)
+                respond(
+                    policy,
+                    encoder,
+                    part,
+                    generator=generator,
+                    temperature=temperature,
+                    max_tokens=max_tokens,
+                    engine=engine,
+                )
             )
             bar.advance(len(part))
     return batches
