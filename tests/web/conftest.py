@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from starlette.types import ASGIApp
 
+from tercet.config.lm import LmConfig
 from tercet.feedback.sheets import write_sheet
 from tercet.web.label import Desk
 from tercet.web.label_page import app
@@ -56,9 +57,11 @@ def answering(page: ASGIApp, host: str = "127.0.0.1") -> Iterator[int]:
         port, serving = listener.getsockname()[1], server(page)
         thread = threading.Thread(target=serving.run, args=([listener],))
         thread.start()
-        yield port
-        serving.should_exit = True
-        thread.join()
+        try:
+            yield port
+        finally:
+            serving.should_exit = True
+            thread.join()
 
 
 @pytest.fixture(scope="module")
@@ -108,3 +111,34 @@ def exchange(port: int, *parts: bytes) -> bytes:
         while piece := connection.recv(1 << 16):
             found += piece
         return found
+
+
+SHAPE = {
+    "model_type": "llama",
+    "vocab_size": 260,
+    "hidden_size": 32,
+    "intermediate_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 16,
+    "max_position_embeddings": 256,
+    "initializer_range": 0.3,
+}
+
+
+@pytest.fixture(scope="session")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A stage and a reward model with random weights over bytes; torch is imported for the tests that need it."""
+    from tercet.lm.models.roles import load_score_model
+    from tercet.lm.serving.engine import Engine
+    from tercet.lm.stages import Stage
+    from tercet.lm.text.tokenizers import byte_tokenizer
+
+    model = {"path": "random", "tokenizer": "bytes", "architecture": SHAPE}
+    config = LmConfig.model_validate({"model": model, "data": {"style": "plain"}, "device": "cpu"})
+    reward = tmp_path_factory.mktemp("reward") / "model"
+    load_score_model(config).save(reward, byte_tokenizer())
+    serving = Engine([Stage("base", ""), Stage("sft", "")], config, str(reward))
+    yield serving
+    serving.close()

@@ -12,25 +12,11 @@ from typing import Any
 import pytest
 from tests.web.conftest import answering, call
 
-from tercet.config.lm import LmConfig
 from tercet.lm.serving.engine import Engine
-from tercet.lm.stages import Stage
 from tercet.web.guard import guarded
 from tercet.web.openai_api import openai_routes
 from tercet.web.openai_replies import error_body
 
-SHAPE = {
-    "model_type": "llama",
-    "vocab_size": 260,
-    "hidden_size": 32,
-    "intermediate_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 1,
-    "head_dim": 16,
-    "max_position_embeddings": 256,
-    "initializer_range": 0.3,
-}
 CHAT: dict[str, Any] = {
     "model": "base",
     "messages": [{"role": "user", "content": "Hi"}],
@@ -39,16 +25,6 @@ CHAT: dict[str, Any] = {
     "seed": 3,
 }
 TEXT: dict[str, Any] = {"model": "base", "prompt": "Hi", "max_tokens": 8, "temperature": 1, "seed": 3}
-
-
-@pytest.fixture(scope="module")
-def engine() -> Iterator[Engine]:
-    """A stage with random weights over bytes."""
-    model = {"path": "random", "tokenizer": "bytes", "architecture": SHAPE}
-    config = LmConfig.model_validate({"model": model, "data": {"style": "plain"}, "device": "cpu"})
-    serving = Engine([Stage("base", "")], config)
-    yield serving
-    serving.close()
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +44,11 @@ def events(port: int, path: str, body: dict[str, Any]) -> list[Any]:
 
 def test_the_models_are_the_stages(port: int) -> None:
     status, listed, _ = call(port, "GET", "/v1/models")
-    assert (status, [one["id"] for one in listed["data"]], listed["data"][0]["owned_by"]) == (200, ["base"], "a run")
+    assert (status, [one["id"] for one in listed["data"]], listed["data"][0]["owned_by"]) == (
+        200,
+        ["base", "sft"],
+        "a run",
+    )
     assert call(port, "GET", "/v1/models/base")[1] == listed["data"][0]
     assert call(port, "GET", "/v1/models/ppo")[1]["error"]["code"] == "model_not_found"
 
@@ -205,7 +185,7 @@ def test_curl(port: int) -> None:
 def test_the_client_of_openai(port: int) -> None:
     openai = pytest.importorskip("openai", reason="openai is not installed")
     client = openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none", max_retries=0)
-    assert [one.id for one in client.models.list()] == ["base"]
+    assert [one.id for one in client.models.list()] == ["base", "sft"]
     whole = client.chat.completions.create(**CHAT, n=2, logprobs=True, top_logprobs=2)
     stream = client.chat.completions.create(**CHAT, stream=True)
     streamed = "".join(chunk.choices[0].delta.content or "" for chunk in stream)

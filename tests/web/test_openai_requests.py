@@ -65,7 +65,7 @@ def test_a_prompt_is_a_text_or_ids_or_several(prompt: Any, prompts: list[Any]) -
     [
         ({"model": None}, "model", "is missing; this run has base, sft"),
         ({"model": "gpt-4"}, "model", "this run has base, sft"),
-        ({"messages": None}, "messages", "must end with a message of the user"),
+        ({"messages": None}, "messages", "must be a list of messages, not None"),
         ({"messages": []}, "messages", "must end with a message of the user"),
         ({"messages": "Hi"}, "messages", "must be a list of messages, not 'Hi'"),
         ({"messages": [*HI, {"role": "assistant", "content": "Yes"}]}, "messages", "must end with"),

@@ -35,6 +35,7 @@ app = typer.Typer(
 )
 app.add_typer(lm.app, name="lm")
 app.add_typer(arm.app, name="arm")
+app.command("chat")(lm.chat)
 
 
 @app.callback()

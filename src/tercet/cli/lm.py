@@ -3,14 +3,26 @@
 import json
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tercet.cli.commands import DebugOption
-from tercet.cli.options import ALL, add_steps, preset_option, split_arguments
+from tercet.cli.options import (
+    ALL,
+    HostOption,
+    KeyOption,
+    add_steps,
+    key_for,
+    port_option,
+    preset_option,
+    split_arguments,
+)
 from tercet.errors import InputError
 from tercet.runs.progress import say
+
+if TYPE_CHECKING:
+    from tercet.runs.folder import RunFolder
 
 PresetOption = Annotated[str, preset_option("lm")]
 
@@ -64,14 +76,21 @@ def improve(
 def chat(
     run: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of the run.")] = Path("runs/smollm2"),
     stage: Annotated[str, typer.Option("--stage", "-s", help="Stage: base, sft, ppo, or ppo-N for round N.")] = "ppo",
+    web: Annotated[bool, typer.Option("--web", help="Open a web page with all stages side by side.")] = False,
+    host: HostOption = "127.0.0.1",
+    port: Annotated[int, port_option()] = 8766,
+    api_key: KeyOption = "",
     debug: DebugOption = False,
 ) -> None:
-    """Chat with a stage of a run in the terminal."""
+    """Chat with a stage of a run in the terminal, or with all stages on a web page."""
     if not re.fullmatch(r"base|sft|ppo(-[1-9]\d*)?", stage):
         raise InputError(f"--stage {stage}: must be base, sft or ppo, or ppo-N for round N")
     from tercet.runs.folder import RunFolder
 
     folder = RunFolder.read(run)  # before transformers is imported, which takes seconds
+    if web:
+        _chat_on_page(folder, host, port, key_for(host, api_key), debug=debug)
+        return
     hush()
     from tercet.lm import chat
 
@@ -98,6 +117,22 @@ def data(
     from tercet.lm import inspect
 
     inspect.run(config)
+
+
+def _chat_on_page(folder: "RunFolder", host: str, port: int, key: str, *, debug: bool) -> None:
+    from tercet.web.chat_page import serve
+    from tercet.web.server import listening
+
+    with listening(host, port) as listener:
+        hush()
+        from tercet.lm.serving.engine import engine_of
+
+        def ready(url: str) -> None:
+            say(f"chat: {url} (Ctrl-C ends)")
+
+        engine = engine_of(folder)
+        serve(engine, folder.path, listener, host, key=key, debug=debug, ready=ready)
+        engine.close()
 
 
 def use_threads(threads: int) -> None:

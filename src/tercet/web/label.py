@@ -53,7 +53,7 @@ class Desk:
                 raise Refused(409, "the questions have changed; reload the page")
             check_whole(sheet)  # a copy or a damaged disk may have changed what the page showed
             index: Any = given.get("question")  # Any: JSON, checked by `problem`
-            answer, who = given.get("said"), _name(given)
+            answer, who = given.get("said"), person(given)
             reason = problem(sheet, index, answer)
             if reason:
                 raise Refused(400, reason)
@@ -67,7 +67,7 @@ class Desk:
     def undo(self, given: Tree) -> Tree:
         """Withdraw this person's last answer, and ask its question again."""
         with self._lock:
-            who = _name(given)
+            who = person(given)
             mine = self._last(who)
             if mine is None:
                 raise Refused(409, "you have no answer to undo")
@@ -99,7 +99,7 @@ class Desk:
         return {
             "run": self.run.resolve().name,
             "command": f"tercet label {shlex.quote(str(self.run))}",
-            "who": _user(),
+            "who": user_name(),
             "done": len(asked) - len(waiting),
             "total": len(asked),
             "question": _as_asked(*waiting[0]) if waiting else None,
@@ -122,14 +122,16 @@ def _as_asked(sheet: Sheet, index: int) -> Tree:
     return {**asked, "kind": sheet.kind, "look_for": sheet.look_for, **parts}
 
 
-def _user() -> str:
+def user_name() -> str:
+    """Return the name of the user of this computer; '' if it has none."""
     try:
         return getpass.getuser()
     except (ImportError, KeyError, OSError):  # a container may have no user name
         return ""
 
 
-def _name(given: Tree) -> str:
+def person(given: Tree) -> str:
+    """Read who answers; raise Refused if that is no name."""
     who = given.get("who")
     if not isinstance(who, str) or not who.strip() or len(who) > LONGEST_NAME:
         raise Refused(400, f"who: must be a name of 1 to {LONGEST_NAME} letters")

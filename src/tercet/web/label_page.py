@@ -14,14 +14,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tercet.web.guard import Tree, as_json, guarded, read_object
 from tercet.web.label import Desk
-from tercet.web.server import address, listening, names_of, server
+from tercet.web.server import POLICY, address, listening, names_of, server
 
 _RANGE = re.compile(r"bytes=([0-9]{1,15})?-([0-9]{1,15})?")
-# load nothing from other sites, and let no other site show the page in a frame
-_POLICY = (
-    "default-src 'self'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
 
 
 def serve(run: Path, *, host: str, port: int, debug: bool, ready: Callable[[str], None]) -> str:
@@ -47,7 +42,7 @@ def app(desk: Desk, host: str, *, debug: bool = False) -> ASGIApp:
 
     def page(request: Request) -> Response:
         text = (files("tercet.web") / "label.html").read_bytes()
-        return Response(text, media_type="text/html", headers={"content-security-policy": _POLICY})
+        return Response(text, media_type="text/html", headers={"content-security-policy": POLICY})
 
     def state(request: Request) -> Response:
         return as_json(desk.state())

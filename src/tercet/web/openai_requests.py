@@ -54,10 +54,7 @@ class Wanted:
 def chat_request(given: Tree, stages: Collection[str]) -> Wanted:
     """Read a request for `/v1/chat/completions`; raise Refused."""
     fields = _Fields(given, stages)
-    messages = fields.take("messages", None, _is_list, "a list of messages")
-    turns = tuple(_turn(message, number) for number, message in enumerate(messages or []))
-    if not turns or turns[-1].role == "assistant":
-        raise _bad("messages", "must end with a message of the user")
+    turns = turns_of(given.get("messages"))
     wants = fields.take("logprobs", False, _is_bool, "true or false")
     likely = fields.whole("top_logprobs", 0, 0, MOST_LIKELY)
     if likely and not wants:
@@ -145,6 +142,16 @@ class _Fields:
                 raise _bad(name, f"{_shown(value)} is not supported; leave it out", code="unsupported_parameter")
 
 
+def turns_of(messages: Any) -> tuple[Message, ...]:  # Any: JSON
+    """Read a conversation that a response continues; raise Refused."""
+    if not isinstance(messages, list):
+        raise _bad("messages", f"must be a list of messages, not {_shown(messages)}")
+    turns = tuple(_turn(message, number) for number, message in enumerate(messages))
+    if not turns or turns[-1].role == "assistant":
+        raise _bad("messages", "must end with a message of the user")
+    return turns
+
+
 def no_model(name: str, stages: Collection[str]) -> Refused:
     """Return the refusal of a stage that the run does not have."""
     reason = f"model {name!r}: this run has {', '.join(stages)}"
@@ -182,10 +189,6 @@ def _is_whole(value: Any) -> bool:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _is_list(value: Any) -> bool:
-    return isinstance(value, list)
 
 
 def _is_stop(value: Any) -> bool:

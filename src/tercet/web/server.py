@@ -15,6 +15,11 @@ from tercet.errors import InputError
 
 MOST_CONNECTIONS = 64
 SECONDS = 60.0  # limit for a request, and for its reply unless that is computed, so that slow clients cannot block us
+# of every page: load nothing from other sites, and let no other site show the page in a frame
+POLICY = (
+    "default-src 'self'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
 _FULL = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 

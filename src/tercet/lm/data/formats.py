@@ -39,6 +39,7 @@ _MOST_LISTED = 20  # columns in one message
 _MOST_LAYOUTS = 1000  # cached at once
 _CONVERSATIONS = ("messages", "conversations")
 _RESPONSES = ("response", "completion", "answer", "output")
+_ENDED = ("chosen_ended", "rejected_ended")
 _SHP = ("history", "human_ref_A", "human_ref_B", "labels")
 _WEBGPT = ("question", "answer_0", "answer_1", "score_0", "score_1")
 
@@ -63,11 +64,16 @@ NO_SCORE = Fault("no score says which response is better", "give a score, or rem
 
 @dataclass(frozen=True)
 class Parts:
-    """The parts of a row; `chosen` is empty for a prompt alone, `rejected` is None without a comparison."""
+    """The parts of a row; `chosen` is empty for a prompt alone, `rejected` is None without a comparison.
+
+    The last two are False for a response that was cut off.
+    """
 
     messages: Turns
     chosen: str
     rejected: str | None
+    chosen_ended: bool = True
+    rejected_ended: bool = True
 
 
 class RowReader:
@@ -149,6 +155,7 @@ def _layout(names: Collection[str], columns: Mapping[str, str]) -> _Layout:
             "history": first("history"),
         }
         mapping |= roles or {"chosen": first(*_RESPONSES)}
+        mapping |= {key: key for key in _ENDED if roles}
         read = _prompt_and_responses
     used_columns = {key: available[name] for key, name in mapping.items() if name in available}
     return _Layout(partial(read, used_columns), _others(names, used_columns.values()))
@@ -218,7 +225,19 @@ def _prompt_and_responses(mapping: Mapping[str, str], row: Row, unread: Unread) 
         raise UnusableRowError(NO_END)
     if better.prompt is not worse.prompt and better.prompt != worse.prompt:
         raise UnusableRowError(PROMPTS_DIFFER)
-    return Parts(better.prompt, better.response, worse.response or None)
+    return Parts(better.prompt, better.response, worse.response or None, *(_ended(row, mapping, key) for key in _ENDED))
+
+
+def _ended(row: Row, mapping: Mapping[str, str], key: str) -> bool:
+    """Read whether a response has its end; it has if nothing is said."""
+    value = _value(row, mapping, key)
+    if is_null(value) or value == "":
+        return True
+    if isinstance(value, str) and value.lower() in ("true", "false"):  # in a CSV file
+        return value.lower() == "true"
+    if not isinstance(value, bool):
+        raise InputError(f"{key} = {_shown(value)} must be true or false: false if the response was cut off")
+    return value
 
 
 class _Side(NamedTuple):

@@ -82,7 +82,8 @@ def read(source: Source, *, name: str, columns: Mapping[str, str], needs_respons
             if is_local:
                 fault_counts[EQUAL] += 1
                 first_locations.setdefault(EQUAL, location)
-        examples.append(Example(parts.messages, parts.chosen, rejected, name, location))
+        ended = (parts.chosen_ended, parts.rejected_ended)
+        examples.append(Example(parts.messages, parts.chosen, rejected, name, location, *ended))
         bytes_left -= _num_bytes(examples[-1])
         if bytes_left < 0:
             raise InputError(

@@ -1,6 +1,7 @@
 """What a client asks of a stage and what it is told, as plain data: the pages use it without torch."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias, TypeVar
 
@@ -56,6 +57,14 @@ class Piece:
     finish: Literal["", "stop", "length"] = ""
 
 
+@dataclass(frozen=True)
+class Scored:
+    """The reward model's score of an answer; for each of its tokens the text, and the score of the answer up to it."""
+
+    score: float
+    tokens: tuple[tuple[str, float], ...]
+
+
 Event: TypeAlias = Started | Piece | Exception  # an exception is the last event of an Ask
 Deliver: TypeAlias = Callable[[Event], None]  # called by another thread
 Cancel: TypeAlias = Callable[[], None]
@@ -65,7 +74,13 @@ class Answerer(Protocol):
     """Who answers."""
 
     stages: tuple[str, ...]
+    temperature: float  # of a response, if the client gives none
+    has_scores: bool  # there is a reward model
 
     def submit(self, ask: Ask, deliver: Deliver) -> Cancel:
         """Start to answer; events go to `deliver` until every choice is finished, or `cancel` is called."""
+        ...
+
+    def score(self, messages: Sequence[Message], text: str, *, ended: bool) -> Future[Scored]:
+        """Score an answer with the run's reward model."""
         ...

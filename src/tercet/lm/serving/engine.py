@@ -22,11 +22,12 @@ from tercet.lm.models.configs import window_of
 from tercet.lm.models.roles import Policy, load_policy
 from tercet.lm.sampling.model_check import check_policy
 from tercet.lm.sampling.stepper import Stepper
-from tercet.lm.serving.asks import Ask, Cancel, Deliver, Started, T, WindowError
+from tercet.lm.serving.asks import Ask, Cancel, Deliver, Scored, Started, T, WindowError
 from tercet.lm.serving.batch import Batch, Row
+from tercet.lm.serving.scores import Scores
 from tercet.lm.serving.vocabulary import Vocabulary
 from tercet.lm.serving.writer import Writer
-from tercet.lm.stages import Stage, stages_of
+from tercet.lm.stages import Stage, last_reward_model, stages_of
 from tercet.lm.text.encoder import Encoder
 from tercet.runs.folder import RunFolder
 from tercet.train.chance import generator
@@ -65,15 +66,19 @@ class Loaded:
 def engine_of(folder: RunFolder) -> "Engine":
     """Return an engine for the finished stages of a run."""
     config = recorded_config(LmConfig, folder.config_dict, folder.path)
-    return Engine(stages_of(folder, config.ppo.policy, config.reward.num_rounds), config)
+    rounds = config.reward.num_rounds
+    return Engine(stages_of(folder, config.ppo.policy, rounds), config, last_reward_model(folder, rounds))
 
 
 class Engine:
     """Sample responses for many clients; it has a thread of its own, in which all models are used."""
 
-    def __init__(self, stages: Sequence[Stage], config: LmConfig) -> None:
+    def __init__(self, stages: Sequence[Stage], config: LmConfig, reward_path: str = "") -> None:
+        """`reward_path` is the folder of the run's reward model, if it has one."""
         self.stages = tuple(stage.name for stage in stages)
         self.config, self.encoder = config, Encoder.of(config)
+        self.temperature, self.has_scores = config.ppo.temperature, bool(reward_path)
+        self._scores = Scores(config, reward_path, self.encoder)
         self._paths = {stage.name: stage for stage in stages}
         self._vocabulary = Vocabulary(self.encoder.tokenizer)
         self._loaded: dict[str, Loaded] = {}
@@ -101,6 +106,12 @@ class Engine:
 
         self._jobs.put(job)
         return future
+
+    def score(self, messages: Sequence[Message], text: str, *, ended: bool) -> Future[Scored]:
+        """Score an answer (see `lm/serving/asks.py::Answerer`)."""
+        if not self.has_scores:
+            raise InputError("this run has no reward model")
+        return self.call(lambda: self._scores.of(messages, text, ended=ended))
 
     def close(self) -> None:
         """End the thread after the current token."""
@@ -155,7 +166,7 @@ class Engine:
             raise InputError(f"prompt: must have at least one token, and ids from 0 to {num_ids - 1}")
         max_tokens = self._limit(loaded, len(prompt), ask.max_tokens)
         seed = secrets.randbits(62) if ask.seed is None else ask.seed
-        temperature = self.config.ppo.temperature if ask.temperature is None else ask.temperature
+        temperature = self.temperature if ask.temperature is None else ask.temperature
         return [
             Row(
                 ask,

@@ -19,6 +19,7 @@ LEGEND = Text.assemble(
     ", ",
     ("▸learned◂", "green"),
 )
+_LONGEST_CHARACTER = 4  # bytes, and so tokens, of a character
 _SHOWN = 32  # tokens at each end of a long text
 
 
@@ -84,6 +85,21 @@ def pieces(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[tuple
             out.append((text, False))
             part = []
     return out + [("\ufffd", False)] * bool(part)
+
+
+def text_of_each(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[str]:
+    """Return one text for each token; of tokens that form one character together, the last has it and the others ''."""
+    texts: list[str] = []
+    part: list[int] = []
+    for number in ids:
+        part.append(number)
+        whole = "".join(text for text, _ in pieces(tokenizer, part))
+        if whole.endswith("\ufffd") and number != ids[-1] and len(part) < _LONGEST_CHARACTER:
+            texts.append("")
+        else:
+            texts.append(whole)
+            part = []
+    return texts
 
 
 def _decoded(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:

@@ -1,0 +1,93 @@
+"""The chat page over HTTP: what it is told, scores, and pairs."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.web.conftest import answering, call
+
+from tercet.lm.serving.engine import Engine
+from tercet.web.chat_page import app
+
+HI = [{"role": "user", "content": "Hi"}]
+YES = {"stage": "base", "text": "yes", "ended": True}
+NO = {"stage": "sft", "text": "no", "ended": False}
+
+
+@pytest.fixture
+def port(engine: Engine, tmp_path: Path) -> Iterator[int]:
+    with answering(app(engine, tmp_path, "127.0.0.1", debug=True)) as port:
+        yield port
+
+
+def test_the_page_knows_the_run_and_loads_nothing_from_other_sites(port: int, tmp_path: Path) -> None:
+    status, page, headers = call(port, "GET", "/")
+    assert (status, headers.get_content_type()) == (200, "text/html")
+    assert "default-src 'self'" in headers["Content-Security-Policy"]
+    assert b"http://" not in page and b"https://" not in page
+    about = call(port, "GET", "/about")[1]
+    assert (about["run"], about["stages"], about["has_scores"], about["num_pairs"]) == (
+        tmp_path.name,
+        ["base", "sft"],
+        True,
+        0,
+    )
+
+
+def test_an_answer_is_scored(port: int, engine: Engine) -> None:
+    status, scored, _ = call(port, "POST", "/score", {"messages": HI, "text": "yes", "ended": True})
+    assert status == 200
+    assert scored["score"] == scored["tokens"][-1][1]
+    assert [text for text, _ in scored["tokens"]] == ["y", "e", "s", "</s>"]
+    assert call(port, "POST", "/score", {"messages": HI, "text": ""})[0] == 400
+    assert call(port, "POST", "/score", {"messages": HI, "text": "y" * 300})[0] == 400
+
+
+def test_a_better_answer_becomes_a_pair_and_can_be_taken_back(port: int, tmp_path: Path) -> None:
+    body = {"messages": HI, "chosen": YES, "rejected": [NO], "who": " Ana "}
+    status, saved, _ = call(port, "POST", "/prefer", body)
+    assert (status, saved["num_pairs"]) == (200, 1)
+    row = json.loads((tmp_path / "feedback" / "chat.jsonl").read_text())
+    assert (row["prompt"], row["chosen"], row["rejected"], row["rejected_ended"], row["who"]) == (
+        HI,
+        "yes",
+        "no",
+        False,
+        "Ana",
+    )
+    assert call(port, "POST", "/take-back", {"ids": saved["ids"]})[1] == {"num_pairs": 0}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"rejected": []},
+        {"rejected": None},
+        {"rejected": [{**NO, "text": "yes"}]},
+        {"rejected": [{**NO, "text": " "}]},
+        {"chosen": {**YES, "stage": "critic"}},
+        {"chosen": "yes"},
+        {"messages": []},
+        {"messages": [*HI, {"role": "assistant", "content": "x"}]},
+        {"who": ""},
+        {"who": 5},
+    ],
+)
+def test_what_is_no_pair_is_refused_and_nothing_is_saved(port: int, tmp_path: Path, changes: dict[str, Any]) -> None:
+    status, reply, _ = call(
+        port, "POST", "/prefer", {"messages": HI, "chosen": YES, "rejected": [NO], "who": "A"} | changes
+    )
+    assert (status, bool(reply["error"])) == (400, True)
+    assert not (tmp_path / "feedback" / "chat.jsonl").exists()
+
+
+def test_other_sites_are_refused_and_only_the_page_itself_needs_no_key(engine: Engine, tmp_path: Path) -> None:
+    with answering(app(engine, tmp_path, "127.0.0.1", key="secret")) as port:
+        assert call(port, "GET", "/")[0] == 200
+        assert call(port, "GET", "/about")[0] == 401
+        assert call(port, "POST", "/prefer", {"messages": HI, "chosen": YES, "rejected": [NO], "who": "A"})[0] == 401
+        assert call(port, "GET", "/about", Authorization="Bearer secret")[0] == 200
+        evil = {"Origin": "http://evil.example", "Authorization": "Bearer secret"}
+        assert call(port, "POST", "/take-back", {"ids": []}, **evil)[0] == 403

@@ -1,0 +1,109 @@
+"""The pages in a real browser: pip install playwright, and Debian's chromium."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.web.conftest import answering
+
+from tercet.lm.serving.engine import Engine
+from tercet.web.chat_page import app
+
+pytestmark = pytest.mark.slow
+HOSTILE = "<b>Hi</b><script>document.title='broken'</script> مرحبا 你好"
+SECONDS = 60_000  # milliseconds
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("chromium is not installed")
+    with playwright.sync_playwright() as running:
+        browser = running.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(browser: Any) -> Iterator[Any]:
+    """Open an address in a new page; an error in the page's script fails the test."""
+    errors: list[str] = []
+
+    def open_page(address: str, **options: Any) -> Any:
+        page = browser.new_page(**options)
+        page.set_default_timeout(SECONDS)
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto(address)
+        return page
+
+    yield open_page
+    assert errors == []
+
+
+def wait_for(page: Any, selector: str, num: int) -> None:
+    """Wait until that many elements are there."""
+    expect = pytest.importorskip("playwright.sync_api").expect
+    expect(page.locator(selector)).to_have_count(num, timeout=SECONDS)
+
+
+def say(page: Any, text: str, num: int = 2) -> None:
+    page.fill("#text", text)
+    page.keyboard.press("Enter")
+    wait_for(page, ".turn:last-child .score", num)
+
+
+def test_chat(engine: Engine, tmp_path: Path, open_page: Any) -> None:
+    pairs = tmp_path / "feedback" / "chat.jsonl"
+    with answering(app(engine, tmp_path, "127.0.0.1")) as port:
+        page = open_page(f"http://127.0.0.1:{port}/?lang=en", color_scheme="dark")
+        page.fill("#longest", "12")
+        say(page, HOSTILE)
+        assert page.locator(".said").inner_text() == HOSTILE  # text, not HTML
+        assert page.title().startswith("Chat")
+        assert page.locator("html").get_attribute("data-theme") == "dark"
+
+        page.locator(".prefer").nth(1).click()
+        page.wait_for_selector(".better")
+        row = json.loads(pairs.read_text())
+        answers = page.locator(".answer .text").all_inner_texts()
+        assert (row["chosen_stage"], row["prompt"][0]["content"]) == ("sft", HOSTILE)
+        assert row["chosen"].split() == answers[1].split()
+        say(page, "And why?")  # both go on from the chosen answer
+        page.click("#by-token")
+        assert page.locator(".turn:last-child .text span").count() > 4
+        page.click("h1")
+        page.keyboard.press("1")
+        wait_for(page, ".better", 2)
+        prompt = json.loads(pairs.read_text().splitlines()[1])["prompt"]
+        assert [turn["content"] for turn in prompt] == [HOSTILE, row["chosen"], "And why?"]
+        page.keyboard.press("1")  # takes it back
+        wait_for(page, ".better", 1)
+        assert len(pairs.read_text().splitlines()) == 1
+
+        before = page.locator(".turn:last-child .answer").nth(0).inner_text()
+        page.locator(".turn:last-child button", has_text="Again").nth(0).click()
+        wait_for(page, ".busy", 0)
+        assert page.locator(".turn:last-child .answer").nth(0).inner_text() != before
+        page.locator("#stages button").nth(1).click()  # sft no longer answers
+        say(page, "Only one now", num=1)
+
+        other = open_page(f"http://127.0.0.1:{port}/?lang=zh", viewport={"width": 375, "height": 700})
+        assert other.locator("#send").inner_text() == "发送"
+        assert other.evaluate("document.documentElement.scrollWidth") <= 375
+        other.locator("summary").click()
+        other.fill("#longest", "200")
+        other.fill("#text", "你好")
+        other.click("#send")
+        other.wait_for_selector(".busy")
+        other.keyboard.press("Escape")
+        wait_for(other, ".busy", 0)
+        assert "已停止" in other.locator(".answer").nth(0).inner_text()
+    page.fill("#text", "Is anybody there?")  # the server has ended
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".answer .error")
+    assert "does not answer" in page.locator(".answer .error").nth(0).inner_text()
