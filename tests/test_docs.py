@@ -70,6 +70,8 @@ def test_commands_are_ones_that_the_command_line_takes(name: str) -> None:
             assert words[1] in targets, words
         elif words[0] == "tercet":
             assert words[1] in NOT_BUILT or parse(words[1:])
+        elif words[0] == "torchrun":
+            assert parse(words[words.index("tercet") + 1 :])
         else:
             assert words[0] in {"source", "rm"}, words
 

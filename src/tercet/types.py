@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
@@ -15,7 +15,8 @@ class Rollout:
     `rewards` include the KL penalty. `next_values` are the critic's values of the states after the actions.
     `terminated` marks an action that ended its episode, `truncated` one after which the episode was interrupted, so
     that its `next_values` entry counts. `independent_steps` is True if the log-probability and value of a step depend
-    only on the inputs of that step, so that steps can be trained on separately.
+    only on the inputs of that step, so that steps can be trained on separately. `lengths` has what the networks read of
+    each row, if that is not its actions alone: several ranks share the rows so that each reads about as much.
     """
 
     inputs: Mapping[str, Tensor]  # each (batch, ...): what an ActorCritic needs to evaluate the same actions again
@@ -29,6 +30,7 @@ class Rollout:
     mask: Bool[Tensor, "b t"]
     independent_steps: bool = False
     weights: Float[Tensor, "b t"] | None = None  # of each action in the policy loss; None is 1
+    lengths: Int[Tensor, " b"] | None = None
 
 
 @dataclass(frozen=True)

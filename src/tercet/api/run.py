@@ -1,17 +1,19 @@
 """Run the steps of a config in a folder, as `tercet lm run` and `tercet arm run` do."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
 
 from tercet.api.libraries import quiet_libraries, torch_threads
+from tercet.api.processes import num_processes, threads_per_process, together
 from tercet.api.record import STEPS, Domain, Run
 from tercet.config.arm import ArmConfig
 from tercet.config.lm import LmConfig
 from tercet.errors import InputError
 from tercet.runs.folder import RunFolder
 from tercet.runs.progress import silent
+from tercet.runs.ranks import ONE, as_ranks, follows, launched
 from tercet.runs.rows import Row
 
 
@@ -41,18 +43,25 @@ def run(
         import tercet.arm  # noqa: F401  # raises InputError for missing packages, before a folder is created
     path = Path(out)
     may_grow = ["reward.num_rounds"] if domain == "lm" else []  # an arm's rounds are part of its PPO
+    if isinstance(config, LmConfig):
+        processes, device = num_processes(config.processes), config.device
+    elif (of_torchrun := launched()) and of_torchrun.total > 1:
+        raise InputError("tercet arm does not divide its work among processes; start it without torchrun")
+    else:
+        processes, device = 1, "cpu"
+    job = {"domain": domain, "config": config.model_dump(mode="json"), "out": str(path), "step": step}
     with (
-        silent(quiet),
+        suppress(StopRun),
+        as_ranks(launched() or ONE),
+        silent(quiet or follows()),
         RunFolder.open(path, config, preset=preset, on_row=on_row, may_grow=may_grow) as folder,
+        together(job, processes, device=device),
         _pipeline(domain, config.threads) as steps,
     ):
-        try:
-            if step is None:
-                steps.run(folder, config)
-            else:
-                steps.run_step(folder, config, step)
-        except StopRun:
-            pass
+        if step is None:
+            steps.run(folder, config)
+        else:
+            steps.run_step(folder, config, step)
     return Run(path)
 
 
@@ -60,7 +69,7 @@ def run(
 def _pipeline(domain: Domain, threads: int) -> Iterator[ModuleType]:
     """Import the steps of a domain, and torch, and set the number of its threads."""
     if domain == "lm":
-        with quiet_libraries(), torch_threads(threads):
+        with quiet_libraries(), torch_threads(threads or threads_per_process()):
             from tercet.lm import pipeline
 
             yield pipeline

@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 
 from tercet.cli.streams import Ended
 from tercet.errors import REPORT_IT, FailedError, InputError, WaitingError, first_line
+from tercet.runs.ranks import is_shown_here
 from tercet.runs.screen import visible
 
 LONGEST_LINE = 2_000  # characters of a line; a value that a message repeats may have millions
@@ -36,6 +37,7 @@ class Commands(TyperGroup):
 @contextmanager
 def _reported(meta: Mapping[str, Any]) -> Iterator[None]:  # Any: shared values of typer's options
     """Report an error, and exit with its code; `meta` has --debug and the command's name."""
+    shown: BaseException
     try:
         try:
             yield
@@ -45,21 +47,21 @@ def _reported(meta: Mapping[str, Any]) -> Iterator[None]:  # Any: shared values 
         _flush_output()
         return
     except Ended as error:
-        code, message = error.status, f"{error}{meta.get('tercet.resume_hint', '')}"
+        shown, code, message = error, error.status, f"{error}{meta.get('tercet.resume_hint', '')}"
     except KeyboardInterrupt as error:
         hint = f"; {error}" if str(error) else meta.get("tercet.resume_hint", "")
-        code, message = 130, f"interrupted{hint}"
+        shown, code, message = error, 130, f"interrupted{hint}"
     except (typer.Exit, typer.Abort, BrokenPipeError):
         raise  # typer handles these
     except InputError as error:
-        code, message = 2, str(error)
+        shown, code, message = error, 2, str(error)
         _show_traceback(meta)
     except WaitingError as error:
-        code, message = 3, str(error)
+        shown, code, message = error, 3, str(error)
     except Exception as error:
         if type(error).__module__.startswith(("click", "typer")):
             raise _visible_usage(error) from None  # a wrong option: typer shows the usage
-        code, message = 1, _failure(error, meta.get("tercet.command", "the command line"))
+        shown, code, message = error, 1, _failure(error, meta.get("tercet.command", "the command line"))
         file_error = error if isinstance(error, OSError) and error.filename else None
         if file_error and file_error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
             code = 2  # the user gave a wrong name
@@ -67,7 +69,8 @@ def _reported(meta: Mapping[str, Any]) -> Iterator[None]:  # Any: shared values 
             message += "\n  (run again with --debug for the traceback)"
     with suppress(OSError):  # the first error is reported
         _flush_output()
-    _complain(message)
+    if is_shown_here(shown):
+        _complain(message)
     raise typer.Exit(code)
 
 

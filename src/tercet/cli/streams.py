@@ -5,6 +5,8 @@ import signal
 import sys
 from types import FrameType
 
+from tercet.runs.ranks import is_launched_to_follow
+
 
 class Ended(SystemExit):
     """Raised when a signal ends the process, so that open files are closed."""
@@ -27,6 +29,8 @@ def prepare() -> None:
             stream.reconfigure(
                 errors="backslashreplace"
             )  # a terminal with a small character set must not stop the program
+    if is_launched_to_follow():
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115  # rank 0 prints
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_DFL:  # under nohup, SIGHUP stays ignored
             signal.signal(number, _end)

@@ -32,9 +32,11 @@ from tercet.lm.stages import Stage, last_reward_model, stages_of
 from tercet.lm.text.encoder import Encoder
 from tercet.runs.atomic import write_text
 from tercet.runs.folder import RunFolder
+from tercet.runs.ranks import first_only
 from tercet.runs.results import merged
 from tercet.runs.rounds import kind_of, results_in_round, round_of
 from tercet.train.chance import generator
+from tercet.train.parallel import combined, own_batches
 
 TOO_FEW = "eval: fewer than 2 prompts are held out; raise data.eval_fraction or give data.eval"
 FIXED = Path(__file__).parent / "fixed_texts.yaml"
@@ -224,9 +226,14 @@ def _fixed_responses(
 @torch.no_grad()
 def _logprobs(sampler: Sampler, responses: Sequence[Responses]) -> list[torch.Tensor]:
     """Compute the log-probability of every response token; in bf16 the sampler's own differ by rounding."""
-    size = sampler.batch_size
-    parts = [part.batch.rows(rows) for part in responses for rows in torch.arange(len(part.texts)).split(size)]
-    return [response_logprobs(sampler.policy, part, temperature=sampler.temperature).logprobs for part in parts]
+    all_logprobs = []
+    for part in responses:
+        logprobs = torch.zeros_like(part.logprobs)
+        for rows in own_batches(part.batch.lengths.tolist(), sampler.batch_size):
+            few = part.batch.rows(rows)
+            logprobs[rows] = response_logprobs(sampler.policy, few, temperature=sampler.temperature).logprobs
+        all_logprobs.append(combined(logprobs))
+    return all_logprobs
 
 
 def score_texts(texts: Rows, encoder: Encoder, model: ScoreModel, batch_size: int) -> Rows:
@@ -277,5 +284,6 @@ def _mean(parts: Sequence[torch.Tensor]) -> float:
     return float(torch.cat(list(parts)).mean())
 
 
+@first_only
 def _write(path: Path, rows: Rows) -> None:
     write_text(path, json.dumps(rows, ensure_ascii=False, indent=1) + "\n")

@@ -41,9 +41,11 @@ from tercet.lm.stages import model_of, sft_model
 from tercet.lm.text.encoder import Encoder
 from tercet.runs.folder import RunFolder
 from tercet.runs.progress import say
+from tercet.runs.ranks import share
 from tercet.runs.rounds import in_round, results_in_round
 from tercet.runs.step import Step
 from tercet.train.chance import generator, round_seed
+from tercet.train.parallel import own, summed
 from tercet.train.ppo import Collected, Learner, takes_one_step, train
 from tercet.train.selection import Validation
 from tercet.train.watch import Stopped, StopRule, Watched
@@ -102,7 +104,7 @@ def run(folder: RunFolder, config: LmConfig, *, number: int = 0) -> None:
             watched,
         )
         collect = Collect(roles, prompts, weights_of(config.data, "ppo"))
-        checked = collect.self_check(at_reference=not number)
+        checked = share(lambda: collect.self_check(at_reference=not number))
         trained = train(
             step,
             Learner.of(roles.actor_critic, policy, critic, config.ppo),
@@ -286,14 +288,17 @@ def _start_paths(folder: RunFolder, config: PpoConfig, number: int) -> tuple[str
 
 
 def _pretraining_mix(policy: Policy, encoder: Encoder, config: LmConfig, seed: int) -> Callable[[int, int], Tensor]:
-    """Return ptx_coef times the mean SFT loss of a few examples (Ouyang et al. 2022, eq. 2)."""
+    """Return ptx_coef times the mean SFT loss of a few examples (Ouyang et al. 2022, eq. 2), or this rank's part."""
     examples = flat(encoder.within_limits(step_examples(config.data, "sft").train, "pretraining mix"))
     batches = SftBatches(encoder, device_of(config), config.sft)
 
     def loss(index: int, minibatch: int) -> Tensor:
         chance = generator(seed, "ptx", index, minibatch)
         rows = torch.randperm(len(examples), generator=chance)[: config.sft.micro_batch_size]
-        (batch,) = batches.of([examples[row] for row in rows])
-        return config.ppo.ptx_coef * response_loss(policy, batch) / batch.response_mask.sum()
+        some = [examples[row] for row in rows]
+        mine = batches.of(own(some, lambda example: len(example.prompt) + len(example.chosen)))
+        count = summed({"tokens": sum(int(batch.response_mask.sum()) for batch in mine)})["tokens"]
+        losses = [response_loss(policy, batch) for batch in mine]  # one batch, or none
+        return config.ppo.ptx_coef * sum(losses, torch.zeros((), device=batches.device)) / count
 
     return loss

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from tercet.config.lm import LmConfig, NetworkConfig, RewardConfig
@@ -14,7 +14,7 @@ from tercet.errors import FailedError, InputError
 from tercet.lm.batch import TokenBatch
 from tercet.lm.data.batches import lessons
 from tercet.lm.data.digests import digests
-from tercet.lm.data.examples import Example
+from tercet.lm.data.examples import Example, Message
 from tercet.lm.data.splits import Sets, StepExamples, flat, require_pairs, step_examples
 from tercet.lm.models.backbone import save_adapters
 from tercet.lm.models.roles import ScoreModel, device_of, load_policy, load_score_model
@@ -29,6 +29,7 @@ from tercet.runs.folder import RunFolder
 from tercet.runs.progress import progress
 from tercet.runs.rounds import in_round, results_in_round
 from tercet.train.fit import LossTerms, fit
+from tercet.train.parallel import combined, own, own_rows
 
 
 def run(folder: RunFolder, config: LmConfig, *, number: int = 0) -> None:
@@ -70,7 +71,7 @@ def run(folder: RunFolder, config: LmConfig, *, number: int = 0) -> None:
             step,
             modules={"reward_model": model},
             plan=todo.plan.rows,
-            micro_batches=lambda rows: batches.of([todo.examples[row] for row in rows]),
+            micro_batches=lambda rows: batches.of(own([todo.examples[row] for row in rows], _length, _prompt)),
             count=lambda pairs: pairs.num,
             loss=lambda pairs: pair_loss(model, pairs, config.reward.loss),
             config=config.reward,
@@ -174,17 +175,27 @@ def from_first_difference(pairs: Pairs) -> Bool[Tensor, "n length"]:
 def score_pairs(model: ScoreModel, examples: Sequence[Example], batches: PairBatches) -> PairScores:
     """Score both responses of every pair, and count their tokens."""
     model.eval()
-    scores: list[Float[Tensor, " n"]] = []
-    lengths: list[Tensor] = []
     order = sorted(range(len(examples)), key=lambda i: len(examples[i].prompt) + len(examples[i].chosen))
-    with progress("accuracy", total=len(examples), unit="pairs") as bar:
-        for pairs in batches.of([examples[i] for i in order]):
-            rows = torch.stack([pairs.chosen, pairs.rejected], 1)
-            scores.append(model.scores(pairs.batch)[rows].cpu())
-            lengths.append(pairs.batch.response_mask.sum(1)[rows].cpu())
+    mine = own_rows(_length(examples[i]) for i in order)
+    scores, lengths = torch.zeros(len(examples), 2), torch.zeros(len(examples), 2, dtype=torch.long)
+    with progress("accuracy", total=len(mine), unit="pairs") as bar:
+        start = 0
+        for pairs in batches.of([examples[order[i]] for i in mine]):
+            rows, places = torch.stack([pairs.chosen, pairs.rejected], 1), mine[start : start + pairs.num]
+            scores[places] = model.scores(pairs.batch)[rows].cpu()
+            lengths[places] = pairs.batch.response_mask.sum(1)[rows].cpu()
+            start += pairs.num
             bar.advance(pairs.num)
-    both, sizes = torch.cat(scores), torch.cat(lengths)
+    both, sizes = combined(scores), combined(lengths)
     return PairScores(both[:, 0], both[:, 1], sizes[:, 0], sizes[:, 1])
+
+
+def _length(pair: Example) -> int:
+    return len(pair.prompt) + len(pair.chosen) + len(pair.rejected or "")
+
+
+def _prompt(pair: Example) -> tuple[Message, ...]:
+    return pair.messages
 
 
 def samples_pairs(examples: StepExamples, num_sampled_pairs: int) -> bool:

@@ -17,6 +17,7 @@ from tercet.lm.models.logprobs import response_logprobs
 from tercet.lm.models.roles import Policy, ScoreModel
 from tercet.lm.sampling.responses import Responses
 from tercet.lm.scoring import Scorer
+from tercet.train.parallel import combined, own_batches
 from tercet.types import ActorOutput, Rollout
 
 RefLogprobs = Callable[[TokenBatch], Float[Tensor, "b t"]]
@@ -80,18 +81,21 @@ def assess(
     """
     actor_critic.policy.eval()
     actor_critic.value_model.train(values_learn)  # transformers checkpoints gradients in training mode only
-    parts = []
-    for rows in torch.arange(len(responses.texts)).split(micro_batch_size):
+    again = responses.by_engine or actor_critic.policy.precision == "bf16"
+    logprobs, ref_logprobs, values = (torch.zeros_like(responses.logprobs) for _ in range(3))
+    for rows in own_batches(responses.batch.lengths.tolist(), micro_batch_size):
         part = responses.batch.rows(rows)
-        logprobs = responses.logprobs[rows]
-        if responses.by_engine or actor_critic.policy.precision == "bf16":
-            logprobs = actor_critic.actor(part.inputs).logprobs
+        if again:
+            logprobs[rows] = actor_critic.actor(part.inputs).logprobs
         with torch.set_grad_enabled(values_learn):
-            values = actor_critic.critic(part.inputs)
-        parts.append((logprobs, reference(part), values))
-    with torch.set_grad_enabled(values_learn):
-        logprobs, ref_logprobs, values = (torch.cat(column) for column in zip(*parts, strict=True))
-    return Assessment(logprobs, ref_logprobs, values, scorer(responses))
+            values[rows] = actor_critic.critic(part.inputs)
+        ref_logprobs[rows] = reference(part)
+    return Assessment(
+        combined(logprobs) if again else responses.logprobs,
+        combined(ref_logprobs),
+        combined(values),
+        scorer(responses),
+    )
 
 
 def build(responses: Responses, assessment: Assessment, config: PpoConfig, *, kl_coef: float) -> Rollout:
@@ -117,6 +121,7 @@ def build(responses: Responses, assessment: Assessment, config: PpoConfig, *, kl
         truncated=torch.zeros_like(terminated),
         mask=mask,
         weights=weights,
+        lengths=responses.batch.lengths,
     )
 
 

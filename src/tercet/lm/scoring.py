@@ -18,6 +18,7 @@ from tercet.lm.preferences.foreign import ForeignRewardModel
 from tercet.lm.preferences.functions import call_function, load_score_function
 from tercet.lm.sampling.responses import Responses
 from tercet.lm.text.encoder import Encoder
+from tercet.train.parallel import combined, own_batches
 
 NO_REWARD = (
     "ppo.reward: needs a reward whose weight is not 0; give {reward_model: 1.0}, a folder, a hub id or module:function"
@@ -116,4 +117,7 @@ def is_from_tercet(path: str, networks: NetworkConfig) -> bool:
 def score_rows(model: ScoreModel, batch: TokenBatch, batch_size: int) -> Float[Tensor, " b"]:
     """Score any number of rows in batches of `batch_size`."""
     model.eval()
-    return torch.cat([model.scores(batch.rows(rows)) for rows in torch.arange(len(batch.ids)).split(batch_size)])
+    scores = torch.zeros(len(batch.ids), device=batch.ids.device)
+    for rows in own_batches(batch.lengths.tolist(), batch_size):
+        scores[rows] = model.scores(batch.rows(rows))
+    return combined(scores)

@@ -23,6 +23,7 @@ from tercet.runs.progress import progress
 from tercet.runs.step import SAMPLES_PRINTED
 from tercet.train.chance import generator
 from tercet.train.fit import LossTerms, fit
+from tercet.train.parallel import own, summed
 
 
 def run(folder: RunFolder, config: LmConfig) -> None:
@@ -66,7 +67,7 @@ def run(folder: RunFolder, config: LmConfig) -> None:
             step,
             modules={"policy": policy},
             plan=todo.plan.rows,
-            micro_batches=lambda rows: batches.of([todo.examples[row] for row in rows]),
+            micro_batches=lambda rows: batches.of(own([todo.examples[row] for row in rows], _length)),
             count=lambda batch: int(batch.response_mask.sum()),
             loss=lambda batch: LossTerms(response_loss(policy, batch), {}),
             config=config.sft,
@@ -101,13 +102,18 @@ def perplexities(policy: Policy, sets: Sets, batches: SftBatches) -> dict[str, f
     with progress("perplexity", total=sum(map(len, sets.values())), unit="responses") as bar:
         for name, examples in sets.items():
             loss, count = 0.0, 0
-            for batch in batches.of(sorted(examples, key=lambda e: len(e.prompt) + len(e.chosen))):
+            for batch in batches.of(sorted(own(examples, _length), key=_length)):
                 loss += float(response_loss(policy, batch))
                 count += int(batch.response_mask.sum())
                 bar.advance(len(batch.ids))
-            losses[name] = (loss, count)
+            total = summed({"loss": loss, "count": count})
+            losses[name] = (total["loss"], int(total["count"]))
     losses[ALL] = (sum(loss for loss, _ in losses.values()), sum(count for _, count in losses.values()))
     return {name: _perplexity(name, loss / count) for name, (loss, count) in losses.items() if count}
+
+
+def _length(example: Example) -> int:
+    return len(example.prompt) + len(example.chosen)
 
 
 def _perplexity(name: str, loss: float) -> float:

@@ -20,6 +20,7 @@ from tercet.runs import done, machine
 from tercet.runs.atomic import clean_leftovers, full_disk_named, write_text
 from tercet.runs.integrity import Tree, read_sealed, sealed
 from tercet.runs.progress import say
+from tercet.runs.ranks import first_only, follows, share
 from tercet.runs.results import add_results, gather_results, gathered, merged, read_results
 from tercet.runs.rows import Row, cut_rows, dump, read_rows
 from tercet.runs.step import OnRow, Step, last_checkpoint
@@ -30,7 +31,16 @@ _ABSENT = object()
 
 # settings that may change when a run is resumed on another machine; they affect the last bits of numbers and the random
 # draws inside a loss (dropout, the noise of cloning)
-MAY_CHANGE = ("micro_batch_size", "device", "threads", "trackers", "sampler", "engine_url", "engine_command")
+MAY_CHANGE = (
+    "micro_batch_size",
+    "device",
+    "threads",
+    "processes",
+    "trackers",
+    "sampler",
+    "engine_url",
+    "engine_command",
+)
 
 
 class RunFolder:
@@ -53,6 +63,8 @@ class RunFolder:
         """
         text = plain_yaml.dump(config.model_dump(mode="json"))
         config_dict = plain_yaml.parse(text).value
+        if follows():  # rank 0 opens and locks the folder for all
+            return cls(path, config_dict)
         check_installed(config_dict.get("trackers", []))
         _make(path)
         lock = _locked(path)
@@ -96,7 +108,7 @@ class RunFolder:
 
     def metrics(self) -> list[Row]:
         """Return the rows of metrics.jsonl in the order of the steps, including the current one."""
-        return read_rows(self.path / "metrics.jsonl")
+        return share(lambda: read_rows(self.path / "metrics.jsonl"))
 
     def samples(self) -> list[Row]:
         """Return the rows of samples.jsonl."""
@@ -104,8 +116,9 @@ class RunFolder:
 
     def results(self) -> Tree:
         """Return the results of all steps; results.json is read if the step folders are missing."""
-        return gathered(self.path) or read_results(self.path)
+        return share(lambda: gathered(self.path) or read_results(self.path))
 
+    @first_only
     def add_results(self, step: str, tree: Mapping[str, Any]) -> None:  # Any: JSON, nested by the names of results.json
         """Merge results of a step into results.json; values that are not finite are left out."""
         add_results(self.path, step, tree)
@@ -119,11 +132,11 @@ class RunFolder:
 
     def has_ended(self, name: str) -> bool:
         """Return True if that step is finished, without checking its files."""
-        return done.has_ended(self.path, name)
+        return share(lambda: done.has_ended(self.path, name))
 
     def is_done(self, name: str) -> bool:
         """Return True if that step is finished; raise FailedError if one of its files is damaged."""
-        return done.is_done(self.path, name)
+        return share(lambda: done.is_done(self.path, name))
 
     def step(
         self, name: str, *, total: int, shown: Sequence[str], num_before: int = 0, data: Mapping[str, str] = {}

@@ -7,6 +7,7 @@ from typing import TypeVar
 from tercet.runs.atomic import remove_folder
 from tercet.runs.folder import RunFolder
 from tercet.runs.progress import say
+from tercet.runs.ranks import share
 from tercet.runs.step import finished_since, learned_from, refuse_changed_data
 
 C = TypeVar("C")  # the config of a domain
@@ -15,15 +16,16 @@ Steps = Mapping[str, Callable[[RunFolder, C], None]]  # in their order
 
 def is_up_to_date(folder: RunFolder, name: str, needed: Sequence[str]) -> bool:
     """Return True if the step is finished and the steps in `needed` have not been repeated since."""
-    return folder.is_done(name) and not _newer(folder, name, needed)
+    return share(lambda: folder.is_done(name) and not _newer(folder, name, needed))
 
 
 def check_data(
     folder: RunFolder, config: C, names: Sequence[str], digests: Callable[[C, str], Mapping[str, str]]
 ) -> None:
     """Raise InputError if one of these steps has read other data than it would now."""
-    started = [name for name in names if learned_from(folder.path, name)]
-    refuse_changed_data(folder.path, {name: digests(config, name) for name in started})
+    started = share(lambda: [name for name in names if learned_from(folder.path, name)])
+    now = {name: digests(config, name) for name in started}
+    share(lambda: refuse_changed_data(folder.path, now))
 
 
 def run_once(
@@ -42,14 +44,23 @@ def run_once(
     if is_up_to_date(folder, name, needed):
         say(f"{name}: already done; to repeat it, remove {folder.path / name}")
     else:
-        if folder.is_done(name):
-            say(f"{name}: older than {', '.join(_newer(folder, name, needed))}, so it is repeated")
-            remove_folder(folder.path / name)
-        for later in needed[needed.index(name) + 1 :] if name in needed else []:
-            if (folder.path / later).is_dir() and not folder.has_ended(later):
-                say(f"{later}: started before {name}, which runs now, so it is restarted")
-                remove_folder(folder.path / later)
+        share(lambda: _drop_outdated(folder, name, needed))
         steps[name](folder, config)
+    share(lambda: _report(folder, name, write_report))
+
+
+def _drop_outdated(folder: RunFolder, name: str, needed: Sequence[str]) -> None:
+    """Remove the folder of the step, if it is older than one before it, and of unfinished steps after it."""
+    if folder.is_done(name):
+        say(f"{name}: older than {', '.join(_newer(folder, name, needed))}, so it is repeated")
+        remove_folder(folder.path / name)
+    for later in needed[needed.index(name) + 1 :] if name in needed else []:
+        if (folder.path / later).is_dir() and not folder.has_ended(later):
+            say(f"{later}: started before {name}, which runs now, so it is restarted")
+            remove_folder(folder.path / later)
+
+
+def _report(folder: RunFolder, name: str, write_report: Callable[[Path], object]) -> None:
     report, done = folder.path / "report.html", folder.path / name / "done.json"
     if not report.exists() or report.stat().st_mtime_ns < done.stat().st_mtime_ns:
         write_report(folder.path)

@@ -13,6 +13,7 @@ from tercet.errors import InputError
 from tercet.runs import checkpoints, done
 from tercet.runs.atomic import clean_leftovers, replace_folder
 from tercet.runs.progress import Bar, progress, say
+from tercet.runs.ranks import first_only, share
 from tercet.runs.results import add_results, drop_results, put_results, read_results
 from tercet.runs.rows import Row, RowWriter, cut_rows
 from tercet.runs.trackers import Trackers
@@ -88,21 +89,34 @@ class Step:
         self._exit = ExitStack()
 
     def __enter__(self) -> Self:
+        self._state = share(self._begin)
+        self._seconds_before = self._state["seconds"] if self._state else 0.0
+        self._num_logged = self._state["num_logged"] if self._state else 0
+        self._open_files()
+        self._bar: Bar = self._exit.enter_context(progress(self.name, self._total, done=self._num_done()))
+        self._started = self._last_log = time.monotonic()
+        return self
+
+    def _begin(self) -> Info | None:
+        """Return the state of the last checkpoint, and drop everything later."""
         self.path.mkdir(exist_ok=True)
         clean_leftovers(self.path)
         if done.has_ended(self._run, self.name):
             checkpoints.remove(self.path)  # before done.json is removed, so that an old checkpoint cannot be resumed
             (self.path / done.FILE).unlink()
-        self._state = last_checkpoint(self._run, self.name)
+        state = last_checkpoint(self._run, self.name)
         refuse_changed_data(self._run, {self.name: self._data})
-        if self._state is None:
+        if state is None:
             drop_results(self._run, self.name)
         else:
-            put_results(self._run, self.name, self._state["results"])
+            put_results(self._run, self.name, state["results"])
+        return state
+
+    @first_only
+    def _open_files(self) -> None:
+        """Open the files that rows are added to, and the trackers."""
         now = {other: done.read(self._run, other).get("finished") for other in done.ended(self._run)}
         self._after = self._state["after"] if self._state else now
-        self._seconds_before = self._state["seconds"] if self._state else 0.0
-        self._num_logged = self._state["num_logged"] if self._state else 0
         self._rows: dict[str, RowWriter] = {}
         for kind in done.ROWS:
             file = self._run / f"{kind}.jsonl"
@@ -112,15 +126,13 @@ class Step:
         names = self._config.get("trackers", [])
         self._trackers = Trackers(names, self._run, self.name, self._config, start=self._num_logged)
         self._exit.callback(self._trackers.close)
-        self._bar: Bar = self._exit.enter_context(progress(self.name, self._total, done=self._num_done()))
-        self._started = self._last_log = time.monotonic()
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._exit.close()
 
+    @first_only
     def log(self, index: int, metrics: Mapping[str, float]) -> None:
         """Log one row of metrics, and show the selected ones; `index` counts from 0.
 
@@ -142,6 +154,7 @@ class Step:
     def _num_done(self) -> int:
         return max(0, self._num_logged - self._num_before)
 
+    @first_only
     def show(self, index: int, samples: Sequence[Mapping[str, Any]]) -> None:  # Any: JSON, prompt, response, score
         """Save sampled responses, and print the first few."""
         for sample in samples:
@@ -149,6 +162,7 @@ class Step:
         for sample in samples[:SAMPLES_PRINTED]:
             say(f"  {self.name} {index}: {_one_line(sample)}")
 
+    @first_only
     def save(self, info: Info, write: Callable[[Path], None]) -> None:
         """Write a checkpoint of `info` (JSON) and what `write(folder)` writes; the one before it is kept."""
         for rows in self._rows.values():
@@ -170,7 +184,7 @@ class Step:
 
     def save_folder(self, name: str, write: Callable[[Path], None]) -> Path:
         """Save a folder of the step, such as the model; it is written completely or not at all."""
-        replace_folder(self.path / name, write)
+        share(lambda: replace_folder(self.path / name, write))
         return self.path / name
 
     def finish(self, results: Mapping[str, Any], *, beside: Sequence[str] = ()) -> None:  # Any: JSON, see results.json
@@ -178,6 +192,9 @@ class Step:
 
         `beside` names folders of the run that the step made outside its own folder.
         """
+        share(lambda: self._finish(results, beside))
+
+    def _finish(self, results: Mapping[str, Any], beside: Sequence[str]) -> None:  # Any: see `finish`
         for rows in self._rows.values():
             rows.sync()
         seconds = round(self._seconds(), 1)

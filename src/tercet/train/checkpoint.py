@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from tercet.errors import FailedError, first_line
 from tercet.runs.integrity import read_json
+from tercet.train.parallel import wait
 
 Modules = Mapping[str, nn.Module]
 Optimizers = Mapping[str, Optimizer]
@@ -48,7 +49,9 @@ def load(folder: Path, *, modules: Modules, optimizers: Optimizers) -> dict[str,
         raise FailedError(f"{folder}: has optimizers {names}, expected {sorted(optimizers)}")
     for name, optimizer in optimizers.items():
         _load_optimizer(optimizer, states.get(name, {}), _names(named), rates[name])
-    return _read(folder / "tensors.safetensors")
+    tensors = _read(folder / "tensors.safetensors")
+    wait()  # rank 0 may remove the checkpoint next
+    return tensors
 
 
 def _read(path: Path) -> dict[str, Tensor]:

@@ -13,8 +13,9 @@ from torch.optim import Optimizer
 from tercet.config.fit import FitConfig
 from tercet.config.section import MOST_ROWS
 from tercet.errors import FailedError, InputError
+from tercet.runs.ranks import rank
 from tercet.runs.step import Step
-from tercet.train import chance, checkpoint
+from tercet.train import chance, checkpoint, parallel
 from tercet.train.optim import adamw, clip_gradients, set_lr, warmup_then_linear
 
 B = TypeVar("B")
@@ -60,10 +61,10 @@ def fit(
     """Take one optimizer step for each entry of `plan`, a list of rows, from the last checkpoint of `step` on.
 
     `micro_batches` splits the rows, `count` returns the number of units (tokens, pairs) of a micro-batch, and `loss`
-    sums over them. The sums are divided by the count of the whole optimizer step. Modules are in training mode in
-    `loss`, and in evaluation mode in `measure`, which returns metrics to log after a step, and in `samples`, which
-    returns samples to show. Dropout in `loss` depends only on the seed and the step's index. Raise FailedError if a
-    loss or gradient is not finite.
+    sums over them. With several ranks, `micro_batches` returns those of this rank. The sums are divided by the count of
+    the whole optimizer step. Modules are in training mode in `loss`, and in evaluation mode in `measure`, which returns
+    metrics to log after a step, and in `samples`, which returns samples to show. Dropout in `loss` depends only on the
+    seed, the step's index and the rank. Raise FailedError if a loss or gradient is not finite.
     """
     if not plan:
         raise ValueError("the plan has no optimizer step")
@@ -74,7 +75,7 @@ def fit(
         checkpoint.load(folder, modules=modules, optimizers={"optimizer": optimizer})
         start = info["num_steps"]
     for index in range(start, len(plan)):
-        chance.seed_everything(seed, metric_prefix, index)
+        chance.seed_everything(seed, metric_prefix, index, *([rank()] if rank() else []))  # rank 0 as one process
         _set_training(modules, True)
         lr = config.lr * warmup_then_linear(index, len(plan), config.warmup_fraction)
         loss_name = f"{step.name}: the loss of step {index}"
@@ -111,7 +112,8 @@ def take_step(
 ) -> dict[str, float]:
     """Take one optimizer step on all the batches; return the means of loss and metrics, and the gradient's norm.
 
-    Raise FailedError if the loss is not finite; its message starts with `loss_name`.
+    `batches` are those of this rank; the step and the means are those of all ranks. Raise FailedError if the loss is
+    not finite; its message starts with `loss_name`.
     """
     set_lr(optimizer, lr)
     optimizer.zero_grad(set_to_none=True)
@@ -119,6 +121,7 @@ def take_step(
     if not math.isfinite(means["loss"]):
         raise FailedError(f"{loss_name} is {means['loss']}; try a lower lr")
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    parallel.sum_gradients(parameters)
     grad_norm = clip_gradients(parameters, max_grad_norm)
     optimizer.step()
     return {**means, "grad_norm": grad_norm}
@@ -127,7 +130,7 @@ def take_step(
 def _accumulate(batches: Sequence[B], count: Callable[[B], int], loss: Callable[[B], LossTerms]) -> dict[str, float]:
     """Accumulate the gradients of one optimizer step; return the means of the loss and of its metrics."""
     # divide by the count of all micro-batches: a mean of means would give short ones too large a weight
-    num_units = sum(count(batch) for batch in batches)
+    num_units = int(parallel.summed({"units": sum(count(batch) for batch in batches)})["units"])
     if num_units == 0:
         raise FailedError("an optimizer step has no unmasked token or pair to train on")
     totals: dict[str, float] = {"loss": 0.0}
@@ -136,7 +139,7 @@ def _accumulate(batches: Sequence[B], count: Callable[[B], int], loss: Callable[
         (terms.total / num_units).backward()
         for name, value in {"loss": terms.total.item(), **terms.metrics}.items():
             totals[name] = totals.get(name, 0.0) + value
-    return {name: total / num_units for name, total in totals.items()}
+    return {name: total / num_units for name, total in parallel.summed(totals).items()}
 
 
 def _set_training(modules: Mapping[str, nn.Module], training: bool) -> None:

@@ -16,8 +16,9 @@ from tercet.core.advantages import gae
 from tercet.core.losses import clipped_policy_loss, clipped_value_loss, ratio_statistics
 from tercet.core.masked import masked_mean, whiten
 from tercet.core.statistics import explained_variance
+from tercet.runs.ranks import num_ranks
 from tercet.runs.step import Step
-from tercet.train import checkpoint
+from tercet.train import checkpoint, parallel
 from tercet.train.chance import generator
 from tercet.train.ema import Average, learning_state, set_learning_state
 from tercet.train.optim import adamw, clip_gradients, set_lr
@@ -102,8 +103,9 @@ def train(
     """Alternate rollouts and updates, from the last checkpoint if there is one; finally, restore the best actor.
 
     `collect(index, carry)` must depend only on its arguments and the networks, so that a resumed run gives the same
-    numbers. `extra_actor_loss(index, minibatch)` is added to the actor's loss, such as the PTX loss of InstructGPT.
-    An actor whose watched scores have fallen, as `stop` defines it, is not kept.
+    numbers. `extra_actor_loss(index, minibatch)` is added to the actor's loss, such as the PTX loss of InstructGPT; of
+    several ranks, each returns its own part. An actor whose watched scores have fallen, as `stop` defines it, is not
+    kept.
     """
     average = Average(learner.actor, config.ema_decay)
     restored = step.restore()
@@ -166,8 +168,11 @@ def validates_after(update: int, config: LoopConfig) -> bool:
 
 
 def takes_one_step(config: UpdateConfig, num_rows: int) -> bool:
-    """Return True if the rollout is one micro-batch and one optimizer step; values then keep their graph."""
-    return config.epochs == config.num_minibatches == 1 and num_rows <= config.micro_batch_size
+    """Return True if the rollout is one micro-batch and one optimizer step; values then keep their graph.
+
+    With several ranks they do not: a rollout's values come from all of them.
+    """
+    return num_ranks() == config.epochs == config.num_minibatches == 1 and num_rows <= config.micro_batch_size
 
 
 def update(
@@ -207,9 +212,11 @@ def update(
     )
     learner.critic.train()
     learner.actor.train()
+    costs = whole.mask.sum(1) if rollout.lengths is None else rollout.lengths
     steps: list[dict[str, float]] = []
     for rows in _minibatches(len(whole.mask), config, generator):
-        micro_batches = [whole.rows(part) for part in rows.split(micro_size)]
+        parts = parallel.own_batches(costs[rows].tolist(), micro_size)
+        micro_batches = [whole.rows(rows[part]) for part in parts]
         count = whole.mask[rows].sum()
         metrics = _critic_step(learner, micro_batches, count, config)
         if train_actor:
@@ -267,7 +274,7 @@ def _critic_step(learner: Learner, parts: list[_Part], count: Tensor, config: Up
         loss.backward()
         total += loss.item()
     norm = _apply(learner.critic, learner.critic_optimizer, config.max_grad_norm)
-    return {"critic_loss": total, "critic_grad_norm": norm}
+    return {"critic_loss": parallel.summed({"loss": total})["loss"], "critic_grad_norm": norm}
 
 
 def _actor_step(
@@ -291,17 +298,20 @@ def _actor_step(
         sums["entropy"] += entropy.item()
         sums["clip_fraction"] += ratio.clip_fraction.item()
         sums["approx_kl"] += ratio.approx_kl.item()
+    sums = parallel.summed(sums)
     if config.kl_stop and sums["approx_kl"] > config.kl_stop:
         learner.actor_optimizer.zero_grad(set_to_none=True)  # the policy has moved too far from that of the rollout
         return sums
     if extra_actor_loss is not None:
         extra = extra_actor_loss()
-        extra.backward()
-        sums["extra_loss"] = extra.item()
+        if extra.requires_grad:  # a rank may have none of its rows
+            extra.backward()
+        sums |= parallel.summed({"extra_loss": extra.item()})
     return sums | {"actor_grad_norm": _apply(learner.actor, learner.actor_optimizer, config.max_grad_norm)}
 
 
 def _apply(module: nn.Module, optimizer: Optimizer, max_norm: float) -> float:
+    parallel.sum_gradients(module.parameters())
     norm = clip_gradients(module.parameters(), max_norm)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)

@@ -11,6 +11,7 @@ from tercet.lm.models.roles import Policy
 from tercet.lm.sampling.engine import Engine
 from tercet.lm.text.encoder import Encoder
 from tercet.runs.progress import say
+from tercet.runs.ranks import follows
 
 FOLDER = ".engine"  # in the run folder; a name with a dot belongs to no step
 
@@ -28,7 +29,7 @@ def engine_of(config: LmConfig, policy: Policy, encoder: Encoder, run: Path) -> 
         f"ppo: {config.ppo.sampler} samples the responses; a run with the same seed, or one that is continued, may get "
         "others. Their log-probabilities are computed again by the trainer"
     )
-    if config.ppo.sampler == "transformers":
+    if config.ppo.sampler == "transformers" or follows():  # rank 0 alone asks the server
         yield PagedEngine(policy)
         return
     with vllm_engine(config, policy, encoder, run / FOLDER) as engine:

@@ -20,6 +20,7 @@ from tercet.lm.text.encoder import Encoder
 from tercet.lm.text.ids import Style, prompt_ids, response_ids
 from tercet.lm.text.template import after_response, check_template
 from tercet.lm.text.tokenizers import read_tokenizer
+from tercet.train.parallel import combined, own_rows
 
 Inputs = dict[str, list[int]]  # arguments of the model for one text
 
@@ -80,14 +81,14 @@ class ForeignRewardModel:
         """Return one score per text; only texts of equal length share a batch, so that nothing is padded."""
         length = [len(inputs["input_ids"]) for inputs in texts]
         self._check(max(length))
-        scores = torch.empty(len(texts))
-        for _, same in groupby(sorted(range(len(texts)), key=length.__getitem__), key=length.__getitem__):
+        scores = torch.zeros(len(texts))
+        for _, same in groupby(sorted(own_rows(length).tolist(), key=length.__getitem__), key=length.__getitem__):
             for rows in torch.tensor(list(same)).split(self.batch_size):
                 some = [texts[row] for row in rows.tolist()]
                 inputs = {key: torch.tensor([r[key] for r in some]).to(self.model.device) for key in some[0]}
                 inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
                 scores[rows] = self.model(**inputs).logits[:, 0].float().cpu()
-        return scores
+        return combined(scores)
 
     @property
     def window(self) -> int:

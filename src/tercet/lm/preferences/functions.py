@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tercet.config.functions import load_function, named_error
 from tercet.errors import FailedError, InputError
+from tercet.runs.ranks import follows, share
 
 ScoreFunction = Callable[
     [list[str], list[str]], Iterable[Any]
@@ -20,6 +21,8 @@ _WANTED = "return a list of numbers, one for each response"
 
 def load_score_function(spec: str) -> ScoreFunction:
     """Load the function `module:function`; InputError if it cannot be called with prompts and responses."""
+    if follows():
+        return _of_rank_0
     function = load_function(spec)
     try:
         signature = inspect.signature(function)
@@ -41,8 +44,18 @@ def load_score_function(spec: str) -> ScoreFunction:
 def call_function(function: ScoreFunction, prompts: Sequence[str], responses: Sequence[str]) -> list[float]:
     """Return one finite score per response; FailedError that names the function if it returns anything else.
 
-    The function may return a list, tuple, generator, array or tensor, also a column of shape (n, 1).
+    The function may return a list, tuple, generator, array or tensor, also a column of shape (n, 1). Of several ranks
+    only rank 0 calls it: it may ask a service, or give other scores to a second call.
     """
+    return share(lambda: _scores(function, prompts, responses))
+
+
+def _of_rank_0(prompts: list[str], responses: list[str]) -> list[float]:
+    """Stand in for the function on the other ranks, which do not even import it."""
+    raise AssertionError("only rank 0 calls the functions of the user")
+
+
+def _scores(function: ScoreFunction, prompts: Sequence[str], responses: Sequence[str]) -> list[float]:
     name = f"the function {function.__module__}:{getattr(function, '__name__', type(function).__name__)}"
     try:
         returned = _plain(function(list(prompts), list(responses)))  # copies, which the function may change

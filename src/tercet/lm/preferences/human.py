@@ -9,6 +9,7 @@ from tercet import strict_json
 from tercet.errors import FailedError
 from tercet.feedback.sheets import Entry, Sheet, answers_to, check_whole, read_sheet, take, write_sheet
 from tercet.lm.data.examples import Message
+from tercet.runs.ranks import share
 
 LOOK_FOR = "Choose the answer that you would rather get: to the point, true, friendly and complete."
 _ROWS = "rows.json"
@@ -21,8 +22,13 @@ def judged_rows(run: Path, sample: Callable[[], list[Row]], *, sheet_name: str =
     WaitingError while a question is open; FailedError if the sheet is damaged.
     """
     path = run / "feedback" / sheet_name
-    if not path.exists():
-        write_sheet(path, "answers", LOOK_FOR, lambda folder: _questions(folder, sample()))
+    if not share(path.exists):
+        rows = sample()
+        share(lambda: write_sheet(path, "answers", LOOK_FOR, lambda folder: _questions(folder, rows)))
+    return share(lambda: _judged_rows(path))
+
+
+def _judged_rows(path: Path) -> list[Row]:
     sheet = read_sheet(path)
     check_whole(sheet)
     rows = _rows(sheet)

@@ -15,6 +15,7 @@ from tercet.lm.cpu.decoder import Decoder, can_decode
 from tercet.lm.cpu.packed import packed
 from tercet.lm.sampling.sampling_check import check_once
 from tercet.lm.sampling.stepper import Stepper
+from tercet.train.parallel import combined, own_rows
 
 COMPACT_BELOW = 0.75  # share of unfinished rows below which finished rows are removed from the batch
 
@@ -27,6 +28,17 @@ class SampledTokens:
     logprobs: Float[Tensor, "b t"]
     mask: Bool[Tensor, "b t"]
     ended: Bool[Tensor, " b"]
+
+    @classmethod
+    def of(cls, ids: Tensor, logprobs: Tensor, counts: Int[Tensor, " b"], ended: Tensor) -> "SampledTokens":
+        """Cut the tokens to the longest response; `counts` has the length of each."""
+        columns = torch.arange(int(counts.max()), device=counts.device)
+        width = len(columns)
+        return cls(ids[:, :width], logprobs[:, :width], columns[None] < counts[:, None], ended)
+
+    def to(self, device: torch.device) -> "SampledTokens":
+        """Copy the tokens to a device."""
+        return SampledTokens(*(part.to(device) for part in (self.ids, self.logprobs, self.mask, self.ended)))
 
     def tolist(self) -> list[list[int]]:
         """Return the tokens of each response, with the token that ended it and without padding."""
@@ -47,12 +59,36 @@ def generate(
     """Sample one response of at most `max_tokens` tokens per prompt; temperature 0 is greedy.
 
     A token of `end_ids` ends its response. The distribution is the policy's own at this temperature: there is no top-k,
-    top-p or penalty. Each response depends only on its own row of random numbers, not on the other rows of the batch.
-    `watch` is called with each token of the first response when it is drawn. FailedError if the log-probabilities are
-    not those of the model (`lm/sampling/sampling_check.py`).
+    top-p or penalty. Each response depends only on its own row of random numbers, not on the other rows of the batch;
+    so several ranks sample some rows each. `watch` is called with each token of the first response when it is drawn.
+    FailedError if the log-probabilities are not those of the model (`lm/sampling/sampling_check.py`).
     """
     device = next(model.parameters()).device
     uniforms = torch.rand(len(prompts), max_tokens, generator=generator).to(device)
+    costs = [len(prompt) + max_tokens for prompt in prompts]
+    mine = own_rows(costs, [tuple(prompt) for prompt in prompts])  # equal prompts are read once
+    drawn = torch.zeros(len(prompts), max_tokens, dtype=torch.long, device=device)
+    logprobs = torch.zeros(len(prompts), max_tokens, device=device)
+    counts = torch.zeros(len(prompts), dtype=torch.long, device=device)
+    ended = torch.zeros(len(prompts), dtype=torch.bool, device=device)
+    if len(mine):
+        drawn[mine], logprobs[mine], counts[mine], ended[mine] = _generate(
+            model, [prompts[i] for i in mine], uniforms[mine], end_ids=end_ids, temperature=temperature, watch=watch
+        )
+    return SampledTokens.of(*map(combined, (drawn, logprobs, counts, ended)))
+
+
+def _generate(
+    model: PreTrainedModel,
+    prompts: Sequence[Sequence[int]],
+    uniforms: Float[Tensor, "b t"],
+    *,
+    end_ids: Collection[int],
+    temperature: float,
+    watch: Callable[[int], None] | None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return ids, log-probabilities, the number of tokens of each response, and whether it ended."""
+    device, max_tokens = uniforms.device, uniforms.shape[1]
     ends, fill = torch.tensor(list(end_ids), device=device), min(end_ids)
     drawn = torch.full((len(prompts), max_tokens), fill, device=device)
     logprobs = torch.zeros(len(prompts), max_tokens, device=device)
@@ -80,12 +116,10 @@ def generate(
                 step.keep(live.nonzero()[:, 0])
                 rows, tokens = rows[live], tokens[live]
             logits = step(tokens)
-    columns = torch.arange(int(counts.max()), device=device)
-    width = len(columns)
-    out = SampledTokens(drawn[:, :width], logprobs[:, :width], columns[None] < counts[:, None], ended)
+    out = SampledTokens.of(drawn, logprobs, counts, ended)
     sampler = type(step).__name__
     check_once(model, prompts, out.ids, out.logprobs, out.mask, temperature=temperature, sampler=sampler)
-    return out
+    return drawn, logprobs, counts, ended
 
 
 def _chosen(logits: Tensor, uniforms: Tensor, temperature: float) -> Drawn:

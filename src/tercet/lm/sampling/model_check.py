@@ -8,6 +8,7 @@ from tercet.lm.models.logprobs import response_logprobs
 from tercet.lm.models.roles import Policy
 from tercet.lm.sampling.generate import generate
 from tercet.lm.sampling.sampling_check import TOLERANCE
+from tercet.runs.ranks import alone
 
 _LENGTHS = (7, 3)  # tokens of the prompts: with equal lengths there would be no padding
 _NUM_SAMPLED = 4  # tokens of each response
@@ -25,7 +26,7 @@ def check_policy(policy: Policy) -> None:
     generator = torch.Generator().manual_seed(0)
     policy.eval()
     try:
-        with torch.no_grad(), policy.autocast():
+        with alone(), torch.no_grad(), policy.autocast():
             out = generate(
                 policy.model, prompts, end_ids=[0], max_tokens=_NUM_SAMPLED, temperature=1.0, generator=generator
             )

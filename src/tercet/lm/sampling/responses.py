@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -12,9 +13,10 @@ from tercet.lm.batch import TokenBatch
 from tercet.lm.data.examples import Example
 from tercet.lm.models.roles import Policy
 from tercet.lm.sampling.engine import Engine
-from tercet.lm.sampling.generate import generate
+from tercet.lm.sampling.generate import SampledTokens, generate
 from tercet.lm.text.encoder import Encoder
 from tercet.runs.progress import progress
+from tercet.runs.ranks import share
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ def respond(
     prompts = [encoder.prompt(example) for example in examples]
     policy.eval()
     with policy.autocast():
-        draw = engine.generate if engine else partial(generate, policy.model)
+        draw = partial(_by_engine, engine, policy) if engine else partial(generate, policy.model)
         drawn = draw(
             prompts, end_ids=encoder.ends.ids, max_tokens=max_tokens, temperature=temperature, generator=generator
         )
@@ -60,6 +62,12 @@ def respond(
     texts = [encoder.text(row) for row in ids]
     batch = encoder.batch(prompts, ids).to(drawn.ids.device)
     return Responses(examples, texts, batch, drawn.logprobs, drawn.ended, by_engine=engine is not None)
+
+
+def _by_engine(engine: Engine, policy: Policy, prompts: Sequence[Sequence[int]], **settings: Any) -> SampledTokens:
+    """Sample with the engine of rank 0, which divides the work itself."""
+    on_cpu = torch.device("cpu")
+    return share(lambda: engine.generate(prompts, **settings).to(on_cpu)).to(policy.model.device)
 
 
 def respond_all(

@@ -1,0 +1,168 @@
+"""Divide the work of the networks among several processes, called ranks (torch.distributed).
+
+Every rank holds all results: responses, scores, values, advantages, metrics. They are small. What costs time, forward
+and backward passes, is divided: each rank takes its own rows of every batch, and the results are combined on all of
+them. So all ranks take every decision, such as an early stop, on the same numbers. A single process does all rows in
+their order, and no function here costs it anything.
+"""
+
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from jaxtyping import Int, Shaped
+from torch import Tensor, nn
+
+from tercet.errors import FailedError, first_line
+from tercet.runs.ranks import Ranks, as_ranks, num_ranks, rank
+
+T = TypeVar("T")
+
+
+class LostRankError(FailedError):
+    """Another process has ended, by an error of its own or killed, so that nothing can be exchanged with it."""
+
+
+_BUCKET = 16 * 2**20  # elements of gradients that are summed in one call: more need more memory, not less time
+# a function of the user, or the report, may keep rank 0 busy for hours; a process that ends is noticed at once
+_PATIENCE = timedelta(days=7)
+
+
+@contextmanager
+def connected(store: dist.Store, number: int, total: int, *, gpu: int | None = None) -> Iterator[None]:
+    """Make this process rank `number` of `total`, which meet in `store`, until the end of the `with`.
+
+    `gpu` is the number of its card, if the networks are on cards.
+    """
+    backend = "gloo"
+    if gpu is not None:
+        torch.cuda.set_device(gpu)
+        backend = "cpu:gloo,cuda:nccl"
+    dist.init_process_group(backend, store=store, rank=number, world_size=total, timeout=_PATIENCE)
+    try:
+        with as_ranks(Ranks(number, total, _broadcast)):
+            yield
+            wait()  # rank 0 may end last: it holds the store in which the others meet
+    finally:
+        dist.destroy_process_group()
+
+
+def own_rows(costs: Iterable[int | float], together: Sequence[Hashable] | None = None) -> Int[Tensor, " n"]:
+    """Return the rows that this rank computes, in their order, so that the costs of all ranks are about equal.
+
+    Rows with the same entry in `together` stay on one rank. All ranks must give the same arguments.
+    """
+    costs = list(costs)
+    if num_ranks() == 1:
+        return torch.arange(len(costs))
+    groups: dict[Hashable, list[int]] = {}
+    for row in range(len(costs)):
+        groups.setdefault(together[row] if together else row, []).append(row)
+    of_rank: list[list[int]] = [[] for _ in range(num_ranks())]
+    load = [0.0] * num_ranks()
+    # the largest first, each to the rank with the least work so far
+    for group in sorted(groups.values(), key=lambda rows: -sum(costs[row] for row in rows)):
+        least = load.index(min(load))
+        of_rank[least] += group
+        load[least] += sum(costs[row] for row in group)
+    return torch.tensor(sorted(of_rank[rank()]), dtype=torch.long)
+
+
+def own_batches(costs: Iterable[int | float], size: int) -> list[Int[Tensor, " n"]]:
+    """Return the rows that this rank computes (see `own_rows`) in batches of at most `size`; a rank may have none."""
+    return [rows for rows in own_rows(costs).split(size) if len(rows)]
+
+
+def own(items: Sequence[T], cost: Callable[[T], float], together: Callable[[T], Hashable] | None = None) -> list[T]:
+    """Return the items that this rank computes (see `own_rows`)."""
+    if num_ranks() == 1:
+        return list(items)
+    rows = own_rows(map(cost, items), list(map(together, items)) if together else None)
+    return [items[row] for row in rows.tolist()]
+
+
+def combined(part: Shaped[Tensor, "..."]) -> Shaped[Tensor, "..."]:
+    """Combine tensors that have the rows of one rank each, and zeros elsewhere, into one with all rows."""
+    if num_ranks() == 1:
+        return part
+    whole = part.to(torch.uint8) if part.dtype == torch.bool else part.clone()
+    _add_up(whole)  # adding zeros changes no bit
+    return whole.to(part.dtype)
+
+
+def summed(sums: Mapping[str, int | float]) -> dict[str, float]:
+    """Add up the numbers of all ranks; a rank without rows may lack some names."""
+    if num_ranks() == 1:
+        return {name: float(value) for name, value in sums.items()}
+    of_ranks: list[dict[str, int | float]] = [{} for _ in range(num_ranks())]
+    with _exchange():
+        dist.all_gather_object(of_ranks, dict(sums))
+    names = dict.fromkeys(name for numbers in of_ranks for name in numbers)
+    return {name: sum((float(numbers.get(name, 0.0)) for numbers in of_ranks), 0.0) for name in names}
+
+
+def wait() -> None:
+    """Wait until every rank has come here."""
+    if num_ranks() > 1:
+        _add_up(torch.zeros(1))
+
+
+@torch.no_grad()
+def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Add up the gradients of all ranks; a rank without rows may have none."""
+    if num_ranks() == 1:
+        return
+    learning = [parameter for parameter in parameters if parameter.requires_grad]
+    on_some = torch.tensor([parameter.grad is not None for parameter in learning], dtype=torch.uint8)
+    _add_up(on_some)
+    gradients: list[Tensor] = []
+    for parameter, is_on_some in zip(learning, on_some.tolist(), strict=True):
+        if is_on_some and parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+        if parameter.grad is not None:
+            gradients.append(parameter.grad)
+    for bucket in _buckets(gradients):
+        flat = torch.cat([gradient.flatten() for gradient in bucket])
+        _add_up(flat)
+        for gradient, total in zip(bucket, flat.split([gradient.numel() for gradient in bucket]), strict=True):
+            gradient.copy_(total.view_as(gradient))
+
+
+def _buckets(gradients: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+    """Collect gradients of one type and device into buckets of at most `_BUCKET` elements, or of one tensor."""
+    bucket: list[Tensor] = []
+    size = 0
+    for gradient in gradients:
+        fits = bucket and size + gradient.numel() <= _BUCKET
+        if bucket and not (fits and (gradient.dtype, gradient.device) == (bucket[0].dtype, bucket[0].device)):
+            yield bucket
+            bucket, size = [], 0
+        bucket.append(gradient)
+        size += gradient.numel()
+    if bucket:
+        yield bucket
+
+
+def _add_up(values: Tensor) -> None:
+    """Replace the values by their sums over all ranks, which are the same bits on all."""
+    with _exchange():
+        dist.all_reduce(values)
+
+
+@contextmanager
+def _exchange() -> Iterator[None]:
+    """Turn the error of an exchange into a LostRankError."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise LostRankError(f"another process of this run has ended ({first_line(error)})") from error
+
+
+def _broadcast(value: object) -> object:
+    values = [value]
+    with _exchange():
+        dist.broadcast_object_list(values, src=0)
+    return values[0] if rank() else value  # rank 0 keeps its own: an error with its traceback
