@@ -8,8 +8,8 @@ from typer.testing import CliRunner
 
 from tercet.cli import app
 from tercet.cli.commands import Commands, DebugOption
-from tercet.cli.streams import Ended
 from tercet.errors import FailedError, InputError, WaitingError
+from tercet.runs.stop import Ended
 
 
 def failing(error: BaseException) -> typer.Typer:
@@ -64,7 +64,8 @@ def failing(error: BaseException) -> typer.Typer:
         (OSError(36, "File name too long", "x" * 300), 2, f"tercet: {'x' * 300}: File name too long\n"),
         (InputError("a\x1b[31m\u202e"), 2, "tercet: a␛[31m\\u202e\n"),
         (InputError("a" * 10**6), 2, f"tercet: {'a' * 2000} ... (1000000 characters)\n"),
-        (Ended(15), 143, "tercet: ended by SIGTERM; the same command continues from the last checkpoint\n"),
+        (Ended(1), 129, "tercet: ended by SIGHUP; the same command continues from the last checkpoint\n"),
+        (Ended(15), 75, "tercet: ended by SIGTERM; the same command continues from the last checkpoint\n"),
         (KeyboardInterrupt(), 130, "tercet: interrupted; the same command continues from the last checkpoint\n"),
     ],
 )

@@ -1,6 +1,8 @@
 """The supervised loop: the right mean, learning, and clear ends. Kills are in tests/runs/test_kills.py."""
 
 import math
+import os
+import signal
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
@@ -8,11 +10,14 @@ from typing import Any
 
 import pytest
 import torch
+from tests.on_ranks import on_ranks
 from torch import nn
 
 from tercet.config.fit import FitConfig
 from tercet.errors import FailedError
 from tercet.runs.folder import RunFolder
+from tercet.runs.ranks import rank
+from tercet.runs.stop import Ended, on_signal
 from tercet.train.fit import LossTerms, fit, shuffled_plan
 
 X = torch.randn(64, 4, generator=torch.Generator().manual_seed(0))
@@ -165,3 +170,47 @@ def test_every_epoch_has_its_own_order_and_holds_every_row_once() -> None:
     assert sorted(one) == sorted(other) == list(range(10))
     assert one != other
     assert shuffled_plan(10, _config(epochs=5, batch_size=4, max_steps=4), seed=0, name="bc") == steps[:4]
+
+
+def test_sigterm_ends_it_after_a_checkpoint_from_which_it_continues_to_the_bit(tmp_path: Path) -> None:
+    plan = [[(8 * i + j) % 64 for j in range(8)] for i in range(5)]
+    rows: dict[str, list[dict[str, Any]]] = {}
+    before = signal.signal(signal.SIGTERM, on_signal)
+    for name in ("whole", "ended"):
+        with RunFolder.open(tmp_path / name, _config(), preset="tiny") as folder:
+
+            def ends(index: int, name: str = name) -> dict[str, float]:
+                if name == "ended" and index == 2:
+                    os.kill(os.getpid(), signal.SIGTERM)
+                return {}
+
+            model = _zeros()
+            if name == "ended":
+                with pytest.raises(Ended):
+                    _fit(folder, model, plan=plan, sizes=[8], measure=ends)
+                assert len(folder.metrics()) == 3
+                model = _zeros()
+            rows[name] = _fit(folder, model, plan=plan, sizes=[8])
+    signal.signal(signal.SIGTERM, before)
+    assert rows["ended"] == rows["whole"]
+
+
+def test_all_ranks_end_if_one_is_asked(tmp_path: Path) -> None:
+    def train() -> tuple[int, str]:
+        signal.signal(signal.SIGTERM, on_signal)
+        done: list[int] = []
+
+        def ends(index: int) -> dict[str, float]:
+            done.append(index)
+            if rank() == 1 and index == 1:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return {}
+
+        with RunFolder.open(tmp_path / "run", _config(), preset="tiny") as folder:
+            try:
+                _fit(folder, _zeros(), plan=[range(4)] * 5, sizes=[4], measure=ends)
+            except Ended:
+                return len(done), "ended"
+        return len(done), "finished"
+
+    assert on_ranks(3, train) == [(2, "ended")] * 3

@@ -1,6 +1,8 @@
 """PPO's loop on a bandit with contexts: plain torch, no language model."""
 
 import json
+import os
+import signal
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -8,12 +10,15 @@ from typing import Any
 
 import pytest
 import torch
+from tests.on_ranks import on_ranks
 from torch import Tensor, nn
 from torch.optim import SGD
 
 from tercet.config.ppo import LoopConfig, UpdateConfig
 from tercet.runs.folder import RunFolder
 from tercet.runs.integrity import SEAL, sealed
+from tercet.runs.ranks import rank
+from tercet.runs.stop import Ended, on_signal
 from tercet.train.chance import generator
 from tercet.train.ema import learning_state
 from tercet.train.ppo import Collected, Learner, Trained, takes_one_step, train, update
@@ -662,3 +667,53 @@ def test_an_action_of_weight_zero_does_not_move_the_policy_and_one_of_weight_two
     torch.testing.assert_close(rows[2.0][0], 2 * rows[1.0][0])
     torch.testing.assert_close(rows[2.0][1:], rows[1.0][1:])
     assert rows[1.0].abs().max() > 1e-4
+
+
+# several processes
+
+
+@pytest.mark.parametrize(
+    ("total", "changes"),
+    [(2, {}), (3, {"kl_stop": 1e-4}), (5, {"num_minibatches": 16})],
+    ids=["plain", "early stop", "few rows"],
+)
+def test_the_number_of_processes_does_not_matter(total: int, changes: dict[str, float]) -> None:
+    """With 16 minibatches of two rows each, most ranks have no row."""
+    config = changed(LONG, **{"micro_batch_size": 3, "epochs": 2, "num_minibatches": 3, **changes})
+
+    def updated() -> tuple[dict[str, float], Tensor, Tensor]:
+        bandit = Bandit(torch.float64)
+        seen = update(
+            steepest(bandit),
+            play(bandit, 0),
+            config,
+            generator=generator(0),
+            extra_actor_loss=lambda index: bandit.policy.weight.square().sum() * (rank() == 0),
+        )
+        return seen, bandit.policy.weight.detach(), bandit.baseline.weight.detach()
+
+    alone, of_ranks = updated(), on_ranks(total, updated)
+    for seen, policy, baseline in of_ranks:
+        assert seen == pytest.approx(alone[0], abs=1e-6)
+        assert torch.allclose(policy, alone[1], rtol=0, atol=1e-6)
+        assert torch.equal(policy, of_ranks[0][1])
+        assert torch.equal(baseline, of_ranks[0][2])
+    if "kl_stop" in changes:
+        assert alone[0]["num_minibatches"] < 6
+
+
+def test_sigterm_ends_it_after_the_update_and_it_continues_to_the_same_bits(tmp_path: Path) -> None:
+    def ends(index: int) -> None:
+        if index == 4:  # update 5 has no checkpoint of its own
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, on_signal)
+    with pytest.raises(Ended):
+        run(tmp_path / "ended", LOOP, Bandit(), watch=ends)
+    signal.signal(signal.SIGTERM, before)
+    collected: list[int] = []
+    again, whole = Bandit(), Bandit()
+    assert run(tmp_path / "ended", LOOP, again, watch=collected.append) == run(tmp_path / "whole", LOOP, whole)
+    assert collected == [5, 6]
+    assert torch.equal(again.policy.weight, whole.policy.weight)
+    assert rows(tmp_path / "ended") == rows(tmp_path / "whole")

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from tercet.errors import FailedError, InputError, WaitingError
 from tercet.runs import ranks
+from tercet.runs.stop import Ended, on_signal
 
 if TYPE_CHECKING:  # torch, which takes seconds
     from torch.distributed import Store
@@ -69,6 +70,10 @@ def together(job: Job, processes: int, *, device: str) -> Iterator[None]:
         try:
             with connected(store, number, total, gpu=gpu):
                 yield
+        except (SystemExit, KeyboardInterrupt) as error:  # every process gets the signal itself
+            _first_error(store, error, number, is_lost=False)
+            ranks.show_here(error, number == 0)
+            raise
         except BaseException as error:
             first = _first_error(store, error, number, is_lost=isinstance(error, LostRankError))
             if first is None:
@@ -178,6 +183,7 @@ def main() -> None:
     """Run a job as the rank of the environment, until rank 0 closes standard input."""
     job: Job = json.loads(sys.stdin.buffer.readline())
     threading.Thread(target=_end_with_rank_0, daemon=True).start()
+    signal.signal(signal.SIGTERM, on_signal)
     from tercet.api.run import run
     from tercet.config.arm import ArmConfig
     from tercet.config.lm import LmConfig
@@ -186,7 +192,7 @@ def main() -> None:
     _store_of_torchrun().add(_READY, 1)
     try:
         run(config, job["out"], step=job["step"])
-    except Exception:  # rank 0 has it too, and shows it
+    except (Exception, Ended):  # rank 0 has it too, and shows it
         sys.exit(1)
 
 

@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import signal
 import sys
 import traceback
 from collections.abc import Iterator, Mapping
@@ -12,11 +13,12 @@ from typing import Annotated, Any, TextIO
 import typer
 from typer.core import TyperGroup
 
-from tercet.cli.streams import Ended
 from tercet.errors import REPORT_IT, FailedError, InputError, WaitingError, first_line
 from tercet.runs.ranks import is_shown_here
 from tercet.runs.screen import visible
+from tercet.runs.stop import Ended
 
+TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h: a batch system that ends runs by SIGTERM may start this one again
 LONGEST_LINE = 2_000  # characters of a line; a value that a message repeats may have millions
 # error messages of torch and of the loader of shared libraries
 _OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "bad_alloc", "failed to map segment")
@@ -47,7 +49,9 @@ def _reported(meta: Mapping[str, Any]) -> Iterator[None]:  # Any: shared values 
         _flush_output()
         return
     except Ended as error:
-        shown, code, message = error, error.status, f"{error}{meta.get('tercet.resume_hint', '')}"
+        hint = meta.get("tercet.resume_hint", "")
+        code = TRY_AGAIN if hint and error.number == signal.SIGTERM else error.status
+        shown, message = error, f"{error}{hint}"
     except KeyboardInterrupt as error:
         hint = f"; {error}" if str(error) else meta.get("tercet.resume_hint", "")
         shown, code, message = error, 130, f"interrupted{hint}"

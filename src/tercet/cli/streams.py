@@ -3,20 +3,9 @@
 import os
 import signal
 import sys
-from types import FrameType
 
 from tercet.runs.ranks import is_launched_to_follow
-
-
-class Ended(SystemExit):
-    """Raised when a signal ends the process, so that open files are closed."""
-
-    def __init__(self, number: int) -> None:
-        self.name, self.status = signal.Signals(number).name, 128 + number
-        super().__init__(self.status)
-
-    def __str__(self) -> str:
-        return f"ended by {self.name}"
+from tercet.runs.stop import on_signal
 
 
 def prepare() -> None:
@@ -33,8 +22,4 @@ def prepare() -> None:
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115  # rank 0 prints
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_DFL:  # under nohup, SIGHUP stays ignored
-            signal.signal(number, _end)
-
-
-def _end(number: int, frame: FrameType | None) -> None:
-    raise Ended(number)
+            signal.signal(number, on_signal)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from signal import SIGTERM
 from typing import TypeVar
 
 import torch
@@ -15,6 +16,7 @@ from tercet.config.section import MOST_ROWS
 from tercet.errors import FailedError, InputError
 from tercet.runs.ranks import rank
 from tercet.runs.step import Step
+from tercet.runs.stop import Ended, deferring
 from tercet.train import chance, checkpoint, parallel
 from tercet.train.optim import adamw, clip_gradients, set_lr, warmup_then_linear
 
@@ -64,7 +66,8 @@ def fit(
     sums over them. With several ranks, `micro_batches` returns those of this rank. The sums are divided by the count of
     the whole optimizer step. Modules are in training mode in `loss`, and in evaluation mode in `measure`, which returns
     metrics to log after a step, and in `samples`, which returns samples to show. Dropout in `loss` depends only on the
-    seed, the step's index and the rank. Raise FailedError if a loss or gradient is not finite.
+    seed, the step's index and the rank. Raise FailedError if a loss or gradient is not finite, and Ended after a
+    checkpoint if SIGTERM has come.
     """
     if not plan:
         raise ValueError("the plan has no optimizer step")
@@ -74,7 +77,7 @@ def fit(
         info, folder = restored
         checkpoint.load(folder, modules=modules, optimizers={"optimizer": optimizer})
         start = info["num_steps"]
-    for index in range(start, len(plan)):
+    for index in deferring(range(start, len(plan))):
         chance.seed_everything(seed, metric_prefix, index, *([rank()] if rank() else []))  # rank 0 as one process
         _set_training(modules, True)
         lr = config.lr * warmup_then_linear(index, len(plan), config.warmup_fraction)
@@ -93,11 +96,14 @@ def fit(
         step.log(index, {**row, **measure(index)})
         step.show(index + 1, samples(index))
         # after the last step too: a run that is killed later does not train again
-        if (index + 1) % config.checkpoint_every == 0 or index + 1 == len(plan):
+        stops = parallel.stop_is_asked()
+        if (index + 1) % config.checkpoint_every == 0 or index + 1 == len(plan) or stops:
             step.save(
                 {"num_steps": index + 1},
                 lambda folder: checkpoint.save(folder, modules=modules, optimizers={"optimizer": optimizer}),
             )
+        if stops:
+            raise Ended(SIGTERM)
 
 
 def take_step(

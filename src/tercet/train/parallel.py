@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from tercet.errors import FailedError, first_line
 from tercet.runs.ranks import Ranks, as_ranks, num_ranks, rank
+from tercet.runs.stop import is_asked
 
 T = TypeVar("T")
 
@@ -102,6 +103,11 @@ def summed(sums: Mapping[str, int | float]) -> dict[str, float]:
         dist.all_gather_object(of_ranks, dict(sums))
     names = dict.fromkeys(name for numbers in of_ranks for name in numbers)
     return {name: sum((float(numbers.get(name, 0.0)) for numbers in of_ranks), 0.0) for name in names}
+
+
+def stop_is_asked() -> bool:
+    """Return True, on every rank, if one of them has been asked to stop."""
+    return bool(summed({"asked": is_asked()})["asked"])
 
 
 def wait() -> None:

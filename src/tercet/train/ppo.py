@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from signal import SIGTERM
 from statistics import fmean
 
 import torch
@@ -18,6 +19,7 @@ from tercet.core.masked import masked_mean, whiten
 from tercet.core.statistics import explained_variance
 from tercet.runs.ranks import num_ranks
 from tercet.runs.step import Step
+from tercet.runs.stop import Ended, deferring
 from tercet.train import checkpoint, parallel
 from tercet.train.chance import generator
 from tercet.train.ema import Average, learning_state, set_learning_state
@@ -105,7 +107,7 @@ def train(
     `collect(index, carry)` must depend only on its arguments and the networks, so that a resumed run gives the same
     numbers. `extra_actor_loss(index, minibatch)` is added to the actor's loss, such as the PTX loss of InstructGPT; of
     several ranks, each returns its own part. An actor whose watched scores have fallen, as `stop` defines it, is not
-    kept.
+    kept. If SIGTERM has come, Ended is raised after the update, with a checkpoint.
     """
     average = Average(learner.actor, config.ema_decay)
     restored = step.restore()
@@ -123,7 +125,7 @@ def train(
         watched = info.get("watched", [{}])  # absent in a checkpoint from before there was ppo.watch
         candidates = info.get("candidates")  # absent in a checkpoint from before they were kept
 
-    for index in range(done, config.num_updates):
+    for index in deferring(range(done, config.num_updates)):
         if stop.reason(watched):
             break
         collected = collect(index, carry)
@@ -153,9 +155,12 @@ def train(
         step.log(done, row)
         if done % samples_every == 0 or last:
             step.show(done, collected.samples)
-        if done % config.checkpoint_every == 0 or last:
+        stops = parallel.stop_is_asked()
+        if done % config.checkpoint_every == 0 or last or stops:
             info = {"done": done, "carry": carry, "best": vars(best), "watched": watched, "candidates": candidates}
             step.save(info, lambda folder, state=best_state: _save(learner, average, state, folder))
+        if stops:
+            raise Ended(SIGTERM)
     set_learning_state(learner.actor, best_state)
     falls = stop.reason(watched) if done < config.num_updates else {}
     shrinkage = Shrinkage.of(candidates, seed=seed) if candidates else None
