@@ -12,7 +12,8 @@ from torch import Tensor
 class Rollout:
     """A batch of actions with everything that PPO needs to know about them; `mask` is True where an action was taken.
 
-    `rewards` include the KL penalty. `next_values` are the critic's values of the states after the actions.
+    `rewards` include the KL penalty, unless `kl_coef` weights it in the loss. `next_values` are the critic's values of
+    the states after the actions. Without a critic, values are None. The rows of a group are adjacent.
     `terminated` marks an action that ended its episode, `truncated` one after which the episode was interrupted, so
     that its `next_values` entry counts. `independent_steps` is True if the log-probability and value of a step depend
     only on the inputs of that step, so that steps can be trained on separately. `lengths` has what the networks read of
@@ -21,8 +22,8 @@ class Rollout:
 
     inputs: Mapping[str, Tensor]  # each (batch, ...): what an ActorCritic needs to evaluate the same actions again
     logprobs: Float[Tensor, "b t"]
-    values: Float[Tensor, "b t"]
-    next_values: Float[Tensor, "b t"]
+    values: Float[Tensor, "b t"] | None
+    next_values: Float[Tensor, "b t"] | None
     discounts: Float[Tensor, "b t"]  # from each action to the next, in fp64
     rewards: Float[Tensor, "b t"]
     terminated: Bool[Tensor, "b t"]
@@ -31,6 +32,9 @@ class Rollout:
     independent_steps: bool = False
     weights: Float[Tensor, "b t"] | None = None  # of each action in the policy loss; None is 1
     lengths: Int[Tensor, " b"] | None = None
+    ref_logprobs: Float[Tensor, "b t"] | None = None  # for a KL penalty in the loss
+    kl_coef: float = 0.0  # of that penalty
+    max_length: int = 0  # the longest that a row may be; 0: the columns of the mask
 
 
 @dataclass(frozen=True)

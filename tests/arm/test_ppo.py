@@ -37,6 +37,22 @@ def test_ppo_increases_the_reward(tmp_path: Path) -> None:
     assert kept["expected_shrinkage"] >= -1e-9
 
 
+@pytest.mark.parametrize("algorithm", ["rloo", "reinforce++"])
+def test_groups_of_episodes_increase_the_reward_without_a_critic(tmp_path: Path, algorithm: str) -> None:
+    overrides = "horizon=20 threads=1 ppo.num_envs=16 ppo.num_minibatches=4 ppo.num_updates=8 ppo.num_eval_states=8"
+    more = [f"ppo.algorithm={algorithm}", "ppo.lr=3e-3", "ppo.eval_every=8"]
+    more += ["ppo.group_size=4"] if algorithm == "rloo" else []
+    folder, config = run_of(tmp_path, "reach", [*overrides.split(), *more])
+    with folder:
+        ppo.run(folder, config)
+        earned, names = values(folder, "ppo/score"), {name for row in folder.metrics() for name in row}
+    assert sum(earned[-2:]) > 1.1 * sum(earned[:2])
+    assert not any("critic" in name or "value" in name or "variance" in name for name in names)
+    assert ("ppo/equal_groups" in names) == (algorithm == "rloo")
+    assert not list(folder.path.rglob("*critic*")) and "continuation" not in folder.results()["self_check"]
+    assert folder.results()["env_steps"] == 20 * (9 * 16 + 2 * 8)
+
+
 class Goes(gymnasium.Env):
     """It moves to the right whatever the action is, from a random start, and succeeds above 1."""
 

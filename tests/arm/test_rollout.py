@@ -1,10 +1,13 @@
 """Rewards, KL penalties and values of a rollout."""
 
+from dataclasses import replace
+
 import torch
 from tests.arm.conftest import make_episodes, other_policy, step_by_step
 
 from tercet.arm.policies.gaussian import GaussianPolicy
 from tercet.arm.rollout import ArmActorCritic, assess, build
+from tercet.config.ppo import UpdateConfig
 from tercet.core import gaussian
 
 
@@ -29,3 +32,32 @@ def test_the_next_value_of_the_last_step_is_that_of_the_next_observation(actor_c
     last = actor_critic.value_model(episodes.next_observations[:, -1])
     torch.testing.assert_close(seen.next_values[:, -1], last)
     torch.testing.assert_close(seen.next_values[:, :-1], seen.values[:, 1:])
+
+
+def test_groups_learn_from_the_first_episode_of_each_row_only(actor_critic: ArmActorCritic) -> None:
+    """A later episode of a row has a start of its own, which the others of the group do not share."""
+    episodes = make_episodes()
+    terminated, truncated = episodes.terminated.clone(), episodes.truncated.clone()
+    terminated[0, 1], truncated[1, 2] = True, True
+    episodes = replace(episodes, terminated=terminated, truncated=truncated)
+    seen = assess(step_by_step(episodes), actor_critic, actor_critic.policy)
+    groups = UpdateConfig(algorithm="rloo", group_size=2)
+    rollout = build(step_by_step(episodes), seen, episodes.dense, gamma=0.9, kl_coef=0.3, config=groups)
+    for row, last in enumerate(episodes.first_ends().tolist()):
+        assert rollout.mask[row].tolist() == [step <= last for step in range(terminated.shape[1])]
+
+
+def test_a_kl_penalty_in_the_loss_is_not_in_the_reward(actor_critic: ArmActorCritic) -> None:
+    assert isinstance(actor_critic.policy, GaussianPolicy)
+    episodes, reference = make_episodes(), other_policy(actor_critic.policy)
+    seen = assess(step_by_step(episodes), actor_critic, reference)
+    for kl_penalty, coef in (("k2", 0.3), ("none", 0.0)):
+        config = UpdateConfig.model_validate({"kl_penalty": kl_penalty})
+        rollout = build(step_by_step(episodes), seen, episodes.dense, gamma=0.9, kl_coef=0.3, config=config)
+        assert torch.equal(rollout.rewards, episodes.dense) and rollout.kl_coef == coef
+        assert rollout.ref_logprobs is not None and torch.equal(rollout.ref_logprobs, seen.ref_logprobs)
+
+
+def test_without_a_critic_there_are_no_values(actor_critic: ArmActorCritic) -> None:
+    seen = assess(step_by_step(make_episodes()), ArmActorCritic(actor_critic.policy, None), actor_critic.policy)
+    assert seen.values is None and seen.next_values is None

@@ -14,3 +14,14 @@ def test_episodes_that_do_not_fit_into_memory_are_refused() -> None:
         ArmConfig.model_validate({"reward": {"noises": [-1.0]}})
     with pytest.raises(ValidationError, match=r"both from -1\.0 to 1\.0"):
         RobotConfig.model_validate({"safety": {"workspace_x": [-1e9, 1e9]}})
+
+
+def test_what_needs_responses_or_whole_groups_is_refused() -> None:
+    for setting, what in (
+        ({"algorithm": "gspo"}, "ratio_of=response_mean is for responses"),
+        ({"algorithm": "dapo"}, "max_redraws=4 is for prompts"),
+        ({"algorithm": "grpo", "num_envs": 12}, "num_envs=12 episodes are not groups of group_size=8"),
+    ):
+        with pytest.raises(ValidationError, match=what):
+            ArmConfig.model_validate({"ppo": setting})
+    assert ArmConfig.model_validate({"ppo": {"algorithm": "dapo", "max_redraws": 0}}).ppo.clip_range_high == 0.28

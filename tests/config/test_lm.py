@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from tercet.config.lm import LmConfig
+from tercet.config.lm import LmConfig, PpoConfig
 from tercet.config.load import load_lm_config
+from tercet.config.plain_yaml import dump
+from tercet.config.ppo import SETTINGS
 from tercet.errors import InputError
 
 
@@ -24,6 +26,13 @@ def test_inconsistent_values_are_named_together() -> None:
         (
             ["lora.rank=4", "lora.shared_backbone=true", "reward.model=other"],
             r"reward \(.*\): model='other' cannot share the SFT policy's weights",
+        ),
+        (["ppo.algorithm=grpo", "ppo.group_size=1"], r"ppo \(.*\): algorithm=grpo compares the responses of a group"),
+        (["ppo.algorithm=rloo", "ppo.group_size=5"], r"batch_size=16 responses are not groups of group_size=5"),
+        (["ppo.max_redraws=2"], r"max_redraws=2 is for groups, but algorithm=ppo has none"),
+        (
+            ["ppo.algorithm=dapo", "ppo.kl_target=4", "ppo.kl_horizon=99"],
+            r"kl_target=4 adapts kl_coef, .* kl_penalty=none",
         ),
         (["ppo.kl_target=4", "ppo.kl_horizon=3"], r"ppo \(.*\): kl_horizon=3 must be above 0.2 \* batch_size=3.2"),
     ):
@@ -104,3 +113,42 @@ def test_rounds_without_what_they_need_are_refused(changed: dict[str, object], w
     assert LmConfig.model_validate(tree).reward.num_rounds == 1
     with pytest.raises(ValueError, match=what):
         LmConfig.model_validate(tree | changed)
+
+
+def test_an_algorithm_sets_its_combination_and_other_overrides_come_after_it(tmp_path: Path) -> None:
+    ppo = load_lm_config("tiny", ["ppo.clip_range=0.1", "ppo.algorithm=gspo", "ppo.group_size=4"]).ppo
+    assert (ppo.algorithm, ppo.group_size, ppo.clip_range, ppo.clip_range_high) == ("gspo", 4, 0.1, 4e-4)
+    assert (ppo.ratio_of, ppo.mean_over, ppo.kl_penalty) == ("response_mean", "responses", "none")
+    again = load_lm_config("tiny", ["ppo={algorithm: dapo, max_redraws: 1}"]).ppo
+    assert (again.algorithm, again.group_size, again.max_redraws, again.clip_range_high) == ("dapo", 8, 1, 0.28)
+
+
+def test_an_algorithm_on_the_command_line_replaces_the_combination_of_a_recorded_config(tmp_path: Path) -> None:
+    """A recorded config holds every key: those of its algorithm must not be left for another one."""
+    file = tmp_path / "config.yaml"
+    file.write_text(dump(load_lm_config("tiny", ["ppo.kl_coef=0.3"]).model_dump(mode="json")))
+    assert load_lm_config(file, []) == load_lm_config("tiny", ["ppo.kl_coef=0.3"])
+    assert load_lm_config(file, ["ppo.algorithm=grpo"]) == load_lm_config(
+        "tiny", ["ppo.kl_coef=0.3", "ppo.algorithm=grpo"]
+    )
+    assert load_lm_config(file, ["ppo.algorithm=grpo"]).ppo.group_size == 8
+
+
+def test_a_file_that_names_an_algorithm_gets_its_combination(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("ppo:\n  algorithm: grpo\n  group_size: 2\n")
+    ppo = load_lm_config(file, []).ppo
+    assert (ppo.group_size, ppo.kl_penalty, ppo.mean_over, ppo.has_critic) == (2, "k3", "responses", False)
+
+
+def test_the_defaults_are_those_of_ppo() -> None:
+    assert PpoConfig() == PpoConfig(algorithm="ppo") and PpoConfig().has_critic
+    assert all(settings.keys() == SETTINGS["ppo"].keys() for settings in SETTINGS.values())
+    assert all(getattr(PpoConfig(), name) == value for name, value in SETTINGS["ppo"].items())
+
+
+def test_an_unknown_algorithm_is_refused_with_those_there_are() -> None:
+    (problem,) = problems("ppo.algorithm=grp")
+    assert problem == (
+        "ppo.algorithm = 'grp' (command line): must be one of ppo, rloo, grpo, dr_grpo, dapo, gspo, reinforce++"
+    )

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tercet.core.advantages import Advantages, gae
+from tercet.core.advantages import Advantages, gae, length_adaptive_lambda, returns_to_go
 
 NAN = float("nan")
 SEEDS = st.integers(0, 2**31)
@@ -175,3 +175,37 @@ def test_bf16_values_are_worked_with_in_fp32():
     result = gae(**halved, lam=1.0)
     assert result.advantages.dtype == torch.float32
     assert result.advantages[0, 0].item() == pytest.approx(1.999)  # 2.0 in bf16
+
+
+# without a critic, and with a lambda of its own for each row
+
+
+def test_returns_to_go_by_hand():
+    batch = one_row([1.0, 0.0, 2.0, 5.0], [NAN] * 4, [NAN] * 4, "..T.", gamma=0.5)
+    found = returns_to_go(*(batch[name] for name in ("rewards", "discounts", "terminated", "truncated", "mask")))
+    assert found[0].tolist() == [1.5, 1.0, 2.0, 5.0]
+
+
+@given(SEEDS)
+def test_returns_to_go_are_sums_within_an_episode(seed: int):
+    batch = random_batch(seed)
+    found = returns_to_go(*(batch[name] for name in ("rewards", "discounts", "terminated", "truncated", "mask")))
+    nothing = {"values": torch.zeros(3, 9), "next_values": torch.zeros(3, 9)}
+    torch.testing.assert_close(found.double(), slow_gae(batch | nothing, 1.0), rtol=1e-5, atol=1e-5)
+    assert found[~batch["mask"]].eq(0).all()
+
+
+def test_the_adaptive_lambda_by_hand():
+    mask = torch.arange(100)[None] < torch.tensor([[100], [40], [20], [10], [0]])
+    found = length_adaptive_lambda(mask, alpha=0.05)
+    assert found.dtype == torch.float64
+    assert found[:, 0].tolist() == pytest.approx([1 - 1 / 5, 1 - 1 / 2, 0.0, 0.0, 0.0])
+
+
+@given(SEEDS, UNIT, UNIT)
+def test_each_row_may_have_its_own_lambda(seed: int, lam: float, other: float):
+    batch = random_batch(seed)
+    lams = torch.tensor([[lam], [other], [lam]], dtype=torch.float64)
+    found = gae(**batch, lam=lams).advantages
+    for row, one in enumerate((lam, other, lam)):
+        assert torch.equal(found[row], gae(**batch, lam=one).advantages[row])

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tercet.core.kl import adapted_kl_coef, k1, k3, kl_penalties, penalised_rewards
+from tercet.core.kl import adapted_kl_coef, k1, k2, k3, kl_penalties, penalised_rewards
 
 NAN = float("nan")
 SEEDS = st.integers(0, 2**31)
@@ -15,6 +15,7 @@ def test_the_estimators_by_hand():
     logprobs, ref_logprobs = torch.tensor([0.5, 0.25]).log(), torch.tensor([0.25, 0.5]).log()
     ln2 = math.log(2.0)
     assert k1(logprobs, ref_logprobs).tolist() == pytest.approx([ln2, -ln2])
+    assert k2(logprobs, ref_logprobs).tolist() == pytest.approx([ln2**2 / 2, ln2**2 / 2])
     assert k3(logprobs, ref_logprobs).tolist() == pytest.approx([0.5 - 1 + ln2, 2.0 - 1 - ln2])
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from tercet.core.losses import (
     clipped_policy_loss,
     clipped_value_loss,
+    kl_loss,
     pairwise_loss,
     per_token_pairwise_loss,
     ratio_statistics,
@@ -101,6 +102,100 @@ def test_bf16_logprobs_make_an_fp32_ratio():
     loss = clipped_policy_loss(logprobs, old_logprobs, torch.ones(1, 4).bfloat16(), ALL, clip_range=0.2)
     assert loss.dtype == torch.float32
     assert loss[0, 0].item() == pytest.approx(-math.exp(0.0078125), abs=1e-7)
+
+
+def test_the_clip_may_reach_higher_than_it_reaches_low():
+    """DAPO's clip: 1.25 counts whole where 1.2 was the limit, 1.5 counts as 1.28, and 0.7 still counts as 0.8."""
+    ratios, advantages = torch.tensor([[1.25, 1.5, 0.7, 0.7]]), torch.tensor([[2.0, 2.0, -2.0, 2.0]])
+    loss = clipped_policy_loss(ratios.log(), torch.zeros(1, 4), advantages, ALL, clip_range=0.2, clip_range_high=0.28)
+    assert loss[0].tolist() == pytest.approx([-2.5, -2.56, 1.6, -1.4])
+    seen = ratio_statistics(ratios.log(), torch.zeros(1, 4), ALL, clip_range=0.2, clip_range_high=0.28)
+    assert float(seen.clip_fraction) == 0.75
+
+
+TWO = torch.tensor([[True, True, True, False], [True, True, False, False]])
+
+
+def test_the_ratio_of_a_response_by_hand():
+    """Mean log-ratios 0.1 and -0.3, sums 0.3 and -0.6; every token has the ratio of its response, padding none."""
+    logprobs = torch.tensor([[0.5, -0.1, -0.1, NAN], [-0.4, -0.2, NAN, NAN]])
+    nothing, advantages = torch.zeros(2, 4), torch.tensor([[2.0], [3.0]]).expand(2, 4)
+    wide = {"clip_range": 0.9, "clip_range_high": 9.0}
+    mean = clipped_policy_loss(logprobs, nothing, advantages, TWO, **wide, ratio_of="response_mean")
+    assert mean[TWO].tolist() == pytest.approx([-2 * math.exp(0.1)] * 3 + [-3 * math.exp(-0.3)] * 2)
+    total = clipped_policy_loss(logprobs, nothing, advantages, TWO, **wide, ratio_of="response_sum")
+    assert total[TWO].tolist() == pytest.approx([-2 * math.exp(0.3)] * 3 + [-3 * math.exp(-0.6)] * 2)
+    assert mean[~TWO].eq(0).all() and total[~TWO].eq(0).all()
+    seen = ratio_statistics(logprobs, nothing, TWO, clip_range=0.15, ratio_of="response_mean")
+    assert float(seen.clip_fraction) == pytest.approx(2 / 5)  # the tokens of the second response, and no others
+
+
+@given(SEEDS)
+def test_the_ratio_of_a_response_spreads_its_gradient_over_its_tokens(seed: int):
+    """GSPO's gradient at ratio 1: each token has the mean of its response's advantages, as with token ratios."""
+    (logprobs, advantages), mask = random_batch(seed, 2)
+    present = logprobs.clone().requires_grad_()
+    losses = clipped_policy_loss(present, logprobs, advantages, mask, clip_range=0.2, ratio_of="response_mean")
+    (grad,) = torch.autograd.grad(losses.sum(), present)
+    means = (advantages * mask).sum(1, keepdim=True) / mask.sum(1, keepdim=True).clamp(min=1)
+    torch.testing.assert_close(grad, -means.expand_as(mask) * mask)
+
+
+@pytest.mark.parametrize("ratio_of", ["response_mean", "response_sum"])
+@given(seed=SEEDS)
+def test_the_loss_of_response_ratios_is_blind_outside_the_mask(ratio_of: str, seed: int):
+    tensors, mask = random_batch(seed, 3)
+    assert_blind_outside_the_mask(
+        lambda *args: clipped_policy_loss(*args, clip_range=0.2, ratio_of=ratio_of), tensors, mask
+    )
+
+
+KL_LOSSES = ["k2", "k3", "k3_weighted"]
+
+
+def test_the_kl_losses_by_hand():
+    """d = 0.5; the policy has moved by 0.2 since it sampled."""
+    logprobs, old, ref = (torch.full((1, 4), x) for x in (-1.0, -1.2, -1.5))
+    expected = {"k2": 0.125, "k3": math.exp(-0.5) - 0.5}
+    expected["k3_weighted"] = math.exp(0.2) * expected["k3"]
+    for estimator, value in expected.items():
+        losses = kl_loss(logprobs, old, ref, ALL, estimator=estimator)
+        assert losses[0].tolist() == pytest.approx([value] * 4)
+
+
+def expected_gradients(logits: Tensor, ref: Tensor) -> dict[str, Tensor]:
+    """The mean gradient of each KL loss over all actions, weighted by their probabilities; one action a row."""
+    found, mask = {}, torch.ones(len(logits), 1, dtype=torch.bool)
+    for estimator in KL_LOSSES:
+        leaf = logits.clone().requires_grad_()
+        logprobs = leaf.log_softmax(-1)[:, None]
+        old = logprobs.detach()
+        losses = kl_loss(logprobs, old, ref.log_softmax(-1)[:, None], mask, estimator=estimator)
+        (found[estimator],) = torch.autograd.grad((old.exp() * losses).sum(), leaf)
+    return found
+
+
+@given(SEEDS)
+def test_k2_and_the_weighted_k3_have_the_gradient_of_the_kl_and_k3_that_of_the_reverse_kl(seed: int):
+    logits, ref = torch.randn(2, 5, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    leaf = logits.clone().requires_grad_()
+    log_p, log_q = leaf.log_softmax(-1), ref.log_softmax(-1)
+    (of_kl,) = torch.autograd.grad((log_p.exp() * (log_p - log_q)).sum(), leaf, retain_graph=True)
+    (of_reverse,) = torch.autograd.grad((log_q.exp() * (log_q - log_p)).sum(), leaf)
+    found = expected_gradients(logits, ref)
+    torch.testing.assert_close(found["k2"], of_kl)
+    torch.testing.assert_close(found["k3_weighted"], of_kl)
+    torch.testing.assert_close(found["k3"], of_reverse)
+
+
+@pytest.mark.parametrize("estimator", KL_LOSSES)
+@given(seed=SEEDS)
+def test_kl_losses_are_blind_outside_the_mask(estimator: str, seed: int):
+    tensors, mask = random_batch(seed, 2)
+    old = torch.zeros_like(mask, dtype=torch.float32)
+    assert_blind_outside_the_mask(
+        lambda logprobs, ref, mask: kl_loss(logprobs, old, ref, mask, estimator=estimator), tensors, mask
+    )
 
 
 def test_value_loss_by_hand():

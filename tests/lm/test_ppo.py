@@ -287,3 +287,47 @@ def test_training_stops_on_a_watched_judge_and_keeps_no_policy_under_which_it_fe
     assert min(falls[-2:]) > 0.1 >= max(falls[:-2])
     assert results(run)["stopped"] == {"update": rows[-1]["index"], "falls": {"share_of_others": falls[-1]}}
     assert results(run)["best_checkpoint"]["update"] <= rows[-3]["index"]
+
+
+# without a critic
+
+GROUPS = [*FREE, *FAST, "ppo.reward_clip=20", "ppo.num_updates=12"]
+
+
+@pytest.mark.parametrize("algorithm", ["rloo", "grpo", "dapo"])
+def test_groups_learn_what_the_reward_pays_for_without_a_critic(improve: Improve, algorithm: str) -> None:
+    run, rows = improve("share_of_e", f"ppo.algorithm={algorithm}", *GROUPS)
+    scores = [as_given(run, row["ppo/score"]) for row in rows[1:]]
+    assert scores[-1] > scores[0] + 0.15
+    assert all(0 <= row["ppo/equal_groups"] <= 1 for row in rows[1:])
+    assert not any("critic" in name or "value" in name or "variance" in name for row in rows for name in row)
+    assert not any("critic" in path.name for path in run.rglob("*"))
+    assert rows[1]["ppo/actor_grad_norm"] > 0  # no warm-up: there is nothing to warm up
+
+
+def test_the_responses_of_a_group_answer_one_prompt(improve: Improve) -> None:
+    run, _ = improve("share_of_e", "ppo.algorithm=rloo", *GROUPS, "ppo.num_updates=1")
+    samples = [json.loads(line) for line in (run / "samples.jsonl").read_text().splitlines()]
+    shown = [sample for sample in samples if sample["step"] == "ppo"]
+    assert len({sample["prompt"] for sample in shown}) == 1 < len({sample["response"] for sample in shown})
+
+
+def test_a_reward_that_tells_nothing_apart_leaves_the_policy_alone_and_is_counted(improve: Improve) -> None:
+    free = [*FREE, *FAST, "ppo.num_updates=1", "ppo.kl_penalty=none"]
+    _, rows = improve("nothing", "ppo.algorithm=grpo", *free)
+    assert rows[1]["ppo/equal_groups"] == 1 and rows[1]["ppo/drawn_groups"] == 4
+    assert rows[1]["ppo/actor_grad_norm"] == 0 and rows[1]["ppo/validation_kl"] == pytest.approx(0, abs=1e-6)
+    _, rows = improve("nothing", "ppo.algorithm=dapo", *free, "ppo.max_redraws=2")
+    assert rows[1]["ppo/drawn_groups"] == 12
+
+
+def test_a_kl_penalty_in_the_loss_holds_the_actor_back_and_not_the_reward(improve: Improve) -> None:
+    _, free = improve("share_of_e", "ppo.algorithm=dr_grpo", *GROUPS)
+    settings = ["ppo.algorithm=dr_grpo", *GROUPS, "ppo.kl_coef=2.0"]
+    _, rows = improve("share_of_e", *settings, "ppo.kl_penalty=k2")
+    assert rows[-1]["ppo/validation_kl"] < 0.5 * free[-1]["ppo/validation_kl"]
+    assert all(row["ppo/kl_loss"] > 0 for row in rows[1:])
+    assert all(row["ppo/reward"] == pytest.approx(row["ppo/score"], abs=1e-4) for row in rows[1:])
+    _, rows = improve("share_of_e", *settings)
+    assert [row["ppo/score"] for row in rows[1:]] == [row["ppo/score"] for row in free[1:]]  # none: kl_coef is not used
+    assert all(row["ppo/kl_coef"] == 0 and "ppo/kl_loss" not in row for row in rows[1:])

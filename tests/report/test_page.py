@@ -3,10 +3,12 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tercet.report import page
+from tercet.report import page, render_html
+from tercet.report.records import read
 
 Change = Callable[[Callable[[dict[str, Any]], None]], Path]  # Any: JSON
 
@@ -29,6 +31,18 @@ def test_a_finished_run_has_every_curve_and_table(html: str, markdown: str) -> N
     for one in wanted:
         assert one in html
         assert one.replace("_", r"\_") in markdown or one in markdown
+
+
+def test_a_run_without_a_critic_names_its_algorithm_and_shows_no_critic(written: Path) -> None:
+    record = read(written)
+    without = ("ppo/critic_loss", "ppo/critic_grad_norm", "ppo/explained_variance")
+    metrics = [{name: value for name, value in row.items() if name not in without} for row in record.metrics]
+    metrics = [row | ({"ppo/equal_groups": 0.25} if "ppo/score" in row else {}) for row in metrics]
+    config = record.config | {"ppo": record.config["ppo"] | {"algorithm": "dr_grpo"}}
+    html = render_html.render(page.compose(replace(record, config=config, metrics=metrics)))
+    assert "3. Improve: Dr. GRPO" in html and "This step used Dr. GRPO, which has no critic" in html
+    assert "Groups of equal scores" in html and "Most groups teach something" in html
+    assert "Critic loss" not in html and "Explained variance" not in html
 
 
 def test_the_same_run_gives_the_same_page(written: Path, html: str) -> None:

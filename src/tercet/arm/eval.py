@@ -49,7 +49,11 @@ def run(folder: RunFolder, config: ArmConfig) -> None:
             sizes, num_updates = sizes_of(env), config.ppo.num_updates
             learned = REWARD_MODEL in config.ppo.reward
             model = latest_model(folder.path, config.reward, sizes, num_updates=num_updates) if learned else None
-            curves_of = critic_curves(folder.path / "ppo" / "critic", sizes, config.ppo, model)
+            curves_of = (
+                critic_curves(folder.path / "ppo" / "critic", sizes, config.ppo, model)
+                if config.ppo.has_critic
+                else reward_curves(config.ppo, model)
+            )
             pair = (stages[0], stages[-1])
             starts = starts_to_show(outcomes[pair[0].name], outcomes[pair[1].name], config.eval.num_videos)
             videos = _videos(folder.path, trials, pair, [start for start, _ in starts], curves_of)
@@ -226,6 +230,12 @@ def starts_to_show(before: Outcomes, after: Outcomes, num: int) -> list[tuple[in
     order = [(rows[0], case) for case, rows in rows_of.items() if rows]
     order += [(row, case) for case, rows in rows_of.items() for row in rows[1:]]
     return order[:num]
+
+
+def reward_curves(ppo: PpoConfig, model: RewardEnsemble | None) -> CurvesOf:
+    """Return a function from episodes to the reward of each row without KL penalty, for runs without a critic."""
+    score = scorer(ppo.reward, model)
+    return lambda episodes: [video.Curves(row) for row in score(episodes).steps]
 
 
 def critic_curves(critic_folder: Path, sizes: Sizes, ppo: PpoConfig, model: RewardEnsemble | None) -> CurvesOf:

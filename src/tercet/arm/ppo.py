@@ -1,4 +1,7 @@
-"""Step 3: PPO with actor, critic, reference and reward over the actions of the arm."""
+"""Step 3: PPO with actor, critic, reference and reward over the actions of the arm.
+
+With an algorithm that compares groups there is no critic. A group is several episodes from the same start.
+"""
 
 import copy
 import math
@@ -13,6 +16,7 @@ from tercet.arm.demonstrations.data import NONE
 from tercet.arm.play.agent import PolicyEpisodes, sample_episodes
 from tercet.arm.play.environments import EnvFactory
 from tercet.arm.play.footage import Footage
+from tercet.arm.play.groups import grouped
 from tercet.arm.policies.critic import new_critic
 from tercet.arm.policies.policy import Policy, Sizes
 from tercet.arm.policies.reward_ensemble import load_reward_model
@@ -24,6 +28,7 @@ from tercet.arm.scoring import REWARD_MODEL, scorer
 from tercet.arm.self_check import check, scale_warning
 from tercet.arm.stages import say_unused, start_policy
 from tercet.config.arm import ArmConfig, PpoConfig, RewardConfig
+from tercet.core.groups import is_equal
 from tercet.errors import InputError
 from tercet.runs.folder import RunFolder
 from tercet.runs.progress import say
@@ -41,10 +46,13 @@ def run(folder: RunFolder, config: ArmConfig) -> None:
     policy = start_policy(folder, envs, config.policy, demonstrations=demonstrations, seed=config.seed)
     if demonstrations == NONE:
         say_unused(policy, "ppo", "in episodes of random actions")
-    critic = new_critic(policy.scaled, config.policy, seed=config.seed)
+    critic = new_critic(policy.scaled, config.policy, seed=config.seed) if config.ppo.has_critic else None
     loop = config.ppo.model_copy(update={"checkpoint_every": _checkpoint_every(config.ppo, config.reward)})
     teacher = Teacher(config.reward, config.env, config.seed)
-    with envs.open(config.ppo.num_envs) as env, envs.open(config.ppo.num_eval_states) as validation_env:
+    with (
+        envs.open(config.ppo.num_envs // config.ppo.group_size) as env,
+        envs.open(config.ppo.num_eval_states) as validation_env,
+    ):
         rounds = _rounds(folder, teacher, policy.sizes) if REWARD_MODEL in config.ppo.reward else None
         actor_critic = ArmActorCritic(policy, critic)
         collect = Collect(env, actor_critic, frozen_copy(policy), rounds, config.ppo, config.horizon, config.seed)
@@ -61,7 +69,8 @@ def run(folder: RunFolder, config: ArmConfig) -> None:
                 seed=config.seed,
             )
             step.save_folder("model", policy.save)
-            step.save_folder("critic", critic.save)
+            if critic:
+                step.save_folder("critic", critic.save)
             env_steps = _env_steps(folder.results(), config.ppo, config.horizon)
             say(f"ppo: {trained.kept('starts')}")
             results = {"best_checkpoint": trained.best_checkpoint, "self_check": checked, "env_steps": env_steps}
@@ -82,36 +91,47 @@ class Collect:
 
     def __call__(self, index: int, carry: Mapping[str, float]) -> Collected:
         """Play one episode in each environment, and compute the rewards of its steps."""
-        name, gamma = "rollout", self.config.gamma
-        played = self._sample(name, index)
-        footage = Footage(self.env, [played.episodes], [self._seed_of(name, index)], range(self.config.num_envs))
+        name, gamma, config = "rollout", self.config.gamma, self.config
+        plays = self._plays(name, index)
+        played, seeds = grouped(plays), [self._seed_of(name, index)] * len(plays)
+        footage = Footage(self.env, [play.episodes for play in plays], seeds, range(config.num_envs))
         model = self.rounds.model_at(index, footage) if self.rounds else None
         step_rewards = scorer(self.config.reward, model)(played.episodes)
         assessed = assess(played, self.actor_critic, self.reference)
         kl_coef = self.kl_coef(index)
-        rollout = build(played, assessed, step_rewards.for_learning(gamma), gamma=gamma, kl_coef=kl_coef)
-        return Collected(rollout, describe(played, assessed, step_rewards, rollout, kl_coef=kl_coef), [], {})
+        rewards = step_rewards.for_learning(gamma)
+        rollout = build(played, assessed, rewards, config=config, gamma=gamma, kl_coef=kl_coef)
+        metrics = describe(played, assessed, step_rewards, rollout, kl_coef=kl_coef)
+        if config.compares_groups:
+            equal = is_equal(step_rewards.scores(), group_size=config.group_size)
+            metrics["equal_groups"] = float(equal.float().mean())
+        return Collected(rollout, metrics, [], {})
 
     def kl_coef(self, index: int) -> float:
         """Coefficient of the KL penalty in that update; it decays linearly to 0 over ppo.kl_anneal_updates."""
         num = self.config.kl_anneal_updates
+        if self.config.kl_penalty == "none":
+            return 0.0
         return self.config.kl_coef * (max(0.0, 1 - index / num) if num else 1.0)
 
     def self_check(self) -> dict[str, float]:
         """Check the first rollout of the untrained actor; FailedError if something is wrong."""
-        played = self._sample("self-check", 0)
+        played = grouped(self._plays("self-check", 0))
         model = self.rounds.start if self.rounds else None
         rewards = scorer(self.config.reward, model)(played.episodes).for_learning(self.config.gamma)
-        if warning := scale_warning(rewards, self.config.value_clip_range):
+        if self.config.has_critic and (warning := scale_warning(rewards, self.config.value_clip_range)):
             say(f"ppo: {warning}")
         return check(played, rewards, self.actor_critic, self.reference, self.config)
 
-    def _sample(self, name: str, index: int) -> PolicyEpisodes:
-        policy, num = self.actor_critic.policy, self.config.num_envs
-        generator = chance.generator(self.seed, "noise", name, index)
-        noise = torch.randn(self.horizon, num, policy.noise_size, generator=generator)
-        seed = self._seed_of(name, index)
-        return sample_episodes(self.env, policy, noise, num=num, horizon=self.horizon, seed=seed)
+    def _plays(self, name: str, index: int) -> list[PolicyEpisodes]:
+        """Play the starts of a rollout once for each member of a group, each time with other noise."""
+        policy, num = self.actor_critic.policy, self.config.num_envs // self.config.group_size
+        plays, seed = list[PolicyEpisodes](), self._seed_of(name, index)
+        for member in range(self.config.group_size):
+            generator = chance.generator(self.seed, "noise", name, index, *([member] if member else []))
+            noise = torch.randn(self.horizon, num, policy.noise_size, generator=generator)
+            plays.append(sample_episodes(self.env, policy, noise, num=num, horizon=self.horizon, seed=seed))
+        return plays
 
     def _seed_of(self, name: str, index: int) -> int:
         return chance.integer(self.seed, name, index)

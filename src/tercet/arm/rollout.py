@@ -17,23 +17,25 @@ from tercet.arm.policies.critic import Critic
 from tercet.arm.policies.distributions import kl
 from tercet.arm.policies.policy import Policy
 from tercet.arm.scoring import StepRewards
+from tercet.config.ppo import UpdateConfig
 from tercet.core.kl import kl_penalties
 from tercet.core.masked import masked_mean, zero_padding
 from tercet.types import ActorOutput, Rollout
 
+PLAIN_PPO = UpdateConfig()  # with a critic, and the KL penalty in the reward
 PICTURES = "pictures."  # prefix of a camera's number among the inputs of a rollout
 
 
 @dataclass(frozen=True)
 class ArmActorCritic:
-    """Actor and critic over decisions: the `ActorCritic` of PPO.
+    """Actor and, if there is one, critic over decisions: the `ActorCritic` of PPO.
 
     The critic sees no images. It observes the full state, even if the actor does not (asymmetric actor-critic, Pinto et
     al. 2018), since it is not used on a real arm.
     """
 
     policy: Policy
-    value_model: Critic
+    value_model: Critic | None
 
     def actor(self, inputs: Mapping[str, Tensor]) -> ActorOutput:
         """Log-probability of each decision, and the entropy of the policy."""
@@ -43,6 +45,7 @@ class ArmActorCritic:
 
     def critic(self, inputs: Mapping[str, Tensor]) -> Float[Tensor, "b t"]:
         """Value of each state before a decision."""
+        assert self.value_model is not None
         return self.value_model(inputs["observations"])
 
 
@@ -53,8 +56,8 @@ class Assessed:
     decisions: Decisions
     logprobs: Float[Tensor, "b t"]
     ref_logprobs: Float[Tensor, "b t"]
-    values: Float[Tensor, "b t"]
-    next_values: Float[Tensor, "b t"]
+    values: Float[Tensor, "b t"] | None  # None without a critic
+    next_values: Float[Tensor, "b t"] | None
     kl: Float[Tensor, "b t"]  # from the reference, exact for each state; 0 where `mask` is False
 
 
@@ -63,13 +66,14 @@ def assess(played: PolicyEpisodes, actor_critic: ArmActorCritic, reference: Poli
     """Evaluate the networks, the critic also on the last state of an episode: a truncated one is bootstrapped there."""
     decisions = decisions_of(played)
     inputs = (decisions.observations, decisions.decisions, *decisions.pictures)
+    critic = actor_critic.value_model
     actor, ref = actor_critic.policy.distribution(*inputs), reference.distribution(*inputs)
     return Assessed(
         decisions=decisions,
         logprobs=actor.logprobs(),
         ref_logprobs=ref.logprobs(),
-        values=actor_critic.critic(inputs_of(decisions)),
-        next_values=actor_critic.value_model(decisions.next_observations),
+        values=actor_critic.critic(inputs_of(decisions)) if critic else None,
+        next_values=critic(decisions.next_observations) if critic else None,
         kl=zero_padding(kl(actor, ref), decisions.mask),
     )
 
@@ -87,14 +91,20 @@ def build(
     *,
     gamma: float,
     kl_coef: float,
+    config: UpdateConfig = PLAIN_PPO,
 ) -> Rollout:
     """Build the rollout: the reward of each decision minus its KL penalty.
 
-    `step_rewards` and `gamma` are those of single steps.
+    `step_rewards` and `gamma` are those of single steps. Groups compare the first episodes of their rows: a later
+    episode in a row has a start of its own.
     """
     decisions, mask = assessed.decisions, assessed.decisions.mask
+    if config.compares_groups:
+        ends = (decisions.terminated | decisions.truncated).int()
+        mask = mask & (ends.cumsum(1) - ends == 0)
+    in_reward = kl_coef if config.kl_penalty == "reward" else 0.0
     rewards = sum_rewards(step_rewards, played.starts, gamma=gamma)
-    penalties = kl_penalties(assessed.logprobs, assessed.ref_logprobs, mask, kl_coef=kl_coef)
+    penalties = kl_penalties(assessed.logprobs, assessed.ref_logprobs, mask, kl_coef=in_reward)
     return Rollout(
         inputs=inputs_of(decisions),
         logprobs=assessed.logprobs,
@@ -106,6 +116,8 @@ def build(
         truncated=decisions.truncated,
         mask=mask,
         independent_steps=True,
+        ref_logprobs=assessed.ref_logprobs,
+        kl_coef=kl_coef if config.is_kl_in_loss else 0.0,
     )
 
 

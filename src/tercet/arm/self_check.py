@@ -4,9 +4,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tercet.arm.play.agent import PolicyEpisodes
+from tercet.arm.play.agent import Decisions, PolicyEpisodes
 from tercet.arm.policies.policy import Policy
-from tercet.arm.rollout import ArmActorCritic, Assessed, assess, build
+from tercet.arm.rollout import ArmActorCritic, assess, build
 from tercet.config.arm import PpoConfig
 from tercet.core.losses import ratio_statistics
 from tercet.core.masked import zero_padding
@@ -31,7 +31,7 @@ def check(
     assessed = assess(played, actor_critic, reference)
     numbers = {"observations": played.episodes.next_observations, "logprobs": assessed.logprobs, "rewards": rewards}
     for name, values in {**numbers, "values": assessed.values}.items():
-        if not values.isfinite().all():
+        if values is not None and not values.isfinite().all():
             raise _failed(f"{name} are not finite", "the environment, a network or a reward gave them")
     # gamma is 1, so that the reward of a decision is the plain sum over its steps
     rollout = build(played, assessed, rewards, gamma=1.0, kl_coef=config.kl_coef)
@@ -40,8 +40,9 @@ def check(
         "ratio": _ratio(actor_critic, rollout, config.clip_range),
         "kl": float(assessed.kl.abs().max()),
         "reward_identity": _reward_identity(rollout.rewards, rewards, log_ratio, config.kl_coef),
-        "continuation": _continuation(assessed),
     }
+    if assessed.values is not None and assessed.next_values is not None:
+        deviations["continuation"] = _continuation(assessed.decisions, assessed.values, assessed.next_values)
     causes = {
         "ratio": "the log-probabilities of the rollout differ from those of the training forward",
         "kl": "the reference differs from the initial actor",
@@ -88,11 +89,10 @@ def _reward_identity(rewards: Tensor, step_rewards: Tensor, log_ratio: Tensor, k
     return float((error / size.clamp(min=torch.finfo(size.dtype).tiny)).max())
 
 
-def _continuation(assessed: Assessed) -> float:
+def _continuation(decisions: Decisions, values: Tensor, next_values: Tensor) -> float:
     """Largest difference, within an episode, of the value after a decision and the value before the next."""
-    decisions = assessed.decisions
     inside = decisions.mask[:, 1:] & ~(decisions.terminated | decisions.truncated)[:, :-1]
-    return float((assessed.next_values[:, :-1] - assessed.values[:, 1:])[inside].abs().max()) if inside.any() else 0.0
+    return float((next_values[:, :-1] - values[:, 1:])[inside].abs().max()) if inside.any() else 0.0
 
 
 def _failed(what: str, why: str) -> FailedError:

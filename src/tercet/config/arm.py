@@ -113,6 +113,16 @@ class PpoConfig(LoopConfig):
     def _batch_is_large_enough(self) -> Self:
         if self.num_minibatches > self.num_envs:
             raise ValueError(f"num_minibatches={self.num_minibatches} of num_envs={self.num_envs} would be empty")
+        if self.num_envs % self.group_size:
+            raise ValueError(f"num_envs={self.num_envs} episodes are not groups of group_size={self.group_size}; make it a multiple")
+        return self
+
+    @model_validator(mode="after")
+    def _suits_single_steps(self) -> Self:
+        if self.ratio_of != "token":
+            raise ValueError(f"ratio_of={self.ratio_of} is for responses; steps of an arm are trained on one by one, so set ratio_of=token")
+        if self.max_redraws:
+            raise ValueError(f"max_redraws={self.max_redraws} is for prompts; set max_redraws=0")
         return self
 
 

@@ -138,7 +138,7 @@ class PpoConfig(LoopConfig):
 
     policy: str = Field(default="", description="Policy to start from; empty uses the SFT model of this run.")
     reward: dict[str, float] = Field(default={"reward_model": 1.0}, description="Weighted sum of `reward_model` (this run's), folders or hub ids, and module:function; each is normalised to mean 0 and variance 1 over reference responses, then multiplied by its weight.")
-    batch_size: int = Field(default=32, ge=1, le=MOST_ROWS, description="Prompts per rollout.")
+    batch_size: int = Field(default=32, ge=1, le=MOST_ROWS, description="Responses per rollout, to batch_size / group_size prompts.")
     max_response_tokens: int = Field(default=128, ge=1, le=MOST_TOKENS, description="Maximum length of sampled responses: in PPO, for pairs, and on held-out prompts.")
     temperature: float = Field(default=1.0, ge=0.001, le=1000, description="Temperature of sampling and of all log-probabilities.")
     kl_coef: float = Field(default=0.1, ge=0, le=1e6, description="Coefficient of the KL penalty.")
@@ -190,6 +190,10 @@ class PpoConfig(LoopConfig):
         check_product(MOST_AT_ONCE, batch_size=self.batch_size, max_response_tokens=self.max_response_tokens)
         if self.num_minibatches > self.batch_size:
             raise ValueError(f"num_minibatches={self.num_minibatches} of batch_size={self.batch_size} would be empty")
+        if self.batch_size % self.group_size:
+            raise ValueError(f"batch_size={self.batch_size} responses are not groups of group_size={self.group_size}; make it a multiple")
+        if self.kl_target and self.kl_penalty == "none":
+            raise ValueError(f"kl_target={self.kl_target:g} adapts kl_coef, which kl_penalty=none does not use; set kl_target=0, or another kl_penalty")
         if self.kl_target and self.kl_horizon <= 0.2 * self.batch_size:  # one adaptation could make kl_coef 0
             raise ValueError(f"kl_horizon={self.kl_horizon:g} must be above 0.2 * batch_size={0.2 * self.batch_size:g}")
         return self

@@ -15,6 +15,7 @@ from tercet.config.allowed import all_keys, allowed_values, is_section, printabl
 from tercet.config.arm import ArmConfig
 from tercet.config.lm import LmConfig
 from tercet.config.plain_yaml import Key, NotPlain, parse
+from tercet.config.ppo import UpdateConfig, with_settings
 from tercet.config.robot import RobotConfig
 from tercet.config.small_file import read_small_file
 from tercet.errors import InputError, reading
@@ -51,7 +52,7 @@ def load_config(
     """
     with reading(f"the preset {shown(str(preset))}"):
         raw = _read_file(_preset_file(domain, preset))
-    for override in overrides:
+    for override in sorted(overrides, key=_is_of_algorithm, reverse=True):
         with reading(f"{shown(override)} ({source})"):
             _override(raw, model, override, source)
     with reading(f"the config of {shown(str(preset))} with its overrides ({source})"):
@@ -138,6 +139,11 @@ def _checked(raw: _Raw, model: type[Config]) -> Config:
     return checked
 
 
+def _is_of_algorithm(override: str) -> bool:
+    """Return True for `ppo.algorithm=...`, which sets other keys, so that overrides of these come after it."""
+    return override.partition("=")[0].strip() == "ppo.algorithm"
+
+
 def _override(raw: _Raw, model: type[BaseModel], override: str, source: str) -> None:
     """Apply one `key=value` to the tree, or record the problem."""
     dotted, equals, text = override.partition("=")
@@ -159,6 +165,8 @@ def _override(raw: _Raw, model: type[BaseModel], override: str, source: str) -> 
     value = plain.value
     if target.annotation is str and not isinstance(value, str):
         value = text  # for text, 350 and `on` are strings
+    if _is_of_algorithm(override):
+        key, target, value = key[:-1], model.model_fields[key[0]], {key[-1]: value}
     _set(raw, key, target, value, source)
 
 
@@ -166,7 +174,8 @@ def _set(raw: _Raw, key: tuple[str, ...], info: FieldInfo | None, value: Any, so
     """Set a value; the value of a section is merged key by key, so that other keys keep their values."""
     section = section_of(info) if info is not None and is_section(info) else None
     if section is not None and isinstance(value, dict):
-        for name, inner in value.items():
+        whole = with_settings(value) if issubclass(section, UpdateConfig) else value
+        for name, inner in whole.items():
             _set(raw, (*key, name), section.model_fields.get(name), inner, source)
         return
     target = raw.tree

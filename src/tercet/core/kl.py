@@ -4,7 +4,12 @@ The estimators k1 and k3 of KL(policy || reference) are those of Schulman 2020 (
 actions that the policy sampled, per action and in nats, with d = logprobs - ref_logprobs:
 
     k1 = d                 unbiased; may be negative for a sample; used in the reward
+    k2 = d^2 / 2           biased; as a loss, its expected gradient is that of the KL
     k3 = exp(-d) - 1 + d   unbiased and never negative; used for metrics
+
+An estimator of the KL is not a loss for it. The actions were drawn from the policy, and the gradient of a mean over
+samples does not see that. For actions of the current policy the expected gradient of k1 is 0, and that of k3 is the
+gradient of the other KL, KL(reference || policy). Weighted by the ratio, k3 has the gradient of the KL again.
 """
 
 import torch
@@ -21,6 +26,11 @@ ADAPTATION_LIMIT = 0.2
 def k1(logprobs: Float[Tensor, "*shape"], ref_logprobs: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Compute log(p / q) of each action."""
     return full_precision(logprobs) - full_precision(ref_logprobs)
+
+
+def k2(logprobs: Float[Tensor, "*shape"], ref_logprobs: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Compute log(p / q)^2 / 2 of each action."""
+    return 0.5 * k1(logprobs, ref_logprobs).square()
 
 
 def k3(logprobs: Float[Tensor, "*shape"], ref_logprobs: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:

@@ -1,15 +1,18 @@
 """The losses of the three steps, per element. The caller divides their sum by the count of the whole batch."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from tercet.core.kl import LOG_RATIO_LIMIT, k1, k3
+from tercet.core.kl import LOG_RATIO_LIMIT, k1, k2, k3
 from tercet.core.masked import masked_mean, zero_padding
 from tercet.core.precision import full_precision
+
+RatioOf = Literal["token", "response_mean", "response_sum"]
 
 
 def clipped_policy_loss(
@@ -19,15 +22,40 @@ def clipped_policy_loss(
     mask: Bool[Tensor, "b t"],
     *,
     clip_range: float,
+    clip_range_high: float | None = None,
+    ratio_of: RatioOf = "token",
 ) -> Float[Tensor, "b t"]:
     """Compute the negated clipped surrogate (Schulman et al. 2017, eq. 7); 0 where the mask is False.
 
-    -min(r A, clip(r, 1 - clip_range, 1 + clip_range) A) with r = exp(logprobs - old_logprobs).
+    -min(r A, clip(r, 1 - clip_range, 1 + clip_range_high) A) with r = exp(logprobs - old_logprobs). Without
+    `clip_range_high`, both sides have `clip_range`. In place of each token's ratio, all tokens of a response may have
+    exp of the mean of its log-ratios (GSPO, Zheng et al. 2025, arXiv:2507.18071, eq. 7) or of their sum.
     """
     advantages = zero_padding(advantages, mask)
-    ratio = _ratio(logprobs, old_logprobs, mask)
-    clipped = ratio.clamp(1.0 - clip_range, 1.0 + clip_range)
+    ratio = _ratio(logprobs, old_logprobs, mask, ratio_of)
+    high = clip_range if clip_range_high is None else clip_range_high
+    clipped = ratio.clamp(1.0 - clip_range, 1.0 + high)
     return -torch.minimum(ratio * advantages, clipped * advantages)
+
+
+def kl_loss(
+    logprobs: Float[Tensor, "b t"],
+    old_logprobs: Float[Tensor, "b t"],
+    ref_logprobs: Float[Tensor, "b t"],
+    mask: Bool[Tensor, "b t"],
+    *,
+    estimator: Literal["k2", "k3", "k3_weighted"],
+) -> Float[Tensor, "b t"]:
+    """Compute an estimate of each token's KL from the reference, as a loss; 0 where the mask is False.
+
+    Only k2 and k3 times the ratio of the token have the expected gradient of the KL (Liu et al. 2025,
+    arXiv:2512.02556, section 3.1, for the latter). k3 alone, which GRPO uses, has that of KL(reference || policy).
+    """
+    logprobs, ref_logprobs = zero_padding(logprobs, mask), zero_padding(ref_logprobs, mask)
+    if estimator == "k2":
+        return k2(logprobs, ref_logprobs)
+    weight = _ratio(logprobs, old_logprobs, mask) if estimator == "k3_weighted" else 1.0
+    return weight * k3(logprobs, ref_logprobs)
 
 
 def clipped_value_loss(
@@ -77,7 +105,7 @@ def per_token_pairwise_loss(
 class RatioStatistics:
     """The distance of the policy from the one that sampled the actions; without gradient."""
 
-    clip_fraction: Float[Tensor, ""]  # share of ratios that are further than clip_range from 1
+    clip_fraction: Float[Tensor, ""]  # share of ratios outside the clip range
     approx_kl: Float[Tensor, ""]  # KL(old || new) in nats per action, estimated by k3
 
 
@@ -87,23 +115,30 @@ def ratio_statistics(
     mask: Bool[Tensor, "b t"],
     *,
     clip_range: float,
+    clip_range_high: float | None = None,
+    ratio_of: RatioOf = "token",
     count: Tensor | int | float | None = None,
 ) -> RatioStatistics:
     """Compute the statistics where the mask is True; before the first optimizer step both must be 0.
 
+    Clip range and kind of ratio are those of `clipped_policy_loss`. The approximate KL is always that of tokens.
     With `count`, the number of positions in the whole batch, the results of its micro-batches add up, as in
     `masked_mean`.
     """
     logprobs, old_logprobs = logprobs.detach(), old_logprobs.detach()
-    ratio = _ratio(logprobs, old_logprobs, mask)
-    outside = ((ratio - 1.0).abs() > clip_range).to(ratio.dtype)
+    change = _ratio(logprobs, old_logprobs, mask, ratio_of) - 1.0
+    high = clip_range if clip_range_high is None else clip_range_high
+    outside = ((change > high) | (change < -clip_range)).to(change.dtype)
     return RatioStatistics(
         clip_fraction=masked_mean(outside, mask, count=count),
         approx_kl=masked_mean(k3(old_logprobs, logprobs), mask, count=count),  # the old policy sampled, so it is p
     )
 
 
-def _ratio(logprobs: Tensor, old_logprobs: Tensor, mask: Tensor) -> Tensor:
+def _ratio(logprobs: Tensor, old_logprobs: Tensor, mask: Tensor, ratio_of: RatioOf = "token") -> Tensor:
     # mask before exp: padding that becomes inf would turn its zero gradient into nan
     log_ratio = k1(logprobs, old_logprobs).masked_fill(~mask, 0.0)
+    if ratio_of != "token":
+        num = mask.sum(1, keepdim=True).clamp(min=1) if ratio_of == "response_mean" else 1
+        log_ratio = (log_ratio.sum(1, keepdim=True) / num).expand_as(log_ratio)
     return log_ratio.clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT).exp()

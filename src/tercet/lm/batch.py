@@ -54,6 +54,15 @@ class TokenBatch:
         """Select rows and cut them to the longest one; the width of `response_mask` stays."""
         return TokenBatch.of({name: value[rows] for name, value in self.inputs.items()})
 
+    @classmethod
+    def joined(cls, parts: Sequence["TokenBatch"]) -> "TokenBatch":
+        """Put the rows of several batches into one, padded to the widest."""
+        return cls(
+            _one_below_the_other([part.ids for part in parts]),
+            torch.cat([part.prompt_lengths for part in parts]),
+            _one_below_the_other([part.response_mask for part in parts]),
+        )
+
     def to(self, device: torch.device) -> "TokenBatch":
         """Copy the batch to a device."""
         return TokenBatch(self.ids.to(device), self.prompt_lengths.to(device), self.response_mask.to(device))
@@ -95,6 +104,11 @@ class TokenBatch:
         """Return `per_position` with padding replaced by the value at the row's last real token."""
         columns = torch.arange(self.ids.shape[1], device=self.ids.device)
         return per_position.gather(1, torch.minimum(columns[None], self.lengths[:, None] - 1))
+
+
+def _one_below_the_other(parts: Sequence[Tensor]) -> Tensor:
+    width = max(part.shape[1] for part in parts)
+    return torch.cat([torch.nn.functional.pad(part, (0, width - part.shape[1])) for part in parts])
 
 
 def pad(prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], *, pad_id: int) -> TokenBatch:

@@ -39,7 +39,8 @@ def check(config: LmConfig, steps: Sequence[str]) -> None:
         _check_rounds(config.data, config.judge, config.reward.num_rounds)
     if "reward" in steps or "ppo" in steps:
         check_tokenizers(config)
-        _check_models(config, encoder)
+        scores = "reward" in steps or config.ppo.has_critic or REWARD_MODEL in config.ppo.reward
+        _check_models(config, encoder, scores=scores)
     if "reward" in steps and config.ppo.policy:  # otherwise the step that loads the policy is the first to train
         with named_by_key(config, config.ppo.policy):
             check_policy(load_policy(config, path=config.ppo.policy, learns=True))
@@ -98,12 +99,14 @@ def _check_rounds(data: DataConfig, judge: str, num_rounds: int) -> None:
         raise InputError(f"data: the set {min(taken)} has the name of a round; rename its file, or set its name")
 
 
-def _check_models(config: LmConfig, encoder: Encoder) -> None:
-    """Check shapes and context windows of the policy and of the start of critic and reward model."""
+def _check_models(config: LmConfig, encoder: Encoder, *, scores: bool) -> None:
+    """Check shapes and context windows of the policy and, with `scores`, of the start of critic and reward model."""
     with named_by_key(config, config.ppo.policy):
         hf_config = config_at(config.model, config.ppo.policy)
         check_logits(hf_config)
         encoder.check_window(fresh(hf_config, scores=False))
+    if not scores:
+        return
     start = config.reward.model or (config.ppo.policy if config.lora.shared_backbone else "")
     with named_by_key(config, start):
         scorer = fresh(config_at(config.model, start), scores=True, num_layers=config.reward.num_layers)

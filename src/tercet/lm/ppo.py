@@ -1,4 +1,7 @@
-"""Step 3, improve: PPO with actor, critic, reference and reward model over tokens (Ouyang et al. 2022, section 3.5)."""
+"""Step 3, improve: PPO with actor, critic, reference and reward model over tokens (Ouyang et al. 2022, section 3.5).
+
+With an algorithm that compares groups of responses there is no critic.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -20,6 +23,7 @@ from tercet.lm.engines.choose import engine_of
 from tercet.lm.imitation import SftBatches, response_loss
 from tercet.lm.models.backbone import Backbone, load_reward_model
 from tercet.lm.models.roles import Policy, ScoreModel, device_of, load_policy, load_score_model
+from tercet.lm.redraws import draw_groups
 from tercet.lm.rollout import (
     Assessment,
     LmActorCritic,
@@ -29,6 +33,7 @@ from tercet.lm.rollout import (
     final_scores,
     kl_per_response,
     reference_logprobs,
+    rewarded,
     rollout_metrics,
 )
 from tercet.lm.sampling.model_check import check_policy
@@ -78,8 +83,9 @@ def run(folder: RunFolder, config: LmConfig, *, number: int = 0) -> None:
     check_policy(policy)
     # in round 0 the policy without its adapters is the SFT policy
     frozen = None if config.lora.rank and not number else load_policy(config, path=policy_path)
-    critic = load_critic(config, config.reward, reward_path, backbone)
-    encoder.check_window(critic.model)
+    critic = load_critic(config, config.reward, reward_path, backbone) if config.ppo.has_critic else None
+    if critic:
+        encoder.check_window(critic.model)
     terms = load_terms(config, encoder, reward_path, backbone)
     data = digests(config, "ppo")
     with (
@@ -110,7 +116,7 @@ def run(folder: RunFolder, config: LmConfig, *, number: int = 0) -> None:
             Learner.of(roles.actor_critic, policy, critic, config.ppo),
             collect=collect,
             validate=lambda: validate(roles, held_out),
-            carry={"kl_coef": config.ppo.kl_coef},
+            carry={"kl_coef": config.ppo.kl_coef if config.ppo.kl_penalty != "none" else 0.0},
             config=config.ppo,
             samples_every=config.ppo.samples_every,
             seed=seed,
@@ -137,13 +143,13 @@ class Roles:
     seed: int
     watched: Mapping[str, Score] = field(default_factory=dict)  # judges of ppo.watch by their names in metrics
 
-    def assess(self, responses: Responses, *, values_learn: bool = False) -> Assessment:
-        """Run all roles on the responses; with `values_learn` the values keep their graph."""
+    def assess(self, responses: Responses, *, scores: Tensor | None = None, values_learn: bool = False) -> Assessment:
+        """Run all roles on the responses; with `values_learn` the values keep their graph, `scores` are known ones."""
         return assess(
             responses,
             self.actor_critic,
             self.reference,
-            self.scorer,
+            self.scorer if scores is None else lambda _: scores,
             micro_batch_size=self.config.micro_batch_size,
             values_learn=values_learn,
         )
@@ -160,13 +166,23 @@ class Collect:
     def __call__(self, index: int, carry: Mapping[str, float]) -> Collected:
         """Sample responses to a batch of prompts and build the rollout; `carry` holds the current kl_coef."""
         roles, ppo, kl_coef = self.roles, self.roles.config, carry["kl_coef"]
-        examples = self._batch(index)
-        responses = roles.sampler.sample(examples, generator(roles.seed, "rollout", index))
-        assessment = roles.assess(responses, values_learn=takes_one_step(ppo, len(examples)))
+        if ppo.compares_groups:
+            drawn = draw_groups(
+                partial(self._sample, index),
+                roles.scorer,
+                lambda responses, scores: rewarded(responses, scores, ppo),
+                group_size=ppo.group_size,
+                max_redraws=ppo.max_redraws,
+            )
+            responses, assessment = drawn.responses, roles.assess(drawn.responses, scores=drawn.scores)
+        else:
+            drawn, responses = None, self._sample(index)
+            assessment = roles.assess(responses, values_learn=takes_one_step(ppo, len(responses.texts)))
         rollout = build(responses, assessment, ppo, kl_coef=kl_coef)
         metrics = rollout_metrics(responses, assessment, rollout, ppo, kl_coef=kl_coef)
         if responses.by_engine:
             check_engine(metrics["sampler_mismatch"], roles.actor_critic)
+        metrics |= drawn.metrics if drawn else {}
         if ppo.kl_target:
             kl_coef = adapted_kl_coef(
                 kl_coef, metrics["kl"], target=ppo.kl_target, num_samples=len(responses.texts), horizon=ppo.kl_horizon
@@ -185,17 +201,28 @@ class Collect:
         assessment = roles.assess(responses)
         return check(responses, assessment, roles.actor_critic, roles.reference, ppo, at_reference=at_reference)
 
-    def _batch(self, index: int) -> list[Example]:
-        """Return the index-th batch of an endless stream; every pass over the prompts has its own order."""
-        examples, batch_size = flat(self.prompts), self.roles.config.batch_size
+    def _sample(self, index: int, attempt: int = 0) -> Responses:
+        """Sample the responses of a rollout; another attempt has other prompts and random numbers."""
+        names = ("redraw", attempt) if attempt else ()
+        chance = generator(self.roles.seed, "rollout", index, *names)
+        return self.roles.sampler.sample(self._batch(index, *names), chance)
+
+    def _batch(self, index: int, *names: str | int) -> list[Example]:
+        """Return the index-th batch of an endless stream; every pass over the prompts has its own order.
+
+        Each prompt is repeated for its group. Other names give another stream.
+        """
+        examples, group_size = flat(self.prompts), self.roles.config.group_size
+        batch_size = self.roles.config.batch_size // group_size
 
         def order_of(pass_number: int) -> list[int]:
-            return mixed_pass(self.prompts, self.weights, generator(self.roles.seed, "prompts", pass_number))
+            return mixed_pass(self.prompts, self.weights, generator(self.roles.seed, "prompts", pass_number, *names))
 
         num = len(order_of(0))  # the same in every pass
         positions = range(index * batch_size, (index + 1) * batch_size)
         orders = {number: order_of(number) for number in {position // num for position in positions}}
-        return [examples[orders[position // num][position % num]] for position in positions]
+        chosen = [examples[orders[position // num][position % num]] for position in positions]
+        return [example for example in chosen for _ in range(group_size)]
 
 
 def validate(roles: Roles, examples: Sequence[Example]) -> Validation:

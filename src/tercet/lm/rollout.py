@@ -16,7 +16,6 @@ from tercet.lm.batch import TokenBatch
 from tercet.lm.models.logprobs import response_logprobs
 from tercet.lm.models.roles import Policy, ScoreModel
 from tercet.lm.sampling.responses import Responses
-from tercet.lm.scoring import Scorer
 from tercet.train.parallel import combined, own_batches
 from tercet.types import ActorOutput, Rollout
 
@@ -25,10 +24,10 @@ RefLogprobs = Callable[[TokenBatch], Float[Tensor, "b t"]]
 
 @dataclass(frozen=True)
 class LmActorCritic:
-    """Actor and critic over tokens; implements `ActorCritic`."""
+    """Actor and, if there is one, critic over tokens; implements `ActorCritic`."""
 
     policy: Policy
-    value_model: ScoreModel
+    value_model: ScoreModel | None
     temperature: float
 
     def actor(self, inputs: Mapping[str, Tensor]) -> ActorOutput:
@@ -37,6 +36,7 @@ class LmActorCritic:
 
     def critic(self, inputs: Mapping[str, Tensor]) -> Float[Tensor, "b t"]:
         """Return the value of the state before each response token; the first is read at the prompt's last token."""
+        assert self.value_model is not None
         batch = TokenBatch.of(inputs)
         return batch.at_actions(self.value_model(batch, batch.deciding), shift=-1)
 
@@ -60,7 +60,7 @@ class Assessment:
 
     logprobs: Float[Tensor, "b t"]
     ref_logprobs: Float[Tensor, "b t"]
-    values: Float[Tensor, "b t"]
+    values: Float[Tensor, "b t"] | None  # None without a critic
     scores: Float[Tensor, " b"]  # from the scorer: not clipped, no penalty subtracted
 
 
@@ -69,31 +69,34 @@ def assess(
     responses: Responses,
     actor_critic: LmActorCritic,
     reference: RefLogprobs,
-    scorer: Scorer,
+    scorer: Callable[[Responses], Float[Tensor, " b"]],
     *,
     micro_batch_size: int,
     values_learn: bool = False,
 ) -> Assessment:
-    """Run all four roles on the responses, a micro-batch at a time; with `values_learn` the values keep their graph.
+    """Run all roles on the responses, a micro-batch at a time; with `values_learn` the values keep their graph.
 
     In bf16 the sampler's log-probabilities differ from those of the training forward by rounding, and those of an
     engine do so always. They are then recomputed: the first ratio must be 1. In fp32 our own are the same.
     """
     actor_critic.policy.eval()
-    actor_critic.value_model.train(values_learn)  # transformers checkpoints gradients in training mode only
+    critic = actor_critic.value_model
+    if critic:
+        critic.train(values_learn)  # transformers checkpoints gradients in training mode only
     again = responses.by_engine or actor_critic.policy.precision == "bf16"
     logprobs, ref_logprobs, values = (torch.zeros_like(responses.logprobs) for _ in range(3))
     for rows in own_batches(responses.batch.lengths.tolist(), micro_batch_size):
         part = responses.batch.rows(rows)
         if again:
             logprobs[rows] = actor_critic.actor(part.inputs).logprobs
-        with torch.set_grad_enabled(values_learn):
-            values[rows] = actor_critic.critic(part.inputs)
+        if critic:
+            with torch.set_grad_enabled(values_learn):
+                values[rows] = actor_critic.critic(part.inputs)
         ref_logprobs[rows] = reference(part)
     return Assessment(
         combined(logprobs) if again else responses.logprobs,
         combined(ref_logprobs),
-        combined(values),
+        combined(values) if critic else None,
         scorer(responses),
     )
 
@@ -101,20 +104,22 @@ def assess(
 def build(responses: Responses, assessment: Assessment, config: PpoConfig, *, kl_coef: float) -> Rollout:
     """Build the rollout: the KL penalty on every token, plus the clipped score on the last one.
 
+    With ppo.kl_penalty other than `reward`, the rewards have no KL penalty.
     A response without EOS was cut off: `missing_eos_penalty` is subtracted from its score. Its episode counts as
     terminated, so no value is bootstrapped after it. With `importance_cap` each token has a weight.
     """
     mask = responses.batch.response_mask
     scores = final_scores(responses, assessment, config)
-    rewards = penalised_rewards(scores, assessment.logprobs, assessment.ref_logprobs, mask, kl_coef=kl_coef)
-    terminated = is_last(mask)
+    in_reward = kl_coef if config.kl_penalty == "reward" else 0.0
+    rewards = penalised_rewards(scores, assessment.logprobs, assessment.ref_logprobs, mask, kl_coef=in_reward)
+    terminated, values = is_last(mask), assessment.values
     cap = config.importance_cap
     weights = truncated_weights(assessment.logprobs, responses.logprobs, mask, cap=cap) if cap else None
     return Rollout(
         inputs=responses.batch.inputs,
         logprobs=assessment.logprobs,
-        values=assessment.values,
-        next_values=torch.nn.functional.pad(assessment.values.detach(), (0, 1))[:, 1:],
+        values=values,
+        next_values=None if values is None else torch.nn.functional.pad(values.detach(), (0, 1))[:, 1:],
         discounts=torch.full_like(rewards, config.gamma, dtype=torch.float64),
         rewards=rewards,
         terminated=terminated,
@@ -122,13 +127,20 @@ def build(responses: Responses, assessment: Assessment, config: PpoConfig, *, kl
         mask=mask,
         weights=weights,
         lengths=responses.batch.lengths,
+        ref_logprobs=assessment.ref_logprobs,
+        kl_coef=kl_coef if config.is_kl_in_loss else 0.0,
+        max_length=config.max_response_tokens,
     )
 
 
 def final_scores(responses: Responses, assessment: Assessment, config: PpoConfig) -> Float[Tensor, " b"]:
     """Return the clipped scores, less the penalty for responses that were cut off; without the KL penalty."""
-    clipped = assessment.scores.clamp(-config.reward_clip, config.reward_clip)
-    return clipped - config.missing_eos_penalty * (~responses.ended)
+    return rewarded(responses, assessment.scores, config)
+
+
+def rewarded(responses: Responses, scores: Float[Tensor, " b"], config: PpoConfig) -> Float[Tensor, " b"]:
+    """Clip scores, and subtract the penalty for responses that were cut off."""
+    return scores.clamp(-config.reward_clip, config.reward_clip) - config.missing_eos_penalty * (~responses.ended)
 
 
 def is_clipped(assessment: Assessment, config: PpoConfig) -> Bool[Tensor, " b"]:

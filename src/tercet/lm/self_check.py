@@ -61,7 +61,8 @@ def check(
     """
     mask, tolerance = responses.batch.response_mask, TOLERANCE[actor_critic.policy.precision]
     for name in ("logprobs", "ref_logprobs", "values", "scores"):
-        if not torch.isfinite(getattr(assessment, name)).all():
+        numbers = getattr(assessment, name)
+        if numbers is not None and not torch.isfinite(numbers).all():
             raise _failed(f"{name} are not finite", "the weights are damaged, or too large for this precision")
     if is_clipped(assessment, config).all():
         low, high = float(assessment.scores.min()), float(assessment.scores.max())
@@ -127,20 +128,24 @@ def _padding(batch: TokenBatch, assessment: Assessment, actor_critic: LmActorCri
     columns = torch.arange(tail.shape[1], device=tail.device)
     tail = torch.where(columns[None] < batch.lengths[:, None], tail, tail.flip(1).clamp(max=3))
     padded = TokenBatch(tail, batch.prompt_lengths, batch.response_mask)
-    off: list[Tensor] = []
+    off, critic = list[Tensor](), actor_critic.value_model
     with torch.no_grad():
         for one, rows in ((alone, row), (padded, torch.arange(len(tail)))):
-            values = one.at_actions(actor_critic.value_model(one), shift=-1)
-            for ours, before in ((reference(one), assessment.ref_logprobs[rows]), (values, assessment.values[rows])):
-                off.append((ours - before).abs().max())
-        both = [score_rows(actor_critic.value_model, b, len(b.ids)) for b in (batch, padded)]
-    return float(torch.stack([*off, (both[0] - both[1]).abs().max()]).max())  # nan if any is; Python's max may drop it
+            off.append((reference(one) - assessment.ref_logprobs[rows]).abs().max())
+            if critic and assessment.values is not None:
+                values = one.at_actions(critic(one), shift=-1)
+                off.append((values - assessment.values[rows]).abs().max())
+        if critic:
+            both = [score_rows(critic, b, len(b.ids)) for b in (batch, padded)]
+            off.append((both[0] - both[1]).abs().max())
+    return float(torch.stack(off).max())  # nan if any is; Python's max may drop it
 
 
 def _reward_identity(responses: Responses, assessment: Assessment, config: PpoConfig) -> float:
     rollout = build(responses, assessment, config, kl_coef=config.kl_coef)
     total = rollout.rewards.masked_fill(~rollout.mask, 0.0).sum(1)
-    expected = final_scores(responses, assessment, config) - config.kl_coef * kl_per_response(assessment, responses)
+    kl_coef = config.kl_coef if config.kl_penalty == "reward" else 0.0
+    expected = final_scores(responses, assessment, config) - kl_coef * kl_per_response(assessment, responses)
     return float((total - expected).abs().max())
 
 

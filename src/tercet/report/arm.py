@@ -22,7 +22,7 @@ from tercet.report.blocks import (
     Videos,
 )
 from tercet.report.formats import duration, interval, num, percent
-from tercet.report.records import Record, curve, find, kl_bound, number, rate, verdict
+from tercet.report.records import Record, algorithm, curve, find, kl_bound, number, rate, verdict
 
 NAMES: dict[str, str] = {
     "bc": "BC",
@@ -52,7 +52,7 @@ def sections(record: Record) -> list[Section]:
         Section("videos", "Side by side", videos(record)),
         Section("imitate", "1. Imitate: behaviour cloning", _present(curves.figures(record, BC))),
         Section("judge", "2. Judge: reward model", _present(reward_model(record), curves.figures(record, REWARD))),
-        Section("improve", "3. Improve: PPO", _improve(record)),
+        Section("improve", f"3. Improve: {algorithm(record)}", _improve(record)),
     ]
 
 
@@ -127,7 +127,7 @@ def cards(record: Record) -> Cards:
             ),
             Card(
                 3,
-                "PPO",
+                algorithm(record),
                 "Improve",
                 percent(after.mean) if after else "under way" if score else "not run yet",
                 "success on fresh starts" if after else "",
@@ -199,9 +199,10 @@ def videos(record: Record) -> list[Block]:
     if not record.videos:
         return []
     alike = find(record.results, "same_starts") is not False
+    of_critic = ", the critic's value and the advantage" if algorithm(record) == "PPO" else ""
     beginning = "Both from the same start." if alike else "Each from a different start."
     caption = (
-        f"{beginning} Above each picture: the reward of PPO, the critic's value and the advantage, pale for the "
+        f"{beginning} Above each picture: the reward of PPO{of_critic}, pale for the "
         "whole episode and in full colour up to the moment shown, on the same scale for both sides."
     )
     if find(record.config, "env") == "lift":
@@ -233,7 +234,7 @@ def _improve(record: Record) -> list[Block]:
     if shown is None:
         return []
     lead = "One update is one episode in each environment and the optimizer steps on them."
-    lead += curves.kept_update(record, "starts")
+    lead += curves.kept_update(record, "starts") + curves.without_critic(record)
     folded: list[Figures | Fold] = [Fold("More curves of PPO", [more])] if more else []
     return [Prose(lead), shown, *folded, *_present(_self_check(record))]
 

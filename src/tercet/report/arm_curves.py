@@ -1,6 +1,6 @@
 """The curves of an arm's run: the meaning of each and how it looks in a healthy run."""
 
-from tercet.report.curves import PPO_GRADIENT_NORMS, Line, Plot
+from tercet.report.curves import EQUAL_GROUPS, PPO_GRADIENT_NORMS, Line, Plot
 
 BC = (
     Plot(
@@ -57,8 +57,8 @@ PPO = (
     Plot(
         "Actor loss",
         "clipped surrogate, per action",
-        "This loss is not expected to fall: advantages have mean 0 in every update, so it stays close to 0. It "
-        "should be small and without spikes. Success shows the progress.",
+        "This loss is not expected to fall: advantages have mean 0 in every update or group, so it starts each "
+        "update at 0 and stays close to it. It should be small and without spikes. Success shows the progress.",
         [Line("ppo/actor_loss", "actor loss")],
         level=0.0,
     ),
@@ -92,6 +92,7 @@ PPO = (
         [Line("ppo/clip_fraction", "clip fraction")],
         bottom=0.0,
     ),
+    EQUAL_GROUPS,
     Plot(
         "Explained variance",
         "of the returns, by the critic",

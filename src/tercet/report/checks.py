@@ -20,6 +20,7 @@ def checks(record: Record) -> Checks | None:
         _length_bias,
         _kl,
         _critic,
+        _groups,
         _scores,
         _clipping,
         _entropy,
@@ -94,6 +95,17 @@ def _critic(record: Record) -> Check | None:
             "`ppo.critic_warmup_updates`.",
         )
     return Check(True, "The critic predicts the return", f"Explained variance ends at {num(late)}.")
+
+
+def _groups(record: Record) -> Check | None:
+    late = _late(curve(record, "ppo/equal_groups")[1])
+    if late is None:
+        return None
+    text = f"{percent(late)} of the groups had answers of equal scores at the end, from which nothing is learned"
+    if late > 0.5:
+        remedy = "use prompts of another difficulty, a finer reward, or a larger `ppo.group_size`"
+        return Check(False, "Most groups teach nothing", f"{text}: {remedy}.")
+    return Check(True, "Most groups teach something", f"{text}.")
 
 
 def _scores(record: Record) -> Check | None:

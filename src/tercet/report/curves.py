@@ -7,7 +7,7 @@ from tercet.report import plots
 from tercet.report.blocks import Figure, Figures, Fold, Key
 from tercet.report.formats import num
 from tercet.report.plots import Colour, Series
-from tercet.report.records import Record, Tree, curve, find, number, watched_judges
+from tercet.report.records import Record, Tree, algorithm, curve, find, number, watched_judges
 from tercet.runs.rounds import in_round
 
 
@@ -78,13 +78,22 @@ REWARD = (
     ),
 )
 
+EQUAL_GROUPS = Plot(
+    "Groups of equal scores",
+    "share of groups",
+    "Groups in which all answers to a prompt, or all episodes from a start, have the same score. Nothing is learned "
+    "from them. A share near 1 means that they are too easy or too hard, or that the reward cannot tell them apart.",
+    [Line("ppo/equal_groups", "equal groups")],
+    bottom=0.0,
+)
+
 PPO = (
     Plot(
         "Reward",
         "mean score of an answer",
-        "The score of the answers, and the reward after the KL penalty and the penalty for unfinished answers. "
-        "Both should rise and flatten. Circles are scores on validation prompts, on which PPO is not trained; they "
-        "should rise too.",
+        "The score of the answers, and the reward after the penalty for unfinished answers and the KL penalty in the "
+        "reward. Both should rise and flatten. Circles are scores on validation prompts, on which PPO is not trained; "
+        "they should rise too.",
         [
             Line("ppo/score", "score"),
             Line("ppo/reward", "reward, after penalties", "sft"),
@@ -102,8 +111,8 @@ PPO = (
     Plot(
         "Actor loss",
         "clipped surrogate, per token",
-        "This loss is not expected to fall: advantages have mean 0 in every update, so it stays close to 0. It "
-        "should be small and without spikes. The reward shows the progress.",
+        "This loss is not expected to fall: advantages have mean 0 in every update or group, so it starts each "
+        "update at 0 and stays close to it. It should be small and without spikes. The reward shows the progress.",
         [Line("ppo/actor_loss", "actor loss")],
         level=0.0,
     ),
@@ -138,6 +147,7 @@ PPO = (
         [Line("ppo/clip_fraction", "clip fraction")],
         bottom=0.0,
     ),
+    EQUAL_GROUPS,
     Plot(
         "Explained variance",
         "of the returns, by the critic",
@@ -165,7 +175,7 @@ PPO = (
 PPO_GRADIENT_NORMS = Plot(
     "Gradient norms",
     "before clipping",
-    "Of actor and critic. Both should stay steady.",
+    "Of the actor, and of the critic if there is one. They should stay steady.",
     [Line("ppo/actor_grad_norm", "actor"), Line("ppo/critic_grad_norm", "critic", "sft")],
     bottom=0.0,
 )
@@ -185,6 +195,13 @@ MORE_PPO = (
         "Mean difference between the log-probabilities of the engine that sampled the answers and those of the policy. "
         "About 1e-4 in fp32 and 0.01 in bf16 is rounding.",
         [Line("ppo/sampler_mismatch", "mismatch")],
+        bottom=0.0,
+    ),
+    Plot(
+        "KL term of the loss",
+        "nats per token",
+        "The estimate of the KL from the reference that is added to the loss, without its coefficient.",
+        [Line("ppo/kl_loss", "KL term")],
         bottom=0.0,
     ),
     Plot(
@@ -229,6 +246,14 @@ def kept_update(record: Record, unit: str) -> str:
         f"{text} Its validation score is {num(best)}. About {num(chance)} of it is chance, because it is the best of "
         f"{candidates:.0f} validations on the same {scores:.0f} {unit}; on new {unit} expect that much less."
     )
+
+
+def without_critic(record: Record) -> str:
+    """Name the algorithm if it is not PPO."""
+    name = algorithm(record)
+    if name == "PPO":
+        return ""
+    return f" This step used {name}, which has no critic. Elsewhere on this page it is called PPO."
 
 
 def _with_watched_judges(record: Record, plot: Plot) -> Plot:

@@ -7,7 +7,7 @@ import yaml
 from tercet.report import answers, arm, checks, curves, render_html, render_markdown, rounds, summary, tables
 from tercet.report.blocks import Block, Code, Figures, Fold, Page, Prose, Section, Table
 from tercet.report.formats import duration
-from tercet.report.records import Record, find, read
+from tercet.report.records import Record, algorithm, find, read
 from tercet.runs.atomic import write_text
 from tercet.version import __version__
 
@@ -46,7 +46,7 @@ def _of_language(record: Record) -> list[Section]:
         Section("better", "Did it get better?", _present(tables.win_rates(record), tables.stages(record))),
         Section("imitate", "1. Imitate: SFT", _present(curves.figures(record, curves.SFT))),
         Section("judge", "2. Judge: reward model", _judge(record)),
-        Section("improve", "3. Improve: PPO", _improve(record)),
+        Section("improve", f"3. Improve: {algorithm(record)}", _improve(record)),
         Section("rounds", "4. Rounds: new judgements of PPO's answers", rounds.blocks(record)),
         Section("answers", "Answers side by side", answers.fixed_prompts(record)),
         Section("held-out", "Held-out prompts", answers.held_out(record)),
@@ -64,7 +64,7 @@ def _judge(record: Record) -> list[Block]:
 def _improve(record: Record) -> list[Block]:
     drawn = curves.ppo_blocks(record)
     lead = "One update is one batch of sampled answers and the optimizer steps on it."
-    lead += curves.kept_update(record, "prompts")
+    lead += curves.kept_update(record, "prompts") + curves.without_critic(record)
     return [*([Prose(lead)] if drawn else []), *drawn, *_present(tables.self_check(record))]
 
 

@@ -150,3 +150,9 @@ def unseen_judges(record: Record) -> list[str]:
     names = [str(judge).rpartition(":")[2] for judge in find(record.config, "eval", "unseen_judges") or []]
     pairs = find(record.results, "win_rate") or {}
     return [name for name in names if any(rate(pairs, pair, name) is not None for pair in pairs)]
+
+
+def algorithm(record: Record) -> str:
+    """Return the name of the algorithm of step 3."""
+    key = find(record.config, "ppo", "algorithm") or "ppo"
+    return "Dr. GRPO" if key == "dr_grpo" else str(key).upper()

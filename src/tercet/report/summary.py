@@ -3,7 +3,7 @@
 from tercet.core.intervals import Interval
 from tercet.report.blocks import Card, Cards, Headline
 from tercet.report.formats import duration, interval, listed, num, percent
-from tercet.report.records import Record, curve, find, kl_bound, number, rate, unseen_judges, verdict
+from tercet.report.records import Record, algorithm, curve, find, kl_bound, number, rate, unseen_judges, verdict
 from tercet.runs.rounds import in_round
 
 
@@ -193,7 +193,7 @@ def _improve(record: Record) -> Card:
     lines += [f"KL {num(kl)} nats per answer"] if kl is not None else []
     return Card(
         number=3,
-        name="PPO",
+        name=algorithm(record),
         verb="Improve",
         figure=percent(won.mean) if won else _state(score),
         label="wins against SFT, held-out" if won else "",

@@ -1,7 +1,7 @@
-"""Proximal policy optimisation (Schulman et al. 2017), for rollouts of language models and arms."""
+"""Proximal policy optimisation (Schulman et al. 2017) and its relatives, for language models and arms."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from signal import SIGTERM
@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from tercet.config.ppo import LoopConfig, UpdateConfig
-from tercet.core.advantages import gae
-from tercet.core.losses import clipped_policy_loss, clipped_value_loss, ratio_statistics
-from tercet.core.masked import masked_mean, whiten
+from tercet.core.averages import weights
+from tercet.core.losses import RatioStatistics, clipped_policy_loss, clipped_value_loss, kl_loss, ratio_statistics
+from tercet.core.masked import masked_mean
 from tercet.core.statistics import explained_variance
 from tercet.runs.ranks import num_ranks
 from tercet.runs.step import Step
@@ -23,6 +23,7 @@ from tercet.runs.stop import Ended, deferring
 from tercet.train import checkpoint, parallel
 from tercet.train.chance import generator
 from tercet.train.ema import Average, learning_state, set_learning_state
+from tercet.train.estimators import estimate
 from tercet.train.optim import adamw, clip_gradients, set_lr
 from tercet.train.selection import Best, Shrinkage, Validation
 from tercet.train.watch import NEVER, Stopped, StopRule
@@ -33,28 +34,31 @@ BEST = "best/"  # prefix of the best actor's parameters in a checkpoint
 
 @dataclass(frozen=True)
 class Learner:
-    """The actor and the critic with their optimizers."""
+    """The actor and, if the algorithm has one, the critic, with their optimizers."""
 
     actor_critic: ActorCritic
     actor: nn.Module
-    critic: nn.Module
+    critic: nn.Module | None
     actor_optimizer: Optimizer
-    critic_optimizer: Optimizer
+    critic_optimizer: Optimizer | None
 
     @classmethod
-    def of(cls, actor_critic: ActorCritic, actor: nn.Module, critic: nn.Module, config: UpdateConfig) -> "Learner":
+    def of(
+        cls, actor_critic: ActorCritic, actor: nn.Module, critic: nn.Module | None, config: UpdateConfig
+    ) -> "Learner":
         """Create a learner with new optimizers."""
-        return cls(actor_critic, actor, critic, adamw(actor, lr=config.lr), adamw(critic, lr=config.critic_lr))
+        critic_optimizer = adamw(critic, lr=config.critic_lr) if critic else None
+        return cls(actor_critic, actor, critic, adamw(actor, lr=config.lr), critic_optimizer)
 
     @property
     def modules(self) -> dict[str, nn.Module]:
         """The networks by their names in a checkpoint."""
-        return {"actor": self.actor, "critic": self.critic}
+        return {"actor": self.actor} | ({"critic": self.critic} if self.critic else {})
 
     @property
     def optimizers(self) -> dict[str, Optimizer]:
         """The optimizers by the same names."""
-        return {"actor": self.actor_optimizer, "critic": self.critic_optimizer}
+        return {"actor": self.actor_optimizer} | ({"critic": self.critic_optimizer} if self.critic_optimizer else {})
 
 
 @dataclass(frozen=True)
@@ -136,7 +140,7 @@ def train(
             collected.rollout,
             config,
             generator=generator(seed, "minibatches", index),
-            train_actor=index >= config.critic_warmup_updates,
+            train_actor=index >= config.critic_warmup_updates or not config.has_critic,
             extra_actor_loss=partial(extra_actor_loss, index) if extra_actor_loss else None,
         )
         average.update()
@@ -191,52 +195,59 @@ def update(
 ) -> dict[str, float]:
     """Train for several epochs on one rollout; return the means of the metrics.
 
-    Advantages are whitened over the whole rollout, after the returns were computed. If the values still have their
-    graph (see `takes_one_step`), the critic is trained on them without another forward pass. Minibatches are made of
-    rows, or with `rollout.independent_steps` of single steps from all episodes, which vary more than whole episodes.
+    If the values still have their graph (see `takes_one_step`), the critic is trained on them without another forward
+    pass. Minibatches are made of rows, those of a group together (a prompt that they share is then computed once), or
+    with `rollout.independent_steps` of single steps from all episodes, which vary more than whole episodes.
     """
-    values = rollout.values.detach()
-    estimate = gae(
-        rollout.rewards,
-        values,
-        rollout.next_values,
-        rollout.discounts,
-        rollout.terminated,
-        rollout.truncated,
-        rollout.mask,
-        lam=config.lam,
+    found, mask = estimate(rollout, config), rollout.mask
+    weighted = weights(mask, mean_over=config.mean_over, max_length=rollout.max_length or mask.shape[1])
+    whole = _Part(
+        rollout.inputs,
+        old_logprobs=rollout.logprobs,
+        ref_logprobs=rollout.ref_logprobs,
+        values=rollout.values,
+        advantages=found.advantages,
+        returns=found.returns,
+        mask=mask,
+        weights=weighted.loss,
+        counts=weighted.count,
     )
-    advantages = whiten(estimate.advantages, rollout.mask) if config.whiten_advantages else estimate.advantages
     if rollout.weights is not None:  # positive, so weighting the advantage is weighting the loss
-        advantages = advantages * rollout.weights
-    whole = _Part(rollout.inputs, rollout.logprobs, rollout.values, advantages, estimate.returns, rollout.mask)
-    whole, micro_size = (
-        (whole.steps(), config.micro_batch_size * rollout.mask.shape[1])
+        whole = replace(whole, advantages=whole.advantages * rollout.weights)
+    whole, micro_size, group_size = (
+        (whole.steps(), config.micro_batch_size * mask.shape[1], 1)
         if rollout.independent_steps
-        else (whole, config.micro_batch_size)
+        else (whole, config.micro_batch_size, config.group_size)
     )
-    learner.critic.train()
-    learner.actor.train()
+    for module in learner.modules.values():
+        module.train()
     costs = whole.mask.sum(1) if rollout.lengths is None else rollout.lengths
     steps: list[dict[str, float]] = []
-    for rows in _minibatches(len(whole.mask), config, generator):
+    for rows in _minibatches(len(whole.mask), config, group_size, generator):
         parts = parallel.own_batches(costs[rows].tolist(), micro_size)
         micro_batches = [whole.rows(rows[part]) for part in parts]
         count = whole.mask[rows].sum()
-        metrics = _critic_step(learner, micro_batches, count, config)
+        metrics = _critic_step(learner, micro_batches, count, config) if config.has_critic else {}
         if train_actor:
+            counts = (count, whole.counts[rows].sum(dtype=torch.float64))
             extra = partial(extra_actor_loss, len(steps)) if extra_actor_loss else None
-            metrics |= _actor_step(learner, micro_batches, count, config, extra)
+            metrics |= _actor_step(learner, micro_batches, counts, config, rollout.kl_coef, extra)
         steps.append(metrics)
         if train_actor and config.kl_stop and metrics["approx_kl"] > config.kl_stop:
             break
     # kl_stop skips the optimizer step, which then has no gradient norm
     means = {name: fmean(metrics[name] for metrics in steps if name in metrics) for name in steps[0]}
-    return means | {
-        "explained_variance": float(explained_variance(values, estimate.returns, rollout.mask)),
-        "return": float(masked_mean(estimate.returns, rollout.mask)),
-        "value": float(masked_mean(values, rollout.mask)),
-        "num_minibatches": float(len(steps)),
+    return means | _critic_metrics(rollout.values, found.returns, mask) | {"num_minibatches": float(len(steps))}
+
+
+def _critic_metrics(values: Tensor | None, returns: Tensor | None, mask: Tensor) -> dict[str, float]:
+    if values is None or returns is None:
+        return {}
+    values = values.detach()
+    return {
+        "explained_variance": float(explained_variance(values, returns, mask)),
+        "return": float(masked_mean(returns, mask)),
+        "value": float(masked_mean(values, mask)),
     }
 
 
@@ -246,10 +257,13 @@ class _Part:
 
     inputs: Mapping[str, Tensor]
     old_logprobs: Float[Tensor, "b t"]
-    values: Float[Tensor, "b t"]  # of the rollout; with their graph if `takes_one_step`
+    ref_logprobs: Float[Tensor, "b t"] | None
+    values: Float[Tensor, "b t"] | None  # of the rollout; with their graph if `takes_one_step`
     advantages: Float[Tensor, "b t"]
-    returns: Float[Tensor, "b t"]
+    returns: Float[Tensor, "b t"] | None
     mask: Tensor
+    weights: Float[Tensor, "b t"]  # of the actor's losses
+    counts: Float[Tensor, "b t"]  # their sum over a minibatch divides its losses
 
     def rows(self, rows: Int[Tensor, " n"]) -> "_Part":
         return self._each(lambda values: values[rows])
@@ -259,18 +273,26 @@ class _Part:
         return self._each(lambda values: values[self.mask].unsqueeze(1))
 
     def _each(self, of: Callable[[Tensor], Tensor]) -> "_Part":
-        columns = (self.old_logprobs, self.values, self.advantages, self.returns, self.mask)
-        return _Part({name: of(value) for name, value in self.inputs.items()}, *map(of, columns))
+        columns = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "inputs"}
+        columns = {name: None if column is None else of(column) for name, column in columns.items()}
+        return _Part({name: of(value) for name, value in self.inputs.items()}, **columns)
 
 
-def _minibatches(num_rows: int, config: UpdateConfig, chance: torch.Generator) -> list[Int[Tensor, " n"]]:
-    epochs = (torch.randperm(num_rows, generator=chance) for _ in range(config.epochs))
+def _minibatches(
+    num_rows: int, config: UpdateConfig, group_size: int, chance: torch.Generator
+) -> list[Int[Tensor, " n"]]:
+    """Return the rows of each optimizer step; the rows of a group follow each other."""
+    orders = (torch.randperm(num_rows // group_size, generator=chance) for _ in range(config.epochs))
+    in_group = torch.arange(group_size)
+    epochs = ((order[:, None] * group_size + in_group).flatten() for order in orders)
     return [rows for order in epochs for rows in order.tensor_split(config.num_minibatches) if len(rows)]
 
 
 def _critic_step(learner: Learner, parts: list[_Part], count: Tensor, config: UpdateConfig) -> dict[str, float]:
+    assert learner.critic and learner.critic_optimizer  # has_critic
     total = 0.0
     for part in parts:
+        assert part.values is not None and part.returns is not None
         values = part.values if part.values.requires_grad else learner.actor_critic.critic(part.inputs)
         losses = clipped_value_loss(
             values, part.values.detach(), part.returns, part.mask, clip_range=config.value_clip_range
@@ -285,20 +307,24 @@ def _critic_step(learner: Learner, parts: list[_Part], count: Tensor, config: Up
 def _actor_step(
     learner: Learner,
     parts: list[_Part],
-    count: Tensor,
+    counts: tuple[Tensor, Tensor],
     config: UpdateConfig,
+    kl_coef: float,
     extra_actor_loss: Callable[[], Tensor] | None,
 ) -> dict[str, float]:
+    """Take a step of the actor; `counts` are those of tokens, and of what the losses are averaged over."""
     sums: dict[str, float] = dict.fromkeys(("actor_loss", "entropy", "clip_fraction", "approx_kl"), 0.0)
+    count, loss_count = counts
     for part in parts:
         out = learner.actor_critic.actor(part.inputs)
-        losses = clipped_policy_loss(
-            out.logprobs, part.old_logprobs, part.advantages, part.mask, clip_range=config.clip_range
-        )
-        loss = masked_mean(losses, part.mask, count=count)
+        losses, ratio = _policy_losses(out.logprobs, part, config, count)
+        if config.is_kl_in_loss:
+            penalty = _kl_losses(out.logprobs, part, config)
+            sums["kl_loss"] = sums.get("kl_loss", 0.0) + masked_mean(penalty.detach(), part.mask, count=count).item()
+            losses = losses + kl_coef * penalty
+        loss = masked_mean(losses * part.weights, part.mask, count=loss_count)
         entropy = masked_mean(out.entropy, part.mask, count=count)
         (loss - config.entropy_coef * entropy if config.entropy_coef else loss).backward()
-        ratio = ratio_statistics(out.logprobs, part.old_logprobs, part.mask, clip_range=config.clip_range, count=count)
         sums["actor_loss"] += loss.item()
         sums["entropy"] += entropy.item()
         sums["clip_fraction"] += ratio.clip_fraction.item()
@@ -313,6 +339,36 @@ def _actor_step(
             extra.backward()
         sums |= parallel.summed({"extra_loss": extra.item()})
     return sums | {"actor_grad_norm": _apply(learner.actor, learner.actor_optimizer, config.max_grad_norm)}
+
+
+def _policy_losses(
+    logprobs: Tensor, part: _Part, config: UpdateConfig, count: Tensor
+) -> tuple[Tensor, RatioStatistics]:
+    high, ratio_of = config.clip_range_high or config.clip_range, config.ratio_of
+    losses = clipped_policy_loss(
+        logprobs,
+        part.old_logprobs,
+        part.advantages,
+        part.mask,
+        clip_range=config.clip_range,
+        clip_range_high=high,
+        ratio_of=ratio_of,
+    )
+    statistics = ratio_statistics(
+        logprobs,
+        part.old_logprobs,
+        part.mask,
+        clip_range=config.clip_range,
+        clip_range_high=high,
+        ratio_of=ratio_of,
+        count=count,
+    )
+    return losses, statistics
+
+
+def _kl_losses(logprobs: Tensor, part: _Part, config: UpdateConfig) -> Tensor:
+    assert part.ref_logprobs is not None and config.kl_penalty in ("k2", "k3", "k3_weighted")
+    return kl_loss(logprobs, part.old_logprobs, part.ref_logprobs, part.mask, estimator=config.kl_penalty)
 
 
 def _apply(module: nn.Module, optimizer: Optimizer, max_norm: float) -> float:
@@ -336,8 +392,9 @@ def _load(learner: Learner, average: Average, folder: Path) -> dict[str, Tensor]
 
 
 def _anneal(learner: Learner, index: int, config: LoopConfig) -> float:
-    """Lower both learning rates linearly towards 0; return the actor's."""
+    """Lower the learning rates linearly towards 0; return the actor's."""
     remaining = 1 - index / config.num_updates
     set_lr(learner.actor_optimizer, config.lr * remaining)
-    set_lr(learner.critic_optimizer, config.critic_lr * remaining)
+    if learner.critic_optimizer:
+        set_lr(learner.critic_optimizer, config.critic_lr * remaining)
     return config.lr * remaining

@@ -33,3 +33,11 @@ def test_the_bottom_of_a_frame_is_empty_and_curves_are_above_the_image() -> None
     assert (foot == foot[0, 0]).all() and not (curves == curves[0, 0]).all()
     picture = last[video.TITLE + 3 * video.STRIP : -video.FOOT]
     assert (picture == 40).all()
+
+
+def test_without_a_critic_a_frame_has_the_curve_of_the_reward_alone() -> None:
+    pictures = [np.full((video.HEIGHT, video.WIDTH, 3), 40, np.uint8)] * 3
+    clip = video.Clip("PPO", pictures, video.Curves(torch.linspace(-1, 1, 3)), True)
+    last = list(video.frames(clip, clip))[-1]
+    assert last.shape == (video.TITLE + video.STRIP + video.HEIGHT + video.FOOT, 2 * video.WIDTH, 3)
+    assert (last[video.TITLE + video.STRIP : -video.FOOT] == 40).all()

@@ -121,3 +121,23 @@ def test_the_copy_of_a_moving_average_is_counted(make_config):
     assert without.stays["moving average"] == 0
     assert with_it.stays["moving average"] == with_it.stays["best actor's copy"]
     assert sum(with_it.stays.values()) - sum(without.stays.values()) >= with_it.stays["actor"]
+
+
+@pytest.mark.parametrize("lora", [{"rank": 0}, {"rank": 4, "shared_backbone": True}])
+def test_without_a_critic_its_memory_is_not_planned_and_the_reward_models_still_is(make_config, lora: dict[str, int]):
+    ppo = {"batch_size": 4, "algorithm": "rloo", "group_size": 2}
+    config = make_config("opt", lora=lora, reward={"num_layers": 1}, ppo=ppo)
+    memory = memory_of(config, Site("cpu", 1000), SIZES, SIZES)["ppo"]
+    with_critic = memory_of(
+        make_config("opt", lora=lora, reward={"num_layers": 1}, ppo={"batch_size": 4}), Site("cpu", 1000), SIZES, SIZES
+    )["ppo"]
+    step = Step(Work(batch=4, prompt=8, response=4, vocab=300), config, config.ppo, num_critic_layers=1)
+    step(0)
+    assert step.critic is None and list(step.learner.optimizers) == ["actor"]
+    assert memory.stays["critic"] == 0 and not any("critic" in name for name in memory.moments)
+    assert memory.stays["adapters"] == weights(step.policy, adapters=True)
+    assert memory.stays["reward model"] == with_critic.stays["reward model"] > 0
+    assert memory.stays["optimizers' moments"] == 2 * num_bytes(
+        [p for p in step.policy.parameters() if p.requires_grad]
+    )
+    assert memory.moments["scoring"]["critic's activations"] == 0

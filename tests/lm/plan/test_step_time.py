@@ -31,6 +31,13 @@ def test_the_time_of_a_step_is_the_sum_of_its_phases(make_config):
     assert in_bf16.score == 2 * (2 * 2.0 + 1.0 + 1.0)  # the old policy's too
 
 
+def test_without_a_critic_its_time_is_not_planned(make_config):
+    ppo = {"batch_size": 8, "micro_batch_size": 4, "epochs": 3, "num_minibatches": 2, "algorithm": "grpo"}
+    time = step_time(make_config(ppo=ppo), Phases(POLICY, SCORE, SIZES, (NETWORK, NETWORK)), SIZES)
+    assert time.score == 2 * (2.0 + 1.0)  # reference and reward model
+    assert time.train == 3 * (2 * 5.0 + 2 * 0.25)
+
+
 def replace_precision(config):
     return config.model_copy(update={"precision": "bf16"})
 

@@ -30,11 +30,11 @@ Picture = NDArray[np.uint8]  # (height, width, 3)
 
 @dataclass(frozen=True)
 class Curves:
-    """Curves drawn above the images, one number per step."""
+    """Curves drawn above the images, one number per step; without a critic only the reward."""
 
     reward: Float[Tensor, " t"]
-    value: Float[Tensor, " t"]
-    advantage: Float[Tensor, " t"]
+    value: Float[Tensor, " t"] | None = None
+    advantage: Float[Tensor, " t"] | None = None
 
 
 @dataclass(frozen=True)
@@ -113,23 +113,28 @@ _COLOURS = {"reward": (194, 80, 31), "value": (47, 111, 181), "advantage": (122,
 _GOOD, _BAD = (35, 128, 75), (179, 38, 30)
 
 
+def _names(curves: Curves) -> list[str]:
+    return [name for name in _NAMES if getattr(curves, name) is not None]
+
+
 def _ranges(both: Sequence[Curves]) -> Ranges:
     """Return one range per curve for both sides, including 0."""
-    values = {name: torch.cat([getattr(curves, name) for curves in both]) for name in _NAMES}
+    values = {name: torch.cat([getattr(curves, name) for curves in both]) for name in _names(both[0])}
     return {name: (min(0.0, float(y.min())), max(1e-6, float(y.max()))) for name, y in values.items()}
 
 
 def _panel(clip: Clip, step: int, ranges: Ranges) -> Picture:
     """Draw one side at one step: title, curves and image."""
-    image = Image.new("RGB", (WIDTH, TITLE + 3 * STRIP + HEIGHT + FOOT), _PAPER)
+    names = _names(clip.curves)
+    image = Image.new("RGB", (WIDTH, TITLE + len(names) * STRIP + HEIGHT + FOOT), _PAPER)
     draw, font = ImageDraw.Draw(image), ImageFont.load_default(size=13)
     draw.text((8, 4), clip.title, fill=_INK, font=font)
     if step + 1 == len(clip.pictures):
         verdict, colour = ("success", _GOOD) if clip.success else ("no success", _BAD)
         draw.text((WIDTH - 8, 4), verdict, fill=colour, font=font, anchor="ra")
-    for index, name in enumerate(_NAMES):
+    for index, name in enumerate(names):
         _strip(draw, name, getattr(clip.curves, name), step, ranges[name], top=TITLE + index * STRIP)
-    image.paste(Image.fromarray(clip.pictures[step]), (0, TITLE + 3 * STRIP))
+    image.paste(Image.fromarray(clip.pictures[step]), (0, TITLE + len(names) * STRIP))
     return np.asarray(image)
 
 

@@ -152,7 +152,8 @@ class Step:
             for policy in filter(None, (self.policy, frozen)):
                 make_eos_likely(policy.model, work.response)
         build = backbone.score_model if backbone else partial(load_score_model, critics or networks)
-        self.critic, reward_model = (build(num_layers=num_critic_layers, learns=learns) for learns in (True, False))
+        self.critic = build(num_layers=num_critic_layers, learns=True) if ppo.has_critic else None
+        reward_model = build(num_layers=num_critic_layers, learns=False)
         temperature = ppo.temperature
         self.actor_critic = LmActorCritic(self.policy, self.critic, temperature)
         self.reference = reference_logprobs(self.policy, frozen, temperature=temperature)

@@ -83,22 +83,23 @@ def _ppo(networks: Networks, ppo: PpoConfig, site: Site, sizes: Sizes, *, rounds
     frozen, shared = footprint(config, judge, "score", num_layers=layers), config.lora.shared_backbone
     actor_saved = activations(config, shape, "policy", rows=learned, length=sizes.row)
     critic_saved = activations(config, judge, "score", num_layers=layers, rows=learned, length=sizes.row)
+    critics = int(ppo.has_critic)
     several = learned * ppo.num_minibatches < ppo.batch_size
     stays = {
         "libraries": site.base,
         "actor": actor.stored - actor.adapters,
         # in a round the actor without its adapters is no longer the SFT policy
         "reference": 0 if config.lora.rank and not rounds else footprint(config, shape, "policy").stored,
-        "critic": 0 if shared else critic.stored - critic.adapters,
+        "critic": 0 if shared else critics * (critic.stored - critic.adapters),
         "reward model": num_reward_models((*ppo.reward, *ppo.watch)) * (critic.adapters if shared else frozen.stored),
-        "adapters": actor.adapters + critic.adapters,
-        "optimizers' moments": 2 * (actor.learning + critic.learning),
+        "adapters": actor.adapters + critics * critic.adapters,
+        "optimizers' moments": 2 * (actor.learning + critics * critic.learning),
         "best actor's copy": actor.learning,
         "moving average": actor.learning if ppo.ema_decay else 0,
     }
     scoring = {
         # the values keep their graph if the only optimizer step uses them
-        "critic's activations": critic_saved.saved if takes_one_step(ppo, ppo.batch_size) else 0,
+        "critic's activations": critics * critic_saved.saved if takes_one_step(ppo, ppo.batch_size) else 0,
         "one layer on the way": max(actor_saved.one_layer, critic_saved.one_layer) * scored // learned,
         "logits": logits_bytes(shape, scored * sizes.response),
     }
@@ -111,7 +112,7 @@ def _ppo(networks: Networks, ppo: PpoConfig, site: Site, sizes: Sizes, *, rounds
         {
             "sampling": _sampling(networks, ppo.batch_size, site, actor, sizes),
             "scoring": scoring,
-            **_learning("critic's update", critic, critic_saved, 0, several),
+            **(_learning("critic's update", critic, critic_saved, 0, several) if critics else {}),
             **_learning("actor's update", actor, actor_saved, logits, several),
             "choice of the best actor": chosen,
         },

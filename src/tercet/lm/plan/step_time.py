@@ -96,11 +96,12 @@ def step_time(config: LmConfig, phases: Phases, data_rows: Sizes) -> StepTime:
     forwards = policy["score"] * (
         2 if config.precision == "bf16" else 1
     )  # in bf16 the old log-probabilities are recomputed
-    scoring = micro_batches * (forwards + score["score"] * (1 + num_reward_models(ppo.reward)))
+    critics = int(ppo.has_critic)
+    scoring = micro_batches * (forwards + score["score"] * (critics + num_reward_models(ppo.reward)))
     watching = micro_batches * score["score"] * num_reward_models(ppo.watch)
     saved = score["score"] if takes_one_step(ppo, ppo.batch_size) else 0.0  # no second forward pass of the critic
-    learning = ppo.epochs * micro_batches * (policy["learn"] + score["learn"] - saved)
-    applying = ppo.epochs * ppo.num_minibatches * (policy["apply"] + score["apply"])
+    learning = ppo.epochs * micro_batches * (policy["learn"] + critics * (score["learn"] - saved))
+    applying = ppo.epochs * ppo.num_minibatches * (policy["apply"] + critics * score["apply"])
     rows, again = min(ppo.micro_batch_size, ppo.batch_size), config.model.gradient_checkpointing
     sft = _ratio_of_fit(phases, config.sft.batch_size, data_rows, rows=rows, recompute=again, is_reward=False)
     reward = _ratio_of_fit(phases, config.reward.batch_size, data_rows, rows=rows, recompute=again, is_reward=True)

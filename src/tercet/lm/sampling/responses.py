@@ -6,8 +6,9 @@ from functools import partial
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn.functional import pad
 
 from tercet.lm.batch import TokenBatch
 from tercet.lm.data.examples import Example
@@ -38,6 +39,25 @@ class Responses:
     def prompts(self) -> list[str]:
         """The prompts as text."""
         return [example.prompt for example in self.examples]
+
+    def rows(self, rows: Int[Tensor, " n"]) -> "Responses":
+        """Select responses; the width of the masks stays."""
+        numbers = rows.tolist()
+        examples, texts = [self.examples[i] for i in numbers], [self.texts[i] for i in numbers]
+        return Responses(examples, texts, self.batch.rows(rows), self.logprobs[rows], self.ended[rows], self.by_engine)
+
+    @classmethod
+    def joined(cls, parts: Sequence["Responses"]) -> "Responses":
+        """Put several batches of responses into one."""
+        width = max(part.logprobs.shape[1] for part in parts)
+        return cls(
+            [example for part in parts for example in part.examples],
+            [text for part in parts for text in part.texts],
+            TokenBatch.joined([part.batch for part in parts]),
+            torch.cat([pad(part.logprobs, (0, width - part.logprobs.shape[1])) for part in parts]),
+            torch.cat([part.ended for part in parts]),
+            by_engine=any(part.by_engine for part in parts),
+        )
 
 
 def respond(
