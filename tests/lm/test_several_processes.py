@@ -1,7 +1,10 @@
 """All steps on several processes: the numbers are those of one process, whatever the number of processes."""
 
 import json
-from collections.abc import Callable
+import os
+import signal
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ from tercet.lm.pipeline import needed, steps_of
 from tercet.lm.quiet import hush
 from tercet.runs.folder import RunFolder
 from tercet.runs.progress import silent
+from tercet.runs.ranks import rank
 
 # batches that no number of processes divides, pairs that are sampled, an average, an adaptive price, a mix of SFT
 UNEVEN = [
@@ -22,17 +26,25 @@ UNEVEN = [
     "ppo.reward={reward_model: 1.0, 'tercet.lm.preferences.judge:polite_and_to_the_point': 0.5}",
     "eval.unseen_judges=[base_model]",
 ]
-Compare = Callable[[Path, Path], None]
 
 
-def _run(folder: Path, overrides: list[str], last: str = "eval") -> None:
+def _run(folder: Path, overrides: list[str], kills: tuple[int, str, int] | None = None) -> None:
+    """Run all steps; `kills` are the rank that is killed, and the step and the row of metrics at which."""
     hush()
+    if kills and rank() == kills[0]:
+        threading.Thread(target=_dies_at, args=(folder, *kills[1:]), daemon=True).start()
     config = load_lm_config("tiny", overrides)
     with silent(), RunFolder.open(folder, config, preset="tiny") as run:
         for name in needed(config):
-            steps_of(0)[name](run, config)
-            if name == last:
-                return
+            if not run.is_done(name):
+                steps_of(config.reward.num_rounds)[name](run, config)
+
+
+def _dies_at(folder: Path, step: str, num: int) -> None:
+    metrics = folder / "metrics.jsonl"
+    while not (metrics.exists() and metrics.read_text().count(f'{{"step": "{step}"') >= num):
+        time.sleep(0.0005)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _rows(folder: Path, name: str = "metrics") -> list[dict[str, Any]]:
@@ -61,21 +73,70 @@ def _alike(one: Any, other: Any) -> bool:  # Any: JSON
 
 
 @pytest.fixture(scope="module")
-def one(small: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def uneven(small: list[str], toy_questions: Path) -> list[str]:
+    """The settings above, on prompts for which pairs are sampled."""
+    return [*small, *UNEVEN, f"data.train=[{toy_questions}]", "reward.checkpoint_every=1", "ppo.checkpoint_every=1"]
+
+
+@pytest.fixture(scope="module")
+def one(uneven: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run of one process."""
     folder = tmp_path_factory.mktemp("runs") / "one"
-    _run(folder, [*small, *UNEVEN])
+    _run(folder, uneven)
     return folder
 
 
 @pytest.mark.parametrize("total", [2, pytest.param(4, marks=pytest.mark.slow)])
-def test_several_processes_give_the_numbers_of_one(total: int, one: Path, small: list[str], tmp_path: Path) -> None:
+def test_several_processes_give_the_numbers_of_one(total: int, one: Path, uneven: list[str], tmp_path: Path) -> None:
     folders = [tmp_path / name for name in ("first", "again")]
     for folder in folders[: 2 if total == 2 else 1]:
-        on_ranks(total, _run, folder, [*small, *UNEVEN])
+        on_ranks(total, _run, folder, uneven)
         _check_alike(folder, one)
     if total == 2:  # the same number of processes gives the same bits
         assert _rows(folders[0]) == _rows(folders[1])
-        for model in ("sft", "reward", "ppo"):
-            first, again = (folder / model / "model" / "model.safetensors" for folder in folders)
-            assert first.read_bytes() == again.read_bytes()
+        assert _models(folders[0]) == _models(folders[1])
+
+
+def _models(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.glob("*/model/model.safetensors")}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kills", [(0, "sft", 2), (1, "reward", 2), (1, "ppo", 2), (0, "ppo", 3)])
+def test_a_killed_rank_ends_all_and_the_same_command_goes_on_to_the_same_bits(
+    kills: tuple[int, str, int], uneven: list[str], tmp_path: Path
+) -> None:
+    on_ranks(2, _run, tmp_path / "whole", uneven)
+    with pytest.raises(AssertionError, match="LostRankError"):
+        on_ranks(2, _run, tmp_path / "killed", uneven, kills)
+    on_ranks(2, _run, tmp_path / "killed", uneven)
+    assert _rows(tmp_path / "killed") == _rows(tmp_path / "whole")
+    assert _models(tmp_path / "killed") == _models(tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_a_checkpoint_continues_with_another_number_of_processes(one: Path, uneven: list[str], tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    for total, kills in ((2, (1, "reward", 2)), (4, (3, "ppo", 2))):
+        with pytest.raises(AssertionError, match="LostRankError"):
+            on_ranks(total, _run, folder, uneven, kills)
+    _run(folder, uneven)
+    _check_alike(folder, one)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["lora.rank=4", "lora.shared_backbone=true", "model.gradient_checkpointing=true"],
+        ["lora.rank=4", "reward.num_rounds=1", "reward.pairs_per_round=12"],
+        ["reward.num_layers=1", "ppo.num_minibatches=1", "ppo.epochs=1", "ppo.micro_batch_size=8"],
+    ],
+    ids=["shared", "rounds", "one step"],
+)
+def test_every_kind_of_network_gives_the_numbers_of_one_process(
+    overrides: list[str], small: list[str], tmp_path: Path
+) -> None:
+    _run(tmp_path / "one", [*small, *overrides])
+    on_ranks(3, _run, tmp_path / "three", [*small, *overrides])
+    _check_alike(tmp_path / "three", tmp_path / "one")

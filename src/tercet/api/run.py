@@ -43,12 +43,7 @@ def run(
         import tercet.arm  # noqa: F401  # raises InputError for missing packages, before a folder is created
     path = Path(out)
     may_grow = ["reward.num_rounds"] if domain == "lm" else []  # an arm's rounds are part of its PPO
-    if isinstance(config, LmConfig):
-        processes, device = num_processes(config.processes), config.device
-    elif (of_torchrun := launched()) and of_torchrun.total > 1:
-        raise InputError("tercet arm does not divide its work among processes; start it without torchrun")
-    else:
-        processes, device = 1, "cpu"
+    processes, device = num_processes(config.processes), config.device if isinstance(config, LmConfig) else "cpu"
     job = {"domain": domain, "config": config.model_dump(mode="json"), "out": str(path), "step": step}
     with (
         suppress(StopRun),

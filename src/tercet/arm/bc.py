@@ -22,6 +22,7 @@ from tercet.runs.folder import RunFolder
 from tercet.runs.progress import say
 from tercet.train import chance
 from tercet.train.fit import LossTerms, fit, shuffled_plan
+from tercet.train.parallel import own_share
 
 
 def run(folder: RunFolder, config: ArmConfig) -> None:
@@ -45,7 +46,7 @@ def run(folder: RunFolder, config: ArmConfig) -> None:
             step,
             modules={"policy": policy},
             plan=steps,
-            micro_batches=lambda chosen: rows.micro_batches(chosen, config.bc.micro_batch_size),
+            micro_batches=lambda chosen: rows.micro_batches(own_share(chosen), config.bc.micro_batch_size),
             count=len,
             loss=lambda part: LossTerms(
                 policy.imitation_loss(part.observations, part.actions, part.mask, *part.pictures), {}
@@ -79,7 +80,7 @@ class Rows:
 
     def micro_batches(self, chosen: Sequence[int], size: int) -> list["Rows"]:
         """Split these rows into parts of at most `size`."""
-        parts = torch.tensor(chosen).split(size)
+        parts = torch.tensor(chosen, dtype=torch.long).split(size) if chosen else ()  # a rank may have no rows
         return [
             Rows(
                 self.observations[part],

@@ -29,6 +29,7 @@ from tercet.errors import FailedError
 from tercet.runs.atomic import replace_folder, write_text
 from tercet.runs.folder import RunFolder
 from tercet.runs.progress import say
+from tercet.runs.ranks import share
 from tercet.train import chance
 
 VIDEOS = "videos"
@@ -43,7 +44,7 @@ def run(folder: RunFolder, config: ArmConfig) -> None:
         for index, stage in enumerate(stages):
             outcomes[stage.name] = outcomes_of(trials.play(stage))
             step.log(index, {f"eval/success/{stage.name}": float(outcomes[stage.name].success.float().mean())})
-        write_text(step.path / "starts.json", json.dumps(_starts(outcomes), indent=1) + "\n")
+        share(lambda: write_text(step.path / "starts.json", json.dumps(_starts(outcomes), indent=1) + "\n"))
         videos: Tree = {"videos": []}
         if "ppo" in outcomes and config.eval.num_videos:
             sizes, num_updates = sizes_of(env), config.ppo.num_updates
@@ -56,7 +57,8 @@ def run(folder: RunFolder, config: ArmConfig) -> None:
             )
             pair = (stages[0], stages[-1])
             starts = starts_to_show(outcomes[pair[0].name], outcomes[pair[1].name], config.eval.num_videos)
-            videos = _videos(folder.path, trials, pair, [start for start, _ in starts], curves_of)
+            shown = [start for start, _ in starts]
+            videos = share(lambda: _videos(folder.path, trials, pair, shown, curves_of))
         step.finish(
             {
                 "success": {
@@ -70,7 +72,7 @@ def run(folder: RunFolder, config: ArmConfig) -> None:
                 "action_change": {name: one.action_change for name, one in outcomes.items()},
                 "jerk": {name: one.jerk for name, one in outcomes.items() if one.jerk is not None},
                 "paired": paired(outcomes[stages[0].name], outcomes["ppo"]) if "ppo" in outcomes else {},
-                "same_starts": repeats(env, seed=trials.starts_seed),
+                "same_starts": share(lambda: repeats(env, seed=trials.starts_seed)),
                 **videos,
             },
             beside=[VIDEOS] if videos["videos"] else [],

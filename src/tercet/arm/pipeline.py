@@ -23,6 +23,7 @@ from tercet.report import page
 from tercet.runs.folder import RunFolder
 from tercet.runs.once import check_data, is_up_to_date, run_once
 from tercet.runs.progress import say
+from tercet.runs.ranks import share
 
 NO_REPEAT = (
     "reset(seed=...) gives a different start each time, so stages are not evaluated on the same starts and a resumed "
@@ -40,7 +41,7 @@ def run(folder: RunFolder, config: ArmConfig) -> None:
     names = needed(config)
     check_data(folder, config, names, digests)
     if not all(is_up_to_date(folder, name, names) for name in names):
-        check(config)
+        share(lambda: check(config))  # rank 0 alone: it may make an environment of the user
     for name in names:
         run_once(folder, config, name, STEPS, names, page.write)
 

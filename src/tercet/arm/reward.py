@@ -21,8 +21,10 @@ from tercet.config.arm import ArmConfig, RewardConfig
 from tercet.core.intervals import wilson
 from tercet.runs.folder import RunFolder
 from tercet.runs.intermediate import is_kept, keep_folder
+from tercet.runs.ranks import share
 from tercet.train import chance
 from tercet.train.fit import fit, shuffled_plan
+from tercet.train.parallel import own_share
 
 HELD_OUT = 10  # every tenth episode is held out
 
@@ -57,7 +59,7 @@ def _train(
             step,
             modules={"reward_model": model},
             plan=steps,
-            micro_batches=lambda rows: micro_batches(learned, rows, config.micro_batch_size),
+            micro_batches=lambda rows: micro_batches(learned, own_share(rows), config.micro_batch_size),
             count=len,
             loss=lambda pairs: pair_loss(model, pairs),
             config=config,
@@ -112,12 +114,16 @@ def _of_a_function(open_footage: OpenFootage, teacher: Teacher, nums: Mapping[st
 
 def _of_a_person(run: Path, open_footage: OpenFootage, teacher: Teacher, nums: Mapping[str, int]) -> list[Pairs]:
     sheets = {name: human.sheet_folder(run, name) for name in nums}
-    missing = [name for name in nums if not sheets[name].exists()]
+    missing = share(lambda: [name for name in nums if not sheets[name].exists()])
+
+    def write(footage: Mapping[str, Footage]) -> None:
+        for name in missing:
+            human.write_questions(sheets[name], footage[name], teacher, nums[name], name=name)
+
     if missing:
         with open_footage() as footage:
-            for name in missing:
-                human.write_questions(sheets[name], footage[name], teacher, nums[name], name=name)
-    return human.read_pairs(list(sheets.values()))
+            share(lambda: write(footage))
+    return share(lambda: human.read_pairs(list(sheets.values())))
 
 
 def noisy_footage(

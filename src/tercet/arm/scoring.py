@@ -11,6 +11,7 @@ from tercet.arm.play.episodes import Episodes
 from tercet.arm.policies.reward_ensemble import RewardEnsemble
 from tercet.config.functions import load_function, named_error
 from tercet.errors import FailedError, InputError
+from tercet.runs.ranks import follows, share
 
 REWARD_MODEL = "reward_model"  # name, in ppo.reward, of the reward model of the same run
 DENSE = "dense"
@@ -137,9 +138,13 @@ def by_info(name: str) -> Term:
 
 def by_function(spec: str) -> Term:
     """Reward from a user's function of the episodes, which returns one number per step: (episodes, steps)."""
-    function = load_function(spec)
+    function = None if follows() else load_function(spec)
 
     def term(episodes: Episodes) -> Tensor:
+        return share(lambda: rewards_of(episodes))
+
+    def rewards_of(episodes: Episodes) -> Tensor:
+        assert function is not None  # only rank 0 calls it
         try:
             rewards = torch.as_tensor(function(episodes), dtype=torch.float32)
         except (Exception, SystemExit) as error:  # a user's function can raise anything, and may call sys.exit

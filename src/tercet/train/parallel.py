@@ -21,6 +21,7 @@ from tercet.runs.ranks import Ranks, as_ranks, num_ranks, rank
 from tercet.runs.stop import is_asked
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 class LostRankError(FailedError):
@@ -85,6 +86,11 @@ def own(items: Sequence[T], cost: Callable[[T], float], together: Callable[[T], 
     return [items[row] for row in rows.tolist()]
 
 
+def own_share(rows: Sequence[int]) -> list[int]:
+    """Return those of `rows` that this rank computes, if they all cost the same."""
+    return list(rows[rank() :: num_ranks()]) if num_ranks() > 1 else list(rows)
+
+
 def combined(part: Shaped[Tensor, "..."]) -> Shaped[Tensor, "..."]:
     """Combine tensors that have the rows of one rank each, and zeros elsewhere, into one with all rows."""
     if num_ranks() == 1:
@@ -94,13 +100,19 @@ def combined(part: Shaped[Tensor, "..."]) -> Shaped[Tensor, "..."]:
     return whole.to(part.dtype)
 
 
+def dealt(items: Sequence[T], work: Callable[[T], R]) -> list[R]:
+    """Return the results of `work` for all items, in their order; each rank does every n-th item."""
+    if num_ranks() == 1:
+        return [work(item) for item in items]
+    results = _gathered([work(item) for item in items[rank() :: num_ranks()]])
+    return [results[number % num_ranks()][number // num_ranks()] for number in range(len(items))]
+
+
 def summed(sums: Mapping[str, int | float]) -> dict[str, float]:
     """Add up the numbers of all ranks; a rank without rows may lack some names."""
     if num_ranks() == 1:
         return {name: float(value) for name, value in sums.items()}
-    of_ranks: list[dict[str, int | float]] = [{} for _ in range(num_ranks())]
-    with _exchange():
-        dist.all_gather_object(of_ranks, dict(sums))
+    of_ranks = _gathered(dict(sums))
     names = dict.fromkeys(name for numbers in of_ranks for name in numbers)
     return {name: sum((float(numbers.get(name, 0.0)) for numbers in of_ranks), 0.0) for name in names}
 
@@ -150,6 +162,14 @@ def _buckets(gradients: Sequence[Tensor]) -> Iterator[list[Tensor]]:
         size += gradient.numel()
     if bucket:
         yield bucket
+
+
+def _gathered(value: T) -> list[T]:
+    """Return the values of all ranks."""
+    values: list[T] = [value] * num_ranks()
+    with _exchange():
+        dist.all_gather_object(values, value)
+    return values
 
 
 def _add_up(values: Tensor) -> None:

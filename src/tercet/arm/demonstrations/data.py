@@ -16,7 +16,7 @@ from torch import Tensor
 
 from tercet.arm.demonstrations import idle, recordings
 from tercet.arm.play.agent import camera_view
-from tercet.arm.play.episodes import ActionFunction, play_rows
+from tercet.arm.play.episodes import Episodes, play_turn, turns
 from tercet.arm.policies.policy import Sizes
 from tercet.arm.sim import units
 from tercet.arm.sim.cameras import Camera
@@ -27,6 +27,7 @@ from tercet.config.functions import load_function, named_error
 from tercet.errors import FailedError, InputError, reading
 from tercet.runs.machine import spare_memory
 from tercet.train import chance
+from tercet.train.parallel import dealt
 
 EXPERT, NONE = "expert", "none"
 _ARRAYS = ("observations", "actions", "lengths")
@@ -64,23 +65,28 @@ def play_expert(
     expert, num = _expert(env, config.demonstrations), config.num_demonstrations
     size = cast(tuple[int, ...], env.single_action_space.shape)[0]
     noise = torch.randn(horizon, num, size, generator=chance.generator(seed, "demonstrations"))
-    expert_actions = torch.zeros(noise.shape)
-    view, images_by_step = camera_view(env, cameras), list[tuple[Tensor, ...]]()
+    view, starts_seed = camera_view(env, cameras), chance.integer(seed, "demonstrations")
 
-    def agent_of(rows: slice) -> ActionFunction:
+    def turn(rows: slice) -> tuple[Episodes, Tensor, tuple[Tensor, ...]]:
+        """Return the episodes, the expert's actions and its images."""
         every_row = torch.ones(rows.stop - rows.start, dtype=torch.bool)
+        expert_actions: list[Tensor] = []
+        images_by_step: list[tuple[Tensor, ...]] = []
 
         def act(step: int, observations: Tensor, fresh: Tensor) -> Tensor:
-            expert_actions[step, rows] = torch.from_numpy(expert(observations.numpy()))
+            expert_actions.append(torch.from_numpy(expert(observations.numpy())).float())
             images_by_step.append(view(every_row))
-            return (expert_actions[step, rows] + config.noise * noise[step, rows]).clamp(-1.0, 1.0)
+            return (expert_actions[-1] + config.noise * noise[step, rows]).clamp(-1.0, 1.0)
 
-        return act
+        episodes = play_turn(env, act, rows, horizon=horizon, seed=starts_seed)
+        pictures = tuple(torch.stack(images, 1) for images in zip(*images_by_step, strict=True))
+        return episodes, torch.stack(expert_actions, 1), pictures
 
-    episodes = play_rows(env, agent_of, num, horizon=horizon, seed=chance.integer(seed, "demonstrations"))
+    parts = dealt(turns(num, env.num_envs), turn)
+    episodes = Episodes.joined([part for part, _, _ in parts])
     mask = torch.arange(horizon) <= episodes.first_ends()[:, None]
-    pictures = tuple(torch.stack(images, 1) for images in zip(*images_by_step, strict=True))
-    actions = expert_actions.transpose(0, 1)
+    pictures = parts[0][2]  # only the built-in arm has cameras, and it plays all demonstrations in one turn
+    actions = torch.cat([of_expert for _, of_expert, _ in parts])
     return Demonstrations(episodes.observations, actions, mask, episodes.succeeded(), pictures)
 
 

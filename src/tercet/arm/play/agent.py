@@ -8,11 +8,12 @@ from gymnasium.vector import VectorEnv
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
-from tercet.arm.play.episodes import Episodes, play_rows
+from tercet.arm.play.episodes import Episodes, play_turn, turns
 from tercet.arm.policies.policy import Policy
 from tercet.arm.sim.cameras import Camera
 from tercet.arm.sim.env import ArmEnv
 from tercet.errors import InputError
+from tercet.train.parallel import dealt
 
 # from a mask of environments to one tensor (m, height, width, 3) per camera, for the environments of the mask
 View = Callable[[Bool[Tensor, " n"]], tuple[Tensor, ...]]
@@ -84,24 +85,28 @@ def sample_episodes(
     env: VectorEnv, policy: Policy, noise: Float[Tensor, "t n z"] | None, *, num: int, horizon: int, seed: int
 ) -> PolicyEpisodes:
     """Sample `num` episodes from the policy, given standard normal noise; None takes its most likely actions."""
-    agents: list[Agent] = []
-    # only the built-in arm has cameras, and all its episodes are played at once, so images are ordered by step
-    view, images_by_step = camera_view(env, policy.cameras), list[tuple[Tensor, ...]]()
+    view = camera_view(env, policy.cameras)
 
-    def recorded_view(rows: Tensor) -> tuple[Tensor, ...]:
-        images_by_step.append(view(rows))
-        return images_by_step[-1]
+    def turn(rows: slice) -> PolicyEpisodes:
+        images_by_step: list[tuple[Tensor, ...]] = []
 
-    def agent_of(rows: slice) -> Agent:
-        agents.append(Agent(policy, None if noise is None else noise[:, rows], recorded_view))
-        return agents[-1]
+        def recorded_view(which: Tensor) -> tuple[Tensor, ...]:
+            images_by_step.append(view(which))
+            return images_by_step[-1]
 
-    episodes = play_rows(env, agent_of, num, horizon=horizon, seed=seed)
-    starts, decisions = (
-        torch.cat([torch.stack(getattr(agent, name), 1) for agent in agents]) for name in ("starts", "decisions")
+        agent = Agent(policy, None if noise is None else noise[:, rows], recorded_view)
+        episodes = play_turn(env, agent, rows, horizon=horizon, seed=seed)
+        pictures = tuple(torch.cat(images) for images in zip(*images_by_step, strict=True))
+        return PolicyEpisodes(episodes, torch.stack(agent.starts, 1), torch.stack(agent.decisions, 1), pictures)
+
+    parts = dealt(turns(num, env.num_envs), turn)
+    return PolicyEpisodes(
+        Episodes.joined([part.episodes for part in parts]),
+        torch.cat([part.starts for part in parts]),
+        torch.cat([part.decisions for part in parts]),
+        # only the built-in arm has cameras, and all its episodes are played in one turn, so images are ordered by step
+        parts[0].pictures,
     )
-    pictures = tuple(torch.cat(images) for images in zip(*images_by_step, strict=True))
-    return PolicyEpisodes(episodes, starts, decisions, pictures)
 
 
 @dataclass(frozen=True)

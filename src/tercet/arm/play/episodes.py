@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from tercet.errors import InputError
+from tercet.train.parallel import dealt
 
 # from the step, the observations and a mask of the environments in which an episode begins to actions
 ActionFunction = Callable[[int, Float[Tensor, "n o"], Bool[Tensor, " n"]], Float[Tensor, "n a"]]
@@ -133,9 +134,15 @@ def play_turn(
 def play_rows(
     env: VectorEnv, agent_of: Callable[[slice], ActionFunction], num: int, *, horizon: int, seed: int
 ) -> Episodes:
-    """Play `num` rows, in turns if there are fewer environments; `agent_of(rows)` acts in the given rows."""
-    slices = turns(num, env.num_envs)
-    return Episodes.joined([play_turn(env, agent_of(rows), rows, horizon=horizon, seed=seed) for rows in slices])
+    """Play `num` rows, in turns if there are fewer environments; `agent_of(rows)` acts in the given rows.
+
+    The turns are dealt to the ranks, so `agent_of` must not depend on other turns.
+    """
+
+    def turn(rows: slice) -> Episodes:
+        return play_turn(env, agent_of(rows), rows, horizon=horizon, seed=seed)
+
+    return Episodes.joined(dealt(turns(num, env.num_envs), turn))
 
 
 def _stacked(columns: Mapping[str, list[Tensor]], horizon: int) -> Episodes:

@@ -13,6 +13,7 @@ from tercet.errors import FailedError
 from tercet.train.chance import seed_everything
 from tercet.train.fit import LossTerms, shuffled_plan, take_step
 from tercet.train.optim import adamw, warmup_then_linear
+from tercet.train.parallel import own_share
 
 
 def new_ensemble(pairs: Pairs, config: RewardConfig, *, seed: int) -> RewardEnsemble:
@@ -56,7 +57,8 @@ def normalise(model: RewardEnsemble, pairs: Pairs) -> None:
 
 def micro_batches(pairs: Pairs, rows: Sequence[int], size: int) -> list[Pairs]:
     """Split the pairs of these rows into parts of at most `size`."""
-    return [pairs.rows(part) for part in torch.tensor(rows).split(size)]
+    parts = torch.tensor(rows, dtype=torch.long).split(size) if rows else ()  # a rank may have no rows
+    return [pairs.rows(part) for part in parts]
 
 
 def fit_ensemble(pairs: Pairs, config: RewardConfig, *, seed: int, name: str) -> RewardEnsemble:
@@ -67,7 +69,7 @@ def fit_ensemble(pairs: Pairs, config: RewardConfig, *, seed: int, name: str) ->
     for index, rows in enumerate(steps):
         take_step(
             optimizer,
-            micro_batches(pairs, rows, config.micro_batch_size),
+            micro_batches(pairs, own_share(rows), config.micro_batch_size),
             count=len,
             loss=lambda part: pair_loss(model, part),
             lr=config.lr * warmup_then_linear(index, len(steps), config.warmup_fraction),

@@ -9,6 +9,7 @@ from torch import Tensor
 from tercet.arm.preferences.segments import Segments
 from tercet.config.functions import named_error
 from tercet.errors import FailedError
+from tercet.runs.ranks import share
 
 Judge = Callable[[Segments], Sequence[float] | Tensor]
 
@@ -19,7 +20,14 @@ def nearer_the_target(segments: Segments) -> Float[Tensor, " n"]:
 
 
 def call_judge(judge: Judge, segments: Segments, name: str) -> Float[Tensor, " n"]:
-    """Return one finite score per segment; FailedError if the judge fails or returns anything else."""
+    """Return one finite score per segment; FailedError if the judge fails or returns anything else.
+
+    Of several ranks only rank 0 calls the judge.
+    """
+    return share(lambda: _scores(judge, segments, name))
+
+
+def _scores(judge: Judge, segments: Segments, name: str) -> Float[Tensor, " n"]:
     try:
         scores = torch.as_tensor(judge(segments), dtype=torch.float32)
     except (Exception, SystemExit) as error:  # a user's function can raise anything, and may call sys.exit

@@ -16,6 +16,7 @@ from tercet.arm.preferences.pairs import Pairs, join_pairs, load_pairs
 from tercet.arm.preferences.questions import Teacher, ask
 from tercet.config.arm import RewardConfig
 from tercet.runs.intermediate import is_kept, keep_folder
+from tercet.runs.ranks import share
 
 
 class Rounds:
@@ -61,10 +62,14 @@ class Rounds:
         num, name = self.teacher.config.pairs_per_round, f"round {number}"
         if not self.teacher.is_person:
             return ask(footage.episodes(), self.teacher, num, name=name, model=self._model_of(number - 1))
-        sheet = human.sheet_folder(self.folder.parent, f"round-{number}")
-        if not sheet.exists():
-            human.write_questions(sheet, footage, self.teacher, num, name=name, model=self._model_of(number - 1))
-        return human.read_pairs([sheet])[0]
+        sheet, model = human.sheet_folder(self.folder.parent, f"round-{number}"), self._model_of(number - 1)
+
+        def answered() -> Pairs:
+            if not sheet.exists():
+                human.write_questions(sheet, footage, self.teacher, num, name=name, model=model)
+            return human.read_pairs([sheet])[0]
+
+        return share(answered)
 
     def _model_of(self, number: int) -> RewardEnsemble:
         """Load the model of that round; round 0 is the model of step 2."""
