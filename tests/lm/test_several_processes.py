@@ -131,10 +131,12 @@ def test_a_checkpoint_continues_with_another_number_of_processes(one: Path, unev
         ["lora.rank=4", "lora.shared_backbone=true", "model.gradient_checkpointing=true"],
         ["lora.rank=4", "reward.num_rounds=1", "reward.pairs_per_round=12"],
         ["reward.num_layers=1", "ppo.num_minibatches=1", "ppo.epochs=1", "ppo.micro_batch_size=8"],
+        ["ppo.algorithm=dapo", "ppo.group_size=4", "ppo.kl_penalty=k3", "ppo.max_redraws=1"],
+        ["ppo.algorithm=gspo", "ppo.group_size=2", "ppo.num_minibatches=1"],
     ],
-    ids=["shared", "rounds", "one step"],
+    ids=["shared", "rounds", "one step", "dapo", "gspo"],
 )
-def test_every_kind_of_network_gives_the_numbers_of_one_process(
+def test_every_kind_of_run_gives_the_numbers_of_one_process(
     overrides: list[str], small: list[str], tmp_path: Path
 ) -> None:
     _run(tmp_path / "one", [*small, *overrides])

@@ -214,3 +214,17 @@ def test_all_ranks_end_if_one_is_asked(tmp_path: Path) -> None:
         return len(done), "finished"
 
     assert on_ranks(3, train) == [(2, "ended")] * 3
+
+
+def test_a_rank_with_other_data_is_refused(tmp_path: Path) -> None:
+    def begins(of_rank_1: str) -> None:
+        data = {"questions": of_rank_1 if rank() == 1 else "abc"}
+        with (
+            RunFolder.open(tmp_path / of_rank_1, _config(), preset="tiny") as folder,
+            folder.step("sft", total=1, shown=[], data=data),
+        ):
+            pass
+
+    on_ranks(2, begins, "abc")
+    with pytest.raises(AssertionError, match="process 1 reads other data than process 0 in questions"):
+        on_ranks(2, begins, "xyz")

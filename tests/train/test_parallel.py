@@ -121,6 +121,22 @@ def test_an_error_of_rank_0_is_an_error_on_all(kind: type[Exception], raised: ty
     assert "the reason" in own[1] and "the reason" in other[1]
 
 
+def test_weights_that_drift_apart_are_an_error_on_all_ranks() -> None:
+    def checked(by: float) -> str:
+        torch.manual_seed(0)
+        model = nn.Linear(30, 20)
+        model.weight.data[0, 0] += by * rank()
+        try:
+            parallel.check_alike({"m": model})
+        except FailedError as error:
+            return str(error)
+        return ""
+
+    assert on_ranks(2, checked, 0.0) == ["", ""]
+    assert all("have trained different weights" in error for error in on_ranks(2, checked, 0.01))
+    assert all("have trained different weights" in error for error in on_ranks(2, checked, float("nan")))
+
+
 def test_a_lost_rank_is_an_error_of_those_that_wait_for_it() -> None:
     def dies() -> None:
         if rank() == 1:

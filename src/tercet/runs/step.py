@@ -13,7 +13,7 @@ from tercet.errors import InputError
 from tercet.runs import checkpoints, done
 from tercet.runs.atomic import clean_leftovers, replace_folder
 from tercet.runs.progress import Bar, progress, say
-from tercet.runs.ranks import first_only, share
+from tercet.runs.ranks import first_only, rank, share
 from tercet.runs.results import add_results, drop_results, put_results, read_results
 from tercet.runs.rows import Row, RowWriter, cut_rows
 from tercet.runs.trackers import Trackers
@@ -89,6 +89,12 @@ class Step:
         self._exit = ExitStack()
 
     def __enter__(self) -> Self:
+        if (data := share(lambda: self._data)) != self._data:
+            others = [name for name in {**data, **self._data} if data.get(name) != self._data.get(name)]
+            raise InputError(
+                f"{self.name}: process {rank()} reads other data than process 0 in {', '.join(others)}; "
+                "give all machines the same files"
+            )
         self._state = share(self._begin)
         self._seconds_before = self._state["seconds"] if self._state else 0.0
         self._num_logged = self._state["num_logged"] if self._state else 0

@@ -98,6 +98,7 @@ def fit(
         # after the last step too: a run that is killed later does not train again
         stops = parallel.stop_is_asked()
         if (index + 1) % config.checkpoint_every == 0 or index + 1 == len(plan) or stops:
+            parallel.check_alike(modules)
             step.save(
                 {"num_steps": index + 1},
                 lambda folder: checkpoint.save(folder, modules=modules, optimizers={"optimizer": optimizer}),

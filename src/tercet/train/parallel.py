@@ -29,6 +29,7 @@ class LostRankError(FailedError):
 
 
 _BUCKET = 16 * 2**20  # elements of gradients that are summed in one call: more need more memory, not less time
+_DRIFT = 1e-6  # relative; on equal machines the weights are equal to the bit
 # a function of the user, or the report, may keep rank 0 busy for hours; a process that ends is noticed at once
 _PATIENCE = timedelta(days=7)
 
@@ -120,6 +121,21 @@ def summed(sums: Mapping[str, int | float]) -> dict[str, float]:
 def stop_is_asked() -> bool:
     """Return True, on every rank, if one of them has been asked to stop."""
     return bool(summed({"asked": is_asked()})["asked"])
+
+
+@torch.no_grad()
+def check_alike(modules: Mapping[str, nn.Module]) -> None:
+    """Raise FailedError if what the modules have learned differs among the ranks by more than rounding."""
+    if num_ranks() == 1:
+        return
+    learned = (parameter for module in modules.values() for parameter in module.parameters() if parameter.requires_grad)
+    size = sum(float(parameter.double().abs().sum()) for parameter in learned)
+    sizes = _gathered(size)
+    if not max(sizes) - min(sizes) <= _DRIFT * max(sizes):
+        raise FailedError(
+            f"the processes have trained different weights (sums of absolute values from {min(sizes):.9g} to "
+            f"{max(sizes):.9g}): their data, models or versions of the packages differ"
+        )
 
 
 def wait() -> None:

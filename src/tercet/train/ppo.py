@@ -162,6 +162,7 @@ def train(
         stops = parallel.stop_is_asked()
         if done % config.checkpoint_every == 0 or last or stops:
             info = {"done": done, "carry": carry, "best": vars(best), "watched": watched, "candidates": candidates}
+            parallel.check_alike(learner.modules)
             step.save(info, lambda folder, state=best_state: _save(learner, average, state, folder))
         if stops:
             raise Ended(SIGTERM)

@@ -15,6 +15,7 @@ from tercet.lm.cpu.decoder import Decoder, can_decode
 from tercet.lm.cpu.packed import packed
 from tercet.lm.sampling.sampling_check import check_once
 from tercet.lm.sampling.stepper import Stepper
+from tercet.runs.ranks import num_ranks
 from tercet.train.parallel import combined, own_rows
 
 COMPACT_BELOW = 0.75  # share of unfinished rows below which finished rows are removed from the batch
@@ -66,7 +67,10 @@ def generate(
     device = next(model.parameters()).device
     uniforms = torch.rand(len(prompts), max_tokens, generator=generator).to(device)
     costs = [len(prompt) + max_tokens for prompt in prompts]
-    mine = own_rows(costs, [tuple(prompt) for prompt in prompts])  # equal prompts are read once
+    distinct = {tuple(prompt): number for number, prompt in enumerate(prompts)}
+    # equal prompts are read once; of only a few, each is read by several ranks
+    together = [distinct[tuple(prompt)] for prompt in prompts] if len(distinct) >= 4 * num_ranks() else None
+    mine = own_rows(costs, together)
     drawn = torch.zeros(len(prompts), max_tokens, dtype=torch.long, device=device)
     logprobs = torch.zeros(len(prompts), max_tokens, device=device)
     counts = torch.zeros(len(prompts), dtype=torch.long, device=device)
