@@ -156,7 +156,7 @@ def test_logits_that_are_no_distribution_are_refused(bad: float):
     logits[1, :] = bad
     with pytest.raises(ValueError, match="no action can be sampled"):
         sample(logits, torch.full((2,), 0.5), temperature=1.0)
-    with pytest.raises(ValueError, match="no action can be chosen"):
+    with pytest.raises(ValueError, match="no action can be sampled"):
         greedy(logits)
 
 

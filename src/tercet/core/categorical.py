@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from tercet.core.precision import full_precision
 
+NO_ACTION = "no action can be sampled: the logits of a row hold nan or inf, or are all -inf"
 _BLOCK = 256  # actions in a block whose probabilities are summed first in sampling
 
 
@@ -47,11 +48,14 @@ class Drawn:
     logprobs: Float[Tensor, " n"]
 
 
-def sample(logits: Float[Tensor, "n v"], uniforms: Float[Tensor, " n"], *, temperature: float) -> Drawn:
+def sample(
+    logits: Float[Tensor, "n v"], uniforms: Float[Tensor, " n"], *, temperature: float, check: bool = True
+) -> Drawn:
     """Sample one action for each row from softmax(logits / temperature), by inverting its cumulative distribution.
 
     `uniforms` are in [0, 1). The action of a row depends only on its logits and its uniform number, not on other rows.
-    An action of probability 0 is never sampled. Raise ValueError if a row has nan or inf, or only -inf.
+    An action of probability 0 is never sampled. Raise ValueError if a row has nan or inf, or only -inf. Without
+    `check`, for which the CPU waits for a GPU, the log-probability of such a row is not finite.
     """
     full = full_precision(logits)
     highest = full.amax(-1, keepdim=True)
@@ -62,8 +66,8 @@ def sample(logits: Float[Tensor, "n v"], uniforms: Float[Tensor, " n"], *, tempe
     masses = blocks.sum(-1).double()
     ends = masses.cumsum(-1).masked_fill_(masses == 0, 0.0)  # on a GPU, a cumulative sum may rise where the addend is 0
     total = ends.amax(-1)
-    if not torch.isfinite(total).all():
-        raise ValueError("no action can be sampled: the logits of a row hold nan or inf, or are all -inf")
+    if check and not torch.isfinite(total).all():
+        raise ValueError(NO_ACTION)
     thresholds = uniforms.double().clamp(max=1.0 - 2.0**-53) * total  # a uniform drawn in bf16 may be rounded to 1
     rows = torch.arange(len(thresholds), device=thresholds.device)
     block = _first(ends > thresholds[:, None])
@@ -90,13 +94,13 @@ def nucleus(logits: Float[Tensor, "n v"], top_p: Float[Tensor, " n"]) -> Float[T
     return logits.masked_fill(outside.scatter(-1, ordered.indices, outside), -torch.inf)
 
 
-def greedy(logits: Float[Tensor, "n v"]) -> Drawn:
+def greedy(logits: Float[Tensor, "n v"], *, check: bool = True) -> Drawn:
     """Return the most likely action of each row, with its log-probability at temperature 1; raises like `sample`."""
     scaled = full_precision(logits)
     highest, actions = scaled.max(-1)
     logprobs = highest - scaled.logsumexp(-1)
-    if not torch.isfinite(logprobs).all():
-        raise ValueError("no action can be chosen: the logits of a row hold nan or inf, or are all -inf")
+    if check and not torch.isfinite(logprobs).all():
+        raise ValueError(NO_ACTION)
     return Drawn(actions, logprobs)
 
 

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from tercet.core.categorical import Drawn, greedy, sample
+from tercet.core.categorical import NO_ACTION, Drawn, greedy, sample
 from tercet.errors import FailedError
 from tercet.lm.cpu.decoder import Decoder, can_decode
 from tercet.lm.cpu.packed import packed
@@ -43,7 +43,7 @@ class SampledTokens:
 
     def tolist(self) -> list[list[int]]:
         """Return the tokens of each response, with the token that ended it and without padding."""
-        return [row[keep].tolist() for row, keep in zip(self.ids, self.mask, strict=True)]
+        return [ids[:num] for ids, num in zip(self.ids.tolist(), self.mask.sum(1).tolist(), strict=True)]
 
 
 @torch.no_grad()
@@ -106,19 +106,23 @@ def _generate(
         for t in range(max_tokens):
             chosen = _chosen(logits, uniforms[rows, t], temperature)
             live = ~ended[rows]
-            drawn[rows[live], t] = chosen.actions[live]
-            logprobs[rows[live], t] = chosen.logprobs[live]
-            counts[rows[live]] += 1
+            drawn[rows, t] = torch.where(live, chosen.actions, fill)
+            logprobs[rows, t] = torch.where(live, chosen.logprobs, 0.0)
+            counts[rows] += live
             if watch is not None and rows[0] == 0 and live[0]:
                 watch(int(chosen.actions[0]))
-            ended[rows[live]] = torch.isin(chosen.actions[live], ends)
-            live = ~ended[rows]
-            if t + 1 == max_tokens or not live.any():
+            ended[rows] |= torch.isin(chosen.actions, ends)
+            # the only time in a step that the CPU waits for a GPU
+            is_possible, *goes_on = torch.cat([chosen.logprobs.isfinite().all()[None], ~ended[rows]]).tolist()
+            if not is_possible:
+                raise FailedError(f"{NO_ACTION}: the model's weights are damaged, or training has diverged")
+            if t + 1 == max_tokens or not any(goes_on):
                 break
             tokens = chosen.actions
-            if live.float().mean() < COMPACT_BELOW:
-                step.keep(live.nonzero()[:, 0])
-                rows, tokens = rows[live], tokens[live]
+            if sum(goes_on) < COMPACT_BELOW * len(goes_on):
+                kept = torch.tensor([row for row, on in enumerate(goes_on) if on], device=device)
+                step.keep(kept)
+                rows, tokens = rows[kept], tokens[kept]
             logits = step(tokens)
     out = SampledTokens.of(drawn, logprobs, counts, ended)
     sampler = type(step).__name__
@@ -127,7 +131,6 @@ def _generate(
 
 
 def _chosen(logits: Tensor, uniforms: Tensor, temperature: float) -> Drawn:
-    try:
-        return sample(logits, uniforms, temperature=temperature) if temperature else greedy(logits)
-    except ValueError as error:
-        raise FailedError(f"{error}: the model's weights are damaged, or training has diverged") from error
+    if temperature:
+        return sample(logits, uniforms, temperature=temperature, check=False)
+    return greedy(logits, check=False)
