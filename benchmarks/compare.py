@@ -47,8 +47,8 @@ class ScriptFailed(Exception):
     """A script ended with an error; the message has its command and the end of its output."""
 
 
-def run(script: Script, options: Sequence[str], peers: Path | None) -> Figures:
-    """Return the figures that the script prints; raise ScriptFailed if it prints none."""
+def run(script: Script, options: Sequence[str], peers: Path | None, *, seconds: float | None = None) -> Figures:
+    """Return the figures that the script prints; raise ScriptFailed if it prints none, or takes longer."""
     python, found = sys.executable, [str(HERE.parent / "src")]
     if script.is_peer:
         assert peers is not None
@@ -56,7 +56,10 @@ def run(script: Script, options: Sequence[str], peers: Path | None) -> Figures:
         found = [str(HERE), *[str(peers / "trl-ppo")] * script.old_trl]
     command = [python, str(HERE / script.path), *script.options, *options]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(found), "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=seconds)
+    except subprocess.TimeoutExpired as error:
+        raise ScriptFailed(f"{' '.join(command)}: stopped after {seconds:.0f} s") from error
     if done.returncode:
         raise ScriptFailed(f"{' '.join(command)}\n{done.stderr[-2000:]}")
     return json.loads(done.stdout.splitlines()[-1])

@@ -1,23 +1,29 @@
-"""Measure a GPU: DeepSpeed-Chat's benchmark with Tercet and with TRL, and what fits into 24 GiB.
+"""Measure a GPU in ten minutes: whether everything runs on it, DeepSpeed-Chat's benchmark, and what fits into 24 GiB.
 
-    python benchmarks/gpu.py --peers $PEERS
+    python benchmarks/gpu.py --peers $PEERS --out gpu.jsonl
     python benchmarks/gpu.py --device cpu --tiny        # a quick test with small shapes
 
-Actor and reference have the shape of OPT-1.3B, critic and reward model that of OPT-350M, with 256 + 256 tokens, bf16
-and random weights. `pairs a second` counts prompts with their answers over the whole step. `of bandwidth` is the share
-of the memory-bandwidth limit that generation reaches (`floor.py`). Each row is measured in its own process; if one runs
-out of memory, the table says so.
+The rows that matter most come first. Each is a process of its own, and is printed and appended to `--out` when it ends,
+so that nothing is lost if the machine goes. A row that runs out of memory or of time says so. `--minutes` is the time
+for all rows together; those that are left then are listed as not measured.
+
+In the benchmark, actor and reference have the shape of OPT-1.3B, critic and reward model that of OPT-350M, with
+256 + 256 tokens, bf16 and random weights. `pairs a second` counts prompts with their answers over the whole step. `of
+bandwidth` is the share of the memory-bandwidth limit that generation reaches (`floor.py`).
 """
 
 import argparse
 import json
+import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from compare import Figures, Script, ScriptFailed, run
+from compare import HERE, Figures, Script, ScriptFailed, run
 from floor import SAMPLING, Sampled, costs_of_step, least_seconds
 from ppo_step import config_of
 from work import critic_shape, parser, shape
@@ -37,15 +43,25 @@ TINY_CRITIC: Options = {"critic-layers": 2, "critic-hidden": 64, "critic-embeddi
 
 @dataclass(frozen=True)
 class Case:
-    """A row of the table: a script and its options."""
+    """A row of the table: a script and its options, and the most minutes that it gets."""
 
     name: str
     script: Script
     options: Options
+    minutes: float = 2.0
 
 
-def cases(asked: argparse.Namespace) -> list[Case]:
-    """Return the cases in their order."""
+@dataclass(frozen=True)
+class Check:
+    """A command that must succeed on this device; its row has its seconds."""
+
+    name: str
+    words: Sequence[str]
+    minutes: float
+
+
+def rows(asked: argparse.Namespace) -> list[Case | Check]:
+    """Return the rows, the most important ones first."""
     lengths, actor, critic, large = (
         (TINY, TINY_ACTOR, TINY_CRITIC, TINY_ACTOR) if asked.tiny else (LENGTHS, OPT_1_3B, OPT_350M, SEVEN_B)
     )
@@ -53,14 +69,24 @@ def cases(asked: argparse.Namespace) -> list[Case]:
     work = {**same, **actor, **critic, "batch": asked.batch, "micro": asked.micro}
     ours, trl = Script("ppo_step.py", is_peer=False), Script("peers/ppo_trl.py", old_trl=True)
     room = {**same, "batch": asked.room_batch, "micro": 1, "gpu-gib": 24}
-    found = [Case("DeepSpeed-Chat's work, Tercet", ours, work)]
-    if asked.peers is not None:
-        found.append(Case("DeepSpeed-Chat's work, TRL 1.12", trl, work))
-    return [
-        *found,
+    python, runs = [sys.executable, "-m"], tempfile.mkdtemp(prefix="tercet-gpu-")
+
+    def whole(preset: str, minutes: float) -> Check:
+        words = ["tercet", "lm", "run", "--preset", preset, "--out", f"{runs}/{preset}", f"device={asked.device}"]
+        return Check(f"tercet lm run --preset {preset}", [*python, *words], minutes)
+
+    found: list[Case | Check] = [
+        whole("tiny", 1.5),
+        Case("DeepSpeed-Chat's work, Tercet", ours, work),
         Case("24 GiB: OPT-1.3B, all weights, 350M critic", ours, {**room, **actor, **critic}),
         Case("24 GiB: 7B, LoRA on a shared backbone", ours, {**room, **large, "lora": 16, "shared-backbone": True}),
     ]
+    if asked.peers is not None:
+        found.insert(2, Case("DeepSpeed-Chat's work, TRL 1.12", trl, work))
+    if asked.tiny:
+        return found
+    tests = Check("pytest -m gpu", [*python, "pytest", "-q", "-m", "gpu", str(HERE.parent / "tests")], 2.0)
+    return [*found[:2], tests, *found[2:], whole("smollm2", 10.0)]
 
 
 def share_of_bandwidth(case: Case, figures: Figures, limits: Limits) -> float:
@@ -97,33 +123,67 @@ def asked_for(words: Sequence[str] | None = None) -> argparse.Namespace:
     command.add_argument("--room-batch", type=int, default=4, help="prompts a step inside 24 GiB")
     command.add_argument("--iters", type=int, default=3)
     command.add_argument("--threads", type=int, default=2)
+    command.add_argument("--minutes", type=float, default=10.0, help="for all rows together")
+    command.add_argument("--out", type=Path, default=None, help="file to which each row is appended as JSON")
     asked = command.parse_args(words)
     if asked.device == "cuda" and not torch.cuda.is_available():
         sys.exit("no GPU that torch sees; --device cpu --tiny runs the same code on small shapes")
     return asked
 
 
+def measured(row: Case | Check, seconds: float, peers: Path | None) -> Figures:
+    """Return the figures of a row; ScriptFailed if it fails or takes longer."""
+    if isinstance(row, Case):
+        return run(row.script, _words(row.options), peers, seconds=seconds)
+    start = time.monotonic()
+    try:
+        done = subprocess.run(row.words, capture_output=True, text=True, check=False, timeout=seconds)
+    except subprocess.TimeoutExpired as error:
+        raise ScriptFailed(f"{row.name}: stopped after {seconds:.0f} s") from error
+    if done.returncode not in (0, 5):  # 5: pytest has found no test
+        raise ScriptFailed(f"{row.name}\n{(done.stdout + done.stderr)[-2000:]}")
+    return {"total_s": time.monotonic() - start}
+
+
+def reason(error: ScriptFailed) -> str:
+    """Return why a row has no figures."""
+    text = str(error)
+    return "out of memory" if "OutOfMemoryError" in text else "out of time" if "stopped after" in text else "failed"
+
+
 def main() -> None:
-    """Print the machine, then run every case."""
+    """Print the machine, then measure and print row after row."""
     asked = asked_for()
+    deadline = time.monotonic() + 60 * asked.minutes
     limits = measured_limits(torch.device(asked.device), torch.bfloat16)
     if asked.device == "cuda":
         torch.cuda.empty_cache()
     card = torch.cuda.get_device_name() if asked.device == "cuda" else "CPU"
     print(f"{card}: {limits.flops_per_s / 1e12:.3g} TFLOP/s in bf16, {limits.bytes_per_s / 1e9:.4g} GB/s\n")
     print("| work | pairs a second | generate | score | train | whole, seconds | peak GiB | of bandwidth |")
-    print("|" + "---|" * 8)
-    found = {}
-    for case in cases(asked):
+    print("|" + "---|" * 8, flush=True)
+    found: dict[str, Figures | str] = {}
+    for row in rows(asked):
+        seconds = min(60 * row.minutes, deadline - time.monotonic())
         try:
-            found[case.name] = run(case.script, _words(case.options), asked.peers)
+            if seconds < 1:
+                raise ScriptFailed(f"{row.name}: stopped after 0 s")
+            found[row.name] = figures = measured(row, seconds, asked.peers)
         except ScriptFailed as error:
-            reason = "out of memory" if "OutOfMemoryError" in str(error) else "failed"
-            print(f"| {case.name} | {reason}" + " |" * 7, flush=True)
-            print(error, file=sys.stderr)
+            found[row.name] = reason(error)
+            print(f"| {row.name} | {reason(error)}" + " |" * 7, flush=True)
+            print(error, file=sys.stderr, flush=True)
         else:
-            print(line(case, found[case.name], limits), flush=True)
+            text = line(row, figures, limits) if isinstance(row, Case) else _line_of_check(row, figures)
+            print(text, flush=True)
+        if asked.out is not None:
+            with asked.out.open("a", encoding="utf-8") as file:
+                print(json.dumps({"card": card, "row": row.name, "found": found[row.name]}), file=file)
     print(json.dumps({"name": "gpu", "card": card, "machine": vars(limits), "cases": found}))
+
+
+def _line_of_check(row: Check, figures: Figures) -> str:
+    return f"| {row.name} | | | | | {figures['total_s']:.3g} | | |"
 
 
 if __name__ == "__main__":

@@ -136,13 +136,23 @@ def test_the_profile_draws_every_phase(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_table_of_a_gpu_runs_small_on_a_cpu() -> None:
+def test_the_table_of_a_gpu_runs_small_on_a_cpu(tmp_path: Path) -> None:
     """In bf16, with a critic of another shape, with all weights learning and with adapters."""
-    lines = printed(
-        "gpu.py", "--device", "cpu", "--tiny", "--batch", "2", "--iters", "1", "--threads", "1"
-    ).splitlines()
+    small = ["--device", "cpu", "--tiny", "--batch", "2", "--iters", "1", "--threads", "1"]
+    lines = printed("gpu.py", *small, "--out", str(tmp_path / "rows.jsonl")).splitlines()
     found = json.loads(lines[-1])["cases"]
-    assert len(found) == 3 and all(figures.keys() >= STEP for figures in found.values())
+    preset, *steps = found.values()
+    assert preset.keys() == {"total_s"} and len(steps) == 3
+    assert all(figures.keys() >= STEP for figures in steps)
+    rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    assert {row["row"]: row["found"] for row in rows} == found
+
+
+def test_rows_for_which_no_time_is_left_are_listed(tmp_path: Path) -> None:
+    lines = printed("gpu.py", "--device", "cpu", "--tiny", "--minutes", "0", "--out", str(tmp_path / "rows.jsonl"))
+    found = json.loads(lines.splitlines()[-1])["cases"]
+    assert len(found) == 4 and set(found.values()) == {"out of time"}
+    assert len((tmp_path / "rows.jsonl").read_text().splitlines()) == 4
 
 
 @pytest.mark.slow
