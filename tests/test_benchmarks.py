@@ -148,6 +148,7 @@ def test_the_table_of_a_gpu_runs_small_on_a_cpu(tmp_path: Path) -> None:
     assert {row["row"]: row["found"] for row in rows} == found
 
 
+@pytest.mark.slow
 def test_rows_for_which_no_time_is_left_are_listed(tmp_path: Path) -> None:
     lines = printed("gpu.py", "--device", "cpu", "--tiny", "--minutes", "0", "--out", str(tmp_path / "rows.jsonl"))
     found = json.loads(lines.splitlines()[-1])["cases"]
