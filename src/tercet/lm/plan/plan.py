@@ -226,7 +226,10 @@ _SMALLER: dict[str, Callable[[LmConfig], object | None]] = {
     ),
     "ppo.ema_decay": lambda config: 0 if config.ppo.ema_decay else None,
     "ppo.batch_size": lambda config: (
-        _half(config.ppo.batch_size) if config.ppo.batch_size > max(config.ppo.num_minibatches, 2) else None
+        _half(config.ppo.batch_size)
+        if config.ppo.batch_size > max(config.ppo.num_minibatches, 2)
+        and config.ppo.batch_size // 2 % config.ppo.group_size == 0
+        else None
     ),
 }
 
