@@ -229,7 +229,7 @@ PLACEHOLDERS = {
     "<step>": r"(sft|reward|ppo|eval)",
     "<pair>": r"(ppo_vs_sft|sft_vs_base|ppo_vs_base)",
     "<by>": r"(judge|reward_model)",
-    "<term>": r"tercet\.lm\.preferences\.judge:polite_and_to_the_point",
+    "<term>": r"(reward_model|tercet\.lm\.preferences\.judge:polite_and_to_the_point)",
 }
 
 
@@ -291,7 +291,7 @@ def check_files(run: Path, page: str) -> None:
     cells = re.findall(r"^\| (`.*?) \|", text_of(page).split("\n## ")[0], re.MULTILINE)
     named = [name for cell in cells for name in re.findall(r"`([^`]+)`", cell)]
     for name in named:
-        if name not in {"tensorboard/", "<step>/checkpoint/", "<step>/checkpoint-before/"}:
+        if name not in {"tensorboard/", "feedback/chat.jsonl", "<step>/checkpoint/", "<step>/checkpoint-before/"}:
             assert (run / name.replace("<step>", "sft")).exists(), name
     for file in run.iterdir():
         assert file.name.startswith(".") or any(name.startswith(file.name) for name in named), file.name

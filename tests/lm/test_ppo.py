@@ -232,9 +232,13 @@ def test_a_reward_may_be_a_sum_of_models_and_functions(
         for step in ("reward", "ppo") if "reward_model" in reward else ("ppo",):
             take(step, tmp_path / name, *settings)
         rows = [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
-        scores[name] = next(row["ppo/score"] for row in rows if "ppo/score" in row)
+        row = next(row for row in rows if "ppo/score" in row)
+        scores[name], terms = row["ppo/score"], {key: row[key] for key in row if key.startswith("ppo/term/")}
+        assert len(terms) == (2 if name == "sum" else 0)  # a single term is the score
+        assert not terms or sum(terms.values()) == pytest.approx(scores[name], abs=1e-5)
     assert scores["foreign"] == pytest.approx(scores["own"], abs=1)  # not all that a random policy says is UTF-8
     assert scores["sum"] == pytest.approx(0.75 * scores["own"] - scores["two"], abs=1e-4)
+    assert terms["ppo/term/two_rewards:two"] == pytest.approx(-scores["two"], abs=1e-4)
 
 
 def test_more_samples_per_validation_prompt_change_the_validation_only(improve: Improve) -> None:

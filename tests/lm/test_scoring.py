@@ -14,7 +14,7 @@ from tercet.lm.data.examples import Example
 from tercet.lm.models.roles import load_score_model
 from tercet.lm.reward import PairBatches, score_pairs
 from tercet.lm.sampling.responses import Responses
-from tercet.lm.scoring import Scorer, by_foreign_model, by_function, by_model, load_terms, score_rows
+from tercet.lm.scoring import Scorer, Tally, by_foreign_model, by_function, by_model, load_terms, score_rows
 from tercet.lm.text.encoder import Encoder
 
 MakeConfig = Callable[..., LmConfig]
@@ -70,8 +70,16 @@ def weighted(config: LmConfig, own_path: str) -> Scorer:
 def test_a_weighted_sum_of_functions(make_config: MakeConfig, rewards: str, examples: list[Example]) -> None:
     config = make_config(ppo={"reward": {f"{rewards}:length": 0.5, f"{rewards}:question_marks": -2.0}})
     encoder = Encoder.of(make_config(data={"max_response_tokens": 20}))
-    scores = weighted(config, "")(responses_of(encoder, examples))
+    responses, scorer = responses_of(encoder, examples), weighted(config, "")
+    scores = scorer(responses)
     assert scores.tolist() == [1.5, 5.0, 0.0, 1.0, 0.5, 0.0]
+
+    tally = Tally(scorer, ["length", "marks"])
+    assert torch.equal(tally(responses), scores) and torch.equal(tally(responses), scores)  # all calls are counted
+    lengths, marks = scorer.by_term(responses)
+    assert tally.metrics == pytest.approx({"term/length": float(lengths.mean()), "term/marks": float(marks.mean())})
+    assert float(marks.mean()) < 0 < float(lengths.mean())
+    assert Tally(scorer, ["one"]).metrics == {}
 
 
 def test_functions_that_misbehave_are_named(make_config: MakeConfig, rewards: str, examples: list[Example]) -> None:

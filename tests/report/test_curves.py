@@ -6,7 +6,7 @@ from pathlib import Path
 from tercet.report import curves
 from tercet.report.arm_curves import MORE_PPO as MORE_ARM_PPO
 from tercet.report.arm_curves import PPO as ARM_PPO
-from tercet.report.blocks import Figures
+from tercet.report.blocks import Figures, Fold
 from tercet.report.records import read
 
 
@@ -43,6 +43,19 @@ def test_watched_judges_are_drawn_on_the_curve_of_the_reward(finished: Path) -> 
     ]
     assert "judges that PPO is not trained on" in drawn[0].caption
     assert drawn[1:] == plain[1:]
+
+
+def test_several_terms_of_the_reward_are_drawn_together(finished: Path) -> None:
+    record = read(finished)
+    rows = [row | {"ppo/term/mine:short": 0.2, "ppo/term/reward_model": 0.5} for row in record.metrics]
+    for reward, titles in (({"reward_model": 1.0, "mine:short": 0.5}, ["Reward by term"]), ({"reward_model": 1.0}, [])):
+        config = record.config | {"ppo": record.config["ppo"] | {"reward": reward}}
+        blocks = curves.ppo_blocks(replace(record, metrics=rows, config=config))
+        parts = [part for block in blocks if isinstance(block, Fold) for part in block.blocks]
+        folded = [figure for part in parts if isinstance(part, Figures) for figure in part.figures]
+        assert [figure.title for figure in folded if figure.title == "Reward by term"] == titles
+        if titles:
+            assert [key.label for key in folded[0].legend] == ["reward_model", "mine:short"]
 
 
 def test_the_kept_update_is_explained_with_the_part_of_its_score_that_is_chance(finished: Path) -> None:

@@ -40,7 +40,7 @@ from tercet.lm.sampling.model_check import check_policy
 from tercet.lm.sampling.responses import Responses
 from tercet.lm.sampling.sampler import Sampler
 from tercet.lm.scales import Scales, find_scales, load_scales, reference_responses, save_scales
-from tercet.lm.scoring import REWARD_MODEL, Score, Scorer, by_judge, load_terms, scaled
+from tercet.lm.scoring import REWARD_MODEL, Score, Scorer, Tally, by_judge, load_terms, scaled
 from tercet.lm.self_check import check, check_engine
 from tercet.lm.stages import model_of, sft_model
 from tercet.lm.text.encoder import Encoder
@@ -166,10 +166,11 @@ class Collect:
     def __call__(self, index: int, carry: Mapping[str, float]) -> Collected:
         """Sample responses to a batch of prompts and build the rollout; `carry` holds the current kl_coef."""
         roles, ppo, kl_coef = self.roles, self.roles.config, carry["kl_coef"]
+        tally = Tally(roles.scorer, list(ppo.reward))
         if ppo.compares_groups:
             drawn = draw_groups(
                 partial(self._sample, index),
-                roles.scorer,
+                tally,
                 lambda responses, scores: rewarded(responses, scores, ppo),
                 group_size=ppo.group_size,
                 max_redraws=ppo.max_redraws,
@@ -177,12 +178,13 @@ class Collect:
             responses, assessment = drawn.responses, roles.assess(drawn.responses, scores=drawn.scores)
         else:
             drawn, responses = None, self._sample(index)
-            assessment = roles.assess(responses, values_learn=takes_one_step(ppo, len(responses.texts)))
+            learns = takes_one_step(ppo, len(responses.texts))
+            assessment = roles.assess(responses, scores=tally(responses), values_learn=learns)
         rollout = build(responses, assessment, ppo, kl_coef=kl_coef)
         metrics = rollout_metrics(responses, assessment, rollout, ppo, kl_coef=kl_coef)
         if responses.by_engine:
             check_engine(metrics["sampler_mismatch"], roles.actor_critic)
-        metrics |= drawn.metrics if drawn else {}
+        metrics |= tally.metrics | (drawn.metrics if drawn else {})
         if ppo.kl_target:
             kl_coef = adapted_kl_coef(
                 kl_coef, metrics["kl"], target=ppo.kl_target, num_samples=len(responses.texts), horizon=ppo.kl_horizon

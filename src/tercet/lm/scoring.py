@@ -1,7 +1,7 @@
 """Score responses: a weighted sum of reward models and of functions of prompt and response."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Float
@@ -36,7 +36,33 @@ class Scorer:
 
     def __call__(self, responses: Responses) -> Float[Tensor, " b"]:
         """Return one score per response, on the device of the responses' tokens."""
-        return torch.stack([weight * score(responses).float() for weight, score in self.terms]).sum(0)
+        return self.by_term(responses).sum(0)
+
+    def by_term(self, responses: Responses) -> Float[Tensor, "terms b"]:
+        """Return what each term adds to the score of each response."""
+        return torch.stack([weight * score(responses).float() for weight, score in self.terms])
+
+
+@dataclass(frozen=True)
+class Tally:
+    """A scorer that remembers what each of its terms has added; `names` are those of the terms."""
+
+    scorer: Scorer
+    names: Sequence[str]
+    added: list[Float[Tensor, "terms _"]] = field(default_factory=list)
+
+    def __call__(self, responses: Responses) -> Float[Tensor, " b"]:
+        """Return one score per response."""
+        self.added.append(self.scorer.by_term(responses))
+        return self.added[-1].sum(0)
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The mean of each term over all responses so far; nothing if there is one term, which is the score."""
+        if len(self.names) < 2:
+            return {}
+        means = torch.cat(self.added, 1).mean(1).tolist()
+        return {f"term/{name}": mean for name, mean in zip(self.names, means, strict=True)}
 
 
 def load_terms(config: LmConfig, encoder: Encoder, own_path: str, backbone: Backbone | None) -> dict[str, Score]:

@@ -228,7 +228,7 @@ def ppo_blocks(record: Record) -> list[Figures | Fold]:
     if shown is None:
         return []
     trade = trade_off(record, mark)
-    more = figures(record, MORE_PPO, mark=mark)
+    more = figures(record, [*_reward_terms(record), *MORE_PPO], mark=mark)
     blocks: list[Figures | Fold] = [Figures([*shown.figures, *([trade] if trade else [])])]
     return [*blocks, Fold("More curves of PPO", [more])] if more else blocks
 
@@ -246,6 +246,20 @@ def kept_update(record: Record, unit: str) -> str:
         f"{text} Its validation score is {num(best)}. About {num(chance)} of it is chance, because it is the best of "
         f"{candidates:.0f} validations on the same {scores:.0f} {unit}; on new {unit} expect that much less."
     )
+
+
+def _reward_terms(record: Record) -> list[Plot]:
+    """Plot what each term of ppo.reward adds to the score, if there are several."""
+    names: Tree = find(record.config, "ppo", "reward") or {}
+    if len(names) < 2:
+        return []
+    colours: tuple[Colour, ...] = ("ppo", "sft", "other", "base", "muted", "ink")
+    caption = (
+        "What each term of `ppo.reward` adds to the score, on its scale and with its weight. If one rises while "
+        "another falls, the policy gains the one at the cost of the other."
+    )
+    lines = [Line(f"ppo/term/{name}", name, colours[i % len(colours)]) for i, name in enumerate(names)]
+    return [Plot("Reward by term", "part of the score", caption, lines, level=0.0)]
 
 
 def without_critic(record: Record) -> str:
