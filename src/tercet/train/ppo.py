@@ -1,14 +1,13 @@
 """Proximal policy optimisation (Schulman et al. 2017) and its relatives, for language models and arms."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from signal import SIGTERM
 from statistics import fmean
 
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -25,6 +24,7 @@ from tercet.train.chance import generator
 from tercet.train.ema import Average, learning_state, set_learning_state
 from tercet.train.estimators import estimate
 from tercet.train.optim import adamw, clip_gradients, set_lr
+from tercet.train.parts import Part, minibatches
 from tercet.train.selection import Best, Shrinkage, Validation
 from tercet.train.watch import NEVER, Stopped, StopRule
 from tercet.types import ActorCritic, Rollout
@@ -202,7 +202,7 @@ def update(
     """
     found, mask = estimate(rollout, config), rollout.mask
     weighted = weights(mask, mean_over=config.mean_over, max_length=rollout.max_length or mask.shape[1])
-    whole = _Part(
+    whole = Part(
         rollout.inputs,
         old_logprobs=rollout.logprobs,
         ref_logprobs=rollout.ref_logprobs,
@@ -224,7 +224,7 @@ def update(
         module.train()
     costs = whole.mask.sum(1) if rollout.lengths is None else rollout.lengths
     steps: list[dict[str, float]] = []
-    for rows in _minibatches(len(whole.mask), config, group_size, generator):
+    for rows in minibatches(len(whole.mask), config, group_size, generator):
         parts = parallel.own_batches(costs[rows].tolist(), micro_size)
         micro_batches = [whole.rows(rows[part]) for part in parts]
         count = whole.mask[rows].sum()
@@ -252,44 +252,7 @@ def _critic_metrics(values: Tensor | None, returns: Tensor | None, mask: Tensor)
     }
 
 
-@dataclass(frozen=True)
-class _Part:
-    """The training data of a rollout, or of some of its rows."""
-
-    inputs: Mapping[str, Tensor]
-    old_logprobs: Float[Tensor, "b t"]
-    ref_logprobs: Float[Tensor, "b t"] | None
-    values: Float[Tensor, "b t"] | None  # of the rollout; with their graph if `takes_one_step`
-    advantages: Float[Tensor, "b t"]
-    returns: Float[Tensor, "b t"] | None
-    mask: Tensor
-    weights: Float[Tensor, "b t"]  # of the actor's losses
-    counts: Float[Tensor, "b t"]  # their sum over a minibatch divides its losses
-
-    def rows(self, rows: Int[Tensor, " n"]) -> "_Part":
-        return self._each(lambda values: values[rows])
-
-    def steps(self) -> "_Part":
-        """Return one row for each step that counts, in place of one for each sequence."""
-        return self._each(lambda values: values[self.mask].unsqueeze(1))
-
-    def _each(self, of: Callable[[Tensor], Tensor]) -> "_Part":
-        columns = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "inputs"}
-        columns = {name: None if column is None else of(column) for name, column in columns.items()}
-        return _Part({name: of(value) for name, value in self.inputs.items()}, **columns)
-
-
-def _minibatches(
-    num_rows: int, config: UpdateConfig, group_size: int, chance: torch.Generator
-) -> list[Int[Tensor, " n"]]:
-    """Return the rows of each optimizer step; the rows of a group follow each other."""
-    orders = (torch.randperm(num_rows // group_size, generator=chance) for _ in range(config.epochs))
-    in_group = torch.arange(group_size)
-    epochs = ((order[:, None] * group_size + in_group).flatten() for order in orders)
-    return [rows for order in epochs for rows in order.tensor_split(config.num_minibatches) if len(rows)]
-
-
-def _critic_step(learner: Learner, parts: list[_Part], count: Tensor, config: UpdateConfig) -> dict[str, float]:
+def _critic_step(learner: Learner, parts: list[Part], count: Tensor, config: UpdateConfig) -> dict[str, float]:
     assert learner.critic and learner.critic_optimizer  # has_critic
     total = 0.0
     for part in parts:
@@ -307,7 +270,7 @@ def _critic_step(learner: Learner, parts: list[_Part], count: Tensor, config: Up
 
 def _actor_step(
     learner: Learner,
-    parts: list[_Part],
+    parts: list[Part],
     counts: tuple[Tensor, Tensor],
     config: UpdateConfig,
     kl_coef: float,
@@ -342,9 +305,7 @@ def _actor_step(
     return sums | {"actor_grad_norm": _apply(learner.actor, learner.actor_optimizer, config.max_grad_norm)}
 
 
-def _policy_losses(
-    logprobs: Tensor, part: _Part, config: UpdateConfig, count: Tensor
-) -> tuple[Tensor, RatioStatistics]:
+def _policy_losses(logprobs: Tensor, part: Part, config: UpdateConfig, count: Tensor) -> tuple[Tensor, RatioStatistics]:
     high, ratio_of = config.clip_range_high or config.clip_range, config.ratio_of
     losses = clipped_policy_loss(
         logprobs,
@@ -367,7 +328,7 @@ def _policy_losses(
     return losses, statistics
 
 
-def _kl_losses(logprobs: Tensor, part: _Part, config: UpdateConfig) -> Tensor:
+def _kl_losses(logprobs: Tensor, part: Part, config: UpdateConfig) -> Tensor:
     assert part.ref_logprobs is not None and config.kl_penalty in ("k2", "k3", "k3_weighted")
     return kl_loss(logprobs, part.old_logprobs, part.ref_logprobs, part.mask, estimator=config.kl_penalty)
 
