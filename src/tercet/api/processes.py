@@ -22,7 +22,7 @@ from tercet.runs import ranks
 from tercet.runs.stop import Ended, on_signal
 
 if TYPE_CHECKING:  # torch, which takes seconds
-    from torch.distributed import Store
+    from torch.distributed import Store  # pyright: ignore[reportPrivateImportUsage]  # public by torch's documentation
 
 MOST_AUTOMATIC = 2
 AGAIN = "the same command continues from the last checkpoint"
@@ -103,7 +103,7 @@ def _gpu(number: int, total: int, device: str) -> int | None:
 
 
 def _store_of_torchrun() -> "Store":
-    from torch.distributed import rendezvous
+    from torch.distributed.rendezvous import rendezvous
 
     store, _, _ = next(rendezvous("env://"))
     return store
@@ -111,7 +111,7 @@ def _store_of_torchrun() -> "Store":
 
 def _store_of_own(job: Job, total: int, children: list[Child]) -> "Store":
     """Start the other processes, and wait until all of them have come."""
-    from torch.distributed import TCPStore
+    from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsage]  # public by torch's documentation
 
     loopback = next((name for _, name in socket.if_nameindex() if name in ("lo", "lo0")), None)
     if loopback:  # gloo would look for an address of this machine's name, which may have none

@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 from jaxtyping import Int, Shaped
 from torch import Tensor, nn
+from torch.distributed import Store  # pyright: ignore[reportPrivateImportUsage]  # public by torch's documentation
 
 from tercet.errors import FailedError, first_line
 from tercet.runs.ranks import Ranks, as_ranks, num_ranks, rank
@@ -35,7 +36,7 @@ _PATIENCE = timedelta(days=7)
 
 
 @contextmanager
-def connected(store: dist.Store, number: int, total: int, *, gpu: int | None = None) -> Iterator[None]:
+def connected(store: Store, number: int, total: int, *, gpu: int | None = None) -> Iterator[None]:
     """Make this process rank `number` of `total`, which meet in `store`, until the end of the `with`.
 
     `gpu` is the number of its card, if the networks are on cards.

@@ -30,7 +30,7 @@ def mutual_information(policy: Policy, encoder: Encoder, responses: Responses) -
     scores = torch.zeros(len(responses.texts), device=responses.batch.ids.device)
     mine = own_rows(responses.batch.lengths.tolist())
     if len(mine):
-        examples = [responses.examples[row] for row in mine]
+        examples = [responses.examples[row] for row in mine.tolist()]
         scores[mine] = _scores(policy, encoder, examples, responses.batch.rows(mine))
     return combined(scores)
 

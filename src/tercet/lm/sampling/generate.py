@@ -77,7 +77,12 @@ def generate(
     ended = torch.zeros(len(prompts), dtype=torch.bool, device=device)
     if len(mine):
         drawn[mine], logprobs[mine], counts[mine], ended[mine] = _generate(
-            model, [prompts[i] for i in mine], uniforms[mine], end_ids=end_ids, temperature=temperature, watch=watch
+            model,
+            [prompts[i] for i in mine.tolist()],
+            uniforms[mine],
+            end_ids=end_ids,
+            temperature=temperature,
+            watch=watch,
         )
     return SampledTokens.of(*map(combined, (drawn, logprobs, counts, ended)))
 
