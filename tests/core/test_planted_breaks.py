@@ -114,8 +114,11 @@ BREAKS: dict[str, list[tuple[str, str]]] = {
         ("1.0 - clip_range, 1.0 + high", "1.0 - clip_range, 100.0"),
         ("1.0 - clip_range, 1.0 + high", "1.0 - high, 1.0 + high"),
         ("1.0 - clip_range, 1.0 + high", "1.0 - clip_range, 1.0 + clip_range"),
-        ("_ratio(logprobs, old_logprobs, mask, ratio_of)\n", "_ratio(logprobs, old_logprobs, mask)\n"),
-        ("_ratio(logprobs, old_logprobs, mask, ratio_of) - 1.0", "_ratio(logprobs, old_logprobs, mask) - 1.0"),
+        (
+            "ratio_of_probabilities(logprobs, old_logprobs, mask, ratio_of)\n",
+            "ratio_of_probabilities(logprobs, old_logprobs, mask)\n",
+        ),
+        ("old_logprobs, mask, ratio_of) - 1.0", "old_logprobs, mask) - 1.0"),
         ("mask.sum(1, keepdim=True).clamp(min=1) if", "mask.shape[1] if"),
         ('if ratio_of == "response_mean" else 1', 'if ratio_of == "response_mean" else 2'),
         ('if ratio_of == "response_mean" else 1', 'if ratio_of == "response_sum" else 1'),

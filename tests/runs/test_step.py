@@ -87,6 +87,26 @@ def test_a_step_without_checkpoint_drops_only_its_own_rows(folder: RunFolder) ->
         assert [row["step"] for row in folder.metrics()] == ["sft"]
 
 
+def test_kept_rollouts_after_the_last_checkpoint_are_dropped(folder: RunFolder) -> None:
+    with folder.step("ppo", total=4, shown=[], num_before=1) as step:
+        step.log(0, {})
+        for index in (1, 2):
+            step.keep(index, _weights)
+            step.log(index, {})
+        step.save({}, _weights)
+        step.keep(3, _weights)
+        step.log(3, {})
+        with pytest.raises(FailedError, match="the disk is full"):
+            step.keep(4, _fills_the_disk)
+    rollouts = folder.path / "ppo" / "rollouts"
+    assert sorted(path.name for path in rollouts.iterdir()) == ["1", "2", "3"]
+    with folder.step("ppo", total=4, shown=[], num_before=1) as step:
+        assert sorted(path.name for path in rollouts.iterdir()) == ["1", "2"]
+        step.finish({})
+    with folder.step("ppo", total=4, shown=[], num_before=1):  # from the start again
+        assert not rollouts.exists()
+
+
 def test_a_finished_step_is_restarted(folder: RunFolder) -> None:
     for attempt in range(2):
         with folder.step("eval", total=1, shown=[]) as step:

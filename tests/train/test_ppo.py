@@ -3,7 +3,7 @@
 import json
 import os
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -407,6 +407,7 @@ def run(
     watch: Callable[[int], None] = lambda index: None,
     stop: StopRule = NEVER,
     finishes: bool = True,
+    keep: Collection[int] = (),
 ) -> Trained:
     def collect(index: int, carry: Mapping[str, float]) -> Collected:
         if index == kill_in:
@@ -428,6 +429,7 @@ def run(
             samples_every=2,
             seed=3,
             stop=stop,
+            keep=keep,
         )
         if finishes:
             step.finish({})
@@ -442,15 +444,20 @@ def rows(path: Path) -> list[dict[str, float]]:
 def test_killed_run_resumes_to_the_same_bits(tmp_path: Path, ema_decay: float) -> None:
     config = LoopConfig.model_validate(LOOP.model_dump() | {"ema_decay": ema_decay})
     whole = Bandit()
-    trained = run(tmp_path / "whole", config, whole)
+    keep = (1, 4, 5, 7)
+    trained = run(tmp_path / "whole", config, whole, keep=keep)
+    kept = {path.parent.name: path.read_bytes() for path in (tmp_path / "whole" / "ppo" / "rollouts").glob("*/*")}
+    assert sorted(kept) == ["1", "4", "5", "7"]
     assert 0 < trained.best.update <= 7 and trained.shrinkage is not None
     for kills in ([0], [2], [3], [4, 5], [6, 6]):  # before, between and right after checkpoints, also twice
         path = tmp_path / "-".join(map(str, kills))
         for kill_in in kills:
             with pytest.raises(Killed):
-                run(path, config, Bandit(), kill_in=kill_in)
+                run(path, config, Bandit(), kill_in=kill_in, keep=keep)
         again = Bandit()
-        assert run(path, config, again) == trained
+        assert run(path, config, again, keep=keep) == trained
+        rollouts = (path / "ppo" / "rollouts").glob("*/*")
+        assert {file.parent.name: file.read_bytes() for file in rollouts} == kept
         for name in ("metrics.jsonl", "samples.jsonl"):
             assert (path / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
         assert torch.equal(again.policy.weight, whole.policy.weight)

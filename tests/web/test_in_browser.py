@@ -8,9 +8,13 @@ from typing import Any
 
 import pytest
 from tests.web.conftest import answering
+from typer.testing import CliRunner
 
+from tercet.cli import app as command_line
+from tercet.lm.explain import Inspection
 from tercet.lm.serving.engine import Engine
-from tercet.web.chat_page import app
+from tercet.runs.folder import RunFolder
+from tercet.web import chat_page, inspect_page
 
 pytestmark = pytest.mark.slow
 HOSTILE = "<b>Hi</b><script>document.title='broken'</script> مرحبا 你好"
@@ -59,7 +63,7 @@ def say(page: Any, text: str, num: int = 2) -> None:
 
 def test_chat(engine: Engine, tmp_path: Path, open_page: Any) -> None:
     pairs = tmp_path / "feedback" / "chat.jsonl"
-    with answering(app(engine, tmp_path, "127.0.0.1")) as port:
+    with answering(chat_page.app(engine, tmp_path, "127.0.0.1")) as port:
         page = open_page(f"http://127.0.0.1:{port}/?lang=en", color_scheme="dark")
         page.fill("#longest", "12")
         say(page, HOSTILE)
@@ -107,3 +111,60 @@ def test_chat(engine: Engine, tmp_path: Path, open_page: Any) -> None:
     page.keyboard.press("Enter")
     page.wait_for_selector(".answer .error")
     assert "does not answer" in page.locator(".answer .error").nth(0).inner_text()
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of the preset tiny up to PPO."""
+    path = tmp_path_factory.mktemp("runs") / "tiny"
+    for step in ("sft", "reward", "ppo"):
+        short = ["ppo.num_updates=3", "ppo.eval_every=3", "sft.max_steps=2", "reward.num_sampled_pairs=16"]
+        done = CliRunner().invoke(command_line, ["lm", step, "--preset", "tiny", "--out", str(path), *short])
+        assert done.exit_code == 0, done.output
+    return path
+
+
+def number(page: Any, name: str) -> float:
+    """A number of the table of the token."""
+    cell = page.locator("#numbers tr", has=page.get_by_text(name, exact=True)).locator("td").nth(1)
+    return float(cell.inner_text().replace("\N{MINUS SIGN}", "-"))
+
+
+def test_inspect(run: Path, open_page: Any) -> None:
+    inspection = Inspection(RunFolder.read(run))
+    with answering(inspect_page.app(inspection, "127.0.0.1")) as port:
+        page = open_page(f"http://127.0.0.1:{port}/?lang=en", viewport={"width": 1440, "height": 900})
+        wait_for(page, ".response", 16)
+        expected = inspection.update("ppo 3", None, {})["rows"]
+        wait_for(page, "#metrics td.ok", 16)  # all equal to what training logged
+        wait_for(page, "#metrics td.off", 0)
+        page.locator(".response").nth(4).locator(".token").nth(2).hover()
+        assert number(page, "advantage, whitened") == pytest.approx(expected[4]["advantage"][2], abs=6e-5)
+        assert number(page, "ratio") == pytest.approx(expected[4]["ratio"][2], abs=6e-5)
+        page.click("h1")
+        page.keyboard.press("ArrowRight")
+        page.keyboard.press("ArrowDown")
+        assert number(page, "value") == pytest.approx(expected[5]["value"][3], abs=6e-5)
+        page.get_by_role("cell", name="delta", exact=True).hover()
+        assert "delta = r + gamma" in page.locator("#formula").inner_text()
+
+        page.locator("#set-lam").fill("0")  # what if
+        wait_for(page, ".setting.changed", 1)
+        page.wait_for_selector("#metrics td.off")
+        assert number(page, "advantage") == number(page, "delta")
+        page.click("#reset")
+        wait_for(page, "#metrics td.off", 0)
+        page.locator("#update").fill("0")
+        page.get_by_text("In this update only the critic is trained.").wait_for()
+        assert number(page, "value") == pytest.approx(
+            inspection.update("ppo 1", None, {})["rows"][5]["value"][3], abs=6e-5
+        )
+        page.click("#theme")
+        assert page.locator("html").get_attribute("data-theme") == "dark"
+
+        other = open_page(f"http://127.0.0.1:{port}/?lang=zh", viewport={"width": 375, "height": 700})
+        wait_for(other, ".response", 16)
+        assert other.locator("#reset").inner_text() == "恢复为运行时的设置"
+        assert other.evaluate("document.documentElement.scrollWidth") <= 375
+    page.locator("#set-lam").fill("0.5")  # the server has ended
+    page.get_by_text("The server does not answer").wait_for()

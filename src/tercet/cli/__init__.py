@@ -78,6 +78,30 @@ def label(
     say(serve(run, host=host, port=port, debug=debug, ready=ready))
 
 
+@app.command()
+def inspect(
+    run: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of the run.")],
+    host: HostOption = "127.0.0.1",
+    port: Annotated[int, port_option()] = 8767,
+    api_key: KeyOption = "",
+    debug: DebugOption = False,
+) -> None:
+    """Open a web page that shows updates of PPO token by token, recomputed from the rollouts that the run kept."""
+    from tercet.runs.folder import RunFolder
+    from tercet.web.inspect_page import serve
+    from tercet.web.server import listening
+
+    folder, key = RunFolder.read(run), key_for(host, api_key)
+    with listening(host, port) as listener:
+        hush()
+        from tercet.lm.explain import Inspection
+
+        def ready(url: str) -> None:
+            say(f"inspect: {url} (Ctrl-C ends)")
+
+        serve(Inspection(folder), listener, host, key=key, debug=debug, ready=ready)
+
+
 @app.command("serve")
 def serve_api(
     run: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of the run.")],

@@ -32,7 +32,7 @@ def clipped_policy_loss(
     exp of the mean of its log-ratios (GSPO, Zheng et al. 2025, arXiv:2507.18071, eq. 7) or of their sum.
     """
     advantages = zero_padding(advantages, mask)
-    ratio = _ratio(logprobs, old_logprobs, mask, ratio_of)
+    ratio = ratio_of_probabilities(logprobs, old_logprobs, mask, ratio_of)
     high = clip_range if clip_range_high is None else clip_range_high
     clipped = ratio.clamp(1.0 - clip_range, 1.0 + high)
     return -torch.minimum(ratio * advantages, clipped * advantages)
@@ -54,7 +54,7 @@ def kl_loss(
     logprobs, ref_logprobs = zero_padding(logprobs, mask), zero_padding(ref_logprobs, mask)
     if estimator == "k2":
         return k2(logprobs, ref_logprobs)
-    weight = _ratio(logprobs, old_logprobs, mask) if estimator == "k3_weighted" else 1.0
+    weight = ratio_of_probabilities(logprobs, old_logprobs, mask) if estimator == "k3_weighted" else 1.0
     return weight * k3(logprobs, ref_logprobs)
 
 
@@ -126,7 +126,7 @@ def ratio_statistics(
     `masked_mean`.
     """
     logprobs, old_logprobs = logprobs.detach(), old_logprobs.detach()
-    change = _ratio(logprobs, old_logprobs, mask, ratio_of) - 1.0
+    change = ratio_of_probabilities(logprobs, old_logprobs, mask, ratio_of) - 1.0
     high = clip_range if clip_range_high is None else clip_range_high
     outside = ((change > high) | (change < -clip_range)).to(change.dtype)
     return RatioStatistics(
@@ -135,7 +135,13 @@ def ratio_statistics(
     )
 
 
-def _ratio(logprobs: Tensor, old_logprobs: Tensor, mask: Tensor, ratio_of: RatioOf = "token") -> Tensor:
+def ratio_of_probabilities(
+    logprobs: Float[Tensor, "b t"],
+    old_logprobs: Float[Tensor, "b t"],
+    mask: Bool[Tensor, "b t"],
+    ratio_of: RatioOf = "token",
+) -> Float[Tensor, "b t"]:
+    """Compute exp(logprobs - old_logprobs) of tokens or responses, with the exponent within +-20."""
     # mask before exp: padding that becomes inf would turn its zero gradient into nan
     log_ratio = k1(logprobs, old_logprobs).masked_fill(~mask, 0.0)
     if ratio_of != "token":

@@ -50,6 +50,7 @@ from tercet.runs.ranks import share
 from tercet.runs.rounds import in_round, results_in_round
 from tercet.runs.step import Step
 from tercet.train.chance import generator, round_seed
+from tercet.train.kept import kept_updates
 from tercet.train.parallel import own, summed
 from tercet.train.ppo import Collected, Learner, takes_one_step, train
 from tercet.train.selection import Validation
@@ -122,6 +123,7 @@ def run(folder: RunFolder, config: LmConfig, *, number: int = 0) -> None:
             seed=seed,
             extra_actor_loss=_pretraining_mix(policy, encoder, config, seed) if config.ppo.ptx_coef else None,
             stop=_stop_rule(config.ppo),
+            keep=kept_updates(config.ppo.num_updates, config.ppo.keep_rollouts),
         )
         step.save_folder("model", lambda path: policy.save(path, encoder.tokenizer, encoder.ends.ids))
         fitted = {name: asdict(scale) for name, scale in scales.items() if name != REWARD_MODEL}
@@ -193,7 +195,14 @@ class Collect:
             {"prompt": prompt, "response": text, "score": float(score)}
             for prompt, text, score in zip(responses.prompts, responses.texts, assessment.scores, strict=True)
         ]
-        return Collected(rollout, metrics, samples[:NUM_SAMPLES], {"kl_coef": kl_coef})
+        tensors = {
+            "ids": responses.batch.ids,
+            "prompt_lengths": responses.batch.prompt_lengths,
+            "ended": responses.ended,
+            "scores": assessment.scores,
+            "kl_coef": torch.tensor(carry["kl_coef"], dtype=torch.float64),
+        }
+        return Collected(rollout, metrics, samples[:NUM_SAMPLES], {"kl_coef": kl_coef}, tensors)
 
     def self_check(self, *, at_reference: bool = True) -> dict[str, float]:
         """Check a small rollout of the untrained actor, which may be the reference; FailedError if a check fails."""

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from tercet.errors import InputError
 from tercet.runs import checkpoints, done
-from tercet.runs.atomic import clean_leftovers, replace_folder
+from tercet.runs.atomic import clean_leftovers, remove_folder, replace_folder
 from tercet.runs.progress import Bar, progress, say
 from tercet.runs.ranks import first_only, rank, share
 from tercet.runs.results import add_results, drop_results, put_results, read_results
@@ -21,6 +21,7 @@ from tercet.runs.trackers import Trackers
 Info = dict[str, Any]  # Any: JSON, returned to the caller
 OnRow = Callable[[Row], object]
 SAMPLES_PRINTED = 3
+ROLLOUTS = "rollouts"  # folder of a step
 
 
 def finished_since(run: Path, name: str, others: Sequence[str]) -> list[str]:
@@ -123,6 +124,7 @@ class Step:
         """Open the files that rows are added to, and the trackers."""
         now = {other: done.read(self._run, other).get("finished") for other in done.ended(self._run)}
         self._after = self._state["after"] if self._state else now
+        self._drop_rollouts()
         self._rows: dict[str, RowWriter] = {}
         for kind in done.ROWS:
             file = self._run / f"{kind}.jsonl"
@@ -192,6 +194,22 @@ class Step:
         """Save a folder of the step, such as the model; it is written completely or not at all."""
         share(lambda: replace_folder(self.path / name, write))
         return self.path / name
+
+    def keep(self, index: int, write: Callable[[Path], None]) -> None:
+        """Save a rollout for people to look at, in DIR/<step>/rollouts/<index>; call it before row `index` is logged.
+
+        It is written completely or not at all, and dropped if the step resumes from a checkpoint before it.
+        """
+        share(lambda: replace_folder(self.path / ROLLOUTS / str(index), write))
+
+    def _drop_rollouts(self) -> None:
+        folder = self.path / ROLLOUTS
+        clean_leftovers(folder)
+        for kept in list(folder.iterdir()) if folder.is_dir() else []:
+            if not kept.name.isdecimal() or int(kept.name) >= self._num_logged:
+                remove_folder(kept)
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
 
     def finish(self, results: Mapping[str, Any], *, beside: Sequence[str] = ()) -> None:  # Any: JSON, see results.json
         """Finish the step: add its results and time to results.json, and remove its checkpoints.

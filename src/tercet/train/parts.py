@@ -8,6 +8,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tercet.config.ppo import UpdateConfig
+from tercet.core.averages import weights
+from tercet.train.estimators import estimate
+from tercet.types import Rollout
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,7 @@ class Part:
     mask: Tensor
     weights: Float[Tensor, "b t"]  # of the actor's losses
     counts: Float[Tensor, "b t"]  # their sum over a minibatch divides its losses
+    positions: Int[Tensor, "b t"]  # in the flat (batch, time) of the rollout
 
     def rows(self, rows: Int[Tensor, " n"]) -> "Part":
         """Select rows."""
@@ -36,6 +40,27 @@ class Part:
         columns = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "inputs"}
         columns = {name: None if column is None else of(column) for name, column in columns.items()}
         return Part({name: of(value) for name, value in self.inputs.items()}, **columns)
+
+
+def training_data(rollout: Rollout, config: UpdateConfig) -> Part:
+    """Return what the losses need of every action of a rollout."""
+    found, mask = estimate(rollout, config), rollout.mask
+    weighted = weights(mask, mean_over=config.mean_over, max_length=rollout.max_length or mask.shape[1])
+    advantages = found.advantages
+    if rollout.weights is not None:  # positive, so weighting the advantage is weighting the loss
+        advantages = advantages * rollout.weights
+    return Part(
+        rollout.inputs,
+        old_logprobs=rollout.logprobs,
+        ref_logprobs=rollout.ref_logprobs,
+        values=rollout.values,
+        advantages=advantages,
+        returns=found.returns,
+        mask=mask,
+        weights=weighted.loss,
+        counts=weighted.count,
+        positions=torch.arange(mask.numel(), device=mask.device).view(mask.shape),
+    )
 
 
 def minibatches(

@@ -1,18 +1,18 @@
 """Proximal policy optimisation (Schulman et al. 2017) and its relatives, for language models and arms."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from signal import SIGTERM
 from statistics import fmean
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from tercet.config.ppo import LoopConfig, UpdateConfig
-from tercet.core.averages import weights
 from tercet.core.losses import RatioStatistics, clipped_policy_loss, clipped_value_loss, kl_loss, ratio_statistics
 from tercet.core.masked import masked_mean
 from tercet.core.statistics import explained_variance
@@ -22,9 +22,9 @@ from tercet.runs.stop import Ended, deferring
 from tercet.train import checkpoint, parallel
 from tercet.train.chance import generator
 from tercet.train.ema import Average, learning_state, set_learning_state
-from tercet.train.estimators import estimate
+from tercet.train.kept import KeptRollout, Seen, outputs
 from tercet.train.optim import adamw, clip_gradients, set_lr
-from tercet.train.parts import Part, minibatches
+from tercet.train.parts import Part, minibatches, training_data
 from tercet.train.selection import Best, Shrinkage, Validation
 from tercet.train.watch import NEVER, Stopped, StopRule
 from tercet.types import ActorCritic, Rollout
@@ -63,12 +63,16 @@ class Learner:
 
 @dataclass(frozen=True)
 class Collected:
-    """One rollout with its metrics and samples; `carry` is the state that the next collection starts from."""
+    """One rollout with its metrics and samples; `carry` is the state that the next collection starts from.
+
+    `own` has the tensors of the language side or of the arm that are kept with the rollout.
+    """
 
     rollout: Rollout
     metrics: dict[str, float]
     samples: list[dict[str, str | float]]
     carry: dict[str, float]
+    own: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -105,13 +109,15 @@ def train(
     seed: int,
     extra_actor_loss: Callable[[int, int], Tensor] | None = None,
     stop: StopRule = NEVER,
+    keep: Collection[int] = (),
 ) -> Trained:
     """Alternate rollouts and updates, from the last checkpoint if there is one; finally, restore the best actor.
 
     `collect(index, carry)` must depend only on its arguments and the networks, so that a resumed run gives the same
     numbers. `extra_actor_loss(index, minibatch)` is added to the actor's loss, such as the PTX loss of InstructGPT; of
     several ranks, each returns its own part. An actor whose watched scores have fallen, as `stop` defines it, is not
-    kept. If SIGTERM has come, Ended is raised after the update, with a checkpoint.
+    kept. If SIGTERM has come, Ended is raised after the update, with a checkpoint. The rollouts
+    of the updates in `keep` are saved with what the update did to them (`train/kept.py`).
     """
     average = Average(learner.actor, config.ema_decay)
     restored = step.restore()
@@ -135,6 +141,8 @@ def train(
         collected = collect(index, carry)
         carry = collected.carry
         lr = _anneal(learner, index, config)
+        done = index + 1
+        seen = Seen.nothing(collected.rollout.mask.shape, config.epochs) if done in keep else None
         metrics = update(
             learner,
             collected.rollout,
@@ -142,9 +150,14 @@ def train(
             generator=generator(seed, "minibatches", index),
             train_actor=index >= config.critic_warmup_updates or not config.has_critic,
             extra_actor_loss=partial(extra_actor_loss, index) if extra_actor_loss else None,
+            seen=seen,
         )
+        if seen is not None:
+            after = outputs(
+                learner.actor_critic, collected.rollout, config.micro_batch_size, has_critic=config.has_critic
+            )
+            step.keep(done, KeptRollout(collected.rollout, seen.of_all_ranks(), after, collected.own).save)
         average.update()
-        done = index + 1
         row = {f"ppo/{name}": value for name, value in (collected.metrics | metrics | {"lr": lr}).items()}
         if validates_after(done, config):
             with average.in_place():
@@ -193,55 +206,47 @@ def update(
     generator: torch.Generator,
     train_actor: bool = True,
     extra_actor_loss: Callable[[int], Tensor] | None = None,
+    seen: Seen | None = None,
 ) -> dict[str, float]:
     """Train for several epochs on one rollout; return the means of the metrics.
 
     If the values still have their graph (see `takes_one_step`), the critic is trained on them without another forward
     pass. Minibatches are made of rows, those of a group together (a prompt that they share is then computed once), or
-    with `rollout.independent_steps` of single steps from all episodes, which vary more than whole episodes.
+    with `rollout.independent_steps` of single steps from all episodes, which vary more than whole episodes. `seen`
+    records the outputs of actor and critic from which the losses are computed.
     """
-    found, mask = estimate(rollout, config), rollout.mask
-    weighted = weights(mask, mean_over=config.mean_over, max_length=rollout.max_length or mask.shape[1])
-    whole = Part(
-        rollout.inputs,
-        old_logprobs=rollout.logprobs,
-        ref_logprobs=rollout.ref_logprobs,
-        values=rollout.values,
-        advantages=found.advantages,
-        returns=found.returns,
-        mask=mask,
-        weights=weighted.loss,
-        counts=weighted.count,
-    )
-    if rollout.weights is not None:  # positive, so weighting the advantage is weighting the loss
-        whole = replace(whole, advantages=whole.advantages * rollout.weights)
+    data, mask = training_data(rollout, config), rollout.mask
     whole, micro_size, group_size = (
-        (whole.steps(), config.micro_batch_size * mask.shape[1], 1)
+        (data.steps(), config.micro_batch_size * mask.shape[1], 1)
         if rollout.independent_steps
-        else (whole, config.micro_batch_size, config.group_size)
+        else (data, config.micro_batch_size, config.group_size)
     )
     for module in learner.modules.values():
         module.train()
     costs = whole.mask.sum(1) if rollout.lengths is None else rollout.lengths
     steps: list[dict[str, float]] = []
-    for rows in minibatches(len(whole.mask), config, group_size, generator):
+    batches = minibatches(len(whole.mask), config, group_size, generator)
+    for rows in batches:
         parts = parallel.own_batches(costs[rows].tolist(), micro_size)
         micro_batches = [whole.rows(rows[part]) for part in parts]
         count = whole.mask[rows].sum()
-        metrics = _critic_step(learner, micro_batches, count, config) if config.has_critic else {}
+        note = _note(seen, len(steps), len(steps) * config.epochs // len(batches))
+        metrics = _critic_step(learner, micro_batches, count, config, note) if config.has_critic else {}
         if train_actor:
             counts = (count, whole.counts[rows].sum(dtype=torch.float64))
             extra = partial(extra_actor_loss, len(steps)) if extra_actor_loss else None
-            metrics |= _actor_step(learner, micro_batches, counts, config, rollout.kl_coef, extra)
+            metrics |= _actor_step(learner, micro_batches, counts, config, rollout.kl_coef, extra, note)
         steps.append(metrics)
         if train_actor and config.kl_stop and metrics["approx_kl"] > config.kl_stop:
             break
     # kl_stop skips the optimizer step, which then has no gradient norm
     means = {name: fmean(metrics[name] for metrics in steps if name in metrics) for name in steps[0]}
-    return means | _critic_metrics(rollout.values, found.returns, mask) | {"num_minibatches": float(len(steps))}
+    return means | critic_metrics(rollout, data.returns) | {"num_minibatches": float(len(steps))}
 
 
-def _critic_metrics(values: Tensor | None, returns: Tensor | None, mask: Tensor) -> dict[str, float]:
+def critic_metrics(rollout: Rollout, returns: Float[Tensor, "b t"] | None) -> dict[str, float]:
+    """Return how well the critic of the rollout, if there is one, predicted the returns, and the means of both."""
+    values, mask = rollout.values, rollout.mask
     if values is None or returns is None:
         return {}
     values = values.detach()
@@ -252,7 +257,23 @@ def _critic_metrics(values: Tensor | None, returns: Tensor | None, mask: Tensor)
     }
 
 
-def _critic_step(learner: Learner, parts: list[Part], count: Tensor, config: UpdateConfig) -> dict[str, float]:
+_Note = Callable[[str, Part, Tensor], None]
+
+
+def _note(seen: Seen | None, number: int, epoch: int) -> _Note:
+    """Return a function that records what optimizer step `number` sees of a micro-batch."""
+
+    def note(name: str, part: Part, values: Tensor) -> None:
+        if seen is not None:
+            seen.note(name, epoch, part.positions, part.mask, values)
+            seen.note("steps", epoch, part.positions, part.mask, number + 1)
+
+    return note
+
+
+def _critic_step(
+    learner: Learner, parts: list[Part], count: Tensor, config: UpdateConfig, note: _Note
+) -> dict[str, float]:
     assert learner.critic and learner.critic_optimizer  # has_critic
     total = 0.0
     for part in parts:
@@ -264,6 +285,7 @@ def _critic_step(learner: Learner, parts: list[Part], count: Tensor, config: Upd
         loss = masked_mean(losses, part.mask, count=count)
         loss.backward()
         total += loss.item()
+        note("values", part, values)
     norm = _apply(learner.critic, learner.critic_optimizer, config.max_grad_norm)
     return {"critic_loss": parallel.summed({"loss": total})["loss"], "critic_grad_norm": norm}
 
@@ -275,17 +297,17 @@ def _actor_step(
     config: UpdateConfig,
     kl_coef: float,
     extra_actor_loss: Callable[[], Tensor] | None,
+    note: _Note,
 ) -> dict[str, float]:
     """Take a step of the actor; `counts` are those of tokens, and of what the losses are averaged over."""
     sums: dict[str, float] = dict.fromkeys(("actor_loss", "entropy", "clip_fraction", "approx_kl"), 0.0)
     count, loss_count = counts
     for part in parts:
         out = learner.actor_critic.actor(part.inputs)
-        losses, ratio = _policy_losses(out.logprobs, part, config, count)
-        if config.is_kl_in_loss:
-            penalty = _kl_losses(out.logprobs, part, config)
-            sums["kl_loss"] = sums.get("kl_loss", 0.0) + masked_mean(penalty.detach(), part.mask, count=count).item()
-            losses = losses + kl_coef * penalty
+        losses, kl_losses = policy_losses(out.logprobs, part, config, kl_coef)
+        ratio = ratio_of_update(out.logprobs, part, config, count)
+        if kl_losses is not None:
+            sums["kl_loss"] = sums.get("kl_loss", 0.0) + masked_mean(kl_losses.detach(), part.mask, count=count).item()
         loss = masked_mean(losses * part.weights, part.mask, count=loss_count)
         entropy = masked_mean(out.entropy, part.mask, count=count)
         (loss - config.entropy_coef * entropy if config.entropy_coef else loss).backward()
@@ -293,6 +315,8 @@ def _actor_step(
         sums["entropy"] += entropy.item()
         sums["clip_fraction"] += ratio.clip_fraction.item()
         sums["approx_kl"] += ratio.approx_kl.item()
+        note("logprobs", part, out.logprobs)
+        note("entropy", part, out.entropy)
     sums = parallel.summed(sums)
     if config.kl_stop and sums["approx_kl"] > config.kl_stop:
         learner.actor_optimizer.zero_grad(set_to_none=True)  # the policy has moved too far from that of the rollout
@@ -305,32 +329,37 @@ def _actor_step(
     return sums | {"actor_grad_norm": _apply(learner.actor, learner.actor_optimizer, config.max_grad_norm)}
 
 
-def _policy_losses(logprobs: Tensor, part: Part, config: UpdateConfig, count: Tensor) -> tuple[Tensor, RatioStatistics]:
-    high, ratio_of = config.clip_range_high or config.clip_range, config.ratio_of
+def policy_losses(
+    logprobs: Float[Tensor, "b t"], part: Part, config: UpdateConfig, kl_coef: float
+) -> tuple[Float[Tensor, "b t"], Float[Tensor, "b t"] | None]:
+    """Return the actor's loss of each action, without its weight; and the KL in it before `kl_coef`, if it has one."""
     losses = clipped_policy_loss(
         logprobs,
         part.old_logprobs,
         part.advantages,
         part.mask,
         clip_range=config.clip_range,
-        clip_range_high=high,
-        ratio_of=ratio_of,
+        clip_range_high=config.clip_range_high or config.clip_range,
+        ratio_of=config.ratio_of,
     )
-    statistics = ratio_statistics(
+    if not config.is_kl_in_loss:
+        return losses, None
+    assert part.ref_logprobs is not None and config.kl_penalty in ("k2", "k3", "k3_weighted")
+    penalty = kl_loss(logprobs, part.old_logprobs, part.ref_logprobs, part.mask, estimator=config.kl_penalty)
+    return losses + kl_coef * penalty, penalty
+
+
+def ratio_of_update(logprobs: Float[Tensor, "b t"], part: Part, config: UpdateConfig, count: Tensor) -> RatioStatistics:
+    """Return how far the policy is from that of the rollout; `count` is that of the tokens of the optimizer step."""
+    return ratio_statistics(
         logprobs,
         part.old_logprobs,
         part.mask,
         clip_range=config.clip_range,
-        clip_range_high=high,
-        ratio_of=ratio_of,
+        clip_range_high=config.clip_range_high or config.clip_range,
+        ratio_of=config.ratio_of,
         count=count,
     )
-    return losses, statistics
-
-
-def _kl_losses(logprobs: Tensor, part: Part, config: UpdateConfig) -> Tensor:
-    assert part.ref_logprobs is not None and config.kl_penalty in ("k2", "k3", "k3_weighted")
-    return kl_loss(logprobs, part.old_logprobs, part.ref_logprobs, part.mask, estimator=config.kl_penalty)
 
 
 def _apply(module: nn.Module, optimizer: Optimizer, max_norm: float) -> float:

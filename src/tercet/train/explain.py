@@ -1,0 +1,115 @@
+"""Recompute an update of PPO from its kept rollout by the formulas of `core/`, also with other settings."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from statistics import fmean
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from tercet.config.ppo import UpdateConfig
+from tercet.core.losses import clipped_value_loss, ratio_of_probabilities
+from tercet.core.masked import masked_mean
+from tercet.train.estimators import estimate
+from tercet.train.kept import NOT_USED, KeptRollout
+from tercet.train.parts import Part, training_data
+from tercet.train.ppo import critic_metrics, policy_losses, ratio_of_update
+from tercet.types import Rollout
+
+
+@dataclass(frozen=True)
+class Explained:
+    """What PPO computes of each action, (batch, time), and the means that training logs.
+
+    What needs a critic is None without one.
+    """
+
+    deltas: Float[Tensor, "b t"] | None
+    plain_advantages: Float[Tensor, "b t"]  # before they are whitened
+    advantages: Float[Tensor, "b t"]
+    returns: Float[Tensor, "b t"] | None
+    logprobs: Float[Tensor, "b t"]  # of the actor that is asked for
+    ratio: Float[Tensor, "b t"]
+    is_outside: Bool[Tensor, "b t"]  # the ratio is outside the clip range
+    policy_loss: Float[Tensor, "b t"]
+    gradient: Float[Tensor, "b t"]  # of the policy loss by the log-probability: below 0 it is raised, 0 if clipped
+    values: Float[Tensor, "b t"] | None  # of the critic that is asked for
+    value_loss: Float[Tensor, "b t"] | None
+    metrics: dict[str, float]
+
+
+def explain(kept: KeptRollout, config: UpdateConfig, *, epoch: int | None, trains_actor: bool) -> Explained:
+    """Recompute an update. `epoch` chooses the actor and critic: as that epoch used them, or after the update (None).
+
+    In an update that trains the critic alone (not `trains_actor`), the actor is that of the rollout.
+    """
+    rollout, mask = kept.rollout, kept.rollout.mask
+    data = training_data(rollout, config)
+    logprobs = kept.after.logprobs if epoch is None else kept.seen.logprobs[epoch]
+    values = kept.after.values if epoch is None else kept.seen.values[epoch]
+    logprobs = logprobs if trains_actor or epoch is None else rollout.logprobs
+    leaf = logprobs.clone().requires_grad_()
+    policy_loss, _ = policy_losses(leaf, data, config, rollout.kl_coef)
+    (gradient,) = torch.autograd.grad(policy_loss.sum(), leaf)
+    ratio = ratio_of_probabilities(logprobs, rollout.logprobs, mask, config.ratio_of)
+    change = ratio - 1.0
+    high = config.clip_range_high or config.clip_range
+    return Explained(
+        deltas=_deltas(rollout, config) if config.has_critic else None,
+        plain_advantages=estimate(rollout, config.model_copy(update={"whiten_advantages": False})).advantages,
+        advantages=data.advantages,
+        returns=data.returns,
+        logprobs=logprobs,
+        ratio=ratio,
+        is_outside=((change > high) | (change < -config.clip_range)) & mask,
+        policy_loss=policy_loss.detach(),
+        gradient=gradient,
+        values=values if config.has_critic else None,
+        value_loss=_value_loss(values, data, mask, config) if config.has_critic else None,
+        metrics=_metrics(kept, data, config, trains_actor),
+    )
+
+
+def _deltas(rollout: Rollout, config: UpdateConfig) -> Float[Tensor, "b t"]:
+    """Return the temporal differences: the advantages of lambda 0."""
+    settings = {"lam": 0.0, "lam_alpha": 0.0, "value_lam": 0.0, "whiten_advantages": False}
+    return estimate(rollout, config.model_copy(update=settings)).advantages
+
+
+def _value_loss(values: Tensor, data: Part, mask: Tensor, config: UpdateConfig) -> Float[Tensor, "b t"]:
+    assert data.values is not None and data.returns is not None
+    return clipped_value_loss(values, data.values, data.returns, mask, clip_range=config.value_clip_range)
+
+
+def _metrics(kept: KeptRollout, data: Part, config: UpdateConfig, trains_actor: bool) -> dict[str, float]:
+    """Return the metrics of the update: means over its optimizer steps, each a mean over the tokens of the step."""
+    seen, kl_coef = kept.seen, kept.rollout.kl_coef
+    rows: list[dict[str, float]] = []
+    for epoch, used in _steps(kept):
+        row: dict[str, float] = {}
+        if config.has_critic:
+            row["critic_loss"] = float(masked_mean(_value_loss(seen.values[epoch], data, used, config), used))
+        if trains_actor:
+            part, logprobs = replace(data, mask=used), seen.logprobs[epoch]
+            losses, kl_losses = policy_losses(logprobs, part, config, kl_coef)
+            count = data.counts[used].sum(dtype=torch.float64)
+            ratio = ratio_of_update(logprobs, part, config, used.sum())
+            row |= {
+                "actor_loss": float(masked_mean(losses * data.weights, used, count=count)),
+                "entropy": float(masked_mean(seen.entropy[epoch], used)),
+                "clip_fraction": float(ratio.clip_fraction),
+                "approx_kl": float(ratio.approx_kl),
+            }
+            row |= {} if kl_losses is None else {"kl_loss": float(masked_mean(kl_losses, used))}
+        rows.append(row)
+    means = {name: fmean(row[name] for row in rows) for name in rows[0]}
+    return means | critic_metrics(kept.rollout, data.returns) | {"num_minibatches": float(len(rows))}
+
+
+def _steps(kept: KeptRollout) -> Iterator[tuple[int, Bool[Tensor, "b t"]]]:
+    """Yield the epoch of each optimizer step, and True where the step used an action."""
+    for epoch, steps in enumerate(kept.seen.steps):
+        for number in steps.unique().tolist():
+            if number != NOT_USED:
+                yield epoch, steps == number
