@@ -21,8 +21,8 @@ def _children() -> list[int]:
 
 
 def test_the_number_of_processes_follows_the_cores() -> None:
-    assert processes.num_processes(3) == 3
-    assert processes.num_processes(0) == min(2, len(os.sched_getaffinity(0)))
+    assert processes.num_processes(3, "cpu") == 3
+    assert processes.num_processes(0, "cpu") == min(2, len(os.sched_getaffinity(0)))
 
 
 def test_a_run_starts_and_ends_its_processes(tmp_path: Path) -> None:

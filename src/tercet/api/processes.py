@@ -35,9 +35,12 @@ _SECONDS_TO_HEAR = 5.0  # from a process that ends by an error
 _SECONDS_TO_END = 30.0
 
 
-def num_processes(setting: int) -> int:
-    """Return the number of processes for the config key `processes`: 0 is one for each core, at most MOST_AUTOMATIC."""
-    return setting or min(_num_cores(), MOST_AUTOMATIC)
+def num_processes(setting: int, device: str) -> int:
+    """Return the number of processes for the config key `processes`.
+
+    0 is one for each core, at most MOST_AUTOMATIC, and one if the networks are on a GPU.
+    """
+    return setting or (1 if _is_on_gpu(device) else min(_num_cores(), MOST_AUTOMATIC))
 
 
 def threads_per_process() -> int:
@@ -90,12 +93,20 @@ def together(job: Job, processes: int, *, device: str) -> Iterator[None]:
         _end(children)
 
 
+def _is_on_gpu(device: str) -> bool:
+    if device == "cpu":
+        return False
+    import torch  # takes seconds
+
+    return torch.cuda.is_available()
+
+
 def _gpu(number: int, total: int, device: str) -> int | None:
     """Return the number of the GPU of this process; None if the networks are on the CPU."""
+    if not _is_on_gpu(device):
+        return None
     import torch
 
-    if device == "cpu" or not torch.cuda.is_available():
-        return None
     gpu, num_gpus = int(os.environ.get("LOCAL_RANK", number)), torch.cuda.device_count()
     if gpu >= num_gpus:
         raise InputError(f"{total} processes need a GPU each, but torch sees {num_gpus}; start fewer or set device=cpu")

@@ -43,14 +43,14 @@ def run(
         import tercet.arm  # noqa: F401  # raises InputError for missing packages, before a folder is created
     path = Path(out)
     may_grow = ["reward.num_rounds"] if domain == "lm" else []  # an arm's rounds are part of its PPO
-    processes, device = num_processes(config.processes), config.device if isinstance(config, LmConfig) else "cpu"
+    device = config.device if isinstance(config, LmConfig) else "cpu"
     job = {"domain": domain, "config": config.model_dump(mode="json"), "out": str(path), "step": step}
     with (
         suppress(StopRun),
         as_ranks(launched() or ONE),
         silent(quiet or follows()),
         RunFolder.open(path, config, preset=preset, on_row=on_row, may_grow=may_grow) as folder,
-        together(job, processes, device=device),
+        together(job, num_processes(config.processes, device), device=device),
         _pipeline(domain, config.threads) as steps,
     ):
         if step is None:
