@@ -4,7 +4,6 @@ import importlib
 import json
 import os
 import shutil
-import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,7 +103,7 @@ def _interrupt(domain: Domain) -> None:
     def save_and_interrupt(step: Step, *state: Any) -> None:
         save(step, *state)
         if (ppo / "checkpoint-before").exists():
-            signal.raise_signal(signal.SIGINT)
+            raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Step, "save", save_and_interrupt)
