@@ -60,6 +60,7 @@ def _seconds(plan: Plan) -> Iterator[str]:
 
 def _verdict(plan: Plan) -> Iterator[str]:
     peak, room = plan.peak / GIB, plan.room / GIB
+    yield "memory and time are those of one process; with several (`processes`), each needs this memory"
     if plan.fits:
         yield f"fits: {peak:.1f} of {room:.1f} GiB"
         return
