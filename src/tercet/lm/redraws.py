@@ -41,11 +41,13 @@ def draw_groups(
     advantages are 0.
     """
     kept, scores_kept, num_drawn, num_equal = list[Responses](), list[Tensor](), 0, 0
+    num_wanted = 0  # as many groups as the first attempt draws
+    responses, scores = None, None
     for attempt in range(1 + max_redraws):
         responses = draw(attempt)
         scores = score(responses)
         equal = is_equal(reward(responses, scores), group_size=group_size)
-        num_wanted = len(equal) if attempt == 0 else num_wanted
+        num_wanted = num_wanted or len(equal)
         num_drawn, num_equal = num_drawn + len(equal), num_equal + int(equal.sum())
         if not max_redraws:
             return Groups(responses, scores, num_drawn, num_equal)
@@ -59,4 +61,5 @@ def draw_groups(
             break
     if kept:
         responses, scores = Responses.joined(kept), torch.cat(scores_kept)
+    assert responses is not None and scores is not None  # there is at least one attempt
     return Groups(responses, scores, num_drawn, num_equal)

@@ -115,13 +115,13 @@ class KeptRollout:
         path = folder / FILE
         try:
             tensors = load_file(path)
-            parts = {
+            # Any: each field has a type of its own
+            parts: dict[str, dict[str, Any]] = {
                 part: {f.name: tensors[f"{part}.{f.name}"] for f in fields(kind) if f"{part}.{f.name}" in tensors}
                 for part, kind in {"rollout": Rollout, "epochs": Seen, "after": Outputs}.items()
             }
             own = {name.removeprefix("own."): value for name, value in tensors.items() if name.startswith("own.")}
-            # Any: each field has a type of its own
-            without_critic: dict[str, Any] = {"inputs": {}, "values": None, "next_values": None}
+            without_critic = {"inputs": {}, "values": None, "next_values": None}
             return cls(
                 Rollout(**(without_critic | parts["rollout"])),
                 Seen(**parts["epochs"]),

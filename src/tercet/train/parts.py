@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -38,8 +39,10 @@ class Part:
 
     def _each(self, of: Callable[[Tensor], Tensor]) -> "Part":
         columns = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "inputs"}
-        columns = {name: None if column is None else of(column) for name, column in columns.items()}
-        return Part({name: of(value) for name, value in self.inputs.items()}, **columns)
+        changed: dict[str, Any] = {  # Any: a tensor, or None where a field may be None
+            name: None if column is None else of(column) for name, column in columns.items()
+        }
+        return Part({name: of(value) for name, value in self.inputs.items()}, **changed)
 
 
 def training_data(rollout: Rollout, config: UpdateConfig) -> Part:

@@ -81,11 +81,12 @@ class _Fields:
 
     def __init__(self, given: Tree, stages: Collection[str]) -> None:
         self._given, self._taken = given, {"model", "messages", "prompt"}
-        self.stage = given.get("model")
-        if not isinstance(self.stage, str):
+        stage = given.get("model")
+        if not isinstance(stage, str):
             raise _bad("model", f"is missing; this run has {', '.join(stages)}")
-        if self.stage not in stages:
-            raise no_model(self.stage, stages)
+        if stage not in stages:
+            raise no_model(stage, stages)
+        self.stage = stage
 
     def take(self, name: str, default: Any, fits: Callable[[Any], bool], kind: str) -> Any:  # Any: JSON
         """Return a field, or the default if it is absent or null."""

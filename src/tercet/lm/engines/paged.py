@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -51,10 +52,9 @@ class PagedEngine:
         )
         # autocast does not reach the thread in which transformers computes
         with torch.autocast(self.policy.model.device.type, enabled=False):
+            model: Any = self._model()  # Any: the types of transformers do not know generate_batch
             replies = list(
-                self._model()
-                .generate_batch([list(p) for p in prompts], settings, batching, progress_bar=False)
-                .values()
+                model.generate_batch([list(p) for p in prompts], settings, batching, progress_bar=False).values()
             )
         failed = next((reply.error for reply in replies if reply.error), None)
         if failed is not None or len(replies) != len(prompts):

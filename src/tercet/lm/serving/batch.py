@@ -60,7 +60,8 @@ class Batch:
 
     def join(self, other: "Batch") -> bool:
         """Take the rows of another batch of the same model; return False if the model's cache does not allow it."""
-        if not self.state.join(other.state):
+        # both are of one kind, because they are states of one model
+        if not self.state.join(other.state):  # pyright: ignore[reportArgumentType]
             return False
         self.rows += other.rows
         self._logits = torch.cat([self._logits, other._logits])

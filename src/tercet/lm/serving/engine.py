@@ -158,8 +158,10 @@ class Engine:
         if messages:
             prompt, decode = self.encoder.prompt(Example(messages, "", None, "", "messages")), self.encoder.text
         else:
-            is_text = isinstance(ask.prompt, str)
-            prompt = tokenizer.encode(ask.prompt) if is_text else [t for t in ask.prompt if isinstance(t, int)]
+            text = ask.prompt
+            prompt = (
+                tokenizer.encode(text) if isinstance(text, str) else [token for token in text if isinstance(token, int)]
+            )
             decode = partial(_continuation, self.encoder)
         num_ids = loaded.policy.model.config.vocab_size
         if not prompt or not all(0 <= token < num_ids for token in prompt):
@@ -228,7 +230,7 @@ class Engine:
 def _continuation(encoder: Encoder, ids: Sequence[int]) -> str:
     """Decode the continuation of a text: unlike a response, it keeps the white space around it."""
     ends = ids[-1:] if ids and ids[-1] in encoder.ends.ids else []
-    return str(encoder.tokenizer.decode(ids[: len(ids) - len(ends)], skip_special_tokens=True))
+    return str(encoder.tokenizer.decode(list(ids[: len(ids) - len(ends)]), skip_special_tokens=True))
 
 
 def _told(error: Exception) -> Exception:
