@@ -12,9 +12,9 @@ from torch import Tensor
 from tercet.config.lm import LmConfig, PpoConfig
 from tercet.config.load import recorded_config
 from tercet.core.kl import k1, kl_penalties, penalised_rewards
-from tercet.core.masked import masked_mean
 from tercet.errors import InputError
 from tercet.lm.data.examples import Example, Message
+from tercet.lm.rollout import coefficient_in_reward, rewarded, rollout_means
 from tercet.lm.text.encoder import Encoder
 from tercet.lm.text.token_view import text_of_each
 from tercet.runs.folder import RunFolder
@@ -73,7 +73,7 @@ class Inspection:
         trains_actor = number > ppo.critic_warmup_updates or not ppo.has_critic
         found = explain(kept, ppo, epoch=epoch, trains_actor=trains_actor)
         logged = self._logged(path.parents[1].name, number)
-        metrics = found.metrics | rollout_means(kept, ppo)
+        metrics = found.metrics | rollout_means(kept.rollout, kept.own["scores"], kept.own["ended"], ppo)
         return {
             "name": name,
             "kl_coef": kl_coef,
@@ -140,7 +140,7 @@ class Inspection:
 def what_if(kept: KeptRollout, ppo: PpoConfig, kl_coef: float) -> KeptRollout:
     """Return the rollout with the rewards and discounts that these settings give."""
     rollout, own = kept.rollout, kept.own
-    scores, in_reward = final_scores_of(own, ppo), coefficient_in_reward(ppo, kl_coef)
+    scores, in_reward = rewarded(own["scores"], own["ended"], ppo), coefficient_in_reward(ppo, kl_coef)
     rewards = penalised_rewards(scores, rollout.logprobs, ref_logprobs_of(rollout), rollout.mask, kl_coef=in_reward)
     changed = replace(
         rollout,
@@ -156,31 +156,6 @@ def ref_logprobs_of(rollout: Rollout) -> Tensor:
     """Return the log-probabilities under the reference, which every rollout of a language model has."""
     assert rollout.ref_logprobs is not None
     return rollout.ref_logprobs
-
-
-def coefficient_in_reward(ppo: PpoConfig, kl_coef: float) -> float:
-    """Return the coefficient of the KL penalty in the rewards."""
-    return kl_coef if ppo.kl_penalty == "reward" else 0.0
-
-
-def final_scores_of(own: Mapping[str, Tensor], ppo: PpoConfig) -> Tensor:
-    """Return the clipped scores of a kept rollout, less the penalty for responses that were cut off."""
-    return own["scores"].clamp(-ppo.reward_clip, ppo.reward_clip) - ppo.missing_eos_penalty * (~own["ended"])
-
-
-def rollout_means(kept: KeptRollout, ppo: PpoConfig) -> dict[str, float]:
-    """Return the metrics of the rollout itself, as `lm/rollout.py::rollout_metrics` does from the responses."""
-    rollout, own = kept.rollout, kept.own
-    kl = k1(rollout.logprobs, ref_logprobs_of(rollout)).masked_fill(~rollout.mask, 0.0).sum(1)
-    return {
-        "score": float(own["scores"].mean()),
-        "reward": float(rollout.rewards.masked_fill(~rollout.mask, 0.0).sum(1).mean()),
-        "kl": float(kl.mean()),
-        "logprob": float(masked_mean(rollout.logprobs, rollout.mask)),
-        "response_length": float(rollout.mask.sum(1).float().mean()),
-        "eos_fraction": float(own["ended"].float().mean()),
-        "reward_clip_fraction": float((own["scores"].abs() > ppo.reward_clip).float().mean()),
-    }
 
 
 def _order(path: Path) -> tuple[int, str, int]:

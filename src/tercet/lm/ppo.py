@@ -173,7 +173,7 @@ class Collect:
             drawn = draw_groups(
                 partial(self._sample, index),
                 tally,
-                lambda responses, scores: rewarded(responses, scores, ppo),
+                lambda responses, scores: rewarded(scores, responses.ended, ppo),
                 group_size=ppo.group_size,
                 max_redraws=ppo.max_redraws,
             )

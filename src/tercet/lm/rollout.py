@@ -110,7 +110,7 @@ def build(responses: Responses, assessment: Assessment, config: PpoConfig, *, kl
     """
     mask = responses.batch.response_mask
     scores = final_scores(responses, assessment, config)
-    in_reward = kl_coef if config.kl_penalty == "reward" else 0.0
+    in_reward = coefficient_in_reward(config, kl_coef)
     rewards = penalised_rewards(scores, assessment.logprobs, assessment.ref_logprobs, mask, kl_coef=in_reward)
     terminated, values = is_last(mask), assessment.values
     cap = config.importance_cap
@@ -135,17 +135,22 @@ def build(responses: Responses, assessment: Assessment, config: PpoConfig, *, kl
 
 def final_scores(responses: Responses, assessment: Assessment, config: PpoConfig) -> Float[Tensor, " b"]:
     """Return the clipped scores, less the penalty for responses that were cut off; without the KL penalty."""
-    return rewarded(responses, assessment.scores, config)
+    return rewarded(assessment.scores, responses.ended, config)
 
 
-def rewarded(responses: Responses, scores: Float[Tensor, " b"], config: PpoConfig) -> Float[Tensor, " b"]:
+def rewarded(scores: Float[Tensor, " b"], ended: Bool[Tensor, " b"], config: PpoConfig) -> Float[Tensor, " b"]:
     """Clip scores, and subtract the penalty for responses that were cut off."""
-    return scores.clamp(-config.reward_clip, config.reward_clip) - config.missing_eos_penalty * (~responses.ended)
+    return scores.clamp(-config.reward_clip, config.reward_clip) - config.missing_eos_penalty * (~ended)
 
 
-def is_clipped(assessment: Assessment, config: PpoConfig) -> Bool[Tensor, " b"]:
+def coefficient_in_reward(config: PpoConfig, kl_coef: float) -> float:
+    """Return the coefficient of the KL penalty in the rewards."""
+    return kl_coef if config.kl_penalty == "reward" else 0.0
+
+
+def is_clipped(scores: Float[Tensor, " b"], config: PpoConfig) -> Bool[Tensor, " b"]:
     """Return True for scores beyond +-reward_clip."""
-    return assessment.scores.abs() > config.reward_clip
+    return scores.abs() > config.reward_clip
 
 
 def kl_per_response(assessment: Assessment, responses: Responses) -> Float[Tensor, " b"]:
@@ -157,18 +162,25 @@ def rollout_metrics(
     responses: Responses, assessment: Assessment, rollout: Rollout, config: PpoConfig, *, kl_coef: float
 ) -> dict[str, float]:
     """Return the metrics of a rollout."""
-    lengths = rollout.mask.sum(1).float()
-    kl = kl_per_response(assessment, responses)
+    means = rollout_means(rollout, assessment.scores, responses.ended, config)
+    return means | {"kl_coef": kl_coef} | sampler_metrics(responses, assessment, rollout)
+
+
+def rollout_means(
+    rollout: Rollout, scores: Float[Tensor, " b"], ended: Bool[Tensor, " b"], config: PpoConfig
+) -> dict[str, float]:
+    """Return the metrics that follow from the tensors of a rollout, with the unclipped scores of its responses."""
+    assert rollout.ref_logprobs is not None  # `build` sets them
+    kl = k1(rollout.logprobs, rollout.ref_logprobs).masked_fill(~rollout.mask, 0.0).sum(1)
     return {
-        "score": float(assessment.scores.mean()),
-        "reward_clip_fraction": float(is_clipped(assessment, config).float().mean()),
+        "score": float(scores.mean()),
+        "reward_clip_fraction": float(is_clipped(scores, config).float().mean()),
         "reward": float(rollout.rewards.masked_fill(~rollout.mask, 0.0).sum(1).mean()),
         "kl": float(kl.mean()),
-        "kl_coef": kl_coef,
-        "logprob": float(masked_mean(assessment.logprobs, rollout.mask)),
-        "response_length": float(lengths.mean()),
-        "eos_fraction": float(responses.ended.float().mean()),
-    } | sampler_metrics(responses, assessment, rollout)
+        "logprob": float(masked_mean(rollout.logprobs, rollout.mask)),
+        "response_length": float(rollout.mask.sum(1).float().mean()),
+        "eos_fraction": float(ended.float().mean()),
+    }
 
 
 def sampler_metrics(responses: Responses, assessment: Assessment, rollout: Rollout) -> dict[str, float]:

@@ -64,7 +64,7 @@ def check(
         numbers = getattr(assessment, name)
         if numbers is not None and not torch.isfinite(numbers).all():
             raise _failed(f"{name} are not finite", "the weights are damaged, or too large for this precision")
-    if is_clipped(assessment, config).all():
+    if is_clipped(assessment.scores, config).all():
         low, high = float(assessment.scores.min()), float(assessment.scores.max())
         raise _failed(
             f"every score is beyond ppo.reward_clip={config.reward_clip:g}, from {low:.3g} to {high:.3g}",
