@@ -72,7 +72,7 @@ def test_advantages_losses_and_gradients_are_those_of_trl(name: str) -> None:
         advantages,
         mask,
         clip_range=config.clip_range,
-        clip_range_high=config.clip_range_high or config.clip_range,
+        clip_range_high=config.upper_clip_range,
         ratio_of=config.ratio_of,
     )
     if config.kl_penalty in ("k2", "k3", "k3_weighted"):

@@ -83,6 +83,11 @@ class UpdateConfig(Section):
         return self.algorithm in GROUPS
 
     @property
+    def upper_clip_range(self) -> float:
+        """The clip range of ratios above 1."""
+        return self.clip_range_high or self.clip_range
+
+    @property
     def is_kl_in_loss(self) -> bool:
         """True if the KL penalty is a term of the actor's loss."""
         return self.kl_penalty not in ("reward", "none")

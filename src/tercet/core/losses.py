@@ -128,11 +128,16 @@ def ratio_statistics(
     logprobs, old_logprobs = logprobs.detach(), old_logprobs.detach()
     change = ratio_of_probabilities(logprobs, old_logprobs, mask, ratio_of) - 1.0
     high = clip_range if clip_range_high is None else clip_range_high
-    outside = ((change > high) | (change < -clip_range)).to(change.dtype)
+    outside = is_outside(change, clip_range, high).to(change.dtype)
     return RatioStatistics(
         clip_fraction=masked_mean(outside, mask, count=count),
         approx_kl=masked_mean(k3(old_logprobs, logprobs), mask, count=count),  # the old policy sampled, so it is p
     )
+
+
+def is_outside(change: Float[Tensor, "b t"], clip_range: float, high: float) -> Bool[Tensor, "b t"]:
+    """Return True where a ratio, less 1, is outside the clip range."""
+    return (change > high) | (change < -clip_range)
 
 
 def ratio_of_probabilities(

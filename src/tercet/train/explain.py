@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from tercet.config.ppo import UpdateConfig
-from tercet.core.losses import clipped_value_loss, ratio_of_probabilities
+from tercet.core.losses import clipped_value_loss, is_outside, ratio_of_probabilities
 from tercet.core.masked import masked_mean
 from tercet.train.estimators import estimate
 from tercet.train.kept import NOT_USED, KeptRollout
@@ -53,8 +53,6 @@ def explain(kept: KeptRollout, config: UpdateConfig, *, epoch: int | None, train
     policy_loss, _ = policy_losses(leaf, data, config, rollout.kl_coef)
     (gradient,) = torch.autograd.grad(policy_loss.sum(), leaf)
     ratio = ratio_of_probabilities(logprobs, rollout.logprobs, mask, config.ratio_of)
-    change = ratio - 1.0
-    high = config.clip_range_high or config.clip_range
     return Explained(
         deltas=_deltas(rollout, config) if config.has_critic else None,
         plain_advantages=estimate(rollout, config.model_copy(update={"whiten_advantages": False})).advantages,
@@ -62,7 +60,7 @@ def explain(kept: KeptRollout, config: UpdateConfig, *, epoch: int | None, train
         returns=data.returns,
         logprobs=logprobs,
         ratio=ratio,
-        is_outside=((change > high) | (change < -config.clip_range)) & mask,
+        is_outside=is_outside(ratio - 1.0, config.clip_range, config.upper_clip_range) & mask,
         policy_loss=policy_loss.detach(),
         gradient=gradient,
         values=values if config.has_critic else None,

@@ -339,7 +339,7 @@ def policy_losses(
         part.advantages,
         part.mask,
         clip_range=config.clip_range,
-        clip_range_high=config.clip_range_high or config.clip_range,
+        clip_range_high=config.upper_clip_range,
         ratio_of=config.ratio_of,
     )
     if not config.is_kl_in_loss:
@@ -356,7 +356,7 @@ def ratio_of_update(logprobs: Float[Tensor, "b t"], part: Part, config: UpdateCo
         part.old_logprobs,
         part.mask,
         clip_range=config.clip_range,
-        clip_range_high=config.clip_range_high or config.clip_range,
+        clip_range_high=config.upper_clip_range,
         ratio_of=config.ratio_of,
         count=count,
     )
