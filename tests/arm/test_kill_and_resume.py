@@ -8,24 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-
-THEIRS = """
-import gymnasium, numpy as np
-from gymnasium.spaces import Box
-
-class Line(gymnasium.Env):
-    observation_space, action_space = Box(-9, 9, (2,), np.float32), Box(-1.0, 1.0, (1,), np.float32)
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        self.seen = self.np_random.uniform(-1, 1, 2).astype(np.float32)
-        return self.seen, {}
-
-    def step(self, action):
-        self.seen = self.seen + np.array([0.1 * action[0], 0], np.float32)
-        away = abs(float(self.seen[0] - self.seen[1]))
-        return self.seen, -away, away > 1.5, False, {"success": away < 0.2}
-"""
+from tests.arm.line import A_LINE
 
 PROGRAM = Path(__file__).parents[1] / "kill_runs.py"
 SOURCE = Path(__file__).parents[2] / "src"
@@ -80,7 +63,7 @@ def test_rounds_of_new_judgements_killed_anywhere_come_out_the_same(small: list[
 def test_a_run_in_another_environment_leaves_no_process_that_keeps_it_from_going_on(
     small: list[str], tmp_path: Path
 ) -> None:
-    (tmp_path / "their_line.py").write_text(THEIRS)
+    (tmp_path / "their_line.py").write_text(A_LINE)
     more = ["env=their_line:Line", "threads=2", "bc.demonstrations=none", "ppo.reward={reward_model: 1.0}"]
     more += ["ppo.num_eval_states=20", "eval.num_states=20"]  # more than there are copies
     moments: list[Moment] = [("row", "reward", 2), ("row", "ppo", 2), ("row", "ppo", 3)]

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.arm.line import A_LINE
 from tests.on_ranks import on_ranks
 
 from tercet.arm.pipeline import STEPS, needed
@@ -12,23 +13,6 @@ from tercet.config.load import load_arm_config
 from tercet.runs.folder import RunFolder
 from tercet.runs.progress import silent
 
-THEIRS = """
-import gymnasium, numpy as np
-from gymnasium.spaces import Box
-
-class Line(gymnasium.Env):
-    observation_space, action_space = Box(-9, 9, (2,), np.float32), Box(-1.0, 1.0, (1,), np.float32)
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        self.seen = self.np_random.uniform(-1, 1, 2).astype(np.float32)
-        return self.seen, {}
-
-    def step(self, action):
-        self.seen = self.seen + np.array([0.1 * action[0], 0], np.float32)
-        away = abs(float(self.seen[0] - self.seen[1]))
-        return self.seen, -away, away > 1.5, False, {"success": away < 0.2}
-"""
 # the built-in arm with rounds; and 16 copies of another environment, which play 20 rows in two turns
 BUILT_IN = ["reward.num_rounds=1", "reward.round_every=2", "reward.pairs_per_round=6", "ppo.num_minibatches=3"]
 FOREIGN = [
@@ -52,7 +36,7 @@ def _rows(folder: Path) -> list[dict[str, Any]]:
 def test_several_processes_give_the_numbers_of_one(
     total: int, overrides: list[str], small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "a_line.py").write_text(THEIRS)
+    (tmp_path / "a_line.py").write_text(A_LINE)
     monkeypatch.chdir(tmp_path)
     settings = [*small, *overrides]
     _run(tmp_path / "one", settings)
