@@ -1,6 +1,9 @@
-"""The clock of the benchmarks."""
+"""The clock of the benchmarks, and the stopwatch."""
 
-from tercet.runs.clock import Moment
+import contextlib
+import time
+
+from tercet.runs.clock import Moment, Stopwatch
 
 
 def test_the_load_of_others_is_total_minus_own():
@@ -15,3 +18,18 @@ def test_rounding_of_the_kernels_ticks_never_makes_others_negative():
 def test_time_goes_on():
     first, second = Moment.now(), Moment.now()
     assert second.wall > first.wall and second.own >= first.own and second.every >= first.every
+
+
+def test_a_stopwatch_sums_the_time_of_calls_with_an_error_too():
+    stopwatch = Stopwatch()
+
+    def wait(seconds: float, *, fails: bool = False) -> str:
+        time.sleep(seconds)
+        return str(1 / (not fails))
+
+    timed = stopwatch.timed(wait)
+    assert timed(0.01) == "1.0"
+    with contextlib.suppress(ZeroDivisionError):
+        timed(0.01, fails=True)
+    time.sleep(0.02)
+    assert stopwatch.seconds >= 0.02

@@ -9,7 +9,7 @@ from tercet.config.lm import LmConfig
 from tercet.errors import FailedError
 from tercet.runs.folder import RunFolder
 from tercet.runs.integrity import read_sealed, sealed
-from tercet.runs.rows import Row
+from tercet.runs.rows import Row, read_rows
 
 
 def _weights(folder: Path) -> None:
@@ -27,6 +27,26 @@ def test_the_callback_gets_each_row_as_in_the_file(tmp_path: Path) -> None:
     with folder, folder.step("sft", total=2, shown=[]) as step:
         step.log(0, {"sft/loss": 1.5, "sft/odd": float("nan")})
     assert rows == folder.metrics() == [{"step": "sft", "index": 0, "sft/loss": 1.5}]
+
+
+class _Notes(list[Row]):
+    def __call__(self, row: Row, timing: Row) -> None:
+        self.extend([row, timing])
+
+    def end_of_step(self) -> None:
+        self.append({"step": "has ended"})
+
+
+def test_the_watch_sees_each_row_and_its_times_before_the_callback_and_the_end(tmp_path: Path) -> None:
+    seen = _Notes()
+    folder = RunFolder.open(tmp_path / "run", LmConfig(), preset="tiny", on_row=seen.append, watch=seen)
+    with folder, folder.step("ppo", total=1, shown=[]) as step:
+        step.log(0, {"ppo/score": 1.5}, seconds={"reward_seconds": 0.25})
+    folder.end_of_step()
+    row, timing, again, end = seen
+    assert row == again == {"step": "ppo", "index": 0, "ppo/score": 1.5} and end == {"step": "has ended"}
+    assert [timing] == read_rows(folder.path / "timings.jsonl")
+    assert timing["reward_seconds"] == 0.25 and timing["seconds"] >= 0
 
 
 def test_a_finished_step_has_rows_and_results_but_no_checkpoint(folder: RunFolder) -> None:

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tercet.runs.stop import Ended, deferring, is_asked, on_signal
+from tercet.errors import FailedError
+from tercet.runs.stop import Ended, ask, deferring, end, is_asked, on_signal
 
 
 @pytest.fixture(autouse=True)
@@ -49,3 +50,26 @@ def test_a_second_signal_ends_a_loop_at_once(number: int) -> None:
             seen.append(item)
             _kill(number)
     assert seen == ["a"]
+
+
+def test_a_run_can_end_its_own_loop_with_a_reason() -> None:
+    ask("before the loop, where nothing can stop")
+    assert not is_asked()
+    with pytest.raises(FailedError, match="it is sick"):
+        for _ in deferring("abc"):
+            ask("it is sick")
+            ask("and more")  # the first reason counts
+            assert is_asked()
+            end()
+    assert not is_asked()
+
+
+def test_a_signal_after_that_ends_the_loop_at_once() -> None:
+    with pytest.raises(Ended):
+        for _ in deferring("abc"):
+            ask("it is sick")
+            _kill(signal.SIGTERM)
+    for _ in deferring("a"):
+        _kill(signal.SIGTERM)
+        with pytest.raises(Ended, match="ended by SIGTERM"):  # without the reason of an earlier loop
+            end()

@@ -1,10 +1,14 @@
-"""A clock that also measures the load of other processes, under which timings are not reliable."""
+"""A clock that also measures the load of other processes, under which timings are not reliable; a stopwatch."""
 
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
+P = ParamSpec("P")
+T = TypeVar("T")
 _STAT = Path("/proc/stat")
 
 
@@ -26,6 +30,25 @@ class Moment:
         """Return how many CPUs other processes used since `start`; it must be near 0 for reliable timings."""
         busy = (self.every - start.every) - (self.own - start.own)
         return max(0.0, busy / (self.wall - start.wall))
+
+
+class Stopwatch:
+    """Sums the time that functions take."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def timed(self, function: Callable[P, T]) -> Callable[P, T]:
+        """Return the function; the time of each call is added."""
+
+        def timed(*args: P.args, **kwargs: P.kwargs) -> T:
+            started = time.monotonic()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                self.seconds += time.monotonic() - started
+
+        return timed
 
 
 def _busy_seconds() -> float:

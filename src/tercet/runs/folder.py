@@ -23,7 +23,7 @@ from tercet.runs.progress import say
 from tercet.runs.ranks import first_only, follows, share
 from tercet.runs.results import add_results, gather_results, gathered, merged, read_results
 from tercet.runs.rows import Row, cut_rows, dump, read_rows
-from tercet.runs.step import OnRow, Step, last_checkpoint
+from tercet.runs.step import OnRow, Step, Watch, last_checkpoint
 from tercet.runs.trackers import check_installed
 
 CONFIG_DIGEST = "config_sha256"  # in run.json
@@ -40,22 +40,37 @@ MAY_CHANGE = (
     "sampler",
     "engine_url",
     "engine_command",
+    "on_alarm",
 )
 
 
 class RunFolder:
     """A run folder: config.yaml, run.json, metrics.jsonl, samples.jsonl, timings.jsonl, results.json, and the steps."""
 
-    def __init__(self, path: Path, config_dict: Tree, lock: IO[str] | None = None, on_row: OnRow | None = None) -> None:
-        self.path, self.config_dict, self._lock, self._on_row = path, config_dict, lock, on_row
+    def __init__(
+        self,
+        path: Path,
+        config_dict: Tree,
+        lock: IO[str] | None = None,
+        on_row: OnRow | None = None,
+        watch: Watch | None = None,
+    ) -> None:
+        self.path, self.config_dict, self._lock, self._on_row, self._watch = path, config_dict, lock, on_row, watch
 
     @classmethod
     def open(
-        cls, path: Path, config: BaseModel, *, preset: str, on_row: OnRow | None = None, may_grow: Sequence[str] = ()
+        cls,
+        path: Path,
+        config: BaseModel,
+        *,
+        preset: str,
+        on_row: OnRow | None = None,
+        watch: Watch | None = None,
+        may_grow: Sequence[str] = (),
     ) -> Self:
         """Create or reopen the folder, and lock it until this object is closed or deleted.
 
-        `on_row` is called with each row of metrics that a step logs.
+        `on_row` is called with each row of metrics that a step logs, and `watch` before it with this row and its times.
 
         A run whose first step has not started takes the new config; any run takes a larger number of a setting that
         `may_grow` names. Raise InputError if the folder has another config, is in use by another process, or is not a
@@ -81,7 +96,7 @@ class RunFolder:
             write_text(path / "config.yaml", text)  # last, because it marks the folder as a run
         _check_steps(path)
         gather_results(path)
-        return cls(path, config_dict, lock, on_row)
+        return cls(path, config_dict, lock, on_row, watch)
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -138,6 +153,11 @@ class RunFolder:
         """Return True if that step is finished; raise FailedError if one of its files is damaged."""
         return share(lambda: done.is_done(self.path, name))
 
+    def end_of_step(self) -> None:
+        """Show the results of a step that has finished to whoever watches the run."""
+        if self._watch is not None:
+            self._watch.end_of_step()
+
     def step(
         self, name: str, *, total: int, shown: Sequence[str], num_before: int = 0, data: Mapping[str, str] = {}
     ) -> Step:
@@ -155,6 +175,7 @@ class RunFolder:
             config=self.config_dict,
             data=data,
             on_row=self._on_row,
+            watch=self._watch,
         )
 
 

@@ -41,12 +41,16 @@ def run_once(
     A finished step is repeated if a step that it depends on finished later. An unfinished step is restarted if a step
     that it depends on has not run: its pairs, scores or reference would come from a model that no longer exists.
     """
+    ran = False
     if is_up_to_date(folder, name, needed):
         say(f"{name}: already done; to repeat it, remove {folder.path / name}")
     else:
         share(lambda: _drop_outdated(folder, name, needed))
         steps[name](folder, config)
+        ran = True
     share(lambda: _report(folder, name, write_report))
+    if ran:
+        share(folder.end_of_step)
 
 
 def _drop_outdated(folder: RunFolder, name: str, needed: Sequence[str]) -> None:

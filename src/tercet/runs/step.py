@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from tercet.errors import InputError
 from tercet.runs import checkpoints, done
@@ -22,6 +22,16 @@ Info = dict[str, Any]  # Any: JSON, returned to the caller
 OnRow = Callable[[Row], object]
 SAMPLES_PRINTED = 3
 ROLLOUTS = "rollouts"  # folder of a step
+
+
+class Watch(Protocol):
+    """Looks at a run while it trains."""
+
+    def __call__(self, row: Row, timing: Row) -> None:
+        """Take a row of metrics.jsonl and that of timings.jsonl, after they were written."""
+
+    def end_of_step(self) -> None:
+        """Take the results of a step that has finished."""
 
 
 def finished_since(run: Path, name: str, others: Sequence[str]) -> list[str]:
@@ -80,10 +90,11 @@ class Step:
         data: Mapping[str, str],
         num_before: int,
         on_row: OnRow | None = None,
+        watch: Watch | None = None,
     ) -> None:
         self.name, self.path, self._data = name, run / name, dict(data)
         self._run, self._total, self._shown, self._config = run, total, shown, config
-        self._num_before, self._on_row = num_before, on_row
+        self._num_before, self._on_row, self._watch = num_before, on_row, watch
         self._state: Info | None = None
         self._seconds_before = 0.0
         self._numbers: dict[str, float] = {}
@@ -141,23 +152,29 @@ class Step:
         self._exit.close()
 
     @first_only
-    def log(self, index: int, metrics: Mapping[str, float]) -> None:
+    def log(self, index: int, metrics: Mapping[str, float], *, seconds: Mapping[str, float] = {}) -> None:
         """Log one row of metrics, and show the selected ones; `index` counts from 0.
 
-        Do not log times here: the rows must be the same after a kill. Numbers that are not finite are left out.
+        The rows must be the same after a kill, so times are not metrics: `seconds` of parts of the work are logged to
+        timings.jsonl. Numbers that are not finite are left out.
         """
         row = {name: float(value) for name, value in metrics.items()}
         self._rows["metrics"].append(index, row)
         now = time.monotonic()
-        self._rows["timings"].append(index, {"seconds": round(now - self._last_log, 4)})
+        times = {"seconds": now - self._last_log, **seconds}
+        timing = {name: round(value, 4) for name, value in times.items()}
+        self._rows["timings"].append(index, timing)
         self._last_log = now
         self._trackers.log(index, row)
         self._numbers |= {name: row[name] for name in self._shown if name in row}
         before, self._num_logged = self._num_done(), max(index + 1, self._num_logged)
         self._bar.advance(self._num_done() - before, self._numbers)
+        place = {"step": self.name, "index": index}
+        finite = place | {name: value for name, value in row.items() if math.isfinite(value)}  # as in the file
+        if self._watch is not None:
+            self._watch(finite, place | timing)
         if self._on_row is not None:
-            finite = {name: value for name, value in row.items() if math.isfinite(value)}  # as in the file
-            self._on_row({"step": self.name, "index": index, **finite})
+            self._on_row(finite)
 
     def _num_done(self) -> int:
         return max(0, self._num_logged - self._num_before)

@@ -1,9 +1,11 @@
-"""The end of a process by a signal. A loop that can write a checkpoint does that first, at the end of its update."""
+"""The end of a run by a signal or by the run itself. A loop that can write a checkpoint does that first."""
 
 import signal
 from collections.abc import Iterable, Iterator
 from types import FrameType
-from typing import TypeVar
+from typing import NoReturn, TypeVar
+
+from tercet.errors import FailedError
 
 T = TypeVar("T")
 
@@ -20,10 +22,11 @@ class Ended(SystemExit):
 
 
 class _Request:
-    """What the signals have asked for."""
+    """What a signal, or the run itself, has asked for."""
 
     is_deferred = False  # a loop looks at `is_made` after each of its updates
     is_made = False
+    reason = ""  # of a run that ends itself
 
 
 _request = _Request()
@@ -38,14 +41,28 @@ def on_signal(number: int, frame: FrameType | None) -> None:
 
 
 def is_asked() -> bool:
-    """Return True if the process has been asked to stop by SIGTERM."""
+    """Return True if the loop has been asked to stop."""
     return _request.is_made
 
 
+def ask(reason: str) -> None:
+    """Ask the loop to stop at the end of its update, with a checkpoint; outside of a loop there is nothing to stop."""
+    if _request.is_deferred and not _request.is_made:
+        _request.is_made, _request.reason = True, reason
+
+
+def end() -> NoReturn:
+    """End a loop that has been asked to stop: raise FailedError with the reason of the run, or Ended after a signal."""
+    if _request.reason:
+        raise FailedError(_request.reason)
+    raise Ended(signal.SIGTERM)
+
+
 def deferring(items: Iterable[T]) -> Iterator[T]:
-    """Yield the items to a loop that answers SIGTERM itself: it calls `is_asked` and raises Ended."""
+    """Yield the items to a loop that stops itself: it calls `is_asked` and `end`."""
     _request.is_deferred = True
     try:
         yield from items
     finally:
         _request.is_deferred = _request.is_made = False
+        _request.reason = ""

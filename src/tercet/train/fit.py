@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from signal import SIGTERM
 from typing import TypeVar
 
 import torch
@@ -16,7 +15,7 @@ from tercet.config.section import MOST_ROWS
 from tercet.errors import FailedError, InputError
 from tercet.runs.ranks import rank
 from tercet.runs.step import Step
-from tercet.runs.stop import Ended, deferring
+from tercet.runs.stop import deferring, end
 from tercet.train import chance, checkpoint, parallel
 from tercet.train.optim import adamw, clip_gradients, set_lr, warmup_then_linear
 
@@ -66,8 +65,8 @@ def fit(
     sums over them. With several ranks, `micro_batches` returns those of this rank. The sums are divided by the count of
     the whole optimizer step. Modules are in training mode in `loss`, and in evaluation mode in `measure`, which returns
     metrics to log after a step, and in `samples`, which returns samples to show. Dropout in `loss` depends only on the
-    seed, the step's index and the rank. Raise FailedError if a loss or gradient is not finite, and Ended after a
-    checkpoint if SIGTERM has come.
+    seed, the step's index and the rank. Raise FailedError if a loss or gradient is not finite. If the loop is asked to
+    stop (`runs/stop.py`), it ends after a checkpoint.
     """
     if not plan:
         raise ValueError("the plan has no optimizer step")
@@ -104,7 +103,7 @@ def fit(
                 lambda folder: checkpoint.save(folder, modules=modules, optimizers={"optimizer": optimizer}),
             )
         if stops:
-            raise Ended(SIGTERM)
+            end()
 
 
 def take_step(

@@ -4,7 +4,6 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from signal import SIGTERM
 from statistics import fmean
 
 import torch
@@ -18,7 +17,7 @@ from tercet.core.masked import masked_mean
 from tercet.core.statistics import explained_variance
 from tercet.runs.ranks import num_ranks
 from tercet.runs.step import Step
-from tercet.runs.stop import Ended, deferring
+from tercet.runs.stop import deferring, end
 from tercet.train import checkpoint, parallel
 from tercet.train.chance import generator
 from tercet.train.ema import Average, learning_state, set_learning_state
@@ -65,7 +64,8 @@ class Learner:
 class Collected:
     """One rollout with its metrics and samples; `carry` is the state that the next collection starts from.
 
-    `own` has the tensors of the language side or of the arm that are kept with the rollout.
+    `own` has the tensors of the language side or of the arm that are kept with the rollout, and `seconds` the times of
+    parts of the collection.
     """
 
     rollout: Rollout
@@ -73,6 +73,7 @@ class Collected:
     samples: list[dict[str, str | float]]
     carry: dict[str, float]
     own: Mapping[str, Tensor] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ def train(
     `collect(index, carry)` must depend only on its arguments and the networks, so that a resumed run gives the same
     numbers. `extra_actor_loss(index, minibatch)` is added to the actor's loss, such as the PTX loss of InstructGPT; of
     several ranks, each returns its own part. An actor whose watched scores have fallen, as `stop` defines it, is not
-    kept. If SIGTERM has come, Ended is raised after the update, with a checkpoint. The rollouts
+    kept. If the loop is asked to stop (`runs/stop.py`), it ends after the update, with a checkpoint. The rollouts
     of the updates in `keep` are saved with what the update did to them (`train/kept.py`).
     """
     average = Average(learner.actor, config.ema_decay)
@@ -169,7 +170,7 @@ def train(
                         best, best_state = Best(done, now.score, now.kl), learning_state(learner.actor)
             row |= now.metrics
         last = done == config.num_updates or bool(stop.reason(watched))
-        step.log(done, row)
+        step.log(done, row, seconds=collected.seconds)
         if done % samples_every == 0 or last:
             step.show(done, collected.samples)
         stops = parallel.stop_is_asked()
@@ -178,7 +179,7 @@ def train(
             parallel.check_alike(learner.modules)
             step.save(info, lambda folder, state=best_state: _save(learner, average, state, folder))
         if stops:
-            raise Ended(SIGTERM)
+            end()
     set_learning_state(learner.actor, best_state)
     falls = stop.reason(watched) if done < config.num_updates else {}
     shrinkage = Shrinkage.of(candidates, seed=seed) if candidates else None
