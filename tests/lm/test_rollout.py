@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tercet.config.lm import LmConfig
 from tercet.lm.batch import pad
-from tercet.lm.data.examples import Example
+from tercet.lm.data.examples import Example, Message
 from tercet.lm.models.roles import load_policy, load_score_model
 from tercet.lm.ppo import load_critic
 from tercet.lm.rollout import (
@@ -22,6 +22,7 @@ from tercet.lm.rollout import (
     kl_per_response,
     reference_logprobs,
     rollout_metrics,
+    text_metrics,
 )
 from tercet.lm.sampling.responses import Responses, respond
 from tercet.lm.scoring import Scorer
@@ -96,6 +97,7 @@ def test_what_is_told_by_hand(make_config: MakeConfig) -> None:
     assert told == pytest.approx(
         {
             "score": 4.75,  # as the scorer gave it
+            "score_std": 4.25,  # of 9 and 0.5
             "reward_clip_fraction": 0.5,  # 9 lies beyond 5, 0.5 does not
             "reward": (5.05 + 0.35) / 2,
             "kl": 0.5,
@@ -255,3 +257,16 @@ def test_the_critic_has_the_weights_of_the_reward_model_and_a_head_of_zeros(
         critic.head.weight.copy_(reward_model.head.weight)
         critic.bias.copy_(reward_model.bias)
         assert torch.allclose(critic(batch), reward_model(batch), atol=1e-5)
+
+
+def test_duplicates_are_the_same_text_for_other_prompts_and_copies_repeat_the_prompt() -> None:
+    asked = ["What is red?", "What is blue?", "What is blue?", "Who are you, then?"]
+    said = ["It is a colour.", "it is a  colour!", "What is blue? A colour.", "you, then"]
+    examples = [Example((Message("user", text),), "", None, "set", "set:1") for text in asked]
+    batch = pad([[5]] * 4, [[8, 2]] * 4, pad_id=2)
+    responses = Responses(examples, said, batch, torch.zeros(4, 2), torch.ones(4, dtype=torch.bool))
+    assert text_metrics(responses) == {"duplicate_fraction": 0.5, "copied_fraction": 0.5}
+    same = responses.rows(torch.tensor([1, 1, 2, 2]))  # of one prompt, such as a group
+    assert text_metrics(same) == {"duplicate_fraction": 0.0, "copied_fraction": 0.5}
+    short = Responses(examples, ["red", "is", "", "you"], batch, responses.logprobs, responses.ended)
+    assert text_metrics(short)["copied_fraction"] == 0.0

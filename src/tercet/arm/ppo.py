@@ -30,6 +30,7 @@ from tercet.arm.stages import say_unused, start_policy
 from tercet.config.arm import ArmConfig, PpoConfig, RewardConfig
 from tercet.core.groups import is_equal
 from tercet.errors import InputError
+from tercet.runs.clock import Stopwatch
 from tercet.runs.folder import RunFolder
 from tercet.runs.progress import say
 from tercet.train import chance
@@ -96,7 +97,8 @@ class Collect:
         played, seeds = grouped(plays), [self._seed_of(name, index)] * len(plays)
         footage = Footage(self.env, [play.episodes for play in plays], seeds, range(config.num_envs))
         model = self.rounds.model_at(index, footage) if self.rounds else None
-        step_rewards = scorer(self.config.reward, model)(played.episodes)
+        stopwatch = Stopwatch()
+        step_rewards = stopwatch.timed(scorer(self.config.reward, model).__call__)(played.episodes)
         assessed = assess(played, self.actor_critic, self.reference)
         kl_coef = self.kl_coef(index)
         rewards = step_rewards.for_learning(gamma)
@@ -105,7 +107,7 @@ class Collect:
         if config.compares_groups:
             equal = is_equal(step_rewards.scores(), group_size=config.group_size)
             metrics["equal_groups"] = float(equal.float().mean())
-        return Collected(rollout, metrics, [], {})
+        return Collected(rollout, metrics, [], {}, seconds={"reward_seconds": stopwatch.seconds})
 
     def kl_coef(self, index: int) -> float:
         """Coefficient of the KL penalty in that update; it decays linearly to 0 over ppo.kl_anneal_updates."""

@@ -125,9 +125,10 @@ def describe(
     played: PolicyEpisodes, assessed: Assessed, step_rewards: StepRewards, rollout: Rollout, *, kl_coef: float
 ) -> dict[str, float]:
     """Metrics of a rollout. `score` is that of the first episode of a row, the other sums are over the whole row."""
-    episodes = played.episodes
+    episodes, scores = played.episodes, step_rewards.scores()
     numbers = {
-        "score": float(step_rewards.scores().mean()),
+        "score": float(scores.mean()),
+        "score_std": float(scores.std(correction=0)),
         "reward": float(rollout.rewards.sum(1).mean()),
         "dense": float(episodes.dense.sum(1).mean()),
         "success": float(episodes.succeeded().float().mean()),

@@ -18,7 +18,7 @@ from tercet.errors import InputError
 from tercet.lm.data.batches import mixed_pass
 from tercet.lm.data.digests import digests
 from tercet.lm.data.examples import Example
-from tercet.lm.data.splits import Sets, flat, step_examples, weights_of
+from tercet.lm.data.splits import Sets, flat, overlap, step_examples, weights_of
 from tercet.lm.engines.choose import engine_of
 from tercet.lm.imitation import SftBatches, response_loss
 from tercet.lm.models.backbone import Backbone, load_reward_model
@@ -35,6 +35,7 @@ from tercet.lm.rollout import (
     reference_logprobs,
     rewarded,
     rollout_metrics,
+    text_metrics,
 )
 from tercet.lm.sampling.model_check import check_policy
 from tercet.lm.sampling.responses import Responses
@@ -44,6 +45,7 @@ from tercet.lm.scoring import REWARD_MODEL, Score, Scorer, Tally, by_judge, load
 from tercet.lm.self_check import check, check_engine
 from tercet.lm.stages import model_of, sft_model
 from tercet.lm.text.encoder import Encoder
+from tercet.runs.clock import Stopwatch
 from tercet.runs.folder import RunFolder
 from tercet.runs.progress import say
 from tercet.runs.ranks import share
@@ -93,6 +95,8 @@ def run(folder: RunFolder, config: LmConfig, *, number: int = 0) -> None:
         folder.step(name, total=config.ppo.num_updates, num_before=1, shown=SHOWN, data=data) as step,
         engine_of(config, policy, encoder, folder.path) as engine,
     ):
+        if step.restore() is None:
+            folder.add_results(name, results_in_round({"prompt_overlap": {"ppo": overlap(examples)}}, number))
         sampler = Sampler(policy, encoder, config.ppo.temperature, config.eval.batch_size, engine)
         # in round 0 the policy has not moved yet
         of_reference = replace(sampler, policy=frozen, engine=None) if number and frozen else sampler
@@ -168,11 +172,12 @@ class Collect:
     def __call__(self, index: int, carry: Mapping[str, float]) -> Collected:
         """Sample responses to a batch of prompts and build the rollout; `carry` holds the current kl_coef."""
         roles, ppo, kl_coef = self.roles, self.roles.config, carry["kl_coef"]
-        tally = Tally(roles.scorer, list(ppo.reward))
+        tally, stopwatch = Tally(roles.scorer, list(ppo.reward)), Stopwatch()
+        score = stopwatch.timed(tally)
         if ppo.compares_groups:
             drawn = draw_groups(
                 partial(self._sample, index),
-                tally,
+                score,
                 lambda responses, scores: rewarded(scores, responses.ended, ppo),
                 group_size=ppo.group_size,
                 max_redraws=ppo.max_redraws,
@@ -181,12 +186,12 @@ class Collect:
         else:
             drawn, responses = None, self._sample(index)
             learns = takes_one_step(ppo, len(responses.texts))
-            assessment = roles.assess(responses, scores=tally(responses), values_learn=learns)
+            assessment = roles.assess(responses, scores=score(responses), values_learn=learns)
         rollout = build(responses, assessment, ppo, kl_coef=kl_coef)
         metrics = rollout_metrics(responses, assessment, rollout, ppo, kl_coef=kl_coef)
         if responses.by_engine:
             check_engine(metrics["sampler_mismatch"], roles.actor_critic)
-        metrics |= tally.metrics | (drawn.metrics if drawn else {})
+        metrics |= text_metrics(responses) | tally.metrics | (drawn.metrics if drawn else {})
         if ppo.kl_target:
             kl_coef = adapted_kl_coef(
                 kl_coef, metrics["kl"], target=ppo.kl_target, num_samples=len(responses.texts), horizon=ppo.kl_horizon
@@ -202,7 +207,8 @@ class Collect:
             "scores": assessment.scores,
             "kl_coef": torch.tensor(carry["kl_coef"], dtype=torch.float64),
         }
-        return Collected(rollout, metrics, samples[:NUM_SAMPLES], {"kl_coef": kl_coef}, tensors)
+        seconds = {"reward_seconds": stopwatch.seconds}
+        return Collected(rollout, metrics, samples[:NUM_SAMPLES], {"kl_coef": kl_coef}, tensors, seconds)
 
     def self_check(self, *, at_reference: bool = True) -> dict[str, float]:
         """Check a small rollout of the untrained actor, which may be the reference; FailedError if a check fails."""

@@ -15,7 +15,7 @@ from tercet.lm.batch import TokenBatch
 from tercet.lm.data.batches import lessons
 from tercet.lm.data.digests import digests
 from tercet.lm.data.examples import Example, Message
-from tercet.lm.data.splits import Sets, StepExamples, flat, require_pairs, step_examples
+from tercet.lm.data.splits import Sets, StepExamples, flat, overlap, require_pairs, step_examples
 from tercet.lm.models.backbone import save_adapters
 from tercet.lm.models.roles import ScoreModel, device_of, load_policy, load_score_model
 from tercet.lm.preferences.pair_scores import PairScores, summary
@@ -67,6 +67,8 @@ def run(folder: RunFolder, config: LmConfig, *, number: int = 0) -> None:
 
     name, data = in_round("reward", number), digests(config, "reward")
     with folder.step(name, total=len(todo.plan.rows), shown=["reward/loss", "reward/accuracy"], data=data) as step:
+        if step.restore() is None:
+            folder.add_results(name, results_in_round({"prompt_overlap": {"reward": overlap(examples)}}, number))
         fit(
             step,
             modules={"reward_model": model},

@@ -13,11 +13,14 @@ from tercet.core.importance import truncated_weights
 from tercet.core.kl import k1, penalised_rewards
 from tercet.core.masked import is_last, masked_mean
 from tercet.lm.batch import TokenBatch
+from tercet.lm.data.examples import normalised
 from tercet.lm.models.logprobs import response_logprobs
 from tercet.lm.models.roles import Policy, ScoreModel
 from tercet.lm.sampling.responses import Responses
 from tercet.train.parallel import combined, own_batches
 from tercet.types import ActorOutput, Rollout
+
+_LEAST_COPIED = 8  # characters; a shorter text such as "yes" is inside of many prompts
 
 RefLogprobs = Callable[[TokenBatch], Float[Tensor, "b t"]]
 
@@ -174,6 +177,7 @@ def rollout_means(
     kl = k1(rollout.logprobs, rollout.ref_logprobs).masked_fill(~rollout.mask, 0.0).sum(1)
     return {
         "score": float(scores.mean()),
+        "score_std": float(scores.float().std(correction=0)),
         "reward_clip_fraction": float(is_clipped(scores, config).float().mean()),
         "reward": float(rollout.rewards.masked_fill(~rollout.mask, 0.0).sum(1).mean()),
         "kl": float(kl.mean()),
@@ -181,6 +185,22 @@ def rollout_means(
         "response_length": float(rollout.mask.sum(1).float().mean()),
         "eos_fraction": float(ended.float().mean()),
     }
+
+
+def text_metrics(responses: Responses) -> dict[str, float]:
+    """Return the share of responses that another prompt got too, and of those that repeat their prompt."""
+    said = [normalised(text) for text in responses.texts]
+    asked = [normalised(example.messages[-1].shown) for example in responses.examples]
+    prompts_of: dict[str, set[str]] = {}
+    for text, prompt in zip(said, responses.prompts, strict=True):
+        prompts_of.setdefault(text, set()).add(prompt)
+    duplicates = [len(prompts_of[text]) > 1 for text in said]
+    copies = [_is_inside(a, b) or _is_inside(b, a) for a, b in zip(said, asked, strict=True)]
+    return {"duplicate_fraction": sum(duplicates) / len(said), "copied_fraction": sum(copies) / len(said)}
+
+
+def _is_inside(part: str, whole: str) -> bool:
+    return len(part) >= _LEAST_COPIED and part in whole
 
 
 def sampler_metrics(responses: Responses, assessment: Assessment, rollout: Rollout) -> dict[str, float]:

@@ -11,7 +11,7 @@ from tercet.errors import FailedError, InputError
 from tercet.lm.data.batches import lessons
 from tercet.lm.data.digests import digests
 from tercet.lm.data.examples import Example
-from tercet.lm.data.splits import Sets, flat, step_examples
+from tercet.lm.data.splits import Sets, flat, overlap, step_examples
 from tercet.lm.imitation import SftBatches, response_loss
 from tercet.lm.models.roles import Policy, device_of, load_policy
 from tercet.lm.preferences.best import best_responses
@@ -62,7 +62,8 @@ def run(folder: RunFolder, config: LmConfig) -> None:
     data = digests(config, "sft")
     with folder.step("sft", total=len(todo.plan.rows), shown=["sft/loss", "sft/lr"], data=data) as step:
         if step.restore() is None:
-            folder.add_results("sft", {"perplexity": {"base": perplexities(policy, held_out, batches)[ALL]}})
+            before = {"base": perplexities(policy, held_out, batches)[ALL]}
+            folder.add_results("sft", {"perplexity": before, "prompt_overlap": {"sft": overlap(examples)}})
         fit(
             step,
             modules={"policy": policy},

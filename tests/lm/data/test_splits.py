@@ -10,7 +10,7 @@ import pytest
 from tercet.config.lm import DataConfig, Source
 from tercet.errors import InputError
 from tercet.lm.data.sources import read
-from tercet.lm.data.splits import STEPS, Sets, flat, report_dropped, require_pairs, set_names, step_examples
+from tercet.lm.data.splits import STEPS, Sets, flat, overlap, report_dropped, require_pairs, set_names, step_examples
 
 
 def write(path: Path, prompts: Sequence[str], *, rejected: bool = True) -> str:
@@ -98,6 +98,16 @@ def test_eval_sets_are_held_out_and_training_drops_what_is_in_them(
     assert examples.dropped == {"also in data.eval": 1}
     assert "reward: examples left out: 1 (also in data.eval)" in capsys.readouterr().out
     assert len(examples.validation["b"]) + len(examples.test["b"]) == 41
+
+
+def test_the_overlap_counts_held_out_prompts_that_differ_from_training_by_punctuation(tmp_path: Path) -> None:
+    train = write(tmp_path / "a.jsonl", [f"Is it {i} today, friend?" for i in range(40)])
+    near = write(tmp_path / "b.jsonl", [f"is it {i} today friend" for i in range(30, 50)])
+    assert overlap(step_examples(config(train=[train], eval=[near]), "sft")) == 0.5
+    assert overlap(step_examples(config(train=[train], eval_fraction=0.2), "sft")) == 0.0
+    marks = write(tmp_path / "c.jsonl", ["?!", "...", "?", "!?!"])  # without letters, texts are compared whole
+    other = write(tmp_path / "d.jsonl", ["??", "--"])
+    assert overlap(step_examples(config(train=[marks], eval=[other]), "sft")) == 0.0
 
 
 def test_training_on_the_evaluation_file_is_refused(tmp_path: Path) -> None:

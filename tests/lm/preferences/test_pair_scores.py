@@ -21,6 +21,7 @@ def test_figures_by_hand() -> None:
     assert found["margin"] == pytest.approx(0.75)
     assert (found["score_chosen"], found["score_rejected"]) == (1.5, 0.75)
     assert found["length_correlation"] == pytest.approx(1.0)  # every score is its length less 2
+    assert found["length_accuracy"] == 0.625  # the longer one is chosen, a tie, the shorter one, the longer one
     scaled = summary(scores, ScoreScale(gain=2.0, bias=-1.0))
     assert scaled["margin"] == pytest.approx(1.5) and scaled["score_chosen"] == pytest.approx(2.0)
     assert scaled["accuracy"] == found["accuracy"] and scaled["calibration"] == found["calibration"]
@@ -39,3 +40,8 @@ def test_a_summary_by_hand() -> None:
     assert found["score_chosen"] == pytest.approx(1.0)
     assert found["score_rejected"] == pytest.approx(4 / 3)
     assert found["length_correlation"] == pytest.approx(1.0)  # length = 2 * score
+
+
+def test_the_rule_of_length_may_prefer_the_shorter_response() -> None:
+    scores = PairScores(torch.ones(4), torch.zeros(4), torch.tensor([1, 1, 1, 3]), torch.tensor([2, 2, 2, 2]))
+    assert summary(scores)["length_accuracy"] == 0.75

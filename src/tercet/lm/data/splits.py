@@ -123,6 +123,20 @@ def filtered(sets: Sets, wanted: Callable[[Example], bool], reason: str, dropped
     return remaining
 
 
+def overlap(examples: StepExamples) -> float:
+    """Return the share of held-out conversations whose letters and digits are those of one that the step learns from.
+
+    The split keeps equal texts together, but takes two that differ within by punctuation or spaces for different ones.
+    """
+    learned = {_letters(example) for example in flat(examples.train)}
+    held_out = {_letters(example) for example in flat(examples.held_out)}
+    return len(held_out & learned) / len(held_out) if held_out else 0.0
+
+
+def _letters(example: Example) -> str:
+    return "".join(filter(str.isalnum, example.opening)) or example.opening
+
+
 def require_pairs(examples: StepExamples) -> None:
     """Raise InputError if a training set of the reward model has no pairs."""
     for name, rows in examples.train.items():

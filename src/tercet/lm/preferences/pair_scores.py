@@ -22,11 +22,14 @@ class PairScores:
 
 
 def summary(scores: PairScores, scale: ScoreScale = AS_IT_IS) -> dict[str, Any]:
-    """Return accuracy with its interval, margin, mean scores (on `scale`), correlation with length, calibration.
+    """Return accuracy with its interval, margin, mean scores (on `scale`), what length explains, and calibration.
+
+    `length_accuracy` is that of preferring the longer response of every pair, or the shorter one if that is better.
 
     Calibration is that of the Bradley-Terry model, whose logit is the margin before `scale`.
     """
     margins = scores.chosen - scores.rejected
+    by_length = float(wins((scores.chosen_lengths - scores.rejected_lengths).float()).mean())
     both = torch.cat([scores.chosen, scores.rejected])
     lengths = torch.cat([scores.chosen_lengths, scores.rejected_lengths]).float()
     return {
@@ -34,6 +37,7 @@ def summary(scores: PairScores, scale: ScoreScale = AS_IT_IS) -> dict[str, Any]:
         "margin": float(margins.mean()) * scale.gain,
         "score_chosen": float(scores.chosen.mean()) * scale.gain + scale.bias,
         "score_rejected": float(scores.rejected.mean()) * scale.gain + scale.bias,
+        "length_accuracy": max(by_length, 1 - by_length),
         "length_correlation": correlation(both, lengths),
         "calibration": [vars(one) for one in calibration(margins)],
     }
