@@ -39,6 +39,8 @@ def test_a_missing_library_is_one_line():
         (["lm", "data", "ppo.lr=0"], 2, "ppo.lr = 0 (command line): must be a number, above 0"),
         (["arm", "run", "reward.judge=people"], 2, "must be person, or a function as module:function"),
         (["label", "--help"], 0, "8765"),
+        (["doctor", "--help"], 0, "--json"),
+        (["doctor", "none"], 2, "none: not a run folder"),
         (["label", "none"], 2, "none: no questions here"),
         (["lm", "chat", "--stage", "critic"], 2, "must be base, sft or ppo"),
     ],

@@ -204,7 +204,7 @@ def test_problems_come_first(write: Callable[..., Path]) -> None:
     found = results()
     found["best_checkpoint"]["update"] = 0
     text = write(found).with_suffix(".md").read_text()
-    assert text.index("PPO did not improve the policy") < text.index("The critic predicts the return")
+    assert text.index("PPO did not improve the policy") < text.index("The simulation was stable")
 
 
 def test_only_videos_of_the_run_are_embedded(write: Callable[..., Path], tmp_path: Path) -> None:

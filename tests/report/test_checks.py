@@ -1,4 +1,4 @@
-"""The checks of a run, on a sound synthetic run and with one fault each."""
+"""The findings of the doctor in the report, on a sound synthetic run and with one fault each."""
 
 import random
 from collections.abc import Callable
@@ -19,7 +19,7 @@ Change = Callable[[Callable[[dict[str, Any]], None]], Path]  # Any: JSON
 def test_a_sound_run_passes_every_check(finished: Path) -> None:
     found = checks(read(finished))
     assert found is not None
-    assert len(found.checks) == 11
+    assert len(found.checks) > 15
     assert all(check.good for check in found.checks)
 
 
@@ -31,7 +31,7 @@ def test_a_run_without_measurements_has_no_checks(finished: Path) -> None:
     ("place", "value", "title"),
     [
         ("reward_model.accuracy.chatterbot.low", 0.49, "The reward model may be no better than chance"),
-        ("reward_model.length_correlation.chatterbot", -0.7, "The reward model favours length"),
+        ("reward_model.length_correlation.chatterbot", -0.85, "The reward model measures length"),
         ("kl_to_reference", 15.2, "KL from the reference above its limit"),
         ("response_length.ppo", 40.0, "Answer length changed strongly"),
         ("win_rate.ppo_vs_sft.judge", {"mean": 0.5, "low": 0.41, "high": 0.59}, "PPO exploits its reward model"),
@@ -54,11 +54,10 @@ def test_a_problem_in_the_results_comes_first(change: Change, place: str, value:
 @pytest.mark.parametrize(
     ("metric", "value", "title"),
     [
-        ("ppo/explained_variance", 0.05, "The critic predicts poorly"),
+        ("ppo/explained_variance", 0.04, "The critic explains nothing"),
         ("ppo/reward_clip_fraction", 0.3, "Many scores are clipped"),
         ("ppo/clip_fraction", 0.4, "Updates are too large"),
-        ("ppo/clip_fraction", 0.0, "Updates are too small"),
-        ("ppo/eos_fraction", 0.2, "Many answers reach the length limit"),
+        ("ppo/eos_fraction", 0.2, "Many responses reach the length limit"),
     ],
 )
 def test_a_problem_in_the_curves_is_reported(finished: Path, metric: str, value: float, title: str) -> None:

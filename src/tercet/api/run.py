@@ -11,6 +11,7 @@ from tercet.api.record import STEPS, Domain, Run
 from tercet.config.arm import ArmConfig
 from tercet.config.lm import LmConfig
 from tercet.errors import InputError
+from tercet.report.doctor.watch import Watch
 from tercet.runs.folder import RunFolder
 from tercet.runs.progress import silent
 from tercet.runs.ranks import ONE, as_ranks, follows, launched
@@ -44,12 +45,13 @@ def run(
     path = Path(out)
     may_grow = ["reward.num_rounds"] if domain == "lm" else []  # an arm's rounds are part of its PPO
     device = config.device if isinstance(config, LmConfig) else "cpu"
+    watch = Watch(path, config.model_dump(mode="json"))
     job = {"domain": domain, "config": config.model_dump(mode="json"), "out": str(path), "step": step}
     with (
         suppress(StopRun),
         as_ranks(launched() or ONE),
         silent(quiet or follows()),
-        RunFolder.open(path, config, preset=preset, on_row=on_row, may_grow=may_grow) as folder,
+        RunFolder.open(path, config, preset=preset, on_row=on_row, watch=watch, may_grow=may_grow) as folder,
         together(job, num_processes(config.processes, device), device=device),
         _pipeline(domain, config.threads) as steps,
     ):

@@ -58,6 +58,20 @@ def report(
 
 
 @app.command()
+def doctor(
+    run: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of the run.")],
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Say what is wrong with a run, how one knows, and which key to turn. The run may be unfinished."""
+    from tercet.report.doctor import text
+    from tercet.report.records import read
+
+    record = read(run)
+    say(text.as_json(record) if as_json else "\n".join(text.lines(record)))
+
+
+@app.command()
 def label(
     run: Annotated[
         Path, typer.Argument(metavar="DIR", help="The folder of the run, or a copy that contains feedback/.")

@@ -242,6 +242,7 @@ class LmConfig(NetworkConfig):
     threads: int = Field(default=0, ge=0, le=1024, description="CPU threads of torch in each process; 0 uses torch's default, or divides the cores among several processes.")
     processes: int = Field(default=1, ge=0, le=64, description="Processes that divide the work, started by the run itself; 0 is one for each CPU core, at most 2, and one on a GPU. Under torchrun, its number counts.")
     judge: str = Field(default="", description="module:function (prompts, responses -> scores) that ranks sampled pairs and compares stages. With `person`, a person ranks the pairs (`tercet label DIR`) and stages are not compared with it.")
+    on_alarm: Literal["say", "stop"] = Field(default="say", description="What the run does at an alarm of the doctor, which watches every step (docs/doctor.md): `say` prints one line; `stop` also ends the run, with a checkpoint.")
     trackers: list[Literal["tensorboard", "wandb", "trackio"]] = Field(default=[], description="Additional trackers for metrics.")
     data: DataConfig = DataConfig()
     sft: SftConfig = SftConfig()

@@ -9,8 +9,6 @@ from tercet.report.blocks import (
     Card,
     Cards,
     Cell,
-    Check,
-    Checks,
     Figures,
     Fold,
     Headline,
@@ -21,8 +19,9 @@ from tercet.report.blocks import (
     Video,
     Videos,
 )
+from tercet.report.checks import checks
 from tercet.report.formats import duration, interval, num, percent
-from tercet.report.records import Record, algorithm, curve, find, kl_bound, number, rate, verdict
+from tercet.report.records import Record, algorithm, curve, find, number, rate, verdict
 
 NAMES: dict[str, str] = {
     "bc": "BC",
@@ -34,15 +33,10 @@ NAMES: dict[str, str] = {
 _SUBJECTS = NAMES | {"start": "the policy before PPO"}  # as the subject of a sentence
 _ROLES: dict[str, Role] = {"bc": "sft", "bc_noise": "base", "start": "sft", "start_noise": "base", "ppo": "ppo"}
 
-_FALL = 0.1  # of success in validation; more than chance explains with 64 starts
-_FULL = 0.99  # success that cannot improve
-
 
 def top(record: Record) -> list[Block]:
     """Return the outcome, an overview of the steps, and the checks."""
-    checked = [check for ask in (_moved, _pay, _critic, _clipping, _broken) if (check := ask(record)) is not None]
-    blocks: list[Block] = [headline(record), cards(record)]
-    return [*blocks, Checks(sorted(checked, key=lambda check: check.good))] if checked else blocks
+    return _present(headline(record), cards(record), checks(record))
 
 
 def sections(record: Record) -> list[Section]:
@@ -266,90 +260,6 @@ def _alone(record: Record) -> Interval | None:
     if not ppo + start or find(record.results, "same_starts") is False:
         return None
     return wilson([1] * ppo + [0] * start)
-
-
-def _moved(record: Record) -> Check | None:
-    mark = number(record.results, "best_checkpoint", "update")
-    if mark is None:
-        return None
-    bound = kl_bound(record)
-    within = f" within the KL bound of {bound:g} nats (`ppo.max_kl`)" if bound is not None else ""
-    if mark == 0:
-        text = f"No update succeeded more often in validation than the initial policy{within}"
-        return Check(False, "PPO did not improve the policy", f"{text}{'' if within else _why_none(record)}.")
-    return Check(True, "PPO improved success in validation", f"Update {mark:.0f} was kept{within}.")
-
-
-def _why_none(record: Record) -> str:
-    """Explain from validation why the start was kept."""
-    success = curve(record, "ppo/validation_score")[1]
-    if not success:
-        return ""
-    if success[0] - success[-1] > _FALL:
-        return f": success fell, from {_success(success[0])} to {_success(success[-1])}"
-    if success[0] > _FULL:
-        return f": the initial policy already succeeds on {_success(success[0])}"
-    return ": success did not change"
-
-
-def _pay(record: Record) -> Check | None:
-    """Check whether success fell in validation, and how the reward changed meanwhile."""
-    success, pay = curve(record, "ppo/validation_score")[1], curve(record, "ppo/score")[1]
-    if len(success) < 2 or len(pay) < 2 or success[0] - success[-1] <= _FALL:
-        return None
-    fell = f"Success in validation went from {_success(success[0])} to {_success(success[-1])}"
-    few = max(1, len(pay) // 5)
-    before, after = sum(pay[:few]) / few, sum(pay[-few:]) / few
-    if after <= before:
-        return Check(False, "Success fell", f"{fell}, and the reward fell too: lower `ppo.lr`, or raise `ppo.kl_coef`.")
-    return Check(
-        False,
-        "The reward rose while success fell",
-        f"{fell}, while the reward of an episode rose from {num(before)} to {num(after)}: the reward does not "
-        "measure success. Use more rounds of judgements (`reward.num_rounds`), or add success to the reward: "
-        "`ppo.reward={reward_model: 0.3, success: 0.3}`.",
-    )
-
-
-def _success(score: float) -> str:
-    """Return the success rate in a validation score, which includes a tie-break of at most 0.001."""
-    return percent(min(score, 1.0))
-
-
-def _critic(record: Record) -> Check | None:
-    values = curve(record, "ppo/explained_variance")[1]
-    if not values:
-        return None
-    best = max(values)
-    if best < 0.1:
-        return Check(
-            False, "The critic predicts poorly", f"Explained variance never exceeds {num(best)}: raise `ppo.critic_lr`."
-        )
-    return Check(True, "The critic predicts the return", f"Explained variance reaches {num(best)}.")
-
-
-def _clipping(record: Record) -> Check | None:
-    values = curve(record, "ppo/clip_fraction")[1]
-    if not values:
-        return None
-    mean = sum(values) / len(values)
-    if mean > 0.35:
-        return Check(False, "Updates are too large", f"{percent(mean)} of the actions were clipped: lower `ppo.lr`.")
-    return Check(True, "Update size is normal", f"{percent(mean)} of the actions were clipped.")
-
-
-def _broken(record: Record) -> Check | None:
-    values = curve(record, "ppo/blown_up")[1]
-    if not values:
-        return None
-    count = sum(values)
-    if count:
-        text = (
-            f"{count:.0f} episodes ended because of a numerical failure of the physics; the failing step had "
-            "reward 0. Check forces and speeds."
-        )
-        return Check(False, "The simulation failed", text)
-    return Check(True, "The simulation was stable", "No episode ended because of a failure of the physics.")
 
 
 def _judgements(record: Record) -> str:

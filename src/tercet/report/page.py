@@ -7,7 +7,7 @@ import yaml
 from tercet.report import answers, arm, checks, curves, render_html, render_markdown, rounds, summary, tables
 from tercet.report.blocks import Block, Code, Figures, Fold, Page, Prose, Section, Table
 from tercet.report.formats import duration
-from tercet.report.records import Record, algorithm, find, read
+from tercet.report.records import Record, algorithm, find, is_arm, read
 from tercet.runs.atomic import write_text
 from tercet.version import __version__
 
@@ -26,7 +26,7 @@ def write(run: Path) -> Path:
 
 def compose(record: Record) -> Page:
     """Return the page of a run."""
-    if "env" in record.config:
+    if is_arm(record):
         top, sections = arm.top(record), [*arm.sections(record), Section("run", "What was run", _run(record))]
     else:
         top = [summary.headline(record), summary.cards(record), *_present(checks.checks(record))]

@@ -8,7 +8,9 @@ from typing import Any, Literal
 from tercet.core.intervals import Interval
 from tercet.runs.folder import RunFolder
 from tercet.runs.integrity import read_json
+from tercet.runs.results import gathered, read_results
 from tercet.runs.rounds import kind_of, round_of
+from tercet.runs.rows import read_rows
 
 Tree = dict[str, Any]  # Any: JSON; `find` and `number` below check its values
 STAGES = ("base", "sft", "ppo")
@@ -31,6 +33,7 @@ class Record:
     config: Tree
     environment: Tree
     metrics: list[Tree]
+    timings: list[Tree]
     samples: list[Tree]
     results: Tree
     answers: list[Tree]  # eval/answers.json: fixed prompts, greedy and sampled
@@ -42,24 +45,40 @@ class Record:
     number: int = 0  # of the round that it is of
     rounds: list["Record"] = field(default_factory=list)  # after round 0
 
+    def of_round(self, number: int) -> "Record":
+        """Return the record of a round; it is empty if the round has no rows yet."""
+        known = next((one for one in self.rounds if one.number == number), None)
+        return known or (_of_round(self, number, {}) if number else self)
+
+    def with_rows(self, *, metrics: list[Tree], timings: list[Tree]) -> "Record":
+        """Return the record with other rows."""
+        return replace(self, metrics=metrics, timings=timings)
+
 
 def read(run: Path) -> Record:
     """Read the files of a run; raise InputError if `run` is not a run folder."""
     folder = RunFolder.read(run)
     folder.is_done("eval")  # raises FailedError if a file that is read below is damaged
+    return contents(run, folder.config_dict, environment=folder.info())
+
+
+def contents(run: Path, config: Tree, *, environment: Tree | None = None) -> Record:
+    """Read the files of a run whose config is known, in this process alone and without looking for damage."""
+    results = gathered(run) or read_results(run)
     record = Record(
         name=run.resolve().name,
-        config=folder.config_dict,
-        environment=folder.info(),
-        metrics=folder.metrics(),
-        samples=folder.samples(),
-        results=folder.results(),
+        config=config,
+        environment=environment or {},
+        metrics=read_rows(run / "metrics.jsonl"),
+        timings=read_rows(run / "timings.jsonl"),
+        samples=read_rows(run / "samples.jsonl"),
+        results=results,
         answers=_evaluation(run, "answers"),
         sampled_pairs=(run / "reward" / "pairs.jsonl").is_file(),
         reward_texts=_evaluation(run, "reward_texts"),
         held_out=_evaluation(run, "held_out"),
         starts=_evaluation(run, "starts"),
-        videos=_videos(run, folder.results()),
+        videos=_videos(run, results),
     )
     last = max((round_of(str(row.get("step"))) for row in record.metrics), default=0)
     rounds = [_of_round(record, i, find(record.results, "rounds", str(i)) or {}) for i in range(1, last + 1)]
@@ -73,8 +92,13 @@ def _of_round(record: Record, number: int, results: Tree) -> Record:
         kept = [row for row in rows if round_of(str(row.get("step"))) == number]
         return [row | {"step": kind_of(str(row.get("step")))} for row in kept]
 
-    rows = {"metrics": rows_of(record.metrics), "samples": rows_of(record.samples)}
+    rows = {name: rows_of(getattr(record, name)) for name in ("metrics", "timings", "samples")}
     return replace(record, number=number, results=results, **rows)
+
+
+def is_arm(record: Record) -> bool:
+    """Return True if the run trains an arm."""
+    return "env" in record.config
 
 
 def find(tree: Any, *keys: str) -> Any:  # Any: JSON

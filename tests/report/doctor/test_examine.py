@@ -1,0 +1,210 @@
+"""Every check names its sickness in a series that is sick, and says nothing of a sound one."""
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tercet.report.doctor.examine import CHECKS, examine, problems
+from tercet.report.doctor.finding import Finding
+from tercet.report.records import Record
+
+DOCS = Path(__file__).parents[3] / "docs"
+Curve = Callable[[int], float]
+Tree = dict[str, Any]  # Any: JSON
+
+# metric, its values by index, name of the finding
+LANGUAGE: list[tuple[str, Curve, str]] = [
+    ("ppo/kl", lambda i: i - 1.0, "kl_running_away"),  # beyond 1.5 * 15
+    ("ppo/kl", lambda i: -0.2 - 0.01 * (i % 3) if i > 2 else 0.0, "kl_negative"),
+    ("ppo/kl", lambda i: 0.4, "reference_is_not_the_start"),
+    ("ppo/explained_variance", lambda i: 0.04, "critic_explains_nothing"),
+    ("ppo/clip_fraction", lambda i: 0.4, "updates_too_large"),
+    ("ppo/approx_kl", lambda i: 0.3, "updates_too_large"),
+    ("ppo/num_minibatches", lambda i: 1.0, "updates_too_large"),  # of 4
+    ("ppo/entropy", lambda i: 2.0 if i < 20 else 0.5, "entropy_collapse"),
+    ("ppo/actor_grad_norm", lambda i: 50.0 if i in (20, 30) else 1.0, "gradient_spikes"),
+    ("ppo/critic_grad_norm", lambda i: 50.0 if i in (20, 30) else 1.0, "gradient_spikes"),
+    ("ppo/score_std", lambda i: 0.0 if i > 30 else 1.0, "no_advantages"),
+    ("ppo/reward_clip_fraction", lambda i: 0.3, "reward_saturated"),
+    ("ppo/eos_fraction", lambda i: 0.2, "no_eos"),
+    ("ppo/eos_fraction", lambda i: 0.0, "no_eos"),
+    ("ppo/response_length", lambda i: 5 + i, "length_changes"),
+    ("ppo/response_length", lambda i: max(30 - i, 4), "length_changes"),
+    ("ppo/duplicate_fraction", lambda i: 0.6, "duplicate_responses"),
+    ("ppo/copied_fraction", lambda i: 0.4, "copied_responses"),
+    ("ppo/watch/asks", lambda i: 0.6 - 0.01 * i, "watched_judge_falls"),
+    ("sft/loss", lambda i: 2.0 + i / 30, "sft_lr"),
+    ("sft/grad_norm", lambda i: 20.0 if i in (20, 30) else 1.0, "sft_gradient_spikes"),
+    ("reward/loss", lambda i: 0.7 + i / 20, "reward_lr"),
+]
+ARM: list[tuple[str, Curve, str]] = [
+    ("ppo/kl", lambda i: 50.0 * i, "kl_running_away"),
+    ("ppo/clip_fraction", lambda i: 0.4, "updates_too_large"),
+    ("ppo/entropy", lambda i: 1.0 - 0.2 * i, "entropy_collapse"),
+    ("ppo/explained_variance", lambda i: -0.2, "critic_explains_nothing"),
+    ("ppo/score_std", lambda i: 0.0, "no_advantages"),
+    ("ppo/validation_score", lambda i: 0.8 - 0.02 * i, "success_falls"),
+    ("ppo/blown_up", lambda i: float(i == 20), "simulation_failed"),
+    ("bc/loss", lambda i: 0.5 + 0.01 * i, "bc_lr"),
+    ("bc/loss", lambda i: 0.5, "bc_lr"),
+    ("bc/grad_norm", lambda i: 20.0 if i in (20, 30) else 0.5, "bc_gradient_spikes"),
+    ("reward/loss", lambda i: 0.7 + i / 20, "reward_lr"),
+]
+RESULTS: list[tuple[str, object, str]] = [
+    ("kl_to_reference", 15.2, "kl_of_the_kept_policy"),
+    ("prompt_overlap.ppo", 0.5, "data_leaks"),
+    ("perplexity.sft", 38.2, "sft_lr"),  # 38.21 before
+    ("perplexity.sft", 50.0, "sft_lr"),
+    ("reward_model.accuracy.chatterbot.low", 0.49, "reward_model_chance"),
+    ("reward_model.length_correlation.chatterbot", -0.85, "reward_model_length"),
+    ("response_length.ppo", 40.0, "answer_length"),
+    ("win_rate.ppo_vs_sft.judge", {"mean": 0.5, "low": 0.41, "high": 0.59}, "judge_and_reward_model"),
+    ("win_rate.ppo_vs_sft.reward_model.mean", 0.4, "judge_and_reward_model"),
+]
+
+
+@pytest.mark.parametrize("name", ["sound", "sound_arm"])
+def test_a_sound_run_has_no_problem_after_any_row(name: str, request: pytest.FixtureRequest) -> None:
+    record: Record = request.getfixturevalue(name)
+    for end in range(len(record.metrics) + 1):
+        so_far = record.with_rows(metrics=record.metrics[:end], timings=record.timings[:end])
+        assert problems(so_far) == []
+    assert len(examine(record)) > (25 if name == "sound" else 12)
+
+
+def test_a_run_without_rows_has_no_findings(sound: Record) -> None:
+    assert examine(replace(sound, metrics=[], timings=[], results={}, held_out=[])) == []
+
+
+@pytest.mark.parametrize(("metric", "value", "name"), LANGUAGE)
+def test_a_sick_curve_is_named(
+    sound: Record, with_curve: Callable[..., Record], metric: str, value: Curve, name: str
+) -> None:
+    found = _problems(with_curve(sound, metric, value, step=metric.partition("/")[0]))
+    assert set(found) == {name}
+
+
+@pytest.mark.parametrize(("metric", "value", "name"), ARM)
+def test_a_sick_curve_of_an_arm_is_named(
+    sound_arm: Record, with_curve: Callable[..., Record], metric: str, value: Curve, name: str
+) -> None:
+    found = _problems(with_curve(sound_arm, metric, value, step=metric.partition("/")[0]))
+    assert set(found) == {name}
+
+
+@pytest.mark.parametrize(("place", "value", "name"), RESULTS)
+def test_a_sick_result_is_named(sound: Record, place: str, value: object, name: str) -> None:
+    assert set(_problems(replace(sound, results=_changed(sound.results, place, value)))) == {name}
+
+
+def test_tiny_updates_are_named(sound: Record, with_curve: Callable[..., Record]) -> None:
+    still = with_curve(sound, "ppo/clip_fraction", lambda i: 0.0)
+    assert _problems(still) == {}  # few tokens are clipped in sound runs too
+    (found,) = _problems(with_curve(still, "ppo/approx_kl", lambda i: 1e-7)).values()
+    assert (found.name, found.level) == ("updates_too_small", "advice")
+
+
+def test_groups_of_equal_scores_are_named(sound: Record) -> None:
+    rows = [row | {"ppo/equal_groups": 0.8} if row["step"] == "ppo" else row for row in sound.metrics]
+    assert set(_problems(sound.with_rows(metrics=rows, timings=sound.timings))) == {"no_advantages"}
+
+
+def test_a_reward_model_that_ranks_as_length_does_is_named(sound: Record) -> None:
+    results = _changed(sound.results, "reward_model.length_correlation.chatterbot", 0.6)
+    assert _problems(replace(sound, results=results)) == {}
+    no_better = _changed(results, "reward_model.length_accuracy.chatterbot", 0.8)
+    (found,) = _problems(replace(sound, results=no_better)).values()
+    assert found.name == "reward_model_length" and "length alone 80%" in found.text
+
+
+def test_an_arm_at_chance_and_one_that_did_not_improve_are_named(sound_arm: Record) -> None:
+    by_chance = _changed(sound_arm.results, "reward_model.accuracy_low", 0.45)
+    assert set(_problems(replace(sound_arm, results=by_chance))) == {"reward_model_chance"}
+    kept = _changed(sound_arm.results, "best_checkpoint.update", 0)
+    assert set(_problems(replace(sound_arm, results=kept))) == {"arm_not_improved"}
+
+
+def test_success_that_falls_with_the_reward_has_another_title(
+    sound_arm: Record, with_curve: Callable[..., Record]
+) -> None:
+    fell = with_curve(sound_arm, "ppo/validation_score", lambda i: 0.8 - 0.02 * i)
+    assert _problems(fell)["success_falls"].title == "The reward rose while success fell"
+    both = with_curve(fell, "ppo/score", lambda i: 5.0 - 0.1 * i)
+    assert _problems(both)["success_falls"].title == "Success fell"
+
+
+def test_an_unseen_judge_that_finds_ppo_worse_is_an_alarm(sound: Record) -> None:
+    judges = {"eval": sound.config["eval"] | {"unseen_judges": ["mine:gold"]}}
+    record = replace(sound, config=sound.config | judges)
+
+    def judged(mean: float, low: float, high: float) -> Finding:
+        won = {"mean": mean, "low": low, "high": high, "num_prompts": 128}
+        found = examine(replace(record, results=_changed(sound.results, "win_rate.ppo_vs_sft.gold", won)))
+        return next(one for one in found if one.name == "unseen_judges")
+
+    assert judged(0.7, 0.6, 0.8).level == "good"
+    assert judged(0.5, 0.4, 0.6).level == "advice"
+    assert judged(0.4, 0.3, 0.48).level == "alarm"
+
+
+def test_slower_updates_and_slow_rewards_are_named(sound: Record) -> None:
+    def timed(seconds: Curve, rewards: Curve) -> dict[str, Finding]:
+        times = [
+            row | {"seconds": seconds(row["index"]), "reward_seconds": rewards(row["index"])} for row in sound.timings
+        ]
+        return _problems(sound.with_rows(metrics=sound.metrics, timings=times))
+
+    assert set(timed(lambda i: 5.0 + 2 * i, lambda i: 1.0)) == {"throughput_falls"}
+    assert set(timed(lambda i: 20.0, lambda i: 11.0)) == {"reward_takes_most_time"}
+    assert timed(lambda i: 0.01 + 0.01 * i, lambda i: 0.4) == {}  # too short to matter
+    assert timed(lambda i: 200.0 if i % 5 == 0 else 20.0, lambda i: 1.0) == {}  # validations
+
+
+def test_longer_responses_explain_longer_updates(sound: Record, with_curve: Callable[..., Record]) -> None:
+    times = [row | {"seconds": 5.0 + row["index"]} for row in sound.timings]
+    grown = with_curve(sound, "ppo/response_length", lambda i: 5.0 + i)
+    assert "throughput_falls" not in _problems(grown.with_rows(metrics=grown.metrics, timings=times))
+
+
+def test_a_round_may_start_away_from_its_reference(sound: Record, with_curve: Callable[..., Record]) -> None:
+    away = with_curve(sound, "ppo/kl", lambda i: 3.0)
+    assert set(_problems(away)) == {"reference_is_not_the_start"}
+    assert _problems(replace(away, number=1)) == {}
+
+
+def test_every_check_can_find_something_wrong(sound: Record, sound_arm: Record) -> None:
+    """The cases of this file cover the checks: a new one needs a sick series here."""
+    named = {name for _, _, name in (*LANGUAGE, *ARM, *RESULTS)}
+    named |= {"updates_too_small", "throughput_falls", "reward_takes_most_time", "unseen_judges", "arm_not_improved"}
+    named |= {"held_out_duplicates"}  # tests/report/test_checks.py
+    assert {one.name for record in (sound, sound_arm) for one in examine(record)} <= named
+    assert len(CHECKS) == len(set(CHECKS))
+
+
+def test_every_problem_has_a_remedy_with_a_key_and_a_page(
+    sound: Record, sound_arm: Record, with_curve: Callable[..., Record]
+) -> None:
+    found: list[Finding] = []
+    for record, cases in ((sound, LANGUAGE), (sound_arm, ARM)):
+        for metric, value, _ in cases:
+            found += _problems(with_curve(record, metric, value, step=metric.partition("/")[0])).values()
+    for place, value, _ in RESULTS:
+        found += _problems(replace(sound, results=_changed(sound.results, place, value))).values()
+    for one in found:
+        page, _, anchor = one.docs.partition("#")
+        headings = re.findall(r"^#+ (.*)$", (DOCS / page).read_text(), re.MULTILINE)
+        assert anchor in {re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-") for text in headings}, one.docs
+        assert one.remedy and re.search(r"\d", one.text), one
+
+
+def _problems(record: Record) -> dict[str, Finding]:
+    return {finding.name: finding for finding in problems(record)}
+
+
+def _changed(tree: Tree, place: str, value: object) -> Tree:
+    key, _, rest = place.partition(".")
+    return tree | {key: _changed(tree.get(key, {}), rest, value) if rest else value}
