@@ -15,15 +15,20 @@ from tercet.train import parallel
 os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
 
 
-def on_ranks(total: int, work: Callable[..., Any], *arguments: Any) -> list[Any]:  # Any: of the function
-    """Return what `work(*arguments)` returned on each rank; AssertionError with the traceback if one raised."""
+def on_ranks(
+    total: int, work: Callable[..., Any], *arguments: Any, shard: bool = False
+) -> list[Any]:  # Any: of the function
+    """Return what `work(*arguments)` returned on each rank; AssertionError with the traceback if one raised.
+
+    With `shard` the weights of networks are divided among the ranks.
+    """
     context = multiprocessing.get_context("fork")
     port = context.Queue()
     ends: list[Connection] = []
     processes = []
     for number in range(total):
         ours, theirs = context.Pipe(duplex=False)
-        process = context.Process(target=_one, args=(number, total, port, theirs, work, arguments))
+        process = context.Process(target=_one, args=(number, total, port, theirs, shard, work, arguments))
         process.start()
         theirs.close()
         ends.append(ours)
@@ -43,7 +48,9 @@ def _received(end: Connection) -> tuple[Any, str | None]:
         return None, "the process ended without a result"
 
 
-def _one(number: int, total: int, port: Any, end: Connection, work: Callable[..., Any], arguments: Any) -> None:
+def _one(
+    number: int, total: int, port: Any, end: Connection, shard: bool, work: Callable[..., Any], arguments: Any
+) -> None:
     try:
         if number == 0:
             store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
@@ -51,7 +58,7 @@ def _one(number: int, total: int, port: Any, end: Connection, work: Callable[...
                 port.put(store.port)
         else:
             store = TCPStore("127.0.0.1", port.get(), is_master=False)
-        with parallel.connected(store, number, total):
+        with parallel.connected(store, number, total, shard=shard):
             value = work(*arguments)
         end.send_bytes(pickle.dumps((value, None)))
     except BaseException:

@@ -1,9 +1,12 @@
 """Runs of several processes, from their start to their end: by the run itself, and by torchrun."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -87,3 +90,50 @@ def test_torchrun_starts_the_processes(override: str, code: int, message: str, t
     )
     assert done.returncode == code, done.stderr
     assert (done.stdout + done.stderr).count(message) == 1, done.stdout + done.stderr
+
+
+def _torchrun(out: Path, overrides: Sequence[str]) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "tercet", "lm", "sft"]
+    return subprocess.Popen(
+        [*command, "--preset", "tiny", "--out", str(out), *overrides],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def _num_rows(out: Path) -> int:
+    file = out / "metrics.jsonl"
+    return len(file.read_text().splitlines()) if file.exists() else 0
+
+
+def _workers(torchrun: int) -> list[int]:
+    tasks = Path(f"/proc/{torchrun}/task").glob("*/children")
+    return [int(pid) for file in tasks for pid in file.read_text().split()]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("to", ["torchrun", "one process", "all processes"])
+@pytest.mark.parametrize("shard", ["false", "true"])
+def test_sigterm_under_torchrun_writes_a_checkpoint_and_the_same_command_continues(
+    to: str, shard: str, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    settings = ["sft.max_steps=40", "sft.epochs=40", "sft.num_eval=4", "data.eval_fraction=0.3", f"shard={shard}"]
+    started = _torchrun(out, settings)
+    while _num_rows(out) < 3:
+        assert started.poll() is None, started.communicate()[0]
+        time.sleep(0.01)
+    workers = _workers(started.pid)
+    for pid in {"torchrun": [started.pid], "one process": workers[1:], "all processes": workers}[to]:
+        os.kill(pid, signal.SIGTERM)
+    said = started.communicate(timeout=60)[0]
+    assert started.returncode != 0 and _num_rows(out) < 40, said
+    if to != "torchrun":  # torchrun reports how its processes have ended
+        assert "exitcode  : 75" in said or "exitcode: 75" in said, said
+    state = json.loads((out / "sft" / "checkpoint" / "state.json").read_text())
+    assert state["rows"]["metrics"]["num"] == _num_rows(out) >= 3  # no step is lost
+    again = _torchrun(out, settings)
+    said = again.communicate(timeout=120)[0]
+    assert again.returncode == 0, said
+    assert _num_rows(out) == 40

@@ -32,7 +32,11 @@ def _rows(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize(("total", "overrides"), [(2, BUILT_IN), (3, FOREIGN)], ids=["built-in", "another environment"])
+@pytest.mark.parametrize(
+    ("total", "overrides"),
+    [(2, BUILT_IN), (3, FOREIGN), *(pytest.param(4, kind, marks=pytest.mark.slow) for kind in (BUILT_IN, FOREIGN))],
+    ids=["built-in", "another environment", "built-in, 4 ranks", "another environment, 4 ranks"],
+)
 def test_several_processes_give_the_numbers_of_one(
     total: int, overrides: list[str], small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -34,6 +34,8 @@ def test_inconsistent_values_are_named_together() -> None:
             ["ppo.algorithm=dapo", "ppo.kl_target=4", "ppo.kl_horizon=99"],
             r"kl_target=4 adapts kl_coef, .* kl_penalty=none",
         ),
+        (["shard=true", "lora.rank=4", "lora.shared_backbone=true"], r"shard=true .*; set lora.shared_backbone=false"),
+        (["shard=true", "ppo.sampler=vllm"], r"shard=true: ppo.sampler=vllm reads whole weights; set ppo.sampler=own"),
         (["ppo.kl_target=4", "ppo.kl_horizon=3"], r"ppo \(.*\): kl_horizon=3 must be above 0.2 \* batch_size=3.2"),
     ):
         with pytest.raises(InputError, match=wanted):

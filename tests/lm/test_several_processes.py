@@ -5,18 +5,25 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 from tests.on_ranks import on_ranks
 
+from tercet.config.lm import LmConfig
 from tercet.config.load import load_lm_config
+from tercet.lm.models.roles import load_policy
 from tercet.lm.pipeline import needed, steps_of
 from tercet.lm.quiet import hush
+from tercet.lm.sampling.generate import generate
 from tercet.runs.folder import RunFolder
 from tercet.runs.progress import silent
 from tercet.runs.ranks import rank
+from tercet.train.parallel import own_rows
 
 # batches that no number of processes divides, pairs that are sampled, an average, an adaptive price, a mix of SFT
 UNEVEN = [
@@ -86,11 +93,16 @@ def one(uneven: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("total", [2, pytest.param(4, marks=pytest.mark.slow)])
-def test_several_processes_give_the_numbers_of_one(total: int, one: Path, uneven: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("total", "shard"),
+    [(2, False), *(pytest.param(*slow, marks=pytest.mark.slow) for slow in ((4, False), (2, True), (4, True)))],
+)
+def test_several_processes_give_the_numbers_of_one(
+    total: int, shard: bool, one: Path, uneven: list[str], tmp_path: Path
+) -> None:
     folders = [tmp_path / name for name in ("first", "again")]
     for folder in folders[: 2 if total == 2 else 1]:
-        on_ranks(total, _run, folder, uneven)
+        on_ranks(total, _run, folder, uneven, shard=shard)
         _check_alike(folder, one)
     if total == 2:  # the same number of processes gives the same bits
         assert _rows(folders[0]) == _rows(folders[1])
@@ -115,11 +127,14 @@ def test_a_killed_rank_ends_all_and_the_same_command_goes_on_to_the_same_bits(
 
 
 @pytest.mark.slow
-def test_a_checkpoint_continues_with_another_number_of_processes(one: Path, uneven: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("shards", [(False, False), (True, True), (False, True)])
+def test_a_checkpoint_continues_with_another_number_of_processes(
+    shards: tuple[bool, bool], one: Path, uneven: list[str], tmp_path: Path
+) -> None:
     folder = tmp_path / "run"
-    for total, kills in ((2, (1, "reward", 2)), (4, (3, "ppo", 2))):
+    for total, kills, shard in ((2, (1, "reward", 2), shards[0]), (4, (3, "ppo", 2), shards[1])):
         with pytest.raises(AssertionError, match="LostRankError"):
-            on_ranks(total, _run, folder, uneven, kills)
+            on_ranks(total, _run, folder, uneven, kills, shard=shard)
     _run(folder, uneven)
     _check_alike(folder, one)
 
@@ -133,8 +148,9 @@ def test_a_checkpoint_continues_with_another_number_of_processes(one: Path, unev
         ["reward.num_layers=1", "ppo.num_minibatches=1", "ppo.epochs=1", "ppo.micro_batch_size=8"],
         ["ppo.algorithm=dapo", "ppo.group_size=4", "ppo.kl_penalty=k3", "ppo.max_redraws=1"],
         ["ppo.algorithm=gspo", "ppo.group_size=2", "ppo.num_minibatches=1"],
+        ["ppo.max_response_tokens=1"],
     ],
-    ids=["shared", "rounds", "one step", "dapo", "gspo"],
+    ids=["shared", "rounds", "one step", "dapo", "gspo", "one token"],
 )
 def test_every_kind_of_run_gives_the_numbers_of_one_process(
     overrides: list[str], small: list[str], tmp_path: Path
@@ -142,3 +158,69 @@ def test_every_kind_of_run_gives_the_numbers_of_one_process(
     _run(tmp_path / "one", [*small, *overrides])
     on_ranks(3, _run, tmp_path / "three", [*small, *overrides])
     _check_alike(tmp_path / "three", tmp_path / "one")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["lora.rank=4", "lora.only=false", "model.gradient_checkpointing=true"],
+        ["model.gradient_checkpointing=true", "reward.loss=per_token", "ppo.ema_decay=0.5"],
+        ["lora.rank=4", "reward.num_rounds=1", "reward.pairs_per_round=12"],
+        ["ppo.batch_size=2", "ppo.epochs=1", "ppo.num_minibatches=1", "reward.num_layers=1"],
+        ["ppo.algorithm=dapo", "ppo.group_size=4", "ppo.kl_penalty=k3", "ppo.max_redraws=1"],
+    ],
+    ids=["lora", "checkpointing", "rounds", "more ranks than responses", "dapo"],
+)
+def test_every_kind_of_run_gives_the_numbers_of_one_process_with_divided_weights(
+    overrides: list[str], small: list[str], tmp_path: Path
+) -> None:
+    _run(tmp_path / "one", [*small, *overrides])
+    on_ranks(3, _run, tmp_path / "three", [*small, *overrides], shard=True)
+    _check_alike(tmp_path / "three", tmp_path / "one")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lora", [[], ["lora.rank=4"]], ids=["all weights", "adapters"])
+def test_a_policy_in_bf16_gives_the_same_bits_again_and_alike_ones_with_divided_weights(
+    lora: list[str], small: list[str], tmp_path: Path
+) -> None:
+    settings = [*small, "precision=bf16", *lora]
+    for name, shard in (("whole", False), ("again", False), ("divided", True)):
+        on_ranks(2, _run, tmp_path / name, settings, shard=shard)
+    assert _rows(tmp_path / "whole") == _rows(tmp_path / "again")
+    assert _models(tmp_path / "whole") == _models(tmp_path / "again")
+    _check_alike(tmp_path / "divided", tmp_path / "whole")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shard", [False, True])
+def test_kept_rollouts_are_those_of_one_process(shard: bool, small: list[str], tmp_path: Path) -> None:
+    settings = [*small, "ppo.keep_rollouts=2", "ppo.epochs=2", "ppo.num_minibatches=2"]
+    _run(tmp_path / "one", settings)
+    on_ranks(2, _run, tmp_path / "two", settings, shard=shard)
+    files = sorted((tmp_path / "one").glob("ppo/rollouts/*/rollout.safetensors"))
+    assert len(files) == 2
+    for file in files:
+        tensors, theirs = load_file(file), load_file(tmp_path / "two" / file.relative_to(tmp_path / "one"))
+        assert tensors.keys() == theirs.keys()
+        for name, values in tensors.items():
+            assert torch.allclose(values.double(), theirs[name].double(), rtol=1e-4, atol=1e-5), name
+
+
+def test_a_rank_whose_responses_all_end_at_once_changes_no_response(make_config: Callable[..., LmConfig]) -> None:
+    policy, prompts = load_policy(make_config("opt")), [[5, 9, 7, 30, 11, 2, 8], [6], [2, 2, 40], [77, 78, 79, 80, 81]]
+
+    def responses(end_ids: list[int]) -> list[list[int]]:
+        chance = torch.Generator().manual_seed(0)
+        return generate(
+            policy.model, prompts, end_ids=end_ids, max_tokens=8, temperature=1.0, generator=chance
+        ).tolist()
+
+    of_rank_1 = on_ranks(2, lambda: own_rows([len(prompt) + 8 for prompt in prompts]).tolist())[1]
+    endless = responses([299])
+    end_ids = [endless[row][0] for row in of_rank_1]
+    alone = responses(end_ids)
+    assert [len(alone[row]) for row in of_rank_1] == [1] * len(of_rank_1)
+    assert max(map(len, alone)) > 1
+    assert on_ranks(2, responses, end_ids) == [alone, alone]

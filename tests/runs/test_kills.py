@@ -53,7 +53,8 @@ from pathlib import Path
 from torch import nn
 from tercet.config.fit import FitConfig
 from tercet.runs.folder import RunFolder
-from tercet.train import chance, checkpoint
+from tercet.train import chance
+from tercet.train.checkpoint import Checkpoint
 from tercet.train.fit import LossTerms, fit
 
 nn.Linear(1, 1)(torch.zeros(1)).sum().backward()  # what torch imports on its first use, it imports before the forks
@@ -84,7 +85,7 @@ def learn(folder: RunFolder) -> None:
             metric_prefix="sft",
             measure=lambda index: {"sft/held_out": (model(x) - y + torch.rand(())).abs().mean().item()},
         )
-        step.save_folder("model", lambda to: checkpoint.save(to, modules={"model": model}, optimizers={}))
+        step.save_folder("model", Checkpoint.of({"model": model}, {}).save)
         step.finish({"perplexity": {"sft": 1.0}})
 """
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from tercet.errors import FailedError
 from tercet.train import checkpoint
+from tercet.train.checkpoint import Checkpoint
 from tercet.train.optim import adamw, set_lr
 
 
@@ -35,7 +36,7 @@ def test_learning_goes_on_to_the_bit(tmp_path: Path) -> None:
     optimizer = adamw(model, lr=0.1, weight_decay=0.1)
     _learn(model, optimizer, 3)
     set_lr(optimizer, 0.07)
-    checkpoint.save(tmp_path, modules={"model": model}, optimizers={"adam": optimizer})
+    Checkpoint.of({"model": model}, {"adam": optimizer}).save(tmp_path)
     _learn(model, optimizer, 3)
 
     again = _model(0)
@@ -52,7 +53,7 @@ def test_all_tensors_come_back_with_type_and_bits(tmp_path: Path) -> None:
         "number": torch.tensor(3, dtype=torch.int64),
         "view": torch.arange(6).view(2, 3).T,
     }
-    checkpoint.save(tmp_path, modules={}, optimizers={}, tensors=tensors)
+    Checkpoint.of({}, {}, tensors).save(tmp_path)
     loaded = checkpoint.load(tmp_path, modules={}, optimizers={})
     assert set(loaded) == set(tensors)
     for name, tensor in tensors.items():
@@ -63,7 +64,7 @@ def test_all_tensors_come_back_with_type_and_bits(tmp_path: Path) -> None:
 
 def test_what_is_frozen_is_not_saved_and_not_touched(tmp_path: Path) -> None:
     saved, loaded = _model(0), _model(1)
-    checkpoint.save(tmp_path, modules={"model": saved}, optimizers={})
+    Checkpoint.of({"model": saved}, {}).save(tmp_path)
     checkpoint.load(tmp_path, modules={"model": loaded}, optimizers={})
     assert _equal(saved[0], loaded[0])
     assert not _equal(saved[2], loaded[2])
@@ -77,7 +78,7 @@ def test_a_parameter_of_two_modules_is_kept_once(tmp_path: Path) -> None:
     saved, loaded = pair(), pair()
     optimizers = {"adam": adamw(saved, lr=0.1)}
     _learn(saved["actor"], optimizers["adam"], 1)
-    checkpoint.save(tmp_path, modules=saved, optimizers=optimizers)
+    Checkpoint.of(saved, optimizers).save(tmp_path)
     checkpoint.load(tmp_path, modules=loaded, optimizers={"adam": adamw(loaded, lr=0.1)})
     assert all(_equal(saved[name], loaded[name]) for name in saved)
 
@@ -89,7 +90,7 @@ def test_two_optimizers_keep_their_own_states(tmp_path: Path) -> None:
 
     modules, optimizers = make()
     _learn(modules["actor"], optimizers["actor"], 2)  # the critic's has no state yet
-    checkpoint.save(tmp_path, modules=modules, optimizers=optimizers)
+    Checkpoint.of(modules, optimizers).save(tmp_path)
     again, others = make()
     checkpoint.load(tmp_path, modules=again, optimizers=others)
     assert not others["critic"].state
@@ -101,7 +102,7 @@ def test_two_optimizers_keep_their_own_states(tmp_path: Path) -> None:
 
 def test_another_model_or_optimizer_is_refused(tmp_path: Path) -> None:
     model = _model(0)
-    checkpoint.save(tmp_path, modules={"model": model}, optimizers={"adam": adamw(model, lr=0.1)})
+    Checkpoint.of({"model": model}, {"adam": adamw(model, lr=0.1)}).save(tmp_path)
     with pytest.raises(FailedError, match=r"2 parameters do not match the current model, first model/2\.bias"):
         checkpoint.load(tmp_path, modules={"model": _model(0, frozen=False)}, optimizers={})
     wide = nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4))
@@ -120,5 +121,5 @@ def test_nothing_is_pickled(tmp_path: Path) -> None:
     optimizer = adamw(model, lr=0.1)
     _learn(model, optimizer, 1)
     tensors: dict[str, Tensor] = {"a": torch.zeros(1)}
-    checkpoint.save(tmp_path, modules={"model": model}, optimizers={"adam": optimizer}, tensors=tensors)
+    Checkpoint.of({"model": model}, {"adam": optimizer}, tensors).save(tmp_path)
     assert {path.suffix for path in tmp_path.iterdir()} == {".safetensors", ".json"}

@@ -24,7 +24,6 @@ from tercet.runs.stop import Ended, on_signal
 if TYPE_CHECKING:  # torch, which takes seconds
     from torch.distributed import Store  # pyright: ignore[reportPrivateImportUsage]  # public by torch's documentation
 
-MOST_AUTOMATIC = 2
 AGAIN = "the same command continues from the last checkpoint"
 Child = subprocess.Popen[bytes]
 Job = dict[str, Any]  # Any: JSON, see `main`
@@ -36,27 +35,21 @@ _SECONDS_TO_END = 30.0
 
 
 def num_processes(setting: int, device: str) -> int:
-    """Return the number of processes for the config key `processes`.
-
-    0 is one for each core, at most MOST_AUTOMATIC, and one if the networks are on a GPU.
-    """
-    return setting or (1 if _is_on_gpu(device) else min(_num_cores(), MOST_AUTOMATIC))
+    """Return the number of processes for the config key `processes`."""
+    return setting or ranks.automatic(_is_on_gpu(device))
 
 
 def threads_per_process() -> int:
     """Return the number of CPU threads of each process that a run has started; 0 leaves it to torch."""
     started = ranks.num_ranks() > 1 and "TORCHELASTIC_RUN_ID" not in os.environ  # torchrun has set OMP_NUM_THREADS
-    return max(1, _num_cores() // ranks.num_ranks()) if started else 0
-
-
-def _num_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, ranks.num_cores() // ranks.num_ranks()) if started else 0
 
 
 @contextmanager
-def together(job: Job, processes: int, *, device: str) -> Iterator[None]:
+def together(job: Job, processes: int, *, device: str, shard: bool = False) -> Iterator[None]:
     """Make this process one of several until the end of the `with`, and start the others if torchrun has not.
 
+    With `shard` the weights of the networks are divided among them.
     An error of one process ends all of them, and is raised on all; one of them shows it.
     """
     launched = ranks.launched()
@@ -71,7 +64,7 @@ def together(job: Job, processes: int, *, device: str) -> Iterator[None]:
         from tercet.train.parallel import LostRankError, connected
 
         try:
-            with connected(store, number, total, gpu=gpu):
+            with connected(store, number, total, gpu=gpu, shard=shard):
                 yield
         except (SystemExit, KeyboardInterrupt) as error:  # every process gets the signal itself
             _first_error(store, error, number, is_lost=False)

@@ -241,6 +241,7 @@ class LmConfig(NetworkConfig):
 
     threads: int = Field(default=0, ge=0, le=1024, description="CPU threads of torch in each process; 0 uses torch's default, or divides the cores among several processes.")
     processes: int = Field(default=1, ge=0, le=64, description="Processes that divide the work, started by the run itself; 0 is one for each CPU core, at most 2, and one on a GPU. Under torchrun, its number counts.")
+    shard: bool = Field(default=False, description="Divide weights, gradients and optimizer states of all networks among the processes (FSDP2), so that each holds its part; one layer at a time is gathered.")
     judge: str = Field(default="", description="module:function (prompts, responses -> scores) that ranks sampled pairs and compares stages. With `person`, a person ranks the pairs (`tercet label DIR`) and stages are not compared with it.")
     on_alarm: Literal["say", "stop"] = Field(default="say", description="What the run does at an alarm of the doctor, which watches every step (docs/doctor.md): `say` prints one line; `stop` also ends the run, with a checkpoint.")
     trackers: list[Literal["tensorboard", "wandb", "trackio"]] = Field(default=[], description="Additional trackers for metrics.")
@@ -263,6 +264,19 @@ class LmConfig(NetworkConfig):
             raise ValueError(
                 f"sft.best_fraction={self.sft.best_fraction:g} needs a function that chooses; "
                 "set judge=module:function, or sft.best_fraction=1"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _is_divided_as_a_whole(self) -> Self:
+        if self.shard and self.lora.shared_backbone:
+            raise ValueError(
+                "shard=true divides each network on its own, so none can share its weights; "
+                "set lora.shared_backbone=false, or shard=false"
+            )
+        if self.shard and self.ppo.sampler != "own":
+            raise ValueError(
+                f"shard=true: ppo.sampler={self.ppo.sampler} reads whole weights; set ppo.sampler=own, or shard=false"
             )
         return self
 

@@ -48,7 +48,14 @@ class TokenBatch:
     def of(cls, inputs: Mapping[str, Tensor]) -> "TokenBatch":
         """Make a batch from `inputs`, cut to its longest row."""
         batch = cls(inputs["ids"], inputs["prompt_lengths"], inputs["response_mask"])
-        return cls(batch.ids[:, : int(batch.lengths.max())], batch.prompt_lengths, batch.response_mask)
+        longest = int(batch.lengths.max()) if len(batch.ids) else 1
+        return cls(batch.ids[:, :longest], batch.prompt_lengths, batch.response_mask)
+
+    @classmethod
+    def empty(cls, device: torch.device) -> "TokenBatch":
+        """Return a batch without rows, for a rank that has fewer batches than others."""
+        numbers, nothing = torch.zeros(0, dtype=torch.long, device=device), torch.zeros(0, 1, device=device)
+        return cls(nothing.long(), numbers, nothing.bool())
 
     def rows(self, rows: Int[Tensor, " n"]) -> "TokenBatch":
         """Select rows and cut them to the longest one; the width of `response_mask` stays."""

@@ -10,6 +10,7 @@ from tercet.lm.data.examples import Example
 from tercet.lm.models.logprobs import response_logprobs
 from tercet.lm.models.roles import Policy
 from tercet.lm.text.encoder import Encoder
+from tercet.train.parallel import even
 
 
 class SftBatches:
@@ -20,8 +21,8 @@ class SftBatches:
         self.size, self.loss_on = config.micro_batch_size, config.loss_on
 
     def of(self, examples: Sequence[Example]) -> list[TokenBatch]:
-        """Return micro-batches in the order of the examples."""
-        return list(self._batches(examples))
+        """Return micro-batches in the order of the examples; if weights are divided, equally many on all ranks."""
+        return even(list(self._batches(examples)), TokenBatch.empty(self.device))
 
     def _batches(self, examples: Sequence[Example]) -> Iterator[TokenBatch]:
         for start in range(0, len(examples), self.size):

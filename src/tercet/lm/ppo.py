@@ -22,6 +22,7 @@ from tercet.lm.data.splits import Sets, flat, overlap, step_examples, weights_of
 from tercet.lm.engines.choose import engine_of
 from tercet.lm.imitation import SftBatches, response_loss
 from tercet.lm.models.backbone import Backbone, load_reward_model
+from tercet.lm.models.division import to_save
 from tercet.lm.models.roles import Policy, ScoreModel, device_of, load_policy, load_score_model
 from tercet.lm.redraws import draw_groups
 from tercet.lm.rollout import (
@@ -48,7 +49,7 @@ from tercet.lm.text.encoder import Encoder
 from tercet.runs.clock import Stopwatch
 from tercet.runs.folder import RunFolder
 from tercet.runs.progress import say
-from tercet.runs.ranks import share
+from tercet.runs.ranks import shards, share
 from tercet.runs.rounds import in_round, results_in_round
 from tercet.runs.step import Step
 from tercet.train.chance import generator, round_seed
@@ -115,7 +116,8 @@ def run(folder: RunFolder, config: LmConfig, *, number: int = 0) -> None:
             watched,
         )
         collect = Collect(roles, prompts, weights_of(config.data, "ppo"))
-        checked = share(lambda: collect.self_check(at_reference=not number))
+        self_check = partial(collect.self_check, at_reference=not number)
+        checked = self_check() if shards() else share(self_check)  # no rank can use divided networks alone
         trained = train(
             step,
             Learner.of(roles.actor_critic, policy, critic, config.ppo),
@@ -129,7 +131,8 @@ def run(folder: RunFolder, config: LmConfig, *, number: int = 0) -> None:
             stop=_stop_rule(config.ppo),
             keep=kept_updates(config.ppo.num_updates, config.ppo.keep_rollouts),
         )
-        step.save_folder("model", lambda path: policy.save(path, encoder.tokenizer, encoder.ends.ids))
+        saved = to_save(policy)
+        step.save_folder("model", lambda path: saved.save(path, encoder.tokenizer, encoder.ends.ids))
         fitted = {name: asdict(scale) for name, scale in scales.items() if name != REWARD_MODEL}
         results = {"best_checkpoint": trained.best_checkpoint, "self_check": checked, "reward_scale": fitted}
         results |= _stopped(trained.stopped, config.ppo) if trained.stopped else {}

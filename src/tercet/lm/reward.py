@@ -17,6 +17,7 @@ from tercet.lm.data.digests import digests
 from tercet.lm.data.examples import Example, Message
 from tercet.lm.data.splits import Sets, StepExamples, flat, overlap, require_pairs, step_examples
 from tercet.lm.models.backbone import save_adapters
+from tercet.lm.models.division import to_save
 from tercet.lm.models.roles import ScoreModel, device_of, load_policy, load_score_model
 from tercet.lm.preferences.pair_scores import PairScores, summary
 from tercet.lm.preferences.pairs import round_set, sampled_pairs, with_round
@@ -29,7 +30,7 @@ from tercet.runs.folder import RunFolder
 from tercet.runs.progress import progress
 from tercet.runs.rounds import in_round, results_in_round
 from tercet.train.fit import LossTerms, fit
-from tercet.train.parallel import combined, own, own_rows
+from tercet.train.parallel import combined, even, own, own_rows
 
 
 def run(folder: RunFolder, config: LmConfig, *, number: int = 0) -> None:
@@ -92,7 +93,8 @@ def run(folder: RunFolder, config: LmConfig, *, number: int = 0) -> None:
                 f"reward: the model learned nothing ({error}); try another reward.lr or more data"
             ) from error
         model.normalise(scale)
-        step.save_folder("model", lambda path: model.save(path, encoder.tokenizer, encoder.ends.ids))
+        saved = to_save(model)
+        step.save_folder("model", lambda path: saved.save(path, encoder.tokenizer, encoder.ends.ids))
         if config.lora.shared_backbone:
             step.save_folder("adapter", lambda path: save_adapters(model, path))
         results = _by_metric({name: summary(scores, scale) for name, scores in pair_scores.items()})
@@ -135,9 +137,10 @@ class PairBatches:
         self.encoder, self.device, self.size = encoder, device, size
 
     def of(self, examples: Sequence[Example]) -> list[Pairs]:
-        """Return micro-batches in the order of the examples."""
+        """Return micro-batches in the order of the examples; if weights are divided, equally many on all ranks."""
         parts = [examples[start : start + self.size] for start in range(0, len(examples), self.size)]
-        return [self._of(part) for part in parts]
+        none = torch.zeros(0, dtype=torch.long, device=self.device)
+        return even([self._of(part) for part in parts], Pairs(TokenBatch.empty(self.device), none, none))
 
     def _of(self, examples: Sequence[Example]) -> Pairs:
         encoder = self.encoder

@@ -13,6 +13,7 @@ from tercet.lm.data.digests import digests
 from tercet.lm.data.examples import Example
 from tercet.lm.data.splits import Sets, flat, overlap, step_examples
 from tercet.lm.imitation import SftBatches, response_loss
+from tercet.lm.models.division import to_save
 from tercet.lm.models.roles import Policy, device_of, load_policy
 from tercet.lm.preferences.best import best_responses
 from tercet.lm.sampling.model_check import check_policy
@@ -78,7 +79,8 @@ def run(folder: RunFolder, config: LmConfig) -> None:
             samples=samples,
         )
         last = {name: value for row in folder.metrics() if row["step"] == "sft" for name, value in row.items()}
-        step.save_folder("model", lambda path: policy.save(path, encoder.tokenizer, encoder.ends.ids))
+        saved = to_save(policy)
+        step.save_folder("model", lambda path: saved.save(path, encoder.tokenizer, encoder.ends.ids))
         after = {name: last[f"sft/perplexity/{name}"] for name in [ALL, *held_out]}
         step.finish({"perplexity": {"sft": after.pop(ALL), "sets": after}})
 

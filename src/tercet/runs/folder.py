@@ -36,6 +36,7 @@ MAY_CHANGE = (
     "device",
     "threads",
     "processes",
+    "shard",
     "trackers",
     "sampler",
     "engine_url",

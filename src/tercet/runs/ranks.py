@@ -24,15 +24,20 @@ def _not_connected(value: object) -> object:
 
 @dataclass(frozen=True)
 class Ranks:
-    """The number of this process, from 0, the number of all, and a function that sends a value of rank 0 to all."""
+    """The number of this process, from 0, the number of all, and a function that sends a value of rank 0 to all.
+
+    With `shard`, the weights of the networks are divided among them too (`train/sharding.py`).
+    """
 
     number: int
     total: int
     broadcast: Callable[[object], object] = _not_connected
+    shard: bool = False
 
 
 ONE = Ranks(0, 1)  # one process alone
 _current = ONE
+MOST_AUTOMATIC = 2
 _SHOWN_HERE = "shown_here"  # attribute of an error
 _VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
@@ -50,6 +55,21 @@ def num_ranks() -> int:
 def follows() -> bool:
     """Return True on every rank but rank 0."""
     return _current.number > 0
+
+
+def automatic(on_gpu: bool) -> int:
+    """Return the number of processes for `processes=0`: one for each core, at most two, and one on a GPU."""
+    return 1 if on_gpu else min(num_cores(), MOST_AUTOMATIC)
+
+
+def num_cores() -> int:
+    """Return the number of CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def shards() -> bool:
+    """Return True if the weights of the networks are divided among the ranks."""
+    return _current.shard and _current.total > 1
 
 
 def launched() -> Ranks | None:

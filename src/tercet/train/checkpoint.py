@@ -1,7 +1,8 @@
 """Checkpoints of a step: trainable parameters and optimizer states, from which it resumes with identical numbers."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -12,24 +13,39 @@ from torch.optim import Optimizer
 
 from tercet.errors import FailedError, first_line
 from tercet.runs.integrity import read_json
+from tercet.train.optim import set_lr
 from tercet.train.parallel import wait
+from tercet.train.sharding import divided_as, whole_on_first
 
 Modules = Mapping[str, nn.Module]
 Optimizers = Mapping[str, Optimizer]
 
 
-def save(folder: Path, *, modules: Modules, optimizers: Optimizers, tensors: Mapping[str, Tensor] = {}) -> None:
-    """Write trainable parameters, optimizer states and `tensors` into `folder`.
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint holds: tensors that are whole on rank 0, which writes them."""
 
-    Frozen parameters and buffers are not saved: the caller restores them before it calls `load`.
-    """
-    named = _learning(modules)
-    states = _states(optimizers, named)
-    rates = {name: [group["lr"] for group in optimizer.param_groups] for name, optimizer in optimizers.items()}
-    _save(folder / "parameters.safetensors", named)
-    _save(folder / "optimizers.safetensors", states)
-    _save(folder / "tensors.safetensors", tensors)
-    (folder / "optimizers.json").write_text(json.dumps({"lr": rates}), encoding="utf-8")
+    parameters: Mapping[str, Tensor]
+    states: Mapping[str, Tensor]
+    tensors: Mapping[str, Tensor]
+    rates: Mapping[str, list[float]]
+
+    @classmethod
+    def of(cls, modules: Modules, optimizers: Optimizers, tensors: Mapping[str, Tensor] = {}) -> "Checkpoint":
+        """Collect trainable parameters, optimizer states and `tensors`; every rank must call this.
+
+        Frozen parameters and buffers are not saved: the caller restores them before it calls `load`.
+        """
+        named = _learning(modules)
+        rates = {name: [group["lr"] for group in optimizer.param_groups] for name, optimizer in optimizers.items()}
+        return cls(_whole(named), _whole(_states(optimizers, named)), _whole(tensors), rates)
+
+    def save(self, folder: Path) -> None:
+        """Write the files into `folder`."""
+        _save(folder / "parameters.safetensors", self.parameters)
+        _save(folder / "optimizers.safetensors", self.states)
+        _save(folder / "tensors.safetensors", self.tensors)
+        (folder / "optimizers.json").write_text(json.dumps({"lr": self.rates}), encoding="utf-8")
 
 
 def load(folder: Path, *, modules: Modules, optimizers: Optimizers) -> dict[str, Tensor]:
@@ -41,14 +57,14 @@ def load(folder: Path, *, modules: Modules, optimizers: Optimizers) -> dict[str,
     _check(folder, named, saved)
     with torch.no_grad():
         for name, parameter in named.items():
-            parameter.copy_(saved[name])
+            parameter.copy_(divided_as(saved[name], parameter))
     rates = read_json(folder / "optimizers.json", dict, _remedy(folder)).get("lr")
     states = _by_parameter(_read(folder / "optimizers.safetensors"))
     if not isinstance(rates, dict) or set(rates) != set(optimizers):
         names = sorted(rates) if isinstance(rates, dict) else rates
         raise FailedError(f"{folder}: has optimizers {names}, expected {sorted(optimizers)}")
     for name, optimizer in optimizers.items():
-        _load_optimizer(optimizer, states.get(name, {}), _names(named), rates[name])
+        _load_optimizer(optimizer, states.get(name, {}), _names(named), rates[name][0])
     tensors = _read(folder / "tensors.safetensors")
     wait()  # rank 0 may remove the checkpoint next
     return tensors
@@ -102,14 +118,22 @@ def _load_optimizer(
     optimizer: Optimizer,
     states: Mapping[str, dict[str, Tensor]],
     names: Mapping[Tensor, str],
-    rates: Iterable[float],
+    lr: float,
 ) -> None:
-    for group, lr in zip(optimizer.param_groups, rates, strict=True):
-        group["lr"] = lr
-    order = [names[parameter] for group in optimizer.param_groups for parameter in group["params"]]
+    set_lr(optimizer, lr)
+    order = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     # a parameter without a gradient so far has no state: its state starts with the first gradient
-    state = {index: states[name] for index, name in enumerate(order) if name in states}
+    state = {
+        index: {key: _as_state(value, parameter) for key, value in states[names[parameter]].items()}
+        for index, parameter in enumerate(order)
+        if names[parameter] in states
+    }
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _as_state(value: Tensor, parameter: Tensor) -> Tensor:
+    """Return a saved state of the optimizer as it belongs to the parameter: divided like it, or one number."""
+    return divided_as(value, parameter) if value.shape == parameter.shape else value
 
 
 def _check(folder: Path, current: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> None:
@@ -122,6 +146,10 @@ def _check(folder: Path, current: Mapping[str, Tensor], saved: Mapping[str, Tens
             raise FailedError(
                 f"{folder}: {name} is {now.dtype} {tuple(now.shape)}, saved as {was.dtype} {tuple(was.shape)}"
             )
+
+
+def _whole(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: whole_on_first(tensor) for name, tensor in tensors.items()}
 
 
 def _save(path: Path, tensors: Mapping[str, Tensor]) -> None:

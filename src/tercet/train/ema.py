@@ -6,6 +6,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from tercet.train.sharding import divided_as, own_part
+
 PREFIX = "average/"
 
 
@@ -19,7 +21,7 @@ def set_learning_state(module: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Load a copy made by `learning_state`."""
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:
-            parameter.copy_(state[name])
+            parameter.copy_(divided_as(state[name], parameter))
 
 
 class Average:
@@ -34,7 +36,7 @@ class Average:
         """Move the average towards the current parameters by 1 - decay."""
         parameters = dict(self.module.named_parameters())
         for name, mean in self.state.items():
-            mean.lerp_(parameters[name], 1 - self.decay)
+            own_part(mean).lerp_(own_part(parameters[name]), 1 - self.decay)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
@@ -56,4 +58,4 @@ class Average:
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Load the average from a checkpoint."""
         for name, mean in self.state.items():
-            mean.copy_(tensors[PREFIX + name])
+            mean.copy_(divided_as(tensors[PREFIX + name], mean))

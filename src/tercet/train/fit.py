@@ -17,6 +17,7 @@ from tercet.runs.ranks import rank
 from tercet.runs.step import Step
 from tercet.runs.stop import deferring, end
 from tercet.train import chance, checkpoint, parallel
+from tercet.train.checkpoint import Checkpoint
 from tercet.train.optim import adamw, clip_gradients, set_lr, warmup_then_linear
 
 B = TypeVar("B")
@@ -98,10 +99,7 @@ def fit(
         stops = parallel.stop_is_asked()
         if (index + 1) % config.checkpoint_every == 0 or index + 1 == len(plan) or stops:
             parallel.check_alike(modules)
-            step.save(
-                {"num_steps": index + 1},
-                lambda folder: checkpoint.save(folder, modules=modules, optimizers={"optimizer": optimizer}),
-            )
+            step.save({"num_steps": index + 1}, Checkpoint.of(modules, {"optimizer": optimizer}).save)
         if stops:
             end()
 

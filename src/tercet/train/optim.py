@@ -3,11 +3,12 @@
 import math
 from collections.abc import Iterable, Mapping
 
-import torch
 from torch import nn
 from torch.optim import AdamW, Optimizer
 
 from tercet.errors import FailedError
+from tercet.train.parallel import norm_of_all
+from tercet.train.sharding import is_divided, own_part
 
 
 def adamw(modules: Mapping[str, nn.Module] | nn.Module, *, lr: float, weight_decay: float = 0.0) -> AdamW:
@@ -20,8 +21,12 @@ def adamw(modules: Mapping[str, nn.Module] | nn.Module, *, lr: float, weight_dec
     if not parameters:
         raise ValueError("no parameter requires a gradient, so there is nothing to train")
     groups = [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+        {
+            "params": [p for p in parameters if is_divided(p) is divided and (p.ndim >= 2) is decays],
+            "weight_decay": decay,
+        }
+        for divided in (False, True)  # torch's fused step does not take both kinds together
+        for decays, decay in ((True, weight_decay), (False, 0.0))
     ]
     fused = all(p.device.type in ("cpu", "cuda") and p.is_floating_point() for p in parameters)
     return AdamW([group for group in groups if group["params"]], lr=lr, betas=(0.9, 0.95), eps=1e-5, fused=fused)
@@ -49,13 +54,16 @@ def warmup_then_linear(index: int, num_steps: int, warmup_fraction: float) -> fl
 def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> float:
     """Clip the global norm of the gradients to `max_norm`, and return the norm before clipping.
 
-    Raise FailedError if it is not finite: such a step would destroy the weights.
+    Of parameters that are divided among ranks, the parts of all ranks count; every rank must call this. Raise
+    FailedError if the norm is not finite: such a step would destroy the weights.
     """
-    with_gradient = [p for p in parameters if p.grad is not None]
-    total = torch.nn.utils.get_total_norm([p.grad for p in with_gradient if p.grad is not None])
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    total = norm_of_all(gradients)
     norm = total.item()
     if not math.isfinite(norm):
         raise FailedError(f"the gradient's norm is {norm}; lower the learning rate, or check the data")
     if norm + 1e-6 > max_norm:  # the epsilon of torch: below this norm it would multiply by 1
-        torch.nn.utils.clip_grads_with_norm_(with_gradient, max_norm, total)
+        factor = (max_norm / (total + 1e-6)).clamp(max=1.0)
+        for gradient in gradients:
+            own_part(gradient).mul_(factor.to(gradient.device))
     return norm

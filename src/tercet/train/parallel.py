@@ -6,6 +6,7 @@ them. So all ranks take every decision, such as an early stop, on the same numbe
 their order, and no function here costs it anything.
 """
 
+import math
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -18,8 +19,9 @@ from torch import Tensor, nn
 from torch.distributed import Store  # pyright: ignore[reportPrivateImportUsage]  # public by torch's documentation
 
 from tercet.errors import FailedError, first_line
-from tercet.runs.ranks import Ranks, as_ranks, num_ranks, rank
+from tercet.runs.ranks import Ranks, as_ranks, num_ranks, rank, shards
 from tercet.runs.stop import is_asked
+from tercet.train.sharding import is_divided, own_part
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -36,10 +38,10 @@ _PATIENCE = timedelta(days=7)
 
 
 @contextmanager
-def connected(store: Store, number: int, total: int, *, gpu: int | None = None) -> Iterator[None]:
+def connected(store: Store, number: int, total: int, *, gpu: int | None = None, shard: bool = False) -> Iterator[None]:
     """Make this process rank `number` of `total`, which meet in `store`, until the end of the `with`.
 
-    `gpu` is the number of its card, if the networks are on cards.
+    `gpu` is the number of its card, if the networks are on cards. With `shard`, their weights are divided too.
     """
     backend = "gloo"
     if gpu is not None:
@@ -47,7 +49,7 @@ def connected(store: Store, number: int, total: int, *, gpu: int | None = None) 
         backend = "cpu:gloo,cuda:nccl"
     dist.init_process_group(backend, store=store, rank=number, world_size=total, timeout=_PATIENCE)
     try:
-        with as_ranks(Ranks(number, total, _broadcast)):
+        with as_ranks(Ranks(number, total, _broadcast, shard)):
             yield
             wait()  # rank 0 may end last: it holds the store in which the others meet
     finally:
@@ -62,6 +64,10 @@ def own_rows(costs: Iterable[int | float], together: Sequence[Hashable] | None =
     costs = list(costs)
     if num_ranks() == 1:
         return torch.arange(len(costs))
+    return torch.tensor(_rows_of_ranks(costs, together)[rank()], dtype=torch.long)
+
+
+def _rows_of_ranks(costs: Sequence[int | float], together: Sequence[Hashable] | None = None) -> list[list[int]]:
     groups: dict[Hashable, list[int]] = {}
     for row in range(len(costs)):
         groups.setdefault(together[row] if together else row, []).append(row)
@@ -72,12 +78,26 @@ def own_rows(costs: Iterable[int | float], together: Sequence[Hashable] | None =
         least = load.index(min(load))
         of_rank[least] += group
         load[least] += sum(costs[row] for row in group)
-    return torch.tensor(sorted(of_rank[rank()]), dtype=torch.long)
+    return [sorted(rows) for rows in of_rank]
 
 
 def own_batches(costs: Iterable[int | float], size: int) -> list[Int[Tensor, " n"]]:
-    """Return the rows that this rank computes (see `own_rows`) in batches of at most `size`; a rank may have none."""
-    return [rows for rows in own_rows(costs).split(size) if len(rows)]
+    """Return the rows that this rank computes (see `own_rows`) in batches of at most `size`; a rank may have none.
+
+    If weights are divided among the ranks, all ranks get equally many batches, of which some may be empty.
+    """
+    costs = list(costs)
+    own = [rows for rows in own_rows(costs).split(size) if len(rows)]
+    if not shards():
+        return own
+    most = max(math.ceil(len(rows) / size) for rows in _rows_of_ranks(costs))
+    return own + [torch.zeros(0, dtype=torch.long)] * (most - len(own))
+
+
+def even(batches: Sequence[T], empty: T) -> list[T]:
+    """Return this rank's batches; if weights are divided, with empty ones so that all ranks have equally many."""
+    most = max(_gathered(len(batches))) if shards() else 0
+    return [*batches, *[empty] * (most - len(batches))]
 
 
 def own(items: Sequence[T], cost: Callable[[T], float], together: Callable[[T], Hashable] | None = None) -> list[T]:
@@ -129,7 +149,12 @@ def check_alike(modules: Mapping[str, nn.Module]) -> None:
     """Raise FailedError if what the modules have learned differs among the ranks by more than rounding."""
     if num_ranks() == 1:
         return
-    learned = (parameter for module in modules.values() for parameter in module.parameters() if parameter.requires_grad)
+    learned = (
+        parameter
+        for module in modules.values()
+        for parameter in module.parameters()
+        if parameter.requires_grad and not is_divided(parameter)  # of those, no two ranks hold the same
+    )
     size = sum(float(parameter.double().abs().sum()) for parameter in learned)
     sizes = _gathered(size)
     if not max(sizes) - min(sizes) <= _DRIFT * max(sizes):
@@ -137,6 +162,18 @@ def check_alike(modules: Mapping[str, nn.Module]) -> None:
             f"the processes have trained different weights (sums of absolute values from {min(sizes):.9g} to "
             f"{max(sizes):.9g}): their data, models or versions of the packages differ"
         )
+
+
+@torch.no_grad()
+def norm_of_all(gradients: Sequence[Tensor]) -> Tensor:
+    """Return the norm of all gradients together; of divided ones, with the parts of all ranks."""
+    norm = torch.nn.utils.get_total_norm([own_part(g) for g in gradients if not is_divided(g)])
+    divided = [own_part(g) for g in gradients if is_divided(g)]
+    if not divided:
+        return norm
+    total = torch.nn.utils.get_total_norm(divided).square()
+    _add_up(total)
+    return (norm.to(total.device).square() + total).sqrt()
 
 
 def wait() -> None:
@@ -147,10 +184,13 @@ def wait() -> None:
 
 @torch.no_grad()
 def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Add up the gradients of all ranks; a rank without rows may have none."""
+    """Add up the gradients of all ranks; a rank without rows may have none.
+
+    Those of divided parameters have been added up in the backward pass.
+    """
     if num_ranks() == 1:
         return
-    learning = [parameter for parameter in parameters if parameter.requires_grad]
+    learning = [parameter for parameter in parameters if parameter.requires_grad and not is_divided(parameter)]
     on_some = torch.tensor([parameter.grad is not None for parameter in learning], dtype=torch.uint8)
     _add_up(on_some)
     gradients: list[Tensor] = []

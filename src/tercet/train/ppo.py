@@ -20,11 +20,13 @@ from tercet.runs.step import Step
 from tercet.runs.stop import deferring, end
 from tercet.train import checkpoint, parallel
 from tercet.train.chance import generator
+from tercet.train.checkpoint import Checkpoint
 from tercet.train.ema import Average, learning_state, set_learning_state
 from tercet.train.kept import KeptRollout, Seen, outputs
 from tercet.train.optim import adamw, clip_gradients, set_lr
 from tercet.train.parts import Part, minibatches, training_data
 from tercet.train.selection import Best, Shrinkage, Validation
+from tercet.train.sharding import divided_as
 from tercet.train.watch import NEVER, Stopped, StopRule
 from tercet.types import ActorCritic, Rollout
 
@@ -177,7 +179,7 @@ def train(
         if done % config.checkpoint_every == 0 or last or stops:
             info = {"done": done, "carry": carry, "best": vars(best), "watched": watched, "candidates": candidates}
             parallel.check_alike(learner.modules)
-            step.save(info, lambda folder, state=best_state: _save(learner, average, state, folder))
+            step.save(info, _checkpoint(learner, average, best_state).save)
         if stops:
             end()
     set_learning_state(learner.actor, best_state)
@@ -371,16 +373,18 @@ def _apply(module: nn.Module, optimizer: Optimizer, max_norm: float) -> float:
     return norm
 
 
-def _save(learner: Learner, average: Average, best_state: Mapping[str, Tensor], folder: Path) -> None:
+def _checkpoint(learner: Learner, average: Average, best_state: Mapping[str, Tensor]) -> Checkpoint:
     tensors = average.tensors() | {BEST + name: value for name, value in best_state.items()}
-    checkpoint.save(folder, modules=learner.modules, optimizers=learner.optimizers, tensors=tensors)
+    return Checkpoint.of(learner.modules, learner.optimizers, tensors)
 
 
 def _load(learner: Learner, average: Average, folder: Path) -> dict[str, Tensor]:
     """Load a checkpoint, and return the best actor's parameters."""
     tensors = checkpoint.load(folder, modules=learner.modules, optimizers=learner.optimizers)
     average.load(tensors)
-    return {name.removeprefix(BEST): value for name, value in tensors.items() if name.startswith(BEST)}
+    best = {name.removeprefix(BEST): value for name, value in tensors.items() if name.startswith(BEST)}
+    parameters = dict(learner.actor.named_parameters())
+    return {name: divided_as(value, parameters[name]) for name, value in best.items()}
 
 
 def _anneal(learner: Learner, index: int, config: LoopConfig) -> float:

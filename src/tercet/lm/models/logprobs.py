@@ -21,13 +21,18 @@ def response_logprobs(policy: Policy, batch: TokenBatch, *, temperature: float) 
     logits instead of keeping them.
     """
     rows, columns, positions = batch.actions()
-    with policy.autocast():
+
+    def compute() -> tuple[Tensor, Tensor]:
         states = policy.hidden(batch, batch.deciding)[rows, positions - 1]
         flat = token_logprobs(policy.head, states, batch.ids[rows, positions], temperature=temperature)
-    logprobs = torch.zeros(batch.response_mask.shape, device=states.device)
+        return flat.logprobs, flat.entropy
+
+    with policy.autocast():
+        flat_logprobs, flat_entropy = policy(compute)
+    logprobs = torch.zeros(batch.response_mask.shape, device=flat_logprobs.device)
     entropy = torch.zeros_like(logprobs)
-    logprobs[rows, columns] = flat.logprobs
-    entropy[rows, columns] = flat.entropy
+    logprobs[rows, columns] = flat_logprobs
+    entropy[rows, columns] = flat_entropy
     return ActorOutput(logprobs, entropy)
 
 

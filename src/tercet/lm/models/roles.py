@@ -1,9 +1,9 @@
 """The networks of the four roles: `Policy` (actor, reference) and `ScoreModel` (reward model, critic)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import cast
+from typing import TypeVar, cast
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -21,21 +21,32 @@ from tercet.lm.cpu.prefixes import Prefixes
 from tercet.lm.cpu.unpadded import can_be_unpadded, unpadded_hidden
 from tercet.lm.models.adapters import Precision, adapt, checkpoint_gradients, freeze, merged, round_stochastically
 from tercet.lm.models.configs import changes_of_logits, named_by_key
+from tercet.lm.models.division import Outline, placed
 from tercet.lm.models.heads import ENCODERS, padding_apart, with_room
 from tercet.lm.models.logits import keep_logits_in_fp32
 from tercet.lm.models.train_mode import check_train_mode
 from tercet.lm.models.weights import load_causal, load_scorer
 from tercet.lm.own_code import save_code
 
+T = TypeVar("T")
+
 
 class Policy(nn.Module):
-    """A causal language model, with or without adapters."""
+    """A causal language model, with or without adapters.
+
+    If its weights are divided among ranks, `hidden` and `head` can be used in a forward pass only (see `forward`).
+    """
 
     def __init__(self, model: PreTrainedModel, precision: Precision = "fp32") -> None:
         super().__init__()
         self.model = model
         self.precision: Precision = precision
         self.adapted: PeftModel | None = None
+        self.outline: Outline | None = None
+
+    def forward(self, compute: Callable[[], T]) -> T:
+        """Call `compute`, which may use `hidden` and `head`; gradients flow through the tensors that it returns."""
+        return compute()
 
     def autocast(self) -> AbstractContextManager[object]:
         """Return the context manager that sets the precision of matrix products."""
@@ -50,7 +61,7 @@ class Policy(nn.Module):
 
     def hidden(self, batch: TokenBatch, read: Bool[Tensor, "b length"] | None = None) -> Float[Tensor, "b length d"]:
         """Compute the last hidden state at every position, or where `read` is True; other positions are undefined."""
-        return _hidden(self.model, batch, read)
+        return _hidden(self.model, batch, read, is_divided=self.outline is not None)
 
     @contextmanager
     def without_adapters(self) -> Iterator[None]:
@@ -83,6 +94,7 @@ class ScoreModel(nn.Module):
         self.model = model
         self.precision: Precision = precision
         self.adapted: PeftModel | None = None
+        self.outline: Outline | None = None
         # transformers' head has no bias; this one is saved in config.json
         self.bias = nn.Parameter(torch.tensor(float(getattr(model.config, "score_bias", 0.0))))
 
@@ -94,7 +106,7 @@ class ScoreModel(nn.Module):
     def forward(self, batch: TokenBatch, read: Bool[Tensor, "b length"] | None = None) -> Float[Tensor, "b length"]:
         """Compute the output at every position, or where `read` is True; other positions and padding are undefined."""
         with _autocast(self.model, self.precision):
-            hidden = _hidden(self.model, batch, read)
+            hidden = _hidden(self.model, batch, read, is_divided=self.outline is not None)
         # not under autocast: bf16 has only 8 bits of precision
         return hidden.float() @ self.head.weight[0] + self.bias
 
@@ -130,7 +142,7 @@ def load_policy(config: NetworkConfig, *, path: str = "", learns: bool = False, 
         if learns:
             check_train_mode(model)
     _round(model, config)
-    return policy_of(model, config, learns=learns, lora_dropout=lora_dropout).to(device_of(config))
+    return placed(policy_of(model, config, learns=learns, lora_dropout=lora_dropout), device_of(config))
 
 
 def check_logits(hf_config: HfConfig) -> None:
@@ -169,7 +181,7 @@ def load_score_model(
         if learns:
             check_train_mode(model)
     _round(model, config)
-    return score_model_of(model, config, learns=learns, lora_dropout=lora_dropout).to(device_of(config))
+    return placed(score_model_of(model, config, learns=learns, lora_dropout=lora_dropout), device_of(config))
 
 
 def score_model_of(
@@ -288,15 +300,21 @@ def _autocast(model: PreTrainedModel, precision: Precision) -> AbstractContextMa
     return nullcontext() if precision == "fp32" else torch.autocast(model.device.type, dtype=torch.bfloat16)
 
 
-def _hidden(model: PreTrainedModel, batch: TokenBatch, read: Tensor | None) -> Tensor:
-    """Compute the last hidden states without padding, or with rows of similar length together to have little of it."""
+def _hidden(model: PreTrainedModel, batch: TokenBatch, read: Tensor | None, *, is_divided: bool) -> Tensor:
+    """Compute the last hidden states without padding, or with rows of similar length together to have little of it.
+
+    If the weights are divided among ranks, each call is one pass of the transformer, also for a batch without rows.
+    """
+    if not len(batch.ids):
+        one_token = TokenBatch(batch.ids.new_zeros(1, 1), batch.ids.new_ones(1), batch.response_mask.new_zeros(1, 1))
+        return _forward(model, one_token, None)[:0].expand(0, batch.ids.shape[1], -1)
     read = read if can_be_narrowed(model) else None
     if can_be_unpadded(model):
         prefixes = Prefixes.of(batch.sequences)
         if len(prefixes.tokens) < batch.ids.numel():  # else the batch has no padding and no shared prefix
             return unpadded_hidden(model, batch, prefixes, read)
     groups = like_lengths(batch.lengths)
-    if len(groups) == 1:
+    if len(groups) == 1 or is_divided:
         return _forward(model, batch, read)
     longest = batch.ids.shape[1]
     states = [_forward(model, batch.rows(torch.tensor(rows)), None) for rows in groups]

@@ -19,6 +19,7 @@ from tercet.lm.models.logprobs import response_logprobs
 from tercet.lm.models.roles import Policy
 from tercet.lm.sampling.responses import Responses
 from tercet.lm.text.encoder import Encoder
+from tercet.runs.ranks import shards
 from tercet.train.parallel import combined, own_rows
 
 _ANY_PROMPT = Example((Message("user", "Say something."),), "", None, "judge", "judge")
@@ -29,7 +30,7 @@ def mutual_information(policy: Policy, encoder: Encoder, responses: Responses) -
     """Return the score of each response per token, in nats; 0 for a response without tokens."""
     scores = torch.zeros(len(responses.texts), device=responses.batch.ids.device)
     mine = own_rows(responses.batch.lengths.tolist())
-    if len(mine):
+    if len(mine) or shards():  # every rank takes part in gathering divided weights
         examples = [responses.examples[row] for row in mine.tolist()]
         scores[mine] = _scores(policy, encoder, examples, responses.batch.rows(mine))
     return combined(scores)
@@ -40,7 +41,8 @@ def _scores(policy: Policy, encoder: Encoder, examples: Sequence[Example], batch
     ids = [sequence[start:] for sequence, start in rows]
     prompts = [encoder.prompt(example) for example in examples]
     # one batch for both, because tokens that all prompts begin with are then computed once
-    both = encoder.batch([*prompts, *[encoder.prompt(_ANY_PROMPT)] * len(ids)], [*ids, *ids])
+    any_prompts = [encoder.prompt(_ANY_PROMPT)] * len(ids)
+    both = encoder.batch([*prompts, *any_prompts], [*ids, *ids]) if ids else batch
     policy.eval()
     logprobs = response_logprobs(policy, both.to(policy.model.device), temperature=1.0).logprobs
     given, without = logprobs.sum(1).chunk(2)

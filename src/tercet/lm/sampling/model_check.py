@@ -4,6 +4,7 @@ import torch
 
 from tercet.errors import FailedError, InputError, first_line
 from tercet.lm.batch import pad
+from tercet.lm.models.division import whole_network
 from tercet.lm.models.logprobs import response_logprobs
 from tercet.lm.models.roles import Policy
 from tercet.lm.sampling.generate import generate
@@ -25,10 +26,11 @@ def check_policy(policy: Policy) -> None:
     prompts = [[token % num_ids for token in range(3, 3 + length)] for length in _LENGTHS]
     generator = torch.Generator().manual_seed(0)
     policy.eval()
+    whole = whole_network(policy).eval()
     try:
         with alone(), torch.no_grad(), policy.autocast():
             out = generate(
-                policy.model, prompts, end_ids=[0], max_tokens=_NUM_SAMPLED, temperature=1.0, generator=generator
+                whole.model, prompts, end_ids=[0], max_tokens=_NUM_SAMPLED, temperature=1.0, generator=generator
             )
     except (InputError, FailedError, torch.OutOfMemoryError):
         raise

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from tercet.lm.data.examples import Example
+from tercet.lm.models.division import whole_network
 from tercet.lm.models.roles import Policy
 from tercet.lm.sampling.engine import Engine
 from tercet.lm.sampling.responses import Responses, respond, respond_all
@@ -28,7 +29,7 @@ class Sampler:
     def sample(self, examples: Sequence[Example], generator: torch.Generator) -> Responses:
         """Sample one response to each example's prompt, all in one batch."""
         return respond(
-            self.policy,
+            whole_network(self.policy),
             self.encoder,
             examples,
             generator=generator,
@@ -42,7 +43,7 @@ class Sampler:
     ) -> list[Responses]:
         """Sample one response to each example's prompt in batches of `batch_size`, with a progress bar."""
         return respond_all(
-            self.policy,
+            whole_network(self.policy),  # gathered once for all batches
             self.encoder,
             examples,
             generator=generator,
