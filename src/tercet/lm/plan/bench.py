@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 from tercet.config.lm import LoraConfig, ModelConfig, NetworkConfig, PpoConfig
 from tercet.lm.batch import pad
 from tercet.lm.models.backbone import Backbone
+from tercet.lm.models.division import whole_network
 from tercet.lm.models.roles import load_policy, load_score_model
 from tercet.lm.plan.hardware import wait
 from tercet.lm.rollout import LmActorCritic, assess, build, reference_logprobs
@@ -147,17 +148,17 @@ class Step:
         self.work, self.ppo = work, ppo
         backbone = Backbone.load(networks) if networks.lora.shared_backbone else None
         self.policy = backbone.policy() if backbone else load_policy(networks, learns=True)
-        frozen = None if networks.lora.rank else load_policy(networks)
+        self.frozen = None if networks.lora.rank else load_policy(networks)
         if work.lengths == "real":
-            for policy in filter(None, (self.policy, frozen)):
+            for policy in filter(None, (self.policy, self.frozen)):
                 make_eos_likely(policy.model, work.response)
         build = backbone.score_model if backbone else partial(load_score_model, critics or networks)
         self.critic = build(num_layers=num_critic_layers, learns=True) if ppo.has_critic else None
-        reward_model = build(num_layers=num_critic_layers, learns=False)
+        self.reward_model = build(num_layers=num_critic_layers, learns=False)
         temperature = ppo.temperature
         self.actor_critic = LmActorCritic(self.policy, self.critic, temperature)
-        self.reference = reference_logprobs(self.policy, frozen, temperature=temperature)
-        self.scorer = Scorer([(1.0, by_model(reward_model, ppo.micro_batch_size))])
+        self.reference = reference_logprobs(self.policy, self.frozen, temperature=temperature)
+        self.scorer = Scorer([(1.0, by_model(self.reward_model, ppo.micro_batch_size))])
         self.learner = Learner.of(self.actor_critic, self.policy, self.critic, ppo)
 
     def __call__(self, index: int) -> dict[str, float]:
@@ -174,10 +175,10 @@ class Step:
 
     def sample(self, prompt_rows: Sequence[Sequence[int]], index: int, *, most: int) -> SampledTokens:
         """Sample responses of at most `most` tokens."""
-        self.policy.eval()
-        with self.policy.autocast():
+        policy = whole_network(self.policy).eval()
+        with policy.autocast():
             return generate(
-                self.policy.model,
+                policy.model,
                 prompt_rows,
                 end_ids=[eos_of(self.work)],
                 max_tokens=most,

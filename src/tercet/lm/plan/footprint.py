@@ -37,6 +37,9 @@ class Footprint:
     adapters: int  # of these, the adapters
     learning: int  # trainable weights in fp32; the gradients and each of AdamW's two moments have the same size
     packed: int  # linear layers in fp32: the copy that sampling on a CPU makes
+    one_layer: int  # the largest layer of the transformer
+    outside: int  # all weights outside the layers
+    learning_outside: int  # of these, the trainable ones, in fp32
 
 
 @dataclass(frozen=True)
@@ -71,15 +74,18 @@ class _Case:
 @lru_cache(maxsize=128)
 def _footprint(case: _Case, kind: Kind, num_layers: int, learns: bool) -> Footprint:
     config, hf_config = case.config, case.hf_config
-    module = _built(config, hf_config, kind, num_layers, learns)
+    module, depth = _built(config, hf_config, kind, num_layers, learns), num_layers or hf_config.num_hidden_layers
     adapters = [p for name, p in module.named_parameters() if "lora_" in name]
     head = cast(nn.Linear, module.head).weight
     layers = [weight for name, weight in _products(module) if "lora_" not in name]
     inside = [weight for weight in layers if weight is not head]
     learning = sum(p.numel() for p in module.parameters() if p.requires_grad)
+    in_layers = [list(layer.parameters()) for layer in layers_of(module.model.base_model, depth)]
+    ids = {id(parameter) for layer in in_layers for parameter in layer}
+    outside = [parameter for parameter in module.parameters() if id(parameter) not in ids]
     return Footprint(
         network=Network(
-            num_layers=num_layers or hf_config.num_hidden_layers,
+            num_layers=depth,
             width=_head_width(hf_config) * hf_config.num_attention_heads,
             kv_width=_head_width(hf_config) * _kv_heads(hf_config),
             matrices=_count(inside),
@@ -93,6 +99,9 @@ def _footprint(case: _Case, kind: Kind, num_layers: int, learns: bool) -> Footpr
         adapters=_bytes(adapters),
         learning=4 * learning,
         packed=4 * _count(layers),
+        one_layer=max(map(_bytes, in_layers)),
+        outside=_bytes(outside),
+        learning_outside=4 * _count(p for p in outside if p.requires_grad),
     )
 
 

@@ -13,6 +13,7 @@ from tercet.config.lm import LmConfig, PpoConfig
 from tercet.lm.cpu.packed import MOST_ROWS
 from tercet.lm.plan.cost import Sizes, cache_bytes
 from tercet.lm.plan.footprint import Activations, Footprint, Kind, activations, footprint, logits_bytes
+from tercet.lm.plan.processes import Processes
 from tercet.lm.plan.shapes import Networks
 from tercet.lm.scoring import REWARD_MODEL
 from tercet.train.ppo import takes_one_step
@@ -55,13 +56,22 @@ class Site:
         return cls("cuda", _CUDA)
 
 
-def memory_of(config: LmConfig, site: Site, sizes: Sizes, data_rows: Sizes) -> dict[str, Memory]:
-    """Return the memory of each step by its name; `sizes` are those of PPO's rows, `data_rows` those of the data's."""
+ALONE = Processes()
+
+
+def memory_of(
+    config: LmConfig, site: Site, sizes: Sizes, data_rows: Sizes, processes: Processes = ALONE
+) -> dict[str, Memory]:
+    """Return the memory of each step by its name; `sizes` are those of PPO's rows, `data_rows` those of the data's.
+
+    With several processes it is that of one of them.
+    """
+    config = processes.work_of_one(config)
     networks = Networks.of(config, config.reward)
     memory_by_step = {
-        "sft": _supervised(networks, "policy", config.sft, site, data_rows),
-        "reward": _supervised(networks, "score", config.reward, site, data_rows),
-        "ppo": _ppo(networks, config.ppo, site, sizes, rounds=bool(config.reward.num_rounds)),
+        "sft": _supervised(networks, "policy", config.sft, site, data_rows, processes),
+        "reward": _supervised(networks, "score", config.reward, site, data_rows, processes),
+        "ppo": _ppo(networks, config.ppo, site, sizes, processes, rounds=bool(config.reward.num_rounds)),
     }
     return {name: _with_gaps(memory, site) for name, memory in memory_by_step.items()}
 
@@ -74,7 +84,7 @@ def num_reward_models(terms: Iterable[str]) -> int:
     return sum(name == REWARD_MODEL or ":" not in name for name in terms)
 
 
-def _ppo(networks: Networks, ppo: PpoConfig, site: Site, sizes: Sizes, *, rounds: bool) -> Memory:
+def _ppo(networks: Networks, ppo: PpoConfig, site: Site, sizes: Sizes, processes: Processes, *, rounds: bool) -> Memory:
     config, shape, judge, layers = networks.config, networks.policy, networks.score, networks.num_score_layers
     actor = footprint(config, shape, "policy", learns=True)
     critic = footprint(config, judge, "score", num_layers=layers, learns=True)
@@ -85,8 +95,7 @@ def _ppo(networks: Networks, ppo: PpoConfig, site: Site, sizes: Sizes, *, rounds
     critic_saved = activations(config, judge, "score", num_layers=layers, rows=learned, length=sizes.row)
     critics = int(ppo.has_critic)
     several = learned * ppo.num_minibatches < ppo.batch_size
-    stays = {
-        "libraries": site.base,
+    roles = {
         "actor": actor.stored - actor.adapters,
         # in a round the actor without its adapters is no longer the SFT policy
         "reference": 0 if config.lora.rank and not rounds else footprint(config, shape, "policy").stored,
@@ -97,29 +106,35 @@ def _ppo(networks: Networks, ppo: PpoConfig, site: Site, sizes: Sizes, *, rounds
         "best actor's copy": actor.learning,
         "moving average": actor.learning if ppo.ema_decay else 0,
     }
-    scoring = {
+    stays = {"libraries": site.base} | {name: processes.part(size) for name, size in roles.items()}
+    one_step = processes.num == 1 and takes_one_step(ppo, ppo.batch_size)
+    scoring = _gathered(processes, actor, critic) | {
         # the values keep their graph if the only optimizer step uses them
-        "critic's activations": critics * critic_saved.saved if takes_one_step(ppo, ppo.batch_size) else 0,
+        "critic's activations": critics * critic_saved.saved if one_step else 0,
         "one layer on the way": max(actor_saved.one_layer, critic_saved.one_layer) * scored // learned,
         "logits": logits_bytes(shape, scored * sizes.response),
     }
     logits = logits_bytes(shape, learned * sizes.response)
-    chosen = {"new best actor": actor.learning} | (
+    copies = {"new best actor": actor.learning} | (
         {"actor beside its average": actor.learning} if ppo.ema_decay else {}
     )
+    saved = roles["optimizers' moments"] * 3 // 2 + actor.learning * (2 if ppo.ema_decay else 1)
     return Memory(
         stays,
         {
-            "sampling": _sampling(networks, ppo.batch_size, site, actor, sizes),
+            "sampling": _sampling(networks, ppo.batch_size, site, actor, sizes, processes),
             "scoring": scoring,
-            **(_learning("critic's update", critic, critic_saved, 0, several) if critics else {}),
-            **_learning("actor's update", actor, actor_saved, logits, several),
-            "choice of the best actor": chosen,
+            **(_learning("critic's update", critic, critic_saved, 0, several, processes) if critics else {}),
+            **_learning("actor's update", actor, actor_saved, logits, several, processes),
+            "choice of the best actor": {name: processes.part(size) for name, size in copies.items()},
+            **_saving(site, processes, saved),
         },
     )
 
 
-def _supervised(networks: Networks, kind: Kind, fit: FitConfig, site: Site, sizes: Sizes) -> Memory:
+def _supervised(
+    networks: Networks, kind: Kind, fit: FitConfig, site: Site, sizes: Sizes, processes: Processes
+) -> Memory:
     """Return the memory of SFT (kind `policy`), or of the reward model (`score`), which reads two rows per pair."""
     is_reward, config = kind == "score", networks.config
     shape, layers = (networks.score, networks.num_score_layers) if is_reward else (networks.policy, 0)
@@ -127,34 +142,54 @@ def _supervised(networks: Networks, kind: Kind, fit: FitConfig, site: Site, size
     rows = min(fit.micro_batch_size, fit.batch_size)
     saved = activations(config, shape, kind, num_layers=layers, rows=rows * (1 + is_reward), length=sizes.row)
     logits = 0 if is_reward else logits_bytes(shape, rows * sizes.response)
-    stays = {
-        "libraries": site.base,
+    parts = {
         "weights": network.stored - network.adapters,
         "adapters": network.adapters,
         "optimizer's moments": 2 * network.learning,
     }
-    return Memory(stays, _learning("update", network, saved, logits, fit.micro_batch_size < fit.batch_size))
+    stays = {"libraries": site.base} | {name: processes.part(size) for name, size in parts.items()}
+    several = fit.micro_batch_size < fit.batch_size
+    moments = _learning("update", network, saved, logits, several, processes)
+    return Memory(stays, moments | _saving(site, processes, 3 * network.learning))
 
 
-def _learning(name: str, network: Footprint, saved: Activations, logits: int, several: bool) -> dict[str, Parts]:
+def _learning(
+    name: str, network: Footprint, saved: Activations, logits: int, several: bool, processes: Processes
+) -> dict[str, Parts]:
     """Return the memory at the two ends of a backward pass: all activations, and all gradients.
 
     With `several` micro-batches in an optimizer step, activations and gradients exist together from the second on.
     """
     head = 4 * network.network.head if network.network.adapters == 0 else 0
+    gathered, gradients = _gathered(processes, network), processes.part(network.learning)
     start = {"activations": saved.saved, "one layer on the way": saved.one_layer, "logits": logits}
-    earlier = {"gradients": network.learning if several else min(head, network.learning)}
+    earlier = {"gradients": gradients if several else min(head, network.learning)}
+    end = {"gradients": gradients, "head": head}
+    if processes.shard:  # those of the embedding and the head are divided last
+        end |= {"gradients that are not divided yet": network.learning_outside + 2 * network.one_layer}
     return {
-        f"{name}, start of backward": start | earlier,
-        f"{name}, end of backward": {"gradients": network.learning, "head": head},
+        f"{name}, start of backward": gathered | start | earlier,
+        f"{name}, end of backward": gathered | end,
     }
 
 
-def _sampling(networks: Networks, rows: int, site: Site, actor: Footprint, sizes: Sizes) -> Parts:
+def _gathered(processes: Processes, *networks: Footprint) -> Parts:
+    """Return the weights that a pass gathers if they are divided: all outside the layers, a layer and the next one."""
+    most = max(network.outside + 2 * network.one_layer for network in networks)
+    return {"gathered weights": most} if processes.shard else {}
+
+
+def _saving(site: Site, processes: Processes, size: int) -> dict[str, Parts]:
+    """Return the moment of a checkpoint, for which rank 0 gathers what is divided, on the CPU."""
+    return {"checkpoint, on rank 0": {"whole tensors": size}} if processes.shard and site.device == "cpu" else {}
+
+
+def _sampling(networks: Networks, rows: int, site: Site, actor: Footprint, sizes: Sizes, processes: Processes) -> Parts:
     is_fp32 = networks.config.precision == "fp32"
     cache = cache_bytes(actor.network, rows * sizes.row, 4 if is_fp32 else 2)
     packs = site.device == "cpu" and is_fp32 and rows <= MOST_ROWS
     return {
+        "whole weights": actor.stored if processes.shard else 0,
         "packed weights": actor.packed if packs else 0,
         "key-value cache": cache + cache // actor.network.num_layers,  # one layer's cache grows by copying
         "logits": rows * networks.policy.vocab_size * 4 * 4,

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -19,8 +19,10 @@ from tercet.lm.models.roles import device_of
 from tercet.lm.plan.cost import Sizes
 from tercet.lm.plan.hardware import CARDS
 from tercet.lm.plan.memory import Memory, Site, memory_of
+from tercet.lm.plan.processes import Processes
 from tercet.lm.plan.shapes import Networks, shape_of
 from tercet.lm.plan.step_time import StepTime, expected_on, measured_here, step_time
+from tercet.lm.plan.traffic import Sent, sent
 from tercet.lm.text.encoder import Encoder
 from tercet.runs.clock import Moment
 
@@ -51,10 +53,12 @@ class Plan:
     """The memory and time of a run, as they are printed."""
 
     device: str
-    room: int  # bytes
+    room: int  # bytes, for each process
+    processes: Processes
     rows: Rows
     memory: dict[str, Memory]
     time: StepTime
+    sent: Sent  # bytes
     is_estimate: bool  # the time is computed, not measured
     other_cpus: float  # CPUs that other processes used while time was measured
     run_s: dict[str, float]  # seconds of whole steps whose number of optimizer steps is known
@@ -97,14 +101,21 @@ def plan(
     _check_window(networks, rows)
     here = device_of(config) if card is None else torch.device("cuda")
     site = Site.gpu() if here.type == "cuda" else Site("cpu", resident_bytes())
+    processes = Processes.of(config, on_gpu=here.type == "cuda")
     room = int(gpu_gb * GIB) or (int(card.memory_gib * GIB) if card else _room(here))
-    memory = memory_of(config, site, rows.ppo, rows.data)
-    start = Moment.now()
-    phases = expected_on(card, networks, ppo, rows.ppo) if card else measured_here(networks, ppo, rows.ppo)
-    others = 0.0 if card else Moment.now().others_since(start)
-    time = step_time(config, phases, rows.data)
     name = f"{gpu}, {room / GIB:.0f} GiB" if card else f"this machine's {here.type}, {room / GIB:.1f} GiB"
-    remedies = list(_remedies(config, site, rows, room))
+    if here.type == "cpu":
+        room //= processes.num  # they share the machine's memory
+    memory = memory_of(config, site, rows.ppo, rows.data, processes)
+    of_one = processes.work_of_one(config)
+    traffic = sent(of_one, processes)
+    start = Moment.now()
+    if card:
+        time = step_time(of_one, expected_on(card, networks, of_one.ppo, rows.ppo), rows.data, traffic)
+    else:  # processes on a CPU share its cores, so together they take about as long as one
+        time = step_time(config, measured_here(networks, ppo, rows.ppo), rows.data)
+    others = 0.0 if card else Moment.now().others_since(start)
+    remedies = list(_remedies(config, site, rows, room, processes))
     times = 1 + config.reward.num_rounds
     run_s = {
         "sft": time.sft * config.sft.max_steps,
@@ -112,7 +123,7 @@ def plan(
         "ppo": time.ppo_run(ppo) * times,
     }
     run_s = {name: seconds for name, seconds in run_s.items() if seconds}  # max_steps=0: the data decides
-    return Plan(name, room, rows, memory, time, card is not None, others, run_s, remedies)
+    return Plan(name, room, processes, rows, memory, time, traffic, card is not None, others, run_s, remedies)
 
 
 def resident_bytes() -> int:
@@ -177,19 +188,20 @@ def _has_tokenizer(config: ModelConfig) -> bool:
     return name in ("bytes", "random") or Path(gguf_parts(name)[0]).is_dir()
 
 
-def _remedies(config: LmConfig, site: Site, rows: Rows, room: int) -> Iterator[Remedy]:
+def _remedies(config: LmConfig, site: Site, rows: Rows, room: int, processes: Processes) -> Iterator[Remedy]:
     """Yield settings that save memory, each on top of those before it, until every step fits."""
-    peaks = _peaks(memory_of(config, site, rows.ppo, rows.data))
+    peaks = _peaks(memory_of(config, site, rows.ppo, rows.data, processes))
     for key, smaller in _SMALLER.items():
         if key == "precision" and site.device == "cpu":
             continue  # most CPUs are slow in bf16
         before, chosen = peaks, None
         while _excess(peaks, room) and (value := smaller(config)) is not None:
             changed = _changed(config, key, value)
-            now = _peaks(memory_of(changed, site, rows.ppo, rows.data))
+            those = replace(processes, shard=changed.shard and processes.num > 1)
+            now = _peaks(memory_of(changed, site, rows.ppo, rows.data, those))
             if _excess(now, room) >= _excess(peaks, room):
                 break
-            config, peaks, chosen = changed, now, value
+            config, peaks, chosen, processes = changed, now, value, those
         if chosen is not None:
             saves = max(before[step] - peaks[step] for step in peaks)
             yield Remedy(f"{key}={str(chosen).lower()}", saves, max(peaks.values()))
@@ -214,11 +226,15 @@ _SMALLER: dict[str, Callable[[LmConfig], object | None]] = {
     "reward.micro_batch_size": lambda config: _half(config.reward.micro_batch_size),
     "ppo.micro_batch_size": lambda config: _half(config.ppo.micro_batch_size),
     "model.gradient_checkpointing": lambda config: None if config.model.gradient_checkpointing else True,
+    "shard": lambda config: (
+        True if config.processes > 1 and not (config.shard or config.lora.shared_backbone) else None
+    ),
     "precision": lambda config: "bf16" if config.precision == "fp32" else None,
     "lora.rank": lambda config: None if config.lora.rank else 16,
     "lora.shared_backbone": lambda config: (
         True
-        if config.lora.rank and not (config.reward.model or config.reward.num_rounds or config.lora.shared_backbone)
+        if config.lora.rank
+        and not (config.reward.model or config.reward.num_rounds or config.lora.shared_backbone or config.shard)
         else None
     ),
     "reward.num_layers": lambda config: _half(

@@ -11,6 +11,7 @@ from tercet.lm.plan.hardware import Card
 from tercet.lm.plan.memory import num_reward_models
 from tercet.lm.plan.probe import Seconds, policy_seconds, score_seconds
 from tercet.lm.plan.shapes import Networks
+from tercet.lm.plan.traffic import NETWORK, NOTHING, Sent
 from tercet.train.ppo import takes_one_step
 
 _LAUNCH_S = 25e-6  # assumed time to launch one operator on a GPU: small operators wait for it
@@ -38,11 +39,12 @@ class StepTime:
     sft: float  # an optimizer step of SFT
     reward: float  # of the reward model
     validation: float  # one validation of PPO
+    exchange: float = 0.0  # of what processes send in a PPO step; part of `sft` and `reward` too
 
     @property
     def ppo(self) -> float:
         """Seconds of one rollout and update."""
-        return self.generate + self.score + self.train
+        return self.generate + self.score + self.train + self.exchange
 
     def ppo_run(self, ppo: PpoConfig) -> float:
         """Return the seconds of all updates of step 3 with their validations."""
@@ -88,8 +90,11 @@ def expected_on(card: Card, networks: Networks, ppo: PpoConfig, sizes: Sizes) ->
     return Phases(sampling | phases(policy), phases(critic), sizes, (policy, critic))
 
 
-def step_time(config: LmConfig, phases: Phases, data_rows: Sizes) -> StepTime:
-    """Return the seconds of each step; `data_rows` are the sizes of the rows of SFT and the reward model."""
+def step_time(config: LmConfig, phases: Phases, data_rows: Sizes, sent: Sent = NOTHING) -> StepTime:
+    """Return the seconds of each step; `data_rows` are the sizes of the rows of SFT and the reward model.
+
+    What is `sent` does not overlap with computing here; in a run a part of it does.
+    """
     ppo, policy, score, sizes = config.ppo, phases.policy, phases.score, phases.sizes
     micro_batches = ppo.batch_size / min(ppo.micro_batch_size, ppo.batch_size)
     generate = policy["read"] + (sizes.response - 1) * policy["draw"]
@@ -110,9 +115,10 @@ def step_time(config: LmConfig, phases: Phases, data_rows: Sizes) -> StepTime:
         generate=generate,
         score=scoring,
         train=learning + applying,
-        sft=policy["learn"] * sft + policy["apply"],
-        reward=score["learn"] * reward + score["apply"],
+        sft=policy["learn"] * sft + policy["apply"] + sent.sft / NETWORK,
+        reward=score["learn"] * reward + score["apply"] + sent.reward / NETWORK,
         validation=num_validations * (generate + scoring + watching),
+        exchange=sent.ppo / NETWORK,
     )
 
 

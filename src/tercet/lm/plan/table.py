@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from tercet.lm.plan.memory import Memory
 from tercet.lm.plan.plan import GIB, Plan
+from tercet.lm.plan.traffic import NETWORK
 
 _STEPS = {"sft": "SFT", "reward": "reward model", "ppo": "PPO"}
 _SMALL = 0.0005  # GiB: smaller parts would be printed as 0.000
@@ -47,7 +48,8 @@ def _seconds(plan: Plan) -> Iterator[str]:
     yield f"expected seconds ({how})"
     if plan.other_cpus > _BUSY:
         yield f"  too long, because other work used {plan.other_cpus:.1f} CPUs; plan again on an idle machine"
-    parts = f"(sample {time.generate:.2f}, score {time.score:.2f}, train {time.train:.2f})"
+    exchange = f", exchange {time.exchange:.2f}" if time.exchange else ""
+    parts = f"(sample {time.generate:.2f}, score {time.score:.2f}, train {time.train:.2f}{exchange})"
     yield f"  {'PPO step':<38}{time.ppo:8.2f}  {parts}"
     yield f"  {'validation of PPO':<38}{time.validation:8.2f}"
     yield f"  {'SFT step':<38}{time.sft:8.2f}"
@@ -60,7 +62,7 @@ def _seconds(plan: Plan) -> Iterator[str]:
 
 def _verdict(plan: Plan) -> Iterator[str]:
     peak, room = plan.peak / GIB, plan.room / GIB
-    yield "memory and time are those of one process; with several (`processes`), each needs this memory"
+    yield from _of_processes(plan)
     if plan.fits:
         yield f"fits: {peak:.1f} of {room:.1f} GiB"
         return
@@ -71,3 +73,18 @@ def _verdict(plan: Plan) -> Iterator[str]:
         yield "  still too much: use a smaller model, shorter responses, or more memory"
     else:
         yield f"  fits with: {' '.join(remedy.override for remedy in plan.remedies)}"
+
+
+def _of_processes(plan: Plan) -> Iterator[str]:
+    """Say whose memory and time these are, and what processes send to one another."""
+    num, shard = plan.processes.num, plan.processes.shard
+    if num == 1:
+        yield "memory and time are those of one process; plan for several with processes=2 or more, and shard=true"
+        return
+    weights = "a part of the weights" if shard else "whole weights"
+    yield f"memory is that of each of {num} processes, with {weights}"
+    if not plan.is_estimate:
+        yield "time is that of one process on all cores, which the processes share"
+    amounts = ((plan.sent.ppo, "PPO"), (plan.sent.sft, "SFT"), (plan.sent.reward, "reward model"))
+    each = ", ".join(f"{size / 1e9:.3g} GB in a step of {name}" for size, name in amounts)
+    yield f"each sends {each}" + (f"; the time assumes {NETWORK / 1e9:g} GB/s" if plan.is_estimate else "")
