@@ -1,6 +1,7 @@
 """Run Tercet and its peers alternately, each in its own process; print medians and ratios as a table and as JSON.
 
     python benchmarks/compare.py --what ppo --lengths real --batch 32 --peers $PEERS
+    python benchmarks/compare.py --what grpo --lengths real --batch 32 --group 8 --peers $PEERS
     python benchmarks/compare.py --what sft --pairs 3 --peers $PEERS
 
 Options that are not listed (--batch, --iters, --threads, ...) are passed to every script. Ratios are Tercet's figure
@@ -31,13 +32,14 @@ class Script:
     old_trl: bool = False
 
 
-OURS = {"ppo": "ppo_step.py", "sft": "sft_step.py", "reward": "reward_step.py"}
+OURS = {"ppo": "ppo_step.py", "grpo": "ppo_step.py", "sft": "sft_step.py", "reward": "reward_step.py"}
 PEERS: dict[str, dict[str, Script]] = {
     "ppo": {
         "trl": Script("peers/ppo_trl.py", old_trl=True),
         "plain": Script("peers/ppo_plain.py"),
         "lean": Script("peers/ppo_plain.py", ["--lean"]),
     },
+    "grpo": {"trl": Script("peers/grpo_trl.py")},
     "sft": {"trl": Script("peers/sft_rm_trl.py", ["--what", "sft"])},
     "reward": {"trl": Script("peers/sft_rm_trl.py", ["--what", "reward"])},
 }

@@ -4,6 +4,8 @@ Four roles of one size (actor, reference, critic, reward model), all weights tra
 
     python benchmarks/ppo_step.py --lengths fixed --batch 8 --prompt 64 --response 64 --threads 2 --iters 3
     python benchmarks/ppo_step.py --lengths real --batch 32
+
+With --group 8, eight answers to each prompt are compared as GRPO does, and there is no critic.
 """
 
 import argparse

@@ -46,7 +46,8 @@ def parser(description: str) -> argparse.ArgumentParser:
     """Return the settings of the work."""
     found = argparse.ArgumentParser(description=description)
     found.add_argument("--lengths", choices=["fixed", "real"], default="fixed")
-    found.add_argument("--batch", type=int, default=8, help="prompts a step (real lengths: 32 is the usual)")
+    found.add_argument("--batch", type=int, default=8, help="answers a step (real lengths: 32 is the usual)")
+    found.add_argument("--group", type=int, default=1, help="answers to a prompt; more than 1: GRPO, without a critic")
     found.add_argument("--prompt", type=int, default=64, help="tokens of a prompt; real lengths: from 8 to twice this")
     found.add_argument("--response", type=int, default=64, help="tokens of an answer; real lengths: at most twice this")
     found.add_argument("--threads", type=int, default=2)
@@ -96,12 +97,13 @@ def _opt(layers: int, hidden: int, vocab: int) -> Shape:
 
 
 def prompts(settings: argparse.Namespace, index: int) -> list[list[int]]:
-    """Return the prompts of step `index`."""
-    chance = torch.Generator().manual_seed(index)
-    lengths = [settings.prompt] * settings.batch
+    """Return the prompts of step `index`, each repeated for its group."""
+    chance, num = torch.Generator().manual_seed(index), settings.batch // settings.group
+    lengths = [settings.prompt] * num
     if settings.lengths == "real":
-        lengths = torch.randint(8, 2 * settings.prompt + 1, (settings.batch,), generator=chance).tolist()
-    return [torch.randint(FIRST_WORD, settings.vocab, (n,), generator=chance).tolist() for n in lengths]
+        lengths = torch.randint(8, 2 * settings.prompt + 1, (num,), generator=chance).tolist()
+    drawn = [torch.randint(FIRST_WORD, settings.vocab, (n,), generator=chance).tolist() for n in lengths]
+    return [prompt for prompt in drawn for _ in range(settings.group)]
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
+from typing import Literal
 
 import pytest
 import torch
@@ -290,13 +291,17 @@ def test_every_phase_has_its_floor(monkeypatch: pytest.MonkeyPatch) -> None:
     assert floor.least_seconds([floor.Cost(200, 10), floor.Cost(0, 30)], limits) == 2.0 + 3.0
 
 
+@pytest.mark.parametrize("group", [1, 4])
 @pytest.mark.parametrize("lengths", ["fixed", "real"])
-def test_the_peers_get_the_work_of_the_package(lengths: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_peers_get_the_work_of_the_package(
+    lengths: Literal["fixed", "real"], group: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """`benchmarks/work.py` says again what `lm/plan/bench.py` says, because the peers' environment has no Tercet."""
     work, ppo_step = module("work", monkeypatch), module("ppo_step", monkeypatch)
-    settings = work.parser("").parse_args(["--lengths", lengths, "--batch", "5"])
-    assert ppo_step.work_of(settings) == Work(lengths=lengths, batch=5)
-    assert work.prompts(settings, 3) == bench.prompts(Work(lengths=lengths, batch=5), 3)
+    settings = work.parser("").parse_args(["--lengths", lengths, "--batch", "8", "--group", str(group)])
+    ours = Work(lengths=lengths, batch=8, group=group)
+    assert ppo_step.work_of(settings) == ours
+    assert work.prompts(settings, 3) == bench.prompts(ours, 3)
     assert work.shape(settings) == bench.shape(Work())
     assert (work.EOS, work.eos_of(settings), work.most_tokens(settings)) == (
         bench.EOS,

@@ -37,6 +37,7 @@ class Work:
 
     lengths: Literal["fixed", "real"] = "fixed"
     batch: int = 8
+    group: int = 1  # responses to a prompt; more than one are compared as GRPO does, without a critic
     prompt: int = 64
     response: int = 64
     threads: int = 2  # CPU threads; the command sets them
@@ -71,6 +72,8 @@ def networks_of(work: Work, lora: Mapping[str, int | bool] = {}) -> NetworkConfi
 def ppo_of(work: Work, *, micro_batch_size: int = 8) -> PpoConfig:
     """Return the settings of PPO: one epoch, one minibatch."""
     return PpoConfig(
+        algorithm="grpo" if work.group > 1 else "ppo",
+        group_size=work.group,
         batch_size=work.batch,
         micro_batch_size=min(work.batch, micro_batch_size),
         epochs=1,
@@ -80,12 +83,13 @@ def ppo_of(work: Work, *, micro_batch_size: int = 8) -> PpoConfig:
 
 
 def prompts(work: Work, index: int) -> list[list[int]]:
-    """Draw the prompts of step number `index`."""
-    chance = torch.Generator().manual_seed(index)
-    lengths = [work.prompt] * work.batch
+    """Draw the prompts of step number `index`, each repeated for its group."""
+    chance, num = torch.Generator().manual_seed(index), work.batch // work.group
+    lengths = [work.prompt] * num
     if work.lengths == "real":
-        lengths = torch.randint(8, 2 * work.prompt + 1, (work.batch,), generator=chance).tolist()
-    return [torch.randint(FIRST_WORD, work.vocab, (n,), generator=chance).tolist() for n in lengths]
+        lengths = torch.randint(8, 2 * work.prompt + 1, (num,), generator=chance).tolist()
+    drawn = [torch.randint(FIRST_WORD, work.vocab, (n,), generator=chance).tolist() for n in lengths]
+    return [prompt for prompt in drawn for _ in range(work.group)]
 
 
 def eos_of(work: Work) -> int:
