@@ -1,5 +1,7 @@
 """Divided policies and score models compute what whole ones do; whole copies of them sample and are saved."""
 
+import gc
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from tercet.train.sharding import is_divided, whole
 CONFIGS: dict[str, dict[str, Any]] = {  # Any: what LmConfig checks
     "all weights": {},
     "adapters": {"lora": {"rank": 4}, "model": {"gradient_checkpointing": True}},
+    "all weights in bf16": {"precision": "bf16"},
     "adapters in bf16": {"lora": {"rank": 4, "only": False}, "precision": "bf16"},
 }
 
@@ -56,6 +59,9 @@ def _computed(config: LmConfig, batch: TokenBatch, folder: Path) -> dict[str, Te
             generator=torch.Generator().manual_seed(0),
         )
     found["responses"] = drawn.ids
+    copy, _ = weakref.ref(sampled), gc.disable()
+    del sampled
+    assert not shards() or copy() is None  # its memory is free again at once
     for name, network in (("policy", policy), ("scorer", scorer)):
         saved = to_save(network)
         if rank() == 0:
@@ -75,7 +81,7 @@ def test_divided_networks_compute_and_save_what_whole_ones_do(
     for found in on_ranks(3, _computed, config, few, tmp_path / "three", shard=True):
         assert found.keys() == one.keys()
         for key, value in one.items():
-            scale = max(1.0, float(value.abs().max()))
+            scale = max(1.0, float(value.abs().max())) if key != "responses" else 0.0
             assert (found[key] - value).abs().max() <= tolerance * scale, key
     files = sorted(path.relative_to(tmp_path / "one") for path in (tmp_path / "one").glob("*/*"))
     assert {file.name for file in files} >= {"model.safetensors", "config.json"}

@@ -31,7 +31,7 @@ def freeze(model: PreTrainedModel, precision: Precision) -> None:
     """
     model.requires_grad_(False)
     if precision == "bf16":
-        for layer in _layers(model).values():
+        for layer in layers_in(model).values():
             layer.to(torch.bfloat16)
 
 
@@ -43,7 +43,7 @@ def round_stochastically(model: PreTrainedModel, seed: int) -> None:
     change. Stochastic rounding keeps it on average over the weights of a product. Weights that are bf16 values already
     do not change. The random numbers depend on the seed and the layer's name, so every role gets the same weights.
     """
-    for name, layer in _layers(model).items():
+    for name, layer in layers_in(model).items():
         weight = cast(Tensor, layer.weight)
         noise = torch.randint(2**16, weight.shape, generator=generator(seed, "bf16", name), dtype=torch.int32)
         # a bf16 number is the upper half of an fp32 number
@@ -113,7 +113,7 @@ def _targets(model: PreTrainedModel, lora: LoraConfig) -> list[str]:
 
     With `lora.num_layers`, only those in the last layers of the transformer.
     """
-    inside = [name for name in _layers(model) if not _is_read_by_kernels(model, name)]
+    inside = [name for name in layers_in(model) if not _is_read_by_kernels(model, name)]
     if lora.num_layers:
         last = layers_of(model.base_model, model.config.num_hidden_layers)[-lora.num_layers :]
         chosen = set(last.modules())
@@ -138,7 +138,7 @@ def _is_read_by_kernels(model: PreTrainedModel, name: str) -> bool:
     return layer in ("out_proj", "dt_proj") and hasattr(model.get_submodule(mixer), "A_log")
 
 
-def _layers(model: PreTrainedModel) -> dict[str, nn.Module]:
+def layers_in(model: PreTrainedModel) -> dict[str, nn.Module]:
     """Return the linear layers of the transformer by name, without embeddings and heads."""
     return {
         name: module
