@@ -271,6 +271,13 @@ BREAKS: dict[str, list[tuple[str, str]]] = {
         ("mean + log_std.exp() * noise", "mean + log_std * noise"),
         ("mean + log_std.exp() * noise", "log_std.exp() * noise"),
     ],
+    "agreement": [
+        ("counts[word] * other_counts[word]", "counts[word] * counts[word]"),
+        ("(same * num - by_chance) / (num * num - by_chance)", "(same * num - by_chance) / (num * num)"),
+        ("(same * num - by_chance) / (num * num - by_chance)", "same / num"),
+        ("if by_chance == num * num:", "if same == num:"),
+        ("if len(first) != len(second) or not first:", "if False:"),
+    ],
     "statistics": [
         (
             "zero_padding(returns, mask) - zero_padding(values, mask), mask",
@@ -293,6 +300,9 @@ BREAKS: dict[str, list[tuple[str, str]]] = {
         ("gain=1.0 / sigma", "gain=sigma"),
         ("(margins > 0).float()", "(margins >= 0).float()"),
         ("0.5 * (margins == 0).float()", "0.0"),
+        ("margins.sigmoid().std(0, unbiased=False)", "margins.std(0, unbiased=False)"),
+        ("margins.sigmoid().std(0, unbiased=False)", "margins.sigmoid().std(0)"),
+        ("margins.sigmoid().std(0, unbiased=False)", "margins.sigmoid().std(1, unbiased=False)"),
         ("a.double() - a.double().mean()", "a.double()"),
         ("b.double() - b.double().mean()", "b.double()"),
         ("float(a.norm() * b.norm())", "float(a.norm())"),

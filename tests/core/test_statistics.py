@@ -6,7 +6,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tercet.core.statistics import calibration, correlation, explained_variance, score_gain_and_bias, wins
+from tercet.core.statistics import (
+    calibration,
+    correlation,
+    disagreement,
+    explained_variance,
+    score_gain_and_bias,
+    wins,
+)
 
 NAN = float("nan")
 SEEDS = st.integers(0, 2**31)
@@ -122,3 +129,10 @@ def test_a_calibrated_model_is_found_to_be_one():
     right = torch.rand(20_000, generator=chance) < margins.abs().sigmoid()
     for one in calibration(torch.where(right, margins.abs(), -margins.abs())):
         assert one.observed == pytest.approx(one.predicted, abs=0.02)
+
+
+def test_models_disagree_by_the_spread_of_their_probabilities():
+    # probabilities 0.9 and 0.5 on the first pair: 0.2 from their mean; equal ones on the second
+    margins = torch.tensor([[math.log(9.0), 1.5], [0.0, 1.5]])
+    assert disagreement(margins).tolist() == pytest.approx([0.2, 0.0], abs=1e-6)
+    assert disagreement(margins[:1]).tolist() == [0.0, 0.0]

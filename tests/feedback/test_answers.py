@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from tercet.errors import FailedError, InputError
-from tercet.feedback.answers import AnswerBook, read_answers
+from tercet.feedback.answers import Answer, AnswerBook, by_question, key_of, read_answers
 
 
 def said(feedback: Path) -> dict[tuple[str, str, int], object]:
-    return {key: row["said"] for key, row in read_answers(feedback).items()}
+    return {key_of(row): row["said"] for row in read_answers(feedback)}
 
 
 def test_the_last_word_counts_and_an_answer_can_be_taken_back(tmp_path: Path) -> None:
@@ -23,12 +23,33 @@ def test_the_last_word_counts_and_an_answer_can_be_taken_back(tmp_path: Path) ->
         book.write(("learned", "", 0), None, "Ana")
         book.write(("round-1", "", 1), [{"step": 3, "call": "good"}], "Bo")
     assert said(tmp_path) == {("learned", "", 1): "equal", ("round-1", "", 1): [{"step": 3, "call": "good"}]}
-    row = read_answers(tmp_path)["learned", "", 1]
+    row = read_answers(tmp_path)[0]
     assert (row["who"], row["when"][:2], row["when"][-6:]) == ("Ana", "20", "+00:00")
     with AnswerBook(tmp_path) as book:
         book.write(("learned", "", 0), "right", "Bo")
     assert said(tmp_path)["learned", "", 0] == "right"
-    assert list(read_answers(tmp_path))[-1] == ("learned", "", 0)  # in the order in which they were given
+    assert key_of(read_answers(tmp_path)[-1]) == ("learned", "", 0)  # in the order in which they were given
+
+
+def test_two_people_have_an_answer_each_and_take_back_their_own(tmp_path: Path) -> None:
+    key = ("learned", "", 0)
+    with AnswerBook(tmp_path) as book:
+        book.write_all([Answer(key, "left", "Ana", 2.5), Answer(key, "right", "Bo"), Answer(key, "equal", "Ana")])
+        (rows,) = by_question(read_answers(tmp_path)).values()
+        assert [(row["who"], row["said"], row.get("seconds")) for row in rows] == [
+            ("Bo", "right", None),
+            ("Ana", "equal", None),
+        ]
+        book.write(key, None, "Ana")
+        assert [row["who"] for row in read_answers(tmp_path)] == ["Bo"]
+        book.write(key, "left", "Ana", seconds=1.5)
+    assert read_answers(tmp_path)[-1]["seconds"] == 1.5
+
+
+def test_seconds_that_are_no_number_are_named(tmp_path: Path) -> None:
+    (tmp_path / "answers.jsonl").write_text(json.dumps(WHOLE | {"seconds": "2"}) + "\n")
+    with pytest.raises(FailedError, match="seconds is of the type str"):
+        read_answers(tmp_path)
 
 
 def test_an_answer_is_on_the_disk_before_the_next_one(tmp_path: Path) -> None:
@@ -52,7 +73,7 @@ def test_a_row_that_a_kill_tore_spoils_neither_those_before_nor_those_behind(tmp
 def test_a_name_may_hold_what_unicode_calls_the_end_of_a_line(tmp_path: Path) -> None:
     with AnswerBook(tmp_path) as book:
         book.write(("learned", "", 0), "left", "Ana\u2028Maria")
-    assert read_answers(tmp_path)["learned", "", 0]["who"] == "Ana\u2028Maria"
+    assert read_answers(tmp_path)[0]["who"] == "Ana\u2028Maria"
 
 
 @pytest.mark.parametrize("copied", ["", '{"sheet": "torn", "quest'])

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tercet.errors import FailedError, WaitingError
-from tercet.feedback.answers import AnswerBook, read_answers
+from tercet.feedback.answers import AnswerBook, by_question, read_answers
 from tercet.feedback.sheets import Kind, Sheet, answers_to, check_whole, problem, read_sheet, sheets, take, write_sheet
 
 
@@ -48,6 +48,7 @@ def test_a_damaged_sheet_is_named(tmp_path: Path) -> None:
 
 PAIR = {"left": "0.mp4", "right": "1.mp4"}
 EPISODE = {"video": "0.mp4", "num_steps": 9, "steps_a_second": 20}
+THUMB = {"prompt": [{"role": "user", "text": "Hello"}], "answer": "a"}
 TEXTS = {"prompt": [{"role": "user", "text": "Hello"}], "left": "a", "right": "b"}
 
 
@@ -66,10 +67,12 @@ TEXTS = {"prompt": [{"role": "user", "text": "Hello"}], "left": "a", "right": "b
         ("answers", {"questions": [TEXTS | {"prompt": "Hello"}]}, "question 0: prompt must be a valid list"),
         ("answers", {"questions": [TEXTS | {"prompt": [{"role": "user"}]}]}, "question 0: prompt must be turns"),
         ("answers", {"questions": [TEXTS | {"left": "\ud800"}]}, "lone surrogate"),
+        ("thumbs", {"questions": [THUMB | {"answer": None}]}, "question 0: answer must be a valid str"),
+        ("thumbs", {"questions": [THUMB | {"prompt": ["Hello"]}]}, "question 0: prompt must be turns"),
     ],
 )
 def test_a_sheet_of_wrong_types_is_named(tmp_path: Path, kind: Kind, change: dict[str, object], wrong: str) -> None:
-    question: dict[str, object] = {"pairs": PAIR, "moments": EPISODE, "answers": TEXTS}[kind]
+    question: dict[str, object] = {"pairs": PAIR, "moments": EPISODE, "answers": TEXTS, "thumbs": THUMB}[kind]
     write_sheet(tmp_path / "learned", kind, "", lambda _: [question, question])
     file = tmp_path / "learned" / "sheet.json"
     assert len(read_sheet(tmp_path / "learned").questions) == 2
@@ -117,6 +120,8 @@ def test_answers_are_taken_when_all_are_there_and_then_stay(tmp_path: Path) -> N
         book.write(both[0].key(0), "equal", "Ana")
         assert words(both) == [["equal", "right"], ["unclear"]]
         book.write(both[0].key(0), "left", "Bo")
+        assert words(both)[0][0] == "equal"  # one of each: no majority
+        book.write(both[0].key(0), None, "Ana")
         assert words(both)[0][0] == "left"
         for sheet, rows in zip(both, answers_to(both), strict=True):
             assert not sheet.is_taken()
@@ -140,7 +145,7 @@ def test_answers_stay_with_the_questions_that_were_asked(tmp_path: Path) -> None
     with AnswerBook(tmp_path) as book:
         book.write(asked(b"one").key(0), "left", "Ana")
         other = asked(b"another")  # the same numbers and names of files
-        assert other.answers(read_answers(tmp_path)) == [None]
+        assert other.answers(by_question(read_answers(tmp_path))) == [None]
         book.write(other.key(0), "right", "Ana")
     assert words([other]) == [["right"]]
     assert words([asked(b"one")]) == [["left"]]
@@ -153,7 +158,41 @@ def test_a_sheet_of_an_earlier_version_takes_the_answers_of_that_version(tmp_pat
     row = {"sheet": "learned", "question": 0, "said": "left", "who": "Ana", "when": "2026-01-01T00:00:00+00:00"}
     (tmp_path / "answers.jsonl").write_text(json.dumps(row) + "\n")
     assert words([read_sheet(tmp_path / "learned")]) == [["left"]]
-    assert put(tmp_path / "learned", 1).answers(read_answers(tmp_path)) == [None]
+    assert put(tmp_path / "learned", 1).answers(by_question(read_answers(tmp_path))) == [None]
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        (["left", "left", "right"], "left"),
+        (["left", "right"], "equal"),
+        (["left", "right", "equal"], "equal"),
+        (["right", "unclear"], "right"),
+        (["unclear", "unclear"], "unclear"),
+        (["unclear", "unclear", "left"], "left"),
+    ],
+)
+def test_the_majority_counts_and_unclear_is_no_vote(tmp_path: Path, said: list[str], expected: str) -> None:
+    sheet = put(tmp_path / "learned", 1)
+    with AnswerBook(tmp_path) as book:
+        for number, word in enumerate(said):
+            book.write(sheet.key(0), word, f"person {number}")
+    (rows,) = answers_to([sheet])
+    assert rows[0]["said"] == expected
+    take(sheet, rows)
+    assert words([sheet]) == [[expected]]
+
+
+def test_thumbs_without_a_majority_are_unclear_and_of_marks_the_last_count(tmp_path: Path) -> None:
+    turns = [{"role": "user", "text": "Hi"}]
+    write_sheet(tmp_path / "thumbs", "thumbs", "", lambda _: [{"prompt": turns, "answer": ""}])
+    write_sheet(tmp_path / "marks", "moments", "", lambda _: [{"video": "0.mp4", "num_steps": 9, "steps_a_second": 2}])
+    thumbs, marks = read_sheet(tmp_path / "thumbs"), read_sheet(tmp_path / "marks")
+    with AnswerBook(tmp_path) as book:
+        for who, word, step in (("Ana", "up", 1), ("Bo", "down", 2)):
+            book.write(thumbs.key(0), word, who)
+            book.write(marks.key(0), [{"step": step, "call": "good"}], who)
+    assert words([thumbs, marks]) == [["unclear"], [[{"step": 2, "call": "good"}]]]
 
 
 def test_a_row_that_is_no_answer_leaves_its_question_open(tmp_path: Path) -> None:

@@ -2,6 +2,9 @@
 
 import json
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,10 +14,14 @@ from tests.web.conftest import answering
 from typer.testing import CliRunner
 
 from tercet.cli import app as command_line
+from tercet.feedback.answers import read_answers
+from tercet.feedback.sheets import Kind, write_sheet
 from tercet.lm.explain import Inspection
 from tercet.lm.serving.engine import Engine
 from tercet.runs.folder import RunFolder
-from tercet.web import chat_page, inspect_page
+from tercet.web import chat_page, inspect_page, label_page
+from tercet.web.label import Desk
+from tercet.web.server import listening
 
 pytestmark = pytest.mark.slow
 HOSTILE = "<b>Hi</b><script>document.title='broken'</script> مرحبا 你好"
@@ -116,6 +123,104 @@ def test_chat(engine: Engine, tmp_path: Path, open_page: Any) -> None:
     page.keyboard.press("Enter")
     page.wait_for_selector(".answer .error")
     assert "does not answer" in page.locator(".answer .error").nth(0).inner_text()
+
+
+def texts(run: Path, name: str, kind: Kind, num: int) -> Path:
+    """Write a sheet of texts, hostile ones and empty ones among them."""
+    prompt = [{"role": "system", "text": "<i>Be brief.</i>"}, {"role": "user", "text": HOSTILE}]
+
+    def one(number: int) -> dict[str, str]:
+        text = f"{HOSTILE} {number}"
+        return {"answer": text} if kind == "thumbs" else {"left": text, "right": ""}
+
+    write_sheet(run / "feedback" / name, kind, "", lambda _: [{"prompt": prompt} | one(i) for i in range(num)])
+    return run
+
+
+def label(run: Path, port: int, **options: Any) -> Any:
+    """Start the page of `tercet label` as a process."""
+    command = [sys.executable, "-m", "tercet", "label", str(run), "--port", str(port), *options.pop("more", ())]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert "label: http" in process.stdout.readline()
+    return process
+
+
+def test_label(tmp_path: Path, open_page: Any) -> None:
+    texts(tmp_path, "asked-1", "answers", 3)
+    texts(tmp_path, "asked-2", "thumbs", 2)
+    desk = Desk(tmp_path)
+    with answering(label_page.app(desk, "127.0.0.1")) as port:
+        page = open_page(f"http://127.0.0.1:{port}/?lang=en", color_scheme="dark")
+        page.get_by_text("Which one is better?").wait_for()
+        assert page.locator("#prompt p").nth(1).inner_text() == f"User\n{HOSTILE}"  # text, not HTML
+        assert page.locator("#left-text").inner_text() == f"{HOSTILE} 0"
+        assert page.locator("#right-text").inner_text() == "(empty answer)"
+        assert page.locator("#right-text.empty").count() == 1
+        assert page.locator("html").get_attribute("data-theme") == "dark"
+        assert "0 of 5" in page.title()
+        page.fill("#who", "Ana")
+        page.click("h1")
+        page.keyboard.press("1")
+        page.get_by_text("1 of 5").wait_for()
+
+        phone = {"width": 375, "height": 700}
+        other = open_page(f"http://127.0.0.1:{port}/?lang=zh", viewport=phone, has_touch=True, is_mobile=True)
+        other.get_by_text("哪一个更好？").wait_for()
+        assert other.locator("#left-text").inner_text() == f"{HOSTILE} 2"  # the first page shows the one before
+        assert other.evaluate("document.documentElement.scrollWidth") <= 375
+        assert other.locator("#right-text").inner_text() == "（空回答）"
+        boxes = [other.locator(f"#{side}-text").bounding_box() for side in ("left", "right")]
+        assert boxes[0]["y"] + boxes[0]["height"] <= boxes[1]["y"]  # one below the other
+        assert other.locator("[data-say=left]").inner_text() == "上面更好"
+        other.fill("#who", "李雷 <b>")
+        other.locator("#who").blur()
+        other.locator("[data-say=right]").first.tap()
+        other.get_by_text("这个回答好吗？").wait_for()
+        other.get_by_role("button", name="不好").tap()
+        page.keyboard.press("2")
+        page.get_by_text("There is no question for you now.").wait_for()  # the other page shows the last one
+        other.locator("[data-say=up]").tap()
+        page.get_by_text("All questions are answered.").wait_for()
+        assert "李雷 <b>" in page.locator("#people").inner_text()
+        for number in (4, 3):
+            page.keyboard.press("u")
+            page.get_by_text(f"{number} of 5").wait_for()
+        assert page.locator("#left-text").inner_text() == f"{HOSTILE} 0"
+    desk.close()
+    rows = read_answers(tmp_path / "feedback")
+    assert [(row["who"], row["said"]) for row in rows] == [("李雷 <b>", word) for word in ("right", "down", "up")]
+    assert all(0 < row["seconds"] < 60 for row in rows)
+
+
+def test_labels_of_two_people_agree_and_outlive_the_server(tmp_path: Path, open_page: Any) -> None:
+    texts(tmp_path, "asked", "answers", 4)
+    with listening("127.0.0.1", 0) as listener:
+        port = listener.getsockname()[1]
+    process = label(tmp_path, port, more=["--same", "1"])
+    pages = {who: open_page(f"http://127.0.0.1:{port}/?lang=en") for who in ("Ana", "Bo")}
+    for who, page in pages.items():
+        page.get_by_text("Which one is better?").wait_for()
+        page.fill("#who", who)
+        page.click("h1")
+    for number, (first, second) in enumerate(["11", "12", "22"], 1):
+        for page, key in zip(pages.values(), (first, second), strict=True):
+            page.keyboard.press(key)
+            page.get_by_text(f"{number} of 4").wait_for()
+    # p_o = 2/3, p_e = 2/3 * 1/3 + 1/3 * 2/3 = 4/9
+    pages["Bo"].get_by_text("kappa 0.40, equal in 2 of 3").wait_for()
+    process.kill()
+    process.communicate()
+    pages["Ana"].keyboard.press("1")
+    pages["Ana"].get_by_text("The server does not answer").wait_for()
+    process = label(tmp_path, port, more=["--same", "1"])
+    for who, page in pages.items():
+        page.keyboard.press("1")
+        page.get_by_text("All questions are answered.").wait_for()
+        assert page.locator("#alert").is_hidden(), who
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=60)[0] == "all questions are answered: give the run's command again\n"
+    assert len(read_answers(tmp_path / "feedback")) == 8
 
 
 @pytest.fixture(scope="module")

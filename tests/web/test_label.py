@@ -9,6 +9,7 @@ from tests.web.conftest import call, say
 from tercet.errors import FailedError
 from tercet.feedback.answers import read_answers
 from tercet.feedback.sheets import answers_to, read_sheet, take, write_sheet
+from tercet.web.guard import Refused
 from tercet.web.label import Desk
 
 
@@ -29,7 +30,7 @@ def test_questions_are_asked_in_order_until_all_are_answered(port: int, run: Pat
     assert (state["question"]["kind"], state["question"]["num_steps"]) == ("moments", 12)
     state = say(port, "round-1", 0, [{"step": 3, "call": "bad"}], who=" Bo ")[1]
     assert (state["done"], state["question"]) == (3, None)
-    assert [(row["said"], row["who"]) for row in read_answers(run / "feedback").values()] == [
+    assert [(row["said"], row["who"]) for row in read_answers(run / "feedback")] == [
         ("left", "Ana"),
         ("unclear", "Ana"),
         ([{"step": 3, "call": "bad"}], "Bo"),
@@ -123,3 +124,92 @@ def test_missing_questions_are_an_error(run: Path, port: int) -> None:
         assert status == 500 and found["error"].startswith(f"{run / 'feedback'}: the questions are no longer here")
     (run / "elsewhere").rename(run / "feedback")
     assert call(port, "GET", "/state")[1]["total"] == 3
+
+
+def texts(run: Path, name: str, num: int = 4) -> None:
+    prompt = [{"role": "user", "text": "Hi"}]
+    questions = [{"prompt": prompt, "left": f"a{i}", "right": ""} for i in range(num)]
+    write_sheet(run / "feedback" / name, "answers", "", lambda _: questions)
+
+
+def test_two_pages_are_asked_different_questions_until_one_has_gone(tmp_path: Path) -> None:
+    texts(tmp_path, "asked", 2)
+    desk = Desk(tmp_path)
+    assert desk.state("Ana", "1")["question"]["question"] == 0
+    assert desk.state("Bo", "2")["question"]["question"] == 1
+    assert desk.state("Ana", "1")["question"]["question"] == 0  # the same again, after a reload
+    waiting = desk.state("Cleo", "3")
+    assert (waiting["question"], waiting["done"], waiting["total"]) == (None, 0, 2)
+    given = {"sheet": "asked", "said": "left", "page": "2", "who": "Bo"}
+    assert desk.answer({**given, "question": 1, "seconds": 3})["question"] is None  # Ana has the other one
+    key, (page, since) = next(iter(desk._shown.items()))
+    desk._shown[key] = page, since - 1000.0  # Ana has closed her page
+    assert desk.state("Bo", "2")["question"]["question"] == 0
+    desk.close()
+
+
+def test_an_answer_to_a_question_that_another_page_got_later_is_kept_as_well(tmp_path: Path) -> None:
+    texts(tmp_path, "asked", 1)
+    desk = Desk(tmp_path)
+    for who, said in (("Ana", "left"), ("Bo", "right")):
+        desk.answer({"sheet": "asked", "question": 0, "said": said, "who": who, "page": who})
+    state = desk.state()
+    assert state["people"] == {"Ana": 1, "Bo": 1}
+    assert state["agreement"] == [{"who": ("Ana", "Bo"), "num": 1, "same": 0.0, "kappa": 0.0}]
+    desk.close()
+
+
+def test_every_person_is_asked_the_same_questions_and_their_agreement_is_shown(tmp_path: Path) -> None:
+    texts(tmp_path, "asked")
+    desk = Desk(tmp_path, same=1.0)
+    said = {"Ana": ["left", "left", "right", "right"], "Bo": ["left", "right", "right", "right"]}
+    for index in range(4):
+        for who, words in said.items():  # in turns
+            question = desk.state(who, who)["question"]
+            assert question["question"] == index
+            desk.answer({"sheet": "asked", "question": index, "said": words[index], "who": who, "page": who})
+    for who in said:
+        assert (desk.state(who)["question"], desk.state(who)["done"]) == (None, 4)
+    assert desk.state("Cleo")["done"] == 0
+    assert desk.num_open() == 0
+    # p_o = 3/4; p_e = 1/2 * 1/4 + 1/2 * 3/4 = 1/2
+    assert desk.state()["agreement"] == [{"who": ("Ana", "Bo"), "num": 4, "same": 0.75, "kappa": 0.5}]
+    desk.close()
+
+
+def test_a_share_of_the_questions_is_asked_of_all_and_stays_so_after_a_restart(tmp_path: Path) -> None:
+    texts(tmp_path, "asked", 40)
+
+    def asked_of(who: str) -> list[int]:
+        desk, numbers = Desk(tmp_path, same=0.25), []
+        while (question := desk.state(who, who)["question"]) is not None:
+            numbers.append(question["question"])
+            desk.answer({"sheet": "asked", "question": numbers[-1], "said": "left", "who": who, "page": who})
+        desk.close()
+        return numbers
+
+    assert asked_of("Ana") == list(range(40))
+    shared = asked_of("Bo")
+    assert 3 <= len(shared) <= 18
+    assert asked_of("Cleo") == shared
+
+
+def test_only_the_named_sheets_are_asked(tmp_path: Path) -> None:
+    texts(tmp_path, "answers", 1)
+    texts(tmp_path, "asked", 2)
+    desk = Desk(tmp_path, only=["asked"])
+    assert desk.state()["total"] == 2
+    with pytest.raises(Refused, match="no such sheet"):
+        desk.answer({"sheet": "answers", "question": 0, "said": "left", "who": "Ana"})
+    desk.close()
+
+
+@pytest.mark.parametrize("seconds", [-1, 1e7, True, "2", [], float("nan")])
+def test_an_impossible_time_is_refused(tmp_path: Path, seconds: object) -> None:
+    texts(tmp_path, "asked", 1)
+    desk = Desk(tmp_path)
+    with pytest.raises(Refused, match="must be a number from 0"):
+        desk.answer({"sheet": "asked", "question": 0, "said": "left", "who": "Ana", "seconds": seconds})
+    desk.answer({"sheet": "asked", "question": 0, "said": "left", "who": "Ana", "seconds": 1.26})
+    assert read_answers(tmp_path / "feedback")[0]["seconds"] == 1.3
+    desk.close()

@@ -12,6 +12,7 @@ import typer
 from tercet import __version__
 from tercet.cli import arm, lm
 from tercet.cli.commands import Commands, DebugOption
+from tercet.cli.label import label
 from tercet.cli.lm import PresetOption, hush, use_threads
 from tercet.cli.options import HostOption, JsonOption, KeyOption, Overrides, key_for, port_option
 from tercet.cli.streams import prepare
@@ -36,6 +37,7 @@ app = typer.Typer(
 app.add_typer(lm.app, name="lm")
 app.add_typer(arm.app, name="arm")
 app.command("chat")(lm.chat)
+app.command("label")(label)
 
 
 @app.callback()
@@ -69,27 +71,6 @@ def doctor(
 
     record = read(run)
     say(text.as_json(record) if as_json else "\n".join(text.lines(record)))
-
-
-@app.command()
-def label(
-    run: Annotated[
-        Path, typer.Argument(metavar="DIR", help="The folder of the run, or a copy that contains feedback/.")
-    ],
-    host: HostOption = "127.0.0.1",
-    port: Annotated[int, port_option()] = 8765,
-    debug: DebugOption = False,
-) -> None:
-    """Open a web page on which a person answers the questions of a run.
-
-    For a remote machine, keep the default --host and open a tunnel: ssh -L 8765:127.0.0.1:8765 COMPUTER
-    """
-    from tercet.web.label_page import serve
-
-    def ready(url: str) -> None:
-        say(f"label: {url} (Ctrl-C ends)")
-
-    say(serve(run, host=host, port=port, debug=debug, ready=ready))
 
 
 @app.command()

@@ -26,6 +26,15 @@ def wins(margins: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     return (margins > 0).float() + 0.5 * (margins == 0).float()
 
 
+def disagreement(margins: Float[Tensor, "models n"]) -> Float[Tensor, " n"]:
+    """Compute how much models disagree on pairs, from the margin that each gives to the first of a pair.
+
+    It is the standard deviation over the models of the probability that the first is better (Christiano et al. 2017,
+    section 2.2.4). It is 0 for a single model.
+    """
+    return margins.sigmoid().std(0, unbiased=False)
+
+
 def correlation(a: Float[Tensor, " n"], b: Float[Tensor, " n"]) -> float:
     """Compute Pearson's correlation; 0 if one of the two is constant."""
     a, b = a.double() - a.double().mean(), b.double() - b.double().mean()

@@ -3,7 +3,9 @@
 import fcntl
 import hashlib
 import os
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from io import FileIO
 from pathlib import Path
@@ -15,21 +17,35 @@ from tercet.runs.atomic import append
 from tercet.runs.rows import Row, dump
 
 FILE = "answers.jsonl"
+LONGEST_NAME = 80  # letters in the name of a person
 Key: TypeAlias = tuple[str, str, int]  # the sheet's name and digest, and the number of the question on it
 
 
-def read_answers(feedback: Path) -> dict[Key, Row]:
-    """Return the last answer to each question in the order in which they were given, without withdrawn ones.
+def read_answers(feedback: Path) -> list[Row]:
+    """Return each person's last answer to each question in the order in which they were given, without withdrawn ones.
 
     Raise FailedError if a row is damaged. A last line without a line end is ignored as incomplete.
     """
-    answers: dict[Key, Row] = {}
+    answers: dict[tuple[Key, str], Row] = {}
     for row in _rows(feedback / FILE):
-        key = row["sheet"], row.get("digest", ""), row["question"]
+        key = key_of(row), row["who"]
         answers.pop(key, None)
         if row["said"] is not None:
             answers[key] = row
-    return answers
+    return list(answers.values())
+
+
+def key_of(row: Row) -> Key:
+    """Return the key of the question that a row answers."""
+    return row["sheet"], row.get("digest", ""), row["question"]
+
+
+def by_question(answers: Iterable[Row]) -> dict[Key, list[Row]]:
+    """Group answers by their questions."""
+    groups: dict[Key, list[Row]] = defaultdict(list)
+    for row in answers:
+        groups[key_of(row)].append(row)
+    return dict(groups)
 
 
 def wrong_row(row: object) -> str:
@@ -39,13 +55,31 @@ def wrong_row(row: object) -> str:
     if "check" in row and row["check"] != _check(row):  # rows of other programs may have none
         return "its contents do not match its check; if you changed it on purpose, remove `check`"
     types = {"sheet": str, "digest": str, "question": int, "said": str | list | None, "who": str, "when": str}
-    for name, kind in types.items():
-        if name not in row and name != "digest":  # earlier versions wrote none
+    for name, kind in (types | {"seconds": int | float}).items():
+        if name not in row and name not in ("digest", "seconds"):  # earlier versions wrote none
             return f"{name} is missing"
         value = row.get(name, "")
         if name in row and (not isinstance(value, kind) or isinstance(value, bool)):
             return f"{name} is of the type {type(value).__name__}"
     return ""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer of a person to the question `key`; `said` is None to take one back."""
+
+    key: Key
+    said: Any  # Any: JSON
+    who: str
+    seconds: float | None = None  # from the sight of the question to the answer, if that is known
+
+    def as_row(self) -> Row:
+        """Return the row of answers.jsonl, with the current time."""
+        sheet, digest, question = self.key
+        when = datetime.now(UTC).isoformat(timespec="seconds")
+        row = {"sheet": sheet, "digest": digest, "question": question, "said": self.said, "who": self.who, "when": when}
+        row |= {} if self.seconds is None else {"seconds": self.seconds}
+        return {**row, "check": _check(row)}
 
 
 class AnswerBook:
@@ -55,21 +89,22 @@ class AnswerBook:
         self.path = feedback / FILE
         self._file = _locked(self.path)
 
-    def write(self, key: Key, answer: Any, who: str) -> None:  # Any: JSON, None to take one back
-        """Append one answer with the current time, completely or, if this raises, not at all.
+    def write(self, key: Key, said: Any, who: str, *, seconds: float | None = None) -> None:  # Any: see Answer
+        """Append one answer; see `write_all`."""
+        self.write_all([Answer(key, said, who, seconds)])
 
-        Raise FailedError if it cannot be written, InputError if the file was replaced and another process has it.
+    def write_all(self, answers: Iterable[Answer]) -> None:
+        """Append answers with the current time, completely or, if this raises, none of them.
+
+        Raise FailedError if they cannot be written, InputError if the file was replaced and another process has it.
         """
         if not self._is_in_place():  # the file was replaced by a copy from elsewhere
             file = _locked(self.path)
             self._file.close()
             self._file = file
-        sheet, digest, question = key
-        when = datetime.now(UTC).isoformat(timespec="seconds")
-        row = {"sheet": sheet, "digest": digest, "question": question, "said": answer, "who": who, "when": when}
         try:
-            line = dump({**row, "check": _check(row)}) + "\n"
-            append(self._file, _mend_end(self.path, self._file) + line.encode(), sync=True)
+            lines = "".join(dump(answer.as_row()) + "\n" for answer in answers)
+            append(self._file, _mend_end(self.path, self._file) + lines.encode(), sync=True)
         except OSError as error:
             raise FailedError(
                 f"{self.path}: this answer could not be saved ({error.strerror}); earlier answers "

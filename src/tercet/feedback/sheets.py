@@ -7,6 +7,7 @@ import hashlib
 import re
 import reprlib
 import shlex
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,14 +15,16 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from tercet import strict_json
 from tercet.errors import FailedError, WaitingError
-from tercet.feedback.answers import Key, read_answers, wrong_row
+from tercet.feedback.answers import Key, by_question, read_answers, wrong_row
 from tercet.runs.atomic import replace_folder, write_text
 from tercet.runs.rows import Row, dump
 
-# pairs, answers: which of two videos, or texts, is better; moments: what was good or bad in one video
-Kind: TypeAlias = Literal["pairs", "answers", "moments"]
+# pairs, answers: which of two videos, or texts, is better; moments: what was good or bad in one video; thumbs: whether
+# one text is good
+Kind: TypeAlias = Literal["pairs", "answers", "moments", "thumbs"]
 Entry: TypeAlias = dict[str, Any]  # Any: JSON, the files of a question by their part in it
 CHOICES = ("left", "right", "equal", "unclear")
+THUMBS = ("up", "down", "unclear")
 CALLS = ("good", "bad")
 _FILE, _TAKEN = "sheet.json", "taken.json"
 # what a question of each kind holds
@@ -29,6 +32,7 @@ _PARTS: dict[str, dict[str, type]] = {
     "pairs": {"left": str, "right": str},
     "answers": {"prompt": list, "left": str, "right": str},
     "moments": {"video": str, "num_steps": int, "steps_a_second": int},
+    "thumbs": {"prompt": list, "answer": str},
 }
 
 
@@ -48,22 +52,45 @@ class Sheet:
 
     def is_text(self) -> bool:
         """Return True if the questions have texts, not names of videos."""
-        return self.kind == "answers"
+        return self.kind in ("answers", "thumbs")
 
     def is_taken(self) -> bool:
         """Return True if the run has used the answers for training; they can then no longer change."""
         return (self.path / _TAKEN).exists()
 
-    def answers(self, given: Mapping[Key, Row]) -> list[Row | None]:
-        """Return the answer to each question: those that the run has used, or those given so far (`read_answers`).
+    def opinions(self, given: Mapping[Key, Sequence[Row]]) -> list[list[Row]]:
+        """Return the answers of all people to each question, of those given so far (`by_question`)."""
+        rows = [given.get(self.key(index), ()) for index in range(len(self.questions))]
+        # a file from elsewhere may contain anything
+        return [[row for row in some if not problem(self, index, row["said"])] for index, some in enumerate(rows)]
+
+    def answers(self, given: Mapping[Key, Sequence[Row]]) -> list[Row | None]:
+        """Return the answer to each question: those that the run has used, or what most people say so far.
 
         Raise FailedError if the file of the used ones is damaged.
         """
         if self.is_taken():
             return [*_read_taken(self)]
-        rows = [given.get(self.key(index)) for index in range(len(self.questions))]
-        # a file from elsewhere may contain anything
-        return [None if row is None or problem(self, i, row["said"]) else row for i, row in enumerate(rows)]
+        return [_majority(rows, self.kind) if rows else None for rows in self.opinions(given)]
+
+
+def _majority(rows: Sequence[Row], kind: Kind) -> Row:
+    """Return the answer of most people; without a majority, that neither is better, or that it is unclear.
+
+    "unclear" is no vote. Marks on an episode are none either: those of the last person count.
+    """
+    last = rows[-1]
+    if kind == "moments":
+        return last
+    votes = [row["said"] for row in rows if row["said"] != "unclear"] or ["unclear"]
+    (word, most), *others = Counter(votes).most_common()
+    if others and others[0][1] == most:
+        word = "unclear" if kind == "thumbs" else "equal"
+    said_so = [row for row in rows if row["said"] == word]
+    if said_so:
+        return said_so[-1]
+    everyone = ", ".join(row["who"] for row in rows)
+    return {name: value for name, value in last.items() if name != "check"} | {"said": word, "who": everyone}
 
 
 def write_sheet(path: Path, kind: Kind, look_for: str, write: Callable[[Path], list[Entry]]) -> None:
@@ -132,7 +159,7 @@ def _wrong_sheet(tree: object) -> str:
             )
             if not fits:
                 return f"question {index}: {part} must be a valid {kind.__name__}"
-        turns = question["prompt"] if tree["kind"] == "answers" else []
+        turns = question["prompt"] if "prompt" in _PARTS.get(tree["kind"], {}) else []
         if not all(isinstance(turn, dict) and _is_text(turn.get("role"), turn.get("text")) for turn in turns):
             return f"question {index}: prompt must be turns, each with a role and a text"
     return ""
@@ -154,7 +181,7 @@ def answers_to(asked: Sequence[Sheet]) -> list[list[Row]]:
     Raise WaitingError, with the command to run, if a question has no answer yet.
     """
     feedback = asked[0].path.parent
-    given = read_answers(feedback)
+    given = by_question(read_answers(feedback))
     answers = [sheet.answers(given) for sheet in asked]
     complete = [[row for row in rows if row is not None] for rows in answers]
     total = sum(map(len, answers))
@@ -193,7 +220,8 @@ def problem(sheet: Sheet, index: object, answer: object) -> str:
     if not isinstance(index, int) or isinstance(index, bool) or not 0 <= index < len(sheet.questions):
         return f"question {shown(index)}: {sheet.path.name} has 0 to {len(sheet.questions) - 1}"
     if sheet.kind != "moments":
-        return "" if answer in CHOICES else f"said {shown(answer)}: must be one of {', '.join(CHOICES)}"
+        words = THUMBS if sheet.kind == "thumbs" else CHOICES
+        return "" if answer in words else f"said {shown(answer)}: must be one of {', '.join(words)}"
     num_steps = sheet.questions[index]["num_steps"]
     marks = answer if isinstance(answer, list) else [None]
     for mark in marks:

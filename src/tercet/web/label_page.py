@@ -13,26 +13,19 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tercet.web.guard import Tree, as_json, guarded, read_object
-from tercet.web.label import Desk
+from tercet.web.label import Desk, user_name
 from tercet.web.server import POLICY, address, listening, names_of, server
 
 _RANGE = re.compile(r"bytes=([0-9]{1,15})?-([0-9]{1,15})?")
 
 
-def serve(run: Path, *, host: str, port: int, debug: bool, ready: Callable[[str], None]) -> str:
-    """Serve the page until Ctrl-C; call `ready` with its address. Return a line with the number of open questions."""
-    desk = Desk(run)
+def serve(desk: Desk, *, host: str, port: int, debug: bool, ready: Callable[[str], None]) -> int:
+    """Serve the page of a desk until Ctrl-C; call `ready` with its address. Return the number of open questions."""
     try:
         with listening(host, port) as listener, suppress(KeyboardInterrupt):
             ready(address(listener))
             server(app(desk, host, debug=debug)).run([listener])
-        state = desk.state()
-        waiting = state["total"] - state["done"]
-        return (
-            f"{waiting} questions are still open"
-            if waiting
-            else "all questions are answered: give the run's command again"
-        )
+        return desk.num_open()
     finally:
         desk.close()
 
@@ -45,7 +38,8 @@ def app(desk: Desk, host: str, *, debug: bool = False) -> ASGIApp:
         return Response(text, media_type="text/html", headers={"content-security-policy": POLICY})
 
     def state(request: Request) -> Response:
-        return as_json(desk.state())
+        asked = request.query_params
+        return as_json(desk.state(asked.get("who") or user_name(), asked.get("page", "")))
 
     def video(request: Request) -> Response:
         names = request.path_params

@@ -7,7 +7,7 @@ from tests.arm.conftest import make_episodes
 from tercet.arm.play.episodes import Episodes
 from tercet.arm.policies.reward_ensemble import RewardEnsemble
 from tercet.arm.preferences.moments import moment_questions
-from tercet.arm.preferences.pairs import disagreement
+from tercet.arm.preferences.pairs import disputed
 from tercet.arm.preferences.questions import Teacher, ask, choose_episodes, comparisons
 from tercet.config.load import load_arm_config
 
@@ -45,7 +45,7 @@ def test_rounds_choose_the_episodes_with_the_most_disagreement() -> None:
     by_row = []
     for row in range(8):
         moments = moment_questions(episodes.rows(torch.tensor([row])))
-        by_row.append(float(disagreement(moments, model).mean()))
+        by_row.append(float(disputed(moments, model).mean()))
     assert chosen == sorted(range(8), key=lambda row: -by_row[row])[:2]
     all_rows = choose_episodes(episodes, Teacher(config.reward, config.env, config.seed), 999, name="learned").tolist()
     assert sorted(all_rows) == list(range(8)) and all_rows != sorted(all_rows)

@@ -14,6 +14,7 @@ from tercet.arm.play.episodes import Episodes
 from tercet.arm.policies.reward_ensemble import RewardEnsemble
 from tercet.arm.preferences.judge import Judge, call_judge
 from tercet.arm.preferences.segments import Segments, cut
+from tercet.core.statistics import disagreement
 from tercet.errors import FailedError, InputError, first_line
 
 
@@ -119,14 +120,14 @@ def step_questions(episodes: Episodes, num: int, chance: torch.Generator) -> Que
 
 def most_disputed(questions: Questions, model: RewardEnsemble, num: int) -> Questions:
     """Return the `num` questions on which the ensemble disagrees most."""
-    return questions.rows(disagreement(questions, model).argsort(descending=True, stable=True)[:num])
+    return questions.rows(disputed(questions, model).argsort(descending=True, stable=True)[:num])
 
 
 @torch.no_grad()
-def disagreement(questions: Questions, model: RewardEnsemble) -> Float[Tensor, " n"]:
-    """Standard deviation, over the ensemble, of the probability that the first segment is better."""
+def disputed(questions: Questions, model: RewardEnsemble) -> Float[Tensor, " n"]:
+    """Return how much the members of the ensemble disagree on each question."""
     sums = model.each(questions.segments.states).sum(-1)
-    return (sums[:, questions.first] - sums[:, questions.second]).sigmoid().std(0, unbiased=False)
+    return disagreement(sums[:, questions.first] - sums[:, questions.second])
 
 
 def judge_preferences(questions: Questions, judge: Judge, name: str) -> Float[Tensor, " n"]:

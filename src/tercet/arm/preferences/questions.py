@@ -13,7 +13,7 @@ from tercet.arm.preferences.moments import moment_questions
 from tercet.arm.preferences.pairs import (
     Pairs,
     Questions,
-    disagreement,
+    disputed,
     judge_preferences,
     most_disputed,
     pairs_from_answers,
@@ -88,8 +88,8 @@ def choose_episodes(
         order = torch.randperm(num_rows, generator=teacher.generator(name))
     else:
         moments = moment_questions(episodes)
-        row, disputed = moments.segments.row[moments.first, 0], disagreement(moments, model)
-        sums = torch.zeros(num_rows).index_add(0, row, disputed)
-        counts = torch.zeros(num_rows).index_add(0, row, torch.ones_like(disputed))
+        row, doubts = moments.segments.row[moments.first, 0], disputed(moments, model)
+        sums = torch.zeros(num_rows).index_add(0, row, doubts)
+        counts = torch.zeros(num_rows).index_add(0, row, torch.ones_like(doubts))
         order = (sums / counts.clamp(min=1)).argsort(descending=True, stable=True)
     return order[: min(ceil(num / MOMENTS), num_rows)]

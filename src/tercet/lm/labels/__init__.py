@@ -1,0 +1,1 @@
+"""Questions that `tercet label` asks about data sets and stages, and labels from elsewhere."""

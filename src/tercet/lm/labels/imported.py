@@ -1,0 +1,82 @@
+"""`tercet label DIR --import FILE`: labels from elsewhere become answered questions."""
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from tercet.config.lm import Source
+from tercet.errors import InputError
+from tercet.feedback.answers import LONGEST_NAME, Answer, AnswerBook, by_question, read_answers
+from tercet.feedback.sheets import read_sheet
+from tercet.lm.data.examples import fraction
+from tercet.lm.data.files import local_rows
+from tercet.lm.data.formats import Parts, Row, RowReader
+from tercet.lm.data.hub import hub_rows
+from tercet.lm.data.sources import is_file
+from tercet.lm.labels.ask import comparison, write_rows
+from tercet.lm.labels.sources import Pair, Text
+
+_SOMEBODY = "import"  # who answered, if a row does not say
+
+
+def import_labels(run: Path, place: str) -> str:
+    """Write a sheet with the pairs of a data set and the answers that its rows are; return a line about them.
+
+    A row has prompt, chosen and rejected, and if known who and seconds. InputError if a row has other contents, or if
+    the set was imported before.
+    """
+    name = "imported-" + re.sub(r"[^\w]+", "-", re.sub(r"\.\w+$", "", place.rstrip("/").rpartition("/")[2]))
+    path = run / "feedback" / name
+    rows = list(_rows(place))
+    if not rows:
+        raise InputError(f"{place}: has no pairs; each row needs prompt, chosen and rejected")
+    flips = [fraction(f"{number} {parts.chosen}", "sides") < 0.5 for number, (parts, _) in enumerate(rows)]
+    if not path.exists():
+        pairs = [comparison(_pair(*both), flip=flip) for both, flip in zip(rows, flips, strict=True)]
+        write_rows(path, "answers", pairs)
+    sheet = read_sheet(path)
+    with AnswerBook(run / "feedback") as book:
+        if len(rows) != len(sheet.questions) or any(sheet.opinions(by_question(read_answers(run / "feedback")))):
+            raise InputError(f"{place}: {path} has its labels already; remove that folder to import it anew")
+        book.write_all(
+            Answer(sheet.key(number), "right" if flip else "left", *_by_whom(row))
+            for number, ((_, row), flip) in enumerate(zip(rows, flips, strict=True))
+        )
+    return f"{len(rows)} labels: {path}"
+
+
+def _rows(place: str) -> Iterator[tuple[Parts, Row]]:
+    """Yield the pairs of a file, a folder or a hub id, with their rows."""
+    source, reader = Source(path=place), RowReader({})
+    for location, row in local_rows(Path(place)) if is_file(source) else hub_rows(source):
+        try:
+            parts = reader.parts({key: value for key, value in row.items() if key not in ("who", "seconds", "when")})
+            _by_whom(row)
+        except InputError as error:
+            raise InputError(f"{location}: {error}") from error
+        is_pair = any(message.text for message in parts.messages) and bool(parts.chosen) and bool(parts.rejected)
+        if not is_pair or parts.chosen == parts.rejected:
+            raise InputError(f"{location}: needs a prompt, a chosen and a rejected answer, and the two must differ")
+        yield parts, row
+
+
+def _pair(parts: Parts, row: Row) -> Pair:
+    stages = [row.get(name) for name in ("chosen_stage", "rejected_stage")]
+    first, second = (stage if isinstance(stage, str) else None for stage in stages)
+    return Pair(
+        parts.messages,
+        Text(parts.chosen, parts.chosen_ended, first),
+        Text(parts.rejected or "", parts.rejected_ended, second),
+    )
+
+
+def _by_whom(row: Mapping[str, object]) -> tuple[str, float | None]:
+    """Read who answered, and in how many seconds."""
+    who, seconds = row.get("who"), row.get("seconds")
+    if not (who is None or (isinstance(who, str) and len(who) <= LONGEST_NAME)):
+        raise InputError(f"who = {who!r:.60}: must be a name of at most {LONGEST_NAME} letters")
+    is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+    if seconds is not None and not (is_number and math.isfinite(seconds) and seconds >= 0):
+        raise InputError(f"seconds = {seconds!r:.60}: must be a number that is not negative")
+    return (who or "").strip() or _SOMEBODY, float(seconds) if is_number else None

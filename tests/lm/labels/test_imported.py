@@ -1,0 +1,96 @@
+"""Labels from elsewhere become answered questions, and come out again."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tercet.errors import InputError
+from tercet.feedback.answers import read_answers
+from tercet.feedback.pairs import export
+from tercet.feedback.sheets import read_sheet
+from tercet.lm.labels.imported import import_labels
+from tercet.web.label import Desk
+
+
+def written(path: Path, *rows: dict[str, Any]) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def labels(num: int = 20) -> list[dict[str, Any]]:
+    return [
+        {
+            "prompt": [{"role": "user", "content": f"Question {i}"}],
+            "chosen": f"good {i}",
+            "rejected": f"bad {i}",
+            "chosen_ended": i % 3 > 0,
+            "rejected_ended": True,
+            "chosen_stage": "ppo",
+            "rejected_stage": "sft",
+            "who": "Ana" if i % 2 else "Bo",
+            "seconds": i + 0.5,
+        }
+        for i in range(num)
+    ]
+
+
+def test_what_is_imported_is_exported_again(tmp_path: Path) -> None:
+    file = written(tmp_path / "old labels.jsonl", *labels())
+    assert import_labels(tmp_path / "run", file).startswith("20 labels: ")
+    sheet = read_sheet(tmp_path / "run" / "feedback" / "imported-old-labels")
+    sides = [question["left"].startswith("good") for question in sheet.questions]
+    assert 4 <= sum(sides) <= 16
+    for place in (tmp_path / "again.jsonl", tmp_path / "folder"):
+        export(tmp_path / "run" / "feedback", place)
+        rows = [json.loads(line) for line in (place if place.suffix else place / "train.jsonl").open()]
+        assert [{name: row[name] for name in labels()[0]} for row in rows] == labels()
+    assert import_labels(tmp_path / "other", str(tmp_path / "folder")).startswith("20 labels: ")
+    assert [row["who"] for row in read_answers(tmp_path / "other" / "feedback")] == [row["who"] for row in labels()]
+
+
+def test_imported_labels_can_be_checked_by_another_person(tmp_path: Path) -> None:
+    import_labels(tmp_path, written(tmp_path / "labels.jsonl", *[row | {"who": "old"} for row in labels(4)]))
+    desk = Desk(tmp_path, same=1.0)
+    for index in range(4):
+        good = desk.state("Ana")["question"]["left"].startswith("good")
+        said = ("left" if good else "right") if index else "equal"
+        desk.answer({"sheet": "imported-labels", "question": index, "said": said, "who": "Ana"})
+    (agreement,) = desk.state()["agreement"]
+    assert (agreement["who"], agreement["num"], agreement["same"]) == (("Ana", "old"), 4, 0.75)
+    desk.close()
+
+
+def test_a_second_import_is_refused_and_one_that_was_cut_short_is_completed(tmp_path: Path) -> None:
+    file = written(tmp_path / "labels.jsonl", *labels(3))
+    import_labels(tmp_path, file)
+    with pytest.raises(InputError, match="has its labels already"):
+        import_labels(tmp_path, file)
+    (tmp_path / "feedback" / "answers.jsonl").unlink()  # as if it had been killed before the answers were written
+    assert import_labels(tmp_path, file).startswith("3 labels: ")
+
+
+@pytest.mark.parametrize(
+    ("row", "wrong"),
+    [
+        ({"who": 3}, "who = 3: must be a name of at most 80 letters"),
+        ({"who": "A" * 81}, "must be a name of at most 80 letters"),
+        ({"seconds": -1}, "seconds = -1: must be a number that is not negative"),
+        ({"seconds": "4"}, "must be a number that is not negative"),
+        ({"rejected": "good 0"}, "the two must differ"),
+        ({"chosen": ""}, "needs a prompt, a chosen and a rejected answer"),
+        ({"prompt": ""}, "needs a prompt, a chosen and a rejected answer"),
+    ],
+)
+def test_a_row_that_is_no_label_is_named(tmp_path: Path, row: dict[str, Any], wrong: str) -> None:
+    file = written(tmp_path / "labels.jsonl", labels(1)[0], {**labels(1)[0], **row})
+    with pytest.raises(InputError, match="labels.jsonl:2: .*" + wrong):
+        import_labels(tmp_path, file)
+    assert not (tmp_path / "feedback").exists()
+
+
+def test_a_label_without_a_person_or_a_time_is_taken(tmp_path: Path) -> None:
+    import_labels(tmp_path, written(tmp_path / "plain.jsonl", {"prompt": "a", "chosen": "b", "rejected": "c"}))
+    (row,) = read_answers(tmp_path / "feedback")
+    assert (row["who"], "seconds" in row) == ("import", False)
