@@ -8,7 +8,11 @@ from typing import Any
 import pytest
 from tests.web.conftest import answering, call
 
+from tercet.errors import InputError
+from tercet.lm.data.examples import Message
+from tercet.lm.serving.asks import names_of_runs
 from tercet.lm.serving.engine import Engine
+from tercet.lm.serving.several import Several
 from tercet.web.chat_page import app
 
 HI = [{"role": "user", "content": "Hi"}]
@@ -91,3 +95,41 @@ def test_other_sites_are_refused_and_only_the_page_itself_needs_no_key(engine: E
         assert call(port, "GET", "/about", Authorization="Bearer secret")[0] == 200
         evil = {"Origin": "http://evil.example", "Authorization": "Bearer secret"}
         assert call(port, "POST", "/take-back", {"ids": []}, **evil)[0] == 403
+
+
+def test_the_stages_of_two_runs_answer_side_by_side_and_one_model_scores_them(engine: Engine, tmp_path: Path) -> None:
+    runs = Several({"mine": engine, "other": engine})
+    assert runs.stages == ("mine:base", "mine:sft", "other:base", "other:sft")
+    with answering(app(runs, tmp_path, "127.0.0.1")) as port:
+        assert call(port, "GET", "/about")[1]["stages"] == list(runs.stages)
+        body = {"messages": HI, "max_tokens": 5, "seed": 3, "temperature": 1.0}
+        said = {}
+        for stage in runs.stages:
+            reply = call(port, "POST", "/v1/chat/completions", {**body, "model": stage})[1]
+            assert reply["model"] == stage
+            said[stage] = reply["choices"][0]["message"]["content"]
+        assert said["mine:sft"] == said["other:sft"]
+        assert call(port, "POST", "/v1/chat/completions", {**body, "model": "sft"})[0] == 404
+        expected = engine.score((Message("user", "Hi"),), "yes", ended=True).result().score
+        assert call(port, "POST", "/score", {"messages": HI, "text": "yes", "ended": True})[1]["score"] == expected
+        pair = {"messages": HI, "chosen": {**YES, "stage": "mine:base"}, "rejected": [{**NO, "stage": "other:sft"}]}
+        assert call(port, "POST", "/prefer", {**pair, "who": "Ana"})[0] == 200
+        row = json.loads((tmp_path / "feedback" / "chat.jsonl").read_text())
+        assert (row["chosen_stage"], row["rejected_stage"]) == ("mine:base", "other:sft")
+
+
+@pytest.mark.parametrize(
+    ("paths", "names"),
+    [
+        (["/runs/mine", "/runs/other"], ["mine", "other"]),
+        (["/a/mine", "/b/mine"], ["a/mine", "b/mine"]),
+        (["/a/x/mine", "/a/y/mine", "/a/x/other"], ["x/mine", "y/mine", "x/other"]),
+    ],
+)
+def test_runs_are_called_by_what_tells_them_apart(paths: list[str], names: list[str]) -> None:
+    assert names_of_runs([Path(path) for path in paths]) == names
+
+
+def test_a_run_that_is_given_twice_is_refused() -> None:
+    with pytest.raises(InputError, match="/runs/mine: is given twice"):
+        names_of_runs([Path("/runs/mine"), Path("/runs/mine")])

@@ -22,6 +22,8 @@ from tercet.errors import InputError
 from tercet.runs.progress import say
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tercet.runs.folder import RunFolder
 
 PresetOption = Annotated[str, preset_option("lm")]
@@ -75,6 +77,9 @@ def improve(
 @app.command()
 def chat(
     run: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of the run.")] = Path("runs/smollm2"),
+    others: Annotated[
+        list[Path] | None, typer.Argument(metavar="DIR ...", help="Other runs beside it; with --web.")
+    ] = None,
     stage: Annotated[str, typer.Option("--stage", "-s", help="Stage: base, sft, ppo, or ppo-N for round N.")] = "ppo",
     web: Annotated[bool, typer.Option("--web", help="Open a web page with all stages side by side.")] = False,
     host: HostOption = "127.0.0.1",
@@ -82,19 +87,21 @@ def chat(
     api_key: KeyOption = "",
     debug: DebugOption = False,
 ) -> None:
-    """Chat with a stage of a run in the terminal, or with all stages on a web page."""
+    """Chat with a stage of a run in the terminal, or with all stages of one or several runs on a web page."""
     if not re.fullmatch(r"base|sft|ppo(-[1-9]\d*)?", stage):
         raise InputError(f"--stage {stage}: must be base, sft or ppo, or ppo-N for round N")
     from tercet.runs.folder import RunFolder
 
-    folder = RunFolder.read(run)  # before transformers is imported, which takes seconds
+    folders = [RunFolder.read(path) for path in (run, *(others or []))]  # before transformers is imported: seconds
     if web:
-        _chat_on_page(folder, host, port, key_for(host, api_key), debug=debug)
+        _chat_on_page(folders, host, port, key_for(host, api_key), debug=debug)
         return
+    if others:
+        raise InputError(f"{others[0]}: several runs answer on the web page only; add --web")
     hush()
     from tercet.lm import chat
 
-    chat.run(folder, stage=stage)
+    chat.run(folders[0], stage=stage)
 
 
 @app.command()
@@ -119,20 +126,25 @@ def data(
     inspect.run(config)
 
 
-def _chat_on_page(folder: "RunFolder", host: str, port: int, key: str, *, debug: bool) -> None:
+def _chat_on_page(folders: "Sequence[RunFolder]", host: str, port: int, key: str, *, debug: bool) -> None:
+    from tercet.lm.serving.asks import names_of_runs
     from tercet.web.chat_page import serve
     from tercet.web.server import listening
 
+    names = names_of_runs([folder.path.resolve() for folder in folders])
     with listening(host, port) as listener:
         hush()
         from tercet.lm.serving.engine import engine_of
+        from tercet.lm.serving.several import Several
 
         def ready(url: str) -> None:
             say(f"chat: {url} (Ctrl-C ends)")
 
-        engine = engine_of(folder)
-        serve(engine, folder.path, listener, host, key=key, debug=debug, ready=ready)
-        engine.close()
+        engines = [engine_of(folder) for folder in folders]
+        answerer = Several(dict(zip(names, engines, strict=True))) if len(engines) > 1 else engines[0]
+        serve(answerer, folders[0].path, listener, host, key=key, debug=debug, ready=ready)
+        for engine in engines:
+            engine.close()
 
 
 def use_threads(threads: int) -> None:

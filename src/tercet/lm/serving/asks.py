@@ -3,7 +3,8 @@
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeAlias, TypeVar
+from pathlib import Path
+from typing import Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from tercet.errors import InputError
 from tercet.lm.data.examples import Message
@@ -70,6 +71,7 @@ Deliver: TypeAlias = Callable[[Event], None]  # called by another thread
 Cancel: TypeAlias = Callable[[], None]
 
 
+@runtime_checkable
 class Answerer(Protocol):
     """Who answers."""
 
@@ -84,3 +86,12 @@ class Answerer(Protocol):
     def score(self, messages: Sequence[Message], text: str, *, ended: bool) -> Future[Scored]:
         """Score an answer with the run's reward model."""
         ...
+
+
+def names_of_runs(paths: Sequence[Path]) -> list[str]:
+    """Return a short name for each run folder: its own, with as many folders around it as tell them apart."""
+    for num in range(1, max(len(path.parts) for path in paths) + 1):
+        names = ["/".join(path.parts[-num:]) for path in paths]
+        if len(set(names)) == len(names):
+            return names
+    raise InputError(f"{paths[0]}: is given twice; give different runs")
