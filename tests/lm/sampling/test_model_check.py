@@ -33,7 +33,7 @@ def test_a_training_forward_that_depends_on_padding_is_refused(
     policy = load_policy(make_config("opt"))
     monkeypatch.setattr(sampling_check, "_checked", set())
     whole = roles._hidden
-    monkeypatch.setattr(roles, "_hidden", lambda model, batch, read: whole(model, batch, read).flip(0))
+    monkeypatch.setattr(roles, "_hidden", lambda *args, **kwargs: whole(*args, **kwargs).flip(0))
     with pytest.raises(InputError, match="computes other numbers in a padded batch"):
         check_policy(policy)
 
