@@ -37,6 +37,7 @@ class Footprint:
     adapters: int  # of these, the adapters
     learning: int  # trainable weights in fp32; the gradients and each of AdamW's two moments have the same size
     packed: int  # linear layers in fp32: the copy that sampling on a CPU makes
+    sampled: int  # the whole copy that is sampled from if the weights are divided among processes
     one_layer: int  # the largest layer of the transformer
     outside: int  # all weights outside the layers
     learning_outside: int  # of these, the trainable ones, in fp32
@@ -99,6 +100,9 @@ def _footprint(case: _Case, kind: Kind, num_layers: int, learns: bool) -> Footpr
         adapters=_bytes(adapters),
         learning=4 * learning,
         packed=4 * _count(layers),
+        # trained layers are in fp32, and in a bf16 run those of the copy in bf16
+        sampled=_bytes(module.parameters())
+        - sum(w.nbytes - 2 * w.numel() for w in inside if config.precision == "bf16"),
         one_layer=max(map(_bytes, in_layers)),
         outside=_bytes(outside),
         learning_outside=4 * _count(p for p in outside if p.requires_grad),

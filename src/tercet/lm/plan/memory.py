@@ -188,10 +188,8 @@ def _sampling(networks: Networks, rows: int, site: Site, actor: Footprint, sizes
     is_fp32 = networks.config.precision == "fp32"
     cache = cache_bytes(actor.network, rows * sizes.row, 4 if is_fp32 else 2)
     packs = site.device == "cpu" and is_fp32 and rows <= MOST_ROWS
-    # trained layers are in fp32, and those of the copy for sampling in bf16
-    whole = actor.stored - (2 * actor.network.matrices if not (is_fp32 or actor.adapters) else 0)
     return {
-        "whole weights": whole if processes.shard else 0,
+        "whole weights": actor.sampled if processes.shard else 0,
         "packed weights": actor.packed if packs else 0,
         "key-value cache": cache + cache // actor.network.num_layers,  # one layer's cache grows by copying
         "logits": rows * networks.policy.vocab_size * 4 * 4,

@@ -59,5 +59,5 @@ def sent(config: LmConfig, processes: Processes) -> Sent:
     if processes.shard:
         again = actor.stored if config.precision == "bf16" else 0  # old log-probabilities are recomputed
         models = critics * critic.stored + num_reward_models(ppo.reward) * frozen.stored
-        in_ppo += actor.stored + scored * (reference.stored + again + models)  # the first to sample
+        in_ppo += actor.sampled + scored * (reference.stored + again + models)
     return Sent(per_process(in_ppo), fitting(actor, config.sft), fitting(critic, config.reward))
