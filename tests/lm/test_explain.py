@@ -30,11 +30,13 @@ def test_every_recomputed_number_is_what_training_logged(inspection: Inspection)
         for metric, (recomputed, logged) in found["metrics"].items():
             assert logged == pytest.approx(recomputed, rel=1e-4, abs=1e-5), (name, metric)
         seen |= found["metrics"].keys()
-    logged = {key.removeprefix("ppo/") for row in inspection._folder.metrics() for key in row if key.startswith("ppo/")}
+    rows = inspection.updates.folder.metrics()
+    logged = {key.removeprefix("ppo/") for row in rows for key in row if key.startswith("ppo/")}
     others = {"actor_grad_norm", "critic_grad_norm", "lr", "validation_score", "validation_kl", "kl_coef"}
+    others |= {"copied_fraction", "duplicate_fraction"}  # of the texts
     assert logged - seen == others  # what depends on more than one rollout
     coefficients = [inspection.update(name, 0, {})["kl_coef"] for name in about["updates"]]
-    rows = [row for row in inspection._folder.metrics() if "ppo/kl_coef" in row]
+    rows = [row for row in inspection.updates.folder.metrics() if "ppo/kl_coef" in row]
     assert coefficients == [row["ppo/kl_coef"] for row in rows] and len(set(coefficients)) == 3
 
 

@@ -13,6 +13,7 @@ import pytest
 from tests.web.conftest import answering
 from typer.testing import CliRunner
 
+from tercet.arm.explain import Inspection as OfArm
 from tercet.cli import app as command_line
 from tercet.feedback.answers import read_answers
 from tercet.feedback.sheets import Kind, write_sheet
@@ -278,3 +279,32 @@ def test_inspect(run: Path, open_page: Any) -> None:
         assert other.evaluate("document.documentElement.scrollWidth") <= 375
     page.locator("#set-lam").fill("0.5")  # the server has ended
     page.get_by_text("The server does not answer").wait_for()
+
+
+def test_inspect_of_an_arm_shows_the_picture_of_each_step(tmp_path: Path, open_page: Any) -> None:
+    settings = "horizon=12 threads=1 reward.segment_length=4 bc.demonstrations=none ppo.num_envs=8 ppo.num_updates=2"
+    settings += " ppo.num_minibatches=2 ppo.num_eval_states=4 ppo.algorithm=rloo ppo.group_size=4"
+    out = ["--preset", "reach", "--out", str(tmp_path / "arm")]
+    done = CliRunner().invoke(command_line, ["arm", "ppo", *out, *settings.split()])
+    assert done.exit_code == 0, done.output
+    inspection = OfArm(RunFolder.read(tmp_path / "arm"))
+    with answering(inspect_page.app(inspection, "127.0.0.1")) as port:
+        page = open_page(f"http://127.0.0.1:{port}/?lang=en", viewport={"width": 1440, "height": 900})
+        wait_for(page, ".response", 8)
+        wait_for(page, ".side", 2)  # two groups, side by side
+        boxes = [page.locator(".side .response").nth(number).bounding_box() for number in (0, 1)]
+        assert boxes[0]["y"] == boxes[1]["y"] and boxes[0]["x"] < boxes[1]["x"]
+        wait_for(page, "#metrics td.off", 0)
+        page.click("h1")
+        for _ in range(4):
+            page.keyboard.press("ArrowRight")
+        page.get_by_text("The arm after step 5").wait_for()
+        shown = page.locator("#image").get_attribute("src")
+        assert shown == inspection.pictures("ppo 2", 0)[4]
+        page.locator(".side .token").nth(12 + 7).hover()  # the next member of the group
+        page.get_by_text("The arm after step 8").wait_for()
+        assert page.locator("#image").get_attribute("src") == inspection.pictures("ppo 2", 1)[7]
+        expected = inspection.update("ppo 2", None, {})["rows"][1]
+        assert number(page, "reward") == pytest.approx(expected["reward"][7], abs=6e-5)
+        page.click("#language")
+        page.get_by_text("第 8 步之后的机械臂").wait_for()

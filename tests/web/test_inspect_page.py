@@ -68,3 +68,19 @@ def test_only_the_page_itself_needs_no_key() -> None:
     with answering(app(Repeats(), "127.0.0.1", key="secret")) as port:
         assert [call(port, "GET", path)[0] for path in ("/", "/about")] == [200, 401]
         assert call(port, "GET", "/about", Authorization="Bearer secret")[0] == 200
+
+
+def test_pictures_are_those_of_a_row_and_only_an_arm_has_them() -> None:
+    class Filmed(Repeats):
+        def pictures(self, name: str, row: int) -> list[str]:
+            if row > 1:
+                raise InputError(f"row {row}: update {name} shows rows 0 to 1")
+            return [f"data:,{row}"]
+
+    with answering(app(Filmed(), "127.0.0.1")) as port:
+        assert call(port, "POST", "/pictures", {"update": "ppo 1", "row": 1})[1] == {"pictures": ["data:,1"]}
+        assert call(port, "POST", "/pictures", {"update": "ppo 1", "row": 2})[0] == 404
+        for body in ({"update": "ppo 1"}, {"update": 1, "row": 0}, {"update": "ppo 1", "row": True}):
+            assert call(port, "POST", "/pictures", body)[0] == 400
+    with answering(app(Repeats(), "127.0.0.1")) as port:
+        assert call(port, "POST", "/pictures", {"update": "ppo 1", "row": 1})[0] == 400

@@ -13,6 +13,7 @@ import torch
 from gymnasium.vector import VectorEnv
 
 from tercet.arm.demonstrations.data import NONE
+from tercet.arm.kept import tensors_of
 from tercet.arm.play.agent import PolicyEpisodes, sample_episodes
 from tercet.arm.play.environments import EnvFactory
 from tercet.arm.play.footage import Footage
@@ -28,12 +29,12 @@ from tercet.arm.scoring import REWARD_MODEL, scorer
 from tercet.arm.self_check import check, scale_warning
 from tercet.arm.stages import say_unused, start_policy
 from tercet.config.arm import ArmConfig, PpoConfig, RewardConfig
-from tercet.core.groups import is_equal
 from tercet.errors import InputError
 from tercet.runs.clock import Stopwatch
 from tercet.runs.folder import RunFolder
 from tercet.runs.progress import say
 from tercet.train import chance
+from tercet.train.kept import kept_updates
 from tercet.train.ppo import Collected, Learner, train, validates_after
 from tercet.train.selection import Validation
 
@@ -68,6 +69,7 @@ def run(folder: RunFolder, config: ArmConfig) -> None:
                 config=loop,
                 samples_every=config.ppo.num_updates,
                 seed=config.seed,
+                keep=kept_updates(config.ppo.num_updates, config.ppo.keep_rollouts),
             )
             step.save_folder("model", policy.save)
             if critic:
@@ -94,8 +96,8 @@ class Collect:
         """Play one episode in each environment, and compute the rewards of its steps."""
         name, gamma, config = "rollout", self.config.gamma, self.config
         plays = self._plays(name, index)
-        played, seeds = grouped(plays), [self._seed_of(name, index)] * len(plays)
-        footage = Footage(self.env, [play.episodes for play in plays], seeds, range(config.num_envs))
+        played, seed = grouped(plays), self._seed_of(name, index)
+        footage = Footage(self.env, [play.episodes for play in plays], [seed] * len(plays), range(config.num_envs))
         model = self.rounds.model_at(index, footage) if self.rounds else None
         stopwatch = Stopwatch()
         step_rewards = stopwatch.timed(scorer(self.config.reward, model).__call__)(played.episodes)
@@ -103,11 +105,9 @@ class Collect:
         kl_coef = self.kl_coef(index)
         rewards = step_rewards.for_learning(gamma)
         rollout = build(played, assessed, rewards, config=config, gamma=gamma, kl_coef=kl_coef)
-        metrics = describe(played, assessed, step_rewards, rollout, kl_coef=kl_coef)
-        if config.compares_groups:
-            equal = is_equal(step_rewards.scores(), group_size=config.group_size)
-            metrics["equal_groups"] = float(equal.float().mean())
-        return Collected(rollout, metrics, [], {}, seconds={"reward_seconds": stopwatch.seconds})
+        metrics = describe(played, assessed, step_rewards, rollout, kl_coef=kl_coef, config=config)
+        own = tensors_of(played, assessed, step_rewards, kl_coef=kl_coef, seed=seed)
+        return Collected(rollout, metrics, [], {}, own, {"reward_seconds": stopwatch.seconds})
 
     def kl_coef(self, index: int) -> float:
         """Coefficient of the KL penalty in that update; it decays linearly to 0 over ppo.kl_anneal_updates."""

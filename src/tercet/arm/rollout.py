@@ -18,6 +18,7 @@ from tercet.arm.policies.distributions import kl
 from tercet.arm.policies.policy import Policy
 from tercet.arm.scoring import StepRewards
 from tercet.config.ppo import UpdateConfig
+from tercet.core.groups import is_equal
 from tercet.core.kl import kl_penalties
 from tercet.core.masked import masked_mean, zero_padding
 from tercet.types import ActorOutput, Rollout
@@ -122,7 +123,13 @@ def build(
 
 
 def describe(
-    played: PolicyEpisodes, assessed: Assessed, step_rewards: StepRewards, rollout: Rollout, *, kl_coef: float
+    played: PolicyEpisodes,
+    assessed: Assessed,
+    step_rewards: StepRewards,
+    rollout: Rollout,
+    *,
+    kl_coef: float,
+    config: UpdateConfig = PLAIN_PPO,
 ) -> dict[str, float]:
     """Metrics of a rollout. `score` is that of the first episode of a row, the other sums are over the whole row."""
     episodes, scores = played.episodes, step_rewards.scores()
@@ -138,4 +145,6 @@ def describe(
     }
     if "blown_up" in episodes.infos:
         numbers["blown_up"] = float(episodes.infos["blown_up"].sum())
+    if config.compares_groups:
+        numbers["equal_groups"] = float(is_equal(step_rewards.scores(), group_size=config.group_size).float().mean())
     return numbers

@@ -81,7 +81,7 @@ def inspect(
     api_key: KeyOption = "",
     debug: DebugOption = False,
 ) -> None:
-    """Open a web page that shows updates of PPO token by token, recomputed from the rollouts that the run kept."""
+    """Open a web page that shows updates of PPO token by token, or step by step, recomputed from kept rollouts."""
     from tercet.runs.folder import RunFolder
     from tercet.web.inspect_page import serve
     from tercet.web.server import listening
@@ -89,7 +89,10 @@ def inspect(
     folder, key = RunFolder.read(run), key_for(host, api_key)
     with listening(host, port) as listener:
         hush()
-        from tercet.lm.explain import Inspection
+        if "env" in folder.config_dict:
+            from tercet.arm.explain import Inspection
+        else:
+            from tercet.lm.explain import Inspection
 
         def ready(url: str) -> None:
             say(f"inspect: {url} (Ctrl-C ends)")

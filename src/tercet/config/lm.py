@@ -153,7 +153,6 @@ class PpoConfig(LoopConfig):
     stop_on: dict[str, float] = Field(default={}, description="Judges of `watch` that stop training, each with the fall of its mean score since update 0 that it allows, such as {module:function: 0.1}. A policy with a larger fall is not kept.")
     stop_after: int = Field(default=3, ge=1, le=MOST_ROWS, description="Number of validations in a row with a larger fall than `stop_on` allows that stop training.")
     samples_every: int = Field(default=5, ge=1, le=MOST_ROWS, description="Updates between printed samples.")
-    keep_rollouts: int = Field(default=5, ge=0, le=MOST_ROWS, description="Number of rollouts that are saved for `tercet inspect DIR`, evenly spaced from the first to the last update.")
     sampler: Literal["own", "transformers", "vllm"] = Field(default="own", description="What samples the responses of PPO: Tercet, transformers' generate_batch, or a vLLM server (docs/engines.md). Pairs and the evaluation are sampled by Tercet.")
     engine_url: str = Field(default="", pattern=r"^(https?://[^\s/]+)?$", description="Address of a running vLLM server, such as http://127.0.0.1:8000; empty starts one with engine_command.")
     engine_command: str = Field(default="vllm serve", min_length=1, description="Command that starts vLLM, with options of yours, such as `/opt/vllm/bin/vllm serve --gpu-memory-utilization 0.4`; Tercet adds the model, the address and the options that it needs.")

@@ -118,3 +118,4 @@ class LoopConfig(UpdateConfig):
     max_kl: float = Field(default=15.0, gt=0, description="Maximum KL from the reference, in nats per episode, of the checkpoint that is kept.")
     eval_every: int = Field(default=5, ge=1, le=MOST_ROWS, description="Updates between validations, which select the best checkpoint.")
     checkpoint_every: int = Field(default=5, ge=1, le=MOST_ROWS, description="Updates between checkpoints.")
+    keep_rollouts: int = Field(default=5, ge=0, le=MOST_ROWS, description="Number of rollouts that are saved for `tercet inspect DIR`, evenly spaced from the first to the last update.")

@@ -1,11 +1,11 @@
-"""`tercet inspect DIR`: one update of PPO token by token, on a page whose numbers the server recomputes."""
+"""`tercet inspect DIR`: one update of PPO action by action, on a page whose numbers the server recomputes."""
 
 import math
 import socket
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from importlib.resources import files
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -28,7 +28,7 @@ _LIMITS = {
 
 
 class Explainer(Protocol):
-    """Who recomputes the updates of a run (`lm/explain.py::Inspection`)."""
+    """Who recomputes the updates of a run (`lm/explain.py::Inspection`, `arm/explain.py::Inspection`)."""
 
     def about(self) -> Tree:
         """Return the updates and the settings of the run."""
@@ -39,8 +39,23 @@ class Explainer(Protocol):
         ...
 
 
+@runtime_checkable
+class Filmed(Explainer, Protocol):
+    """One whose rows can also be seen."""
+
+    def pictures(self, name: str, row: int) -> list[str]:
+        """Return a picture after each step of a row, as data URLs; raise InputError if there is no such row."""
+        ...
+
+
 def serve(
-    explainer: Explainer, listener: socket.socket, host: str, *, key: str, debug: bool, ready: Callable[[str], None]
+    explainer: Explainer | Filmed,
+    listener: socket.socket,
+    host: str,
+    *,
+    key: str,
+    debug: bool,
+    ready: Callable[[str], None],
 ) -> None:
     """Serve the page until Ctrl-C; call `ready` with its address, which has the key."""
     with suppress(KeyboardInterrupt):
@@ -48,7 +63,7 @@ def serve(
         server(app(explainer, host, key=key, debug=debug)).run([listener])
 
 
-def app(explainer: Explainer, host: str, *, key: str = "", debug: bool = False) -> ASGIApp:
+def app(explainer: Explainer | Filmed, host: str, *, key: str = "", debug: bool = False) -> ASGIApp:
     """Return the page as an ASGI application."""
 
     def page(request: Request) -> Response:
@@ -69,7 +84,18 @@ def app(explainer: Explainer, host: str, *, key: str = "", debug: bool = False) 
         except InputError as error:
             raise Refused(404, str(error)) from error
 
+    async def pictures(request: Request) -> Response:
+        given = await read_object(request, what="a request")
+        name, row = given.get("update"), given.get("row")
+        if not isinstance(name, str) or type(row) is not int or not isinstance(explainer, Filmed):
+            raise Refused(400, "needs an update and a row of an arm's run")
+        try:
+            return as_json({"pictures": await run_in_threadpool(explainer.pictures, name, row)})
+        except InputError as error:
+            raise Refused(404, str(error)) from error
+
     routes = [Route("/", page), Route("/about", about), Route("/update", update, methods=["POST"])]
+    routes.append(Route("/pictures", pictures, methods=["POST"]))
     return guarded(routes, names=names_of(host), debug=debug, key=key, without_key=("/",))
 
 

@@ -67,6 +67,6 @@ class Footage:
             if not torch.equal(replayed.next_observations, episodes.next_observations[rows]):
                 raise FailedError(
                     "the environment gives other observations for the same seed and actions, so episodes cannot be "
-                    "shown to a person; set reward.judge to a function"
+                    "shown to a person; if reward.judge is person, set it to a function"
                 )
         return list(images.values())
