@@ -30,8 +30,8 @@ JUDGES = [
 def accuracy(judge: str, prompts: list[str], answers: list[str]) -> float:
     """Return how often the judge prefers the prompt's answer over that of the next prompt; a tie counts half."""
     function = load_score_function(judge)
-    own = call_function(function, prompts, answers)
-    other = call_function(function, prompts, [*answers[1:], answers[0]])
+    own = call_function(function, prompts, answers).total
+    other = call_function(function, prompts, [*answers[1:], answers[0]]).total
     return sum(map(win, own, other)) / len(prompts)
 
 
@@ -53,7 +53,7 @@ def main() -> None:
     for judge in JUDGES:
         right = accuracy(judge, [example.prompt for example in some], [example.chosen for example in some])
         start = time.process_time()
-        scores = call_function(load_score_function(judge), prompts, responses)
+        scores = call_function(load_score_function(judge), prompts, responses).total
         seconds = 1000 * (time.process_time() - start) / len(responses)
         words = torch.tensor([len(response.split()) for response in responses]).float()
         of_length = correlation(torch.tensor(scores), words)

@@ -28,7 +28,6 @@ from tercet.core.categorical import sample
 from tercet.lm.plan.bench import Step
 from tercet.lm.plan.hardware import measured_limits
 from tercet.lm.rollout import LmActorCritic
-from tercet.lm.scoring import Scorer
 from tercet.train.chance import generator
 from tercet.train.ppo import update
 
@@ -93,7 +92,7 @@ def profiled(step: Step, index: int, clock: Clock) -> tuple[dict[str, float], Sa
     seen = WatchedActorCritic(actor_critic, watch)
     step.actor_critic = seen
     step.reference = watch.watched("reference", reference)
-    step.scorer = Scorer([(weight, watch.watched("scores", term)) for weight, term in scorer.terms])
+    step.scorer = watch.watched("scores", scorer)
     rollout = step.score(asked, drawn)
     seen.training, training_starts = True, clock()
     _update(step, seen, rollout, index, watch)

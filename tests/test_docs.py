@@ -255,10 +255,11 @@ def leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[str]:  # Any: JSO
             yield prefix + key
 
 
-# written with ppo.stop_on, reward.num_rounds, ppo.watch, ppo.sampler, ppo.importance_cap and without a critic only
+# written with ppo.stop_on, reward.num_rounds, ppo.watch, ppo.sampler, ppo.importance_cap, without a critic, and for
+# reward functions that return several scores or none
 SOMETIMES = (
     *("stopped.", "rounds.", "ppo/watch", "ppo/sampler_mismatch", "ppo/importance_weight"),
-    *("ppo/equal_groups", "ppo/drawn_groups", "ppo/kl_loss"),
+    *("ppo/equal_groups", "ppo/drawn_groups", "ppo/kl_loss", "ppo/named", "ppo/unscored"),
 )
 
 

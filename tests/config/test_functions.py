@@ -20,7 +20,7 @@ def test_a_function_in_the_working_directory_is_loaded(here: Path) -> None:
     assert load_function("lengths_mod:length")(["xx", "yyy"]) == [2, 3]
 
 
-@pytest.mark.parametrize("spec", ["", "no_colon", ":f", "m:", "tercet.lm.preferences.judge"])
+@pytest.mark.parametrize("spec", ["", "no_colon", ":f", "m:", "m:f(", "m:(a)", "tercet.lm.preferences.judge"])
 def test_a_spec_without_module_and_function_is_refused(spec: str) -> None:
     with pytest.raises(InputError, match="module:function"):
         load_function(spec)
@@ -46,3 +46,15 @@ def test_a_module_that_raises_on_import_is_an_input_error(here: Path) -> None:
     (here / "broken_mod.py").write_text("1 / 0\n")
     with pytest.raises(InputError, match="importing broken_mod raised ZeroDivisionError: division by zero"):
         load_function("broken_mod:f")
+
+
+def test_a_text_in_brackets_makes_the_function(here: Path) -> None:
+    (here / "maker_mod.py").write_text(
+        "def longer(text):\n    limit = int(text)\n    return lambda _, texts: [len(text) > limit for text in texts]\n"
+        "def nothing(text):\n    return None\n"
+    )
+    assert load_function("maker_mod:longer(2)")(["a", "b"], ["xx", "yyy"]) == [False, True]
+    with pytest.raises(InputError, match=r"maker_mod:longer\(a:b\): calling it with 'a:b' raised ValueError"):
+        load_function("maker_mod:longer(a:b)")
+    with pytest.raises(InputError, match=r"maker_mod:nothing\(\): returned a NoneType for ''; it must return a func"):
+        load_function("maker_mod:nothing()")

@@ -81,3 +81,32 @@ def test_texts_to_measure_fit_every_policy_that_is_measured(small: list[str], tm
     config = load_lm_config("tiny", [*settings, "eval.max_response_tokens=8", f"ppo.policy={tmp_path}"])
     with pytest.raises(InputError, match=r"needs \d+ tokens, but the model reads 64"):
         evaluation.check(config, Encoder.of(config))
+
+
+COLUMN_REWARDS = """
+def right(prompts, completions, answer, **columns):
+    return [float(text == wanted) for text, wanted in zip(completions, answer)]
+"""
+
+
+@pytest.mark.parametrize(
+    ("settings", "steps"),
+    [
+        (["ppo.reward={needy:right: 1.0}"], ["ppo"]),
+        (["ppo.watch=['needy:right']"], ["ppo"]),
+        (["eval.unseen_judges=['needy:right']"], ["eval"]),
+        (["judge=needy:right"], ["eval"]),
+        (["judge=needy:right", "sft.best_fraction=0.5"], ["sft"]),
+        (["judge=needy:right", "reward.num_rounds=1"], ["reward"]),
+    ],
+)
+def test_a_column_that_a_function_takes_and_the_data_lacks_is_refused_before_training(
+    settings: list[str], steps: list[str], small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "needy.py").write_text(COLUMN_REWARDS)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(
+        InputError, match=r"^needy:right: takes the column 'answer', .* set toy .*toy\.jsonl.*answer: YOUR"
+    ):
+        check(load_lm_config("tiny", [*small, *settings]), steps)
+    check(load_lm_config("tiny", [*small, *settings, "data.columns={answer: chosen}"]), steps)

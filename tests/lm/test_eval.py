@@ -39,6 +39,15 @@ def test_win_rates_are_paired_and_a_tie_counts_half() -> None:
     assert 0 < interval["low"] < interval["mean"] < interval["high"] < 1
 
 
+def test_a_prompt_counts_if_both_responses_have_a_score() -> None:
+    none = float("nan")
+    found = win_rates(
+        {"sft": {"a": [0.0, none, 2.0, 1.0], "b": [none]}, "ppo": {"a": [1.0, 1.0, none, 0.0], "b": [1.0]}}
+    )
+    assert found["ppo_vs_sft"].keys() == {"a"}  # nothing can be said about b
+    assert (found["ppo_vs_sft"]["a"]["mean"], found["ppo_vs_sft"]["a"]["num_prompts"]) == (0.5, 2)
+
+
 def test_every_two_stages_are_compared_the_later_one_first() -> None:
     stages = {
         name: {"judge": [value], "reward_model": [-value]}

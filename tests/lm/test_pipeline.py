@@ -4,6 +4,7 @@ import json
 import math
 import re
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -166,3 +167,49 @@ def test_an_evaluation_given_early_is_done_again_by_the_run(tiny: Tercet, small:
         assert result.exit_code == 0, result.output
     assert json.loads((tmp_path / "run" / "results.json").read_text())["win_rate"].keys() > {"ppo_vs_sft"}
     assert "PPO has not been measured" not in (tmp_path / "run" / "report.md").read_text()
+
+
+# each function fails if a column is not that of its prompt, and writes down that it was called
+PAIRED = """
+def _checked(name, prompts, completions, answer):
+    assert answer == [prompt.upper() for prompt in prompts], (prompts, answer)
+    with open("called.txt", "a") as file:
+        print(name, len(prompts), file=file)
+    return [completion.count("e") + 0.01 * len(completion) for completion in completions]
+
+def judge(prompts, responses, answer):
+    return _checked("judge", prompts, responses, answer)
+
+def reward(completions, answer, prompts, **columns):
+    assert columns["number"] == [len(prompt) for prompt in prompts]
+    return _checked("reward", prompts, completions, answer)
+
+def watched(prompts, completions, answer):
+    return _checked("watched", prompts, completions, answer)
+
+def unseen(prompts, responses, answer=None):
+    return _checked("unseen", prompts, responses, answer)
+"""
+WITH_COLUMNS = [
+    *("judge=paired:judge", "ppo.reward={paired:reward: 1.0, reward_model: 0.1}", "ppo.watch=['paired:watched']"),
+    *("eval.unseen_judges=['paired:unseen']", "sft.best_fraction=0.5", "reward.num_sampled_pairs=16"),
+    *("ppo.algorithm=dapo", "ppo.group_size=4", "ppo.max_redraws=1", "data.columns={answer: loud.text}"),
+]
+
+
+def test_every_function_gets_the_columns_of_its_own_prompts(
+    take: Callable[..., Path], small: list[str], toy_pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "paired.py").write_text(PAIRED)
+    rows = [
+        {"prompt": p, "response": row["chosen"], "loud": {"text": p.upper()}, "number": len(p)}
+        for row in map(json.loads, toy_pairs.read_text().splitlines())
+        for p in [row["prompt"]]
+    ]
+    (tmp_path / "toy.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for name in ("sft", "reward", "ppo", "eval"):
+        take(name, tmp_path / "run", *small, "data.train=[toy.jsonl]", *WITH_COLUMNS)
+    calls = Counter(line.split()[0] for line in (tmp_path / "called.txt").read_text().splitlines())
+    assert calls.keys() == {"judge", "reward", "watched", "unseen"}
+    assert calls["judge"] >= 6  # SFT's responses, pairs to train and test on, three stages

@@ -25,7 +25,6 @@ from tercet.lm.rollout import (
     text_metrics,
 )
 from tercet.lm.sampling.responses import Responses, respond
-from tercet.lm.scoring import Scorer
 from tercet.train.chance import generator
 from tercet.train.ppo import Learner, update
 
@@ -47,9 +46,6 @@ def lengths(responses: Responses) -> Tensor:
     return responses.batch.response_mask.sum(1).float() * 2.0 - 3.0
 
 
-LENGTHS = Scorer([(1.0, lengths)])
-
-
 def played(roles, examples: list[Example], micro_batch_size: int = 4) -> tuple[Responses, Assessment]:
     responses = respond(
         roles.actor_critic.policy,
@@ -59,7 +55,7 @@ def played(roles, examples: list[Example], micro_batch_size: int = 4) -> tuple[R
         temperature=roles.config.ppo.temperature,
         max_tokens=roles.encoder.max_response_tokens,
     )
-    seen = assess(responses, roles.actor_critic, roles.reference, LENGTHS, micro_batch_size=micro_batch_size)
+    seen = assess(responses, roles.actor_critic, roles.reference, lengths, micro_batch_size=micro_batch_size)
     return responses, seen
 
 
@@ -225,7 +221,7 @@ def test_an_answers_rewards_do_not_know_the_batch(
             logprobs=responses.logprobs[row],
             ended=responses.ended[row],
         )
-        assessed = assess(alone, roles.actor_critic, roles.reference, LENGTHS, micro_batch_size=4)
+        assessed = assess(alone, roles.actor_critic, roles.reference, lengths, micro_batch_size=4)
         rewards = build(alone, assessed, config.ppo, kl_coef=0.2).rewards
         assert torch.allclose(rewards[0], whole.rewards[i], atol=1e-4)
 

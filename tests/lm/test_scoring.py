@@ -14,7 +14,7 @@ from tercet.lm.data.examples import Example
 from tercet.lm.models.roles import load_score_model
 from tercet.lm.reward import PairBatches, score_pairs
 from tercet.lm.sampling.responses import Responses
-from tercet.lm.scoring import Scorer, Tally, by_foreign_model, by_function, by_model, load_terms, score_rows
+from tercet.lm.scoring import Scorer, Tally, Term, by_foreign_model, by_function, by_model, load_terms, score_rows
 from tercet.lm.text.encoder import Encoder
 
 MakeConfig = Callable[..., LmConfig]
@@ -36,6 +36,11 @@ def one_too_few(prompts, responses):
 
 def raises(prompts, responses):
     raise KeyError("no such word")
+
+def parts(prompts, responses):
+    asks = ["?" in prompt for prompt in prompts]
+    long = [None if ask else len(response) for ask, response in zip(asks, responses)]
+    return {"long": long, "one": [None if ask else 1 for ask in asks]}
 """
 
 
@@ -64,7 +69,7 @@ def responses_of(encoder: Encoder, examples: list[Example]) -> Responses:
 
 def weighted(config: LmConfig, own_path: str) -> Scorer:
     terms = load_terms(config, Encoder.of(config), own_path, None)
-    return Scorer([(config.ppo.reward[name], score) for name, score in terms.items()])
+    return Scorer({name: Term(config.ppo.reward[name], give) for name, give in terms.items()})
 
 
 def test_a_weighted_sum_of_functions(make_config: MakeConfig, rewards: str, examples: list[Example]) -> None:
@@ -74,12 +79,32 @@ def test_a_weighted_sum_of_functions(make_config: MakeConfig, rewards: str, exam
     scores = scorer(responses)
     assert scores.tolist() == [1.5, 5.0, 0.0, 1.0, 0.5, 0.0]
 
-    tally = Tally(scorer, ["length", "marks"])
+    tally = Tally(scorer)
     assert torch.equal(tally(responses), scores) and torch.equal(tally(responses), scores)  # all calls are counted
-    lengths, marks = scorer.by_term(responses)
-    assert tally.metrics == pytest.approx({"term/length": float(lengths.mean()), "term/marks": float(marks.mean())})
-    assert float(marks.mean()) < 0 < float(lengths.mean())
-    assert Tally(scorer, ["one"]).metrics == {}
+    marks = -2.0 * sum(prompt.count("?") for prompt in responses.prompts) / 6
+    length = 0.5 * sum(map(len, responses.texts)) / 6
+    means = {f"term/{rewards}:length": length, f"term/{rewards}:question_marks": marks}
+    assert tally.metrics == pytest.approx(means) and marks < 0
+    alone = Tally(Scorer({"one": next(iter(scorer.terms.values()))}))
+    alone(responses)
+    assert alone.metrics == {}
+
+
+def test_what_a_function_leaves_out_adds_nothing_and_is_counted(
+    make_config: MakeConfig, rewards: str, examples: list[Example]
+) -> None:
+    config = make_config(ppo={"reward": {f"{rewards}:length": 1.0, f"{rewards}:parts": 2.0}})
+    responses = responses_of(Encoder.of(make_config(data={"max_response_tokens": 20})), examples)
+    tally = Tally(weighted(config, ""))
+    lengths = torch.tensor([float(len(text)) for text in responses.texts])
+    asks = torch.tensor(["?" in prompt for prompt in responses.prompts])
+    expected = lengths + torch.where(asks, 0.0, 2.0 * (lengths + 1.0))  # no score for a question
+    assert torch.equal(tally(responses), expected)
+    metrics = tally.metrics
+    assert metrics[f"unscored/{rewards}:parts"] == pytest.approx(float(asks.float().mean()))
+    assert metrics[f"named/{rewards}:parts/long"] == pytest.approx(float(lengths[~asks].mean()))
+    assert metrics[f"named/{rewards}:parts/one"] == 1.0
+    assert f"unscored/{rewards}:length" not in metrics and f"named/{rewards}:length" not in "".join(metrics)
 
 
 def test_functions_that_misbehave_are_named(make_config: MakeConfig, rewards: str, examples: list[Example]) -> None:

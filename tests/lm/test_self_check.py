@@ -17,7 +17,7 @@ from tercet.lm.ppo import Collect, Roles
 from tercet.lm.rollout import LmActorCritic, assess, reference_logprobs
 from tercet.lm.sampling.responses import Responses
 from tercet.lm.sampling.sampler import Sampler
-from tercet.lm.scoring import Scorer
+from tercet.lm.scoring import Scorer, Term, of_model
 from tercet.lm.self_check import check
 from tercet.types import ActorOutput
 
@@ -27,6 +27,10 @@ MakeRoles = Callable[[LmConfig], Any]  # Any: the Roles of conftest
 
 def lengths(responses: Responses) -> Tensor:
     return responses.batch.response_mask.sum(1) / 8  # within ppo.reward_clip
+
+
+def scorer_of(score: Callable[[Responses], Tensor]) -> Scorer:
+    return Scorer({"score": Term(1.0, of_model(score))})
 
 
 @pytest.fixture
@@ -40,7 +44,7 @@ def start(make_config: MakeConfig, make_roles: MakeRoles, examples: list[Example
             Roles(
                 roles.actor_critic,
                 roles.reference,
-                Scorer([(1.0, lengths)]),
+                scorer_of(lengths),
                 Sampler(roles.actor_critic.policy, roles.encoder, config.ppo.temperature, config.eval.batch_size),
                 config.ppo,
                 config.seed,
@@ -135,13 +139,13 @@ def test_weights_that_are_not_numbers(start: Callable[..., Collect]) -> None:
 
 def test_a_reward_that_is_infinite(start: Callable[..., Collect]) -> None:
     collect = start()
-    infinite = Scorer([(1.0, lambda responses: lengths(responses) / 0.0)])
+    infinite = scorer_of(lambda responses: lengths(responses) / 0.0)
     refused(replaced(collect, scorer=infinite), "scores are not finite")
 
 
 def test_scores_that_are_all_clipped(start: Callable[..., Collect]) -> None:
     collect = start()
-    far = Scorer([(1.0, lambda responses: 100.0 + lengths(responses))])
+    far = scorer_of(lambda responses: 100.0 + lengths(responses))
     refused(replaced(collect, scorer=far), "ppo.reward_clip=5", "same reward")
 
 
@@ -216,9 +220,7 @@ def test_an_answer_whose_score_is_lost(start: Callable[..., Collect], make_confi
     with torch.no_grad():
         logprobs = roles.actor_critic.actor(batch.inputs).logprobs
     responses = Responses([], ["a", ""], batch, logprobs, torch.tensor([True, True]))
-    seen = assess(
-        responses, roles.actor_critic, roles.reference, Scorer([(1.0, lambda _: torch.ones(2))]), micro_batch_size=4
-    )
+    seen = assess(responses, roles.actor_critic, roles.reference, lambda _: torch.ones(2), micro_batch_size=4)
     with pytest.raises(FailedError, match=r"reward_identity is off by 1.*missing or counted twice"):
         check(responses, seen, roles.actor_critic, roles.reference, config)
 

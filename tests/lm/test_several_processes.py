@@ -35,6 +35,15 @@ UNEVEN = [
 ]
 
 
+def shared_letters(prompts: list[str], completions: list[str], chosen: list[str]) -> dict[str, list[float | None]]:
+    """A reward that takes a column, fails for that of another prompt, and leaves some responses out."""
+    assert rank() == 0
+    assert all(answer.split()[1] in prompt.replace("?", ".") for prompt, answer in zip(prompts, chosen, strict=True))
+    pairs = zip(completions, chosen, strict=True)
+    scores = [float(len(set(text) & set(answer))) if len(text) % 5 else None for text, answer in pairs]
+    return {"shared": scores, "short": [-0.01 * len(text) for text in completions]}
+
+
 def _run(folder: Path, overrides: list[str], kills: tuple[int, str, int] | None = None) -> None:
     """Run all steps; `kills` are the rank that is killed, and the step and the row of metrics at which."""
     hush()
@@ -148,9 +157,10 @@ def test_a_checkpoint_continues_with_another_number_of_processes(
         ["reward.num_layers=1", "ppo.num_minibatches=1", "ppo.epochs=1", "ppo.micro_batch_size=8"],
         ["ppo.algorithm=dapo", "ppo.group_size=4", "ppo.kl_penalty=k3", "ppo.max_redraws=1"],
         ["ppo.algorithm=gspo", "ppo.group_size=2", "ppo.num_minibatches=1"],
+        ["ppo.algorithm=rloo", "ppo.group_size=4", f"ppo.reward={{'{__name__}:shared_letters': 1.0}}"],
         ["ppo.max_response_tokens=1"],
     ],
-    ids=["shared", "rounds", "one step", "dapo", "gspo", "one token"],
+    ids=["shared", "rounds", "one step", "dapo", "gspo", "columns", "one token"],
 )
 def test_every_kind_of_run_gives_the_numbers_of_one_process(
     overrides: list[str], small: list[str], tmp_path: Path

@@ -58,6 +58,17 @@ def test_several_terms_of_the_reward_are_drawn_together(finished: Path) -> None:
             assert [key.label for key in folded[0].legend] == ["reward_model", "mine:short"]
 
 
+def test_the_named_scores_of_a_function_are_drawn_together(finished: Path) -> None:
+    record = read(finished)
+    rows = [row | {"ppo/named/mine:both/right": 0.2, "ppo/named/mine:both/short": 0.5} for row in record.metrics]
+    config = record.config | {"ppo": record.config["ppo"] | {"reward": {"mine:both": 1.0}}}
+    blocks = curves.ppo_blocks(replace(record, metrics=rows, config=config))
+    parts = [part for block in blocks if isinstance(block, Fold) for part in block.blocks]
+    folded = [figure for part in parts if isinstance(part, Figures) for figure in part.figures]
+    assert folded[0].title == "Scores of mine:both"
+    assert [key.label for key in folded[0].legend] == ["right", "short"]
+
+
 def test_the_kept_update_is_explained_with_the_part_of_its_score_that_is_chance(finished: Path) -> None:
     record = read(finished)
 

@@ -1,4 +1,4 @@
-"""Functions that the user names in the config, as `module:function`."""
+"""Functions that the user names in the config, as `module:function` or `module:function(text)`."""
 
 import importlib
 import sys
@@ -14,10 +14,17 @@ PERSON = "person"  # a judge that is a person, not a function
 
 
 def load_function(spec: str) -> Callable[..., Any]:  # Any: the caller checks its results
-    """Return the function named by `module:function`; the working directory is searched after installed packages."""
-    module_name, colon, function_name = spec.partition(":")
-    if not (module_name and colon and function_name):
-        raise InputError(f"{spec!r} is not a function: write module:function, such as my_rewards:politeness")
+    """Return the function named by `module:function`; the working directory is searched after installed packages.
+
+    `module:function(text)` calls the function with that text, and what it returns is the function.
+    """
+    module_name, colon, rest = spec.partition(":")
+    function_name, bracket, text = rest.partition("(")
+    if not (module_name and colon and function_name and (not bracket or text.endswith(")"))):
+        raise InputError(
+            f"{spec!r} is not a function: write module:function, such as my_rewards:politeness, or "
+            "module:function(text)"
+        )
     module = load_module(module_name, spec)
     function = getattr(module, function_name, None)
     if function is None or not callable(function):
@@ -25,7 +32,20 @@ def load_function(spec: str) -> Callable[..., Any]:  # Any: the caller checks it
         near = get_close_matches(function_name, names, n=1) or names[:5]
         hint = f"; it has {', '.join(near)}" if near else "; it has no functions"
         raise InputError(f"{spec}: module {module_name} has no function {function_name}{hint}")
-    return function
+    return _made(function, text[:-1], spec) if bracket else function
+
+
+def _made(function: Callable[..., Any], text: str, spec: str) -> Callable[..., Any]:
+    """Call the function with a text, and return the function that it makes."""
+    try:
+        made = function(text)
+    except InputError as error:
+        raise InputError(f"{spec}: {error}") from error
+    except (Exception, SystemExit) as error:  # any error of the user's function
+        raise InputError(f"{spec}: calling it with {text!r} raised {named_error(error)}") from error
+    if not callable(made):
+        raise InputError(f"{spec}: returned a {type(made).__name__} for {text!r}; it must return a function")
+    return made
 
 
 def load_module(module_name: str, place: str) -> ModuleType:

@@ -68,12 +68,12 @@ class LoraConfig(Section):
 class Source(Section):
     """One data set: a local file, a hub id, or a built-in name."""
 
-    path: str = Field(min_length=1, description="Local .jsonl, .json, .csv, .tsv or .parquet file (text files may be .gz), hub id, folder, or a built-in set: `chatterbot`, `chitchat`.")
+    path: str = Field(min_length=1, description="Local .jsonl, .json, .csv, .tsv or .parquet file (text files may be .gz), hub id, folder, a built-in set (`chatterbot`, `chitchat`), or a task of reasoning-gym, such as `reasoning_gym:chain_sum`.")
     name: str = Field(default="", description="Name of the set in tables; empty uses the file stem or the last part of the id.")
     weight: float = Field(default=1.0, ge=1e-6, le=1000, description="Weight of the set when several are mixed.")
-    config: str = Field(default="", description="Configuration of a hub set that has several, such as `main`; empty uses the only or default one.")
+    config: str = Field(default="", description="Configuration of a hub set that has several, such as `main`; empty uses the only or default one. For a task of reasoning-gym, its settings as YAML, such as `size: 1000`.")
     split: str = Field(default="", description="Split of a hub set; empty uses train.")
-    columns: dict[str, str] = Field(default={}, description="Map from Tercet's columns (prompt, chosen, rejected, messages, system, history) to those of the file; empty uses data.columns.")
+    columns: dict[str, str] = Field(default={}, description="Map from Tercet's columns (prompt, chosen, rejected, messages, system, history) and those that functions take to those of the file; empty uses data.columns.")
 
     @model_validator(mode="before")
     @classmethod
@@ -94,7 +94,7 @@ class DataConfig(Section):
     split_seed: int = Field(default=0, ge=0, le=LARGEST_INT, description="Seed of the split into training, held-out and step data; independent of `seed`.")
     order: Literal["mixed", "sequential"] = Field(default="mixed", description="Order of several sets: mixed by weight, or in sequence.")
     style: Literal["hh", "chat", "plain"] = Field(default="hh", description="Prompt format: Human/Assistant transcript, chat template, or plain text.")
-    columns: dict[str, str] = Field(default={}, description="Map from Tercet's columns (prompt, chosen, rejected, messages, system, history) to those of the file.")
+    columns: dict[str, str] = Field(default={}, description="Map from Tercet's columns (prompt, chosen, rejected, messages, system, history) and those that functions take to those of the file.")
     max_prompt_tokens: int = Field(default=256, ge=1, le=MOST_TOKENS, description="Longer prompts are dropped and counted.")
     max_response_tokens: int = Field(default=256, ge=1, le=MOST_TOKENS, description="Longer responses of the data are cut.")
 
@@ -137,7 +137,7 @@ class PpoConfig(LoopConfig):
     """Step 3: PPO with actor, critic, reference and reward model."""
 
     policy: str = Field(default="", description="Policy to start from; empty uses the SFT model of this run.")
-    reward: dict[str, float] = Field(default={"reward_model": 1.0}, description="Weighted sum of `reward_model` (this run's), folders or hub ids, and module:function; each is normalised to mean 0 and variance 1 over reference responses, then multiplied by its weight.")
+    reward: dict[str, float] = Field(default={"reward_model": 1.0}, description="Weighted sum of `reward_model` (this run's), folders or hub ids, and functions module:function (docs/reward-functions.md); each is normalised to mean 0 and variance 1 over reference responses, then multiplied by its weight.")
     batch_size: int = Field(default=32, ge=1, le=MOST_ROWS, description="Responses per rollout, to batch_size / group_size prompts.")
     max_response_tokens: int = Field(default=128, ge=1, le=MOST_TOKENS, description="Maximum length of sampled responses: in PPO, for pairs, and on held-out prompts.")
     temperature: float = Field(default=1.0, ge=0.001, le=1000, description="Temperature of sampling and of all log-probabilities.")
@@ -149,7 +149,7 @@ class PpoConfig(LoopConfig):
     ptx_coef: float = Field(default=0.0, ge=0, le=1e6, description="Weight of the SFT loss added to the actor's loss (PPO-ptx of InstructGPT).")
     num_eval_prompts: int = Field(default=32, ge=1, le=MOST_ROWS, description="Number of validation prompts, which select the best checkpoint.")
     samples_per_eval_prompt: int = Field(default=1, ge=1, le=1000, description="Responses sampled per validation prompt; the score of a prompt is their mean, so that chance has less part in the choice of the checkpoint.")
-    watch: list[str] = Field(default=[], description="Judges to measure at every validation beside the score, and drawn with it: functions module:function (prompts, responses -> scores), and reward models, as folders or hub ids. A judge that takes part in training is refused.")
+    watch: list[str] = Field(default=[], description="Judges to measure at every validation beside the score, and drawn with it: functions module:function (docs/reward-functions.md), and reward models, as folders or hub ids. A judge that takes part in training is refused.")
     stop_on: dict[str, float] = Field(default={}, description="Judges of `watch` that stop training, each with the fall of its mean score since update 0 that it allows, such as {module:function: 0.1}. A policy with a larger fall is not kept.")
     stop_after: int = Field(default=3, ge=1, le=MOST_ROWS, description="Number of validations in a row with a larger fall than `stop_on` allows that stop training.")
     samples_every: int = Field(default=5, ge=1, le=MOST_ROWS, description="Updates between printed samples.")
@@ -206,7 +206,7 @@ class EvalConfig(Section):
     num_prompts: int = Field(default=128, ge=2, le=MOST_ROWS, description="Number of held-out prompts for the paired comparisons.")
     batch_size: int = Field(default=32, ge=1, le=MOST_ROWS, description="Prompts per batch.")
     max_response_tokens: int = Field(default=64, ge=1, le=MOST_TOKENS, description="Maximum length of the responses to `eval.prompts` and in chat.")
-    unseen_judges: list[str] = Field(default=[], description="Judges that compare the stages and are used for nothing else: functions module:function (prompts, responses -> scores), reward models, as folders or hub ids, and `base_model`, which asks how much more likely the prompt makes the response under model.path. A judge that takes part in training is refused.")
+    unseen_judges: list[str] = Field(default=[], description="Judges that compare the stages and are used for nothing else: functions module:function (docs/reward-functions.md), reward models, as folders or hub ids, and `base_model`, which asks how much more likely the prompt makes the response under model.path. A judge that takes part in training is refused.")
     reward_texts: str = Field(default="", description="JSONL file of prompt, good, bad to score; empty uses the four texts of DeepSpeed-Chat's rw_eval.")
 
     @model_validator(mode="after")
@@ -217,7 +217,7 @@ class EvalConfig(Section):
 
 def judge_name(judge: str) -> str:
     """Return the name of an unseen or watched judge in results: that of its function, a model's path, or `base_model`."""
-    return judge.rpartition(":")[2]
+    return judge.partition(":")[2] or judge
 
 
 class NetworkConfig(Section):
@@ -241,7 +241,8 @@ class LmConfig(NetworkConfig):
     threads: int = Field(default=0, ge=0, le=1024, description="CPU threads of torch in each process; 0 uses torch's default, or divides the cores among several processes.")
     processes: int = Field(default=1, ge=0, le=64, description="Processes that divide the work, started by the run itself; 0 is one for each CPU core, at most 2, and one on a GPU. Under torchrun, its number counts.")
     shard: bool = Field(default=False, description="Divide weights, gradients and optimizer states of all networks among the processes (FSDP2), so that each holds its part; one layer at a time is gathered.")
-    judge: str = Field(default="", description="module:function (prompts, responses -> scores) that ranks sampled pairs and compares stages. With `person`, a person ranks the pairs (`tercet label DIR`) and stages are not compared with it.")
+    judge: str = Field(default="", description="module:function (docs/reward-functions.md) that ranks sampled pairs and compares stages. With `person`, a person ranks the pairs (`tercet label DIR`) and stages are not compared with it.")
+    function_timeout_seconds: float = Field(default=0.0, ge=0, le=1e6, description="Seconds that one call of a function of judge, ppo.reward, ppo.watch or eval.unseen_judges may take; the run then ends with the name of the function. 0 is no limit.")
     on_alarm: Literal["say", "stop"] = Field(default="say", description="What the run does at an alarm of the doctor, which watches every step (docs/doctor.md): `say` prints one line; `stop` also ends the run, with a checkpoint.")
     trackers: list[Literal["tensorboard", "wandb", "trackio"]] = Field(default=[], description="Additional trackers for metrics.")
     data: DataConfig = DataConfig()

@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 
 from tercet.config.functions import PERSON
-from tercet.config.lm import BASE_MODEL, DataConfig, LmConfig
+from tercet.config.lm import BASE_MODEL, LmConfig
 from tercet.errors import InputError
 from tercet.lm import eval as evaluation
 from tercet.lm import ppo
-from tercet.lm.data.splits import STEPS, StepName, flat, require_pairs, step_examples
+from tercet.lm.data.columns import Takes, check_columns, columns_of, columns_of_run
+from tercet.lm.data.splits import STEPS, StepExamples, StepName, flat, require_pairs, step_examples
 from tercet.lm.engines.server import words_of
 from tercet.lm.models.configs import config_at, fresh, named_by_key
 from tercet.lm.models.roles import check_logits, load_policy, load_score_model
@@ -18,6 +19,7 @@ from tercet.lm.reward import samples_pairs
 from tercet.lm.sampling.model_check import check_policy
 from tercet.lm.scoring import NO_REWARD, REWARD_MODEL, is_from_tercet
 from tercet.lm.text.encoder import Encoder, check_conversations, check_tokenizers
+from tercet.runs.ranks import share
 
 _RESPONSE = "Yes, I think so."  # to try a function on data without responses
 
@@ -25,6 +27,7 @@ _RESPONSE = "Yes, I think so."  # to try a function on data without responses
 def check(config: LmConfig, steps: Sequence[str]) -> None:
     """Raise InputError (or a function's FailedError) if one of these steps could not run."""
     encoder = Encoder.of(config)
+    columns = columns_of_run(config)
     if "ppo" in steps:
         if config.ppo.sampler == "vllm" and not config.ppo.engine_url:
             words_of(config.ppo.engine_command)
@@ -32,11 +35,11 @@ def check(config: LmConfig, steps: Sequence[str]) -> None:
             _check_judge(judge, config, encoder)
         if not any(config.ppo.reward.values()):
             raise InputError(NO_REWARD)
-        if not any(step_examples(config.data, "ppo").validation.values()):
+        if not any(step_examples(config.data, "ppo", columns).validation.values()):
             raise InputError(ppo.NO_VALIDATION)
     if "reward" in steps:
-        _check_pairs(config.data, config.reward.num_sampled_pairs, config.judge)
-        _check_rounds(config.data, config.judge, config.reward.num_rounds)
+        _check_pairs(config, step_examples(config.data, "reward", columns))
+        _check_rounds(config, step_examples(config.data, "reward", columns))
     if "reward" in steps or "ppo" in steps:
         check_tokenizers(config)
         scores = "reward" in steps or config.ppo.has_critic or REWARD_MODEL in config.ppo.reward
@@ -44,9 +47,11 @@ def check(config: LmConfig, steps: Sequence[str]) -> None:
     if "reward" in steps and config.ppo.policy:  # otherwise the step that loads the policy is the first to train
         with named_by_key(config, config.ppo.policy):
             check_policy(load_policy(config, path=config.ppo.policy, learns=True))
-    check_conversations(encoder, config.data, [name for name in STEPS if name in steps])
+    check_conversations(encoder, config.data, [name for name in STEPS if name in steps], columns)
+    if "sft" in steps and config.sft.best_fraction < 1:
+        _check_function(config.judge, config, "sft")
     if "eval" in steps:
-        _check_function(config.judge, config.data)
+        _check_function(config.judge, config)
         for judge in config.eval.unseen_judges:
             _check_judge(judge, config, encoder)
         evaluation.check(config, encoder)
@@ -55,7 +60,7 @@ def check(config: LmConfig, steps: Sequence[str]) -> None:
 def _check_judge(name: str, config: LmConfig, encoder: Encoder) -> None:
     """Call a function, or load a reward model; this run's reward model and the base model need no check."""
     if ":" in name:
-        _check_function(name, config.data)
+        _check_function(name, config)
     elif name in (BASE_MODEL, REWARD_MODEL):
         return
     elif is_from_tercet(name, config):
@@ -64,35 +69,40 @@ def _check_judge(name: str, config: LmConfig, encoder: Encoder) -> None:
             encoder.with_tokenizer_at(name, config).check_window(model)
     else:
         foreign = ForeignRewardModel.load(name, config, encoder.style, batch_size=config.ppo.micro_batch_size)
-        examples = step_examples(config.data, "ppo")
+        examples = step_examples(config.data, "ppo", columns_of_run(config))
         check_foreign(foreign, encoder, [*flat(examples.train), *flat(examples.validation), *flat(examples.test)])
 
 
-def _check_function(spec: str, data: DataConfig, step: StepName = "ppo") -> None:
-    """Call a function once, on two responses of that step's data."""
+def _check_function(spec: str, config: LmConfig, step: StepName = "ppo") -> None:
+    """Call a function once, on two responses of that step's data, which must have the columns that it takes."""
     if spec in ("", PERSON):
         return
     function = load_score_function(spec)
-    two = flat(step_examples(data, step).train)[:2]
-    call_function(function, [e.prompt for e in two], [e.chosen or _RESPONSE for e in two])
+    examples = step_examples(config.data, step, columns_of_run(config))
+    parts = (examples.train, examples.held_out)
+    sets = {name: [e for part in parts for e in part.get(name, [])] for part in parts for name in part}
+    share(lambda: check_columns(spec, Takes.of(function), sets))
+    two = flat(examples.train)[:2]
+    prompts, responses = [e.prompt for e in two], [e.chosen or _RESPONSE for e in two]
+    timeout = config.function_timeout_seconds
+    call_function(function, prompts, responses, columns_of(two), timeout_seconds=timeout)
 
 
-def _check_pairs(data: DataConfig, num_sampled_pairs: int, judge: str) -> None:
-    examples = step_examples(data, "reward")
-    if not samples_pairs(examples, num_sampled_pairs):
+def _check_pairs(config: LmConfig, examples: StepExamples) -> None:
+    if not samples_pairs(examples, config.reward.num_sampled_pairs):
         require_pairs(examples)
-    elif not judge:
+    elif not config.judge:
         raise InputError(NO_JUDGE)
     else:
-        _check_function(judge, data, "reward")
+        _check_function(config.judge, config, "reward")
 
 
-def _check_rounds(data: DataConfig, judge: str, num_rounds: int) -> None:
+def _check_rounds(config: LmConfig, examples: StepExamples) -> None:
     """Call the judge of the rounds, and check that there are test prompts and that the names of their sets are free."""
-    if not num_rounds:
+    if not config.reward.num_rounds:
         return
-    _check_function(judge, data, "reward")
-    test, names = step_examples(data, "reward").test, {round_set(1 + i) for i in range(num_rounds)}
+    _check_function(config.judge, config, "reward")
+    test, names = examples.test, {round_set(1 + i) for i in range(config.reward.num_rounds)}
     if not any(test.values()):
         raise InputError(no_prompts("test"))
     if taken := names & test.keys():

@@ -1,10 +1,11 @@
 """Evaluate all stages: responses side by side, reward-model scores of fixed texts, paired win rates."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import combinations
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from tercet.config.lm import BASE_MODEL, DataConfig, LmConfig, NetworkConfig, ju
 from tercet.core.intervals import wilson, win
 from tercet.core.kl import k1
 from tercet.errors import InputError
+from tercet.lm.data.columns import columns_of_run
 from tercet.lm.data.digests import digests
 from tercet.lm.data.examples import Example, Message
 from tercet.lm.data.files import local_rows, require_file
@@ -27,7 +29,7 @@ from tercet.lm.models.roles import ScoreModel, load_policy, load_score_model
 from tercet.lm.preferences.likelihood import mutual_information
 from tercet.lm.sampling.responses import Responses
 from tercet.lm.sampling.sampler import Sampler
-from tercet.lm.scoring import Score, by_function, by_judge, by_model, score_rows
+from tercet.lm.scoring import Score, by_judge, by_model, score_rows
 from tercet.lm.stages import Stage, last_reward_model, stages_of
 from tercet.lm.text.encoder import Encoder
 from tercet.runs.atomic import write_text
@@ -47,10 +49,11 @@ def run(folder: RunFolder, config: LmConfig) -> None:
     """Measure every stage; write DIR/eval/*.json and the metrics of results.json."""
     stages = stages_of(folder, config.ppo.policy, config.reward.num_rounds)
     encoder = Encoder.of(config)
-    held_out = held_out_prompts(encoder, config.data, config.eval.num_prompts, seed=config.seed)
+    columns = columns_of_run(config)
+    held_out = held_out_prompts(encoder, config.data, config.eval.num_prompts, seed=config.seed, columns=columns)
     fixed, texts = fixed_prompts(config.eval.prompts), reward_texts(config.eval.reward_texts)
     reward_model = _reward_model(folder, config, config.reward.num_rounds)
-    scores = _scores(config.judge, reward_model, config.eval.batch_size)
+    scores = _scores(config, encoder, reward_model)
     data = digests(config, "eval")
     with folder.step("eval", total=len(stages), shown=[], data=data) as step:
         responses: dict[str, list[Responses]] = {}  # to the held-out prompts, by stage
@@ -89,7 +92,7 @@ def run(folder: RunFolder, config: LmConfig) -> None:
             metrics
             | {
                 "win_rate": win_rates(by_stage),
-                "mean_score": {s: {n: sum(v) / len(v) for n, v in rows.items()} for s, rows in by_stage.items()},
+                "mean_score": {stage: _means(rows) for stage, rows in by_stage.items()},
                 "response_length": lengths,
             }
         )
@@ -97,7 +100,7 @@ def run(folder: RunFolder, config: LmConfig) -> None:
 
 def check(config: LmConfig, encoder: Encoder) -> None:
     """Raise InputError before training if the evaluation at the end could not be done."""
-    examples = step_examples(config.data, "ppo")
+    examples = step_examples(config.data, "ppo", columns_of_run(config))
     if sum(map(len, examples.test.values())) < 2:
         raise InputError(TOO_FEW)
     stages = {path: config_at(config.model, path) for path in ("", config.ppo.policy)}
@@ -118,9 +121,11 @@ def check(config: LmConfig, encoder: Encoder) -> None:
         )
 
 
-def held_out_prompts(encoder: Encoder, data: DataConfig, num: int, *, seed: int) -> list[Example]:
+def held_out_prompts(
+    encoder: Encoder, data: DataConfig, num: int, *, seed: int, columns: tuple[str, ...] = ()
+) -> list[Example]:
     """Draw at most `num` test prompts, which no step has learned from and no checkpoint was selected by."""
-    test = encoder.within_limits(step_examples(data, "ppo").test, "held-out prompts")
+    test = encoder.within_limits(step_examples(data, "ppo", columns).test, "held-out prompts")
     prompts = flat(test)
     if len(prompts) < 2:
         raise InputError(TOO_FEW)
@@ -172,14 +177,24 @@ def reward_texts(file: str) -> Rows:
 
 
 def win_rates(by_stage: dict[str, dict[str, list[float]]]) -> dict[str, dict[str, Any]]:
-    """Compute for every two stages how often the later one scores higher on the same prompt; a tie counts half."""
+    """Compute for every two stages how often the later one scores higher on the same prompt; a tie counts half.
+
+    A prompt counts if both responses have a score; a judge that has no such prompt is left out.
+    """
     rates: dict[str, dict[str, Any]] = {}
     for before, after in combinations(by_stage, 2):
-        rates[f"{after}_vs_{before}"] = {
-            name: wilson([win(*both) for both in zip(scores, by_stage[before][name], strict=True)]).as_json("prompts")
+        wins = {
+            name: [win(*both) for both in zip(scores, by_stage[before][name], strict=True) if not any(map(isnan, both))]
             for name, scores in by_stage[after].items()
         }
+        rates[f"{after}_vs_{before}"] = {name: wilson(won).as_json("prompts") for name, won in wins.items() if won}
     return rates
+
+
+def _means(scores: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    """Return the mean of each judge's scores; a judge without any is left out."""
+    given = {name: [value for value in values if not isnan(value)] for name, values in scores.items()}
+    return {name: sum(values) / len(values) for name, values in given.items() if values}
 
 
 def _reward_model(folder: RunFolder, networks: NetworkConfig, num_rounds: int) -> ScoreModel | None:
@@ -187,12 +202,12 @@ def _reward_model(folder: RunFolder, networks: NetworkConfig, num_rounds: int) -
     return load_score_model(networks, path=path, trained=True) if path else None
 
 
-def _scores(judge: str, reward_model: ScoreModel | None, batch_size: int) -> dict[str, Score]:
+def _scores(config: LmConfig, encoder: Encoder, reward_model: ScoreModel | None) -> dict[str, Score]:
     scores: dict[str, Score] = {}
-    if judge and judge != PERSON:
-        scores["judge"] = by_function(judge)
+    if config.judge and config.judge != PERSON:
+        scores["judge"] = by_judge(config.judge, config, encoder, config.eval.batch_size)
     if reward_model:
-        scores["reward_model"] = by_model(reward_model, batch_size)
+        scores["reward_model"] = by_model(reward_model, config.eval.batch_size)
     return scores
 
 
@@ -270,10 +285,14 @@ def _held_out_rows(
         {
             "prompt": example.prompt,
             "answers": {s.name: texts[s.name][i] for s in stages},
-            "scores": {s.name: {name: scores[i] for name, scores in by_stage[s.name].items()} for s in stages},
+            "scores": {s.name: {name: _known(v[i]) for name, v in by_stage[s.name].items()} for s in stages},
         }
         for i, example in enumerate(held_out)
     ]
+
+
+def _known(score: float) -> float | None:
+    return None if isnan(score) else score
 
 
 def _all(parts: Sequence[torch.Tensor]) -> list[float]:

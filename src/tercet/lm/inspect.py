@@ -14,6 +14,7 @@ from rich.text import Text
 from tercet.config.lm import DataConfig, LmConfig
 from tercet.core.intervals import win
 from tercet.errors import InputError
+from tercet.lm.data.columns import columns_of_run
 from tercet.lm.data.examples import Example, fraction
 from tercet.lm.data.sources import read
 from tercet.lm.data.splits import (
@@ -132,8 +133,10 @@ def run(config: LmConfig, console: Console | None = None) -> None:
     if not distinct:
         raise InputError("no data to show: name files or sets in data.train")
     sets: Sets = {}
+    columns = columns_of_run(config)
     for source, name in zip(distinct, set_names(distinct), strict=True):
-        reading = read(source, name=name, columns=source.columns or data.columns, needs_response=False)
+        mapped = source.columns or data.columns
+        reading = read(source, name=name, columns=mapped, needs_response=False, extra=columns)
         sets[name] = reading.examples
         report_dropped(name, reading)
         console.print(_samples(name, sets[name]))
@@ -149,7 +152,7 @@ def run(config: LmConfig, console: Console | None = None) -> None:
     refusals: dict[StepName, str] = {}
     for step in STEPS:
         try:
-            examples = step_examples(data, step)
+            examples = step_examples(data, step, columns)
             steps[step] = encoder.pairs_that_differ(examples) if encoder and step == "reward" else examples
         except InputError as error:  # a set without responses may still suit other steps
             refusals[step] = str(error)

@@ -14,8 +14,9 @@ from torch import Tensor
 from tercet.config.lm import LmConfig, NetworkConfig, PpoConfig, RewardConfig, judge_name
 from tercet.core.kl import adapted_kl_coef
 from tercet.core.statistics import AS_IT_IS
-from tercet.errors import InputError
+from tercet.errors import FailedError, InputError
 from tercet.lm.data.batches import mixed_pass
+from tercet.lm.data.columns import columns_of_run
 from tercet.lm.data.digests import digests
 from tercet.lm.data.examples import Example
 from tercet.lm.data.splits import Sets, flat, overlap, step_examples, weights_of
@@ -42,7 +43,7 @@ from tercet.lm.sampling.model_check import check_policy
 from tercet.lm.sampling.responses import Responses
 from tercet.lm.sampling.sampler import Sampler
 from tercet.lm.scales import Scales, find_scales, load_scales, reference_responses, save_scales
-from tercet.lm.scoring import REWARD_MODEL, Score, Scorer, Tally, by_judge, load_terms, scaled
+from tercet.lm.scoring import REWARD_MODEL, Give, Score, Scorer, Tally, Term, by_judge, load_terms
 from tercet.lm.self_check import check, check_engine
 from tercet.lm.stages import model_of, sft_model
 from tercet.lm.text.encoder import Encoder
@@ -74,7 +75,7 @@ def run(folder: RunFolder, config: LmConfig, *, number: int = 0) -> None:
     name, seed = in_round("ppo", number), round_seed(config.seed, number)
     start = model_of(folder, in_round("ppo", number - 1)) if number else policy_path
     encoder = Encoder.of(config)
-    examples = step_examples(config.data, "ppo")
+    examples = step_examples(config.data, "ppo", columns_of_run(config))
     prompts = encoder.within_limits(examples.train, "ppo")
     held_out = flat(encoder.within_limits(examples.validation, "validation"))
     order = torch.randperm(len(held_out), generator=generator(config.seed, "validation prompts")).tolist()
@@ -109,7 +110,7 @@ def run(folder: RunFolder, config: LmConfig, *, number: int = 0) -> None:
         roles = Roles(
             LmActorCritic(policy, critic, config.ppo.temperature),
             reference_logprobs(policy, frozen, temperature=config.ppo.temperature),
-            Scorer([(config.ppo.reward[name], scaled(score, scales[name])) for name, score in terms.items()]),
+            Scorer({name: Term(config.ppo.reward[name], give, scales[name]) for name, give in terms.items()}),
             sampler,
             config.ppo,
             seed,
@@ -175,7 +176,7 @@ class Collect:
     def __call__(self, index: int, carry: Mapping[str, float]) -> Collected:
         """Sample responses to a batch of prompts and build the rollout; `carry` holds the current kl_coef."""
         roles, ppo, kl_coef = self.roles, self.roles.config, carry["kl_coef"]
-        tally, stopwatch = Tally(roles.scorer, list(ppo.reward)), Stopwatch()
+        tally, stopwatch = Tally(roles.scorer), Stopwatch()
         score = stopwatch.timed(tally)
         if ppo.compares_groups:
             drawn = draw_groups(
@@ -258,6 +259,12 @@ def validate(roles: Roles, examples: Sequence[Example]) -> Validation:
     def by_prompt(parts: list[Tensor]) -> Tensor:
         return torch.cat(parts).view(len(examples), num).mean(1)
 
+    def scored(name: str) -> Tensor:
+        means = torch.cat(watched[name]).view(len(examples), num).nanmean(1)  # nan is no score
+        if means.isnan().all():
+            raise FailedError(f"ppo.watch: {name} gave no score to any validation answer; take it out of the list")
+        return means[~means.isnan()]
+
     for responses in roles.sampler.sample_all(repeated, generator(roles.seed, "validation"), title="validation"):
         assessment = roles.assess(responses)
         scores.append(final_scores(responses, assessment, roles.config))
@@ -269,7 +276,7 @@ def validate(roles: Roles, examples: Sequence[Example]) -> Validation:
         float(of_prompts.mean()),
         of_prompts,
         float(torch.cat(kls).mean()),
-        {name: Watched.of(by_prompt(parts)) for name, parts in watched.items()},
+        {name: Watched.of(scored(name)) for name in watched},
     )
 
 
@@ -294,7 +301,7 @@ def load_critic(
     return critic
 
 
-def _scales(step: Step, terms: Mapping[str, Score], reference: Callable[[], Sequence[Responses]]) -> Scales:
+def _scales(step: Step, terms: Mapping[str, Give], reference: Callable[[], Sequence[Responses]]) -> Scales:
     """Return the scale of each term, fitted once on responses of the untrained policy and saved for a resumed run."""
     file = step.path / "reward_scales.json"
     scales = {REWARD_MODEL: AS_IT_IS}  # step 2 has normalised it
@@ -336,7 +343,8 @@ def _start_paths(folder: RunFolder, config: PpoConfig, number: int) -> tuple[str
 
 def _pretraining_mix(policy: Policy, encoder: Encoder, config: LmConfig, seed: int) -> Callable[[int, int], Tensor]:
     """Return ptx_coef times the mean SFT loss of a few examples (Ouyang et al. 2022, eq. 2), or this rank's part."""
-    examples = flat(encoder.within_limits(step_examples(config.data, "sft").train, "pretraining mix"))
+    sets = step_examples(config.data, "sft", columns_of_run(config)).train
+    examples = flat(encoder.within_limits(sets, "pretraining mix"))
     batches = SftBatches(encoder, device_of(config), config.sft)
 
     def loss(index: int, minibatch: int) -> Tensor:

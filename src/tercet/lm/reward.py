@@ -13,6 +13,7 @@ from tercet.core.statistics import score_gain_and_bias, wins
 from tercet.errors import FailedError, InputError
 from tercet.lm.batch import TokenBatch
 from tercet.lm.data.batches import lessons
+from tercet.lm.data.columns import columns_of_run
 from tercet.lm.data.digests import digests
 from tercet.lm.data.examples import Example, Message
 from tercet.lm.data.splits import Sets, StepExamples, flat, overlap, require_pairs, step_examples
@@ -214,7 +215,7 @@ def _pairs(folder: RunFolder, config: LmConfig, number: int) -> tuple[StepExampl
 
     The pairs of rounds 1 to `number` are added, each sampled from the actor that PPO had kept before the round.
     """
-    examples, encoder = step_examples(config.data, "reward"), Encoder.of(config)
+    examples, encoder = step_examples(config.data, "reward", columns_of_run(config)), Encoder.of(config)
     if samples_pairs(examples, config.reward.num_sampled_pairs):
         # a response that was cut off when sampled must not get an EOS here: PPO scores it without one
         encoder = replace(encoder, max_response_tokens=encoder.max_sampled_tokens)

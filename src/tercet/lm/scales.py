@@ -17,7 +17,7 @@ from tercet.errors import FailedError, InputError
 from tercet.lm.data.examples import Example
 from tercet.lm.sampling.responses import Responses
 from tercet.lm.sampling.sampler import Sampler
-from tercet.lm.scoring import REWARD_MODEL, Score
+from tercet.lm.scoring import REWARD_MODEL, Give, Given
 from tercet.runs.integrity import read_json
 from tercet.runs.intermediate import is_kept, keep_file
 from tercet.runs.progress import say
@@ -42,17 +42,22 @@ def reference_responses(sampler: Sampler, examples: Sequence[Example], num: int,
     return sampler.sample_all(drawn, generator(seed, "reference answers"), title="reference responses")
 
 
-def find_scales(terms: Mapping[str, Score], responses: Sequence[Responses]) -> Scales:
+def find_scales(terms: Mapping[str, Give], responses: Sequence[Responses]) -> Scales:
     """Compute the scale of each term over the responses, except for this run's reward model, which is normalised.
 
     A term that gives every response 0 may be a reward that the policy does not earn yet: it is not scaled, and this is
     reported. InputError if a term gives every response the same other number, or numbers that cannot be scaled.
     """
     return {
-        name: _scale_of(name, torch.cat([score(part) for part in responses]))
-        for name, score in terms.items()
+        name: _scale_of(name, torch.cat([_scores(give(part)) for part in responses]))
+        for name, give in terms.items()
         if name != REWARD_MODEL
     }
+
+
+def _scores(given: Given) -> Float[Tensor, " n"]:
+    """Return the scores of the responses that have one."""
+    return given.scores if given.is_missing is None else given.scores[~given.is_missing]
 
 
 def save_scales(scales: Scales, file: Path) -> None:
@@ -70,6 +75,10 @@ def load_scales(file: Path) -> Scales:
 
 def _scale_of(name: str, scores: Float[Tensor, " n"]) -> ScoreScale:
     mean, num = float(scores.double().mean()), len(scores)
+    if not num:
+        raise InputError(
+            f"ppo.reward: {name} gave no score to any response of the reference policy; nothing can be learned from it"
+        )
     if not scores.isfinite().all():
         raise FailedError(f"ppo.reward: {name} gave scores that are not finite to responses of the reference policy")
     try:

@@ -9,6 +9,7 @@ import torch
 from tercet.config.lm import LmConfig
 from tercet.errors import FailedError, InputError
 from tercet.lm.data.batches import lessons
+from tercet.lm.data.columns import columns_of_run
 from tercet.lm.data.digests import digests
 from tercet.lm.data.examples import Example
 from tercet.lm.data.splits import Sets, flat, overlap, step_examples
@@ -30,9 +31,10 @@ from tercet.train.parallel import own, summed
 def run(folder: RunFolder, config: LmConfig) -> None:
     """Fine-tune model.path, measure its perplexity before and after, and save it in DIR/sft/model."""
     encoder = Encoder.of(config)
-    examples = step_examples(config.data, "sft")
+    examples = step_examples(config.data, "sft", columns_of_run(config))
     train = encoder.within_limits(examples.train, "sft")
-    train = best_responses(train, config.judge, config.sft.best_fraction)
+    timeout = config.function_timeout_seconds
+    train = best_responses(train, config.judge, config.sft.best_fraction, timeout_seconds=timeout)
     some = {name: rows[: config.sft.num_eval] for name, rows in examples.held_out.items()}
     held_out = encoder.within_limits(some, "held out")
     held_out = {name: rows for name, rows in held_out.items() if rows}

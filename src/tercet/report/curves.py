@@ -228,7 +228,7 @@ def ppo_blocks(record: Record) -> list[Figures | Fold]:
     if shown is None:
         return []
     trade = trade_off(record, mark)
-    more = figures(record, [*_reward_terms(record), *MORE_PPO], mark=mark)
+    more = figures(record, [*_reward_terms(record), *_named_scores(record), *MORE_PPO], mark=mark)
     blocks: list[Figures | Fold] = [Figures([*shown.figures, *([trade] if trade else [])])]
     return [*blocks, Fold("More curves of PPO", [more])] if more else blocks
 
@@ -253,13 +253,31 @@ def _reward_terms(record: Record) -> list[Plot]:
     names: Tree = find(record.config, "ppo", "reward") or {}
     if len(names) < 2:
         return []
-    colours: tuple[Colour, ...] = ("ppo", "sft", "other", "base", "muted", "ink")
     caption = (
         "What each term of `ppo.reward` adds to the score, on its scale and with its weight. If one rises while "
         "another falls, the policy gains the one at the cost of the other."
     )
-    lines = [Line(f"ppo/term/{name}", name, colours[i % len(colours)]) for i, name in enumerate(names)]
+    lines = [Line(f"ppo/term/{name}", name, _colour(i)) for i, name in enumerate(names)]
     return [Plot("Reward by term", "part of the score", caption, lines, level=0.0)]
+
+
+def _named_scores(record: Record) -> list[Plot]:
+    """Plot the named scores of each function in ppo.reward that returns several."""
+    plots: list[Plot] = []
+    for name in find(record.config, "ppo", "reward") or {}:
+        start = f"ppo/named/{name}/"
+        metrics = dict.fromkeys(key for row in record.metrics for key in row if key.startswith(start))
+        caption = (
+            f"The scores that `{name}` returns by name, as they are. Their sum, scaled, is its term of the reward."
+        )
+        lines = [Line(metric, metric.removeprefix(start), _colour(i)) for i, metric in enumerate(metrics)]
+        plots += [Plot(f"Scores of {name}", "mean score", caption, lines)] if lines else []
+    return plots
+
+
+def _colour(number: int) -> Colour:
+    colours: tuple[Colour, ...] = ("ppo", "sft", "other", "base", "muted", "ink")
+    return colours[number % len(colours)]
 
 
 def without_critic(record: Record) -> str:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from tercet.config.lm import judge_name
 from tercet.core.intervals import Interval
 from tercet.runs.folder import RunFolder
 from tercet.runs.integrity import read_json
@@ -165,13 +166,13 @@ def _evaluation(run: Path, name: str) -> list[Tree]:
 
 def watched_judges(record: Record) -> list[str]:
     """List the judges of ppo.watch that were measured, by their names in metrics."""
-    names = [str(judge).rpartition(":")[2] for judge in find(record.config, "ppo", "watch") or []]
+    names = [judge_name(str(judge)) for judge in find(record.config, "ppo", "watch") or []]
     return [name for name in names if curve(record, f"ppo/watch/{name}")[1]]
 
 
 def unseen_judges(record: Record) -> list[str]:
     """List the judges that took no part in training and that the stages were compared by, by their names in results."""
-    names = [str(judge).rpartition(":")[2] for judge in find(record.config, "eval", "unseen_judges") or []]
+    names = [judge_name(str(judge)) for judge in find(record.config, "eval", "unseen_judges") or []]
     pairs = find(record.results, "win_rate") or {}
     return [name for name in names if any(rate(pairs, pair, name) is not None for pair in pairs)]
 

@@ -24,7 +24,7 @@ from tercet.lm.ppo import Collect
 from tercet.lm.ppo import Roles as PpoRoles
 from tercet.lm.rollout import LmActorCritic, reference_logprobs
 from tercet.lm.sampling.sampler import Sampler
-from tercet.lm.scoring import Scorer, by_model
+from tercet.lm.scoring import REWARD_MODEL, Scorer, Term, by_model, of_model
 from tercet.lm.text.encoder import Encoder
 from tercet.lm.text.tokenizers import byte_tokenizer
 from tercet.train.ema import Average
@@ -287,7 +287,7 @@ def test_an_unchanged_start_passes_the_self_check(
     shared = share(architecture, 1, precision=precision, ppo=sizes)
     actor_critic = LmActorCritic(shared.actor, shared.critic, 0.8)
     reference = reference_logprobs(shared.actor, None, temperature=0.8)
-    scorer = Scorer([(1.0, by_model(shared.reward_model, 4))])
+    scorer = Scorer({REWARD_MODEL: Term(1.0, of_model(by_model(shared.reward_model, 4)))})
     sampler = Sampler(shared.actor, Encoder.of(shared.config), temperature=0.8, batch_size=4)
     roles = PpoRoles(actor_critic, reference, scorer, sampler, shared.config.ppo, shared.config.seed)
     found = Collect(roles, {"made up": examples}, {"made up": 1.0}).self_check()

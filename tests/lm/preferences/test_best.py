@@ -1,5 +1,7 @@
 """The choice of responses for SFT: the highest scores, in the order of the data."""
 
+from pathlib import Path
+
 import pytest
 from pydantic import ValidationError
 
@@ -21,6 +23,16 @@ def test_the_best_responses_of_each_set_stay_in_their_order() -> None:
     best = best_responses(SETS, JUDGE, 0.5)
     assert [example.chosen for example in best["a"]] == [SETS["a"][1].chosen, "Tea is nice."]
     assert best["b"] == SETS["b"]  # rounded up
+
+
+def test_a_response_without_a_score_is_chosen_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    judge = (
+        "def nice(prompts, responses):\n    return [1.0 if 'nice' in response else None for response in responses]\n"
+    )
+    (tmp_path / "nice_judge.py").write_text(judge)
+    monkeypatch.syspath_prepend(tmp_path)
+    best = best_responses(SETS, "nice_judge:nice", 0.5)
+    assert [example.chosen for example in best["a"]] == ["No.", "Tea is nice."]
 
 
 def test_all_responses_need_no_judge() -> None:

@@ -1,5 +1,6 @@
 """Preference pairs, sampled and judged."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -77,6 +78,8 @@ def test_every_two_responses_with_different_scores_are_a_pair(examples: list[Exa
     assert (rows[0]["chosen_ended"], rows[0]["rejected_ended"]) == (False, True)
     ties = [Judged("a", True, 1.0)] * 4
     assert every_two(examples[0], ties) == []
+    unscored = [Judged("x", True, math.nan), answers[0], Judged("y", True, math.nan), answers[1]]
+    assert [(row["chosen"], row["rejected"]) for row in every_two(examples[0], unscored)] == [("b", "a")]
 
 
 def test_pairs_follow_the_judge_on_each_prompts_own_answers(

@@ -208,3 +208,12 @@ def _problems(record: Record) -> dict[str, Finding]:
 def _changed(tree: Tree, place: str, value: object) -> Tree:
     key, _, rest = place.partition(".")
     return tree | {key: _changed(tree.get(key, {}), rest, value) if rest else value}
+
+
+@pytest.mark.parametrize(("share", "level"), [(0.05, "good"), (0.5, "advice")])
+def test_answers_without_a_score_are_reported_if_there_are_any(sound: Record, share: float, level: str) -> None:
+    rows = [row | ({"ppo/unscored/mine:f": share} if "ppo/score" in row else {}) for row in sound.metrics]
+    config = sound.config | {"ppo": sound.config["ppo"] | {"reward": {"reward_model": 1.0, "mine:f": 1.0}}}
+    (finding,) = [one for one in examine(replace(sound, metrics=rows, config=config)) if one.name == "unscored"]
+    assert finding.level == level and f"mine:f gave no score to {share:.0%}" in finding.text
+    assert not [one for one in examine(replace(sound, config=config)) if one.name == "unscored"]

@@ -48,7 +48,8 @@ class Example:
 
     `chosen` is empty if the data has no response. `rejected` is None if nothing was compared, or if the two responses
     tied. `source` is the name of the set, and `location` is `file:line` or `id[row]`. `chosen_ended` and
-    `rejected_ended` are False for a sampled response that was cut off: it gets no EOS.
+    `rejected_ended` are False for a sampled response that was cut off: it gets no EOS. `extra` is a JSON object with
+    the columns of the row that score functions take; it is empty if they take none.
     """
 
     messages: tuple[Message, ...]
@@ -58,6 +59,12 @@ class Example:
     location: str
     chosen_ended: bool = True
     rejected_ended: bool = True
+    extra: str = ""
+
+    @property
+    def columns(self) -> dict[str, Any]:  # Any: JSON
+        """`extra` as a dictionary."""
+        return json.loads(self.extra) if self.extra else {}
 
     @property
     def prompt(self) -> str:

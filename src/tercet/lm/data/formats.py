@@ -5,6 +5,7 @@ The names of the columns decide the format: `chosen` and `rejected` with or with
 openai/webgpt_comparisons and stanfordnlp/SHP. A column map names any other columns.
 """
 
+import json
 import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from itertools import islice
 from typing import Any, NamedTuple, TypeVar
 
 from tercet.config.allowed import printable
-from tercet.errors import InputError
+from tercet.errors import InputError, first_line
 from tercet.lm.data.examples import Message
 from tercet.lm.data.turns import (
     TOOL_RESPONSE,
@@ -35,6 +36,8 @@ Read = TypeVar("Read")
 Unread = dict[str, None]  # an ordered set of names
 
 KEYS = ("prompt", "chosen", "rejected", "messages", "system", "history")
+EVERY = "*"  # among the names of columns for score functions: all that a row has
+_MISSING = object()
 _MOST_LISTED = 20  # columns in one message
 _MOST_LAYOUTS = 1000  # cached at once
 _CONVERSATIONS = ("messages", "conversations")
@@ -79,14 +82,19 @@ class Parts:
 class RowReader:
     """Read the rows of one set; `columns` maps Tercet's names to the set's, and `a.b` is a field of a nested column.
 
+    `extra` are names of columns that score functions take, which `columns` may map too; EVERY stands for all columns.
     `unread` are the columns and message keys that have values but are not read.
     """
 
-    def __init__(self, columns: Mapping[str, str]) -> None:
+    def __init__(self, columns: Mapping[str, str], extra: Collection[str] = ()) -> None:
+        named = [name for name in extra if name != EVERY]
         for name in columns:
-            if name not in KEYS:
-                raise InputError(f"data.columns has the key {name!r}; the known keys are {', '.join(KEYS)}")
-        self.columns = columns
+            if name not in KEYS and name not in named:
+                more = f", and {', '.join(named)}, which a function takes" if named else ""
+                raise InputError(f"data.columns has the key {name!r}; the known keys are {', '.join(KEYS)}{more}")
+        self.columns = {name: column for name, column in columns.items() if name in KEYS}
+        self._extra = {name: columns.get(name, name) for name in named}
+        self._takes_every = EVERY in extra
         self.unread: Unread = {}
         self._layouts: dict[tuple[str, ...], _Layout] = {}
 
@@ -94,7 +102,7 @@ class RowReader:
         """Return the prompt and responses of a row. InputError, without the location, if there are none."""
         layout = self._layout_of(tuple(row))
         for name in layout.unread:
-            if name not in self.unread and not is_null(row[name]) and row[name] not in ("", [], {}):
+            if name not in self.unread and not self._is_extra(name) and not _is_empty(row[name]):
                 self.unread[name] = None
         parts = layout.read(row, self.unread)
         if parts.messages and parts.messages[-1].role == "assistant":
@@ -104,7 +112,25 @@ class RowReader:
     def used(self, names: Collection[str]) -> list[str]:
         """Select the columns that are read. InputError as in `parts`."""
         unread = set(self._layout_of(tuple(names)).unread)
-        return [name for name in names if name not in unread]
+        return [name for name in names if name not in unread or self._is_extra(name)]
+
+    def extra(self, row: Row) -> str:
+        """Return the columns that score functions take as a JSON object; empty if the row has none of them."""
+        values: dict[str, Any] = {}
+        for name, column in self._extra.items():
+            value = _nested(row, column)
+            if value is not _MISSING:
+                values[name] = _in_column(column, _as_json, value)
+        for name in row if self._takes_every else ():
+            if name not in values:
+                try:
+                    values[name] = _as_json(row[name])
+                except InputError:  # such as an image, which no function has asked for by name
+                    self.unread[name] = None
+        return json.dumps(values, ensure_ascii=False) if values else ""
+
+    def _is_extra(self, name: str) -> bool:
+        return self._takes_every or any(name in (column, column.split(".")[0]) for column in self._extra.values())
 
     def _layout_of(self, names: tuple[str, ...]) -> "_Layout":
         if names not in self._layouts:
@@ -167,18 +193,42 @@ def _others(names: Collection[str], read: Collection[str]) -> tuple[str, ...]:
     return tuple(name for name in names if name not in tops)
 
 
+def _as_json(value: Any) -> Any:  # Any: whatever the file holds, and JSON
+    """Return a value as JSON has it, NaN as null; InputError if JSON cannot express it."""
+    try:
+        text = json.dumps(None if is_null(value) else value, ensure_ascii=False, allow_nan=False)
+        text.encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InputError(
+            f"JSON cannot express {_shown(value)} ({first_line(error)}), so no function can take it; "
+            "save the column as text, number, list or mapping"
+        ) from error
+    return json.loads(text)
+
+
+def _is_empty(value: object) -> bool:
+    return is_null(value) or value in ("", [], {})
+
+
+def _nested(row: Row, column: str) -> Any:  # Any: whatever the file holds
+    """Return the value of a column, or of a field `a.b`; _MISSING if the row has none."""
+    if column in row:
+        return row[column]
+    value: Any = row
+    for name in column.split("."):
+        if not isinstance(value, Mapping) or name not in value:
+            return _MISSING
+        value = value[name]
+    return value
+
+
 def _value(row: Row, mapping: Mapping[str, str], key: str) -> Any:  # Any: whatever the file holds
     column = mapping.get(key)
     if column is None:
         return None
-    if column in row:
-        value = row[column]
-    else:
-        value = row
-        for name in column.split("."):
-            if not isinstance(value, Mapping) or name not in value:
-                raise InputError(f"no column {column!r}, which data.columns gives for {key}; there are {listed(row)}")
-            value = value[name]
+    value = _nested(row, column)
+    if value is _MISSING:
+        raise InputError(f"no column {column!r}, which data.columns gives for {key}; there are {listed(row)}")
     return _in_column(column, text_of, value) if isinstance(value, str) else value
 
 

@@ -15,12 +15,12 @@ from tercet.lm.data.examples import Example
 from tercet.lm.data.files import file_type, is_folder, is_regular, local_rows
 from tercet.lm.data.formats import Parts, Row, RowReader, listed
 from tercet.lm.data.hub import hub_rows
+from tercet.lm.data.reasoning import PREFIX, read_task
 from tercet.lm.data.turns import Fault, UnusableRowError
 from tercet.runs.machine import spare_memory
 
 Given = TypeVar("Given")
 Result = TypeVar("Result")
-BUILT_IN = ("chatterbot", "chitchat")
 BLANK = Fault(
     "no prompt or no response",
     "fill them in, drop them, or map the right columns with data.columns={prompt: ..., chosen: ...}",
@@ -38,23 +38,28 @@ class Reading:
     unread: tuple[str, ...] = ()
 
 
-def read(source: Source, *, name: str, columns: Mapping[str, str], needs_response: bool) -> Reading:
+def read(
+    source: Source, *, name: str, columns: Mapping[str, str], needs_response: bool, extra: Collection[str] = ()
+) -> Reading:
     """Read every example of a data set called `name`. InputError, with the location, for a malformed row.
 
-    `columns` maps Tercet's column names (prompt, chosen, rejected, messages, ...) to those of the set. In a local file,
-    rows that are no examples (no response although `needs_response`, two equal responses) are an InputError, because
-    the user can correct the file. In a hub set, two equal responses are a tie, which has no preference, and other such
-    rows are left out and counted.
+    `columns` maps Tercet's column names (prompt, chosen, rejected, messages, ...) to those of the set. `extra` are the
+    columns that score functions take. In a local file, rows that are no examples (no response although
+    `needs_response`, two equal responses) are an InputError, because the user can correct the file. In a hub set, two
+    equal responses are a tie, which has no preference, and other such rows are left out and counted.
     """
     is_local = is_file(source)
     for key in ("split", "config"):
-        if (value := getattr(source, key)) and (is_local or source.path in BUILT_IN):
+        of_task = key == "config" and source.path.startswith(PREFIX)
+        if (value := getattr(source, key)) and (is_local or is_built_in(source)) and not of_task:
             raise InputError(f"{source.path}: has no {key} {value!r}, as hub sets have; leave {key} out")
     if source.path == "chatterbot":
         return Reading(read_chatterbot(name, needs_response=needs_response))
     if source.path == "chitchat":
         return Reading(read_chitchat(name))
-    reader = RowReader(columns)
+    if source.path.startswith(PREFIX):
+        return Reading(read_task(source.path, source.config, name=name, columns=extra))
+    reader = RowReader(columns, extra)
 
     def used(names: Collection[str]) -> list[str]:
         return _at(source.path, reader.used, names)
@@ -83,7 +88,8 @@ def read(source: Source, *, name: str, columns: Mapping[str, str], needs_respons
                 fault_counts[EQUAL] += 1
                 first_locations.setdefault(EQUAL, location)
         ended = (parts.chosen_ended, parts.rejected_ended)
-        examples.append(Example(parts.messages, parts.chosen, rejected, name, location, *ended))
+        taken = _at(location, reader.extra, row) if extra else ""
+        examples.append(Example(parts.messages, parts.chosen, rejected, name, location, *ended, taken))
         bytes_left -= _num_bytes(examples[-1])
         if bytes_left < 0:
             raise InputError(
@@ -100,6 +106,11 @@ def read(source: Source, *, name: str, columns: Mapping[str, str], needs_respons
             f"(first: {first_locations[fault]}); {fault.remedy}"
         )
     return Reading(examples, {fault.reason: number for fault, number in fault_counts.items()}, tuple(reader.unread))
+
+
+def is_built_in(source: Source) -> bool:
+    """Return True if the set comes with a package."""
+    return source.path in ("chatterbot", "chitchat") or source.path.startswith(PREFIX)
 
 
 def is_file(source: Source) -> bool:
@@ -133,7 +144,7 @@ def _at(location: str, work: Callable[[Given], Result], given: Given) -> Result:
 
 def _num_bytes(example: Example) -> int:
     """Estimate the memory that an example takes."""
-    texts = [example.chosen, example.rejected or "", example.location]
+    texts = [example.chosen, example.rejected or "", example.location, example.extra]
     texts += [text for message in example.messages for text in (message.text, message.tools)]
     return _BYTES_OF_AN_EXAMPLE + _BYTES_OF_A_MESSAGE * len(example.messages) + sum(map(getsizeof, texts))
 

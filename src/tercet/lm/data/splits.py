@@ -57,26 +57,27 @@ def weights_of(config: DataConfig, step: StepName) -> dict[str, float]:
     return {name: source.weight for name, source in zip(set_names(sources), sources, strict=True)}
 
 
-def step_examples(config: DataConfig, step: StepName) -> StepExamples:
-    """Read and split the sets of a step. InputError if no training example is left.
+def step_examples(config: DataConfig, step: StepName, columns: tuple[str, ...] = ()) -> StepExamples:
+    """Read and split the sets of a step, with the columns that score functions take. InputError if none is left.
 
     PPO gets each prompt once, however many responses the data has. The reward model gets only pairs from a set that has
     some, and all examples from a set without pairs (its pairs are sampled and judged). Callers must not change the
     result: it is cached, and the next call of the same step returns it unless a file has changed.
     """
     sources = [*sources_of(config, step), *config.eval]
-    return _split(config.model_dump_json(), step, tuple(state for source in sources for state in _states(source)))
+    states = tuple(state for source in sources for state in _states(source))
+    return _split(config.model_dump_json(), step, columns, states)
 
 
 @lru_cache(maxsize=1)  # the checks, the step and its digests all read the same sets, and a large set takes many seconds
-def _split(config_json: str, step: StepName, _: tuple[object, ...]) -> StepExamples:
+def _split(config_json: str, step: StepName, columns: tuple[str, ...], _: tuple[object, ...]) -> StepExamples:
     config = DataConfig.model_validate_json(config_json)
     sources = sources_of(config, step)
     if not sources:
         raise InputError(f"no data for {step}: name files or sets in data.train or data.{step}")
     dropped: dict[str, int] = {}
-    train = _read_all(sources, config, step, dropped)
-    held_out = _read_all(config.eval, config, step, dropped) if config.eval else {}
+    train = _read_all(sources, config, step, columns, dropped)
+    held_out = _read_all(config.eval, config, step, columns, dropped) if config.eval else {}
     reported = {*dropped, _REPEATED}
     if held_out:
         measured = {example.opening for examples in held_out.values() for example in examples}
@@ -89,6 +90,8 @@ def _split(config_json: str, step: StepName, _: tuple[object, ...]) -> StepExamp
     if config.split:
         train = {name: [e for e in rows if _step_of(e, config) == step] for name, rows in train.items()}
         _refuse_empty(train, f"data.split={config.split} leaves {step} nothing to learn from; give it more weight")
+    if step != "sft":
+        _report_conflicts(step, [*flat(train), *flat(held_out)])
     train, held_out = _fit_for(step, train, dropped), _fit_for(step, held_out, {})
     if lost := ", ".join(f"{number} ({reason})" for reason, number in dropped.items() if reason not in reported):
         say_once(f"{step}: examples left out: {lost}")
@@ -162,11 +165,19 @@ def set_names(sources: Sequence[Source]) -> list[str]:
     return names
 
 
-def _read_all(sources: Sequence[Source], config: DataConfig, step: StepName, dropped: dict[str, int]) -> Sets:
+def _read_all(
+    sources: Sequence[Source], config: DataConfig, step: StepName, columns: tuple[str, ...], dropped: dict[str, int]
+) -> Sets:
     """Read every set by its name; only SFT needs responses."""
     sets: Sets = {}
     for source, name in zip(sources, set_names(sources), strict=True):
-        reading = read(source, name=name, columns=source.columns or config.columns, needs_response=step == "sft")
+        reading = read(
+            source,
+            name=name,
+            columns=source.columns or config.columns,
+            needs_response=step == "sft",
+            extra=columns,
+        )
         sets[name] = reading.examples
         report_dropped(name, reading)
         for reason, number in reading.dropped.items():
@@ -217,6 +228,18 @@ def _fit_for(step: StepName, sets: Sets, dropped: dict[str, int]) -> Sets:
         first = {example.key: example for rows in reversed(sets.values()) for example in reversed(rows)}
         return filtered(sets, lambda e: first[e.key] is e, _REPEATED, dropped)
     return sets
+
+
+def _report_conflicts(step: StepName, examples: Sequence[Example]) -> None:
+    """Report prompts that occur with several values of the columns that score functions take: one of them is used."""
+    first: dict[str, Example] = {}
+    others = [e for e in examples if e.extra and first.setdefault(e.key, e).extra != e.extra]
+    if others:
+        one, other = first[others[0].key], others[0]
+        say_once(
+            f"{step}: {len({e.key for e in others})} prompts have rows that differ in columns for functions, such as "
+            f"{one.location} and {other.location}; functions get the columns of one row"
+        )
 
 
 def _refuse_empty(sets: Sets, message: str) -> None:

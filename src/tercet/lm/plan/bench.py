@@ -17,7 +17,7 @@ from tercet.lm.plan.hardware import wait
 from tercet.lm.rollout import LmActorCritic, assess, build, reference_logprobs
 from tercet.lm.sampling.generate import SampledTokens, generate
 from tercet.lm.sampling.responses import Responses
-from tercet.lm.scoring import Scorer, by_model
+from tercet.lm.scoring import by_model
 from tercet.runs.clock import Moment
 from tercet.train.chance import generator
 from tercet.train.ppo import Learner, takes_one_step, update
@@ -162,7 +162,7 @@ class Step:
         temperature = ppo.temperature
         self.actor_critic = LmActorCritic(self.policy, self.critic, temperature)
         self.reference = reference_logprobs(self.policy, self.frozen, temperature=temperature)
-        self.scorer = Scorer([(1.0, by_model(self.reward_model, ppo.micro_batch_size))])
+        self.scorer = by_model(self.reward_model, ppo.micro_batch_size)
         self.learner = Learner.of(self.actor_critic, self.policy, self.critic, ppo)
 
     def __call__(self, index: int) -> dict[str, float]:

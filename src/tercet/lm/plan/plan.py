@@ -11,7 +11,8 @@ import torch
 
 from tercet.config.lm import DataConfig, LmConfig, ModelConfig, Source
 from tercet.errors import InputError
-from tercet.lm.data.sources import BUILT_IN, is_file
+from tercet.lm.data.columns import columns_of_run
+from tercet.lm.data.sources import is_built_in, is_file
 from tercet.lm.data.splits import flat, step_examples
 from tercet.lm.models.configs import window_of
 from tercet.lm.models.gguf import gguf_parts
@@ -94,7 +95,7 @@ def plan(
     if prompt_tokens or response_tokens:
         rows = _given_rows(config.data, most, prompt_tokens, response_tokens)
     elif _is_on_this_machine(config.data, config.model):
-        rows = _mean_rows(config.data, most, Encoder.of(config))
+        rows = _mean_rows(config.data, most, Encoder.of(config), columns_of_run(config))
     else:
         rows = _longest_rows(config.data, most)
     networks, ppo = Networks.of(config, config.reward), config.ppo
@@ -151,9 +152,9 @@ def _longest_rows(data: DataConfig, most: int) -> Rows:
     return Rows(ppo, of_data, "the longest allowed; the data is not on this machine")
 
 
-def _mean_rows(data: DataConfig, most: int, encoder: Encoder) -> Rows:
-    prompts = flat(step_examples(data, "ppo").train)[:_NUM_EXAMPLES]
-    demonstrations = flat(step_examples(data, "sft").train)[:_NUM_EXAMPLES]
+def _mean_rows(data: DataConfig, most: int, encoder: Encoder, columns: tuple[str, ...]) -> Rows:
+    prompts = flat(step_examples(data, "ppo", columns).train)[:_NUM_EXAMPLES]
+    demonstrations = flat(step_examples(data, "sft", columns).train)[:_NUM_EXAMPLES]
     prompt = _mean(len(encoder.prompt(example)) for example in prompts)
     response = _mean(len(encoder.response(example.chosen)) for example in demonstrations)
     return Rows(Sizes(prompt, most), Sizes(prompt, response), "means of the data; responses of PPO as long as allowed")
@@ -180,7 +181,7 @@ def _is_on_this_machine(data: DataConfig, model: ModelConfig) -> bool:
 
 
 def _is_local(source: Source) -> bool:
-    return source.path in BUILT_IN or (is_file(source) and Path(source.path).is_file())
+    return is_built_in(source) or (is_file(source) and Path(source.path).is_file())
 
 
 def _has_tokenizer(config: ModelConfig) -> bool:

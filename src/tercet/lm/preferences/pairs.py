@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
-from math import ceil
+from math import ceil, isnan
 from typing import Any
 
 import torch
@@ -12,11 +12,12 @@ import torch
 from tercet.config.functions import PERSON
 from tercet.config.lm import LmConfig
 from tercet.errors import FailedError, InputError
+from tercet.lm.data.columns import Function, columns_of
 from tercet.lm.data.examples import Example, Message
 from tercet.lm.data.splits import Sets, StepExamples, flat
 from tercet.lm.models.roles import load_policy
 from tercet.lm.preferences import human
-from tercet.lm.preferences.functions import ScoreFunction, call_function, load_score_function
+from tercet.lm.preferences.functions import call_function, load_score_function
 from tercet.lm.sampling.sampler import Sampler
 from tercet.lm.text.encoder import Encoder
 from tercet.runs.folder import RunFolder
@@ -33,7 +34,7 @@ Row = dict[str, Any]  # Any: JSON
 
 @dataclass(frozen=True)
 class Judged:
-    """A sampled response, whether it ended, and the judge's score."""
+    """A sampled response, whether it ended, and the judge's score, which is nan if it gave none."""
 
     text: str
     ended: bool
@@ -66,7 +67,7 @@ def sampled_pairs(
             sampler = Sampler(policy, encoder, config.ppo.temperature, config.eval.batch_size)
             seed = round_seed(config.seed, number)
             compare = neighbours if config.judge == PERSON else every_two
-            pairs = _PairSampler(sampler, config.judge, compare, seed)
+            pairs = _PairSampler(sampler, config.judge, compare, seed, config.function_timeout_seconds)
             with folder.timed(step, in_round("pairs", number)):
                 train = pairs.rows(prompts.train, num_train, "train", config.reward.samples_per_prompt)
                 # pairs that share responses would make an interval too narrow
@@ -120,6 +121,7 @@ class _PairSampler:
     judge: str
     compare: Compare
     seed: int
+    timeout_seconds: float
 
     def rows(self, sets: Sets, num_pairs: int, part: str, samples_per_prompt: int) -> list[Row]:
         """Sample at most `num_pairs` pairs to train or test on; fewer if too many responses tie."""
@@ -143,14 +145,15 @@ class _PairSampler:
                 bar.advance(len(pairs))
         if not rows:
             raise FailedError(
-                f"{self.judge} gave every answer to a prompt the same score: there are no pairs to learn from"
+                f"{self.judge} gave every answer to a prompt the same score, or none: there are no pairs to learn from"
             )
         return [row | {"part": part} for row in rows]
 
-    def _pairs(self, prompts: Sequence[Example], score: ScoreFunction, chance: torch.Generator, size: int) -> list[Row]:
+    def _pairs(self, prompts: Sequence[Example], score: Function, chance: torch.Generator, size: int) -> list[Row]:
         responses = self.sampler.sample([example for example in prompts for _ in range(size)], chance)
-        scores = call_function(score, responses.prompts, responses.texts)
-        judged = list(map(Judged, responses.texts, responses.ended.tolist(), scores))
+        columns = columns_of(responses.examples)
+        scores = call_function(score, responses.prompts, responses.texts, columns, timeout_seconds=self.timeout_seconds)
+        judged = list(map(Judged, responses.texts, responses.ended.tolist(), scores.total))
         return [
             row
             for number, example in enumerate(prompts)
@@ -160,7 +163,8 @@ class _PairSampler:
 
 def every_two(example: Example, responses: Sequence[Judged]) -> list[Row]:
     """Return all pairs of responses with different scores (Ouyang et al. 2022, section 3.5)."""
-    best_first = sorted(responses, key=lambda response: -response.score)
+    scored = [response for response in responses if not isnan(response.score)]
+    best_first = sorted(scored, key=lambda response: -response.score)
     return [_row(example, a, b) for a, b in combinations(best_first, 2) if a.score > b.score]
 
 
@@ -170,7 +174,7 @@ def neighbours(example: Example, responses: Sequence[Judged]) -> list[Row]:
     return [_row(example, a, b) for a, b in pairs if a.text != b.text]
 
 
-def _score_function(judge: str) -> ScoreFunction:
+def _score_function(judge: str) -> Function:
     return _zeros if judge == PERSON else load_score_function(judge)
 
 

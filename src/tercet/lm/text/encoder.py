@@ -195,7 +195,9 @@ def _located(location: str) -> Iterator[None]:
         raise InputError(f"{location}: {error}") from error
 
 
-def check_conversations(encoder: Encoder, data: DataConfig, steps: Iterable[StepName]) -> None:
+def check_conversations(
+    encoder: Encoder, data: DataConfig, steps: Iterable[StepName], columns: tuple[str, ...] = ()
+) -> None:
     """Raise InputError if the chat template refuses a conversation of one of the steps.
 
     Each sequence of roles is tried once, and every conversation with tools. Report a template that writes the date or
@@ -204,7 +206,7 @@ def check_conversations(encoder: Encoder, data: DataConfig, steps: Iterable[Step
     if encoder.style != "chat":
         return
     tried: set[tuple[str, ...]] = set()
-    for examples in (step_examples(data, step) for step in steps):
+    for examples in (step_examples(data, step, columns) for step in steps):
         for example in [*flat(examples.train), *flat(examples.held_out)]:
             roles = tuple(message.role for message in example.messages)
             if roles not in tried or any(message.tools for message in example.messages):

@@ -25,6 +25,7 @@ CHECKS = (
     updates.gradients,
     rewards.equal_scores,
     rewards.saturated,
+    rewards.unscored,
     responses.endings,
     responses.length,
     responses.answer_length,

@@ -7,6 +7,7 @@ from tercet.report.formats import listed, num, percent
 from tercet.report.records import Record, curve, find, is_arm, number, rate
 
 _FEW = 5  # updates that a check needs
+_MANY_UNSCORED = 0.1  # of the answers
 _MOSTLY_LENGTH = 0.8  # correlation of score and length
 
 
@@ -51,6 +52,29 @@ def saturated(record: Record) -> Finding | None:
             "ppo.md#4-the-score",
         )
     return Finding("reward_saturated", "good", "Few scores are clipped", text)
+
+
+def unscored(record: Record) -> Finding | None:
+    """Look at the answers to which a function of ppo.reward gave no score; there is nothing to say if all have one."""
+    shares: dict[str, float] = {}
+    for name in find(record.config, "ppo", "reward") or {}:
+        values = [number(row, f"ppo/unscored/{name}") or 0.0 for row in record.metrics if "ppo/score" in row]
+        if len(values) >= _FEW and any(values):
+            shares[name] = late(values)
+    if not shares:
+        return None
+    text = "In the last updates " + listed([f"{name} gave no score to {percent(one)}" for name, one in shares.items()])
+    text += " of the answers; such an answer counts as one of mean score in this term"
+    if max(shares.values()) > _MANY_UNSCORED:
+        return Finding(
+            "unscored",
+            "advice",
+            "Many answers get no score",
+            text,
+            "return 0 for an answer that is wrong, and None only where nothing can be said",
+            "reward-functions.md#what-a-function-returns",
+        )
+    return Finding("unscored", "good", "Few answers get no score", text)
 
 
 def chance(record: Record) -> Finding | None:
