@@ -44,6 +44,9 @@ def shared_letters(prompts: list[str], completions: list[str], chosen: list[str]
     return {"shared": scores, "short": [-0.01 * len(text) for text in completions]}
 
 
+SHARED_LETTERS = f"ppo.reward={{reward_model: 1.0, '{__name__}:shared_letters': 1.0}}"
+
+
 def _run(folder: Path, overrides: list[str], kills: tuple[int, str, int] | None = None) -> None:
     """Run all steps; `kills` are the rank that is killed, and the step and the row of metrics at which."""
     hush()
@@ -157,7 +160,7 @@ def test_a_checkpoint_continues_with_another_number_of_processes(
         ["reward.num_layers=1", "ppo.num_minibatches=1", "ppo.epochs=1", "ppo.micro_batch_size=8"],
         ["ppo.algorithm=dapo", "ppo.group_size=4", "ppo.kl_penalty=k3", "ppo.max_redraws=1"],
         ["ppo.algorithm=gspo", "ppo.group_size=2", "ppo.num_minibatches=1"],
-        ["ppo.algorithm=rloo", "ppo.group_size=4", f"ppo.reward={{'{__name__}:shared_letters': 1.0}}"],
+        ["ppo.algorithm=rloo", "ppo.group_size=4", SHARED_LETTERS],
         ["ppo.max_response_tokens=1"],
     ],
     ids=["shared", "rounds", "one step", "dapo", "gspo", "columns", "one token"],
