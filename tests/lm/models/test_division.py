@@ -69,13 +69,18 @@ def _computed(config: LmConfig, batch: TokenBatch, folder: Path) -> dict[str, Te
     return {name: value.detach().clone() for name, value in found.items()}
 
 
+SLOW = [("opt", name) for name in list(CONFIGS)[1:]]
+SLOW += [(name, "all weights") for name in ("opt-350m", "gpt2", "llama", "qwen2", "qwen3", "bloom", "gpt_neox")]
+
+
 @pytest.mark.parametrize(
-    "name", ["all weights", *(pytest.param(name, marks=pytest.mark.slow) for name in list(CONFIGS)[1:])]
+    ("architecture", "name"),
+    [("opt", "all weights"), *(pytest.param(*case, marks=pytest.mark.slow) for case in SLOW)],
 )
 def test_divided_networks_compute_and_save_what_whole_ones_do(
-    name: str, make_config: Callable[..., LmConfig], batch: TokenBatch, tmp_path: Path
+    architecture: str, name: str, make_config: Callable[..., LmConfig], batch: TokenBatch, tmp_path: Path
 ) -> None:
-    config, few = make_config("opt", **CONFIGS[name]), batch.rows(torch.tensor([0, 3]))
+    config, few = make_config(architecture, **CONFIGS[name]), batch.rows(torch.tensor([0, 3]))
     tolerance = 0.02 if "bf16" in name else 1e-5
     (one,) = on_ranks(1, _computed, config, few, tmp_path / "one")
     for found in on_ranks(3, _computed, config, few, tmp_path / "three", shard=True):
