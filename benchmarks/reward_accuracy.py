@@ -30,7 +30,8 @@ from tercet.lm.data.splits import flat, step_examples
 from tercet.lm.models.gguf import folder_of
 from tercet.lm.models.heads import padding_apart
 from tercet.lm.models.roles import device_of, load_score_model
-from tercet.lm.reward import PairBatches, Pairs, pair_loss
+from tercet.lm.pair_batches import PairBatches, Pairs
+from tercet.lm.reward import pair_loss
 from tercet.lm.text.encoder import Encoder
 from tercet.runs.folder import RunFolder
 from tercet.train.fit import fit

@@ -9,7 +9,8 @@ import torch
 from fitting import asked_for, config_of, timed_fit
 
 from tercet.lm.models.roles import device_of, load_score_model
-from tercet.lm.reward import PairBatches, pair_loss
+from tercet.lm.pair_batches import PairBatches
+from tercet.lm.reward import pair_loss
 from tercet.lm.text.encoder import Encoder
 
 

@@ -7,7 +7,7 @@ It is a separate program, because the runs are forked from a process that has im
 
 A moment is ["row", step, n]: as soon as metrics.jsonl holds n rows of the step; ["checkpoint", step, n]: as soon as
 a checkpoint has n rows; or ["time", share]: after that share of the seconds that a whole run takes. Each chain is
-one run that is killed at each of its moments in turn and then finishes.
+one run that is killed at each of its moments in turn and then finishes. DPO is run too if a moment names it.
 """
 
 import importlib
@@ -83,7 +83,7 @@ def _attempt(folder: Path, overrides: list[str], reached: Callable[[], bool]) ->
 def _run(folder: Path, config: Any) -> None:  # Any: as above
     with RunFolder.open(folder, config, preset=PRESET) as run:
         steps = pipeline.steps_of(config.reward.num_rounds) if DOMAIN == "lm" else pipeline.STEPS
-        for name in pipeline.needed(config):
+        for name in [*pipeline.needed(config), *(["dpo"] if '"dpo"' in sys.argv[4] else [])]:
             if not run.is_done(name):
                 steps[name](run, config)
 

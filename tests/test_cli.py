@@ -42,7 +42,7 @@ def test_a_missing_library_is_one_line():
         (["doctor", "--help"], 0, "--json"),
         (["doctor", "none"], 2, "none: not a run folder"),
         (["label", "none"], 2, "none: no questions here"),
-        (["lm", "chat", "--stage", "critic"], 2, "must be base, sft or ppo"),
+        (["lm", "chat", "--stage", "critic"], 2, "must be base, sft, ppo or dpo"),
     ],
 )
 def test_help_and_config_errors_answer_at_once(arguments: list[str], code: int, said: str, tmp_path: Path):

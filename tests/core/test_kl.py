@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tercet.core.kl import adapted_kl_coef, k1, k2, k3, kl_penalties, penalised_rewards
+from tercet.core.kl import adapted_kl_coef, best_of_n_kl, k1, k2, k3, kl_penalties, penalised_rewards
 
 NAN = float("nan")
 SEEDS = st.integers(0, 2**31)
@@ -122,3 +122,17 @@ def test_kl_penalty_applies_to_every_action_and_not_to_padding():
     mask = torch.tensor([[True, True, False]])
     penalties = kl_penalties(torch.tensor([[-1.0, -2.0, NAN]]), torch.tensor([[-2.0, -2.5, 0.0]]), mask, kl_coef=0.1)
     torch.testing.assert_close(penalties, torch.tensor([[-0.1, -0.05, 0.0]]))
+
+
+def test_the_kl_of_the_best_of_n_by_hand():
+    assert best_of_n_kl(1) == 0.0
+    assert best_of_n_kl(4) == pytest.approx(2 * math.log(2) - 0.75)
+
+
+@pytest.mark.parametrize("n", [2, 3, 16])
+def test_the_kl_of_the_best_of_n_is_that_of_the_distribution_of_the_maximum(n: int):
+    """The maximum of n draws from many equally likely values, each with its exact probability."""
+    ranks = torch.arange(200_001, dtype=torch.float64) / 200_000
+    highest = ranks[1:] ** n - ranks[:-1] ** n
+    kl = (highest * (highest * 200_000).log()).sum()
+    assert best_of_n_kl(n) == pytest.approx(float(kl), abs=1e-4)

@@ -1,6 +1,7 @@
 """What is measured at the end: answers side by side, scores of fixed texts, paired comparisons on held-out prompts."""
 
 import json
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -16,10 +17,13 @@ from tercet.errors import InputError
 from tercet.lm.data.examples import Example, Message
 from tercet.lm.data.splits import step_examples
 from tercet.lm.eval import fixed_prompts, held_out_prompts, reward_texts, win_rates
-from tercet.lm.models.roles import load_score_model
+from tercet.lm.models.roles import load_policy, load_score_model
 from tercet.lm.pipeline import STEPS
 from tercet.lm.preferences.asks import answers_what_is_asked
+from tercet.lm.sampling.sampler import Sampler
+from tercet.lm.scoring import score_rows
 from tercet.lm.text.encoder import Encoder
+from tercet.train.chance import generator
 
 Tercet = Callable[..., Result]
 Take = Callable[..., Path]
@@ -180,6 +184,40 @@ def test_an_actor_that_never_moved_ties_with_sft_at_no_kl(take: Take, small: lis
     assert all(
         row["answers"]["sft"] == row["answers"]["ppo"] for row in read(tmp_path / "run" / "eval" / "answers.json")
     )
+
+
+def test_the_best_of_n_is_the_answer_that_the_reward_model_scores_highest(
+    take: Take, small: list[str], tmp_path: Path
+) -> None:
+    settings = [*small, "eval.best_of_n=4", "eval.num_prompts=16"]
+    for step in ("sft", "reward", "eval"):
+        take(step, tmp_path / "run", *settings)
+    results = read(tmp_path / "run" / "results.json")
+    assert {"best-of-4_vs_sft", "best-of-4_vs_base"} <= results["win_rate"].keys()
+    assert results["best_of_n"] == {"n": 4, "kl_to_reference": pytest.approx(2 * math.log(2) - 0.75)}
+    assert results["mean_score"]["best-of-4"]["reward_model"] > results["mean_score"]["sft"]["reward_model"]
+    rows = read(tmp_path / "run" / "eval" / "held_out.json")
+    config = load_lm_config("tiny", settings)
+    policy = load_policy(config, path=str(tmp_path / "run" / "sft" / "model"))
+    model = load_score_model(config, path=str(tmp_path / "run" / "reward" / "model"), trained=True)
+    encoder = Encoder.of(config)
+    sampler = Sampler(policy, encoder, config.ppo.temperature, config.eval.batch_size)
+    prompts = held_out_prompts(encoder, config.data, 16, seed=config.seed)
+    chance = generator(config.seed, "best of n")
+    for row, example in zip(rows, prompts, strict=True):  # one prompt after the other draws the same numbers
+        responses = sampler.sample([example] * 4, chance)
+        scores = score_rows(model, responses.batch, 4)
+        best = int(scores.argmax())
+        assert (row["prompt"], row["answers"]["best-of-4"]) == (example.prompt, responses.texts[best])
+        assert row["scores"]["best-of-4"]["reward_model"] == pytest.approx(float(scores[best]), abs=1e-4)
+
+
+def test_best_of_n_needs_a_reward_model(take: Take, small: list[str], tmp_path: Path) -> None:
+    take("sft", tmp_path / "run", *small, "eval.best_of_n=4")
+    with pytest.raises(InputError, match=r"eval\.best_of_n: this run has no SFT policy or no reward model yet"):
+        take("eval", tmp_path / "run", *small, "eval.best_of_n=4")
+    with pytest.raises(ValidationError, match="chooses by the run's reward model"):
+        LmConfig.model_validate({"eval": {"best_of_n": 4}, "ppo": {"reward": {"mine:paid": 1.0}}})
 
 
 def test_eval_measures_the_stages_that_there_are(take: Take, small: list[str], tmp_path: Path) -> None:

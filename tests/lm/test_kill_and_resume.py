@@ -53,6 +53,14 @@ def test_full_fine_tuning_killed_after_rows_goes_on_to_the_same_bits(
 
 
 @pytest.mark.slow
+def test_dpo_killed_goes_on_to_the_same_bits(small: list[str], toy_questions: Path, tmp_path: Path) -> None:
+    moments: list[Moment] = [("row", "dpo", 1), ("row", "dpo", 3), ("checkpoint", "dpo", 4)]
+    steps = ["dpo.max_steps=6", "dpo.batch_size=4", "dpo.checkpoint_every=2", "dpo.lr=1e-2"]
+    settings = [*small, *LORA, *steps, f"data.train=[{toy_questions}]"]
+    assert killed(tmp_path, [moments], settings) == len(moments)
+
+
+@pytest.mark.slow
 def test_a_round_killed_goes_on_to_the_same_bits(small: list[str], tmp_path: Path) -> None:
     moments: list[Moment] = [("row", "reward-1", 2), ("row", "ppo-1", 1), ("checkpoint", "ppo-1", 3)]
     rounds = ["reward.num_rounds=1", "reward.pairs_per_round=12"]

@@ -18,8 +18,9 @@ from tercet.lm.data.examples import Example, Message
 from tercet.lm.data.splits import step_examples
 from tercet.lm.models import roles
 from tercet.lm.models.roles import device_of, load_policy, load_score_model
+from tercet.lm.pair_batches import PairBatches, score_pairs
 from tercet.lm.preferences.pairs import HELD_OUT_SHARE
-from tercet.lm.reward import PairBatches, from_first_difference, pair_loss, score_pairs
+from tercet.lm.reward import from_first_difference, pair_loss
 from tercet.lm.sampling.responses import respond_all
 from tercet.lm.scoring import score_rows
 from tercet.lm.text.encoder import Encoder
@@ -131,7 +132,7 @@ def test_the_figures_are_those_of_the_saved_model(take: Take, small: list[str], 
     examples = step_examples(config.data, "reward")
     pairs = [*examples.test["toy"], *examples.validation["toy"]][: config.reward.num_eval]
     model = load_score_model(config, path=str(tmp_path / "reward" / "model"))
-    scores = score_pairs(model, pairs, PairBatches(Encoder.of(config), device_of(config), 3))
+    scores = score_pairs(model.scores, pairs, PairBatches(Encoder.of(config), device_of(config), 3))
     assert found["score_chosen"]["toy"] == pytest.approx(float(scores.chosen.mean()), abs=1e-4)
     assert found["score_rejected"]["toy"] == pytest.approx(float(scores.rejected.mean()), abs=1e-4)
     assert found["accuracy"]["toy"]["mean"] == float((scores.chosen > scores.rejected).double().mean())
@@ -217,7 +218,7 @@ def test_a_response_of_several_pairs_is_computed_once(kind: str, small: list[str
     found = pair_loss(model, together, kind)
     assert float(found.total) == pytest.approx(sum(float(loss.total) for loss in alone), abs=1e-5)
     assert found.metrics["margin"] == pytest.approx(sum(loss.metrics["margin"] for loss in alone), abs=1e-5)
-    scores = score_pairs(model, examples[:3], batches)
+    scores = score_pairs(model.scores, examples[:3], batches)
     assert float(scores.rejected[0]) == pytest.approx(float(scores.chosen[2]), abs=1e-6)  # fair
 
 

@@ -12,7 +12,7 @@ from tercet.errors import FailedError, InputError
 from tercet.lm.batch import TokenBatch
 from tercet.lm.data.examples import Example
 from tercet.lm.models.roles import load_score_model
-from tercet.lm.reward import PairBatches, score_pairs
+from tercet.lm.pair_batches import PairBatches, score_pairs
 from tercet.lm.sampling.responses import Responses
 from tercet.lm.scoring import Scorer, Tally, Term, by_foreign_model, by_function, by_model, load_terms, score_rows
 from tercet.lm.text.encoder import Encoder
@@ -137,7 +137,7 @@ def test_a_score_depends_on_neither_batch_nor_asker(
     assert torch.allclose(ppo, torch.cat([by_model(model, 1)(rows_of(responses, i)) for i in range(6)]), atol=1e-4)
     assert torch.allclose(ppo, score_rows(model, responses.batch, 100), atol=1e-4)
     for size in (1, 3):
-        evaluation = score_pairs(model, pairs, PairBatches(encoder, torch.device("cpu"), size))
+        evaluation = score_pairs(model.scores, pairs, PairBatches(encoder, torch.device("cpu"), size))
         order = sorted(range(4), key=lambda i: len(pairs[i].prompt) + len(pairs[i].chosen))
         assert torch.allclose(evaluation.chosen, ppo[order], atol=1e-4)
 

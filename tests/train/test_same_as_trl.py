@@ -13,7 +13,8 @@ from torch import Tensor
 
 from tercet.config.ppo import UpdateConfig
 from tercet.core.averages import weights
-from tercet.core.losses import clipped_policy_loss, kl_loss
+from tercet.core.dpo import implicit_rewards
+from tercet.core.losses import clipped_policy_loss, kl_loss, pairwise_loss
 from tercet.core.masked import masked_mean
 from tercet.train.estimators import estimate
 from tercet.types import Rollout
@@ -84,4 +85,16 @@ def test_advantages_losses_and_gradients_are_those_of_trl(name: str) -> None:
     (gradient,) = torch.autograd.grad(loss, logprobs)
     assert loss.item() == pytest.approx(TRL[name]["loss"], abs=1e-6)
     torch.testing.assert_close(gradient, torch.tensor(TRL[name]["gradient"], dtype=torch.float64), rtol=0, atol=1e-6)
+    assert float(gradient.norm()) > 1e-3
+
+
+def test_the_loss_and_the_gradient_of_dpo_are_those_of_trl() -> None:
+    mask, logprobs = tensor("mask").bool(), tensor("logprobs").requires_grad_()
+    rewards = implicit_rewards(logprobs, tensor("ref_logprobs"), mask, beta=BETA)
+    loss = pairwise_loss(*rewards.chunk(2)).mean()  # the first half of the rows are the chosen responses
+    (gradient,) = torch.autograd.grad(loss, logprobs)
+    assert loss.item() == pytest.approx(TRL["dpo"]["loss"], abs=1e-6)
+    # TRL's loss is handed log-probabilities that are 0 outside a response, so it may sum over all positions
+    expected = torch.tensor(TRL["dpo"]["gradient"], dtype=torch.float64) * mask
+    torch.testing.assert_close(gradient, expected, rtol=0, atol=1e-6)
     assert float(gradient.norm()) > 1e-3

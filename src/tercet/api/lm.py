@@ -28,7 +28,7 @@ def sample(
     temperature: float | None = None,
     max_tokens: int | None = None,
 ) -> list[str]:
-    """Sample one response to each prompt from a stage of a run: `base`, `sft`, `ppo`, or `ppo-1` for round 1.
+    """Sample one response to each prompt from a stage of a run: `base`, `sft`, `ppo`, `ppo-1` for round 1, or `dpo`.
 
     The same seed gives the same responses. Temperature 0 takes the most likely token each time. Without `temperature`
     and `max_tokens`, `ppo.temperature` and `eval.max_response_tokens` of the run apply. Each call loads the model once,

@@ -9,7 +9,10 @@ from tercet.runs.rounds import with_rounds
 from tercet.runs.rows import Row
 
 Domain = Literal["lm", "arm"]
-STEPS: dict[Domain, tuple[str, ...]] = {"lm": ("sft", "reward", "ppo", "eval"), "arm": ("bc", "reward", "ppo", "eval")}
+STEPS: dict[Domain, tuple[str, ...]] = {
+    "lm": ("sft", "reward", "ppo", "dpo", "eval"),
+    "arm": ("bc", "reward", "ppo", "eval"),
+}
 
 
 class Run:

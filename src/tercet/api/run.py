@@ -44,6 +44,7 @@ def run(
         import tercet.arm  # noqa: F401  # raises InputError for missing packages, before a folder is created
     path = Path(out)
     may_grow = ["reward.num_rounds"] if domain == "lm" else []  # an arm's rounds are part of its PPO
+    may_add = ["dpo"] if domain == "lm" else []
     device, shard = (config.device, config.shard) if isinstance(config, LmConfig) else ("cpu", False)
     watch = Watch(path, config.model_dump(mode="json"))
     job = {"domain": domain, "config": config.model_dump(mode="json"), "out": str(path), "step": step}
@@ -51,7 +52,9 @@ def run(
         suppress(StopRun),
         as_ranks(launched() or ONE),
         silent(quiet or follows()),
-        RunFolder.open(path, config, preset=preset, on_row=on_row, watch=watch, may_grow=may_grow) as folder,
+        RunFolder.open(
+            path, config, preset=preset, on_row=on_row, watch=watch, may_grow=may_grow, may_add=may_add
+        ) as folder,
         together(job, num_processes(config.processes, device), device=device, shard=shard),
         _pipeline(domain, config.threads) as steps,
     ):

@@ -110,7 +110,7 @@ def serve_api(
 ) -> None:
     """Serve every stage of a run with OpenAI's API: chat completions and completions, also streamed.
 
-    The names of the models are those of the stages: base, sft, ppo, and ppo-N for round N.
+    The names of the models are those of the stages: base, sft, ppo, ppo-N for round N, and dpo.
     """
     from tercet.runs.folder import RunFolder
     from tercet.web.openai_api import serve

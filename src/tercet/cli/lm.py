@@ -47,6 +47,10 @@ add_steps(
             {"model": "reward/model", "figures": "results.json"},
         ),
         "ppo": ("Step 3: PPO with actor, critic, reference and reward model.", {"model": "ppo/model"}),
+        "dpo": (
+            "In place of PPO: DPO, on the pairs from which step 2 learns.",
+            {"model": "dpo/model", "report": "report.html"},
+        ),
         "eval": (
             "Evaluate: answers of every stage, reward-model scores, and paired win rates on held-out prompts.",
             {"figures": "results.json"},
@@ -80,7 +84,9 @@ def chat(
     others: Annotated[
         list[Path] | None, typer.Argument(metavar="DIR ...", help="Other runs beside it; with --web.")
     ] = None,
-    stage: Annotated[str, typer.Option("--stage", "-s", help="Stage: base, sft, ppo, or ppo-N for round N.")] = "ppo",
+    stage: Annotated[
+        str, typer.Option("--stage", "-s", help="Stage: base, sft, ppo, ppo-N for round N, or dpo.")
+    ] = "ppo",
     web: Annotated[bool, typer.Option("--web", help="Open a web page with all stages side by side.")] = False,
     host: HostOption = "127.0.0.1",
     port: Annotated[int, port_option()] = 8766,
@@ -88,8 +94,8 @@ def chat(
     debug: DebugOption = False,
 ) -> None:
     """Chat with a stage of a run in the terminal, or with all stages of one or several runs on a web page."""
-    if not re.fullmatch(r"base|sft|ppo(-[1-9]\d*)?", stage):
-        raise InputError(f"--stage {stage}: must be base, sft or ppo, or ppo-N for round N")
+    if not re.fullmatch(r"base|sft|dpo|ppo(-[1-9]\d*)?", stage):
+        raise InputError(f"--stage {stage}: must be base, sft, ppo or dpo, or ppo-N for round N")
     from tercet.runs.folder import RunFolder
 
     folders = [RunFolder.read(path) for path in (run, *(others or []))]  # before transformers is imported: seconds

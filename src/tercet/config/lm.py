@@ -133,6 +133,13 @@ class RewardConfig(FitConfig):
     num_reference_samples: int = Field(default=128, ge=2, le=MOST_ROWS, description="Number of reference responses over which each reward is normalised to mean 0 and variance 1.")
 
 
+class DpoConfig(FitConfig):
+    """DPO, which learns the policy from the preference pairs themselves (`tercet lm dpo`)."""
+
+    beta: float = Field(default=0.1, gt=0, le=1e6, description="Weight of the KL from the SFT policy in the reward that DPO maximises; a lower one lets the policy go further.")
+    eval_every: int = Field(default=25, ge=1, le=MOST_ROWS, description="Steps between measurements of the KL on ppo.num_eval_prompts validation prompts.")
+
+
 class PpoConfig(LoopConfig):
     """Step 3: PPO with actor, critic, reference and reward model."""
 
@@ -207,6 +214,7 @@ class EvalConfig(Section):
     batch_size: int = Field(default=32, ge=1, le=MOST_ROWS, description="Prompts per batch.")
     max_response_tokens: int = Field(default=64, ge=1, le=MOST_TOKENS, description="Maximum length of the responses to `eval.prompts` and in chat.")
     unseen_judges: list[str] = Field(default=[], description="Judges that compare the stages and are used for nothing else: functions module:function (docs/reward-functions.md), reward models, as folders or hub ids, and `base_model`, which asks how much more likely the prompt makes the response under model.path. A judge that takes part in training is refused.")
+    best_of_n: int = Field(default=0, ge=0, le=1000, description="Sample so many responses of the SFT policy to each held-out prompt, and compare the one that the reward model scores highest with the stages: a baseline that trains nothing; 0 leaves it out.")
     reward_texts: str = Field(default="", description="JSONL file of prompt, good, bad to score; empty uses the four texts of DeepSpeed-Chat's rw_eval.")
 
     @model_validator(mode="after")
@@ -249,6 +257,7 @@ class LmConfig(NetworkConfig):
     sft: SftConfig = SftConfig()
     reward: RewardConfig = RewardConfig()
     ppo: PpoConfig = PpoConfig()
+    dpo: DpoConfig = DpoConfig()
     eval: EvalConfig = EvalConfig()
 
     @property
@@ -292,6 +301,15 @@ class LmConfig(NetworkConfig):
         if self.lora.shared_backbone:
             raise ValueError(
                 f"{rounds} continues from an actor that is no longer the shared backbone; set lora.shared_backbone=false"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _best_of_n_has_a_reward_model(self) -> Self:
+        if self.eval.best_of_n and "reward_model" not in self.ppo.reward:
+            raise ValueError(
+                f"eval.best_of_n={self.eval.best_of_n} chooses by the run's reward model, but ppo.reward does not use "
+                "reward_model; add it, or set eval.best_of_n=0"
             )
         return self
 

@@ -12,6 +12,8 @@ samples does not see that. For actions of the current policy the expected gradie
 gradient of the other KL, KL(reference || policy). Weighted by the ratio, k3 has the gradient of the KL again.
 """
 
+import math
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -75,3 +77,12 @@ def adapted_kl_coef(kl_coef: float, kl: float, *, target: float, num_samples: in
         )
     error = min(max(kl / target - 1.0, -ADAPTATION_LIMIT), ADAPTATION_LIMIT)
     return kl_coef * (1.0 + error * num_samples / horizon)
+
+
+def best_of_n_kl(n: int) -> float:
+    """Return the KL in nats of the best of n samples from the distribution of one: log n - (n - 1) / n.
+
+    It is exact if no two samples have the same score, and an upper bound otherwise (Beirami et al. 2024,
+    arXiv:2401.01879, theorem 1).
+    """
+    return math.log(n) - (n - 1) / n

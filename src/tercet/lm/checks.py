@@ -5,17 +5,17 @@ from collections.abc import Sequence
 from tercet.config.functions import PERSON
 from tercet.config.lm import BASE_MODEL, LmConfig
 from tercet.errors import InputError
+from tercet.lm import dpo, ppo
 from tercet.lm import eval as evaluation
-from tercet.lm import ppo
 from tercet.lm.data.columns import Takes, check_columns, columns_of, columns_of_run
 from tercet.lm.data.splits import STEPS, StepExamples, StepName, flat, require_pairs, step_examples
 from tercet.lm.engines.server import words_of
 from tercet.lm.models.configs import config_at, fresh, named_by_key
 from tercet.lm.models.roles import check_logits, load_policy, load_score_model
+from tercet.lm.pair_batches import samples_pairs
 from tercet.lm.preferences.foreign import ForeignRewardModel, check_foreign
 from tercet.lm.preferences.functions import call_function, load_score_function
 from tercet.lm.preferences.pairs import NO_JUDGE, no_prompts, round_set
-from tercet.lm.reward import samples_pairs
 from tercet.lm.sampling.model_check import check_policy
 from tercet.lm.scoring import NO_REWARD, REWARD_MODEL, is_from_tercet
 from tercet.lm.text.encoder import Encoder, check_conversations, check_tokenizers
@@ -37,17 +37,22 @@ def check(config: LmConfig, steps: Sequence[str]) -> None:
             raise InputError(NO_REWARD)
         if not any(step_examples(config.data, "ppo", columns).validation.values()):
             raise InputError(ppo.NO_VALIDATION)
-    if "reward" in steps:
+    if "dpo" in steps and not any(step_examples(config.data, "ppo", columns).validation.values()):
+        raise InputError(dpo.NO_VALIDATION)
+    if "reward" in steps or "dpo" in steps:
         _check_pairs(config, step_examples(config.data, "reward", columns))
+    if "reward" in steps:
         _check_rounds(config, step_examples(config.data, "reward", columns))
-    if "reward" in steps or "ppo" in steps:
+    if {"reward", "ppo", "dpo"} & {*steps}:
         check_tokenizers(config)
-        scores = "reward" in steps or config.ppo.has_critic or REWARD_MODEL in config.ppo.reward
+        learns_from_scores = "ppo" in steps and (config.ppo.has_critic or REWARD_MODEL in config.ppo.reward)
+        scores = "reward" in steps or learns_from_scores
         _check_models(config, encoder, scores=scores)
     if "reward" in steps and config.ppo.policy:  # otherwise the step that loads the policy is the first to train
         with named_by_key(config, config.ppo.policy):
             check_policy(load_policy(config, path=config.ppo.policy, learns=True))
-    check_conversations(encoder, config.data, [name for name in STEPS if name in steps], columns)
+    read = {*steps, *(["reward"] if "dpo" in steps else [])}  # DPO reads the pairs of the reward model
+    check_conversations(encoder, config.data, [name for name in STEPS if name in read], columns)
     if "sft" in steps and config.sft.best_fraction < 1:
         _check_function(config.judge, config, "sft")
     if "eval" in steps:

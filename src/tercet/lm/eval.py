@@ -15,7 +15,7 @@ import yaml
 from tercet.config.functions import PERSON
 from tercet.config.lm import BASE_MODEL, DataConfig, LmConfig, NetworkConfig, judge_name
 from tercet.core.intervals import wilson, win
-from tercet.core.kl import k1
+from tercet.core.kl import best_of_n_kl, k1
 from tercet.errors import InputError
 from tercet.lm.data.columns import columns_of_run
 from tercet.lm.data.digests import digests
@@ -27,6 +27,7 @@ from tercet.lm.models.configs import config_at, fresh, named_by_key, window_of
 from tercet.lm.models.logprobs import response_logprobs
 from tercet.lm.models.roles import ScoreModel, load_policy, load_score_model
 from tercet.lm.preferences.likelihood import mutual_information
+from tercet.lm.sampling.best_of_n import best_of_n
 from tercet.lm.sampling.responses import Responses
 from tercet.lm.sampling.sampler import Sampler
 from tercet.lm.scoring import Score, by_judge, by_model, score_rows
@@ -52,15 +53,18 @@ def run(folder: RunFolder, config: LmConfig) -> None:
     columns = columns_of_run(config)
     held_out = held_out_prompts(encoder, config.data, config.eval.num_prompts, seed=config.seed, columns=columns)
     fixed, texts = fixed_prompts(config.eval.prompts), reward_texts(config.eval.reward_texts)
-    reward_model = _reward_model(folder, config, config.reward.num_rounds)
-    scores = _scores(config, encoder, reward_model)
+    reward_model = reward_model_of(folder, config, config.reward.num_rounds)
+    scores = judge_scores(config, encoder, reward_model)
+    if config.eval.best_of_n and not (reward_model and any(stage.name == "sft" for stage in stages)):
+        raise InputError("eval.best_of_n: this run has no SFT policy or no reward model yet; run these steps first")
+    best_of = f"best-of-{config.eval.best_of_n}"
     data = digests(config, "eval")
     with folder.step("eval", total=len(stages), shown=[], data=data) as step:
         responses: dict[str, list[Responses]] = {}  # to the held-out prompts, by stage
         fixed_responses: dict[str, dict[str, list[str]]] = {}
         metrics: dict[str, Any] = {}
-        logprobs: dict[str, list[torch.Tensor]] = {}  # of PPO's own responses, by stage
-        for index, stage in enumerate(reversed(stages)):  # ppo before sft: the reference then reads ppo's responses
+        logprobs: dict[str, list[torch.Tensor]] = {}  # of their own responses, by stage: PPO's and DPO's
+        for index, stage in enumerate(reversed(stages)):  # sft after them: the reference then reads their responses
             policy = load_policy(config, path=stage.path)
             encoder.check_window(policy.model)
             sampler = Sampler(policy, encoder, config.ppo.temperature, config.eval.batch_size)
@@ -70,22 +74,29 @@ def run(folder: RunFolder, config: LmConfig) -> None:
             responses[stage.name] = sampler.sample_all(
                 held_out, generator(config.seed, "held-out answers"), title=f"{stage.name}: held-out prompts"
             )
-            if kind_of(stage.name) == "ppo":
-                logprobs[stage.name] = _logprobs(sampler, responses[stage.name])
+            if kind_of(stage.name) in ("ppo", "dpo"):
+                logprobs[stage.name] = all_logprobs(sampler, responses[stage.name])
+            if stage.name == "sft" and config.eval.best_of_n:
+                chance = generator(config.seed, "best of n")
+                best = best_of_n(sampler, held_out, scores["reward_model"], chance, n=config.eval.best_of_n)
+                responses[best_of] = [best]
+                kl = {"n": config.eval.best_of_n, "kl_to_reference": best_of_n_kl(config.eval.best_of_n)}
+                metrics = merged(metrics, {"best_of_n": kl})
             for name in logprobs if stage.name == "sft" else ():
-                pairs = zip(logprobs[name], _logprobs(sampler, responses[name]), strict=True)
-                kl = _mean([k1(ppo, reference).sum(1) for ppo, reference in pairs])
-                metrics = merged(metrics, results_in_round({"kl_to_reference": kl}, round_of(name)))
+                pairs = zip(logprobs[name], all_logprobs(sampler, responses[name]), strict=True)
+                kl = {"kl_to_reference": _mean([k1(own, reference).sum(1) for own, reference in pairs])}
+                metrics = merged(metrics, {"dpo": kl} if name == "dpo" else results_in_round(kl, round_of(name)))
             ended = _mean([part.ended.float() for part in responses[stage.name]])
             step.log(index, {f"eval/eos_fraction/{stage.name}": ended})
-        scores |= _unseen_scores(config, encoder)
+        scores |= unseen_scores(config, encoder)
+        compared = [*(stage.name for stage in stages), *([best_of] if best_of in responses else [])]
         by_stage = {
-            stage.name: {name: _all([score(part) for part in responses[stage.name]]) for name, score in scores.items()}
-            for stage in stages
+            stage: {name: _all([score(part) for part in responses[stage]]) for name, score in scores.items()}
+            for stage in compared
         }
-        lengths = {s.name: _mean([a.batch.response_mask.sum(1).float() for a in responses[s.name]]) for s in stages}
+        lengths = {s: _mean([a.batch.response_mask.sum(1).float() for a in responses[s]]) for s in compared}
         _write(step.path / "answers.json", _side_by_side(fixed, fixed_responses, stages))
-        _write(step.path / "held_out.json", _held_out_rows(held_out, responses, by_stage, stages))
+        _write(step.path / "held_out.json", _held_out_rows(held_out, responses, by_stage))
         scored = score_texts(texts, encoder, reward_model, config.eval.batch_size) if reward_model else []
         _write(step.path / "reward_texts.json", scored)
         step.finish(
@@ -197,12 +208,14 @@ def _means(scores: Mapping[str, Sequence[float]]) -> dict[str, float]:
     return {name: sum(values) / len(values) for name, values in given.items() if values}
 
 
-def _reward_model(folder: RunFolder, networks: NetworkConfig, num_rounds: int) -> ScoreModel | None:
+def reward_model_of(folder: RunFolder, networks: NetworkConfig, num_rounds: int) -> ScoreModel | None:
+    """Load the reward model of the last finished round; None if the run has none."""
     path = last_reward_model(folder, num_rounds)
     return load_score_model(networks, path=path, trained=True) if path else None
 
 
-def _scores(config: LmConfig, encoder: Encoder, reward_model: ScoreModel | None) -> dict[str, Score]:
+def judge_scores(config: LmConfig, encoder: Encoder, reward_model: ScoreModel | None) -> dict[str, Score]:
+    """Return the judge of the config and the reward model, as far as there are these, by their names in results."""
     scores: dict[str, Score] = {}
     if config.judge and config.judge != PERSON:
         scores["judge"] = by_judge(config.judge, config, encoder, config.eval.batch_size)
@@ -211,7 +224,7 @@ def _scores(config: LmConfig, encoder: Encoder, reward_model: ScoreModel | None)
     return scores
 
 
-def _unseen_scores(config: LmConfig, encoder: Encoder) -> dict[str, Score]:
+def unseen_scores(config: LmConfig, encoder: Encoder) -> dict[str, Score]:
     """Load the judges of eval.unseen_judges by their names in results."""
     scores: dict[str, Score] = {}
     for judge in config.eval.unseen_judges:
@@ -239,7 +252,7 @@ def _fixed_responses(
 
 
 @torch.no_grad()
-def _logprobs(sampler: Sampler, responses: Sequence[Responses]) -> list[torch.Tensor]:
+def all_logprobs(sampler: Sampler, responses: Sequence[Responses]) -> list[torch.Tensor]:
     """Compute the log-probability of every response token; in bf16 the sampler's own differ by rounding."""
     all_logprobs = []
     for part in responses:
@@ -278,20 +291,20 @@ def _held_out_rows(
     held_out: Sequence[Example],
     responses: dict[str, list[Responses]],
     by_stage: dict[str, dict[str, list[float]]],
-    stages: Sequence[Stage],
 ) -> Rows:
     texts = {name: [text for part in parts for text in part.texts] for name, parts in responses.items()}
     return [
         {
             "prompt": example.prompt,
-            "answers": {s.name: texts[s.name][i] for s in stages},
-            "scores": {s.name: {name: _known(v[i]) for name, v in by_stage[s.name].items()} for s in stages},
+            "answers": {stage: texts[stage][i] for stage in by_stage},
+            "scores": {stage: {name: known(v[i]) for name, v in rows.items()} for stage, rows in by_stage.items()},
         }
         for i, example in enumerate(held_out)
     ]
 
 
-def _known(score: float) -> float | None:
+def known(score: float) -> float | None:
+    """Return a score for JSON; None if the judge gave none."""
     return None if isnan(score) else score
 
 

@@ -25,6 +25,7 @@ from tercet.lm.imitation import SftBatches, response_loss
 from tercet.lm.models.backbone import Backbone, load_reward_model
 from tercet.lm.models.division import to_save
 from tercet.lm.models.roles import Policy, ScoreModel, device_of, load_policy, load_score_model
+from tercet.lm.prompts import validation_prompts
 from tercet.lm.redraws import draw_groups
 from tercet.lm.rollout import (
     Assessment,
@@ -77,9 +78,7 @@ def run(folder: RunFolder, config: LmConfig, *, number: int = 0) -> None:
     encoder = Encoder.of(config)
     examples = step_examples(config.data, "ppo", columns_of_run(config))
     prompts = encoder.within_limits(examples.train, "ppo")
-    held_out = flat(encoder.within_limits(examples.validation, "validation"))
-    order = torch.randperm(len(held_out), generator=generator(config.seed, "validation prompts")).tolist()
-    held_out = [held_out[i] for i in order[: config.ppo.num_eval_prompts]]
+    held_out = validation_prompts(encoder, config)
     if not held_out:
         raise InputError(NO_VALIDATION)
     backbone = Backbone.load(config, policy_path) if config.lora.shared_backbone else None

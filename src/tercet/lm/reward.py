@@ -1,10 +1,9 @@
 """Step 2, judge: train a reward model on preference pairs (Ouyang et al. 2022, section 3.5)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool
 from torch import Tensor
 
 from tercet.config.lm import LmConfig, NetworkConfig, RewardConfig
@@ -13,25 +12,32 @@ from tercet.core.statistics import score_gain_and_bias, wins
 from tercet.errors import FailedError, InputError
 from tercet.lm.batch import TokenBatch
 from tercet.lm.data.batches import lessons
-from tercet.lm.data.columns import columns_of_run
 from tercet.lm.data.digests import digests
-from tercet.lm.data.examples import Example, Message
-from tercet.lm.data.splits import Sets, StepExamples, flat, overlap, require_pairs, step_examples
+from tercet.lm.data.examples import Example
+from tercet.lm.data.splits import Sets, overlap
 from tercet.lm.models.backbone import save_adapters
 from tercet.lm.models.division import to_save
 from tercet.lm.models.roles import ScoreModel, device_of, load_policy, load_score_model
+from tercet.lm.pair_batches import (
+    PairBatches,
+    Pairs,
+    held_out_pairs,
+    pair_length,
+    pair_prompt,
+    preference_pairs,
+    score_pairs,
+)
 from tercet.lm.preferences.pair_scores import PairScores, summary
-from tercet.lm.preferences.pairs import round_set, sampled_pairs, with_round
+from tercet.lm.preferences.pairs import round_set
 from tercet.lm.sampling.sampler import Sampler
 from tercet.lm.scales import draw_examples, reference_responses
 from tercet.lm.scoring import score_rows
 from tercet.lm.stages import model_of, sft_model
 from tercet.lm.text.encoder import Encoder
 from tercet.runs.folder import RunFolder
-from tercet.runs.progress import progress
 from tercet.runs.rounds import in_round, results_in_round
 from tercet.train.fit import LossTerms, fit
-from tercet.train.parallel import combined, even, own, own_rows
+from tercet.train.parallel import own
 
 
 def run(folder: RunFolder, config: LmConfig, *, number: int = 0) -> None:
@@ -42,9 +48,9 @@ def run(folder: RunFolder, config: LmConfig, *, number: int = 0) -> None:
     DIR/reward-<number>. It starts from the same weights as round 0: a model that is trained further would see the
     earlier pairs once more in every round and overfit them.
     """
-    examples, encoder = _pairs(folder, config, number)
+    examples, encoder = preference_pairs(folder, config, number)
     train = encoder.within_limits(examples.train, "reward")
-    held_out = encoder.within_limits(_held_out(examples, config.reward.num_eval), "held out")
+    held_out = encoder.within_limits(held_out_pairs(examples, config.reward.num_eval), "held out")
     held_out = {name: pairs for name, pairs in held_out.items() if pairs}
     if not held_out:
         raise InputError(
@@ -64,7 +70,7 @@ def run(folder: RunFolder, config: LmConfig, *, number: int = 0) -> None:
     def measure(index: int) -> dict[str, float]:
         if index not in stages:
             return {}
-        scored.update({name: score_pairs(model, pairs, batches) for name, pairs in held_out.items()})
+        scored.update({name: score_pairs(model.scores, pairs, batches) for name, pairs in held_out.items()})
         return {f"reward/accuracy/{name}": summary(scores)["accuracy"]["mean"] for name, scores in scored.items()}
 
     name, data = in_round("reward", number), digests(config, "reward")
@@ -75,7 +81,7 @@ def run(folder: RunFolder, config: LmConfig, *, number: int = 0) -> None:
             step,
             modules={"reward_model": model},
             plan=todo.plan.rows,
-            micro_batches=lambda rows: batches.of(own([todo.examples[row] for row in rows], _length, _prompt)),
+            micro_batches=lambda rows: batches.of(own([todo.examples[row] for row in rows], pair_length, pair_prompt)),
             count=lambda pairs: pairs.num,
             loss=lambda pairs: pair_loss(model, pairs, config.reward.loss),
             config=config.reward,
@@ -84,7 +90,7 @@ def run(folder: RunFolder, config: LmConfig, *, number: int = 0) -> None:
             measure=measure,
         )
         model.eval()
-        pair_scores = scored or {name: score_pairs(model, pairs, batches) for name, pairs in held_out.items()}
+        pair_scores = scored or {name: score_pairs(model.scores, pairs, batches) for name, pairs in held_out.items()}
         reference, kind = _reference_batches(config, policy_path, encoder, todo.examples)
         scores = torch.cat([score_rows(model, b, config.reward.micro_batch_size) for b in reference])
         try:
@@ -117,43 +123,6 @@ def _untrained(networks: NetworkConfig, reward: RewardConfig, policy_path: str) 
     return load_score_model(networks, path=start, num_layers=num_layers, learns=True, lora_dropout=dropout)
 
 
-@dataclass(frozen=True)
-class Pairs:
-    """The rows of chosen and rejected responses in a batch; a response that is in several pairs has one row."""
-
-    batch: TokenBatch
-    chosen: Int[Tensor, " n"]
-    rejected: Int[Tensor, " n"]
-
-    @property
-    def num(self) -> int:
-        """The number of pairs."""
-        return len(self.chosen)
-
-
-class PairBatches:
-    """Make micro-batches of preference pairs on a device."""
-
-    def __init__(self, encoder: Encoder, device: torch.device, size: int) -> None:
-        self.encoder, self.device, self.size = encoder, device, size
-
-    def of(self, examples: Sequence[Example]) -> list[Pairs]:
-        """Return micro-batches in the order of the examples; if weights are divided, equally many on all ranks."""
-        parts = [examples[start : start + self.size] for start in range(0, len(examples), self.size)]
-        none = torch.zeros(0, dtype=torch.long, device=self.device)
-        return even([self._of(part) for part in parts], Pairs(TokenBatch.empty(self.device), none, none))
-
-    def _of(self, examples: Sequence[Example]) -> Pairs:
-        encoder = self.encoder
-        prompts = [tuple(encoder.prompt(example)) for example in examples] * 2
-        responses = [*map(encoder.chosen, examples), *map(encoder.rejected, examples)]
-        numbers: dict[tuple[tuple[int, ...], tuple[int, ...]], int] = {}
-        rows = [numbers.setdefault((p, tuple(r)), len(numbers)) for p, r in zip(prompts, responses, strict=True)]
-        batch = encoder.batch([prompt for prompt, _ in numbers], [response for _, response in numbers])
-        chosen, rejected = torch.tensor(rows, device=self.device).chunk(2)
-        return Pairs(batch.to(self.device), chosen, rejected)
-
-
 def pair_loss(model: ScoreModel, pairs: Pairs, kind: str) -> LossTerms:
     """Return the pairwise loss, summed over pairs, and the number of correctly ranked pairs (a tie counts half)."""
     values = model(pairs.batch)
@@ -177,60 +146,6 @@ def from_first_difference(pairs: Pairs) -> Bool[Tensor, "n length"]:
     return (differ.cumsum(1) > 0) & (chosen | rejected)
 
 
-@torch.no_grad()
-def score_pairs(model: ScoreModel, examples: Sequence[Example], batches: PairBatches) -> PairScores:
-    """Score both responses of every pair, and count their tokens."""
-    model.eval()
-    order = sorted(range(len(examples)), key=lambda i: len(examples[i].prompt) + len(examples[i].chosen))
-    mine = own_rows(_length(examples[i]) for i in order)
-    scores, lengths = torch.zeros(len(examples), 2), torch.zeros(len(examples), 2, dtype=torch.long)
-    with progress("accuracy", total=len(mine), unit="pairs") as bar:
-        start = 0
-        for pairs in batches.of([examples[order[i]] for i in mine]):
-            rows, places = torch.stack([pairs.chosen, pairs.rejected], 1), mine[start : start + pairs.num]
-            scores[places] = model.scores(pairs.batch)[rows].cpu()
-            lengths[places] = pairs.batch.response_mask.sum(1)[rows].cpu()
-            start += pairs.num
-            bar.advance(pairs.num)
-    both, sizes = combined(scores), combined(lengths)
-    return PairScores(both[:, 0], both[:, 1], sizes[:, 0], sizes[:, 1])
-
-
-def _length(pair: Example) -> int:
-    return len(pair.prompt) + len(pair.chosen) + len(pair.rejected or "")
-
-
-def _prompt(pair: Example) -> tuple[Message, ...]:
-    return pair.messages
-
-
-def samples_pairs(examples: StepExamples, num_sampled_pairs: int) -> bool:
-    """Return True if the data has no pairs and they are to be sampled."""
-    has_pairs = any(example.rejected is not None for example in flat(examples.train))
-    return bool(num_sampled_pairs) and not has_pairs
-
-
-def _pairs(folder: RunFolder, config: LmConfig, number: int) -> tuple[StepExamples, Encoder]:
-    """Return the pairs of the data, or pairs sampled from the SFT model if it has none, and the encoder for them.
-
-    The pairs of rounds 1 to `number` are added, each sampled from the actor that PPO had kept before the round.
-    """
-    examples, encoder = step_examples(config.data, "reward", columns_of_run(config)), Encoder.of(config)
-    if samples_pairs(examples, config.reward.num_sampled_pairs):
-        # a response that was cut off when sampled must not get an EOS here: PPO scores it without one
-        encoder = replace(encoder, max_response_tokens=encoder.max_sampled_tokens)
-        pairs = sampled_pairs(folder, config, encoder, examples, sft_model(folder, config.ppo.policy))
-    else:
-        require_pairs(examples)
-        pairs = examples
-        if number:  # sampled responses must not be cut, since PPO scores them whole
-            encoder = replace(encoder, max_response_tokens=max(encoder.max_response_tokens, encoder.max_sampled_tokens))
-    for one in range(1, number + 1):
-        actor = model_of(folder, in_round("ppo", one - 1))
-        pairs = with_round(pairs, sampled_pairs(folder, config, encoder, examples, actor, number=one), one)
-    return encoder.pairs_that_differ(pairs), encoder
-
-
 def _accuracy_before(
     folder: RunFolder, config: LmConfig, number: int, held_out: Sets, batches: PairBatches
 ) -> dict[str, object]:
@@ -240,11 +155,7 @@ def _accuracy_before(
         return {}
     path = model_of(folder, in_round("reward", number - 1))
     model = load_score_model(config, path=path, trained=True)
-    return {"accuracy_before": summary(score_pairs(model, pairs, batches))["accuracy"]}
-
-
-def _held_out(examples: StepExamples, most: int) -> Sets:
-    return {name: [e for e in rows if e.rejected is not None][:most] for name, rows in examples.held_out.items()}
+    return {"accuracy_before": summary(score_pairs(model.scores, pairs, batches))["accuracy"]}
 
 
 def _reference_batches(

@@ -1,4 +1,4 @@
-"""The stages of a run that can respond to prompts (base, sft, ppo, rounds of ppo) and the paths of their models."""
+"""The stages of a run that can respond to prompts (base, sft, ppo, its rounds, dpo) and the paths of their models."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from tercet.runs.rounds import in_round
 
 @dataclass(frozen=True)
 class Stage:
-    """One of base, sft, ppo, ppo-1, ...; `path` is the folder or hub id of its model ('' for the base: model.path)."""
+    """One of base, sft, ppo, ppo-1, ..., dpo; `path` is the folder or hub id of its model ('' for base: model.path)."""
 
     name: str
     path: str
@@ -19,8 +19,8 @@ def stages_of(folder: RunFolder, policy: str, num_rounds: int) -> list[Stage]:
     stages = [Stage("base", "")]
     if sft := sft_model(folder, policy):
         stages.append(Stage("sft", sft))
-    ppo = [in_round("ppo", number) for number in range(num_rounds + 1)]
-    return [*stages, *(Stage(name, model_of(folder, name)) for name in ppo if folder.has_ended(name))]
+    learned = [*(in_round("ppo", number) for number in range(num_rounds + 1)), "dpo"]
+    return [*stages, *(Stage(name, model_of(folder, name)) for name in learned if folder.has_ended(name))]
 
 
 def model_of(folder: RunFolder, step: str) -> str:

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 from tercet.report.blocks import Answer, Block, Cell, Comparison, Fold, Heat, Prose, Role, Subhead, Table
 from tercet.report.formats import score, shares, signed
-from tercet.report.records import Record, Tree, find, number
+from tercet.report.records import Record, Tree, find, number, stages
 from tercet.runs.rounds import in_round
 
-_STAGES: tuple[tuple[str, Role, str], ...] = (("base", "base", "Base"), ("sft", "sft", "SFT"), ("ppo", "ppo", "PPO"))
+_ROLES: dict[str, Role] = {"base": "base", "sft": "sft", "ppo": "ppo"}
 _SHOWN = 3  # answers at each end of the held-out prompts
 _MOMENTS = 8  # updates whose samples are shown, evenly spread
 _AT_A_MOMENT = 3
@@ -95,8 +95,9 @@ def _gain(row: Tree, key: str) -> float | None:
 
 def _stages(record: Record) -> list[tuple[str, Role, str]]:
     """Return each stage with its colour and its name; a round has the colour of PPO."""
+    named = [(stage, _ROLES.get(stage, "other"), title) for stage, title in stages(record).items()]
     rounds = [one.number for one in record.rounds]
-    return [*_STAGES, *((in_round("ppo", i), "ppo", f"Round {i}") for i in rounds)]
+    return [*named[:3], *((in_round("ppo", i), "ppo", f"Round {i}") for i in rounds), *named[3:]]
 
 
 def _scored(record: Record, row: Tree, key: str) -> Comparison:

@@ -78,6 +78,52 @@ REWARD = (
     ),
 )
 
+DPO = (
+    Plot(
+        "DPO loss",
+        "nats per pair",
+        "Negative log-likelihood of the preferences, with beta times the policy's log-ratio to the SFT policy as the "
+        "score. It starts at ln 2 = 0.69 (dashed), because both policies are then the same.",
+        [Line("dpo/loss", "loss", "other")],
+        level=0.6931,
+    ),
+    Plot(
+        "Accuracy on training batches",
+        "share of pairs",
+        "Share of pairs whose preferred answer has become more likely than the other, relative to the SFT policy. It "
+        "starts at one half (dashed).",
+        [Line("dpo/accuracy", "accuracy", "other")],
+        level=0.5,
+    ),
+    Plot(
+        "Implicit rewards",
+        "beta times the log-ratio",
+        "Of the preferred and of the other answers. Their difference, the margin, should grow. If both fall far, the "
+        "policy gives up answers of either kind for others that no pair has.",
+        [
+            Line("dpo/margin", "margin", "other"),
+            Line("dpo/reward_chosen", "preferred", "sft"),
+            Line("dpo/reward_rejected", "other", "muted"),
+        ],
+        level=0.0,
+    ),
+    Plot(
+        "KL to the reference",
+        "nats per answer",
+        "Distance of the policy from the SFT model, on answers that it samples to validation prompts. Nothing bounds "
+        "it but beta and the number of steps.",
+        [Line("dpo/validation_kl", "KL", "other")],
+        bottom=0.0,
+    ),
+    Plot(
+        "Gradient norm",
+        "before clipping",
+        "It should stay steady. If it grows by orders of magnitude, the learning rate is too high.",
+        [Line("dpo/grad_norm", "norm", "other")],
+        bottom=0.0,
+    ),
+)
+
 EQUAL_GROUPS = Plot(
     "Groups of equal scores",
     "share of groups",

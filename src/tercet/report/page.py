@@ -4,7 +4,7 @@ from pathlib import Path
 
 import yaml
 
-from tercet.report import answers, arm, checks, curves, render_html, render_markdown, rounds, summary, tables
+from tercet.report import answers, arm, checks, curves, dpo, render_html, render_markdown, rounds, summary, tables
 from tercet.report.blocks import Block, Code, Figures, Fold, Page, Prose, Section, Table
 from tercet.report.formats import duration
 from tercet.report.records import Record, algorithm, find, is_arm, read
@@ -47,6 +47,7 @@ def _of_language(record: Record) -> list[Section]:
         Section("imitate", "1. Imitate: SFT", _present(curves.figures(record, curves.SFT))),
         Section("judge", "2. Judge: reward model", _judge(record)),
         Section("improve", f"3. Improve: {algorithm(record)}", _improve(record)),
+        Section("dpo", "In place of PPO: DPO", _present(dpo.accuracy(record), curves.figures(record, curves.DPO))),
         Section("rounds", "4. Rounds: new judgements of PPO's answers", rounds.blocks(record)),
         Section("answers", "Answers side by side", answers.fixed_prompts(record)),
         Section("held-out", "Held-out prompts", answers.held_out(record)),

@@ -14,7 +14,7 @@ from tercet.runs.rounds import kind_of, round_of
 from tercet.runs.rows import read_rows
 
 Tree = dict[str, Any]  # Any: JSON; `find` and `number` below check its values
-STAGES = ("base", "sft", "ppo")
+_STAGES = {"base": "Base", "sft": "SFT", "ppo": "PPO"}
 
 
 @dataclass(frozen=True)
@@ -102,6 +102,13 @@ def is_arm(record: Record) -> bool:
     return "env" in record.config
 
 
+def stages(record: Record) -> dict[str, str]:
+    """Return the title of each stage by its name in results: base, SFT, PPO, and DPO and best-of-n if measured."""
+    measured = find(record.results, "response_length") or {}
+    best_of = [name for name in measured if name.startswith("best-of-")]
+    return _STAGES | ({"dpo": "DPO"} if "dpo" in measured else {}) | {name: name.capitalize() for name in best_of}
+
+
 def find(tree: Any, *keys: str) -> Any:  # Any: JSON
     """Return the value at `keys`, or None."""
     for key in keys:
@@ -179,5 +186,11 @@ def unseen_judges(record: Record) -> list[str]:
 
 def algorithm(record: Record) -> str:
     """Return the name of the algorithm of step 3."""
-    key = find(record.config, "ppo", "algorithm") or "ppo"
+    return algorithm_title(find(record.config, "ppo", "algorithm") or "ppo")
+
+
+def algorithm_title(key: str) -> str:
+    """Return the name of an algorithm by its key."""
+    if key.startswith("best-of-"):
+        return key.capitalize()
     return "Dr. GRPO" if key == "dr_grpo" else str(key).upper()

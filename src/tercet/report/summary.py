@@ -1,6 +1,7 @@
 """The outcome of a language run in a few sentences, and an overview of the three steps."""
 
 from tercet.core.intervals import Interval
+from tercet.report import dpo
 from tercet.report.blocks import Card, Cards, Headline
 from tercet.report.formats import duration, interval, listed, num, percent
 from tercet.report.records import Record, algorithm, curve, find, kl_bound, number, rate, unseen_judges, verdict
@@ -11,9 +12,11 @@ def headline(record: Record) -> Headline:
     """State the result of the last comparison that was measured, then the steps before it."""
     name, won = _won(record)
     if won is not None:
-        more = [*_unseen(record), *_rounds(record), *_earlier_results(record), *_caveat(record, name)]
+        more = [*_unseen(record), *_dpo(record), *_rounds(record), *_earlier_results(record), *_caveat(record, name)]
         return Headline(_outcome(record, won, name), more, verdict(won))
     results = _earlier_results(record)
+    if of_dpo := dpo.win(record)[1]:
+        return Headline(dpo.sentence(record), [*results, "PPO has not been measured against SFT."], verdict(of_dpo))
     if results:
         rest = [*results[1:], "PPO has not been measured against SFT yet."]
         return Headline(results[0], rest, "open")
@@ -61,6 +64,10 @@ def _unseen(record: Record) -> list[str]:
     rates = {name: rate(record.results, "win_rate", "ppo_vs_sft", name) for name in unseen_judges(record)}
     parts = [f"{percent(one.mean)} by {name.replace('_', ' ')} ({interval(one)})" for name, one in rates.items() if one]
     return [f"By judges that took no part in training, PPO won {listed(parts)}."] if parts else []
+
+
+def _dpo(record: Record) -> list[str]:
+    return [text] if (text := dpo.sentence(record)) else []
 
 
 def _rounds(record: Record) -> list[str]:

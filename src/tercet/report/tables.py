@@ -2,22 +2,23 @@
 
 from tercet.report.blocks import Bar, Cell, Heat, Role, Table
 from tercet.report.formats import num, percent, score, shares, signed
-from tercet.report.records import STAGES, Record, Tree, find, number, rate, unseen_judges
+from tercet.report.records import Record, Tree, find, number, rate, unseen_judges
+from tercet.report.records import stages as stage_titles
 from tercet.report.summary import accuracies
-
-_STAGE_NAMES = {"base": "Base", "sft": "SFT", "ppo": "PPO"}
 
 
 def win_rates(record: Record) -> Table | None:
     """Show paired comparisons on held-out prompts."""
     rows: list[list[Cell]] = []
     unseen = unseen_judges(record)
-    pairs: tuple[tuple[Role, Role], ...] = (("ppo", "sft"), ("ppo", "base"), ("sft", "base"))
-    for one, other in pairs:
+    titles = stage_titles(record)
+    pairs: list[tuple[str, str, Role]] = [("ppo", "sft", "ppo"), ("ppo", "base", "ppo"), ("sft", "base", "sft")]
+    pairs += [(name, other, "other") for name in list(titles)[3:] for other in ("sft", "ppo")]
+    for one, other, role in pairs:
         for key, judge in judges(record).items():
             won = rate(record.results, "win_rate", f"{one}_vs_{other}", key)
             if won is not None:
-                rows.append([f"{_STAGE_NAMES[one]} against {_STAGE_NAMES[other]}", judge, Bar(won, one), f"{won.num}"])
+                rows.append([f"{titles[one]} against {titles[other]}", judge, Bar(won, role), f"{won.num}"])
     if not rows:
         return None
     return Table(
@@ -40,26 +41,45 @@ def judges(record: Record) -> dict[str, str]:
 
 def stages(record: Record) -> Table | None:
     """Show the figures of each stage."""
+    titles = stage_titles(record)
     columns = [
-        ("judge's score", [number(record.results, "mean_score", stage, "judge") for stage in STAGES], score),
+        ("judge's score", [number(record.results, "mean_score", stage, "judge") for stage in titles], score),
         (
             "reward model's score",
-            [number(record.results, "mean_score", stage, "reward_model") for stage in STAGES],
+            [number(record.results, "mean_score", stage, "reward_model") for stage in titles],
             score,
         ),
-        ("perplexity", [number(record.results, "perplexity", stage) for stage in STAGES], num),
-        ("answer length, tokens", [number(record.results, "response_length", stage) for stage in STAGES], num),
+        ("KL, nats per answer", [_kl(record, stage) for stage in titles], num),
+        ("perplexity", [number(record.results, "perplexity", stage) for stage in titles], num),
+        ("answer length, tokens", [number(record.results, "response_length", stage) for stage in titles], num),
     ]
     columns = [column for column in columns if any(value is not None for value in column[1])]
     if not columns:
         return None
-    rows = [[_STAGE_NAMES[stage], *(show(values[i]) for _, values, show in columns)] for i, stage in enumerate(STAGES)]
+    rows = [[title, *(show(column[i]) for _, column, show in columns)] for i, title in enumerate(titles.values())]
     return Table(
         "Stage by stage",
-        "Means over the held-out prompts. Higher scores are better and have no unit. Lower perplexity is better.",
+        "Means over the held-out prompts. Higher scores are better and have no unit. Lower perplexity is better."
+        + _about_best_of_n(record),
         ["", *(title for title, _, _ in columns)],
         rows,
         "l" + "r" * len(columns),
+    )
+
+
+def _kl(record: Record, stage: str) -> float | None:
+    """Return the KL of a stage from the SFT policy."""
+    section = {"ppo": (), "dpo": ("dpo",)}.get(stage, ("best_of_n",) if stage.startswith("best-of-") else None)
+    return None if section is None else number(record.results, *section, "kl_to_reference")
+
+
+def _about_best_of_n(record: Record) -> str:
+    n = number(record.results, "best_of_n", "n")
+    if n is None:
+        return ""
+    return (
+        f" Best-of-{n:.0f} is no policy of its own: of {n:.0f} answers of the SFT policy to a prompt, it is the one "
+        "that the reward model scores highest. Its KL is log n - (n - 1) / n."
     )
 
 

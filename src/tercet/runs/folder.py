@@ -68,13 +68,15 @@ class RunFolder:
         on_row: OnRow | None = None,
         watch: Watch | None = None,
         may_grow: Sequence[str] = (),
+        may_add: Sequence[str] = (),
     ) -> Self:
         """Create or reopen the folder, and lock it until this object is closed or deleted.
 
         `on_row` is called with each row of metrics that a step logs, and `watch` before it with this row and its times.
 
         A run whose first step has not started takes the new config; any run takes a larger number of a setting that
-        `may_grow` names. Raise InputError if the folder has another config, is in use by another process, or is not a
+        `may_grow` names. A run of an earlier version, without a section in `may_add`, takes it: no step has read it.
+        Raise InputError if the folder has another config, is in use by another process, or is not a
         run.
         """
         text = plain_yaml.dump(config.model_dump(mode="json"))
@@ -87,10 +89,11 @@ class RunFolder:
         clean_leftovers(path)
         if _others(path):
             old = _read_config(path)
-            grown = _grown(old, config_dict, may_grow)
-            _check_same(path, merged(old, grown), config_dict, list(_unknown_defaults(config, old)))
-            if grown:
-                _rewrite_config(path, merged(old, grown))
+            added = {name: config_dict[name] for name in may_add if name not in old}
+            now = merged(old, {**added, **_grown(old, config_dict, may_grow)})
+            _check_same(path, now, config_dict, list(_unknown_defaults(config, now)))
+            if now != old:
+                _rewrite_config(path, now)
         else:  # new, or stopped before its first step, so that a setting can still be corrected
             info = {**machine.describe(preset), CONFIG_DIGEST: hashlib.sha256(text.encode()).hexdigest()}
             write_text(path / "run.json", sealed(info, indent=2))

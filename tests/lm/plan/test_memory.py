@@ -6,9 +6,10 @@ import pytest
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
+from tercet.lm.models.roles import load_policy
 from tercet.lm.plan.bench import Step, Work, prompts
 from tercet.lm.plan.cost import Sizes
-from tercet.lm.plan.memory import Memory, Site, memory_of
+from tercet.lm.plan.memory import Memory, Site, dpo_memory, memory_of
 
 SIZES = Sizes(prompt=8, response=4)
 
@@ -112,6 +113,19 @@ def test_a_smaller_micro_batch_and_recomputing_take_less_memory(make_config):
     most = activations(ppo={"micro_batch_size": 8})
     assert activations(ppo={"micro_batch_size": 4}) < most
     assert activations(ppo={"micro_batch_size": 8}, model={"gradient_checkpointing": True}) < most
+
+
+@pytest.mark.parametrize("rank", [0, 4])
+def test_dpo_holds_a_reference_only_without_adapters_and_two_rows_a_pair(make_config, rank: int):
+    config = make_config("opt", lora={"rank": rank}, sft={"micro_batch_size": 8}, dpo={"micro_batch_size": 4})
+    site = Site("cpu", 1000)
+    memory, sft = dpo_memory(config, site, SIZES), memory_of(config, site, SIZES, SIZES)["sft"]
+    policy, frozen = load_policy(config, learns=True), load_policy(config)
+    assert memory.stays["adapters"] == weights(policy, adapters=True)
+    assert memory.stays["reference"] == (0 if rank else weights(frozen))
+    start = "update, start of backward"
+    assert memory.moments[start]["activations"] == sft.moments[start]["activations"] > 0
+    assert memory.moments[start]["logits"] == sft.moments[start]["logits"] > 0
 
 
 def test_the_copy_of_a_moving_average_is_counted(make_config):

@@ -49,9 +49,19 @@ def test_a_plan_of_this_machine_uses_the_lengths_of_the_data_and_measures_time(m
 def test_the_command_prints_a_table_or_json(tercet):
     shown = tercet("plan", "--preset", "opt-1.3b", "--gpu-gb", 24)
     assert shown.exit_code == 0, shown.output
-    for word in ("3090, 24 GiB", "optimizers' moments", "<- the peak", "PPO step", "not measured", "fits:"):
+    for word in (
+        "3090, 24 GiB",
+        "optimizers' moments",
+        "<- the peak",
+        "PPO step",
+        "DPO step",
+        "DPO, if you",
+        "not measured",
+        "fits:",
+    ):
         assert word in shown.output
     data = json.loads(tercet("plan", "--preset", "opt-1.3b", "--gpu", "3090", "--json").output)
+    assert data["dpo_peak"] > 0 and data["time"]["dpo"] > data["time"]["sft"] > 0
     assert data["fits"] and data["peak"] == max(step["peak"] for step in data["peaks"].values())
 
 

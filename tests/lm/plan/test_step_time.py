@@ -62,3 +62,12 @@ def test_the_time_of_supervised_steps_is_proportional_to_their_arithmetic(make_c
         time = step_time(config, Phases(POLICY, SCORE, SIZES, (NETWORK, NETWORK), shares_prompts), SIZES)
         assert time.sft == 2 * 5.0 + 0.25  # twice the rows of a micro-batch, of the same lengths
         assert time.reward == pytest.approx(3.0 * cost.learn(NETWORK, lengths, 16).flops / measured + 0.5)
+
+
+def test_a_step_of_dpo_reads_pairs_with_policy_and_reference(make_config):
+    config = make_config(ppo={"micro_batch_size": 4}, dpo={"batch_size": 8})
+    measured = cost.learn(NETWORK, [12] * 4, 16).flops
+    for shares_prompts, lengths in ((False, [12] * 16), (True, [16] * 8)):
+        time = step_time(config, Phases(POLICY, SCORE, SIZES, (NETWORK, NETWORK), shares_prompts), SIZES)
+        rows = cost.learn(NETWORK, lengths, 16 * 4).flops / measured  # the head reads every token of both answers
+        assert time.dpo == pytest.approx((5.0 + 2.0) * rows + 0.25)

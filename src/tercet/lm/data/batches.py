@@ -93,8 +93,11 @@ def lessons(
     step: StepName,
     seed: int,
     group_prompts: bool = False,
+    section: str = "",
 ) -> Lessons:
     """Plan the training of a supervised step; lengths are measured in characters.
+
+    `section` is the config's name of `fit`, if it is another than that of the data's step.
 
     With `group_prompts`, all rows of a prompt are in one optimizer step, up to `batch_size` (Ouyang et al. 2022, sec.
     3.5): responses that are in several pairs are then computed once.
@@ -107,8 +110,8 @@ def lessons(
     num_rows = fit.epochs * sum(max(1.0, weights[name]) * len(rows) for name, rows in sets.items())
     if num_rows > MOST_ROWS * 10 and not (fit.max_steps and data.order == "mixed"):
         raise InputError(
-            f"{step}.epochs={fit.epochs}: {num_rows:.0f} examples in all, more than {MOST_ROWS * 10} are not planned; "
-            "lower it, or the weights of the sets"
+            f"{section or step}.epochs={fit.epochs}: {num_rows:.0f} examples in all, more than {MOST_ROWS * 10} are "
+            "not planned; lower it, or the weights of the sets"
         )
     by_group = plan(
         lengths,
@@ -117,7 +120,7 @@ def lessons(
         batch_size=fit.batch_size,
         epochs=fit.epochs,
         max_steps=fit.max_steps,
-        generator=generator(seed, step, "plan"),
+        generator=generator(seed, section or step, "plan"),
         sizes_by_set={name: list(map(len, of_set)) for name, of_set in groups.items()},
     )
     starts = _rows_of(sets)

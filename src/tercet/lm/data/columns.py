@@ -83,6 +83,7 @@ def functions_of(config: LmConfig) -> dict[str, list[str]]:
     judges = {
         "sft": [config.judge] if config.sft.best_fraction < 1 else [],
         "reward": [config.judge],
+        "dpo": [config.judge],
         "ppo": [*config.ppo.reward, *config.ppo.watch],
         "eval": [config.judge, *config.eval.unseen_judges],
     }

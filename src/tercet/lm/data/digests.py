@@ -15,7 +15,13 @@ from tercet.runs.rounds import kind_of
 
 def digests(config: LmConfig, step: str) -> dict[str, str]:
     """Return the SHA-256 of each set that the step reads, by name: its examples in order, held-out ones too."""
-    steps_read: dict[str, list[StepName]] = {"sft": ["sft"], "reward": ["reward"], "ppo": ["ppo"], "eval": ["ppo"]}
+    steps_read: dict[str, list[StepName]] = {
+        "sft": ["sft"],
+        "reward": ["reward"],
+        "ppo": ["ppo"],
+        "dpo": ["reward", "ppo"],
+        "eval": ["ppo"],
+    }
     kind = kind_of(step)
     if kind == "ppo" and config.ppo.ptx_coef:
         steps_read["ppo"].append("sft")

@@ -70,10 +70,19 @@ def memory_of(
     networks = Networks.of(config, config.reward)
     memory_by_step = {
         "sft": _supervised(networks, "policy", config.sft, site, data_rows, processes),
-        "reward": _supervised(networks, "score", config.reward, site, data_rows, processes),
+        "reward": _supervised(networks, "score", config.reward, site, data_rows, processes, pairs=True),
         "ppo": _ppo(networks, config.ppo, site, sizes, processes, rounds=bool(config.reward.num_rounds)),
     }
     return {name: _with_gaps(memory, site) for name, memory in memory_by_step.items()}
+
+
+def dpo_memory(config: LmConfig, site: Site, data_rows: Sizes, processes: Processes = ALONE) -> Memory:
+    """Return the memory of DPO in one process: the policy on pairs, and without adapters its reference too."""
+    config = processes.work_of_one(config)
+    networks = Networks.of(config, config.reward)
+    memory = _supervised(networks, "policy", config.dpo, site, data_rows, processes, pairs=True)
+    reference = 0 if config.lora.rank else footprint(config, networks.policy, "policy").stored
+    return _with_gaps(Memory(memory.stays | {"reference": processes.part(reference)}, memory.moments), site)
 
 
 def num_reward_models(terms: Iterable[str]) -> int:
@@ -133,14 +142,21 @@ def _ppo(networks: Networks, ppo: PpoConfig, site: Site, sizes: Sizes, processes
 
 
 def _supervised(
-    networks: Networks, kind: Kind, fit: FitConfig, site: Site, sizes: Sizes, processes: Processes
+    networks: Networks,
+    kind: Kind,
+    fit: FitConfig,
+    site: Site,
+    sizes: Sizes,
+    processes: Processes,
+    *,
+    pairs: bool = False,
 ) -> Memory:
-    """Return the memory of SFT (kind `policy`), or of the reward model (`score`), which reads two rows per pair."""
+    """Return the memory of training a policy or a score model on single rows, or on pairs of rows."""
     is_reward, config = kind == "score", networks.config
     shape, layers = (networks.score, networks.num_score_layers) if is_reward else (networks.policy, 0)
     network = footprint(config, shape, kind, num_layers=layers, learns=True)
-    rows = min(fit.micro_batch_size, fit.batch_size)
-    saved = activations(config, shape, kind, num_layers=layers, rows=rows * (1 + is_reward), length=sizes.row)
+    rows = min(fit.micro_batch_size, fit.batch_size) * (1 + pairs)
+    saved = activations(config, shape, kind, num_layers=layers, rows=rows, length=sizes.row)
     logits = 0 if is_reward else logits_bytes(shape, rows * sizes.response)
     parts = {
         "weights": network.stored - network.adapters,

@@ -19,7 +19,7 @@ from tercet.lm.models.gguf import gguf_parts
 from tercet.lm.models.roles import device_of
 from tercet.lm.plan.cost import Sizes
 from tercet.lm.plan.hardware import CARDS
-from tercet.lm.plan.memory import Memory, Site, memory_of
+from tercet.lm.plan.memory import Memory, Site, dpo_memory, memory_of
 from tercet.lm.plan.processes import Processes
 from tercet.lm.plan.shapes import Networks, shape_of
 from tercet.lm.plan.step_time import StepTime, expected_on, measured_here, step_time
@@ -58,6 +58,7 @@ class Plan:
     processes: Processes
     rows: Rows
     memory: dict[str, Memory]
+    dpo: Memory  # of `tercet lm dpo`, which is no part of a run
     time: StepTime
     sent: Sent  # bytes
     is_estimate: bool  # the time is computed, not measured
@@ -77,7 +78,7 @@ class Plan:
 
     def as_json(self) -> dict[str, Any]:  # Any: JSON
         """Return the plan as JSON data, in bytes and seconds."""
-        derived = {"peak": self.peak, "fits": self.fits, "ppo_step_s": self.time.ppo}
+        derived = {"peak": self.peak, "fits": self.fits, "ppo_step_s": self.time.ppo, "dpo_peak": self.dpo.peak}
         peaks = {name: {"peak": memory.peak, "fullest": memory.fullest} for name, memory in self.memory.items()}
         return asdict(self) | derived | {"peaks": peaks}
 
@@ -108,6 +109,7 @@ def plan(
     if here.type == "cpu":
         room //= processes.num  # they share the machine's memory
     memory = memory_of(config, site, rows.ppo, rows.data, processes)
+    of_dpo = dpo_memory(config, site, rows.data, processes)
     of_one = processes.work_of_one(config)
     traffic = sent(of_one, processes)
     start = Moment.now()
@@ -124,7 +126,7 @@ def plan(
         "ppo": time.ppo_run(ppo) * times,
     }
     run_s = {name: seconds for name, seconds in run_s.items() if seconds}  # max_steps=0: the data decides
-    return Plan(name, room, processes, rows, memory, time, traffic, card is not None, others, run_s, remedies)
+    return Plan(name, room, processes, rows, memory, of_dpo, time, traffic, card is not None, others, run_s, remedies)
 
 
 def resident_bytes() -> int:

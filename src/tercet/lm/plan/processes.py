@@ -36,6 +36,6 @@ class Processes:
         def of_one(section: C, *keys: str) -> C:
             return section.model_copy(update={key: ceil(getattr(section, key) / self.num) for key in keys})
 
-        sft, reward = (of_one(section, "batch_size") for section in (config.sft, config.reward))
+        sft, reward, dpo = (of_one(section, "batch_size") for section in (config.sft, config.reward, config.dpo))
         ppo = of_one(config.ppo, "batch_size", "num_eval_prompts")
-        return config.model_copy(update={"sft": sft, "reward": reward, "ppo": ppo})
+        return config.model_copy(update={"sft": sft, "reward": reward, "ppo": ppo, "dpo": dpo})

@@ -38,6 +38,7 @@ class StepTime:
     train: float
     sft: float  # an optimizer step of SFT
     reward: float  # of the reward model
+    dpo: float  # of DPO
     validation: float  # one validation of PPO
     exchange: float = 0.0  # of what processes send in a PPO step; part of `sft` and `reward` too
 
@@ -108,8 +109,10 @@ def step_time(config: LmConfig, phases: Phases, data_rows: Sizes, sent: Sent = N
     learning = ppo.epochs * micro_batches * (policy["learn"] + critics * (score["learn"] - saved))
     applying = ppo.epochs * ppo.num_minibatches * (policy["apply"] + critics * score["apply"])
     rows, again = min(ppo.micro_batch_size, ppo.batch_size), config.model.gradient_checkpointing
-    sft = _ratio_of_fit(phases, config.sft.batch_size, data_rows, rows=rows, recompute=again, is_reward=False)
-    reward = _ratio_of_fit(phases, config.reward.batch_size, data_rows, rows=rows, recompute=again, is_reward=True)
+    given = {"phases": phases, "data_rows": data_rows, "rows": rows, "recompute": again}
+    sft = _ratio_of_fit(config.sft.batch_size, **given, is_reward=False, pairs=False)
+    reward = _ratio_of_fit(config.reward.batch_size, **given, is_reward=True, pairs=True)
+    dpo = _ratio_of_fit(config.dpo.batch_size, **given, is_reward=False, pairs=True)
     num_validations = ppo.num_eval_prompts * ppo.samples_per_eval_prompt / ppo.batch_size
     return StepTime(
         generate=generate,
@@ -117,18 +120,27 @@ def step_time(config: LmConfig, phases: Phases, data_rows: Sizes, sent: Sent = N
         train=learning + applying,
         sft=policy["learn"] * sft + policy["apply"] + sent.sft / NETWORK,
         reward=score["learn"] * reward + score["apply"] + sent.reward / NETWORK,
+        # the reference reads the pairs too
+        dpo=(policy["learn"] + policy["score"]) * dpo + policy["apply"] + sent.dpo / NETWORK,
         validation=num_validations * (generate + scoring + watching),
         exchange=sent.ppo / NETWORK,
     )
 
 
 def _ratio_of_fit(
-    phases: Phases, batch_size: int, data_rows: Sizes, *, rows: int, recompute: bool, is_reward: bool
+    batch_size: int,
+    *,
+    phases: Phases,
+    data_rows: Sizes,
+    rows: int,
+    recompute: bool,
+    is_reward: bool,
+    pairs: bool,
 ) -> float:
     """Return the arithmetic of a supervised optimizer step relative to that of a PPO micro-batch of `rows` rows.
 
-    The reward model reads a pair as two rows, or with shared prompts as one row that has the prompt once, and its head
-    reads only the last tokens.
+    A pair is two rows, or with shared prompts one row that has the prompt once. The reward model's head reads only the
+    last tokens.
     """
     network = phases.networks[is_reward]
 
@@ -136,12 +148,11 @@ def _ratio_of_fit(
         return cost.learn(network, lengths, num_read, recompute=recompute).flops
 
     of_micro_batch = flops([phases.sizes.row] * rows, rows * phases.sizes.response)
-    if is_reward:
-        pair = [data_rows.row + data_rows.response] if phases.shares_prompts else [data_rows.row] * 2
-        of_step = flops(pair * batch_size, 2 * batch_size)
-    else:
-        of_step = flops([data_rows.row] * batch_size, data_rows.response * batch_size)
-    return of_step / of_micro_batch
+    one = [data_rows.row]
+    if pairs:
+        one = [data_rows.row + data_rows.response] if phases.shares_prompts else [data_rows.row] * 2
+    num_read = (1 if is_reward else data_rows.response) * (1 + pairs)
+    return flops(one * batch_size, num_read * batch_size) / of_micro_batch
 
 
 def _costs(networks: Networks) -> tuple[Network, Network]:

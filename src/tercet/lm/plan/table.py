@@ -22,6 +22,7 @@ def lines(plan: Plan) -> Iterator[str]:
     yield "peak of each step, GiB"
     for name, memory in plan.memory.items():
         yield _line(_STEPS[name], memory.peak, f"  at {memory.fullest}")
+    yield _line("DPO, if you run it", plan.dpo.peak, f"  at {plan.dpo.fullest}")
     yield ""
     yield from _seconds(plan)
     yield ""
@@ -54,6 +55,7 @@ def _seconds(plan: Plan) -> Iterator[str]:
     yield f"  {'validation of PPO':<38}{time.validation:8.2f}"
     yield f"  {'SFT step':<38}{time.sft:8.2f}"
     yield f"  {'reward model step':<38}{time.reward:8.2f}"
+    yield f"  {'DPO step':<38}{time.dpo:8.2f}"
     for name, seconds in plan.run_s.items():
         yield f"  {_STEPS[name] + ', the whole step of the run':<38}{seconds:8.0f}  ({seconds / 3600:.1f} hours)"
     if len(plan.run_s) < len(_STEPS):

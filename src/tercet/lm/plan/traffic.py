@@ -17,14 +17,15 @@ NETWORK = (
 
 @dataclass(frozen=True)
 class Sent:
-    """The bytes that each process sends: in a PPO step, and in an optimizer step of SFT and of the reward model."""
+    """The bytes that each process sends: in a PPO step, and in an optimizer step of SFT, the reward model and DPO."""
 
     ppo: int
     sft: int
     reward: int
+    dpo: int
 
 
-NOTHING = Sent(0, 0, 0)
+NOTHING = Sent(0, 0, 0, 0)
 
 
 def sent(config: LmConfig, processes: Processes) -> Sent:
@@ -60,4 +61,7 @@ def sent(config: LmConfig, processes: Processes) -> Sent:
         again = actor.stored if config.precision == "bf16" else 0  # old log-probabilities are recomputed
         models = critics * critic.stored + num_reward_models(ppo.reward) * frozen.stored
         in_ppo += actor.sampled + scored * (reference.stored + again + models)
-    return Sent(per_process(in_ppo), fitting(actor, config.sft), fitting(critic, config.reward))
+    dpo_batches = ceil(config.dpo.batch_size / config.dpo.micro_batch_size)
+    read = per_process(dpo_batches * reference.stored) if processes.shard else 0  # the reference reads the pairs too
+    of_dpo = fitting(actor, config.dpo) + read
+    return Sent(per_process(in_ppo), fitting(actor, config.sft), fitting(critic, config.reward), of_dpo)
