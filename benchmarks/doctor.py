@@ -4,7 +4,7 @@
 
 Trains the runs of `sick_runs.py` one after another in this process, and examines each after every row, as the doctor
 does while a run trains. A sick run counts as recognised if the expected finding is among those of the run. `--add`
-examines sound runs that were made before. The thresholds of the doctor were chosen on runs with seed 0.
+examines runs that were made before: sound ones, and sick ones as DIR=FINDING.
 """
 
 import argparse
@@ -65,10 +65,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=11)
     parser.add_argument("--only", default="", help="words of which one must be in `base/name`, with commas")
-    parser.add_argument("--add", type=Path, nargs="*", default=[], help="folders of sound runs")
+    parser.add_argument("--add", nargs="*", default=[], metavar="DIR[=FINDING]", help="folders of finished runs")
     options = parser.parse_args()
     sys.path.append(str(Path(__file__).parent))
-    sys.setrecursionlimit(10_000)
     rows: list[dict[str, object]] = []
     for case in (*SICK, *HEALTHY):
         kind = "sick" if case.finding else "sound"
@@ -80,9 +79,10 @@ def main() -> None:
         record = train(case, options.out, options.out / title.replace(" ", "-").replace(",", ""), options.seed)
         rows.append(_row(case, record))
         print(json.dumps(rows[-1]), flush=True)
-    for path in options.add:
-        record = contents(path, plain_yaml.parse((path / "config.yaml").read_text()).value)
-        rows.append(_row(Case(path.name, "smollm2", ""), record))
+    for text in options.add:
+        name, _, finding = text.partition("=")
+        record = contents(path := Path(name), plain_yaml.parse((path / "config.yaml").read_text()).value)
+        rows.append(_row(Case(path.name, "smollm2", finding), record))
         print(json.dumps(rows[-1]), flush=True)
     print("\n".join(summary(rows)))
 

@@ -15,6 +15,11 @@ def late_letters(prompts: list[str], responses: list[str]) -> list[float]:
     return [sum(letter > "m" for letter in text) / (len(text) + 1) for text in responses]
 
 
+def late_share(prompts: list[str], responses: list[str]) -> list[float]:
+    """Judge the same, whatever the length."""
+    return [sum(letter > "m" for letter in text) / max(1, len(text)) for text in responses]
+
+
 def open_vowels(prompts: list[str], responses: list[str]) -> list[float]:
     """Pay for the share of two vowels: sound too."""
     return [sum(letter in "ao" for letter in text) / (len(text) + 1) for text in responses]
@@ -58,20 +63,15 @@ def outliers(prompts: list[str], responses: list[str]) -> list[float]:
 
 def slow(prompts: list[str], responses: list[str]) -> list[float]:
     """Answer late, as a service does that is asked one response after the other."""
-    time.sleep(0.06 * len(responses))
+    time.sleep(0.4 * len(responses))
     return late_letters(prompts, responses)
 
 
 def slower_and_slower(prompts: list[str], responses: list[str]) -> list[float]:
     """Compare with everything seen before, and keep it."""
     _seen.extend(responses)
-    time.sleep(2e-5 * len(_seen) ** 1.8)
+    time.sleep(6e-7 * len(_seen) ** 3)
     return late_letters(prompts, responses)
-
-
-def still(episodes: Episodes) -> torch.Tensor:
-    """Pay an arm for small actions: it stops doing its task."""
-    return -episodes.actions.square().mean(-1)
 
 
 def no_reward(episodes: Episodes) -> torch.Tensor:
@@ -81,7 +81,7 @@ def no_reward(episodes: Episodes) -> torch.Tensor:
 
 def slow_simulation(episodes: Episodes) -> torch.Tensor:
     """Pay an arm its dense reward, late."""
-    time.sleep(3.0)
+    time.sleep(20.0)
     return episodes.dense
 
 

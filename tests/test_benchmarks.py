@@ -16,7 +16,7 @@ import torch
 from tests.arm.conftest import SMALL as TINY_ARM
 from transformers import OPTConfig, OPTForCausalLM
 
-from tercet.config.load import load_lm_config
+from tercet.config.load import load_arm_config, load_lm_config
 from tercet.lm.models.roles import load_policy
 from tercet.lm.plan import bench
 from tercet.lm.plan.bench import Work
@@ -433,3 +433,36 @@ def test_numbers_are_the_same_only_to_the_last_bit(monkeypatch: pytest.MonkeyPat
     ]
     (one / "metrics.jsonl").write_text("{}")
     assert "step is missing, then sft" in same_numbers.differences(one, run("longer", 0.1, b"weights"))[0]
+
+
+def test_sick_runs_have_valid_settings_and_name_a_finding_that_is_documented(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sick_runs = module("sick_runs", monkeypatch)
+    documented = (BENCHMARKS.parent / "docs" / "doctor.md").read_text()
+    for case in (*sick_runs.SICK, *sick_runs.HEALTHY):
+        load = load_lm_config if case.base in sick_runs.SHARED else load_arm_config
+        assert load(case.base, sick_runs.prepared(case, tmp_path, 3)).seed == 3
+        assert not case.finding or f"`{case.finding}`" in documented
+    assert len({(bool(case.finding), case.base, case.name) for case in (*sick_runs.SICK, *sick_runs.HEALTHY)}) == len(
+        [*sick_runs.SICK, *sick_runs.HEALTHY]
+    )
+
+
+def test_the_doctor_is_counted_by_run_and_by_alarm(monkeypatch: pytest.MonkeyPatch) -> None:
+    doctor = module("doctor", monkeypatch)
+    rows = [
+        {"base": "tiny", "run": "a", "expected": "no_eos", "found": ["length_changes", "no_eos"], "alarms": ["no_eos"]},
+        {"base": "tiny", "run": "b", "expected": "no_eos", "found": ["length_changes"], "alarms": ["length_changes"]},
+        {"base": "lift", "run": "c", "expected": "", "found": [], "alarms": []},
+        {"base": "lift", "run": "d", "expected": "", "found": ["bc_lr"], "alarms": []},
+    ]
+    assert doctor.summary(rows)[2:] == [
+        "| tiny | a | no_eos | `length_changes`, `no_eos` |",
+        "| tiny | b | no_eos | `length_changes` |",
+        "| lift | c | nothing | nothing |",
+        "| lift | d | nothing | `bc_lr` |",
+        "",
+        "sick: 1 of 2 recognised",
+        "sound: an alarm in 0 of 2, anything at all in 1",
+    ]

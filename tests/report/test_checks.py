@@ -54,7 +54,7 @@ def test_a_problem_in_the_results_comes_first(change: Change, place: str, value:
 @pytest.mark.parametrize(
     ("metric", "value", "title"),
     [
-        ("ppo/explained_variance", 0.04, "The critic explains nothing"),
+        ("ppo/explained_variance", 0.01, "The critic explains nothing"),
         ("ppo/reward_clip_fraction", 0.3, "Many scores are clipped"),
         ("ppo/clip_fraction", 0.4, "Updates are too large"),
         ("ppo/eos_fraction", 0.2, "Many responses reach the length limit"),

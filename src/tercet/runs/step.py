@@ -12,8 +12,9 @@ from typing import Any, Protocol, Self
 from tercet.errors import InputError
 from tercet.runs import checkpoints, done
 from tercet.runs.atomic import clean_leftovers, remove_folder, replace_folder
+from tercet.runs.clock import Moment
 from tercet.runs.progress import Bar, progress, say
-from tercet.runs.ranks import first_only, rank, share
+from tercet.runs.ranks import first_only, num_ranks, rank, share
 from tercet.runs.results import add_results, drop_results, put_results, read_results
 from tercet.runs.rows import Row, RowWriter, cut_rows
 from tercet.runs.trackers import Trackers
@@ -112,7 +113,7 @@ class Step:
         self._num_logged = self._state["num_logged"] if self._state else 0
         self._open_files()
         self._bar: Bar = self._exit.enter_context(progress(self.name, self._total, done=self._num_done()))
-        self._started = self._last_log = time.monotonic()
+        self._started, self._last_log = time.monotonic(), Moment.now()
         return self
 
     def _begin(self) -> Info | None:
@@ -160,8 +161,9 @@ class Step:
         """
         row = {name: float(value) for name, value in metrics.items()}
         self._rows["metrics"].append(index, row)
-        now = time.monotonic()
-        times = {"seconds": now - self._last_log, **seconds}
+        now, before = Moment.now(), self._last_log
+        times = {"seconds": now.wall - before.wall, "cpu_seconds": now.own - before.own, **seconds}
+        times["other_cpus"] = max(0.0, now.others_since(before) - (num_ranks() - 1))
         timing = {name: round(value, 4) for name, value in times.items()}
         self._rows["timings"].append(index, timing)
         self._last_log = now

@@ -6,6 +6,7 @@ from types import FrameType
 from typing import NoReturn, TypeVar
 
 from tercet.errors import FailedError
+from tercet.runs.ranks import share
 
 T = TypeVar("T")
 
@@ -52,9 +53,12 @@ def ask(reason: str) -> None:
 
 
 def end() -> NoReturn:
-    """End a loop that has been asked to stop: raise FailedError with the reason of the run, or Ended after a signal."""
-    if _request.reason:
-        raise FailedError(_request.reason)
+    """End a loop that has been asked to stop: raise FailedError with the reason of the run, or Ended after a signal.
+
+    All ranks call it together, and the reason is that of rank 0.
+    """
+    if reason := share(lambda: _request.reason):
+        raise FailedError(reason)
     raise Ended(signal.SIGTERM)
 
 

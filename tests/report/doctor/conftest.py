@@ -46,6 +46,7 @@ def sound_arm() -> Record:
     results = {
         "reward_model": {"accuracy": 0.9, "accuracy_low": 0.8, "accuracy_high": 0.95, "num_held_out": 50},
         "best_checkpoint": {"update": 30},
+        "clone_success": 0.3,
     }
     names = ("environment", "samples", "answers", "reward_texts", "starts", "videos", "held_out")
     empty: Tree = {name: {} if name == "environment" else [] for name in names}

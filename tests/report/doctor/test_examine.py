@@ -21,7 +21,7 @@ LANGUAGE: list[tuple[str, Curve, str]] = [
     ("ppo/kl", lambda i: i - 1.0, "kl_running_away"),  # beyond 1.5 * 15
     ("ppo/kl", lambda i: -0.2 - 0.01 * (i % 3) if i > 2 else 0.0, "kl_negative"),
     ("ppo/kl", lambda i: 0.4, "reference_is_not_the_start"),
-    ("ppo/explained_variance", lambda i: 0.04, "critic_explains_nothing"),
+    ("ppo/explained_variance", lambda i: 0.01, "critic_explains_nothing"),
     ("ppo/clip_fraction", lambda i: 0.4, "updates_too_large"),
     ("ppo/approx_kl", lambda i: 0.3, "updates_too_large"),
     ("ppo/num_minibatches", lambda i: 1.0, "updates_too_large"),  # of 4
@@ -51,6 +51,7 @@ ARM: list[tuple[str, Curve, str]] = [
     ("ppo/blown_up", lambda i: float(i == 20), "simulation_failed"),
     ("bc/loss", lambda i: 0.5 + 0.01 * i, "bc_lr"),
     ("bc/loss", lambda i: 0.5, "bc_lr"),
+    ("bc/loss", lambda i: 0.2 if i == 0 else 400.0 / i, "bc_lr"),  # lost at once
     ("bc/grad_norm", lambda i: 20.0 if i in (20, 30) else 0.5, "bc_gradient_spikes"),
     ("reward/loss", lambda i: 0.7 + i / 20, "reward_lr"),
 ]
@@ -164,6 +165,19 @@ def test_slower_updates_and_slow_rewards_are_named(sound: Record) -> None:
     assert timed(lambda i: 200.0 if i % 5 == 0 else 20.0, lambda i: 1.0) == {}  # validations
 
 
+def test_other_programs_explain_longer_updates_unless_the_work_grew_too(sound: Record) -> None:
+    def busy(others: float, work: Curve) -> dict[str, Finding]:
+        times = [
+            row | {"seconds": 5.0 + 2 * row["index"], "other_cpus": others, "cpu_seconds": work(row["index"])}
+            for row in sound.timings
+        ]
+        return _problems(sound.with_rows(metrics=sound.metrics, timings=times))
+
+    assert busy(2.0, lambda i: 4.0) == {}
+    assert set(busy(0.1, lambda i: 4.0)) == {"throughput_falls"}
+    assert set(busy(2.0, lambda i: 4.0 + i)) == {"throughput_falls"}
+
+
 def test_longer_responses_explain_longer_updates(sound: Record, with_curve: Callable[..., Record]) -> None:
     times = [row | {"seconds": 5.0 + row["index"]} for row in sound.timings]
     grown = with_curve(sound, "ppo/response_length", lambda i: 5.0 + i)
@@ -217,3 +231,9 @@ def test_answers_without_a_score_are_reported_if_there_are_any(sound: Record, sh
     (finding,) = [one for one in examine(replace(sound, metrics=rows, config=config)) if one.name == "unscored"]
     assert finding.level == level and f"mine:f gave no score to {share:.0%}" in finding.text
     assert not [one for one in examine(replace(sound, config=config)) if one.name == "unscored"]
+
+
+def test_cloning_is_not_judged_before_its_end(sound_arm: Record, with_curve: Callable[..., Record]) -> None:
+    flat = with_curve(sound_arm, "bc/loss", lambda i: 0.5, step="bc")
+    assert set(_problems(flat)) == {"bc_lr"}
+    assert _problems(replace(flat, results={})) == {}

@@ -17,7 +17,7 @@ def test_problems_come_first_and_in_full(sound: Record, with_curve: Callable[...
         "       See docs/ppo.md#4-the-score",
     ]
     assert all(line.startswith("ok     ") for line in shown[4:-1])
-    assert shown[-1] == f"1 alarms, 0 pieces of advice, {len(shown) - 5} checks passed"
+    assert shown[-1] == f"alarms: 1, advice: 0, passed: {len(shown) - 5}"
 
 
 def test_a_new_run_has_nothing_to_examine(sound: Record) -> None:

@@ -60,12 +60,12 @@ def _diverges(record: Record, step: str) -> Finding | None:
     loss = curve(record, f"{step}/loss")[1]
     if len(loss) < _ENOUGH:
         return None
-    before, now = first(loss), last_third(loss)
+    # a loss that is lost at once has large values among the first ones
+    before, now = min(first(loss), 1.5 * loss[0]), last_third(loss)
     # the loss of a reward model that knows nothing is ln 2, and varies much between batches
     if now > (1.5 * max(before, math.log(2)) if step == "reward" else 1.2 * before):
-        text = f"{num(before)} in the first 3 steps, {num(now)} in the last third"
-        title = f"{_NAMES[step]} diverges"
-        return Finding(f"{step}_lr", "alarm", title, f"The loss rises: {text}", f"lower `{step}.lr`", _DOCS[step])
+        text = f"The loss rises, from {num(loss[0])} in the first step to {num(now)} in the last third"
+        return Finding(f"{step}_lr", "alarm", f"{_NAMES[step]} diverges", text, f"lower `{step}.lr`", _DOCS[step])
     return None
 
 
@@ -94,8 +94,8 @@ def _sft_learned(record: Record) -> Finding | None:
 
 def _cloning_learned(record: Record) -> Finding | None:
     loss = curve(record, "bc/loss")[1]
-    if len(loss) < _ENOUGH:
-        return None
+    if len(loss) < _ENOUGH or number(record.results, "clone_success") is None:  # the step has not ended
+        return _falls(record, "bc")
     before, now = first(loss), last_third(loss)
     if now > 0.95 * before:
         text = f"The loss is {num(before)} in the first 3 steps and {num(now)} in the last third"

@@ -1,5 +1,6 @@
 """Where the time of PPO goes."""
 
+from collections.abc import Callable, Mapping
 from statistics import fmean, median
 
 from tercet.report.doctor.finding import Finding
@@ -9,25 +10,35 @@ from tercet.report.records import Record, curve
 _ENOUGH, _FEW = 12, 5  # updates that a check needs
 _SLOWER = 3.0  # times
 _SECONDS = 0.5  # an update that takes less is not worth a word
+_BUSY = 0.5  # CPUs that other programs use
 
 
 def throughput(record: Record) -> Finding | None:
     """Compare the time of late updates with that of early ones, also per token, since responses may grow.
 
-    Updates with a validation, and those that train the critic only, take another time and are left out.
+    Updates with a validation, and those that train the critic only, take another time and are left out. Nothing is said
+    if other programs used the machine and the work of the run itself did not grow.
     """
     trained, validated = curve(record, "ppo/actor_loss")[0], set(curve(record, "ppo/validation_score")[0])
-    alike = [index for index in trained if index not in validated]
-    seconds = _of_updates(record, "seconds")
+    times = {row["index"]: row for row in record.timings if row.get("step") == "ppo" and "seconds" in row}
     lengths = dict(zip(*curve(record, "ppo/response_length"), strict=True))
-    known = [(seconds[index], lengths.get(index, 1.0)) for index in alike if index in seconds]
-    if len(known) < _ENOUGH:
+    rows = [times[index] for index in trained if index in times and index not in validated]
+    if len(rows) < _ENOUGH:
         return None
-    third = len(known) // 3
-    before, now = (median(time for time, _ in rows) for rows in (known[:third], known[-third:]))
-    before_each, now_each = (median(time / length for time, length in rows) for rows in (known[:third], known[-third:]))
+    third = len(rows) // 3
+    first, last = rows[:third], rows[-third:]
+
+    def grown(value: Callable[[Mapping[str, float]], float]) -> float:
+        return median(map(value, last)) / max(median(map(value, first)), 1e-9)
+
+    before, now = (median(row["seconds"] for row in part) for part in (first, last))
+    others = median(row.get("other_cpus", 0.0) for row in last)
     text = f"An update took {num(before)} s in the first third and {num(now)} s in the last"
-    if now > max(_SECONDS, _SLOWER * before) and now_each > _SLOWER * before_each:
+    slower = now > max(_SECONDS, _SLOWER * before)
+    slower = slower and grown(lambda row: row["seconds"] / lengths.get(row["index"], 1.0)) > _SLOWER
+    if slower and others > _BUSY and grown(_own_work) < 2:
+        text += f", when other programs used {num(others)} CPUs"
+    elif slower:
         return Finding(
             "throughput_falls",
             "advice",
@@ -36,7 +47,7 @@ def throughput(record: Record) -> Finding | None:
             "look at the memory and other programs of the machine, and at reward functions that keep what they see",
             "performance.md#how-to-measure",
         )
-    return Finding("throughput_falls", "good", "The time of an update is steady", text)
+    return Finding("throughput_falls", "good", "The work of an update is steady", text)
 
 
 def reward_time(record: Record) -> Finding | None:
@@ -63,3 +74,8 @@ def reward_time(record: Record) -> Finding | None:
 
 def _of_updates(record: Record, name: str) -> dict[float, float]:
     return {row["index"]: row[name] for row in record.timings if row.get("step") == "ppo" and name in row}
+
+
+def _own_work(row: Mapping[str, float]) -> float:
+    """Return the seconds of CPUs that the run used, and those that it waited for rewards."""
+    return row.get("cpu_seconds", 0.0) + row.get("reward_seconds", 0.0)

@@ -21,7 +21,7 @@ def lines(record: Record) -> list[str]:
             shown += _lines(finding)
     if not shown:
         return ["Nothing to examine yet: no step has written enough rows."]
-    return [*shown, f"{num['alarm']} alarms, {num['advice']} pieces of advice, {num['good']} checks passed"]
+    return [*shown, f"alarms: {num['alarm']}, advice: {num['advice']}, passed: {num['good']}"]
 
 
 def as_json(record: Record) -> str:

@@ -12,7 +12,7 @@ _CLIPPED = {False: 0.3, True: 0.35}  # by whether it is an arm, which is clipped
 _APPROX_KL = 0.25  # nats per token
 _ENTROPY_LEFT = 0.3
 _ENTROPY_FALL = 5.0  # nats per decision of an arm, whose entropy may be below 0
-_EXPLAINED = 0.05
+_EXPLAINED = 0.02
 
 
 def too_large(record: Record) -> Finding | None:
