@@ -21,6 +21,7 @@ def sound(finished: Path) -> Record:
     record, chance = read(finished), random.Random(1)
     rows = [_before_ppo(row) if row["step"] == "ppo" and row["index"] == 0 else row for row in record.metrics]
     rows = [row | _more_of_language(row, chance) for row in rows]
+    rows += [{"step": "dpo", "index": i, "dpo/loss": 0.5 + 0.2 * math.exp(-i / 10)} for i in range(40)]
     timings = [{"step": "ppo", "index": i, "seconds": 20 + chance.random(), "reward_seconds": 2.0} for i in range(NUM)]
     results = record.results | {"prompt_overlap": {"sft": 0.01, "ppo": 0.0}}
     results["reward_model"] = results["reward_model"] | {"length_accuracy": {"chatterbot": 0.6}}

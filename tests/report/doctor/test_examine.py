@@ -40,6 +40,7 @@ LANGUAGE: list[tuple[str, Curve, str]] = [
     ("sft/loss", lambda i: 2.0 + i / 30, "sft_lr"),
     ("sft/grad_norm", lambda i: 20.0 if i in (20, 30) else 1.0, "sft_gradient_spikes"),
     ("reward/loss", lambda i: 0.7 + i / 20, "reward_lr"),
+    ("dpo/loss", lambda i: 0.7 + i / 20, "dpo_lr"),
 ]
 ARM: list[tuple[str, Curve, str]] = [
     ("ppo/kl", lambda i: 50.0 * i, "kl_running_away"),

@@ -11,6 +11,7 @@ CHECKS = (
     lessons.sft,
     lessons.cloning,
     lessons.reward_model,
+    lessons.dpo,
     lessons.gradients,
     rewards.chance,
     rewards.by_length,

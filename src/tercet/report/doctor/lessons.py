@@ -8,8 +8,14 @@ from tercet.report.formats import num
 from tercet.report.records import Record, curve, is_arm, number
 
 _ENOUGH = 10  # optimizer steps that a check needs
-_NAMES = {"sft": "SFT", "bc": "Cloning", "reward": "The reward model"}
-_DOCS = {"sft": "sft.md#what-is-learned", "bc": "arm.md#1-imitate", "reward": "reward.md#what-is-learned"}
+_NAMES = {"sft": "SFT", "bc": "Cloning", "reward": "The reward model", "dpo": "DPO"}
+_OF_PAIRS = ("reward", "dpo")  # a model that knows nothing has the loss ln 2, and batches differ much
+_DOCS = {
+    "sft": "sft.md#what-is-learned",
+    "bc": "arm.md#1-imitate",
+    "reward": "reward.md#what-is-learned",
+    "dpo": "algorithms.md#dpo-no-reward-model-and-no-sampling",
+}
 
 
 def sft(record: Record) -> Finding | None:
@@ -25,6 +31,11 @@ def cloning(record: Record) -> Finding | None:
 def reward_model(record: Record) -> Finding | None:
     """Look at the loss of the reward model; how good it is on held-out pairs is another check."""
     return _diverges(record, "reward") or _falls(record, "reward")
+
+
+def dpo(record: Record) -> Finding | None:
+    """Look at the loss of DPO."""
+    return _diverges(record, "dpo") or _falls(record, "dpo")
 
 
 def gradients(record: Record) -> Finding | None:
@@ -62,8 +73,7 @@ def _diverges(record: Record, step: str) -> Finding | None:
         return None
     # a loss that is lost at once has large values among the first ones
     before, now = min(first(loss), 1.5 * loss[0]), last_third(loss)
-    # the loss of a reward model that knows nothing is ln 2, and varies much between batches
-    if now > (1.5 * max(before, math.log(2)) if step == "reward" else 1.2 * before):
+    if now > (1.5 * max(before, math.log(2)) if step in _OF_PAIRS else 1.2 * before):
         text = f"The loss rises, from {num(loss[0])} in the first step to {num(now)} in the last third"
         return Finding(f"{step}_lr", "alarm", f"{_NAMES[step]} diverges", text, f"lower `{step}.lr`", _DOCS[step])
     return None
