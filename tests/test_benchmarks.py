@@ -83,6 +83,14 @@ def test_it_prints_its_figures(script: str, lengths: str) -> None:
         assert figures["num_tokens"] == 3 * (8 + 4) * rows_an_example
 
 
+@pytest.mark.slow
+def test_divided_weights_are_shared_out_among_the_processes() -> None:
+    rows = [json.loads(line) for line in printed("sharding.py", "--processes", "1", "2", *SMALL).splitlines()]
+    shares = {(row["processes"], row["shard"]): row["held_share"] for row in rows[:-1]}
+    assert shares == {(1, False): 1.0, (2, False): 1.0, (2, True): pytest.approx(0.5, abs=0.02)}
+    assert all(row["peak_mb"] > row["held_mb"] > 0 for row in rows[:-1])
+
+
 @has_trl
 @pytest.mark.parametrize("what", ["sft", "reward"])
 def test_the_trainers_of_trl_print_the_same_figures(what: str) -> None:
