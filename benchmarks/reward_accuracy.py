@@ -29,11 +29,12 @@ from tercet.lm.data.examples import Example
 from tercet.lm.data.splits import flat, step_examples
 from tercet.lm.models.gguf import folder_of
 from tercet.lm.models.heads import padding_apart
-from tercet.lm.models.roles import device_of, load_score_model
+from tercet.lm.models.roles import load_score_model
 from tercet.lm.pair_batches import PairBatches, Pairs
 from tercet.lm.reward import pair_loss
 from tercet.lm.text.encoder import Encoder
 from tercet.runs.folder import RunFolder
+from tercet.train.device import device_of
 from tercet.train.fit import fit
 
 PEER = Path(__file__).resolve().parent / "peers" / "reward_trl.py"
@@ -112,7 +113,7 @@ def run(work: Work) -> Run:
     start = Moment.now()
     model = load_score_model(config, num_layers=config.reward.num_layers, learns=True)
     todo = lessons({"pairs": work.train}, config.data, config.reward, step="reward", seed=config.seed)
-    batches = PairBatches(work.encoder, device_of(config), config.reward.micro_batch_size)
+    batches = PairBatches(work.encoder, device_of(config.device), config.reward.micro_batch_size)
     rows_read: list[list[int]] = []
 
     def read(examples: Sequence[Example]) -> list[Pairs]:

@@ -8,10 +8,11 @@
 import torch
 from fitting import asked_for, config_of, timed_fit
 
-from tercet.lm.models.roles import device_of, load_score_model
+from tercet.lm.models.roles import load_score_model
 from tercet.lm.pair_batches import PairBatches
 from tercet.lm.reward import pair_loss
 from tercet.lm.text.encoder import Encoder
+from tercet.train.device import device_of
 
 
 def main() -> None:
@@ -25,7 +26,7 @@ def main() -> None:
         config,
         step="reward",
         model=model,
-        batches=PairBatches(Encoder.of(config), device_of(config), config.reward.micro_batch_size).of,
+        batches=PairBatches(Encoder.of(config), device_of(config.device), config.reward.micro_batch_size).of,
         count=lambda pairs: pairs.num,
         num_tokens=lambda pairs: int(pairs.batch.lengths.sum()),
         loss=lambda pairs: pair_loss(model, pairs, config.reward.loss),

@@ -16,15 +16,16 @@ from tercet.config.load import load_lm_config
 from tercet.lm.data.splits import flat, step_examples
 from tercet.lm.imitation import SftBatches
 from tercet.lm.models.adapters import freeze, round_stochastically
-from tercet.lm.models.roles import Policy, device_of, load_policy
+from tercet.lm.models.roles import Policy, load_policy
 from tercet.lm.text.encoder import Encoder
+from tercet.train.device import device_of
 
 
 def figures(config: LmConfig, path: str, num: int) -> dict[str, dict[str, float]]:
     """Return the negative log-likelihood per token, and the KL per token from the saved model."""
     encoder = Encoder.of(config).with_tokenizer_at(path, config)
     held_out = flat(encoder.within_limits(step_examples(config.data, "sft").held_out, "held out"))[:num]
-    batches = SftBatches(encoder, device_of(config), config.sft).of(held_out)
+    batches = SftBatches(encoder, device_of(config.device), config.sft).of(held_out)
     policies = {name: load_policy(config, path=path) for name in ("as saved", "nearest", "by chance")}
     round_stochastically(policies["by chance"].model, config.seed)
     for name in ("nearest", "by chance"):

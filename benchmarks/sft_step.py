@@ -9,8 +9,9 @@ import torch
 from fitting import asked_for, config_of, timed_fit
 
 from tercet.lm.imitation import SftBatches, response_loss
-from tercet.lm.models.roles import device_of, load_policy
+from tercet.lm.models.roles import load_policy
 from tercet.lm.text.encoder import Encoder
+from tercet.train.device import device_of
 from tercet.train.fit import LossTerms
 
 
@@ -25,7 +26,7 @@ def main() -> None:
         config,
         step="sft",
         model=policy,
-        batches=SftBatches(Encoder.of(config), device_of(config), config.sft).of,
+        batches=SftBatches(Encoder.of(config), device_of(config.device), config.sft).of,
         count=lambda batch: int(batch.response_mask.sum()),
         num_tokens=lambda batch: int(batch.lengths.sum()),
         loss=lambda batch: LossTerms(response_loss(policy, batch), {}),

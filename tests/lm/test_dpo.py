@@ -20,13 +20,14 @@ from tercet.errors import FailedError, InputError
 from tercet.lm import dpo
 from tercet.lm.data.examples import Example, Message
 from tercet.lm.dpo import LearnedReward, dpo_loss
-from tercet.lm.models.roles import Policy, device_of, load_policy
+from tercet.lm.models.roles import Policy, load_policy
 from tercet.lm.pair_batches import PairBatches, pair_length, pair_prompt
 from tercet.lm.quiet import hush
 from tercet.lm.rollout import reference_logprobs
 from tercet.lm.text.encoder import Encoder
 from tercet.runs.folder import RunFolder
 from tercet.runs.progress import silent
+from tercet.train.device import device_of
 
 Take = Callable[..., Path]
 Tercet = Callable[..., Result]
@@ -124,7 +125,7 @@ def test_a_reference_that_is_not_the_start_is_refused(
     make_config: MakeConfig, disturbed: Callable[[LmConfig], Policy]
 ) -> None:
     config = make_config()
-    batches = PairBatches(Encoder.of(config), device_of(config), 8).of(PAIRS)
+    batches = PairBatches(Encoder.of(config), device_of(config.device), 8).of(PAIRS)
     with (
         policies(config, disturbed) as (reward, _),
         pytest.raises(FailedError, match=r"differs from its reference by .* nats per token before the first step"),

@@ -5,8 +5,8 @@ import pytest
 from tercet.config.load import load_lm_config
 from tercet.lm.data.splits import step_examples
 from tercet.lm.imitation import SftBatches
-from tercet.lm.models.roles import device_of
 from tercet.lm.text.encoder import Encoder
+from tercet.train.device import device_of
 
 
 @pytest.mark.parametrize("loss_on", ["answer", "text"])
@@ -14,7 +14,7 @@ def test_what_is_learned_is_the_answer_or_all_but_the_first_token(small: list[st
     config = load_lm_config("tiny", [*small, f"sft.loss_on={loss_on}"])
     encoder = Encoder.of(config)
     examples = step_examples(config.data, "sft").train["toy"][:3]
-    (batch,) = SftBatches(encoder, device_of(config), config.sft).of(examples)
+    (batch,) = SftBatches(encoder, device_of(config.device), config.sft).of(examples)
     taken, _, positions = batch.actions()
     for row, example in enumerate(examples):
         learned = batch.ids[row, positions[taken == row]].tolist()

@@ -17,7 +17,7 @@ from tercet.lm import batch
 from tercet.lm.data.examples import Example, Message
 from tercet.lm.data.splits import step_examples
 from tercet.lm.models import roles
-from tercet.lm.models.roles import device_of, load_policy, load_score_model
+from tercet.lm.models.roles import load_policy, load_score_model
 from tercet.lm.pair_batches import PairBatches, score_pairs
 from tercet.lm.preferences.pairs import HELD_OUT_SHARE
 from tercet.lm.reward import from_first_difference, pair_loss
@@ -25,6 +25,7 @@ from tercet.lm.sampling.responses import respond_all
 from tercet.lm.scoring import score_rows
 from tercet.lm.text.encoder import Encoder
 from tercet.train.chance import generator
+from tercet.train.device import device_of
 
 Tercet = Callable[..., Result]
 Take = Callable[..., Path]
@@ -132,7 +133,7 @@ def test_the_figures_are_those_of_the_saved_model(take: Take, small: list[str], 
     examples = step_examples(config.data, "reward")
     pairs = [*examples.test["toy"], *examples.validation["toy"]][: config.reward.num_eval]
     model = load_score_model(config, path=str(tmp_path / "reward" / "model"))
-    scores = score_pairs(model.scores, pairs, PairBatches(Encoder.of(config), device_of(config), 3))
+    scores = score_pairs(model.scores, pairs, PairBatches(Encoder.of(config), device_of(config.device), 3))
     assert found["score_chosen"]["toy"] == pytest.approx(float(scores.chosen.mean()), abs=1e-4)
     assert found["score_rejected"]["toy"] == pytest.approx(float(scores.rejected.mean()), abs=1e-4)
     assert found["accuracy"]["toy"]["mean"] == float((scores.chosen > scores.rejected).double().mean())

@@ -79,10 +79,11 @@ def score(run: Run, prompts: Sequence[str], responses: Sequence[str]) -> list[fl
         return []
     with _opened(run) as (folder, config):
         from tercet.lm.data.turns import plain
-        from tercet.lm.models.roles import device_of, load_score_model
+        from tercet.lm.models.roles import load_score_model
         from tercet.lm.scoring import score_rows
         from tercet.lm.stages import last_reward_model
         from tercet.lm.text.encoder import Encoder
+        from tercet.train.device import device_of
 
         path = last_reward_model(folder, config.reward.num_rounds)
         if not path:
@@ -93,7 +94,7 @@ def score(run: Run, prompts: Sequence[str], responses: Sequence[str]) -> list[fl
         response_ids = [encoder.response(plain(text)) for text in responses]
         lengths = [len(one) + len(other) for one, other in zip(prompt_ids, response_ids, strict=True)]
         _check_window(model.model, lengths, remedy="shorten one of them")
-        batch = encoder.batch(prompt_ids, response_ids).to(device_of(config))
+        batch = encoder.batch(prompt_ids, response_ids).to(device_of(config.device))
         return score_rows(model, batch, config.eval.batch_size).tolist()
 
 

@@ -45,7 +45,7 @@ def run(
     path = Path(out)
     may_grow = ["reward.num_rounds"] if domain == "lm" else []  # an arm's rounds are part of its PPO
     may_add = ["dpo"] if domain == "lm" else []
-    device, shard = (config.device, config.shard) if isinstance(config, LmConfig) else ("cpu", False)
+    shard = isinstance(config, LmConfig) and config.shard
     watch = Watch(path, config.model_dump(mode="json"))
     job = {"domain": domain, "config": config.model_dump(mode="json"), "out": str(path), "step": step}
     with (
@@ -55,7 +55,7 @@ def run(
         RunFolder.open(
             path, config, preset=preset, on_row=on_row, watch=watch, may_grow=may_grow, may_add=may_add
         ) as folder,
-        together(job, num_processes(config.processes, device), device=device, shard=shard),
+        together(job, num_processes(config.processes, config.device), device=config.device, shard=shard),
         _pipeline(domain, config.threads) as steps,
     ):
         if step is None:

@@ -21,6 +21,7 @@ from tercet.config.arm import ArmConfig
 from tercet.runs.folder import RunFolder
 from tercet.runs.progress import say
 from tercet.train import chance
+from tercet.train.device import device_of
 from tercet.train.fit import LossTerms, fit, shuffled_plan
 from tercet.train.parallel import own_share
 
@@ -35,10 +36,12 @@ def run(folder: RunFolder, config: ArmConfig) -> None:
             f"bc: {demonstrations.num_missing} frames are missing inside of demonstrations; each gap is learned as one "
             "step; `tercet arm data` shows more"
         )
+    device = device_of(config.device)
     policy = new_policy(sizes, config.policy, seed=config.seed)
     rows = rows_of(demonstrations, policy.chunk)
     policy.measure(rows.observations, rows.actions[:, 0], *rows.pictures)
     say_unused(policy, "bc", "in every demonstration")
+    policy = policy.to(device)
     steps = shuffled_plan(len(rows), config.bc, seed=config.seed, name="bc")
     data = digests(config, "bc")
     with folder.step("bc", total=len(steps), shown=["bc/loss", "bc/lr"], data=data) as step:
@@ -46,7 +49,9 @@ def run(folder: RunFolder, config: ArmConfig) -> None:
             step,
             modules={"policy": policy},
             plan=steps,
-            micro_batches=lambda chosen: rows.micro_batches(own_share(chosen), config.bc.micro_batch_size),
+            micro_batches=lambda chosen: [
+                part.to(device) for part in rows.micro_batches(own_share(chosen), config.bc.micro_batch_size)
+            ],
             count=len,
             loss=lambda part: LossTerms(
                 policy.imitation_loss(part.observations, part.actions, part.mask, *part.pictures), {}
@@ -77,6 +82,11 @@ class Rows:
 
     def __len__(self) -> int:
         return len(self.observations)
+
+    def to(self, device: torch.device) -> "Rows":
+        """Copy them to a device."""
+        pictures = tuple(images.to(device) for images in self.pictures)
+        return Rows(self.observations.to(device), self.actions.to(device), self.mask.to(device), pictures)
 
     def micro_batches(self, chosen: Sequence[int], size: int) -> list["Rows"]:
         """Split these rows into parts of at most `size`."""

@@ -31,6 +31,7 @@ from tercet.runs.folder import RunFolder
 from tercet.runs.progress import say
 from tercet.runs.ranks import share
 from tercet.train import chance
+from tercet.train.device import device_of
 
 VIDEOS = "videos"
 Tree = dict[str, Any]  # Any: JSON
@@ -145,11 +146,12 @@ def stages_of(folder: RunFolder, config: ArmConfig) -> list[Stage]:
     """Return the stages: PPO's start (the clone, or a new policy), the same with noise, and PPO's policy."""
     start, start_with_noise = start_names(config.bc.demonstrations)
     envs, demonstrations = EnvFactory.of(config), config.bc.demonstrations
+    device = device_of(config.device)
     policy = start_policy(folder, envs, config.policy, demonstrations=demonstrations, seed=config.seed)
-    policy.requires_grad_(False)
+    policy = policy.requires_grad_(False).to(device)
     stages = [Stage(start, policy, 0.0), Stage(start_with_noise, policy, config.eval.noise)]
     if folder.has_ended("ppo"):
-        stages.append(Stage("ppo", load_policy(folder.path / "ppo" / "model", policy.sizes), 0.0))
+        stages.append(Stage("ppo", load_policy(folder.path / "ppo" / "model", policy.sizes).to(device), 0.0))
     return stages
 
 

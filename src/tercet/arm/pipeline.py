@@ -24,6 +24,7 @@ from tercet.runs.folder import RunFolder
 from tercet.runs.once import check_data, is_up_to_date, run_once
 from tercet.runs.progress import say
 from tercet.runs.ranks import share
+from tercet.train.device import device_of
 
 NO_REPEAT = (
     "reset(seed=...) gives a different start each time, so stages are not evaluated on the same starts and a resumed "
@@ -48,6 +49,7 @@ def run(folder: RunFolder, config: ArmConfig) -> None:
 
 def check(config: ArmConfig) -> None:
     """Raise InputError or FailedError if a later step would stop with an error, before minutes of training."""
+    device_of(config.device)
     functions = [spec for spec in config.ppo.reward if ":" in spec]
     learns_reward = REWARD_MODEL in config.ppo.reward
     if learns_reward and not asks_person(config.reward):

@@ -19,7 +19,7 @@ from tercet.arm.play.environments import EnvFactory
 from tercet.arm.play.footage import Footage
 from tercet.arm.play.groups import grouped
 from tercet.arm.policies.critic import new_critic
-from tercet.arm.policies.policy import Policy, Sizes
+from tercet.arm.policies.policy import Policy
 from tercet.arm.policies.reward_ensemble import load_reward_model
 from tercet.arm.preferences.pairs import load_pairs
 from tercet.arm.preferences.questions import Teacher, asks_person
@@ -34,6 +34,7 @@ from tercet.runs.clock import Stopwatch
 from tercet.runs.folder import RunFolder
 from tercet.runs.progress import say
 from tercet.train import chance
+from tercet.train.device import device_of
 from tercet.train.kept import kept_updates
 from tercet.train.ppo import Collected, Learner, train, validates_after
 from tercet.train.selection import Validation
@@ -49,13 +50,15 @@ def run(folder: RunFolder, config: ArmConfig) -> None:
     if demonstrations == NONE:
         say_unused(policy, "ppo", "in episodes of random actions")
     critic = new_critic(policy.scaled, config.policy, seed=config.seed) if config.ppo.has_critic else None
+    device = device_of(config.device)
+    policy, critic = policy.to(device), critic.to(device) if critic else None
     loop = config.ppo.model_copy(update={"checkpoint_every": _checkpoint_every(config.ppo, config.reward)})
     teacher = Teacher(config.reward, config.env, config.seed)
     with (
         envs.open(config.ppo.num_envs // config.ppo.group_size) as env,
         envs.open(config.ppo.num_eval_states) as validation_env,
     ):
-        rounds = _rounds(folder, teacher, policy.sizes) if REWARD_MODEL in config.ppo.reward else None
+        rounds = _rounds(folder, teacher, policy) if REWARD_MODEL in config.ppo.reward else None
         actor_critic = ArmActorCritic(policy, critic)
         collect = Collect(env, actor_critic, frozen_copy(policy), rounds, config.ppo, config.horizon, config.seed)
         checked = collect.self_check()
@@ -157,8 +160,8 @@ def frozen_copy(policy: Policy) -> Policy:
     return copy.deepcopy(policy).requires_grad_(False).eval()
 
 
-def _rounds(folder: RunFolder, teacher: Teacher, sizes: Sizes) -> Rounds:
-    """Load the reward model and the pairs of step 2."""
+def _rounds(folder: RunFolder, teacher: Teacher, policy: Policy) -> Rounds:
+    """Load the reward model, onto the device of the policy, and the pairs of step 2."""
     reward = folder.path / "reward"
     if not folder.is_done("reward"):
         raise InputError(
@@ -166,7 +169,8 @@ def _rounds(folder: RunFolder, teacher: Teacher, sizes: Sizes) -> Rounds:
             "or set ppo.reward"
         )
     first = load_pairs(reward / "pairs" / "learned.safetensors")
-    return Rounds(folder.path / "ppo", load_reward_model(reward / "model", sizes), first, teacher, sizes)
+    model = load_reward_model(reward / "model", policy.sizes).to(policy.device)
+    return Rounds(folder.path / "ppo", model, first, teacher, policy.sizes)
 
 
 def _checkpoint_every(ppo: PpoConfig, reward: RewardConfig) -> int:

@@ -23,6 +23,7 @@ from tercet.runs.folder import RunFolder
 from tercet.runs.intermediate import is_kept, keep_folder
 from tercet.runs.ranks import share
 from tercet.train import chance
+from tercet.train.device import device_of
 from tercet.train.fit import fit, shuffled_plan
 from tercet.train.parallel import own_share
 
@@ -32,16 +33,19 @@ HELD_OUT = 10  # every tenth episode is held out
 def run(folder: RunFolder, config: ArmConfig) -> None:
     """Ask about segments, train the reward model, measure it on held-out pairs, and save it in DIR/reward/model."""
     envs, teacher = EnvFactory.of(config), Teacher(config.reward, config.env, config.seed)
+    device = device_of(config.device)
 
     @contextmanager
     def open_footage() -> Iterator[dict[str, Footage]]:
         demonstrations = config.bc.demonstrations
         policy = start_policy(folder, envs, config.policy, demonstrations=demonstrations, seed=config.seed)
+        policy = policy.to(device)
         with folder.timed("reward", "pairs"), envs.open(config.reward.num_episodes) as env:
             yield noisy_footage(env, policy, config.reward, horizon=config.horizon, seed=config.seed)
 
     learned, held_out = first_pairs(folder.path, teacher, open_footage)
-    _train(folder, learned, held_out.without_ties(), config.reward, horizon=config.horizon, seed=config.seed)
+    learned, held_out = learned.to(device), held_out.without_ties().to(device)
+    _train(folder, learned, held_out, config.reward, horizon=config.horizon, seed=config.seed)
 
 
 def _train(

@@ -64,8 +64,11 @@ class Assessed:
 
 @torch.no_grad()
 def assess(played: PolicyEpisodes, actor_critic: ArmActorCritic, reference: Policy) -> Assessed:
-    """Evaluate the networks, the critic also on the last state of an episode: a truncated one is bootstrapped there."""
-    decisions = decisions_of(played)
+    """Evaluate the networks, the critic also on the last state of an episode: a truncated one is bootstrapped there.
+
+    The episodes are on the CPU, the result is on the device of the networks.
+    """
+    decisions = decisions_of(played).to(reference.device)
     inputs = (decisions.observations, decisions.decisions, *decisions.pictures)
     critic = actor_critic.value_model
     actor, ref = actor_critic.policy.distribution(*inputs), reference.distribution(*inputs)
@@ -104,7 +107,7 @@ def build(
         ends = (decisions.terminated | decisions.truncated).int()
         mask = mask & (ends.cumsum(1) - ends == 0)
     in_reward = kl_coef if config.kl_penalty == "reward" else 0.0
-    rewards = sum_rewards(step_rewards, played.starts, gamma=gamma)
+    rewards = sum_rewards(step_rewards, played.starts, gamma=gamma).to(mask.device)
     penalties = kl_penalties(assessed.logprobs, assessed.ref_logprobs, mask, kl_coef=in_reward)
     return Rollout(
         inputs=inputs_of(decisions),

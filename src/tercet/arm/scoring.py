@@ -64,7 +64,7 @@ class Scorer:
         if self.learned is None:
             return StepRewards(episodes, steps, torch.zeros_like(steps))
         weight, model = self.learned
-        absorbing = weight * model(_last_valid_states(episodes)).masked_fill(~episodes.terminated, 0.0)
+        absorbing = weight * _rewards_of(model, _last_valid_states(episodes)).masked_fill(~episodes.terminated, 0.0)
         return StepRewards(episodes, steps, absorbing)
 
 
@@ -98,7 +98,12 @@ def _dense(episodes: Episodes) -> Tensor:
 
 def by_model(model: RewardEnsemble) -> Term:
     """Reward of the reward model for the state after each step."""
-    return lambda episodes: model(episodes.next_observations)
+    return lambda episodes: _rewards_of(model, episodes.next_observations)
+
+
+def _rewards_of(model: RewardEnsemble, states: Float[Tensor, "n t o"]) -> Float[Tensor, "n t"]:
+    """Evaluate the model on its device. Episodes and their rewards are on the CPU."""
+    return model(states.to(model.device)).cpu()
 
 
 def _last_valid_states(episodes: Episodes) -> Tensor:

@@ -39,7 +39,7 @@ def check(
     deviations = {
         "ratio": _ratio(actor_critic, rollout, config.clip_range),
         "kl": float(assessed.kl.abs().max()),
-        "reward_identity": _reward_identity(rollout.rewards, rewards, log_ratio, config.kl_coef),
+        "reward_identity": _reward_identity(rollout.rewards.cpu(), rewards, log_ratio.cpu(), config.kl_coef),
     }
     if assessed.values is not None and assessed.next_values is not None:
         deviations["continuation"] = _continuation(assessed.decisions, assessed.values, assessed.next_values)

@@ -19,7 +19,7 @@ from tercet.lm.data.examples import Example
 from tercet.lm.data.splits import overlap
 from tercet.lm.models.division import to_save
 from tercet.lm.models.logprobs import response_logprobs
-from tercet.lm.models.roles import Policy, device_of, load_policy
+from tercet.lm.models.roles import Policy, load_policy
 from tercet.lm.pair_batches import (
     PairBatches,
     Pairs,
@@ -37,6 +37,7 @@ from tercet.lm.sampling.sampler import Sampler
 from tercet.lm.stages import sft_model
 from tercet.runs.folder import RunFolder
 from tercet.train.chance import generator
+from tercet.train.device import device_of
 from tercet.train.fit import LossTerms, fit
 from tercet.train.parallel import combined, own, own_batches
 
@@ -78,7 +79,7 @@ def run(folder: RunFolder, config: LmConfig) -> None:
     temperature = config.ppo.temperature
     frozen = None if config.lora.rank else load_policy(config, path=policy_path)
     learned = LearnedReward(policy, reference_logprobs(policy, frozen, temperature=temperature), temperature)
-    batches = PairBatches(encoder, device_of(config), config.dpo.micro_batch_size)
+    batches = PairBatches(encoder, device_of(config.device), config.dpo.micro_batch_size)
     sampler = Sampler(policy, encoder, temperature, config.eval.batch_size)
 
     def measure(index: int) -> dict[str, float]:

@@ -24,7 +24,7 @@ from tercet.lm.engines.choose import engine_of
 from tercet.lm.imitation import SftBatches, response_loss
 from tercet.lm.models.backbone import Backbone, load_reward_model
 from tercet.lm.models.division import to_save
-from tercet.lm.models.roles import Policy, ScoreModel, device_of, load_policy, load_score_model
+from tercet.lm.models.roles import Policy, ScoreModel, load_policy, load_score_model
 from tercet.lm.prompts import validation_prompts
 from tercet.lm.redraws import draw_groups
 from tercet.lm.rollout import (
@@ -55,6 +55,7 @@ from tercet.runs.ranks import shards, share
 from tercet.runs.rounds import in_round, results_in_round
 from tercet.runs.step import Step
 from tercet.train.chance import generator, round_seed
+from tercet.train.device import device_of
 from tercet.train.kept import kept_updates
 from tercet.train.parallel import own, summed
 from tercet.train.ppo import Collected, Learner, takes_one_step, train
@@ -344,7 +345,7 @@ def _pretraining_mix(policy: Policy, encoder: Encoder, config: LmConfig, seed: i
     """Return ptx_coef times the mean SFT loss of a few examples (Ouyang et al. 2022, eq. 2), or this rank's part."""
     sets = step_examples(config.data, "sft", columns_of_run(config)).train
     examples = flat(encoder.within_limits(sets, "pretraining mix"))
-    batches = SftBatches(encoder, device_of(config), config.sft)
+    batches = SftBatches(encoder, device_of(config.device), config.sft)
 
     def loss(index: int, minibatch: int) -> Tensor:
         chance = generator(seed, "ptx", index, minibatch)

@@ -17,7 +17,7 @@ from tercet.lm.data.examples import Example
 from tercet.lm.data.splits import Sets, overlap
 from tercet.lm.models.backbone import save_adapters
 from tercet.lm.models.division import to_save
-from tercet.lm.models.roles import ScoreModel, device_of, load_policy, load_score_model
+from tercet.lm.models.roles import ScoreModel, load_policy, load_score_model
 from tercet.lm.pair_batches import (
     PairBatches,
     Pairs,
@@ -36,6 +36,7 @@ from tercet.lm.stages import model_of, sft_model
 from tercet.lm.text.encoder import Encoder
 from tercet.runs.folder import RunFolder
 from tercet.runs.rounds import in_round, results_in_round
+from tercet.train.device import device_of
 from tercet.train.fit import LossTerms, fit
 from tercet.train.parallel import own
 
@@ -63,7 +64,7 @@ def run(folder: RunFolder, config: LmConfig, *, number: int = 0) -> None:
     policy_path = sft_model(folder, config.ppo.policy)
     model = _untrained(config, config.reward, policy_path)
     encoder.check_window(model.model)
-    batches = PairBatches(encoder, device_of(config), config.reward.micro_batch_size)
+    batches = PairBatches(encoder, device_of(config.device), config.reward.micro_batch_size)
 
     scored: dict[str, PairScores] = {}  # by the model at the end of the latest stage
 
@@ -168,7 +169,7 @@ def _reference_batches(
         sampler = Sampler(policy, encoder, config.ppo.temperature, config.eval.batch_size)
         responses = reference_responses(sampler, train, num, seed=config.seed)
         return [part.batch for part in responses], "answers of the SFT policy"
-    batches = PairBatches(encoder, device_of(config), config.reward.micro_batch_size)
+    batches = PairBatches(encoder, device_of(config.device), config.reward.micro_batch_size)
     drawn = draw_examples(train, num, seed=config.seed)[: len(train)]
     return [pairs.batch for pairs in batches.of(drawn)], "training answers, chosen and rejected"
 

@@ -15,7 +15,7 @@ from tercet.lm.data.examples import Example
 from tercet.lm.data.splits import Sets, flat, overlap, step_examples
 from tercet.lm.imitation import SftBatches, response_loss
 from tercet.lm.models.division import to_save
-from tercet.lm.models.roles import Policy, device_of, load_policy
+from tercet.lm.models.roles import Policy, load_policy
 from tercet.lm.preferences.best import best_responses
 from tercet.lm.sampling.model_check import check_policy
 from tercet.lm.sampling.sampler import Sampler
@@ -24,6 +24,7 @@ from tercet.runs.folder import RunFolder
 from tercet.runs.progress import progress
 from tercet.runs.step import SAMPLES_PRINTED
 from tercet.train.chance import generator
+from tercet.train.device import device_of
 from tercet.train.fit import LossTerms, fit
 from tercet.train.parallel import own, summed
 
@@ -47,7 +48,7 @@ def run(folder: RunFolder, config: LmConfig) -> None:
     policy = load_policy(config, learns=True, lora_dropout=config.lora.dropout)
     encoder.check_window(policy.model)
     check_policy(policy)
-    batches = SftBatches(encoder, device_of(config), config.sft)
+    batches = SftBatches(encoder, device_of(config.device), config.sft)
     sampler = Sampler(policy, encoder, config.ppo.temperature, config.eval.batch_size)
 
     def measure(index: int) -> dict[str, float]:

@@ -5,6 +5,7 @@ import pytest
 from tercet.lm.plan import probe
 from tercet.lm.plan.cost import Sizes
 from tercet.lm.plan.shapes import shape_of
+from tercet.train.device import device_of
 
 
 def test_the_time_of_all_layers_follows_from_one_and_two():
@@ -24,6 +25,6 @@ def test_every_phase_takes_time(make_config):
 
 def test_a_large_micro_batch_is_timed_in_part(make_config):
     config = make_config(ppo={"batch_size": 64, "micro_batch_size": 64})
-    batch, times = probe._micro_batch(config.ppo, Sizes(prompt=100, response=100), probe.device_of(config))
+    batch, times = probe._micro_batch(config.ppo, Sizes(prompt=100, response=100), device_of(config.device))
     assert len(batch.ids) == 5  # 1,024 tokens
     assert times == pytest.approx(64 / 5)

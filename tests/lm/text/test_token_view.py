@@ -10,10 +10,10 @@ from tercet.config.lm import LmConfig
 from tercet.lm.data.examples import Example, Message
 from tercet.lm.data.splits import StepName
 from tercet.lm.imitation import SftBatches
-from tercet.lm.models.roles import device_of
 from tercet.lm.text.encoder import Encoder
 from tercet.lm.text.token_view import pieces, shown, token_rows
 from tercet.lm.text.tokenizers import byte_tokenizer
+from tercet.train.device import device_of
 
 MakeConfig = Callable[..., LmConfig]
 PAIR = Example((Message("user", "a</s>"),), "bcd", "be", "made up", "row 0")
@@ -44,7 +44,7 @@ def test_what_sft_shows_as_learned_is_what_its_loss_reads(loss_on: str, make_con
     config = make_config(sft={"loss_on": loss_on})
     encoder = Encoder.of(config)
     (row,) = token_rows("sft", PAIR, encoder, sft_loss_on=loss_on, reward_loss="last_token")
-    (batch,) = SftBatches(encoder, device_of(config), config.sft).of([PAIR])
+    (batch,) = SftBatches(encoder, device_of(config.device), config.sft).of([PAIR])
     assert batch.ids[0].tolist() == list(row.ids) and int(batch.prompt_lengths[0]) == row.learned
 
 

@@ -48,25 +48,35 @@ class Agent:
         noise = None if self.noise is None else self.noise[step]
         if self.policy.chunk == 1:
             self.starts.append(torch.ones_like(fresh))
-            self.decisions.append(self.policy.decide(observations, noise, *self.view(self.starts[-1])))
-            return self.policy.actions(self.decisions[-1])[:, 0]
+            decisions, actions = self._decide(observations, noise, self.starts[-1])
+            self.decisions.append(decisions)
+            return actions[:, 0]
         due = fresh if step == 0 else fresh | (self._num_done == self.policy.chunk)
         if due.all():
-            decisions = self.policy.decide(observations, noise, *self.view(due))
-            self._chunks = self.policy.actions(decisions).clone()  # rows of it are replaced below
+            decisions, actions = self._decide(observations, noise, due)
+            self._chunks = actions.clone()  # rows of it are replaced below
             self._num_done = torch.zeros(len(observations), dtype=torch.long)
         else:
             decisions = self.decisions[-1].clone()
             if due.any():
                 draws = None if noise is None else noise[due]
-                decisions[due] = self.policy.decide(observations[due], draws, *self.view(due))
-                self._chunks[due] = self.policy.actions(decisions[due])
+                decisions[due], self._chunks[due] = self._decide(observations[due], draws, due)
                 self._num_done[due] = 0
         self.starts.append(due)
         self.decisions.append(decisions)
         actions = self._chunks[torch.arange(len(observations)), self._num_done]
         self._num_done += 1
         return actions
+
+    def _decide(
+        self, observations: Float[Tensor, "m o"], noise: Float[Tensor, "m z"] | None, due: Bool[Tensor, " n"]
+    ) -> tuple[Tensor, Float[Tensor, "m c a"]]:
+        """Return decisions and their actions where `due` is True, on the CPU, where the environments are."""
+        device = self.policy.device
+        noise = None if noise is None else noise.to(device)
+        pictures = (images.to(device) for images in self.view(due))
+        decisions = self.policy.decide(observations.to(device), noise, *pictures)
+        return decisions.cpu(), self.policy.actions(decisions).cpu()
 
 
 @dataclass(frozen=True)
@@ -121,6 +131,11 @@ class Decisions:
     truncated: Bool[Tensor, "n k"]
     mask: Bool[Tensor, "n k"]
     pictures: tuple[UInt8[Tensor, "n k _ _ 3"], ...] = ()  # per camera, before the decision
+
+    def to(self, device: torch.device) -> "Decisions":
+        """Copy them to a device."""
+        columns = {name: value.to(device) for name, value in vars(self).items() if name != "pictures"}
+        return Decisions(**columns, pictures=tuple(images.to(device) for images in self.pictures))
 
 
 def decisions_of(played: PolicyEpisodes) -> Decisions:

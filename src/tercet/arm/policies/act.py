@@ -97,7 +97,7 @@ class ActPolicy(Policy):
         latent, divergence = states.new_zeros(len(states), self.model.shape.latent_dim), states.new_zeros(())
         if self.model.shape.use_vae:
             mean, log_variance = self.model.posterior(states, targets, mask)
-            latent = mean + (0.5 * log_variance).exp() * torch.randn_like(mean)
+            latent = mean + (0.5 * log_variance).exp() * torch.randn(mean.shape).to(mean)
             divergence = 0.5 * (log_variance.exp() + mean.square() - 1.0 - log_variance).sum()
         error = (self.model(states, latent, self._scale_pictures(pictures)) - targets).abs().mean(-1)
         # a mean over the existing actions of the chunk, so that every row has the same weight
@@ -132,12 +132,13 @@ class ActPolicy(Policy):
 
     def save(self, folder: Path) -> None:
         """Write LeRobot's files and exploration.safetensors; see arm/policies/act_files.py."""
-        weights = dict(self.model.state_dict())
-        scales = {f"observation.{name}": value for name, value in self.scaled.state_dict().items()}
-        scales |= {f"action.{name}": value for name, value in self.scaled_actions.state_dict().items()}
-        log_std = self.log_std.detach()
+        weights = {name: value.cpu() for name, value in self.model.state_dict().items()}
+        scales = {f"observation.{name}": value.cpu() for name, value in self.scaled.state_dict().items()}
+        scales |= {f"action.{name}": value.cpu() for name, value in self.scaled_actions.state_dict().items()}
+        log_std = self.log_std.detach().cpu()
         for camera, scaled in zip(self.cameras, self.scales_of_pictures(), strict=True):
-            scales |= {f"{act_files.feature_of(camera)}.{name}": value for name, value in scaled.state_dict().items()}
+            scaled_state = scaled.state_dict().items()
+            scales |= {f"{act_files.feature_of(camera)}.{name}": value.cpu() for name, value in scaled_state}
         files = ActFiles(self.model.shape, self.chunk, self.kl_weight, weights, scales, log_std, self.own)
         act_files.write(folder, files)
 

@@ -89,7 +89,7 @@ class ActNetwork(nn.Module):
             maps = [self._feature_map(images) for images in pictures]
             memory = torch.cat([memory, *(one.flatten(2).transpose(1, 2) for one in maps)], 1)
             grids = [position_grid(one.shape[2], one.shape[3], self.shape.dim_model)[None] for one in maps]
-            positions = torch.cat([positions, *grids], 1)
+            positions = torch.cat([positions, *(grid.to(positions) for grid in grids)], 1)
         memory = self.encoder(memory, positions, None)
         queries = self.decoder_pos_embed.weight[None].expand(len(observations), -1, -1)
         return self.action_head(self.decoder(queries, memory, positions))
@@ -103,7 +103,7 @@ class ActNetwork(nn.Module):
             tokens.append(self.vae_encoder_robot_state_input_proj(self._parts(observations)[0])[:, None])
         num_prefix = len(tokens)
         tokens.append(self.vae_encoder_action_input_proj(actions))
-        padding = torch.cat([torch.zeros(len(mask), num_prefix, dtype=torch.bool), ~mask], 1)
+        padding = torch.cat([mask.new_zeros(len(mask), num_prefix), ~mask], 1)
         first = self.vae_encoder(torch.cat(tokens, 1), self.vae_encoder_pos_enc, padding)[:, 0]
         mean, log_variance = self.vae_encoder_latent_output_proj(first).chunk(2, -1)
         return mean, log_variance

@@ -81,7 +81,7 @@ class TokenPolicy(Policy):
 
         The noise is drawn by torch's global generator, which `fit` seeds. The preceding tokens are noisy too.
         """
-        noised = actions[:, 0] + self.noise_std * torch.randn_like(actions[:, 0])
+        noised = actions[:, 0] + self.noise_std * torch.randn(actions[:, 0].shape).to(actions)
         targets = ids_of(noised, self.shape["vocab_size"])
         return -self.distribution(observations, targets).logprobs().sum() / self.sizes.action
 
@@ -129,11 +129,11 @@ def llama_shape(hidden_size: int, num_layers: int, vocab_size: int) -> LlamaShap
 
 def ids_of(actions: Float[Tensor, "*shape a"], vocab_size: int) -> Int[Tensor, "*shape a"]:
     """Return the token of each number: the count of edges at or below it, from the end of the vocabulary."""
-    counts = torch.bucketize(actions.clamp(-1.0, 1.0).contiguous(), EDGES, right=True)
+    counts = torch.bucketize(actions.clamp(-1.0, 1.0).contiguous(), EDGES.to(actions), right=True)
     return vocab_size - counts
 
 
 def centres_of(ids: Int[Tensor, "*shape a"], vocab_size: int) -> Float[Tensor, "*shape a"]:
     """Return the number that each token represents. The last two ids share a bin: 256 edges enclose 255 bins."""
     bins = (vocab_size - ids - 1).clamp(0, NUM_BINS - 2)
-    return ((EDGES[:-1] + EDGES[1:]) / 2)[bins]
+    return ((EDGES[:-1] + EDGES[1:]) / 2).to(ids.device)[bins]

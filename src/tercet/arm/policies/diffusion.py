@@ -78,9 +78,9 @@ class DiffusionPolicy(Policy):
         """
         # the network reads the whole chunk, so hide actions after an end
         clean = (actions * mask[..., None]).flatten(1)
-        levels = torch.randint(NUM_NOISES, (len(clean),), device=clean.device)
+        levels = torch.randint(NUM_NOISES, (len(clean),)).to(clean.device)
         share = self.shares[levels][:, None]
-        noised = share.sqrt() * clean + (1 - share).sqrt() * torch.randn_like(clean)
+        noised = share.sqrt() * clean + (1 - share).sqrt() * torch.randn(clean.shape).to(clean)
         predicted = self._predict(self.scaled(observations), noised, levels)
         error = (predicted - clean).square().unflatten(1, actions.shape[1:]).mean(-1)
         return ((error * mask).sum(1) / mask.sum(1)).sum()
@@ -100,7 +100,7 @@ class DiffusionPolicy(Policy):
     def _mean(self, scaled: Float[Tensor, "*shape o"], noised: Float[Tensor, "*shape w"], step: int) -> Tensor:
         """Return the mean of a denoising step (Song et al. 2021, eq. 12)."""
         level = _LEVELS[step]
-        clean = self._predict(scaled, noised, torch.full(noised.shape[:-1], level))
+        clean = self._predict(scaled, noised, torch.full(noised.shape[:-1], level, device=noised.device))
         share, following = self.shares[level], self._following(step)
         direction = (noised - share.sqrt() * clean) / (1 - share).sqrt()
         rest = (1 - following - self._step_stds()[step] ** 2).clamp(min=0.0)

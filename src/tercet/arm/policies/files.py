@@ -19,7 +19,8 @@ M = TypeVar("M", bound=nn.Module)
 def save_model(module: nn.Module, folder: Path, config: Mapping[str, str | int]) -> None:
     """Write config.json and model.safetensors into `folder`."""
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    save_file({name: value.contiguous() for name, value in module.state_dict().items()}, folder / "model.safetensors")
+    weights = {name: value.cpu().contiguous() for name, value in module.state_dict().items()}
+    save_file(weights, folder / "model.safetensors")
 
 
 def read_json(file: Path) -> dict[str, Any]:  # Any: JSON

@@ -53,7 +53,7 @@ class Llama(nn.Module):
         With a cache, `embedded` is the one position that follows the cached ones, and its keys and values are added.
         """
         start = cache[0][0].shape[2] if cache and cache[0] else 0
-        rotations = rope(start + embedded.shape[1], self.shape.head_size, self.shape.rope_theta)[:, start:]
+        rotations = rope(start + embedded.shape[1], self.shape.head_size, self.shape.rope_theta)[:, start:].to(embedded)
         for index, layer in enumerate(self.layers):
             embedded = layer(embedded, rotations, cache[index] if cache else None)
         return self.norm(embedded)

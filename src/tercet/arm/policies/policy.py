@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 
@@ -38,6 +39,11 @@ class Policy(nn.Module):
     chunk: int = 1
     cameras: tuple[Camera, ...] = ()
     sees_itself: bool = False  # True if it needs no entries about cube and goal
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the weights, on which the methods take their tensors."""
+        return self.scaled.mean.device
 
     def decide(
         self, observations: Float[Tensor, "*shape o"], noise: Float[Tensor, "*shape z"] | None, *pictures: Tensor

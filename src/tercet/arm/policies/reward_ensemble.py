@@ -27,6 +27,11 @@ class RewardEnsemble(nn.Module):
         self.register_buffer("gain", torch.ones(()))
         self.register_buffer("bias", torch.zeros(()))
 
+    @property
+    def device(self) -> torch.device:
+        """Device of the weights."""
+        return self.gain.device
+
     def each(self, observations: Float[Tensor, "*shape o"]) -> Float[Tensor, "m *shape"]:
         """Return the output of each model before scaling. Preferences are learned from this."""
         scaled = self.scaled(observations)

@@ -17,11 +17,11 @@ from tercet.train.parallel import own_share
 
 
 def new_ensemble(pairs: Pairs, config: RewardConfig, *, seed: int) -> RewardEnsemble:
-    """Create an ensemble whose inputs are scaled by the states of these pairs."""
+    """Create an ensemble whose inputs are scaled by the states of these pairs, on their device."""
     seed_everything(seed, "reward model")
     model = RewardEnsemble(pairs.better.shape[-1], num_models=config.num_models, hidden_size=config.hidden_size)
     model.scaled.measure(torch.cat([pairs.better, pairs.worse]))
-    return model
+    return model.to(pairs.better.device)
 
 
 def pair_loss(model: RewardEnsemble, pairs: Pairs) -> LossTerms:

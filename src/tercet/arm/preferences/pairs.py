@@ -30,6 +30,10 @@ class Pairs:
         """Select pairs by index or by mask."""
         return Pairs(self.better[rows], self.worse[rows], self.preference[rows])
 
+    def to(self, device: torch.device) -> "Pairs":
+        """Copy them to a device."""
+        return Pairs(*(getattr(self, name).to(device) for name in _COLUMNS))
+
     def without_ties(self) -> "Pairs":
         """Return the pairs that are not ties."""
         return self.rows(self.preference > 0.5)
@@ -126,7 +130,7 @@ def most_disputed(questions: Questions, model: RewardEnsemble, num: int) -> Ques
 @torch.no_grad()
 def disputed(questions: Questions, model: RewardEnsemble) -> Float[Tensor, " n"]:
     """Return how much the members of the ensemble disagree on each question."""
-    sums = model.each(questions.segments.states).sum(-1)
+    sums = model.each(questions.segments.states.to(model.device)).sum(-1).cpu()
     return disagreement(sums[:, questions.first] - sums[:, questions.second])
 
 

@@ -49,7 +49,7 @@ class Rounds:
     def _run_round(self, number: int, footage: Footage) -> None:
         pairs = self._ask(number, footage)
         earlier = [load_pairs(self._checked_folder(i) / "pairs.safetensors") for i in range(1, number)]
-        all_pairs = join_pairs([self._first_pairs, *earlier, pairs])
+        all_pairs = join_pairs([self._first_pairs, *earlier, pairs]).to(self.start.device)
         model = fit_ensemble(all_pairs, self.teacher.config, seed=self.teacher.seed, name=f"round {number}")
 
         def write(partial: Path) -> None:
@@ -73,7 +73,9 @@ class Rounds:
 
     def _model_of(self, number: int) -> RewardEnsemble:
         """Load the model of that round; round 0 is the model of step 2."""
-        return load_reward_model(self._checked_folder(number), self.sizes) if number else self.start
+        if not number:
+            return self.start
+        return load_reward_model(self._checked_folder(number), self.sizes).to(self.start.device)
 
     def _checked_folder(self, number: int) -> Path:
         """Return the folder of a finished round; FailedError if its files were changed."""

@@ -18,7 +18,6 @@ from tercet.feedback.pairs import ROWS, read_question_rows
 from tercet.feedback.sheets import Entry, Kind, Sheet, read_sheet, sheets, write_sheet
 from tercet.lm.data.examples import Example
 from tercet.lm.labels.sources import OpenRun, Pair, StageOfRun, Text, pairs_of_set, sampled_pairs
-from tercet.lm.models.roles import device_of
 from tercet.lm.preferences.human import turns_shown
 from tercet.lm.sampling.responses import Responses
 from tercet.lm.scoring import by_foreign_model
@@ -26,6 +25,7 @@ from tercet.lm.stages import model_of
 from tercet.runs.rounds import in_round
 from tercet.runs.rows import Row, dump
 from tercet.train.chance import generator
+from tercet.train.device import device_of
 
 T = TypeVar("T")
 CANDIDATES = 4  # pairs drawn for each that is asked, if the most disputed are asked
@@ -156,7 +156,7 @@ def _responses(answers: Sequence[Text], pairs: Sequence[Pair], run: OpenRun) -> 
     encoder = run.encoder
     examples = [Example(pair.messages, "", None, "labels", "labels") for pair in pairs]
     ids = [encoder.response(answer.text, ended=answer.ended) for answer in answers]
-    batch = encoder.batch([encoder.prompt(example) for example in examples], ids).to(device_of(run.config))
+    batch = encoder.batch([encoder.prompt(example) for example in examples], ids).to(device_of(run.config.device))
     ended = torch.tensor([answer.ended for answer in answers])
     return Responses(
         examples, [answer.text for answer in answers], batch, torch.zeros(batch.response_mask.shape), ended

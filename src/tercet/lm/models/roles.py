@@ -27,6 +27,7 @@ from tercet.lm.models.logits import keep_logits_in_fp32
 from tercet.lm.models.train_mode import check_train_mode
 from tercet.lm.models.weights import load_causal, load_scorer
 from tercet.lm.own_code import save_code
+from tercet.train.device import device_of
 
 T = TypeVar("T")
 
@@ -142,7 +143,7 @@ def load_policy(config: NetworkConfig, *, path: str = "", learns: bool = False, 
         if learns:
             check_train_mode(model)
     _round(model, config)
-    return placed(policy_of(model, config, learns=learns, lora_dropout=lora_dropout), device_of(config))
+    return placed(policy_of(model, config, learns=learns, lora_dropout=lora_dropout), device_of(config.device))
 
 
 def check_logits(hf_config: HfConfig) -> None:
@@ -181,7 +182,7 @@ def load_score_model(
         if learns:
             check_train_mode(model)
     _round(model, config)
-    return placed(score_model_of(model, config, learns=learns, lora_dropout=lora_dropout), device_of(config))
+    return placed(score_model_of(model, config, learns=learns, lora_dropout=lora_dropout), device_of(config.device))
 
 
 def score_model_of(
@@ -286,14 +287,6 @@ def _alike(a: Tensor, b: Tensor) -> bool:
 
 def _whole(module: Policy | ScoreModel) -> PreTrainedModel:
     return merged(module.adapted) if module.adapted else module.model
-
-
-def device_of(config: NetworkConfig) -> torch.device:
-    """Return the device of the networks. InputError if there is no such device."""
-    if config.device == "cuda" and not torch.cuda.is_available():
-        raise InputError("device: cuda, but torch sees no GPU; set device=cpu, or install a CUDA build of torch")
-    name = config.device if config.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
 
 
 def _autocast(model: PreTrainedModel, precision: Precision) -> AbstractContextManager[object]:

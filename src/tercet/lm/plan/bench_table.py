@@ -9,11 +9,11 @@ import torch
 
 from tercet.config.lm import NetworkConfig
 from tercet.lm.models.configs import config_at
-from tercet.lm.models.roles import device_of
 from tercet.lm.plan import cost
 from tercet.lm.plan.bench import Step, Work, networks_of, ppo_of
 from tercet.lm.plan.footprint import footprint
 from tercet.lm.plan.hardware import Limits, measured_limits
+from tercet.train.device import device_of
 
 SHAPES: dict[str, Work] = {
     "tiny": Work(layers=2, hidden=64, vocab=300),
@@ -60,7 +60,7 @@ class Bench:
 def run(work: Work) -> Bench:
     """Run `warmup` steps, then `iters` measured ones; take the better of the machine's rates before and after."""
     config = networks_of(work)
-    device = device_of(config)
+    device = device_of(config.device)
     first = measured_limits(device)
     step = Step(work, config, ppo_of(work))
     rows = [step(index) for index in range(work.warmup + work.iters)][work.warmup :]

@@ -16,7 +16,6 @@ from tercet.lm.data.sources import is_built_in, is_file
 from tercet.lm.data.splits import flat, step_examples
 from tercet.lm.models.configs import window_of
 from tercet.lm.models.gguf import gguf_parts
-from tercet.lm.models.roles import device_of
 from tercet.lm.plan.cost import Sizes
 from tercet.lm.plan.hardware import CARDS
 from tercet.lm.plan.memory import Memory, Site, dpo_memory, memory_of
@@ -26,6 +25,7 @@ from tercet.lm.plan.step_time import StepTime, expected_on, measured_here, step_
 from tercet.lm.plan.traffic import Sent, sent
 from tercet.lm.text.encoder import Encoder
 from tercet.runs.clock import Moment
+from tercet.train.device import device_of
 
 GIB = 2**30
 _NUM_EXAMPLES = 256  # examples whose lengths are averaged
@@ -101,7 +101,7 @@ def plan(
         rows = _longest_rows(config.data, most)
     networks, ppo = Networks.of(config, config.reward), config.ppo
     _check_window(networks, rows)
-    here = device_of(config) if card is None else torch.device("cuda")
+    here = device_of(config.device) if card is None else torch.device("cuda")
     site = Site.gpu() if here.type == "cuda" else Site("cpu", resident_bytes())
     processes = Processes.of(config, on_gpu=here.type == "cuda")
     room = int(gpu_gb * GIB) or (int(card.memory_gib * GIB) if card else _room(here))

@@ -17,12 +17,13 @@ from tercet.config.lm import NetworkConfig, PpoConfig
 from tercet.lm.batch import TokenBatch, pad
 from tercet.lm.models.configs import fresh
 from tercet.lm.models.logprobs import response_logprobs
-from tercet.lm.models.roles import Policy, ScoreModel, device_of, policy_of, score_model_of
+from tercet.lm.models.roles import Policy, ScoreModel, policy_of, score_model_of
 from tercet.lm.plan.cost import Sizes
 from tercet.lm.plan.footprint import footprint
 from tercet.lm.plan.hardware import best_seconds, wait
 from tercet.lm.rollout import reference_logprobs
 from tercet.lm.sampling.generate import generate
+from tercet.train.device import device_of
 from tercet.train.optim import adamw, clip_gradients
 
 _WORD = 5  # the id of every token
@@ -59,7 +60,7 @@ def _in_depth(seconds: Callable[[int], Seconds], depth: int) -> Seconds:
 
 def _policy(config: NetworkConfig, hf_config: HfConfig, ppo: PpoConfig, sizes: Sizes, layers: int) -> Seconds:
     policy = policy_of(fresh(hf_config, scores=False, num_layers=layers, device="cpu"), config, learns=True)
-    device, temperature = device_of(config), ppo.temperature
+    device, temperature = device_of(config.device), ppo.temperature
     policy = policy.to(device)
     reference = reference_logprobs(policy, None if config.lora.rank else policy, temperature=temperature)
 
@@ -115,7 +116,7 @@ class _TimesOfTokens:
 
 def _score_model(config: NetworkConfig, hf_config: HfConfig, ppo: PpoConfig, sizes: Sizes, layers: int) -> Seconds:
     model = score_model_of(fresh(hf_config, scores=True, num_layers=layers, device="cpu"), config, learns=True)
-    device = device_of(config)
+    device = device_of(config.device)
     model = model.to(device)
     batch, times = _micro_batch(ppo, sizes, device)
 

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 from tercet.config.lm import LmConfig, PpoConfig
-from tercet.lm.models.roles import device_of
 from tercet.lm.plan import cost
 from tercet.lm.plan.cost import Cost, Network, Sizes
 from tercet.lm.plan.footprint import footprint
@@ -12,6 +11,7 @@ from tercet.lm.plan.memory import num_reward_models
 from tercet.lm.plan.probe import Seconds, policy_seconds, score_seconds
 from tercet.lm.plan.shapes import Networks
 from tercet.lm.plan.traffic import NETWORK, NOTHING, Sent
+from tercet.train.device import device_of
 from tercet.train.ppo import takes_one_step
 
 _LAUNCH_S = 25e-6  # assumed time to launch one operator on a GPU: small operators wait for it
@@ -58,7 +58,7 @@ def measured_here(networks: Networks, ppo: PpoConfig, sizes: Sizes) -> Phases:
     config = networks.config
     policy = policy_seconds(config, networks.policy, ppo, sizes)
     score = score_seconds(config, networks.score, ppo, sizes, num_layers=networks.num_score_layers)
-    return Phases(policy, score, sizes, _costs(networks), shares_prompts=device_of(config).type == "cpu")
+    return Phases(policy, score, sizes, _costs(networks), shares_prompts=device_of(config.device).type == "cpu")
 
 
 def expected_on(card: Card, networks: Networks, ppo: PpoConfig, sizes: Sizes) -> Phases:

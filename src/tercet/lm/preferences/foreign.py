@@ -13,13 +13,13 @@ from tercet.config.lm import NetworkConfig
 from tercet.errors import FailedError, InputError
 from tercet.lm.data.examples import Example, transcript
 from tercet.lm.models.configs import named_by_key, window_of
-from tercet.lm.models.roles import device_of
 from tercet.lm.models.weights import load_judge
 from tercet.lm.sampling.responses import Responses
 from tercet.lm.text.encoder import Encoder
 from tercet.lm.text.ids import Style, prompt_ids, response_ids
 from tercet.lm.text.template import after_response, check_template
 from tercet.lm.text.tokenizers import read_tokenizer
+from tercet.train.device import device_of
 from tercet.train.parallel import combined, own_rows
 
 Inputs = dict[str, list[int]]  # arguments of the model for one text
@@ -53,7 +53,7 @@ class ForeignRewardModel:
                 check_template(tokenizer)
         if model.config.pad_token_id is None:
             model.config.pad_token_id = -1  # no such token: transformers then reads the score at the last one
-        nn.Module.to(model, device_of(networks))  # the method of transformers has other types
+        nn.Module.to(model, device_of(networks.device))  # the method of transformers has other types
         key = networks.keys_by_path.get(name, "ppo.reward")
         return cls(name, key, model, tokenizer, "hh" if style == "chat" else style, batch_size)
 

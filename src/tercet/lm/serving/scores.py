@@ -9,10 +9,11 @@ from tercet.config.lm import LmConfig
 from tercet.errors import InputError
 from tercet.lm.data.examples import Example, Message
 from tercet.lm.models.configs import window_of
-from tercet.lm.models.roles import device_of, load_score_model
+from tercet.lm.models.roles import load_score_model
 from tercet.lm.serving.asks import Scored
 from tercet.lm.text.encoder import Encoder
 from tercet.lm.text.token_view import text_of_each
+from tercet.train.device import device_of
 
 
 class Scores:
@@ -35,6 +36,6 @@ class Scores:
         window = window_of(self._model.model.config)
         if window is not None and len(prompt) + len(answer) > window:
             raise InputError(f"messages: {len(prompt) + len(answer)} tokens, but the reward model reads {window}")
-        batch = self._encoder.batch([prompt], [answer]).to(device_of(self._config))
+        batch = self._encoder.batch([prompt], [answer]).to(device_of(self._config.device))
         scores = self._model(batch)[0, len(prompt) :].tolist()
         return Scored(scores[-1], tuple(zip(text_of_each(self._encoder.tokenizer, answer), scores, strict=True)))
