@@ -104,6 +104,8 @@ def deploy(
     from tercet.arm.robot import console, deploy
 
     task, pilot = deploy.policy_of(run, stage, speed=config.speed)
+    if about := deploy.about_limits(run, config):
+        say(about)
     tries = console.steer(config, deploy.Session(task, pilot, times, seconds, send, keep))
     if not tries:
         say("ended before the first try")

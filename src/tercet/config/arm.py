@@ -7,6 +7,7 @@ from pydantic import Field, field_validator, model_validator
 from tercet.config.fit import FitConfig
 from tercet.config.functions import PERSON
 from tercet.config.ppo import LoopConfig
+from tercet.config.robot import MotionConfig
 from tercet.config.section import LARGEST_INT, MOST_ROWS, Section, check_product
 
 MOST_STEPS = 100_000
@@ -21,6 +22,12 @@ class RandomisationConfig(Section):
     latency: list[int] = Field(default=[0, 0], min_length=2, max_length=2, description="Range of the delay of actions, in steps: [lowest, highest].")
     camera: float = Field(default=0.0, ge=0, lt=10, description="Maximum displacement of a camera, in metres.")
     sensor_noise: float = Field(default=0.0, ge=0, lt=10, description="Standard deviation of the noise on each entry of an observation.")
+
+
+class TrainingSafetyConfig(MotionConfig):
+    """Limits on the built-in arm's movements, as `tercet arm deploy` enforces them, in every step of the run."""
+
+    in_training: bool = Field(default=False, description="Enforce the limits. Use the numbers of the robot for which the policy is trained; the joints keep the limits of the simulated arm.")
 
 
 class PolicyConfig(Section):
@@ -146,6 +153,7 @@ class ArmConfig(Section):
     env: str = Field(default="lift", description="A task of the built-in arm, or another environment: a Gymnasium id, module:Id-v0 or module:function; docs/arm-environment.md lists the tasks.")
     horizon: int = Field(default=60, ge=2, le=MOST_STEPS, description="Steps per episode; the built-in arm makes 20 per second.")
     randomisation: RandomisationConfig = RandomisationConfig()
+    safety: TrainingSafetyConfig = TrainingSafetyConfig()
     policy: PolicyConfig = PolicyConfig()
     bc: BcConfig = BcConfig()
     reward: RewardConfig = RewardConfig()

@@ -50,8 +50,8 @@ class CalibrationConfig(Section):
     gripper: GripperConfig = GripperConfig()
 
 
-class SafetyConfig(Section):
-    """Limits on every command, including those of a person; they cannot be disabled."""
+class MotionConfig(Section):
+    """Limits on the movements of an arm."""
 
     workspace_x: list[float] = Field(default=[0.12, 0.26], min_length=2, max_length=2, description="Range of the finger tips in front of the shoulder axis, in metres: [lowest, highest].")
     workspace_y: list[float] = Field(default=[-0.14, 0.14], min_length=2, max_length=2, description="Range of the finger tips to the left, in metres.")
@@ -60,8 +60,6 @@ class SafetyConfig(Section):
     max_acceleration: float = Field(default=600.0, gt=0, le=7200, description="Maximum acceleration of a joint, in degrees per second squared.")
     gripper_speed: float = Field(default=0.15, gt=0, le=1, description="Maximum speed of a finger, in metres per second.")
     gripper_acceleration: float = Field(default=1.5, gt=0, le=20, description="Maximum acceleration of a finger, in metres per second squared.")
-    deadline: float = Field(default=0.15, gt=0, le=1, description="Maximum age of the observation behind a command, in seconds; older commands are not sent and the arm holds.")
-    max_lag: float = Field(default=15.0, gt=0, le=60, description="Maximum lag of a joint behind its command, in degrees; beyond it the joint counts as blocked and everything stops.")
 
     @model_validator(mode="after")
     def _holds_space(self) -> Self:
@@ -70,6 +68,13 @@ class SafetyConfig(Section):
             if not -REACH <= low < high <= REACH:
                 raise ValueError(f"{name}=[{low}, {high}]: the first must be below the second, both from -{REACH} to {REACH}")
         return self
+
+
+class SafetyConfig(MotionConfig):
+    """Limits on every command, including those of a person; they cannot be disabled."""
+
+    deadline: float = Field(default=0.15, gt=0, le=1, description="Maximum age of the observation behind a command, in seconds; older commands are not sent and the arm holds.")
+    max_lag: float = Field(default=15.0, gt=0, le=60, description="Maximum lag of a joint behind its command, in degrees; beyond it the joint counts as blocked and everything stops.")
 
 
 class RobotConfig(Section):

@@ -11,9 +11,10 @@ from tercet.arm.robot.calibration import limits
 from tercet.arm.robot.control import Operators, SimulatedClock, Tick, drive
 from tercet.arm.robot.devices import Arm, Observation, Teacher, find_cube
 from tercet.arm.robot.pilot import StateEstimator, start_joints
-from tercet.arm.robot.safety import Guard, outside
+from tercet.arm.robot.safety import Guard
 from tercet.arm.robot.simulated import SimulatedArm, SimulatedTeacher
 from tercet.arm.sim.kinematics import Array
+from tercet.arm.sim.motion import outside
 from tercet.arm.sim.tasks.builtin import TASKS
 from tercet.config.load import load_robot_config
 from tercet.errors import FailedError

@@ -49,6 +49,19 @@ def test_from_a_recording_to_a_policy_on_the_arm(small: list[str], tmp_path: Pat
     assert code == 2 and "this run has bc" in said
 
 
+def test_deploy_says_in_which_limits_a_policy_was_trained(tmp_path: Path) -> None:
+    def about(*overrides: str) -> str:
+        config = load_arm_config("reach", list(overrides))
+        with RunFolder.open(tmp_path / str(len(overrides)), config, preset="reach") as folder:
+            return deploy.about_limits(folder.path, robot)
+
+    robot = load_robot_config("simulated", ["safety.max_speed=45", "safety.workspace_x=[0.1,0.3]"])
+    needed = "safety.in_training=true 'safety.workspace_x=[0.1, 0.3]' 'safety.max_speed=45.0'"
+    assert "was trained without limits" in about() and about().endswith(f"use {needed}")
+    assert "within other limits than those of this arm" in about("safety.in_training=true")
+    assert about(*needed.replace("'", "").replace(", ", ",").split()) == ""
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

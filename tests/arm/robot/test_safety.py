@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from tercet.arm.robot.safety import Guard, Limits, Motion, brake, outside, toward
+from tercet.arm.robot.safety import Guard
 from tercet.arm.sim import kinematics
+from tercet.arm.sim.motion import Limits, Motion, brake, outside, toward
 from tercet.errors import InputError
 
 PERIOD = 0.05

@@ -9,8 +9,10 @@ from gymnasium.spaces import Box
 from gymnasium.vector import VectorEnv
 
 from tercet.arm.policies.policy import Sizes
+from tercet.arm.sim import kinematics
 from tercet.arm.sim.env import ArmEnv, make_env
 from tercet.arm.sim.foreign.environment import ForeignEnv
+from tercet.arm.sim.motion import Limits, limits_of
 from tercet.arm.sim.randomise import Randomisation
 from tercet.arm.sim.tasks.builtin import TASKS
 from tercet.config.arm import ArmConfig
@@ -25,6 +27,7 @@ class EnvFactory:
     name: str
     horizon: int
     randomisation: Randomisation
+    limits: Limits | None
     num_threads: int
 
     @classmethod
@@ -38,7 +41,8 @@ class EnvFactory:
             camera=ranges.camera,
             sensor_noise=ranges.sensor_noise,
         )
-        return cls(config.env, config.horizon, randomisation, config.threads)
+        limits = limits_of(config.safety, kinematics.LIMITS) if config.safety.in_training else None
+        return cls(config.env, config.horizon, randomisation, limits, config.threads)
 
     @contextmanager
     def open(self, num: int) -> Iterator[VectorEnv]:
@@ -49,6 +53,7 @@ class EnvFactory:
             num_envs,
             horizon=self.horizon,
             randomisation=self.randomisation,
+            limits=self.limits,
             num_threads=min(self.num_threads, num_envs),
         )
         try:

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from tercet.arm.robot.safety import NAMES, Limits
+from tercet.arm.robot.safety import NAMES
 from tercet.arm.sim.kinematics import JOINTS, Array
-from tercet.arm.sim.physics import STEP_SECONDS
+from tercet.arm.sim.motion import Limits, limits_of
 from tercet.arm.sim.scene import OPENING
 from tercet.config.robot import CalibrationConfig, JointConfig, RobotConfig
 from tercet.errors import InputError
@@ -41,16 +41,7 @@ def to_values(joints: Array, config: CalibrationConfig) -> dict[str, float]:
 def limits(config: RobotConfig) -> Limits:
     """Return the limits of a config in radians, metres and seconds."""
     ends = np.array([[_radians(c.low, c), _radians(c.high, c)] for c in _joints(config.calibration)])
-    safety = config.safety
-    count = len(JOINTS)
-    return Limits(
-        low=np.append(ends.min(1), 0.0),
-        high=np.append(ends.max(1), OPENING),
-        speed=np.append([np.radians(safety.max_speed)] * count, safety.gripper_speed),
-        acceleration=np.append([np.radians(safety.max_acceleration)] * count, safety.gripper_acceleration),
-        workspace=np.array([safety.workspace_x, safety.workspace_y, safety.workspace_z]),
-        period=STEP_SECONDS,
-    )
+    return limits_of(config.safety, np.column_stack([ends.min(1), ends.max(1)]))
 
 
 def _joints(config: CalibrationConfig) -> list[JointConfig]:

@@ -9,9 +9,10 @@ import numpy as np
 
 from tercet.arm.robot.devices import Observation
 from tercet.arm.robot.pilot import StateEstimator
-from tercet.arm.robot.safety import MOVE_BY_HAND, Guard, Limits, Sent, outside
+from tercet.arm.robot.safety import MOVE_BY_HAND, Guard, Sent
 from tercet.arm.sim import kinematics
 from tercet.arm.sim.kinematics import JOINTS, Array
+from tercet.arm.sim.motion import Limits, outside
 from tercet.arm.sim.physics import STEP_SECONDS
 from tercet.errors import FailedError
 

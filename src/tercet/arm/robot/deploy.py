@@ -12,15 +12,16 @@ from tercet.arm.policies.policy import Sizes
 from tercet.arm.robot import calibration, control, dry_run
 from tercet.arm.robot.devices import NO_CUBE, Arm, Teacher, find_cube, find_robot, find_teacher
 from tercet.arm.robot.pilot import Pilot, StateEstimator, start_joints
-from tercet.arm.robot.safety import Guard, Limits
+from tercet.arm.robot.safety import Guard
 from tercet.arm.robot.simulated import SimulatedArm
 from tercet.arm.robot.takeover import DemonstrationRecorder
 from tercet.arm.sim.env import ACTION
+from tercet.arm.sim.motion import Limits
 from tercet.arm.sim.physics import STEP_SECONDS
 from tercet.arm.sim.tasks.builtin import TASKS
 from tercet.arm.sim.tasks.task import Task
 from tercet.config.load import load_arm_config
-from tercet.config.robot import RobotConfig
+from tercet.config.robot import MotionConfig, RobotConfig
 from tercet.errors import InputError
 from tercet.runs.folder import RunFolder
 
@@ -75,6 +76,21 @@ def policy_of(run: Path, stage: str, *, speed: float) -> tuple[Task, Pilot]:
     task = TASKS[config.env]
     sizes = Sizes(len(task.observation), len(ACTION))
     return task, Pilot(load_policy(folder, sizes), speed)
+
+
+def about_limits(run: Path, config: RobotConfig) -> str:
+    """Say in which limits the policy was trained if they are not those of the arm, and how to train it within these."""
+    trained, needed = load_arm_config(run / "config.yaml", []).safety, config.safety
+    differing = [
+        f"'safety.{name}={getattr(needed, name)}'"
+        for name in MotionConfig.model_fields
+        if getattr(needed, name) != getattr(trained, name)
+    ]
+    if trained.in_training and not differing:
+        return ""
+    within = "within other limits than those of this arm" if trained.in_training else "without limits"
+    settings = " ".join(["safety.in_training=true", *differing])
+    return f"the policy was trained {within}, so it may fail within them; to train it for this arm, use {settings}"
 
 
 def run(

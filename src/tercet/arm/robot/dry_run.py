@@ -11,9 +11,10 @@ from matplotlib.figure import Figure
 from tercet.arm.robot.calibration import KEYS
 from tercet.arm.robot.control import JointArm, Tick
 from tercet.arm.robot.devices import Observation
-from tercet.arm.robot.safety import NAMES, Limits
+from tercet.arm.robot.safety import NAMES
 from tercet.arm.sim import kinematics
 from tercet.arm.sim.kinematics import JOINTS, Array
+from tercet.arm.sim.motion import Limits
 from tercet.runs.atomic import full_disk_named
 
 _COUNT = len(JOINTS)

@@ -13,6 +13,7 @@ from tercet.arm.sim import kinematics, randomise, scene
 from tercet.arm.sim.cameras import Camera, Picture
 from tercet.arm.sim.foreign.environment import ForeignEnv
 from tercet.arm.sim.kinematics import Array
+from tercet.arm.sim.motion import Limits, Motion, at_rest, toward
 from tercet.arm.sim.physics import STEP_SECONDS, Physics
 from tercet.arm.sim.randomise import Randomisation
 from tercet.arm.sim.readings import Readings, quarter
@@ -34,7 +35,8 @@ class ArmEnv(VectorEnv):
     """`num_envs` arms with the same task.
 
     An action (5,) in [-1, 1] moves the target of the hand by at most 2 cm in x, y, z, turns it by at most 0.3 rad and
-    opens or closes the fingers by at most 12 mm each; the joints follow by `kinematics.inverse`. Episodes are
+    opens or closes the fingers by at most 12 mm each; the joints follow by `kinematics.inverse`. With `limits`, they
+    follow as fast as these allow, and the target is what was sent, as on a real arm. Episodes are
     `truncated` after `horizon` steps and `terminated` only if the simulation broke. The caller resets:
     `reset(options={"reset_mask": done})`.
 
@@ -58,6 +60,7 @@ class ArmEnv(VectorEnv):
         seed: int = 0,
         horizon: int = 60,
         randomisation: Randomisation | None = None,
+        limits: Limits | None = None,
         num_threads: int = 2,
     ) -> None:
         self.task = find_task(task)
@@ -70,7 +73,7 @@ class ArmEnv(VectorEnv):
         self.single_action_space = gymnasium.spaces.Box(-1.0, 1.0, (len(ACTION),), np.float32)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
-        self.randomisation = randomisation or Randomisation()
+        self.randomisation, self.limits = randomisation or Randomisation(), limits
         self._original = scene.build(with_cube=self.task.has_cube)
         copies = num_envs if self.randomisation.changes_models else 1
         models = [scene.build(with_cube=self.task.has_cube) for _ in range(copies)]
@@ -84,6 +87,9 @@ class ArmEnv(VectorEnv):
         self._sent = np.zeros((count, len(ACTION)))  # the last hand targets: x, y, z, turn, opening
         self._goal = np.zeros((count, 3))
         self._no_cube = np.zeros((count, 3))  # position and velocity of the cube in tasks without one
+        self._command = np.zeros((count, NUM_JOINTS + 1))  # with limits: the joints and opening that were sent,
+        self._command_velocity = np.zeros((count, NUM_JOINTS + 1))  # their velocity,
+        self._leeway = np.zeros(count)  # and how far outside the workspace they may be
         self._steps = np.zeros(count, np.int64)
         self._velocity = np.zeros((count, NUM_JOINTS))  # of the joints, one step ago
         self._acceleration = np.zeros((count, NUM_JOINTS))
@@ -250,6 +256,9 @@ class ArmEnv(VectorEnv):
         self._delayed[mask] = 0.0
         cube = begin.cube[mask] if self.task.has_cube else None
         self._physics.place(mask, begin.joints[mask], begin.opening[mask], cube, begin.cube_turn[mask])
+        if self.limits is not None:
+            start = np.concatenate([begin.joints[mask], begin.opening[mask, None]], 1)
+            self._set_motion(at_rest(start, self.limits), mask)
         if self.randomisation != Randomisation():
             self._domain = self._domain.put(
                 mask, randomise.draw(self.randomisation, self._domain_chance, self.num_envs)
@@ -284,9 +293,26 @@ class ArmEnv(VectorEnv):
         wanted = self._sent + STEPS * actions
         self._sent = within_limits(wanted)
         wanted -= self._sent
+        if self.limits is not None:
+            self._send_within(self.limits)
         return np.maximum.reduce(np.abs(wanted[:, :3]), axis=1)
 
+    def _send_within(self, limits: Limits) -> None:
+        """Send the joints of the targets as far as the limits allow in one step; the targets are then what was sent."""
+        joints = kinematics.inverse(self._sent[:, :3], self._sent[:, 3])
+        motion = Motion(self._command, self._command_velocity, self._leeway)
+        motion = toward(motion, np.concatenate([joints, self._sent[:, 4:]], 1), limits)
+        self._set_motion(motion, np.ones(self.num_envs, bool))
+        hand = kinematics.forward(self._command[:, :NUM_JOINTS])
+        self._sent = np.column_stack([hand.tip, hand.turn, self._command[:, NUM_JOINTS]])
+
+    def _set_motion(self, motion: Motion, mask: Mask) -> None:
+        self._command[mask], self._command_velocity[mask] = motion.position, motion.velocity
+        self._leeway[mask] = motion.leeway
+
     def _sent_joints(self) -> Array:
+        if self.limits is not None:
+            return self._command[:, :NUM_JOINTS]
         return kinematics.inverse(self._sent[:, :3], self._sent[:, 3])
 
     def _jerk(self) -> Array:
@@ -315,7 +341,10 @@ class ArmEnv(VectorEnv):
         }
 
 
-_STATE = ("_sent", "_goal", "_steps", "_velocity", "_acceleration", "_delayed")
+_STATE = (
+    *("_sent", "_goal", "_steps", "_velocity", "_acceleration", "_delayed"),
+    *("_command", "_command_velocity", "_leeway"),
+)
 
 
 def make_env(
@@ -325,11 +354,22 @@ def make_env(
     seed: int = 0,
     horizon: int = 60,
     randomisation: Randomisation | None = None,
+    limits: Limits | None = None,
     num_threads: int = 2,
 ) -> ArmEnv | ForeignEnv:
     """Create an environment by name: a built-in task, or another one (`foreign/`)."""
     if name in TASKS:
-        return ArmEnv(name, num_envs, seed=seed, horizon=horizon, randomisation=randomisation, num_threads=num_threads)
+        return ArmEnv(
+            name,
+            num_envs,
+            seed=seed,
+            horizon=horizon,
+            randomisation=randomisation,
+            limits=limits,
+            num_threads=num_threads,
+        )
+    if limits is not None:
+        raise InputError(f"env={name}: safety.in_training is only for tasks of the built-in arm ({', '.join(TASKS)})")
     if randomisation not in (None, Randomisation()):
         raise InputError(f"env={name}: randomisation is only for tasks of the built-in arm ({', '.join(TASKS)})")
     return ForeignEnv(name, num_envs, seed=seed, horizon=horizon, num_threads=num_threads)
