@@ -40,6 +40,8 @@ def run(folder: RunFolder, config: ArmConfig) -> None:
     policy = new_policy(sizes, config.policy, seed=config.seed)
     rows = rows_of(demonstrations, policy.chunk)
     policy.measure(rows.observations, rows.actions[:, 0], *rows.pictures)
+    if demonstrations.absent is not None:
+        policy.scaled.leave(demonstrations.absent)  # the critic starts with this scale, and sees them in simulation
     say_unused(policy, "bc", "in every demonstration")
     policy = policy.to(device)
     steps = shuffled_plan(len(rows), config.bc, seed=config.seed, name="bc")
@@ -125,6 +127,7 @@ def load_demonstrations(config: ArmConfig, env: VectorEnv) -> Demonstrations:
         env=config.env,
         bounds=bounds_of(env),
         cameras=cameras,
+        sees_itself=config.policy.sees == "itself",
     )
 
 

@@ -60,8 +60,8 @@ def check(config: ArmConfig) -> None:
         if learns_reward and asks_person(config.reward):
             env.render(0, WIDTH, HEIGHT)  # type: ignore[call-arg]  # Gymnasium's render takes no arguments
         if config.bc.demonstrations != NONE and not is_scripted(config.bc.demonstrations):
-            source, bounds = Path(config.bc.demonstrations), bounds_of(env)
-            load_recording(source, sizes_of(env), config.bc, env=config.env, bounds=bounds)
+            source, bounds, itself = Path(config.bc.demonstrations), bounds_of(env), config.policy.sees == "itself"
+            load_recording(source, sizes_of(env), config.bc, env=config.env, bounds=bounds, sees_itself=itself)
         cameras = cameras_of(config.policy)
         camera_view(env, cameras)(torch.ones(1, dtype=torch.bool))  # FailedError without OpenGL
         if cameras:

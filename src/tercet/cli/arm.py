@@ -142,3 +142,30 @@ def record(
     session = deploy.Session(find_task(task), None, times, seconds, True, folder, seed)
     tries = console.steer(config, session)
     say(f"recording: {folder} ({sum(one.success for one in tries)} of {len(tries)} succeeded)")
+
+
+@app.command()
+def convert(
+    source: Annotated[
+        str, typer.Argument(metavar="DIR|HUB_ID", help="Recording of an SO-100 or SO-101 that LeRobot made.")
+    ],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the new recording, which must not exist.")],
+    overrides: Overrides = None,
+    robot: RobotOption = "so101",
+    task: Annotated[
+        str, typer.Option("--task", help="Task of the built-in arm that it shows; docs/arm-environment.md lists them.")
+    ] = "lift",
+    only: Annotated[
+        str, typer.Option("--only", help="Task to convert, as named in the recording, if it has several.")
+    ] = "",
+    debug: DebugOption = False,
+) -> None:
+    """Convert a recording of LeRobot, with joints and images, to demonstrations for a policy that sees itself."""
+    from tercet.config.load import load_robot_config
+
+    config = load_robot_config(robot, overrides or [])
+    from tercet.arm.robot import convert
+    from tercet.arm.sim.tasks.builtin import find_task
+
+    num = convert.run(source, folder, find_task(task), config, only=only, say=say)
+    say(f"recording: {folder} ({num} demonstrations; set bc.num_demonstrations={num} to learn from all of them)")

@@ -25,7 +25,7 @@ class RandomisationConfig(Section):
 
 
 class TrainingSafetyConfig(MotionConfig):
-    """Limits on the built-in arm's movements, as `tercet arm deploy` enforces them, in every step of the run."""
+    """Limits on the built-in arm's movements, as `tercet arm deploy DIR` enforces them, in every step of the run."""
 
     in_training: bool = Field(default=False, description="Enforce the limits. Use the numbers of the robot for which the policy is trained; the joints keep the limits of the simulated arm.")
 

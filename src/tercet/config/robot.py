@@ -87,7 +87,7 @@ class RobotConfig(Section):
     teacher_port: str = Field(default="", description="Port of the leader arm.")
     teacher_id: str = Field(default="", description="Name of the leader arm's calibration in LeRobot.")
     cube: str = Field(default="tercet.arm.robot.devices:seen_cube", description="module:function (observation -> x, y, z in metres, turn in radians) that locates the cube; the default reads `cube.x`, `cube.y`, `cube.z`, `cube.turn` of the observation. `none` is for a policy that uses images instead; success is then not detected.")
-    cameras: dict[str, str] = Field(default={}, description="Cameras, by their names in the policy or recording: a number or path for OpenCV (/dev/video0); for the simulated robot `front`, `top` or `wrist`.")
+    cameras: dict[str, str] = Field(default={}, description="Cameras, by their names in the policy or recording: a number or path for OpenCV (/dev/video0); for the simulated robot `front`, `top` or `wrist`; for `tercet arm convert SOURCE DIR` the name of a camera of the recording.")
     camera_width: int = Field(default=640, ge=16, le=4096, description="Width of the images, which every camera must support.")
     camera_height: int = Field(default=480, ge=16, le=4096, description="Height of the images, which every camera must support.")
     camera_fps: int = Field(default=30, ge=1, le=240, description="Images per second of every camera.")

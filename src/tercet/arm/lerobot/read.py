@@ -64,15 +64,18 @@ class Recording:
         """Return the features that hold images."""
         return [key for key, feature in self.info.features.items() if feature.is_picture]
 
-    def of_task(self, task: str) -> "Recording":
-        """Select the episodes of one task. Raises InputError if `task` is empty and there are several tasks."""
+    def of_task(self, task: str, *, option: str = "bc.task=") -> "Recording":
+        """Select the episodes of one task. Raises InputError if `task` is empty and there are several tasks.
+
+        `option` is where a user gives the task.
+        """
         tasks_of = [entry.get("tasks") or [self._read([entry], [])[0].task] for entry in self.entries]
         tasks = sorted({name for names in tasks_of for name in names})
         if (not task and len(tasks) < 2) or tasks == [task]:
             return self
         if task not in tasks:
             problem = f"has no task {task!r}, only" if task else "has demonstrations of several tasks:"
-            raise InputError(f"{self.path}: {problem} {', '.join(tasks)}; choose one of them, bc.task='{tasks[0]}'")
+            raise InputError(f"{self.path}: {problem} {', '.join(tasks)}; choose one of them, {option}'{tasks[0]}'")
         selected = [entry for entry, names in zip(self.entries, tasks_of, strict=True) if names == [task]]
         return replace(self, entries=selected)
 

@@ -3,7 +3,7 @@
 from itertools import pairwise
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 MIN_STD = 1e-2  # smallest standard deviation of actions and images
@@ -42,6 +42,10 @@ class Scaled(nn.Module):
         rows = values.flatten(0, -2).double()
         self.mean.copy_(rows.mean(0))
         self.std.copy_(rows.std(0, unbiased=False).clamp(min=MIN_STD))
+
+    def leave(self, entries: Bool[Tensor, " o"]) -> None:
+        """Do not scale these entries."""
+        self.mean[entries], self.std[entries] = 0.0, 1.0
 
     def ignored(self) -> list[int]:
         """Return the indices of the numbers that are ignored, because they were always 0."""
