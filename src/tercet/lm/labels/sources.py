@@ -12,7 +12,7 @@ from tercet.config.load import recorded_config
 from tercet.errors import InputError
 from tercet.lm.data.examples import Example, Message
 from tercet.lm.data.files import is_folder
-from tercet.lm.data.sources import BUILT_IN, is_file, read
+from tercet.lm.data.sources import is_built_in, is_file, read
 from tercet.lm.data.splits import flat, step_examples
 from tercet.lm.models.roles import load_policy
 from tercet.lm.sampling.sampler import Sampler
@@ -83,7 +83,7 @@ class StageOfRun:
 def pairs_of_set(path: str) -> list[Pair]:
     """Read the pairs of a local file, a folder or a hub id. InputError if it has none."""
     source = Source(path=path)
-    if not (is_file(source) or is_folder(path) or path in BUILT_IN or "/" in path):
+    if not (is_file(source) or is_folder(path) or is_built_in(source) or "/" in path):
         raise InputError(f"{path}: neither a data set nor a stage (base, sft, ppo, or RUN:sft)")
     examples = read(source, name="labels", columns={}, needs_response=True).examples
     pairs = [
