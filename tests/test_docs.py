@@ -226,7 +226,7 @@ def test_messages_in_troubleshooting_are_those_of_the_source() -> None:
 PLACEHOLDERS = {
     "<set>": r"chatterbot",
     "<stage>": r"(base|sft|ppo|dpo|best-of-2)",
-    "<step>": r"(sft|reward|ppo|dpo|eval)",
+    "<step>": r"(sft|reward|ppo|dpo|compare|eval)",
     "<pair>": r"(sft|ppo|dpo|best-of-2)_vs_(base|sft|ppo|dpo)",
     "<by>": r"(judge|reward_model)",
     "<term>": r"(reward_model|tercet\.lm\.preferences\.judge:polite_and_to_the_point)",
@@ -268,7 +268,7 @@ def test_a_run_writes_the_files_and_names_that_the_docs_have(tmp_path: Path) -> 
 
     small = "sft.max_steps=1 reward.num_sampled_pairs=16 reward.max_steps=1 sft.num_eval=8 ppo.num_updates=2 "
     small += "ppo.ptx_coef=0.1 ppo.batch_size=4 ppo.num_eval_prompts=4 eval.num_prompts=4 eval.max_response_tokens=4 "
-    small += "dpo.max_steps=1 dpo.num_eval=8 eval.best_of_n=2 "
+    small += "dpo.max_steps=1 dpo.num_eval=8 eval.best_of_n=2 ppo.max_sampled_tokens=1000000 "
     small += "lora.rank=2 lora.shared_backbone=true"  # so that every file of the table is there
     reward = "ppo.reward={reward_model: 1.0, 'tercet.lm.preferences.judge:polite_and_to_the_point': 0.5}"
     config, path = load_lm_config("tiny", [*small.split(), reward]), tmp_path / "run"
@@ -276,6 +276,7 @@ def test_a_run_writes_the_files_and_names_that_the_docs_have(tmp_path: Path) -> 
         for step in ("sft", "dpo"):
             pipeline.run_step(folder, config, step)
         pipeline.run(folder, config)
+        pipeline.run_step(folder, config, "compare")
         written = {
             "results.json": set(leaves(folder.results())),
             "metrics.jsonl": {name for row in folder.metrics() for name in row} - {"step", "index"},

@@ -53,10 +53,11 @@ def _root(
 def report(
     run: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of the run.")], debug: DebugOption = False
 ) -> None:
-    """Write the report of a run as HTML and Markdown. The run may be unfinished."""
-    from tercet.report import page
+    """Write the report of a run, or of a comparison, as HTML and Markdown. It may be unfinished."""
+    from tercet.report import comparison, comparison_page, page
 
-    say(f"report: {page.write(run)}")
+    write = comparison_page.write if comparison.plan_of(run) else page.write
+    say(f"report: {write(run)}")
 
 
 @app.command()

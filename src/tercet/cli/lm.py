@@ -12,7 +12,10 @@ from tercet.cli.options import (
     ALL,
     HostOption,
     KeyOption,
+    OutOption,
+    Overrides,
     add_steps,
+    default_folder,
     key_for,
     port_option,
     preset_option,
@@ -76,6 +79,43 @@ def improve(
     RunFolder.read(out)
     run(load_lm_config(str(out / "config.yaml"), [f"reward.num_rounds={rounds}"]), out)
     say(f"report: {out / 'report.html'}\nfigures: {out / 'results.json'}\nmodel: {out / f'ppo-{rounds}' / 'model'}")
+
+
+@app.command()
+def compare(
+    overrides: Overrides = None,
+    preset: PresetOption = "smollm2",
+    out: OutOption = None,
+    algorithms: Annotated[
+        str,
+        typer.Option(
+            "--algorithms",
+            metavar="NAME,...",
+            help="Of ppo, rloo, grpo, dr_grpo, dapo, gspo, reinforce++, dpo, best-of-n (n is eval.best_of_n, or 8).",
+        ),
+    ] = "ppo,rloo,grpo,dpo,best-of-n",
+    seeds: Annotated[int, typer.Option("--seeds", min=1, max=1000, help="Runs of each algorithm.")] = 3,
+    tokens: Annotated[
+        int,
+        typer.Option(
+            "--tokens", min=0, help="Sampled tokens of each run; 0 is what ppo.num_updates sample at SFT's length."
+        ),
+    ] = 0,
+    start: Annotated[
+        Path | None, typer.Option("--from", metavar="DIR", help="A run whose SFT and reward model all start from.")
+    ] = None,
+    debug: DebugOption = False,
+) -> None:
+    """Compare algorithms from one SFT policy and one reward model, with an equal budget of sampled tokens.
+
+    It writes one page: win rates against KL, cost, and answers side by side. More algorithms and seeds can be added to
+    a finished comparison; what is finished is skipped.
+    """
+    from tercet.api.compare import compare
+
+    folder = out or default_folder(preset).with_name(f"{default_folder(preset).name}-compare")
+    page = compare(preset, overrides or [], folder, algorithms=algorithms, seeds=seeds, tokens=tokens, start=start)
+    say(f"report: {page}\nfigures: {folder / 'results.json'}")
 
 
 @app.command()

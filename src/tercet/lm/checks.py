@@ -55,7 +55,7 @@ def check(config: LmConfig, steps: Sequence[str]) -> None:
     check_conversations(encoder, config.data, [name for name in STEPS if name in read], columns)
     if "sft" in steps and config.sft.best_fraction < 1:
         _check_function(config.judge, config, "sft")
-    if "eval" in steps:
+    if "eval" in steps or "compare" in steps:
         _check_function(config.judge, config)
         for judge in config.eval.unseen_judges:
             _check_judge(judge, config, encoder)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from tercet.config.lm import LmConfig
-from tercet.lm import dpo, ppo, reward, sft
+from tercet.lm import compare, dpo, ppo, reward, sft
 from tercet.lm import eval as evaluation
 from tercet.lm.checks import check
 from tercet.lm.data.digests import digests
@@ -16,7 +16,7 @@ from tercet.runs.ranks import share
 from tercet.runs.rounds import kind_of, round_of, with_rounds
 
 STEPS = {"sft": sft.run, "reward": reward.run, "ppo": ppo.run, "eval": evaluation.run}
-DPO = "dpo"  # the step that a run has only if it was asked for
+DPO, COMPARE = "dpo", "compare"  # steps that a run has only if they were asked for
 Run = Callable[[RunFolder, LmConfig], None]
 
 
@@ -44,6 +44,8 @@ def _order(names: Sequence[str], name: str) -> list[str]:
     """Return the steps in order, as far as they depend on `name` or it on them: DPO needs SFT alone."""
     if name == DPO:
         return [*(one for one in names if one == "sft"), DPO]
+    if name == COMPARE:
+        return [*_with_dpo(names)[:-1], COMPARE]
     return _with_dpo(names) if name in ("sft", "eval") else list(names)
 
 
@@ -53,7 +55,7 @@ def _with_dpo(names: Sequence[str]) -> list[str]:
 
 
 def steps_of(num_rounds: int) -> dict[str, Run]:
-    """Return the steps by name, in order, then DPO.
+    """Return the steps by name, in order, then those that only a command begins.
 
     Before the evaluation, each round repeats steps 2 and 3.
     """
@@ -62,7 +64,7 @@ def steps_of(num_rounds: int) -> dict[str, Run]:
         number = round_of(name)
         return partial(STEPS[kind_of(name)], number=number) if number else STEPS[name]
 
-    return {name: step(name) for name in with_rounds(STEPS, num_rounds)} | {DPO: dpo.run}
+    return {name: step(name) for name in with_rounds(STEPS, num_rounds)} | {DPO: dpo.run, COMPARE: compare.run}
 
 
 def needed(config: LmConfig) -> list[str]:

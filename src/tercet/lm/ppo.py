@@ -124,13 +124,15 @@ def run(folder: RunFolder, config: LmConfig, *, number: int = 0) -> None:
             Learner.of(roles.actor_critic, policy, critic, config.ppo),
             collect=collect,
             validate=lambda: validate(roles, held_out),
-            carry={"kl_coef": config.ppo.kl_coef if config.ppo.kl_penalty != "none" else 0.0},
+            carry={"kl_coef": config.ppo.kl_coef if config.ppo.kl_penalty != "none" else 0.0}
+            | ({"sampled_tokens": 0} if config.ppo.max_sampled_tokens else {}),
             config=config.ppo,
             samples_every=config.ppo.samples_every,
             seed=seed,
             extra_actor_loss=_pretraining_mix(policy, encoder, config, seed) if config.ppo.ptx_coef else None,
             stop=_stop_rule(config.ppo),
             keep=kept_updates(config.ppo.num_updates, config.ppo.keep_rollouts),
+            budget=config.ppo.max_sampled_tokens,
         )
         saved = to_save(policy)
         step.save_folder("model", lambda path: saved.save(path, encoder.tokenizer, encoder.ends.ids))
@@ -177,10 +179,16 @@ class Collect:
         """Sample responses to a batch of prompts and build the rollout; `carry` holds the current kl_coef."""
         roles, ppo, kl_coef = self.roles, self.roles.config, carry["kl_coef"]
         tally, stopwatch = Tally(roles.scorer), Stopwatch()
-        score = stopwatch.timed(tally)
+        score, num_tokens = stopwatch.timed(tally), list[int]()
+
+        def sample(attempt: int = 0) -> Responses:
+            responses = self._sample(index, attempt)
+            num_tokens.append(int(responses.batch.response_mask.sum()))
+            return responses
+
         if ppo.compares_groups:
             drawn = draw_groups(
-                partial(self._sample, index),
+                sample,
                 score,
                 lambda responses, scores: rewarded(scores, responses.ended, ppo),
                 group_size=ppo.group_size,
@@ -188,7 +196,7 @@ class Collect:
             )
             responses, assessment = drawn.responses, roles.assess(drawn.responses, scores=drawn.scores)
         else:
-            drawn, responses = None, self._sample(index)
+            drawn, responses = None, sample()
             learns = takes_one_step(ppo, len(responses.texts))
             assessment = roles.assess(responses, scores=score(responses), values_learn=learns)
         rollout = build(responses, assessment, ppo, kl_coef=kl_coef)
@@ -200,6 +208,9 @@ class Collect:
             kl_coef = adapted_kl_coef(
                 kl_coef, metrics["kl"], target=ppo.kl_target, num_samples=len(responses.texts), horizon=ppo.kl_horizon
             )
+        now = {"kl_coef": kl_coef}
+        if ppo.max_sampled_tokens:
+            now["sampled_tokens"] = metrics["sampled_tokens"] = carry["sampled_tokens"] + sum(num_tokens)
         samples = [
             {"prompt": prompt, "response": text, "score": float(score)}
             for prompt, text, score in zip(responses.prompts, responses.texts, assessment.scores, strict=True)
@@ -212,7 +223,7 @@ class Collect:
             "kl_coef": torch.tensor(carry["kl_coef"], dtype=torch.float64),
         }
         seconds = {"reward_seconds": stopwatch.seconds}
-        return Collected(rollout, metrics, samples[:NUM_SAMPLES], {"kl_coef": kl_coef}, tensors, seconds)
+        return Collected(rollout, metrics, samples[:NUM_SAMPLES], now, tensors, seconds)
 
     def self_check(self, *, at_reference: bool = True) -> dict[str, float]:
         """Check a small rollout of the untrained actor, which may be the reference; FailedError if a check fails."""

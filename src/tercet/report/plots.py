@@ -115,6 +115,34 @@ def path(xs: Sequence[float], ys: Sequence[float], *, name: str, mark: int | Non
         return _svg(figure, name)
 
 
+@dataclass(frozen=True)
+class Point:
+    """A labelled point with an interval of its height."""
+
+    label: str
+    x: float
+    y: float
+    low: float
+    high: float
+
+
+def trade_offs(points: Sequence[Point], *, name: str) -> str:
+    """Plot shares with their intervals over a cost, each with its label; one half is dashed."""
+    colours = ("ppo", "sft", "other", "base", "ink")
+    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):
+        figure, axes = _canvas()
+        axes.axhline(0.5, color=_COLOURS["muted"], linewidth=0.9, linestyle=(0, (4, 3)))
+        for number, point in enumerate(points):
+            colour = _COLOURS[colours[number % len(colours)]]
+            axes.plot([point.x, point.x], [point.low, point.high], color=colour, linewidth=1.2)
+            axes.plot([point.x], [point.y], "o", color=colour, markersize=5, markeredgewidth=0)
+            axes.annotate(point.label, (point.x, point.y), (5, 3), textcoords="offset points", color=colour, fontsize=7)
+        axes.margins(x=0.15, y=0.08)
+        axes.set_xlim(left=min(0.0, axes.get_xlim()[0]))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.0f}%"))
+        return _svg(figure, name)
+
+
 def calibration(lines: Sequence[Series], *, name: str) -> str:
     """Plot observed against predicted shares, with one line for each data set; the diagonal is perfect calibration."""
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name, "axes.grid.axis": "both"}):

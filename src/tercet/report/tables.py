@@ -13,7 +13,8 @@ def win_rates(record: Record) -> Table | None:
     unseen = unseen_judges(record)
     titles = stage_titles(record)
     pairs: list[tuple[str, str, Role]] = [("ppo", "sft", "ppo"), ("ppo", "base", "ppo"), ("sft", "base", "sft")]
-    pairs += [(name, other, "other") for name in list(titles)[3:] for other in ("sft", "ppo")]
+    for name in list(titles)[3:]:
+        pairs += [(name, "sft", "other"), (name, "ppo", "other")]
     for one, other, role in pairs:
         for key, judge in judges(record).items():
             won = rate(record.results, "win_rate", f"{one}_vs_{other}", key)

@@ -63,6 +63,13 @@ def cut_rows(path: Path, step: str, keep: int) -> Tally:
     return tally
 
 
+def copy_rows(source: Path, target: Path, step: str) -> None:
+    """Replace the rows of `step` in `target` by those in `source`, unchanged; they come last."""
+    others = [line for line, row in _whole_lines(target) if row.get("step") != step]
+    copied = [line for line, row in _whole_lines(source) if row.get("step") == step]
+    write_text(target, b"".join([*others, *copied]).decode())
+
+
 class RowWriter:
     """Append the rows of one step to a file; each is written completely before `append` returns, or not at all."""
 

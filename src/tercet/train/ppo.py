@@ -113,6 +113,7 @@ def train(
     extra_actor_loss: Callable[[int, int], Tensor] | None = None,
     stop: StopRule = NEVER,
     keep: Collection[int] = (),
+    budget: int = 0,
 ) -> Trained:
     """Alternate rollouts and updates, from the last checkpoint if there is one; finally, restore the best actor.
 
@@ -120,8 +121,13 @@ def train(
     numbers. `extra_actor_loss(index, minibatch)` is added to the actor's loss, such as the PTX loss of InstructGPT; of
     several ranks, each returns its own part. An actor whose watched scores have fallen, as `stop` defines it, is not
     kept. If the loop is asked to stop (`runs/stop.py`), it ends after the update, with a checkpoint. The rollouts
-    of the updates in `keep` are saved with what the update did to them (`train/kept.py`).
+    of the updates in `keep` are saved with what the update did to them (`train/kept.py`). With a `budget`, training
+    ends after the update at which `carry["sampled_tokens"]` reaches it, and the learning rate falls with these tokens.
     """
+
+    def share_done(num_updates: int, carry: Mapping[str, float]) -> float:
+        return carry["sampled_tokens"] / budget if budget else num_updates / config.num_updates
+
     average = Average(learner.actor, config.ema_decay)
     restored = step.restore()
     if restored is None:
@@ -139,12 +145,13 @@ def train(
         candidates = info.get("candidates")  # absent in a checkpoint from before they were kept
 
     for index in deferring(range(done, config.num_updates)):
-        if stop.reason(watched):
+        if stop.reason(watched) or share_done(index, carry) >= 1:
             break
+        lr = _anneal(learner, share_done(index, carry), config)
         collected = collect(index, carry)
         carry = collected.carry
-        lr = _anneal(learner, index, config)
         done = index + 1
+        is_over = done == config.num_updates or share_done(done, carry) >= 1
         seen = Seen.nothing(collected.rollout.mask.shape, config.epochs) if done in keep else None
         metrics = update(
             learner,
@@ -162,7 +169,7 @@ def train(
             step.keep(done, KeptRollout(collected.rollout, seen.of_all_ranks(), after, collected.own).save)
         average.update()
         row = {f"ppo/{name}": value for name, value in (collected.metrics | metrics | {"lr": lr}).items()}
-        if validates_after(done, config):
+        if validates_after(done, config) or is_over:
             with average.in_place():
                 now = validate()
                 watched = [*watched, now.means]
@@ -171,7 +178,7 @@ def train(
                     if now.score > best.score:
                         best, best_state = Best(done, now.score, now.kl), learning_state(learner.actor)
             row |= now.metrics
-        last = done == config.num_updates or bool(stop.reason(watched))
+        last = is_over or bool(stop.reason(watched))
         step.log(done, row, seconds=collected.seconds)
         if done % samples_every == 0 or last:
             step.show(done, collected.samples)
@@ -387,9 +394,9 @@ def _load(learner: Learner, average: Average, folder: Path) -> dict[str, Tensor]
     return {name: divided_as(value, parameters[name]) for name, value in best.items()}
 
 
-def _anneal(learner: Learner, index: int, config: LoopConfig) -> float:
+def _anneal(learner: Learner, share_done: float, config: LoopConfig) -> float:
     """Lower the learning rates linearly towards 0; return the actor's."""
-    remaining = 1 - index / config.num_updates
+    remaining = 1 - share_done
     set_lr(learner.actor_optimizer, config.lr * remaining)
     if learner.critic_optimizer:
         set_lr(learner.critic_optimizer, config.critic_lr * remaining)

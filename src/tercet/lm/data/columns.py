@@ -85,6 +85,7 @@ def functions_of(config: LmConfig) -> dict[str, list[str]]:
         "reward": [config.judge],
         "dpo": [config.judge],
         "ppo": [*config.ppo.reward, *config.ppo.watch],
+        "compare": [config.judge, *config.eval.unseen_judges],
         "eval": [config.judge, *config.eval.unseen_judges],
     }
     return {step: [name for name in names if ":" in name] for step, names in judges.items()}

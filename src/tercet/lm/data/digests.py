@@ -20,6 +20,7 @@ def digests(config: LmConfig, step: str) -> dict[str, str]:
         "reward": ["reward"],
         "ppo": ["ppo"],
         "dpo": ["reward", "ppo"],
+        "compare": ["ppo"],
         "eval": ["ppo"],
     }
     kind = kind_of(step)

@@ -1,0 +1,23 @@
+"""The peak of a piece of work is its own, not that of earlier work."""
+
+import pytest
+
+from tercet.runs import memory
+from tercet.runs.memory import peak_memory
+
+
+def work(megabytes: int) -> int:
+    with peak_memory() as peak:
+        assert bytes(range(256)) * (megabytes << 12)  # writes every page
+    return peak.num_bytes
+
+
+def test_the_peak_is_that_of_the_work_alone() -> None:
+    small, large, again = work(1), work(64), work(1)
+    assert large - small > 55 << 20
+    assert large - again > 55 << 20
+
+
+def test_a_system_that_does_not_tell_gives_0(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+    monkeypatch.setattr(memory, "_RESET", tmp_path / "none" / "clear_refs")
+    assert work(1) == 0
