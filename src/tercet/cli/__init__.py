@@ -13,7 +13,7 @@ from tercet import __version__
 from tercet.cli import arm, lm
 from tercet.cli.commands import Commands, DebugOption
 from tercet.cli.label import label
-from tercet.cli.lm import PresetOption, hush, use_threads
+from tercet.cli.lm import PresetOption, hush, use_free_threads, use_threads
 from tercet.cli.options import HostOption, JsonOption, KeyOption, Overrides, key_for, port_option
 from tercet.cli.streams import prepare
 from tercet.errors import InputError
@@ -122,6 +122,7 @@ def serve_api(
         hush()
         from tercet.lm.serving.engine import engine_of
 
+        use_free_threads(folder.config_dict.get("threads", 0))
         engine = engine_of(folder)
 
         def ready(url: str) -> None:

@@ -1,6 +1,7 @@
 """`tercet lm`: the three steps on a language model."""
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -186,7 +187,10 @@ def _chat_on_page(folders: "Sequence[RunFolder]", host: str, port: int, key: str
         def ready(url: str) -> None:
             say(f"chat: {url} (Ctrl-C ends)")
 
+        use_free_threads(folders[0].config_dict.get("threads", 0))
         engines = [engine_of(folder) for folder in folders]
+        for engine in engines:
+            engine.prepare()  # while the first message is written
         answerer = Several(dict(zip(names, engines, strict=True))) if len(engines) > 1 else engines[0]
         serve(answerer, folders[0].path, listener, host, key=key, debug=debug, ready=ready)
         for engine in engines:
@@ -199,6 +203,18 @@ def use_threads(threads: int) -> None:
         import torch
 
         torch.set_num_threads(threads)
+
+
+def use_free_threads(threads: int) -> None:
+    """Set the number of CPU threads of torch; 0 takes the cores that other programs leave free, at least one.
+
+    Threads wait for one another at every layer. If other programs keep the cores busy, one thread answers sooner than
+    several.
+    """
+    import torch
+
+    free = torch.get_num_threads() - round(os.getloadavg()[0])
+    torch.set_num_threads(threads or max(1, free))
 
 
 def hush() -> None:

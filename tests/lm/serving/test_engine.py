@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
@@ -140,6 +141,52 @@ def test_a_client_that_goes_leaves_the_batch(engine: Engine) -> None:
     engine.call(lambda: None).result(60)
     rows = engine.call(lambda: [row for batch in engine._batches["base"] for row in batch.rows]).result(60)
     assert all(row.is_done for row in rows)
+
+
+def order_of(config: LmConfig, asks: list[Ask]) -> list[tuple[str, Event]]:
+    """Ask several stages of a new engine at once; return their events in the order in which they came."""
+    serving, events = Engine([Stage("base", ""), Stage("sft", "")], config), SimpleQueue[tuple[str, Event]]()
+    try:
+        for ask in asks:
+            serving.submit(ask, lambda event, name=ask.stage: events.put((name, event)))
+        found: list[tuple[str, Event]] = []
+        while sum(isinstance(event, Piece) and bool(event.finish) for _, event in found) < len(asks):
+            found.append(events.get(timeout=60))
+        return found
+    finally:
+        serving.close()
+
+
+def test_a_stage_has_answered_before_the_next_one_is_loaded(make_config: MakeConfig) -> None:
+    found = order_of(make_config("llama"), [HELLO, replace(HELLO, stage="sft"), HELLO])
+    names = [name for name, _ in found]
+    num_base = names.count("base")
+    assert names == ["base"] * num_base + ["sft"] * (len(names) - num_base)
+    assert sum(isinstance(event, Started) for _, event in found) == 3
+
+
+def test_a_long_answer_does_not_keep_another_stage_from_being_loaded(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "TOKENS_BETWEEN_LOADS", 5)
+    long = replace(HELLO, max_tokens=40)
+    found = order_of(make_config("llama"), [long, replace(HELLO, stage="sft")])
+    start = next(i for i, (name, event) in enumerate(found) if name == "sft" and isinstance(event, Started))
+    before = sum(event.num_tokens for _, event in found[:start] if isinstance(event, Piece))
+    assert 3 <= before <= 6  # the text of a part of a character is held back
+    assert any(name == "base" for name, _ in found[start:])
+
+
+def test_prepared_stages_answer_and_one_that_cannot_be_loaded_tells_who_asks(
+    make_config: MakeConfig, tmp_path: Path
+) -> None:
+    serving = Engine([Stage("base", ""), Stage("sft", str(tmp_path / "gone"))], make_config("llama"))
+    serving.prepare()
+    assert Client(serving, HELLO).texts()
+    assert serving.call(lambda: set(serving._loaded)).result(60) == {"base"}
+    with pytest.raises(Exception, match="gone"):
+        Client(serving, replace(HELLO, stage="sft")).next()
+    serving.close()
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,10 @@
 """Answer clients from the stages of a run: one thread computes, and requests join the batch that is being sampled."""
 
 import secrets
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from queue import Empty, SimpleQueue
@@ -34,6 +34,7 @@ from tercet.train.chance import generator
 
 MOST_ROWS = 32  # of a stage that are sampled at one time; more wait
 _USUAL_ROWS = 4  # for which weights are packed
+TOKENS_BETWEEN_LOADS = 64  # that open responses are given before another model is loaded, which takes seconds
 
 
 @dataclass(frozen=True)
@@ -45,10 +46,11 @@ class Loaded:
     held: ExitStack  # packed weights of a model without a fast decoder
 
     @classmethod
-    def of(cls, config: LmConfig, stage: Stage, encoder: Encoder) -> "Loaded":
-        """Load a stage and try it on a few tokens."""
+    def of(cls, config: LmConfig, stage: Stage, *, is_first: bool) -> "Loaded":
+        """Load a stage; the first one is tried on a few tokens, and the others of the run have its architecture."""
         policy = load_policy(config, path=stage.path)
-        check_policy(policy)
+        if is_first:
+            check_policy(policy)
         held = ExitStack()
         with policy.autocast():
             if can_decode(policy.model, _USUAL_ROWS):
@@ -85,17 +87,30 @@ class Engine:
         self._waiting: dict[str, list[Row]] = defaultdict(list)
         self._batches: dict[str, list[Batch]] = defaultdict(list)
         self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        # jobs that load a model unless an earlier one has, with the question whether they do
+        self._loads: deque[tuple[Callable[[], bool], Callable[[], None]]] = deque()
+        self._num_steps = 0  # tokens that open responses were given since a model was loaded
         self._thread = Thread(target=self._work, name="engine", daemon=True)
         self._thread.start()
 
     def submit(self, ask: Ask, deliver: Deliver) -> Cancel:
         """Start to answer (see `lm/serving/asks.py::Answerer`)."""
         cancelled: list[bool] = []
-        self._jobs.put(lambda: self._admit(ask, deliver, cancelled))
+        self._put(partial(self._admit, ask, deliver, cancelled), loads=partial(self._must_load, ask.stage))
         return lambda: cancelled.append(True)
 
-    def call(self, function: Callable[[], T]) -> Future[T]:
-        """Run a function between two tokens, in the thread that may use the models."""
+    def prepare(self) -> None:
+        """Load all stages when there is nothing else to do; an error is told to the client who asks."""
+
+        def load(stage: str) -> None:
+            with suppress(Exception):
+                self.load(stage)
+
+        for stage in self.stages:
+            self._put(partial(load, stage), loads=partial(self._must_load, stage))
+
+    def call(self, function: Callable[[], T], *, loads: Callable[[], bool] = lambda: False) -> Future[T]:
+        """Run a function between two tokens, in the thread that may use the models; `loads` as in `_put`."""
         future: Future[T] = Future()
 
         def job() -> None:
@@ -104,14 +119,22 @@ class Engine:
             except Exception as error:
                 future.set_exception(error)
 
-        self._jobs.put(job)
+        self._put(job, loads=loads)
         return future
+
+    def _put(self, job: Callable[[], None], *, loads: Callable[[], bool]) -> None:
+        """Run a job between two tokens. If it `loads` a model, open responses go on first."""
+        self._jobs.put(lambda: self._loads.append((loads, job)) if loads() else job())
+
+    def _must_load(self, stage: str) -> bool:
+        return stage in self._paths and stage not in self._loaded
 
     def score(self, messages: Sequence[Message], text: str, *, ended: bool) -> Future[Scored]:
         """Score an answer (see `lm/serving/asks.py::Answerer`)."""
         if not self.has_scores:
             raise InputError("this run has no reward model")
-        return self.call(lambda: self._scores.of(messages, text, ended=ended))
+        scoring = partial(self._scores.of, messages, text, ended=ended)
+        return self.call(scoring, loads=lambda: not self._scores.is_loaded)
 
     def close(self) -> None:
         """End the thread after the current token."""
@@ -123,7 +146,7 @@ class Engine:
         if stage not in self._paths:
             raise InputError(f"stage {stage!r}: this run has {', '.join(self.stages)}")
         if stage not in self._loaded:
-            self._loaded[stage] = Loaded.of(self.config, self._paths[stage], self.encoder)
+            self._loaded[stage] = Loaded.of(self.config, self._paths[stage], is_first=not self._loaded)
         return self._loaded[stage]
 
     def _work(self) -> None:
@@ -131,12 +154,27 @@ class Engine:
             while self._take_jobs():
                 for stage in list(self._batches | self._waiting):
                     self._advance(stage)
+                self._num_steps += 1
+                if self._loads and (not self._is_sampling() or self._num_steps >= TOKENS_BETWEEN_LOADS):
+                    self._load_next()
+
+    def _load_next(self) -> None:
+        """Run the next job that loads a model, and all others that wait for the same one."""
+        self._loads.popleft()[1]()
+        self._num_steps = 0
+        ready = [job for loads, job in self._loads if not loads()]
+        self._loads = deque((loads, job) for loads, job in self._loads if loads())
+        for job in ready:
+            job()
+
+    def _is_sampling(self) -> bool:
+        return any(self._batches.values()) or any(self._waiting.values())
 
     def _take_jobs(self) -> bool:
-        """Run the jobs that wait, or wait for one if nothing is being sampled; return False at the end."""
+        """Run the jobs that wait, or wait for one if there is nothing to do; return False at the end."""
         while True:
             try:
-                job = self._jobs.get(block=not any(self._batches.values()) and not any(self._waiting.values()))
+                job = self._jobs.get(block=not self._is_sampling() and not self._loads)
             except Empty:
                 return True
             if job is None:
@@ -144,6 +182,8 @@ class Engine:
             job()
 
     def _admit(self, ask: Ask, deliver: Deliver, cancelled: list[bool]) -> None:
+        if cancelled:  # while a model was loaded
+            return
         try:
             rows = self._rows(ask, deliver, cancelled)
         except Exception as error:

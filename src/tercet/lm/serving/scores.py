@@ -24,6 +24,11 @@ class Scores:
         self._encoder = replace(encoder, max_response_tokens=10**9)  # a shortened answer would get another score
         self._model = None
 
+    @property
+    def is_loaded(self) -> bool:
+        """False until the first answer is scored."""
+        return self._model is not None
+
     @torch.no_grad()
     def of(self, messages: Sequence[Message], text: str, *, ended: bool) -> Scored:
         """Score an answer; with `ended` it has its end token, as in training."""
