@@ -377,7 +377,7 @@ def test_functions_are_tried_on_two_answers_before_the_first_step(
     tiny: Tercet, small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "by_key.py").write_text("def score(prompts, responses):\n    return {'score': [1.0, 2.0]}\n")
+    (tmp_path / "by_key.py").write_text("def score(prompts, responses):\n    return {'a': {'score': [1.0, 2.0]}}\n")
     refused(tiny("run", tmp_path / "run", *small, "ppo.reward={'by_key:score': 1}"), "gave a dict", "2 answers", code=1)
     assert not (tmp_path / "run" / "sft").exists()
 
