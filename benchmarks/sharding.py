@@ -56,7 +56,7 @@ def one(settings: Namespace, number: int, total: int, shard: bool, ports: Queue,
     """Take the steps as one of the processes."""
     import torch
     from ppo_step import step_of
-    from torch.distributed import TCPStore
+    from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsage]  # public by the documentation
 
     from tercet.train.parallel import connected
     from tercet.train.sharding import own_part

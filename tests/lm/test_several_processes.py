@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,14 +47,19 @@ def shared_letters(prompts: list[str], completions: list[str], chosen: list[str]
 SHARED_LETTERS = f"ppo.reward={{reward_model: 1.0, '{__name__}:shared_letters': 1.0}}"
 
 
-def _run(folder: Path, overrides: list[str], kills: tuple[int, str, int] | None = None) -> None:
-    """Run all steps; `kills` are the rank that is killed, and the step and the row of metrics at which."""
+def _run(
+    folder: Path,
+    overrides: list[str],
+    kills: tuple[int, str, int] | None = None,
+    steps: Sequence[str] = (),
+) -> None:
+    """Run these steps, or all that are needed; `kills` are the rank that is killed, its step and its row of metrics."""
     hush()
     if kills and rank() == kills[0]:
         threading.Thread(target=_dies_at, args=(folder, *kills[1:]), daemon=True).start()
     config = load_lm_config("tiny", overrides)
     with silent(), RunFolder.open(folder, config, preset="tiny") as run:
-        for name in needed(config):
+        for name in steps or needed(config):
             if not run.is_done(name):
                 steps_of(config.reward.num_rounds)[name](run, config)
 
@@ -237,3 +242,16 @@ def test_a_rank_whose_responses_all_end_at_once_changes_no_response(make_config:
     assert [len(alone[row]) for row in of_rank_1] == [1] * len(of_rank_1)
     assert max(map(len, alone)) > 1
     assert on_ranks(2, responses, end_ids) == [alone, alone]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lora", [[], ["lora.rank=4"]], ids=["all weights", "adapters"])
+def test_dpo_gives_the_numbers_of_one_process_with_divided_weights(
+    lora: list[str], small: list[str], tmp_path: Path
+) -> None:
+    """With adapters, the reference is a second pass of the policy before the backward pass of the first."""
+    for name, total in (("one", 1), ("three", 3)):
+        on_ranks(total, _run, tmp_path / name, [*small, *lora], None, ["sft", "dpo"], shard=total > 1)
+    rows, theirs = _rows(tmp_path / "one"), _rows(tmp_path / "three")
+    assert len(rows) == len(theirs) > 0
+    assert all(_alike(row, other) for row, other in zip(rows, theirs, strict=True)), (rows, theirs)

@@ -67,7 +67,7 @@ def _learned(num_steps: int = 3) -> tuple[list[float], dict[str, Tensor]]:
     return [_step(network, optimizer) for _ in range(num_steps)], _state(network)
 
 
-@pytest.mark.parametrize("total", [2, 4])
+@pytest.mark.parametrize("total", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_divided_weights_learn_what_whole_ones_do(total: int) -> None:
     (norms, state), *_ = on_ranks(1, _learned)
     of_ranks = on_ranks(total, _learned, shard=True)
@@ -84,7 +84,8 @@ def _held() -> tuple[int, int, int]:
     _step(network, optimizer)
     moments = [value for state in optimizer.state.values() for value in state.values() if value.ndim]
     everything = sum(parameter.numel() for parameter in network.parameters())
-    return everything, *(sum(own_part(t).numel() for t in tensors) for tensors in (network.parameters(), moments))
+    weights, states = (sum(own_part(t).numel() for t in tensors) for tensors in (network.parameters(), moments))
+    return everything, weights, states
 
 
 def test_each_rank_holds_a_part_of_weights_and_moments() -> None:

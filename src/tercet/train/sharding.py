@@ -49,7 +49,7 @@ def own_part(tensor: Tensor) -> Tensor:
 
 def whole(tensor: Shaped[Tensor, "..."]) -> Shaped[Tensor, "..."]:
     """Return a tensor with the parts of all ranks; every rank must call this."""
-    return tensor.detach().full_tensor() if isinstance(tensor, DTensor) else tensor
+    return tensor.full_tensor().detach() if isinstance(tensor, DTensor) else tensor
 
 
 def whole_on_first(tensor: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import pytest
+from click.testing import Result
 from tests.on_ranks import on_ranks
 
 from tercet.config.lm import LmConfig
@@ -40,9 +41,8 @@ def _held(work: Work, config: LmConfig) -> tuple[int, int]:
     step(0)
     weights = [p for network in (step.policy, step.critic) if network for p in network.parameters()]
     states = [s for o in step.learner.optimizers.values() for state in o.state.values() for s in state.values()]
-    return tuple(
-        sum(own_part(t).nbytes for t in tensors) for tensors in (weights, [state for state in states if state.ndim])
-    )
+    moments = [state for state in states if state.ndim]
+    return sum(own_part(p).nbytes for p in weights), sum(own_part(m).nbytes for m in moments)
 
 
 def test_divided_weights_take_the_memory_that_processes_hold(make_config: MakeConfig) -> None:
@@ -58,13 +58,9 @@ def test_a_step_sends_what_its_exchanges_add_up_to(make_config: MakeConfig) -> N
     ppo = {"batch_size": 8, "micro_batch_size": 2, "epochs": 2, "num_minibatches": 2}
     config = make_config("opt", ppo=ppo, sft={"batch_size": 8, "micro_batch_size": 2})
     networks = Networks.of(config, config.reward)
-    actor, critic = (
-        footprint(config, shape, kind, learns=True)
-        for shape, kind in ((networks.policy, "policy"), (networks.score, "score"))
-    )
-    reference, model = (
-        footprint(config, shape, kind) for shape, kind in ((networks.policy, "policy"), (networks.score, "score"))
-    )
+    actor = footprint(config, networks.policy, "policy", learns=True)
+    critic = footprint(config, networks.score, "score", learns=True)
+    reference, model = footprint(config, networks.policy, "policy"), footprint(config, networks.score, "score")
     of_one = Processes(2).work_of_one(config)
     whole = sent(of_one, Processes(2))
     # 4 optimizer steps add up all gradients: each of 2 processes sends half of them twice
@@ -78,6 +74,7 @@ def test_a_step_sends_what_its_exchanges_add_up_to(make_config: MakeConfig) -> N
     assert sent(config, Processes()).ppo == 0
 
 
+@pytest.mark.slow
 def test_dividing_weights_is_a_remedy_of_several_processes() -> None:
     settings = ["processes=4", "lora.rank=0"]
     found = plan(load_lm_config("opt-350m", settings), gpu="3090", gpu_gb=7.0, prompt_tokens=64, response_tokens=64)
@@ -89,7 +86,7 @@ def test_dividing_weights_is_a_remedy_of_several_processes() -> None:
     assert found.time.train < alone.time.train
 
 
-def test_the_command_says_whose_memory_it_is(tercet: Callable[..., object]) -> None:
+def test_the_command_says_whose_memory_it_is(tercet: Callable[..., Result]) -> None:
     shown = tercet("plan", "--preset", "opt-350m", "--gpu", "4090", "processes=8", "shard=true")
     for words in ("each of 8 processes, with a part of the weights", "gathered weights", "whole weights", "GB/s"):
         assert words in shown.output, shown.output
