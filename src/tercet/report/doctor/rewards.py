@@ -107,8 +107,9 @@ def by_length(record: Record) -> Finding | None:
     worst = max(names, key=lambda name: abs(number(correlation, name) or 0.0))
     related, accuracy, of_rule = (number(correlation, worst), number(model, worst, "mean"), number(rule, worst))
     text = f"Its score correlates with the length of the answer at {num(related)}"
-    no_better = of_rule is not None and accuracy is not None and accuracy <= of_rule + 0.02
-    if no_better:
+    no_better = False
+    if of_rule is not None and accuracy is not None and accuracy <= of_rule + 0.02:
+        no_better = True
         text += f"; it ranks {percent(accuracy)} of the held-out pairs as judged, and length alone {percent(of_rule)}"
     if related is not None and (abs(related) > _MOSTLY_LENGTH or (no_better and abs(related) > 0.5)):
         return Finding(
@@ -130,7 +131,8 @@ def _accuracies(record: Record) -> dict[str, Interval]:
     if is_arm(record):
         keys = ("accuracy", "accuracy_low", "accuracy_high", "num_held_out")
         mean, low, high, held_out = (number(record.results, "reward_model", key) for key in keys)
-        known = mean is not None and low is not None and high is not None
-        return {"": Interval(mean, low, high, int(held_out or 0))} if known else {}
+        if mean is None or low is None or high is None:
+            return {}
+        return {"": Interval(mean, low, high, int(held_out or 0))}
     by_set = find(record.results, "reward_model", "accuracy") or {}
     return {name: one for name in by_set if (one := rate(by_set, name))}
