@@ -15,6 +15,7 @@ from tercet.feedback.answers import AnswerBook
 from tercet.feedback.sheets import sheets
 from tercet.lm.pipeline import needed, steps_of
 from tercet.runs.folder import RunFolder
+from tercet.web.label import Desk
 
 Tercet = Callable[..., Result]
 Tree = dict[str, Any]  # Any: JSON
@@ -112,6 +113,31 @@ def test_a_person_is_asked_in_every_round(small: list[str], tmp_path: Path) -> N
         steps["reward-1"](folder, config)
     rows = rows_of(run / "reward-1", "pairs.jsonl")
     assert [row["chosen"] for row in rows] == [one["right"] for one in sheet.questions]
+
+
+@pytest.mark.slow
+def test_improve_asks_a_person_on_the_page_and_continues_with_the_same_command(
+    tiny: Tercet, tercet: Tercet, small: list[str], tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    first = tiny("run", run, *small, *NEW, "judge=person")  # the pairs of step 2 are those of the data
+    assert first.exit_code == 0, first.output
+    asked = tercet("lm", "improve", str(run))
+    assert (asked.exit_code, "questions wait for a person" in asked.output) == (3, True)
+    desk, preferred = Desk(run), list[str]()
+    while (question := desk.state("Ana")["question"]) is not None:
+        said = "left" if len(preferred) % 2 else "right"
+        preferred.append(question[said])
+        desk.answer({**question, "said": said, "who": "Ana", "seconds": 1.0})
+    desk.close()
+    done = tercet("lm", "improve", str(run))
+    assert done.exit_code == 0, done.output
+    assert [row["chosen"] for row in rows_of(run / "reward-1", "pairs.jsonl")] == preferred
+    assert api.Run(run).finished[-2:] == ("ppo-1", "eval")
+    kept = tercet("label", str(run), "--export", str(tmp_path / "pairs.jsonl"))
+    assert kept.exit_code == 0, kept.output
+    exported = [row["chosen"] for row in rows_of(tmp_path, "pairs.jsonl")]
+    assert exported and set(exported) <= set(preferred)
 
 
 def test_a_data_set_with_the_name_of_a_round_is_refused(small: list[str], toy_pairs: Path, tmp_path: Path) -> None:
