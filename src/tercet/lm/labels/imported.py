@@ -76,7 +76,13 @@ def _by_whom(row: Mapping[str, object]) -> tuple[str, float | None]:
     who, seconds = row.get("who"), row.get("seconds")
     if not (who is None or (isinstance(who, str) and len(who) <= LONGEST_NAME)):
         raise InputError(f"who = {who!r:.60}: must be a name of at most {LONGEST_NAME} letters")
-    is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
-    if seconds is not None and not (is_number and math.isfinite(seconds) and seconds >= 0):
+    name = (who or "").strip() or _SOMEBODY
+    if seconds is None:
+        return name, None
+    if (
+        isinstance(seconds, bool)
+        or not isinstance(seconds, int | float)
+        or not (math.isfinite(seconds) and seconds >= 0)
+    ):
         raise InputError(f"seconds = {seconds!r:.60}: must be a number that is not negative")
-    return (who or "").strip() or _SOMEBODY, float(seconds) if is_number else None
+    return name, float(seconds)
