@@ -114,7 +114,7 @@ def test_append_to_a_recording_of_another_robot_is_refused(tmp_path: Path) -> No
 
 def test_append_to_another_recording_or_to_other_files_is_refused(tmp_path: Path) -> None:
     append(tmp_path / "new", INFO, [episode(5)])
-    other = Info(20.0, {STATE: Feature("float32", (4,))})
+    other = Info(20.0, {STATE: Feature("float32", (4,))}, INFO.robot_type)
     with pytest.raises(InputError, match=r"another observation\.state, action"):
         append(tmp_path / "new", other, [NewEpisode("lift", {STATE: np.zeros((2, 4))})])
     (tmp_path / "else").mkdir()

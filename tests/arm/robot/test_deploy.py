@@ -14,6 +14,7 @@ from tercet.arm import bc, pipeline
 from tercet.arm.demonstrations.recordings import TERCET_OBSERVATION
 from tercet.arm.lerobot.layout import STATE
 from tercet.arm.lerobot.read import open_recording
+from tercet.arm.play.environments import EnvFactory
 from tercet.arm.robot import deploy
 from tercet.arm.robot.control import SimulatedClock
 from tercet.arm.robot.devices import Arm
@@ -131,6 +132,21 @@ def test_demonstration_interrupted_by_ctrl_c_is_not_kept(tmp_path: Path) -> None
     with pytest.raises(KeyboardInterrupt):
         deploy.run(CONFIG, session(keep=tmp_path / "demos"), keys=keys, clock=SimulatedClock(), say=lambda text: None)
     assert not (tmp_path / "demos").exists()
+
+
+def test_without_a_cube_only_what_the_arm_measures_on_itself_is_recorded(tmp_path: Path) -> None:
+    config = load_robot_config("simulated", ["cube=none"])
+    keep = session(keep=tmp_path / "demos")
+    deploy.run(config, keep, keys=keys_at({60: "g"}), clock=SimulatedClock(), say=lambda text: None)
+    recording, layout = open_recording(tmp_path / "demos"), keep.task.observation
+    own = tuple(name for name, robot in zip(layout.names, layout.robot, strict=True) if robot)
+    assert recording.info.features[TERCET_OBSERVATION].names == own and len(own) == 9
+    (episode,) = recording.episodes([TERCET_OBSERVATION])
+    opening = episode.columns[TERCET_OBSERVATION][:, own.index("opening")]
+    assert len(episode) > 20 and np.ptp(opening) > 1  # from wide open to closed
+    config = load_arm_config("lift", [f"bc.demonstrations={tmp_path / 'demos'}", "bc.num_demonstrations=1"])
+    with EnvFactory.of(config).open(1) as env, pytest.raises(InputError, match="without cube and goal; learn from it"):
+        bc.load_demonstrations(config, env)
 
 
 def other() -> Other:

@@ -96,12 +96,12 @@ def open_for_append(folder: Path, info: Info) -> Recording | None:
     existing = read_info(folder)
     if existing.version != VERSION:
         raise InputError(f"{folder}: recorded in {existing.version}; only {VERSION} can be extended: give a new folder")
+    if existing.robot_type != info.robot_type:
+        raise InputError(f"{folder}: a recording of {existing.robot_type}, not {info.robot_type}; give a new folder")
     theirs, ours = existing.data_features(), info.data_features()
     if theirs != ours or existing.fps != info.fps:
         different = [key for key in {**theirs, **ours} if theirs.get(key) != ours.get(key)] or ["fps"]
         raise InputError(f"{folder}: a recording with another {', '.join(different)}; give a new folder")
-    if existing.robot_type != info.robot_type:
-        raise InputError(f"{folder}: a recording of {existing.robot_type}, not {info.robot_type}; give a new folder")
     return open_recording(folder) if existing.num_episodes else None
 
 

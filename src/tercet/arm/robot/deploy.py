@@ -118,6 +118,7 @@ def run(
             config.calibration,
             robot_type=config.robot,
             features=robot.observation_features,
+            knows_cube=config.cube != NO_CUBE or not session.task.has_cube,
             say=say,
         )
     tries: list[Try] = []

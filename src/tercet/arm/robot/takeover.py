@@ -1,6 +1,7 @@
 """Record the steps that a person steers as demonstrations in LeRobot's format."""
 
 from collections.abc import Callable
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,8 @@ class DemonstrationRecorder:
     """Collect each stretch of steps in which a person steered, and write it as an episode.
 
     HG-DAgger (Kelly et al. 2019) learns from these: states that the policy reached, with actions of a person.
-    Raise InputError if `folder` contains a different recording, or if videos cannot be written.
+    Where the cube is not known, observations hold only what the arm measures on itself. Raise InputError if `folder`
+    contains a different recording, or if videos cannot be written.
     """
 
     def __init__(
@@ -39,9 +41,11 @@ class DemonstrationRecorder:
         *,
         robot_type: str,
         features: dict[str, Any],  # Any: LeRobot's; a type, or the shape of an image
+        knows_cube: bool = True,
         say: Callable[[str], None],
     ) -> None:
         self.folder, self.num_written = folder, 0
+        self._entries = [knows_cube or robot for robot in task.observation.robot]
         self._task, self._calibration, self._say = task, calibration, say
         self._cameras = {f"{IMAGES}.{key}": key for key, kind in features.items() if isinstance(kind, tuple)}
         pictures = {
@@ -51,7 +55,9 @@ class DemonstrationRecorder:
         numbers = {
             STATE: Feature("float32", (len(KEYS),), KEYS),
             ACTION: Feature("float32", (len(KEYS),), KEYS),
-            TERCET_OBSERVATION: Feature("float32", (len(task.observation),), task.observation.names),
+            TERCET_OBSERVATION: Feature(
+                "float32", (sum(self._entries),), tuple(compress(task.observation.names, self._entries))
+            ),
             TERCET_ACTION: Feature("float32", (len(MOVES),), MOVES, units=SCALED),
         }
         self._info = Info(round(1 / STEP_SECONDS, 6), {**numbers, **pictures}, robot_type)
@@ -88,7 +94,7 @@ class DemonstrationRecorder:
         columns = {
             STATE: self._values([tick.measured for tick in ticks]),
             ACTION: self._values([tick.sent for tick in ticks]),
-            TERCET_OBSERVATION: np.stack([tick.observation for tick in ticks]),
+            TERCET_OBSERVATION: np.stack([tick.observation for tick in ticks])[:, self._entries],
             TERCET_ACTION: np.stack([action_between(tick.before, tick.sent) for tick in ticks]),
         }
         pictures = {
