@@ -1,5 +1,6 @@
 """Weights that are divided among ranks learn what whole ones do, and each rank holds its part only."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -151,6 +152,19 @@ def test_a_whole_tensor_is_divided_like_another() -> None:
     assert all(divided for divided, _, _ in of_ranks)
     assert torch.equal(torch.cat([part for _, part, _ in of_ranks]), torch.arange(42.0).view(7, 6))
     assert all(torch.equal(everything, torch.arange(42.0).view(7, 6)) for _, _, everything in of_ranks)
+
+
+@pytest.mark.parametrize("learns", [False, True])
+def test_a_lost_rank_is_an_error_of_a_pass(learns: bool) -> None:
+    def dies() -> None:
+        network = _network()
+        loss = network(INPUTS).sum() if learns else None
+        if rank() == 1:
+            os._exit(1)
+        (network(INPUTS).sum() if loss is None else loss).backward()
+
+    with pytest.raises(AssertionError, match="LostRankError: another process of this run has ended"):
+        on_ranks(2, dies, shard=True)
 
 
 def test_every_rank_has_equally_many_batches() -> None:

@@ -7,9 +7,11 @@ their order, and no function here costs it anything.
 """
 
 import math
+import traceback
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -31,6 +33,7 @@ class LostRankError(FailedError):
     """Another process has ended, by an error of its own or killed, so that nothing can be exchanged with it."""
 
 
+_OF_TORCH = Path(dist.__file__).parent
 _BUCKET = 16 * 2**20  # elements of gradients that are summed in one call: more need more memory, not less time
 _DRIFT = 1e-6  # relative; on equal machines the weights are equal to the bit
 # a function of the user, or the report, may keep rank 0 busy for hours; a process that ends is noticed at once
@@ -50,7 +53,8 @@ def connected(store: Store, number: int, total: int, *, gpu: int | None = None, 
     dist.init_process_group(backend, store=store, rank=number, world_size=total, timeout=_PATIENCE)
     try:
         with as_ranks(Ranks(number, total, _broadcast, shard)):
-            yield
+            with _passes():
+                yield
             wait()  # rank 0 may end last: it holds the store in which the others meet
     finally:
         dist.destroy_process_group()
@@ -241,7 +245,25 @@ def _exchange() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        raise LostRankError(f"another process of this run has ended ({first_line(error)})") from error
+        raise _lost(error) from error
+
+
+@contextmanager
+def _passes() -> Iterator[None]:
+    """Turn the error of an exchange that torch makes, as passes of divided weights do, into a LostRankError."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        innermost = traceback.extract_tb(error.__traceback__)[-3:]
+        if any(Path(frame.filename).is_relative_to(_OF_TORCH) for frame in innermost):
+            raise _lost(error) from error
+        raise
+
+
+def _lost(error: RuntimeError) -> LostRankError:
+    return LostRankError(f"another process of this run has ended ({first_line(error)})")
 
 
 def _broadcast(value: object) -> object:
