@@ -10,6 +10,7 @@ import torch
 from tercet.config.lm import LmConfig, Source
 from tercet.config.load import recorded_config
 from tercet.errors import InputError
+from tercet.lm.data.columns import columns_of_run
 from tercet.lm.data.examples import Example, Message
 from tercet.lm.data.files import is_folder
 from tercet.lm.data.sources import is_built_in, is_file, read
@@ -102,7 +103,8 @@ def sampled_pairs(stages: Sequence[StageOfRun], num: int, seed: int) -> list[Pai
     Pairs of equal answers are left out.
     """
     first = stages[0].run
-    prompts = flat(first.encoder.within_limits(step_examples(first.config.data, "ppo").train, "questions"))
+    sets = step_examples(first.config.data, "ppo", columns_of_run(first.config)).train
+    prompts = flat(first.encoder.within_limits(sets, "questions"))
     unique = list({example.key: example for example in prompts}.values())
     order = torch.randperm(len(unique), generator=generator(seed, "label", "prompts"))
     examples = [unique[number] for number in order[:num].tolist()]
