@@ -60,3 +60,16 @@ def test_a_sick_run_is_told_so_stops_and_continues(
 
 def _timings(run: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (run / "timings.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.slow
+def test_all_processes_of_a_sick_run_stop_with_the_same_message(
+    tuned: tercet.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sick_reward.py").write_text(PAYS_NOTHING)
+    monkeypatch.chdir(tmp_path)
+    more = {"ppo.policy": str(tuned.path / "sft" / "model"), "on_alarm": "stop", "processes": 2}
+    config = tercet.load_lm_config("tiny", SICK | more)
+    with pytest.raises(tercet.FailedError, match=r"ppo: stopped by on_alarm=stop\. All scores are equal"):
+        tercet.run(config, "run", step="ppo", quiet=True)
+    assert tercet.run(config, "run", step="ppo", quiet=True).finished == ("ppo",)
