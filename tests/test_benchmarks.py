@@ -202,6 +202,7 @@ def easy_pairs(tmp_path: Path) -> list[str]:
     return ["--pairs", str(tmp_path / "some.jsonl"), "--model", str(tmp_path / "model"), *tiny]
 
 
+@pytest.mark.slow
 def test_a_reward_model_reads_the_ids_that_its_peer_gets(
     easy_pairs: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -38,6 +38,7 @@ def test_a_run_starts_and_ends_its_processes(tmp_path: Path) -> None:
     assert len(run.metrics("sft")) == 3
 
 
+@pytest.mark.slow
 def test_a_killed_process_ends_the_run_which_then_continues(tmp_path: Path) -> None:
     before = _children()
 

@@ -34,7 +34,10 @@ def _rows(folder: Path) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize(
     ("total", "overrides"),
-    [(2, BUILT_IN), (3, FOREIGN), *(pytest.param(4, kind, marks=pytest.mark.slow) for kind in (BUILT_IN, FOREIGN))],
+    [
+        (2, BUILT_IN),
+        *(pytest.param(*slow, marks=pytest.mark.slow) for slow in ((3, FOREIGN), (4, BUILT_IN), (4, FOREIGN))),
+    ],
     ids=["built-in", "another environment", "built-in, 4 ranks", "another environment, 4 ranks"],
 )
 def test_several_processes_give_the_numbers_of_one(

@@ -91,7 +91,7 @@ def test_all_problems_are_listed_with_place_key_value_and_remedy(tmp_path: Path)
     ("override", "said"),
     [
         ("ppo.clip_rage=0.2", "ppo.clip_rage = '0.2' (command line): no such key; did you mean ppo.clip_range?"),
-        ("lr=1", "lr = '1' (command line): no such key; did you mean sft.lr or reward.lr or ppo.lr?"),
+        ("lr=1", "lr = '1' (command line): no such key; did you mean sft.lr or reward.lr or ppo.lr or dpo.lr?"),
         ("ppo.lr.x=1", "no such key"),
         ("zzz=1", "no such key; there are seed, device"),
         ("ppo.lr", "not an override; write key=value, such as ppo.lr=1e-5"),

@@ -465,8 +465,10 @@ def test_a_full_disk_ends_the_run_with_all_that_it_had(
     result = tiny("run", run, *small)
     refused(result, str(run), "disk is full", "same command", code=1)
     after = contents(run)
-    for name in before.keys() - {".lock", "timings.jsonl", "report.html", "report.md"}:
+    for name in before.keys() - {".lock", "timings.jsonl", "report.html", "report.md", "results.json"}:
         assert after[name].startswith(before[name]) if name.endswith(".jsonl") else after[name] == before[name], name
+    figures = json.loads(before["results.json"])  # PPO adds what it knows of its data
+    assert json.loads(after["results.json"]) | {"prompt_overlap": figures["prompt_overlap"]} == figures
     filler.unlink()
     result = tiny("run", run, *small)
     assert result.exit_code == 0, result.output

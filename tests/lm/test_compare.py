@@ -55,6 +55,7 @@ def compared(tercet: Tercet, settings: list[str], tmp_path_factory: pytest.TempP
     return out
 
 
+@pytest.mark.slow
 def test_all_start_from_one_sft_policy_and_one_reward_model(compared: Path) -> None:
     for name in ("ppo-0", "rloo-0", "dpo-0", "best-of-2-0"):
         for file in ("sft/model/model.safetensors", "reward/model/model.safetensors"):
@@ -66,6 +67,7 @@ def test_all_start_from_one_sft_policy_and_one_reward_model(compared: Path) -> N
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ppo-0", "rloo-0"])
 def test_training_ends_at_the_budget_and_its_rate_falls_with_the_tokens(compared: Path, name: str) -> None:
     updates = rows(compared / name, "ppo")[1:]
@@ -77,6 +79,7 @@ def test_training_ends_at_the_budget_and_its_rate_falls_with_the_tokens(compared
     assert "ppo/validation_score" in updates[-1]  # the last policy may be the best
 
 
+@pytest.mark.slow
 def test_figures_follow_from_the_answers(compared: Path) -> None:
     results = json.loads((compared / "results.json").read_text())
     assert list(results) == ["ppo", "rloo", "dpo", "best-of-2"]
@@ -94,6 +97,7 @@ def test_figures_follow_from_the_answers(compared: Path) -> None:
     assert all(row["kl"] == 0 for row in before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ppo", "rloo", "dpo"])
 def test_a_policy_that_did_not_move_ties_with_sft(compared: Path, name: str) -> None:
     best = json.loads((compared / f"{name}-0" / "results.json").read_text()).get("best_checkpoint", {"update": -1})
@@ -105,6 +109,7 @@ def test_a_policy_that_did_not_move_ties_with_sft(compared: Path, name: str) -> 
         assert {rate["mean"] for rate in figures["win_rate"].values()} == {0.5}
 
 
+@pytest.mark.slow
 def test_the_page_shows_everything_and_is_written_again(compared: Path, tercet: Tercet, tmp_path: Path) -> None:
     page = (compared / "report.md").read_text()
     for words in ("Win rate against KL", "Best-of-2", "RLOO", "tokens sampled", "peak GiB", "Answers side by side"):
@@ -116,6 +121,7 @@ def test_the_page_shows_everything_and_is_written_again(compared: Path, tercet: 
     assert (copy / "report.md").read_text().replace("copy", "all") == page
 
 
+@pytest.mark.slow
 def test_the_same_command_does_nothing_again_and_seeds_can_be_added(
     compared: Path, tercet: Tercet, settings: list[str], tmp_path: Path
 ) -> None:
@@ -133,6 +139,7 @@ def test_the_same_command_does_nothing_again_and_seeds_can_be_added(
     assert answers(out / "best-of-2-0") != answers(out / "best-of-2-1")
 
 
+@pytest.mark.slow
 def test_a_finished_run_may_be_the_start(compared: Path, tercet: Tercet, settings: list[str], tmp_path: Path) -> None:
     same = ("lm", "compare", "--from", compared / "start", "--algorithms", "best-of-2", "--seeds", 1)
     result = tercet(*same, "--out", tmp_path / "out", "--tokens", TOKENS)
@@ -161,6 +168,7 @@ def test_what_cannot_be_compared_is_refused_at_once(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_another_budget_or_another_folder_is_refused(compared: Path, tercet: Tercet, settings: list[str]) -> None:
     same = ("lm", "compare", "--preset", "tiny", *settings, "--algorithms", ALGORITHMS, "--seeds", 1)
     result = tercet(*same, "--out", compared, "--tokens", TOKENS + 1)

@@ -149,6 +149,7 @@ def _on_rank(folder: Path, overrides: list[str]) -> None:
     taught(folder, overrides)
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_numbers_of_one(take: Take, small: list[str], tmp_path: Path) -> None:
     settings = [*small, "dpo.batch_size=5", "dpo.max_steps=3", "dpo.lr=1e-2", "dpo.eval_every=1"]
     one, two = (take("sft", tmp_path / name, *settings) for name in ("one", "two"))

@@ -101,6 +101,7 @@ def test_opposite_wishes_lead_apart_however_large_their_numbers_are(improve: Imp
     assert any(not torch.equal(more[name], fewer[name]) for name in more)
 
 
+@pytest.mark.slow
 def test_several_epochs_and_minibatches_learn_more_from_the_same_answers(improve: Improve) -> None:
     few = [*FREE, *FAST, "ppo.lr=3e-3", "ppo.num_updates=12"]
     _, once = improve("share_of_e", *few, "ppo.epochs=1", "ppo.num_minibatches=1")
@@ -112,6 +113,7 @@ def test_several_epochs_and_minibatches_learn_more_from_the_same_answers(improve
     assert once[1]["ppo/approx_kl"] == pytest.approx(0, abs=1e-8)
 
 
+@pytest.mark.slow
 def test_the_price_of_kl_holds_the_actor_back(improve: Improve) -> None:
     _, free = improve("share_of_e", *FREE, *FAST, "ppo.num_updates=12")
     settings = [*FREE, *FAST, "ppo.num_updates=12", "ppo.reward_clip=100"]
@@ -182,6 +184,7 @@ def test_scores_are_clipped(improve: Improve) -> None:
     assert rows[1]["ppo/reward_clip_fraction"] < rows[-1]["ppo/reward_clip_fraction"] <= 1
 
 
+@pytest.mark.slow
 def test_an_average_of_actors_lags_behind_them(improve: Improve) -> None:
     few = [*FREE, *FAST, "ppo.num_updates=6"]
     _, plain = improve("share_of_e", *few)
@@ -190,6 +193,7 @@ def test_an_average_of_actors_lags_behind_them(improve: Improve) -> None:
     assert averaged[-1]["ppo/score"] == plain[-1]["ppo/score"]  # what collects is the actor itself
 
 
+@pytest.mark.slow
 def test_the_pretraining_mix_keeps_the_actor_near_the_data(improve: Improve) -> None:
     few = [*FREE, *FAST, "ppo.num_updates=12"]
     _, plain = improve("share_of_e", *few)
@@ -198,6 +202,7 @@ def test_the_pretraining_mix_keeps_the_actor_near_the_data(improve: Improve) -> 
     assert all(row["ppo/extra_loss"] > 0 for row in mixed[1:])
 
 
+@pytest.mark.slow
 def test_an_entropy_bonus_keeps_the_policy_open(improve: Improve) -> None:
     few = [*FREE, *FAST, "ppo.num_updates=6"]
     _, plain = improve("nothing", *few)
@@ -259,6 +264,7 @@ def test_more_samples_per_validation_prompt_change_the_validation_only(improve: 
 LEARNS = [*FREE, *FAST, "ppo.num_updates=8", "ppo.reward_clip=20", "ppo.eval_every=1", "ppo.checkpoint_every=50"]
 
 
+@pytest.mark.slow
 def test_a_watched_judge_is_measured_on_the_validation_responses_and_changes_nothing(improve: Improve) -> None:
     plain, before = improve("share_of_e", *LEARNS)
     run, rows = improve("share_of_e", *LEARNS, WATCH)
@@ -325,6 +331,7 @@ def test_a_reward_that_tells_nothing_apart_leaves_the_policy_alone_and_is_counte
     assert rows[1]["ppo/drawn_groups"] == 12
 
 
+@pytest.mark.slow
 def test_a_kl_penalty_in_the_loss_holds_the_actor_back_and_not_the_reward(improve: Improve) -> None:
     _, free = improve("share_of_e", "ppo.algorithm=dr_grpo", *GROUPS)
     settings = ["ppo.algorithm=dr_grpo", *GROUPS, "ppo.kl_coef=2.0"]

@@ -35,6 +35,7 @@ def improved(tiny: Tercet, small: list[str], tmp_path_factory: pytest.TempPathFa
     return path
 
 
+@pytest.mark.slow
 def test_rounds_added_to_a_finished_run_are_those_of_a_run_that_began_with_them(
     tiny: Tercet, tercet: Tercet, improved: Path, small: list[str], tmp_path: Path
 ) -> None:

@@ -110,10 +110,8 @@ def one(uneven: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(
-    ("total", "shard"),
-    [(2, False), *(pytest.param(*slow, marks=pytest.mark.slow) for slow in ((4, False), (2, True), (4, True)))],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("total", "shard"), [(2, False), (4, False), (2, True), (4, True)])
 def test_several_processes_give_the_numbers_of_one(
     total: int, shard: bool, one: Path, uneven: list[str], tmp_path: Path
 ) -> None:

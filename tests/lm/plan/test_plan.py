@@ -22,6 +22,7 @@ def test_a_run_with_the_remedies_fits(preset: str, room: float):
     assert after.peak == before.remedies[-1].peak <= room * GIB
 
 
+@pytest.mark.slow
 def test_a_smaller_batch_still_has_whole_groups():
     found = plan(load_lm_config("opt-350m", ["ppo.algorithm=rloo"]), gpu="3090", gpu_gb=0.5)  # nothing is enough
     sizes = [remedy.override for remedy in found.remedies if remedy.override.startswith("ppo.batch_size=")]

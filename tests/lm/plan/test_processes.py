@@ -45,6 +45,7 @@ def _held(work: Work, config: LmConfig) -> tuple[int, int]:
     return sum(own_part(p).nbytes for p in weights), sum(own_part(m).nbytes for m in moments)
 
 
+@pytest.mark.slow
 def test_divided_weights_take_the_memory_that_processes_hold(make_config: MakeConfig) -> None:
     config = make_config("opt", ppo={"batch_size": 4})
     stays = _memory(config, 2, shard=True).stays
