@@ -296,7 +296,7 @@ def check_files(run: Path, page: str) -> None:
     cells = re.findall(r"^\| (`.*?) \|", text_of(page).split("\n## ")[0], re.MULTILINE)
     named = [name for cell in cells for name in re.findall(r"`([^`]+)`", cell)]
     for name in named:
-        if name not in {"tensorboard/", "feedback/chat.jsonl", "<step>/checkpoint/", "<step>/checkpoint-before/"}:
+        if name not in {"tensorboard/", "feedback/", "<step>/checkpoint/", "<step>/checkpoint-before/"}:
             assert (run / name.replace("<step>", "sft")).exists(), name
     for file in run.iterdir():
         assert file.name.startswith(".") or any(name.startswith(file.name) for name in named), file.name

@@ -11,8 +11,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
-import yaml
-
+from tercet.config.plain_yaml import NotPlain, parse
 from tercet.errors import InputError, first_line
 from tercet.lm.data.examples import Example, Message
 from tercet.lm.data.formats import EVERY
@@ -60,9 +59,11 @@ def _task(path: str, config: str) -> Any:  # Any: reasoning-gym is optional
     if task_name not in known:
         raise InputError(f"{path}: reasoning-gym has no such task; it has {', '.join(sorted(known))}")
     try:
-        settings = yaml.safe_load(config) or {}
+        settings = parse(config).value or {}
+        if not isinstance(settings, dict):
+            raise NotPlain("not a mapping")
         return gym.create_dataset(task_name, **(_DEFAULTS | settings))
-    except (TypeError, ValueError, AssertionError, yaml.YAMLError) as error:  # what its checks of settings raise
+    except (TypeError, ValueError, AssertionError) as error:  # what its checks of settings raise
         raise InputError(
             f"{path}: config={config!r} is refused ({type(error).__name__}: {first_line(error)}); write settings of "
             "the task as YAML, such as `size: 1000`"
