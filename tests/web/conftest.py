@@ -51,9 +51,9 @@ def served(run: Path, host: str = "127.0.0.1") -> Iterator[int]:
 
 
 @contextmanager
-def answering(page: ASGIApp, host: str = "127.0.0.1") -> Iterator[int]:
+def answering(page: ASGIApp, host: str = "127.0.0.1", port: int = 0) -> Iterator[int]:
     """Serve an application, and yield its port."""
-    with listening(host, 0) as listener:
+    with listening(host, port) as listener:
         port, serving = listener.getsockname()[1], server(page)
         thread = threading.Thread(target=serving.run, args=([listener],))
         thread.start()

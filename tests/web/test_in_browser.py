@@ -124,6 +124,8 @@ def test_chat(engine: Engine, tmp_path: Path, open_page: Any) -> None:
     page.keyboard.press("Enter")
     page.wait_for_selector(".answer .error")
     assert "does not answer" in page.locator(".answer .error").nth(0).inner_text()
+    with answering(chat_page.app(engine, tmp_path, "127.0.0.1"), port=port):  # and has started again
+        say(page, "And now?", num=1)
 
 
 def texts(run: Path, name: str, kind: Kind, num: int) -> Path:
@@ -247,7 +249,7 @@ def test_inspect(run: Path, open_page: Any) -> None:
         page = open_page(f"http://127.0.0.1:{port}/?lang=en", viewport={"width": 1440, "height": 900})
         wait_for(page, ".response", 16)
         expected = inspection.update("ppo 3", None, {})["rows"]
-        wait_for(page, "#metrics td.ok", 16)  # all equal to what training logged
+        wait_for(page, "#metrics td.ok", 17)  # all equal to what training logged
         wait_for(page, "#metrics td.off", 0)
         page.locator(".response").nth(4).locator(".token").nth(2).hover()
         assert number(page, "advantage, whitened") == pytest.approx(expected[4]["advantage"][2], abs=6e-5)
@@ -279,6 +281,10 @@ def test_inspect(run: Path, open_page: Any) -> None:
         assert other.evaluate("document.documentElement.scrollWidth") <= 375
     page.locator("#set-lam").fill("0.5")  # the server has ended
     page.get_by_text("The server does not answer").wait_for()
+    with answering(inspect_page.app(inspection, "127.0.0.1"), port=port):  # and has started again
+        page.click("#reset")
+        wait_for(page, "#metrics td.off", 0)
+        page.get_by_text("The server does not answer").wait_for(state="hidden")
 
 
 def test_inspect_of_an_arm_shows_the_picture_of_each_step(tmp_path: Path, open_page: Any) -> None:
