@@ -42,7 +42,7 @@ def killed(work: Path, preset: str, chains: list[list[Moment]], overrides: list[
     return json.loads(done.stdout.splitlines()[-1])["kills"]
 
 
-@pytest.mark.parametrize("moments", [MOMENTS[1::2], pytest.param(MOMENTS, marks=pytest.mark.slow)], ids=["few", "all"])
+@pytest.mark.parametrize("moments", [MOMENTS[1::4], pytest.param(MOMENTS, marks=pytest.mark.slow)], ids=["few", "all"])
 def test_a_run_killed_after_rows_and_checkpoints_goes_on_to_the_same_bits(
     moments: list[Moment], small: list[str], tmp_path: Path
 ) -> None:

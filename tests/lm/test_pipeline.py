@@ -161,6 +161,7 @@ def test_steps_that_nothing_needs_are_left_out(overrides: list[str], steps: list
     assert needed(load_lm_config("tiny", overrides)) == steps
 
 
+@pytest.mark.slow
 def test_an_evaluation_given_early_is_done_again_by_the_run(tiny: Tercet, small: list[str], tmp_path: Path) -> None:
     for command in ("sft", "eval", "run"):
         result = tiny(command, tmp_path / "run", *small)

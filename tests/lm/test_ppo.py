@@ -78,6 +78,7 @@ def as_given(run: Path, score: float) -> float:
     return (score - scale["bias"]) / scale["gain"]
 
 
+@pytest.mark.slow
 def test_what_the_reward_pays_for_is_learned(improve: Improve) -> None:
     run, rows = improve("share_of_e", *FREE, *FAST, "ppo.num_updates=25", "ppo.reward_clip=20")
     scores = [as_given(run, row["ppo/score"]) for row in rows[1:]]
@@ -87,6 +88,7 @@ def test_what_the_reward_pays_for_is_learned(improve: Improve) -> None:
     assert rows[-1]["ppo/kl"] > 5  # that has its price
 
 
+@pytest.mark.slow
 def test_opposite_wishes_lead_apart_however_large_their_numbers_are(improve: Improve) -> None:
     """All their numbers lie far beyond ppo.reward_clip: paid as they come, all answers would earn the same."""
     runs = {wish: improve(wish, *FREE, *FAST, "ppo.num_updates=6") for wish in ("for_e", "against_e")}

@@ -132,6 +132,7 @@ def run(tercet: Tercet, preset: str, out: Path, *overrides: str) -> Row:
     return json.loads((out / "results.json").read_text())
 
 
+@pytest.mark.slow
 def test_opt_350m_learns_three_sets_one_after_another_and_shows_what_it_forgot(
     tercet: Tercet, opt_350m: Path, sets: dict[str, Path], tmp_path: Path
 ) -> None:

@@ -56,6 +56,7 @@ def test_rounds_added_to_a_finished_run_are_those_of_a_run_that_began_with_them(
     assert fewer.exit_code == 2 and "reward.num_rounds: 2 in the run, 1 now" in fewer.output
 
 
+@pytest.mark.slow
 def test_the_reward_model_of_a_round_learns_from_all_pairs_so_far(improved: Path) -> None:
     figures = json.loads((improved / "results.json").read_text())["rounds"]
     for number in (1, 2):
@@ -67,6 +68,7 @@ def test_the_reward_model_of_a_round_learns_from_all_pairs_so_far(improved: Path
     assert rows_of(improved / "reward-1", "pairs.jsonl") != rows_of(improved / "reward-2", "pairs.jsonl")
 
 
+@pytest.mark.slow
 def test_every_round_is_compared_and_its_kl_is_counted_from_sft(improved: Path) -> None:
     results = json.loads((improved / "results.json").read_text())
     assert {"ppo-1_vs_sft", "ppo-1_vs_ppo", "ppo-2_vs_ppo-1", "ppo-2_vs_base"} <= results["win_rate"].keys()
@@ -78,7 +80,9 @@ def test_every_round_is_compared_and_its_kl_is_counted_from_sft(improved: Path) 
     assert len(api.sample(run, ["Is the door red?"], stage="ppo-2")) == 1
 
 
-@pytest.mark.parametrize("adapters", [[], ["lora.rank=2"]], ids=["all weights", "lora"])
+@pytest.mark.parametrize(
+    "adapters", [pytest.param([], marks=pytest.mark.slow), ["lora.rank=2"]], ids=["all weights", "lora"]
+)
 def test_ppo_continues_from_the_last_actor_with_sft_as_the_reference(
     adapters: list[str], small: list[str], tmp_path: Path
 ) -> None:
