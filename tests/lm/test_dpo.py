@@ -133,6 +133,17 @@ def test_a_reference_that_is_not_the_start_is_refused(
         dpo._check_start(reward, batches)
 
 
+def test_a_response_without_tokens_does_not_differ_from_the_reference(make_config: MakeConfig) -> None:
+    config = make_config()
+    encoder, policy = Encoder.of(config), load_policy(config)
+    cut_off = Example(QUESTION, "Yes.", "", "made up", "row 0", True, False)
+    assert encoder.rejected(cut_off) == []
+    batches = PairBatches(encoder, device_of(config.device), 8).of([cut_off])
+    temperature = config.ppo.temperature
+    reward = LearnedReward(policy, reference_logprobs(policy, policy, temperature=temperature), temperature)
+    dpo._check_start(reward, batches)
+
+
 def test_micro_batches_change_nothing(small: list[str], take: Take, tmp_path: Path) -> None:
     found = {}
     for size in (1, 3, 8):

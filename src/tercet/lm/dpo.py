@@ -165,7 +165,9 @@ def _check_start(learned: LearnedReward, batches: Sequence[Pairs]) -> None:
     """Raise FailedError if the untrained policy is not the reference: the first loss would not be ln 2."""
     most = TOLERANCE[learned.policy.precision]
     for pairs in batches:
-        ratios = learned(pairs.batch, beta=1.0) / pairs.batch.response_mask.sum(1)
+        ratios = learned(pairs.batch, beta=1.0) / pairs.batch.response_mask.sum(1).clamp(
+            min=1
+        )  # a response may be empty
         if not (off := float(ratios.abs().max())) <= most:
             raise FailedError(
                 f"dpo: the policy differs from its reference by {off:.3g} nats per token before the first step, more "
