@@ -16,7 +16,11 @@ from typing import Any
 import pytest
 from click.testing import Result
 
+from tercet.config.load import load_lm_config
 from tercet.core.kl import best_of_n_kl
+from tercet.errors import InputError
+from tercet.lm import compare
+from tercet.runs.folder import RunFolder
 
 Tercet = Callable[..., Result]
 Row = dict[str, Any]  # Any: JSON
@@ -166,6 +170,16 @@ def test_what_cannot_be_compared_is_refused_at_once(
     result = tercet("lm", "compare", "--preset", "tiny", "--out", tmp_path / "out", *options)
     assert result.exit_code == 2 and says in result.output.replace("\n  ", " "), result.output
     assert not (tmp_path / "out").exists()
+
+
+def test_best_of_n_needs_a_reward_model(take: Callable[..., Path], small: list[str], tmp_path: Path) -> None:
+    settings = [*small, "eval.best_of_n=4"]
+    config = load_lm_config("tiny", settings)
+    with (
+        RunFolder.open(take("sft", tmp_path, *settings), config, preset="tiny") as folder,
+        pytest.raises(InputError, match=r"eval\.best_of_n: this run has no reward model yet"),
+    ):
+        compare.run(folder, config)
 
 
 @pytest.mark.slow

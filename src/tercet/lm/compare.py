@@ -39,6 +39,8 @@ def run(folder: RunFolder, config: LmConfig) -> None:
     prompts = held_out_prompts(encoder, config.data, num, seed=seed, columns=columns)
     scores = judge_scores(config, encoder, reward_model_of(folder, config, 0))
     n = 0 if learned else config.eval.best_of_n
+    if n and "reward_model" not in scores:
+        raise InputError("eval.best_of_n: this run has no reward model yet; run `tercet lm reward` with the same --out")
     with folder.step("compare", total=1, shown=[], data=digests(config, "compare")) as step:
         policy = load_policy(config, path=model_of(folder, learned) if learned else sft)
         encoder.check_window(policy.model)
