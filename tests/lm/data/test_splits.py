@@ -110,6 +110,22 @@ def test_the_overlap_counts_held_out_prompts_that_differ_from_training_by_punctu
     assert overlap(step_examples(config(train=[marks], eval=[other]), "sft")) == 0.0
 
 
+TASKS = ["What is 12 + 3?", "What is 12 - 3?", "What is 1 + 23?", "What is 1.23?", "What is 123?", "What is 1 23?"]
+TASKS += ["What is -5 * 2?", "What is 5 * 2?", "Use 3, 4, 12", "Use 3, 41, 2", "Is x = 3?", "Is x < 3?", "Solve 2 / y"]
+
+
+@pytest.mark.parametrize("held_out", TASKS)
+def test_other_numbers_and_signs_are_other_prompts(held_out: str, tmp_path: Path) -> None:
+    others = write(tmp_path / "a.jsonl", [task for task in TASKS if task != held_out] + ["Solve 2 y"])
+    assert overlap(step_examples(config(train=[others], eval=[write(tmp_path / "b.jsonl", [held_out])]), "sft")) == 0.0
+
+
+def test_spaces_around_signs_and_punctuation_after_numbers_make_no_other_prompt(tmp_path: Path) -> None:
+    train = write(tmp_path / "a.jsonl", ["What is 12 + 3?", "In 1990, who won?", "Use 3, 4, 12."])
+    near = write(tmp_path / "b.jsonl", ["what is 12+3", "In 1990 who won", "Use 3,4,12"])
+    assert overlap(step_examples(config(train=[train], eval=[near]), "sft")) == 1.0
+
+
 def test_training_on_the_evaluation_file_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", many("a", 10))
     with pytest.raises(InputError, match=r"every prompt of reward's training sets is in data\.eval too"):

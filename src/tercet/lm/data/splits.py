@@ -4,11 +4,13 @@ The hash is that of the user's first text in a conversation. So no prompt, and n
 training and held-out data, in any step and whichever files the steps read. The split uses no random generator.
 """
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
+from unicodedata import category
 
 from tercet.config.lm import DataConfig, Source
 from tercet.errors import InputError
@@ -127,17 +129,29 @@ def filtered(sets: Sets, wanted: Callable[[Example], bool], reason: str, dropped
 
 
 def overlap(examples: StepExamples) -> float:
-    """Return the share of held-out conversations whose letters and digits are those of one that the step learns from.
+    """Return the share of held-out conversations that differ from one the step learns from in punctuation or spaces.
 
     The split keeps equal texts together, but takes two that differ within by punctuation or spaces for different ones.
     """
-    learned = {_letters(example) for example in flat(examples.train)}
-    held_out = {_letters(example) for example in flat(examples.held_out)}
+    learned = {_content(example) for example in flat(examples.train)}
+    held_out = {_content(example) for example in flat(examples.held_out)}
     return len(held_out & learned) / len(held_out) if held_out else 0.0
 
 
-def _letters(example: Example) -> str:
-    return "".join(filter(str.isalnum, example.opening)) or example.opening
+def _content(example: Example) -> str:
+    """Return letters, digits and what makes another number or formula of them; without any, the whole text."""
+    words = re.split(r"([\W_]+)", example.opening)  # every second part has no letters or digits
+    for i in range(1, len(words), 2):
+        words[i] = _signs(words[i], before=words[i - 1][-1:], after=words[i + 1][:1])
+    return "".join(words) or example.opening
+
+
+def _signs(gap: str, *, before: str, after: str) -> str:
+    """Return what counts of the characters between two words: 12 + 3 is not 12 - 3, 1.23 is not 123, nor is 1 23."""
+    if before.isdigit() and after.isdigit():
+        return "".join(gap.split()) or " "
+    signs = "-*/^" if before.isdigit() or after.isdigit() else ""
+    return "".join(mark for mark in gap if mark in signs or category(mark) == "Sm")  # Sm: symbols of mathematics
 
 
 def require_pairs(examples: StepExamples) -> None:
