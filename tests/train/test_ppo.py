@@ -408,6 +408,7 @@ def run(
     stop: StopRule = NEVER,
     finishes: bool = True,
     keep: Collection[int] = (),
+    budget: int = 0,
 ) -> Trained:
     def collect(index: int, carry: Mapping[str, float]) -> Collected:
         if index == kill_in:
@@ -416,7 +417,8 @@ def run(
         rollout = play(bandit, index)
         reward = float(rollout.rewards[rollout.mask].mean()) - carry["price"]
         samples: list[dict[str, str | float]] = [{"prompt": str(index), "response": "an action", "score": reward}]
-        return Collected(rollout, {"score": reward}, samples, {"price": carry["price"] * 1.1 + reward / 3})
+        now = {"price": carry["price"] * 1.1 + reward / 3, "sampled_tokens": carry["sampled_tokens"] + 10}
+        return Collected(rollout, {"score": reward}, samples, now)
 
     with RunFolder.open(path, config, preset="bandit") as folder, folder.step("ppo", total=8, shown=[]) as step:
         trained = train(
@@ -424,12 +426,13 @@ def run(
             bandit.learner(config),
             collect=collect,
             validate=validate or (lambda: Validation(skill(bandit), skills(bandit), 1.0)),
-            carry={"price": 0.1},
+            carry={"price": 0.1, "sampled_tokens": 0},
             config=config,
             samples_every=2,
             seed=3,
             stop=stop,
             keep=keep,
+            budget=budget,
         )
         if finishes:
             step.finish({})
@@ -462,6 +465,21 @@ def test_killed_run_resumes_to_the_same_bits(tmp_path: Path, ema_decay: float) -
             assert (path / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
         assert torch.equal(again.policy.weight, whole.policy.weight)
         assert torch.equal(again.baseline.weight, whole.baseline.weight)
+
+
+def test_the_update_that_reaches_the_budget_is_the_last_and_its_rollout_is_kept(tmp_path: Path) -> None:
+    run(tmp_path / "kept", LOOP, Bandit(), budget=45, keep=(1, 7))
+    logged = rows(tmp_path / "kept")
+    assert [row["ppo/lr"] for row in logged[1:]] == pytest.approx([LOOP.lr * (1 - 10 * i / 45) for i in range(5)])
+    kept = (tmp_path / "kept" / "ppo" / "rollouts").iterdir()
+    assert sorted(path.name for path in kept) == ["1", "5"]
+    run(tmp_path / "none", LOOP, Bandit(), budget=45)
+    assert not (tmp_path / "none" / "ppo" / "rollouts").exists()
+
+
+def test_learning_rates_fall_to_0_when_the_updates_end_before_the_budget(tmp_path: Path) -> None:
+    run(tmp_path, LOOP, Bandit(), budget=1000)
+    assert [row["ppo/lr"] for row in rows(tmp_path)[1:]] == pytest.approx([LOOP.lr * (1 - i / 7) for i in range(7)])
 
 
 def test_run_resumes_from_its_checkpoint(tmp_path: Path) -> None:

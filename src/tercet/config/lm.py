@@ -148,7 +148,7 @@ class PpoConfig(LoopConfig):
     batch_size: int = Field(default=32, ge=1, le=MOST_ROWS, description="Responses per rollout, to batch_size / group_size prompts.")
     max_response_tokens: int = Field(default=128, ge=1, le=MOST_TOKENS, description="Maximum length of sampled responses: in PPO, for pairs, and on held-out prompts.")
     temperature: float = Field(default=1.0, ge=0.001, le=1000, description="Temperature of sampling and of all log-probabilities.")
-    max_sampled_tokens: int = Field(default=0, ge=0, le=LARGEST_INT, description="Stop after so many sampled tokens of responses, those of groups drawn again included, and lower the learning rate over them instead of over num_updates, which still bounds the run; 0 does not count.")
+    max_sampled_tokens: int = Field(default=0, ge=0, le=LARGEST_INT, description="Stop after so many sampled tokens of responses, those of groups drawn again included, and lower the learning rate over them; num_updates still bounds the run, and lowers the rate where it is nearer to its end. 0 does not count.")
     kl_coef: float = Field(default=0.1, ge=0, le=1e6, description="Coefficient of the KL penalty.")
     kl_target: float = Field(default=0.0, ge=0, description="Target KL in nats per response for an adaptive kl_coef; 0 keeps kl_coef fixed.")
     kl_horizon: float = Field(default=1000.0, gt=0, description="Horizon of the adaptive kl_coef, in responses.")

@@ -11,6 +11,7 @@ from tercet.core.intervals import Interval, wilson, win
 from tercet.report.records import number
 from tercet.runs import done
 from tercet.runs.atomic import write_text
+from tercet.runs.folder import RunFolder
 from tercet.runs.integrity import read_json
 from tercet.runs.results import read_results
 from tercet.runs.rows import read_rows
@@ -30,6 +31,7 @@ class Measured:
     seconds: float | None
     peak_bytes: float | None
     gpu_peak_bytes: float | None
+    budget: float | None = None  # of sampled tokens; the number of updates, or a watched judge, may end training before
 
     @property
     def kl(self) -> float:
@@ -137,6 +139,7 @@ def _measured(folder: Path) -> Measured | None:
         number(results, "seconds", "ppo") or number(results, "seconds", "dpo"),
         number(cost, "peak_bytes") or None,
         number(cost, "gpu_peak_bytes") or None,
+        number(RunFolder.read(folder).config_dict, "ppo", "max_sampled_tokens") or None,
     )
 
 

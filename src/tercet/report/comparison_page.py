@@ -60,7 +60,7 @@ def compose(out: Path, found: Sequence[Outcome]) -> Page:
                 "Against SFT",
                 [_wins(found, sampled_pairs=(start / "reward" / "pairs.jsonl").is_file())] if found else [],
             ),
-            Section("costs", "Cost", [_costs(found)] if found else []),
+            Section("costs", "Cost", [_costs(found), *_below_budget(found)] if found else []),
             Section("answers", "Answers side by side", _answers(out, found)),
             Section("run", "What was compared", [_settings(found), _folders(found)] if found else []),
         ],
@@ -173,6 +173,18 @@ def _costs(found: Sequence[Outcome]) -> Table:
         rows,
         "l" + "r" * (len(head) + 1),
     )
+
+
+def _below_budget(found: Sequence[Outcome]) -> list[Block]:
+    """Name the runs that sampled fewer tokens than the budget allows: they are not compared at an equal budget."""
+    ended = [
+        f"{run.folder.name} ended after {run.sampled_tokens:,.0f} of {run.budget:,.0f} tokens"
+        for one in found
+        for run in one.runs
+        if run.sampled_tokens is not None and run.budget is not None and run.sampled_tokens < run.budget
+    ]
+    why = "`ppo.num_updates`, of which a comparison allows four times as many, or `ppo.stop_on` ended them"
+    return [Prose(f"Below the budget: {listed(ended)}; {why}.")] if ended else []
 
 
 def _answers(out: Path, found: Sequence[Outcome]) -> list[Block]:

@@ -122,11 +122,13 @@ def train(
     several ranks, each returns its own part. An actor whose watched scores have fallen, as `stop` defines it, is not
     kept. If the loop is asked to stop (`runs/stop.py`), it ends after the update, with a checkpoint. The rollouts
     of the updates in `keep` are saved with what the update did to them (`train/kept.py`). With a `budget`, training
-    ends after the update at which `carry["sampled_tokens"]` reaches it, and the learning rate falls with these tokens.
+    ends after the update at which `carry["sampled_tokens"]` reaches it, whose rollout is saved too if any is, and the
+    learning rate falls with these tokens, or with the updates if `config.num_updates` is nearer.
     """
 
     def share_done(num_updates: int, carry: Mapping[str, float]) -> float:
-        return carry["sampled_tokens"] / budget if budget else num_updates / config.num_updates
+        of_budget = carry["sampled_tokens"] / budget if budget else 0.0
+        return max(of_budget, num_updates / config.num_updates)
 
     average = Average(learner.actor, config.ema_decay)
     restored = step.restore()
@@ -151,8 +153,9 @@ def train(
         collected = collect(index, carry)
         carry = collected.carry
         done = index + 1
-        is_over = done == config.num_updates or share_done(done, carry) >= 1
-        seen = Seen.nothing(collected.rollout.mask.shape, config.epochs) if done in keep else None
+        is_over = share_done(done, carry) >= 1
+        keeps = done in keep or (is_over and len(keep) > 0)
+        seen = Seen.nothing(collected.rollout.mask.shape, config.epochs) if keeps else None
         metrics = update(
             learner,
             collected.rollout,
