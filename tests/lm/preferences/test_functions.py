@@ -3,6 +3,7 @@
 import asyncio
 import math
 import re
+import signal
 import sys
 import threading
 import time
@@ -226,8 +227,37 @@ def test_a_function_that_takes_too_long_ends_with_its_name(function: Callable[..
 
 
 def test_a_function_in_time_is_not_interrupted_later() -> None:
-    assert call_function(lengths, ["a"], ["bb"], timeout_seconds=0.02).total == [2.0]
-    time.sleep(0.04)
+    before = signal.getsignal(signal.SIGALRM)
+    assert call_function(lengths, ["a"], ["bb"], timeout_seconds=1.0).total == [2.0]
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+    assert signal.getsignal(signal.SIGALRM) == before
+
+
+def test_an_alarm_while_the_limit_ends_does_not_interrupt(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_timer = signal.setitimer
+
+    def late(which: int, seconds: float, interval: float = 0.0) -> tuple[float, float]:
+        if not seconds:
+            signal.raise_signal(signal.SIGALRM)
+        return set_timer(which, seconds, interval)
+
+    before = signal.getsignal(signal.SIGALRM)
+    monkeypatch.setattr(signal, "setitimer", late)
+    assert call_function(lengths, ["a"], ["bb"], timeout_seconds=9.0).total == [2.0]
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+    assert signal.getsignal(signal.SIGALRM) == before
+
+
+def test_a_limit_that_the_function_cancels_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
+    def cancels(prompts: list[str], responses: list[str]) -> list[float]:
+        signal.alarm(0)
+        time.sleep(0.1)
+        return [0.0 for _ in responses]
+
+    assert call_function(cancels, ["a"], ["b"], timeout_seconds=9.0).total == [0.0]
+    assert not capsys.readouterr().out
+    assert call_function(cancels, ["a"], ["b"], timeout_seconds=0.0625).total == [0.0]
+    assert "function_timeout_seconds=0.0625: has passed without effect" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_time_limit_without_effect_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
