@@ -11,7 +11,8 @@ from tests.train.test_ppo import Bandit, changed, play
 from tercet.config.ppo import UpdateConfig
 from tercet.train.chance import generator
 from tercet.train.explain import explain
-from tercet.train.kept import KeptRollout, Outputs, Seen, outputs
+from tercet.train.inspection import numbers
+from tercet.train.kept import NOT_USED, KeptRollout, Outputs, Seen, outputs
 from tercet.train.ppo import update
 from tercet.types import Rollout
 
@@ -95,3 +96,24 @@ def test_other_settings_change_what_depends_on_them() -> None:
     white = explain(kept_one, changed(config, whiten_advantages=True), epoch=None, trains_actor=True)
     assert torch.equal(white.plain_advantages, plain.advantages)
     assert fmean(white.advantages[0, :3].tolist()) == pytest.approx(0, abs=1e-6)
+
+
+def test_what_an_epoch_did_not_use_has_no_numbers_of_its_actor_and_critic() -> None:
+    config = changed(SEVERAL, kl_stop=1e-4, lr=0.3)
+    stopped = kept(Bandit(), config)
+    mask, epochs = stopped.rollout.mask, []
+    for epoch, steps in enumerate(stopped.seen.steps):
+        used = steps != NOT_USED
+        epochs.append(int(used.sum()))
+        found = explain(stopped, config, epoch=epoch, trains_actor=True)
+        for values in (found.logprobs, found.ratio, found.policy_loss, found.gradient, found.values, found.value_loss):
+            assert torch.equal(values.isnan(), mask & ~used)
+        assert not (found.is_outside & ~used).any()
+        shown = numbers(replace(stopped.rollout, ref_logprobs=stopped.rollout.logprobs), found, kl_coef=0.0)
+        for row, columns in enumerate(shown):
+            for name in ("now", "ratio", "loss", "gradient", "value_now", "value_loss"):
+                assert [value is not None for value in columns[name]] == used[row][mask[row]].tolist()
+            assert None not in columns["advantage"] + columns["value"] + columns["outside"]
+    assert 0 < epochs[0] < int(mask.sum()) and epochs[-1] == 0  # a part of the first epoch, and nothing of the last
+    after = explain(stopped, config, epoch=None, trains_actor=True)
+    assert not after.ratio.isnan().any()

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from math import nan
 from statistics import fmean
 
 import torch
@@ -22,7 +23,8 @@ from tercet.types import Rollout
 class Explained:
     """What PPO computes of each action, (batch, time), and the means that training logs.
 
-    What needs a critic is None without one.
+    What needs a critic is None without one. What is asked of an actor and critic is nan for an action that no optimizer
+    step of the epoch used, because `ppo.kl_stop` ended the update before.
     """
 
     deltas: Float[Tensor, "b t"] | None
@@ -49,6 +51,7 @@ def explain(kept: KeptRollout, config: UpdateConfig, *, epoch: int | None, train
     logprobs = kept.after.logprobs if epoch is None else kept.seen.logprobs[epoch]
     values = kept.after.values if epoch is None else kept.seen.values[epoch]
     logprobs = logprobs if trains_actor or epoch is None else rollout.logprobs
+    unused = torch.zeros_like(mask) if epoch is None else mask & (kept.seen.steps[epoch] == NOT_USED)
     leaf = logprobs.clone().requires_grad_()
     policy_loss, _ = policy_losses(leaf, data, config, rollout.kl_coef)
     (gradient,) = torch.autograd.grad(policy_loss.sum(), leaf)
@@ -58,13 +61,13 @@ def explain(kept: KeptRollout, config: UpdateConfig, *, epoch: int | None, train
         plain_advantages=estimate(rollout, config.model_copy(update={"whiten_advantages": False})).advantages,
         advantages=data.advantages,
         returns=data.returns,
-        logprobs=logprobs,
-        ratio=ratio,
-        is_outside=is_outside(ratio - 1.0, config.clip_range, config.upper_clip_range) & mask,
-        policy_loss=policy_loss.detach(),
-        gradient=gradient,
-        values=values if config.has_critic else None,
-        value_loss=_value_loss(values, data, mask, config) if config.has_critic else None,
+        logprobs=logprobs.masked_fill(unused, nan),
+        ratio=ratio.masked_fill(unused, nan),
+        is_outside=is_outside(ratio - 1.0, config.clip_range, config.upper_clip_range) & mask & ~unused,
+        policy_loss=policy_loss.detach().masked_fill(unused, nan),
+        gradient=gradient.masked_fill(unused, nan),
+        values=values.masked_fill(unused, nan) if config.has_critic else None,
+        value_loss=_value_loss(values, data, mask, config).masked_fill(unused, nan) if config.has_critic else None,
         metrics=_metrics(kept, data, config, trains_actor),
     )
 

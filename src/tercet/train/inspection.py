@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from math import isnan
 from typing import Any
 
 from torch import Tensor
@@ -18,6 +19,8 @@ from tercet.types import Rollout
 
 Tree = dict[str, Any]  # Any: JSON for the page
 SETTINGS = ("gamma", "lam", "kl_coef", "clip_range", "value_clip_range")  # that the page may change
+# what the formulas of the page depend on besides
+CHOICES = ("algorithm", "ratio_of", "clip_range_high", "kl_penalty", "whiten_advantages", "lam_alpha", "value_lam")
 MOST_ROWS = 64  # responses or episodes that the page shows; means are over all
 _NO_ROLLOUTS = "no kept rollouts; run PPO with ppo.keep_rollouts above 0 (versions before it kept none)"
 
@@ -42,6 +45,7 @@ class KeptUpdates:
             "updates": list(self._paths),
             "epochs": self.config.epochs,
             "settings": {name: getattr(self.config, name) for name in SETTINGS},
+            "choices": {name: getattr(self.config, name) for name in CHOICES},
             "critic_warmup_updates": self.config.critic_warmup_updates,
             "group_size": self.config.group_size if self.config.compares_groups else 1,
         }
@@ -66,7 +70,10 @@ class KeptUpdates:
 
 
 def numbers(rollout: Rollout, found: Explained, *, kl_coef: float) -> list[Tree]:
-    """Return the numbers of each action of the rows that are shown; `kl_coef` is the coefficient in the reward."""
+    """Return the numbers of each action of the rows that are shown; `kl_coef` is the coefficient in the reward.
+
+    A number is None where the epoch did not use the action.
+    """
     ref_logprobs = ref_logprobs_of(rollout)
     columns: dict[str, Tensor | None] = {
         "logprob": rollout.logprobs,
@@ -76,8 +83,10 @@ def numbers(rollout: Rollout, found: Explained, *, kl_coef: float) -> list[Tree]
         "reward": rollout.rewards,
         "value": rollout.values,
         "next": None if rollout.next_values is None else rollout.next_values.masked_fill(rollout.terminated, 0.0),
+        "end": (rollout.terminated | rollout.truncated).float(),  # of an episode: no advantage follows
         "delta": found.deltas,
         "plain": found.plain_advantages,
+        "weight": rollout.weights,
         "advantage": found.advantages,
         "return": found.returns,
         "now": found.logprobs,
@@ -90,7 +99,7 @@ def numbers(rollout: Rollout, found: Explained, *, kl_coef: float) -> list[Tree]
     }
     return [
         {
-            name: [short(value) for value in column[row][rollout.mask[row]].tolist()]
+            name: [None if isnan(value) else short(value) for value in column[row][rollout.mask[row]].tolist()]
             for name, column in columns.items()
             if column is not None
         }
