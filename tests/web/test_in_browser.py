@@ -248,7 +248,9 @@ def test_inspect(run: Path, open_page: Any) -> None:
     with answering(inspect_page.app(inspection, "127.0.0.1")) as port:
         page = open_page(f"http://127.0.0.1:{port}/?lang=en", viewport={"width": 1440, "height": 900})
         wait_for(page, ".response", 16)
-        expected = inspection.update("ppo 3", None, {})["rows"]
+        last_epoch = inspection.config.ppo.epochs - 1
+        assert page.locator("#epoch-now").inner_text() == f"in epoch {last_epoch + 1}"
+        expected = inspection.update("ppo 3", last_epoch, {})["rows"]
         wait_for(page, "#metrics td.ok", 17)  # all equal to what training logged
         wait_for(page, "#metrics td.off", 0)
         page.locator(".response").nth(4).locator(".token").nth(2).hover()
@@ -267,6 +269,8 @@ def test_inspect(run: Path, open_page: Any) -> None:
         assert number(page, "advantage") == number(page, "delta")
         page.click("#reset")
         wait_for(page, "#metrics td.off", 0)
+        page.locator("#epoch").fill(str(last_epoch + 1))
+        page.get_by_text("A further step on this rollout would").wait_for()
         page.locator("#update").fill("0")
         page.get_by_text("In this update only the critic is trained.").wait_for()
         assert number(page, "value") == pytest.approx(
