@@ -10,11 +10,12 @@ import pytest
 import torch
 
 from tercet.config.lm import LmConfig
-from tercet.errors import InputError
+from tercet.errors import FailedError, InputError
 from tercet.lm.data.examples import Example, Message
 from tercet.lm.sampling.responses import respond
 from tercet.lm.serving import engine as module
 from tercet.lm.serving.asks import Ask, Event, Piece, Started, WindowError
+from tercet.lm.serving.batch import Batch
 from tercet.lm.serving.engine import Engine
 from tercet.lm.stages import Stage
 
@@ -210,6 +211,33 @@ def test_what_cannot_be_answered_is_told_and_the_next_client_is_answered(
 def test_without_a_limit_the_default_of_the_run_applies(engine: Engine) -> None:
     pieces = Client(engine, Ask("base", "Hi", temperature=1.0, seed=3)).pieces()
     assert sum(piece.num_tokens for piece in pieces) <= 62  # the window of 64 is shorter than eval.max_response_tokens
+
+
+@pytest.mark.parametrize("temperature", [1e-40, 1e-30, 1e-5])
+def test_a_temperature_near_0_is_greedy_and_harms_nobody(engine: Engine, temperature: float) -> None:
+    greedy, beside = (Client(engine, replace(HELLO, temperature=value)).texts() for value in (0.0, 1.0))
+    clients = [Client(engine, replace(HELLO, temperature=value)) for value in (1.0, temperature)]
+    assert [client.texts() for client in clients] == [beside, greedy]
+
+
+def test_a_row_that_cannot_be_sampled_fails_without_the_others(engine: Engine) -> None:
+    beside = "".join(Client(engine, HELLO).texts())
+    sound, damaged = [], []
+
+    def sample() -> None:
+        rows = engine._rows(HELLO, sound.append, []) + engine._rows(replace(HELLO, num_choices=2), damaged.append, [])
+        loaded = engine.load("base")
+        with loaded.policy.autocast():
+            batch = Batch(loaded.state([row.prompt for row in rows], 0), rows, engine._vocabulary)
+            batch._logits = batch._logits.clone()
+            batch._logits[2, 5] = float("inf")  # of the last choice
+            while batch.rows:
+                batch.step()
+
+    engine.call(sample).result(60)
+    assert "".join(piece.text for piece in sound) == beside
+    (error,) = damaged
+    assert isinstance(error, FailedError) and "weights are damaged" in str(error)
 
 
 def test_damaged_weights_are_told_to_all_clients(make_config: MakeConfig) -> None:

@@ -7,13 +7,17 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tercet.core.categorical import nucleus, sample
+from tercet.core.categorical import NO_ACTION, nucleus, sample
 from tercet.errors import FailedError
 from tercet.lm.cpu.decoder import Decoder
 from tercet.lm.sampling.stepper import Stepper
 from tercet.lm.serving.asks import Ask, Deliver, Piece, Token
 from tercet.lm.serving.vocabulary import Vocabulary
 from tercet.lm.serving.writer import Writer
+
+_GREEDY_BELOW = (
+    1e-4  # temperatures at which logits / temperature could overflow, and all but the best have probability 0
+)
 
 
 @dataclass
@@ -50,6 +54,12 @@ class Row:
             self.deliver(Piece(self.choice, text, self.num_untold, tuple(self.untold), finish))
             self.untold, self.num_untold = [], 0
 
+    def fail(self, error: Exception) -> None:
+        """Tell the client once, and end all choices of its Ask."""
+        if not self.cancelled:
+            self.deliver(error)
+            self.cancelled.append(True)
+
 
 class Batch:
     """Rows and the state of the model that belongs to them."""
@@ -82,15 +92,17 @@ class Batch:
         device = logits.device
         uniforms = torch.cat([torch.rand(1, generator=row.generator) for row in rows]).to(device)
         temperatures = torch.tensor([row.temperature for row in rows], device=device)
-        greedy = temperatures == 0
+        greedy = temperatures < _GREEDY_BELOW
         shaped = logits / temperatures.masked_fill(greedy, 1.0)[:, None]
         top_p = torch.tensor([row.ask.top_p for row in rows], device=device)
         if (top_p < 1).any():
             shaped = nucleus(shaped, top_p)
-        try:
-            drawn = sample(shaped, uniforms, temperature=1.0).actions
-        except ValueError as error:
-            raise FailedError(f"{error}: the model's weights are damaged, or training has diverged") from error
+        # a row that cannot be sampled fails alone
+        can_sample = shaped.amax(-1).isfinite()
+        for row, can in zip(rows, can_sample.tolist(), strict=True):
+            if not can:
+                row.fail(FailedError(f"{NO_ACTION}: the model's weights are damaged, or training has diverged"))
+        drawn = sample(shaped.masked_fill(~can_sample[:, None], 0.0), uniforms, temperature=1.0, check=False).actions
         tokens = torch.where(greedy, logits.argmax(-1), drawn)
         for row, token, described in zip(rows, tokens.tolist(), self._described(logits, tokens), strict=True):
             row.take(token, described)
