@@ -57,6 +57,7 @@ def test_an_update_is_explained_with_the_settings_of_the_page(port: int, epoch: 
         ({"settings": {"kl_coef": "1"}}, 400),
         ({"settings": {"clip_range": True}}, 400),
         ({"settings": {"seed": 1}}, 400),
+        ({"settings": {"kl_coef": 10**400}}, 400),
     ],
 )
 def test_other_requests_are_refused(port: int, changes: dict[str, Any], status: int) -> None:

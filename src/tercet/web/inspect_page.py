@@ -1,6 +1,5 @@
 """`tercet inspect DIR`: one update of PPO action by action, on a page whose numbers the server recomputes."""
 
-import math
 import socket
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -106,5 +105,5 @@ def _are_settings(given: Any) -> bool:  # Any: JSON
 
 
 def _fits(value: Any, least: float, most: float) -> bool:  # Any: JSON
-    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return is_number and least <= value <= most

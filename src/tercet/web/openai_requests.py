@@ -1,6 +1,5 @@
 """Requests in OpenAI's format, checked: what is wrong is named, and what would have no effect is refused."""
 
-import math
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
@@ -161,14 +160,15 @@ def no_model(name: str, stages: Collection[str]) -> Refused:
 
 def _turn(message: Any, number: int) -> Message:  # Any: JSON
     place = f"messages[{number}]"
-    if not isinstance(message, dict) or message.get("role") not in _ROLES:
+    role = message.get("role") if isinstance(message, dict) else None
+    if not isinstance(role, str) or role not in _ROLES:
         raise _bad(place, f"must have a role, one of {', '.join(_ROLES)}, and a content")
     content = message.get("content")
     if isinstance(content, list) and all(isinstance(part, dict) and part.get("type") == "text" for part in content):
         content = "".join(str(part.get("text", "")) for part in content)
     if not isinstance(content, str):
         raise _bad(f"{place}.content", "must be a text, or a list of parts of the type text")
-    return Message(_ROLES[message["role"]], content.strip())
+    return Message(_ROLES[role], content.strip())
 
 
 def _bad(param: str, reason: str, *, code: str | None = None) -> Refused:
@@ -189,7 +189,7 @@ def _is_whole(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _is_stop(value: Any) -> bool:

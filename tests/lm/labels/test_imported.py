@@ -77,6 +77,7 @@ def test_a_second_import_is_refused_and_one_that_was_cut_short_is_completed(tmp_
         ({"who": 3}, "who = 3: must be a name of at most 80 letters"),
         ({"who": "A" * 81}, "must be a name of at most 80 letters"),
         ({"seconds": -1}, "seconds = -1: must be a number that is not negative"),
+        ({"seconds": 10**400}, "must be a number that is not negative"),
         ({"seconds": "4"}, "must be a number that is not negative"),
         ({"rejected": "good 0"}, "the two must differ"),
         ({"chosen": ""}, "needs a prompt, a chosen and a rejected answer"),

@@ -1,7 +1,7 @@
 """`tercet label DIR --import FILE`: labels from elsewhere become answered questions."""
 
-import math
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -79,10 +79,6 @@ def _by_whom(row: Mapping[str, object]) -> tuple[str, float | None]:
     name = (who or "").strip() or _SOMEBODY
     if seconds is None:
         return name, None
-    if (
-        isinstance(seconds, bool)
-        or not isinstance(seconds, int | float)
-        or not (math.isfinite(seconds) and seconds >= 0)
-    ):
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds <= sys.float_info.max:
         raise InputError(f"seconds = {seconds!r:.60}: must be a number that is not negative")
     return name, float(seconds)
