@@ -16,8 +16,8 @@ from tercet.lm.serving.several import Several
 from tercet.web.chat_page import app
 
 HI = [{"role": "user", "content": "Hi"}]
-YES = {"stage": "base", "text": "yes", "ended": True}
-NO = {"stage": "sft", "text": "no", "ended": False}
+YES = {"stage": "base", "text": "yes", "finish": "stop"}
+NO = {"stage": "sft", "text": "no", "finish": "length"}
 
 
 @pytest.fixture
@@ -73,6 +73,11 @@ def test_a_better_answer_becomes_a_pair_and_can_be_taken_back(port: int, tmp_pat
         {"rejected": [{**NO, "text": " "}]},
         {"chosen": {**YES, "stage": "critic"}},
         {"chosen": "yes"},
+        {"chosen": {**YES, "finish": "stopped"}},
+        {"chosen": {**YES, "finish": ""}},
+        {"rejected": [NO, {**NO, "finish": "stopped"}]},
+        {"rejected": [{"stage": "sft", "text": "no", "ended": False}]},
+        {"rejected": [{**NO, "finish": []}]},
         {"messages": []},
         {"messages": [*HI, {"role": "assistant", "content": "x"}]},
         {"who": ""},

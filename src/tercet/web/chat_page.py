@@ -111,4 +111,6 @@ def _answer(given: Any, engine: Answerer) -> Tree:  # Any: JSON
         raise Refused(400, f"an answer must have a stage, one of {', '.join(engine.stages)}, and a text")
     if not _text(given, "text").strip():
         raise Refused(400, "text: an empty answer cannot be part of a pair")
-    return {"stage": given["stage"], "text": given["text"], "ended": given.get("ended") is True}
+    if given.get("finish") not in ("stop", "length"):
+        raise Refused(400, "finish: must be stop or length; an answer that was broken off cannot be part of a pair")
+    return {"stage": given["stage"], "text": given["text"], "ended": given["finish"] == "stop"}
