@@ -1,10 +1,11 @@
 """Questions about data sets and about stages: sides, order, what was asked before, and which are disputed."""
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -12,10 +13,10 @@ from tercet.config.load import load_lm_config
 from tercet.errors import InputError
 from tercet.feedback.answers import AnswerBook
 from tercet.feedback.pairs import pairs_of, read_question_rows
-from tercet.feedback.sheets import Sheet
+from tercet.feedback.sheets import Kind, Sheet
 from tercet.lm.data.examples import Message
 from tercet.lm.labels.ask import ask, margins_of, most_disputed
-from tercet.lm.labels.sources import OpenRun, Pair, StageOfRun, Text
+from tercet.lm.labels.sources import OpenRun, Pair, StageOfRun, Text, sheet_name
 from tercet.lm.pipeline import STEPS
 from tercet.runs.folder import RunFolder
 
@@ -39,6 +40,11 @@ def written(path: Path, num: int = 30) -> Path:
     return path
 
 
+def stem(sheet: Sheet) -> str:
+    """The name of a sheet without the digest of its sources."""
+    return sheet.path.name.rpartition("-")[0]
+
+
 def answer(sheet: Sheet, word: str) -> None:
     with AnswerBook(sheet.path.parent) as book:
         for index in range(len(sheet.questions)):
@@ -48,7 +54,7 @@ def answer(sheet: Sheet, word: str) -> None:
 def test_a_file_is_asked_part_by_part_with_the_better_answer_on_either_side(tmp_path: Path) -> None:
     file, place = written(tmp_path / "my pairs.jsonl"), tmp_path / "labels"
     first = ask(place, [str(file)], "answers", 20, disputed=False)
-    assert first.path == place / "feedback" / "asked-my-pairs"
+    assert (first.path.parent, stem(first)) == (place / "feedback", "asked-my-pairs")
     again = ask(place, [str(file)], "answers", 7, disputed=False)
     assert again == first  # it goes on while a question is open
     sides = [question["left"].startswith("good") for question in first.questions]
@@ -56,7 +62,7 @@ def test_a_file_is_asked_part_by_part_with_the_better_answer_on_either_side(tmp_
     assert first.questions != sorted(first.questions, key=lambda one: one["prompt"][0]["text"])  # in random order
     answer(first, "left")
     rest = ask(place, [str(file)], "answers", 20, disputed=False)
-    assert rest.path.name == "asked-my-pairs-2"
+    assert rest.path.name == f"{first.path.name}-part-2"
     prompts = [question["prompt"][0]["text"] for sheet in (first, rest) for question in sheet.questions]
     assert sorted(prompts) == sorted(f"Question {i}" for i in range(30))
     for question, row in zip(rest.questions, read_question_rows(rest), strict=True):
@@ -67,10 +73,28 @@ def test_a_file_is_asked_part_by_part_with_the_better_answer_on_either_side(tmp_
         ask(place, [str(file)], "answers", 20, disputed=False)
 
 
+def test_an_open_sheet_about_another_source_is_not_taken_for_this_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "labels"
+    for name in "ab":
+        (tmp_path / name).mkdir()
+    first = ask(place, [str(written(tmp_path / "a" / "pairs.jsonl", 3))], "answers", 5, disputed=False)
+    second = ask(place, [str(written(tmp_path / "b" / "pairs.jsonl", 4))], "answers", 5, disputed=False)
+    assert (len(first.questions), len(second.questions)) == (3, 4)
+    monkeypatch.chdir(tmp_path / "b")
+    assert ask(place, ["pairs.jsonl"], "answers", 5, disputed=False) == second
+    # neither the kind nor a number at the end of a name makes two sources one
+    sources = [["sft", "ppo"], ["sft", "ppo-1"], ["sft"], ["ppo"], ["thumbs"], ["r:sft"], ["q/r:sft"], ["r-sft"]]
+    names = {sheet_name("asked", names, kind) for names in sources for kind in get_args(Kind)}
+    assert len(names) == len(sources) * len(get_args(Kind))
+    assert not any(re.fullmatch(rf"{one}(-part-\d+)?", two) for one in names for two in names - {one})
+
+
 def test_thumbs_ask_both_answers_to_a_prompt_apart_and_make_pairs(tmp_path: Path) -> None:
     file, place = written(tmp_path / "pairs.jsonl"), tmp_path / "labels"
     sheet = ask(place, [str(file)], "thumbs", 10, disputed=False)
-    assert (sheet.path.name, sheet.kind, len(sheet.questions)) == ("asked-pairs-thumbs", "thumbs", 10)
+    assert (stem(sheet), sheet.kind, len(sheet.questions)) == ("asked-pairs-thumbs", "thumbs", 10)
     prompts = [question["prompt"][0]["text"] for question in sheet.questions]
     assert len(set(prompts)) == 5
     with AnswerBook(sheet.path.parent) as book:
@@ -79,12 +103,12 @@ def test_thumbs_ask_both_answers_to_a_prompt_apart_and_make_pairs(tmp_path: Path
     pairs = pairs_of(sheet)
     assert len(pairs) == 5
     assert all(pair["chosen"].replace("good", "bad") == pair["rejected"] for pair in pairs)
-    assert ask(place, [str(file)], "answers", 4, disputed=False).path.name == "asked-pairs"
+    assert stem(ask(place, [str(file)], "answers", 4, disputed=False)) == "asked-pairs"
 
 
 def test_two_stages_answer_the_same_prompts_and_are_named(run: Path) -> None:
     sheet = ask(run, ["base", "sft"], "answers", 6, disputed=False)
-    assert sheet.path.name == "asked-base-sft"
+    assert stem(sheet) == "asked-base-sft"
     rows = read_question_rows(sheet)
     assert 3 <= len(rows) <= 6
     assert all({row["chosen_stage"], row["rejected_stage"]} == {"base", "sft"} for row in rows)
@@ -92,7 +116,7 @@ def test_two_stages_answer_the_same_prompts_and_are_named(run: Path) -> None:
     answer(sheet, "left")
     assert {pair["chosen_stage"] for pair in pairs_of(sheet)} <= {"base", "sft"}
     more = ask(run, ["base", "sft"], "answers", 6, disputed=False)
-    assert more.path.name == "asked-base-sft-2"
+    assert more.path.name == f"{sheet.path.name}-part-2"
     assert {str(row["messages"]) for row in read_question_rows(more)} != {str(row["messages"]) for row in rows}
 
 
@@ -101,7 +125,7 @@ def test_one_stage_answers_twice_and_a_stage_of_another_run_is_named_by_its_run(
     assert all(row["chosen_stage"] == row["rejected_stage"] == "sft" for row in rows)
     other = f"{run}:base"
     sheet = ask(run, ["sft", other], "answers", 4, disputed=False)
-    assert sheet.path.name == "asked-sft-mine-base"
+    assert stem(sheet) == "asked-sft-mine-base"
     assert {read_question_rows(sheet)[0][f"{name}_stage"] for name in ("chosen", "rejected")} == {"sft", other}
 
 

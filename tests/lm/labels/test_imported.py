@@ -39,7 +39,8 @@ def labels(num: int = 20) -> list[dict[str, Any]]:
 def test_what_is_imported_is_exported_again(tmp_path: Path) -> None:
     file = written(tmp_path / "old labels.jsonl", *labels())
     assert import_labels(tmp_path / "run", file).startswith("20 labels: ")
-    sheet = read_sheet(tmp_path / "run" / "feedback" / "imported-old-labels")
+    (path,) = (tmp_path / "run" / "feedback").glob("imported-old-labels-*")
+    sheet = read_sheet(path)
     sides = [question["left"].startswith("good") for question in sheet.questions]
     assert 4 <= sum(sides) <= 16
     for place in (tmp_path / "again.jsonl", tmp_path / "folder"):
@@ -54,12 +55,47 @@ def test_imported_labels_can_be_checked_by_another_person(tmp_path: Path) -> Non
     import_labels(tmp_path, written(tmp_path / "labels.jsonl", *[row | {"who": "old"} for row in labels(4)]))
     desk = Desk(tmp_path, same=1.0)
     for index in range(4):
-        good = desk.state("Ana")["question"]["left"].startswith("good")
+        question = desk.state("Ana")["question"]
+        good = question["left"].startswith("good")
         said = ("left" if good else "right") if index else "equal"
-        desk.answer({"sheet": "imported-labels", "question": index, "said": said, "who": "Ana"})
+        desk.answer({"sheet": question["sheet"], "question": index, "said": said, "who": "Ana"})
     (agreement,) = desk.state()["agreement"]
     assert (agreement["who"], agreement["num"], agreement["same"]) == (("Ana", "old"), 4, 0.75)
     desk.close()
+
+
+def test_what_two_people_said_about_one_question_is_one_question_and_kappa_survives(tmp_path: Path) -> None:
+    rows = labels(6)
+    other = ("rejected", "chosen")
+    ana = [row | {"who": "Ana"} for row in rows]
+    bo = [row | {"who": "Bo"} for row in rows[:4]]
+    for name in ("", "_ended", "_stage"):  # Bo finds the other answer to the first question better
+        bo[0] |= {f"{mine}{name}": rows[0][f"{his}{name}"] for mine, his in zip(other, other[::-1], strict=True)}
+    file = written(tmp_path / "two.jsonl", *ana, *bo)
+    assert import_labels(tmp_path / "run", file).startswith("10 labels: ")
+    desk = Desk(tmp_path / "run")
+    assert desk.state()["total"] == 6
+    (agreement,) = desk.state()["agreement"]
+    assert (agreement["who"], agreement["num"], agreement["same"]) == (("Ana", "Bo"), 4, 0.75)
+    assert agreement["kappa"] is not None
+    desk.close()
+    export(tmp_path / "run" / "feedback", tmp_path / "again.jsonl")
+    again = [json.loads(line) for line in (tmp_path / "again.jsonl").open()]
+    assert sorted(str({name: row[name] for name in labels(1)[0]}) for row in again) == sorted(map(str, ana + bo))
+
+
+def test_no_row_of_the_same_person_is_lost(tmp_path: Path) -> None:
+    row = {"prompt": "a", "chosen": "b", "rejected": "c"}
+    file = written(tmp_path / "plain.jsonl", row, row, row | {"chosen": "c", "rejected": "b"})
+    import_labels(tmp_path / "run", file)
+    assert len(read_answers(tmp_path / "run" / "feedback")) == 3
+
+
+def test_two_files_of_one_name_are_imported_beside_each_other(tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        import_labels(tmp_path / "run", written(tmp_path / name / "labels.jsonl", *labels(3)))
+    assert len(read_answers(tmp_path / "run" / "feedback")) == 6
 
 
 def test_a_second_import_is_refused_and_one_that_was_cut_short_is_completed(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from tercet.feedback.answers import by_question, read_answers
 from tercet.feedback.pairs import ROWS, read_question_rows
 from tercet.feedback.sheets import Entry, Kind, Sheet, read_sheet, sheets, write_sheet
 from tercet.lm.data.examples import Example
-from tercet.lm.labels.sources import OpenRun, Pair, StageOfRun, Text, pairs_of_set, sampled_pairs
+from tercet.lm.labels.sources import OpenRun, Pair, StageOfRun, Text, pairs_of_set, sampled_pairs, sheet_name
 from tercet.lm.preferences.human import turns_shown
 from tercet.lm.sampling.responses import Responses
 from tercet.lm.scoring import by_foreign_model
@@ -39,8 +39,8 @@ def ask(run: Path, names: Sequence[str], kind: Kind, num: int, *, disputed: bool
     That is the last sheet about them as long as one of its questions is open, else a new one with other questions. With
     `disputed`, they are those on which the reward models of the runs disagree most.
     """
-    title = _title(names, kind)
-    earlier = [sheet for sheet in sheets(run / "feedback") if re.fullmatch(f"{title}(-[0-9]+)?", sheet.path.name)]
+    title = sheet_name("asked", names, kind)
+    earlier = [sheet for sheet in sheets(run / "feedback") if re.fullmatch(rf"{title}(-part-\d+)?", sheet.path.name)]
     if earlier and None in earlier[-1].answers(by_question(read_answers(run / "feedback"))):
         return earlier[-1]
     seed = len(earlier)
@@ -56,7 +56,7 @@ def ask(run: Path, names: Sequence[str], kind: Kind, num: int, *, disputed: bool
         runs = {stage.run.folder.path: stage.run for stage in stages} or {run: OpenRun.at(run)}
         pairs = most_disputed(pairs, margins_of(pairs, list(runs.values())))
     rows = _questions(pairs[:num_pairs], kind, seed)[:num]
-    path = run / "feedback" / (f"{title}-{seed + 1}" if seed else title)
+    path = run / "feedback" / (f"{title}-part-{seed + 1}" if seed else title)
     write_rows(path, kind, [row for row in rows if _key(row) not in asked])
     return read_sheet(path)
 
@@ -110,13 +110,6 @@ def _key(row: Row) -> tuple[object, ...]:
     """Return what makes two questions the same: their prompts, and their answers in any order."""
     texts = frozenset(row[name] for name in ("chosen", "rejected", "answer") if name in row)
     return tuple(message["text"] for message in row["messages"]), texts
-
-
-def _title(names: Sequence[str], kind: Kind) -> str:
-    """Return the name of the sheets about these sources; a run's own sheets have other names."""
-    parts = [re.sub(r"\.\w+$", "", name.rstrip("/").rpartition("/")[2]) for name in names]
-    words = ["asked", *parts, *(["thumbs"] if kind == "thumbs" else [])]
-    return re.sub(r"[^\w]+", "-", "-".join(words))
 
 
 def _stages(run: Path, names: Sequence[str]) -> list[StageOfRun]:

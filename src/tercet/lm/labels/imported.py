@@ -1,8 +1,9 @@
 """`tercet label DIR --import FILE`: labels from elsewhere become answered questions."""
 
-import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from tercet.config.lm import Source
@@ -15,7 +16,7 @@ from tercet.lm.data.formats import Parts, Row, RowReader
 from tercet.lm.data.hub import hub_rows
 from tercet.lm.data.sources import is_file
 from tercet.lm.labels.ask import comparison, write_rows
-from tercet.lm.labels.sources import Pair, Text
+from tercet.lm.labels.sources import Pair, Text, sheet_name
 
 _SOMEBODY = "import"  # who answered, if a row does not say
 
@@ -26,24 +27,51 @@ def import_labels(run: Path, place: str) -> str:
     A row has prompt, chosen and rejected, and if known who and seconds. InputError if a row has other contents, or if
     the set was imported before.
     """
-    name = "imported-" + re.sub(r"[^\w]+", "-", re.sub(r"\.\w+$", "", place.rstrip("/").rpartition("/")[2]))
-    path = run / "feedback" / name
+    path = run / "feedback" / sheet_name("imported", [place], "answers")
     rows = list(_rows(place))
     if not rows:
         raise InputError(f"{place}: has no pairs; each row needs prompt, chosen and rejected")
-    flips = [fraction(f"{number} {parts.chosen}", "sides") < 0.5 for number, (parts, _) in enumerate(rows)]
+    questions = _questions(rows)
+    flips = [fraction(f"{n} {question.pair.first.text}", "sides") < 0.5 for n, question in enumerate(questions)]
     if not path.exists():
-        pairs = [comparison(_pair(*both), flip=flip) for both, flip in zip(rows, flips, strict=True)]
-        write_rows(path, "answers", pairs)
+        write_rows(path, "answers", [comparison(q.pair, flip=flip) for q, flip in zip(questions, flips, strict=True)])
     sheet = read_sheet(path)
     with AnswerBook(run / "feedback") as book:
-        if len(rows) != len(sheet.questions) or any(sheet.opinions(by_question(read_answers(run / "feedback")))):
+        if len(questions) != len(sheet.questions) or any(sheet.opinions(by_question(read_answers(run / "feedback")))):
             raise InputError(f"{place}: {path} has its labels already; remove that folder to import it anew")
         book.write_all(
-            Answer(sheet.key(number), "right" if flip else "left", *_by_whom(row))
-            for number, ((_, row), flip) in enumerate(zip(rows, flips, strict=True))
+            Answer(sheet.key(number), "left" if is_first != flip else "right", who, seconds)
+            for number, (question, flip) in enumerate(zip(questions, flips, strict=True))
+            for who, (is_first, seconds) in question.answers.items()
         )
     return f"{len(rows)} labels: {path}"
+
+
+@dataclass(frozen=True)
+class _Question:
+    """A pair, and what each person said: whether the first answer is better, and in how many seconds."""
+
+    pair: Pair
+    answers: dict[str, tuple[bool, float | None]]
+
+
+def _questions(rows: Sequence[tuple[Parts, Row]]) -> list[_Question]:
+    """Return the questions that the rows answer: one for the rows of several people about the same two answers.
+
+    A second row of the same person, or of somebody without a name, is a question of its own, so that no row is lost.
+    """
+    questions: list[_Question] = []
+    alike: dict[object, list[_Question]] = defaultdict(list)
+    for parts, row in rows:
+        pair, (who, seconds) = _pair(parts, row), _by_whom(row)
+        same = alike[pair.messages, frozenset((pair.first, pair.second))]
+        question = next((one for one in same if who not in one.answers), None)
+        if question is None:
+            question = _Question(pair, {})
+            questions.append(question)
+            same.append(question)
+        question.answers[who] = question.pair.first == pair.first, seconds
+    return questions
 
 
 def _rows(place: str) -> Iterator[tuple[Parts, Row]]:

@@ -1,5 +1,6 @@
 """What people are asked about: pairs of a data set, and pairs of what stages of runs answer."""
 
+import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ import torch
 from tercet.config.lm import LmConfig, Source
 from tercet.config.load import recorded_config
 from tercet.errors import InputError
+from tercet.feedback.sheets import Kind
 from tercet.lm.data.columns import columns_of_run
 from tercet.lm.data.examples import Example, Message
 from tercet.lm.data.files import is_folder
@@ -79,6 +81,22 @@ class StageOfRun:
         if match["stage"] not in by_name:
             raise InputError(f"{name}: {found.folder.path} has the stages {', '.join(by_name)}")
         return cls(name, found, by_name[match["stage"]])
+
+
+def sheet_name(word: str, names: Sequence[str], kind: Kind) -> str:
+    """Return the name of the sheet about these sources: their last parts to read, and a digest of all of it."""
+    parts = [re.sub(r"\.\w+$", "", name.rstrip("/").rpartition("/")[2]) for name in names]
+    words = [word, *parts, *(["thumbs"] if kind == "thumbs" else [])]
+    whole = repr((kind, *map(_full_name, names))).encode("utf-8", "surrogateescape")
+    return re.sub(r"[^\w]+", "-", "-".join(words)) + "-" + hashlib.sha256(whole).hexdigest()[:8]
+
+
+def _full_name(name: str) -> str:
+    """Return the name of a source that is the same from every working folder."""
+    match = _STAGE.fullmatch(name)
+    if match:
+        return f"{Path(match['run']).resolve()}:{match['stage']}" if match["run"] else name
+    return str(Path(name).resolve()) if Path(name).exists() else name
 
 
 def pairs_of_set(path: str) -> list[Pair]:
