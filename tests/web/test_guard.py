@@ -49,6 +49,10 @@ from tercet.web.guard import guarded
         ("POST", "/undo", {"who": "A"}, {"Origin": "http://127.0.0.1:1"}, 403, "from another site"),
         ("POST", "/undo", {"who": "A"}, {"Sec_Fetch_Site": "cross-site"}, 403, "from another site"),
         ("POST", "/undo", {"who": "A"}, {"Sec_Fetch_Site": "same-site"}, 403, "from another site"),
+        ("POST", "/keep", {"page": "p"}, {"Sec_Fetch_Site": "cross-site"}, 403, "from another site"),
+        ("GET", "/state?page=x", None, {"Sec_Fetch_Site": "cross-site"}, 403, "from another site"),
+        ("GET", "/state?page=x", None, {"Sec_Fetch_Site": "same-site"}, 403, "from another site"),
+        ("GET", "/videos/learned/0.mp4", None, {"Sec_Fetch_Site": "cross-site"}, 403, "from another site"),
     ],
 )
 def test_invalid_and_cross_site_requests_are_refused_and_change_nothing(
@@ -60,6 +64,14 @@ def test_invalid_and_cross_site_requests_are_refused_and_change_nothing(
     assert said in found[1]["error"]
     assert read_answers(run / "feedback") == []
     assert call(port, "GET", "/state")[0] == 200  # and the server is as before
+
+
+def test_another_site_reserves_no_question_and_a_link_opens_the_page(port: int) -> None:
+    for number in range(3):  # as many as there are questions
+        assert call(port, "GET", f"/state?page=evil{number}", Sec_Fetch_Site="cross-site")[0] == 403
+    assert call(port, "GET", "/", Sec_Fetch_Site="cross-site")[0] == 200
+    for site in ("same-origin", "none"):  # none: typed, or a bookmark
+        assert call(port, "GET", "/state?page=mine", Sec_Fetch_Site=site)[1]["question"]["question"] == 0
 
 
 def test_requests_through_a_tunnel_are_accepted(port: int) -> None:

@@ -120,6 +120,14 @@ def test_chat(engine: Engine, tmp_path: Path, open_page: Any) -> None:
         other.keyboard.press("Escape")
         wait_for(other, ".busy", 0)
         assert "已停止" in other.locator(".answer").nth(0).inner_text()
+        for finishes, num in {("stopped", "stopped"): 0, ("stop", "stopped"): 0, ("stop", "length"): 2}.items():
+            one, two = ({"text": f"Answer {number}", "finish": finish} for number, finish in enumerate(finishes))
+            given = {"base": one, "sft": two}
+            other.evaluate(
+                "(all) => { for (const name in all) Object.assign(turns[0].answers[name], all[name]); }", given
+            )
+            other.evaluate("draw()")
+            wait_for(other, ".prefer:enabled", num)  # an answer that was broken off is neither better nor worse
     page.fill("#text", "Is anybody there?")  # the server has ended
     page.keyboard.press("Enter")
     page.wait_for_selector(".answer .error")
@@ -166,6 +174,9 @@ def test_label(tmp_path: Path, open_page: Any) -> None:
         page.click("h1")
         page.keyboard.press("1")
         page.get_by_text("1 of 5").wait_for()
+        before = dict(desk._shown)
+        page.evaluate("keep()")  # what a timer does
+        assert desk._shown.keys() == before.keys() and desk._shown != before
 
         phone = {"width": 375, "height": 700}
         other = open_page(f"http://127.0.0.1:{port}/?lang=zh", viewport=phone, has_touch=True, is_mobile=True)

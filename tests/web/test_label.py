@@ -148,6 +148,23 @@ def test_two_pages_are_asked_different_questions_until_one_has_gone(tmp_path: Pa
     desk.close()
 
 
+def test_a_page_keeps_the_question_that_it_shows(tmp_path: Path) -> None:
+    texts(tmp_path, "asked", 1)
+    desk = Desk(tmp_path)
+    assert desk.state("Ana", "1")["question"]["question"] == 0
+    key = next(iter(desk._shown))
+    desk._shown[key] = "1", desk._shown[key][1] - 1000.0  # Ana reads a long text
+    for page in ("1", "2", ""):  # the others keep nothing
+        assert desk.keep({"page": page}) == {}
+    assert desk.state("Bo", "2")["question"] is None
+    desk._shown[key] = "1", desk._shown[key][1] - 1000.0
+    assert desk.keep({"page": "2"}) == {}
+    assert desk.state("Bo", "2")["question"]["question"] == 0
+    assert desk.keep({"page": "1"}) == {}  # it has gone to Bo
+    assert desk._shown[key][0] == "2"
+    desk.close()
+
+
 def test_an_answer_to_a_question_that_another_page_got_later_is_kept_as_well(tmp_path: Path) -> None:
     texts(tmp_path, "asked", 1)
     desk = Desk(tmp_path)

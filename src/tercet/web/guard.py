@@ -82,7 +82,7 @@ def guarded(
 
         try:
             headers = Headers(scope=scope)
-            _check_origin(scope["method"], headers, names)
+            _check_origin(scope["method"], scope["path"], headers, names)
             if key and scope["path"] not in without_key:
                 _check_key(headers, key)
             await app(scope, receive, send_with_headers)
@@ -131,7 +131,7 @@ def _check_key(headers: Headers, key: str) -> None:
         )
 
 
-def _check_origin(method: str, headers: Headers, names: Collection[str]) -> None:
+def _check_origin(method: str, path: str, headers: Headers, names: Collection[str]) -> None:
     """Refuse requests that another web site makes through the browser; browsers send the origin of a request."""
     if "content-length" in headers and "transfer-encoding" in headers:
         raise Refused(400, "a request must not have both Content-Length and Transfer-Encoding")
@@ -143,8 +143,12 @@ def _check_origin(method: str, headers: Headers, names: Collection[str]) -> None
             "address of that computer, such as http://192.0.2.7:8765/; unknown names are refused (DNS rebinding)",
         )
     is_ours = all(_netloc(origin) == host for origin in headers.getlist("origin"))
-    if method not in ("GET", "HEAD") and (not is_ours or headers.get("sec-fetch-site", "same-origin") != "same-origin"):
+    site = headers.get("sec-fetch-site", "same-origin")
+    if method not in ("GET", "HEAD") and (not is_ours or site != "same-origin"):
         raise Refused(403, "answers from another site are refused")
+    # a page may be opened by a link; other addresses may change something, as a question is kept for who asks for it
+    if path != "/" and site in ("cross-site", "same-site"):
+        raise Refused(403, "requests from another site are refused")
 
 
 def _is_this_computer(host: str, names: Collection[str]) -> bool:

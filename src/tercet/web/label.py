@@ -19,7 +19,7 @@ from tercet.runs.rows import Row
 from tercet.web.guard import Refused, Tree
 
 MOST_SECONDS = 1e6
-HOLD = 120.0  # seconds for which a question that a page shows is asked on no other page
+HOLD = 120.0  # seconds for which a question that a page shows is asked on no other page, unless it keeps it longer
 
 
 class Desk:
@@ -84,6 +84,13 @@ class Desk:
                 raise Refused(409, "this question already has an answer")
             self._book.write(sheet.key(index), answer, who, seconds=seconds)
             return self._state(who, _page(given))
+
+    def keep(self, given: Tree) -> Tree:
+        """Keep the question that a page shows for it, if no other page has been given it."""
+        with self._lock:
+            page = _page(given)
+            self._shown |= {key: (page, monotonic()) for key, (by, _) in self._shown.items() if by == page}
+            return {}
 
     def undo(self, given: Tree) -> Tree:
         """Withdraw this person's last answer, and ask its question again."""

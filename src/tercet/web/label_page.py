@@ -46,7 +46,9 @@ def app(desk: Desk, host: str, *, debug: bool = False) -> ASGIApp:
         return _Video(desk.video(names["sheet"], f"{names['name']}.mp4"), media_type="video/mp4")
 
     routes = [Route("/", page), Route("/state", state), Route("/videos/{sheet}/{name}.mp4", video)]
-    routes += [Route(f"/{action.__name__}", _post(action), methods=["POST"]) for action in (desk.answer, desk.undo)]
+    routes += [
+        Route(f"/{action.__name__}", _post(action), methods=["POST"]) for action in (desk.answer, desk.keep, desk.undo)
+    ]
     return guarded(routes, names=names_of(host), debug=debug)
 
 
