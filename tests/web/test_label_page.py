@@ -83,3 +83,22 @@ def test_a_killed_server_loses_no_answer_and_ctrl_c_prints_the_open_questions(ru
     assert (process.returncode, output) == (0, "1 questions are still open\n")
     assert [row["said"] for row in read_answers(run / "feedback")] == ["left", "right"]
     assert len(book.read_text().splitlines()) == 2
+
+
+def test_the_command_says_that_other_computers_need_no_key(run: Path) -> None:
+    for host, warned in {"0.0.0.0": True, "127.0.0.1": False}.items():
+        command = [sys.executable, "-m", "tercet", "label", str(run), "--port", "0", "--host", host]
+        environment = {**os.environ, "PYTHONPATH": str(SOURCE), "PYTHONUNBUFFERED": "1"}
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+        ) as process:
+            assert process.stdout is not None
+            first = process.stdout.readline()
+            port = re.search(r"label: http://.*:(\d+)/ ", first)
+            assert port is not None, first
+            while call(int(port[1]), "GET", "/state")[0] != 200:
+                pass
+            process.kill()
+            assert (
+                "whoever reaches this port can read the questions and answer them" in process.stdout.read()
+            ) is warned

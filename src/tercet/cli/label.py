@@ -75,6 +75,7 @@ def _open(
 ) -> None:
     from tercet.web.label import Desk
     from tercet.web.label_page import serve
+    from tercet.web.server import is_loopback
 
     then = "give the run's command again"
     only: list[str] = []
@@ -86,5 +87,11 @@ def _open(
         say(f"{len(sheet.questions)} questions: {sheet.path}")
         only, then = [sheet.path.name], f"`tercet label {shlex.quote(str(run))} --export pairs.jsonl` writes the pairs"
     desk = Desk(run, only=only, same=same)
-    waiting = serve(desk, host=host, port=port, debug=debug, ready=lambda url: say(f"label: {url} (Ctrl-C ends)"))
+
+    def ready(url: str) -> None:
+        say(f"label: {url} (Ctrl-C ends)")
+        if not is_loopback(host):
+            say(f"--host {host}: there is no key; whoever reaches this port can read the questions and answer them")
+
+    waiting = serve(desk, host=host, port=port, debug=debug, ready=ready)
     say(f"{waiting} questions are still open" if waiting else f"all questions are answered: {then}")
