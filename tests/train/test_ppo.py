@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.optim import SGD
 
 from tercet.config.ppo import SETTINGS, LoopConfig, UpdateConfig
+from tercet.errors import FailedError
 from tercet.runs.folder import RunFolder
 from tercet.runs.integrity import SEAL, sealed
 from tercet.runs.ranks import rank
@@ -609,7 +610,9 @@ def test_a_checkpoint_from_before_the_scores_were_kept_goes_on_without_the_shrin
 
 def falling(bandit: Bandit) -> Validation:
     """A score that rises with skill, and a watched one that falls with it."""
-    return Validation(skill(bandit), skills(bandit), 1.0, {"asks": Watched(1.0 - skill(bandit), 0.01)})
+    return Validation(
+        skill(bandit), skills(bandit), 1.0, {"asks": Watched(1.0 - skill(bandit), 0.01, 1.0 - skill(bandit))}
+    )
 
 
 STOP = StopRule({"asks": 0.02}, 2)
@@ -669,10 +672,39 @@ def test_a_fall_at_the_last_update_stops_nothing(tmp_path: Path) -> None:
         tmp_path,
         LOOP,
         bandit,
-        validate=lambda: measured(1.0, 0.0, {"asks": Watched(next(values), 0.0)}),
+        validate=lambda: measured(1.0, 0.0, {"asks": Watched.of(torch.tensor([next(values)]))}),
         stop=STOP,
     )
     assert told.stopped is None and len(rows(tmp_path)) == 8
+
+
+def test_a_watched_judge_that_changes_which_prompts_it_scores_stops_nothing_and_a_resumed_run_knows_its_prompts(
+    tmp_path: Path,
+) -> None:
+    nan = float("nan")
+    few, other, more, none = [0.9, 0.9, nan, nan], [nan, nan, 0.1, 0.1], [0.9, 0.9, 0.1, 0.1], [nan] * 4
+    fallen = [0.8, 0.8, 1.0, 1.0]
+
+    def validate(num_done: int, *seen: list[float]) -> Callable[[], Validation]:
+        values = iter(seen[num_done:])
+        return lambda: measured(1.0, 0.0, {"asks": Watched.of(torch.tensor(next(values)))})
+
+    steady = [few, more, none, other, few, more, none, more]  # update 0 and 7 more
+    assert run(tmp_path / "steady", EVERY, Bandit(), validate=validate(0, *steady), stop=STOP).stopped is None
+    assert ["ppo/watch/asks" in row for row in rows(tmp_path / "steady")] == [one is not none for one in steady]
+    falls = [few, more, more, more, fallen, fallen]
+    with pytest.raises(Killed):
+        run(tmp_path / "falls", EVERY, Bandit(), validate=validate(0, *falls), stop=STOP, kill_in=3)
+    stopped = run(tmp_path / "falls", EVERY, Bandit(), validate=validate(4, *falls), stop=STOP).stopped
+    assert stopped is not None and stopped.update == 5 and stopped.falls["asks"] == pytest.approx(0.1)
+
+
+def test_a_watched_judge_without_any_score_is_refused_before_training(tmp_path: Path) -> None:
+    def validate() -> Validation:
+        return measured(1.0, 0.0, {"asks": Watched.of(torch.tensor([float("nan")]))})
+
+    with pytest.raises(FailedError, match="asks gave no score to any validation answer"):
+        run(tmp_path, EVERY, Bandit(), validate=validate)
 
 
 def test_an_action_of_weight_zero_does_not_move_the_policy_and_one_of_weight_two_counts_twice() -> None:

@@ -19,6 +19,7 @@ def test_a_watched_score_has_its_mean_and_standard_error() -> None:
     assert watched.mean == 0.5
     assert watched.error == pytest.approx((4 * 0.25 / 3) ** 0.5 / 2)
     assert math.isnan(Watched.of(torch.tensor([1.0])).error)
+    assert Watched.of(torch.tensor([0.0, math.nan, 1.0, 1.0, 0.0])).error == watched.error
 
 
 @pytest.mark.parametrize(
@@ -41,6 +42,14 @@ def test_training_stops_after_a_large_fall_at_validations_in_a_row(asks: tuple[f
 def test_a_fall_of_exactly_the_amount_is_allowed() -> None:
     assert not StopRule({"asks": 0.25}, 1).reason(means(0.75, 0.5))
     assert StopRule({"asks": 0.25}, 1).reason(means(0.75, 0.25)) == {"asks": 0.5}
+
+
+def test_a_fall_is_over_the_prompts_with_a_score_at_both() -> None:
+    rule = StopRule({"asks": 0.1}, 1)
+    before = {"asks": [0.9, 0.9, None, 0.0]}
+    assert not rule.reason([before, {"asks": [0.9, 0.9, 0.6, None]}])
+    assert not rule.reason([before, {"asks": [None, None, 0.1, None]}])  # no common prompt
+    assert rule.reason([before, {"asks": [0.4, 0.9, 1.0, None]}]) == {"asks": pytest.approx(0.25)}
 
 
 def test_falls_of_different_scores_are_not_added_up() -> None:

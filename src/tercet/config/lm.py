@@ -158,7 +158,7 @@ class PpoConfig(LoopConfig):
     num_eval_prompts: int = Field(default=32, ge=1, le=MOST_ROWS, description="Number of validation prompts, which select the best checkpoint.")
     samples_per_eval_prompt: int = Field(default=1, ge=1, le=1000, description="Responses sampled per validation prompt; the score of a prompt is their mean, so that chance has less part in the choice of the checkpoint.")
     watch: list[str] = Field(default=[], description="Judges to measure at every validation beside the score, and drawn with it: functions module:function (docs/reward-functions.md), and reward models, as folders or hub ids. A judge that takes part in training is refused.")
-    stop_on: dict[str, float] = Field(default={}, description="Judges of `watch` that stop training, each with the fall of its mean score since update 0 that it allows, such as {module:function: 0.1}. A policy with a larger fall is not kept.")
+    stop_on: dict[str, float] = Field(default={}, description="Judges of `watch` that stop training, each with the fall of its mean score since update 0 that it allows, such as {module:function: 0.1}, over the prompts with a score at both. A policy with a larger fall is not kept.")
     stop_after: int = Field(default=3, ge=1, le=MOST_ROWS, description="Number of validations in a row with a larger fall than `stop_on` allows that stop training.")
     samples_every: int = Field(default=5, ge=1, le=MOST_ROWS, description="Updates between printed samples.")
     sampler: Literal["own", "transformers", "vllm"] = Field(default="own", description="What samples the responses of PPO: Tercet, transformers' generate_batch, or a vLLM server (docs/engines.md). Pairs and the evaluation are sampled by Tercet.")

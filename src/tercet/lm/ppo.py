@@ -14,7 +14,7 @@ from torch import Tensor
 from tercet.config.lm import LmConfig, NetworkConfig, PpoConfig, RewardConfig, judge_name
 from tercet.core.kl import adapted_kl_coef
 from tercet.core.statistics import AS_IT_IS
-from tercet.errors import FailedError, InputError
+from tercet.errors import InputError
 from tercet.lm.data.batches import mixed_pass
 from tercet.lm.data.columns import columns_of_run
 from tercet.lm.data.digests import digests
@@ -271,10 +271,7 @@ def validate(roles: Roles, examples: Sequence[Example]) -> Validation:
         return torch.cat(parts).view(len(examples), num).mean(1)
 
     def scored(name: str) -> Tensor:
-        means = torch.cat(watched[name]).view(len(examples), num).nanmean(1)  # nan is no score
-        if means.isnan().all():
-            raise FailedError(f"ppo.watch: {name} gave no score to any validation answer; take it out of the list")
-        return means[~means.isnan()]
+        return torch.cat(watched[name]).view(len(examples), num).nanmean(1)  # nan is no score
 
     for responses in roles.sampler.sample_all(repeated, generator(roles.seed, "validation"), title="validation"):
         assessment = roles.assess(responses)

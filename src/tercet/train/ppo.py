@@ -27,7 +27,7 @@ from tercet.train.optim import adamw, clip_gradients, set_lr
 from tercet.train.parts import Part, minibatches, training_data
 from tercet.train.selection import Best, Shrinkage, Validation
 from tercet.train.sharding import divided_as
-from tercet.train.watch import NEVER, Stopped, StopRule
+from tercet.train.watch import NEVER, Stopped, StopRule, require_scores
 from tercet.types import ActorCritic, Rollout
 
 BEST = "best/"  # prefix of the best actor's parameters in a checkpoint
@@ -135,8 +135,9 @@ def train(
     if restored is None:
         with average.in_place():
             start = validate()
+        require_scores(start.watched)
         best, best_state, done = Best(0, start.score, start.kl), learning_state(learner.actor), 0
-        watched = [start.means]  # at every validation so far
+        watched = [start.watched_scores]  # at every validation so far
         candidates = [start.scores.tolist()]  # the scores of every actor that could be kept
         step.log(0, start.metrics)
     else:
@@ -175,7 +176,7 @@ def train(
         if validates_after(done, config) or is_over:
             with average.in_place():
                 now = validate()
-                watched = [*watched, now.means]
+                watched = [*watched, now.watched_scores]
                 if now.kl <= config.max_kl and not stop.falls(watched):
                     candidates = candidates and [*candidates, now.scores.tolist()]
                     if now.score > best.score:

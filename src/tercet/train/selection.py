@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tercet.core.selection import expected_shrinkage
 from tercet.train.chance import generator
-from tercet.train.watch import Watched
+from tercet.train.watch import Scores, Watched
 
 NUM_DRAWS = 1000  # the estimate then varies by a few per cent between seeds
 
@@ -24,15 +24,15 @@ class Validation:
     watched: Mapping[str, Watched] = field(default_factory=dict)
 
     @property
-    def means(self) -> dict[str, float]:
-        """The means of the watched scores."""
-        return {name: watched.mean for name, watched in self.watched.items()}
+    def watched_scores(self) -> dict[str, Scores]:
+        """The watched scores of each prompt."""
+        return {name: watched.scores for name, watched in self.watched.items()}
 
     @property
     def metrics(self) -> dict[str, float]:
         """The metrics of a row."""
         errors = {f"ppo/watch_error/{name}": watched.error for name, watched in self.watched.items()}
-        means = {f"ppo/watch/{name}": mean for name, mean in self.means.items()}
+        means = {f"ppo/watch/{name}": watched.mean for name, watched in self.watched.items()}
         return {"ppo/validation_score": self.score, "ppo/validation_kl": self.kl} | means | errors
 
 
