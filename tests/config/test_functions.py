@@ -1,5 +1,6 @@
 """Functions that the user names are found, or the message says where they were looked for."""
 
+import importlib
 from pathlib import Path
 
 import pytest
@@ -58,3 +59,16 @@ def test_a_text_in_brackets_makes_the_function(here: Path) -> None:
         load_function("maker_mod:longer(a:b)")
     with pytest.raises(InputError, match=r"maker_mod:nothing\(\): returned a NoneType for ''; it must return a func"):
         load_function("maker_mod:nothing()")
+
+
+def test_a_text_in_brackets_makes_the_function_once(here: Path) -> None:
+    (here / "once_mod.py").write_text(
+        "calls = []\n\ndef longer(text):\n    calls.append(text)\n    return lambda _, texts: [text] * len(texts)\n"
+    )
+    first = load_function("once_mod:longer(2)")
+    assert load_function("once_mod:longer(2)") is first
+    assert load_function("once_mod:longer(3)")([], ["x"]) == ["3"]
+    module = importlib.import_module("once_mod")
+    assert module.calls == ["2", "3"]
+    importlib.reload(module)
+    assert load_function("once_mod:longer(2)") is not first

@@ -12,6 +12,9 @@ from tercet.errors import InputError
 
 PERSON = "person"  # a judge that is a person, not a function
 
+# What `module:function(text)` has made from which function, so that it is made once: it may open a file or a service.
+_made_before: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {}  # Any: functions of the user
+
 
 def load_function(spec: str) -> Callable[..., Any]:  # Any: the caller checks its results
     """Return the function named by `module:function`; the working directory is searched after installed packages.
@@ -36,7 +39,9 @@ def load_function(spec: str) -> Callable[..., Any]:  # Any: the caller checks it
 
 
 def _made(function: Callable[..., Any], text: str, spec: str) -> Callable[..., Any]:
-    """Call the function with a text, and return the function that it makes."""
+    """Call the function with a text once, and return the function that it makes; again after its module is reloaded."""
+    if _made_before.get(spec, (None,))[0] is function:
+        return _made_before[spec][1]
     try:
         made = function(text)
     except InputError as error:
@@ -45,6 +50,7 @@ def _made(function: Callable[..., Any], text: str, spec: str) -> Callable[..., A
         raise InputError(f"{spec}: calling it with {text!r} raised {named_error(error)}") from error
     if not callable(made):
         raise InputError(f"{spec}: returned a {type(made).__name__} for {text!r}; it must return a function")
+    _made_before[spec] = function, made
     return made
 
 
