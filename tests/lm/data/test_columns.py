@@ -25,6 +25,10 @@ PROMPTS, RESPONSES = TEXTS
 def by_position(prompts: Any, responses: Any, answer: Any) -> None: ...
 def other_names(question: Any, text: Any, *, answer: Any) -> None: ...
 def legacy(question: Any, responses: Any) -> None: ...
+def queries_first(queries: Any, completions: Any) -> None: ...
+def one_prompt(prompt: Any, completions: Any, answer: Any) -> None: ...
+def two_and_a_default(queries: Any, completions: Any, answer: Any = 0) -> None: ...
+def trls_column(level: Any, completions: Any, answer: Any) -> None: ...
 def only_two(prompts: Any, answer: Any) -> None: ...
 def as_trl(prompts: Any, completions: Any, answer: Any, **columns: Any) -> None: ...
 def without_prompts(completions: Any, answer: Any) -> None: ...
@@ -43,6 +47,10 @@ def any_two(*texts: Any) -> None: ...
         (other_names, TEXTS, {"answer": [1, 2]}),
         (legacy, TEXTS, {}),
         (only_two, TEXTS, {}),
+        (queries_first, TEXTS, {}),
+        (one_prompt, TEXTS, {"answer": [1, 2]}),
+        (two_and_a_default, TEXTS, {"answer": [1, 2]}),
+        (trls_column, (), {"level": ["a", "b"], "completions": RESPONSES, "answer": [1, 2]}),
         (as_trl, (), {"prompts": PROMPTS, "completions": RESPONSES, **COLUMNS}),
         (without_prompts, (), {"completions": RESPONSES, "answer": [1, 2]}),
         (in_another_order, (), {"prompts": PROMPTS, "completions": RESPONSES, "answer": [1, 2]}),
@@ -106,6 +114,10 @@ def write(path: Path, rows: list[Row]) -> Path:
     return path
 
 
+def flat_text(capsys: pytest.CaptureFixture[str]) -> str:
+    return " ".join(capsys.readouterr().out.split())
+
+
 @pytest.mark.parametrize("kind", [".jsonl", ".csv", ".parquet"])
 def test_a_column_stays_with_its_prompt_from_every_kind_of_file(work: Path, kind: str) -> None:
     config = load_lm_config("tiny", [f"data.train=[{write(work / f'toy{kind}', ROWS)}]"])
@@ -145,18 +157,21 @@ def test_values_that_a_batch_lacks_are_none(work: Path) -> None:
     assert columns_of([]) == {}
 
 
-def test_a_missing_column_is_refused_with_its_set_and_a_few_missing_values_are_reported(
+def test_a_column_of_no_set_is_refused_and_sets_and_rows_without_a_value_are_reported(
     work: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     one, other = write(work / "one.jsonl", ROWS), write(work / "two.jsonl", [row | {"answer": None} for row in ROWS])
     config = load_lm_config("tiny", [f"data.train=[{one}, {other}]"])
     takes, examples = Takes.of(by_position), step_examples(config.data, "sft", ("answer",))
-    check_columns("m:f", takes, {"one": examples.train["one"]})
-    with pytest.raises(InputError, match=r"^m:f: takes the column 'answer', .* the set two \(\S+/two\.jsonl\) has"):
-        check_columns("m:f", takes, dict(examples.train))
+    check_columns("m:f", takes, {"one": examples.train["one"], "empty": []})
+    with pytest.raises(InputError, match=r"^m:f: takes the column 'answer', .* data has: two \(\S+/two\.jsonl\); map"):
+        check_columns("m:f", takes, {"two": examples.train["two"], "empty": []})
     assert "m:f" not in capsys.readouterr().out
+    check_columns("m:f", takes, dict(examples.train))
+    number = len(examples.train["two"])
+    assert f"m:f: {number} of {number} examples of the set two have no answer" in flat_text(capsys)
     check_columns("m:f", takes, {"both": [*examples.train["one"], *examples.train["two"][:3]]})
-    assert "m:f: 3 of " in (said := capsys.readouterr().out) and "have no answer" in said
+    assert "m:f: 3 of " in (said := flat_text(capsys)) and "have no answer" in said
     check_columns("m:f", Takes.of(with_a_default), dict(examples.train))  # a default value needs no column
 
 

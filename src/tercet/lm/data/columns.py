@@ -37,7 +37,8 @@ class Takes:
         """Read the signature of a function.
 
         The texts are given by name if an argument is called `responses` or `completions`, as in TRL. The first two
-        arguments are the prompts and the responses if none is, or if the second is `responses`.
+        arguments are the prompts and the responses if none is, if the second is `responses`, or if there are only
+        two, of which the second is `completions` and the first is none of TRL's: (queries, completions).
         """
         try:
             parameters = list(inspect.signature(function).parameters.values())
@@ -48,7 +49,14 @@ class Takes:
         names = [one.name for one in named]
         by_position = [one.name for one in named if one.kind is not one.KEYWORD_ONLY][:2]
         texts = tuple(name for name in names if name in (*_PROMPTS, *_RESPONSES))
-        if by_position[1:] == ["responses"] or not any(name in _RESPONSES for name in texts):
+        required_by_position = [one for one in named if one.kind is not one.KEYWORD_ONLY and one.default is one.empty]
+        only_two = len(required_by_position) == 2 and by_position[0] not in (*_PROMPTS, *_RESPONSES)
+        is_pair = only_two or by_position[:1] == ["prompt"]  # no column: TRL gives the prompts another name
+        if (
+            by_position[1:] == ["responses"]
+            or (is_pair and by_position[1:] == ["completions"])
+            or not any(name in _RESPONSES for name in texts)
+        ):
             texts = ()
         columns = [one for one in named if one.name not in (texts or by_position)]
         required = tuple(one.name for one in columns if one.default is one.empty)
@@ -110,21 +118,23 @@ def _columns_of(specs: Iterable[str]) -> tuple[str, ...]:
 
 
 def check_columns(spec: str, takes: Takes, sets: Sets) -> None:
-    """Raise InputError if a set has no value of a column that the function takes; report rows that have none."""
+    """Raise InputError if no set has a value of a column that the function takes; report sets and rows without one."""
     for column in takes.required:
-        for name, examples in sets.items():
-            missing = [e for e in examples if e.columns.get(column) in (None, "")]
-            if examples and len(missing) == len(examples):
-                raise InputError(
-                    f"{spec}: takes the column {column!r}, which no row of the set {name} "
-                    f"({_file_of(examples[0])}) has; map it with data.columns={{{column}: YOUR_COLUMN}}, "
-                    "give the argument a default value, or take the set out"
-                )
-            if missing:
-                say_once(
-                    f"{spec}: {len(missing)} of {len(examples)} examples of the set {name} have no {column} "
-                    f"(first: {missing[0].location}); the function gets None"
-                )
+        missing = {
+            name: [e for e in examples if e.columns.get(column) in (None, "")] for name, examples in sets.items()
+        }
+        without = {name: rows for name, rows in missing.items() if rows}
+        if without and all(len(missing[name]) == len(examples) for name, examples in sets.items()):
+            files = ", ".join(f"{name} ({_file_of(rows[0])})" for name, rows in without.items())
+            raise InputError(
+                f"{spec}: takes the column {column!r}, which no row of the data has: {files}; map it with "
+                f"data.columns={{{column}: YOUR_COLUMN}}, or add a set that has it"
+            )
+        for name, rows in without.items():
+            say_once(
+                f"{spec}: {len(rows)} of {len(sets[name])} examples of the set {name} have no {column} "
+                f"(first: {rows[0].location}); the function gets None"
+            )
 
 
 def _file_of(example: Example) -> str:
