@@ -36,6 +36,7 @@ LANGUAGE: list[tuple[str, Curve, str]] = [
     ("ppo/response_length", lambda i: max(30 - i, 4), "length_changes"),
     ("ppo/duplicate_fraction", lambda i: 0.6, "duplicate_responses"),
     ("ppo/copied_fraction", lambda i: 0.4, "copied_responses"),
+    ("ppo/validation_score", lambda i: 0.5 - 0.05 * i, "validation_falls"),
     ("ppo/watch/asks", lambda i: 0.6 - 0.01 * i, "watched_judge_falls"),
     ("sft/loss", lambda i: 2.0 + i / 30, "sft_lr"),
     ("sft/grad_norm", lambda i: 20.0 if i in (20, 30) else 1.0, "sft_gradient_spikes"),
@@ -64,6 +65,7 @@ RESULTS: list[tuple[str, object, str]] = [
     ("reward_model.accuracy.chatterbot.low", 0.49, "reward_model_chance"),
     ("reward_model.length_correlation.chatterbot", -0.85, "reward_model_length"),
     ("response_length.ppo", 40.0, "answer_length"),
+    ("best_checkpoint.update", 0, "ppo_not_improved"),
     ("win_rate.ppo_vs_sft.judge", {"mean": 0.5, "low": 0.41, "high": 0.59}, "judge_and_reward_model"),
     ("win_rate.ppo_vs_sft.reward_model.mean", 0.4, "judge_and_reward_model"),
 ]
@@ -121,6 +123,8 @@ def test_a_reward_model_that_ranks_as_length_does_is_named(sound: Record) -> Non
     no_better = _changed(results, "reward_model.length_accuracy.chatterbot", 0.8)
     (found,) = _problems(replace(sound, results=no_better)).values()
     assert found.name == "reward_model_length" and "length alone 80%" in found.text
+    few = _changed(no_better, "reward_model.accuracy.chatterbot.num_prompts", 7)
+    assert _problems(replace(sound, results=few)) == {}
 
 
 def test_an_arm_at_chance_and_one_that_did_not_improve_are_named(sound_arm: Record) -> None:
@@ -128,6 +132,67 @@ def test_an_arm_at_chance_and_one_that_did_not_improve_are_named(sound_arm: Reco
     assert set(_problems(replace(sound_arm, results=by_chance))) == {"reward_model_chance"}
     kept = _changed(sound_arm.results, "best_checkpoint.update", 0)
     assert set(_problems(replace(sound_arm, results=kept))) == {"arm_not_improved"}
+
+
+@pytest.mark.parametrize(
+    ("mean", "low", "high", "num", "level"),
+    [
+        (0.7, 0.4, 0.85, 7, "advice"),
+        (0.55, 0.41, 0.68, 49, "advice"),
+        (0.55, 0.41, 0.68, 50, "alarm"),
+        (0.25, 0.07, 0.59, 8, "alarm"),  # poor for certain, with few pairs too
+        (0.9, 0.6, 0.98, 10, "good"),
+    ],
+)
+def test_few_held_out_pairs_are_no_alarm(
+    sound: Record, sound_arm: Record, mean: float, low: float, high: float, num: int, level: str
+) -> None:
+    small = {"mean": mean, "low": low, "high": high, "num_prompts": num}
+    language = _changed(sound.results, "reward_model.accuracy.small", small)  # the other set is sound
+    arm = {"accuracy": mean, "accuracy_low": low, "accuracy_high": high, "num_held_out": num}
+    for record in (replace(sound, results=language), replace(sound_arm, results={"reward_model": arm})):
+        (found,) = [one for one in examine(record) if one.name == "reward_model_chance"]
+        assert found.level == level and (level == "good" or f"{num} held-out pairs" in found.text)
+
+
+def test_an_alarm_about_one_set_does_not_name_a_set_that_is_only_small(sound: Record) -> None:
+    results = _changed(sound.results, "reward_model.accuracy.chatterbot.low", 0.49)
+    small = {"mean": 0.7, "low": 0.4, "high": 0.85, "num_prompts": 7}
+    found = _problems(replace(sound, results=_changed(results, "reward_model.accuracy.small", small)))
+    (one,) = found.values()
+    assert one.level == "alarm" and "chatterbot" in one.text and "small" not in one.text
+
+
+def test_ppo_that_loses_against_sft_is_an_alarm_and_no_agreement(sound: Record) -> None:
+    lost = {"mean": 0.1, "low": 0.05, "high": 0.17, "num_prompts": 128}
+    for judges in (("judge",), ("reward_model",), ("judge", "reward_model")):
+        results = sound.results | {"win_rate": {"ppo_vs_sft": dict.fromkeys(judges, lost)}}
+        record = replace(sound, results=results)
+        (found,) = _problems(record).values()
+        assert (found.name, found.level) == ("ppo_worse", "alarm") and "10% by the" in found.text
+        assert not any(one.name == "judge_and_reward_model" for one in examine(record))
+
+
+def test_a_reward_model_that_is_not_the_reward_does_not_tell_that_ppo_is_worse(sound: Record) -> None:
+    lost = {"mean": 0.1, "low": 0.05, "high": 0.17, "num_prompts": 128}
+    config = sound.config | {"ppo": sound.config["ppo"] | {"reward": {"mine:f": 1.0}}}
+    results = sound.results | {"win_rate": {"ppo_vs_sft": {"reward_model": lost}}}
+    assert _problems(replace(sound, results=results, config=config)) == {}
+
+
+def test_a_fall_of_the_validation_score_within_chance_is_no_alarm(
+    sound: Record, with_curve: Callable[..., Record]
+) -> None:
+    def named(fall: Curve, *, num: int | None = None) -> set[str]:
+        record = with_curve(sound, "ppo/validation_score", lambda i: 0.5 - fall(i))
+        best = {"update": 5} | ({} if num is None else {"num_scores": num})
+        return set(_problems(replace(record, results=record.results | {"best_checkpoint": best})))
+
+    assert named(lambda i: 0.9 if i else 0.0) == set()  # two standard errors of 8 prompts are 1.0
+    assert named(lambda i: 1.1 if i else 0.0) == {"validation_falls"}
+    assert named(lambda i: 1.1 if i and i != 35 else 0.0) == set()  # not at each of the last three
+    assert named(lambda i: 0.4 if i else 0.0, num=32) == set()
+    assert named(lambda i: 0.6 if i else 0.0, num=32) == {"validation_falls"}
 
 
 def test_success_that_falls_with_the_reward_has_another_title(
@@ -195,7 +260,7 @@ def test_every_check_can_find_something_wrong(sound: Record, sound_arm: Record) 
     """The cases of this file cover the checks: a new one needs a sick series here."""
     named = {name for _, _, name in (*LANGUAGE, *ARM, *RESULTS)}
     named |= {"updates_too_small", "throughput_falls", "reward_takes_most_time", "unseen_judges", "arm_not_improved"}
-    named |= {"held_out_duplicates"}  # tests/report/test_checks.py
+    named |= {"ppo_worse", "held_out_duplicates"}  # tests/report/test_checks.py
     assert {one.name for record in (sound, sound_arm) for one in examine(record)} <= named
     assert len(CHECKS) == len(set(CHECKS))
 

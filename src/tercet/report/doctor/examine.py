@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from tercet.report.doctor import arm, data, judges, kl, lessons, responses, rewards, speed, updates
+from tercet.report.doctor import arm, data, judges, kl, lessons, outcome, responses, rewards, speed, updates
 from tercet.report.doctor.finding import Finding
 from tercet.report.records import Record
 
@@ -33,6 +33,9 @@ CHECKS = (
     responses.duplicates,
     responses.copies,
     responses.variety,
+    outcome.worse,
+    outcome.falls,
+    outcome.kept,
     judges.agreement,
     judges.unseen,
     judges.watched,

@@ -66,7 +66,7 @@ def unseen(record: Record) -> Finding | None:
 
 
 def agreement(record: Record) -> Finding | None:
-    """Compare the judge of the config with the reward model."""
+    """Compare the judge of the config with the reward model; that neither finds PPO better is another check."""
     judge, model = (rate(record.results, "win_rate", "ppo_vs_sft", key) for key in ("judge", "reward_model"))
     if judge is None or model is None:
         return None
@@ -89,6 +89,8 @@ def agreement(record: Record) -> Finding | None:
             "use more pairs for the reward model, or more updates",
             "reward.md#what-is-measured",
         )
+    if judge.mean <= 0.5:
+        return None
     return Finding("judge_and_reward_model", "good", "Judge and reward model agree", text)
 
 

@@ -1,14 +1,18 @@
 """The reward: whether it tells responses apart, and whether the reward model measures more than length."""
 
+from collections.abc import Mapping
+
 from tercet.core.intervals import Interval
 from tercet.report.doctor.finding import Finding
 from tercet.report.doctor.windows import late
-from tercet.report.formats import listed, num, percent
+from tercet.report.formats import interval, listed, num, percent
 from tercet.report.records import Record, curve, find, is_arm, number, rate
 
 _FEW = 5  # updates that a check needs
 _MANY_UNSCORED = 0.1  # of the answers
 _MOSTLY_LENGTH = 0.8  # correlation of score and length
+_ENOUGH_PAIRS = 50  # held-out pairs; with fewer, the interval of a sound model often includes one half
+_HARDLY_BETTER = 0.6  # accuracy; an interval below it is that of a poor model, however few the pairs
 
 
 def equal_scores(record: Record) -> Finding | None:
@@ -78,22 +82,32 @@ def unscored(record: Record) -> Finding | None:
 
 
 def chance(record: Record) -> Finding | None:
-    """Look at the intervals of the reward model's accuracy."""
+    """Look at the intervals of the reward model's accuracy; a few held-out pairs can say little."""
     intervals = _accuracies(record)
     if not intervals:
         return None
-    unsure = [name for name, one in intervals.items() if one.low <= 0.5]
-    if unsure:
-        of = f"On {listed(unsure)} the" if unsure[0] else "The"
-        low = min(intervals[name].low for name in unsure)
+    docs = "arm.md#2-judge" if is_arm(record) else "reward.md#what-is-measured"
+    unsure = {name: one for name, one in intervals.items() if one.low <= 0.5}
+    failed = {name: one for name, one in unsure.items() if one.num >= _ENOUGH_PAIRS or one.high < _HARDLY_BETTER}
+    if failed:
         return Finding(
             "reward_model_chance",
             "alarm",
             "The reward model may be no better than chance",
-            f"{of} 95% interval of its accuracy begins at {percent(low)} and includes one half",
+            f"Its accuracy: {_described(failed)}. Chance has 50%",
             "use more pairs or a larger model, or another `reward.lr`",
-            "arm.md#2-judge" if is_arm(record) else "reward.md#what-is-measured",
+            docs,
         )
+    if unsure:
+        return Finding(
+            "reward_model_chance",
+            "advice",
+            "Too few held-out pairs to tell the reward model from chance",
+            f"Its accuracy: {_described(unsure)}. Chance has 50%",
+            "raise `reward.num_sampled_pairs`, of which a share is held out" if record.sampled_pairs else
+            "raise `reward.num_eval`, or hold out more pairs",
+            docs,
+        )  # fmt: skip
     text = f"The 95% intervals of its accuracy begin at {percent(min(one.low for one in intervals.values()))} or above"
     return Finding("reward_model_chance", "good", "The reward model is better than chance", text)
 
@@ -107,11 +121,11 @@ def by_length(record: Record) -> Finding | None:
     worst = max(names, key=lambda name: abs(number(correlation, name) or 0.0))
     related, accuracy, of_rule = (number(correlation, worst), number(model, worst, "mean"), number(rule, worst))
     text = f"Its score correlates with the length of the answer at {num(related)}"
-    no_better = False
+    enough, no_better = (number(model, worst, "num_prompts") or 0) >= _ENOUGH_PAIRS, False
     if of_rule is not None and accuracy is not None and accuracy <= of_rule + 0.02:
         no_better = True
         text += f"; it ranks {percent(accuracy)} of the held-out pairs as judged, and length alone {percent(of_rule)}"
-    if related is not None and (abs(related) > _MOSTLY_LENGTH or (no_better and abs(related) > 0.5)):
+    if related is not None and (abs(related) > _MOSTLY_LENGTH or (no_better and enough and abs(related) > 0.5)):
         return Finding(
             "reward_model_length",
             "alarm",
@@ -124,6 +138,14 @@ def by_length(record: Record) -> Finding | None:
 
 
 _BY_LENGTH = ("accuracy", "length_accuracy", "length_correlation")
+
+
+def _described(sets: Mapping[str, Interval]) -> str:
+    texts = [
+        f"{percent(one.mean)}{f' on {name}' if name else ''} ({interval(one)}, {one.num} held-out pairs)"
+        for name, one in sets.items()
+    ]
+    return listed(texts)
 
 
 def _accuracies(record: Record) -> dict[str, Interval]:
