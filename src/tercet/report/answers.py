@@ -95,7 +95,9 @@ def _gain(row: Tree, key: str) -> float | None:
 
 def _stages(record: Record) -> list[tuple[str, Role, str]]:
     """Return each stage with its colour and its name; a round has the colour of PPO."""
-    named = [(stage, _ROLES.get(stage, "other"), title) for stage, title in stages(record).items()]
+    named: list[tuple[str, Role, str]] = [
+        (stage, _ROLES.get(stage, "other"), title) for stage, title in stages(record).items()
+    ]
     rounds = [one.number for one in record.rounds]
     return [*named[:3], *((in_round("ppo", i), "ppo", f"Round {i}") for i in rounds), *named[3:]]
 

@@ -14,7 +14,7 @@ def win_rates(record: Record) -> Table | None:
     titles = stage_titles(record)
     pairs: list[tuple[str, str, Role]] = [("ppo", "sft", "ppo"), ("ppo", "base", "ppo"), ("sft", "base", "sft")]
     for name in list(titles)[3:]:
-        pairs += [(name, "sft", "other"), (name, "ppo", "other")]
+        pairs.extend([(name, "sft", "other"), (name, "ppo", "other")])
     for one, other, role in pairs:
         for key, judge in judges(record).items():
             won = rate(record.results, "win_rate", f"{one}_vs_{other}", key)
