@@ -106,7 +106,8 @@ def test_a_column_that_a_function_takes_and_the_data_lacks_is_refused_before_tra
     (tmp_path / "needy.py").write_text(COLUMN_REWARDS)
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(
-        InputError, match=r"^needy:right: takes the column 'answer', .* set toy .*toy\.jsonl.*answer: YOUR"
+        InputError,
+        match=r"^needy:right: takes the column 'answer', .* no row of the data has: toy .*toy\.jsonl.*answer: YOUR",
     ):
         check(load_lm_config("tiny", [*small, *settings]), steps)
     check(load_lm_config("tiny", [*small, *settings, "data.columns={answer: chosen}"]), steps)
