@@ -58,10 +58,7 @@ def run(folder: RunFolder, config: LmConfig) -> None:
         )
     examples, encoder = preference_pairs(folder, config)
     train = encoder.within_limits(examples.train, "dpo")
-    held_out = encoder.within_limits(held_out_pairs(examples, config.dpo.num_eval), "held out")
-    held_out = {name: pairs for name, pairs in held_out.items() if pairs}
-    if not held_out:
-        raise InputError("dpo: no pairs are held out to measure on; raise data.eval_fraction or give data.eval pairs")
+    held_out = held_out_pairs(examples, encoder, most=config.dpo.num_eval, step="dpo")
     if not (prompts := validation_prompts(encoder, config)):
         raise InputError(NO_VALIDATION)
     todo = lessons(

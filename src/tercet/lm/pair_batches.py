@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tercet.config.lm import LmConfig
+from tercet.errors import InputError
 from tercet.lm.batch import TokenBatch
 from tercet.lm.data.columns import columns_of_run
 from tercet.lm.data.examples import Example, Message
@@ -49,9 +50,15 @@ def samples_pairs(examples: StepExamples, num_sampled_pairs: int) -> bool:
     return bool(num_sampled_pairs) and not has_pairs
 
 
-def held_out_pairs(examples: StepExamples, most: int) -> Sets:
-    """Return at most so many held-out pairs of each set."""
-    return {name: [e for e in rows if e.rejected is not None][:most] for name, rows in examples.held_out.items()}
+def held_out_pairs(examples: StepExamples, encoder: Encoder, *, most: int, step: str) -> Sets:
+    """Return at most so many held-out pairs of each set that are not too long; InputError if there is none."""
+    pairs = {name: [e for e in rows if e.rejected is not None][:most] for name, rows in examples.held_out.items()}
+    found = {name: rows for name, rows in encoder.within_limits(pairs, "held out").items() if rows}
+    if not found:
+        raise InputError(
+            f"{step}: no pairs are held out to measure on; raise data.eval_fraction or give data.eval pairs"
+        )
+    return found
 
 
 @dataclass(frozen=True)

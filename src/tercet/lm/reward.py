@@ -51,12 +51,7 @@ def run(folder: RunFolder, config: LmConfig, *, number: int = 0) -> None:
     """
     examples, encoder = preference_pairs(folder, config, number)
     train = encoder.within_limits(examples.train, "reward")
-    held_out = encoder.within_limits(held_out_pairs(examples, config.reward.num_eval), "held out")
-    held_out = {name: pairs for name, pairs in held_out.items() if pairs}
-    if not held_out:
-        raise InputError(
-            "reward: no pairs are held out to measure on; raise data.eval_fraction or give data.eval pairs"
-        )
+    held_out = held_out_pairs(examples, encoder, most=config.reward.num_eval, step="reward")
     todo = lessons(
         train, config.data, config.reward, step="reward", seed=config.seed, group_prompts=config.reward.group_pairs
     )
