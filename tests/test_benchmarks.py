@@ -63,10 +63,10 @@ def module(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     ("script", "lengths"),
     [
         ("ppo_step.py", "real"),
-        ("sft_step.py", "fixed"),
-        ("reward_step.py", "real"),
+        pytest.param("sft_step.py", "fixed", marks=pytest.mark.slow),
+        pytest.param("reward_step.py", "real", marks=pytest.mark.slow),
         ("generation.py", "fixed"),
-        ("peers/ppo_plain.py", "real"),
+        pytest.param("peers/ppo_plain.py", "real", marks=pytest.mark.slow),
         pytest.param("ppo_step.py", "fixed", marks=pytest.mark.slow),
         pytest.param("sft_step.py", "real", marks=pytest.mark.slow),
         pytest.param("reward_step.py", "fixed", marks=pytest.mark.slow),

@@ -31,6 +31,7 @@ def indices(run: Path) -> list[int]:
     return [row["index"] for row in rows if row["step"] == "ppo"]
 
 
+@pytest.mark.slow
 def test_a_sick_run_is_told_so_stops_and_continues(
     tuned: tercet.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -28,6 +28,7 @@ def test_the_number_of_processes_follows_the_cores() -> None:
     assert processes.num_processes(0, "cpu") == min(2, len(os.sched_getaffinity(0)))
 
 
+@pytest.mark.slow
 def test_a_run_starts_and_ends_its_processes(tmp_path: Path) -> None:
     seen: list[int] = []
     config = tercet.load_lm_config("tiny", SFT)

@@ -65,6 +65,9 @@ SLOW = {
     "Llama, LoRA with full heads",
     "Qwen2, LoRA, tied, full heads",
     "Llama, LoRA, bf16",
+    "OPT, full, bf16",
+    "GPT-NeoX, full",
+    "Bloom, LoRA",
 }
 
 

@@ -453,7 +453,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(disk)], check=True)
 
 
-@pytest.mark.parametrize("room", [4, 120])
+@pytest.mark.parametrize("room", [4, pytest.param(120, marks=pytest.mark.slow)])
 def test_a_full_disk_ends_the_run_with_all_that_it_had(
     tiny: Tercet, small: list[str], taught: Path, whole: Path, small_disk: Path, room: int
 ) -> None:

@@ -125,6 +125,7 @@ def test_the_price_of_kl_holds_the_actor_back(improve: Improve) -> None:
         assert row["ppo/reward"] == pytest.approx(row["ppo/score"] - 2.0 * row["ppo/kl"], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_an_adaptive_price_falls_below_the_target_and_rises_above_it(improve: Improve) -> None:
     adaptive = ["ppo.kl_target=1.0", "ppo.kl_horizon=64", "ppo.num_updates=12"]
     _, rows = improve("share_of_e", *FREE, *FAST, *adaptive, "ppo.kl_coef=0.05")
@@ -212,6 +213,7 @@ def test_an_entropy_bonus_keeps_the_policy_open(improve: Improve) -> None:
     assert bonus[-1]["ppo/entropy"] > plain[-1]["ppo/entropy"] + 0.2
 
 
+@pytest.mark.slow
 def test_a_kl_stop_ends_an_update_early(improve: Improve) -> None:
     often = [*FREE, *FAST, "ppo.num_updates=3", "ppo.epochs=8", "ppo.num_minibatches=2"]
     _, rows = improve("share_of_e", *often, "ppo.kl_stop=0.01")
@@ -220,6 +222,7 @@ def test_a_kl_stop_ends_an_update_early(improve: Improve) -> None:
     assert all(row["ppo/num_minibatches"] == 16 for row in rows[1:])
 
 
+@pytest.mark.slow
 def test_a_reward_may_be_a_sum_of_models_and_functions(
     take: Take, small: list[str], policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -290,6 +293,7 @@ def test_a_reward_model_may_be_watched(improve: Improve, take: Take, small: list
     assert len(watched) == 2 and watched[0] != watched[1]
 
 
+@pytest.mark.slow
 def test_training_stops_on_a_watched_judge_and_keeps_no_policy_under_which_it_fell(improve: Improve) -> None:
     _, free = improve("share_of_e", *LEARNS, WATCH)
     stop = ["ppo.stop_on={'letter_rewards:share_of_others': 0.1}", "ppo.stop_after=2"]
@@ -306,7 +310,7 @@ def test_training_stops_on_a_watched_judge_and_keeps_no_policy_under_which_it_fe
 GROUPS = [*FREE, *FAST, "ppo.reward_clip=20", "ppo.num_updates=12"]
 
 
-@pytest.mark.parametrize("algorithm", ["rloo", "grpo", "dapo"])
+@pytest.mark.parametrize("algorithm", ["rloo", pytest.param("grpo", marks=pytest.mark.slow), "dapo"])
 def test_groups_learn_what_the_reward_pays_for_without_a_critic(improve: Improve, algorithm: str) -> None:
     run, rows = improve("share_of_e", f"ppo.algorithm={algorithm}", *GROUPS)
     scores = [as_given(run, row["ppo/score"]) for row in rows[1:]]

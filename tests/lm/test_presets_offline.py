@@ -152,6 +152,7 @@ def test_opt_350m_learns_three_sets_one_after_another_and_shows_what_it_forgot(
     assert AutoConfig.from_pretrained(tmp_path / "run" / "reward" / "model").word_embed_proj_dim == 16
 
 
+@pytest.mark.slow
 def test_opt_1_3b_learns_four_sets_mixed_with_a_reward_model_of_another_shape(
     tercet: Tercet, opt_350m: Path, opt_1_3b: Path, sets: dict[str, Path], tmp_path: Path
 ) -> None:

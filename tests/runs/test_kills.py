@@ -117,5 +117,6 @@ def test_a_run_killed_at_most_lines_ends_as_if_nothing_had_happened(tmp_path: Pa
     assert check(SCRIPT, tmp_path, num_points=700)["kills"] > 700
 
 
+@pytest.mark.slow
 def test_a_supervised_step_killed_at_many_lines_learns_the_same_to_the_bit(tmp_path: Path) -> None:
     assert check(FIT, tmp_path, num_points=10)["kills"] > 10

@@ -109,6 +109,7 @@ def test_it_learns_the_right_action_in_every_state() -> None:
     assert after(changed(FAST, epochs=2, num_minibatches=2), 40) > 0.9
 
 
+@pytest.mark.slow
 def test_more_epochs_and_minibatches_help_and_do_not_diverge() -> None:
     once = after(FAST, 15)
     often = after(changed(FAST, epochs=4, num_minibatches=4), 15)

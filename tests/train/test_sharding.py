@@ -116,6 +116,7 @@ def _goes_on(folder: Path, before: int, after: int) -> dict[str, Tensor]:
         return _state(network)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_goes_on_with_another_number_of_ranks(tmp_path: Path) -> None:
     folders = [tmp_path / name for name in ("one", "several")]
     for folder in folders:

@@ -133,6 +133,7 @@ def test_a_person_with_the_preferences_of_the_judge_gives_the_same_run_to_the_bi
     assert len(expected) > 10
 
 
+@pytest.mark.slow
 def test_equal_counts_half_and_unclear_is_left_out(small: list[str], tmp_path: Path) -> None:
     config = load_arm_config("reach", [*small, *FEW, "reward.judge=person"])
     words = ["left", "equal", "unclear", "right", "equal"]
@@ -150,6 +151,7 @@ def test_equal_counts_half_and_unclear_is_left_out(small: list[str], tmp_path: P
     assert (figures["num_pairs"], figures["num_held_out"]) == (8, 2)  # only decided pairs are held out
 
 
+@pytest.mark.slow
 def test_marked_moments_become_pairs_also_in_rounds(small: list[str], tmp_path: Path) -> None:
     run, overrides = tmp_path / "run", [*small, *FEW, *ROUNDS, "reward.judge=person", "reward.feedback=steps"]
     asked: list[tuple[str, int]] = []

@@ -8,6 +8,7 @@ from tercet.arm.sim.tasks import carry
 from tercet.cli import app
 
 
+@pytest.mark.slow
 def test_every_check_holds() -> None:
     checks = check.run(num_states=128, seed=3)
     assert all(one.ok for one in checks), check.table(checks)

@@ -36,6 +36,7 @@ def test_planning_loads_no_weights():
     assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 < 5e8
 
 
+@pytest.mark.slow
 def test_a_plan_of_this_machine_uses_the_lengths_of_the_data_and_measures_time(make_config):
     found = plan(load_lm_config("tiny", ["data.style=plain"]))
     assert found.rows.source.startswith("means of the data") and 5 < found.rows.ppo.prompt < 128
