@@ -27,5 +27,5 @@ def test_opening_a_run_prints_nothing_and_a_command_warns(tmp_path: Path, capsys
 
 
 def test_the_steps_match_the_pipelines() -> None:
-    assert set(lm_pipeline.steps_of(0)) == set(STEPS["lm"])  # DPO is in its place for the eye
+    assert set(lm_pipeline.steps_of(0)) == {*STEPS["lm"], lm_pipeline.COMPARE}  # DPO is in its place for the eye
     assert tuple(arm_pipeline.STEPS) == STEPS["arm"]

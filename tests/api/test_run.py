@@ -33,6 +33,8 @@ def test_an_error_of_the_callback_reaches_the_caller(tmp_path: Path) -> None:
     config = tercet.load_lm_config("tiny", SMALL)
     with pytest.raises(KeyError, match="absent"):
         tercet.run(config, tmp_path / "run", step="sft", on_row=lambda row: row["absent"], quiet=True)
-    with pytest.raises(tercet.InputError, match="step='bc': must be one of sft, reward, ppo, dpo, compare, eval"):
+    with pytest.raises(tercet.InputError, match="step='bc': must be one of sft, reward, ppo, dpo, eval"):
         tercet.run(config, tmp_path / "other", step="bc")
+    with pytest.raises(tercet.InputError, match="step='compare': must be one of"):  # a comparison's own
+        tercet.run(config, tmp_path / "other", step="compare")
     assert not (tmp_path / "other").exists()

@@ -1,44 +1,44 @@
-"""Win rates of a comparison: over prompts, with the mean of the seeds, and without answers that have no score."""
+"""The numbers of a comparison: rates with the mean of the seeds, and means of what was measured."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tercet.core.intervals import Interval
-from tercet.report.blocks import Prose
-from tercet.report.comparison import Measured, Outcome, Row, _wins, judges
-from tercet.report.comparison_page import _below_budget
+from tercet.core.intervals import wilson
+from tercet.errors import FailedError
+from tercet.report import comparison
+from tercet.report.comparison import Measured, Outcome
 
 
-def run_of(*scores: float | None) -> Measured:
-    rows: list[Row] = [{"scores": {"judge": score}, "kl": 1.0 + i, "tokens": 4} for i, score in enumerate(scores)]
-    return Measured(Path("run"), rows, None, None, 2.0, None, None)
+def run_of(*values: float | None, **results: dict[str, float]) -> Measured:
+    return Measured(Path("run"), [{"kl": value} for value in values], results=results)
 
 
-def test_each_prompt_has_the_wins_of_all_seeds_and_a_tie_counts_half() -> None:
-    before = run_of(1.0, 1.0, 1.0, None).answers
-    assert _wins([run_of(2.0, 1.0, 0.0, 5.0), run_of(3.0, 0.0, None, 5.0)], before, "judge") == [[1.0, 1.0], [0.5, 0.0]]
+def test_a_rate_is_over_prompts_each_with_the_mean_of_its_seeds() -> None:
+    found = Outcome.of("ppo", [run_of(), run_of()], {"success": [[1.0, 1.0], [1.0, 0.0], [0.0, 0.0]], "none": []})
+    assert found.rates == {"success": wilson([1.0, 0.5, 0.0])}
+    assert found.by_seed == {"success": [pytest.approx(2 / 3), pytest.approx(1 / 3)]}
+    assert found.rate_as_json("success", "states")["num_states"] == 3
 
 
-def test_means_are_over_the_seeds_and_leave_out_what_was_not_measured() -> None:
-    outcome = Outcome("ppo", [run_of(1.0, 1.0), run_of(1.0)], {}, {})
-    assert outcome.kl == pytest.approx((1.5 + 1.0) / 2)
-    assert outcome.mean("seconds") == 2.0 and outcome.mean("peak_bytes") is None
+def test_means_leave_out_what_was_not_measured() -> None:
+    runs = [run_of(1.0, None, 2.0, seconds={"ppo": 2.0}), run_of(None)]
+    outcome = Outcome("ppo", runs, {}, {})
+    assert outcome.mean(lambda run: run.mean("kl")) == 1.5
+    assert outcome.mean(Measured.seconds) == 2.0
+    assert outcome.figures(comparison.COST_FIGURES) == {"seconds": 2.0, "num_seeds": 2}
 
 
-def test_the_page_names_runs_that_ended_below_their_budget() -> None:
-    less, enough, none = (
-        replace(run_of(1.0), folder=Path(name), sampled_tokens=tokens, budget=budget)
-        for name, tokens, budget in (("grpo-1", 1200.0, 3000.0), ("ppo-0", 3010.0, 3000.0), ("dpo-0", None, None))
-    )
-    (line,) = _below_budget([Outcome("grpo", [less, enough], {}, {}), Outcome("dpo", [none], {}, {})])
-    assert isinstance(line, Prose) and "Below the budget: grpo-1 ended after 1,200 of 3,000 tokens; " in line.text
-    assert _below_budget([Outcome("ppo", [enough, none], {}, {})]) == []
+def test_the_cost_of_a_resumed_run_is_that_of_its_largest_part(tmp_path: Path) -> None:
+    comparison.add_cost(tmp_path, "ppo-0", {"peak_bytes": 5, "gpu_peak_bytes": 0})
+    comparison.add_cost(tmp_path, "ppo-0", {"peak_bytes": 3, "gpu_peak_bytes": 2})
+    assert comparison._costs(tmp_path) == {"ppo-0": {"peak_bytes": 5, "gpu_peak_bytes": 2}}
 
 
-def test_only_judges_that_scored_every_algorithm_are_compared() -> None:
-    rate = Interval(0.5, 0.4, 0.6, 8)
-    one, other = {"judge": rate, "unseen": rate}, {"unseen": rate}
-    assert judges([Outcome("ppo", [], one, {}), Outcome("dpo", [], other, {})]) == ["unseen"]
-    assert judges([]) == []
+def test_a_damaged_plan_is_named(tmp_path: Path) -> None:
+    assert comparison.plan_of(tmp_path) == {}
+    (tmp_path / comparison.FILE).write_text('{"tokens": 0}')  # as written before there was one of the arm
+    assert comparison.plan_of(tmp_path) == {"domain": "lm", "tokens": 0}
+    (tmp_path / comparison.FILE).write_text('{"tokens": ')
+    with pytest.raises(FailedError, match=r"compare\.json"):
+        comparison.plan_of(tmp_path)

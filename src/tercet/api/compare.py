@@ -1,16 +1,16 @@
-"""Compare the algorithms of step 3 from one SFT policy and one reward model, as `tercet lm compare` does."""
+"""Compare algorithms of step 3 from one start, as `tercet lm compare` and `tercet arm compare` do."""
 
 import gc
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Protocol, TypeVar
 
-from tercet.api.run import run
+from tercet.api.record import Domain
+from tercet.api.run import run_pipeline
+from tercet.config.arm import ArmConfig
 from tercet.config.lm import LmConfig
-from tercet.config.load import load_lm_config
-from tercet.config.ppo import Algorithm
 from tercet.errors import InputError
 from tercet.report import comparison, comparison_page
 from tercet.runs.atomic import write_text
@@ -19,13 +19,9 @@ from tercet.runs.fork import fork
 from tercet.runs.memory import peak_memory
 from tercet.runs.progress import say
 
-DEFAULT = "ppo,rloo,grpo,dpo,best-of-n"
-_BEST_OF = "best-of-"
-_N = 8  # of best-of-n, if eval.best_of_n does not give it
-_MORE_UPDATES = 4  # how often num_updates is allowed: the budget of tokens ends training, not the number of updates
-# what runs from one start may change of its config; pairs and scores depend on the others
-_FREE = ("ppo.", "dpo.", "eval.")
-_FIXED = ("ppo.policy", "ppo.temperature", "ppo.max_response_tokens")
+C = TypeVar("C", LmConfig, ArmConfig)
+BEST_OF = "best-of-"
+MEASURE = "compare"  # the step that measures a run
 
 
 @dataclass(frozen=True)
@@ -43,93 +39,113 @@ class Member:
     @property
     def step(self) -> str:
         """Return the step that it trains; empty if it trains nothing."""
-        return "dpo" if self.algorithm == "dpo" else "" if self.algorithm.startswith(_BEST_OF) else "ppo"
+        return "dpo" if self.algorithm == "dpo" else "" if self.algorithm.startswith(BEST_OF) else "ppo"
+
+
+class Side(Protocol[C]):
+    """What language models and the arm do each in their own way: the modules `compare_lm` and `compare_arm`."""
+
+    DOMAIN: Domain
+    UNIT: str  # of the budget
+    KNOWN: str  # algorithms, for a message
+    START: str  # what all runs start from, for a message
+    # what the runs may change of the config of their start (by the beginning of the key), and what not
+    FREE: tuple[str, ...]
+    FIXED: tuple[str, ...]
+
+    def load(self, preset: str, overrides: Sequence[str]) -> C:
+        """Load a config."""
+        ...
+
+    def check(self, config: C) -> None:
+        """Raise InputError if runs of this config cannot be compared."""
+        ...
+
+    def algorithm(self, name: str, config: C) -> str:
+        """Return the algorithm that a word on the command line names; empty if it is unknown."""
+        ...
+
+    def steps_before(self, config: C) -> list[str]:
+        """Return the steps that all runs share."""
+        ...
+
+    def start_settings(self) -> list[str]:
+        """Return the overrides of the shared start."""
+        ...
+
+    def settings(self, member: Member, config: C, budget: int) -> list[str]:
+        """Return the overrides of a run."""
+        ...
+
+    def budget(self, config: C, start: Path) -> int:
+        """Return the default budget, once the start is measured."""
+        ...
 
 
 def compare(
+    side: Side[C],
     preset: str,
     overrides: Sequence[str],
     out: Path,
     *,
-    algorithms: str = DEFAULT,
+    algorithms: str,
     seeds: int = 3,
-    tokens: int = 0,
+    budget: int = 0,
     start: Path | None = None,
 ) -> Path:
     """Run everything that is not finished, and return the page.
 
-    SFT and reward model are trained in OUT/start, or taken from the run `start`, whose config then is the preset.
-    Every algorithm continues from them `seeds` times, each in a run folder of its own, until `tokens` tokens of
-    responses are sampled; 0 is as many as `ppo.num_updates` updates of PPO sample at the length of SFT's responses.
+    The steps before step 3 are run in OUT/start, or taken from the run `start`, whose config then is the preset. Every
+    algorithm continues from them `seeds` times, each in a run folder of its own, until its rollouts have `budget`
+    tokens or environment steps; 0 is as many as the preset's `ppo.num_updates` have.
     """
-    config = load_lm_config(_config_file(start) if start else preset, overrides)
-    if config.reward.num_rounds:
-        raise InputError("compare: set reward.num_rounds=0; a comparison has no rounds")
-    names = _algorithms(algorithms, config)
+    source = str(start / "config.yaml") if start else preset
+
+    def load(settings: Sequence[str]) -> C:
+        return side.load(source, [*overrides, *settings])
+
+    config = load([])
+    names = _algorithms(side, algorithms, config)
     members = [Member(name, seed) for seed in range(seeds) for name in names]  # a first seed of all comes first
     for member in members:  # all that is wrong is said before hours of training
-        _config_of(member, config, start, preset, overrides, tokens or 1)
-    _begin(out, names, seeds, tokens, start)
-    base = load_lm_config(_config_file(start) if start else preset, [*overrides, "eval.best_of_n=0"])
-    steps = _train_start(base, out / "start", preset, start)
-    run(base, out / "start", step="compare", preset=preset)
-    budget = tokens or comparison.budget(out / "start", base.ppo.num_updates * base.ppo.batch_size)
+        load(side.settings(member, config, budget or 1))
+    side.check(config)
+    now = {"domain": side.DOMAIN, side.UNIT: budget, "start": str(start.resolve()) if start else ""}
+    _begin(out, now, names, seeds)
+    base = load(side.start_settings())
+    steps = _train_start(side, base, out / comparison.START, preset, start)
+    run_pipeline(base, out / comparison.START, step=MEASURE, preset=preset)
+    budget = budget or side.budget(base, out / comparison.START)
     for member in members:
-        settings = _config_of(member, config, start, preset, overrides, budget)
+        settings = load(side.settings(member, config, budget))
         folder = out / member.name
         with RunFolder.open(folder, settings, preset=preset) as opened:
-            fork(out / "start", opened, steps)
-        say(f"{member.name}: {budget} tokens" if member.step == "ppo" else member.name)
+            fork(out / comparison.START, opened, steps)
+        say(f"{member.name}: {budget} {side.UNIT}" if member.step == "ppo" else member.name)
         if member.step:
             _train(settings, folder, member.step, preset)
-        run(settings, folder, step="compare", preset=preset)
+        run_pipeline(settings, folder, step=MEASURE, preset=preset)
         comparison_page.write(out)
     return out / "report.html"
 
 
-def _algorithms(algorithms: str, config: LmConfig) -> list[str]:
-    """Return the names of the algorithms, with a number in place of the n of best-of-n; InputError for another."""
-    names = [name.strip() for name in algorithms.split(",") if name.strip()]
-    names = [f"{_BEST_OF}{config.eval.best_of_n or _N}" if name == f"{_BEST_OF}n" else name for name in names]
-    known = [*get_args(Algorithm), "dpo"]
-    for name in names:
-        n = name.removeprefix(_BEST_OF)
-        if name not in known and not (name.startswith(_BEST_OF) and n.isdecimal() and int(n) > 1):
-            raise InputError(
-                f"--algorithms: {name!r} is unknown; give some of {', '.join(known)}, best-of-n, or best-of-16"
-            )
+def _algorithms(side: Side[C], text: str, config: C) -> list[str]:
+    """Return the algorithms of --algorithms; InputError for an unknown one, or one that is given twice."""
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    names = [side.algorithm(word, config) for word in words]
+    for word, name in zip(words, names, strict=True):
+        if not name:
+            raise InputError(f"--algorithms: {word!r} is unknown; give some of {side.KNOWN}")
     if not names or len({*names}) < len(names):
-        raise InputError(f"--algorithms={algorithms}: name at least one algorithm, and each once")
+        raise InputError(f"--algorithms={text}: name at least one algorithm, and each once")
     return names
 
 
-def _config_of(
-    member: Member, base: LmConfig, start: Path | None, preset: str, overrides: Sequence[str], budget: int
-) -> LmConfig:
-    """Return the config of a run of the comparison."""
-    own = [f"seed={base.seed + member.seed}", "eval.best_of_n=0"]
-    if member.step == "ppo":
-        own = [
-            *own,
-            f"ppo.algorithm={member.algorithm}",
-            f"ppo.max_sampled_tokens={budget}",
-            f"ppo.num_updates={_MORE_UPDATES * base.ppo.num_updates}",
-        ]
-    elif not member.step:
-        own[1] = f"eval.best_of_n={member.algorithm.removeprefix(_BEST_OF)}"
-    return load_lm_config(_config_file(start) if start else preset, [*overrides, *own])
-
-
-def _config_file(start: Path) -> str:
-    return str(start / "config.yaml")
-
-
-def _begin(out: Path, algorithms: Sequence[str], seeds: int, tokens: int, start: Path | None) -> None:
+def _begin(out: Path, now: dict[str, Any], algorithms: Sequence[str], seeds: int) -> None:  # Any: JSON
     """Record what is compared; InputError if the folder has another budget or start, or is no comparison."""
     known = comparison.plan_of(out)
     if not known and out.is_dir() and any(out.iterdir()):
         raise InputError(f"{out}: is not empty and no comparison; choose another folder with --out")
-    now: dict[str, Any] = {"tokens": tokens, "start": str(start.resolve()) if start else ""}  # Any: JSON
     for key, value in now.items():
         if known and known[key] != value:
             raise InputError(
@@ -140,20 +156,19 @@ def _begin(out: Path, algorithms: Sequence[str], seeds: int, tokens: int, start:
     write_text(out / comparison.FILE, json.dumps({**now, "algorithms": algorithms, "seeds": seeds}, indent=1) + "\n")
 
 
-def _train_start(config: LmConfig, folder: Path, preset: str, start: Path | None) -> list[str]:
-    """Train SFT and reward model, or take those of the run `start`; return the names of these steps."""
-    steps = [] if config.ppo.policy else ["sft"]
-    steps += ["reward"] if "reward_model" in config.ppo.reward else []
+def _train_start(side: Side[C], config: C, folder: Path, preset: str, start: Path | None) -> list[str]:
+    """Run the steps before step 3, or take those of the run `start`; return their names."""
+    steps = side.steps_before(config)
     if start:
-        _check_start(config, start, steps)
+        _check_start(side, config, start, steps)
         with RunFolder.open(folder, config, preset=preset) as opened:
             fork(start, opened, steps)
     for step in steps:
-        run(config, folder, step=step, preset=preset)
+        run_pipeline(config, folder, step=step, preset=preset)
     return steps
 
 
-def _check_start(config: LmConfig, start: Path, steps: Sequence[str]) -> None:
+def _check_start(side: Side[C], config: C, start: Path, steps: Sequence[str]) -> None:
     """InputError if the run has not finished these steps, or if an override changes what they have learned from."""
     run_folder = RunFolder.read(start)
     if missing := [step for step in steps if not run_folder.has_ended(step)]:
@@ -163,21 +178,21 @@ def _check_start(config: LmConfig, start: Path, steps: Sequence[str]) -> None:
         key
         for key, value in now.items()
         if was.get(key, value) != value
-        and (key.startswith(_FIXED) or not key.startswith(_FREE))
+        and (key.startswith(side.FIXED) or not key.startswith(side.FREE))
         and key != "seed"
         and key.rpartition(".")[2] not in MAY_CHANGE
     ]
     if changed:
         raise InputError(
-            f"--from {start}: its SFT and reward model were trained with another {', '.join(changed)}; leave that as "
+            f"--from {start}: its {side.START} were trained with another {', '.join(changed)}; leave that as "
             "it is, or train them anew without --from"
         )
 
 
-def _train(config: LmConfig, folder: Path, step: str, preset: str) -> None:
+def _train(config: LmConfig | ArmConfig, folder: Path, step: str, preset: str) -> None:
     """Run the step if it is not finished, and record its peak memory."""
     if RunFolder.read(folder).has_ended(step):
-        run(config, folder, step=step, preset=preset)  # checks the files
+        run_pipeline(config, folder, step=step, preset=preset)  # checks the files
         return
     import torch  # takes seconds
 
@@ -186,7 +201,7 @@ def _train(config: LmConfig, folder: Path, step: str, preset: str) -> None:
     if has_gpu:
         torch.cuda.reset_peak_memory_stats()
     with peak_memory() as peak:
-        run(config, folder, step=step, preset=preset)
+        run_pipeline(config, folder, step=step, preset=preset)
     on_gpu = torch.cuda.max_memory_allocated() if has_gpu else 0
     comparison.add_cost(folder.parent, folder.name, {"peak_bytes": peak.num_bytes, "gpu_peak_bytes": on_gpu})
 

@@ -188,14 +188,14 @@ def main() -> None:
     job: Job = json.loads(sys.stdin.buffer.readline())
     threading.Thread(target=_end_with_rank_0, daemon=True).start()
     signal.signal(signal.SIGTERM, on_signal)
-    from tercet.api.run import run
+    from tercet.api.run import run_pipeline
     from tercet.config.arm import ArmConfig
     from tercet.config.lm import LmConfig
 
     config = {"lm": LmConfig, "arm": ArmConfig}[job["domain"]].model_validate(job["config"])
     _store_of_torchrun().add(_READY, 1)
     try:
-        run(config, job["out"], step=job["step"])
+        run_pipeline(config, job["out"], step=job["step"])
     except (Exception, Ended):  # rank 0 has it too, and shows it
         sys.exit(1)
 

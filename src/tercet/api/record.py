@@ -10,7 +10,7 @@ from tercet.runs.rows import Row
 
 Domain = Literal["lm", "arm"]
 STEPS: dict[Domain, tuple[str, ...]] = {
-    "lm": ("sft", "reward", "ppo", "dpo", "compare", "eval"),
+    "lm": ("sft", "reward", "ppo", "dpo", "eval"),
     "arm": ("bc", "reward", "ppo", "eval"),
 }
 

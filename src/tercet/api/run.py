@@ -37,9 +37,23 @@ def run(
     `preset` is the name shown in the report. Raise InputError, FailedError, or WaitingError if a person has to answer
     questions first.
     """
-    domain: Domain = "lm" if isinstance(config, LmConfig) else "arm"
+    domain = _domain(config)
     if step is not None and step not in STEPS[domain]:
         raise InputError(f"step={step!r}: must be one of {', '.join(STEPS[domain])}, or None for all of them")
+    return run_pipeline(config, out, step=step, on_row=on_row, quiet=quiet, preset=preset)
+
+
+def run_pipeline(
+    config: LmConfig | ArmConfig,
+    out: str | Path,
+    *,
+    step: str | None,
+    on_row: Callable[[Row], object] | None = None,
+    quiet: bool = False,
+    preset: str = "",
+) -> Run:
+    """Do what `run` does. `step` may also be the one that measures a run of a comparison."""
+    domain = _domain(config)
     if domain == "arm":
         import tercet.arm  # noqa: F401  # raises InputError for missing packages, before a folder is created
     path = Path(out)
@@ -63,6 +77,10 @@ def run(
         else:
             steps.run_step(folder, config, step)
     return Run(path)
+
+
+def _domain(config: LmConfig | ArmConfig) -> Domain:
+    return "lm" if isinstance(config, LmConfig) else "arm"
 
 
 @contextmanager

@@ -103,6 +103,14 @@ class Outcomes:
         """Mean steps to success over the starts that ended in success."""
         return float(self.times[self.success].float().mean())
 
+    def of_start(self, index: int) -> Tree:
+        """Return the measurements of one start."""
+        return {
+            "success": bool(self.success[index]),
+            "return": float(self.returns[index]),
+            "steps": int(self.times[index]),
+        }
+
 
 @dataclass(frozen=True)
 class Trials:
@@ -270,10 +278,4 @@ def critic_curves(critic_folder: Path, sizes: Sizes, ppo: PpoConfig, model: Rewa
 def _starts(outcomes: Mapping[str, Outcomes]) -> list[Tree]:
     """Return one row per start: success, return and steps to success of every stage."""
     num = len(next(iter(outcomes.values())).success)
-    return [
-        {
-            name: {"success": bool(one.success[i]), "return": float(one.returns[i]), "steps": int(one.times[i])}
-            for name, one in outcomes.items()
-        }
-        for i in range(num)
-    ]
+    return [{name: one.of_start(i) for name, one in outcomes.items()} for i in range(num)]

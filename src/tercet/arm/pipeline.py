@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from tercet.arm import bc, ppo, reward
+from tercet.arm import bc, compare, ppo, reward
 from tercet.arm import eval as evaluation
 from tercet.arm.demonstrations.data import NONE, is_scripted, load_recording
 from tercet.arm.demonstrations.digests import digests
@@ -35,6 +35,7 @@ NOT_FINITE = (
     "of the step is 0"
 )
 STEPS = {"bc": bc.run, "reward": reward.run, "ppo": ppo.run, "eval": evaluation.run}
+COMPARE = "compare"  # a step that only the runs of a comparison have, in place of the evaluation
 
 
 def run(folder: RunFolder, config: ArmConfig) -> None:
@@ -82,8 +83,9 @@ def check(config: ArmConfig) -> None:
 def run_step(folder: RunFolder, config: ArmConfig, name: str) -> None:
     """Run one step, unless it is done, and write the report."""
     names = needed(config)
-    check_data(folder, config, names if name in names else [*names, name], digests)
-    run_once(folder, config, name, STEPS, names, page.write)
+    order = [*names[:-1], COMPARE] if name == COMPARE else names
+    check_data(folder, config, order if name in order else [*order, name], digests)
+    run_once(folder, config, name, STEPS | {COMPARE: compare.run}, order, page.write)
 
 
 def needed(config: ArmConfig) -> list[str]:

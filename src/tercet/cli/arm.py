@@ -6,7 +6,17 @@ from typing import Annotated
 import typer
 
 from tercet.cli.commands import DebugOption
-from tercet.cli.options import ALL, Overrides, add_steps, preset_option, presets, split_arguments
+from tercet.cli.options import (
+    ALL,
+    ComparisonOption,
+    Overrides,
+    SeedsOption,
+    add_steps,
+    comparison_folder,
+    preset_option,
+    presets,
+    split_arguments,
+)
 from tercet.errors import FailedError, InputError
 from tercet.runs.progress import say
 
@@ -39,6 +49,38 @@ add_steps(
         ),
     },
 )
+
+
+@app.command()
+def compare(
+    overrides: Overrides = None,
+    preset: PresetOption = "lift",
+    out: ComparisonOption = None,
+    algorithms: Annotated[
+        str, typer.Option("--algorithms", metavar="NAME,...", help="Of ppo, rloo, grpo, dr_grpo, reinforce++.")
+    ] = "ppo,rloo,grpo,reinforce++",
+    seeds: SeedsOption = 3,
+    steps: Annotated[
+        int,
+        typer.Option("--steps", min=0, help="Environment steps of each run; 0 is what ppo.num_updates play."),
+    ] = 0,
+    start: Annotated[
+        Path | None, typer.Option("--from", metavar="DIR", help="A run whose clone and reward model all start from.")
+    ] = None,
+    debug: DebugOption = False,
+) -> None:
+    """Compare algorithms from one clone and one reward model, with an equal budget of environment steps.
+
+    It writes one page: success with intervals, how fast it was learned, cost, and the same starts filmed side by side.
+    More algorithms and seeds can be added to a finished comparison; what is finished is skipped.
+    """
+    from tercet.api import compare, compare_arm
+
+    folder = out or comparison_folder(preset)
+    page = compare.compare(
+        compare_arm, preset, overrides or [], folder, algorithms=algorithms, seeds=seeds, budget=steps, start=start
+    )
+    say(f"report: {page}\nfigures: {folder / 'results.json'}")
 
 
 @app.command()

@@ -11,12 +11,13 @@ import typer
 from tercet.cli.commands import DebugOption
 from tercet.cli.options import (
     ALL,
+    ComparisonOption,
     HostOption,
     KeyOption,
-    OutOption,
     Overrides,
+    SeedsOption,
     add_steps,
-    default_folder,
+    comparison_folder,
     key_for,
     port_option,
     preset_option,
@@ -86,7 +87,7 @@ def improve(
 def compare(
     overrides: Overrides = None,
     preset: PresetOption = "smollm2",
-    out: OutOption = None,
+    out: ComparisonOption = None,
     algorithms: Annotated[
         str,
         typer.Option(
@@ -95,7 +96,7 @@ def compare(
             help="Of ppo, rloo, grpo, dr_grpo, dapo, gspo, reinforce++, dpo, best-of-n (n is eval.best_of_n, or 8).",
         ),
     ] = "ppo,rloo,grpo,dpo,best-of-n",
-    seeds: Annotated[int, typer.Option("--seeds", min=1, max=1000, help="Runs of each algorithm.")] = 3,
+    seeds: SeedsOption = 3,
     tokens: Annotated[
         int,
         typer.Option(
@@ -112,10 +113,12 @@ def compare(
     It writes one page: win rates against KL, cost, and answers side by side. More algorithms and seeds can be added to
     a finished comparison; what is finished is skipped.
     """
-    from tercet.api.compare import compare
+    from tercet.api import compare, compare_lm
 
-    folder = out or default_folder(preset).with_name(f"{default_folder(preset).name}-compare")
-    page = compare(preset, overrides or [], folder, algorithms=algorithms, seeds=seeds, tokens=tokens, start=start)
+    folder = out or comparison_folder(preset)
+    page = compare.compare(
+        compare_lm, preset, overrides or [], folder, algorithms=algorithms, seeds=seeds, budget=tokens, start=start
+    )
     say(f"report: {page}\nfigures: {folder / 'results.json'}")
 
 

@@ -34,6 +34,11 @@ Overrides = Annotated[
 ]
 
 
+ComparisonOption = Annotated[
+    Path | None,
+    typer.Option("--out", "-o", metavar="DIR", help="The folder of the comparison; by default runs/PRESET-compare."),
+]
+SeedsOption = Annotated[int, typer.Option("--seeds", min=1, max=1000, help="Runs of each algorithm.")]
 HostOption = Annotated[str, typer.Option("--host", help="Address to listen on; 0.0.0.0 lets other computers connect.")]
 KeyOption = Annotated[
     str,
@@ -61,6 +66,11 @@ def key_for(host: str, key: str) -> str:
 def default_folder(preset: str) -> Path:
     """Return the run folder of a preset without --out."""
     return Path("runs") / (Path(preset).stem if preset.endswith((".yaml", ".yml")) else preset)
+
+
+def comparison_folder(preset: str) -> Path:
+    """Return the folder of a comparison without --out."""
+    return default_folder(preset).with_name(f"{default_folder(preset).name}-compare")
 
 
 def split_arguments(arguments: Sequence[str] | None) -> tuple[list[str], list[str]]:

@@ -166,11 +166,12 @@ class Video:
 
 @dataclass(frozen=True)
 class Videos:
-    """Videos in a grid with a common caption."""
+    """Videos in a grid with a common caption; with `together`, small ones in one row that play at the same time."""
 
     kind: ClassVar[str] = "videos"
     caption: str
     videos: Sequence[Video]
+    together: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,13 @@
-"""The numbers of a comparison of algorithms, from the folders of its runs."""
+"""The numbers of a comparison of algorithms, from the folders of its runs; for language models and the arm."""
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from tercet.core.intervals import Interval, wilson, win
+from tercet.core.intervals import Interval, wilson
 from tercet.report.records import number
 from tercet.runs import done
 from tercet.runs.atomic import write_text
@@ -22,94 +22,104 @@ Row = dict[str, Any]  # Any: JSON
 
 @dataclass(frozen=True)
 class Measured:
-    """One run of the comparison, measured on the shared prompts."""
+    """One run of the comparison, measured on prompts or starts that all its runs share."""
 
     folder: Path
-    answers: Sequence[Row]
-    sampled_tokens: float | None  # in training
-    num_updates: int | None
-    seconds: float | None
-    peak_bytes: float | None
-    gpu_peak_bytes: float | None
-    budget: float | None = None  # of sampled tokens; the number of updates, or a watched judge, may end training before
+    rows: Sequence[Row]  # one for each prompt or start
+    config: Row = field(default_factory=dict)
+    results: Row = field(default_factory=dict)
+    metrics: Sequence[Row] = ()
+    cost: Row = field(default_factory=dict)
 
-    @property
-    def kl(self) -> float:
-        """Mean KL from the SFT policy, in nats per response."""
-        return fmean(row["kl"] for row in self.answers)
+    def mean(self, name: str) -> float | None:
+        """Return the mean of a number over the prompts or starts that have it; None if none has."""
+        values = [row[name] for row in self.rows if row.get(name) is not None]
+        return fmean(values) if values else None
 
-    @property
-    def length(self) -> float:
-        """Mean length of a response, in tokens."""
-        return fmean(row["tokens"] for row in self.answers)
+    def num_updates(self) -> float | None:
+        """Return the number of updates of PPO or a relative."""
+        return max((row["index"] for row in self.metrics if row["step"] == "ppo"), default=None)
+
+    def seconds(self) -> float | None:
+        """Return the time of the step that trained the policy."""
+        return number(self.results, "seconds", "ppo") or number(self.results, "seconds", "dpo")
+
+    def peak_bytes(self) -> float | None:
+        """Return the peak memory of the first process in this step."""
+        return number(self.cost, "peak_bytes") or None
+
+    def gpu_peak_bytes(self) -> float | None:
+        """Return the peak memory of its GPU."""
+        return number(self.cost, "gpu_peak_bytes") or None
+
+
+Number = Callable[[Measured], float | None]
+COST_FIGURES: dict[str, Number] = {
+    "num_updates": Measured.num_updates,
+    "seconds": Measured.seconds,
+    "peak_bytes": Measured.peak_bytes,
+    "gpu_peak_bytes": Measured.gpu_peak_bytes,
+}
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The runs of one algorithm, one for each seed, and their wins against SFT by each judge."""
+    """The runs of one algorithm, one for each seed, and its rates: wins against SFT by each judge, or success."""
 
     algorithm: str
     runs: Sequence[Measured]
-    win_rate: Mapping[str, Interval]  # over prompts, each with the mean of the seeds
+    rates: Mapping[str, Interval]  # over prompts or starts, each with the mean of the seeds
     by_seed: Mapping[str, Sequence[float]]
 
-    @property
-    def kl(self) -> float:
-        """Mean KL over the seeds."""
-        return fmean(run.kl for run in self.runs)
+    @classmethod
+    def of(cls, algorithm: str, runs: Sequence[Measured], shares: Mapping[str, Sequence[Sequence[float]]]) -> "Outcome":
+        """Return the outcome; `shares` has, by the name of a rate, one row for each prompt or start: its seeds."""
+        known = {name: rows for name, rows in shares.items() if rows}
+        rates = {name: wilson([fmean(row) for row in rows]) for name, rows in known.items()}
+        by_seed = {name: [fmean(seed) for seed in zip(*rows, strict=True)] for name, rows in known.items()}
+        return cls(algorithm, runs, rates, by_seed)
 
-    def mean(self, name: str) -> float | None:
-        """Return the mean of a field of `Measured` over the seeds; None if no run has it."""
-        values = [value for run in self.runs if (value := getattr(run, name)) is not None]
+    def mean(self, value: Number) -> float | None:
+        """Return the mean over the runs that have this number; None if none has."""
+        values = [one for run in self.runs if (one := value(run)) is not None]
         return fmean(values) if values else None
+
+    def figures(self, names: Mapping[str, Number]) -> Row:
+        """Return these means for results.json, and the number of seeds."""
+        means = {name: mean for name, value in names.items() if (mean := self.mean(value)) is not None}
+        return {**means, "num_seeds": len(self.runs)}
+
+    def rate_as_json(self, name: str, unit: str) -> Row:
+        """Return a rate for results.json."""
+        return self.rates[name].as_json(unit) | {"by_seed": list(self.by_seed[name])}
 
 
 def plan_of(out: Path) -> Row:
     """Return what is compared; empty if the folder is no comparison."""
     path = out / FILE
-    return read_json(path, dict, "restore it, or choose another folder with --out") if path.is_file() else {}
+    if not path.is_file():
+        return {}
+    return {"domain": "lm", **read_json(path, dict, "restore it, or choose another folder with --out")}
 
 
-def start_answers(out: Path) -> list[Row]:
-    """Return the SFT policy's responses; empty before they are measured."""
-    return _answers(out / START)
+def measured_runs(out: Path, algorithm: str, seeds: int, file: str) -> list[Measured]:
+    """Return the runs of an algorithm that have been measured, with the rows of `file`."""
+    runs = [measured(out / f"{algorithm}-{seed}", file) for seed in range(seeds)]
+    return [run for run in runs if run is not None]
 
 
-def outcomes(out: Path, algorithms: Sequence[str], seeds: int) -> list[Outcome]:
-    """Return the outcome of every algorithm of which a run has been measured, in their order."""
-    before, found = start_answers(out), list[Outcome]()
-    for algorithm in algorithms:
-        folders = [out / f"{algorithm}-{seed}" for seed in range(seeds)]
-        runs = [run for folder in folders if (run := _measured(folder)) is not None]
-        if not runs or not before:
-            continue
-        wins = {name: _wins(runs, before, name) for name in before[0]["scores"]}
-        wins = {name: prompts for name, prompts in wins.items() if prompts}
-        rates = {name: wilson([fmean(prompt) for prompt in prompts]) for name, prompts in wins.items()}
-        by_seed = {name: [fmean(seed) for seed in zip(*prompts, strict=True)] for name, prompts in wins.items()}
-        found.append(Outcome(algorithm, runs, rates, by_seed))
-    return found
-
-
-def judges(found: Sequence[Outcome]) -> list[str]:
-    """Return the judges that have scored answers of every algorithm."""
-    return [name for name in found[0].win_rate if all(name in one.win_rate for one in found)] if found else []
-
-
-def as_json(found: Sequence[Outcome]) -> Row:
-    """Return the outcomes for results.json."""
-    fields = ("kl", "length", "sampled_tokens", "num_updates", "seconds", "peak_bytes", "gpu_peak_bytes")
-    return {
-        one.algorithm: {name: value for name in fields if (value := one.mean(name)) is not None}
-        | {
-            "num_seeds": len(one.runs),
-            "win_rate": {
-                judge: rate.as_json("prompts") | {"by_seed": list(one.by_seed[judge])}
-                for judge, rate in one.win_rate.items()
-            },
-        }
-        for one in found
-    }
+def measured(folder: Path, file: str) -> Measured | None:
+    """Read a run, or the start; None if it has not been measured, FailedError if a file is damaged."""
+    if not done.is_done(folder, "compare"):
+        return None
+    return Measured(
+        folder,
+        read_json(folder / "compare" / file, list, f"remove {folder / 'compare'} to measure again"),
+        config=RunFolder.read(folder).config_dict,
+        results=read_results(folder),
+        metrics=read_rows(folder / "metrics.jsonl"),
+        cost=_costs(folder.parent).get(folder.name, {}),
+    )
 
 
 def add_cost(out: Path, name: str, cost: Row) -> None:
@@ -120,46 +130,6 @@ def add_cost(out: Path, name: str, cost: Row) -> None:
     write_text(out / COSTS, json.dumps(costs, indent=1, sort_keys=True) + "\n")
 
 
-def budget(start: Path, num_responses: int) -> int:
-    """Return the number of tokens of so many responses of the SFT policy, by the mean length of those measured."""
-    return round(num_responses * fmean(row["tokens"] for row in _answers(start)))
-
-
-def _measured(folder: Path) -> Measured | None:
-    answers = _answers(folder)
-    if not answers:
-        return None
-    results, cost = read_results(folder), _costs(folder.parent).get(folder.name, {})
-    rows = [row for row in read_rows(folder / "metrics.jsonl") if "ppo/sampled_tokens" in row]
-    return Measured(
-        folder,
-        answers,
-        rows[-1]["ppo/sampled_tokens"] if rows else None,
-        rows[-1]["index"] if rows else None,
-        number(results, "seconds", "ppo") or number(results, "seconds", "dpo"),
-        number(cost, "peak_bytes") or None,
-        number(cost, "gpu_peak_bytes") or None,
-        number(RunFolder.read(folder).config_dict, "ppo", "max_sampled_tokens") or None,
-    )
-
-
-def _answers(folder: Path) -> list[Row]:
-    """Return the measured responses of a run; FailedError if the file is damaged."""
-    if not done.is_done(folder, "compare"):
-        return []
-    return read_json(folder / "compare" / "answers.json", list, f"remove {folder / 'compare'} to measure again")
-
-
 def _costs(out: Path) -> Row:
     path = out / COSTS
     return read_json(path, dict, "remove it; the page then shows no memory") if path.is_file() else {}
-
-
-def _wins(runs: Sequence[Measured], before: Sequence[Row], judge: str) -> list[list[float]]:
-    """Return the wins of all seeds on each prompt to which every response has a score; a judge may give none."""
-    wins: list[list[float]] = []
-    for prompt, other in enumerate(before):
-        scores = [run.answers[prompt]["scores"][judge] for run in runs]
-        if None not in (other["scores"][judge], *scores):
-            wins.append([win(score, other["scores"][judge]) for score in scores])
-    return wins

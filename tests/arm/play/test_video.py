@@ -41,3 +41,12 @@ def test_without_a_critic_a_frame_has_the_curve_of_the_reward_alone() -> None:
     last = list(video.frames(clip, clip))[-1]
     assert last.shape == (video.TITLE + video.STRIP + video.HEIGHT + video.FOOT, 2 * video.WIDTH, 3)
     assert (last[video.TITLE + video.STRIP : -video.FOOT] == 40).all()
+
+
+def test_clips_without_curves_are_images_alone_as_many_as_given() -> None:
+    pictures = [np.full((video.HEIGHT, video.WIDTH, 3), 40, np.uint8)] * 2
+    clip = video.Clip("PPO", pictures, video.Curves(), True)
+    for num in (1, 3):
+        last = list(video.frames(*[clip] * num))[-1]
+        assert last.shape == (video.TITLE + video.HEIGHT + video.FOOT, num * video.WIDTH, 3)
+        assert (last[video.TITLE : -video.FOOT] == 40).all()

@@ -1,4 +1,4 @@
-"""Videos for a browser: two policies side by side from the same start, with reward, value and advantage above.
+"""Videos for a browser: policies side by side from the same start, with reward, value and advantage above.
 
 Browsers draw their controls over the bottom of a video, which is therefore left empty.
 """
@@ -30,9 +30,9 @@ Picture = NDArray[np.uint8]  # (height, width, 3)
 
 @dataclass(frozen=True)
 class Curves:
-    """Curves drawn above the images, one number per step; without a critic only the reward."""
+    """Curves drawn above the images, one number per step; without a critic only the reward, or none."""
 
-    reward: Float[Tensor, " t"]
+    reward: Float[Tensor, " t"] | None = None
     value: Float[Tensor, " t"] | None = None
     advantage: Float[Tensor, " t"] | None = None
 
@@ -73,9 +73,9 @@ def film(
     return Episodes.joined([episode_of[start] for start in starts]), list(pictures.values())
 
 
-def write(file: Path, left: Clip, right: Clip) -> None:
-    """Write both clips side by side as MP4."""
-    encode(file, frames(left, right))
+def write(file: Path, *clips: Clip) -> None:
+    """Write clips side by side as MP4."""
+    encode(file, frames(*clips))
 
 
 def encode(file: Path, pictures: Iterable[Picture]) -> None:
@@ -98,12 +98,12 @@ def encode(file: Path, pictures: Iterable[Picture]) -> None:
     writer.close()
 
 
-def frames(left: Clip, right: Clip) -> Iterator[Picture]:
-    """Yield the frames of the video; the last one is repeated."""
-    ranges = _ranges([left.curves, right.curves])
-    num = len(left.pictures)
+def frames(*clips: Clip) -> Iterator[Picture]:
+    """Yield the frames of the video, for clips of the same length and curves; the last frame is repeated."""
+    ranges = _ranges([clip.curves for clip in clips])
+    num = len(clips[0].pictures)
     for step in [*range(num), *[num - 1] * HOLD]:
-        yield np.concatenate([_panel(clip, step, ranges) for clip in (left, right)], 1)
+        yield np.concatenate([_panel(clip, step, ranges) for clip in clips], 1)
 
 
 Ranges = Mapping[str, tuple[float, float]]
@@ -117,9 +117,9 @@ def _names(curves: Curves) -> list[str]:
     return [name for name in _NAMES if getattr(curves, name) is not None]
 
 
-def _ranges(both: Sequence[Curves]) -> Ranges:
-    """Return one range per curve for both sides, including 0."""
-    values = {name: torch.cat([getattr(curves, name) for curves in both]) for name in _names(both[0])}
+def _ranges(sides: Sequence[Curves]) -> Ranges:
+    """Return one range per curve for all sides, including 0."""
+    values = {name: torch.cat([getattr(curves, name) for curves in sides]) for name in _names(sides[0])}
     return {name: (min(0.0, float(y.min())), max(1e-6, float(y.max()))) for name, y in values.items()}
 
 

@@ -1,0 +1,64 @@
+"""The comparison on the arm: what `api/compare.py` needs to know of it."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import get_args
+
+from tercet.api.compare import Member
+from tercet.api.record import Domain
+from tercet.config.arm import ArmConfig
+from tercet.config.load import load_arm_config
+from tercet.config.ppo import Algorithm
+
+DOMAIN: Domain = "arm"
+UNIT: str = "steps"
+START: str = "clone and reward model"
+# the rounds of new judgements are part of step 3
+FREE: tuple[str, ...] = ("ppo.", "eval.", "reward.num_rounds", "reward.round_every", "reward.pairs_per_round")
+FIXED: tuple[str, ...] = ()
+KNOWN: str = ", ".join(get_args(Algorithm))
+
+
+def load(preset: str, overrides: Sequence[str]) -> ArmConfig:
+    """Load a config."""
+    return load_arm_config(preset, overrides)
+
+
+def check(config: ArmConfig) -> None:
+    """Raise InputError if a step of these runs would stop with an error."""
+    from tercet.arm import pipeline  # takes seconds
+
+    pipeline.check(config)
+
+
+def algorithm(name: str, config: ArmConfig) -> str:
+    """Return the algorithm that a word names; empty if it is unknown."""
+    return name if name in get_args(Algorithm) else ""
+
+
+def steps_before(config: ArmConfig) -> list[str]:
+    """Return the steps that all runs share."""
+    from tercet.arm import pipeline
+
+    return [step for step in pipeline.needed(config) if step in ("bc", "reward")]
+
+
+def start_settings() -> list[str]:
+    """Return the overrides of the shared start."""
+    return []
+
+
+def settings(member: Member, config: ArmConfig, budget: int) -> list[str]:
+    """Return the overrides of a run: as many updates as reach the budget."""
+    num_updates = math.ceil(budget / (config.ppo.num_envs * config.horizon))
+    return [
+        f"seed={config.seed + member.seed}",
+        f"ppo.algorithm={member.algorithm}",
+        f"ppo.num_updates={num_updates}",
+    ]
+
+
+def budget(config: ArmConfig, start: Path) -> int:
+    """Return the environment steps of the rollouts of `ppo.num_updates` updates."""
+    return config.ppo.num_updates * config.ppo.num_envs * config.horizon
