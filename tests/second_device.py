@@ -3,6 +3,7 @@
 On a GPU a tensor of the CPU beside one of the card is an error, and a number that is read from the card stops the CPU
 until the card has computed it. Both are found here without a card: `SecondDevice` refuses the first and counts the
 second. Its name is `lazy`, a device type of torch that nothing else uses and whose gradients run on the CPU's thread.
+With `without_fp64` it refuses fp64 as well, as Apple's GPUs do.
 """
 
 import json
@@ -16,6 +17,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from tercet.core import precision
+
 NAME = "lazy"
 NO_CARD = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")
 DEVICES = [NAME, pytest.param("cuda", marks=[pytest.mark.gpu, NO_CARD])]
@@ -28,6 +31,10 @@ _WAITS = {aten._local_scalar_dense.default, aten.nonzero.default, aten.masked_se
 
 class DeviceMismatch(AssertionError):
     """Tensors of two devices in one operation."""
+
+
+class NoFp64(AssertionError):
+    """A number in fp64 on a device that has none."""
 
 
 class OnDevice(Tensor):
@@ -72,8 +79,15 @@ class SecondDevice(TorchDispatchMode):
 
     waits = 0
 
+    def __init__(self, *, without_fp64: bool = False) -> None:
+        super().__init__()
+        self.without_fp64 = without_fp64
+
     def __enter__(self) -> "SecondDevice":
         self.waits = 0
+        self._known = precision.WITHOUT_FP64
+        if self.without_fp64:
+            precision.WITHOUT_FP64 = self._known | {NAME}
         # torch.tensor(..., device=...) then moves a tensor of the CPU, as FakeTensorMode has it
         self._lifted, _ = torch._C._only_lift_cpu_tensors(), torch._C._set_only_lift_cpu_tensors(True)
         # a module's parameters stay the same objects, so that weights that are tied stay tied
@@ -87,6 +101,7 @@ class SecondDevice(TorchDispatchMode):
     def __exit__(self, *error: Any) -> None:
         torch._C._set_only_lift_cpu_tensors(self._lifted)
         torch.is_autocast_enabled = self._autocast
+        precision.WITHOUT_FP64 = self._known
         torch.__future__.set_swap_module_params_on_conversion(self._swaps)
         super().__exit__(*error)
 
@@ -119,6 +134,10 @@ def compute(func: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any:
         return args[0]
     if func is aten._local_scalar_dense.default or not (_is_second(asked) if asked is not None else is_on):
         return out
+    if NAME in precision.WITHOUT_FP64 and any(
+        isinstance(leaf, Tensor) and leaf.dtype == torch.float64 for leaf in tree_leaves(out)
+    ):
+        raise NoFp64(f"{func}: gives fp64 on the device")
     out = tree_map_only(Tensor, lambda one: one if isinstance(one, OnDevice) else OnDevice(one), out)
     return return_and_correct_aliasing(func, args, kwargs, out)
 

@@ -24,7 +24,7 @@ class Rollout:
     logprobs: Float[Tensor, "b t"]
     values: Float[Tensor, "b t"] | None
     next_values: Float[Tensor, "b t"] | None
-    discounts: Float[Tensor, "b t"]  # from each action to the next, in fp64
+    discounts: Float[Tensor, "b t"]  # from each action to the next, in fp64 if the device has it
     rewards: Float[Tensor, "b t"]
     terminated: Bool[Tensor, "b t"]
     truncated: Bool[Tensor, "b t"]

@@ -30,6 +30,18 @@ PICTURES = KINDS["act"].model_copy(update={"cameras": ["front"], "image_size": [
 CHUNKS = ["policy.kind=act", "policy.chunk_size=2", "policy.num_heads=2"]
 
 
+@pytest.mark.slow
+def test_the_steps_of_an_arm_need_no_fp64_on_the_device(tmp_path: Path) -> None:
+    """As on mps. The sums that need fp64 are computed on the CPU, so the numbers stay."""
+    config = load_arm_config("lift", [*ARM, *CHUNKS])
+    for name in ("cpu", NAME):
+        with RunFolder.open(tmp_path / name, config, preset="lift") as folder:
+            for run in STEPS.values():
+                with SecondDevice(without_fp64=True) if name == NAME else nullcontext():
+                    run(folder, config.model_copy(update={"device": name}))
+    same_metrics(tmp_path / "cpu", tmp_path / NAME)
+
+
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("overrides", [[], pytest.param(CHUNKS, marks=pytest.mark.slow)], ids=["steps", "chunks"])
 def test_the_steps_of_an_arm_compute_on_the_device_what_they_do_on_the_cpu(

@@ -36,7 +36,7 @@ _SECONDS_TO_END = 30.0
 
 def num_processes(setting: int, device: str) -> int:
     """Return the number of processes for the config key `processes`."""
-    return setting or ranks.automatic(_is_on_gpu(device))
+    return setting or ranks.automatic(device == "mps" or _is_on_gpu(device))
 
 
 def threads_per_process() -> int:
@@ -96,6 +96,10 @@ def _is_on_gpu(device: str) -> bool:
 
 def _gpu(number: int, total: int, device: str) -> int | None:
     """Return the number of the GPU of this process; None if the networks are on the CPU."""
+    if device == "mps":
+        raise InputError(
+            f"device=mps: {total} processes cannot exchange tensors of Apple's GPU; start one, or set device=cpu"
+        )
     if not _is_on_gpu(device):
         return None
     import torch

@@ -21,6 +21,7 @@ from tercet.config.ppo import UpdateConfig
 from tercet.core.groups import is_equal
 from tercet.core.kl import kl_penalties
 from tercet.core.masked import masked_mean, zero_padding
+from tercet.core.precision import widest
 from tercet.types import ActorOutput, Rollout
 
 PLAIN_PPO = UpdateConfig()  # with a critic, and the KL penalty in the reward
@@ -114,7 +115,7 @@ def build(
         logprobs=assessed.logprobs,
         values=assessed.values,
         next_values=assessed.next_values,
-        discounts=gamma ** decisions.lengths.double(),
+        discounts=gamma ** decisions.lengths.to(widest(mask.device)),
         rewards=zero_padding(rewards, mask) + penalties,
         terminated=decisions.terminated,
         truncated=decisions.truncated,

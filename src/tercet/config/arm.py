@@ -145,7 +145,7 @@ class ArmConfig(Section):
     """The three steps on a robot arm."""
 
     seed: int = Field(default=0, ge=0, le=LARGEST_INT, description="Random seed of the run.")
-    device: Literal["auto", "cpu", "cuda"] = Field(default="cpu", description="Device of the networks; auto uses the first GPU, or the CPU if there is none. A GPU is for policies with images: perceptrons are small, and the simulation stays on the CPU.")
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field(default="cpu", description="Device of the networks; auto uses the first NVIDIA GPU, or the CPU if there is none; mps is a GPU of Apple, with one process. A GPU is for policies with images: perceptrons are small, and the simulation stays on the CPU.")
     threads: int = Field(default=2, ge=1, le=1024, description="CPU threads of the simulation; the networks use one.")
     processes: int = Field(default=1, ge=0, le=64, description="Processes that divide the training and, if there are several copies of an environment in turns, the episodes; started by the run itself. 0 is one for each CPU core, at most 2. Under torchrun, its number counts.")
     on_alarm: Literal["say", "stop"] = Field(default="say", description="What the run does at an alarm of the doctor, which watches every step (docs/doctor.md): `say` prints one line; `stop` also ends the run, with a checkpoint.")

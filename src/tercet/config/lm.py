@@ -282,6 +282,14 @@ class LmConfig(NetworkConfig):
         if self.shard and self.lora.shared_backbone:
             raise ValueError(
                 "shard=true divides each network on its own, so none can share its weights; "
+    @model_validator(mode="after")
+    def _has_what_mps_has(self) -> Self:
+        if self.device == "mps" and (self.shard or self.processes > 1):
+            raise ValueError("device=mps: torch exchanges nothing between GPUs of Apple; set shard=false and processes=1")
+        if self.device == "mps" and self.ppo.sampler != "own":
+            raise ValueError(f"device=mps: ppo.sampler={self.ppo.sampler} needs a CPU or an NVIDIA GPU; set ppo.sampler=own")
+        return self
+
                 "set lora.shared_backbone=false, or shard=false"
             )
         if self.shard and self.ppo.sampler != "own":

@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from tercet.core.masked import zero_padding
+from tercet.core.precision import widest
 
 
 @dataclass(frozen=True)
@@ -75,5 +76,5 @@ def length_adaptive_lambda(mask: Bool[Tensor, "b t"], *, alpha: float) -> Float[
 
     It is 0 for rows of at most 1 / alpha actions. In fp64, as the discounts.
     """
-    lengths = mask.sum(1, keepdim=True).double()
+    lengths = mask.sum(1, keepdim=True).to(widest(mask.device))
     return (1.0 - 1.0 / (alpha * lengths)).clamp(min=0.0)

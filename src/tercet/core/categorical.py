@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from tercet.core.precision import full_precision
+from tercet.core.precision import full_precision, where_fp64_is
 
 NO_ACTION = "no action can be sampled: the logits of a row hold nan or inf, or are all -inf"
 _BLOCK = 256  # actions in a block whose probabilities are summed first in sampling
@@ -57,7 +57,7 @@ def sample(
     An action of probability 0 is never sampled. Raise ValueError if a row has nan or inf, or only -inf. Without
     `check`, for which the CPU waits for a GPU, the log-probability of such a row is not finite.
     """
-    full = full_precision(logits)
+    full, uniforms = where_fp64_is(full_precision(logits)), where_fp64_is(uniforms)
     highest = full.amax(-1, keepdim=True)
     weights = (full - highest).div_(temperature).exp_()
     # find the block of actions into which the uniform number falls, then the action: the cumulative sum needs fp64
@@ -77,7 +77,8 @@ def sample(
     last = _BLOCK - 1 - _first(inside.flip(-1) > 0)
     offset = torch.where(reached.any(-1), _first(reached & (inside > 0)), last)
     actions = block * _BLOCK + offset
-    return Drawn(actions, (full[rows, actions] - highest[:, 0]) / temperature - total.log().to(full.dtype))
+    logprobs = (full[rows, actions] - highest[:, 0]) / temperature - total.log().to(full.dtype)
+    return Drawn(actions.to(logits.device), logprobs.to(logits.device))
 
 
 def nucleus(logits: Float[Tensor, "n v"], top_p: Float[Tensor, " n"]) -> Float[Tensor, "n v"]:

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from tercet.core.precision import full_precision
+from tercet.core.precision import full_precision, where_fp64_is
 
 EPSILON = 1e-8  # under the root of a variance
 
@@ -33,8 +33,10 @@ def masked_mean(
     """
     # in fp64, the mean of equal fp32 numbers is exactly that number; in fp32, the rounding of their sum would look
     # like variance, and whitening would multiply it by up to 1e4
-    mean = zero_padding(x, mask).sum(dtype=torch.float64) / (mask.sum() if count is None else count)
-    return mean.to(full_precision(x).dtype)
+    total = where_fp64_is(zero_padding(x, mask)).sum(dtype=torch.float64)
+    num = mask.sum() if count is None else count
+    mean = total / (where_fp64_is(num) if isinstance(num, Tensor) else num)
+    return mean.to(full_precision(x))  # its type and device
 
 
 def masked_var(x: Float[Tensor, "*shape"], mask: Bool[Tensor, "*shape"]) -> Float[Tensor, ""]:

@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from tercet.core.masked import masked_var, zero_padding
+from tercet.core.precision import where_fp64_is
 
 
 def explained_variance(
@@ -37,7 +38,8 @@ def disagreement(margins: Float[Tensor, "models n"]) -> Float[Tensor, " n"]:
 
 def correlation(a: Float[Tensor, " n"], b: Float[Tensor, " n"]) -> float:
     """Compute Pearson's correlation; 0 if one of the two is constant."""
-    a, b = a.double() - a.double().mean(), b.double() - b.double().mean()
+    a, b = (where_fp64_is(x).double() for x in (a, b))
+    a, b = a - a.mean(), b - b.mean()
     norm = float(a.norm() * b.norm())
     return float(a @ b) / norm if norm else 0.0
 
@@ -78,7 +80,7 @@ def score_gain_and_bias(scores: Float[Tensor, " n"]) -> ScoreScale:
 
     Raise ValueError if they are all equal (except for rounding) or not all finite.
     """
-    scores = scores.detach().double()
+    scores = where_fp64_is(scores.detach()).double()
     mean = scores.mean().item()
     sigma = (scores - mean).square().mean().sqrt().item()
     if not ROUNDING * abs(mean) < sigma < float("inf"):  # nan fails both

@@ -12,6 +12,7 @@ from tercet.config.lm import PpoConfig
 from tercet.core.importance import truncated_weights
 from tercet.core.kl import k1, penalised_rewards
 from tercet.core.masked import is_last, masked_mean
+from tercet.core.precision import widest
 from tercet.lm.batch import TokenBatch
 from tercet.lm.data.examples import normalised
 from tercet.lm.models.logprobs import response_logprobs
@@ -123,7 +124,7 @@ def build(responses: Responses, assessment: Assessment, config: PpoConfig, *, kl
         logprobs=assessment.logprobs,
         values=values,
         next_values=None if values is None else torch.nn.functional.pad(values.detach(), (0, 1))[:, 1:],
-        discounts=torch.full_like(rewards, config.gamma, dtype=torch.float64),
+        discounts=torch.full_like(rewards, config.gamma, dtype=widest(rewards.device)),
         rewards=rewards,
         terminated=terminated,
         truncated=torch.zeros_like(terminated),

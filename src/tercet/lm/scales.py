@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from tercet.core.precision import where_fp64_is
 from tercet.core.statistics import AS_IT_IS, ScoreScale, score_gain_and_bias
 from tercet.errors import FailedError, InputError
 from tercet.lm.data.examples import Example
@@ -74,7 +75,7 @@ def load_scales(file: Path) -> Scales:
 
 
 def _scale_of(name: str, scores: Float[Tensor, " n"]) -> ScoreScale:
-    mean, num = float(scores.double().mean()), len(scores)
+    mean, num = float(where_fp64_is(scores).double().mean()), len(scores)
     if not num:
         raise InputError(
             f"ppo.reward: {name} gave no score to any response of the reference policy; nothing can be learned from it"

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from tercet.config.lm import LmConfig, NetworkConfig
+from tercet.core.precision import where_fp64_is
 from tercet.core.statistics import AS_IT_IS, ScoreScale
 from tercet.errors import InputError
 from tercet.lm.batch import TokenBatch
@@ -81,7 +82,8 @@ class Tally:
         given = {name: term.give(responses) for name, term in terms.items()}
         for name, one in given.items():
             self.given[name].append(one)
-        self.added.append(torch.stack([term.added(given[name]) for name, term in terms.items()]))
+        device = responses.batch.ids.device
+        self.added.append(torch.stack([term.added(given[name]).to(device) for name, term in terms.items()]))
         return self.added[-1].sum(0)
 
     @property
@@ -150,7 +152,7 @@ def by_function(spec: str, timeout_seconds: float = 0.0) -> Give:
     def give(responses: Responses) -> Given:
         def numbers(values: Sequence[float]) -> Tensor:
             # fp64: scores such as 1,000,000 and 1,000,000.05 must stay distinct until they are scaled
-            return torch.tensor(values, dtype=torch.float64, device=responses.batch.ids.device)
+            return torch.tensor(values, dtype=torch.float64, device=where_fp64_is(responses.batch.ids).device)
 
         columns = columns_of(responses.examples)
         scores = call_function(function, responses.prompts, responses.texts, columns, timeout_seconds=timeout_seconds)

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from tercet.config.ppo import LoopConfig, UpdateConfig
 from tercet.core.losses import RatioStatistics, clipped_policy_loss, clipped_value_loss, kl_loss, ratio_statistics
 from tercet.core.masked import masked_mean
+from tercet.core.precision import where_fp64_is
 from tercet.core.statistics import explained_variance
 from tercet.runs.ranks import num_ranks
 from tercet.runs.step import Step
@@ -247,7 +248,7 @@ def update(
         note = _note(seen, len(steps), len(steps) * config.epochs // len(batches))
         metrics = _critic_step(learner, micro_batches, count, config, note) if config.has_critic else {}
         if train_actor:
-            counts = (count, whole.counts[rows].sum(dtype=torch.float64))
+            counts = (count, where_fp64_is(whole.counts[rows]).sum(dtype=torch.float64))
             extra = partial(extra_actor_loss, len(steps)) if extra_actor_loss else None
             metrics |= _actor_step(learner, micro_batches, counts, config, rollout.kl_coef, extra, note)
         steps.append(metrics)

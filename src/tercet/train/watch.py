@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from tercet.core.precision import where_fp64_is
 from tercet.errors import FailedError
 
 # of each prompt, None where the judge gave none (a checkpoint holds no nan); only their mean in one from before
@@ -28,7 +29,7 @@ class Watched:
     @classmethod
     def of(cls, scores: Float[Tensor, " n"]) -> "Watched":
         """Summarise the scores of one validation; nan is no score."""
-        scores = scores.double()
+        scores = where_fp64_is(scores).double()
         given = scores[~scores.isnan()]
         num = len(given)
         error = float(given.std()) / num**0.5 if num > 1 else float("nan")

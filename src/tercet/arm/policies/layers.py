@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from tercet.core.precision import where_fp64_is
+
 MIN_STD = 1e-2  # smallest standard deviation of actions and images
 ROUNDING = 1e-6  # a number that varies less, relative to its size, is constant up to rounding
 MIN_SIZE = 1e-12  # smaller numbers are rounding errors, whatever their unit
@@ -31,7 +33,7 @@ class Scaled(nn.Module):
         The deviation of a number that never varies is its size, so that a later change is not magnified. A number that
         is always 0 has no size and is ignored (see `ignored`).
         """
-        rows = observations.flatten(0, -2).double()
+        rows = where_fp64_is(observations.flatten(0, -2)).double()
         std, size = rows.std(0, unbiased=False), rows.abs().amax(0)
         varies = std > (ROUNDING * size).clamp(min=MIN_SIZE)
         self.mean.copy_(rows.mean(0))
@@ -39,7 +41,7 @@ class Scaled(nn.Module):
 
     def measure_with_min_std(self, values: Float[Tensor, "*shape o"]) -> None:
         """Set both from actions or images. Their units are known, so the deviation is at least MIN_STD."""
-        rows = values.flatten(0, -2).double()
+        rows = where_fp64_is(values.flatten(0, -2)).double()
         self.mean.copy_(rows.mean(0))
         self.std.copy_(rows.std(0, unbiased=False).clamp(min=MIN_STD))
 

@@ -86,3 +86,5 @@ def wait(device: torch.device) -> None:
     """Wait until a GPU has finished its work; a CPU always has."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()

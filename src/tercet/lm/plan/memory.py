@@ -22,7 +22,7 @@ Parts = dict[str, int]  # name of the part -> bytes
 
 _CUDA = int(0.8e9)  # context, libraries and their workspaces: assumed
 # fraction of the rest that is lost between blocks: measured for malloc (docs/performance.md), assumed for GPUs
-_GAPS = {"cpu": 0.1, "cuda": 0.05}
+_GAPS = {"cpu": 0.1, "cuda": 0.05, "mps": 0.05}
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Memory:
 
 @dataclass(frozen=True)
 class Site:
-    """The device that the run uses (`cpu` or `cuda`), and the bytes of the process before anything is loaded."""
+    """The device that the run uses (`cpu`, `cuda` or `mps`), and the bytes of the process before anything is loaded."""
 
     device: str
     base: int

@@ -102,8 +102,8 @@ def plan(
     networks, ppo = Networks.of(config, config.reward), config.ppo
     _check_window(networks, rows)
     here = device_of(config.device) if card is None else torch.device("cuda")
-    site = Site.gpu() if here.type == "cuda" else Site("cpu", resident_bytes())
-    processes = Processes.of(config, on_gpu=here.type == "cuda")
+    site = Site.gpu() if here.type == "cuda" else Site(here.type, resident_bytes())
+    processes = Processes.of(config, on_gpu=here.type != "cpu")
     room = int(gpu_gb * GIB) or (int(card.memory_gib * GIB) if card else _room(here))
     name = f"{gpu}, {room / GIB:.0f} GiB" if card else f"this machine's {here.type}, {room / GIB:.1f} GiB"
     if here.type == "cpu":
