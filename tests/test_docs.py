@@ -260,6 +260,8 @@ def leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[str]:  # Any: JSO
 SOMETIMES = (
     *("stopped.", "rounds.", "ppo/watch", "ppo/sampler_mismatch", "ppo/importance_weight"),
     *("ppo/equal_groups", "ppo/drawn_groups", "ppo/kl_loss", "ppo/named", "ppo/unscored"),
+    *("ppo/actor_loss_scale", "ppo/critic_loss_scale"),  # this and what follows: in fp16
+    *(f"{step}/{name}" for step in ("sft", "reward", "ppo", "dpo") for name in ("loss_scale", "skipped_steps")),
 )
 
 

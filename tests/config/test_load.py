@@ -78,8 +78,8 @@ def test_a_preset_file_and_exponents_without_a_dot(tmp_path: Path):
 
 def test_all_problems_are_listed_with_place_key_value_and_remedy(tmp_path: Path):
     file = preset_file(tmp_path, "ppo:\n  lr: 0\n  clip_rnge: 0.1\ndata:\n  train:\n    - {path: a, wieght: 2}\n")
-    assert problems("lora.dropout=1", "precision=fp16", preset=file) == [
-        "precision = 'fp16' (command line): must be one of fp32, bf16",
+    assert problems("lora.dropout=1", "precision=fp8", preset=file) == [
+        "precision = 'fp8' (command line): must be one of fp32, bf16, fp16",
         "lora.dropout = 1 (command line): must be a number, at least 0 and below 1",
         f"data.train[0].wieght = 2 ({file}, line 6): no such key; did you mean data.train[0].weight?",
         f"ppo.lr = 0 ({file}, line 2): must be a number, above 0 and at most 100",

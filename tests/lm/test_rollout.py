@@ -193,14 +193,15 @@ def test_the_first_update_has_ratio_1(
     assert again["approx_kl"] > 1e-10  # and then it moves
 
 
-def test_in_bf16_the_old_logprobs_are_those_of_the_training_forward(
-    make_config: MakeConfig, make_roles: MakeRoles, examples: list[Example]
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_in_16_bits_the_old_logprobs_are_those_of_the_training_forward(
+    precision: str, make_config: MakeConfig, make_roles: MakeRoles, examples: list[Example]
 ) -> None:
-    roles = make_roles(make_config("llama", precision="bf16"))
+    roles = make_roles(make_config("llama", precision=precision))
     responses, seen = played(roles, examples, micro_batch_size=6)
     training = roles.actor_critic.actor(responses.batch.inputs).logprobs.detach()
     assert torch.equal(seen.logprobs, training)
-    assert float((responses.logprobs - training).abs().max()) > 1e-3  # which the sampler's are not
+    assert float((responses.logprobs - training).abs().max()) > 1e-4  # which the sampler's are not
 
 
 def test_an_answers_rewards_do_not_know_the_batch(

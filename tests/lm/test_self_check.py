@@ -88,9 +88,10 @@ def test_it_leaves_no_trace(start: Callable[..., Collect]) -> None:
     assert all(parameter.grad is None for parameter in actor.parameters())
 
 
-def test_bf16_passes(start: Callable[..., Collect]) -> None:
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_16_bits_pass(precision: str, start: Callable[..., Collect]) -> None:
     for lora in ({"rank": 0}, {"rank": 2}):
-        start("llama", precision="bf16", lora=lora).self_check()
+        start("llama", precision=precision, lora=lora).self_check()
 
 
 def test_dropout_in_the_actor(start: Callable[..., Collect]) -> None:

@@ -233,8 +233,8 @@ class NetworkConfig(Section):
     """The part of the config that the networks of all roles are built from."""
 
     seed: int = Field(default=0, ge=0, le=LARGEST_INT, description="Random seed of the run.")
-    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="Device; auto uses the first GPU, or the CPU if there is none.")
-    precision: Literal["fp32", "bf16"] = Field(default="fp32", description="bf16 uses autocast and stores frozen weights in bf16; trained weights and logits stay in fp32.")
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field(default="auto", description="Device; auto uses the first NVIDIA GPU, or the CPU if there is none. mps is a GPU of Apple, with one process; it has not been tried on one (docs/gpu.md).")
+    precision: Literal["fp32", "bf16", "fp16"] = Field(default="fp32", description="bf16 and fp16 use autocast and store frozen weights in that type; trained weights and logits stay in fp32. fp16 is for GPUs without bf16 (T4, V100) and scales the losses (docs/gpu.md).")
     model: ModelConfig = ModelConfig()
     lora: LoraConfig = LoraConfig()
 
@@ -242,6 +242,11 @@ class NetworkConfig(Section):
     def keys_by_path(self) -> dict[str, str]:
         """Return the config key that names the model at each path; the empty path is model.path."""
         return {self.model.path: "model.path", "": "model.path"}
+
+    @property
+    def scales_losses(self) -> bool:
+        """True if gradients could be too small for the precision, so that losses are scaled up for them."""
+        return self.precision == "fp16"
 
 
 class LmConfig(NetworkConfig):
@@ -278,11 +283,6 @@ class LmConfig(NetworkConfig):
         return self
 
     @model_validator(mode="after")
-    def _is_divided_as_a_whole(self) -> Self:
-        if self.shard and self.lora.shared_backbone:
-            raise ValueError(
-                "shard=true divides each network on its own, so none can share its weights; "
-    @model_validator(mode="after")
     def _has_what_mps_has(self) -> Self:
         if self.device == "mps" and (self.shard or self.processes > 1):
             raise ValueError("device=mps: torch exchanges nothing between GPUs of Apple; set shard=false and processes=1")
@@ -290,6 +290,11 @@ class LmConfig(NetworkConfig):
             raise ValueError(f"device=mps: ppo.sampler={self.ppo.sampler} needs a CPU or an NVIDIA GPU; set ppo.sampler=own")
         return self
 
+    @model_validator(mode="after")
+    def _is_divided_as_a_whole(self) -> Self:
+        if self.shard and self.lora.shared_backbone:
+            raise ValueError(
+                "shard=true divides each network on its own, so none can share its weights; "
                 "set lora.shared_backbone=false, or shard=false"
             )
         if self.shard and self.ppo.sampler != "own":

@@ -19,13 +19,17 @@ from tercet.lm.preferences.pairs import NO_JUDGE, no_prompts, round_set
 from tercet.lm.sampling.model_check import check_policy
 from tercet.lm.scoring import NO_REWARD, REWARD_MODEL, is_from_tercet
 from tercet.lm.text.encoder import Encoder, check_conversations, check_tokenizers
+from tercet.runs.progress import say
 from tercet.runs.ranks import share
+from tercet.train.device import device_of, multiplies_bf16
 
 _RESPONSE = "Yes, I think so."  # to try a function on data without responses
 
 
 def check(config: LmConfig, steps: Sequence[str]) -> None:
     """Raise InputError (or a function's FailedError) if one of these steps could not run."""
+    if config.precision == "bf16" and not multiplies_bf16(device_of(config.device)):
+        say("precision=bf16: this GPU only emulates products of bf16, which is slow; set precision=fp16")
     encoder = Encoder.of(config)
     columns = columns_of_run(config)
     if "ppo" in steps:

@@ -253,7 +253,7 @@ def _fixed_responses(
 
 @torch.no_grad()
 def all_logprobs(sampler: Sampler, responses: Sequence[Responses]) -> list[torch.Tensor]:
-    """Compute the log-probability of every response token; in bf16 the sampler's own differ by rounding."""
+    """Compute the log-probability of every response token; in bf16 and fp16 the sampler's own differ by rounding."""
     all_logprobs = []
     for part in responses:
         logprobs = torch.zeros_like(part.logprobs)

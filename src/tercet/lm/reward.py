@@ -38,6 +38,7 @@ from tercet.runs.folder import RunFolder
 from tercet.runs.rounds import in_round, results_in_round
 from tercet.train.device import device_of
 from tercet.train.fit import LossTerms, fit
+from tercet.train.loss_scale import LossScale
 from tercet.train.parallel import own
 
 
@@ -83,6 +84,7 @@ def run(folder: RunFolder, config: LmConfig, *, number: int = 0) -> None:
             config=config.reward,
             seed=config.seed,
             metric_prefix="reward",
+            scale=LossScale() if config.scales_losses else None,
             measure=measure,
         )
         model.eval()

@@ -80,14 +80,14 @@ def assess(
 ) -> Assessment:
     """Run all roles on the responses, a micro-batch at a time; with `values_learn` the values keep their graph.
 
-    In bf16 the sampler's log-probabilities differ from those of the training forward by rounding, and those of an
-    engine do so always. They are then recomputed: the first ratio must be 1. In fp32 our own are the same.
+    In bf16 and fp16 the sampler's log-probabilities differ from those of the training forward by rounding, and those
+    of an engine do so always. They are then recomputed: the first ratio must be 1. In fp32 our own are the same.
     """
     actor_critic.policy.eval()
     critic = actor_critic.value_model
     if critic:
         critic.train(values_learn)  # transformers checkpoints gradients in training mode only
-    again = responses.by_engine or actor_critic.policy.precision == "bf16"
+    again = responses.by_engine or actor_critic.policy.precision != "fp32"
     logprobs, ref_logprobs, values = (torch.zeros_like(responses.logprobs) for _ in range(3))
     for rows in own_batches(responses.batch.lengths.tolist(), micro_batch_size):
         part = responses.batch.rows(rows)

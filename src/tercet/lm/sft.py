@@ -26,6 +26,7 @@ from tercet.runs.step import SAMPLES_PRINTED
 from tercet.train.chance import generator
 from tercet.train.device import device_of
 from tercet.train.fit import LossTerms, fit
+from tercet.train.loss_scale import LossScale
 from tercet.train.parallel import own, summed
 
 
@@ -78,6 +79,7 @@ def run(folder: RunFolder, config: LmConfig) -> None:
             config=config.sft,
             seed=config.seed,
             metric_prefix="sft",
+            scale=LossScale() if config.scales_losses else None,
             measure=measure,
             samples=samples,
         )

@@ -18,7 +18,8 @@ from tercet.runs.step import Step
 from tercet.runs.stop import deferring, end
 from tercet.train import chance, checkpoint, parallel
 from tercet.train.checkpoint import Checkpoint
-from tercet.train.optim import adamw, clip_gradients, set_lr, warmup_then_linear
+from tercet.train.loss_scale import LossScale
+from tercet.train.optim import adamw, apply_gradients, set_lr, warmup_then_linear
 
 B = TypeVar("B")
 
@@ -59,6 +60,7 @@ def fit(
     metric_prefix: str,
     measure: Callable[[int], Mapping[str, float]] = lambda index: {},
     samples: Callable[[int], Sequence[Mapping[str, str]]] = lambda index: [],
+    scale: LossScale | None = None,
 ) -> None:
     """Take one optimizer step for each entry of `plan`, a list of rows, from the last checkpoint of `step` on.
 
@@ -68,6 +70,9 @@ def fit(
     metrics to log after a step, and in `samples`, which returns samples to show. Dropout in `loss` depends only on the
     seed, the step's index and the rank. Raise FailedError if a loss or gradient is not finite. If the loop is asked to
     stop (`runs/stop.py`), it ends after a checkpoint.
+
+    With `scale` (fp16), a step whose gradients overflow is left out, and the schedule of the learning rate waits for
+    the next one.
     """
     if not plan:
         raise ValueError("the plan has no optimizer step")
@@ -77,10 +82,12 @@ def fit(
         info, folder = restored
         checkpoint.load(folder, modules=modules, optimizers={"optimizer": optimizer})
         start = info["num_steps"]
+        scale = scale and LossScale(**info["loss_scale"])
     for index in deferring(range(start, len(plan))):
         chance.seed_everything(seed, metric_prefix, index, *([rank()] if rank() else []))  # rank 0 as one process
         _set_training(modules, True)
-        lr = config.lr * warmup_then_linear(index, len(plan), config.warmup_fraction)
+        num_taken = index - (scale.num_skipped if scale else 0)
+        lr = config.lr * warmup_then_linear(num_taken, len(plan), config.warmup_fraction)
         loss_name = f"{step.name}: the loss of step {index}"
         means = take_step(
             optimizer,
@@ -90,6 +97,7 @@ def fit(
             lr=lr,
             max_grad_norm=config.max_grad_norm,
             loss_name=loss_name,
+            scale=scale,
         )
         _set_training(modules, False)
         row = {f"{metric_prefix}/{name}": value for name, value in {**means, "lr": lr}.items()}
@@ -99,7 +107,8 @@ def fit(
         stops = parallel.stop_is_asked()
         if (index + 1) % config.checkpoint_every == 0 or index + 1 == len(plan) or stops:
             parallel.check_alike(modules)
-            step.save({"num_steps": index + 1}, Checkpoint.of(modules, {"optimizer": optimizer}).save)
+            info = {"num_steps": index + 1} | ({"loss_scale": vars(scale)} if scale else {})
+            step.save(info, Checkpoint.of(modules, {"optimizer": optimizer}).save)
         if stops:
             end()
 
@@ -113,25 +122,29 @@ def take_step(
     lr: float,
     max_grad_norm: float,
     loss_name: str,
+    scale: LossScale | None = None,
 ) -> dict[str, float]:
     """Take one optimizer step on all the batches; return the means of loss and metrics, and the gradient's norm.
 
     `batches` are those of this rank; the step and the means are those of all ranks. Raise FailedError if the loss is
-    not finite; its message starts with `loss_name`.
+    not finite; its message starts with `loss_name`. With `scale`, an overflow of the gradients leaves the step out: it
+    then has no gradient norm.
     """
     set_lr(optimizer, lr)
     optimizer.zero_grad(set_to_none=True)
-    means = _accumulate(batches, count, loss)
+    means = _accumulate(batches, count, loss, scale)
     if not math.isfinite(means["loss"]):
-        raise FailedError(f"{loss_name} is {means['loss']}; try a lower lr")
+        coarse = ", or precision=fp32: fp16 holds no number above 65504" if scale else ""
+        raise FailedError(f"{loss_name} is {means['loss']}; try a lower lr{coarse}")
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    parallel.sum_gradients(parameters)
-    grad_norm = clip_gradients(parameters, max_grad_norm)
-    optimizer.step()
-    return {**means, "grad_norm": grad_norm}
+    grad_norm = apply_gradients(optimizer, parameters, max_grad_norm, scale)
+    means |= {} if grad_norm is None else {"grad_norm": grad_norm}
+    return means | ({"loss_scale": scale.value, "skipped_steps": float(grad_norm is None)} if scale else {})
 
 
-def _accumulate(batches: Sequence[B], count: Callable[[B], int], loss: Callable[[B], LossTerms]) -> dict[str, float]:
+def _accumulate(
+    batches: Sequence[B], count: Callable[[B], int], loss: Callable[[B], LossTerms], scale: LossScale | None
+) -> dict[str, float]:
     """Accumulate the gradients of one optimizer step; return the means of the loss and of its metrics."""
     # divide by the count of all micro-batches: a mean of means would give short ones too large a weight
     num_units = int(parallel.summed({"units": sum(count(batch) for batch in batches)})["units"])
@@ -140,7 +153,8 @@ def _accumulate(batches: Sequence[B], count: Callable[[B], int], loss: Callable[
     totals: dict[str, float] = {"loss": 0.0}
     for batch in batches:
         terms = loss(batch)
-        (terms.total / num_units).backward()
+        mean = terms.total / num_units
+        (scale.up(mean) if scale else mean).backward()
         for name, value in {"loss": terms.total.item(), **terms.metrics}.items():
             totals[name] = totals.get(name, 0.0) + value
     return {name: total / num_units for name, total in parallel.summed(totals).items()}

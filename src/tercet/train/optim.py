@@ -3,11 +3,12 @@
 import math
 from collections.abc import Iterable, Mapping
 
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from tercet.errors import FailedError
-from tercet.train.parallel import norm_of_all
+from tercet.train.loss_scale import LossScale
+from tercet.train.parallel import norm_of_all, sum_gradients
 from tercet.train.sharding import is_divided, own_part
 
 
@@ -51,6 +52,27 @@ def warmup_then_linear(index: int, num_steps: int, warmup_fraction: float) -> fl
     return (num_steps - index) / (num_steps - num_warmup)
 
 
+def apply_gradients(
+    optimizer: Optimizer, parameters: Iterable[nn.Parameter], max_norm: float, scale: LossScale | None = None
+) -> float | None:
+    """Take an optimizer step with the gradients of all ranks, clipped; return their norm before clipping.
+
+    With `scale`, by which the losses were multiplied, return None if the gradients overflowed: no step is taken then.
+    """
+    parameters = list(parameters)
+    sum_gradients(parameters)
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    if scale is not None:
+        scale.down(gradients)
+    total = norm_of_all(gradients)
+    norm = total.item()
+    if scale is not None and not scale.takes_step(norm):
+        return None
+    _clip(gradients, total, norm, max_norm)
+    optimizer.step()
+    return norm
+
+
 def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> float:
     """Clip the global norm of the gradients to `max_norm`, and return the norm before clipping.
 
@@ -59,11 +81,14 @@ def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> float
     """
     gradients = [p.grad for p in parameters if p.grad is not None]
     total = norm_of_all(gradients)
-    norm = total.item()
+    _clip(gradients, total, norm := total.item(), max_norm)
+    return norm
+
+
+def _clip(gradients: Iterable[Tensor], total: Tensor, norm: float, max_norm: float) -> None:
     if not math.isfinite(norm):
         raise FailedError(f"the gradient's norm is {norm}; lower the learning rate, or check the data")
     if norm + 1e-6 > max_norm:  # the epsilon of torch: below this norm it would multiply by 1
         factor = (max_norm / (total + 1e-6)).clamp(max=1.0)
         for gradient in gradients:
             own_part(gradient).mul_(factor.to(gradient.device))
-    return norm

@@ -1,7 +1,7 @@
 """Proximal policy optimisation (Schulman et al. 2017) and its relatives, for language models and arms."""
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from statistics import fmean
@@ -24,7 +24,8 @@ from tercet.train.chance import generator
 from tercet.train.checkpoint import Checkpoint
 from tercet.train.ema import Average, learning_state, set_learning_state
 from tercet.train.kept import KeptRollout, Seen, outputs
-from tercet.train.optim import adamw, clip_gradients, set_lr
+from tercet.train.loss_scale import LossScale
+from tercet.train.optim import adamw, apply_gradients, set_lr
 from tercet.train.parts import Part, minibatches, training_data
 from tercet.train.selection import Best, Shrinkage, Validation
 from tercet.train.sharding import divided_as
@@ -36,21 +37,31 @@ BEST = "best/"  # prefix of the best actor's parameters in a checkpoint
 
 @dataclass(frozen=True)
 class Learner:
-    """The actor and, if the algorithm has one, the critic, with their optimizers."""
+    """The actor and, if the algorithm has one, the critic, with their optimizers, and in fp16 their loss scales."""
 
     actor_critic: ActorCritic
     actor: nn.Module
     critic: nn.Module | None
     actor_optimizer: Optimizer
     critic_optimizer: Optimizer | None
+    scales: dict[str, LossScale] = field(
+        default_factory=dict
+    )  # by the names of `modules`; empty: losses are not scaled
 
     @classmethod
     def of(
-        cls, actor_critic: ActorCritic, actor: nn.Module, critic: nn.Module | None, config: UpdateConfig
+        cls,
+        actor_critic: ActorCritic,
+        actor: nn.Module,
+        critic: nn.Module | None,
+        config: UpdateConfig,
+        *,
+        scales_losses: bool = False,
     ) -> "Learner":
         """Create a learner with new optimizers."""
         critic_optimizer = adamw(critic, lr=config.critic_lr) if critic else None
-        return cls(actor_critic, actor, critic, adamw(actor, lr=config.lr), critic_optimizer)
+        learner = cls(actor_critic, actor, critic, adamw(actor, lr=config.lr), critic_optimizer)
+        return replace(learner, scales={name: LossScale() for name in learner.modules}) if scales_losses else learner
 
     @property
     def modules(self) -> dict[str, nn.Module]:
@@ -144,6 +155,7 @@ def train(
     else:
         info, folder = restored
         best_state = _load(learner, average, folder)
+        learner.scales.update({name: LossScale(**info["loss_scales"][name]) for name in learner.scales})
         best, done, carry = Best(**info["best"]), info["done"], info["carry"]
         watched = info.get("watched", [{}])  # absent in a checkpoint from before there was ppo.watch
         candidates = info.get("candidates")  # absent in a checkpoint from before they were kept
@@ -190,6 +202,8 @@ def train(
         stops = parallel.stop_is_asked()
         if done % config.checkpoint_every == 0 or last or stops:
             info = {"done": done, "carry": carry, "best": vars(best), "watched": watched, "candidates": candidates}
+            if learner.scales:
+                info["loss_scales"] = {name: vars(scale) for name, scale in learner.scales.items()}
             parallel.check_alike(learner.modules)
             step.save(info, _checkpoint(learner, average, best_state).save)
         if stops:
@@ -238,6 +252,7 @@ def update(
     )
     for module in learner.modules.values():
         module.train()
+    num_skipped = sum(scale.num_skipped for scale in learner.scales.values())
     costs = whole.mask.sum(1) if rollout.lengths is None else rollout.lengths
     steps: list[dict[str, float]] = []
     batches = minibatches(len(whole.mask), config, group_size, generator)
@@ -254,8 +269,13 @@ def update(
         steps.append(metrics)
         if train_actor and config.kl_stop and metrics["approx_kl"] > config.kl_stop:
             break
-    # kl_stop skips the optimizer step, which then has no gradient norm
-    means = {name: fmean(metrics[name] for metrics in steps if name in metrics) for name in steps[0]}
+    # an optimizer step that kl_stop or an overflow leaves out has no gradient norm
+    names = dict.fromkeys(name for metrics in steps for name in metrics)
+    means = {name: fmean(metrics[name] for metrics in steps if name in metrics) for name in names}
+    if learner.scales:
+        means |= {f"{name}_loss_scale": scale.value for name, scale in learner.scales.items()}
+        num_now = sum(scale.num_skipped for scale in learner.scales.values())
+        means["skipped_steps"] = float(num_now - num_skipped)
     return means | critic_metrics(rollout, data.returns) | {"num_minibatches": float(len(steps))}
 
 
@@ -290,7 +310,7 @@ def _critic_step(
     learner: Learner, parts: list[Part], count: Tensor, config: UpdateConfig, note: _Note
 ) -> dict[str, float]:
     assert learner.critic and learner.critic_optimizer  # has_critic
-    total = 0.0
+    total, scale = 0.0, learner.scales.get("critic")
     for part in parts:
         assert part.values is not None and part.returns is not None
         values = part.values if part.values.requires_grad else learner.actor_critic.critic(part.inputs)
@@ -298,11 +318,11 @@ def _critic_step(
             values, part.values.detach(), part.returns, part.mask, clip_range=config.value_clip_range
         )
         loss = masked_mean(losses, part.mask, count=count)
-        loss.backward()
+        _backward(loss, scale)
         total += loss.item()
         note("values", part, values)
-    norm = _apply(learner.critic, learner.critic_optimizer, config.max_grad_norm)
-    return {"critic_loss": parallel.summed({"loss": total})["loss"], "critic_grad_norm": norm}
+    norms = _apply("critic", learner.critic, learner.critic_optimizer, config.max_grad_norm, scale)
+    return {"critic_loss": parallel.summed({"loss": total})["loss"]} | norms
 
 
 def _actor_step(
@@ -317,6 +337,7 @@ def _actor_step(
     """Take a step of the actor; `counts` are those of tokens, and of what the losses are averaged over."""
     sums: dict[str, float] = dict.fromkeys(("actor_loss", "entropy", "clip_fraction", "approx_kl"), 0.0)
     count, loss_count = counts
+    scale = learner.scales.get("actor")
     for part in parts:
         out = learner.actor_critic.actor(part.inputs)
         losses, kl_losses = policy_losses(out.logprobs, part, config, kl_coef)
@@ -325,7 +346,7 @@ def _actor_step(
             sums["kl_loss"] = sums.get("kl_loss", 0.0) + masked_mean(kl_losses.detach(), part.mask, count=count).item()
         loss = masked_mean(losses * part.weights, part.mask, count=loss_count)
         entropy = masked_mean(out.entropy, part.mask, count=count)
-        (loss - config.entropy_coef * entropy if config.entropy_coef else loss).backward()
+        _backward(loss - config.entropy_coef * entropy if config.entropy_coef else loss, scale)
         sums["actor_loss"] += loss.item()
         sums["entropy"] += entropy.item()
         sums["clip_fraction"] += ratio.clip_fraction.item()
@@ -339,9 +360,9 @@ def _actor_step(
     if extra_actor_loss is not None:
         extra = extra_actor_loss()
         if extra.requires_grad:  # a rank may have none of its rows
-            extra.backward()
+            _backward(extra, scale)
         sums |= parallel.summed({"extra_loss": extra.item()})
-    return sums | {"actor_grad_norm": _apply(learner.actor, learner.actor_optimizer, config.max_grad_norm)}
+    return sums | _apply("actor", learner.actor, learner.actor_optimizer, config.max_grad_norm, scale)
 
 
 def policy_losses(
@@ -377,12 +398,17 @@ def ratio_of_update(logprobs: Float[Tensor, "b t"], part: Part, config: UpdateCo
     )
 
 
-def _apply(module: nn.Module, optimizer: Optimizer, max_norm: float) -> float:
-    parallel.sum_gradients(module.parameters())
-    norm = clip_gradients(module.parameters(), max_norm)
-    optimizer.step()
+def _backward(loss: Tensor, scale: LossScale | None) -> None:
+    (loss if scale is None else scale.up(loss)).backward()
+
+
+def _apply(
+    name: str, module: nn.Module, optimizer: Optimizer, max_norm: float, scale: LossScale | None
+) -> dict[str, float]:
+    """Take the optimizer's step; return the norm of the gradients, or nothing if they overflowed in fp16."""
+    norm = apply_gradients(optimizer, module.parameters(), max_norm, scale)
     optimizer.zero_grad(set_to_none=True)
-    return norm
+    return {} if norm is None else {f"{name}_grad_norm": norm}
 
 
 def _checkpoint(learner: Learner, average: Average, best_state: Mapping[str, Tensor]) -> Checkpoint:

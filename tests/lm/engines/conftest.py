@@ -5,7 +5,6 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-import torch
 from tests.lm.engines.stand_in import StandIn
 from tests.web.conftest import answering
 
@@ -13,6 +12,7 @@ from tercet.config.lm import LmConfig
 from tercet.lm.engines.client import Client
 from tercet.lm.engines.vllm import VllmEngine
 from tercet.lm.engines.weights import save_whole
+from tercet.lm.models.adapters import DTYPES
 from tercet.lm.models.roles import Policy, load_policy
 
 Serve = Callable[..., tuple[VllmEngine, StandIn]]
@@ -26,7 +26,7 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
         def start(config: LmConfig, policy: Policy, **settings: object) -> tuple[VllmEngine, StandIn]:
             base = tmp_path / "base"
             save_whole(load_policy(config, learns=True), base)
-            dtype = torch.float32 if config.precision == "fp32" else torch.bfloat16
+            dtype = DTYPES[config.precision]
             stand_in = StandIn(base, dtype, **settings)  # type: ignore[arg-type]  # settings of the test
             port = ends.enter_context(answering(stand_in.app()))
             files = tmp_path / "files"

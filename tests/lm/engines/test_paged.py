@@ -32,10 +32,11 @@ def test_greedy_responses_are_those_of_the_current_weights(
     assert policy.model.config._attn_implementation == attention
 
 
-def test_in_bf16_adapters_and_weights_are_rounded_and_the_policy_is_not(
-    make_config: MakeConfig, disturbed: Callable[[LmConfig], Policy]
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_in_16_bits_adapters_and_weights_are_rounded_and_the_policy_is_not(
+    precision: str, make_config: MakeConfig, disturbed: Callable[[LmConfig], Policy]
 ) -> None:
-    policy = disturbed(make_config("llama", lora={"rank": 4}, precision="bf16"))
+    policy = disturbed(make_config("llama", lora={"rank": 4}, precision=precision))
     before = {name: (value.dtype, value.clone()) for name, value in policy.state_dict().items()}
     theirs, ours = drawn(PagedEngine(policy), 0.0), own(policy, 0.0)
     first = [row[0] for row in theirs.tolist()]

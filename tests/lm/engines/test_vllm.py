@@ -91,10 +91,11 @@ def test_equal_prompts_get_different_responses_and_equal_seeds_the_same(make_con
     assert first.tolist() == again.tolist() != other.tolist()
 
 
-def test_in_bf16_the_server_has_the_weights_that_the_run_has_rounded(
-    make_config: MakeConfig, serve: Serve, disturbed: Callable[[LmConfig], Policy]
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_in_16_bits_the_server_has_the_weights_that_the_run_has_rounded(
+    precision: str, make_config: MakeConfig, serve: Serve, disturbed: Callable[[LmConfig], Policy]
 ) -> None:
-    config = make_config("llama", lora={"rank": 4}, precision="bf16")
+    config = make_config("llama", lora={"rank": 4}, precision=precision)
     policy = disturbed(config)
     engine, server = serve(config, policy)
     frozen = {

@@ -26,6 +26,7 @@ CONFIGS: dict[str, dict[str, Any]] = {  # Any: what LmConfig checks
     "all weights": {},
     "adapters": {"lora": {"rank": 4}, "model": {"gradient_checkpointing": True}},
     "all weights in bf16": {"precision": "bf16"},
+    "all weights in fp16": {"precision": "fp16"},
     "adapters in bf16": {"lora": {"rank": 4, "only": False}, "precision": "bf16"},
 }
 
@@ -81,7 +82,7 @@ def test_divided_networks_compute_and_save_what_whole_ones_do(
     architecture: str, name: str, make_config: Callable[..., LmConfig], batch: TokenBatch, tmp_path: Path
 ) -> None:
     config, few = make_config(architecture, **CONFIGS[name]), batch.rows(torch.tensor([0, 3]))
-    tolerance = 0.02 if "bf16" in name else 1e-5
+    tolerance = 0.02 if "16" in name else 1e-5
     (one,) = on_ranks(1, _computed, config, few, tmp_path / "one")
     for found in on_ranks(3, _computed, config, few, tmp_path / "three", shard=True):
         assert found.keys() == one.keys()

@@ -40,8 +40,9 @@ def test_logits_are_fp32(architecture: str, make_config: MakeConfig, lora: dict[
     assert torch.allclose(found, rows[range(len(ANSWER)), ANSWER], atol=1e-5)
 
 
-def test_a_sampled_token_has_the_logprob_of_an_fp32_logit(make_config: MakeConfig) -> None:
-    policy = load_policy(make_config("llama", precision="bf16"))
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_a_sampled_token_has_the_logprob_of_an_fp32_logit(precision: str, make_config: MakeConfig) -> None:
+    policy = load_policy(make_config("llama", precision=precision))
     with policy.autocast():
         chance = torch.Generator().manual_seed(0)
         drawn = generate(policy.model, [PROMPT], end_ids=[2], max_tokens=1, temperature=1.0, generator=chance)

@@ -16,6 +16,7 @@ from tercet.errors import InputError
 from tercet.lm import batch as batches
 from tercet.lm.batch import TokenBatch
 from tercet.lm.models import roles as module
+from tercet.lm.models.adapters import DTYPES, Precision
 from tercet.lm.models.logprobs import response_logprobs
 from tercet.lm.models.roles import Policy, ScoreModel, load_policy, load_score_model
 from tercet.lm.text.tokenizers import byte_tokenizer
@@ -149,16 +150,17 @@ def test_the_same_seed_gives_the_same_adapters_and_heads(make_config: MakeConfig
     assert not torch.equal(load_score_model(config).model.score.weight, other)
 
 
-def test_bf16_stores_frozen_weights_in_bf16_and_trained_ones_in_fp32(
-    make_config: MakeConfig, batch: TokenBatch
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_frozen_weights_are_stored_in_16_bits_and_trained_ones_in_fp32(
+    precision: Precision, make_config: MakeConfig, batch: TokenBatch
 ) -> None:
     for lora in ({"rank": 0}, {"rank": 2}, {"rank": 2, "only": False}):
-        config = make_config("llama", precision="bf16", lora=lora)
+        config = make_config("llama", precision=precision, lora=lora)
         for learns in (False, True):
             actor, critic = load_policy(config, learns=learns), load_score_model(config, learns=learns)
             for name, parameter in [*actor.named_parameters(), *critic.named_parameters()]:
                 is_product = "_proj." in name
-                wanted = torch.bfloat16 if is_product and not parameter.requires_grad else torch.float32
+                wanted = DTYPES[precision] if is_product and not parameter.requires_grad else torch.float32
                 assert parameter.dtype == wanted, (lora, learns, name)
             assert response_logprobs(actor, batch, temperature=1.0).logprobs.dtype == torch.float32
             assert critic.scores(batch).dtype == torch.float32
@@ -285,11 +287,13 @@ def test_bf16_keeps_positions_and_the_score_head_in_fp32(make_config: MakeConfig
     assert {p.dtype for name, p in model.named_parameters() if "_proj" in name} == {torch.bfloat16}
 
 
-@pytest.mark.parametrize("shape", ["llama", "gpt2", "opt"])
-def test_a_frozen_copy_in_bf16_computes_the_same_as_the_trained_model(
-    make_config: MakeConfig, batch: TokenBatch, shape: str
+@pytest.mark.parametrize(
+    ("shape", "precision"), [("llama", "bf16"), ("gpt2", "bf16"), ("opt", "bf16"), ("llama", "fp16")]
+)
+def test_a_frozen_copy_in_16_bits_computes_the_same_as_the_trained_model(
+    make_config: MakeConfig, batch: TokenBatch, shape: str, precision: str
 ) -> None:
-    config = make_config(shape, precision="bf16")
+    config = make_config(shape, precision=precision)
     actor, reference = load_policy(config, learns=True), load_policy(config)
     ours, theirs = (response_logprobs(policy, batch, temperature=1.0).logprobs for policy in (actor, reference))
     assert torch.equal(ours, theirs)

@@ -21,5 +21,6 @@ def test_the_best_of_several_runs_counts_without_the_first():
 def test_the_expected_rates_of_a_card_are_a_fraction_of_its_data_sheet():
     card = CARDS["3090"]
     assert card.expected("bf16").flops_per_s == pytest.approx(0.4 * 71e12)
+    assert card.expected("fp16").flops_per_s == card.expected("bf16").flops_per_s
     assert card.expected("fp32").flops_per_s == pytest.approx(0.4 * 35.6e12)
     assert card.expected("fp32").bytes_per_s == pytest.approx(0.6 * 936e9)

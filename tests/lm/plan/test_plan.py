@@ -88,3 +88,12 @@ def test_wrong_input_is_refused_with_the_remedy(tercet):
     assert (shape.exit_code, "opt-125m" in shape.output) == (2, True)
     with pytest.raises(InputError):
         plan(load_lm_config("tiny", []), gpu="voodoo")
+
+
+def test_a_card_without_bf16_is_planned_in_fp16():
+    with pytest.raises(InputError, match="precision=bf16: t4 has no products of bf16; set precision=fp16"):
+        plan(load_lm_config("opt-1.3b", ["precision=bf16"]), gpu="t4")
+    found = plan(load_lm_config("opt-350m", ["precision=fp32"]), gpu="v100", gpu_gb=8.0)
+    assert "precision=fp16" in [remedy.override for remedy in found.remedies]
+    half = plan(load_lm_config("opt-350m", ["precision=fp16"]), gpu="3090")
+    assert half.memory == plan(load_lm_config("opt-350m", ["precision=bf16"]), gpu="3090").memory

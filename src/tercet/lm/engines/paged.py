@@ -9,7 +9,7 @@ from torch import nn
 from transformers import ContinuousBatchingConfig, GenerationConfig, PreTrainedModel
 
 from tercet.errors import FailedError
-from tercet.lm.models.adapters import copied
+from tercet.lm.models.adapters import DTYPES, copied
 from tercet.lm.models.roles import Policy
 from tercet.lm.sampling.engine import sampled_tokens
 from tercet.lm.sampling.generate import SampledTokens
@@ -19,7 +19,7 @@ PAGE = 256  # tokens of one row that lie together in the cache
 
 @dataclass(frozen=True)
 class PagedEngine:
-    """Sample from the policy itself; in bf16 from a copy whose weights are in bf16, as its cache is."""
+    """Sample from the policy itself; in bf16 or fp16 from a copy whose weights are in that type, as its cache is."""
 
     policy: Policy
 
@@ -72,7 +72,7 @@ class PagedEngine:
             return model
 
         def of(parameter: nn.Parameter) -> nn.Parameter:
-            return nn.Parameter(parameter.detach().bfloat16(), requires_grad=False)
+            return nn.Parameter(parameter.detach().to(DTYPES[self.policy.precision]), requires_grad=False)
 
         copy = copied(model, of=of).eval()
         head = copy.get_output_embeddings()

@@ -16,6 +16,7 @@ from tercet.errors import FailedError, InputError
 from tercet.lm.engines.client import Client, Json, NoReplyError, RefusedError
 from tercet.lm.engines.server import last_lines, started
 from tercet.lm.engines.weights import has_only_adapters, save_adapters, save_whole
+from tercet.lm.models.adapters import DTYPES
 from tercet.lm.models.roles import Policy
 from tercet.lm.sampling.engine import sampled_tokens
 from tercet.lm.sampling.generate import SampledTokens
@@ -182,7 +183,7 @@ def _options(config: LmConfig, policy: Policy, longest: int) -> list[str]:
     """Return the options that every server needs."""
     options: dict[str, Any] = {  # Any: of command lines
         "--served-model-name": "base",
-        "--dtype": "float32" if policy.precision == "fp32" else "bfloat16",
+        "--dtype": str(DTYPES[policy.precision]).removeprefix("torch."),
         "--max-model-len": longest,
         "--logprobs-mode": "processed_logprobs",  # at the sampling temperature
         "--generation-config": "vllm",  # no sampling settings of the model

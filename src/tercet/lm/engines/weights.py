@@ -3,13 +3,12 @@
 import copy
 from pathlib import Path
 
-import torch
 from peft import LoraConfig as PeftConfig
 from peft import get_peft_model_state_dict
 from safetensors.torch import save_file
 from torch import nn
 
-from tercet.lm.models.adapters import copied, merged
+from tercet.lm.models.adapters import DTYPES, copied, merged
 from tercet.lm.models.roles import Policy
 
 ADAPTERS = "adapter_model.safetensors"  # peft's name
@@ -18,12 +17,14 @@ ADAPTERS = "adapter_model.safetensors"  # peft's name
 def save_whole(policy: Policy, folder: Path) -> None:
     """Save all weights as they are now, with the adapters merged into them, in the policy's precision.
 
-    With new adapters, which change nothing yet, these are the frozen weights. In bf16 those have been rounded
+    With new adapters, which change nothing yet, these are the frozen weights. In bf16 and fp16 those have been rounded
     stochastically when they were loaded, so the folder that they were loaded from holds other ones.
     """
     model = merged(policy.adapted) if policy.adapted else policy.model
-    if policy.precision == "bf16":
-        model = copied(model, of=lambda p: nn.Parameter(p.detach().to("cpu", torch.bfloat16), requires_grad=False))
+    if policy.precision != "fp32":
+        model = copied(
+            model, of=lambda p: nn.Parameter(p.detach().to("cpu", DTYPES[policy.precision]), requires_grad=False)
+        )
     model.save_pretrained(folder)
 
 

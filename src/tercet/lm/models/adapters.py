@@ -6,6 +6,7 @@ from functools import partial
 from typing import Literal, TypeVar, cast
 
 import torch
+from jaxtyping import Float
 from peft import LoraConfig as PeftConfig
 from peft import PeftModel, get_peft_model
 from torch import Tensor, nn
@@ -19,36 +20,48 @@ from tercet.lm.cpu.lora_product import fuse
 from tercet.lm.cpu.unpadded import recompute_alike
 from tercet.train.chance import generator, seed_everything
 
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "bf16", "fp16"]
+# the type in which matrix products are computed, and in which frozen layers are stored
+DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 Tree = TypeVar("Tree", bound=nn.Module)
 
 
 def freeze(model: PreTrainedModel, precision: Precision) -> None:
     """Freeze all weights and store them in `precision`.
 
-    In bf16, store the layers in bf16 that autocast would round at every use. Everything else stays in fp32, so that a
-    frozen reference gives exactly the log-probabilities of the actor that it is a copy of.
+    In bf16 and fp16, store the layers in that type that autocast would round at every use. Everything else stays in
+    fp32, so that a frozen reference gives exactly the log-probabilities of the actor that it is a copy of.
     """
     model.requires_grad_(False)
-    if precision == "bf16":
+    if precision != "fp32":
         for layer in layers_in(model).values():
-            layer.to(torch.bfloat16)
+            layer.to(DTYPES[precision])
 
 
 @torch.no_grad()
-def round_stochastically(model: PreTrainedModel, seed: int) -> None:
-    """Round the fp32 weights of the layers to bf16 values stochastically (Gupta et al. 2015), unbiased.
+def round_stochastically(model: PreTrainedModel, seed: int, precision: Precision = "bf16") -> None:
+    """Round the fp32 weights of the layers to bf16 or fp16 values stochastically (Gupta et al. 2015), unbiased.
 
     Merged adapters mostly change a weight by less than half of bf16's spacing, so rounding to nearest would undo the
-    change. Stochastic rounding keeps it on average over the weights of a product. Weights that are bf16 values already
+    change. Stochastic rounding keeps it on average over the weights of a product. Weights that have such values already
     do not change. The random numbers depend on the seed and the layer's name, so every role gets the same weights.
     """
     for name, layer in layers_in(model).items():
-        weight = cast(Tensor, layer.weight)
-        noise = torch.randint(2**16, weight.shape, generator=generator(seed, "bf16", name), dtype=torch.int32)
-        # a bf16 number is the upper half of an fp32 number
-        rounded = (weight.view(torch.int32) + noise).bitwise_and_(-(2**16)).view(torch.float32)
+        weight, chance = cast(Tensor, layer.weight), generator(seed, precision, name)
+        rounded = (_bf16_values if precision == "bf16" else _fp16_values)(weight, chance)
         weight.copy_(rounded.where(weight.isfinite(), weight))
+
+
+def _bf16_values(weight: Float[Tensor, "..."], chance: torch.Generator) -> Float[Tensor, "..."]:
+    noise = torch.randint(2**16, weight.shape, generator=chance, dtype=torch.int32)
+    # a bf16 number is the upper half of an fp32 number
+    return (weight.view(torch.int32) + noise).bitwise_and_(-(2**16)).view(torch.float32)
+
+
+def _fp16_values(weight: Float[Tensor, "..."], chance: torch.Generator) -> Float[Tensor, "..."]:
+    # 11 binary digits; below 2^-14 the spacing of fp16 stays that of 2^-14
+    spacing = torch.ldexp(torch.ones_like(weight), (torch.frexp(weight).exponent - 11).clamp(min=-24))
+    return (weight / spacing + torch.rand(weight.shape, generator=chance)).floor() * spacing
 
 
 def adapt(model: PreTrainedModel, config: NetworkConfig, *, dropout: float = 0.0) -> PeftModel:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from tercet.lm.cpu.last_layer import layers_of
-from tercet.lm.models.adapters import copied, layers_in
+from tercet.lm.models.adapters import DTYPES, copied, layers_in
 from tercet.runs.ranks import follows, shards
 from tercet.train.sharding import shard, whole, whole_on_first
 
@@ -41,16 +41,16 @@ def placed(network: N, device: torch.device) -> N:
 def whole_network(network: N) -> N:
     """Return a policy or score model with all of its weights on its device: itself, or a copy if they are divided.
 
-    Every rank must call this. The copy is for reading. In bf16 its layers are stored as autocast would round them at
-    every use: half the memory, with the same numbers.
+    Every rank must call this. The copy is for reading. In bf16 and fp16 its layers are stored as autocast would round
+    them at every use: half the memory, with the same numbers.
     """
     modules: Any = network  # attributes that both kinds have
-    rounds = modules.precision == "bf16" and modules.adapted is None
+    rounds = modules.precision != "fp32" and modules.adapted is None
     rounded = {f"model.{name}." for name in layers_in(modules.model)} if rounds else set()
 
     def value(name: str, parameter: Tensor) -> Tensor:
         layer = name.removesuffix("weight").removesuffix("bias")
-        return whole(parameter.to(torch.bfloat16) if layer in rounded else parameter)
+        return whole(parameter.to(DTYPES[modules.precision]) if layer in rounded else parameter)
 
     return _filled(network, value)
 

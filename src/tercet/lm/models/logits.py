@@ -1,4 +1,4 @@
-"""Compute logits in fp32 when all other products are in bf16.
+"""Compute logits in fp32 when all other products are in bf16 or fp16.
 
 A logit of 20 rounded to bf16 has an error of up to 0.06, and so has its log-probability. This was the largest cause of
 log-probabilities that depend on the other rows of the batch.

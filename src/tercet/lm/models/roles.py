@@ -19,7 +19,15 @@ from tercet.lm.batch import TokenBatch, like_lengths
 from tercet.lm.cpu.last_layer import can_be_narrowed, narrowed
 from tercet.lm.cpu.prefixes import Prefixes
 from tercet.lm.cpu.unpadded import can_be_unpadded, unpadded_hidden
-from tercet.lm.models.adapters import Precision, adapt, checkpoint_gradients, freeze, merged, round_stochastically
+from tercet.lm.models.adapters import (
+    DTYPES,
+    Precision,
+    adapt,
+    checkpoint_gradients,
+    freeze,
+    merged,
+    round_stochastically,
+)
 from tercet.lm.models.configs import changes_of_logits, named_by_key
 from tercet.lm.models.division import Outline, placed
 from tercet.lm.models.heads import ENCODERS, padding_apart, with_room
@@ -108,7 +116,7 @@ class ScoreModel(nn.Module):
         """Compute the output at every position, or where `read` is True; other positions and padding are undefined."""
         with _autocast(self.model, self.precision):
             hidden = _hidden(self.model, batch, read, is_divided=self.outline is not None)
-        # not under autocast: bf16 has only 8 bits of precision
+        # not under autocast: bf16 has only 8 bits of precision, fp16 11
         return hidden.float() @ self.head.weight[0] + self.bias
 
     def scores(self, batch: TokenBatch) -> Float[Tensor, " b"]:
@@ -157,7 +165,7 @@ def policy_of(
 ) -> Policy:
     """Build a policy from a loaded model, frozen or trainable, on the model's device."""
     policy = Policy(model, config.precision)
-    if config.precision == "bf16":
+    if config.precision != "fp32":
         keep_logits_in_fp32(policy.head)
     policy.adapted = _prepare(model, config, learns=learns, lora_dropout=lora_dropout)
     return policy
@@ -197,12 +205,12 @@ def score_model_of(
 
 
 def _round(model: PreTrainedModel, config: NetworkConfig) -> None:
-    """In bf16 with adapters, round a loaded model to bf16 without losing the adapters that were merged into it.
+    """In bf16 or fp16 with adapters, round a loaded model without losing the adapters that were merged into it.
 
     If all weights are trained, autocast rounds them to nearest at every use; nothing is rounded here.
     """
-    if config.precision == "bf16" and config.lora.rank:
-        round_stochastically(model, config.seed)
+    if config.precision != "fp32" and config.lora.rank:
+        round_stochastically(model, config.seed, config.precision)
 
 
 def _prepare(model: PreTrainedModel, config: NetworkConfig, *, learns: bool, lora_dropout: float) -> PeftModel | None:
@@ -290,7 +298,7 @@ def _whole(module: Policy | ScoreModel) -> PreTrainedModel:
 
 
 def _autocast(model: PreTrainedModel, precision: Precision) -> AbstractContextManager[object]:
-    return nullcontext() if precision == "fp32" else torch.autocast(model.device.type, dtype=torch.bfloat16)
+    return nullcontext() if precision == "fp32" else torch.autocast(model.device.type, dtype=DTYPES[precision])
 
 
 def _hidden(model: PreTrainedModel, batch: TokenBatch, read: Tensor | None, *, is_divided: bool) -> Tensor:

@@ -20,6 +20,7 @@ from transformers import PreTrainedModel
 
 from tercet.config.lm import NetworkConfig
 from tercet.lm.cpu.last_layer import can_be_narrowed, layers_of
+from tercet.lm.models.adapters import DTYPES
 from tercet.lm.models.configs import fresh
 from tercet.lm.models.logprobs import CHUNK
 from tercet.lm.models.roles import Policy, ScoreModel, policy_of, score_model_of
@@ -100,9 +101,9 @@ def _footprint(case: _Case, kind: Kind, num_layers: int, learns: bool) -> Footpr
         adapters=_bytes(adapters),
         learning=4 * learning,
         packed=4 * _count(layers),
-        # trained layers are in fp32, and in a bf16 run those of the copy in bf16
+        # trained layers are in fp32, and in a bf16 or fp16 run those of the copy in that type
         sampled=_bytes(module.parameters())
-        - sum(w.nbytes - 2 * w.numel() for w in inside if config.precision == "bf16"),
+        - sum(w.nbytes - 2 * w.numel() for w in inside if config.precision != "fp32"),
         one_layer=max(map(_bytes, in_layers)),
         outside=_bytes(outside),
         learning_outside=4 * _count(p for p in outside if p.requires_grad),
@@ -161,7 +162,7 @@ def _saved_bytes(case: _Case, kind: Kind, num_layers: int, rows: int, length: in
                 saved[_storage(tensor)] = tensor.untyped_storage().nbytes()
             return tensor
 
-        autocast = torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bf16")
+        autocast = torch.autocast("cpu", DTYPES[config.precision], enabled=config.precision != "fp32")
         with saved_tensors_hooks(save, lambda tensor: tensor):
             with autocast:
                 out = module.model.base_model(torch.zeros(rows, length, dtype=torch.long), use_cache=False)

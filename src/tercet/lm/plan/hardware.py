@@ -24,26 +24,29 @@ class Limits:
 
 @dataclass(frozen=True)
 class Card:
-    """The data sheet of a GPU: dense products of bf16 and of fp32 numbers, both with fp32 sums, and its memory."""
+    """The data sheet of a GPU: dense products of 16-bit and of fp32 numbers, both with fp32 sums, and its memory."""
 
-    bf16_flops_per_s: float
+    half_flops_per_s: float
     fp32_flops_per_s: float
     bytes_per_s: float
     memory_gib: int
+    has_bf16: bool = True  # else its 16-bit numbers are fp16 alone
 
     def expected(self, precision: str) -> Limits:
         """Return the rates that a run is expected to reach: assumed, not measured."""
-        flops = self.bf16_flops_per_s if precision == "bf16" else self.fp32_flops_per_s
+        flops = self.fp32_flops_per_s if precision == "fp32" else self.half_flops_per_s
         return Limits(flops * FLOPS_SHARE, self.bytes_per_s * BYTES_SHARE)
 
 
-# NVIDIA's data sheets of the GeForce RTX 3090 and 4090, A100 80GB SXM, H100 SXM and H200 SXM
+# NVIDIA's data sheets of the GeForce RTX 3090 and 4090, A100 80GB SXM, H100 SXM, H200 SXM, T4 and V100 SXM2
 CARDS = {
     "3090": Card(71e12, 35.6e12, 936e9, 24),
     "4090": Card(165e12, 82.6e12, 1008e9, 24),
     "a100": Card(312e12, 19.5e12, 2039e9, 80),
     "h100": Card(989e12, 67e12, 3350e9, 80),
     "h200": Card(989e12, 67e12, 4800e9, 141),
+    "t4": Card(65e12, 8.1e12, 320e9, 16, has_bf16=False),
+    "v100": Card(125e12, 15.7e12, 900e9, 32, has_bf16=False),
 }
 FLOPS_SHARE = 0.4  # assumed fraction of a card's peak arithmetic
 BYTES_SHARE = 0.6  # assumed fraction of its memory bandwidth

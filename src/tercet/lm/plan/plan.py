@@ -25,7 +25,7 @@ from tercet.lm.plan.step_time import StepTime, expected_on, measured_here, step_
 from tercet.lm.plan.traffic import Sent, sent
 from tercet.lm.text.encoder import Encoder
 from tercet.runs.clock import Moment
-from tercet.train.device import device_of
+from tercet.train.device import device_of, multiplies_bf16
 
 GIB = 2**30
 _NUM_EXAMPLES = 256  # examples whose lengths are averaged
@@ -92,6 +92,9 @@ def plan(
     if gpu_gb and gpu in ("", "auto"):
         gpu = next((name for name, card in CARDS.items() if card.memory_gib >= gpu_gb), "h200")
     card = CARDS.get(gpu)
+    has_bf16 = card.has_bf16 if card else multiplies_bf16(device_of(config.device))
+    if config.precision == "bf16" and not has_bf16:
+        raise InputError(f"precision=bf16: {gpu or 'this GPU'} has no products of bf16; set precision=fp16")
     most = config.ppo.max_response_tokens
     if prompt_tokens or response_tokens:
         rows = _given_rows(config.data, most, prompt_tokens, response_tokens)
@@ -118,7 +121,7 @@ def plan(
     else:  # processes on a CPU share its cores, so together they take about as long as one
         time = step_time(config, measured_here(networks, ppo, rows.ppo), rows.data)
     others = 0.0 if card else Moment.now().others_since(start)
-    remedies = list(_remedies(config, site, rows, room, processes))
+    remedies = list(_remedies(config, site, rows, room, processes, half="bf16" if has_bf16 else "fp16"))
     times = 1 + config.reward.num_rounds
     run_s = {
         "sft": time.sft * config.sft.max_steps,
@@ -191,14 +194,20 @@ def _has_tokenizer(config: ModelConfig) -> bool:
     return name in ("bytes", "random") or Path(gguf_parts(name)[0]).is_dir()
 
 
-def _remedies(config: LmConfig, site: Site, rows: Rows, room: int, processes: Processes) -> Iterator[Remedy]:
-    """Yield settings that save memory, each on top of those before it, until every step fits."""
+def _remedies(
+    config: LmConfig, site: Site, rows: Rows, room: int, processes: Processes, *, half: str
+) -> Iterator[Remedy]:
+    """Yield settings that save memory, each on top of those before it, until every step fits.
+
+    `half` is the precision of 16 bits that the device has.
+    """
     peaks = _peaks(memory_of(config, site, rows.ppo, rows.data, processes))
     for key, smaller in _SMALLER.items():
         if key == "precision" and site.device == "cpu":
             continue  # most CPUs are slow in bf16
         before, chosen = peaks, None
         while _excess(peaks, room) and (value := smaller(config)) is not None:
+            value = half if key == "precision" else value
             changed = _changed(config, key, value)
             those = replace(processes, shard=changed.shard and processes.num > 1)
             now = _peaks(memory_of(changed, site, rows.ppo, rows.data, those))

@@ -100,8 +100,8 @@ def step_time(config: LmConfig, phases: Phases, data_rows: Sizes, sent: Sent = N
     micro_batches = ppo.batch_size / min(ppo.micro_batch_size, ppo.batch_size)
     generate = policy["read"] + (sizes.response - 1) * policy["draw"]
     forwards = policy["score"] * (
-        2 if config.precision == "bf16" else 1
-    )  # in bf16 the old log-probabilities are recomputed
+        1 if config.precision == "fp32" else 2
+    )  # in bf16 and fp16 the old log-probabilities are recomputed
     critics = int(ppo.has_critic)
     scoring = micro_batches * (forwards + score["score"] * (critics + num_reward_models(ppo.reward)))
     watching = micro_batches * score["score"] * num_reward_models(ppo.watch)

@@ -58,7 +58,7 @@ def sent(config: LmConfig, processes: Processes) -> Sent:
 
     in_ppo = learning(actor, learned, steps) + critics * learning(critic, learned, steps)
     if processes.shard:
-        again = actor.stored if config.precision == "bf16" else 0  # old log-probabilities are recomputed
+        again = actor.stored if config.precision != "fp32" else 0  # old log-probabilities are recomputed
         models = critics * critic.stored + num_reward_models(ppo.reward) * frozen.stored
         in_ppo += actor.sampled + scored * (reference.stored + again + models)
     dpo_batches = ceil(config.dpo.batch_size / config.dpo.micro_batch_size)

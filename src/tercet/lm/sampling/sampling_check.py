@@ -14,11 +14,11 @@ from transformers import PreTrainedModel
 
 from tercet.core.fused_categorical import logprobs_and_entropy
 from tercet.errors import FailedError
-from tercet.lm.models.adapters import Precision
+from tercet.lm.models.adapters import DTYPES, Precision
 
 _MOST = 8  # tokens of a row that are compared
 # mean difference in nats per token; another batch has other rounding
-TOLERANCE: dict[Precision, float] = {"fp32": 2e-3, "bf16": 0.3}
+TOLERANCE: dict[Precision, float] = {"fp32": 2e-3, "bf16": 0.3, "fp16": 0.05}
 
 _checked: set[tuple[object, ...]] = set()  # the kinds of models that this process has checked
 
@@ -79,4 +79,4 @@ def _precision(model: PreTrainedModel) -> Precision:
     """Return the precision of the matrix products."""
     device = model.device.type
     lowest = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else model.dtype
-    return "fp32" if lowest == torch.float32 else "bf16"
+    return next((precision for precision, dtype in DTYPES.items() if dtype == lowest), "fp32")
