@@ -107,6 +107,8 @@ SICK = (
          "ppo.kl_coef=0", "ppo.lr=1.5e-3", "ppo.epochs=3", "ppo.num_updates=24"]),
     Case("a judge of the opposite", "tiny", "watched_judge_falls", ["ppo.watch=[sick_rewards:early_letters]",
          "ppo.lr=3e-3"]),
+    Case("paid for the opposite of the judge", "tiny", "ppo_worse", ["ppo.reward={sick_rewards:early_letters: 1.0}",
+         "ppo.lr=3e-3"], ("ppo", "eval")),
     Case("paid for length", "tiny", "length_changes", ["ppo.reward={sick_rewards:long: 1.0}", "ppo.lr=5e-3",
          "ppo.kl_coef=0", "ppo.max_response_tokens=24", "ppo.missing_eos_penalty=0", "ppo.num_updates=30"]),
     Case("never taught to end", "tiny", "no_eos", ["data.train=[chatterbot]", "sft.max_steps=20"], ("sft", "ppo")),

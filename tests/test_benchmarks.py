@@ -458,6 +458,19 @@ def test_sick_runs_have_valid_settings_and_name_a_finding_that_is_documented(
     )
 
 
+@pytest.mark.slow
+def test_a_real_run_that_is_paid_for_the_opposite_of_the_judge_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    doctor, sick_runs = (module(name, monkeypatch) for name in ("doctor", "sick_runs"))
+    (case,) = (case for case in sick_runs.SICK if case.finding == "ppo_worse")
+    doctor.train(sick_runs.SHARED["tiny"], tmp_path, tmp_path / "tiny", 11)
+    record = doctor.train(case, tmp_path, tmp_path / "sick", 11)
+    assert record.results["win_rate"]["ppo_vs_sft"]["judge"]["mean"] < 0.2
+    found = doctor.findings(record)
+    assert [name for name, one in found.items() if one.level == "alarm"] == ["ppo_worse"]
+
+
 def test_the_doctor_is_counted_by_run_and_by_alarm(monkeypatch: pytest.MonkeyPatch) -> None:
     doctor = module("doctor", monkeypatch)
     rows = [

@@ -112,6 +112,22 @@ def test_tiny_updates_are_named(sound: Record, with_curve: Callable[..., Record]
     assert (found.name, found.level) == ("updates_too_small", "advice")
 
 
+def test_a_critic_is_named_if_it_never_explains_anything_and_stops_the_run_only_if_it_adds_noise(
+    sound: Record, with_curve: Callable[..., Record]
+) -> None:
+    # single updates of a sound run of SmolLM2, whose mean was below 0.02 from update 10 to 14
+    noisy = [0.0, 0.03, 0.02, 0.09, 0.06, 0.09, 0.16, -0.13, -0.15, -0.03, 0.12, 0.12, 0.04, 0.14]
+    record = with_curve(sound, "ppo/explained_variance", lambda i: noisy[i % 14])
+    for end in range(10, 15):
+        rows = [row for row in record.metrics if row["step"] != "ppo" or row["index"] < end]
+        assert "critic_explains_nothing" not in _problems(record.with_rows(metrics=rows, timings=record.timings))
+    for value, level in {0.0: "advice", 0.049: "advice", -0.9: "advice", -1.1: "alarm"}.items():
+        found = _problems(with_curve(sound, "ppo/explained_variance", lambda i, value=value: value))
+        assert found["critic_explains_nothing"].level == level
+    one_update = with_curve(sound, "ppo/explained_variance", lambda i: -50.0 if i == 25 else 0.3)
+    assert _problems(one_update) == {}
+
+
 def test_groups_of_equal_scores_are_named(sound: Record) -> None:
     rows = [row | {"ppo/equal_groups": 0.8} if row["step"] == "ppo" else row for row in sound.metrics]
     assert set(_problems(sound.with_rows(metrics=rows, timings=sound.timings))) == {"no_advantages"}

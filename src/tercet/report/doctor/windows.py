@@ -21,11 +21,6 @@ def late(values: Sequence[float]) -> float:
     return last(values, max(3, len(values) // 5))
 
 
-def second_half(values: Sequence[float]) -> float:
-    """Return the mean of the second half."""
-    return fmean(values[len(values) // 2 :])
-
-
 def last_third(values: Sequence[float]) -> float:
     """Return the mean of the last third."""
     return last(values, max(1, len(values) // 3))
