@@ -106,7 +106,8 @@ def test_an_exported_file_and_folder_give_the_same_pairs_to_the_data_readers(tmp
 
     feedback = tmp_path / "run" / "feedback"
     answer(feedback, compared(feedback), ["left", "right", "equal"])
-    assert export(feedback, tmp_path / "new" / "pairs.jsonl") == f"2 pairs: {tmp_path / 'new' / 'pairs.jsonl'}"
+    line = f"2 pairs: {tmp_path / 'new' / 'pairs.jsonl'}; 1 left out, equally good: --ties writes them too"
+    assert export(feedback, tmp_path / "new" / "pairs.jsonl") == line
     for _ in range(2):  # again into the same folder
         export(feedback, tmp_path / "set")
     for place in (tmp_path / "new" / "pairs.jsonl", tmp_path / "set"):
@@ -120,11 +121,38 @@ def test_an_exported_file_and_folder_give_the_same_pairs_to_the_data_readers(tmp
     assert loaded["who"] == ["Ana", "Ana"] and loaded["seconds"] == [1.5, 2.5]
 
 
+def test_equally_good_answers_are_rows_without_a_chosen_one_that_no_reader_takes_for_a_pair(tmp_path: Path) -> None:
+    import datasets
+
+    from tercet.config.lm import Source
+    from tercet.lm.data.sources import read
+
+    feedback = tmp_path / "run" / "feedback"
+    sheet = compared(feedback)
+    answer(feedback, sheet, ["left", "equal", "unclear", "equal"])
+    answer(feedback, sheet, ["equal"], "Bo")
+    for place in (tmp_path / "labels.jsonl", tmp_path / "set"):
+        assert export(feedback, place, ties=True) == f"1 pairs and 3 ties: {place}"
+        found = read(Source(path=str(place)), name="labels", columns={}, needs_response=True)
+        assert [(e.chosen, e.rejected) for e in found.examples] == [("a0", "b0")]
+        assert found.dropped == {"neither answer was called better": 3}
+    rows = [json.loads(line) for line in (tmp_path / "labels.jsonl").open()]
+    assert [(row["chosen"], row["rejected"], row["tie"], row.get("answers"), row["who"]) for row in rows] == [
+        ("a0", "b0", False, None, "Ana"),
+        (None, None, True, ["a0", "b0"], "Bo"),
+        (None, None, True, ["a1", "b1"], "Ana"),
+        (None, None, True, ["a3", "b3"], "Ana"),
+    ]
+    assert (rows[1]["answers_ended"], rows[1]["answers_stage"]) == ([True, False], ["sft", "ppo"])
+    loaded = datasets.load_dataset(str(tmp_path / "set"), split="train", cache_dir=str(tmp_path / "cache"))
+    assert loaded["tie"] == [False, True, True, True] and loaded["chosen"] == ["a0", None, None, None]
+
+
 def test_nothing_to_export_and_a_folder_of_something_else_are_refused(tmp_path: Path) -> None:
     feedback, other = tmp_path / "run" / "feedback", tmp_path / "other"
     sheet = compared(feedback)
     answer(feedback, sheet, ["equal"])
-    with pytest.raises(InputError, match="nobody has preferred one text to another"):
+    with pytest.raises(InputError, match="nobody has preferred one text to another here; --ties writes the 1 answers"):
         export(feedback, tmp_path / "pairs.jsonl")
     assert not (tmp_path / "pairs.jsonl").exists()
     answer(feedback, sheet, ["left"], "Bo")

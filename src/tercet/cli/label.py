@@ -45,6 +45,9 @@ def label(
         Path | None,
         typer.Option("--export", metavar="FILE|DIR", help="Write the answers as pairs: .jsonl or a data set folder."),
     ] = None,
+    ties: Annotated[
+        bool, typer.Option("--ties", help="Export equally good answers too, as rows without a chosen one.")
+    ] = False,
     host: HostOption = "127.0.0.1",
     port: Annotated[int, port_option()] = 8765,
     debug: DebugOption = False,
@@ -57,6 +60,8 @@ def label(
         raise InputError(f"--next {order}: must be random or disputed")
     if thumbs and not sources:
         raise InputError("--thumbs: needs something to ask about, such as a stage: `tercet label DIR ppo --thumbs`")
+    if ties and export_to is None:
+        raise InputError("--ties: needs --export, which writes the labels")
     if taken_from:
         hush()
         from tercet.lm.labels.imported import import_labels
@@ -65,7 +70,7 @@ def label(
     elif export_to is not None:
         from tercet.feedback.pairs import export
 
-        say(export(run / "feedback", export_to))
+        say(export(run / "feedback", export_to, ties=ties))
     else:
         _open(run, sources or [], thumbs=thumbs, num=num, order=order, same=same, host=host, port=port, debug=debug)
 

@@ -22,7 +22,7 @@ configs:
     path: train.jsonl
 ---
 
-{num} preference pairs, answered by {who} in `tercet label`.
+Preferences: {num}, answered by {who} in `tercet label`.
 """
 
 
@@ -48,16 +48,29 @@ def pairs_of(sheet: Sheet) -> list[Row]:
     A comparison is one pair for each person who prefers one of the two. An answer with more thumbs up than down makes a
     pair with each answer to the same prompt that has more thumbs down.
     """
-    rows, given = read_question_rows(sheet), by_question(read_answers(sheet.path.parent))
     if sheet.kind == "thumbs":
-        return list(_pairs_of_thumbs(rows, sheet.answers(given)))
-    opinions = [[row] for row in sheet.answers(given) if row] if sheet.is_taken() else sheet.opinions(given)
+        given = by_question(read_answers(sheet.path.parent))
+        return list(_pairs_of_thumbs(read_question_rows(sheet), sheet.answers(given)))
     return [
         _pair(row["messages"], better, worse, [answer])
-        for row, answers in zip(rows, opinions, strict=True)
-        for answer in answers
+        for row, answer in _compared(sheet)
         for better, worse in _ranked(row, answer["said"])
     ]
+
+
+def ties_of(sheet: Sheet) -> list[Row]:
+    """Return the pairs of answers that a person calls equally good, one for each person; thumbs make none."""
+    compared = _compared(sheet) if sheet.kind == "answers" else ()
+    return [_tie(row, answer) for row, answer in compared if answer["said"] == "equal"]
+
+
+def _compared(sheet: Sheet) -> Iterator[tuple[Row, Row]]:
+    """Yield each answer to a comparison with the row of its question; the run has used one for each question."""
+    given = by_question(read_answers(sheet.path.parent))
+    opinions = [[row] for row in sheet.answers(given) if row] if sheet.is_taken() else sheet.opinions(given)
+    for row, answers in zip(read_question_rows(sheet), opinions, strict=True):
+        for answer in answers:
+            yield row, answer
 
 
 def swapped(row: Row) -> Row:
@@ -66,9 +79,17 @@ def swapped(row: Row) -> Row:
     return {name: row["_".join(other.get(part, part) for part in name.split("_"))] for name in row}
 
 
+def _sides(row: Row) -> list[Row]:
+    """Return the left and the right answer of a comparison."""
+    names = ("chosen", "rejected")
+    return [
+        {"text": row[name], "ended": row.get(f"{name}_ended", True), "stage": row.get(f"{name}_stage")}
+        for name in names
+    ]
+
+
 def _ranked(row: Row, said: str) -> Iterator[tuple[Row, Row]]:
-    left = {"text": row["chosen"], "ended": row.get("chosen_ended", True), "stage": row.get("chosen_stage")}
-    right = {"text": row["rejected"], "ended": row.get("rejected_ended", True), "stage": row.get("rejected_stage")}
+    left, right = _sides(row)
     if said == "left":
         yield left, right
     elif said == "right":
@@ -92,7 +113,6 @@ def _answer(row: Row) -> Row:
 
 
 def _pair(messages: Sequence[Row], better: Row, worse: Row, answers: Sequence[Row]) -> Row:
-    seconds = [answer["seconds"] for answer in answers if "seconds" in answer]
     return {
         "prompt": [_turn(message) for message in messages],
         "chosen": better["text"],
@@ -101,6 +121,28 @@ def _pair(messages: Sequence[Row], better: Row, worse: Row, answers: Sequence[Ro
         "rejected_ended": worse["ended"],
         "chosen_stage": better["stage"],
         "rejected_stage": worse["stage"],
+        **_decided_by(answers),
+    }
+
+
+def _tie(row: Row, answer: Row) -> Row:
+    """Return a row without a chosen answer, so that no program can take it for a preference."""
+    sides = _sides(row)
+    return {
+        "prompt": [_turn(message) for message in row["messages"]],
+        "chosen": None,
+        "rejected": None,
+        "tie": True,
+        "answers": [side["text"] for side in sides],
+        "answers_ended": [side["ended"] for side in sides],
+        "answers_stage": [side["stage"] for side in sides],
+        **_decided_by([answer]),
+    }
+
+
+def _decided_by(answers: Sequence[Row]) -> Row:
+    seconds = [answer["seconds"] for answer in answers if "seconds" in answer]
+    return {
         "who": ", ".join(dict.fromkeys(answer["who"] for answer in answers)),
         "seconds": round(sum(seconds), 1) if seconds else None,
         "when": max(answer["when"] for answer in answers),
@@ -112,15 +154,21 @@ def _turn(message: Row) -> Row:
     return {"role": message["role"], "content": message["text"], **(strict_json.loads(tools) if tools else {})}
 
 
-def export(feedback: Path, place: Path) -> str:
+def export(feedback: Path, place: Path, *, ties: bool = False) -> str:
     """Write the pairs of all sheets with texts to a .jsonl file or a data set folder; return a line about them.
 
-    Pairs with an empty answer are left out, since an empty text is none in a data set.
+    With `ties`, equally good answers are among the rows. Rows with an empty answer are left out, since an empty text is
+    none in a data set.
     """
-    pairs = [row for sheet in sheets(feedback) if sheet.is_text() for row in pairs_of(sheet)]
-    rows = [row for row in pairs if row["chosen"].strip() and row["rejected"].strip()]
+    asked = [sheet for sheet in sheets(feedback) if sheet.is_text()]
+    pairs = [row for sheet in asked for row in pairs_of(sheet)]
+    equal = [row for sheet in asked for row in ties_of(sheet)]
+    given = [*(row | {"tie": False} for row in pairs), *equal] if ties else pairs
+    texts = (row.get("answers") or (row["chosen"], row["rejected"]) for row in given)
+    rows = [row for row, both in zip(given, texts, strict=True) if all(map(str.strip, both))]
     if not rows:
-        raise InputError(f"{feedback}: nothing to export; nobody has preferred one text to another here")
+        more = f"; --ties writes the {len(equal)} answers that are equally good" if equal and not ties else ""
+        raise InputError(f"{feedback}: nothing to export; nobody has preferred one text to another here{more}")
     lines = "".join(dump(row) + "\n" for row in rows)
     if place.suffix == ".jsonl":
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -129,9 +177,15 @@ def export(feedback: Path, place: Path) -> str:
         if place.exists() and {path.name for path in place.iterdir()} - {"README.md", "train.jsonl"}:
             raise InputError(f"{place}: holds other files; give a new folder, or a name that ends in .jsonl")
         who = ", ".join(sorted({name for row in rows for name in row["who"].split(", ")}))
-        replace_folder(place, lambda folder: _write_folder(folder, lines, _CARD.format(num=len(rows), who=who)))
-    left_out = f"; {len(pairs) - len(rows)} left out, one of their answers is empty" if len(pairs) > len(rows) else ""
-    return f"{len(rows)} pairs: {place}{left_out}"
+        replace_folder(place, lambda folder: _write_folder(folder, lines, _CARD.format(num=_counted(rows), who=who)))
+    empty = f"; {len(given) - len(rows)} left out, one of their answers is empty" if len(given) > len(rows) else ""
+    without = f"; {len(equal)} left out, equally good: --ties writes them too" if equal and not ties else ""
+    return f"{_counted(rows)}: {place}{empty}{without}"
+
+
+def _counted(rows: Sequence[Row]) -> str:
+    num_ties = sum(bool(row.get("tie")) for row in rows)
+    return f"{len(rows) - num_ties} pairs" + (f" and {num_ties} ties" if num_ties else "")
 
 
 def _write_folder(folder: Path, lines: str, card: str) -> None:

@@ -51,6 +51,35 @@ def test_what_is_imported_is_exported_again(tmp_path: Path) -> None:
     assert [row["who"] for row in read_answers(tmp_path / "other" / "feedback")] == [row["who"] for row in labels()]
 
 
+def test_ties_are_imported_and_exported_again_with_what_others_say_about_the_same_two_answers(tmp_path: Path) -> None:
+    pair = labels(1)[0] | {"who": "Ana", "chosen_ended": True, "tie": False}
+    tie: dict[str, Any] = {"prompt": pair["prompt"], "chosen": None, "rejected": None, "tie": True}
+    tie |= {"answers": ["bad 0", "good 0"], "answers_ended": [True, True], "answers_stage": ["sft", "ppo"]}
+    tie |= {"who": "Bo", "seconds": 2.5}
+    other = tie | {"answers": ["one", "two"], "answers_ended": [False, True], "answers_stage": [None, None]}
+    assert import_labels(tmp_path, written(tmp_path / "labels.jsonl", pair, tie, other)).startswith("3 labels: ")
+    (path,) = (tmp_path / "feedback").glob("imported-labels-*")
+    assert len(read_sheet(path).questions) == 2  # Ana and Bo have answered the same one
+    for place in (tmp_path / "again.jsonl", tmp_path / "folder"):
+        export(tmp_path / "feedback", place, ties=True)
+        rows = [json.loads(line) for line in (place if place.suffix else place / "train.jsonl").open()]
+        assert [(row["who"], row["tie"], row["chosen"], row["seconds"]) for row in rows] == [
+            ("Ana", False, "good 0", 0.5),
+            ("Bo", True, None, 2.5),
+            ("Bo", True, None, 2.5),
+        ]
+        sides = [
+            dict(zip(r["answers"], zip(r["answers_ended"], r["answers_stage"], strict=True), strict=True))
+            for r in rows[1:]
+        ]
+        assert sides == [
+            {"good 0": (True, "ppo"), "bad 0": (True, "sft")},
+            {"one": (False, None), "two": (True, None)},
+        ]
+    import_labels(tmp_path / "other", str(tmp_path / "folder"))
+    assert [row["said"] == "equal" for row in read_answers(tmp_path / "other" / "feedback")] == [False, True, True]
+
+
 def test_imported_labels_can_be_checked_by_another_person(tmp_path: Path) -> None:
     import_labels(tmp_path, written(tmp_path / "labels.jsonl", *[row | {"who": "old"} for row in labels(4)]))
     desk = Desk(tmp_path, same=1.0)
@@ -118,6 +147,15 @@ def test_a_second_import_is_refused_and_one_that_was_cut_short_is_completed(tmp_
         ({"rejected": "good 0"}, "the two must differ"),
         ({"chosen": ""}, "needs a prompt, a chosen and a rejected answer"),
         ({"prompt": ""}, "needs a prompt, a chosen and a rejected answer"),
+        ({"tie": 1}, "tie = 1: must be true or false"),
+        ({"tie": True}, "a tie must have two `answers`, and neither chosen nor rejected"),
+        ({"tie": True, "chosen": None, "rejected": None, "answers": ["a"]}, "a tie must have two `answers`"),
+        ({"tie": True, "chosen": None, "rejected": None, "answers": ["a", 3]}, "a tie must have two `answers`"),
+        ({"tie": True, "chosen": None, "rejected": None, "answers": ["a", "a"]}, "the two must differ"),
+        (
+            {"tie": True, "chosen": None, "rejected": None, "answers": ["a", "b"], "answers_ended": [1, 2]},
+            "answers_ended and answers_stage must have two entries",
+        ),
     ],
 )
 def test_a_row_that_is_no_label_is_named(tmp_path: Path, row: dict[str, Any], wrong: str) -> None:

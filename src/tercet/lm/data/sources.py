@@ -13,7 +13,7 @@ from tercet.lm.data.chatterbot import read_chatterbot
 from tercet.lm.data.chitchat import read_chitchat
 from tercet.lm.data.examples import Example
 from tercet.lm.data.files import file_type, is_folder, is_regular, local_rows
-from tercet.lm.data.formats import Parts, Row, RowReader, listed
+from tercet.lm.data.formats import TIE, Parts, Row, RowReader, listed
 from tercet.lm.data.hub import hub_rows
 from tercet.lm.data.reasoning import PREFIX, read_task
 from tercet.lm.data.turns import Fault, UnusableRowError
@@ -46,7 +46,8 @@ def read(
     `columns` maps Tercet's column names (prompt, chosen, rejected, messages, ...) to those of the set. `extra` are the
     columns that score functions take. In a local file, rows that are no examples (no response although
     `needs_response`, two equal responses) are an InputError, because the user can correct the file. In a hub set, two
-    equal responses are a tie, which has no preference, and other such rows are left out and counted.
+    equal responses are a tie, which has no preference, and other such rows are left out and counted. A row that says
+    `tie: true` and has neither response is left out and counted everywhere.
     """
     is_local = is_file(source)
     for key in ("split", "config"):
@@ -99,8 +100,11 @@ def read(
             )
     if not num_rows:
         raise InputError(f"{source.path}: the set is empty; give one with rows, or remove it from the config")
-    if fault_counts and (is_local or not examples):
-        ((fault, number),) = fault_counts.most_common(1)
+    refused = fault_counts if is_local or not examples else Counter[Fault]()
+    if examples:  # the user meant a tie, as the row says
+        refused = Counter({fault: number for fault, number in refused.items() if fault is not TIE})
+    if refused:
+        ((fault, number),) = refused.most_common(1)
         raise InputError(
             f"{source.path}: {fault.reason} in {number} of {num_rows} rows "
             f"(first: {first_locations[fault]}); {fault.remedy}"
