@@ -92,6 +92,16 @@ def test_what_is_no_pair_is_refused_and_nothing_is_saved(port: int, tmp_path: Pa
     assert not (tmp_path / "feedback" / "chat.jsonl").exists()
 
 
+def test_a_conversation_beyond_the_window_has_a_code_by_which_the_page_drops_the_oldest_turns(port: int) -> None:
+    body = {"model": "base", "messages": [{"role": "user", "content": "x" * 300}], "max_tokens": 9, "stream": True}
+    status, reply, _ = call(port, "POST", "/v1/chat/completions", body)
+    assert (status, reply["code"]) == (400, "context_length_exceeded")
+    assert "but the model reads 256 tokens in all" in reply["error"]
+    status, reply, _ = call(port, "POST", "/v1/chat/completions", body, Accept_Language="zh")
+    assert (status, reply["code"]) == (400, "context_length_exceeded")
+    assert reply["error"].startswith("对话和回答超出模型的上下文窗口")
+
+
 def test_other_sites_are_refused_and_only_the_page_itself_needs_no_key(engine: Engine, tmp_path: Path) -> None:
     with answering(app(engine, tmp_path, "127.0.0.1", key="secret")) as port:
         assert call(port, "GET", "/")[0] == 200

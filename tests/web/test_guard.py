@@ -1,6 +1,10 @@
 """Which requests are refused, and how errors are answered."""
 
+import ast
+import json
 import re
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +15,9 @@ from tests.web.conftest import answering, call, exchange, say
 
 from tercet.feedback.answers import read_answers
 from tercet.web.guard import guarded
+
+CHINESE = re.compile(r"[\u4e00-\u9fff]")
+WEB = Path(__file__).parents[2] / "src" / "tercet" / "web"
 
 
 @pytest.mark.parametrize(
@@ -61,7 +68,9 @@ def test_invalid_and_cross_site_requests_are_refused_and_change_nothing(
     port, run = unchanged
     found = call(port, method, path, body, **headers)
     assert found[0] == status
-    assert said in found[1]["error"]
+    assert said in found[1]["error"] and not CHINESE.search(found[1]["error"])
+    in_chinese = call(port, method, path, body, **headers, Accept_Language="zh-CN,zh;q=0.9,en;q=0.8")
+    assert in_chinese[0] == status and CHINESE.search(in_chinese[1]["error"])
     assert read_answers(run / "feedback") == []
     assert call(port, "GET", "/state")[0] == 200  # and the server is as before
 
@@ -78,6 +87,39 @@ def test_requests_through_a_tunnel_are_accepted(port: int) -> None:
     headers = {"Host": "localhost:9999", "Origin": "http://localhost:9999", "Sec_Fetch_Site": "same-origin"}
     body = {"sheet": "learned", "question": 0, "said": "equal", "who": "Ana"}
     assert call(port, "POST", "/answer", body, **headers)[0] == 200
+
+
+@pytest.mark.parametrize("file", sorted(WEB.glob("*.py")), ids=lambda file: file.stem)
+def test_every_refusal_has_both_languages(file: Path) -> None:
+    for function in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        nodes = list(ast.walk(function))
+        # what a name in a refusal stands for, such as a pair of texts
+        given = [node for node in nodes if isinstance(node, ast.Assign)]
+        known = {ast.unparse(node.targets[0]): ast.unparse(node.value) for node in given}
+        for one in nodes:
+            if isinstance(one, ast.Call) and getattr(one.func, "id", "") in ("Refused", "_bad", "refusing"):
+                names = [node.id for node in ast.walk(one) if isinstance(node, ast.Name)]
+                text = " ".join([ast.unparse(one), *(known.get(name, "") for name in names)])
+                is_passed_on = {"zh", "_UNABLE", "_DAMAGED", "_NOT_SAVED"} & set(names)  # Chinese elsewhere
+                assert CHINESE.search(text) or is_passed_on, ast.unparse(one)
+
+
+@pytest.mark.parametrize("page", ["label", "chat", "inspect"])
+def test_a_page_has_every_text_in_both_languages(page: str) -> None:
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("node is not installed")
+    script = (WEB / f"{page}.html").read_text("utf-8").partition("const WORDS = ")[2].partition("\n};\n")[0] + "\n}"
+    keys = "const keys = (tree, path) => Object.entries(tree).flatMap(([name, one]) => one && typeof one === 'object'"
+    keys += " ? keys(one, `${path}.${name}`) : [`${path}.${name}`]);"
+    program = f"{keys} const W = {script}; console.log(JSON.stringify([keys(W.en, ''), keys(W.zh, '')]))"
+    done = subprocess.run([node, "-e", program], capture_output=True, text=True, check=True)
+    english, chinese = json.loads(done.stdout)
+    assert english == chinese
+    assert {".key", ".noAnswer", ".proxy"} <= set(english)  # what a page says instead of the server
+    assert '"Accept-Language": language' in (WEB / f"{page}.html").read_text("utf-8")  # so the server does so too
 
 
 def test_a_long_body_is_refused_and_the_next_request_is_answered(port: int) -> None:

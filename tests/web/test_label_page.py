@@ -7,11 +7,14 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
-from tests.web.conftest import VIDEO, call, say
+from tests.web.conftest import VIDEO, answering, call, say
 
 from tercet.feedback.answers import read_answers
+from tercet.web.label import Desk
+from tercet.web.label_page import app
 
 SOURCE = Path(__file__).parents[2] / "src"
 
@@ -85,20 +88,37 @@ def test_a_killed_server_loses_no_answer_and_ctrl_c_prints_the_open_questions(ru
     assert len(book.read_text().splitlines()) == 2
 
 
-def test_the_command_says_that_other_computers_need_no_key(run: Path) -> None:
-    for host, warned in {"0.0.0.0": True, "127.0.0.1": False}.items():
+def test_the_page_itself_needs_no_key_and_questions_answers_and_videos_do(run: Path) -> None:
+    desk = Desk(run)
+    with answering(app(desk, "127.0.0.1", key="geheim/%#")) as port:
+        key = {"Authorization": "Bearer geheim/%#"}
+        assert call(port, "GET", "/")[0] == 200
+        for path in ("/state", "/videos/learned/0.mp4"):
+            for wrong in ({}, {"Authorization": "Bearer geheim"}, {"Authorization": "Basic x"}, {"Authorization": ""}):
+                assert call(port, "GET", path, **wrong)[0] == 401
+            assert call(port, "GET", path, **key)[0] == 200
+        body = {"sheet": "learned", "question": 0, "said": "left", "who": "Ana"}
+        for action in ("/answer", "/undo", "/keep"):
+            status, found, headers = call(port, "POST", action, body)
+            assert (status, found["code"], headers["WWW-Authenticate"]) == (401, "invalid_api_key", "Bearer")
+        assert read_answers(run / "feedback") == []
+        assert call(port, "POST", "/answer", body, **key)[0] == 200
+    desk.close()
+
+
+def test_the_command_makes_up_a_key_if_other_computers_can_connect(run: Path) -> None:
+    for host, own in {"0.0.0.0": "", "127.0.0.1": "", "localhost": "my own/key"}.items():
         command = [sys.executable, "-m", "tercet", "label", str(run), "--port", "0", "--host", host]
-        environment = {**os.environ, "PYTHONPATH": str(SOURCE), "PYTHONUNBUFFERED": "1"}
+        environment = {**os.environ, "PYTHONPATH": str(SOURCE), "PYTHONUNBUFFERED": "1", "TERCET_API_KEY": own}
         with subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
         ) as process:
             assert process.stdout is not None
             first = process.stdout.readline()
-            port = re.search(r"label: http://.*:(\d+)/ ", first)
-            assert port is not None, first
-            while call(int(port[1]), "GET", "/state")[0] != 200:
-                pass
+            found = re.search(r"label: http://.*:(\d+)/(?:#key=(\S+))? ", first)
+            assert found is not None, first
+            port, key = int(found[1]), unquote(found[2] or "")
+            assert len(key) >= 32 if host == "0.0.0.0" else key == own
+            assert call(port, "GET", "/state")[0] == (401 if key else 200)
+            assert call(port, "GET", "/state", Authorization=f"Bearer {key}")[0] == 200
             process.kill()
-            assert (
-                "whoever reaches this port can read the questions and answer them" in process.stdout.read()
-            ) is warned

@@ -8,7 +8,7 @@ import typer
 
 from tercet.cli.commands import DebugOption
 from tercet.cli.lm import hush
-from tercet.cli.options import HostOption, port_option
+from tercet.cli.options import HostOption, KeyOption, key_for, port_option
 from tercet.errors import InputError
 from tercet.runs.progress import say
 
@@ -50,6 +50,7 @@ def label(
     ] = False,
     host: HostOption = "127.0.0.1",
     port: Annotated[int, port_option()] = 8765,
+    api_key: KeyOption = "",
     debug: DebugOption = False,
 ) -> None:
     """Open a web page on which people answer questions: those of a run, or about answers of stages or a data set.
@@ -72,31 +73,32 @@ def label(
 
         say(export(run / "feedback", export_to, ties=ties))
     else:
-        _open(run, sources or [], thumbs=thumbs, num=num, order=order, same=same, host=host, port=port, debug=debug)
+        sheet = _asked(run, sources, thumbs=thumbs, num=num, disputed=order == "disputed") if sources else None
+        _open(run, sheet, same=same, host=host, port=port, key=key_for(host, api_key), debug=debug)
 
 
-def _open(
-    run: Path, sources: list[str], *, thumbs: bool, num: int, order: str, same: float, host: str, port: int, debug: bool
-) -> None:
+def _asked(run: Path, sources: list[str], *, thumbs: bool, num: int, disputed: bool) -> str:
+    """Write the questions about the sources, unless some are open; return the name of their sheet."""
+    hush()
+    from tercet.lm.labels.ask import ask
+
+    sheet = ask(run, sources, "thumbs" if thumbs else "answers", num, disputed=disputed)
+    say(f"{len(sheet.questions)} questions: {sheet.path}")
+    return sheet.path.name
+
+
+def _open(run: Path, sheet: str | None, *, same: float, host: str, port: int, key: str, debug: bool) -> None:
+    """Serve the page of one sheet, or of all, until Ctrl-C."""
     from tercet.web.label import Desk
     from tercet.web.label_page import serve
-    from tercet.web.server import is_loopback
 
     then = "give the run's command again"
-    only: list[str] = []
-    if sources:
-        hush()
-        from tercet.lm.labels.ask import ask
-
-        sheet = ask(run, sources, "thumbs" if thumbs else "answers", num, disputed=order == "disputed")
-        say(f"{len(sheet.questions)} questions: {sheet.path}")
-        only, then = [sheet.path.name], f"`tercet label {shlex.quote(str(run))} --export pairs.jsonl` writes the pairs"
-    desk = Desk(run, only=only, same=same)
+    if sheet:
+        then = f"`tercet label {shlex.quote(str(run))} --export pairs.jsonl` writes the pairs"
+    desk = Desk(run, only=[sheet] if sheet else [], same=same)
 
     def ready(url: str) -> None:
         say(f"label: {url} (Ctrl-C ends)")
-        if not is_loopback(host):
-            say(f"--host {host}: there is no key; whoever reaches this port can read the questions and answer them")
 
-    waiting = serve(desk, host=host, port=port, debug=debug, ready=ready)
+    waiting = serve(desk, host=host, port=port, key=key, debug=debug, ready=ready)
     say(f"{waiting} questions are still open" if waiting else f"all questions are answered: {then}")

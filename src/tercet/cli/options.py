@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from tercet.cli.commands import DebugOption
+from tercet.errors import InputError
 from tercet.runs.progress import say
 
 
@@ -60,6 +61,8 @@ def key_for(host: str, key: str) -> str:
     """Return the key that requests need: the given one, or a new one if other computers can connect."""
     from tercet.web.server import is_loopback
 
+    if not (key.isascii() and key.isprintable()) or key != key.strip():
+        raise InputError("--api-key: a browser cannot send this key; use letters of ASCII, digits and marks")
     return key or ("" if is_loopback(host) else secrets.token_urlsafe(24))
 
 

@@ -14,10 +14,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from tercet.errors import InputError
 from tercet.feedback.chat import ChatPairs
 from tercet.lm.serving.asks import Answerer
-from tercet.web.guard import Refused, Tree, as_json, guarded, read_object
+from tercet.web.guard import Refused, Tree, as_json, guarded, read_object, refusing
 from tercet.web.label import person, user_name
 from tercet.web.openai_api import LONGEST_REPLY, openai_routes
 from tercet.web.openai_requests import LARGEST_REQUEST, turns_of
@@ -36,7 +35,7 @@ def serve(
 ) -> None:
     """Serve the page until Ctrl-C; call `ready` with its address, which has the key."""
     with suppress(KeyboardInterrupt):
-        ready(address(listener) + (f"#key={key}" if key else ""))
+        ready(address(listener, key))
         server(app(engine, run, host, key=key, debug=debug), reply_seconds=LONGEST_REPLY).run([listener])
 
 
@@ -64,10 +63,8 @@ def app(engine: Answerer, run: Path, host: str, *, key: str = "", debug: bool = 
     async def score(request: Request) -> Response:
         given = await _read(request)
         text, ended = _text(given, "text"), given.get("ended") is True
-        try:
+        with refusing(400, "奖励模型不能给这个回答打分"):
             scored = await asyncio.wrap_future(engine.score(turns_of(given.get("messages")), text, ended=ended))
-        except InputError as error:
-            raise Refused(400, str(error)) from error
         return as_json({"score": scored.score, "tokens": scored.tokens})
 
     async def prefer(request: Request) -> Response:
@@ -76,7 +73,8 @@ def app(engine: Answerer, run: Path, host: str, *, key: str = "", debug: bool = 
         others = given.get("rejected")
         rejected = [_answer(other, engine) for other in others] if isinstance(others, list) else []
         if not rejected or any(other["text"] == chosen["text"] for other in rejected):
-            raise Refused(400, "rejected: must be answers that differ from the chosen one")
+            said = "rejected: must be answers that differ from the chosen one"
+            raise Refused(400, said, "较差的回答须与选中的回答不同")
         messages = [{"role": turn.role, "content": turn.text} for turn in turns]
         ids = await run_in_threadpool(pairs.add, messages, chosen, rejected, person(given))
         return as_json({"ids": ids, "num_pairs": pairs.count()})
@@ -84,7 +82,7 @@ def app(engine: Answerer, run: Path, host: str, *, key: str = "", debug: bool = 
     async def take_back(request: Request) -> Response:
         ids = (await _read(request)).get("ids")
         if not isinstance(ids, list) or not all(isinstance(one, str) for one in ids):
-            raise Refused(400, "ids: must be those of saved pairs")
+            raise Refused(400, "ids: must be those of saved pairs", "ids 须为已保存的偏好对的编号")
         await run_in_threadpool(pairs.take_back, ids)
         return as_json({"num_pairs": pairs.count()})
 
@@ -101,16 +99,19 @@ async def _read(request: Request) -> Tree:
 def _text(given: Tree, name: str) -> str:
     text = given.get(name)
     if not isinstance(text, str):
-        raise Refused(400, f"{name}: must be a text")
+        raise Refused(400, f"{name}: must be a text", f"{name} 须为文本")
     return text
 
 
 def _answer(given: Any, engine: Answerer) -> Tree:  # Any: JSON
     """Read an answer of a stage."""
     if not isinstance(given, dict) or given.get("stage") not in engine.stages:
-        raise Refused(400, f"an answer must have a stage, one of {', '.join(engine.stages)}, and a text")
+        stages = ", ".join(engine.stages)
+        said = f"an answer must have a stage, one of {stages}, and a text"
+        raise Refused(400, said, f"回答须有文本，并注明由哪个模型给出（{stages}）")
     if not _text(given, "text").strip():
-        raise Refused(400, "text: an empty answer cannot be part of a pair")
+        raise Refused(400, "text: an empty answer cannot be part of a pair", "空回答不能用于偏好对")
     if given.get("finish") not in ("stop", "length"):
-        raise Refused(400, "finish: must be stop or length; an answer that was broken off cannot be part of a pair")
+        said = "finish: must be stop or length; an answer that was broken off cannot be part of a pair"
+        raise Refused(400, said, "中途停止的回答不能用于偏好对")
     return {"stage": given["stage"], "text": given["text"], "ended": given["finish"] == "stop"}

@@ -12,8 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from tercet.errors import InputError
-from tercet.web.guard import Refused, Tree, as_json, guarded, read_object
+from tercet.web.guard import Refused, Tree, as_json, guarded, read_object, refusing
 from tercet.web.server import POLICY, address, names_of, server
 
 # the values that the page's sliders may ask for
@@ -58,7 +57,7 @@ def serve(
 ) -> None:
     """Serve the page until Ctrl-C; call `ready` with its address, which has the key."""
     with suppress(KeyboardInterrupt):
-        ready(address(listener) + (f"#key={key}" if key else ""))
+        ready(address(listener, key))
         server(app(explainer, host, key=key, debug=debug)).run([listener])
 
 
@@ -76,22 +75,21 @@ def app(explainer: Explainer | Filmed, host: str, *, key: str = "", debug: bool 
         given = await read_object(request, what="a request")
         name, epoch, settings = given.get("update"), given.get("epoch"), given.get("settings", {})
         if not isinstance(name, str) or not (epoch is None or type(epoch) is int) or not _are_settings(settings):
-            raise Refused(400, f"needs an update, an epoch or null, and settings among {', '.join(_LIMITS)}")
+            said = f"needs an update, an epoch or null, and settings among {', '.join(_LIMITS)}"
+            raise Refused(400, said, "请求须有更新的名称、epoch（或 null）和有效的设置")
         numbers = {setting: float(value) for setting, value in settings.items()}
-        try:
+        with refusing(404, "无法显示这次更新"):
             return as_json(await run_in_threadpool(explainer.update, name, epoch, numbers))
-        except InputError as error:
-            raise Refused(404, str(error)) from error
 
     async def pictures(request: Request) -> Response:
         given = await read_object(request, what="a request")
         name, row = given.get("update"), given.get("row")
         if not isinstance(name, str) or type(row) is not int or not isinstance(explainer, Filmed):
-            raise Refused(400, "needs an update and a row of an arm's run")
-        try:
+            raise Refused(
+                400, "needs an update and a row of an arm's run", "只有机械臂的运行才有图像，并且须指明更新和回合"
+            )
+        with refusing(404, "无法显示这个回合的图像"):
             return as_json({"pictures": await run_in_threadpool(explainer.pictures, name, row)})
-        except InputError as error:
-            raise Refused(404, str(error)) from error
 
     routes = [Route("/", page), Route("/about", about), Route("/update", update, methods=["POST"])]
     routes.append(Route("/pictures", pictures, methods=["POST"]))

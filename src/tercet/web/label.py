@@ -16,9 +16,10 @@ from tercet.errors import FailedError, InputError
 from tercet.feedback.answers import LONGEST_NAME, AnswerBook, Key, by_question, key_of, read_answers
 from tercet.feedback.sheets import Sheet, check_whole, problem, sheets, shown
 from tercet.runs.rows import Row
-from tercet.web.guard import Refused, Tree
+from tercet.web.guard import Refused, Tree, refusing
 
 MOST_SECONDS = 1e6
+_NOT_SAVED = "这次操作没有保存，此前的回答都已保存；如果磁盘已满，请腾出空间后再试"
 HOLD = 120.0  # seconds for which a question that a page shows is asked on no other page, unless it keeps it longer
 
 
@@ -68,21 +69,23 @@ class Desk:
         with self._lock:
             sheet = next((one for one in self._sheets() if one.path.name == given.get("sheet")), None)
             if sheet is None:
-                raise Refused(400, f"sheet {shown(given.get('sheet'))}: no such sheet")
+                raise Refused(400, f"sheet {shown(given.get('sheet'))}: no such sheet", "没有这份问卷")
             if given.get("digest", sheet.digest) != sheet.digest:
-                raise Refused(409, "the questions have changed; reload the page")
+                raise Refused(409, "the questions have changed; reload the page", "问题已更改；请重新载入网页")
             check_whole(sheet)  # a copy or a damaged disk may have changed what the page showed
             index: Any = given.get("question")  # Any: JSON, checked by `problem`
             answer, who, seconds = given.get("said"), person(given), _seconds(given)
             reason = problem(sheet, index, answer)
             if reason:
-                raise Refused(400, reason)
+                raise Refused(400, reason, f"这不是该问题的有效回答（{reason}）")
             if sheet.is_taken():
-                raise Refused(409, "the run has used this sheet; its answers can no longer change")
+                said = "the run has used this sheet; its answers can no longer change"
+                raise Refused(409, said, "运行已使用这份问卷，其中的回答不能再更改")
             opinions = sheet.opinions(by_question(read_answers(self.feedback)))[index]
             if any(row["who"] == who for row in opinions):
-                raise Refused(409, "this question already has an answer")
-            self._book.write(sheet.key(index), answer, who, seconds=seconds)
+                raise Refused(409, "this question already has an answer", "这个问题你已经回答过了")
+            with refusing(500, _NOT_SAVED):
+                self._book.write(sheet.key(index), answer, who, seconds=seconds)
             return self._state(who, _page(given))
 
     def keep(self, given: Tree) -> Tree:
@@ -98,8 +101,9 @@ class Desk:
             who = person(given)
             mine = self._last(who)
             if mine is None:
-                raise Refused(409, "you have no answer to undo")
-            self._book.write(mine, None, who)
+                raise Refused(409, "you have no answer to undo", "没有可以撤销的回答")
+            with refusing(500, _NOT_SAVED):
+                self._book.write(mine, None, who)
             self._shown.pop(mine, None)
             return self._state(who, _page(given))
 
@@ -111,7 +115,7 @@ class Desk:
                 path = (sheet.path / file).resolve()
                 if path.is_file() and path.is_relative_to(self.feedback.resolve()):  # a link may lead elsewhere
                     return path
-        raise Refused(404, "no such video")
+        raise Refused(404, "no such video", "没有这个视频")
 
     def _sheets(self) -> list[Sheet]:
         """Return the sheets that are asked; raise FailedError if they were moved or removed."""
@@ -206,7 +210,9 @@ def person(given: Tree) -> str:
     """Read who answers; raise Refused if that is no name."""
     who = given.get("who")
     if not isinstance(who, str) or not who.strip() or len(who) > LONGEST_NAME:
-        raise Refused(400, f"who: must be a name of 1 to {LONGEST_NAME} letters")
+        raise Refused(
+            400, f"who: must be a name of 1 to {LONGEST_NAME} letters", f"请填写名字，1 至 {LONGEST_NAME} 个字符"
+        )
     return who.strip()
 
 
@@ -216,7 +222,8 @@ def _seconds(given: Tree) -> float | None:
     if seconds is None:
         return None
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds <= MOST_SECONDS:
-        raise Refused(400, f"seconds {shown(seconds)}: must be a number from 0 to {MOST_SECONDS:.0f}")
+        limits = f"0 to {MOST_SECONDS:.0f}"
+        raise Refused(400, f"seconds {shown(seconds)}: must be a number from {limits}", "回答所用的秒数无效")
     return round(float(seconds), 1)
 
 

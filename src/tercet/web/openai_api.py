@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
@@ -75,7 +76,7 @@ async def _answer(engine: Answerer, request: Request, wanted: Wanted, *, is_chat
         reply.num_prompt_tokens = await answering.started()
         if wanted.stream:
             # the stream cancels the responses when it ends or when the client goes
-            chunks = _chunks(answering, reply, wanted, is_chat=is_chat)
+            chunks = _chunks(answering, reply, wanted, request.headers, is_chat=is_chat)
             return StreamingResponse(chunks, media_type="text/event-stream")
         return await _whole(answering, reply, request)
     except BaseException:
@@ -107,7 +108,9 @@ async def _disconnected(request: Request) -> None:
         await asyncio.sleep(0.2)
 
 
-async def _chunks(answering: "_Answering", reply: Reply, wanted: Wanted, *, is_chat: bool) -> AsyncIterator[bytes]:
+async def _chunks(
+    answering: "_Answering", reply: Reply, wanted: Wanted, headers: Headers, *, is_chat: bool
+) -> AsyncIterator[bytes]:
     try:
         for index in range(answering.num_choices) if is_chat else ():
             yield _event(reply.first_chunk(index))
@@ -117,7 +120,8 @@ async def _chunks(answering: "_Answering", reply: Reply, wanted: Wanted, *, is_c
             yield _event(reply.last_chunk())
         yield b"data: [DONE]\n\n"
     except Exception as error:  # the status has been sent: the error is an event
-        yield _event(error_body(_refused(error)))
+        refused = _refused(error)
+        yield _event(error_body(refused, refused.text(headers)))
     finally:
         answering.cancel()
 
@@ -184,7 +188,10 @@ def _refused(error: Exception) -> Refused:
     if isinstance(error, Refused):
         return error
     if isinstance(error, InputError):
-        is_long = isinstance(error, WindowError)
-        return Refused(400, str(error), param="messages", code="context_length_exceeded" if is_long else None)
+        if isinstance(error, WindowError):
+            zh, code = "对话和回答超出模型的上下文窗口；请缩短消息，或减小回答的最大词元数", "context_length_exceeded"
+        else:
+            zh, code = "模型不能回答这条消息", None
+        return Refused(400, str(error), f"{zh}（{error}）", param="messages", code=code)
     told = str(error) if isinstance(error, FailedError) else f"{type(error).__name__}: {first_line(error)}; {REPORT_IT}"
-    return Refused(500, told)
+    return Refused(500, told, f"服务器未能写出回答（{told}）")

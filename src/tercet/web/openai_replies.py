@@ -10,10 +10,10 @@ from tercet.lm.serving.asks import Piece, Token
 from tercet.web.guard import Refused, Tree
 
 
-def error_body(refused: Refused) -> Tree:
+def error_body(refused: Refused, text: str) -> Tree:
     """Return the body of an error."""
     kind = "server_error" if refused.status >= 500 else "invalid_request_error"
-    return {"error": {"message": refused.reason, "type": kind, "param": refused.param, "code": refused.code}}
+    return {"error": {"message": text, "type": kind, "param": refused.param, "code": refused.code}}
 
 
 def model_list(stages: Sequence[str], run: str, created: int) -> Tree:

@@ -9,6 +9,7 @@ from tercet.lm.serving.asks import Ask
 from tercet.web.guard import Refused, Tree
 
 LARGEST_REQUEST = 4 << 20
+_BOOL = "true or false", " true 或 false"
 MOST_TOKENS, MOST_CHOICES, MOST_LIKELY, MOST_STOPS = 1 << 17, 16, 20, 4
 _ROLES: dict[str, Role] = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 # fields that change nothing in a response, whatever their value
@@ -54,10 +55,10 @@ def chat_request(given: Tree, stages: Collection[str]) -> Wanted:
     """Read a request for `/v1/chat/completions`; raise Refused."""
     fields = _Fields(given, stages)
     turns = turns_of(given.get("messages"))
-    wants = fields.take("logprobs", False, _is_bool, "true or false")
+    wants = fields.take("logprobs", False, _is_bool, *_BOOL)
     likely = fields.whole("top_logprobs", 0, 0, MOST_LIKELY)
     if likely and not wants:
-        raise _bad("top_logprobs", "needs logprobs=true")
+        raise _bad("top_logprobs", "needs logprobs=true", "需要 logprobs=true")
     newest = "max_completion_tokens" if given.get("max_completion_tokens") is not None else "max_tokens"
     return fields.wanted([turns], num_likely=likely if wants else None, limit=newest)
 
@@ -65,9 +66,10 @@ def chat_request(given: Tree, stages: Collection[str]) -> Wanted:
 def text_request(given: Tree, stages: Collection[str]) -> Wanted:
     """Read a request for `/v1/completions`; raise Refused."""
     fields = _Fields(given, stages)
-    prompt = fields.take("prompt", None, _is_prompt, "a text, a list of texts, token ids, or a list of them")
+    kinds = "a text, a list of texts, token ids, or a list of them"
+    prompt = fields.take("prompt", None, _is_prompt, kinds, "文本、文本列表、词元 id 或其列表")
     if prompt is None:
-        raise _bad("prompt", "is missing")
+        raise _bad("prompt", "is missing", "缺失")
     prompts = [prompt] if isinstance(prompt, str) or isinstance(prompt[0], int) else prompt
     wants = given.get("logprobs") is not None
     likely = fields.whole("logprobs", 0, 0, MOST_LIKELY)
@@ -82,38 +84,39 @@ class _Fields:
         self._given, self._taken = given, {"model", "messages", "prompt"}
         stage = given.get("model")
         if not isinstance(stage, str):
-            raise _bad("model", f"is missing; this run has {', '.join(stages)}")
+            all_stages = ", ".join(stages)
+            raise _bad("model", f"is missing; this run has {all_stages}", f"缺失；此运行有 {all_stages}")
         if stage not in stages:
             raise no_model(stage, stages)
         self.stage = stage
 
-    def take(self, name: str, default: Any, fits: Callable[[Any], bool], kind: str) -> Any:  # Any: JSON
-        """Return a field, or the default if it is absent or null."""
+    def take(self, name: str, default: Any, fits: Callable[[Any], bool], kind: str, zh: str) -> Any:  # Any: JSON
+        """Return a field, or the default if it is absent or null; `kind` and `zh` say what it must be."""
         self._taken.add(name)
         value = self._given.get(name)
         if value is None:
             return default
         if not fits(value):
-            raise _bad(name, f"must be {kind}, not {_shown(value)}")
+            raise _bad(name, f"must be {kind}, not {_shown(value)}", f"须为{zh}，而不是 {_shown(value)}")
         return value
 
     def whole(self, name: str, default: int | None, least: int, most: int) -> Any:  # Any: int, or the default
         """Return a whole number between two limits."""
-        return self.take(
-            name, default, lambda v: _is_whole(v) and least <= v <= most, f"a whole number of {least} to {most}"
-        )
+        limits = f"a whole number of {least} to {most}", f" {least} 到 {most} 的整数"
+        return self.take(name, default, lambda v: _is_whole(v) and least <= v <= most, *limits)
 
     def number(self, name: str, default: float | None, least: float, most: float) -> Any:  # Any: float, or the default
         """Return a number between two limits."""
-        limits = f"a number of {least:g} to {most:g}"
-        value = self.take(name, default, lambda v: _is_number(v) and least <= v <= most, limits)
+        limits = f"a number of {least:g} to {most:g}", f" {least:g} 到 {most:g} 的数"
+        value = self.take(name, default, lambda v: _is_number(v) and least <= v <= most, *limits)
         return None if value is None else float(value)
 
     def wanted(self, prompts: list[Any], *, num_likely: int | None, limit: str) -> Wanted:  # Any: those of an Ask
         """Read the fields of both kinds of requests."""
-        stop = self.take("stop", (), _is_stop, f"a text or a list of at most {MOST_STOPS} texts, none of them empty")
-        stream = self.take("stream", False, _is_bool, "true or false")
-        options = self.take("stream_options", {}, lambda v: isinstance(v, dict), "an object")
+        texts = f"a text or a list of at most {MOST_STOPS} texts, none of them empty"
+        stop = self.take("stop", (), _is_stop, texts, f"文本，或最多 {MOST_STOPS} 个非空文本的列表")
+        stream = self.take("stream", False, _is_bool, *_BOOL)
+        options = self.take("stream_options", {}, lambda v: isinstance(v, dict), "an object", "对象")
         asks = [
             Ask(
                 self.stage,
@@ -137,42 +140,47 @@ class _Fields:
             if name == "max_tokens" and value is None:  # beside max_completion_tokens
                 continue
             if name not in _NEUTRAL:
-                raise _bad(name, "is not a field of this request")
+                raise _bad(name, "is not a field of this request", "不是此请求的字段")
             if value not in _NEUTRAL[name]:
-                raise _bad(name, f"{_shown(value)} is not supported; leave it out", code="unsupported_parameter")
+                said = f"{_shown(value)} is not supported; leave it out", f"不支持 {_shown(value)}；请去掉它"
+                raise _bad(name, *said, code="unsupported_parameter")
 
 
 def turns_of(messages: Any) -> tuple[Message, ...]:  # Any: JSON
     """Read a conversation that a response continues; raise Refused."""
     if not isinstance(messages, list):
-        raise _bad("messages", f"must be a list of messages, not {_shown(messages)}")
+        said = f"must be a list of messages, not {_shown(messages)}", f"须为消息列表，而不是 {_shown(messages)}"
+        raise _bad("messages", *said)
     turns = tuple(_turn(message, number) for number, message in enumerate(messages))
     if not turns or turns[-1].role == "assistant":
-        raise _bad("messages", "must end with a message of the user")
+        raise _bad("messages", "must end with a message of the user", "最后一条须为用户的消息")
     return turns
 
 
 def no_model(name: str, stages: Collection[str]) -> Refused:
     """Return the refusal of a stage that the run does not have."""
-    reason = f"model {name!r}: this run has {', '.join(stages)}"
-    return Refused(404, reason, param="model", code="model_not_found")
+    all_stages = ", ".join(stages)
+    said = f"model {name!r}: this run has {all_stages}", f"没有模型 {name!r}：此运行有 {all_stages}"
+    return Refused(404, *said, param="model", code="model_not_found")
 
 
 def _turn(message: Any, number: int) -> Message:  # Any: JSON
     place = f"messages[{number}]"
     role = message.get("role") if isinstance(message, dict) else None
     if not isinstance(role, str) or role not in _ROLES:
-        raise _bad(place, f"must have a role, one of {', '.join(_ROLES)}, and a content")
+        roles = ", ".join(_ROLES)
+        raise _bad(place, f"must have a role, one of {roles}, and a content", f"须有角色（{roles}）和内容")
     content = message.get("content")
     if isinstance(content, list) and all(isinstance(part, dict) and part.get("type") == "text" for part in content):
         content = "".join(str(part.get("text", "")) for part in content)
     if not isinstance(content, str):
-        raise _bad(f"{place}.content", "must be a text, or a list of parts of the type text")
+        said = "must be a text, or a list of parts of the type text", "须为文本，或类型为 text 的部分的列表"
+        raise _bad(f"{place}.content", *said)
     return Message(_ROLES[role], content.strip())
 
 
-def _bad(param: str, reason: str, *, code: str | None = None) -> Refused:
-    return Refused(400, f"{param}: {reason}", param=param, code=code)
+def _bad(param: str, reason: str, zh: str, *, code: str | None = None) -> Refused:
+    return Refused(400, f"{param}: {reason}", f"{param}：{zh}", param=param, code=code)
 
 
 def _shown(value: Any) -> str:  # Any: JSON

@@ -6,6 +6,7 @@ import logging
 import socket
 from functools import partial
 from typing import Any
+from urllib.parse import quote
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -48,14 +49,18 @@ def names_of(host: str) -> set[str]:
     return {host.lower(), "localhost", socket.gethostname().lower()}
 
 
-def address(listener: socket.socket) -> str:
-    """Return the URL of the page, for other computers if the server listens for them."""
+def address(listener: socket.socket, key: str = "") -> str:
+    """Return the URL of the page, for other computers if the server listens for them.
+
+    The key is in the part that a browser sends to nobody.
+    """
     host, port = listener.getsockname()[:2]
     if host == "0.0.0.0":
         host = _outward(socket.AF_INET, "192.0.2.1") or "127.0.0.1"
     elif host == "::":
         host = _outward(socket.AF_INET6, "2001:db8::1") or "::1"
-    return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
+    page = f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
+    return page + (f"#key={quote(key, safe='')}" if key else "")
 
 
 def is_loopback(host: str) -> bool:
