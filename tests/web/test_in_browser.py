@@ -8,12 +8,15 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
+import numpy as np
 import pytest
 from tests.web.conftest import answering
 from typer.testing import CliRunner
 
 from tercet.arm.explain import Inspection as OfArm
+from tercet.arm.play.video import encode
 from tercet.cli import app as command_line
 from tercet.feedback.answers import read_answers
 from tercet.feedback.sheets import Kind, write_sheet
@@ -136,6 +139,24 @@ def test_chat(engine: Engine, tmp_path: Path, open_page: Any) -> None:
         say(page, "And now?", num=1)
 
 
+def test_a_chat_that_is_too_long_goes_on_without_its_oldest_turns(
+    engine: Engine, tmp_path: Path, open_page: Any
+) -> None:
+    with answering(chat_page.app(engine, tmp_path, "127.0.0.1", key="a/b")) as port:
+        page = open_page(f"http://127.0.0.1:{port}/?lang=zh#key=a%2Fb")
+        page.fill("#longest", "12")
+        say(page, "a" * 120)
+        say(page, "b" * 120)  # the model reads 256 bytes
+        assert page.locator(".turn:last-child .note").nth(0).inner_text().startswith("最早的几轮")
+        page.fill("#longest", "999999")
+        page.fill("#text", "c")
+        page.click("#send")
+        page.wait_for_selector(".answer .error")
+        assert "须为 1 到 131072 的整数" in page.locator(".answer .error").nth(0).inner_text()
+        other = open_page(f"http://127.0.0.1:{port}/?lang=zh#key=wrong")
+        other.get_by_text("请打开命令打印出的地址，其中带有密钥。").wait_for()
+
+
 def texts(run: Path, name: str, kind: Kind, num: int) -> Path:
     """Write a sheet of texts, hostile ones and empty ones among them."""
     prompt = [{"role": "system", "text": "<i>Be brief.</i>"}, {"role": "user", "text": HOSTILE}]
@@ -207,6 +228,32 @@ def test_label(tmp_path: Path, open_page: Any) -> None:
     assert all(0 < row["seconds"] < 60 for row in rows)
 
 
+def test_label_with_a_key_shows_videos_and_says_in_chinese_what_is_wrong(tmp_path: Path, open_page: Any) -> None:
+    def write(folder: Path) -> list[dict[str, str]]:
+        for number, colour in enumerate((40, 200)):
+            encode(folder / f"{number}.mp4", [np.full((240, 320, 3), colour, dtype=np.uint8)] * 12)
+        return [{"left": "0.mp4", "right": "1.mp4"}, {"left": "1.mp4", "right": "0.mp4"}]
+
+    write_sheet(tmp_path / "feedback" / "asked", "pairs", "Higher is better.", write)
+    desk = Desk(tmp_path)
+    with answering(label_page.app(desk, "127.0.0.1", key="a/b")) as port:
+        page = open_page(f"http://127.0.0.1:{port}/?lang=zh#key=a%2Fb")
+        page.wait_for_function("() => document.getElementById('right').currentTime > 0")
+        assert page.locator("#left").get_attribute("src").startswith("blob:")
+        page.fill("#who", "李雷")
+        page.click("h1")
+        page.keyboard.press("1")
+        page.get_by_text("已回答 1 / 2").wait_for()
+        page.wait_for_function("() => document.getElementById('right').currentTime > 0")
+        desk.answer({"sheet": "asked", "question": 1, "said": "left", "who": "李雷"})  # in another window
+        page.keyboard.press("2")
+        page.get_by_text("这个问题你已经回答过了").wait_for()
+        for hash in ("", "#key=wrong", "#key=%E9%"):
+            other = open_page(f"http://127.0.0.1:{port}/?lang=zh{hash}")
+            other.get_by_text("请打开命令打印出的地址，其中带有密钥。").wait_for()
+    desk.close()
+
+
 def test_labels_of_two_people_agree_and_outlive_the_server(tmp_path: Path, open_page: Any) -> None:
     texts(tmp_path, "asked", "answers", 4)
     with listening("127.0.0.1", 0) as listener:
@@ -265,7 +312,7 @@ def test_inspect(run: Path, open_page: Any) -> None:
         wait_for(page, "#metrics td.ok", 17)  # all equal to what training logged
         wait_for(page, "#metrics td.off", 0)
         page.locator(".response").nth(4).locator(".token").nth(2).hover()
-        assert number(page, "advantage, whitened") == pytest.approx(expected[4]["advantage"][2], abs=6e-5)
+        assert number(page, "whitened advantage") == pytest.approx(expected[4]["advantage"][2], abs=6e-5)
         assert number(page, "ratio") == pytest.approx(expected[4]["ratio"][2], abs=6e-5)
         page.click("h1")
         page.keyboard.press("ArrowRight")
@@ -292,6 +339,11 @@ def test_inspect(run: Path, open_page: Any) -> None:
 
         other = open_page(f"http://127.0.0.1:{port}/?lang=zh", viewport={"width": 375, "height": 700})
         wait_for(other, ".response", 16)
+        with other.expect_popup() as opened:
+            other.get_by_role("link", name="重要性比率").click()
+        opened.value.wait_for_load_state()
+        assert unquote(opened.value.url).endswith("/docs/zh/ppo.md#9-策略模型的损失")
+        assert opened.value.evaluate("document.documentElement.scrollWidth") <= 375
         assert other.locator("#reset").inner_text() == "恢复为运行时的设置"
         assert other.evaluate("document.documentElement.scrollWidth") <= 375
     page.locator("#set-lam").fill("0.5")  # the server has ended
@@ -300,6 +352,62 @@ def test_inspect(run: Path, open_page: Any) -> None:
         page.click("#reset")
         wait_for(page, "#metrics td.off", 0)
         page.get_by_text("The server does not answer").wait_for(state="hidden")
+
+
+def test_a_number_of_inspect_leads_to_its_formula_and_back_without_losing_the_place(run: Path, open_page: Any) -> None:
+    inspection = Inspection(RunFolder.read(run))
+    with answering(inspect_page.app(inspection, "127.0.0.1", key="a/b")) as port:
+        page = open_page(f"http://127.0.0.1:{port}/?lang=en#key=a%2Fb", color_scheme="dark")
+        wait_for(page, ".response", 16)
+        page.locator(".response").nth(4).locator(".token").nth(2).hover()
+        before = number(page, "delta")
+        with page.expect_popup() as opened:
+            page.get_by_role("link", name="delta", exact=True).click()
+        formulas = opened.value
+        formulas.wait_for_load_state()
+        assert formulas.url.endswith("/docs/ppo.md#7-advantages")
+        box = formulas.locator("[id='7-advantages']").bounding_box()
+        assert -1 <= box["y"] < 60  # in sight
+        assert formulas.locator("html").get_attribute("data-theme") == "dark"
+        page.get_by_role("link", name="docs/ppo.md#7-advantages").click()  # that of the formula: the same second page
+        formulas.get_by_role("link", name="whitened advantage").click()
+        page.wait_for_function("() => document.getElementById('formula').innerText.startsWith('whitened advantage')")
+        assert number(page, "delta") == before  # the same token
+        page.locator("#update").fill("0")  # the key is known still
+        page.get_by_text("In this update only the critic is trained.").wait_for()
+        formulas.get_by_role("link", name="中文").click()
+        formulas.get_by_role(
+            "link", name="参考模型的对数概率"
+        ).first.click()  # another language: the page is loaded again
+        page.get_by_text("逐词元查看一次 PPO 更新").wait_for()
+        wait_for(page, ".response", 16)
+        page.wait_for_function("() => document.getElementById('formula').innerText.startsWith('参考模型的对数概率')")
+        assert len(page.context.pages) == 2
+
+
+def test_inspect_opens_at_the_last_epoch_that_was_used(tmp_path: Path, open_page: Any) -> None:
+    short = ["ppo.num_updates=3", "ppo.eval_every=3", "sft.max_steps=2", "reward.num_sampled_pairs=16", "ppo.epochs=4"]
+    for step in ("sft", "reward", "ppo"):
+        more = ["ppo.lr=0.05", "ppo.kl_stop=0.02"]
+        done = CliRunner().invoke(
+            command_line, ["lm", step, "--preset", "tiny", "--out", str(tmp_path / "run"), *short, *more]
+        )
+        assert done.exit_code == 0, done.output
+    inspection = Inspection(RunFolder.read(tmp_path / "run"))
+    used = [inspection.update(name, None, {})["used_epochs"] for name in ("ppo 1", "ppo 3")]
+    assert used[0] == 4 > used[1]  # the first trains the critic alone
+    with answering(inspect_page.app(inspection, "127.0.0.1")) as port:
+        page = open_page(f"http://127.0.0.1:{port}/?lang=en")
+        wait_for(page, ".response", 16)
+        assert page.locator("#epoch-now").inner_text() == f"in epoch {used[1]}"
+        page.locator("#update").fill("0")
+        page.get_by_text("in epoch 4", exact=True).wait_for()
+        page.locator("#update").fill("2")
+        page.get_by_text(f"in epoch {used[1]}", exact=True).wait_for()
+        page.locator("#epoch").fill("3")
+        page.get_by_text("in epoch 4 (not used)").wait_for()
+        page.locator("#update").fill("1")  # whoever has chosen an epoch keeps it
+        page.get_by_text("in epoch 4").wait_for()
 
 
 def test_inspect_of_an_arm_shows_the_picture_of_each_step(tmp_path: Path, open_page: Any) -> None:

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 import torch
+from tests.web.conftest import answering, call
+from tests.web.test_inspect_page import Repeats
 
 from tercet.config.ppo import UpdateConfig
 from tercet.core.kl import penalised_rewards
@@ -17,6 +19,7 @@ from tercet.train.explain import explain
 from tercet.train.inspection import CHOICES, SETTINGS, numbers
 from tercet.train.kept import KeptRollout, Outputs, Seen
 from tercet.types import Rollout
+from tercet.web.inspect_page import app
 
 KL_COEF = 0.3
 # some settings of an algorithm, and the numbers that have an equation beside those that always do
@@ -46,6 +49,18 @@ console.log(JSON.stringify(cases.map((given) => {
   [about, data] = [given.about, given.data];
   return data.rows.map((one) => one.plain.map((_, number) => Object.fromEntries(
     Object.keys(FORMULAS).filter((name) => one[name]).map((name) => [name, formulaOf(name, numbersOf(one, number))]))));
+})));
+"""
+
+PLACES = """
+const cases = JSON.parse(require("fs").readFileSync(0, "utf8"));
+console.log(JSON.stringify(cases.flatMap((given) => {
+  [about, data] = [given.about, given.data];
+  const one = data.rows[0], numbers = numbersOf(one, 0);
+  return Object.keys(FORMULAS).filter((name) => one[name]).map((name) => {
+    const [, , ...places] = formulaOf(name, numbers);
+    return [nameOf(name), places.map((place) => words().docs + words().places[place])];
+  });
 })));
 """
 
@@ -84,14 +99,14 @@ def shown(config: UpdateConfig, *, kind: str = "lm") -> dict[str, Any]:
     return {"about": about, "data": {"kl_coef": KL_COEF, "rows": rows}}
 
 
-def formulas(given: list[dict[str, Any]], language: str) -> Any:
-    """What the page's script writes for each number of each token: formula, formula with numbers, section."""
+def formulas(given: list[dict[str, Any]], language: str, ask: str = ASK) -> Any:
+    """What the page's script writes for each number of each token: formula, formula with numbers, and where it is."""
     node = shutil.which("node")
     if node is None:
         pytest.skip("node is not installed")
     page = (files("tercet.web") / "inspect.html").read_text("utf-8")
     script = page.partition("<script>")[2].partition("async function load()")[0]
-    text = BROWSER.replace("LANGUAGE", language) + script + ASK
+    text = BROWSER.replace("LANGUAGE", language) + script + ask
     done = subprocess.run([node, "-e", text], input=json.dumps(given), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
@@ -112,7 +127,7 @@ def test_every_equation_of_the_page_is_true_and_where_none_is_known_there_is_non
     for (settings, expected), rows in zip(CASES, found, strict=True):
         for tokens in rows:
             for token in tokens:
-                equations = {name: filled for name, (_, filled, _) in token.items() if "=" in filled}
+                equations = {name: filled for name, (_, filled, *_) in token.items() if "=" in filled}
                 assert equations.keys() == expected | {"kl", "loss"}, settings
                 for name, equation in equations.items():
                     assert is_true(equation), (settings, name, equation)
@@ -133,6 +148,28 @@ def test_the_chinese_page_has_every_text_of_the_formulas() -> None:
     configs = [UpdateConfig.model_validate({"group_size": 2} | settings) for settings, _ in CASES]
     given = [shown(config, kind=kind) for config in configs for kind in ("lm", "arm")]
     for rows in formulas(given, "zh"):
-        for name, (formula, filled, _) in rows[0][0].items():
+        for name, (formula, filled, *_) in rows[0][0].items():
             words = set(re.findall(r"[A-Za-z_.]{4,}", formula + filled))
             assert words <= SYMBOLS, (name, formula)
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_each_number_links_to_a_section_that_names_it(language: str) -> None:
+    capped = {"algorithm": "ppo", "whiten_advantages": False}
+    configs = [UpdateConfig.model_validate({"group_size": 2} | settings) for settings, _ in [*CASES, (capped, set())]]
+    given = [shown(config, kind=kind) for config in configs for kind in ("lm", "arm")]
+    for one in given[-2:]:
+        one["data"]["rows"] = [row | {"weight": row["ratio"]} for row in one["data"]["rows"]]
+    found = {(name, place) for name, places in formulas(given, language, PLACES) for place in places}
+    assert len({name for name, _ in found}) == 18
+    with answering(app(Repeats(), "127.0.0.1", key="secret")) as port:
+        for name, place in sorted(found):
+            path, _, heading = place.partition("#")
+            status, page, _ = call(port, "GET", "/" + path)
+            assert status == 200
+            section = page.decode().partition(f' id="{heading}">')[2].partition("<h2")[0]
+            assert f">{name}</a>" in section, (name, place)
+        explained = set()
+        for path in sorted({place.partition("#")[0] for _, place in found}):
+            explained |= set(re.findall(r"#number=[^>]*>([^<]*)</a>", call(port, "GET", "/" + path)[1].decode()))
+        assert explained == {name for name, _ in found}  # and nothing that the page does not show

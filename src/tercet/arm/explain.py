@@ -53,6 +53,7 @@ class Inspection:
             "name": name,
             "kl_coef": kl_coef,
             "trains_actor": trains_actor,
+            "used_epochs": kept.seen.used_epochs(),
             "num_rows": len(kept.rollout.mask),
             "metrics": self.updates.beside_log(name, found.metrics | means),
             "rows": [self._about(retraced, row, len(columns["reward"])) | columns for row, columns in enumerate(rows)],

@@ -52,6 +52,7 @@ class Inspection:
             "name": name,
             "kl_coef": kl_coef,
             "trains_actor": trains_actor,
+            "used_epochs": kept.seen.used_epochs(),
             "num_rows": len(kept.rollout.mask),
             "metrics": self.updates.beside_log(name, metrics),
             "rows": [self._texts(kept, row) | columns for row, columns in enumerate(rows)],

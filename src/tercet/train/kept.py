@@ -47,6 +47,10 @@ class Seen:
         logprobs, entropy, values = (torch.zeros(epochs, *shape) for _ in range(3))
         return cls(logprobs, entropy, values, torch.full((epochs, *shape), NOT_USED))
 
+    def used_epochs(self) -> int:
+        """Return the number of epochs of which an optimizer step used any action; the others `ppo.kl_stop` left out."""
+        return int((self.steps != NOT_USED).flatten(1).any(1).sum())
+
     def of_all_ranks(self) -> "Seen":
         """Combine the records of the ranks, each of which has those of its own rows."""
         return Seen(*(combined(getattr(self, field.name)) for field in fields(self)))

@@ -12,6 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from tercet.web.docs import docs_paths, docs_routes
 from tercet.web.guard import Refused, Tree, as_json, guarded, read_object, refusing
 from tercet.web.server import POLICY, address, names_of, server
 
@@ -92,8 +93,8 @@ def app(explainer: Explainer | Filmed, host: str, *, key: str = "", debug: bool 
             return as_json({"pictures": await run_in_threadpool(explainer.pictures, name, row)})
 
     routes = [Route("/", page), Route("/about", about), Route("/update", update, methods=["POST"])]
-    routes.append(Route("/pictures", pictures, methods=["POST"]))
-    return guarded(routes, names=names_of(host), debug=debug, key=key, without_key=("/",))
+    routes += [Route("/pictures", pictures, methods=["POST"]), *docs_routes()]
+    return guarded(routes, names=names_of(host), debug=debug, key=key, without_key=("/", *docs_paths()))
 
 
 def _are_settings(given: Any) -> bool:  # Any: JSON
