@@ -3,6 +3,9 @@
 import re
 from html.parser import HTMLParser
 
+from tercet.report.blocks import Page, Section, Video, Videos
+from tercet.report.render_html import render
+
 # stands in two texts of the synthetic run; here as a page shows it
 HOSTILE = '<script>alert("x")</script> & | `code` **bold** ␀␛\nsecond line'
 
@@ -68,3 +71,11 @@ def test_the_page_supports_light_and_dark_themes(html: str) -> None:
     plots = re.findall(r"<svg xmlns:xlink.*?</svg>", html, flags=re.DOTALL)
     assert plots
     assert not any(re.search(r"#[0-9a-f]{6}\b", plot) for plot in plots)  # every colour is a variable of the page
+
+
+def test_videos_of_one_start_play_at_the_same_time_and_others_when_asked() -> None:
+    for together in (False, True):
+        shown = Videos("caption", [Video("title", "file.mp4", b"bytes")], together=together)
+        html = render(Page("t", "", [], [Section("v", "Videos", [shown])], ""))
+        Parsed(html)
+        assert (" autoplay " in html, "file.mp4" in html) == (together, not together)
