@@ -233,6 +233,19 @@ def test_accuracies_are_compared_over_the_same_pairs(monkeypatch: pytest.MonkeyP
     assert lines[-1].startswith("tercet - peer: 0.250 (0.000 to 0.500)")
 
 
+def test_right_answers_are_counted_by_stage_without_those_that_have_no_score(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = module("right", monkeypatch)
+    for name, scores in {"a": [1.0, 0.0, None], "b": [1.0, 1.0, 1.0]}.items():
+        (tmp_path / name / "eval").mkdir(parents=True)
+        rows = [{"scores": {"sft": {"judge": 0.0}, "ppo": {"judge": score}}} for score in scores]
+        (tmp_path / name / "eval" / "held_out.json").write_text(json.dumps(rows), encoding="utf-8")
+    lines = right.table([tmp_path / "a", tmp_path / "b"]).splitlines()
+    assert lines[2] == "| a | 0.00 (0.00 to 0.56) | 0.50 (0.09 to 0.91) |"
+    assert lines[-1] == "| mean | 0.00 | 0.75 |"
+
+
 def test_seeds_are_tabulated_with_their_mean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seeds = module("seeds", monkeypatch)
 

@@ -9,7 +9,7 @@ ALL = [(domain, name) for domain in ("lm", "arm") for name in preset_names(domai
 
 
 def test_the_presets_exist():
-    assert NAMES == ["hacked", "opt-1.3b", "opt-350m", "smollm2", "tiny"]
+    assert NAMES == ["count", "hacked", "opt-1.3b", "opt-350m", "smollm2", "tiny"]
     assert preset_names("arm") == ["lift", "place", "push", "reach", "reach-learned"]
 
 

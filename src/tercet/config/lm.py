@@ -68,7 +68,7 @@ class LoraConfig(Section):
 class Source(Section):
     """One data set: a local file, a hub id, or a built-in name."""
 
-    path: str = Field(min_length=1, description="Local .jsonl, .json, .csv, .tsv or .parquet file (text files may be .gz), hub id, folder, a built-in set (`chatterbot`, `chitchat`), or a task of reasoning-gym, such as `reasoning_gym:chain_sum`.")
+    path: str = Field(min_length=1, description="Local .jsonl, .json, .csv, .tsv or .parquet file (text files may be .gz), hub id, folder, a built-in set (`chatterbot`, `chitchat`, `counting`), or a task of reasoning-gym, such as `reasoning_gym:chain_sum`.")
     name: str = Field(default="", description="Name of the set in tables; empty uses the file stem or the last part of the id.")
     weight: float = Field(default=1.0, ge=1e-6, le=1000, description="Weight of the set when several are mixed.")
     config: str = Field(default="", description="Configuration of a hub set that has several, such as `main`; empty uses the only or default one. For a task of reasoning-gym, its settings as YAML, such as `size: 1000`.")

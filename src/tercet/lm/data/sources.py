@@ -11,6 +11,7 @@ from tercet.config.lm import Source
 from tercet.errors import InputError, reading
 from tercet.lm.data.chatterbot import read_chatterbot
 from tercet.lm.data.chitchat import read_chitchat
+from tercet.lm.data.counting import read_counting
 from tercet.lm.data.examples import Example
 from tercet.lm.data.files import file_type, is_folder, is_regular, local_rows
 from tercet.lm.data.formats import TIE, Parts, Row, RowReader, listed
@@ -58,6 +59,8 @@ def read(
         return Reading(read_chatterbot(name, needs_response=needs_response))
     if source.path == "chitchat":
         return Reading(read_chitchat(name))
+    if source.path == "counting":
+        return Reading(read_counting(name, columns=extra))
     if source.path.startswith(PREFIX):
         return Reading(read_task(source.path, source.config, name=name, columns=extra))
     reader = RowReader(columns, extra)
@@ -114,7 +117,7 @@ def read(
 
 def is_built_in(source: Source) -> bool:
     """Return True if the set comes with a package."""
-    return source.path in ("chatterbot", "chitchat") or source.path.startswith(PREFIX)
+    return source.path in ("chatterbot", "chitchat", "counting") or source.path.startswith(PREFIX)
 
 
 def is_file(source: Source) -> bool:
