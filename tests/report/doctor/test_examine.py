@@ -133,6 +133,22 @@ def test_groups_of_equal_scores_are_named(sound: Record) -> None:
     assert set(_problems(sound.with_rows(metrics=rows, timings=sound.timings))) == {"no_advantages"}
 
 
+def test_a_task_that_is_learned_is_no_reason_for_an_alarm(sound: Record, with_curve: Callable[..., Record]) -> None:
+    certain = with_curve(sound, "ppo/entropy", lambda i: 2.0 if i < 20 else 0.01)
+    rows = [row | {"ppo/equal_groups": 0.9} if row["step"] == "ppo" else row for row in certain.metrics]
+    certain = certain.with_rows(metrics=rows, timings=certain.timings)
+    learned = with_curve(certain, "ppo/score", lambda i: 0.1 if i < 10 else 3.9)
+    repeated = with_curve(learned, "ppo/duplicate_fraction", lambda i: 0.3)
+
+    def levels(record: Record) -> dict[str, str]:
+        return {one.name: one.level for one in _problems(record).values()}
+
+    assert levels(learned) == {"entropy_collapse": "advice", "no_advantages": "advice"}
+    assert levels(repeated) == {"entropy_collapse": "alarm", "no_advantages": "advice"}
+    unlearned = with_curve(certain, "ppo/score", lambda i: 0.1 * (i % 3))
+    assert levels(unlearned) == {"entropy_collapse": "alarm", "no_advantages": "alarm"}
+
+
 def test_a_reward_model_that_ranks_as_length_does_is_named(sound: Record) -> None:
     results = _changed(sound.results, "reward_model.length_correlation.chatterbot", 0.6)
     assert _problems(replace(sound, results=results)) == {}

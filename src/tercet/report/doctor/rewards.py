@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from tercet.core.intervals import Interval
 from tercet.report.doctor.finding import Finding
-from tercet.report.doctor.windows import late
+from tercet.report.doctor.windows import first, late
 from tercet.report.formats import interval, listed, num, percent
 from tercet.report.records import Record, curve, find, is_arm, number, rate
 
@@ -15,11 +15,21 @@ _ENOUGH_PAIRS = 50  # held-out pairs; with fewer, the interval of a sound model 
 _HARDLY_BETTER = 0.6  # accuracy; an interval below it is that of a poor model, however few the pairs
 
 
+def has_risen(record: Record) -> bool:
+    """Return True if the score rose by more than its standard deviation in the first updates."""
+    scores, deviations = curve(record, "ppo/score")[1], curve(record, "ppo/score_std")[1]
+    return len(scores) >= _FEW and bool(deviations) and late(scores) - first(scores) > first(deviations)
+
+
 def equal_scores(record: Record) -> Finding | None:
     """All advantages are 0, or nothing but the critic's errors, if all scores are equal."""
     groups, deviations = curve(record, "ppo/equal_groups")[1], curve(record, "ppo/score_std")[1]
     if len(groups) >= _FEW:
         text = f"{percent(late(groups))} of the groups had answers of equal scores in the last updates"
+        if late(groups) > 0.5 and has_risen(record):
+            text += ", and the scores have risen: these prompts are learned"
+            remedy = "end the run, or use harder prompts"
+            return Finding("no_advantages", "advice", "Little is left to learn", text, remedy, "algorithms.md#groups")
         if late(groups) > 0.5:
             remedy = "use prompts of another difficulty, a finer reward, or a larger `ppo.group_size`"
             return Finding("no_advantages", "alarm", "Most groups teach nothing", text, remedy, "algorithms.md#groups")
