@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from tercet.report import page, render_html
 from tercet.report.records import read
 
@@ -82,6 +84,19 @@ def test_a_reward_model_alone_is_reported(change: Change) -> None:
     assert outcome
     assert outcome[1].startswith("The reward model picks the preferred answer in 81% of 240 held-out pairs")
     assert html.count("not run yet") == 2
+
+
+def test_a_run_that_is_rewarded_by_functions_says_that_it_has_no_reward_model(finished: Path) -> None:
+    rows = (finished / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (finished / "metrics.jsonl").write_text("".join(row for row in rows if json.loads(row)["step"] != "reward"))
+    results = json.loads((finished / "results.json").read_text())
+    del results["reward_model"]
+    (finished / "results.json").write_text(json.dumps(results))
+    config = yaml.safe_load((finished / "config.yaml").read_text())
+    config["ppo"]["reward"] = {"mine:exact": 1.0}
+    (finished / "config.yaml").write_text(yaml.safe_dump(config))
+    html = page.write(finished).read_text()
+    assert "not in this run" in html and "the reward is exact" in html and "not run yet" not in html
 
 
 def test_a_single_update_is_enough_for_a_page(finished: Path) -> None:

@@ -179,12 +179,16 @@ def _judge(record: Record) -> Card:
         for name, one in list(accuracy.items())[:3]
     ]
     mean = sum(one.mean for one in accuracy.values()) / len(accuracy) if accuracy else None
+    paid = find(record.config, "ppo", "reward") or {}
+    unused = not loss and not accuracy and "reward_model" not in paid
+    if unused:
+        lines = [f"the reward is {name.rpartition(':')[2]}" for name in paid]
     label = "accuracy, held-out pairs" + (f", mean of {len(accuracy)} sets" if len(accuracy) > 1 else "")
     return Card(
         number=2,
         name="Reward model",
         verb="Judge",
-        figure=percent(mean) if mean is not None else _state(loss),
+        figure=percent(mean) if mean is not None else "not in this run" if unused else _state(loss),
         label=label if accuracy else "",
         lines=lines,
         seconds=_time(record, "reward"),
