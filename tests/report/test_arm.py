@@ -128,7 +128,7 @@ def test_a_run_without_demonstrations_is_compared_with_its_start(write: Callable
 
 def test_a_run_in_progress_shows_its_results_so_far(write: Callable[..., Path]) -> None:
     text = write({}).read_text()
-    assert "In progress: ppo so far." in text
+    assert "In progress: ppo so far; " in text
     assert "Explained variance" in text
     assert "Success on fresh starts" not in text
     assert "No step has been run yet" in write({}, updates=0).read_text()

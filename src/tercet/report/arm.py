@@ -21,7 +21,7 @@ from tercet.report.blocks import (
 )
 from tercet.report.checks import checks
 from tercet.report.formats import duration, interval, num, percent
-from tercet.report.records import Record, algorithm, curve, find, number, rate, verdict
+from tercet.report.records import Record, algorithm, curve, find, number, progress, rate, verdict
 
 NAMES: dict[str, str] = {
     "bc": "BC",
@@ -54,9 +54,8 @@ def headline(record: Record) -> Headline:
     """Compare PPO's success rate with that of the policy before PPO."""
     start, before, after = _compared(record)
     if before is None or after is None:
-        steps = sorted({str(row.get("step")) for row in record.metrics})
-        text = f"In progress: {', '.join(steps)} so far." if steps else "No step has been run yet."
-        return Headline(text, ["Repeat the command to continue."], "open")
+        text, next_step = progress(record)
+        return Headline(text, [next_step], "open")
     alone = _alone(record)
     outcome = "even" if alone is None else verdict(alone)
     if find(record.results, "same_starts") is False:  # not paired: the intervals must not overlap

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from tercet.config.lm import judge_name
 from tercet.core.intervals import Interval
+from tercet.report.formats import listed
 from tercet.runs.folder import RunFolder
 from tercet.runs.integrity import read_json
 from tercet.runs.results import gathered, read_results
@@ -100,6 +101,21 @@ def _of_round(record: Record, number: int, results: Tree) -> Record:
 def is_arm(record: Record) -> bool:
     """Return True if the run trains an arm."""
     return "env" in record.config
+
+
+def progress(record: Record) -> tuple[str, str]:
+    """Return a headline for a run that no evaluation has measured, and what to do next."""
+    steps = sorted({str(row.get("step")) for row in record.metrics})
+    if "compare" in steps:
+        domain = "arm" if is_arm(record) else "lm"
+        return (
+            "Trained for a comparison, whose page (../report.html) has the figures.",
+            f"`tercet {domain} eval --preset DIR/config.yaml --out DIR` also evaluates this run alone.",
+        )
+    again = "Repeat the command to continue; run `tercet report` again at any time."
+    if not steps:
+        return "No step has been run yet.", again
+    return f"In progress: {listed(steps)} so far; nothing has been measured yet.", again
 
 
 def stages(record: Record) -> dict[str, str]:

@@ -4,7 +4,18 @@ from tercet.core.intervals import Interval
 from tercet.report import dpo
 from tercet.report.blocks import Card, Cards, Headline
 from tercet.report.formats import duration, interval, listed, num, percent
-from tercet.report.records import Record, algorithm, curve, find, kl_bound, number, rate, unseen_judges, verdict
+from tercet.report.records import (
+    Record,
+    algorithm,
+    curve,
+    find,
+    kl_bound,
+    number,
+    progress,
+    rate,
+    unseen_judges,
+    verdict,
+)
 from tercet.runs.rounds import in_round
 
 
@@ -20,11 +31,8 @@ def headline(record: Record) -> Headline:
     if results:
         rest = [*results[1:], "PPO has not been measured against SFT yet."]
         return Headline(results[0], rest, "open")
-    steps = sorted({str(row.get("step")) for row in record.metrics})
-    text = (
-        f"In progress: {listed(steps)} so far; nothing has been measured yet." if steps else "No step has been run yet."
-    )
-    return Headline(text, ["Repeat the command to continue; run `tercet report` again at any time."], "open")
+    text, next_step = progress(record)
+    return Headline(text, [next_step], "open")
 
 
 def cards(record: Record) -> Cards:
