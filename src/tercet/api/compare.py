@@ -1,6 +1,5 @@
 """Compare algorithms of step 3 from one start, as `tercet lm compare` and `tercet arm compare` do."""
 
-import gc
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -196,7 +195,6 @@ def _train(config: LmConfig | ArmConfig, folder: Path, step: str, preset: str) -
         return
     import torch  # takes seconds
 
-    gc.collect()
     has_gpu = torch.cuda.is_available()
     if has_gpu:
         torch.cuda.reset_peak_memory_stats()
