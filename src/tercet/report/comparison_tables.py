@@ -11,8 +11,8 @@ from tercet.report.records import algorithm_title, find
 Column = tuple[str, Callable[[Outcome], str]]  # its head, and the cell of an algorithm
 NOTHING_YET = Headline("No run has been measured yet.", ["Repeat the command to continue."], "open")
 NOT_TUNED = (
-    "Differences within the intervals below are not significant. No algorithm was tuned for this comparison: each ran "
-    "with the settings of the preset, which was made for PPO."
+    "Differences within the intervals below, or no larger than those between seeds, are not significant. No algorithm "
+    "was tuned for this comparison: each ran with the settings of the preset, which was made for PPO."
 )
 
 
