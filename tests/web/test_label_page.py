@@ -113,12 +113,14 @@ def test_the_command_makes_up_a_key_if_other_computers_can_connect(run: Path) ->
         with subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
         ) as process:
-            assert process.stdout is not None
-            first = process.stdout.readline()
-            found = re.search(r"label: http://.*:(\d+)/(?:#key=(\S+))? ", first)
-            assert found is not None, first
-            port, key = int(found[1]), unquote(found[2] or "")
-            assert len(key) >= 32 if host == "0.0.0.0" else key == own
-            assert call(port, "GET", "/state")[0] == (401 if key else 200)
-            assert call(port, "GET", "/state", Authorization=f"Bearer {key}")[0] == 200
-            process.kill()
+            try:  # a failure must not leave the server running, for which the block would wait
+                assert process.stdout is not None
+                first = process.stdout.readline()
+                found = re.search(r"label: http://.*:(\d+)/(?:#key=(\S+))? ", first)
+                assert found is not None, first
+                port, key = int(found[1]), unquote(found[2] or "")
+                assert len(key) >= 32 if host == "0.0.0.0" else key == own
+                assert call(port, "GET", "/state")[0] == (401 if key else 200)
+                assert call(port, "GET", "/state", Authorization=f"Bearer {key}")[0] == 200
+            finally:
+                process.kill()
