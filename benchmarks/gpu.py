@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -81,6 +82,9 @@ def rows(asked: argparse.Namespace) -> list[Case | Check]:
         Case("24 GiB: OPT-1.3B, all weights, 350M critic", ours, {**room, **actor, **critic}),
         Case("24 GiB: 7B, LoRA on a shared backbone", ours, {**room, **large, "lora": 16, "shared-backbone": True}),
     ]
+    if asked.device == "cuda" or find_spec("bitsandbytes"):
+        four = {**room, **large, "lora": 16, "shared-backbone": True, "nf4": True}
+        found.append(Case("24 GiB: 7B, LoRA on a shared backbone in 4 bits", ours, four))
     if asked.peers is not None:
         found.insert(2, Case("DeepSpeed-Chat's work, TRL 1.12", trl, work))
     if asked.tiny:

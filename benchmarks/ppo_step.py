@@ -29,7 +29,11 @@ def config_of(settings: argparse.Namespace, architecture: Shape) -> LmConfig:
         device=settings.device,
         precision=settings.precision,
         model=ModelConfig(path="random", architecture=architecture),
-        lora=LoraConfig(rank=settings.lora, shared_backbone=settings.shared_backbone),
+        lora=LoraConfig(
+            rank=settings.lora,
+            shared_backbone=settings.shared_backbone,
+            backbone="nf4" if settings.nf4 else "precision",
+        ),
         ppo=bench.ppo_of(work_of(settings), micro_batch_size=settings.micro),
     )
 

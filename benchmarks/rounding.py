@@ -1,5 +1,7 @@
 """Measure the error of storing an SFT model in bf16: rounded to nearest, and stochastically as in bf16 runs with LoRA.
 
+If bitsandbytes is installed, a third row has the error of 4 bits, as with `lora.backbone=nf4`.
+
 Compares log-probabilities of held-out answers, computed in fp32; prints a JSON line for each way of rounding:
 
     python benchmarks/rounding.py runs/bf16/sft/model
@@ -7,6 +9,7 @@ Compares log-probabilities of held-out answers, computed in fp32; prints a JSON 
 
 import argparse
 import json
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor
@@ -16,6 +19,7 @@ from tercet.config.load import load_lm_config
 from tercet.lm.data.splits import flat, step_examples
 from tercet.lm.imitation import SftBatches
 from tercet.lm.models.adapters import freeze, round_stochastically
+from tercet.lm.models.four_bits import quantise
 from tercet.lm.models.roles import Policy, load_policy
 from tercet.lm.text.encoder import Encoder
 from tercet.train.device import device_of
@@ -31,6 +35,9 @@ def figures(config: LmConfig, path: str, num: int) -> dict[str, dict[str, float]
     for name in ("nearest", "by chance"):
         freeze(policies[name].model, "bf16")
         policies[name].model.float()
+    if find_spec("bitsandbytes"):
+        policies["4 bits"] = load_policy(config, path=path)
+        quantise(policies["4 bits"].model, device_of(config.device), torch.float32)
     sums = {name: torch.zeros(2) for name in policies}
     for batch in batches:
         rows, _, positions = batch.actions()

@@ -151,7 +151,7 @@ def test_the_table_of_a_gpu_runs_small_on_a_cpu(tmp_path: Path) -> None:
     lines = printed("gpu.py", *small, "--out", str(tmp_path / "rows.jsonl")).splitlines()
     found = json.loads(lines[-1])["cases"]
     preset, *steps = found.values()
-    assert preset.keys() == {"total_s"} and len(steps) == 3
+    assert preset.keys() == {"total_s"} and len(steps) == 3 + bool(find_spec("bitsandbytes"))
     assert all(figures.keys() >= STEP for figures in steps)
     rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
     assert {row["row"]: row["found"] for row in rows} == found
@@ -161,8 +161,8 @@ def test_the_table_of_a_gpu_runs_small_on_a_cpu(tmp_path: Path) -> None:
 def test_rows_for_which_no_time_is_left_are_listed(tmp_path: Path) -> None:
     lines = printed("gpu.py", "--device", "cpu", "--tiny", "--minutes", "0", "--out", str(tmp_path / "rows.jsonl"))
     found = json.loads(lines.splitlines()[-1])["cases"]
-    assert len(found) == 4 and set(found.values()) == {"out of time"}
-    assert len((tmp_path / "rows.jsonl").read_text().splitlines()) == 4
+    assert len(found) == 4 + bool(find_spec("bitsandbytes")) and set(found.values()) == {"out of time"}
+    assert len((tmp_path / "rows.jsonl").read_text().splitlines()) == len(found)
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """A checkpoint brings back everything that learns, to the bit, and refuses what it doesn't fit."""
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,26 @@ def test_learning_goes_on_to_the_bit(tmp_path: Path) -> None:
     checkpoint.load(tmp_path, modules={"model": again}, optimizers={"adam": other})
     _learn(again, other, 3)
     assert _equal(model, again)
+
+
+@pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="needs bitsandbytes: pip install 'tercet[bits]'")
+def test_8_bit_moments_go_on_to_the_bit(tmp_path: Path) -> None:
+    def learns(model: nn.Linear, optimizer: torch.optim.Optimizer) -> nn.Linear:
+        for _ in range(3):
+            model(torch.arange(128.0).view(2, 64).sin()).square().sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        return model
+
+    torch.manual_seed(0)
+    model = nn.Linear(64, 128)  # a matrix in 8 bits, a bias in fp32
+    optimizer = adamw(model, lr=0.1, weight_decay=0.1, eight_bit=True)
+    learns(model, optimizer)
+    Checkpoint.of({"model": model}, {"adam": optimizer}).save(tmp_path)
+    again = nn.Linear(64, 128)
+    other = adamw(again, lr=0.1, weight_decay=0.1, eight_bit=True)
+    checkpoint.load(tmp_path, modules={"model": again}, optimizers={"adam": other})
+    assert _equal(learns(again, other), learns(model, optimizer))
 
 
 def test_all_tensors_come_back_with_type_and_bits(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The optimizer decays matrices alone, the schedule warms up and falls, gradients are shortened."""
 
 import math
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -10,6 +11,9 @@ from torch import nn
 
 from tercet.errors import FailedError
 from tercet.train.optim import adamw, clip_gradients, set_lr, warmup_then_linear
+
+REASON = "needs bitsandbytes: pip install 'tercet[bits]', or in a folder of its own that PYTHONPATH names"
+needs_package = pytest.mark.skipif(find_spec("bitsandbytes") is None, reason=REASON)
 
 
 def test_the_first_step_is_adam_by_hand() -> None:
@@ -88,3 +92,25 @@ def test_a_gradient_that_is_not_finite_is_refused(odd: float) -> None:
     parameter.grad = torch.tensor([1.0, odd])
     with pytest.raises(FailedError, match=r"norm is (nan|inf)"):
         clip_gradients([parameter], 1.0)
+
+
+@needs_package
+def test_8_bit_adamw_learns_what_adamw_does_with_a_quarter_of_the_moments() -> None:
+    x = torch.randn(256, 64, generator=torch.Generator().manual_seed(0))
+
+    def learned(eight_bit: bool) -> tuple[float, int]:
+        torch.manual_seed(0)
+        layer = nn.Linear(64, 128)
+        optimizer = adamw(layer, lr=0.01, weight_decay=0.1, eight_bit=eight_bit)
+        for _ in range(60):
+            (layer(x) - x.repeat(1, 2)).square().mean().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        state = optimizer.state[layer.weight]
+        names = ("exp_avg", "exp_avg_sq") if not eight_bit else ("state1", "state2", "absmax1", "absmax2")
+        assert [group["weight_decay"] for group in optimizer.param_groups] == [0.1, 0.0]
+        return float((layer(x) - x.repeat(1, 2)).square().mean()), sum(state[name].nbytes for name in names)
+
+    (loss, num_bytes), (loss_in_8, num_bytes_in_8) = learned(False), learned(True)
+    assert loss_in_8 == pytest.approx(loss, rel=0.1) and loss < 0.2  # from 1.3
+    assert num_bytes == 8 * 64 * 128 and num_bytes_in_8 == 2 * 64 * 128 + 8 * 64 * 128 // 256

@@ -57,6 +57,15 @@ class LoraConfig(Section):
     only: bool = Field(default=True, description="Train only the adapters; false also trains the language-model head.")
     shared_backbone: bool = Field(default=False, description="Share one frozen copy of the SFT policy's weights between actor, critic, reference and reward model; each role has its own adapters.")
 
+    backbone: Literal["precision", "nf4"] = Field(default="precision", description="How the shared backbone is stored: in `precision`, or in 4 bits (NF4, by bitsandbytes): a quarter of bf16's memory, with other weights (docs/gpu.md).")
+
+    @field_validator("backbone")
+    @classmethod
+    def _quantises_what_is_shared(cls, value: str, others: ValidationInfo) -> str:
+        if value == "nf4" and not others.data.get("shared_backbone", True):  # absent if it is invalid
+            raise ValueError("weights in 4 bits cannot be trained, so only a shared backbone is stored in them, under adapters; set lora.shared_backbone=true and lora.rank, such as 16")
+        return value
+
     @field_validator("shared_backbone")
     @classmethod
     def _shares_with_adapters(cls, value: bool, others: ValidationInfo) -> bool:
@@ -234,6 +243,7 @@ class NetworkConfig(Section):
 
     seed: int = Field(default=0, ge=0, le=LARGEST_INT, description="Random seed of the run.")
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(default="auto", description="Device; auto uses the first NVIDIA GPU, or the CPU if there is none. mps is a GPU of Apple, with one process; it has not been tried on one (docs/gpu.md).")
+    optimizer: Literal["adamw", "adamw8bit"] = Field(default="adamw", description="AdamW with moments in fp32, or in 8 bits (by bitsandbytes): 2 bytes a weight in place of 8 (docs/gpu.md).")
     precision: Literal["fp32", "bf16", "fp16"] = Field(default="fp32", description="bf16 and fp16 use autocast and store frozen weights in that type; trained weights and logits stay in fp32. fp16 is for GPUs without bf16 (T4, V100) and scales the losses (docs/gpu.md).")
     model: ModelConfig = ModelConfig()
     lora: LoraConfig = LoraConfig()
@@ -286,6 +296,8 @@ class LmConfig(NetworkConfig):
     def _has_what_mps_has(self) -> Self:
         if self.device == "mps" and (self.shard or self.processes > 1):
             raise ValueError("device=mps: torch exchanges nothing between GPUs of Apple; set shard=false and processes=1")
+        if self.device == "mps" and (self.lora.backbone == "nf4" or self.optimizer == "adamw8bit"):
+            raise ValueError("device=mps: bitsandbytes needs a CPU or an NVIDIA GPU; set lora.backbone=precision and optimizer=adamw")
         if self.device == "mps" and self.ppo.sampler != "own":
             raise ValueError(f"device=mps: ppo.sampler={self.ppo.sampler} needs a CPU or an NVIDIA GPU; set ppo.sampler=own")
         return self
@@ -301,6 +313,12 @@ class LmConfig(NetworkConfig):
             raise ValueError(
                 f"shard=true: ppo.sampler={self.ppo.sampler} reads whole weights; set ppo.sampler=own, or shard=false"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _whole_parameters_have_moments_in_8_bits(self) -> Self:
+        if self.shard and self.optimizer == "adamw8bit":
+            raise ValueError("optimizer=adamw8bit quantises the moments of whole parameters; set optimizer=adamw, or shard=false")
         return self
 
     @model_validator(mode="after")

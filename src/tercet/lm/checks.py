@@ -11,6 +11,7 @@ from tercet.lm.data.columns import Takes, check_columns, columns_of, columns_of_
 from tercet.lm.data.splits import STEPS, StepExamples, StepName, flat, require_pairs, step_examples
 from tercet.lm.engines.server import words_of
 from tercet.lm.models.configs import config_at, fresh, named_by_key
+from tercet.lm.models.four_bits import check_installed
 from tercet.lm.models.roles import check_logits, load_policy, load_score_model
 from tercet.lm.pair_batches import samples_pairs
 from tercet.lm.preferences.foreign import ForeignRewardModel, check_foreign
@@ -28,6 +29,10 @@ _RESPONSE = "Yes, I think so."  # to try a function on data without responses
 
 def check(config: LmConfig, steps: Sequence[str]) -> None:
     """Raise InputError (or a function's FailedError) if one of these steps could not run."""
+    if config.lora.backbone == "nf4":
+        check_installed("lora.backbone=nf4")
+    if config.optimizer == "adamw8bit":
+        check_installed("optimizer=adamw8bit")
     if config.precision == "bf16" and not multiplies_bf16(device_of(config.device)):
         say("precision=bf16: this GPU only emulates products of bf16, which is slow; set precision=fp16")
     encoder = Encoder.of(config)

@@ -106,6 +106,7 @@ def run(folder: RunFolder, config: LmConfig) -> None:
             seed=config.seed,
             metric_prefix="dpo",
             scale=LossScale() if config.scales_losses else None,
+            eight_bit=config.optimizer == "adamw8bit",
             measure=measure,
         )
         policy.eval()

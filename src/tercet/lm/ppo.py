@@ -121,7 +121,14 @@ def run(folder: RunFolder, config: LmConfig, *, number: int = 0) -> None:
         checked = self_check() if shards() else share(self_check)  # no rank can use divided networks alone
         trained = train(
             step,
-            Learner.of(roles.actor_critic, policy, critic, config.ppo, scales_losses=config.scales_losses),
+            Learner.of(
+                roles.actor_critic,
+                policy,
+                critic,
+                config.ppo,
+                scales_losses=config.scales_losses,
+                eight_bit=config.optimizer == "adamw8bit",
+            ),
             collect=collect,
             validate=lambda: validate(roles, held_out),
             carry={"kl_coef": config.ppo.kl_coef if config.ppo.kl_penalty != "none" else 0.0}

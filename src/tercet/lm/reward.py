@@ -85,6 +85,7 @@ def run(folder: RunFolder, config: LmConfig, *, number: int = 0) -> None:
             seed=config.seed,
             metric_prefix="reward",
             scale=LossScale() if config.scales_losses else None,
+            eight_bit=config.optimizer == "adamw8bit",
             measure=measure,
         )
         model.eval()
@@ -118,7 +119,14 @@ def _untrained(networks: NetworkConfig, reward: RewardConfig, policy_path: str) 
             "run `tercet lm sft` with the same --out first, or set ppo.policy"
         )
     num_layers, dropout = reward.num_layers, networks.lora.dropout
-    return load_score_model(networks, path=start, num_layers=num_layers, learns=True, lora_dropout=dropout)
+    return load_score_model(
+        networks,
+        path=start,
+        num_layers=num_layers,
+        learns=True,
+        lora_dropout=dropout,
+        is_backbone=networks.lora.shared_backbone,
+    )
 
 
 def pair_loss(model: ScoreModel, pairs: Pairs, kind: str) -> LossTerms:

@@ -131,8 +131,10 @@ def _load_optimizer(
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
-def _as_state(value: Tensor, parameter: Tensor) -> Tensor:
+def _as_state(value: Tensor, parameter: Tensor) -> Tensor | int:
     """Return a saved state of the optimizer as it belongs to the parameter: divided like it, or one number."""
+    if not value.ndim and not value.is_floating_point():
+        return int(value)  # the step of 8-bit AdamW
     return divided_as(value, parameter) if value.shape == parameter.shape else value
 
 

@@ -61,6 +61,7 @@ def fit(
     measure: Callable[[int], Mapping[str, float]] = lambda index: {},
     samples: Callable[[int], Sequence[Mapping[str, str]]] = lambda index: [],
     scale: LossScale | None = None,
+    eight_bit: bool = False,
 ) -> None:
     """Take one optimizer step for each entry of `plan`, a list of rows, from the last checkpoint of `step` on.
 
@@ -71,12 +72,12 @@ def fit(
     seed, the step's index and the rank. Raise FailedError if a loss or gradient is not finite. If the loop is asked to
     stop (`runs/stop.py`), it ends after a checkpoint.
 
-    With `scale` (fp16), a step whose gradients overflow is left out, and the schedule of the learning rate waits for
-    the next one.
+    With `eight_bit`, AdamW's moments are in 8 bits. With `scale` (fp16), a step whose gradients overflow is left out,
+    and the schedule of the learning rate waits for the next one.
     """
     if not plan:
         raise ValueError("the plan has no optimizer step")
-    optimizer = adamw(modules, lr=config.lr, weight_decay=config.weight_decay)
+    optimizer = adamw(modules, lr=config.lr, weight_decay=config.weight_decay, eight_bit=eight_bit)
     start = 0
     if (restored := step.restore()) is not None:
         info, folder = restored

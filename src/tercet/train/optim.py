@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping
+from importlib import import_module
 
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
@@ -12,10 +13,13 @@ from tercet.train.parallel import norm_of_all, sum_gradients
 from tercet.train.sharding import is_divided, own_part
 
 
-def adamw(modules: Mapping[str, nn.Module] | nn.Module, *, lr: float, weight_decay: float = 0.0) -> AdamW:
+def adamw(
+    modules: Mapping[str, nn.Module] | nn.Module, *, lr: float, weight_decay: float = 0.0, eight_bit: bool = False
+) -> Optimizer:
     """Create AdamW for the trainable parameters; weight decay applies to matrices, not to biases and norms.
 
-    Epsilon is 1e-5: with a smaller one, the tiny gradients of a converged policy would cause full-sized steps.
+    Epsilon is 1e-5: with a smaller one, the tiny gradients of a converged policy would cause full-sized steps. With
+    `eight_bit` the moments of tensors of at least 4096 numbers are in 8 bits (Dettmers et al. 2022, arXiv:2110.02861).
     """
     networks = [modules] if isinstance(modules, nn.Module) else list(modules.values())
     parameters = list(dict.fromkeys(p for module in networks for p in module.parameters() if p.requires_grad))
@@ -29,8 +33,11 @@ def adamw(modules: Mapping[str, nn.Module] | nn.Module, *, lr: float, weight_dec
         for divided in (False, True)  # torch's fused step does not take both kinds together
         for decays, decay in ((True, weight_decay), (False, 0.0))
     ]
+    groups, settings = [group for group in groups if group["params"]], {"lr": lr, "betas": (0.9, 0.95), "eps": 1e-5}
+    if eight_bit:
+        return import_module("bitsandbytes").optim.AdamW8bit(groups, **settings)
     fused = all(p.device.type in ("cpu", "cuda") and p.is_floating_point() for p in parameters)
-    return AdamW([group for group in groups if group["params"]], lr=lr, betas=(0.9, 0.95), eps=1e-5, fused=fused)
+    return AdamW(groups, **settings, fused=fused)
 
 
 def set_lr(optimizer: Optimizer, lr: float) -> None:

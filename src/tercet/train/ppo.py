@@ -57,10 +57,12 @@ class Learner:
         config: UpdateConfig,
         *,
         scales_losses: bool = False,
+        eight_bit: bool = False,
     ) -> "Learner":
-        """Create a learner with new optimizers."""
-        critic_optimizer = adamw(critic, lr=config.critic_lr) if critic else None
-        learner = cls(actor_critic, actor, critic, adamw(actor, lr=config.lr), critic_optimizer)
+        """Create a learner with new optimizers, whose moments may be in 8 bits."""
+        critic_optimizer = adamw(critic, lr=config.critic_lr, eight_bit=eight_bit) if critic else None
+        actor_optimizer = adamw(actor, lr=config.lr, eight_bit=eight_bit)
+        learner = cls(actor_critic, actor, critic, actor_optimizer, critic_optimizer)
         return replace(learner, scales={name: LossScale() for name in learner.modules}) if scales_losses else learner
 
     @property

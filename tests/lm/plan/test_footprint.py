@@ -1,15 +1,19 @@
 """Counts without weights equal those of loaded models."""
 
+from math import ceil
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from tercet.lm.cpu.packed import _layers, folded
 from tercet.lm.models.configs import config_at
 from tercet.lm.models.logprobs import CHUNK
 from tercet.lm.models.roles import load_policy, load_score_model
-from tercet.lm.plan.footprint import activations, footprint, logits_bytes
+from tercet.lm.plan.footprint import Footprint, activations, footprint, logits_bytes
 
 
 def really_saved(module: nn.Module, rows: int, length: int) -> int:
@@ -71,3 +75,26 @@ def test_logits_are_counted_for_one_chunk_at_most(make_config):
     shape = config_at(make_config("opt").model)
     assert logits_bytes(shape, 10) == 10 * 300 * 12
     assert logits_bytes(shape, 5 * CHUNK) == CHUNK * 300 * 12
+
+
+def test_moments_in_8_bits_and_a_backbone_in_4(make_config):
+    wide = {"hidden_size": 128, "intermediate_size": 256, "num_key_value_heads": 2, "head_dim": 64}
+    shape = {"model_type": "llama", "vocab_size": 300, "num_hidden_layers": 2, "num_attention_heads": 2, **wide}
+    lora = {"rank": 4, "shared_backbone": True}
+
+    def counted(**sections: Any) -> Footprint:  # Any: what LmConfig checks
+        config = make_config("llama", model={"path": "random", "architecture": shape}, **sections)
+        hf_config = config_at(config.model)
+        return footprint(config, hf_config, "policy", learns=True, is_backbone=True)
+
+    plain, in_8 = counted(), counted(optimizer="adamw8bit")
+    assert plain.moments == 2 * plain.learning
+    model = LlamaForCausalLM(LlamaConfig(**shape, tie_word_embeddings=False))
+    sizes = [p.numel() for p in model.parameters()]
+    assert in_8.moments == sum(8 * num if num < 4096 else 2 * num + 8 * -(-num // 256) for num in sizes)
+    half, packed = counted(lora=lora, precision="bf16"), counted(lora=lora | {"backbone": "nf4"}, precision="bf16")
+    layers = [p.numel() for name, p in model.named_parameters() if "_proj" in name]
+    assert half.stored - packed.stored == 2 * sum(layers) - sum(
+        ceil(num * (0.5 + 1 / 64 + 4 / 64 / 256)) for num in layers
+    )
+    assert (half.restored, packed.restored) == (0, 2 * 128 * 256)

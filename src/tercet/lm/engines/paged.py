@@ -10,6 +10,7 @@ from transformers import ContinuousBatchingConfig, GenerationConfig, PreTrainedM
 
 from tercet.errors import FailedError
 from tercet.lm.models.adapters import DTYPES, copied
+from tercet.lm.models.four_bits import is_packed
 from tercet.lm.models.roles import Policy
 from tercet.lm.sampling.engine import sampled_tokens
 from tercet.lm.sampling.generate import SampledTokens
@@ -72,6 +73,8 @@ class PagedEngine:
             return model
 
         def of(parameter: nn.Parameter) -> nn.Parameter:
+            if is_packed(parameter):
+                return parameter
             return nn.Parameter(parameter.detach().to(DTYPES[self.policy.precision]), requires_grad=False)
 
         copy = copied(model, of=of).eval()

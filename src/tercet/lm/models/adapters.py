@@ -18,6 +18,7 @@ from tercet.lm.cpu.last_layer import layers_of
 from tercet.lm.cpu.linear import is_linear
 from tercet.lm.cpu.lora_product import fuse
 from tercet.lm.cpu.unpadded import recompute_alike
+from tercet.lm.models.four_bits import as_plain_layers, is_packed, is_quantised, restored
 from tercet.train.chance import generator, seed_everything
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -98,13 +99,17 @@ def merged(adapted: PeftModel) -> PreTrainedModel:
     """Return a copy on the CPU in fp32 with the adapters merged into its weights.
 
     A merge in bf16 would round away much of what was learned. The model itself does not change, because other roles may
-    share its weights.
+    share its weights. Weights in 4 bits are restored as the adapters were trained on them, with what quantisation has
+    changed.
     """
 
     def of(parameter: nn.Parameter) -> nn.Parameter:
-        return nn.Parameter(parameter.detach().to("cpu", torch.float32, copy=True), requires_grad=False)
+        value = restored(parameter) if is_packed(parameter) else parameter.detach()
+        return nn.Parameter(value.to("cpu", torch.float32, copy=True), requires_grad=False)
 
-    model = copied(adapted, of=of).cpu().merge_and_unload()
+    copy_in_fp32 = copied(adapted, of=of).cpu()
+    as_plain_layers(copy_in_fp32)
+    model = copy_in_fp32.merge_and_unload()
     head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
     if head is not None and head.weight is not embedding.weight:
         model.config.tie_word_embeddings = False  # the head was trained separately
@@ -156,5 +161,5 @@ def layers_in(model: PreTrainedModel) -> dict[str, nn.Module]:
     return {
         name: module
         for name, module in model.named_modules()
-        if is_linear(module) and name.startswith(f"{model.base_model_prefix}.")
+        if (is_linear(module) or is_quantised(module)) and name.startswith(f"{model.base_model_prefix}.")
     }

@@ -36,7 +36,7 @@ class Backbone:
     @classmethod
     def load(cls, config: NetworkConfig, path: str = "") -> "Backbone":
         """Load the model at `path` (or model.path)."""
-        return cls(load_policy(config, path=path).model, config)
+        return cls(load_policy(config, path=path, is_backbone=True).model, config)
 
     def policy(self) -> Policy:
         """Build a policy with trainable adapters; without its adapters it computes what the backbone does."""

@@ -30,6 +30,7 @@ from tercet.lm.models.adapters import (
 )
 from tercet.lm.models.configs import changes_of_logits, named_by_key
 from tercet.lm.models.division import Outline, placed
+from tercet.lm.models.four_bits import quantise
 from tercet.lm.models.heads import ENCODERS, padding_apart, with_room
 from tercet.lm.models.logits import keep_logits_in_fp32
 from tercet.lm.models.train_mode import check_train_mode
@@ -143,14 +144,24 @@ class ScoreModel(nn.Module):
         tokenizer.save_pretrained(folder)
 
 
-def load_policy(config: NetworkConfig, *, path: str = "", learns: bool = False, lora_dropout: float = 0.0) -> Policy:
-    """Load the policy at `path` (or model.path) onto its device: frozen, or trainable, with LoRA if lora.rank > 0."""
+def load_policy(
+    config: NetworkConfig,
+    *,
+    path: str = "",
+    learns: bool = False,
+    lora_dropout: float = 0.0,
+    is_backbone: bool = False,
+) -> Policy:
+    """Load the policy at `path` (or model.path) onto its device: frozen, or trainable, with LoRA if lora.rank > 0.
+
+    The shared backbone (`is_backbone`) may be stored in 4 bits.
+    """
     with named_by_key(config, path):
         model = load_causal(config.model, seed=config.seed, path=path)
         _check_head(model)
         if learns:
             check_train_mode(model)
-    _round(model, config)
+    _round(model, config, is_backbone=is_backbone)
     return placed(policy_of(model, config, learns=learns, lora_dropout=lora_dropout), device_of(config.device))
 
 
@@ -179,17 +190,19 @@ def load_score_model(
     trained: bool = False,
     learns: bool = False,
     lora_dropout: float = 0.0,
+    is_backbone: bool = False,
 ) -> ScoreModel:
     """Load the score model at `path` (or model.path) onto its device.
 
-    A missing head is drawn at random; with `trained` it is an InputError.
+    A missing head is drawn at random; with `trained` it is an InputError. The weights of the shared backbone
+    (`is_backbone`) may be stored in 4 bits.
     """
     with named_by_key(config, path):
         model = load_scorer(config.model, seed=config.seed, path=path, num_layers=num_layers, trained=trained)
         _check_transformer(model)
         if learns:
             check_train_mode(model)
-    _round(model, config)
+    _round(model, config, is_backbone=is_backbone)
     return placed(score_model_of(model, config, learns=learns, lora_dropout=lora_dropout), device_of(config.device))
 
 
@@ -204,12 +217,15 @@ def score_model_of(
     return score_model
 
 
-def _round(model: PreTrainedModel, config: NetworkConfig) -> None:
+def _round(model: PreTrainedModel, config: NetworkConfig, *, is_backbone: bool) -> None:
     """In bf16 or fp16 with adapters, round a loaded model without losing the adapters that were merged into it.
 
-    If all weights are trained, autocast rounds them to nearest at every use; nothing is rounded here.
+    If all weights are trained, autocast rounds them to nearest at every use; nothing is rounded here. A backbone in 4
+    bits is quantised instead.
     """
-    if config.precision != "fp32" and config.lora.rank:
+    if is_backbone and config.lora.backbone == "nf4":
+        quantise(model, device_of(config.device), DTYPES[config.precision])
+    elif config.precision != "fp32" and config.lora.rank:
         round_stochastically(model, config.seed, config.precision)
 
 

@@ -7,6 +7,7 @@ of the same sizes for its backward pass as a real one.
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
+from math import ceil
 from typing import Literal, cast
 
 import torch
@@ -22,6 +23,7 @@ from tercet.config.lm import NetworkConfig
 from tercet.lm.cpu.last_layer import can_be_narrowed, layers_of
 from tercet.lm.models.adapters import DTYPES
 from tercet.lm.models.configs import fresh
+from tercet.lm.models.four_bits import BYTES
 from tercet.lm.models.logprobs import CHUNK
 from tercet.lm.models.roles import Policy, ScoreModel, policy_of, score_model_of
 from tercet.lm.plan.cost import Network
@@ -36,7 +38,9 @@ class Footprint:
     network: Network
     stored: int  # all weights, adapters included
     adapters: int  # of these, the adapters
-    learning: int  # trainable weights in fp32; the gradients and each of AdamW's two moments have the same size
+    restored: int  # the largest matrix while a product restores it from 4 bits
+    learning: int  # trainable weights in fp32; the gradients have the same size
+    moments: int  # AdamW's two, in fp32 or in 8 bits
     packed: int  # linear layers in fp32: the copy that sampling on a CPU makes
     sampled: int  # the whole copy that is sampled from if the weights are divided among processes
     one_layer: int  # the largest layer of the transformer
@@ -53,10 +57,17 @@ class Activations:
 
 
 def footprint(
-    config: NetworkConfig, hf_config: HfConfig, kind: Kind, *, num_layers: int = 0, learns: bool = False
+    config: NetworkConfig,
+    hf_config: HfConfig,
+    kind: Kind,
+    *,
+    num_layers: int = 0,
+    learns: bool = False,
+    is_backbone: bool = False,
 ) -> Footprint:
-    """Count the parameters of a policy or score model of this shape."""
-    return _footprint(_Case.of(config, hf_config), kind, num_layers, learns)
+    """Count the parameters of a policy or score model of this shape; the shared backbone may be in 4 bits."""
+    in_4_bits = is_backbone and config.lora.backbone == "nf4"
+    return _footprint(_Case.of(config, hf_config), kind, num_layers, learns, in_4_bits)
 
 
 @dataclass(frozen=True)
@@ -69,19 +80,26 @@ class _Case:
 
     @classmethod
     def of(cls, config: NetworkConfig, hf_config: HfConfig) -> "_Case":
-        settings = (config.lora, config.precision, config.model.gradient_checkpointing, hf_config.to_dict())
+        settings = (
+            config.lora,
+            config.precision,
+            config.optimizer,
+            config.model.gradient_checkpointing,
+            hf_config.to_dict(),
+        )
         return cls(repr(settings), config, hf_config)
 
 
 @lru_cache(maxsize=128)
-def _footprint(case: _Case, kind: Kind, num_layers: int, learns: bool) -> Footprint:
+def _footprint(case: _Case, kind: Kind, num_layers: int, learns: bool, in_4_bits: bool) -> Footprint:
     config, hf_config = case.config, case.hf_config
     module, depth = _built(config, hf_config, kind, num_layers, learns), num_layers or hf_config.num_hidden_layers
     adapters = [p for name, p in module.named_parameters() if "lora_" in name]
     head = cast(nn.Linear, module.head).weight
     layers = [weight for name, weight in _products(module) if "lora_" not in name]
     inside = [weight for weight in layers if weight is not head]
-    learning = sum(p.numel() for p in module.parameters() if p.requires_grad)
+    learning = [p.numel() for p in module.parameters() if p.requires_grad]
+    saved = sum(w.nbytes - ceil(BYTES * w.numel()) for w in inside) if in_4_bits else 0
     in_layers = [list(layer.parameters()) for layer in layers_of(module.model.base_model, depth)]
     ids = {id(parameter) for layer in in_layers for parameter in layer}
     outside = [parameter for parameter in module.parameters() if id(parameter) not in ids]
@@ -94,12 +112,14 @@ def _footprint(case: _Case, kind: Kind, num_layers: int, learns: bool) -> Footpr
             unread=_unread(module.model),
             adapters=_count(adapters),
             head=head.numel(),
-            learning=learning,
+            learning=sum(learning),
             weight_bytes=inside[0].element_size() if config.precision == "fp32" else 2,
         ),
-        stored=_bytes(module.parameters()),
+        stored=_bytes(module.parameters()) - saved,
         adapters=_bytes(adapters),
-        learning=4 * learning,
+        restored=max(w.nbytes for w in inside) if in_4_bits else 0,
+        learning=4 * sum(learning),
+        moments=sum(map(_moments_in_8_bits if config.optimizer == "adamw8bit" else lambda num: 8 * num, learning)),
         packed=4 * _count(layers),
         # trained layers are in fp32, and in a bf16 or fp16 run those of the copy in that type
         sampled=_bytes(module.parameters())
@@ -108,6 +128,11 @@ def _footprint(case: _Case, kind: Kind, num_layers: int, learns: bool) -> Footpr
         outside=_bytes(outside),
         learning_outside=4 * _count(p for p in outside if p.requires_grad),
     )
+
+
+def _moments_in_8_bits(num: int) -> int:
+    """Return the bytes of both moments of a tensor: small ones are in fp32, and 256 numbers of others have a scale."""
+    return 8 * num if num < 4096 else 2 * (num + 4 * ceil(num / 256))
 
 
 def activations(

@@ -95,7 +95,7 @@ def num_reward_models(terms: Iterable[str]) -> int:
 
 def _ppo(networks: Networks, ppo: PpoConfig, site: Site, sizes: Sizes, processes: Processes, *, rounds: bool) -> Memory:
     config, shape, judge, layers = networks.config, networks.policy, networks.score, networks.num_score_layers
-    actor = footprint(config, shape, "policy", learns=True)
+    actor = footprint(config, shape, "policy", learns=True, is_backbone=True)
     critic = footprint(config, judge, "score", num_layers=layers, learns=True)
     scored = min(ppo.micro_batch_size, ppo.batch_size)
     learned = min(scored, -(-ppo.batch_size // ppo.num_minibatches))
@@ -111,7 +111,8 @@ def _ppo(networks: Networks, ppo: PpoConfig, site: Site, sizes: Sizes, processes
         "critic": 0 if shared else critics * (critic.stored - critic.adapters),
         "reward model": num_reward_models((*ppo.reward, *ppo.watch)) * (critic.adapters if shared else frozen.stored),
         "adapters": actor.adapters + critics * critic.adapters,
-        "optimizers' moments": 2 * (actor.learning + critics * critic.learning),
+        "largest restored matrix": actor.restored,
+        "optimizers' moments": actor.moments + critics * critic.moments,
         "best actor's copy": actor.learning,
         "moving average": actor.learning if ppo.ema_decay else 0,
     }
@@ -127,7 +128,8 @@ def _ppo(networks: Networks, ppo: PpoConfig, site: Site, sizes: Sizes, processes
     copies = {"new best actor": actor.learning} | (
         {"actor beside its average": actor.learning} if ppo.ema_decay else {}
     )
-    saved = roles["optimizers' moments"] * 3 // 2 + actor.learning * (2 if ppo.ema_decay else 1)
+    learning = actor.learning + critics * critic.learning
+    saved = roles["optimizers' moments"] + learning + actor.learning * (2 if ppo.ema_decay else 1)
     return Memory(
         stays,
         {
@@ -154,19 +156,21 @@ def _supervised(
     """Return the memory of training a policy or a score model on single rows, or on pairs of rows."""
     is_reward, config = kind == "score", networks.config
     shape, layers = (networks.score, networks.num_score_layers) if is_reward else (networks.policy, 0)
-    network = footprint(config, shape, kind, num_layers=layers, learns=True)
+    # the reward model learns on the shared backbone, the policy alone
+    network = footprint(config, shape, kind, num_layers=layers, learns=True, is_backbone=is_reward)
     rows = min(fit.micro_batch_size, fit.batch_size) * (1 + pairs)
     saved = activations(config, shape, kind, num_layers=layers, rows=rows, length=sizes.row)
     logits = 0 if is_reward else logits_bytes(shape, rows * sizes.response)
     parts = {
         "weights": network.stored - network.adapters,
         "adapters": network.adapters,
-        "optimizer's moments": 2 * network.learning,
+        "largest restored matrix": network.restored,
+        "optimizer's moments": network.moments,
     }
     stays = {"libraries": site.base} | {name: processes.part(size) for name, size in parts.items()}
     several = fit.micro_batch_size < fit.batch_size
     moments = _learning("update", network, saved, logits, several, processes)
-    return Memory(stays, moments | _saving(site, processes, 3 * network.learning))
+    return Memory(stays, moments | _saving(site, processes, network.learning + network.moments))
 
 
 def _learning(

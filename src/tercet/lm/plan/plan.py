@@ -203,8 +203,8 @@ def _remedies(
     """
     peaks = _peaks(memory_of(config, site, rows.ppo, rows.data, processes))
     for key, smaller in _SMALLER.items():
-        if key == "precision" and site.device == "cpu":
-            continue  # most CPUs are slow in bf16
+        if key in _OF_GPUS and site.device == "cpu":
+            continue
         before, chosen = peaks, None
         while _excess(peaks, room) and (value := smaller(config)) is not None:
             value = half if key == "precision" else value
@@ -232,6 +232,8 @@ def _half(number: int) -> int | None:
     return number // 2 if number > 1 else None
 
 
+_OF_GPUS = ("precision", "lora.backbone", "optimizer")  # most CPUs are slow with them
+
 # ordered from settings that only cost time to those that cost quality; None: there is no smaller value
 _SMALLER: dict[str, Callable[[LmConfig], object | None]] = {
     "sft.micro_batch_size": lambda config: _half(config.sft.micro_batch_size),
@@ -242,12 +244,16 @@ _SMALLER: dict[str, Callable[[LmConfig], object | None]] = {
         True if config.processes > 1 and not (config.shard or config.lora.shared_backbone) else None
     ),
     "precision": lambda config: "bf16" if config.precision == "fp32" else None,
+    "optimizer": lambda config: "adamw8bit" if config.optimizer == "adamw" and not config.shard else None,
     "lora.rank": lambda config: None if config.lora.rank else 16,
     "lora.shared_backbone": lambda config: (
         True
         if config.lora.rank
         and not (config.reward.model or config.reward.num_rounds or config.lora.shared_backbone or config.shard)
         else None
+    ),
+    "lora.backbone": lambda config: (
+        "nf4" if config.lora.shared_backbone and config.lora.backbone == "precision" else None
     ),
     "reward.num_layers": lambda config: _half(
         config.reward.num_layers or shape_of(config, config.reward.model).num_hidden_layers
