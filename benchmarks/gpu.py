@@ -82,6 +82,8 @@ def rows(asked: argparse.Namespace) -> list[Case | Check]:
         Case("24 GiB: OPT-1.3B, all weights, 350M critic", ours, {**room, **actor, **critic}),
         Case("24 GiB: 7B, LoRA on a shared backbone", ours, {**room, **large, "lora": 16, "shared-backbone": True}),
     ]
+    if asked.device == "cuda":
+        found.insert(2, Case("DeepSpeed-Chat's work, CUDA graphs", ours, {**work, "graphs": True}))
     if asked.device == "cuda" or find_spec("bitsandbytes"):
         four = {**room, **large, "lora": 16, "shared-backbone": True, "nf4": True}
         found.append(Case("24 GiB: 7B, LoRA on a shared backbone in 4 bits", ours, four))

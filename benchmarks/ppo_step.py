@@ -28,6 +28,7 @@ def config_of(settings: argparse.Namespace, architecture: Shape) -> LmConfig:
     return LmConfig(
         device=settings.device,
         precision=settings.precision,
+        cuda_graphs=settings.graphs,
         model=ModelConfig(path="random", architecture=architecture),
         lora=LoraConfig(
             rank=settings.lora,

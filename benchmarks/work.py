@@ -62,6 +62,7 @@ def parser(description: str) -> argparse.ArgumentParser:
     found.add_argument("--micro", type=int, default=8, help="rows in one forward and backward")
     found.add_argument("--lora", type=int, default=0, help="rank of adapters; 0: all weights learn (ours alone)")
     found.add_argument("--shared-backbone", action="store_true", help="one set of weights under all roles (ours alone)")
+    found.add_argument("--graphs", action="store_true", help="replay sampling steps as CUDA graphs (ours alone)")
     found.add_argument("--nf4", action="store_true", help="these weights in 4 bits (ours alone)")
     found.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     found.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")

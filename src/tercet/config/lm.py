@@ -245,6 +245,7 @@ class NetworkConfig(Section):
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(default="auto", description="Device; auto uses the first NVIDIA GPU, or the CPU if there is none. mps is a GPU of Apple, with one process; it has not been tried on one (docs/gpu.md).")
     optimizer: Literal["adamw", "adamw8bit"] = Field(default="adamw", description="AdamW with moments in fp32, or in 8 bits (by bitsandbytes): 2 bytes a weight in place of 8 (docs/gpu.md).")
     precision: Literal["fp32", "bf16", "fp16"] = Field(default="fp32", description="bf16 and fp16 use autocast and store frozen weights in that type; trained weights and logits stay in fp32. fp16 is for GPUs without bf16 (T4, V100) and scales the losses (docs/gpu.md).")
+    cuda_graphs: bool = Field(default=False, description="On an NVIDIA GPU, sample with a cache of fixed size, and record a step once as a CUDA graph in place of launching each operation anew (docs/gpu.md).")
     model: ModelConfig = ModelConfig()
     lora: LoraConfig = LoraConfig()
 
@@ -294,6 +295,8 @@ class LmConfig(NetworkConfig):
 
     @model_validator(mode="after")
     def _has_what_mps_has(self) -> Self:
+        if self.cuda_graphs and self.device in ("cpu", "mps"):
+            raise ValueError(f"cuda_graphs=true: device={self.device} has none; set cuda_graphs=false, or device=cuda")
         if self.device == "mps" and (self.shard or self.processes > 1):
             raise ValueError("device=mps: torch exchanges nothing between GPUs of Apple; set shard=false and processes=1")
         if self.device == "mps" and (self.lora.backbone == "nf4" or self.optimizer == "adamw8bit"):

@@ -29,6 +29,8 @@ _RESPONSE = "Yes, I think so."  # to try a function on data without responses
 
 def check(config: LmConfig, steps: Sequence[str]) -> None:
     """Raise InputError (or a function's FailedError) if one of these steps could not run."""
+    if config.cuda_graphs and device_of(config.device).type != "cuda":
+        raise InputError("cuda_graphs=true, but torch sees no NVIDIA GPU; set cuda_graphs=false")
     if config.lora.backbone == "nf4":
         check_installed("lora.backbone=nf4")
     if config.optimizer == "adamw8bit":

@@ -42,6 +42,7 @@ class Backbone:
         """Build a policy with trainable adapters; without its adapters it computes what the backbone does."""
         policy = Policy(copied(self.model), self.config.precision)
         policy.adapted = adapt(policy.model, self.config)
+        policy.cuda_graphs = self.config.cuda_graphs
         return policy.to(self.model.device)
 
     def score_model(self, *, num_layers: int = 0, adapters: Path | None = None, learns: bool = False) -> ScoreModel:

@@ -53,6 +53,7 @@ class Policy(nn.Module):
         self.precision: Precision = precision
         self.adapted: PeftModel | None = None
         self.outline: Outline | None = None
+        self.cuda_graphs = False  # the sampler records its steps
 
     def forward(self, compute: Callable[[], T]) -> T:
         """Call `compute`, which may use `hidden` and `head`; gradients flow through the tensors that it returns."""
@@ -176,6 +177,7 @@ def policy_of(
 ) -> Policy:
     """Build a policy from a loaded model, frozen or trainable, on the model's device."""
     policy = Policy(model, config.precision)
+    policy.cuda_graphs = config.cuda_graphs
     if config.precision != "fp32":
         keep_logits_in_fp32(policy.head)
     policy.adapted = _prepare(model, config, learns=learns, lora_dropout=lora_dropout)

@@ -188,6 +188,7 @@ class Step:
                 max_tokens=most,
                 temperature=self.ppo.temperature,
                 generator=generator(0, index),
+                static=policy.cuda_graphs,
             )
 
     def score(self, prompt_rows: Sequence[Sequence[int]], drawn: SampledTokens) -> Rollout:

@@ -14,11 +14,13 @@ from tercet.errors import FailedError
 from tercet.lm.cpu.decoder import Decoder, can_decode
 from tercet.lm.cpu.packed import packed
 from tercet.lm.sampling.sampling_check import check_once
+from tercet.lm.sampling.static_stepper import StaticStepper, can_be_static
 from tercet.lm.sampling.stepper import Stepper
 from tercet.runs.ranks import num_ranks
 from tercet.train.parallel import combined, own_rows
 
 COMPACT_BELOW = 0.75  # share of unfinished rows below which finished rows are removed from the batch
+COMPACT_BELOW_STATIC = 0.5  # a step of another size must be recorded again
 
 
 @dataclass(frozen=True)
@@ -56,12 +58,14 @@ def generate(
     temperature: float,
     generator: torch.Generator,
     watch: Callable[[int], None] | None = None,
+    static: bool = False,
 ) -> SampledTokens:
     """Sample one response of at most `max_tokens` tokens per prompt; temperature 0 is greedy.
 
     A token of `end_ids` ends its response. The distribution is the policy's own at this temperature: there is no top-k,
     top-p or penalty. Each response depends only on its own row of random numbers, not on the other rows of the batch;
     so several ranks sample some rows each. `watch` is called with each token of the first response when it is drawn.
+    With `static` the cache has a fixed size, if the model allows it, and on CUDA steps are replayed as graphs.
     FailedError if the log-probabilities are not those of the model (`lm/sampling/sampling_check.py`).
     """
     device = next(model.parameters()).device
@@ -83,6 +87,7 @@ def generate(
             end_ids=end_ids,
             temperature=temperature,
             watch=watch,
+            static=static,
         )
     return SampledTokens.of(*map(combined, (drawn, logprobs, counts, ended)))
 
@@ -95,6 +100,7 @@ def _generate(
     end_ids: Collection[int],
     temperature: float,
     watch: Callable[[int], None] | None,
+    static: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return ids, log-probabilities, the number of tokens of each response, and whether it ended."""
     device, max_tokens = uniforms.device, uniforms.shape[1]
@@ -104,9 +110,14 @@ def _generate(
     counts = torch.zeros(len(prompts), dtype=torch.long, device=device)
     ended = torch.zeros(len(prompts), dtype=torch.bool, device=device)
     rows = torch.arange(len(prompts), device=device)  # the index of the prompt of each row that is still computed
-    fast = can_decode(model, len(prompts))
+    static = static and can_be_static(model)
+    fast = not static and can_decode(model, len(prompts))
+    compact_below = COMPACT_BELOW_STATIC if static else COMPACT_BELOW
     with nullcontext() if fast else packed(model, len(prompts)):
-        step = Decoder(model, prompts) if fast else Stepper(model, prompts, fill)
+        if static:
+            step = StaticStepper(model, prompts, fill, max_tokens)
+        else:
+            step = Decoder(model, prompts) if fast else Stepper(model, prompts, fill)
         logits = step.logits
         for t in range(max_tokens):
             chosen = _chosen(logits, uniforms[rows, t], temperature)
@@ -124,7 +135,7 @@ def _generate(
             if t + 1 == max_tokens or not any(goes_on):
                 break
             tokens = chosen.actions
-            if sum(goes_on) < COMPACT_BELOW * len(goes_on):
+            if sum(goes_on) < compact_below * len(goes_on):
                 kept = torch.tensor([row for row, on in enumerate(goes_on) if on], device=device)
                 step.keep(kept)
                 rows, tokens = rows[kept], tokens[kept]

@@ -30,7 +30,13 @@ def check_policy(policy: Policy) -> None:
     try:
         with alone(), torch.no_grad(), policy.autocast():
             out = generate(
-                whole.model, prompts, end_ids=[0], max_tokens=_NUM_SAMPLED, temperature=1.0, generator=generator
+                whole.model,
+                prompts,
+                end_ids=[0],
+                max_tokens=_NUM_SAMPLED,
+                temperature=1.0,
+                generator=generator,
+                static=policy.cuda_graphs,
             )
     except (InputError, FailedError, torch.OutOfMemoryError):
         raise

@@ -74,7 +74,11 @@ def respond(
     prompts = [encoder.prompt(example) for example in examples]
     policy.eval()
     with policy.autocast():
-        draw = partial(_by_engine, engine, policy) if engine else partial(generate, policy.model)
+        draw = (
+            partial(_by_engine, engine, policy)
+            if engine
+            else partial(generate, policy.model, static=policy.cuda_graphs)
+        )
         drawn = draw(
             prompts, end_ids=encoder.ends.ids, max_tokens=max_tokens, temperature=temperature, generator=generator
         )

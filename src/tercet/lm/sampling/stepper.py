@@ -34,10 +34,10 @@ class Stepper:
         distinct = list(dict.fromkeys(map(tuple, prompts)))
         device = model.device
         logits, masks, caches = [], [], []
-        groups = _grouped(_empty_cache(model), torch.tensor([len(p) for p in distinct], device=device))
+        groups = _grouped(empty_cache(model), torch.tensor([len(p) for p in distinct], device=device))
         for group in groups:
             ids, self.mask = _left_padded([distinct[number] for number in group], pad_id, device)
-            self.cache = _empty_cache(model)
+            self.cache = empty_cache(model)
             logits.append(self._forward(ids))
             masks.append(self.mask)
             caches.append(self.cache)
@@ -62,7 +62,7 @@ class Stepper:
 
     def join(self, other: "Stepper") -> bool:
         """Append the rows of another batch of the same model; return False if its cache cannot be joined."""
-        if not _can_be_joined(self.cache):
+        if not can_be_joined(self.cache):
             return False
         self.cache = _joined([self.cache, other.cache])
         longest = max(self.mask.shape[1], other.mask.shape[1])
@@ -102,7 +102,8 @@ def _name_of_cache(model: PreTrainedModel) -> str:
     return name
 
 
-def _empty_cache(model: PreTrainedModel) -> DynamicCache:
+def empty_cache(model: PreTrainedModel) -> DynamicCache:
+    """Return a cache that grows, with the kinds of layers that the model has."""
     return DynamicCache(config=model.config)
 
 
@@ -119,10 +120,10 @@ def _grouped(cache: DynamicCache, lengths: Int[Tensor, " n"]) -> list[list[int]]
     """Group the prompts into batches, longest first."""
     if any(_has_states(layer) for layer in cache.layers):  # padding would change their states
         return [(lengths == length).nonzero()[:, 0].tolist() for length in lengths.unique().flip(0)]
-    return like_lengths(lengths) if _can_be_joined(cache) else [list(range(len(lengths)))]
+    return like_lengths(lengths) if can_be_joined(cache) else [list(range(len(lengths)))]
 
 
-def _can_be_joined(cache: DynamicCache) -> bool:
+def can_be_joined(cache: DynamicCache) -> bool:
     """Return True if caches of rows of different lengths can be joined: not with a window of tokens, or states."""
     return all(type(layer) is DynamicLayer for layer in cache.layers)
 
