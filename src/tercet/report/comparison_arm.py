@@ -20,7 +20,16 @@ from tercet.report.comparison import (
 from tercet.report.comparison import (
     START as START_FOLDER,
 )
-from tercet.report.comparison_tables import NOT_TUNED, NOTHING_YET, costs, count, folders, seeds, settings
+from tercet.report.comparison_tables import (
+    NOT_TUNED,
+    NOTHING_YET,
+    costs,
+    count,
+    folders,
+    never_trained,
+    seeds,
+    settings,
+)
 from tercet.report.formats import listed, num, percent
 from tercet.report.plots import Colour, Series
 from tercet.report.records import algorithm_title, find, number
@@ -68,7 +77,7 @@ def sections(out: Path, found: Sequence[Outcome]) -> list[Section]:
     return [
         Section("success", "Success", [_success(everything, is_scratch=_is_scratch(start))]),
         Section("learning", "How fast it was learned", _learning(found)),
-        Section("costs", "Cost", [_costs(found)]),
+        Section("costs", "Cost", [_costs(found), *never_trained(found)]),
         Section("videos", "The same starts side by side", _videos(everything)),
         Section("run", "What was compared", [settings(found), folders(found)]),
     ]

@@ -32,7 +32,17 @@ from tercet.report.comparison import (
 from tercet.report.comparison import (
     START as START_FOLDER,
 )
-from tercet.report.comparison_tables import NOT_TUNED, NOTHING_YET, Column, costs, count, folders, seeds, settings
+from tercet.report.comparison_tables import (
+    NOT_TUNED,
+    NOTHING_YET,
+    Column,
+    costs,
+    count,
+    folders,
+    never_trained,
+    seeds,
+    settings,
+)
 from tercet.report.formats import listed, num, percent
 from tercet.report.plots import Point
 from tercet.report.records import algorithm_title, number
@@ -90,7 +100,7 @@ def sections(out: Path, found: Sequence[Outcome]) -> list[Section]:
     return [
         Section("trade", "Win rate against KL", [_figures(found)]),
         Section("wins", "Against SFT", [_win_rates(found, judge_taught=taught)]),
-        Section("costs", "Cost", [_costs(found), *_below_budget(found)]),
+        Section("costs", "Cost", [_costs(found), *_below_budget(found), *never_trained(found)]),
         Section("answers", "Answers side by side", _side_by_side(_answers(start), found)),
         Section("run", "What was compared", [settings(found), folders(found)]),
     ]

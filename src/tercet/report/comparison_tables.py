@@ -3,10 +3,10 @@
 from collections.abc import Callable, Sequence
 
 from tercet.config.ppo import SETTINGS
-from tercet.report.blocks import Cell, Headline, Table
+from tercet.report.blocks import Block, Cell, Headline, Prose, Table
 from tercet.report.comparison import Measured, Outcome
-from tercet.report.formats import duration
-from tercet.report.records import algorithm_title, find
+from tercet.report.formats import duration, listed
+from tercet.report.records import algorithm_title, find, number
 
 Column = tuple[str, Callable[[Outcome], str]]  # its head, and the cell of an algorithm
 NOTHING_YET = Headline("No run has been measured yet.", ["Repeat the command to continue."], "open")
@@ -36,6 +36,17 @@ def costs(found: Sequence[Outcome], caption: str, first: Column, last: Sequence[
     columns += last
     rows: list[list[Cell]] = [[algorithm_title(one.algorithm), *(cell(one) for _, cell in columns)] for one in found]
     return Table("What each cost", caption, ["", *(head for head, _ in columns)], rows, "l" + "r" * len(columns))
+
+
+def never_trained(found: Sequence[Outcome]) -> list[Block]:
+    """Name the runs that ended in the warm-up of their critic: their policy is the one that all start from."""
+    names: list[str] = []
+    for run in (run for one in found if one.algorithm == "ppo" for run in one.runs):
+        updates, warmup = run.num_updates(), number(run.config, "ppo", "critic_warmup_updates")
+        if updates is not None and warmup is not None and updates <= warmup:
+            names.append(run.folder.name)
+    why = "the budget ended within `ppo.critic_warmup_updates`, in which the actor is not trained"
+    return [Prose(f"Never trained: {listed(names)}; {why}.")] if names else []
 
 
 def settings(found: Sequence[Outcome]) -> Table:
