@@ -22,7 +22,7 @@ import mujoco
 import numpy as np
 from mujoco.rollout import Rollout
 
-from tercet.arm.sim import scene
+from tercet.arm.sim.arms import ArmModel, find_arm
 from tercet.arm.sim.env import ArmEnv
 from tercet.arm.sim.kinematics import Array
 from tercet.arm.sim.physics import Physics
@@ -49,7 +49,7 @@ def record(env: ArmEnv, seed: int) -> Episode:
         actions.append(env.expert_actions(noise=0.3, chance=chance))
         env.step(actions[-1])
         commanded = env.commanded_joints()
-        controls.append(np.concatenate([commanded, commanded[:, NUM_JOINTS:]], 1))  # both fingers
+        controls.append(env.arm.positions(commanded[:, :NUM_JOINTS], commanded[:, NUM_JOINTS]))
     return Episode(start, np.stack(actions), np.repeat(np.stack(controls, 1), SUBSTEPS, axis=1))
 
 
@@ -70,8 +70,8 @@ class Timed:
 class Bare:
     """MuJoCo alone."""
 
-    def __init__(self, task: str, num_envs: int, num_threads: int) -> None:
-        self.model = model = scene.build(with_cube=TASKS[task].has_cube)
+    def __init__(self, task: str, arm: ArmModel, num_envs: int, num_threads: int) -> None:
+        self.model = model = arm.build(with_cube=TASKS[task].has_cube)
         self._models = [model] * num_envs
         self._workers = [mujoco.MjData(model) for _ in range(num_threads)]
         self._pool = Rollout(nthread=num_threads if num_threads > 1 else 0)
@@ -114,13 +114,15 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--task", choices=list(TASKS), default="lift")
+    parser.add_argument("--model", default="primitive", help="the arm, as robot.model of a run")
     parser.add_argument("--num-envs", type=int, default=32)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--horizon", type=int, default=60)
     parser.add_argument("--repeats", type=int, default=9)
     settings = parser.parse_args()
-    env = ArmEnv(settings.task, settings.num_envs, horizon=settings.horizon, num_threads=settings.threads)
-    bare = Bare(settings.task, settings.num_envs, settings.threads)
+    arm = find_arm(settings.model)
+    env = ArmEnv(settings.task, settings.num_envs, arm=arm, horizon=settings.horizon, num_threads=settings.threads)
+    bare = Bare(settings.task, arm, settings.num_envs, settings.threads)
     episode = record(env, seed=1)
     ours_size = Physics([bare.model], settings.num_envs, settings.threads).chunk_size
     rows: dict[str, list[Timed]] = {"env": [], "step_calls": [], "our_chunks": [], "episode_call": []}

@@ -7,9 +7,14 @@ from tercet.errors import InputError
 
 
 def test_every_preset_is_a_config() -> None:
-    assert preset_names("robot") == ["simulated", "so101"]
+    assert preset_names("robot") == ["simulated", "simulated-so101", "so101"]
     assert load_robot_config("so101", ["port=/dev/ttyACM0"]).port == "/dev/ttyACM0"
     assert load_robot_config("so101", []).safety.max_speed <= 45  # slow, until a person has seen it move
+
+
+def test_the_simulated_so101_has_the_units_of_a_real_one() -> None:
+    simulated, real = load_robot_config("simulated-so101", []), load_robot_config("so101", [])
+    assert simulated.calibration == real.calibration and simulated.model == real.model == "so101"
 
 
 @pytest.mark.parametrize(

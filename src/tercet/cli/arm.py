@@ -110,12 +110,14 @@ def data(
 @app.command()
 def check(
     seed: Annotated[int, typer.Option("--seed", min=0, max=2**63 - 1, help="Random seed of the starts.")] = 0,
+    model: Annotated[str, typer.Option("--model", metavar="primitive|so101", help="The simulated arm.")] = "primitive",
     debug: DebugOption = False,
 ) -> None:
     """Check the simulated arm: no collisions, full reach, successful experts. Takes about 15 seconds."""
     from tercet.arm.sim import check
+    from tercet.arm.sim.arms import find_arm
 
-    checks = check.run(seed=seed)
+    checks = check.run(arm=find_arm(model), seed=seed)
     say(check.table(checks))
     failed = sum(not one.ok for one in checks)
     if failed:
@@ -146,8 +148,8 @@ def deploy(
     from tercet.arm.robot import console, deploy
 
     task, pilot = deploy.policy_of(run, stage, speed=config.speed)
-    if about := deploy.about_limits(run, config):
-        say(about)
+    for line in deploy.about_training(run, config):
+        say(line)
     tries = console.steer(config, deploy.Session(task, pilot, times, seconds, send, keep))
     if not tries:
         say("ended before the first try")

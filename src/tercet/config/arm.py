@@ -7,7 +7,7 @@ from pydantic import Field, field_validator, model_validator
 from tercet.config.fit import FitConfig
 from tercet.config.functions import PERSON
 from tercet.config.ppo import LoopConfig
-from tercet.config.robot import MotionConfig
+from tercet.config.robot import ModelConfig, MotionConfig
 from tercet.config.section import LARGEST_INT, MOST_ROWS, Section, check_product
 
 MOST_STEPS = 100_000
@@ -152,6 +152,7 @@ class ArmConfig(Section):
     trackers: list[Literal["tensorboard", "wandb", "trackio"]] = Field(default=[], description="Additional trackers for metrics.")
     env: str = Field(default="lift", description="A task of the built-in arm, or another environment: a Gymnasium id, module:Id-v0 or module:function; docs/arm-environment.md lists the tasks.")
     horizon: int = Field(default=60, ge=2, le=MOST_STEPS, description="Steps per episode; the built-in arm makes 20 per second.")
+    robot: ModelConfig = ModelConfig()
     randomisation: RandomisationConfig = RandomisationConfig()
     safety: TrainingSafetyConfig = TrainingSafetyConfig()
     policy: PolicyConfig = PolicyConfig()

@@ -1,11 +1,12 @@
 """The config of a real robot: connection, units and limits."""
 
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from tercet.config.section import Section
 
+ArmName = Literal["primitive", "so101"]  # of `arm/sim/arms.py`
 REACH = 1.0  # metres; more than the reach of such an arm
 
 
@@ -77,10 +78,17 @@ class SafetyConfig(MotionConfig):
     max_lag: float = Field(default=15.0, gt=0, le=60, description="Maximum lag of a joint behind its command, in degrees; beyond it the joint counts as blocked and everything stops.")
 
 
+class ModelConfig(Section):
+    """The arm that is simulated."""
+
+    model: ArmName = Field(default="primitive", description="The simulated arm: `primitive`, of simple shapes, with two fingers that slide, or `so101`, the SO-101 as its makers describe it, with a jaw that turns (`pip install 'tercet[so101]'`).")
+
+
 class RobotConfig(Section):
     """A robot, its leader arm, its units and its limits."""
 
     robot: str = Field(default="simulated", description="`simulated`, a robot supported by LeRobot (`so101_follower`, `so100_follower`), or module:function that returns one with its interface.")
+    model: ArmName = Field(default="primitive", description="The hand of the robot, and what `robot=simulated` simulates: `primitive`, whose fingers slide, or `so101`, with a jaw that turns. It says where the middle between the finger tips is.")
     port: str = Field(default="", description="Port of a LeRobot robot, such as /dev/ttyACM0.")
     id: str = Field(default="", description="Name of the robot's calibration in LeRobot.")
     teacher: str = Field(default="none", description="Leader arm that a person moves: `none`, `simulated`, `so101_leader`, `so100_leader`, or module:function.")

@@ -22,6 +22,7 @@ from tercet.arm.robot.simulated import SimulatedArm
 from tercet.arm.sim import kinematics
 from tercet.cli import app
 from tercet.config.load import load_arm_config, load_robot_config
+from tercet.config.robot import RobotConfig
 from tercet.errors import InputError
 from tercet.runs.folder import RunFolder
 
@@ -50,17 +51,27 @@ def test_from_a_recording_to_a_policy_on_the_arm(small: list[str], tmp_path: Pat
     assert code == 2 and "this run has bc" in said
 
 
-def test_deploy_says_in_which_limits_a_policy_was_trained(tmp_path: Path) -> None:
-    def about(*overrides: str) -> str:
-        config = load_arm_config("reach", list(overrides))
-        with RunFolder.open(tmp_path / str(len(overrides)), config, preset="reach") as folder:
-            return deploy.about_limits(folder.path, robot)
+def about(tmp_path: Path, robot: RobotConfig, *overrides: str) -> list[str]:
+    config = load_arm_config("reach", list(overrides))
+    with RunFolder.open(tmp_path / str(len(overrides)), config, preset="reach") as folder:
+        return deploy.about_training(folder.path, robot)
 
+
+def test_deploy_says_in_which_limits_a_policy_was_trained(tmp_path: Path) -> None:
     robot = load_robot_config("simulated", ["safety.max_speed=45", "safety.workspace_x=[0.1,0.3]"])
     needed = "safety.in_training=true 'safety.workspace_x=[0.1, 0.3]' 'safety.max_speed=45.0'"
-    assert "was trained without limits" in about() and about().endswith(f"use {needed}")
-    assert "within other limits than those of this arm" in about("safety.in_training=true")
-    assert about(*needed.replace("'", "").replace(", ", ",").split()) == ""
+    (line,) = about(tmp_path, robot)
+    assert "was trained without limits" in line and line.endswith(f"use {needed}")
+    (line,) = about(tmp_path, robot, "safety.in_training=true")
+    assert "within other limits than those of this arm" in line
+    assert about(tmp_path, robot, *needed.replace("'", "").replace(", ", ",").split()) == []
+
+
+def test_deploy_says_on_which_arm_a_policy_was_trained(tmp_path: Path) -> None:
+    robot = load_robot_config("simulated-so101", [])
+    (line,) = about(tmp_path, robot, "safety.in_training=true")
+    assert "trained with robot.model=primitive, and this robot is so101" in line
+    assert about(tmp_path, robot, "safety.in_training=true", "robot.model=so101") == []
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ def test_an_expert_that_fails_is_found_and_the_command_says_so(monkeypatch: pyte
     monkeypatch.setattr(carry, "_CARRY_SPEED", 0.0)
     lift = list(check.expert("lift", num_states=8, seed=0, num_threads=2))
     assert [one.ok for one in lift] == [False, True, True, True]
-    monkeypatch.setattr(check, "run", lambda seed: lift)
+    monkeypatch.setattr(check, "run", lambda arm, seed: lift)
     done = CliRunner().invoke(app, ["arm", "check"])
     assert done.exit_code == 1
     assert "FAIL  lift: success of the expert" in done.output

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,7 @@ from tercet.arm.sim.scene import OPENING
 
 NOW = Readings(
     tip=np.array([[0.19, 0.0, 0.1]]),
+    aside=np.zeros((1, 3)),
     turn=np.array([0.2]),
     opening=np.array([OPENING]),
     target=np.array([[0.2, 0.0, 0.1]]),
@@ -58,3 +61,10 @@ def test_a_part_is_found_by_its_name() -> None:
 def test_the_robot_measures_its_hand_and_neither_cube_nor_goal() -> None:
     hidden = ["goal" in name or "cube" in name or "pushing" in name for name in PUSH.names]
     assert list(PUSH.robot) == [not one for one in hidden] and sum(PUSH.robot) == 9
+
+
+def test_the_cube_is_seen_from_the_middle_between_the_finger_tips() -> None:
+    aside = replace(NOW, aside=np.array([[0.0, 0.02, 0.0]]))
+    before, after = PUSH.build(NOW)[0], PUSH.build(aside)[0]
+    differing = {PUSH.names[index]: after[index] - before[index] for index in np.flatnonzero(before != after)}
+    assert differing == pytest.approx({"cube-tip.y": -0.2, "pushing_point-tip.y": -0.2}, abs=1e-6)

@@ -9,7 +9,7 @@ from gymnasium.spaces import Box
 from gymnasium.vector import VectorEnv
 
 from tercet.arm.policies.policy import Sizes
-from tercet.arm.sim import kinematics
+from tercet.arm.sim.arms import ArmModel, find_arm
 from tercet.arm.sim.env import ArmEnv, make_env
 from tercet.arm.sim.foreign.environment import ForeignEnv
 from tercet.arm.sim.motion import Limits, limits_of
@@ -29,6 +29,7 @@ class EnvFactory:
     randomisation: Randomisation
     limits: Limits | None
     num_threads: int
+    arm: ArmModel
 
     @classmethod
     def of(cls, config: ArmConfig) -> "EnvFactory":
@@ -41,8 +42,9 @@ class EnvFactory:
             camera=ranges.camera,
             sensor_noise=ranges.sensor_noise,
         )
-        limits = limits_of(config.safety, kinematics.LIMITS) if config.safety.in_training else None
-        return cls(config.env, config.horizon, randomisation, limits, config.threads)
+        arm = find_arm(config.robot.model)
+        limits = limits_of(config.safety, arm.limits) if config.safety.in_training else None
+        return cls(config.env, config.horizon, randomisation, limits, config.threads, arm)
 
     @contextmanager
     def open(self, num: int) -> Iterator[VectorEnv]:
@@ -51,6 +53,7 @@ class EnvFactory:
         env = make_env(
             self.name,
             num_envs,
+            arm=self.arm,
             horizon=self.horizon,
             randomisation=self.randomisation,
             limits=self.limits,

@@ -163,6 +163,7 @@ def _own(task: Task, measured: Array, before: Array) -> NDArray[np.float32]:
     hands, nothing = _hands(measured), np.zeros((len(measured), 3))
     now = Readings(
         tip=hands[:, :3],
+        aside=nothing,
         turn=hands[:, 3],
         opening=hands[:, 4],
         target=before[:, :3],

@@ -15,6 +15,7 @@ from tercet.arm.robot.pilot import Pilot, StateEstimator, start_joints
 from tercet.arm.robot.safety import Guard
 from tercet.arm.robot.simulated import SimulatedArm
 from tercet.arm.robot.takeover import DemonstrationRecorder
+from tercet.arm.sim.arms import find_arm
 from tercet.arm.sim.env import ACTION
 from tercet.arm.sim.motion import Limits
 from tercet.arm.sim.physics import STEP_SECONDS
@@ -78,19 +79,28 @@ def policy_of(run: Path, stage: str, *, speed: float) -> tuple[Task, Pilot]:
     return task, Pilot(load_policy(folder, sizes), speed)
 
 
-def about_limits(run: Path, config: RobotConfig) -> str:
-    """Say in which limits the policy was trained if they are not those of the arm, and how to train it within these."""
-    trained, needed = load_arm_config(run / "config.yaml", []).safety, config.safety
+def about_training(run: Path, config: RobotConfig) -> list[str]:
+    """Say if the policy was trained with another arm or in other limits, and how to train it for this arm."""
+    trained = load_arm_config(run / "config.yaml", [])
+    lines = []
+    if trained.robot.model != config.model:
+        lines.append(
+            f"the policy was trained with robot.model={trained.robot.model}, and this robot is {config.model}, so it "
+            f"may fail; to train it for this arm, use robot.model={config.model}"
+        )
+    needed = config.safety
     differing = [
         f"'safety.{name}={getattr(needed, name)}'"
         for name in MotionConfig.model_fields
-        if getattr(needed, name) != getattr(trained, name)
+        if getattr(needed, name) != getattr(trained.safety, name)
     ]
-    if trained.in_training and not differing:
-        return ""
-    within = "within other limits than those of this arm" if trained.in_training else "without limits"
-    settings = " ".join(["safety.in_training=true", *differing])
-    return f"the policy was trained {within}, so it may fail within them; to train it for this arm, use {settings}"
+    if not trained.safety.in_training or differing:
+        within = "within other limits than those of this arm" if trained.safety.in_training else "without limits"
+        settings = " ".join(["safety.in_training=true", *differing])
+        lines.append(
+            f"the policy was trained {within}, so it may fail within them; to train it for this arm, use {settings}"
+        )
+    return lines
 
 
 def run(
@@ -116,7 +126,7 @@ def run(
             session.keep,
             session.task,
             config.calibration,
-            robot_type=config.robot,
+            robot_type=_robot_type(config),
             features=robot.observation_features,
             knows_cube=config.cube != NO_CUBE or not session.task.has_cube,
             say=say,
@@ -148,6 +158,12 @@ def run(
     if recorder is not None and recorder.num_written:
         say(recorder.summary())
     return tries
+
+
+def _robot_type(config: RobotConfig) -> str:
+    """Name the robot in recordings: what is recorded of one arm must not mix with that of another."""
+    simulates_another = config.robot == "simulated" and config.model != "primitive"
+    return f"{config.robot}_{config.model}" if simulates_another else config.robot
 
 
 def ready(question: str, keys: Keys, clock: control.Clock, say: Callable[[str], None]) -> bool:
@@ -188,7 +204,7 @@ def _try(
     start = start_joints(config.start, session.task.start_opening)
     if not control.approach(arm, guard, start, operators.keys, clock, speed=config.speed):
         return None
-    estimator = StateEstimator(session.task, np.array(config.goal), find_cube(config.cube))
+    estimator = StateEstimator(session.task, np.array(config.goal), find_cube(config.cube), find_arm(config.model))
     ticks: list[control.Tick] = []
 
     def watch(tick: control.Tick) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from tercet.arm.robot.calibration import KEYS, to_joints, to_values
 from tercet.arm.robot.simulated import SimulatedArm, SimulatedTeacher
+from tercet.arm.sim.arms import find_arm
 from tercet.arm.sim.kinematics import Array
 from tercet.config.functions import load_function, named_error
 from tercet.config.robot import RobotConfig
@@ -106,7 +107,7 @@ class Teacher:
 def find_robot(config: RobotConfig, *, task: str, seed: int) -> Robot:
     """Create the robot of a config without connecting it; `task` and `seed` are for the simulated one."""
     if config.robot == "simulated":
-        return SimulatedArm(task, config.calibration, seed=seed, cameras=config.cameras)
+        return SimulatedArm(task, config.calibration, arm=find_arm(config.model), seed=seed, cameras=config.cameras)
     if ":" in config.robot:
         return _call_factory("robot", config.robot)
     module = _lerobot("robots", config.robot, "follower")

@@ -7,6 +7,7 @@ from torch import Tensor
 from tercet.arm.policies.policy import Policy
 from tercet.arm.robot.devices import CubeFinder, Observation
 from tercet.arm.sim import kinematics
+from tercet.arm.sim.arms import PRIMITIVE, ArmModel
 from tercet.arm.sim.cameras import Camera, Picture, as_picture
 from tercet.arm.sim.kinematics import JOINTS, Array
 from tercet.arm.sim.readings import Readings, quarter
@@ -22,8 +23,8 @@ _FASTEST = 1.0  # m/s; a higher speed of the cube means that its position was lo
 class StateEstimator:
     """Estimate the readings of a task from a robot's observations. It stores the cube's last position."""
 
-    def __init__(self, task: Task, goal: Array, find_cube: CubeFinder) -> None:
-        self.task = task
+    def __init__(self, task: Task, goal: Array, find_cube: CubeFinder, arm: ArmModel = PRIMITIVE) -> None:
+        self.task, self._arm = task, arm
         self._goal, self._find_cube = goal, find_cube
         self._last: Array | None = None
 
@@ -45,10 +46,12 @@ class StateEstimator:
                 self._goal = cube + np.array([0.0, 0.0, self.task.goal_above_cube])
             velocity = np.clip((cube - (cube if self._last is None else self._last)) / elapsed, -_FASTEST, _FASTEST)
             self._last = cube
+        opening = joints[None, _COUNT]
         return Readings(
             tip=hand.tip,
+            aside=self._arm.aside(hand.turn, opening),
             turn=hand.turn,
-            opening=joints[None, _COUNT],
+            opening=opening,
             target=target.tip,
             target_turn=target.turn,
             target_opening=sent[None, _COUNT],

@@ -8,10 +8,11 @@ import numpy as np
 
 from tercet.arm.robot.calibration import KEYS, to_joints, to_values
 from tercet.arm.sim import kinematics
+from tercet.arm.sim.arms import PRIMITIVE, ArmModel
 from tercet.arm.sim.cameras import Camera
 from tercet.arm.sim.env import ArmEnv
 from tercet.arm.sim.scene import CAMERAS
-from tercet.arm.sim.workspace import STEPS, within_limits
+from tercet.arm.sim.workspace import STEPS
 from tercet.config.robot import CalibrationConfig
 from tercet.errors import InputError
 
@@ -34,13 +35,14 @@ class SimulatedArm:
         task: str,
         calibration: CalibrationConfig,
         *,
+        arm: ArmModel = PRIMITIVE,
         seed: int = 0,
         cameras: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         unknown = [name for name in cameras.values() if name not in CAMERAS]
         if unknown:
             raise InputError(f"cameras: the simulated arm has no {', '.join(unknown)}; it has {', '.join(CAMERAS)}")
-        self.env = ArmEnv(task, 1, seed=seed, horizon=10**9, num_threads=1)
+        self.env = ArmEnv(task, 1, arm=arm, seed=seed, horizon=10**9, num_threads=1)
         self.calibration, self._cameras = calibration, dict(cameras)
         self.is_connected = False
 
@@ -107,5 +109,5 @@ class SimulatedTeacher:
         now = env.readings()
         actions = env.expert_actions().astype(np.float64)
         sent = np.column_stack([now.target, now.target_turn, now.target_opening])
-        hand = within_limits(sent + STEPS * actions)
+        hand = env.arm.within(sent + STEPS * actions)
         return to_values(np.append(kinematics.inverse(hand[:, :3], hand[:, 3])[0], hand[0, 4]), self._robot.calibration)

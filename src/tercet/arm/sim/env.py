@@ -10,6 +10,7 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from tercet.arm.sim import kinematics, randomise, scene
+from tercet.arm.sim.arms import PRIMITIVE, ArmModel
 from tercet.arm.sim.cameras import Camera, Picture
 from tercet.arm.sim.foreign.environment import ForeignEnv
 from tercet.arm.sim.kinematics import Array
@@ -18,14 +19,13 @@ from tercet.arm.sim.physics import STEP_SECONDS, Physics
 from tercet.arm.sim.randomise import Randomisation
 from tercet.arm.sim.readings import Readings, quarter
 from tercet.arm.sim.render import Studio
-from tercet.arm.sim.scene import NUM_FINGERS, NUM_JOINTS, OPENING
+from tercet.arm.sim.scene import NUM_JOINTS, OPENING
 from tercet.arm.sim.tasks.builtin import TASKS, find_task
 from tercet.arm.sim.tasks.task import NUM_DRAWS
-from tercet.arm.sim.workspace import STEPS, within_limits
+from tercet.arm.sim.workspace import STEPS
 from tercet.errors import InputError
 
 ACTION = ("x", "y", "z", "turn", "gripper")
-_CUBE = NUM_JOINTS + NUM_FINGERS  # index of the cube's first entry in positions and velocities
 
 Mask = NDArray[np.bool_]
 Infos = dict[str, Any]  # Any: Gymnasium's own type; here every entry is an array over environments
@@ -57,13 +57,14 @@ class ArmEnv(VectorEnv):
         task: str,
         num_envs: int,
         *,
+        arm: ArmModel = PRIMITIVE,
         seed: int = 0,
         horizon: int = 60,
         randomisation: Randomisation | None = None,
         limits: Limits | None = None,
         num_threads: int = 2,
     ) -> None:
-        self.task = find_task(task)
+        self.task, self.arm = find_task(task), arm
         for name, number in (("num_envs", num_envs), ("horizon", horizon), ("num_threads", num_threads)):
             if number < 1:
                 raise InputError(f"{name}={number}: must be at least 1")
@@ -74,10 +75,10 @@ class ArmEnv(VectorEnv):
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self.randomisation, self.limits = randomisation or Randomisation(), limits
-        self._original = scene.build(with_cube=self.task.has_cube)
+        self._original = arm.build(with_cube=self.task.has_cube)
         copies = num_envs if self.randomisation.changes_models else 1
-        models = [scene.build(with_cube=self.task.has_cube) for _ in range(copies)]
-        self._physics = Physics(models, num_envs, num_threads)
+        models = [arm.build(with_cube=self.task.has_cube) for _ in range(copies)]
+        self._physics = Physics(models, num_envs, num_threads, arm)
         self._studio: Studio | None = None
         self._allocate()
         self.reset(seed=seed)
@@ -163,7 +164,7 @@ class ArmEnv(VectorEnv):
 
     def _picture(self, index: int, camera: Camera, *, plain: bool) -> Picture:
         if self._studio is None:
-            self._studio = Studio(self._original)
+            self._studio = Studio(self.arm.build(with_cube=self.task.has_cube, drawn=True))
         return self._studio.picture(
             self._physics.state[index],
             self._goal[index],
@@ -184,18 +185,21 @@ class ArmEnv(VectorEnv):
     def readings(self) -> Readings:
         """Return the current measurements."""
         positions, velocities = self._physics.positions, self._physics.velocities
-        hand = kinematics.forward(positions[:, :NUM_JOINTS])
+        hand = kinematics.forward(self.arm.joints(positions))
+        opening = self._opening()
         if self.task.has_cube:
-            cube, cube_velocity = positions[:, _CUBE : _CUBE + 3], velocities[:, _CUBE : _CUBE + 3]
-            w, x, y, z = positions[:, _CUBE + 3 : _CUBE + 7].T
+            first = NUM_JOINTS + self.arm.num_fingers  # the cube's first entry in positions and velocities
+            cube, cube_velocity = positions[:, first : first + 3], velocities[:, first : first + 3]
+            w, x, y, z = positions[:, first + 3 : first + 7].T
             cube_turn = quarter(np.arctan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z)))
         else:
             cube = cube_velocity = self._no_cube
             cube_turn = self._no_cube[:, 0]
         return Readings(
             tip=hand.tip,
+            aside=self.arm.aside(hand.turn, opening),
             turn=hand.turn,
-            opening=_opening(positions),
+            opening=opening,
             target=self._sent[:, :3],
             target_turn=self._sent[:, 3],
             target_opening=self._sent[:, 4],
@@ -207,7 +211,7 @@ class ArmEnv(VectorEnv):
 
     def expert_actions(self, *, noise: float = 0.0, chance: np.random.Generator | None = None) -> NDArray[np.float32]:
         """Return the actions of the scripted expert, (num_envs, 5)."""
-        return self.task.expert_actions(self.readings(), noise=noise, chance=chance)
+        return self.task.expert_actions(self.arm.foreseen(self.readings()), noise=noise, chance=chance)
 
     def servo(self, joints: Array) -> None:
         """Step towards joints and openings (num_envs, 6) instead of taking an action. The targets follow."""
@@ -221,11 +225,11 @@ class ArmEnv(VectorEnv):
     def joints(self) -> Array:
         """Return (num_envs, 6): the five joints in radians and the opening of a finger in metres."""
         positions = self._physics.positions
-        return np.concatenate([positions[:, :NUM_JOINTS], _opening(positions)[:, None]], 1)
+        return np.concatenate([self.arm.joints(positions), self._opening()[:, None]], 1)
 
     def joint_velocities(self) -> Array:
         """Return (num_envs, 5) in rad/s."""
-        return self._physics.velocities[:, :NUM_JOINTS]
+        return self.arm.joint_velocities(self._physics.velocities)
 
     def commanded_joints(self) -> Array:
         """Return (num_envs, 6): the last command to joints and fingers."""
@@ -246,6 +250,10 @@ class ArmEnv(VectorEnv):
         self._physics.state[:] = snapshot["physics"]
         self._domain = snapshot["_domain"]
         self._apply_domain(np.ones(self.num_envs, bool))
+
+    def _opening(self) -> Array:
+        """Return the mean opening of each hand's fingers."""
+        return np.add.reduce(self.arm.openings(self._physics.positions), axis=1) / self.arm.num_fingers
 
     def _begin(self, mask: Mask) -> None:
         begin = self.task.start(self._chance.random((self.num_envs, NUM_DRAWS)))
@@ -291,7 +299,7 @@ class ArmEnv(VectorEnv):
 
     def _move_targets(self, actions: Array) -> Array:
         wanted = self._sent + STEPS * actions
-        self._sent = within_limits(wanted)
+        self._sent = self.arm.within(wanted)
         wanted -= self._sent
         if self.limits is not None:
             self._send_within(self.limits)
@@ -316,7 +324,7 @@ class ArmEnv(VectorEnv):
         return kinematics.inverse(self._sent[:, :3], self._sent[:, 3])
 
     def _jerk(self) -> Array:
-        velocity = self._physics.velocities[:, :NUM_JOINTS].copy()
+        velocity = self.joint_velocities().copy()
         acceleration = (velocity - self._velocity) / STEP_SECONDS
         jerk = (acceleration - self._acceleration) / STEP_SECONDS
         self._velocity, self._acceleration = velocity, acceleration
@@ -351,6 +359,7 @@ def make_env(
     name: str,
     num_envs: int,
     *,
+    arm: ArmModel = PRIMITIVE,
     seed: int = 0,
     horizon: int = 60,
     randomisation: Randomisation | None = None,
@@ -362,22 +371,22 @@ def make_env(
         return ArmEnv(
             name,
             num_envs,
+            arm=arm,
             seed=seed,
             horizon=horizon,
             randomisation=randomisation,
             limits=limits,
             num_threads=num_threads,
         )
+    if arm is not PRIMITIVE:
+        raise InputError(
+            f"env={name}: robot.model={arm.name} is only for tasks of the built-in arm ({', '.join(TASKS)})"
+        )
     if limits is not None:
         raise InputError(f"env={name}: safety.in_training is only for tasks of the built-in arm ({', '.join(TASKS)})")
     if randomisation not in (None, Randomisation()):
         raise InputError(f"env={name}: randomisation is only for tasks of the built-in arm ({', '.join(TASKS)})")
     return ForeignEnv(name, num_envs, seed=seed, horizon=horizon, num_threads=num_threads)
-
-
-def _opening(positions: Array) -> Array:
-    """Return the mean opening of each hand's two fingers."""
-    return (positions[:, NUM_JOINTS] + positions[:, NUM_JOINTS + 1]) / 2
 
 
 def _checked_mask(options: Mapping[str, Any] | None, num_envs: int) -> Mask:

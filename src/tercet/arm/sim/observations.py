@@ -44,14 +44,14 @@ ARM = (
     Part("goal-tip", 3, lambda now: now.goal - now.tip, scale=10.0),
 )
 CUBE = (
-    Part("cube-tip", 3, lambda now: now.cube - now.tip, scale=10.0),
+    Part("cube-tip", 3, lambda now: now.cube - now.grip, scale=10.0),
     Part("goal-cube", 3, lambda now: now.goal - now.cube, scale=10.0),
     Part("cube.height", 1, lambda now: now.cube[:, 2] - CUBE_HALF, scale=15.0),
     Part("cube_turn-turn", 1, lambda now: quarter(now.cube_turn - now.turn), scale=1.5),
     Part("cube_velocity", 3, lambda now: now.cube_velocity, scale=3.0),
 )
 # a function of cube and goal, but too hard for a policy to learn from a few demonstrations
-PUSHING_POINT = Part("pushing_point-tip", 3, lambda now: now.pushing_point - now.tip, scale=10.0)
+PUSHING_POINT = Part("pushing_point-tip", 3, lambda now: now.pushing_point - now.grip, scale=10.0)
 
 
 class Layout:

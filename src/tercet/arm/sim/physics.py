@@ -11,8 +11,9 @@ import numpy as np
 from mujoco.rollout import Rollout
 from numpy.typing import NDArray
 
+from tercet.arm.sim.arms import PRIMITIVE, ArmModel
 from tercet.arm.sim.kinematics import Array
-from tercet.arm.sim.scene import NUM_FINGERS, NUM_JOINTS, SUBSTEPS, TIMESTEP
+from tercet.arm.sim.scene import NUM_JOINTS, SUBSTEPS, TIMESTEP
 
 STEP_SECONDS = SUBSTEPS * TIMESTEP
 _FASTEST = 200.0  # rad/s or m/s; the highest speed measured in whole episodes is below 40
@@ -34,10 +35,12 @@ class Physics:
     `models` has one model for all or one for each. The result does not depend on the number of threads.
     """
 
-    def __init__(self, models: Sequence[mujoco.MjModel], num_envs: int, num_threads: int) -> None:
+    def __init__(
+        self, models: Sequence[mujoco.MjModel], num_envs: int, num_threads: int, arm: ArmModel = PRIMITIVE
+    ) -> None:
         # the Outcome reports broken simulations; MuJoCo would also write a log file into the working directory
         mujoco.set_mju_user_warning(lambda message: None)
-        first = models[0]
+        self._arm, first = arm, models[0]
         self.models = list(models) * num_envs if len(models) == 1 else list(models)
         assert len(self.models) == num_envs
         num_threads = min(num_threads, num_envs)
@@ -68,9 +71,8 @@ class Physics:
     ) -> None:
         """Set simulations at rest. The arguments hold one row for each True in `mask`."""
         positions = np.zeros((len(joints), self._num_positions))
-        positions[:, :NUM_JOINTS] = joints
-        fingers = NUM_JOINTS + NUM_FINGERS
-        positions[:, NUM_JOINTS:fingers] = opening[:, None]
+        fingers = NUM_JOINTS + self._arm.num_fingers
+        positions[:, :fingers] = self._arm.positions(joints, opening)
         if cube is not None:
             positions[:, fingers : fingers + 3] = cube
             positions[:, fingers + 3] = np.cos(cube_turn / 2)
@@ -80,8 +82,7 @@ class Physics:
 
     def step(self, joints: Array, opening: Array) -> Outcome:
         """Step all towards the commanded joints (n, 5) and openings (n,)."""
-        self._controls[:, :, :NUM_JOINTS] = joints[:, None]
-        self._controls[:, :, NUM_JOINTS:] = opening[:, None, None]
+        self._controls[:] = self._arm.positions(joints, opening)[:, None]
         due = self.state[:, 0] + STEP_SECONDS
         self._pool.rollout(
             self.models,

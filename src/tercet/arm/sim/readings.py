@@ -15,9 +15,13 @@ PUSHING_DISTANCE = 0.03  # from the cube's centre: half its diagonal and half a 
 
 @dataclass(frozen=True)
 class Readings:
-    """The current measurements. `target*` is the commanded hand pose; `cube_turn` is that of the nearest side."""
+    """The current measurements. `target*` is the commanded hand pose; `cube_turn` is that of the nearest side.
+
+    `tip` is on the axis of the wrist's roll, and `aside` the way from there to the middle between the finger tips.
+    """
 
     tip: Array
+    aside: Array
     turn: Array
     opening: Array
     target: Array
@@ -29,14 +33,19 @@ class Readings:
     goal: Array
 
     @cached_property
+    def grip(self) -> Array:
+        """The middle between the finger tips (n, 3), where the centre of a gripped cube is."""
+        return self.tip + self.aside
+
+    @cached_property
     def tip_from_goal(self) -> Array:
         """Distance (n,)."""
         return _distance(self.tip, self.goal)
 
     @cached_property
-    def tip_from_cube(self) -> Array:
+    def grip_from_cube(self) -> Array:
         """Distance (n,)."""
-        return _distance(self.tip, self.cube)
+        return _distance(self.grip, self.cube)
 
     @cached_property
     def cube_from_goal(self) -> Array:
@@ -44,13 +53,13 @@ class Readings:
         return _distance(self.cube, self.goal)
 
     @cached_property
-    def tip_from_pushing_point(self) -> Array:
+    def grip_from_pushing_point(self) -> Array:
         """Distance (n,)."""
-        return _distance(self.tip, self.pushing_point)
+        return _distance(self.grip, self.pushing_point)
 
     @cached_property
     def pushing_point(self) -> Array:
-        """Where the tip should be to push the cube towards the goal, (n, 3)."""
+        """Where the fingers should be to push the cube towards the goal, (n, 3)."""
         way = (self.goal - self.cube)[:, :2]
         direction = way / np.maximum(np.linalg.norm(way, axis=1, keepdims=True), 1e-6)
         point = self.cube.copy()

@@ -1,4 +1,4 @@
-"""The MuJoCo model of the arm, its cube and its cameras: primitive shapes only, without mesh files.
+"""The MuJoCo model of the arm of primitives, without mesh files, and the table, cube and cameras of every arm.
 
 Joints, lengths, masses and motors are near those of the SO-101 (`kinematics`); its one-sided jaw is replaced by two
 fingers that slide. Only fingers, palm, cube and table collide: in the workspace no other parts can touch.
@@ -18,11 +18,15 @@ CUBE_HALF = 0.015
 OPENING = 0.035  # maximum distance of each finger from the middle
 FINGER_BELOW_TIP = 0.008  # length of a finger below the point between the finger tips
 
+# of fingers and cube: they must hold a cube without slipping or sinking in
+FINGER_FRICTION, SOLREF, SOLIMP = (1.5, 0.02, 0.001), (0.01, 1.0), (0.95, 0.99, 0.001)
+
 CAMERAS = ("front", "top", "wrist")  # available to policies
 VIEW = "near"  # for people: a close view of fingers and cube
 
 NUM_JOINTS = len(k.JOINTS)
-NUM_FINGERS = 2
+FINGERS = ("left", "right")  # the names of what measures the force on each, on every arm
+NUM_FINGERS = len(FINGERS)
 
 _ROLL_TO_TIP = k.HAND - k.WRIST_TO_ROLL
 _FINGER_HALF = 0.018
@@ -46,10 +50,9 @@ def build(*, with_cube: bool) -> mujoco.MjModel:
     return mujoco.MjModel.from_xml_string(_mjcf(with_cube))
 
 
-def _mjcf(with_cube: bool) -> str:
+def surroundings(arm: str, *, with_cube: bool) -> str:
+    """Return the MJCF of everything around an arm. Its bodies are put before the cube, as they are in the state."""
     return f"""
-<mujoco model="tercet_arm">
-  <compiler angle="radian" autolimits="true"/>
   <option timestep="{TIMESTEP}" integrator="implicitfast" cone="elliptic" impratio="10">
     <flag autoreset="disable"/>
   </option>
@@ -65,15 +68,6 @@ def _mjcf(with_cube: bool) -> str:
     <texture name="table" type="2d" builtin="checker" rgb1=".86 .88 .9" rgb2=".8 .82 .85" width="128" height="128"/>
     <material name="table" texture="table" texrepeat="20 20" specular="0"/>
   </asset>
-  <default>
-    <joint damping=".6" armature=".028"/>
-    <position kp="60" kv="4" forcerange="-{_TORQUE} {_TORQUE}"/>
-    <geom contype="0" conaffinity="0" rgba="{_LIGHT}" density="0"/>
-    <default class="grip">
-      <geom type="box" condim="4" friction="1.5 .02 .001" solref=".01 1" solimp=".95 .99 .001" rgba="{_DARK}"/>
-      <joint type="slide" range="0 {OPENING}" damping="2" armature=".05"/>
-    </default>
-  </default>
   <worldbody>
     <light pos=".3 -.4 1.2" dir="-.1 .3 -1" directional="true" diffuse=".4 .4 .4"/>
     <geom name="table" type="plane" size="1 1 .1" material="table" rgba="1 1 1 1" friction=".5 .01 .001"
@@ -81,23 +75,45 @@ def _mjcf(with_cube: bool) -> str:
     <camera name="front" pos="0.5 -0.38 0.33" xyaxes="0.721 0.693 0.000 -0.272 0.283 0.920"/>
     <camera name="{VIEW}" pos=".41 -.23 .18" xyaxes="0.721 0.693 0.000 -0.272 0.283 0.920"/>
     <camera name="top" pos=".17 0 .6" xyaxes="0 -1 0 1 0 0"/>
-    <geom type="cylinder" size=".05 .02" pos="0 0 .02" rgba="{_DARK}"/>
-    {_arm()}
+    {arm}
     {_CUBE if with_cube else ""}
-    <body name="goal" mocap="true" pos=".2 0 .1"><geom type="sphere" size=".01" rgba=".1 .8 .25 .45"/></body>
+    <body name="goal" mocap="true" pos=".2 0 .1">
+     <geom type="sphere" size=".01" rgba=".1 .8 .25 .45" contype="0" conaffinity="0"/>
+    </body>
   </worldbody>
+  <sensor>{"".join(f'<touch name="{name}" site="{name}"/>' for name in FINGERS)}</sensor>"""
+
+
+def _mjcf(with_cube: bool) -> str:
+    return f"""
+<mujoco model="tercet_arm">
+  <compiler angle="radian" autolimits="true"/>
+  <default>
+    <joint damping=".6" armature=".028"/>
+    <position kp="60" kv="4" forcerange="-{_TORQUE} {_TORQUE}"/>
+    <geom contype="0" conaffinity="0" rgba="{_LIGHT}" density="0"/>
+    <default class="grip">
+      <geom type="box" condim="4" friction="{_xml(FINGER_FRICTION)}" solref="{_xml(SOLREF)}" solimp="{_xml(SOLIMP)}"
+       rgba="{_DARK}"/>
+      <joint type="slide" range="0 {OPENING}" damping="2" armature=".05"/>
+    </default>
+  </default>
+  {surroundings(_arm(), with_cube=with_cube)}
   <actuator>
     {"".join(f'<position name="{name}" joint="{name}"/>' for name in k.JOINTS)}
-    <position name="left" joint="left" kp="200" kv="10" forcerange="-6 6"/>
-    <position name="right" joint="right" kp="200" kv="10" forcerange="-6 6"/>
+    {"".join(f'<position name="{name}" joint="{name}" kp="200" kv="10" forcerange="-6 6"/>' for name in FINGERS)}
   </actuator>
-  <sensor><touch name="left" site="left"/><touch name="right" site="right"/></sensor>
 </mujoco>"""
+
+
+def _xml(numbers: tuple[float, ...]) -> str:
+    return " ".join(map(str, numbers))
 
 
 def _arm() -> str:
     ranges = {name: f'range="{low} {high}"' for name, (low, high) in zip(k.JOINTS, k.LIMITS, strict=True)}
     return f"""
+<geom type="cylinder" size=".05 .02" pos="0 0 .02" rgba="{_DARK}"/>
 <body name="shoulder" gravcomp="1"><joint name="shoulder_pan" axis="0 0 1" {ranges["shoulder_pan"]}/>
  <geom type="cylinder" size=".032 .035" pos="0 0 .075" mass=".1"/>
  <geom type="box" size=".02 .028 .02" pos="{k.SHOULDER_FORWARD} 0 {k.SHOULDER_HEIGHT}" rgba="{_DARK}"/>
@@ -118,8 +134,7 @@ def _arm() -> str:
      <geom type="cylinder" size=".015" fromto="0 0 -.012 0 0 {_PALM}" rgba="{_DARK}"/>
      <geom class="grip" name="palm" size=".016 .048 .01" pos="0 0 {_PALM}" mass=".087" {_CONTACT_OF["palm"]}/>
      <site name="tip" pos="0 0 {_ROLL_TO_TIP}" size=".004" rgba="0 1 0 0"/>
-     {_finger("left", 1)}
-     {_finger("right", -1)}
+     {"".join(_finger(name, side) for name, side in zip(FINGERS, (1, -1), strict=True))}
     </body>
    </body>
   </body>
@@ -140,5 +155,5 @@ def _finger(name: str, side: int) -> str:
 _CUBE = f"""
 <body name="cube" pos=".19 0 {CUBE_HALF}"><freejoint name="cube"/>
  <geom name="cube" type="box" size="{CUBE_HALF} {CUBE_HALF} {CUBE_HALF}" mass=".016" condim="4"
-  friction=".5 .02 .001" solref=".01 1" solimp=".95 .99 .001" rgba=".15 .45 .85 1" {_CONTACT_OF["cube"]}/>
+  friction=".5 .02 .001" solref="{_xml(SOLREF)}" solimp="{_xml(SOLIMP)}" rgba=".15 .45 .85 1" {_CONTACT_OF["cube"]}/>
 </body>"""

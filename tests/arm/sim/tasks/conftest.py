@@ -10,6 +10,7 @@ def readings(**given: list[float] | float) -> Readings:
     """One environment: the tip, an open hand, a cube and a goal in different places, changed by `given`."""
     values: dict = {
         "tip": [0.19, 0.0, 0.1],
+        "aside": [0.0, 0.0, 0.0],
         "turn": 0.0,
         "opening": 0.03,
         "target": [0.19, 0.0, 0.1],

@@ -21,11 +21,11 @@ class Carry(Task):
 
     def progress(self, now: Readings) -> Array:
         """The distance of the hand to the cube, and twice that of the cube to the goal, negated."""
-        return -now.tip_from_cube - 2 * now.cube_from_goal
+        return -now.grip_from_cube - 2 * now.cube_from_goal
 
     def reward(self, now: Readings, done: Mask) -> Array:
         """Nearness to the cube, a closed grip, how far the cube has been carried, and success."""
-        from_cube = now.tip_from_cube
+        from_cube = now.grip_from_cube
         held = (now.opening < CUBE_HALF + 0.005) & (from_cube < 0.02)
         carried = self.carried(now) * (from_cube < 0.03)
         return 0.25 * nearness(from_cube) + 0.15 * held + 0.2 * carried + 0.4 * done
@@ -33,12 +33,12 @@ class Carry(Task):
     def expert(self, now: Readings) -> Command:
         """Go above the cube, down, close, and carry it to the goal."""
         turn = quarter(now.cube_turn - now.turn)
-        aside = np.linalg.norm((now.tip - now.cube)[:, :2], axis=1)
+        aside = np.linalg.norm((now.grip - now.cube)[:, :2], axis=1)
         over = (aside < 0.012) & (np.abs(turn) < 0.2)
         low = over & (now.tip[:, 2] - now.cube[:, 2] < 0.01)
         held = low & (now.opening < CUBE_HALF + 0.004) & (now.target_opening < CUBE_HALF - 0.003)
         above = now.cube + _ABOVE
-        move = np.where(over[:, None], now.cube, above) - now.target
+        move = np.where(over[:, None], now.cube, above) - now.aside - now.target
         move = np.where(low[:, None], 0.0, move)
         carry = np.clip(now.goal - now.cube, -_CARRY_SPEED * STEP, _CARRY_SPEED * STEP)
         move = np.where(held[:, None], carry, move)

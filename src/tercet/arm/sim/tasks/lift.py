@@ -29,7 +29,7 @@ class Lift(Carry):
 
     def success(self, now: Readings) -> Mask:
         """The cube is 5 cm up and in the hand."""
-        return (now.cube[:, 2] > CUBE_HALF + _LIFTED) & (now.tip_from_cube < 0.03)
+        return (now.cube[:, 2] > CUBE_HALF + _LIFTED) & (now.grip_from_cube < 0.03)
 
     def carried(self, now: Readings) -> Array:
         """The cube's height, as a share of 5 cm."""

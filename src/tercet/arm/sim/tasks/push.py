@@ -33,11 +33,11 @@ class Push(Task):
 
     def progress(self, now: Readings) -> Array:
         """The distance of the hand to where pushing begins, and twice that of the cube to the goal, negated."""
-        return -now.tip_from_pushing_point - 2 * now.cube_from_goal
+        return -now.grip_from_pushing_point - 2 * now.cube_from_goal
 
     def reward(self, now: Readings, done: Mask) -> Array:
         """Nearness to where pushing begins, nearness of the cube to the goal, and success."""
-        behind = nearness(now.tip_from_pushing_point)
+        behind = nearness(now.grip_from_pushing_point)
         return 0.25 * behind + 0.35 * nearness(now.cube_from_goal) + 0.4 * done
 
     def expert(self, now: Readings) -> Command:
@@ -45,7 +45,7 @@ class Push(Task):
         way = (now.goal - now.cube)[:, :2]
         left = np.linalg.norm(way, axis=1)
         direction = way / np.maximum(left, 1e-6)[:, None]
-        from_cube = (now.tip - now.cube)[:, :2]
+        from_cube = (now.grip - now.cube)[:, :2]
         behind = -np.einsum("ij,ij->i", from_cube, direction)
         aside = np.abs(from_cube[:, 0] * direction[:, 1] - from_cube[:, 1] * direction[:, 0])
         low = now.tip[:, 2] < 2 * CUBE_HALF
@@ -56,9 +56,9 @@ class Push(Task):
         move = now.cube.copy()
         move[:, :2] -= np.minimum(PUSHING_DISTANCE + 0.012, room)[:, None] * direction
         move[:, 2] = np.where(placed, 0.016, 0.065)
-        move -= now.target
+        move -= now.aside + now.target
         pushing = placed & low
-        onward = now.cube[:, :2] - (PUSHING_DISTANCE - 0.012) * direction - now.target[:, :2]
+        onward = now.cube[:, :2] - (PUSHING_DISTANCE - 0.012) * direction - (now.aside + now.target)[:, :2]
         move[:, :2] = np.where(pushing[:, None], np.clip(onward, -0.7 * STEP, 0.7 * STEP), move[:, :2])
         stuck = ~placed & low  # go up before going sideways
         move[:, :2] = np.where(stuck[:, None], 0.0, move[:, :2])
