@@ -3,6 +3,7 @@
 import math
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 
@@ -14,6 +15,7 @@ from tercet.lm.data.digests import digests
 from tercet.lm.data.examples import Example
 from tercet.lm.data.splits import Sets, flat, overlap, step_examples
 from tercet.lm.imitation import SftBatches, response_loss
+from tercet.lm.models.backbone import on_exact_weights
 from tercet.lm.models.division import to_save
 from tercet.lm.models.roles import Policy, load_policy
 from tercet.lm.preferences.best import best_responses
@@ -46,7 +48,7 @@ def run(folder: RunFolder, config: LmConfig) -> None:
         )
     todo = lessons(train, config.data, config.sft, step="sft", seed=config.seed)
     stages = dict(todo.plan.stages)
-    policy = load_policy(config, learns=True, lora_dropout=config.lora.dropout)
+    policy = load_policy(config, learns=True, lora_dropout=config.lora.dropout, is_backbone=True)
     encoder.check_window(policy.model)
     check_policy(policy)
     batches = SftBatches(encoder, device_of(config.device), config.sft)
@@ -86,7 +88,12 @@ def run(folder: RunFolder, config: LmConfig) -> None:
         )
         last = {name: value for row in folder.metrics() if row["step"] == "sft" for name, value in row.items()}
         saved = to_save(policy)
-        step.save_folder("model", lambda path: saved.save(path, encoder.tokenizer, encoder.ends.ids))
+
+        def save(path: Path) -> None:
+            exact = on_exact_weights(saved, config) if config.lora.backbone == "nf4" else saved
+            exact.save(path, encoder.tokenizer, encoder.ends.ids)
+
+        step.save_folder("model", save)
         after = {name: last[f"sft/perplexity/{name}"] for name in [ALL, *held_out]}
         step.finish({"perplexity": {"sft": after.pop(ALL), "sets": after}})
 

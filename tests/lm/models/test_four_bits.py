@@ -19,7 +19,7 @@ from tercet.lm.batch import TokenBatch
 from tercet.lm.checks import check
 from tercet.lm.models import four_bits
 from tercet.lm.models.adapters import merged
-from tercet.lm.models.backbone import Backbone, load_reward_model, save_adapters
+from tercet.lm.models.backbone import Backbone, load_reward_model, on_exact_weights, save_adapters
 from tercet.lm.models.four_bits import BYTES, is_quantised, quantise, restored
 from tercet.lm.models.logprobs import response_logprobs
 from tercet.lm.models.roles import Policy, load_policy, load_score_model
@@ -241,6 +241,42 @@ def test_a_merge_leaves_the_shared_layers_in_4_bits(config: Callable[..., LmConf
 
 
 @needs_package
+def test_what_sft_learned_in_4_bits_is_there_when_ppo_quantises_its_result(
+    config: Callable[..., LmConfig], sft_folder: Callable[[str], Path], batch: TokenBatch, tmp_path: Path
+) -> None:
+    """Merged into restored weights it would be rounded away, since these are values of NF4 already."""
+    base = sft_folder("llama")
+    settings = config("llama", model={"path": str(base), "architecture": {}})
+    policy = load_policy(settings, learns=True, is_backbone=True)
+    chance = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in policy.named_parameters():
+            if "lora_B" in name:  # far below the spacing of NF4
+                parameter.copy_(0.004 * torch.randn(parameter.shape, generator=chance))
+
+    def changes(model: torch.nn.Module) -> Tensor:
+        weights = {name.replace("base_layer.", ""): p for name, p in model.named_parameters() if "lora_" not in name}
+        return torch.cat([restored(p).flatten() for _, p in sorted(weights.items()) if four_bits.is_packed(p)])
+
+    learned = torch.cat(
+        [
+            m.get_delta_weight("default").flatten()
+            for _, m in sorted(policy.model.named_modules())
+            if hasattr(m, "get_delta_weight")
+        ]
+    ).detach()
+    before, kept = changes(policy.model), {}
+    for name, saved in (("exact", on_exact_weights(policy, settings)), ("restored", policy)):
+        assert isinstance(saved.adapted, PeftModel)
+        merged(saved.adapted).save_pretrained(tmp_path / name)
+        again = load_policy(settings, path=str(tmp_path / name), is_backbone=True)
+        kept[name] = float((changes(again.model) - before) @ learned / (learned @ learned))
+    assert kept["exact"] == pytest.approx(1.0, abs=0.3) and abs(kept["restored"]) < 0.05
+    with torch.no_grad():
+        assert (logprobs(on_exact_weights(policy, settings), batch) - logprobs(policy, batch)).abs().mean() < 1.0
+
+
+@needs_package
 @pytest.mark.slow
 def test_a_whole_run_on_4_bits_with_moments_in_8_bits(small: list[str], tmp_path: Path) -> None:
     more = ["lora.rank=4", "lora.shared_backbone=true", "lora.backbone=nf4", "optimizer=adamw8bit", "precision=bf16"]
@@ -250,5 +286,9 @@ def test_a_whole_run_on_4_bits_with_moments_in_8_bits(small: list[str], tmp_path
     found = folder.results()
     assert found["self_check"]["kl"] < 1e-2 and found["self_check"]["ratio"] < 1e-2
     assert "ppo_vs_sft" in found["win_rate"]
+    exact, sft = (load_policy(config, path=path) for path in ("", str(tmp_path / "run" / "sft" / "model")))
+    norms = [name for name, p in exact.model.named_parameters() if p.ndim == 1 and "norm" in name]
+    theirs = dict(sft.model.named_parameters())
+    assert norms and all(torch.equal(p, theirs[name]) for name, p in exact.model.named_parameters() if name in norms)
     rows = [row for row in folder.metrics() if row["step"] == "ppo" and "ppo/actor_grad_norm" in row]
     assert rows and all(row["ppo/actor_grad_norm"] > 0 for row in rows)

@@ -77,6 +77,18 @@ def load_reward_model(
     return load_score_model(config, path=path, trained=True, learns=learns)
 
 
+def on_exact_weights(policy: Policy, config: NetworkConfig) -> Policy:
+    """Return a policy that was trained on model.path in 4 bits, with the weights before quantisation, on the CPU.
+
+    If it is quantised later, its adapters remain on average. Merged into restored weights, nearly all that they changed
+    would be rounded away.
+    """
+    lora = config.lora.model_copy(update={"backbone": "precision"})
+    exact = load_policy(config.model_copy(update={"device": "cpu", "precision": "fp32", "lora": lora}), learns=True)
+    set_peft_model_state_dict(_adapted(exact), get_peft_model_state_dict(_adapted(policy), save_embedding_layers=False))
+    return exact
+
+
 def save_adapters(score_model: ScoreModel, folder: Path) -> None:
     """Save adapters, head and bias in peft's format, without the backbone's weights."""
     adapted = _adapted(score_model)
@@ -105,6 +117,6 @@ def _load_adapters(score_model: ScoreModel, folder: Path) -> None:
     set_peft_model_state_dict(_adapted(score_model), state)
 
 
-def _adapted(score_model: ScoreModel) -> PeftModel:
-    assert score_model.adapted is not None  # built on a backbone, or trained with lora.shared_backbone
-    return score_model.adapted
+def _adapted(role: Policy | ScoreModel) -> PeftModel:
+    assert role.adapted is not None  # built on a backbone, or trained with lora.shared_backbone
+    return role.adapted

@@ -155,7 +155,7 @@ def load_policy(
 ) -> Policy:
     """Load the policy at `path` (or model.path) onto its device: frozen, or trainable, with LoRA if lora.rank > 0.
 
-    The shared backbone (`is_backbone`) may be stored in 4 bits.
+    Weights under adapters that are, or become, the shared backbone (`is_backbone`) may be stored in 4 bits.
     """
     with named_by_key(config, path):
         model = load_causal(config.model, seed=config.seed, path=path)

@@ -80,7 +80,7 @@ def dpo_memory(config: LmConfig, site: Site, data_rows: Sizes, processes: Proces
     """Return the memory of DPO in one process: the policy on pairs, and without adapters its reference too."""
     config = processes.work_of_one(config)
     networks = Networks.of(config, config.reward)
-    memory = _supervised(networks, "policy", config.dpo, site, data_rows, processes, pairs=True)
+    memory = _supervised(networks, "policy", config.dpo, site, data_rows, processes, pairs=True, is_backbone=False)
     reference = 0 if config.lora.rank else footprint(config, networks.policy, "policy").stored
     return _with_gaps(Memory(memory.stays | {"reference": processes.part(reference)}, memory.moments), site)
 
@@ -152,12 +152,12 @@ def _supervised(
     processes: Processes,
     *,
     pairs: bool = False,
+    is_backbone: bool = True,
 ) -> Memory:
     """Return the memory of training a policy or a score model on single rows, or on pairs of rows."""
     is_reward, config = kind == "score", networks.config
     shape, layers = (networks.score, networks.num_score_layers) if is_reward else (networks.policy, 0)
-    # the reward model learns on the shared backbone, the policy alone
-    network = footprint(config, shape, kind, num_layers=layers, learns=True, is_backbone=is_reward)
+    network = footprint(config, shape, kind, num_layers=layers, learns=True, is_backbone=is_backbone)
     rows = min(fit.micro_batch_size, fit.batch_size) * (1 + pairs)
     saved = activations(config, shape, kind, num_layers=layers, rows=rows, length=sizes.row)
     logits = 0 if is_reward else logits_bytes(shape, rows * sizes.response)
