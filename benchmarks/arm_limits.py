@@ -1,6 +1,7 @@
 """Measure the policies of runs without limits, and within the limits of robots (`presets/robot`); print a table.
 
     PYTHONPATH=src python benchmarks/arm_limits.py runs/lift-1 runs/lift-1-within
+    PYTHONPATH=src python benchmarks/arm_limits.py runs/lift-1 --model so101       # on another arm than in training
 
 Every policy plays its most likely actions from the same fresh starts.
 """
@@ -37,10 +38,12 @@ def main() -> None:
     parser.add_argument("runs", nargs="+", type=Path)
     parser.add_argument("--steps", nargs="+", type=int, default=[60, 80])
     parser.add_argument("--num", type=int, default=256, help="number of starts")
+    parser.add_argument("--model", default="", help="the arm, as robot.model; without it, that of the run")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     for run in arguments.runs:
-        config = load_arm_config(str(run / "config.yaml"), [])
+        another = [f"robot.model={arguments.model}"] if arguments.model else []
+        config = load_arm_config(str(run / "config.yaml"), another)
         for robot in ("", *ROBOTS):
             for steps in arguments.steps:
                 envs = EnvFactory.of(within(config, robot).model_copy(update={"horizon": steps}))
@@ -57,7 +60,10 @@ def main() -> None:
                         if (run / stage / "model").is_dir()
                     }
                 found = ", ".join(f"{stage} {rate:.3f}" for stage, rate in rates.items())
-                print(f"{run.name}, limits of {robot or 'none'}, {steps} steps: {found}", flush=True)
+                print(
+                    f"{run.name} on {config.robot.model}, limits of {robot or 'none'}, {steps} steps: {found}",
+                    flush=True,
+                )
 
 
 if __name__ == "__main__":

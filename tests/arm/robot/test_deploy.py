@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from tercet.arm.robot.control import SimulatedClock
 from tercet.arm.robot.devices import Arm
 from tercet.arm.robot.simulated import SimulatedArm
 from tercet.arm.sim import kinematics
+from tercet.arm.sim.so101 import INSTALL, PACKAGE
 from tercet.cli import app
 from tercet.config.load import load_arm_config, load_robot_config
 from tercet.config.robot import RobotConfig
@@ -102,6 +104,16 @@ def test_several_demonstrations_are_recorded(tmp_path: Path) -> None:
     starts = [found.columns[TERCET_OBSERVATION][0] for found in recording.episodes([TERCET_OBSERVATION])]
     assert len(starts) == 3 and np.abs(starts[0] - starts[1]).max() > 0.05  # the cube lies elsewhere each time
     assert sum("saved" in line for line in said) == 3
+
+
+@pytest.mark.skipif(find_spec(PACKAGE) is None, reason=f"needs the model of the SO-101: {INSTALL}")
+def test_a_demonstration_on_the_so101_succeeds_within_the_limits_and_does_not_mix_with_others(tmp_path: Path) -> None:
+    robot = load_robot_config("simulated-so101", [])
+    tries, said = run_session(robot, session(keep=tmp_path / "demos"))
+    assert [one.success for one in tries] == [True] and any("saved" in line for line in said)
+    assert max(np.abs(tick.measured - tick.sent)[:5].max() for tick in tries[0].ticks) > 0.01  # gravity, within max_lag
+    with pytest.raises(InputError, match="a recording of simulated_so101, not simulated; give a new folder"):
+        run_session(CONFIG, session(keep=tmp_path / "demos"))
 
 
 @pytest.mark.parametrize(

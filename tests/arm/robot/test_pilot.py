@@ -9,6 +9,7 @@ from tercet.arm.policies.kinds import new_policy
 from tercet.arm.policies.policy import Policy, Sizes
 from tercet.arm.robot.devices import find_cube
 from tercet.arm.robot.pilot import Pilot, StateEstimator, action_between, joints_for, start_joints
+from tercet.arm.sim.arms import find_arm
 from tercet.arm.sim.kinematics import Array
 from tercet.arm.sim.tasks.builtin import TASKS
 from tercet.config.arm import PolicyConfig
@@ -71,3 +72,14 @@ def test_action_between_two_positions_moves_from_one_to_the_other() -> None:
     action = np.array([[0.5, -0.3, 0.8, 0.4, -1.0]])
     np.testing.assert_allclose(action_between(home, joints_for(home, action)), action[0], atol=1e-9)
     assert (np.abs(action_between(home, start_joints([0.14, 0.1, 0.02], 0.0))) <= 1).all()
+
+
+def test_the_cube_is_seen_from_the_middle_between_the_jaws_of_the_robot() -> None:
+    seen = {"cube.x": 0.19, "cube.y": 0.0, "cube.z": 0.015, "cube.turn": 0.0}
+    wide, closed = (start_joints([0.19, 0.0, 0.1], opening) for opening in (0.03, 0.0))
+    for name, expected in (("primitive", [0.0, 0.0]), ("so101", [0.0221, -0.0079])):
+        estimator = StateEstimator(
+            TASKS["lift"], np.zeros(3), find_cube("tercet.arm.robot.devices:seen_cube"), find_arm(name)
+        )
+        now = [estimator.readings(joints, joints, seen, elapsed=0.05) for joints in (wide, closed)]
+        assert [float(one.grip[0, 1]) for one in now] == pytest.approx(expected, abs=1e-9)

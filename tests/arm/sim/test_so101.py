@@ -11,10 +11,12 @@ from tercet.arm.robot.simulated import SimulatedArm
 from tercet.arm.sim import check, kinematics, so101
 from tercet.arm.sim.arms import PRIMITIVE, find_arm
 from tercet.arm.sim.env import ArmEnv, make_env
+from tercet.arm.sim.motion import limits_of
 from tercet.arm.sim.randomise import Randomisation
 from tercet.arm.sim.scene import CUBE_HALF, OPENING
 from tercet.arm.sim.workspace import WORKSPACE
 from tercet.config.load import load_robot_config
+from tercet.config.robot import MotionConfig
 from tercet.errors import InputError
 
 ARM = so101.So101()
@@ -149,6 +151,18 @@ def test_experts_foresee_where_gravity_lets_the_hand_rest() -> None:
 def test_the_expert_solves_the_task(task: str) -> None:
     checks = {one.name: one for one in check.expert(task, num_states=16, seed=1, num_threads=1, arm=ARM)}
     assert all(one.ok for one in checks.values()), check.table(list(checks.values()))
+
+
+@needs_package
+def test_the_expert_lifts_within_the_limits_of_deploy() -> None:
+    limits = limits_of(MotionConfig(), ARM.limits)
+    env = ArmEnv("lift", 8, arm=ARM, limits=limits, seed=0, horizon=80, num_threads=1)
+    for _ in range(80):
+        infos = env.step(env.expert_actions())[-1]
+        sent = env.commanded_joints()
+        assert (sent >= limits.low - 1e-9).all() and (sent <= limits.high + 1e-9).all()
+    env.close()
+    assert infos["success"].mean() >= 0.75
 
 
 @needs_package
