@@ -161,6 +161,15 @@ def test_a_finished_run_may_be_the_start(compared: Path, tercet: Tercet, setting
         (["--algorithms", "ppo,ppo"], "each once"),
         (["--algorithms", "rloo", "ppo.batch_size=9"], "are not groups of group_size=8"),
         (["reward.num_rounds=1"], "set reward.num_rounds=0"),
+        (
+            [
+                *("--algorithms", "rloo,dpo", "reward.num_sampled_pairs=0"),
+                "ppo.reward={tercet.lm.preferences.judge:polite_and_to_the_point: 1.0}",
+            ],
+            "has no rejected responses",
+        ),
+        (["ppo.reward={reward_model: 1.0, 'no_such_module:score': 1.0}"], "no_such_module"),
+        (["eval.unseen_judges=['no_such_module:other']"], "no_such_module"),
         (["ppo.reward={tercet.lm.preferences.judge:polite_and_to_the_point: 1.0}"], "eval.best_of_n=8 chooses by"),
     ],
 )

@@ -56,8 +56,8 @@ class Side(Protocol[C]):
         """Load a config."""
         ...
 
-    def check(self, config: C) -> None:
-        """Raise InputError if runs of this config cannot be compared."""
+    def check(self, config: C, steps: Sequence[str]) -> None:
+        """Raise InputError if runs of this config cannot be compared, or if one of these steps could not run."""
         ...
 
     def algorithm(self, name: str, config: C) -> str:
@@ -108,7 +108,8 @@ def compare(
     members = [Member(name, seed) for seed in range(seeds) for name in names]  # a first seed of all comes first
     for member in members:  # all that is wrong is said before hours of training
         load(side.settings(member, config, budget or 1))
-    side.check(config)
+    trained = dict.fromkeys(member.step for member in members if member.step)
+    side.check(config, [*side.steps_before(config), *trained, MEASURE])
     now = {"domain": side.DOMAIN, side.UNIT: budget, "start": str(start.resolve()) if start else ""}
     _begin(out, now, names, seeds)
     base = load(side.start_settings())

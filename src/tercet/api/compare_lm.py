@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import get_args
 
 from tercet.api.compare import BEST_OF, Member
+from tercet.api.libraries import quiet_libraries
 from tercet.api.record import Domain
 from tercet.config.lm import LmConfig
 from tercet.config.load import load_lm_config
@@ -28,10 +29,14 @@ def load(preset: str, overrides: Sequence[str]) -> LmConfig:
     return load_lm_config(preset, overrides)
 
 
-def check(config: LmConfig) -> None:
-    """Raise InputError if runs of this config cannot be compared."""
+def check(config: LmConfig, steps: Sequence[str]) -> None:
+    """Raise InputError if runs of this config cannot be compared, or if one of these steps could not run."""
     if config.reward.num_rounds:
         raise InputError("compare: set reward.num_rounds=0; a comparison has no rounds")
+    with quiet_libraries():
+        from tercet.lm import checks  # takes seconds
+
+        checks.check(config, steps)
 
 
 def algorithm(name: str, config: LmConfig) -> str:
