@@ -5,7 +5,7 @@ from typing import Any
 
 from tercet.report.blocks import Prose
 from tercet.report.comparison import Measured, Outcome
-from tercet.report.comparison_tables import costs, count, never_trained, seeds, settings
+from tercet.report.comparison_tables import costs, count, never_trained, not_tuned, seeds, settings
 
 
 def outcome(algorithm: str, *, updates: int = 2, **ppo: Any) -> Outcome:
@@ -19,6 +19,11 @@ def test_a_run_that_ended_in_the_warm_up_of_its_critic_is_named() -> None:
     (line,) = never_trained([few, outcome("rloo", critic_warmup_updates=2)])
     assert isinstance(line, Prose) and line.text.startswith("Never trained: ppo-0; the budget ended")
     assert never_trained([many]) == []
+
+
+def test_the_page_says_for_which_algorithm_the_settings_were_made() -> None:
+    start = Measured(Path("start"), [], config={"ppo": {"algorithm": "rloo"}})
+    assert not_tuned(start).endswith("the settings of the preset, which was made for RLOO.")
 
 
 def test_settings_are_those_of_the_runs_and_not_of_the_algorithm() -> None:

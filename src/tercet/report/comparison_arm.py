@@ -21,12 +21,12 @@ from tercet.report.comparison import (
     START as START_FOLDER,
 )
 from tercet.report.comparison_tables import (
-    NOT_TUNED,
     NOTHING_YET,
     costs,
     count,
     folders,
     never_trained,
+    not_tuned,
     seeds,
     settings,
 )
@@ -67,7 +67,7 @@ def headline(out: Path, found: Sequence[Outcome]) -> Headline:
     starts = f"All were measured on the same {start.rates[SUCCESS].num} fresh starts, with {seeds(found)}."
     if any(find(run.results, "compare", "same_starts") is False for one in [start, *found] for run in one.runs):
         starts = f"Each was measured on other starts, because {_NO_REPEAT}, with {seeds(found)}."
-    return Headline(f"Success: {listed(parts)}, against {before}.", [f"{starts} {NOT_TUNED}"], "open")
+    return Headline(f"Success: {listed(parts)}, against {before}.", [f"{starts} {not_tuned(start.runs[0])}"], "open")
 
 
 def sections(out: Path, found: Sequence[Outcome]) -> list[Section]:

@@ -33,13 +33,13 @@ from tercet.report.comparison import (
     START as START_FOLDER,
 )
 from tercet.report.comparison_tables import (
-    NOT_TUNED,
     NOTHING_YET,
     Column,
     costs,
     count,
     folders,
     never_trained,
+    not_tuned,
     seeds,
     settings,
 )
@@ -80,7 +80,8 @@ def as_json(out: Path, found: Sequence[Outcome]) -> Row:
 
 def headline(out: Path, found: Sequence[Outcome]) -> Headline:
     """Say how often each algorithm wins against SFT, and at what KL."""
-    if not found:
+    start = measured(out / START_FOLDER, _FILE)
+    if not found or not start:
         return NOTHING_YET
     judge = next(iter(_judges(found)), "")
     if not judge:
@@ -90,7 +91,7 @@ def headline(out: Path, found: Sequence[Outcome]) -> Headline:
         for one in found
     ]
     prompts = f"All were measured on the same {found[0].rates[judge].num} held-out prompts, with {seeds(found)}."
-    return Headline(f"Wins against SFT by {_judge(judge)}: {listed(parts)}.", [f"{prompts} {NOT_TUNED}"], "open")
+    return Headline(f"Wins against SFT by {_judge(judge)}: {listed(parts)}.", [f"{prompts} {not_tuned(start)}"], "open")
 
 
 def sections(out: Path, found: Sequence[Outcome]) -> list[Section]:

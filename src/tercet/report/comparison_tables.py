@@ -10,10 +10,16 @@ from tercet.report.records import algorithm_title, find, number
 
 Column = tuple[str, Callable[[Outcome], str]]  # its head, and the cell of an algorithm
 NOTHING_YET = Headline("No run has been measured yet.", ["Repeat the command to continue."], "open")
-NOT_TUNED = (
-    "Differences within the intervals below, or no larger than those between seeds, are not significant. No algorithm "
-    "was tuned for this comparison: each ran with the settings of the preset, which was made for PPO."
-)
+
+
+def not_tuned(start: Measured) -> str:
+    """Say which differences are not significant, and for which algorithm the settings were made."""
+    made_for = algorithm_title(find(start.config, "ppo", "algorithm") or "ppo")
+    return (
+        "Differences within the intervals below, or no larger than those between seeds, are not significant. No "
+        "algorithm was tuned for this comparison: each ran with the settings of the preset, which was made for "
+        f"{made_for}."
+    )
 
 
 def seeds(found: Sequence[Outcome]) -> str:
