@@ -170,10 +170,18 @@ class PpoConfig(LoopConfig):
     stop_on: dict[str, float] = Field(default={}, description="Judges of `watch` that stop training, each with the fall of its mean score since update 0 that it allows, such as {module:function: 0.1}, over the prompts with a score at both. A policy with a larger fall is not kept.")
     stop_after: int = Field(default=3, ge=1, le=MOST_ROWS, description="Number of validations in a row with a larger fall than `stop_on` allows that stop training.")
     samples_every: int = Field(default=5, ge=1, le=MOST_ROWS, description="Updates between printed samples.")
-    sampler: Literal["own", "transformers", "vllm"] = Field(default="own", description="What samples the responses of PPO: Tercet, transformers' generate_batch, or a vLLM server (docs/engines.md). Pairs and the evaluation are sampled by Tercet.")
+    sampler: Literal["own", "transformers", "vllm"] = Field(default="own", description="What samples the responses of PPO: Tercet, transformers' generate_batch, or a vLLM server (docs/engines.md). Pairs and the evaluation are sampled by Tercet, unless `engine_for` names them.")
+    engine_for: list[Literal["pairs", "eval"]] = Field(default=[], description="What else the engine of `sampler` samples: the `pairs` of the reward model, and the responses of the evaluation to held-out prompts (`eval`). A second run may then get others.")
     engine_url: str = Field(default="", pattern=r"^(https?://[^\s/]+)?$", description="Address of a running vLLM server, such as http://127.0.0.1:8000; empty starts one with engine_command.")
     engine_command: str = Field(default="vllm serve", min_length=1, description="Command that starts vLLM, with options of yours, such as `/opt/vllm/bin/vllm serve --gpu-memory-utilization 0.4`; Tercet adds the model, the address and the options that it needs.")
     importance_cap: float = Field(default=0.0, ge=0, le=1e6, description="Weight the policy loss of each token by its probability under the policy divided by that under the sampler, at most this, such as 2 (truncated importance sampling); 0 does not weight.")
+
+    @field_validator("engine_for")
+    @classmethod
+    def _has_an_engine(cls, value: list[str], others: ValidationInfo) -> list[str]:
+        if value and others.data.get("sampler") == "own":
+            raise ValueError(f"{value[0]!r} is sampled by Tercet with ppo.sampler=own; set ppo.sampler=transformers or vllm")
+        return value
 
     @field_validator("importance_cap")
     @classmethod
@@ -315,6 +323,15 @@ class LmConfig(NetworkConfig):
         if self.shard and self.ppo.sampler != "own":
             raise ValueError(
                 f"shard=true: ppo.sampler={self.ppo.sampler} reads whole weights; set ppo.sampler=own, or shard=false"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _leaves_the_base_under_adapters(self) -> Self:
+        if self.ppo.engine_for and self.ppo.engine_url and self.lora.rank:
+            raise ValueError(
+                "ppo.engine_for: the server at ppo.engine_url has the weights under PPO's adapters, which those of another "
+                "policy would replace; leave ppo.engine_url empty, so that servers are started"
             )
         return self
 

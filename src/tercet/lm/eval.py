@@ -23,6 +23,7 @@ from tercet.lm.data.examples import Example, Message
 from tercet.lm.data.files import local_rows, require_file
 from tercet.lm.data.splits import flat, step_examples
 from tercet.lm.data.turns import is_null, plain, text_of
+from tercet.lm.engines.choose import engine_of_frozen
 from tercet.lm.models.configs import config_at, fresh, named_by_key, window_of
 from tercet.lm.models.logprobs import response_logprobs
 from tercet.lm.models.roles import ScoreModel, load_policy, load_score_model
@@ -71,15 +72,18 @@ def run(folder: RunFolder, config: LmConfig) -> None:
             fixed_responses[stage.name] = _fixed_responses(
                 sampler, fixed, stage.name, max_tokens=config.eval.max_response_tokens, seed=config.seed
             )
-            responses[stage.name] = sampler.sample_all(
-                held_out, generator(config.seed, "held-out answers"), title=f"{stage.name}: held-out prompts"
-            )
+            with engine_of_frozen(config, policy, encoder, folder.path, "eval") as engine:
+                by_engine = replace(sampler, engine=engine)
+                responses[stage.name] = by_engine.sample_all(
+                    held_out, generator(config.seed, "held-out answers"), title=f"{stage.name}: held-out prompts"
+                )
+                if stage.name == "sft" and config.eval.best_of_n:
+                    chance = generator(config.seed, "best of n")
+                    best = best_of_n(by_engine, held_out, scores["reward_model"], chance, n=config.eval.best_of_n)
+                    responses[best_of] = [best]
             if kind_of(stage.name) in ("ppo", "dpo"):
                 logprobs[stage.name] = all_logprobs(sampler, responses[stage.name])
             if stage.name == "sft" and config.eval.best_of_n:
-                chance = generator(config.seed, "best of n")
-                best = best_of_n(sampler, held_out, scores["reward_model"], chance, n=config.eval.best_of_n)
-                responses[best_of] = [best]
                 kl = {"n": config.eval.best_of_n, "kl_to_reference": best_of_n_kl(config.eval.best_of_n)}
                 metrics = merged(metrics, {"best_of_n": kl})
             for name in logprobs if stage.name == "sft" else ():

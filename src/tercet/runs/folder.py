@@ -39,6 +39,7 @@ MAY_CHANGE = (
     "shard",
     "trackers",
     "sampler",
+    "engine_for",
     "engine_url",
     "engine_command",
     "on_alarm",

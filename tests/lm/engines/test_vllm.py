@@ -207,3 +207,16 @@ def test_adapters_that_are_larger_than_vllm_takes_are_refused(make_config: MakeC
         vllm_engine(config, policy, encoder, tmp_path),
     ):
         pass
+
+
+@pytest.mark.parametrize("started", [True, False])
+def test_frozen_weights_are_sent_once_or_are_there_from_the_start(
+    started: bool, make_config: MakeConfig, serve: Serve
+) -> None:
+    config = make_config("llama")
+    policy = load_policy(config)
+    engine, server = serve(config, policy)
+    engine.has_weights = started
+    first, second = drawn(engine, 0.0), drawn(engine, 0.0)
+    assert first.tolist() == second.tolist() == own(policy, 0.0).tolist()
+    assert server.calls.count("/collective_rpc") == (0 if started else 1)

@@ -42,6 +42,7 @@ class VllmEngine:
     folder: Path  # for the files that the server reads
     log: Path | None = None  # of a server that Tercet started
     sleeps: bool = False  # the server gives its memory back between batches
+    has_weights: bool = False  # the server has been started with the policy's weights
     _name: str = field(default="", init=False)  # of the weights that the server has
     _version: int = field(default=0, init=False)
 
@@ -80,6 +81,9 @@ class VllmEngine:
 
     def _send(self) -> None:
         """Give the server the current weights; FailedError if it does not take them."""
+        is_frozen = not any(parameter.requires_grad for parameter in self.policy.parameters())
+        if is_frozen and (self.has_weights or self._version):
+            return
         self._version += 1
         if has_only_adapters(self.policy):
             # the time makes the name differ from those of an earlier process on the same server
@@ -172,7 +176,7 @@ def vllm_engine(config: LmConfig, policy: Policy, encoder: Encoder, folder: Path
         log, on_gpu = folder / "vllm.log", policy.model.device.type == "cuda"
         options = _options(config, policy, longest) + (["--enable-sleep-mode"] if on_gpu else [])
         with started(config.ppo.engine_command, folder / "base", options, log) as client:
-            yield VllmEngine(client, policy, "base", folder, log, sleeps=on_gpu)
+            yield VllmEngine(client, policy, "base", folder, log, sleeps=on_gpu, has_weights=True)
     finally:
         for path in folder.iterdir():
             if path.is_dir():  # the log stays

@@ -7,6 +7,7 @@ for a moment. Gradients flow through it to what lies before, but the weights the
 import sys
 from importlib import import_module
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -65,7 +66,7 @@ def is_packed(parameter: Tensor) -> bool:
     return library is not None and isinstance(parameter, library.nn.Params4bit)
 
 
-def restored(weight: Tensor) -> Float[Tensor, "o i"]:
+def restored(weight: Any) -> Float[Tensor, "o i"]:  # Any: a parameter of bitsandbytes, which is optional
     """Return packed weights as numbers in fp32, with what quantisation has changed."""
     return sys.modules[_PACKAGE].functional.dequantize_4bit(weight.data, weight.quant_state).float()
 

@@ -15,6 +15,7 @@ from tercet.errors import FailedError, InputError
 from tercet.lm.data.columns import Function, columns_of
 from tercet.lm.data.examples import Example, Message
 from tercet.lm.data.splits import Sets, StepExamples, flat
+from tercet.lm.engines.choose import engine_of_frozen
 from tercet.lm.models.roles import load_policy
 from tercet.lm.preferences import human
 from tercet.lm.preferences.functions import call_function, load_score_function
@@ -64,11 +65,14 @@ def sampled_pairs(
 
         def sample() -> list[Row]:
             policy = load_policy(config, path=policy_path)
-            sampler = Sampler(policy, encoder, config.ppo.temperature, config.eval.batch_size)
             seed = round_seed(config.seed, number)
             compare = neighbours if config.judge == PERSON else every_two
-            pairs = _PairSampler(sampler, config.judge, compare, seed, config.function_timeout_seconds)
-            with folder.timed(step, in_round("pairs", number)):
+            with (
+                folder.timed(step, in_round("pairs", number)),
+                engine_of_frozen(config, policy, encoder, folder.path, "pairs") as engine,
+            ):
+                sampler = Sampler(policy, encoder, config.ppo.temperature, config.eval.batch_size, engine)
+                pairs = _PairSampler(sampler, config.judge, compare, seed, config.function_timeout_seconds)
                 train = pairs.rows(prompts.train, num_train, "train", config.reward.samples_per_prompt)
                 # pairs that share responses would make an interval too narrow
                 return train + pairs.rows(prompts.test, num_test, "test", samples_per_prompt=2)

@@ -43,7 +43,22 @@ def check_once(
     key = (type(model), str(model.config), kinds, precision, model.device.type, sampler)
     if key in _checked:
         return
-    lengths = [len(prompt) for prompt in prompts]
+    check(model, prompts, ids, logprobs, mask, temperature=temperature, sampler=sampler)
+    _checked.add(key)
+
+
+def check(
+    model: PreTrainedModel,
+    prompts: Sequence[Sequence[int]],
+    ids: Int[Tensor, "b t"],
+    logprobs: Float[Tensor, "b t"],
+    mask: Bool[Tensor, "b t"],
+    *,
+    temperature: float,
+    sampler: str,
+) -> None:
+    """Make this comparison, whether it has been made before or not."""
+    precision, lengths = _precision(model), [len(prompt) for prompt in prompts]
     rows = {lengths.index(min(lengths)), lengths.index(max(lengths))}
     differences = [_difference(model, prompts[i], ids[i][mask[i]], logprobs[i][mask[i]], temperature) for i in rows]
     difference = float(torch.tensor(differences).max())  # nan if any is nan; Python's max may drop it
@@ -53,7 +68,6 @@ def check_once(
             f"those of a plain forward by {difference:.3g} a token, more than {TOLERANCE[precision]:g}: its cache, its "
             "positions or its mask work differently than expected; choose another model or version of transformers"
         )
-    _checked.add(key)
 
 
 def _difference(
@@ -79,4 +93,7 @@ def _precision(model: PreTrainedModel) -> Precision:
     """Return the precision of the matrix products."""
     device = model.device.type
     lowest = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else model.dtype
-    return next((precision for precision, dtype in DTYPES.items() if dtype == lowest), "fp32")
+    for precision, dtype in DTYPES.items():
+        if dtype == lowest:
+            return precision
+    return "fp32"
