@@ -33,8 +33,8 @@ def static(policy: Policy, *, eos_id: int, temperature: float = 1.0) -> SampledT
     )
 
 
-@pytest.mark.parametrize("compact_below", [0.0, 1.0])  # rows that have ended stay, or leave at once
-@pytest.mark.parametrize("temperature", [1.0, 0.0])
+# rows that have ended leave at once, or stay
+@pytest.mark.parametrize(("temperature", "compact_below"), [(1.0, 1.0), (0.0, 0.0)])
 def test_tokens_are_those_of_a_cache_that_grows(
     temperature: float, compact_below: float, policy: Policy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
