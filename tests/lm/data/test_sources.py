@@ -143,6 +143,18 @@ def test_a_hub_set_keeps_ties_without_preference_and_counts_blank_rows(hub: Path
     assert result.dropped == {"no prompt or no response": 1}
 
 
+@pytest.mark.parametrize("where", ["file", "hub"])
+def test_a_row_that_says_tie_is_no_preference_even_if_it_has_both_responses(
+    hub: Path, tmp_path: Path, where: str
+) -> None:
+    path = hub if where == "hub" else tmp_path / "set.jsonl"
+    row = {"prompt": "How?", "chosen": "So.", "rejected": "No."}
+    jsonl(path / "train.jsonl" if where == "hub" else path, [{**row, "tie": True}, {**row, "tie": False}, row])
+    result = reading(path)
+    assert [(e.chosen, e.rejected) for e in result.examples] == [("So.", "No.")] * 2
+    assert result.dropped == {"neither answer was called better": 1}
+
+
 # other shapes
 
 

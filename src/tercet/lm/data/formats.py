@@ -62,7 +62,7 @@ ENDS_WITH_ASSISTANT = Fault(
     "end it with the user; if its last turn is the response, set data.columns={messages: THE_COLUMN}",
 )
 TWO_SYSTEMS = Fault("the column system is not the conversation's own system message", "remove one of them")
-# as `tercet label --export --ties` writes it
+# as `tercet label --export --ties` writes it; sets of others may have both responses in such a row
 TIE = Fault("neither answer was called better", "give rows with a chosen and a rejected answer")
 NO_SCORE = Fault("no score says which response is better", "give a score, or remove these rows")
 
@@ -269,7 +269,7 @@ def _prompt_and_responses(mapping: Mapping[str, str], row: Row, unread: Unread) 
         raise InputError("no prompt: there is no column prompt, and chosen is no Human/Assistant transcript")
     better = _in_column(mapping.get("chosen"), _side, prompt_turns, chosen, unread, is_hh)
     worse = _in_column(mapping.get("rejected"), _side, prompt_turns, rejected, unread, is_hh)
-    if better is None and worse is None and _value(row, mapping, "tie") is True:
+    if _value(row, mapping, "tie") is True:
         raise UnusableRowError(TIE)
     if worse is None:
         return Parts(prompt_turns, "", None) if better is None else Parts(better.prompt, better.response or "", None)

@@ -47,8 +47,8 @@ def read(
     `columns` maps Tercet's column names (prompt, chosen, rejected, messages, ...) to those of the set. `extra` are the
     columns that score functions take. In a local file, rows that are no examples (no response although
     `needs_response`, two equal responses) are an InputError, because the user can correct the file. In a hub set, two
-    equal responses are a tie, which has no preference, and other such rows are left out and counted. A row that says
-    `tie: true` and has neither response is left out and counted everywhere.
+    equal responses are a tie, which has no preference, and other such rows are left out and counted. A row with
+    `tie: true` is left out and counted everywhere.
     """
     is_local = is_file(source)
     for key in ("split", "config"):
