@@ -56,7 +56,6 @@ class LoraConfig(Section):
     num_layers: int = Field(default=0, ge=0, le=MOST_ROWS, description="Adapters on the last so many layers only; 0 selects all layers.")
     only: bool = Field(default=True, description="Train only the adapters; false also trains the language-model head.")
     shared_backbone: bool = Field(default=False, description="Share one frozen copy of the SFT policy's weights between actor, critic, reference and reward model; each role has its own adapters.")
-
     backbone: Literal["precision", "nf4"] = Field(default="precision", description="How the shared backbone is stored: in `precision`, or in 4 bits (NF4, by bitsandbytes): a quarter of bf16's memory, with other weights (docs/gpu.md).")
 
     @field_validator("backbone")

@@ -36,7 +36,7 @@ def _pages() -> dict[str, Path]:
 
 
 def docs_paths() -> list[str]:
-    """Return the paths under which the pages are served; whoever knows Tercet knows them, so they need no key."""
+    """Return the paths under which the pages are served. They are public, so they need no key."""
     return [_AT + name for name in _pages()]
 
 
@@ -78,7 +78,7 @@ def _with_links_to_numbers(text: str, language: str) -> str:
 
 
 def _rendered(text: str, name: str) -> str:
-    """Return the HTML of a page: headings get the ids that links name, and links to files that are not served go."""
+    """Return the HTML of a page: headings have the ids that links name, links to files that are not served are text."""
     markdown = MarkdownIt("commonmark", {"html": False}).enable("table")
     tokens = markdown.parse(text)
     for opening, inline in pairwise(tokens):
