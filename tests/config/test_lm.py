@@ -136,6 +136,16 @@ def test_an_algorithm_on_the_command_line_replaces_the_combination_of_a_recorded
     assert load_lm_config(file, ["ppo.algorithm=grpo"]).ppo.group_size == 8
 
 
+@pytest.mark.parametrize("name", ["ppo", "grpo"])
+def test_naming_the_algorithm_that_a_preset_has_keeps_the_settings_of_the_preset(name: str, tmp_path: Path) -> None:
+    """As a comparison does for each algorithm."""
+    file, algorithm = tmp_path / "mine.yaml", "" if name == "ppo" else f"  algorithm: {name}\n"
+    file.write_text(f"ppo:\n{algorithm}  clip_range: 0.1\n")
+    assert load_lm_config(file, [f"ppo.algorithm={name}"]) == load_lm_config(file, [])
+    assert load_lm_config(file, [f"ppo.algorithm={name}"]).ppo.clip_range == 0.1
+    assert load_lm_config(file, ["ppo.algorithm=rloo"]).ppo.clip_range == 0.2
+
+
 def test_a_file_that_names_an_algorithm_gets_its_combination(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text("ppo:\n  algorithm: grpo\n  group_size: 2\n")

@@ -144,6 +144,13 @@ def _is_of_algorithm(override: str) -> bool:
     return override.partition("=")[0].strip() == "ppo.algorithm"
 
 
+def _algorithm(tree: dict[str, Any]) -> object:  # Any: YAML
+    """Return the algorithm of a tree. To name it again changes nothing: the tree may have settings of its own."""
+    section = tree.get("ppo")
+    default = UpdateConfig.model_fields["algorithm"].default
+    return section.get("algorithm", default) if isinstance(section, dict) else default
+
+
 def _override(raw: _Raw, model: type[BaseModel], override: str, source: str) -> None:
     """Apply one `key=value` to the tree, or record the problem."""
     dotted, equals, text = override.partition("=")
@@ -165,7 +172,7 @@ def _override(raw: _Raw, model: type[BaseModel], override: str, source: str) -> 
     value = plain.value
     if target.annotation is str and not isinstance(value, str):
         value = text  # for text, 350 and `on` are strings
-    if _is_of_algorithm(override):
+    if _is_of_algorithm(override) and value != _algorithm(raw.tree):
         key, target, value = key[:-1], model.model_fields[key[0]], {key[-1]: value}
     _set(raw, key, target, value, source)
 
