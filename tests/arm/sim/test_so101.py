@@ -1,5 +1,6 @@
 """The SO-101 of its makers is commanded, limited and held as a real one, and the experts solve the tasks with it."""
 
+from dataclasses import replace
 from importlib.util import find_spec
 
 import mujoco
@@ -144,6 +145,22 @@ def test_experts_foresee_where_gravity_lets_the_hand_rest() -> None:
     env.close()
     assert (now.target[:, 2] - now.tip[:, 2] > 0.004).all()  # far below the command
     np.testing.assert_allclose(now.tip, foreseen, atol=0.0015)
+
+
+@needs_package
+def test_experts_foresee_a_held_cube_with_the_hand_and_leave_one_that_is_nearly_there() -> None:
+    env = ArmEnv("push", 3, arm=ARM, seed=0, num_threads=1)
+    now = env.readings()
+    env.close()
+    goal = now.cube + np.array([[0.1, 0.0, 0.0], [0.017, 0.0, 0.0], [0.017, 0.0, 0.0]])
+    tip = now.tip.copy()
+    tip[2] = now.cube[2]  # the hand is closed around the third cube
+    given = replace(now, tip=tip, aside=np.zeros((3, 3)), target=tip, opening=np.full(3, CUBE_HALF), goal=goal)
+    foreseen = ARM.foreseen(given)
+    np.testing.assert_array_equal(foreseen.goal, np.stack([goal[0], now.cube[1], goal[2]]))
+    np.testing.assert_array_equal(foreseen.cube[:2], now.cube[:2])
+    assert foreseen.cube[2, 2] < now.cube[2, 2] - 0.003  # as far down as gravity pulls the hand
+    np.testing.assert_allclose(foreseen.cube - foreseen.tip, now.cube - tip, atol=1e-12)
 
 
 @needs_package

@@ -40,6 +40,7 @@ _JAWS = {
     "right": ("moving_jaw_so101_v1", np.array([-0.0078, -0.0754, 0.0189]), np.array([0.0045, 0.0060, 0.0066])),
 }
 _HELD = 0.02  # metres; a cube that is nearer to the middle of a closed hand is in it
+_THERE = 0.018  # metres from the goal, within the tolerance of the tasks
 _TOUCH = 0.0015  # how far the volume in which a jaw feels a contact extends beyond it
 
 
@@ -121,11 +122,16 @@ class So101:
         return way
 
     def foreseen(self, now: Readings) -> Readings:
-        """Return where gravity lets the hand come to rest. A cube in the hand moves with it."""
+        """Return where gravity lets the hand come to rest. A cube in the hand moves with it.
+
+        A cube that was pushed nearly to its goal counts as there: the narrow jaw would rather lose it.
+        """
         rest = self._resting(now.target)
         held = (now.grip_from_cube < _HELD) & (now.opening < CUBE_HALF + 0.004)
         way = np.where(held[:, None], rest - now.tip, 0.0)
-        return replace(now, target=rest, turn=now.target_turn, tip=now.tip + way, cube=now.cube + way)
+        there = ~held & (now.cube_from_goal < _THERE)
+        goal = np.where(there[:, None], now.cube, now.goal)
+        return replace(now, target=rest, turn=now.target_turn, tip=now.tip + way, cube=now.cube + way, goal=goal)
 
     def _resting(self, target: Array) -> Array:
         """Compute where the tips (n, 3) come to rest, by the torques of gravity and the stiffness of the motors."""
