@@ -340,6 +340,15 @@ BREAKS: dict[str, list[tuple[str, str]]] = {
         ("others[best].mean()", "choosing[chosen].mean()"),
         ("total / num_draws", "total"),
     ],
+    "awr": [
+        ("(full_precision(advantages) / beta)", "(full_precision(advantages) * beta)"),
+        ("(full_precision(advantages) / beta)", "(full_precision(advantages))"),
+        ("(full_precision(advantages) / beta)", "(advantages / beta)"),
+        ("(full_precision(advantages) / beta)", "(-full_precision(advantages) / beta)"),
+        (".clamp(max=math.log(cap))", ""),
+        (".clamp(max=math.log(cap))", ".clamp(max=cap)"),
+        (".clamp(max=math.log(cap)).exp()", ".exp().clamp(min=cap)"),
+    ],
     "intervals": [
         ("(score > other)", "(score >= other)"),
         ("0.5 * (score == other)", "0.0"),

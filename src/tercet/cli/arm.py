@@ -129,7 +129,9 @@ def deploy(
     run: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of the run.")],
     overrides: Overrides = None,
     robot: RobotOption = "simulated",
-    stage: Annotated[str, typer.Option("--stage", "-s", help="Policy to run: bc or ppo.")] = "ppo",
+    stage: Annotated[
+        str, typer.Option("--stage", "-s", help="Policy to run: bc, ppo, or a round such as improve-3.")
+    ] = "ppo",
     times: Annotated[int, typer.Option("--times", min=1, max=10_000, help="Number of tries.")] = 1,
     seconds: SecondsOption = 10.0,
     send: Annotated[
@@ -157,6 +159,25 @@ def deploy(
     picture = run / "deploy" / ("sent.png" if send else "would_be_sent.png")
     say("\n".join(deploy.show(picture, tries, deploy.limits_of(config))))
     say(f"picture: {picture}" if send else f"picture: {picture}\nnothing was sent; --send moves the arm")
+
+
+@app.command()
+def improve(
+    run: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of the run, with a clone.")],
+    overrides: Overrides = None,
+    robot: RobotOption = "simulated",
+    rounds: Annotated[int, typer.Option("--rounds", "-n", min=1, max=1000, help="Number of rounds in all.")] = 10,
+    debug: DebugOption = False,
+) -> None:
+    """Improve the clone of a run on an arm: it tries, a person takes over and marks, and it learns from every step.
+
+    It sets `improve.num_rounds`. Finished rounds are skipped, and finished tries of an unfinished round are kept. Other
+    keys of `improve` are those with which the run was made; overrides are keys of the robot.
+    """
+    from tercet.api.improve import improve
+
+    improve(run, overrides or [], robot=robot, rounds=rounds)
+    say(f"report: {run / 'report.html'}\nfigures: {run / 'results.json'}\nmodel: {run / f'improve-{rounds}' / 'model'}")
 
 
 @app.command()

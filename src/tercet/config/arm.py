@@ -133,6 +133,24 @@ class PpoConfig(LoopConfig):
         return self
 
 
+class ImproveConfig(FitConfig):
+    """Rounds on an arm (`tercet arm improve DIR`): the policy tries, a person takes over and marks, and the policy learns."""
+
+    lr: float = Field(default=1e-3, gt=0, le=100, description="Peak learning rate of policy and value, with linear warm-up and linear decay to 0, in every round anew.")
+    epochs: int = Field(default=100, ge=1, le=10_000, description="How often a round learns from every step so far, on average, unless max_steps ends it.")
+    max_steps: int = Field(default=2000, ge=0, le=MOST_ROWS, description="Maximum number of optimizer steps of a round; 0 runs all epochs.")
+    batch_size: int = Field(default=256, ge=1, le=MOST_ROWS, description="Steps of the arm per optimizer step.")
+    micro_batch_size: int = Field(default=256, ge=1, le=MOST_ROWS, description="Steps of the arm per forward and backward pass.")
+    checkpoint_every: int = Field(default=500, ge=1, le=MOST_ROWS, description="Optimizer steps between checkpoints.")
+    num_eval: int = Field(default=256, ge=1, le=MOST_ROWS, description="Number of simulated starts on which the policy of a round is evaluated, within the limits of the robot.")
+    num_rounds: int = Field(default=0, ge=0, le=1000, description="Number of rounds; `tercet arm improve DIR --rounds 10` sets it.")
+    num_ticks: int = Field(default=3600, ge=1, le=1_000_000, description="Control ticks of a round at most, each 50 ms in which the policy or the person steers: 3600 are three minutes.")
+    noise: float = Field(default=0.1, ge=0, le=10, description="Standard deviation of the noise on the policy's actions in its tries.")
+    learns_from: Literal["everything", "person"] = Field(default="everything", description="`everything`: demonstrations, takeovers, and the policy's own steps weighted by their advantage (advantage-weighted regression); `person`: demonstrations and takeovers alone, all alike (HG-DAgger).")
+    beta: float = Field(default=1.0, gt=0, le=1000, description="Temperature of the weights exp(advantage / beta) of `everything`; returns are from -1 (bad) to 1 (good).")
+    max_weight: float = Field(default=4.0, ge=1, le=1e6, description="Maximum weight of a step of the policy, and the weight of a person's steps.")
+
+
 class EvalConfig(Section):
     """Evaluation at the end of the run."""
 
@@ -159,6 +177,7 @@ class ArmConfig(Section):
     bc: BcConfig = BcConfig()
     reward: RewardConfig = RewardConfig()
     ppo: PpoConfig = PpoConfig()
+    improve: ImproveConfig = ImproveConfig()
     eval: EvalConfig = EvalConfig()
 
     @model_validator(mode="after")
@@ -171,6 +190,7 @@ class ArmConfig(Section):
             ("ppo.num_envs", self.ppo.num_envs),
             ("ppo.num_eval_states", self.ppo.num_eval_states),
             ("eval.num_states", self.eval.num_states),
+            ("improve.num_eval", self.improve.num_eval),
         ):
             check_product(MOST_AT_ONCE, **{name: number, "horizon": self.horizon})
         if self.reward.segment_length > self.horizon:

@@ -56,8 +56,8 @@ def steer(config: RobotConfig, session: deploy.Session) -> list[deploy.Try]:
                 say(deploy.RECORDING_HELP)
         clock = SimulatedClock() if simulated else WallClock()
         if not simulated:
-            say("support the arm: connecting turns its motors off for a moment")
-            if keyboard.has_terminal and not deploy.ready("g connects, q ends", keyboard.pressed, clock, say):
+            say(deploy.SUPPORT_HELP)
+            if keyboard.has_terminal and not deploy.ready(deploy.CONNECT, keyboard.pressed, clock, say):
                 return []
         try:
             return deploy.run(config, session, keys=keyboard.pressed, clock=clock, say=say)

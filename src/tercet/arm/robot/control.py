@@ -17,7 +17,7 @@ from tercet.arm.sim.physics import STEP_SECONDS
 from tercet.errors import FailedError
 
 Who = Literal["policy", "person", "nobody"]
-STOP, RELEASE, TAKE, QUIT, GO, DISCARD = " ", "r", "t", "q", "g", "x"
+STOP, RELEASE, TAKE, QUIT, GO, DISCARD, BAD = " ", "r", "t", "q", "g", "x", "b"
 
 # largest difference between leader arm and robot at which a person may take over; an open trigger would drop a cube
 _GAP = np.array([*[np.radians(20.0)] * len(JOINTS), 0.0125])
@@ -174,8 +174,9 @@ def drive(
     watch: Callable[[Tick], None],
     person: bool = False,
     until_success: bool = False,
+    ends: tuple[str, ...] = (DISCARD, QUIT),
 ) -> str:
-    """Steer for `seconds`, or until QUIT or DISCARD. With `until_success`, also end on GO or on lasting success.
+    """Steer for `seconds`, or until one of the keys `ends`. With `until_success`, also end on lasting success.
 
     Return the key that ended it, or an empty string. With `person`, a person steers from the first step. Steps are at
     least one period apart. A late step delays all later ones.
@@ -222,7 +223,7 @@ def drive(
             )
         )
         held = held + 1 if done else 0
-        for key in (DISCARD, QUIT, GO) if until_success else (DISCARD, QUIT):
+        for key in ends:
             if key in keys:
                 return key
         if until_success and held * STEP_SECONDS > _HOLD:

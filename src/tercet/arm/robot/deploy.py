@@ -32,6 +32,8 @@ KEYS_HELP = "keys: space stops, r releases the stop, t switches between policy a
 TAKEOVER_HELP = (
     "the leader arm steers once its joints are within 20 degrees of the robot's and its trigger is closed as far"
 )
+SUPPORT_HELP = "support the arm: connecting turns its motors off for a moment"
+CONNECT = "g connects, q ends"
 RECORDING_HELP = "a demonstration is saved if the task is done or if g ends it; x discards it"
 
 
@@ -72,7 +74,7 @@ def policy_of(run: Path, stage: str, *, speed: float) -> tuple[Task, Pilot]:
         )
     folder = run / stage / "model"
     if not folder.is_dir():
-        stages = [name for name in ("bc", "ppo") if (run / name / "model").is_dir()]
+        stages = [path.parent.name for pattern in ("bc", "ppo", "improve-*") for path in run.glob(f"{pattern}/model")]
         raise InputError(f"{folder}: does not exist; this run has {' and '.join(stages) or 'no policy yet'} (--stage)")
     task = TASKS[config.env]
     sizes = Sizes(len(task.observation), len(ACTION))
@@ -222,6 +224,7 @@ def _try(
         watch=watch,
         person=session.is_recording,
         until_success=session.is_recording,
+        ends=(control.DISCARD, control.QUIT, *((control.GO,) if session.is_recording else ())),
     )
     success = bool(ticks) and ticks[-1].success
     if recorder is not None:

@@ -65,11 +65,12 @@ class StateEstimator:
 class Pilot:
     """A policy that steers; each of its movements is scaled by `speed`.
 
-    A chunk is executed to its end before the next decision, as in training (`agent.Agent`).
+    A chunk is executed to its end before the next decision, as in training (`agent.Agent`). With `chance`, decisions
+    are drawn from it; without, they are the most likely ones.
     """
 
-    def __init__(self, policy: Policy, speed: float = 1.0) -> None:
-        self.policy, self.speed = policy, speed
+    def __init__(self, policy: Policy, speed: float = 1.0, chance: torch.Generator | None = None) -> None:
+        self.policy, self.speed, self._chance = policy, speed, chance
         self._left: list[Tensor] = []  # actions (a,) of the current chunk that are not executed yet
 
     def wanted(self, observation: Array, sent: Array, robot_observation: Observation, *, fresh: bool) -> Array:
@@ -83,7 +84,8 @@ class Pilot:
                 pictures = [
                     torch.from_numpy(_picture(robot_observation, camera))[None] for camera in self.policy.cameras
                 ]
-                self._left = list(self.policy.actions(self.policy.decide(state, None, *pictures))[0])
+                noise = self._chance and torch.randn(1, self.policy.noise_size, generator=self._chance)
+                self._left = list(self.policy.actions(self.policy.decide(state, noise, *pictures))[0])
         action = self._left.pop(0)[None]
         moves = self.speed * action.clamp(-1.0, 1.0).double().numpy()
         moves[:, -1] = action[:, -1].clamp(-1.0, 1.0)  # a gripper that closes slowly drops the cube

@@ -1,0 +1,186 @@
+"""Tries of a policy on an arm, behind the guard, in which a person may take over; each is stored as soon as it ends."""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from tercet.arm.robot import calibration, control, dry_run
+from tercet.arm.robot.deploy import CONNECT, SUPPORT_HELP, ready
+from tercet.arm.robot.devices import Arm, Robot, Teacher, find_cube, find_robot, find_teacher
+from tercet.arm.robot.person import Keyboard, Person, SimulatedPerson
+from tercet.arm.robot.pilot import Pilot, StateEstimator, action_between, start_joints
+from tercet.arm.robot.safety import Guard
+from tercet.arm.robot.simulated import SimulatedArm
+from tercet.arm.sim.arms import find_arm
+from tercet.arm.sim.kinematics import Array
+from tercet.arm.sim.physics import STEP_SECONDS
+from tercet.arm.sim.scene import OPENING
+from tercet.arm.sim.tasks.task import Task
+from tercet.config.robot import RobotConfig
+from tercet.errors import FailedError, InputError
+
+_ENDS = (control.DISCARD, control.QUIT, control.GO, control.BAD)
+_END = 1e-6  # metres between a finger and the end of its range
+_ARRAYS, _FACTS = "steps.safetensors", "try.json"
+
+
+@dataclass(frozen=True)
+class MarkedTry:
+    """The steps of a try in which somebody steered, with their mark.
+
+    `actions` are those that were wanted, before the guard; `num_ticks` counts all control steps, and `limits` those
+    whose command the guard changed, by the limit.
+    """
+
+    observations: Float[Tensor, "t o"]
+    actions: Float[Tensor, "t a"]
+    by_person: Bool[Tensor, " t"]
+    good: bool
+    success: bool
+    num_ticks: int
+    limits: Mapping[str, int]
+
+    @property
+    def num_takeovers(self) -> int:
+        """Number of times that the person took over from the policy."""
+        return int((self.by_person[1:] & ~self.by_person[:-1]).sum()) + int(self.by_person[:1].sum())
+
+    def save(self, folder: Path) -> None:
+        """Write the files of a try into `folder`."""
+        arrays = {"observations": self.observations, "actions": self.actions, "by_person": self.by_person}
+        save_file(arrays, folder / _ARRAYS)
+        names = ("good", "success", "num_ticks", "limits")
+        (folder / _FACTS).write_text(json.dumps({name: getattr(self, name) for name in names}, indent=1) + "\n")
+
+    @classmethod
+    def load(cls, folder: Path) -> "MarkedTry":
+        """Read a try that `save` wrote."""
+        return cls(**load_file(folder / _ARRAYS), **json.loads((folder / _FACTS).read_text()))
+
+
+class Rig:
+    """A connected arm with the person who watches it. The commands of every try pass a guard of their own."""
+
+    def __init__(
+        self,
+        config: RobotConfig,
+        task: Task,
+        arm: Arm,
+        robot: Robot,
+        teacher: Teacher | None,
+        person: Person,
+        clock: control.Clock,
+        say: Callable[[str], None],
+    ) -> None:
+        self.config, self._task, self._arm, self._robot, self._say = config, task, arm, robot, say
+        self._teacher, self._person, self._clock = teacher, person, clock
+
+    def attempt(self, pilot: Pilot, *, num_ticks: int, start_seed: int, person_seed: int) -> MarkedTry | None:
+        """Run one try of at most `num_ticks` steps and have it marked; None if the person drops it.
+
+        The simulated arm starts where `start_seed` says. A real one moves to its start after the person has put
+        everything back. Raise KeyboardInterrupt if the person ends the command, FailedError if the arm was stopped.
+        """
+        if isinstance(self._robot, SimulatedArm):
+            self._robot.env.reset(seed=start_seed)
+        elif not ready("put everything back in place; g continues, q ends", self._person.keys, self._clock, self._say):
+            raise KeyboardInterrupt
+        safety = self.config.safety
+        limits, max_lag = calibration.limits(self.config), float(np.radians(safety.max_lag))
+        guard = Guard(limits, self._arm.read()[0], deadline=safety.deadline, max_lag=max_lag)
+        if not isinstance(self._robot, SimulatedArm):
+            start = start_joints(self.config.start, self._task.start_opening)
+            if not control.approach(self._arm, guard, start, self._person.keys, self._clock, speed=self.config.speed):
+                raise KeyboardInterrupt
+        self._person.begin(person_seed)
+        ticks: list[control.Tick] = []
+        ended = control.drive(
+            self._arm,
+            guard,
+            control.Operators(pilot, self._teacher, self._person.keys),
+            StateEstimator(
+                self._task, np.array(self.config.goal), find_cube(self.config.cube), find_arm(self.config.model)
+            ),
+            self._clock,
+            seconds=num_ticks * STEP_SECONDS - 1e-6,
+            watch=ticks.append,
+            until_success=True,
+            ends=_ENDS,
+        )
+        if ended == control.QUIT:
+            raise KeyboardInterrupt
+        if guard.stopped:
+            raise FailedError(f"the arm was stopped ({guard.stopped}), and this try is not kept; look at the arm first")
+        success = bool(ticks) and ticks[-1].success
+        good = self._person.mark(ended, success=success)
+        return None if good is None else _marked(ticks, good=good, success=success)
+
+
+@contextmanager
+def rig(
+    config: RobotConfig, task: Task, keys: Callable[[], str], clock: control.Clock, say: Callable[[str], None]
+) -> Iterator[Rig]:
+    """Connect the arm and the leader arm of a config, and disconnect them at the end.
+
+    Raise KeyboardInterrupt if the person does not want to connect a real arm.
+    """
+    robot = find_robot(config, task=task.name, seed=0)
+    teleoperator = find_teacher(config, robot)
+    if config.person == "simulated" and not (isinstance(robot, SimulatedArm) and teleoperator):
+        raise InputError("person=simulated: needs robot=simulated and teacher=simulated")
+    if not isinstance(robot, SimulatedArm):
+        say(SUPPORT_HELP)
+        if not ready(CONNECT, keys, clock, say):
+            raise KeyboardInterrupt
+    with ExitStack() as stack:
+        arm = stack.enter_context(Arm(robot, config))
+        teacher = stack.enter_context(Teacher(teleoperator, config)) if teleoperator else None
+        if config.person == "simulated" and isinstance(robot, SimulatedArm):
+            person: Person = SimulatedPerson(robot, delay=config.person_delay, errors=config.person_errors)
+        else:
+            person = Keyboard(keys, clock, say)
+            for line in dry_run.reading_lines(*arm.read()):
+                say(line)
+        yield Rig(config, task, arm, robot, teacher, person, clock, say)
+
+
+def wanted_action(before: Array, wanted: Array) -> Array:
+    """Return the action (5,) in [-1, 1] that asks to go from the command `before` (6,) to `wanted` (6,).
+
+    Fingers that are to end quite closed or quite open are closed or opened with full speed, as the scripted expert does
+    in demonstrations: the movement that is left to the end of their range does not show how fast they were to go.
+    """
+    action = action_between(before, wanted)
+    if wanted[-1] < _END:
+        action[-1] = -1.0
+    elif wanted[-1] > OPENING - _END:
+        action[-1] = 1.0
+    return action
+
+
+def _marked(ticks: list[control.Tick], *, good: bool, success: bool) -> MarkedTry:
+    kept = [tick for tick in ticks if tick.wanted is not None]
+    actions = [wanted_action(tick.before, tick.wanted) for tick in kept if tick.wanted is not None]
+    if not kept:
+        raise FailedError("nobody steered in this try; let the policy begin")
+    limits = Counter(reason for tick in ticks for reason in tick.reasons)
+    limits["any"] = sum(bool(tick.reasons) for tick in ticks)
+
+    return MarkedTry(
+        torch.from_numpy(np.stack([tick.observation for tick in kept])).float(),
+        torch.from_numpy(np.stack(actions)).float(),
+        torch.tensor([tick.who == "person" for tick in kept]),
+        good,
+        success,
+        len(ticks),
+        dict(sorted(limits.items())),
+    )

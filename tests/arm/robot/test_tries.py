@@ -1,0 +1,86 @@
+"""Tries on an arm: what is kept of one, and the actions that are learned."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tests.arm.robot.conftest import CONFIG, no_keys
+
+from tercet.arm.policies.gaussian import GaussianPolicy
+from tercet.arm.policies.policy import Sizes
+from tercet.arm.robot import control
+from tercet.arm.robot.control import SimulatedClock
+from tercet.arm.robot.pilot import Pilot, joints_for
+from tercet.arm.robot.tries import MarkedTry, rig, wanted_action
+from tercet.arm.sim.scene import OPENING
+from tercet.arm.sim.tasks.builtin import TASKS
+from tercet.errors import InputError
+
+
+@pytest.mark.parametrize("opening", [0.0, 0.02, OPENING])
+@pytest.mark.parametrize("grip", [-1.0, 1.0])
+def test_the_action_of_the_expert_is_recovered_even_where_the_fingers_cannot_move(opening: float, grip: float) -> None:
+    """The command of fingers that are closed stays 0, and the expert still says close, as in its demonstrations."""
+    before = np.append(joints_for(np.array([0.0, 0.3, 0.6, 0.6, 0.0, 0.02]), np.zeros((1, 5)))[:5], opening)
+    action = np.array([0.3, -0.4, 0.2, 0.5, grip])
+    assert wanted_action(before, joints_for(before, action[None])) == pytest.approx(action, abs=1e-6)
+
+
+def still() -> Pilot:
+    torch.manual_seed(0)
+    return Pilot(GaussianPolicy(Sizes(len(TASKS["reach"].observation), 5), hidden_size=4, num_layers=1, log_std=0.0))
+
+
+def test_a_try_of_a_policy_that_stands_still_is_taken_over_and_stored_whole(tmp_path: Path) -> None:
+    config = CONFIG.model_copy(update={"person_errors": 0.0})
+    with rig(config, TASKS["reach"], no_keys, SimulatedClock(), print) as arm:
+        one = arm.attempt(still(), num_ticks=80, start_seed=1, person_seed=1)
+        again = arm.attempt(still(), num_ticks=80, start_seed=1, person_seed=1)
+        other = arm.attempt(still(), num_ticks=80, start_seed=2, person_seed=1)
+    assert one is not None and again is not None and other is not None
+    assert one.success and one.good and one.num_takeovers == 1 and one.num_ticks == len(one.by_person) < 80
+    assert not one.by_person[:9].any() and one.by_person[15:].all()
+    assert one.limits["any"] >= one.limits["acceleration"] > 0
+    assert torch.equal(one.observations, again.observations) and not torch.equal(
+        one.observations[0], other.observations[0]
+    )
+    one.save(tmp_path)
+    read = MarkedTry.load(tmp_path)
+    assert all(
+        torch.equal(getattr(one, name), getattr(read, name)) for name in ("observations", "actions", "by_person")
+    )
+    assert (read.good, read.success, read.num_ticks, read.limits) == (True, True, one.num_ticks, one.limits)
+
+
+def test_a_person_at_the_keyboard_ends_and_marks_a_try() -> None:
+    config = CONFIG.model_copy(update={"person": "keyboard"})
+    for key, good in (("b", False), ("g", True), ("x", None)):
+        waiting = iter(["", "", "", key])
+        with rig(config, TASKS["reach"], lambda waiting=waiting: next(waiting, ""), SimulatedClock(), print) as arm:
+            one = arm.attempt(still(), num_ticks=80, start_seed=1, person_seed=1)
+        assert (one and one.good) is good and (one is None or one.num_ticks == 4)
+    quits = rig(config, TASKS["reach"], lambda: control.QUIT, SimulatedClock(), print)
+    with quits as arm, pytest.raises(KeyboardInterrupt):
+        arm.attempt(still(), num_ticks=80, start_seed=1, person_seed=1)
+
+
+def test_a_simulated_person_needs_a_simulated_arm() -> None:
+    config = CONFIG.model_copy(update={"teacher": "none"})
+    with (
+        pytest.raises(InputError, match="person=simulated: needs robot=simulated and teacher=simulated"),
+        rig(config, TASKS["reach"], no_keys, SimulatedClock(), print),
+    ):
+        pass
+
+
+def test_a_real_arm_is_connected_only_after_g() -> None:
+    config = CONFIG.model_copy(update={"robot": "tests.arm.conftest:Other", "teacher": "none", "person": "keyboard"})
+    said: list[str] = []
+    never = rig(config, TASKS["reach"], lambda: control.QUIT, SimulatedClock(), said.append)
+    with pytest.raises(KeyboardInterrupt), never:
+        pass
+    assert said == ["support the arm: connecting turns its motors off for a moment", "g connects, q ends"]
+    connects = rig(config, TASKS["reach"], lambda: control.GO, SimulatedClock(), said.append)
+    with pytest.raises(InputError, match="the robot is not calibrated"), connects:
+        pass
