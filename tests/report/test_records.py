@@ -27,5 +27,5 @@ def test_a_run_that_was_not_evaluated_says_what_to_do_next(tmp_path: Path) -> No
 
     assert of()[0] == "No step has been run yet."
     assert of("sft", "reward")[0] == "In progress: reward and sft so far; nothing has been measured yet."
-    assert of("sft", "ppo", "compare")[0].startswith("Trained for a comparison")
+    assert of("sft", "ppo", "compare")[0].startswith("Part of a comparison")
     assert "tercet arm eval" in of("ppo", "compare", env="lift")[1]

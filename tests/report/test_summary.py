@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -85,3 +86,14 @@ def test_a_run_that_a_watched_judge_stopped_says_so(finished: Path) -> None:
 
 def _with(record: Record, **changed: Any) -> Record:  # Any: fields of a record
     return Record(**{**vars(record), **changed})
+
+
+def test_a_run_of_a_comparison_points_at_its_page_and_is_not_called_unmeasured(written: Path) -> None:
+    record = read(written)
+    results = {name: value for name, value in record.results.items() if name != "win_rate"}
+    trained = replace(record, results=results)
+    assert summary.headline(trained).more[-1] == "PPO has not been measured against SFT yet."
+    found = summary.headline(replace(trained, metrics=[*record.metrics, {"step": "compare", "index": 0}]))
+    assert found.text == "Part of a comparison, whose page (../report.html) has the figures."
+    assert "tercet lm eval" in found.more[0] and any("held-out pairs" in line for line in found.more[1:])
+    assert not any("not been measured" in line for line in found.more)

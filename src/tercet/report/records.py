@@ -103,13 +103,18 @@ def is_arm(record: Record) -> bool:
     return "env" in record.config
 
 
+def is_of_comparison(record: Record) -> bool:
+    """Return True if the run was measured for the page of a comparison."""
+    return any(row.get("step") == "compare" for row in record.metrics)
+
+
 def progress(record: Record) -> tuple[str, str]:
     """Return a headline for a run that no evaluation has measured, and what to do next."""
     steps = sorted({str(row.get("step")) for row in record.metrics})
-    if "compare" in steps:
+    if is_of_comparison(record):
         domain = "arm" if is_arm(record) else "lm"
         return (
-            "Trained for a comparison, whose page (../report.html) has the figures.",
+            "Part of a comparison, whose page (../report.html) has the figures.",
             f"`tercet {domain} eval --preset DIR/config.yaml --out DIR` also evaluates this run alone.",
         )
     again = "Repeat the command to continue; run `tercet report` again at any time."

@@ -9,6 +9,7 @@ from tercet.report.records import (
     algorithm,
     curve,
     find,
+    is_of_comparison,
     kl_bound,
     number,
     progress,
@@ -28,11 +29,11 @@ def headline(record: Record) -> Headline:
     results = _earlier_results(record)
     if of_dpo := dpo.win(record)[1]:
         return Headline(dpo.sentence(record), [*results, "PPO has not been measured against SFT."], verdict(of_dpo))
-    if results:
+    if results and not is_of_comparison(record):
         rest = [*results[1:], "PPO has not been measured against SFT yet."]
         return Headline(results[0], rest, "open")
     text, next_step = progress(record)
-    return Headline(text, [next_step], "open")
+    return Headline(text, [next_step, *results], "open")
 
 
 def cards(record: Record) -> Cards:
