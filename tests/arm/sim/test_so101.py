@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from importlib.util import find_spec
+from pathlib import Path
 
 import mujoco
 import numpy as np
@@ -132,6 +133,14 @@ def test_what_is_simulated_has_no_meshes_and_collides_at_the_tips_alone() -> Non
         ]
         assert sorted(touching) == ["cube", "left", "right", "table"]
     np.testing.assert_array_equal(simulated.body_mass, drawn.body_mass)
+
+
+@needs_package
+def test_the_package_may_be_in_a_folder_of_any_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "a 'b' & <c>"
+    folder.symlink_to(so101._assets())
+    monkeypatch.setattr(so101, "_assets", lambda: folder)
+    assert ARM.build(with_cube=False).nu == 6
 
 
 @needs_package

@@ -14,6 +14,7 @@ while the jaw closes. Gravity pulls the arm a few millimetres below its command,
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from xml.sax.saxutils import quoteattr
 
 import mujoco
 import numpy as np
@@ -66,8 +67,8 @@ class So101:
         """Build the model. Meshes are only in one that is `drawn`: loading them takes a second."""
         assets = _assets()
         spec = mujoco.MjSpec.from_string(
-            f'''<mujoco model="tercet_so101"><include file="{assets / "so101_new_calib.xml"}"/>
-            <compiler meshdir="{assets / "assets"}"/>{surroundings("", with_cube=with_cube)}</mujoco>'''
+            f"""<mujoco model="tercet_so101"><include file={quoteattr(str(assets / "so101_new_calib.xml"))}/>
+            <compiler meshdir={quoteattr(str(assets / "assets"))}/>{surroundings("", with_cube=with_cube)}</mujoco>"""
         )
         spec.body("base").pos[0] -= PAN_AXIS
         for geom in list(spec.geoms):
