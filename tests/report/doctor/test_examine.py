@@ -144,7 +144,7 @@ def test_a_task_that_is_learned_is_no_reason_for_an_alarm(sound: Record, with_cu
         return {one.name: one.level for one in _problems(record).values()}
 
     assert levels(learned) == {"entropy_collapse": "advice", "no_advantages": "advice"}
-    assert levels(repeated) == {"entropy_collapse": "alarm", "no_advantages": "advice"}
+    assert levels(repeated) == {"entropy_collapse": "alarm", "no_advantages": "alarm"}
     unlearned = with_curve(certain, "ppo/score", lambda i: 0.1 * (i % 3))
     assert levels(unlearned) == {"entropy_collapse": "alarm", "no_advantages": "alarm"}
 

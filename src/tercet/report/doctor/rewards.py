@@ -4,21 +4,25 @@ from collections.abc import Mapping
 
 from tercet.core.intervals import Interval
 from tercet.report.doctor.finding import Finding
-from tercet.report.doctor.windows import first, late
+from tercet.report.doctor.windows import first, last, late
 from tercet.report.formats import interval, listed, num, percent
 from tercet.report.records import Record, curve, find, is_arm, number, rate
 
 _FEW = 5  # updates that a check needs
+_REPEATED = 0.1  # of the responses; from here on, the policy gives one response to many prompts
 _MANY_UNSCORED = 0.1  # of the answers
 _MOSTLY_LENGTH = 0.8  # correlation of score and length
 _ENOUGH_PAIRS = 50  # held-out pairs; with fewer, the interval of a sound model often includes one half
 _HARDLY_BETTER = 0.6  # accuracy; an interval below it is that of a poor model, however few the pairs
 
 
-def has_risen(record: Record) -> bool:
-    """Return True if the score rose by more than its standard deviation in the first updates."""
+def is_learned(record: Record) -> bool:
+    """Return True if the score rose by more than its first standard deviation, and responses differ between prompts."""
     scores, deviations = curve(record, "ppo/score")[1], curve(record, "ppo/score_std")[1]
-    return len(scores) >= _FEW and bool(deviations) and late(scores) - first(scores) > first(deviations)
+    repeated = curve(record, "ppo/duplicate_fraction")[1] or [0.0 if is_arm(record) else 1.0]
+    if len(scores) < _FEW or not deviations or last(repeated) >= _REPEATED:
+        return False
+    return late(scores) - first(scores) > first(deviations)
 
 
 def equal_scores(record: Record) -> Finding | None:
@@ -26,7 +30,7 @@ def equal_scores(record: Record) -> Finding | None:
     groups, deviations = curve(record, "ppo/equal_groups")[1], curve(record, "ppo/score_std")[1]
     if len(groups) >= _FEW:
         text = f"{percent(late(groups))} of the groups had answers of equal scores in the last updates"
-        if late(groups) > 0.5 and has_risen(record):
+        if late(groups) > 0.5 and is_learned(record):
             text += ", and the scores have risen: these prompts are learned"
             remedy = "end the run, or use harder prompts"
             return Finding("no_advantages", "advice", "Little is left to learn", text, remedy, "algorithms.md#groups")

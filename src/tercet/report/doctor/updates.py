@@ -3,7 +3,7 @@
 from statistics import fmean, median
 
 from tercet.report.doctor.finding import Finding
-from tercet.report.doctor.rewards import has_risen
+from tercet.report.doctor.rewards import is_learned
 from tercet.report.doctor.windows import last, spikes
 from tercet.report.formats import listed, num, percent
 from tercet.report.records import Record, curve, find, is_arm, number
@@ -12,7 +12,6 @@ _FEW, _ENOUGH = 5, 10  # updates that a check needs
 _CLIPPED = {False: 0.3, True: 0.35}  # by whether it is an arm, which is clipped more at the start
 _APPROX_KL = 0.25  # nats per token
 _ENTROPY_LEFT = 0.3
-_REPEATED = 0.1  # of the responses; from here on, low entropy means the same response to many prompts
 _ENTROPY_FALL = 5.0  # nats per decision of an arm, whose entropy may be below 0
 _EXPLAINED = 0.05
 _HARMFUL = -1.0  # the errors of the critic vary twice as much as the returns
@@ -62,7 +61,7 @@ def entropy(record: Record) -> Finding | None:
     text = f"{num(values[0])} nats per {'action' if arm else 'token'} at first, {num(now)} in the last 3 updates"
     if values[0] - now > _ENTROPY_FALL if arm else max(values[-3:]) < _ENTROPY_LEFT * values[0]:
         remedy = "raise `ppo.entropy_coef` or `ppo.kl_coef`, or lower `ppo.lr`"
-        if not arm and has_risen(record) and last(curve(record, "ppo/duplicate_fraction")[1] or [1.0]) < _REPEATED:
+        if not arm and is_learned(record):
             text += "; the score has risen and responses differ between prompts, as with one right response to each"
             return Finding("entropy_collapse", "advice", "The policy hardly explores any more", text, remedy, _WHEN)
         return Finding("entropy_collapse", "alarm", "Entropy has collapsed", text, remedy, _WHEN)
