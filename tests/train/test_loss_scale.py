@@ -241,6 +241,18 @@ def test_ppo_learns_the_same_with_scales_and_counts_what_it_left_out() -> None:
     assert "critic_grad_norm" not in metrics and metrics["actor_grad_norm"] > 0
 
 
+@pytest.mark.parametrize("broken", ["policy", "baseline"])
+def test_a_loss_that_is_not_finite_ends_ppo_instead_of_counting_as_an_overflow(broken: str) -> None:
+    bandit = Bandit()
+    learner = Learner.of(bandit, bandit.policy, bandit.baseline, FAST)
+    learner.scales.update({"actor": LossScale(), "critic": LossScale()})
+    rollout = play(bandit, 0)
+    with torch.no_grad():
+        next(getattr(bandit, broken).parameters()).fill_(math.nan)
+    with pytest.raises(FailedError, match="loss is nan; try a lower lr, or precision=fp32: fp16 holds no number"):
+        update(learner, rollout, FAST, generator=generator(0))
+
+
 class _Scaled(Bandit):
     """A bandit whose critic overflows in the first steps."""
 

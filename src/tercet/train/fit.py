@@ -18,7 +18,7 @@ from tercet.runs.step import Step
 from tercet.runs.stop import deferring, end
 from tercet.train import chance, checkpoint, parallel
 from tercet.train.checkpoint import Checkpoint
-from tercet.train.loss_scale import LossScale
+from tercet.train.loss_scale import LARGEST, LossScale
 from tercet.train.optim import adamw, apply_gradients, set_lr, warmup_then_linear
 
 B = TypeVar("B")
@@ -135,7 +135,7 @@ def take_step(
     optimizer.zero_grad(set_to_none=True)
     means = _accumulate(batches, count, loss, scale)
     if not math.isfinite(means["loss"]):
-        coarse = ", or precision=fp32: fp16 holds no number above 65504" if scale else ""
+        coarse = f", or precision=fp32: {LARGEST}" if scale else ""
         raise FailedError(f"{loss_name} is {means['loss']}; try a lower lr{coarse}")
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     grad_norm = apply_gradients(optimizer, parameters, max_grad_norm, scale)

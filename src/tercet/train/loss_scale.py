@@ -22,6 +22,7 @@ from tercet.train.sharding import own_part
 
 FIRST = 2.0**16  # this and the next are the defaults of torch.amp.GradScaler
 STEPS_TO_DOUBLE = 2000
+LARGEST = "fp16 holds no number above 65504"
 
 
 @dataclass

@@ -1,5 +1,6 @@
 """Proximal policy optimisation (Schulman et al. 2017) and its relatives, for language models and arms."""
 
+import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -16,6 +17,7 @@ from tercet.core.losses import RatioStatistics, clipped_policy_loss, clipped_val
 from tercet.core.masked import masked_mean
 from tercet.core.precision import where_fp64_is
 from tercet.core.statistics import explained_variance
+from tercet.errors import FailedError
 from tercet.runs.ranks import num_ranks
 from tercet.runs.step import Step
 from tercet.runs.stop import deferring, end
@@ -24,7 +26,7 @@ from tercet.train.chance import generator
 from tercet.train.checkpoint import Checkpoint
 from tercet.train.ema import Average, learning_state, set_learning_state
 from tercet.train.kept import KeptRollout, Seen, outputs
-from tercet.train.loss_scale import LossScale
+from tercet.train.loss_scale import LARGEST, LossScale
 from tercet.train.optim import adamw, apply_gradients, set_lr
 from tercet.train.parts import Part, minibatches, training_data
 from tercet.train.selection import Best, Shrinkage, Validation
@@ -401,7 +403,13 @@ def ratio_of_update(logprobs: Float[Tensor, "b t"], part: Part, config: UpdateCo
 
 
 def _backward(loss: Tensor, scale: LossScale | None) -> None:
-    (loss if scale is None else scale.up(loss)).backward()
+    """Add the gradients of a loss. In fp16, raise FailedError if it is not finite: a lower scale would not help."""
+    if scale is None:  # the gradient's norm tells
+        loss.backward()
+        return
+    if not math.isfinite(loss.item()):
+        raise FailedError(f"ppo: the loss is {loss.item()}; try a lower lr, or precision=fp32: {LARGEST}")
+    scale.up(loss).backward()
 
 
 def _apply(
