@@ -65,6 +65,7 @@ def test_rounds_within_their_budget_and_more_of_them_later(run_path: Path) -> No
     assert figures["2"]["num_rows"] > figures["1"]["num_rows"]
     assert sum(tried.num_takeovers for tried in tries) > 0  # a tiny clone needs help
     assert done.config["improve"]["num_rounds"] == 2
+    assert done.finished == ("bc", "improve-1", "improve-2")
 
 
 class Killed(BaseException):

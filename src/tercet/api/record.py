@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from tercet.runs.folder import RunFolder
 from tercet.runs.progress import silent
-from tercet.runs.rounds import with_rounds
+from tercet.runs.rounds import in_round, with_rounds
 from tercet.runs.rows import Row
 
 Domain = Literal["lm", "arm"]
@@ -46,6 +46,7 @@ class Run:
         """Return the finished steps, in order."""
         num_rounds = self.config["reward"].get("num_rounds", 0) if self.domain == "lm" else 0
         steps = with_rounds(STEPS[self.domain], num_rounds)
+        steps += [in_round("improve", i + 1) for i in range(self.config.get("improve", {}).get("num_rounds", 0))]
         return tuple(step for step in steps if self._folder.has_ended(step))
 
     def metrics(self, step: str | None = None) -> list[Row]:
