@@ -84,3 +84,13 @@ def test_a_real_arm_is_connected_only_after_g() -> None:
     connects = rig(config, TASKS["reach"], lambda: control.GO, SimulatedClock(), said.append)
     with pytest.raises(InputError, match="the robot is not calibrated"), connects:
         pass
+
+
+def test_a_takeover_at_the_first_step_never_waits_for_the_leader_arm() -> None:
+    """The expert turns the hand to a cube by more than the 20 degrees within which a person may take over."""
+    config = CONFIG.model_copy(update={"person_errors": 1.0})
+    pilot = Pilot(GaussianPolicy(Sizes(len(TASKS["place"].observation), 5), hidden_size=4, num_layers=1, log_std=0.0))
+    with rig(config, TASKS["place"], no_keys, SimulatedClock(), print) as arm:
+        for seed in range(12):
+            one = arm.attempt(pilot, num_ticks=60, start_seed=seed, person_seed=seed)
+            assert one is not None and len(one.by_person) == one.num_ticks  # somebody steers in every step

@@ -20,7 +20,7 @@ Who = Literal["policy", "person", "nobody"]
 STOP, RELEASE, TAKE, QUIT, GO, DISCARD, BAD = " ", "r", "t", "q", "g", "x", "b"
 
 # largest difference between leader arm and robot at which a person may take over; an open trigger would drop a cube
-_GAP = np.array([*[np.radians(20.0)] * len(JOINTS), 0.0125])
+GAP = np.array([*[np.radians(20.0)] * len(JOINTS), 0.0125])
 _ARRIVED = 0.02  # rad
 _SAG = np.radians(5.0)  # tolerance for a joint at rest that gravity pulls down
 _PATIENCE = 2.0  # seconds without movement after which an approach to the start has failed
@@ -247,7 +247,7 @@ def _target(
         leader = operators.teacher.joints()
         reachable = np.clip(leader, guard.limits.low, guard.limits.high)  # a trigger opens farther than the fingers
         gap = reachable - guard.position
-        near = bool((gap < _GAP).all() and (gap > -_GAP)[: len(JOINTS)].all())  # a trigger may be closed farther
+        near = bool((gap < GAP).all() and (gap > -GAP)[: len(JOINTS)].all())  # a trigger may be closed farther
         return ("person", leader) if joined or near else ("nobody", None)
     if operators.pilot is not None:
         return "policy", operators.pilot.wanted(observation, guard.position, robot_observation, fresh=fresh)
