@@ -28,7 +28,7 @@ def test_a_missing_library_is_one_line():
     ("arguments", "code", "said"),
     [
         (["--help"], 0, "report"),
-        (["lm", "run", "--help"], 0, "count, hacked, opt-1.3b, opt-350m, smollm2, tiny"),
+        (["lm", "run", "--help"], 0, "count, hacked, opt-1.3b, opt-350m"),
         (["arm", "run", "--help"], 0, "lift, place, push, reach"),
         (["--version"], 0, __version__),
         (["lm", "run", "--preset", "tiny", "ppo.lr=0", "ppo.clip_rage=1"], 2, "did you mean ppo.clip_range?"),
