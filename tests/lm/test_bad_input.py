@@ -153,6 +153,7 @@ def test_a_tokenizer_without_eos(tiny: Tercet, small: list[str], tmp_path: Path)
     refused(result, "model.tokenizer", f"{tmp_path}/tokenizer", "no EOS", "eos_token")
 
 
+@pytest.mark.slow
 def test_a_tokenizer_without_pad_needs_none(tiny: Tercet, small: list[str], tmp_path: Path) -> None:
     tokenizer = byte_tokenizer()
     tokenizer.pad_token = None
@@ -251,6 +252,7 @@ def test_a_reward_function_that_misbehaves_leaves_the_run_as_it_was(
     assert "--debug" in result.stderr
 
 
+@pytest.mark.slow
 def test_a_reward_that_fails_in_the_midst_can_be_mended_and_goes_on(
     tiny: Tercet, small: list[str], taught: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -144,6 +144,7 @@ def test_a_response_without_tokens_does_not_differ_from_the_reference(make_confi
     dpo._check_start(reward, batches)
 
 
+@pytest.mark.slow
 def test_micro_batches_change_nothing(small: list[str], take: Take, tmp_path: Path) -> None:
     found = {}
     for size in (1, 3, 8):

@@ -138,6 +138,7 @@ def test_an_adaptive_price_falls_below_the_target_and_rises_above_it(improve: Im
     assert min(kls) < 1 < max(kls)
 
 
+@pytest.mark.slow
 def test_the_best_actor_within_the_bound_is_kept_not_the_last(improve: Improve, policy: Path) -> None:
     run, rows = improve("share_of_e", *FREE, *FAST, "ppo.num_updates=8", "ppo.eval_every=1", "ppo.max_kl=2")
     inside = [row for row in rows if row["ppo/validation_kl"] <= 2]
@@ -181,6 +182,7 @@ def test_an_answer_that_is_cut_off_pays_the_penalty(improve: Improve) -> None:
     assert rows[1]["ppo/eos_fraction"] < 1
 
 
+@pytest.mark.slow
 def test_scores_are_clipped(improve: Improve) -> None:
     _, rows = improve("share_of_e", *FREE, *FAST, "ppo.reward_clip=0.7", "ppo.num_updates=8")
     assert rows[-1]["ppo/reward"] <= 0.7 < rows[-1]["ppo/score"]
@@ -310,7 +312,9 @@ def test_training_stops_on_a_watched_judge_and_keeps_no_policy_under_which_it_fe
 GROUPS = [*FREE, *FAST, "ppo.reward_clip=20", "ppo.num_updates=12"]
 
 
-@pytest.mark.parametrize("algorithm", ["rloo", pytest.param("grpo", marks=pytest.mark.slow), "dapo"])
+@pytest.mark.parametrize(
+    "algorithm", ["rloo", *(pytest.param(name, marks=pytest.mark.slow) for name in ("grpo", "dapo"))]
+)
 def test_groups_learn_what_the_reward_pays_for_without_a_critic(improve: Improve, algorithm: str) -> None:
     run, rows = improve("share_of_e", f"ppo.algorithm={algorithm}", *GROUPS)
     scores = [as_given(run, row["ppo/score"]) for row in rows[1:]]

@@ -173,6 +173,7 @@ def test_marked_moments_become_pairs_also_in_rounds(small: list[str], tmp_path: 
     assert (nearer(pairs.better) > nearer(pairs.worse)).all() and len(pairs) == 2
 
 
+@pytest.mark.slow
 def test_questions_can_be_answered_in_a_copy_and_a_repeated_step_reuses_the_answers(
     small: list[str], tmp_path: Path
 ) -> None:
@@ -190,6 +191,7 @@ def test_questions_can_be_answered_in_a_copy_and_a_repeated_step_reuses_the_answ
     assert (run / "reward" / "pairs" / "learned.safetensors").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_the_command_names_open_questions_and_useless_answers_can_be_changed(small: list[str], tmp_path: Path) -> None:
     run = tmp_path / "run"
     command = ["arm", "reward", "-p", "reach", "-o", str(run), *small, *FEW, *FEWER, "reward.look_for=Be gentle."]

@@ -86,6 +86,7 @@ def test_a_real_arm_is_connected_only_after_g() -> None:
         pass
 
 
+@pytest.mark.slow
 def test_a_takeover_at_the_first_step_never_waits_for_the_leader_arm() -> None:
     """The expert turns the hand to a cube by more than the 20 degrees within which a person may take over."""
     config = CONFIG.model_copy(update={"person_errors": 1.0})

@@ -36,6 +36,7 @@ def test_the_table_shows_the_share_of_the_limit_and_other_work():
     assert bench.whole == Phase(6.0, 10, 3.0)
 
 
+@pytest.mark.slow
 def test_the_command_measures_a_small_shape(tercet):
     found = json.loads(tercet("bench", "--shape", "tiny", "--json").output)
     assert set(found["phases"]) == {"generate", "score", "train"}

@@ -29,6 +29,7 @@ def test_a_smaller_batch_still_has_whole_groups():
     assert sizes == ["ppo.batch_size=8"]
 
 
+@pytest.mark.slow
 def test_planning_loads_no_weights():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     found = plan(load_lm_config("opt-1.3b", ["model.path=facebook/opt-6.7b", "reward.model="]), gpu="h100")
