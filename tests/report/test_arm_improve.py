@@ -29,3 +29,23 @@ def test_rounds_are_shown_in_order_with_the_share_of_help(tmp_path: Path) -> Non
     assert [row[0] for row in table.rows] == ["BC", "Round 2", "Round 10"]
     assert isinstance(table.rows[1][2], Bar) and table.rows[1][3:] == ["50", "30", "20", "25%", "50%"]
     assert table.rows[0][3:] == ["–", "–", "–", "–", "–"]
+
+
+def test_the_first_sentence_compares_the_last_round_with_the_clone(tmp_path: Path) -> None:
+    record = contents(tmp_path, load_arm_config("lift", []).model_dump(mode="json"))
+
+    def first(low: float, high: float) -> str:
+        rates = {"0": (0.1, 0.05, 0.2), "2": (0.3, 0.25, 0.4), "10": ((low + high) / 2, low, high)}
+        rounds = {
+            name: {"minutes": 3.0 * int(name), "success": {"mean": mean, "low": one, "high": two, "num_states": 64}}
+            for name, (mean, one, two) in rates.items()
+        }
+        return arm.headline(replace(record, results={"improve": rounds})).text
+
+    assert first(0.5, 0.7) == (
+        "The rounds on an arm improved the policy: success on 60% of 64 simulated starts (95% interval 50% to 70%) "
+        "after 30.0 minutes, against 10% for the clone."
+    )
+    assert first(0.1, 0.3).startswith("No significant difference between the policy after the rounds on an arm and")
+    assert first(0.0, 0.04).startswith("The rounds on an arm made the policy worse")
+    assert arm.headline(record).text == "No step has been run yet."

@@ -1,5 +1,7 @@
 """The report of an arm's run: the outcome, the three steps, and videos."""
 
+from typing import Literal
+
 from tercet.core.intervals import Interval, wilson
 from tercet.report import curves, tables
 from tercet.report.arm_curves import BC, MORE_PPO, PPO, REWARD
@@ -56,11 +58,11 @@ def headline(record: Record) -> Headline:
     start, before, after = _compared(record)
     if before is None or after is None:
         text, next_step = progress(record)
-        return Headline(text, [next_step], "open")
+        return _of_rounds(record) or Headline(text, [next_step], "open")
     alone = _alone(record)
     outcome = "even" if alone is None else verdict(alone)
     if find(record.results, "same_starts") is False:  # not paired: the intervals must not overlap
-        outcome = "better" if after.low > before.high else "worse" if after.high < before.low else "even"
+        outcome = _apart(before, after)
     words = {
         "better": "PPO improved the policy",
         "worse": "PPO made the policy worse",
@@ -87,6 +89,31 @@ def headline(record: Record) -> Headline:
     if steps is not None:
         more.append(f"Environment steps in all: {steps:,.0f}.")
     return Headline(text, more, outcome)
+
+
+def _of_rounds(record: Record) -> Headline | None:
+    """Compare the policy after the last round of `tercet arm improve` with the clone, in a run without PPO."""
+    rounds = find(record.results, "improve") or {}
+    last = max(rounds, key=int, default="0")
+    before, after = rate(rounds, "0", "success"), rate(rounds, last, "success")
+    if last == "0" or before is None or after is None:
+        return None
+    outcome = _apart(before, after)
+    words = {
+        "better": "The rounds on an arm improved the policy",
+        "worse": "The rounds on an arm made the policy worse",
+        "even": "No significant difference between the policy after the rounds on an arm and the clone",
+    }
+    text = (
+        f"{words[outcome]}: success on {percent(after.mean)} of {after.num} simulated starts ({interval(after)}) after "
+        f"{num(number(rounds, last, 'minutes'))} minutes, against {percent(before.mean)} for the clone."
+    )
+    return Headline(text, [], outcome)
+
+
+def _apart(before: Interval, after: Interval) -> Literal["better", "even", "worse"]:
+    """Compare two rates that are not paired: their intervals must not overlap."""
+    return "better" if after.low > before.high else "worse" if after.high < before.low else "even"
 
 
 def cards(record: Record) -> Cards:
