@@ -20,6 +20,7 @@ from tercet.arm.robot import calibration, control
 from tercet.arm.robot.pilot import Pilot
 from tercet.arm.robot.tries import MarkedTry, rig
 from tercet.arm.sim.arms import find_arm
+from tercet.arm.sim.physics import STEP_SECONDS
 from tercet.arm.sim.tasks.builtin import TASKS
 from tercet.arm.stages import start_policy
 from tercet.config.arm import ArmConfig
@@ -111,15 +112,10 @@ def collect(folder: RunFolder, config: ArmConfig, session: Session, *, number: i
     """Return the tries of a round. Those that an earlier call has finished are read, and the others are run."""
     path, most = folder.path / in_round(IMPROVE, number), _TRY_LENGTH * config.horizon
     _refuse_other_robot(path, session.robot)
-    tries: list[MarkedTry] = []
-    while True:
-        left = config.improve.num_ticks - sum(one.num_ticks for one in tries)
-        if left < most:
-            return tries
-        name = _name(len(tries))
-        if not is_kept(path, name):
-            break
-        tries.append(MarkedTry.load(path / name))
+    tries = stored_tries(folder.path, number)
+    left = config.improve.num_ticks - sum(one.num_ticks for one in tries)
+    if left < most:
+        return tries
     policy = last_policy(folder, config, number=number)
     with rig(session.robot, TASKS[config.env], session.keys, session.clock, session.say) as arm:
         while left >= most:
@@ -176,7 +172,7 @@ def _figures(
     """Count what happened in the own tries of a round, and the robot minutes of all rounds so far."""
     names = sorted({name for one in own for name in one.limits})
     return {
-        "minutes": round(sum(one.num_ticks for one in tries) / 1200, 2),
+        "minutes": round(sum(one.num_ticks for one in tries) * STEP_SECONDS / 60, 2),
         "num_tries": len(own),
         "num_ticks": sum(one.num_ticks for one in own),
         "num_good": sum(one.good for one in own),
