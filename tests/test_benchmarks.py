@@ -65,7 +65,7 @@ def module(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
         ("ppo_step.py", "real"),
         pytest.param("sft_step.py", "fixed", marks=pytest.mark.slow),
         pytest.param("reward_step.py", "real", marks=pytest.mark.slow),
-        ("generation.py", "fixed"),
+        pytest.param("generation.py", "fixed", marks=pytest.mark.slow),
         pytest.param("peers/ppo_plain.py", "real", marks=pytest.mark.slow),
         pytest.param("ppo_step.py", "fixed", marks=pytest.mark.slow),
         pytest.param("sft_step.py", "real", marks=pytest.mark.slow),

@@ -32,12 +32,10 @@ def _rows(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("total", "overrides"),
-    [
-        (2, BUILT_IN),
-        *(pytest.param(*slow, marks=pytest.mark.slow) for slow in ((3, FOREIGN), (4, BUILT_IN), (4, FOREIGN))),
-    ],
+    [(2, BUILT_IN), (3, FOREIGN), (4, BUILT_IN), (4, FOREIGN)],
     ids=["built-in", "another environment", "built-in, 4 ranks", "another environment, 4 ranks"],
 )
 def test_several_processes_give_the_numbers_of_one(

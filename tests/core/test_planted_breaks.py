@@ -393,6 +393,7 @@ def exit_codes(jobs: list[tuple[str, str]]) -> list[int]:
     return json.loads(run.stdout)
 
 
+@pytest.mark.slow
 def test_every_planted_break_fails_a_test_and_the_real_sources_fail_none(tmp_path: Path):
     """Both in one process, because most of its time may go into starting it."""
     copy_of_core(tmp_path / "whole")

@@ -455,7 +455,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(disk)], check=True)
 
 
-@pytest.mark.parametrize("room", [4, pytest.param(120, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("room", [4, 120])
 def test_a_full_disk_ends_the_run_with_all_that_it_had(
     tiny: Tercet, small: list[str], taught: Path, whole: Path, small_disk: Path, room: int
 ) -> None:

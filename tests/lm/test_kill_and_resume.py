@@ -45,7 +45,7 @@ def killed(work: Path, chains: list[list[Moment]], overrides: list[str]) -> int:
     return json.loads(done.stdout.splitlines()[-1])["kills"]
 
 
-@pytest.mark.parametrize("moments", [ROWS[1::2], pytest.param(ROWS, marks=pytest.mark.slow)], ids=["few", "all"])
+@pytest.mark.parametrize("moments", [ROWS[1::4], pytest.param(ROWS, marks=pytest.mark.slow)], ids=["few", "all"])
 def test_full_fine_tuning_killed_after_rows_goes_on_to_the_same_bits(
     moments: list[Moment], small: list[str], tmp_path: Path
 ) -> None:

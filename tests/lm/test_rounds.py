@@ -80,9 +80,8 @@ def test_every_round_is_compared_and_its_kl_is_counted_from_sft(improved: Path) 
     assert len(api.sample(run, ["Is the door red?"], stage="ppo-2")) == 1
 
 
-@pytest.mark.parametrize(
-    "adapters", [pytest.param([], marks=pytest.mark.slow), ["lora.rank=2"]], ids=["all weights", "lora"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("adapters", [[], ["lora.rank=2"]], ids=["all weights", "lora"])
 def test_ppo_continues_from_the_last_actor_with_sft_as_the_reference(
     adapters: list[str], small: list[str], tmp_path: Path
 ) -> None:

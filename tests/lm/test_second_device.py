@@ -22,7 +22,8 @@ ADAPTERS = ["lora.rank=2", "lora.shared_backbone=true"]
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("overrides", [[], pytest.param(ADAPTERS, marks=pytest.mark.slow)], ids=["all", "adapters"])
+@pytest.mark.slow
+@pytest.mark.parametrize("overrides", [[], ADAPTERS], ids=["all", "adapters"])
 def test_the_steps_of_a_language_model_compute_on_the_device_what_they_do_on_the_cpu(
     device: str, small: list[str], tmp_path: Path, overrides: list[str]
 ) -> None:

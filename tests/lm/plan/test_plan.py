@@ -91,6 +91,7 @@ def test_wrong_input_is_refused_with_the_remedy(tercet):
         plan(load_lm_config("tiny", []), gpu="voodoo")
 
 
+@pytest.mark.slow
 def test_a_card_without_bf16_is_planned_in_fp16():
     with pytest.raises(InputError, match="precision=bf16: t4 has no products of bf16; set precision=fp16"):
         plan(load_lm_config("opt-1.3b", ["precision=bf16"]), gpu="t4")

@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import pytest
+
 from tercet.config.load import load_lm_config
 from tercet.lm.plan import table
 from tercet.lm.plan.plan import plan
@@ -13,6 +15,7 @@ def test_a_plan_warns_about_other_work_on_the_machine():
     assert ["other work used 1.3 CPUs" in text for text in said] == [False, True]
 
 
+@pytest.mark.slow
 def test_a_plan_says_so_if_no_setting_is_enough():
     found = plan(load_lm_config("opt-1.3b", []), gpu="3090", gpu_gb=1.0)
     text = "\n".join(table.lines(found))
