@@ -132,6 +132,13 @@ def test_what_is_refused(config: list[str], robot: list[str], said: str, run_pat
     assert result.exit_code == 2 and said in result.output.replace("\n", " "), result.output
 
 
+def test_another_arm_and_other_limits_than_in_training_are_said(run_path: Path) -> None:
+    words = ["arm", "improve", str(run_path), "--rounds", "1", "model=so101", "teacher=none"]
+    said = " ".join(CliRunner().invoke(app, words).output.split())
+    assert "trained with robot.model=primitive, and this robot is so101" in said
+    assert "trained without limits, so it may fail within them" in said
+
+
 def test_a_run_without_a_clone_is_refused(tmp_path: Path) -> None:
     RunFolder.open(tmp_path / "run", load_arm_config("lift", []), preset="lift").close()
     (tmp_path / "run" / "ppo").mkdir()

@@ -73,10 +73,9 @@ def test_an_expert_behind_the_motors_of_an_so101_gives_its_own_observations_and_
     (episode,), said = converted(tmp_path / "source", tmp_path / "new")
     np.testing.assert_allclose(episode.columns[TERCET_OBSERVATION], observations[1:, OWN], atol=2e-4)
     done = episode.columns[TERCET_ACTION]
-    np.testing.assert_allclose(done[:, :4], actions[1:, :4], atol=2e-4)
-    opened = np.diff(commands[:, 5]) / STEPS[4]  # the expert also opens fingers that are wide open
-    np.testing.assert_allclose(done[:, 4], opened, atol=2e-4)
-    assert (opened == 0).any() and opened.min() < -0.9
+    np.testing.assert_allclose(done, actions[1:], atol=2e-4)
+    still = np.diff(commands[:, 5]) == 0  # the expert opens fingers that are wide open, and closes closed ones
+    assert (done[still, 4] == 1).any() and (done[still, 4] == -1).any()
     assert episode.task == "lift" and not said
 
 
@@ -98,8 +97,13 @@ def test_a_gripper_that_closes_at_once_closes_over_as_many_steps_as_an_action_ne
     joints[4:, 5] = 0.0
     write(tmp_path / "source", joints, joints)
     (episode,), _ = converted(tmp_path / "source", tmp_path / "new")
-    assert episode.columns[TERCET_ACTION][:, 4].sum() * STEPS[4] == pytest.approx(-0.035, abs=1e-4)
-    assert episode.columns[TERCET_ACTION][:, 4].min() == -1
+    assert episode.columns[TERCET_ACTION][:, 4].tolist() == [1, 1, 1, *[-1] * 8]
+    layout = TASKS["lift"].observation
+    names = [name for name, own in zip(layout.names, layout.robot, strict=True) if own]
+    targets = episode.columns[TERCET_OBSERVATION][:, names.index("target_opening")]
+    np.testing.assert_allclose(
+        targets, [1, 1, 1, 1, *(1 - 2 * np.minimum(np.arange(1, 8) * STEPS[4] / 0.035, 1))], atol=1e-4
+    )
 
 
 def test_what_a_policy_cannot_do_is_said_and_a_recording_of_nothing_else_is_refused(tmp_path: Path) -> None:

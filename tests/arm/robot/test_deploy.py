@@ -22,6 +22,7 @@ from tercet.arm.robot.devices import Arm
 from tercet.arm.robot.simulated import SimulatedArm
 from tercet.arm.sim import kinematics
 from tercet.arm.sim.so101 import INSTALL, PACKAGE
+from tercet.arm.sim.tasks.builtin import TASKS
 from tercet.cli import app
 from tercet.config.load import load_arm_config, load_robot_config
 from tercet.config.robot import RobotConfig
@@ -104,6 +105,13 @@ def test_several_demonstrations_are_recorded(tmp_path: Path) -> None:
     starts = [found.columns[TERCET_OBSERVATION][0] for found in recording.episodes([TERCET_OBSERVATION])]
     assert len(starts) == 3 and np.abs(starts[0] - starts[1]).max() > 0.05  # the cube lies elsewhere each time
     assert sum("saved" in line for line in said) == 3
+
+
+def test_recording_never_waits_for_the_simulated_leader_arm() -> None:
+    """The expert turns the hand to a cube by more than the 20 degrees within which a person may take over."""
+    one = deploy.Session(TASKS["place"], None, 6, 0.3, True)
+    tries, _ = run_session(CONFIG, one)
+    assert len(tries) == 6 and {tick.who for tried in tries for tick in tried.ticks} == {"person"}
 
 
 @pytest.mark.skipif(find_spec(PACKAGE) is None, reason=f"needs the model of the SO-101: {INSTALL}")

@@ -8,9 +8,10 @@ from tercet.arm.play.agent import Agent
 from tercet.arm.policies.kinds import new_policy
 from tercet.arm.policies.policy import Policy, Sizes
 from tercet.arm.robot.devices import find_cube
-from tercet.arm.robot.pilot import Pilot, StateEstimator, action_between, joints_for, start_joints
+from tercet.arm.robot.pilot import Pilot, StateEstimator, action_between, joints_for, start_joints, wanted_action
 from tercet.arm.sim.arms import find_arm
 from tercet.arm.sim.kinematics import Array
+from tercet.arm.sim.scene import OPENING
 from tercet.arm.sim.tasks.builtin import TASKS
 from tercet.config.arm import PolicyConfig
 
@@ -72,6 +73,22 @@ def test_action_between_two_positions_moves_from_one_to_the_other() -> None:
     action = np.array([[0.5, -0.3, 0.8, 0.4, -1.0]])
     np.testing.assert_allclose(action_between(home, joints_for(home, action)), action[0], atol=1e-9)
     assert (np.abs(action_between(home, start_joints([0.14, 0.1, 0.02], 0.0))) <= 1).all()
+
+
+@pytest.mark.parametrize("opening", [0.0, 0.02, OPENING])
+@pytest.mark.parametrize("grip", [-1.0, 1.0])
+def test_the_action_of_the_expert_is_recovered_even_where_the_fingers_cannot_move(opening: float, grip: float) -> None:
+    """The command of fingers that are closed stays 0, and the expert still says close, as in its demonstrations."""
+    before = np.append(joints_for(np.array([0.0, 0.3, 0.6, 0.6, 0.0, 0.02]), np.zeros((1, 5)))[:5], opening)
+    action = np.array([0.3, -0.4, 0.2, 0.5, grip])
+    assert wanted_action(before, joints_for(before, action[None])) == pytest.approx(action, abs=1e-6)
+
+
+def test_a_trigger_that_is_squeezed_closes_even_if_it_does_not_read_exactly_zero() -> None:
+    before = start_joints([0.19, 0.02, 0.08], 0.0)
+    for opening, grip in ((0.0007, -1.0), (-0.004, -1.0), (OPENING - 0.0007, 1.0), (0.0072, 0.6)):
+        wanted = np.append(before[:-1], opening)
+        assert wanted_action(before, wanted)[-1] == pytest.approx(grip)
 
 
 def test_the_cube_is_seen_from_the_middle_between_the_jaws_of_the_robot() -> None:

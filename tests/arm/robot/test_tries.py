@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from tests.arm.robot.conftest import CONFIG, no_keys
@@ -11,20 +10,10 @@ from tercet.arm.policies.gaussian import GaussianPolicy
 from tercet.arm.policies.policy import Sizes
 from tercet.arm.robot import control
 from tercet.arm.robot.control import SimulatedClock
-from tercet.arm.robot.pilot import Pilot, joints_for
-from tercet.arm.robot.tries import MarkedTry, rig, wanted_action
-from tercet.arm.sim.scene import OPENING
+from tercet.arm.robot.pilot import Pilot
+from tercet.arm.robot.tries import MarkedTry, rig
 from tercet.arm.sim.tasks.builtin import TASKS
 from tercet.errors import InputError
-
-
-@pytest.mark.parametrize("opening", [0.0, 0.02, OPENING])
-@pytest.mark.parametrize("grip", [-1.0, 1.0])
-def test_the_action_of_the_expert_is_recovered_even_where_the_fingers_cannot_move(opening: float, grip: float) -> None:
-    """The command of fingers that are closed stays 0, and the expert still says close, as in its demonstrations."""
-    before = np.append(joints_for(np.array([0.0, 0.3, 0.6, 0.6, 0.0, 0.02]), np.zeros((1, 5)))[:5], opening)
-    action = np.array([0.3, -0.4, 0.2, 0.5, grip])
-    assert wanted_action(before, joints_for(before, action[None])) == pytest.approx(action, abs=1e-6)
 
 
 def still() -> Pilot:
@@ -39,6 +28,8 @@ def test_a_try_of_a_policy_that_stands_still_is_taken_over_and_stored_whole(tmp_
         again = arm.attempt(still(), num_ticks=80, start_seed=1, person_seed=1)
         other = arm.attempt(still(), num_ticks=80, start_seed=2, person_seed=1)
     assert one is not None and again is not None and other is not None
+    ((begun, ended),) = one.takeovers()
+    assert 9 <= begun <= 15 and ended == len(one.by_person) and one.by_person[begun] and not one.by_person[begun - 1]
     assert one.success and one.good and one.num_takeovers == 1 and one.num_ticks == len(one.by_person) < 80
     assert not one.by_person[:9].any() and one.by_person[15:].all()
     assert one.limits["any"] >= one.limits["acceleration"] > 0
@@ -51,6 +42,23 @@ def test_a_try_of_a_policy_that_stands_still_is_taken_over_and_stored_whole(tmp_
         torch.equal(getattr(one, name), getattr(read, name)) for name in ("observations", "actions", "by_person")
     )
     assert (read.good, read.success, read.num_ticks, read.limits) == (True, True, one.num_ticks, one.limits)
+
+
+def test_the_own_steps_of_a_policy_are_kept_as_it_chose_them_at_any_speed() -> None:
+    """Otherwise the next policy learns the slower movements, and they are slowed down once more."""
+    config = CONFIG.model_copy(update={"person": "keyboard"})
+    policy = still().policy
+    last = [module for module in policy.modules() if isinstance(module, torch.nn.Linear)][-1]
+    last.bias.data = torch.tensor([0.3, -0.2, 0.1, 0.4, 0.0])
+    for speed in (1.0, 0.25):
+        waiting = iter(["", "", "", "", "g"])
+        with rig(config, TASKS["reach"], lambda waiting=waiting: next(waiting, ""), SimulatedClock(), print) as arm:
+            one = arm.attempt(Pilot(policy, speed), num_ticks=80, start_seed=1, person_seed=1)
+        assert one is not None and not one.by_person.any()
+        with torch.no_grad():
+            chosen = policy.actions(policy.decide(one.observations, None))[:, 0].clamp(-1, 1)
+        torch.testing.assert_close(one.actions[:, :4], chosen[:, :4], atol=1e-4, rtol=0)
+        assert chosen[:, :4].abs().max() > 0.1
 
 
 def test_a_person_at_the_keyboard_ends_and_marks_a_try() -> None:

@@ -78,6 +78,22 @@ class LeaderArm(Protocol):
     def joints(self) -> Array: ...
 
 
+@dataclass(frozen=True)
+class NearLeader:
+    """The simulated leader arm, held as near to the robot as a person has to hold it to take over.
+
+    The expert may want a joint to turn farther in one step; the robot would then wait for ever.
+    """
+
+    teacher: LeaderArm
+    guard: Guard
+
+    def joints(self) -> Array:
+        """Return the joints (6,) of the leader arm."""
+        near = 0.99 * GAP
+        return np.clip(self.teacher.joints(), self.guard.position - near, self.guard.position + near)
+
+
 @runtime_checkable
 class Controller(Protocol):
     """A policy that chooses the next joints: `pilot.Pilot`."""
@@ -102,6 +118,11 @@ class Tick:
     observation: Array
     success: bool
     robot_observation: Observation
+
+    @property
+    def is_steered(self) -> bool:
+        """Return True if somebody steered: the joints that they wanted are finite."""
+        return self.wanted is not None and bool(np.isfinite(self.wanted).all())
 
 
 @dataclass(frozen=True)

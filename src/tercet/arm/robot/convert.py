@@ -18,6 +18,7 @@ from tercet.arm.lerobot.layout import ACTION, IMAGES, STATE, Feature, Info
 from tercet.arm.lerobot.read import Episode, Recording, open_recording
 from tercet.arm.lerobot.write import NewEpisode, append
 from tercet.arm.robot.calibration import KEYS, to_joints, to_values
+from tercet.arm.robot.pilot import grip_to
 from tercet.arm.sim import kinematics
 from tercet.arm.sim.env import ACTION as MOVES
 from tercet.arm.sim.kinematics import JOINTS, Array
@@ -155,6 +156,7 @@ def _followed(led: Array) -> tuple[Array, Array]:
     for step, hand in enumerate(within_limits(led)):
         before[step], actions[step] = target, np.clip((hand - target) / STEPS, -1.0, 1.0)
         target = target + STEPS * actions[step]
+    actions[:, -1] = grip_to(led[:, -1], actions[:, -1])
     return before, actions
 
 

@@ -178,6 +178,11 @@ def ready(question: str, keys: Keys, clock: control.Clock, say: Callable[[str], 
         clock.wait_until(clock.now() + 0.1)
 
 
+def leader_arm(config: RobotConfig, teacher: control.LeaderArm | None, guard: Guard) -> control.LeaderArm | None:
+    """Return the leader arm of a try; nobody holds the simulated one, so it is kept near the robot."""
+    return control.NearLeader(teacher, guard) if teacher is not None and config.teacher == "simulated" else teacher
+
+
 def show(file: Path, tries: Sequence[Try], limits: Limits) -> list[str]:
     """Return the lines of the first try, and draw it into `file`."""
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -203,6 +208,7 @@ def _try(
     guard = Guard(
         calibration.limits(config), arm.read()[0], deadline=safety.deadline, max_lag=float(np.radians(safety.max_lag))
     )
+    operators = replace(operators, teacher=leader_arm(config, operators.teacher, guard))
     start = start_joints(config.start, session.task.start_opening)
     if not control.approach(arm, guard, start, operators.keys, clock, speed=config.speed):
         return None

@@ -11,12 +11,14 @@ from tercet.arm.sim.arms import PRIMITIVE, ArmModel
 from tercet.arm.sim.cameras import Camera, Picture, as_picture
 from tercet.arm.sim.kinematics import JOINTS, Array
 from tercet.arm.sim.readings import Readings, quarter
+from tercet.arm.sim.scene import OPENING
 from tercet.arm.sim.tasks.task import Task
 from tercet.arm.sim.workspace import OPENING_STEP, STEP, STEPS, TURN_STEP, within_limits
 from tercet.errors import InputError
 
 _COUNT = len(JOINTS)
 GOAL = ("goal.x", "goal.y", "goal.z")  # in the robot's observation; without them the goal is that of the config
+_END = 0.001  # metres between a finger and the end of its range; a trigger that is squeezed does not read exactly 0
 _FASTEST = 1.0  # m/s; a higher speed of the cube means that its position was lost
 
 
@@ -120,6 +122,22 @@ def action_between(before: Array, after: Array) -> Array:
         (after[_COUNT] - before[_COUNT]) / OPENING_STEP,
     ]
     return np.clip(moves, -1.0, 1.0)
+
+
+def wanted_action(before: Array, wanted: Array) -> Array:
+    """Return the action (5,) in [-1, 1] that asks to go from the command `before` (6,) to `wanted` (6,)."""
+    action = action_between(before, wanted)
+    action[-1] = grip_to(wanted[-1], action[-1])
+    return action
+
+
+def grip_to(opening: Array | float, grip: Array | float) -> Array:
+    """Return the gripper's part of actions that lead to `opening`, given the movements `grip` of its command.
+
+    Fingers that are to end closed or wide open are closed or opened with full speed, as the scripted expert does in its
+    demonstrations. The command of fingers that are closed cannot fall further, and its movement, 0, would say "stay".
+    """
+    return np.where(np.less(opening, _END), -1.0, np.where(np.greater(opening, OPENING - _END), 1.0, grip))
 
 
 def start_joints(start: list[float], opening: float) -> Array:

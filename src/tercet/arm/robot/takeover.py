@@ -10,10 +10,11 @@ import numpy as np
 from tercet.arm.demonstrations.recordings import TERCET_ACTION, TERCET_OBSERVATION
 from tercet.arm.lerobot import frames
 from tercet.arm.lerobot.layout import ACTION, IMAGES, STATE, Feature, Info, read_info
+from tercet.arm.lerobot.read import Recording
 from tercet.arm.lerobot.write import NewEpisode, append, open_for_append
 from tercet.arm.robot.calibration import KEYS, to_values
 from tercet.arm.robot.control import Tick
-from tercet.arm.robot.pilot import action_between
+from tercet.arm.robot.pilot import wanted_action
 from tercet.arm.sim.cameras import Picture, as_picture
 from tercet.arm.sim.env import ACTION as MOVES
 from tercet.arm.sim.physics import STEP_SECONDS
@@ -62,7 +63,9 @@ class DemonstrationRecorder:
         }
         self._info = Info(round(1 / STEP_SECONDS, 6), {**numbers, **pictures}, robot_type)
         self._stretches: list[list[Tick]] = [[]]  # the last one is still growing
-        open_for_append(folder, self._info)
+        existing = open_for_append(folder, self._info)
+        if existing is not None:
+            _refuse_stay(existing)
         if pictures:
             frames.pyav()
 
@@ -70,7 +73,7 @@ class DemonstrationRecorder:
         """Add a step. A stretch that led to a stop is dropped."""
         if any(reason.startswith("stopped") for reason in tick.reasons):
             self._stretches[-1] = []
-        elif tick.who == "person":
+        elif tick.who == "person" and tick.is_steered:
             self._stretches[-1].append(tick)
         elif self._stretches[-1]:
             self._stretches.append([])
@@ -95,7 +98,9 @@ class DemonstrationRecorder:
             STATE: self._values([tick.measured for tick in ticks]),
             ACTION: self._values([tick.sent for tick in ticks]),
             TERCET_OBSERVATION: np.stack([tick.observation for tick in ticks])[:, self._entries],
-            TERCET_ACTION: np.stack([action_between(tick.before, tick.sent) for tick in ticks]),
+            TERCET_ACTION: np.stack(
+                [wanted_action(tick.before, tick.wanted) for tick in ticks if tick.wanted is not None]
+            ),
         }
         pictures = {
             key: [_picture(tick.robot_observation[camera], camera) for tick in ticks]
@@ -107,6 +112,18 @@ class DemonstrationRecorder:
 
     def _values(self, joints: list[np.ndarray]) -> np.ndarray:
         return np.array([list(to_values(one, self._calibration).values()) for one in joints])
+
+
+def _refuse_stay(recording: Recording) -> None:
+    """Raise InputError if closed or wide open fingers were kept so by "stay", as earlier versions recorded them."""
+    at = list(recording.info.features[TERCET_OBSERVATION].names or ()).index("target_opening")
+    for episode in recording.episodes([TERCET_OBSERVATION, TERCET_ACTION]):
+        is_at_end = np.abs(episode.columns[TERCET_OBSERVATION][:, at]) == 1
+        if (is_at_end & (episode.columns[TERCET_ACTION][:, -1] == 0)).any():
+            raise InputError(
+                f"{recording.path}: an earlier version recorded 0 where closed fingers were kept closed, and this one "
+                "records -1; a mixture harms what learns from it, so give a new folder"
+            )
 
 
 def _picture(image: Any, camera: str) -> Picture:  # Any: what the robot returned

@@ -14,22 +14,19 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tercet.arm.robot import calibration, control, dry_run
-from tercet.arm.robot.deploy import CONNECT, SUPPORT_HELP, ready
+from tercet.arm.robot.deploy import CONNECT, SUPPORT_HELP, leader_arm, ready
 from tercet.arm.robot.devices import Arm, Robot, Teacher, find_cube, find_robot, find_teacher
 from tercet.arm.robot.person import Keyboard, Person, SimulatedPerson
-from tercet.arm.robot.pilot import Pilot, StateEstimator, action_between, start_joints
+from tercet.arm.robot.pilot import Pilot, StateEstimator, start_joints, wanted_action
 from tercet.arm.robot.safety import Guard
 from tercet.arm.robot.simulated import SimulatedArm
 from tercet.arm.sim.arms import find_arm
-from tercet.arm.sim.kinematics import Array
 from tercet.arm.sim.physics import STEP_SECONDS
-from tercet.arm.sim.scene import OPENING
 from tercet.arm.sim.tasks.task import Task
 from tercet.config.robot import RobotConfig
 from tercet.errors import FailedError, InputError
 
 _ENDS = (control.DISCARD, control.QUIT, control.GO, control.BAD)
-_END = 1e-6  # metres between a finger and the end of its range
 _ARRAYS, _FACTS = "steps.safetensors", "try.json"
 
 
@@ -52,7 +49,13 @@ class MarkedTry:
     @property
     def num_takeovers(self) -> int:
         """Number of times that the person took over from the policy."""
-        return int((self.by_person[1:] & ~self.by_person[:-1]).sum()) + int(self.by_person[:1].sum())
+        return len(self.takeovers())
+
+    def takeovers(self) -> list[list[int]]:
+        """Return the first step and the end of each stretch in which the person steered."""
+        steers = torch.nn.functional.pad(self.by_person.int(), (1, 1))
+        begun, ended = ((steers.diff() == sign).nonzero().flatten().tolist() for sign in (1, -1))
+        return [list(one) for one in zip(begun, ended, strict=True)]
 
     def save(self, folder: Path) -> None:
         """Write the files of a try into `folder`."""
@@ -106,7 +109,7 @@ class Rig:
         ended = control.drive(
             self._arm,
             guard,
-            control.Operators(pilot, self._leader(guard), self._person.keys),
+            control.Operators(pilot, leader_arm(self.config, self._teacher, guard), self._person.keys),
             StateEstimator(
                 self._task, np.array(self.config.goal), find_cube(self.config.cube), find_arm(self.config.model)
             ),
@@ -122,28 +125,8 @@ class Rig:
             raise FailedError(f"the arm was stopped ({guard.stopped}), and this try is not kept; look at the arm first")
         success = bool(ticks) and ticks[-1].success
         good = self._person.mark(ended, success=success)
-        steered = any(tick.wanted is not None for tick in ticks)
-        return _marked(ticks, good=good, success=success) if steered and good is not None else None
-
-    def _leader(self, guard: Guard) -> control.LeaderArm | None:
-        if self._teacher is not None and isinstance(self._person, SimulatedPerson):
-            return _NearLeader(self._teacher, guard)
-        return self._teacher
-
-
-@dataclass(frozen=True)
-class _NearLeader:
-    """The simulated leader arm, held as near to the robot as a person has to hold it to take over.
-
-    The expert may want a joint to turn farther in one step; the robot would then wait for ever.
-    """
-
-    teacher: Teacher
-    guard: Guard
-
-    def joints(self) -> Array:
-        near = 0.99 * control.GAP
-        return np.clip(self.teacher.joints(), self.guard.position - near, self.guard.position + near)
+        steered = any(tick.is_steered for tick in ticks)
+        return _marked(ticks, speed=pilot.speed, good=good, success=success) if steered and good is not None else None
 
 
 @contextmanager
@@ -174,30 +157,18 @@ def rig(
         yield Rig(config, task, arm, robot, teacher, person, clock, say)
 
 
-def wanted_action(before: Array, wanted: Array) -> Array:
-    """Return the action (5,) in [-1, 1] that asks to go from the command `before` (6,) to `wanted` (6,).
-
-    Fingers that are to end quite closed or quite open are closed or opened with full speed, as the scripted expert does
-    in demonstrations: the movement that is left to the end of their range does not show how fast they were to go.
-    """
-    action = action_between(before, wanted)
-    if wanted[-1] < _END:
-        action[-1] = -1.0
-    elif wanted[-1] > OPENING - _END:
-        action[-1] = 1.0
-    return action
-
-
-def _marked(ticks: list[control.Tick], *, good: bool, success: bool) -> MarkedTry:
-    kept = [tick for tick in ticks if tick.wanted is not None]
-    actions = [wanted_action(tick.before, tick.wanted) for tick in kept if tick.wanted is not None]
+def _marked(ticks: list[control.Tick], *, speed: float, good: bool, success: bool) -> MarkedTry:
+    """Keep the steps in which somebody steered; a movement of the policy counts as it was before `speed` scaled it."""
+    kept = [tick for tick in ticks if tick.is_steered]
+    actions = np.stack([wanted_action(tick.before, tick.wanted) for tick in kept if tick.wanted is not None])
+    by_person = np.array([tick.who == "person" for tick in kept])
+    actions[~by_person, :-1] = np.clip(actions[~by_person, :-1] / speed, -1.0, 1.0)
     limits = Counter(reason for tick in ticks for reason in tick.reasons)
     limits["any"] = sum(bool(tick.reasons) for tick in ticks)
-
     return MarkedTry(
         torch.from_numpy(np.stack([tick.observation for tick in kept])).float(),
-        torch.from_numpy(np.stack(actions)).float(),
-        torch.tensor([tick.who == "person" for tick in kept]),
+        torch.from_numpy(actions).float(),
+        torch.from_numpy(by_person),
         good,
         success,
         len(ticks),
