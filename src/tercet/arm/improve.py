@@ -182,6 +182,7 @@ def _figures(
         "num_rows": len(experience),
         "explained_variance": float(1 - (experience.returns - values).var() / experience.returns.var()),
         "limits": {name: sum(one.limits.get(name, 0) for one in own) for name in names},
+        "tries": [{"num_steps": len(one.by_person), "good": one.good, "takeovers": one.takeovers()} for one in own],
     }
 
 

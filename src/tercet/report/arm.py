@@ -23,6 +23,7 @@ from tercet.report.blocks import (
 )
 from tercet.report.checks import checks
 from tercet.report.formats import duration, interval, num, percent
+from tercet.report.on_arm import on_arm
 from tercet.report.records import Record, algorithm, curve, find, number, progress, rate, verdict
 
 NAMES: dict[str, str] = {
@@ -49,7 +50,7 @@ def sections(record: Record) -> list[Section]:
         Section("imitate", "1. Imitate: behaviour cloning", _present(curves.figures(record, BC))),
         Section("judge", "2. Judge: reward model", _present(reward_model(record), curves.figures(record, REWARD))),
         Section("improve", f"3. Improve: {algorithm(record)}", _improve(record)),
-        Section("on_arm", "On an arm, with a person", _present(on_arm(record))),
+        Section("on_arm", "On an arm, with a person", on_arm(record)),
     ]
 
 
@@ -258,36 +259,6 @@ def _improve(record: Record) -> list[Block]:
     lead += curves.kept_update(record, "starts") + curves.without_critic(record)
     folded: list[Figures | Fold] = [Fold("More curves of PPO", [more])] if more else []
     return [Prose(lead), shown, *folded, *_present(_self_check(record))]
-
-
-def on_arm(record: Record) -> Table | None:
-    """Show the rounds of `tercet arm improve`: success over robot minutes, takeovers, and what the guard did."""
-    rounds = find(record.results, "improve") or {}
-    rows: list[list[Cell]] = []
-    for name in sorted(rounds, key=int):
-        one, success = rounds[name], rate(rounds, name, "success")
-        ticks, limited = number(one, "num_ticks"), number(one, "limits", "any")
-        rows.append(
-            [
-                f"Round {name}" if name != "0" else "BC",
-                num(number(one, "minutes")),
-                Bar(success, "ppo") if success else "–",
-                *(_count(number(one, key)) for key in ("num_tries", "num_without_help", "num_takeovers")),
-                percent((number(one, "person_ticks") or 0) / ticks) if ticks else "–",
-                percent(limited / ticks) if ticks and limited is not None else "–",
-            ]
-        )
-    if not rows:
-        return None
-    return Table(
-        "Success over robot minutes",
-        "Minutes count the control steps of all rounds so far. Success is that of the most likely action on simulated "
-        "starts within the robot's limits. Helped is the share of steps that the person steered, limited the share "
-        "whose command the guard changed, mostly because of its limits on acceleration and speed.",
-        ["", "minutes", "success", "tries", "good without help", "takeovers", "helped", "limited"],
-        rows,
-        "lrbrrrrr",
-    )
 
 
 def _self_check(record: Record) -> Table | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
@@ -141,6 +142,55 @@ def trade_offs(points: Sequence[Point], *, name: str) -> str:
         axes.set_xlim(left=min(0.0, axes.get_xlim()[0]))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.0f}%"))
         return _svg(figure, name)
+
+
+def progress(points: Sequence[Point], *, name: str) -> str:
+    """Plot shares with their intervals over a cost that grows from point to point."""
+    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):
+        figure, axes = _canvas()
+        draw_progress(axes, points, _COLOURS["ppo"])
+        return _svg(figure, name)
+
+
+def draw_progress(axes: Axes, points: Sequence[Point], colour: str) -> None:
+    """Draw `progress` on axes."""
+    axes.plot([one.x for one in points], [one.y for one in points], "-o", color=colour, linewidth=1.7, markersize=4)
+    axes.vlines([one.x for one in points], [one.low for one in points], [one.high for one in points], color=colour)
+    axes.set_ylim(top=1.02)
+    axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.0f}%"))
+
+
+@dataclass(frozen=True)
+class Strip:
+    """A try: its steps, the first step and the end of each stretch in which a person steered, and its mark."""
+
+    num_steps: int
+    takeovers: Sequence[Sequence[int]]
+    good: bool
+
+
+def strips(groups: Sequence[Sequence[Strip]], *, name: str) -> str:
+    """Plot each try as a line from left to right, coloured by who steered; dashed lines separate the groups."""
+    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name, "axes.grid": False}):
+        figure, axes = _canvas()
+        draw_strips(axes, groups, policy=_COLOURS["sft"], person=_COLOURS["ppo"], ink=_COLOURS["ink"])
+        return _svg(figure, name)
+
+
+def draw_strips(axes: Axes, groups: Sequence[Sequence[Strip]], *, policy: str, person: str, ink: str) -> None:
+    """Draw `strips` on axes, in these colours."""
+    tries = [one for group in groups for one in group]
+    width = 72 * 0.8 * axes.figure.get_figheight() / max(40, len(tries))  # points: lines must not overlap
+    axes.hlines(range(len(tries)), 0, [one.num_steps for one in tries], color=policy, linewidth=width)
+    persons = [(row, begun, end) for row, one in enumerate(tries) for begun, end in one.takeovers]
+    if persons:
+        axes.hlines(*zip(*persons, strict=True), color=person, linewidth=width)
+    bad = [(one.num_steps + 1, row) for row, one in enumerate(tries) if not one.good]
+    axes.plot([x for x, _ in bad], [y for _, y in bad], "o", color=ink, markersize=1.5)
+    for border in np.cumsum([len(group) for group in groups])[:-1]:
+        axes.axhline(border - 0.5, color=ink, linewidth=0.7, linestyle=(0, (4, 3)))
+    axes.set(xlim=(0, 1.03 * max(one.num_steps for one in tries)), ylim=(len(tries), -1))
 
 
 def calibration(lines: Sequence[Series], *, name: str) -> str:

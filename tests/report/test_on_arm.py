@@ -5,7 +5,8 @@ from pathlib import Path
 
 from tercet.config.load import load_arm_config
 from tercet.report import arm
-from tercet.report.blocks import Bar
+from tercet.report.blocks import Bar, Figures, Table
+from tercet.report.on_arm import on_arm
 from tercet.report.records import contents
 
 
@@ -23,12 +24,38 @@ def test_rounds_are_shown_in_order_with_the_share_of_help(tmp_path: Path) -> Non
     }
     rounds = {"10": {**one, "minutes": 30.0}, "0": {"minutes": 0.0, "success": success}, "2": one}
     record = contents(tmp_path, load_arm_config("lift", []).model_dump(mode="json"))
-    assert arm.on_arm(record) is None
-    table = arm.on_arm(replace(record, results={"improve": rounds}))
-    assert table is not None
+    assert on_arm(record) == []
+    table, figures = on_arm(replace(record, results={"improve": rounds}))
+    assert isinstance(table, Table) and isinstance(figures, Figures)
+    assert [figure.title for figure in figures.figures] == ["Success"]  # an earlier version stored no tries
     assert [row[0] for row in table.rows] == ["BC", "Round 2", "Round 10"]
     assert isinstance(table.rows[1][2], Bar) and table.rows[1][3:] == ["50", "30", "20", "25%", "50%"]
     assert table.rows[0][3:] == ["–", "–", "–", "–", "–"]
+
+
+def test_plots_show_the_success_over_minutes_and_who_steered(tmp_path: Path) -> None:
+    record = contents(tmp_path, load_arm_config("lift", []).model_dump(mode="json"))
+    tries = [
+        {"num_steps": 40, "good": True, "takeovers": [[12, 40]]},
+        {"num_steps": 30, "good": True, "takeovers": []},
+        {"num_steps": 80, "good": False, "takeovers": [[5, 9], [20, 25]]},
+        {"num_steps": 25, "good": True, "takeovers": []},
+    ]
+    rates = {"0": 0.5, "1": 0.75, "2": 1.0}
+    rounds = {
+        name: {"minutes": 3.0 * int(name), "success": {"mean": mean, "low": mean - 0.1, "high": mean, "num_states": 9}}
+        for name, mean in rates.items()
+    }
+    rounds["1"]["tries"], rounds["2"]["tries"] = tries[:3], tries[3:]
+    _, figures = on_arm(replace(record, results={"improve": rounds}))
+    assert isinstance(figures, Figures)
+    success, strips = figures.figures
+    assert success.numbers == [0.5, 0.75, 1.0] and success.change == "50% to 100%"
+    assert strips.numbers == [2 / 3, 0.0] and strips.change == "help in 67% to 0% of the tries"
+    assert [strips.svg.count(f"var(--{colour})") > 0 for colour in ("sft", "ppo", "ink")] == [True] * 3
+    del rounds["1"]["success"], rounds["2"]["success"], rounds["0"]  # a real arm
+    _, figures = on_arm(replace(record, results={"improve": rounds}))
+    assert isinstance(figures, Figures) and [one.title for one in figures.figures] == ["Where the person took over"]
 
 
 def test_the_first_sentence_compares_the_last_round_with_the_clone(tmp_path: Path) -> None:
