@@ -21,7 +21,7 @@ from tercet.arm.robot.pilot import Pilot
 from tercet.arm.robot.tries import MarkedTry, rig
 from tercet.arm.sim.arms import find_arm
 from tercet.arm.sim.physics import STEP_SECONDS
-from tercet.arm.sim.tasks.builtin import TASKS
+from tercet.arm.sim.tasks.builtin import arm_task
 from tercet.arm.stages import start_policy
 from tercet.config.arm import ArmConfig
 from tercet.config.robot import RobotConfig
@@ -53,8 +53,7 @@ class Session:
 
 def run(folder: RunFolder, config: ArmConfig, session: Session, write_report: Callable[[Path], object]) -> None:
     """Run all rounds that are not finished; the report is written after every round."""
-    if config.env not in TASKS:
-        raise InputError(f"env={config.env}: only policies for {', '.join(TASKS)} run on an arm")
+    arm_task(config.env)
     if config.policy.cameras:
         raise InputError("policy.cameras: tries on an arm are kept without images; improve a policy without cameras")
     if not folder.has_ended("bc"):
@@ -117,7 +116,7 @@ def collect(folder: RunFolder, config: ArmConfig, session: Session, *, number: i
     if left < most:
         return tries
     policy = last_policy(folder, config, number=number)
-    with rig(session.robot, TASKS[config.env], session.keys, session.clock, session.say) as arm:
+    with rig(session.robot, arm_task(config.env), session.keys, session.clock, session.say) as arm:
         while left >= most:
             seeds = [chance.integer(config.seed, IMPROVE, number, len(tries), what) for what in ("start", "person")]
             noise = chance.generator(config.seed, IMPROVE, number, len(tries), "noise")

@@ -16,7 +16,7 @@ from tercet.arm.policies.kinds import new_policy
 from tercet.arm.preferences.questions import asks_person
 from tercet.arm.scoring import REWARD_MODEL, scorer
 from tercet.arm.sim.cameras import cameras_of
-from tercet.arm.sim.tasks.builtin import TASKS
+from tercet.arm.sim.tasks.builtin import task_of
 from tercet.config.arm import ArmConfig
 from tercet.config.functions import load_function
 from tercet.report import page
@@ -68,7 +68,7 @@ def check(config: ArmConfig) -> None:
         if cameras:
             new_policy(sizes_of(env), config.policy, seed=config.seed)  # InputError if the backbone cannot be loaded
         terms = {name: weight for name, weight in config.ppo.reward.items() if name != REWARD_MODEL}
-        foreign = config.env not in TASKS
+        foreign = task_of(config.env) is None
         if foreign and not repeats(env, seed=config.seed):
             say(f"env={config.env}: {NO_REPEAT}")
         if terms or foreign:  # a whole episode of a foreign environment, which may report success only at the end

@@ -111,13 +111,15 @@ def data(
 def check(
     seed: Annotated[int, typer.Option("--seed", min=0, max=2**63 - 1, help="Random seed of the starts.")] = 0,
     model: Annotated[str, typer.Option("--model", metavar="primitive|so101", help="The simulated arm.")] = "primitive",
+    task: Annotated[str, typer.Option("--task", help="Check only this task, such as module:class of yours.")] = "",
     debug: DebugOption = False,
 ) -> None:
     """Check the simulated arm: no collisions, full reach, successful experts. Takes about 15 seconds."""
     from tercet.arm.sim import check
     from tercet.arm.sim.arms import find_arm
 
-    checks = check.run(arm=find_arm(model), seed=seed)
+    arm = find_arm(model)
+    checks = check.run_task(task, arm=arm, seed=seed) if task else check.run(arm=arm, seed=seed)
     say(check.table(checks))
     failed = sum(not one.ok for one in checks)
     if failed:
@@ -188,7 +190,8 @@ def record(
     overrides: Overrides = None,
     robot: RobotOption = "simulated",
     task: Annotated[
-        str, typer.Option("--task", help="Task of the built-in arm; docs/arm-environment.md lists them.")
+        str,
+        typer.Option("--task", help="Task (docs/arm-environment.md lists them), or module:class of yours."),
     ] = "lift",
     times: Annotated[int, typer.Option("--times", min=1, max=10_000, help="Number of demonstrations.")] = 10,
     seconds: SecondsOption = 30.0,
@@ -218,7 +221,8 @@ def convert(
     overrides: Overrides = None,
     robot: RobotOption = "so101",
     task: Annotated[
-        str, typer.Option("--task", help="Task of the built-in arm that it shows; docs/arm-environment.md lists them.")
+        str,
+        typer.Option("--task", help="Task that it shows (docs/arm-environment.md lists them), or module:class."),
     ] = "lift",
     only: Annotated[
         str, typer.Option("--only", help="Task to convert, as named in the recording, if it has several.")

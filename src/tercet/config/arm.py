@@ -168,7 +168,7 @@ class ArmConfig(Section):
     processes: int = Field(default=1, ge=0, le=64, description="Processes that divide the training and, if there are several copies of an environment in turns, the episodes; started by the run itself. 0 is one for each CPU core, at most 2. Under torchrun, its number counts.")
     on_alarm: Literal["say", "stop"] = Field(default="say", description="What the run does at an alarm of the doctor, which watches every step (docs/doctor.md): `say` prints one line; `stop` also ends the run, with a checkpoint.")
     trackers: list[Literal["tensorboard", "wandb", "trackio"]] = Field(default=[], description="Additional trackers for metrics.")
-    env: str = Field(default="lift", description="A task of the built-in arm, or another environment: a Gymnasium id, module:Id-v0 or module:function; docs/arm-environment.md lists the tasks.")
+    env: str = Field(default="lift", description="A task of the built-in arm, module:class for a task of yours, or another environment: a Gymnasium id, module:Id-v0 or module:function; docs/arm-environment.md lists the tasks.")
     horizon: int = Field(default=60, ge=2, le=MOST_STEPS, description="Steps per episode; the built-in arm makes 20 per second.")
     robot: ModelConfig = ModelConfig()
     randomisation: RandomisationConfig = RandomisationConfig()

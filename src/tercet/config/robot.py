@@ -102,7 +102,7 @@ class RobotConfig(Section):
     camera_width: int = Field(default=640, ge=16, le=4096, description="Width of the images, which every camera must support.")
     camera_height: int = Field(default=480, ge=16, le=4096, description="Height of the images, which every camera must support.")
     camera_fps: int = Field(default=30, ge=1, le=240, description="Images per second of every camera.")
-    goal: list[float] = Field(default=[0.19, 0.0, 0.08], min_length=3, max_length=3, description="Goal of reach, place and push, in metres; the goal of lift is above the cube.")
+    goal: list[float] = Field(default=[0.19, 0.0, 0.08], min_length=3, max_length=3, description="Goal of the task, in metres, unless the task has it above the cube, as lift does.")
     start: list[float] = Field(default=[0.195, 0.0, 0.1], min_length=3, max_length=3, description="Initial position of the finger tips, in metres.")
     speed: float = Field(default=1.0, gt=0, le=1, description="Fraction of each movement of the policy that is executed; start with 0.3.")
     calibration: CalibrationConfig = CalibrationConfig()

@@ -14,7 +14,7 @@ from tercet.arm.sim.env import ArmEnv, make_env
 from tercet.arm.sim.foreign.environment import ForeignEnv
 from tercet.arm.sim.motion import Limits, limits_of
 from tercet.arm.sim.randomise import Randomisation
-from tercet.arm.sim.tasks.builtin import TASKS
+from tercet.arm.sim.tasks.builtin import task_of
 from tercet.config.arm import ArmConfig
 
 _MAX_FOREIGN_COPIES = 16  # each copy takes long to make and a process of its own
@@ -49,7 +49,7 @@ class EnvFactory:
     @contextmanager
     def open(self, num: int) -> Iterator[VectorEnv]:
         """Open it for `num` episodes at a time. A foreign environment has fewer copies and plays in turns."""
-        num_envs = num if self.name in TASKS else min(num, _MAX_FOREIGN_COPIES)
+        num_envs = num if task_of(self.name) is not None else min(num, _MAX_FOREIGN_COPIES)
         env = make_env(
             self.name,
             num_envs,

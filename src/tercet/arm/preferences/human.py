@@ -15,7 +15,7 @@ from tercet.arm.policies.reward_ensemble import RewardEnsemble
 from tercet.arm.preferences.moments import pairs_of_marks
 from tercet.arm.preferences.pairs import Pairs, Questions, pairs_from_answers
 from tercet.arm.preferences.questions import Teacher, choose_episodes, comparisons
-from tercet.arm.sim.tasks.builtin import TASKS
+from tercet.arm.sim.tasks.builtin import task_of
 from tercet.config.functions import PERSON
 from tercet.errors import FailedError, first_line
 from tercet.feedback.sheets import Entry, Sheet, answers_to, check_whole, read_sheet, take, write_sheet
@@ -49,7 +49,8 @@ def write_questions(
 
 
 def _look_for(env: str) -> str:
-    return TASKS[env].look_for if env in TASKS else LOOK_FOR_ANY
+    task = task_of(env)
+    return LOOK_FOR_ANY if task is None else task.look_for
 
 
 def read_pairs(folders: Sequence[Path]) -> list[Pairs]:

@@ -19,7 +19,7 @@ from tercet.arm.sim.arms import find_arm
 from tercet.arm.sim.env import ACTION
 from tercet.arm.sim.motion import Limits
 from tercet.arm.sim.physics import STEP_SECONDS
-from tercet.arm.sim.tasks.builtin import TASKS
+from tercet.arm.sim.tasks.builtin import arm_task
 from tercet.arm.sim.tasks.task import Task
 from tercet.config.load import load_arm_config
 from tercet.config.robot import MotionConfig, RobotConfig
@@ -68,15 +68,11 @@ def policy_of(run: Path, stage: str, *, speed: float) -> tuple[Task, Pilot]:
     """Load the policy of a run and its task. Raise InputError if the policy cannot run on an arm."""
     RunFolder.read(run)
     config = load_arm_config(run / "config.yaml", [])
-    if config.env not in TASKS:
-        raise InputError(
-            f"{run}: its policy was trained for {config.env}; only policies for {', '.join(TASKS)} run on an arm"
-        )
+    task = arm_task(config.env)
     folder = run / stage / "model"
     if not folder.is_dir():
         stages = [path.parent.name for pattern in ("bc", "ppo", "improve-*") for path in run.glob(f"{pattern}/model")]
         raise InputError(f"{folder}: does not exist; this run has {' and '.join(stages) or 'no policy yet'} (--stage)")
-    task = TASKS[config.env]
     sizes = Sizes(len(task.observation), len(ACTION))
     return task, Pilot(load_policy(folder, sizes), speed)
 

@@ -21,6 +21,7 @@ from tercet.arm.sim.workspace import TURN_LIMIT, WORKSPACE
 
 _SETTLED = 30  # steps: 1.5 s
 _LEAST_SUCCESS = 0.95
+_MOST_DONE = 0.05
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,16 @@ def run(*, arm: ArmModel = PRIMITIVE, num_states: int = 256, seed: int = 0, num_
     for task in TASKS:
         checks += expert(task, num_states=num_states, seed=seed, num_threads=num_threads, arm=arm)
     return [*checks, *repeatable(seed, arm), *survives(seed, arm)]
+
+
+def run_task(
+    task: str, *, arm: ArmModel = PRIMITIVE, num_states: int = 256, seed: int = 0, num_threads: int = 2
+) -> list[Check]:
+    """Run the checks of one task: few of its starts are a success already, and its expert succeeds."""
+    return [
+        *starts(task, num_states=num_states, seed=seed, arm=arm),
+        *expert(task, num_states=num_states, seed=seed, num_threads=num_threads, arm=arm),
+    ]
 
 
 def table(checks: list[Check]) -> str:
@@ -132,6 +143,14 @@ def gripping(num_threads: int, arm: ArmModel = PRIMITIVE) -> Iterator[Check]:
     physics.close()
     gap = np.abs(arm.openings(physics.positions) - CUBE_HALF).max()
     yield Check("fingers closed on a cube: off its sides by (m)", float(gap), 0.0015)
+
+
+def starts(task: str, *, num_states: int, seed: int, arm: ArmModel = PRIMITIVE) -> Iterator[Check]:
+    """Check that an episode has something to do."""
+    env = ArmEnv(task, num_states, arm=arm, seed=seed, num_threads=1)
+    done = env.task.success(env.readings())
+    env.close()
+    yield Check(f"{task}: starts that are a success already", float(done.mean()), _MOST_DONE)
 
 
 def expert(task: str, *, num_states: int, seed: int, num_threads: int, arm: ArmModel = PRIMITIVE) -> Iterator[Check]:

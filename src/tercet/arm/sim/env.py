@@ -20,7 +20,7 @@ from tercet.arm.sim.randomise import Randomisation
 from tercet.arm.sim.readings import Readings, quarter
 from tercet.arm.sim.render import Studio
 from tercet.arm.sim.scene import NUM_JOINTS, OPENING
-from tercet.arm.sim.tasks.builtin import TASKS, find_task
+from tercet.arm.sim.tasks.builtin import TASKS, find_task, task_of
 from tercet.arm.sim.tasks.task import NUM_DRAWS
 from tercet.arm.sim.workspace import STEPS
 from tercet.errors import InputError
@@ -366,8 +366,8 @@ def make_env(
     limits: Limits | None = None,
     num_threads: int = 2,
 ) -> ArmEnv | ForeignEnv:
-    """Create an environment by name: a built-in task, or another one (`foreign/`)."""
-    if name in TASKS:
+    """Create an environment by name: a task of the built-in arm, or another environment (`foreign/`)."""
+    if task_of(name) is not None:
         return ArmEnv(
             name,
             num_envs,

@@ -1,4 +1,4 @@
-"""The interface of a built-in task: how its episodes start, what it rewards, and its scripted expert."""
+"""The interface of a task of the built-in arm: how its episodes start, what it rewards, and its scripted expert."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ from tercet.arm.sim.observations import ARM, CUBE, Layout
 from tercet.arm.sim.readings import Readings
 from tercet.arm.sim.scene import CUBE_HALF
 from tercet.arm.sim.workspace import STEP, TURN_STEP
+from tercet.errors import InputError
 
 NUM_DRAWS = 30  # uniform numbers that determine a start
 _NUM_GOALS = 8  # candidates for a goal that is away from the cube
@@ -80,9 +81,9 @@ class Task:
         raise NotImplementedError
 
     def progress(self, now: Readings) -> Array:
-        """Return the progress of the task, (n,): at most 0, and larger is better.
+        """Return the progress of the task, (n,), in metres: at most 0, and larger is better.
 
-        The built-in judge compares segments by it.
+        The built-in judge compares segments by it, and a simulated person who watches an arm sees it.
         """
         raise NotImplementedError
 
@@ -91,8 +92,11 @@ class Task:
         raise NotImplementedError
 
     def expert(self, now: Readings) -> Command:
-        """Return the command of the scripted expert, which has no memory."""
-        raise NotImplementedError
+        """Return the command of the scripted expert, which has no memory. A task of the user may have none."""
+        raise InputError(
+            f"env={self.name}: this task has no scripted expert; give it a method `expert`, learn from a recording "
+            f"(tercet arm record DIR --task {self.name}, then bc.demonstrations=DIR), or set bc.demonstrations=none"
+        )
 
     def expert_actions(
         self, now: Readings, *, noise: float = 0.0, chance: np.random.Generator | None = None
