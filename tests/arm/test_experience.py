@@ -1,6 +1,7 @@
 """Returns of marked tries, the value that has not seen them, and how often each step is drawn."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -32,7 +33,7 @@ def marked(by_person: list[bool], *, good: bool, value: float = 0.0) -> MarkedTr
     ],
 )
 def test_returns_by_hand(by_person: list[bool], good: bool, returns: list[float]) -> None:
-    assert returns_of(torch.tensor(by_person), good=good, gamma=0.5).tolist() == returns
+    assert returns_of(torch.tensor(by_person), outcome=1.0 if good else -1.0, gamma=0.5).tolist() == returns
 
 
 def test_rows_keep_their_order_and_a_chunk_ends_where_somebody_else_steers() -> None:
@@ -54,6 +55,14 @@ def test_rows_keep_their_order_and_a_chunk_ends_where_somebody_else_steers() -> 
         [True, True],
         [True, False],
     ]
+
+
+def test_the_better_of_two_good_tries_is_worth_more_and_later_tries_are_as_marked() -> None:
+    tries = [marked([P, P], good=True), replace(marked([P], good=True), better=1.0), marked([P], good=False)]
+    one = Demonstrations(torch.ones(1, 1, 1), torch.ones(1, 1, 1), torch.ones(1, 1, dtype=torch.bool))
+    demonstration, first, at_end, second, third = experience_of(one, tries, chunk=1, gamma=0.5).returns.tolist()
+    assert demonstration == 1.0 and third == pytest.approx(-1.0)
+    assert first == 0.5 * at_end and 0 < at_end < 0.5 < 1.5 < second
 
 
 def test_a_demonstration_that_failed_is_bad() -> None:

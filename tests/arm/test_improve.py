@@ -20,7 +20,14 @@ from tercet.errors import InputError
 from tercet.runs.folder import RunFolder
 from tercet.runs.intermediate import is_kept
 
-TINY = ["horizon=20", "improve.num_ticks=90", "improve.max_steps=6", "improve.checkpoint_every=2", "improve.num_eval=2"]
+TINY = [
+    "improve.compare=true",
+    "horizon=20",
+    "improve.num_ticks=90",
+    "improve.max_steps=6",
+    "improve.checkpoint_every=2",
+    "improve.num_eval=2",
+]
 QUICK = ["person_delay=0.2"]
 
 
@@ -59,6 +66,8 @@ def test_rounds_within_their_budget_and_more_of_them_later(run_path: Path) -> No
         assert 0 <= 90 - sum(tried.num_ticks for tried in tries) < 40  # no room for another whole try
         assert one["num_ticks"] == sum(tried.num_ticks for tried in tries)
         assert one["num_tries"] == len(tries) and one["num_takeovers"] == sum(tried.num_takeovers for tried in tries)
+        assert one["num_compared"] == sum(tried.better is not None for tried in tries) == len(tries) - 1 > 0
+        assert [len(tried.by_person) for tried in tries] == [tried["num_steps"] for tried in one["tries"]]
         assert one["limits"]["any"] > 0  # the guard's interventions
     assert figures["2"]["minutes"] == round((figures["1"]["num_ticks"] + figures["2"]["num_ticks"]) / 1200, 2)
     assert figures["0"]["minutes"] == 0 and 0 <= figures["0"]["success"]["mean"] <= 1

@@ -349,6 +349,16 @@ BREAKS: dict[str, list[tuple[str, str]]] = {
         (".clamp(max=math.log(cap))", ".clamp(max=cap)"),
         (".clamp(max=math.log(cap)).exp()", ".exp().clamp(min=cap)"),
     ],
+    "outcomes": [
+        (" / alone)", ")"),
+        ("torch.ones(1, dtype=torch.float64)", "-torch.ones(1, dtype=torch.float64)"),
+        ("marks * torch.sigmoid(-marks * scores)", "marks * torch.sigmoid(marks * scores)"),
+        ("marks * torch.sigmoid(-marks * scores)", "torch.sigmoid(-scores)"),
+        ("(preferences - preferred) - scores", "(preferences - preferred)"),
+        ("(preferences - preferred)", "(preferred - preferences)"),
+        ("scatter_(1, pairs[:, :1], -1.0)", "scatter_(1, pairs[:, :1], 0.0)"),
+        (".to(marks.dtype)", ""),
+    ],
     "intervals": [
         ("(score > other)", "(score >= other)"),
         ("0.5 * (score == other)", "0.0"),

@@ -15,6 +15,7 @@ from tercet.arm.robot.tries import MarkedTry
 from tercet.config.arm import ImproveConfig, PolicyConfig
 from tercet.core.advantages import returns_to_go
 from tercet.core.awr import advantage_weights
+from tercet.core.outcomes import outcomes
 from tercet.train import chance
 from tercet.train.fit import LossTerms, take_step
 from tercet.train.optim import adamw, warmup_then_linear
@@ -25,7 +26,7 @@ _VALUE_STEPS, _NUM_FOLDS = 300, 4  # optimizer steps of the value; critics, each
 
 @dataclass(frozen=True)
 class Experience:
-    """Every step that somebody steered, with its return, from BAD to GOOD, and whether that was a person."""
+    """Every step that somebody steered, with its return, and whether that was a person."""
 
     rows: Rows
     returns: Float[Tensor, " n"]
@@ -49,13 +50,18 @@ def experience_of(
         (demonstrations.observations[i, :n], demonstrations.actions[i, :n], torch.ones(n, dtype=torch.bool))
         for i, n in enumerate(lengths)
     ] + [(one.observations, one.actions, one.by_person) for one in tries]
-    marks = [*succeeded.tolist(), *(one.good for one in tries)]
+    worth = [*(GOOD if good else BAD for good in succeeded.tolist()), *outcomes_of(tries).tolist()]
     observations, actions, by_person, returns = [], [], [], []
-    for (states, moves, of_person), good in zip(parts, marks, strict=True):
-        ends = returns_of(of_person, good=good, gamma=gamma)
+    for (states, moves, of_person), outcome in zip(parts, worth, strict=True):
+        values_of_steps = returns_of(of_person, outcome=outcome, gamma=gamma)
         stretches = (of_person[1:] != of_person[:-1]).nonzero().flatten() + 1
         sizes = torch.diff(stretches, prepend=torch.tensor([0]), append=torch.tensor([len(states)])).tolist()
-        for columns, values in ((observations, states), (actions, moves), (by_person, of_person), (returns, ends)):
+        for columns, values in (
+            (observations, states),
+            (actions, moves),
+            (by_person, of_person),
+            (returns, values_of_steps),
+        ):
             columns += values.split(sizes)
     mask = torch.arange(max(map(len, returns))) < torch.tensor([len(one) for one in returns])[:, None]
     stacked = Demonstrations(_padded(observations, mask), _padded(actions, mask), mask)
@@ -63,8 +69,16 @@ def experience_of(
     return Experience(rows_of(stacked, chunk), torch.cat(returns), torch.cat(by_person), numbers)
 
 
-def returns_of(by_person: Bool[Tensor, " t"], *, good: bool, gamma: float) -> Float[Tensor, " t"]:
-    """Return the discounted return of each step of a try: its mark at the end, and BAD where a person takes over.
+def outcomes_of(tries: Sequence[MarkedTry]) -> Float[Tensor, " n"]:
+    """Return what each try was worth: its mark, GOOD or BAD, refined where it was compared with the one before."""
+    compared = [(index, one.better) for index, one in enumerate(tries) if one.better is not None]
+    pairs = torch.tensor([[index - 1, index] for index, _ in compared], dtype=torch.long).reshape(-1, 2)
+    marks = torch.tensor([GOOD if one.good else BAD for one in tries])
+    return outcomes(marks, pairs, torch.tensor([better for _, better in compared]))
+
+
+def returns_of(by_person: Bool[Tensor, " t"], *, outcome: float, gamma: float) -> Float[Tensor, " t"]:
+    """Return the discounted return of each step of a try: its outcome at the end, and BAD where a person takes over.
 
     A takeover ends what the policy was doing, as a failure: what the person does from there is better. What the
     policy does after the person hands back counts for the person's steps too.
@@ -72,7 +86,7 @@ def returns_of(by_person: Bool[Tensor, " t"], *, good: bool, gamma: float) -> Fl
     rewards, ends = torch.zeros(1, len(by_person)), torch.zeros(1, len(by_person), dtype=torch.bool)
     ends[0, :-1] = by_person[1:] & ~by_person[:-1]
     rewards[ends] = BAD
-    ends[0, -1], rewards[0, -1] = True, GOOD if good else BAD
+    ends[0, -1], rewards[0, -1] = True, outcome
     discounts, nothing = torch.full_like(rewards, gamma, dtype=torch.float64), torch.zeros_like(ends)
     return returns_to_go(rewards, discounts, ends, nothing, torch.ones_like(ends))[0]
 

@@ -125,6 +125,8 @@ def collect(folder: RunFolder, config: ArmConfig, session: Session, *, number: i
             if one is None:
                 session.say("dropped")
                 continue
+            if config.improve.compare and tries:
+                one = arm.compared(tries[-1], one)
             keep_folder(path, _name(len(tries)), one.save)
             tries.append(one)
             left -= one.num_ticks
@@ -176,6 +178,7 @@ def _figures(
         "num_ticks": sum(one.num_ticks for one in own),
         "num_good": sum(one.good for one in own),
         "num_takeovers": sum(one.num_takeovers for one in own),
+        "num_compared": sum(one.better is not None for one in own),
         "num_without_help": sum(one.good and not one.by_person.any() for one in own),
         "person_ticks": int(sum(one.by_person.sum() for one in own)),
         "num_rows": len(experience),

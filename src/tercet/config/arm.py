@@ -146,6 +146,7 @@ class ImproveConfig(FitConfig):
     num_rounds: int = Field(default=0, ge=0, le=1000, description="Number of rounds; `tercet arm improve DIR --rounds 10` sets it.")
     num_ticks: int = Field(default=3600, ge=1, le=1_000_000, description="Control ticks of a round at most, each 50 ms in which the policy or the person steers: 3600 are three minutes.")
     noise: float = Field(default=0.1, ge=0, le=10, description="Standard deviation of the noise on the policy's actions in its tries.")
+    compare: bool = Field(default=False, description="After each try but the first of a round, also ask which was better, this one or the one before it; with learns_from=everything, the answers refine the marks.")
     learns_from: Literal["everything", "person"] = Field(default="everything", description="`everything`: demonstrations, takeovers, and the policy's own steps weighted by their advantage (advantage-weighted regression); `person`: demonstrations and takeovers alone, all alike (HG-DAgger).")
     beta: float = Field(default=1.0, gt=0, le=1000, description="Temperature of the weights exp(advantage / beta) of `everything`; returns are from -1 (bad) to 1 (good).")
     max_weight: float = Field(default=4.0, ge=1, le=1e6, description="Maximum weight of a step of the policy, and the weight of a person's steps.")

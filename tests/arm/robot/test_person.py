@@ -1,6 +1,7 @@
 """The simulated person: when they take over and hand back, and the errors they make."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from tests.arm.robot.conftest import CONFIG, no_keys
 
 from tercet.arm.robot import control
 from tercet.arm.robot.control import SimulatedClock
-from tercet.arm.robot.person import Keyboard, SimulatedPerson
+from tercet.arm.robot.person import Keyboard, SimulatedPerson, Standing
 from tercet.arm.robot.simulated import SimulatedArm
 
 
@@ -67,6 +68,39 @@ def test_the_errors_of_a_try_depend_on_its_seed_alone(robot: SimulatedArm) -> No
         person.begin(seed)
         marks.append(person.mark("", success=True))
     assert marks[:20] == marks[20:] and 3 < sum(map(bool, marks[:20])) < 17
+
+
+FAILED, HELPED, ALONE = Standing(False, False, 120), Standing(True, True, 60), Standing(True, False, 60)
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "better"),
+    [
+        (FAILED, ALONE, 1.0),
+        (HELPED, FAILED, 0.0),
+        (HELPED, ALONE, 1.0),
+        (ALONE, HELPED, 0.0),
+        (replace(ALONE, num_ticks=70), ALONE, 1.0),
+        (replace(ALONE, num_ticks=69), ALONE, 0.5),
+        (FAILED, replace(FAILED, num_ticks=90), 0.5),
+    ],
+)
+def test_the_better_of_two_tries_by_the_rule_and_by_one_who_errs(
+    robot: SimulatedArm, before: Standing, now: Standing, better: float
+) -> None:
+    for errors, expected in ((0.0, better), (1.0, 1 - better)):
+        person = SimulatedPerson(robot, delay=0.5, errors=errors)
+        person.begin(0)
+        assert person.compare(before, now) == expected
+
+
+@pytest.mark.parametrize(("keys", "better"), [("x2", 1.0), ("1", 0.0), ("g=", 0.5), ("s", None)])
+def test_a_person_at_the_keyboard_compares(keys: str, better: float | None) -> None:
+    said: list[str] = []
+    waiting = iter(keys)
+    person = Keyboard(lambda: next(waiting, ""), SimulatedClock(), said.append)
+    assert person.compare(ALONE, HELPED) == better
+    assert said == ["which was better? 1 the try before, 2 this one, = equal, s cannot tell"]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Tries on an arm: what is kept of one, and the actions that are learned."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -36,8 +37,9 @@ def test_a_try_of_a_policy_that_stands_still_is_taken_over_and_stored_whole(tmp_
     assert torch.equal(one.observations, again.observations) and not torch.equal(
         one.observations[0], other.observations[0]
     )
-    one.save(tmp_path)
+    replace(one, better=0.5).save(tmp_path)
     read = MarkedTry.load(tmp_path)
+    assert read.better == 0.5 and one.better is None
     assert all(
         torch.equal(getattr(one, name), getattr(read, name)) for name in ("observations", "actions", "by_person")
     )

@@ -1,6 +1,7 @@
 """Who takes over from a policy on an arm, and marks its tries: a person at the keyboard, or a stated rule."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -10,7 +11,17 @@ from tercet.arm.robot.simulated import SimulatedArm
 from tercet.arm.sim.physics import STEP_SECONDS
 
 MARKS_HELP = "marks: g ends a try as good, b as bad, x drops it, q ends the command; what was finished is kept"
+_AS_FAST = 10  # control steps; a smaller difference is not noticed
 _NEARER = 0.005  # metres (as `Task.progress` counts) by which the task must come nearer within the delay
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What a person remembers of a try when they compare it with another."""
+
+    success: bool
+    with_help: bool
+    num_ticks: int
 
 
 @runtime_checkable
@@ -27,6 +38,10 @@ class Person(Protocol):
 
     def mark(self, ended: str, *, success: bool) -> bool | None:
         """Return True for a good try, False for a bad one, and None to drop it; `ended` is the key that ended it."""
+        ...
+
+    def compare(self, before: Standing, now: Standing) -> float | None:
+        """Return 1 if the try that ended now was better than the one before it, 0 if worse, 0.5 if equal, or None."""
         ...
 
 
@@ -50,7 +65,17 @@ class Keyboard:
             self._clock.wait_until(self._clock.now() + 0.1)
         return _MARKS[ended]
 
+    def compare(self, before: Standing, now: Standing) -> float | None:
+        """Ask which was better."""
+        self._say("which was better? 1 the try before, 2 this one, = equal, s cannot tell")
+        while True:
+            for key in self.keys():
+                if key in _ANSWERS:
+                    return _ANSWERS[key]
+            self._clock.wait_until(self._clock.now() + 0.1)
 
+
+_ANSWERS = {"1": 0.0, "2": 1.0, "=": 0.5, "s": None}
 _MARKS = {control.GO: True, control.BAD: False, control.DISCARD: None}
 
 
@@ -59,7 +84,7 @@ class SimulatedPerson:
 
     If the task has not come 5 mm nearer within `delay` seconds, they take over, and steer until the try ends. With the
     probability `errors` they miss that they are needed and notice it `delay` later, take over needlessly at some step
-    of a try, or mark a try wrongly.
+    of a try, mark a try wrongly, or prefer the worse of two tries.
     """
 
     def __init__(self, robot: SimulatedArm, *, delay: float, errors: float) -> None:
@@ -85,6 +110,16 @@ class SimulatedPerson:
     def mark(self, ended: str, *, success: bool) -> bool | None:
         """Mark a try by its success."""
         return success is not bool(self._chance.random() < self._errors)
+
+    def compare(self, before: Standing, now: Standing) -> float | None:
+        """Prefer success without help to success with it, and this to failure; of equal ones that which was faster."""
+        errs = self._chance.random() < self._errors
+        first, second = (one.success * (2 - one.with_help) for one in (before, now))
+        if first == second:
+            first, second = (-one.num_ticks if one.success else 0 for one in (before, now))
+            if abs(first - second) < _AS_FAST:
+                return 0.5
+        return float((second > first) is not bool(errs))
 
     def _takes_over(self) -> bool:
         is_due = self._waited() >= self._patience

@@ -4,7 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from torch import Tensor
 from tercet.arm.robot import calibration, control, dry_run
 from tercet.arm.robot.deploy import CONNECT, SUPPORT_HELP, leader_arm, ready
 from tercet.arm.robot.devices import Arm, Robot, Teacher, find_cube, find_robot, find_teacher
-from tercet.arm.robot.person import Keyboard, Person, SimulatedPerson
+from tercet.arm.robot.person import Keyboard, Person, SimulatedPerson, Standing
 from tercet.arm.robot.pilot import Pilot, StateEstimator, start_joints, wanted_action
 from tercet.arm.robot.safety import Guard
 from tercet.arm.robot.simulated import SimulatedArm
@@ -35,7 +35,8 @@ class MarkedTry:
     """The steps of a try in which somebody steered, with their mark.
 
     `actions` are those that were wanted, before the guard; `num_ticks` counts all control steps, and `limits` those
-    whose command the guard changed, by the limit.
+    whose command the guard changed, by the limit. `better` is 1 if the person preferred this try to the one before it,
+    0 if they preferred that one, 0.5 if both were equal, and None if they did not say.
     """
 
     observations: Float[Tensor, "t o"]
@@ -45,6 +46,7 @@ class MarkedTry:
     success: bool
     num_ticks: int
     limits: Mapping[str, int]
+    better: float | None = None
 
     @property
     def num_takeovers(self) -> int:
@@ -61,7 +63,7 @@ class MarkedTry:
         """Write the files of a try into `folder`."""
         arrays = {"observations": self.observations, "actions": self.actions, "by_person": self.by_person}
         save_file(arrays, folder / _ARRAYS)
-        names = ("good", "success", "num_ticks", "limits")
+        names = ("good", "success", "num_ticks", "limits", "better")
         (folder / _FACTS).write_text(json.dumps({name: getattr(self, name) for name in names}, indent=1) + "\n")
 
     @classmethod
@@ -128,6 +130,10 @@ class Rig:
         steered = any(tick.is_steered for tick in ticks)
         return _marked(ticks, speed=pilot.speed, good=good, success=success) if steered and good is not None else None
 
+    def compared(self, before: MarkedTry, now: MarkedTry) -> MarkedTry:
+        """Ask which of two successive tries was better, and return the second one with the answer."""
+        return replace(now, better=self._person.compare(_standing(before), _standing(now)))
+
 
 @contextmanager
 def rig(
@@ -155,6 +161,10 @@ def rig(
             for line in dry_run.reading_lines(*arm.read()):
                 say(line)
         yield Rig(config, task, arm, robot, teacher, person, clock, say)
+
+
+def _standing(one: MarkedTry) -> Standing:
+    return Standing(one.success, one.num_takeovers > 0, one.num_ticks)
 
 
 def _marked(ticks: list[control.Tick], *, speed: float, good: bool, success: bool) -> MarkedTry:
