@@ -114,3 +114,18 @@ def test_an_arm_outside_its_workspace_only_comes_back() -> None:
         leeways.append(float(motion.leeway))
     assert leeways[0] == pytest.approx(0.04) and leeways[-1] < 1e-9 and (np.diff(leeways) <= 0).all()
     assert isinstance(motion, Motion)
+
+
+@pytest.mark.parametrize("move", [(0.6, 0.0, 0.6), (0.6, -0.6, 0.2), (-0.6, 0.6, 0.0), (0.3, 0.6, 0.2)])
+def test_fingers_just_above_the_table_move_along_it(move: tuple[float, float, float]) -> None:
+    """Joints that move as fast as each can would dip the fingers into the table, and the arm would stand still."""
+    for start in ([0.19, -0.045, 0.0086], [0.17, 0.02, 0.0083], [0.2, 0.04, 0.0095]):
+        motion = at_rest(np.append(kinematics.inverse(np.array([start]), np.full(1, 0.3))[0], 0.01), LIMITS)
+        action = np.array([[*move, 0.0, -1.0]])
+        for _ in range(10):
+            motion = toward(motion, joints_for(motion.position, action), LIMITS)
+            assert outside(motion.position, LIMITS.workspace) < 1e-9
+        tip = kinematics.forward(motion.position[None, :5]).tip[0]
+        assert (
+            np.linalg.norm(tip - start) > 0.025
+        )  # of 0.1 to 0.17 m that were asked for, from rest and up to the edges

@@ -8,6 +8,7 @@ is checked in advance, so an allowed step always exists.
 `robot/safety.py::Guard` enforces these limits on a real arm, and `env.py` in training, if the config says so.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,7 +20,7 @@ from tercet.arm.sim.scene import OPENING
 from tercet.config.robot import MotionConfig
 
 TOLERANCE = 1e-9
-_BLENDS = (1.0, 0.5, 0.2)  # weights of the wanted step against braking; the largest allowed one is used
+_BLENDS = (1.0, 0.5, 0.2)  # weights of the wanted step; the largest allowed one is used
 
 
 @dataclass(frozen=True)
@@ -71,16 +72,13 @@ def at_rest(position: Array, limits: Limits) -> Motion:
 def toward(motion: Motion, wanted: Array, limits: Limits) -> Motion:
     """Take one allowed step to `wanted` (finite), as fast as possible, and slow down in time to rest there.
 
-    Beyond a joint limit or outside the workspace, a step only leads back.
+    Every joint moves as fast as it can. Where that leads out of the workspace, because joints that are slower or have
+    farther to go come later, all joints take the same share of their way: along the table, the fingers would dip into
+    it. Beyond a joint limit or outside the workspace, a step only leads back.
     """
-    step = limits.acceleration * limits.period
-    way = np.clip(wanted, limits.low, limits.high) - motion.position
-    velocity = np.sign(way) * np.minimum(_braking_speed(np.abs(way), limits), limits.speed)
-    velocity = np.clip(velocity, motion.velocity - step, motion.velocity + step)
-    braked = _braked(motion.velocity, limits)
     found, undecided = brake(motion, limits), np.ones(motion.position.shape[:-1], bool)
-    for share in _BLENDS:
-        candidate = _advanced(motion, share * velocity + (1 - share) * braked, limits)
+    for velocity in _candidates(motion, wanted, limits):
+        candidate = _advanced(motion, velocity, limits)
         farthest = _farthest(candidate, limits, *allowed_range(motion, limits))
         chosen = undecided & (farthest <= motion.leeway + TOLERANCE)
         found = Motion(
@@ -92,6 +90,22 @@ def toward(motion: Motion, wanted: Array, limits: Limits) -> Motion:
         if not undecided.any():
             break
     return found
+
+
+def _candidates(motion: Motion, wanted: Array, limits: Limits) -> Iterator[Array]:
+    """Yield velocities of the next step, the best ones first: each joint as fast as it can, then all together."""
+    step = limits.acceleration * limits.period
+    way = np.clip(wanted, limits.low, limits.high) - motion.position
+    velocity = np.sign(way) * np.minimum(_braking_speed(np.abs(way), limits), limits.speed)
+    velocity = np.clip(velocity, motion.velocity - step, motion.velocity + step)
+    braked = _braked(motion.velocity, limits)
+    for share in _BLENDS:
+        yield share * velocity + (1 - share) * braked
+    shares = np.divide(velocity * limits.period, way, out=np.ones_like(way), where=np.abs(way) > TOLERANCE)
+    together = way / limits.period * np.clip(shares[..., : len(JOINTS)].min(-1, keepdims=True), 0.0, 1.0)
+    together[..., len(JOINTS)] = velocity[..., len(JOINTS)]  # fingers do not lead out of the workspace
+    for share in _BLENDS:
+        yield np.clip(share * together, motion.velocity - step, motion.velocity + step)
 
 
 def brake(motion: Motion, limits: Limits) -> Motion:
