@@ -53,6 +53,29 @@ def test_a_policy_that_stands_still_later_is_taken_over_later(robot: SimulatedAr
     assert 20 <= pressed <= 24
 
 
+def test_a_person_who_brings_the_task_no_nearer_gives_up_after_two_seconds(robot: SimulatedArm) -> None:
+    person = SimulatedPerson(robot, delay=0.5, errors=0.0)
+    still = np.zeros((1, len(robot.env.single_action_space.low)), np.float32)
+
+    def pressed(num: int) -> list[str]:
+        keys = []
+        for _ in range(num):
+            keys.append(person.keys())
+            robot.env.step(still)
+        return keys
+
+    person.begin(0)
+    keys = pressed(70)
+    taken = keys.index(control.TAKE)
+    assert 40 <= keys.index(control.BAD) - taken <= 41
+    assert person.mark(control.BAD, success=False) is False
+    person.begin(0)
+    assert pressed(taken + 1)[-1] == control.TAKE
+    for _ in range(60):  # the expert reaches the goal and holds
+        assert person.keys() == ""
+        robot.env.step(robot.env.expert_actions())
+
+
 def test_a_person_who_always_errs_never_helps_and_marks_everything_wrongly(robot: SimulatedArm) -> None:
     person = SimulatedPerson(robot, delay=0.2, errors=1.0)
     person.begin(1)

@@ -11,6 +11,7 @@ from tercet.arm.robot.simulated import SimulatedArm
 from tercet.arm.sim.physics import STEP_SECONDS
 
 MARKS_HELP = "marks: g ends a try as good, b as bad, x drops it, q ends the command; what was finished is kept"
+_GIVES_UP = round(2.0 / STEP_SECONDS)  # control steps
 _AS_FAST = 10  # control steps; a smaller difference is not noticed
 _NEARER = 0.005  # metres (as `Task.progress` counts) by which the task must come nearer within the delay
 
@@ -82,9 +83,10 @@ _MARKS = {control.GO: True, control.BAD: False, control.DISCARD: None}
 class SimulatedPerson:
     """A rule in place of a person, who sees how near the task is (`Task.progress`).
 
-    If the task has not come 5 mm nearer within `delay` seconds, they take over, and steer until the try ends. With the
-    probability `errors` they miss that they are needed and notice it `delay` later, take over needlessly at some step
-    of a try, mark a try wrongly, or prefer the worse of two tries.
+    If the task has not come 5 mm nearer within `delay` seconds, they take over, and steer until the try ends. If they
+    bring it no nearer for two seconds, as when the cube lies out of reach, they end it as bad. With the probability
+    `errors` they miss that they are needed and notice it `delay` later, take over needlessly at some step of a try,
+    mark a try wrongly, or prefer the worse of two tries.
     """
 
     def __init__(self, robot: SimulatedArm, *, delay: float, errors: float) -> None:
@@ -100,11 +102,14 @@ class SimulatedPerson:
         self._watch_anew()
 
     def keys(self) -> str:
-        """Take over when it is time."""
+        """Take over, or give up, when it is time."""
         self._step += 1
-        if self._steers or not self._takes_over():
+        if self._steers:
+            return control.BAD if self._waited() >= _GIVES_UP else ""
+        if not self._takes_over():
             return ""
         self._steers = True
+        self._watch_anew()
         return control.TAKE
 
     def mark(self, ended: str, *, success: bool) -> bool | None:
