@@ -213,6 +213,35 @@ def record(
 
 
 @app.command()
+def calibrate(
+    file: Annotated[
+        Path,
+        typer.Argument(metavar="FILE", help="File of the robot, which is written. An old one is the start."),
+    ],
+    overrides: Overrides = None,
+    robot: RobotOption = "so101",
+    paper: Annotated[
+        str, typer.Option("--paper", metavar="a4|letter", help="Sheet whose corners the finger tips touch.")
+    ] = "a4",
+    debug: DebugOption = False,
+) -> None:
+    """Find the zeros and signs of an SO-101: pose it by hand, joint by joint, as pictures show. Nothing is sent.
+
+    Every reading is kept, so the same command goes on after a stop. The new file is for --robot of the other commands.
+    """
+    from tercet.config.load import load_robot_config
+
+    if file.suffix not in (".yaml", ".yml"):
+        raise InputError(f"{file}: give the robot's file a name that ends in .yaml")
+    config = load_robot_config(file if file.exists() else robot, overrides or [])
+    from tercet.arm.robot import console
+    from tercet.arm.robot.poses import sheet_of
+
+    console.calibrate(config, file, sheet_of(paper))
+    say(f"robot: {file}\ncheck it in a dry run: tercet arm deploy DIR --robot {file}")
+
+
+@app.command()
 def convert(
     source: Annotated[
         str, typer.Argument(metavar="DIR|HUB_ID", help="Recording of an SO-100 or SO-101 that LeRobot made.")

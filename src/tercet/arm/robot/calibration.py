@@ -14,8 +14,8 @@ from tercet.errors import InputError
 KEYS = tuple(f"{name}.pos" for name in NAMES)  # their names in LeRobot
 
 
-def to_joints(values: Mapping[str, object], config: CalibrationConfig) -> Array:
-    """Convert an observation or action to joints (6,). Raise InputError if a joint is missing or not a number."""
+def numbers_of(values: Mapping[str, object]) -> list[float]:
+    """Return the joints of an observation or action in the robot's units. InputError if one is missing or no number."""
     numbers = []
     for key in KEYS:
         value = values.get(key)
@@ -23,6 +23,12 @@ def to_joints(values: Mapping[str, object], config: CalibrationConfig) -> Array:
             names = ", ".join(sorted(values)) or "nothing"
             raise InputError(f"the robot's observation has no number {key} (it has {names}); use an SO-100 or SO-101")
         numbers.append(float(value))
+    return numbers
+
+
+def to_joints(values: Mapping[str, object], config: CalibrationConfig) -> Array:
+    """Convert an observation or action to joints (6,). Raise InputError if a joint is missing or not a number."""
+    numbers = numbers_of(values)
     joints = [_radians(value, joint) for value, joint in zip(numbers, _joints(config), strict=False)]
     grip = config.gripper
     return np.array([*joints, OPENING * (numbers[-1] - grip.closed) / (grip.wide - grip.closed)])

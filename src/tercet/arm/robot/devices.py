@@ -7,7 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from tercet.arm.robot.calibration import KEYS, to_joints, to_values
+from tercet.arm.robot.calibration import KEYS, numbers_of, to_joints, to_values
 from tercet.arm.robot.simulated import SimulatedArm, SimulatedTeacher
 from tercet.arm.sim.arms import find_arm
 from tercet.arm.sim.kinematics import Array
@@ -47,6 +47,49 @@ class Teleoperator(Protocol):
     def connect(self, calibrate: bool = True) -> None: ...
     def disconnect(self) -> None: ...
     def get_action(self) -> Mapping[str, Any]: ...  # Any: LeRobot's
+
+
+@runtime_checkable
+class Bus(Protocol):
+    """The part of LeRobot's motor buses that is used."""
+
+    def disable_torque(self) -> None: ...
+
+
+@runtime_checkable
+class HasBus(Protocol):
+    """A robot whose motors can be switched off, as LeRobot's can."""
+
+    bus: Bus
+
+
+class LimpArm:
+    """A robot within `with` whose motors are off: a person poses it, and it is read and never commanded."""
+
+    def __init__(self, robot: Robot, config: RobotConfig) -> None:
+        if not isinstance(robot, HasBus):
+            raise InputError(
+                f"robot={config.robot}: has no bus.disable_torque(), so its motors cannot be switched off; only an arm "
+                "without torque can be posed by hand"
+            )
+        self._robot, self._bus, self._config = robot, robot.bus, config
+
+    def __enter__(self) -> "LimpArm":
+        _connect(self._robot, "the robot", self._config.port)
+        try:
+            _communicate(self._bus.disable_torque, "switch off the motors of the robot", self._config.port)
+        except (InputError, FailedError) as error:
+            _disconnect(self._robot, "the robot", error)
+            raise
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        _disconnect(self._robot, "the robot", error)
+
+    def values(self) -> Array:
+        """Return the joints (6,) in the robot's own units."""
+        observation, _ = _read(self._robot.get_observation, "read the robot", self._config.port, self._config)
+        return np.array(numbers_of(observation))
 
 
 class Arm:

@@ -1,4 +1,4 @@
-"""The simulated arm with LeRobot's robot interface, and its scripted expert with that of a leader arm."""
+"""Simulated arms with LeRobot's robot interface, and the scripted expert with that of a leader arm."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -11,6 +11,7 @@ from tercet.arm.sim import kinematics
 from tercet.arm.sim.arms import PRIMITIVE, ArmModel
 from tercet.arm.sim.cameras import Camera
 from tercet.arm.sim.env import ArmEnv
+from tercet.arm.sim.kinematics import JOINTS, Array
 from tercet.arm.sim.scene import CAMERAS
 from tercet.arm.sim.workspace import STEPS
 from tercet.config.robot import CalibrationConfig
@@ -19,6 +20,7 @@ from tercet.errors import InputError
 _GOAL = ("goal.x", "goal.y", "goal.z")
 _CUBE = ("cube.x", "cube.y", "cube.z", "cube.turn")
 _PICTURE = (240, 320, 3)
+_HAND, _FINGER = 0.3, 0.0002  # degrees and metres by which a hand misses a pose, as a standard deviation
 
 
 class SimulatedArm:
@@ -87,6 +89,60 @@ class SimulatedArm:
     def _check(self) -> None:
         if not self.is_connected:
             raise ConnectionError(f"{self.name} is not connected")
+
+
+class PosedArm:
+    """A simulated arm without power in the hands of a person, whose zeros and signs are those of no file.
+
+    `pose` brings it into a pose as exactly as a hand does.
+    """
+
+    name = "tercet_posed"
+    is_calibrated = True
+    observation_features = action_features = dict.fromkeys(KEYS, float)
+
+    def __init__(self, calibration: CalibrationConfig, *, seed: int = 0) -> None:
+        self._chance = np.random.default_rng(seed)
+        self.calibration, self._joints, self.is_limp = falsified(calibration, self._chance), np.zeros(len(KEYS)), False
+
+    @property
+    def bus(self) -> "PosedArm":
+        """Itself: it has no motors but those that can be switched off."""
+        return self
+
+    def disable_torque(self) -> None:
+        """Switch off the motors."""
+        self.is_limp = True
+
+    def connect(self, calibrate: bool = True) -> None:
+        """Do nothing."""
+
+    def disconnect(self) -> None:
+        """Do nothing."""
+
+    def pose(self, joints: Array) -> None:
+        """Bring it to joints (6,) by hand."""
+        errors = np.array([*[np.radians(_HAND)] * len(JOINTS), _FINGER]) * self._chance.standard_normal(len(KEYS))
+        self._joints = joints + errors
+
+    def get_observation(self) -> dict[str, Any]:  # Any: LeRobot's
+        """Return the joints."""
+        return dict(to_values(self._joints, self.calibration))
+
+    def send_action(self, action: dict[str, float]) -> dict[str, float]:
+        """Refuse: nothing may move while a person holds the arm."""
+        raise ConnectionError(f"{self.name} was sent a command while a person poses it")
+
+
+def falsified(calibration: CalibrationConfig, chance: np.random.Generator) -> CalibrationConfig:
+    """Return a calibration with other zeros, by up to 30 degrees, and other signs."""
+    tree = calibration.model_dump()
+    for name in JOINTS:
+        tree[name]["zero"] += chance.uniform(-30, 30)
+        tree[name]["degrees_per_unit"] *= chance.choice([-1.0, 1.0])
+    grip = tree["gripper"]
+    grip["closed"], grip["wide"] = grip["wide"] + chance.uniform(-5, 5), grip["closed"] + chance.uniform(-5, 5)
+    return CalibrationConfig.model_validate(tree)
 
 
 class SimulatedTeacher:

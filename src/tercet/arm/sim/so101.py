@@ -115,6 +115,11 @@ class So101:
         """Convert the angle of the jaw that turns."""
         return (positions[:, NUM_JOINTS : NUM_JOINTS + 1] - self._closed) / self._per_metre
 
+    def opening_at(self, per_cent: float) -> float:
+        """Return the opening of a finger where LeRobot reads the gripper at this share of its range."""
+        low, high = _GRIPPER_RANGE
+        return (low + (high - low) * per_cent / 100 - self._closed) / self._per_metre
+
     def aside(self, turn: Array, opening: Array) -> Array:
         """Return the way from the axis to the middle between the jaws, of which one is fixed."""
         way = np.zeros((len(turn), 3))
