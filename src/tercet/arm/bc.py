@@ -2,14 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from gymnasium.vector import VectorEnv
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
-from tercet.arm.demonstrations.data import Demonstrations, is_scripted, load_recording, play_expert
+from tercet.arm.demonstrations.data import Demonstrations, is_scripted, load_recording, play_expert, recording_of
 from tercet.arm.demonstrations.digests import digests
 from tercet.arm.play.agent import sample_episodes
 from tercet.arm.play.environments import EnvFactory, bounds_of, sizes_of
@@ -121,7 +120,7 @@ def load_demonstrations(config: ArmConfig, env: VectorEnv) -> Demonstrations:
     if is_scripted(config.bc.demonstrations):
         return play_expert(env, config.bc, horizon=config.horizon, seed=config.seed, cameras=cameras)
     return load_recording(
-        Path(config.bc.demonstrations),
+        recording_of(config.bc),
         sizes_of(env),
         config.bc,
         env=config.env,

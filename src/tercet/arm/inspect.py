@@ -13,7 +13,7 @@ from rich.text import Text
 
 from tercet.arm.bc import load_demonstrations
 from tercet.arm.demonstrations import idle, recordings
-from tercet.arm.demonstrations.data import EXPERT, NONE, Demonstrations, is_scripted, read_arrays
+from tercet.arm.demonstrations.data import EXPERT, NONE, Demonstrations, is_scripted, read_arrays, recording_of
 from tercet.arm.play.environments import EnvFactory
 from tercet.arm.sim.units import ENVIRONMENT
 from tercet.config.arm import ArmConfig, BcConfig
@@ -67,7 +67,7 @@ def run(config: ArmConfig, console: Console | None = None) -> None:
             demonstrations = load_demonstrations(config, env)
         summary = of_expert(demonstrations, config.env)
     else:
-        summary, demonstrations = of_recording(Path(source), config.bc), None
+        summary, demonstrations = of_recording(recording_of(config.bc), config.bc), None
     console.print(_figures(summary))
     console.print(_numbers(summary.columns))
     for warning in warnings(summary, config.bc, config.horizon):

@@ -1,12 +1,10 @@
 """Run the three steps, evaluation and report; skip steps that are done."""
 
-from pathlib import Path
-
 import torch
 
 from tercet.arm import bc, compare, ppo, reward
 from tercet.arm import eval as evaluation
-from tercet.arm.demonstrations.data import NONE, is_scripted, load_recording
+from tercet.arm.demonstrations.data import NONE, is_scripted, load_recording, recording_of
 from tercet.arm.demonstrations.digests import digests
 from tercet.arm.play.agent import camera_view
 from tercet.arm.play.environments import EnvFactory, bounds_of, sizes_of
@@ -61,8 +59,10 @@ def check(config: ArmConfig) -> None:
         if learns_reward and asks_person(config.reward):
             env.render(0, WIDTH, HEIGHT)  # type: ignore[call-arg]  # Gymnasium's render takes no arguments
         if config.bc.demonstrations != NONE and not is_scripted(config.bc.demonstrations):
-            source, bounds, itself = Path(config.bc.demonstrations), bounds_of(env), config.policy.sees == "itself"
-            load_recording(source, sizes_of(env), config.bc, env=config.env, bounds=bounds, sees_itself=itself)
+            bounds, itself = bounds_of(env), config.policy.sees == "itself"
+            load_recording(
+                recording_of(config.bc), sizes_of(env), config.bc, env=config.env, bounds=bounds, sees_itself=itself
+            )
         cameras = cameras_of(config.policy)
         camera_view(env, cameras)(torch.ones(1, dtype=torch.bool))  # FailedError without OpenGL
         if cameras:

@@ -64,7 +64,7 @@ class PolicyConfig(Section):
 class BcConfig(FitConfig):
     """Step 1: behaviour cloning from demonstrations."""
 
-    demonstrations: str = Field(default="expert", description="`expert` (scripted), module:function (maps an observation to an action in the environment's units), `none` (start from a new policy), or a recording: a folder in LeRobot's format or an .npz file.")
+    demonstrations: str = Field(default="expert", description="`expert` (scripted), module:function (maps an observation to an action in the environment's units), `none` (start from a new policy), or a recording: a folder in LeRobot's format, the hub id of one, or an .npz file.")
     num_demonstrations: int = Field(default=3, ge=1, le=MOST_ROWS, description="Number of demonstrations; the first ones of a recording.")
     task: str = Field(default="", description="Task to learn from a recording with several tasks, as named in the recording.")
     action_units: Literal["stated", "scaled", "environment"] = Field(default="stated", description="Units of a recording's actions: `scaled` (-1 to 1), those of the `environment`, or as stated in the recording; if it states none, inferred from their range.")

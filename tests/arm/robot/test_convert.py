@@ -1,6 +1,5 @@
 """Recordings that LeRobot made of an SO-101 become demonstrations for a policy that sees itself."""
 
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -168,18 +167,6 @@ def test_old_names_of_joints_are_known_and_others_are_refused(tmp_path: Path) ->
     info.write_text(text.replace("shoulder_pan.pos", "waist.pos"))
     with pytest.raises(InputError, match="not the six joints of an SO-100 or SO-101"):
         converted(tmp_path / "source", tmp_path / "other")
-
-
-def test_a_hub_id_is_read_from_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cached = tmp_path / "datasets--me--arm"
-    shutil.copytree(WRITTEN_BY_LEROBOT / "image", cached / "snapshots" / "0123")
-    (cached / "refs").mkdir()
-    (cached / "refs" / "main").write_text("0123")
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    assert len(open_recording(convert.local_folder("me/arm"))) == 3
-    with pytest.raises(InputError, match="me/other: no such folder, and not a hub id that can be read"):
-        convert.local_folder("me/other")
 
 
 def test_only_a_policy_that_sees_itself_learns_from_it(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tercet.arm.demonstrations import idle, recordings
+from tercet.arm.lerobot.hub import local_folder
 from tercet.arm.play.agent import camera_view
 from tercet.arm.play.episodes import Episodes, play_turn, turns
 from tercet.arm.policies.policy import Sizes
@@ -57,6 +58,11 @@ class Demonstrations:
 def is_scripted(source: str) -> bool:
     """Return True if bc.demonstrations names a scripted expert: the environment's or a user's function."""
     return source == EXPERT or (re.fullmatch(r"[\w.]+:\w+", source) is not None and not Path(source).exists())
+
+
+def recording_of(config: BcConfig) -> Path:
+    """Return the file or folder of the recording that bc.demonstrations names; that of a hub id is downloaded."""
+    return local_folder(config.demonstrations, kind="dataset")
 
 
 def play_expert(
@@ -260,7 +266,7 @@ def _npz(file: Path) -> dict[str, np.ndarray]:
     if not file.is_file():
         raise InputError(
             f"bc.demonstrations: no file {file}; give `expert`, `none`, or an .npz recording "
-            "(or a folder in LeRobot's format)"
+            "(or a folder in LeRobot's format, or its hub id)"
         )
     try:
         with np.load(file, allow_pickle=False) as archive:

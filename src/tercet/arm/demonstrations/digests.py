@@ -1,9 +1,8 @@
 """Digests of the data of a step, by which a run detects that its data has changed."""
 
 import hashlib
-from pathlib import Path
 
-from tercet.arm.demonstrations.data import NONE, is_scripted
+from tercet.arm.demonstrations.data import NONE, is_scripted, recording_of
 from tercet.arm.sim.cameras import cameras_of
 from tercet.config.arm import ArmConfig
 
@@ -15,7 +14,7 @@ def digests(config: ArmConfig, step: str) -> dict[str, str]:
     source = config.bc.demonstrations
     if step != "bc" or source == NONE or is_scripted(source):
         return {}
-    recording, digest = Path(source), hashlib.sha256()
+    recording, digest = recording_of(config.bc), hashlib.sha256()
     for file in sorted(recording.rglob("*")) if recording.is_dir() else [recording]:
         name = str(file.relative_to(recording))
         if file.is_file() and (cameras_of(config.policy) or not name.startswith(_PICTURES)):

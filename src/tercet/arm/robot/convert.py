@@ -5,7 +5,6 @@ of an observation is left out, so that only a policy with `policy.sees=itself` l
 a policy whose target follows the recorded commands as fast as its actions allow.
 """
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tercet.arm.demonstrations.recordings import TERCET_ACTION, TERCET_OBSERVATION
+from tercet.arm.lerobot.hub import local_folder
 from tercet.arm.lerobot.layout import ACTION, IMAGES, STATE, Feature, Info
 from tercet.arm.lerobot.read import Episode, Recording, open_recording
 from tercet.arm.lerobot.write import NewEpisode, append
@@ -28,7 +28,7 @@ from tercet.arm.sim.tasks.task import Task
 from tercet.arm.sim.units import SCALED
 from tercet.arm.sim.workspace import STEPS, within_limits
 from tercet.config.robot import RobotConfig
-from tercet.errors import InputError, first_line
+from tercet.errors import InputError
 from tercet.runs.atomic import replace_folder
 
 _COUNT = len(JOINTS)
@@ -58,7 +58,7 @@ def run(
     """
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise InputError(f"{folder}: exists; give a new folder")
-    recording = open_recording(local_folder(source)).of_task(only, option="--only ")
+    recording = open_recording(local_folder(source, kind="dataset")).of_task(only, option="--only ")
     cameras = _cameras(recording, config)
     info = _info(recording, task, cameras)
     episodes = recording.episodes([STATE, ACTION])
@@ -75,20 +75,6 @@ def run(
 
     replace_folder(folder, write)
     return sum(bool(one.frames) for one in converted)
-
-
-def local_folder(source: str) -> Path:
-    """Return the folder of a recording; that of a hub id is downloaded. InputError if there is neither."""
-    if Path(source).exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", source):
-        return Path(source)
-    from huggingface_hub import snapshot_download  # slow to import, and only needed here
-
-    try:
-        return Path(snapshot_download(source, repo_type="dataset"))
-    except Exception as error:  # the library's own errors, and those of the network below it
-        raise InputError(
-            f"{source}: no such folder, and not a hub id that can be read ({first_line(error)})"
-        ) from error
 
 
 def of_episode(recording: Recording, episode: Episode, task: Task, config: RobotConfig) -> Converted:
