@@ -44,6 +44,7 @@ def test_rows_keep_their_order_and_a_chunk_ends_where_somebody_else_steers() -> 
     experience = experience_of(demonstrations, tries, chunk=2, gamma=0.5)
     assert experience.rows.observations[:, 0].tolist() == [7.0, 7.0, 0.0, 1.0, 2.0, 50.0, 51.0]
     assert experience.by_person.tolist() == [H, H, P, P, H, P, P]
+    assert experience.shown.tolist() == [H, H, P, P, H, P, P]
     assert experience.numbers.tolist() == [0, 0, 1, 1, 1, 2, 2]
     assert experience.returns.tolist() == [0.5, 1.0, -0.5, -1.0, 1.0, -0.5, -1.0]
     assert experience.rows.mask.tolist() == [
@@ -68,7 +69,8 @@ def test_the_better_of_two_good_tries_is_worth_more_and_later_tries_are_as_marke
 def test_a_demonstration_that_failed_is_bad() -> None:
     ones, mask = torch.ones(2, 1, 1), torch.ones(2, 1, dtype=torch.bool)
     demonstrations = Demonstrations(ones, ones, mask, success=torch.tensor([True, False]))
-    assert experience_of(demonstrations, [], chunk=1, gamma=0.9).returns.tolist() == [1.0, -1.0]
+    experience = experience_of(demonstrations, [], chunk=1, gamma=0.9)
+    assert experience.returns.tolist() == [1.0, -1.0] and experience.shown.tolist() == [True, False]
 
 
 def test_the_value_of_a_try_has_not_seen_its_outcome() -> None:
@@ -89,12 +91,14 @@ def test_the_value_of_a_try_has_not_seen_its_outcome() -> None:
 
 def test_a_person_beats_the_policy_and_alone_counts_for_dagger() -> None:
     demonstrations = Demonstrations(torch.zeros(1, 1, 1), torch.zeros(1, 1, 1), torch.ones(1, 1, dtype=torch.bool))
-    experience = experience_of(demonstrations, [marked([P, P, H], good=False)], chunk=1, gamma=1.0)
-    values = torch.tensor([0.0, 0.0, -1.0, 1.0])
+    tries = [marked([P, P, H], good=True), marked([P, H], good=False)]  # in the second they could not help either
+    experience = experience_of(demonstrations, tries, chunk=1, gamma=1.0)
+    values = torch.tensor([0.0, 0.0, -1.0, 1.0, 0.0, 0.0])
     everything = ImproveConfig(learns_from="everything", beta=0.5, max_weight=20.0)
-    expected = [20.0, math.exp(-2), 1.0, 20.0]
+    expected = [20.0, math.exp(-2), 1.0, 20.0, math.exp(-2), math.exp(-2)]
     assert weights_of(experience, values, everything).tolist() == pytest.approx(expected)
-    assert weights_of(experience, values, ImproveConfig(learns_from="person")).tolist() == [1.0, 0.0, 0.0, 1.0]
+    only_person = weights_of(experience, values, ImproveConfig(learns_from="person"))
+    assert only_person.tolist() == [1.0, 0.0, 0.0, 1.0, 0.0, 1.0]
 
 
 def test_rows_are_drawn_in_proportion_to_their_weights() -> None:

@@ -26,11 +26,12 @@ _VALUE_STEPS, _NUM_FOLDS = 300, 4  # optimizer steps of the value; critics, each
 
 @dataclass(frozen=True)
 class Experience:
-    """Every step that somebody steered, with its return, and whether that was a person."""
+    """Every step that somebody steered, with its return, whether that was a person, and whether they showed how."""
 
     rows: Rows
     returns: Float[Tensor, " n"]
     by_person: Bool[Tensor, " n"]
+    shown: Bool[Tensor, " n"]  # by a person, in a try or demonstration that was good
     numbers: Int[Tensor, " n"]  # of the try that the step belongs to
 
     def __len__(self) -> int:
@@ -50,6 +51,7 @@ def experience_of(
         (demonstrations.observations[i, :n], demonstrations.actions[i, :n], torch.ones(n, dtype=torch.bool))
         for i, n in enumerate(lengths)
     ] + [(one.observations, one.actions, one.by_person) for one in tries]
+    marks = [*succeeded.tolist(), *(one.good for one in tries)]
     worth = [*(GOOD if good else BAD for good in succeeded.tolist()), *outcomes_of(tries).tolist()]
     observations, actions, by_person, returns = [], [], [], []
     for (states, moves, of_person), outcome in zip(parts, worth, strict=True):
@@ -66,7 +68,10 @@ def experience_of(
     mask = torch.arange(max(map(len, returns))) < torch.tensor([len(one) for one in returns])[:, None]
     stacked = Demonstrations(_padded(observations, mask), _padded(actions, mask), mask)
     numbers = torch.arange(len(parts)).repeat_interleave(torch.tensor([len(states) for states, _, _ in parts]))
-    return Experience(rows_of(stacked, chunk), torch.cat(returns), torch.cat(by_person), numbers)
+    steered = torch.cat(by_person)
+    return Experience(
+        rows_of(stacked, chunk), torch.cat(returns), steered, steered & torch.tensor(marks)[numbers], numbers
+    )
 
 
 def outcomes_of(tries: Sequence[MarkedTry]) -> Float[Tensor, " n"]:
@@ -126,11 +131,14 @@ def fit_values(
 
 
 def weights_of(experience: Experience, values: Float[Tensor, " n"], config: ImproveConfig) -> Float[Tensor, " n"]:
-    """Return the weight with which a policy imitates each step: a person's steps have the largest."""
+    """Return the weight with which a policy imitates each step: those that a person showed have the largest.
+
+    Where a person could not save a try, their steps count as those of the policy do.
+    """
     if config.learns_from == "person":
         return experience.by_person.float()
     weights = advantage_weights(experience.returns - values, beta=config.beta, cap=config.max_weight)
-    return torch.where(experience.by_person, config.max_weight, weights)
+    return torch.where(experience.shown, config.max_weight, weights)
 
 
 def weighted_plan(weights: Float[Tensor, " n"], config: ImproveConfig, *, seed: int) -> list[list[int]]:
