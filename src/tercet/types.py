@@ -18,6 +18,8 @@ class Rollout:
     that its `next_values` entry counts. `independent_steps` is True if the log-probability and value of a step depend
     only on the inputs of that step, so that steps can be trained on separately. `lengths` has what the networks read of
     each row, if that is not its actions alone: several ranks share the rows so that each reads about as much.
+    `inner_logprobs` are there if the inner steps of an action, such as the denoising steps of diffusion, have ratios of
+    their own; `logprobs` are their sums.
     """
 
     inputs: Mapping[str, Tensor]  # each (batch, ...): what an ActorCritic needs to evaluate the same actions again
@@ -35,14 +37,19 @@ class Rollout:
     ref_logprobs: Float[Tensor, "b t"] | None = None  # for a KL penalty in the loss
     kl_coef: float = 0.0  # of that penalty
     max_length: int = 0  # the longest that a row may be; 0: the columns of the mask
+    inner_logprobs: Float[Tensor, "b t k"] | None = None
 
 
 @dataclass(frozen=True)
 class ActorOutput:
-    """The actor's log-probabilities of actions, and the entropy of its distribution."""
+    """The actor's log-probabilities of actions, and the entropy of its distribution.
+
+    `inner_logprobs` are given if the rollout has them.
+    """
 
     logprobs: Float[Tensor, "b t"]
     entropy: Float[Tensor, "b t"]
+    inner_logprobs: Float[Tensor, "b t k"] | None = None
 
 
 @runtime_checkable  # for the run-time type checks of the tests

@@ -2,6 +2,7 @@
 
 import base64
 import io
+from math import prod
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ SMALL = """
     ppo.keep_rollouts=3 ppo.kl_anneal_updates=3 ppo.kl_coef=0.1
 """
 GROUPS = ["ppo.algorithm=rloo", "ppo.group_size=4"]
+STEPS = ["policy.kind=diffusion", "policy.chunk_size=5", "ppo.clip_of=step", "ppo.clip_range_high=0.3"]
 CHUNKS = ["policy.kind=act", "policy.num_layers=1", "policy.chunk_size=5", "ppo.gamma=0.9"]
 
 
@@ -71,6 +73,26 @@ def test_groups_and_chunks_of_actions_are_recomputed_too(tmp_path: Path, more: l
         for t, following in ((0, 1), (1, 2)):
             expected = rows[0]["reward"][t] + 0.9**5 * rows[0]["value"][following] - rows[0]["value"][t]
             assert rows[0]["delta"][t] == pytest.approx(expected, abs=1e-4)
+
+
+def test_the_steps_of_a_denoising_chain_are_recomputed_with_ratios_of_their_own(tmp_path: Path) -> None:
+    inspection = inspected(tmp_path / "run", *STEPS)
+    assert {"actor_loss", "clip_fraction", "approx_kl"} <= all_equal_the_log(inspection)
+    update = inspection.update("ppo 4", 1, {})
+    inner, row = update["inner"], update["rows"][0]
+    assert (inner["low"][0], inner["low"][-1], inner["high"][-1]) == pytest.approx((0.01, 0.2, 0.3))
+    for ratio, steps, advantage, loss in zip(
+        row["ratio"], row["inner_ratio"], row["advantage"], row["loss"], strict=True
+    ):
+        assert prod(steps) == pytest.approx(ratio, rel=1e-4)  # the steps make the chain
+        gains = [
+            min(step * factor * advantage, max(min(step, 1 + high), 1 - low) * factor * advantage)
+            for step, factor, low, high in zip(steps, *inner.values(), strict=True)
+        ]
+        assert loss == pytest.approx(-sum(gains), abs=1e-4)
+    assert any(abs(ratio - 1) > 1e-4 for ratio in row["ratio"])
+    narrow = inspection.update("ppo 4", 1, {"clip_range": 1e-6})
+    assert narrow["rows"][0]["ratio"] == row["ratio"] and narrow["rows"][0]["loss"] != row["loss"]
 
 
 def test_the_numbers_of_an_episode_belong_together(inspection: Inspection) -> None:

@@ -24,7 +24,7 @@ from tercet.types import Rollout
 def test_recomputed_metrics_are_those_of_the_update(independent: bool, settings: dict[str, float]) -> None:
     config, bandit = changed(SEVERAL, **settings), Bandit()
     rollout = replace(play(bandit, 0), independent_steps=independent)
-    seen = Seen.nothing(rollout.mask.shape, config.epochs)
+    seen = Seen.nothing(rollout, config.epochs)
     logged = update(bandit.learner(config), rollout, config, generator=generator(0), seen=seen)
     found = explain(
         KeptRollout(rollout, seen, outputs(bandit, rollout, 8, has_critic=True), {}), config, epoch=0, trains_actor=True

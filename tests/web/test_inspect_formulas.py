@@ -5,6 +5,7 @@ import math
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from importlib.resources import files
 from typing import Any
 
@@ -16,7 +17,7 @@ from tests.web.test_inspect_page import Repeats
 from tercet.config.ppo import UpdateConfig
 from tercet.core.kl import penalised_rewards
 from tercet.train.explain import explain
-from tercet.train.inspection import CHOICES, SETTINGS, numbers
+from tercet.train.inspection import CHOICES, SETTINGS, inner_clips, numbers
 from tercet.train.kept import KeptRollout, Outputs, Seen
 from tercet.types import Rollout
 from tercet.web.inspect_page import app
@@ -65,8 +66,8 @@ console.log(JSON.stringify(cases.flatMap((given) => {
 """
 
 
-def shown(config: UpdateConfig, *, kind: str = "lm") -> dict[str, Any]:
-    """What the page gets of two responses of three and two tokens, after an update."""
+def shown(config: UpdateConfig, *, kind: str = "lm", num_steps: int = 1) -> dict[str, Any]:
+    """What the page gets of two responses of three and two tokens, after an update; or of denoising chains."""
     mask = torch.tensor([[True, True, True], [True, True, False]])
     logprobs, ref = (
         torch.tensor([[-1.0, -2.0, -0.5], [-0.7, -1.5, 0.0]]),
@@ -89,14 +90,18 @@ def shown(config: UpdateConfig, *, kind: str = "lm") -> dict[str, Any]:
         kl_coef=KL_COEF if config.is_kl_in_loss else 0.0,
     )
     after = Outputs(logprobs + torch.tensor([[0.1, 0.5, -0.6], [0.4, -0.1, 0.0]]), torch.zeros(2, 3), values + 0.5)
-    kept = KeptRollout(rollout, Seen.nothing(mask.shape, 1), after, {})
+    if num_steps > 1:  # the first steps change least
+        shares = torch.arange(1.0, num_steps + 1) / sum(range(num_steps + 1))
+        rollout = replace(rollout, inner_logprobs=logprobs[..., None] * shares)
+        after = replace(after, inner_logprobs=after.logprobs[..., None] * shares)
+    kept = KeptRollout(rollout, Seen.nothing(rollout, 1), after, {})
     # the update itself is not asked for: one step has used every token
     kept.seen.steps[0] = mask.long()
     found = explain(kept, config, epoch=None, trains_actor=True)
     rows = numbers(rollout, found, kl_coef=in_reward)
     settings = {name: getattr(config, name, KL_COEF) for name in SETTINGS}
     about = {"kind": kind, "settings": settings, "choices": {name: getattr(config, name) for name in CHOICES}}
-    return {"about": about, "data": {"kl_coef": KL_COEF, "rows": rows}}
+    return {"about": about, "data": {"kl_coef": KL_COEF, "rows": rows, "inner": inner_clips(rollout, config)}}
 
 
 def formulas(given: list[dict[str, Any]], language: str, ask: str = ASK) -> Any:
@@ -133,6 +138,15 @@ def test_every_equation_of_the_page_is_true_and_where_none_is_known_there_is_non
                     assert is_true(equation), (settings, name, equation)
 
 
+def test_the_loss_of_a_denoising_chain_is_that_of_its_steps() -> None:
+    for settings in ({}, {"clip_range_high": 0.4}, {"kl_penalty": "k2"}):
+        given = shown(UpdateConfig.model_validate(settings), kind="arm", num_steps=3)
+        for tokens in formulas([given], "en")[0]:
+            for formula, filled, *_ in (token["loss"] for token in tokens):
+                assert formula.startswith("L = − Σ min(ratio[k]") and filled.count("min(") == 3
+                assert is_true(filled), (settings, filled)
+
+
 def test_the_formula_is_that_of_the_settings() -> None:
     def of(name: str, **settings: Any) -> str:
         config = UpdateConfig.model_validate({"group_size": 2} | settings)
@@ -146,7 +160,7 @@ def test_the_formula_is_that_of_the_settings() -> None:
 
 def test_the_chinese_page_has_every_text_of_the_formulas() -> None:
     configs = [UpdateConfig.model_validate({"group_size": 2} | settings) for settings, _ in CASES]
-    given = [shown(config, kind=kind) for config in configs for kind in ("lm", "arm")]
+    given = [shown(config, kind=kind, num_steps=num) for config in configs for kind, num in (("lm", 1), ("arm", 3))]
     for rows in formulas(given, "zh"):
         for name, (formula, filled, *_) in rows[0][0].items():
             words = set(re.findall(r"[A-Za-z_.]{4,}", formula + filled))

@@ -19,7 +19,7 @@ from tercet.config.load import recorded_config
 from tercet.errors import InputError
 from tercet.runs.folder import RunFolder
 from tercet.train.explain import explain
-from tercet.train.inspection import MOST_ROWS, SETTINGS, KeptUpdates, Tree, numbers, short
+from tercet.train.inspection import MOST_ROWS, SETTINGS, KeptUpdates, Tree, inner_clips, numbers, short
 
 _FILMS = 64  # episodes whose pictures are kept in memory, about half a megabyte each
 
@@ -55,6 +55,7 @@ class Inspection:
             "trains_actor": trains_actor,
             "used_epochs": kept.seen.used_epochs(),
             "num_rows": len(kept.rollout.mask),
+            "inner": inner_clips(kept.rollout, ppo),
             "metrics": self.updates.beside_log(name, found.metrics | means),
             "rows": [self._about(retraced, row, len(columns["reward"])) | columns for row, columns in enumerate(rows)],
         }

@@ -63,6 +63,7 @@ class Retraced:
             rollout.values,
             rollout.next_values,
             own["exact_kl"],
+            rollout.inner_logprobs,
         )
         return cls(kept, played, assessed, StepRewards(episodes, own["step_rewards"], own["absorbing"]))
 

@@ -59,7 +59,7 @@ def run(folder: RunFolder, config: ArmConfig) -> None:
         envs.open(config.ppo.num_eval_states) as validation_env,
     ):
         rounds = _rounds(folder, teacher, policy) if REWARD_MODEL in config.ppo.reward else None
-        actor_critic = ArmActorCritic(policy, critic)
+        actor_critic = ArmActorCritic(policy, critic, config.ppo.clip_of)
         collect = Collect(env, actor_critic, frozen_copy(policy), rounds, config.ppo, config.horizon, config.seed)
         checked = collect.self_check()
         with folder.step("ppo", total=config.ppo.num_updates, num_before=1, shown=SHOWN) as step:

@@ -7,6 +7,7 @@ of single steps.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -38,12 +39,14 @@ class ArmActorCritic:
 
     policy: Policy
     value_model: Critic | None
+    clip_of: Literal["step", "chain"] = "chain"
 
     def actor(self, inputs: Mapping[str, Tensor]) -> ActorOutput:
-        """Log-probability of each decision, and the entropy of the policy."""
+        """Log-probability of each decision and of its denoising steps, if they are clipped; entropy of the policy."""
         pictures = (value for name, value in inputs.items() if name.startswith(PICTURES))
         distribution = self.policy.distribution(inputs["observations"], inputs["decisions"], *pictures)
-        return ActorOutput(distribution.logprobs(), distribution.entropy())
+        inner = distribution.inner_logprobs() if self.clip_of == "step" else None
+        return ActorOutput(distribution.logprobs(), distribution.entropy(), inner)
 
     def critic(self, inputs: Mapping[str, Tensor]) -> Float[Tensor, "b t"]:
         """Value of each state before a decision."""
@@ -61,6 +64,7 @@ class Assessed:
     values: Float[Tensor, "b t"] | None  # None without a critic
     next_values: Float[Tensor, "b t"] | None
     kl: Float[Tensor, "b t"]  # from the reference, exact for each state; 0 where `mask` is False
+    inner_logprobs: Float[Tensor, "b t k"] | None = None  # of denoising steps, if they are clipped
 
 
 @torch.no_grad()
@@ -80,6 +84,7 @@ def assess(played: PolicyEpisodes, actor_critic: ArmActorCritic, reference: Poli
         values=actor_critic.critic(inputs_of(decisions)) if critic else None,
         next_values=critic(decisions.next_observations) if critic else None,
         kl=zero_padding(kl(actor, ref), decisions.mask),
+        inner_logprobs=actor.inner_logprobs() if actor_critic.clip_of == "step" else None,
     )
 
 
@@ -123,6 +128,7 @@ def build(
         independent_steps=True,
         ref_logprobs=assessed.ref_logprobs,
         kl_coef=kl_coef if config.is_kl_in_loss else 0.0,
+        inner_logprobs=assessed.inner_logprobs,
     )
 
 

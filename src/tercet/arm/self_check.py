@@ -75,8 +75,11 @@ def _ratio(actor_critic: ArmActorCritic, rollout: Rollout, clip_range: float) ->
     ]
     logprobs = torch.cat([row.logprobs for row in rows])
     ratio = ratio_statistics(logprobs, rollout.logprobs, rollout.mask, clip_range=clip_range)
+    inner = [row.inner_logprobs for row in rows if row.inner_logprobs is not None]
+    of_steps = (torch.cat(inner) - rollout.inner_logprobs)[rollout.mask] if rollout.inner_logprobs is not None else None
     return max(
         float(zero_padding(logprobs - rollout.logprobs, rollout.mask).abs().max()),
+        0.0 if of_steps is None else float(of_steps.abs().max()),
         float(ratio.clip_fraction),
         float(ratio.approx_kl),
     )

@@ -114,6 +114,7 @@ class PpoConfig(LoopConfig):
     num_envs: int = Field(default=32, ge=1, le=65536, description="Number of parallel environments; a rollout is one episode in each.")
     kl_coef: float = Field(default=0.005, ge=0, le=1e6, description="Initial coefficient of the KL penalty.")
     kl_anneal_updates: int = Field(default=60, ge=0, le=MOST_ROWS, description="Updates over which kl_coef decays to 0; 0 keeps it constant.")
+    clip_of: Literal["step", "chain"] = Field(default="chain", description="What PPO clips of a `diffusion` policy: the ratio of each denoising step, from 0.01 at the noisy end to clip_range (DPPO), or the ratio of the whole chain.")
     num_eval_states: int = Field(default=64, ge=1, le=MOST_ROWS, description="Number of validation starts, which select the best checkpoint.")
 
     @model_validator(mode="after")

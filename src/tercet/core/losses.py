@@ -21,20 +21,20 @@ def clipped_policy_loss(
     advantages: Float[Tensor, "b t"],
     mask: Bool[Tensor, "b t"],
     *,
-    clip_range: float,
-    clip_range_high: float | None = None,
+    clip_range: float | Float[Tensor, " t"],
+    clip_range_high: float | Float[Tensor, " t"] | None = None,
     ratio_of: RatioOf = "token",
 ) -> Float[Tensor, "b t"]:
     """Compute the negated clipped surrogate (Schulman et al. 2017, eq. 7); 0 where the mask is False.
 
     -min(r A, clip(r, 1 - clip_range, 1 + clip_range_high) A) with r = exp(logprobs - old_logprobs). Without
-    `clip_range_high`, both sides have `clip_range`. In place of each token's ratio, all tokens of a response may have
+    `clip_range_high`, both sides have `clip_range`, which may differ between columns. In place of each token's ratio, all tokens of a response may have
     exp of the mean of its log-ratios (GSPO, Zheng et al. 2025, arXiv:2507.18071, eq. 7) or of their sum.
     """
     advantages = zero_padding(advantages, mask)
     ratio = ratio_of_probabilities(logprobs, old_logprobs, mask, ratio_of)
     high = clip_range if clip_range_high is None else clip_range_high
-    clipped = ratio.clamp(1.0 - clip_range, 1.0 + high)
+    clipped = ratio.clamp(1.0 - clip_range, 1.0 + high)  # type: ignore[call-overload]  # numbers, or two tensors
     return -torch.minimum(ratio * advantages, clipped * advantages)
 
 
@@ -135,7 +135,9 @@ def ratio_statistics(
     )
 
 
-def is_outside(change: Float[Tensor, "b t"], clip_range: float, high: float) -> Bool[Tensor, "b t"]:
+def is_outside(
+    change: Float[Tensor, "b t"], clip_range: float | Float[Tensor, " t"], high: float | Float[Tensor, " t"]
+) -> Bool[Tensor, "b t"]:
     """Return True where a ratio, less 1, is outside the clip range."""
     return (change > high) | (change < -clip_range)
 

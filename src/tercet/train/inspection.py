@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from tercet.config.ppo import LoopConfig
+from tercet.config.ppo import LoopConfig, UpdateConfig
+from tercet.core.chain import clip_ranges, discounts
 from tercet.core.kl import k1, kl_penalties
 from tercet.errors import InputError
 from tercet.runs.folder import RunFolder
@@ -96,15 +97,35 @@ def numbers(rollout: Rollout, found: Explained, *, kl_coef: float) -> list[Tree]
         "gradient": found.gradient,
         "value_now": found.values,
         "value_loss": found.value_loss,
+        "inner_ratio": found.inner_ratio,
     }
     return [
         {
-            name: [None if isnan(value) else short(value) for value in column[row][rollout.mask[row]].tolist()]
+            name: [_shown(value) for value in column[row][rollout.mask[row]].tolist()]
             for name, column in columns.items()
             if column is not None
         }
         for row in range(min(len(rollout.mask), MOST_ROWS))
     ]
+
+
+def inner_clips(rollout: Rollout, config: UpdateConfig) -> Tree:
+    """Return what the loss of inner steps takes besides their ratios, for each step; nothing if they have none."""
+    if rollout.inner_logprobs is None:
+        return {}
+    num = rollout.inner_logprobs.shape[-1]
+    return {
+        "discounts": discounts(num).tolist(),
+        "low": clip_ranges(num, clip_range=config.clip_range).tolist(),
+        "high": clip_ranges(num, clip_range=config.upper_clip_range).tolist(),
+    }
+
+
+def _shown(value: float | list[float]) -> Any:  # Any: JSON
+    """Return a number, or the numbers of the inner steps, as the page shows them; None where there are none."""
+    if isinstance(value, list):
+        return None if any(map(isnan, value)) else [short(number) for number in value]
+    return None if isnan(value) else short(value)
 
 
 def ref_logprobs_of(rollout: Rollout) -> Tensor:

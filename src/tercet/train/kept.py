@@ -40,12 +40,15 @@ class Seen:
     entropy: Float[Tensor, "e b t"]
     values: Float[Tensor, "e b t"]
     steps: Int[Tensor, "e b t"]  # number of the optimizer step within the update, from 1
+    inner_logprobs: Float[Tensor, "e b t k"] | None = None
 
     @classmethod
-    def nothing(cls, shape: torch.Size, epochs: int) -> "Seen":
-        """Return the record of an update that has not begun; tensors are on the CPU."""
+    def nothing(cls, rollout: Rollout, epochs: int) -> "Seen":
+        """Return the record of an update on this rollout that has not begun; tensors are on the CPU."""
+        shape, inner = rollout.mask.shape, rollout.inner_logprobs
         logprobs, entropy, values = (torch.zeros(epochs, *shape) for _ in range(3))
-        return cls(logprobs, entropy, values, torch.full((epochs, *shape), NOT_USED))
+        steps = torch.full((epochs, *shape), NOT_USED)
+        return cls(logprobs, entropy, values, steps, None if inner is None else torch.zeros(epochs, *inner.shape))
 
     def used_epochs(self) -> int:
         """Return the number of epochs of which an optimizer step used any action; the others `ppo.kl_stop` left out."""
@@ -53,7 +56,8 @@ class Seen:
 
     def of_all_ranks(self) -> "Seen":
         """Combine the records of the ranks, each of which has those of its own rows."""
-        return Seen(*(combined(getattr(self, field.name)) for field in fields(self)))
+        columns = {name: combined(column) for name, column in vars(self).items() if column is not None}
+        return Seen(**columns)
 
     def note(
         self,
@@ -64,7 +68,7 @@ class Seen:
         values: Tensor | int,
     ) -> None:
         """Record `values` of one of the fields; `positions` are indices into the flat (batch, time)."""
-        flat = getattr(self, name)[epoch].view(-1)
+        flat = getattr(self, name)[epoch].flatten(0, 1)
         flat[positions[mask].cpu()] = values if isinstance(values, int) else values.detach()[mask].float().cpu()
 
 
@@ -75,6 +79,7 @@ class Outputs:
     logprobs: Float[Tensor, "b t"]
     entropy: Float[Tensor, "b t"]
     values: Float[Tensor, "b t"]
+    inner_logprobs: Float[Tensor, "b t k"] | None = None
 
 
 @torch.no_grad()
@@ -83,14 +88,17 @@ def outputs(actor_critic: ActorCritic, rollout: Rollout, micro_batch_size: int, 
 
     Without a critic, values are 0.
     """
-    parts = []
+    parts: list[tuple[Tensor, Tensor, Tensor]] = []
+    inner: list[Tensor] = []
     for rows in torch.arange(len(rollout.mask), device=rollout.mask.device).split(micro_batch_size):
         inputs = {name: value[rows] for name, value in rollout.inputs.items()}
         actor = actor_critic.actor(inputs)
         values = actor_critic.critic(inputs) if has_critic else torch.zeros_like(actor.logprobs)
         parts.append((actor.logprobs, actor.entropy, values))
+        inner += [] if actor.inner_logprobs is None else [actor.inner_logprobs]
     columns = (torch.cat(column).float().masked_fill(~rollout.mask, 0.0) for column in zip(*parts, strict=True))
-    return Outputs(*(column.cpu() for column in columns))
+    of_inner = torch.cat(inner).float().masked_fill(~rollout.mask[..., None], 0.0).cpu() if inner else None
+    return Outputs(*(column.cpu() for column in columns), inner_logprobs=of_inner)
 
 
 @dataclass(frozen=True)

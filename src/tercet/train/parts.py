@@ -28,6 +28,7 @@ class Part:
     weights: Float[Tensor, "b t"]  # of the actor's losses
     counts: Float[Tensor, "b t"]  # their sum over a minibatch divides its losses
     positions: Int[Tensor, "b t"]  # in the flat (batch, time) of the rollout
+    old_inner_logprobs: Float[Tensor, "b t k"] | None = None
 
     def rows(self, rows: Int[Tensor, " n"]) -> "Part":
         """Select rows."""
@@ -63,6 +64,7 @@ def training_data(rollout: Rollout, config: UpdateConfig) -> Part:
         weights=weighted.loss,
         counts=weighted.count,
         positions=torch.arange(mask.numel(), device=mask.device).view(mask.shape),
+        old_inner_logprobs=rollout.inner_logprobs,
     )
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from tercet.config.ppo import LoopConfig, UpdateConfig
+from tercet.core.chain import chain_clip_fraction, clipped_chain_loss
 from tercet.core.losses import RatioStatistics, clipped_policy_loss, clipped_value_loss, kl_loss, ratio_statistics
 from tercet.core.masked import masked_mean
 from tercet.core.precision import where_fp64_is
@@ -173,7 +174,7 @@ def train(
         done = index + 1
         is_over = share_done(done, carry) >= 1
         keeps = done in keep or (is_over and len(keep) > 0)
-        seen = Seen.nothing(collected.rollout.mask.shape, config.epochs) if keeps else None
+        seen = Seen.nothing(collected.rollout, config.epochs) if keeps else None
         metrics = update(
             learner,
             collected.rollout,
@@ -344,8 +345,8 @@ def _actor_step(
     scale = learner.scales.get("actor")
     for part in parts:
         out = learner.actor_critic.actor(part.inputs)
-        losses, kl_losses = policy_losses(out.logprobs, part, config, kl_coef)
-        ratio = ratio_of_update(out.logprobs, part, config, count)
+        losses, kl_losses = policy_losses(out.logprobs, out.inner_logprobs, part, config, kl_coef)
+        ratio = ratio_of_update(out.logprobs, out.inner_logprobs, part, config, count)
         if kl_losses is not None:
             sums["kl_loss"] = sums.get("kl_loss", 0.0) + masked_mean(kl_losses.detach(), part.mask, count=count).item()
         loss = masked_mean(losses * part.weights, part.mask, count=loss_count)
@@ -357,6 +358,8 @@ def _actor_step(
         sums["approx_kl"] += ratio.approx_kl.item()
         note("logprobs", part, out.logprobs)
         note("entropy", part, out.entropy)
+        if out.inner_logprobs is not None:
+            note("inner_logprobs", part, out.inner_logprobs)
     sums = parallel.summed(sums)
     if config.kl_stop and sums["approx_kl"] > config.kl_stop:
         learner.actor_optimizer.zero_grad(set_to_none=True)  # the policy has moved too far from that of the rollout
@@ -370,18 +373,32 @@ def _actor_step(
 
 
 def policy_losses(
-    logprobs: Float[Tensor, "b t"], part: Part, config: UpdateConfig, kl_coef: float
+    logprobs: Float[Tensor, "b t"],
+    inner_logprobs: Float[Tensor, "b t k"] | None,
+    part: Part,
+    config: UpdateConfig,
+    kl_coef: float,
 ) -> tuple[Float[Tensor, "b t"], Float[Tensor, "b t"] | None]:
     """Return the actor's loss of each action, without its weight; and the KL in it before `kl_coef`, if it has one."""
-    losses = clipped_policy_loss(
-        logprobs,
-        part.old_logprobs,
-        part.advantages,
-        part.mask,
-        clip_range=config.clip_range,
-        clip_range_high=config.upper_clip_range,
-        ratio_of=config.ratio_of,
-    )
+    if inner_logprobs is None or part.old_inner_logprobs is None:
+        losses = clipped_policy_loss(
+            logprobs,
+            part.old_logprobs,
+            part.advantages,
+            part.mask,
+            clip_range=config.clip_range,
+            clip_range_high=config.upper_clip_range,
+            ratio_of=config.ratio_of,
+        )
+    else:
+        losses = clipped_chain_loss(
+            inner_logprobs,
+            part.old_inner_logprobs,
+            part.advantages,
+            part.mask,
+            clip_range=config.clip_range,
+            clip_range_high=config.upper_clip_range,
+        )
     if not config.is_kl_in_loss:
         return losses, None
     assert part.ref_logprobs is not None and config.kl_penalty in ("k2", "k3", "k3_weighted")
@@ -389,9 +406,18 @@ def policy_losses(
     return losses + kl_coef * penalty, penalty
 
 
-def ratio_of_update(logprobs: Float[Tensor, "b t"], part: Part, config: UpdateConfig, count: Tensor) -> RatioStatistics:
-    """Return how far the policy is from that of the rollout; `count` is that of the tokens of the optimizer step."""
-    return ratio_statistics(
+def ratio_of_update(
+    logprobs: Float[Tensor, "b t"],
+    inner_logprobs: Float[Tensor, "b t k"] | None,
+    part: Part,
+    config: UpdateConfig,
+    count: Tensor,
+) -> RatioStatistics:
+    """Return how far the policy is from that of the rollout; `count` is that of the tokens of the optimizer step.
+
+    The clip fraction is that of what the loss clips, which may be inner steps. The KL is that of whole actions.
+    """
+    statistics = ratio_statistics(
         logprobs,
         part.old_logprobs,
         part.mask,
@@ -400,6 +426,17 @@ def ratio_of_update(logprobs: Float[Tensor, "b t"], part: Part, config: UpdateCo
         ratio_of=config.ratio_of,
         count=count,
     )
+    if inner_logprobs is None or part.old_inner_logprobs is None:
+        return statistics
+    clip_fraction = chain_clip_fraction(
+        inner_logprobs.detach(),
+        part.old_inner_logprobs,
+        part.mask,
+        clip_range=config.clip_range,
+        clip_range_high=config.upper_clip_range,
+        count=count,
+    )
+    return replace(statistics, clip_fraction=clip_fraction)
 
 
 def _backward(loss: Tensor, scale: LossScale | None) -> None:

@@ -63,7 +63,7 @@ class DiffusionPolicy(Policy):
         """Return the distribution of these chains, given the noise that each started from."""
         scaled, chain = self.scaled(observations), decisions.split(self.width, -1)
         means = [self._mean(scaled, chain[step], step) for step in range(NUM_STEPS)]
-        return Normal(decisions[..., self.width :], torch.cat(means, -1), self._log_stds().flatten())
+        return Normal(decisions[..., self.width :], torch.cat(means, -1), self._log_stds().flatten(), NUM_STEPS)
 
     def imitation_loss(
         self,

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -16,6 +17,15 @@ class Normal:
     chosen: Float[Tensor, "*shape d"]
     mean: Float[Tensor, "*shape d"]
     log_std: Float[Tensor, " d"]
+    num_steps: int = 1  # of a denoising chain
+
+    def inner_logprobs(self) -> Float[Tensor, "*shape k"] | None:
+        """Log-density of each step of a chain, in nats; None if a decision is no chain."""
+        if self.num_steps == 1:
+            return None
+        width = len(self.log_std) // self.num_steps
+        steps = zip(*(part.split(width, -1) for part in (self.chosen, self.mean, self.log_std)), strict=True)
+        return torch.stack([gaussian.logprobs(*step) for step in steps], -1)
 
     def logprobs(self) -> Float[Tensor, "*shape"]:
         """Log-density of each decision, in nats."""
@@ -32,6 +42,9 @@ class Categorical:
 
     chosen: Int[Tensor, "*shape d"]
     logits: Float[Tensor, "*shape d v"]
+
+    def inner_logprobs(self) -> None:
+        """Return None: tokens have no ratios of their own."""
 
     def logprobs(self) -> Float[Tensor, "*shape"]:
         """Log-probability of each decision, in nats: the sum over its tokens."""
