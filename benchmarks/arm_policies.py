@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-TASKS, KINDS, NUMS = ("lift", "place"), ("gaussian", "act", "tokens", "diffusion"), (3, 10, 50)
+TASKS, KINDS, NUMS = ("lift", "place"), ("gaussian", "act", "tokens", "diffusion", "flow"), (3, 10, 50)
 
 # changes to the preset, as in docs/arm-policies.md
 _CLONING = ["bc.batch_size=64", "bc.epochs=1000", "bc.max_steps=1500"]
@@ -29,6 +29,7 @@ SETTINGS: dict[str, list[str]] = {
     "act": ["policy.hidden_size=64", *_CLONING, "ppo.lr=1e-4"],
     "tokens": ["policy.hidden_size=64", "policy.log_std=-2", *_CLONING, "ppo.lr=2e-4"],
     "diffusion": [*_CLONING, "ppo.lr=1e-4"],
+    "flow": [*_CLONING, "ppo.lr=1e-4"],
 }
 ALWAYS = ["threads=1", "eval.num_videos=0"]
 HEAD = (

@@ -71,7 +71,7 @@ def test_a_run_in_another_environment_leaves_no_process_that_keeps_it_from_going
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["act", "tokens", "diffusion"])
+@pytest.mark.parametrize("kind", ["act", "tokens", "diffusion", "flow"])
 def test_policies_of_other_kinds_go_on_to_the_same_bits(kind: str, small: list[str], tmp_path: Path) -> None:
     """Cloning draws latents and noise, decisions are chunks, and a chunk of 5 in an episode of 12 is cut short."""
     moments: list[Moment] = [("checkpoint", "bc", 2), ("row", "ppo", 2), ("checkpoint", "ppo", 4)]

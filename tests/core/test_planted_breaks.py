@@ -176,8 +176,14 @@ BREAKS: dict[str, list[tuple[str, str]]] = {
         ("else torch.ones(1)", "else torch.zeros(1)"),
         ("DISCOUNT = 0.99", "DISCOUNT = 0.9"),
         ("torch.arange(num_steps - 1, -1, -1.0)", "torch.arange(0.0, num_steps)"),
-        ("advantages[..., None] * discounts(num_steps).to(advantages)", "advantages[..., None].expand_as(inner_logprobs)"),
-        ("clip_range_high=clip_ranges(num_steps, clip_range=clip_range_high)", "clip_range_high=clip_ranges(num_steps, clip_range=clip_range)"),
+        (
+            "advantages[..., None] * discounts(num_steps).to(advantages)",
+            "advantages[..., None].expand_as(inner_logprobs)",
+        ),
+        (
+            "clip_range_high=clip_ranges(num_steps, clip_range=clip_range_high)",
+            "clip_range_high=clip_ranges(num_steps, clip_range=clip_range)",
+        ),
         ("clip_range=clip_ranges(num_steps, clip_range=clip_range).to(advantages)", "clip_range=clip_range"),
         ("losses.sum(-1)", "losses.mean(-1)"),
         ("outside.float().mean(-1)", "outside.float().sum(-1)"),

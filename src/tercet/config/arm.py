@@ -33,11 +33,11 @@ class TrainingSafetyConfig(MotionConfig):
 class PolicyConfig(Section):
     """Policy class, and sizes of the policy and of the critic, a tanh perceptron."""
 
-    kind: Literal["gaussian", "act", "tokens", "diffusion"] = Field(default="gaussian", description="Policy class: Gaussian perceptron; transformer with action chunks (ACT); action tokens of a small Llama (as OpenVLA); diffusion (as RDT).")
+    kind: Literal["gaussian", "act", "tokens", "diffusion", "flow"] = Field(default="gaussian", description="Policy class: Gaussian perceptron; transformer with action chunks (ACT); action tokens of a small Llama (as OpenVLA); diffusion (as RDT); flow matching (as SmolVLA).")
     hidden_size: int = Field(default=128, ge=1, le=4096, description="Units per hidden layer of policy and critic; width of a transformer.")
     num_layers: int = Field(default=2, ge=1, le=64, description="Number of hidden layers of policy and critic; layers of a transformer.")
     num_heads: int = Field(default=4, ge=1, le=4096, description="Attention heads of `act`; must divide hidden_size.")
-    chunk_size: int = Field(default=4, ge=1, le=1000, description="Actions per decision of `act` and `diffusion`.")
+    chunk_size: int = Field(default=4, ge=1, le=1000, description="Actions per decision of `act`, `diffusion` and `flow`.")
     latent_size: int = Field(default=32, ge=1, le=4096, description="Size of the latent of `act`.")
     kl_weight: float = Field(default=10.0, ge=0, le=1e6, description="Weight of the latent's KL divergence in the loss of `act`.")
     cameras: list[str] = Field(default=[], description="Cameras of `act`, such as [front, wrist] (the built-in arm has `front`, `top`, `wrist`); empty renders no images.")
@@ -114,7 +114,7 @@ class PpoConfig(LoopConfig):
     num_envs: int = Field(default=32, ge=1, le=65536, description="Number of parallel environments; a rollout is one episode in each.")
     kl_coef: float = Field(default=0.005, ge=0, le=1e6, description="Initial coefficient of the KL penalty.")
     kl_anneal_updates: int = Field(default=60, ge=0, le=MOST_ROWS, description="Updates over which kl_coef decays to 0; 0 keeps it constant.")
-    clip_of: Literal["step", "chain"] = Field(default="chain", description="What PPO clips of a `diffusion` policy: the ratio of each denoising step, from 0.01 at the noisy end to clip_range (DPPO), or the ratio of the whole chain.")
+    clip_of: Literal["step", "chain"] = Field(default="chain", description="What PPO clips of a `diffusion` or `flow` policy: the ratio of each denoising step, from 0.01 at the noisy end to clip_range (DPPO), or the ratio of the whole chain.")
     num_eval_states: int = Field(default=64, ge=1, le=MOST_ROWS, description="Number of validation starts, which select the best checkpoint.")
 
     @model_validator(mode="after")

@@ -1,8 +1,7 @@
 """PPO's loss for a decision that is a chain of denoising steps (DPPO, Ren et al. 2024, arXiv:2409.00588).
 
-Each step is an action of an inner process, with a ratio and a clip range of its own. All steps have the advantage of the
-decision. It is discounted towards the noisy end, where the clip range is small: what a step does there, the later steps
-can undo.
+Each step is an action of an inner process, with a ratio and a clip range of its own. All steps have the advantage of
+the decision. It is discounted towards the noisy end, where the clip range is small.
 """
 
 import math

@@ -28,8 +28,9 @@ def clipped_policy_loss(
     """Compute the negated clipped surrogate (Schulman et al. 2017, eq. 7); 0 where the mask is False.
 
     -min(r A, clip(r, 1 - clip_range, 1 + clip_range_high) A) with r = exp(logprobs - old_logprobs). Without
-    `clip_range_high`, both sides have `clip_range`, which may differ between columns. In place of each token's ratio, all tokens of a response may have
-    exp of the mean of its log-ratios (GSPO, Zheng et al. 2025, arXiv:2507.18071, eq. 7) or of their sum.
+    `clip_range_high`, both sides have `clip_range`. The ranges may differ between columns. In place of each token's
+    ratio, all tokens of a response may have exp of the mean of its log-ratios (GSPO, Zheng et al. 2025,
+    arXiv:2507.18071, eq. 7) or of their sum.
     """
     advantages = zero_padding(advantages, mask)
     ratio = ratio_of_probabilities(logprobs, old_logprobs, mask, ratio_of)

@@ -87,8 +87,8 @@ PPO = (
     Plot(
         "Clip fraction",
         "share of actions",
-        "Share of actions whose ratio is clipped. A few per cent to 25% is normal. Always 0 means that steps are "
-        "too small, far above 0.3 that they are too large.",
+        "Share of actions, or of the steps of a denoising chain, whose ratio is clipped. A few per cent to 25% is "
+        "normal. Always 0 means that steps are too small, far above 0.3 that they are too large.",
         [Line("ppo/clip_fraction", "clip fraction")],
         bottom=0.0,
     ),

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from tercet.arm.policies.diffusion import NUM_NOISES, NUM_STEPS, DiffusionPolicy, signal_shares
+from tercet.arm.policies.chain import NUM_STEPS
+from tercet.arm.policies.diffusion import NUM_NOISES, DiffusionPolicy, signal_shares
 from tercet.arm.policies.policy import Sizes
 
 

@@ -5,7 +5,7 @@ import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import gymnasium
 import numpy as np
@@ -19,16 +19,18 @@ from tercet.arm.play.episodes import play
 from tercet.arm.policies import kinds
 from tercet.arm.policies.act import ActPolicy
 from tercet.arm.policies.action_tokens import TokenPolicy
+from tercet.arm.policies.chain import NUM_STEPS, ChainPolicy
 from tercet.arm.policies.critic import new_critic
 from tercet.arm.policies.diffusion import DiffusionPolicy
-from tercet.arm.policies.distributions import kl
+from tercet.arm.policies.distributions import Normal, kl
+from tercet.arm.policies.flow import FlowPolicy
 from tercet.arm.policies.kinds import load_policy, new_policy
 from tercet.arm.policies.policy import Policy, Sizes
 from tercet.arm.rollout import ArmActorCritic, assess, build
 from tercet.arm.self_check import check
 from tercet.config.arm import PolicyConfig, PpoConfig
 from tercet.core.advantages import gae
-from tercet.errors import InputError
+from tercet.errors import FailedError, InputError
 from tercet.train.optim import adamw, set_lr
 from tercet.train.ppo import Learner, update
 
@@ -38,6 +40,7 @@ KINDS = {
     "act": PolicyConfig(kind="act", hidden_size=32, num_layers=1, chunk_size=3, log_std=-1.0),
     "tokens": PolicyConfig(kind="tokens", hidden_size=64, num_layers=1, log_std=-4.0),
     "diffusion": PolicyConfig(kind="diffusion", hidden_size=64, chunk_size=3, log_std=-1.0),
+    "flow": PolicyConfig(kind="flow", hidden_size=64, chunk_size=3, log_std=-1.0),
 }
 
 
@@ -49,8 +52,8 @@ def policy(request: pytest.FixtureRequest) -> Policy:
 def test_every_kind_of_the_config_is_in_the_table_and_tested_here() -> None:
     named = get_args(PolicyConfig.model_fields["kind"].annotation)
     assert list(named) == list(kinds.KINDS) == list(KINDS)
-    for name, config in KINDS.items():
-        assert new_policy(SIZES, config, seed=0).__class__.__mro__[1] is Policy, name
+    classes = {type(new_policy(SIZES, config, seed=0)) for config in KINDS.values()}
+    assert len(classes) == len(KINDS)
 
 
 class Target(VectorEnv):
@@ -103,7 +106,7 @@ def test_learning_evaluates_the_decisions_of_sampling(policy: Policy) -> None:
     perturb(policy)
     critic = new_critic(policy.scaled, PolicyConfig(hidden_size=8), seed=0)
     played = play_policy(policy, ends=True)
-    actor_critic = ArmActorCritic(policy, critic)
+    actor_critic = ArmActorCritic(policy, critic, "step")
     differences = check(played, played.episodes.dense, actor_critic, copy.deepcopy(policy), PpoConfig())
     assert max(differences.values()) < 1e-4
     # the ratio must depend neither on the batch nor on training mode, which PPO sets
@@ -133,10 +136,49 @@ def test_samples_follow_the_distribution(policy: Policy) -> None:
     assert float(exact.mean()) == pytest.approx(-float(ratio.log().mean()), abs=5 * float(ratio.std()) / 6000**0.5)
 
 
-@pytest.mark.parametrize("kind", ["act", "diffusion"])
+@pytest.mark.parametrize("kind", ["diffusion", "flow"])
+def test_the_log_probabilities_of_the_steps_add_up_to_that_of_the_chain(kind: str) -> None:
+    policy = perturb(new_policy(SIZES, KINDS[kind], seed=0))
+    observations = torch.randn(4, 2, 3)
+    distribution = policy.distribution(observations, policy.decide(observations, noise_of(policy, 4, 2)))
+    inner = distribution.inner_logprobs()
+    assert inner is not None and inner.shape == (4, 2, NUM_STEPS)
+    torch.testing.assert_close(inner.sum(-1), distribution.logprobs())
+    with torch.no_grad():  # the first step depends on what it leads to, and not on what follows
+        later = policy.decide(observations, noise_of(policy, 4, 2))
+        later[..., 2 * 6 :] += 1.0
+        other = policy.distribution(observations, later).inner_logprobs()
+    assert other is not None
+    torch.testing.assert_close(other[..., 0], inner[..., 0].detach())
+    assert (other[..., 1] - inner[..., 1]).abs().min() > 1e-3
+
+
+def test_the_self_check_finds_steps_in_another_order_in_training() -> None:
+    class Swapped(DiffusionPolicy):
+        """In a single row, as in training, the steps change places; their sum stays."""
+
+        def distribution(self, observations: Tensor, decisions: Tensor, *pictures: Tensor) -> Normal:
+            found = super().distribution(observations, decisions)
+            if len(observations) > 1:
+                return found
+            chosen, mean, log_std = (
+                torch.cat(column.split(self.width, -1)[::-1], -1)
+                for column in (found.chosen, found.mean, found.log_std)
+            )
+            return Normal(chosen, mean, log_std, found.num_steps)
+
+    policy = Swapped(SIZES, hidden_size=16, num_layers=1, chunk_size=3, log_std=-1.0)
+    critic = new_critic(policy.scaled, PolicyConfig(hidden_size=8), seed=0)
+    played = play_policy(policy, ends=True)
+    check(played, played.episodes.dense, ArmActorCritic(policy, critic, "chain"), policy, PpoConfig())
+    with pytest.raises(FailedError, match="ratio is off by"):
+        check(played, played.episodes.dense, ArmActorCritic(policy, critic, "step"), policy, PpoConfig())
+
+
+@pytest.mark.parametrize("kind", ["act", "diffusion", "flow"])
 def test_each_joint_explores_with_its_own_deviation_in_every_action_of_a_chunk(kind: str) -> None:
     policy = new_policy(SIZES, KINDS[kind], seed=0)
-    assert isinstance(policy, ActPolicy | DiffusionPolicy)
+    assert isinstance(policy, ActPolicy | ChainPolicy)
     with torch.no_grad():
         policy.log_std.copy_(torch.tensor([-3.0, 0.0]))
         done = policy.actions(policy.decide(torch.zeros(8000, 3), noise_of(policy, 8000)))
@@ -150,7 +192,7 @@ def test_cloning_fits_a_few_demonstrations(policy: Policy) -> None:
     mask[0, 1:] = False  # the last step of a demonstration
     actions[0, 1:] = 99.0 * torch.ones(policy.chunk - 1, 2)
     policy.measure(observations, actions[:, 0])
-    steps, lr = (600, 3e-3) if isinstance(policy, ActPolicy) else (250, 6e-3)  # an absolute error converges slowly
+    steps, lr = (600, 3e-3) if isinstance(policy, ActPolicy) else (400, 6e-3)  # an absolute error converges slowly
     optimizer = adamw(policy, lr=lr)
     for step in range(steps):
         set_lr(optimizer, lr * (1 - step / steps))
@@ -162,22 +204,33 @@ def test_cloning_fits_a_few_demonstrations(policy: Policy) -> None:
     assert (done - actions)[mask].abs().max() < 0.15
 
 
-def test_ppo_raises_a_simple_return(policy: Policy) -> None:
-    """The update is the one that language models use. A decision takes the place of a token."""
+def rewards_of_ppo(policy: Policy, clip_of: Literal["step", "chain"]) -> list[float]:
+    """The mean reward of each rollout. The update is the one of language models; a decision takes a token's place."""
     critic = new_critic(policy.scaled, PolicyConfig(hidden_size=32), seed=0)
-    actor_critic = ArmActorCritic(policy, critic)
+    actor_critic = ArmActorCritic(policy, critic, clip_of)
     shared = {"num_minibatches": 2, "epochs": 5, "micro_batch_size": 64, "gamma": 0.5, "kl_coef": 0.0}
     lr = 3e-3
     config = PpoConfig.model_validate({**shared, "lr": lr, "critic_lr": 1e-2, "num_envs": 32})
     learner = Learner.of(actor_critic, policy, critic, config)
     rewards: list[float] = []
-    updates = 16 if isinstance(policy, TokenPolicy) else 10
+    updates = 16 if isinstance(policy, TokenPolicy | FlowPolicy) else 10
     for index in range(updates):
         played = play_policy(policy, ends=False, num=32, horizon=6, seed=index)
         assessed = assess(played, actor_critic, policy)
         rollout = build(played, assessed, played.episodes.dense, gamma=config.gamma, kl_coef=0.0)
         rewards.append(float(played.episodes.dense.mean()))
         update(learner, rollout, config, generator=torch.Generator().manual_seed(index))
+    return rewards
+
+
+def test_ppo_raises_a_simple_return(policy: Policy) -> None:
+    rewards = rewards_of_ppo(policy, "chain")
+    assert sum(rewards[-3:]) / 3 > sum(rewards[:3]) / 3 + 0.1
+
+
+@pytest.mark.parametrize("kind", ["diffusion", "flow"])
+def test_ppo_raises_it_too_if_each_denoising_step_is_clipped(kind: str) -> None:
+    rewards = rewards_of_ppo(new_policy(SIZES, KINDS[kind], seed=0), "step")
     assert sum(rewards[-3:]) / 3 > sum(rewards[:3]) / 3 + 0.1
 
 

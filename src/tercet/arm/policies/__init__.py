@@ -1,1 +1,1 @@
-"""Policies: four kinds of actor, the critic and the reward ensemble."""
+"""Policies: five kinds of actor, the critic and the reward ensemble."""

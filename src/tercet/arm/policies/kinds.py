@@ -1,13 +1,16 @@
 """The kinds of policy by name, as in `policy.kind`. All of them implement `policy.py::Policy`."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from tercet.arm.policies.act import load_act, new_act
 from tercet.arm.policies.action_tokens import load_tokens, new_tokens
-from tercet.arm.policies.diffusion import load_diffusion, new_diffusion
+from tercet.arm.policies.chain import load_chain, new_chain
+from tercet.arm.policies.diffusion import DiffusionPolicy
 from tercet.arm.policies.files import read_json
+from tercet.arm.policies.flow import FlowPolicy
 from tercet.arm.policies.gaussian import load_gaussian, new_gaussian
 from tercet.arm.policies.policy import Policy, Sizes
 from tercet.config.arm import PolicyConfig
@@ -27,7 +30,8 @@ KINDS = {
     "gaussian": Kind(new_gaussian, load_gaussian),
     "act": Kind(new_act, load_act),
     "tokens": Kind(new_tokens, load_tokens),
-    "diffusion": Kind(new_diffusion, load_diffusion),
+    "diffusion": Kind(partial(new_chain, DiffusionPolicy), partial(load_chain, DiffusionPolicy)),
+    "flow": Kind(partial(new_chain, FlowPolicy), partial(load_chain, FlowPolicy)),
 }
 
 
