@@ -28,6 +28,7 @@ ARM = [
 ]
 PICTURES = KINDS["act"].model_copy(update={"cameras": ["front"], "image_size": [32, 32]})
 CHUNKS = ["policy.kind=act", "policy.chunk_size=2", "policy.num_heads=2"]
+FLOW = ["policy.kind=flow", "policy.chunk_size=2", "ppo.clip_of=step"]
 
 
 @pytest.mark.slow
@@ -43,7 +44,11 @@ def test_the_steps_of_an_arm_need_no_fp64_on_the_device(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("overrides", [[], pytest.param(CHUNKS, marks=pytest.mark.slow)], ids=["steps", "chunks"])
+@pytest.mark.parametrize(
+    "overrides",
+    [[], pytest.param(CHUNKS, marks=pytest.mark.slow), pytest.param(FLOW, marks=pytest.mark.slow)],
+    ids=["steps", "chunks", "flow"],
+)
 def test_the_steps_of_an_arm_compute_on_the_device_what_they_do_on_the_cpu(
     device: str, overrides: list[str], tmp_path: Path
 ) -> None:
