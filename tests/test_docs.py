@@ -105,8 +105,8 @@ def parse(words: list[str]) -> bool:
 
 
 def loads(overrides: list[str]) -> bool:
-    """Whether the overrides are ones of either domain."""
-    for load, _, preset in TREES.values():
+    """Whether the overrides are ones of either domain, on its own preset or on that of policies from pictures."""
+    for load, preset in [*((load, preset) for load, _, preset in TREES.values()), (load_arm_config, "lift-eyes")]:
         try:
             load(preset, overrides)
             return True

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from tercet.arm.play import video
-from tercet.arm.play.agent import Agent, camera_view
+from tercet.arm.play.agent import Agent, sight_of
 from tercet.arm.play.environments import EnvFactory, sizes_of
 from tercet.arm.play.episodes import ActionFunction, Episodes, play_rows, repeats, turns
 from tercet.arm.policies.critic import load_critic
@@ -141,7 +141,7 @@ class Trials:
         """Return a function from rows to the stage's actions there. Every call draws the same noise."""
         shape = (self.horizon, self.num_starts, stage.policy.sizes.action)
         noise = stage.noise * torch.randn(shape, generator=chance.generator(self.seed, "evaluation noise"))
-        view = camera_view(self.env, stage.policy.cameras)
+        view = sight_of(self.env, stage.policy)
 
         def agent_of(rows: slice) -> ActionFunction:
             agent = Agent(stage.policy, view=view)

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from gymnasium.vector import VectorEnv
 
-from tercet.arm.play.agent import Agent, camera_view
+from tercet.arm.play.agent import Agent, sight_of
 from tercet.arm.play.environments import EnvFactory
 from tercet.arm.play.episodes import ActionFunction, Episodes, play_rows
 from tercet.arm.play.footage import Footage
@@ -153,7 +153,7 @@ def play_with_noise(env: VectorEnv, policy: Policy, noise: float, *, num: int, h
     """Play the policy with noise of this standard deviation on its actions; `seed` determines starts and noise."""
     generator = torch.Generator().manual_seed(seed)
     draws = noise * torch.randn((horizon, num, policy.sizes.action), generator=generator)
-    view = camera_view(env, policy.cameras)
+    view = sight_of(env, policy)
 
     def agent_of(rows: slice) -> ActionFunction:
         agent = Agent(policy, view=view)

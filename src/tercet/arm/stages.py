@@ -32,9 +32,9 @@ def start_policy(
             path = folder.path / "bc" / "model"
             if not folder.has_ended("bc"):
                 raise InputError(f"{path} does not exist yet; run `tercet arm bc` with the same --out first")
-            policy = load_policy(path, sizes)
+            policy = load_policy(path, sizes).requires_grad_(True)
             policy.explore(config.log_std)
-            return policy.requires_grad_(True)
+            return policy
         policy = new_policy(sizes, config, seed=seed)
         if isinstance(env, ArmEnv) and not policy.cameras:
             return policy

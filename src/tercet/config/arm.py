@@ -33,16 +33,16 @@ class TrainingSafetyConfig(MotionConfig):
 class PolicyConfig(Section):
     """Policy class, and sizes of the policy and of the critic, a tanh perceptron."""
 
-    kind: Literal["gaussian", "act", "tokens", "diffusion", "flow"] = Field(default="gaussian", description="Policy class: Gaussian perceptron; transformer with action chunks (ACT); action tokens of a small Llama (as OpenVLA); diffusion (as RDT); flow matching (as SmolVLA).")
+    kind: Literal["gaussian", "act", "tokens", "diffusion", "flow", "conv"] = Field(default="gaussian", description="Policy class: Gaussian perceptron; transformer with action chunks (ACT); action tokens of a small Llama (as OpenVLA); diffusion (as RDT); flow matching (as SmolVLA); small convolutional encoders of camera pictures.")
     hidden_size: int = Field(default=128, ge=1, le=4096, description="Units per hidden layer of policy and critic; width of a transformer.")
     num_layers: int = Field(default=2, ge=1, le=64, description="Number of hidden layers of policy and critic; layers of a transformer.")
     num_heads: int = Field(default=4, ge=1, le=4096, description="Attention heads of `act`; must divide hidden_size.")
-    chunk_size: int = Field(default=4, ge=1, le=1000, description="Actions per decision of `act`, `diffusion` and `flow`.")
+    chunk_size: int = Field(default=4, ge=1, le=1000, description="Actions per decision of `act`, `diffusion`, `flow` and `conv`.")
     latent_size: int = Field(default=32, ge=1, le=4096, description="Size of the latent of `act`.")
     kl_weight: float = Field(default=10.0, ge=0, le=1e6, description="Weight of the latent's KL divergence in the loss of `act`.")
-    cameras: list[str] = Field(default=[], description="Cameras of `act`, such as [front, wrist] (the built-in arm has `front`, `top`, `wrist`); empty renders no images.")
+    cameras: list[str] = Field(default=[], description="Cameras of `act` and `conv`, such as [front, wrist] (the built-in arm has `front`, `top`, `wrist`); empty renders no images.")
     image_size: list[int] = Field(default=[96, 96], min_length=2, max_length=2, description="Height and width of the images; those of recordings and robots are cropped and resized to it.")
-    sees: Literal["everything", "itself"] = Field(default="everything", description="Observation of `act`: everything, or only the arm's own sensors, so that cube and goal must be seen in the images. Critic and reward model always use everything.")
+    sees: Literal["everything", "itself"] = Field(default="everything", description="Observation of `act` and `conv`: everything, or only the arm's own sensors, so that cube and goal must be seen in the images. Critic and reward model always use everything.")
     backbone: str = Field(default="", description="Initial weights of the image encoder of `act`: a file of torchvision's resnet18 (.pth or .safetensors); empty uses random weights, nothing is downloaded.")
     log_std: float = Field(default=-1.2, ge=-5, le=2, description="Logarithm of the initial standard deviation of exploration; `tokens` is cloned from actions with this noise and explores by sampling from its own probabilities.")
 
@@ -50,10 +50,14 @@ class PolicyConfig(Section):
     def _sizes_fit(self) -> Self:
         if self.kind == "act" and self.hidden_size % self.num_heads:
             raise ValueError(f"num_heads={self.num_heads} must divide hidden_size={self.hidden_size}")
-        if self.kind != "act" and (self.cameras or self.sees != "everything"):
-            raise ValueError(f"cameras and sees are for kind=act, not {self.kind}")
-        if self.cameras and (self.hidden_size % 4 or len(set(self.cameras)) < len(self.cameras)):
-            raise ValueError(f"cameras={self.cameras} must differ, and hidden_size={self.hidden_size} be a multiple of 4")
+        if self.kind not in ("act", "conv") and (self.cameras or self.sees != "everything"):
+            raise ValueError(f"cameras and sees are for kind=act and kind=conv, not {self.kind}")
+        if self.kind == "conv" and not self.cameras:
+            raise ValueError("kind=conv needs cameras, such as cameras=[front,wrist]")
+        if len(set(self.cameras)) < len(self.cameras):
+            raise ValueError(f"cameras={self.cameras} must differ")
+        if self.kind == "act" and self.cameras and self.hidden_size % 4:
+            raise ValueError(f"hidden_size={self.hidden_size} must be a multiple of 4 for the pictures of act")
         if not all(32 <= side <= 960 for side in self.image_size):
             raise ValueError(f"image_size={self.image_size}: each side must be from 32 to 960")
         if self.kind == "tokens" and self.hidden_size % (2 * max(1, self.hidden_size // 64)):
@@ -181,6 +185,12 @@ class ArmConfig(Section):
     ppo: PpoConfig = PpoConfig()
     improve: ImproveConfig = ImproveConfig()
     eval: EvalConfig = EvalConfig()
+
+    @model_validator(mode="after")
+    def _encoders_learn(self) -> Self:
+        if self.policy.kind == "conv" and self.bc.demonstrations == "none":
+            raise ValueError("policy.kind=conv learns to see in behaviour cloning only; give bc.demonstrations")
+        return self
 
     @model_validator(mode="after")
     def _episodes_fit(self) -> Self:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 from gymnasium.vector import VectorEnv
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from tercet.arm.play.episodes import Episodes, play_turn, turns
@@ -15,7 +15,8 @@ from tercet.arm.sim.env import ArmEnv
 from tercet.errors import InputError
 from tercet.train.parallel import dealt
 
-# from a mask of environments to one tensor (m, height, width, 3) per camera, for the environments of the mask
+# from a mask of environments to tensors (m, ...), for the environments of the mask: the pictures of each camera, or what
+# a policy keeps of them
 View = Callable[[Bool[Tensor, " n"]], tuple[Tensor, ...]]
 
 
@@ -28,10 +29,16 @@ def camera_view(env: VectorEnv, cameras: Sequence[Camera]) -> View:
     return lambda rows: tuple(torch.from_numpy(images) for images in env.pictures(cameras, rows.numpy()))
 
 
+def sight_of(env: VectorEnv, policy: Policy) -> View:
+    """Return the view of a policy's cameras as the policy keeps it, on its device."""
+    view = camera_view(env, policy.cameras)
+    return lambda rows: policy.look(*(images.to(policy.device) for images in view(rows)))
+
+
 class Agent:
     """A policy with its current chunk of actions in each environment; an `ActionFunction`.
 
-    Without noise it takes the policy's most likely actions. It calls `view` only where it decides.
+    Without noise it takes the policy's most likely actions. It calls `view` (see `sight_of`) only where it decides.
     """
 
     def __init__(
@@ -74,8 +81,7 @@ class Agent:
         """Return decisions and their actions where `due` is True, on the CPU, where the environments are."""
         device = self.policy.device
         noise = None if noise is None else noise.to(device)
-        pictures = (images.to(device) for images in self.view(due))
-        decisions = self.policy.decide(observations.to(device), noise, *pictures)
+        decisions = self.policy.decide(observations.to(device), noise, *self.view(due))
         return decisions.cpu(), self.policy.actions(decisions).cpu()
 
 
@@ -86,8 +92,8 @@ class PolicyEpisodes:
     episodes: Episodes
     starts: Bool[Tensor, "n t"]  # True where the policy decided
     decisions: Tensor  # (n, t, d), numbers or tokens, constant from one start to the next
-    # per camera the images at the decisions, ordered by step, then by row
-    pictures: tuple[UInt8[Tensor, "k _ _ 3"], ...] = ()
+    # what `Policy.look` kept of the images at the decisions, ordered by step, then by row
+    pictures: tuple[Shaped[Tensor, "k ..."], ...] = ()
 
 
 @torch.no_grad()
@@ -95,7 +101,7 @@ def sample_episodes(
     env: VectorEnv, policy: Policy, noise: Float[Tensor, "t n z"] | None, *, num: int, horizon: int, seed: int
 ) -> PolicyEpisodes:
     """Sample `num` episodes from the policy, given standard normal noise; None takes its most likely actions."""
-    view = camera_view(env, policy.cameras)
+    view = sight_of(env, policy)
 
     def turn(rows: slice) -> PolicyEpisodes:
         images_by_step: list[tuple[Tensor, ...]] = []
@@ -106,7 +112,7 @@ def sample_episodes(
 
         agent = Agent(policy, None if noise is None else noise[:, rows], recorded_view)
         episodes = play_turn(env, agent, rows, horizon=horizon, seed=seed)
-        pictures = tuple(torch.cat(images) for images in zip(*images_by_step, strict=True))
+        pictures = tuple(torch.cat(images).cpu() for images in zip(*images_by_step, strict=True))
         return PolicyEpisodes(episodes, torch.stack(agent.starts, 1), torch.stack(agent.decisions, 1), pictures)
 
     parts = dealt(turns(num, env.num_envs), turn)
@@ -130,7 +136,7 @@ class Decisions:
     terminated: Bool[Tensor, "n k"]
     truncated: Bool[Tensor, "n k"]
     mask: Bool[Tensor, "n k"]
-    pictures: tuple[UInt8[Tensor, "n k _ _ 3"], ...] = ()  # per camera, before the decision
+    pictures: tuple[Shaped[Tensor, "n k ..."], ...] = ()  # what the policy kept of them, before the decision
 
     def to(self, device: torch.device) -> "Decisions":
         """Copy them to a device."""

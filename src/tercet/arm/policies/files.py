@@ -16,7 +16,7 @@ from tercet.runs.done import check_made
 M = TypeVar("M", bound=nn.Module)
 
 
-def save_model(module: nn.Module, folder: Path, config: Mapping[str, str | int]) -> None:
+def save_model(module: nn.Module, folder: Path, config: Mapping[str, str | int | list[Any]]) -> None:
     """Write config.json and model.safetensors into `folder`."""
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     weights = {name: value.cpu().contiguous() for name, value in module.state_dict().items()}
@@ -34,13 +34,17 @@ def read_json(file: Path) -> dict[str, Any]:  # Any: JSON
     return tree
 
 
-def read_config(folder: Path, kind: str, names: tuple[str, ...], **sizes: int) -> dict[str, int]:
-    """Read the shape `names` of a saved network. Raises InputError if its kind or its `sizes` differ."""
+def read_config(folder: Path, kind: str, names: tuple[str, ...], *, beside: str = "", **sizes: int) -> dict[str, int]:
+    """Read the shape `names` of a saved network. Raises InputError if its kind or its `sizes` differ.
+
+    An entry `beside` the shape is left to the caller.
+    """
     check_made(folder)
     file = folder / "config.json"
     tree = read_json(file)
     if tree.pop("kind", None) != kind:
         raise InputError(f"{folder}: not a saved {kind.replace('_', ' ')}")
+    tree.pop(beside, None)
     check_sizes(folder, {name: tree.pop(name, None) for name in sizes}, sizes)
     if set(tree) != set(names) or any(type(size) is not int or size < 1 for size in tree.values()):
         raise InputError(f"{file}: must hold {' and '.join(names)} as whole numbers above 0; copy the folder again")

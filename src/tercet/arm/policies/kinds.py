@@ -8,6 +8,7 @@ from typing import NamedTuple
 from tercet.arm.policies.act import load_act, new_act
 from tercet.arm.policies.action_tokens import load_tokens, new_tokens
 from tercet.arm.policies.chain import load_chain, new_chain
+from tercet.arm.policies.conv import load_conv, new_conv
 from tercet.arm.policies.diffusion import DiffusionPolicy
 from tercet.arm.policies.files import read_json
 from tercet.arm.policies.flow import FlowPolicy
@@ -32,6 +33,7 @@ KINDS = {
     "tokens": Kind(new_tokens, load_tokens),
     "diffusion": Kind(partial(new_chain, DiffusionPolicy), partial(load_chain, DiffusionPolicy)),
     "flow": Kind(partial(new_chain, FlowPolicy), partial(load_chain, FlowPolicy)),
+    "conv": Kind(new_conv, load_conv),
 }
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Bool, Float, Shaped, UInt8
 from torch import Tensor, nn
 
 from tercet.arm.policies.distributions import Distribution
@@ -30,7 +30,7 @@ class Policy(nn.Module):
 
     A policy decides on `chunk` actions at a time. A decision is a row of `d` numbers or tokens. Pictures are uint8
     tensors (..., height, width, 3), one for each of the `cameras`, in their order; a policy without cameras gets none.
-    CONTRIBUTING.md says how to add a kind.
+    `decide` and `distribution` take what `look` makes of them. CONTRIBUTING.md says how to add a kind.
     """
 
     sizes: Sizes
@@ -38,12 +38,17 @@ class Policy(nn.Module):
     noise_size: int  # standard normal numbers from which a decision is drawn
     chunk: int = 1
     cameras: tuple[Camera, ...] = ()
+    num_features: int = 0  # that `look` returns, if it returns features
     sees_itself: bool = False  # True if it needs no entries about cube and goal
 
     @property
     def device(self) -> torch.device:
         """Device of the weights, on which the methods take their tensors."""
         return self.scaled.mean.device
+
+    def look(self, *pictures: UInt8[Tensor, "*shape _ _ 3"]) -> tuple[Tensor, ...]:
+        """Return what a decision needs of the pictures, which PPO keeps: the pictures themselves, or features."""
+        return pictures
 
     def decide(
         self, observations: Float[Tensor, "*shape o"], noise: Float[Tensor, "*shape z"] | None, *pictures: Tensor
@@ -81,7 +86,7 @@ class Policy(nn.Module):
         """Set the scale of pictures, if there are no demonstrations."""
 
     def explore(self, log_std: float) -> None:
-        """Set the log standard deviation of exploration. Called once, before PPO."""
+        """Set the log standard deviation of exploration, and freeze what PPO does not train. Called before PPO."""
         raise NotImplementedError
 
     def save(self, folder: Path) -> None:

@@ -87,7 +87,9 @@ class Pilot:
                     torch.from_numpy(_picture(robot_observation, camera))[None] for camera in self.policy.cameras
                 ]
                 noise = self._chance and torch.randn(1, self.policy.noise_size, generator=self._chance)
-                self._left = list(self.policy.actions(self.policy.decide(state, noise, *pictures))[0])
+                self._left = list(
+                    self.policy.actions(self.policy.decide(state, noise, *self.policy.look(*pictures)))[0]
+                )
         action = self._left.pop(0)[None]
         moves = self.speed * action.clamp(-1.0, 1.0).double().numpy()
         moves[:, -1] = action[:, -1].clamp(-1.0, 1.0)  # a gripper that closes slowly drops the cube
