@@ -21,6 +21,8 @@ class RandomisationConfig(Section):
     friction: list[float] = Field(default=[1.0, 1.0], min_length=2, max_length=2, description="Range of the factor for the friction of cube and fingers: [lowest, highest].")
     latency: list[int] = Field(default=[0, 0], min_length=2, max_length=2, description="Range of the delay of actions, in steps: [lowest, highest].")
     camera: float = Field(default=0.0, ge=0, lt=10, description="Maximum displacement of a camera, in metres.")
+    light: float = Field(default=0.0, ge=0, le=1, description="Maximum relative change of the brightness of both lights in pictures, and of the direction of the lamp.")
+    texture: float = Field(default=0.0, ge=0, le=1, description="Share of random colours in the colours of table, cube and arm in pictures, from 0 to 1; above 0 the table also has one of four patterns.")
     sensor_noise: float = Field(default=0.0, ge=0, lt=10, description="Standard deviation of the noise on each entry of an observation.")
 
 

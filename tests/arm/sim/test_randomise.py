@@ -64,7 +64,15 @@ def test_draws_keep_to_their_ranges() -> None:
 
 
 @pytest.mark.parametrize(
-    "given", [{"mass": (2.0, 1.0)}, {"friction": (0.0, 1.0)}, {"latency": (-1, 0)}, {"sensor_noise": -0.1}]
+    "given",
+    [
+        {"mass": (2.0, 1.0)},
+        {"friction": (0.0, 1.0)},
+        {"latency": (-1, 0)},
+        {"sensor_noise": -0.1},
+        {"light": 1.5},
+        {"texture": -0.1},
+    ],
 )
 def test_ranges_that_make_no_sense_are_refused(given: dict) -> None:
     with pytest.raises(InputError, match=f"randomisation.{next(iter(given))}"):

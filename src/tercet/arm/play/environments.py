@@ -41,6 +41,8 @@ class EnvFactory:
             latency=(ranges.latency[0], ranges.latency[1]),
             camera=ranges.camera,
             sensor_noise=ranges.sensor_noise,
+            light=ranges.light,
+            texture=ranges.texture,
         )
         arm = find_arm(config.robot.model)
         limits = limits_of(config.safety, arm.limits) if config.safety.in_training else None

@@ -165,6 +165,8 @@ class ArmEnv(VectorEnv):
     def _picture(self, index: int, camera: Camera, *, plain: bool) -> Picture:
         if self._studio is None:
             self._studio = Studio(self.arm.build(with_cube=self.task.has_cube, drawn=True))
+        if self.randomisation.changes_appearance:
+            self._studio.appearance.change(self._domain.light[index], self._domain.texture[index])
         return self._studio.picture(
             self._physics.state[index],
             self._goal[index],

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tercet.arm.sim import opengl
+from tercet.arm.sim.appearance import Appearance
 from tercet.arm.sim.kinematics import Array
 from tercet.errors import FailedError, first_line
 
@@ -30,7 +31,7 @@ class Studio:
     """
 
     def __init__(self, model: mujoco.MjModel) -> None:
-        self._model = model
+        self._model, self.appearance = model, Appearance(model)
         self._data = mujoco.MjData(model)
         self._renderers: dict[tuple[int, int, bool], mujoco.Renderer] = {}
         # an environment that nobody closes must not keep its renderers, 100 MB each, until the process ends

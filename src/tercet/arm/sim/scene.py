@@ -21,6 +21,7 @@ FINGER_BELOW_TIP = 0.008  # length of a finger below the point between the finge
 # of fingers and cube: they must hold a cube without slipping or sinking in
 FINGER_FRICTION, SOLREF, SOLIMP = (1.5, 0.02, 0.001), (0.01, 1.0), (0.95, 0.99, 0.001)
 
+TABLES = ("table", "coarse", "speckled", "plain")  # patterns of the table; only randomisation uses the others
 CAMERAS = ("front", "top", "wrist")  # available to policies
 VIEW = "near"  # for people: a close view of fingers and cube
 
@@ -67,6 +68,12 @@ def surroundings(arm: str, *, with_cube: bool) -> str:
     <texture name="sky" type="skybox" builtin="gradient" rgb1="1 1 1" rgb2=".72 .8 .9" width="64" height="64"/>
     <texture name="table" type="2d" builtin="checker" rgb1=".86 .88 .9" rgb2=".8 .82 .85" width="128" height="128"/>
     <material name="table" texture="table" texrepeat="20 20" specular="0"/>
+    <texture name="coarse" type="2d" builtin="checker" rgb1="1 1 1" rgb2=".55 .55 .55" width="64" height="64"/>
+    <material name="coarse" texture="coarse" texrepeat="9 9" specular="0"/>
+    <texture name="speckled" type="2d" builtin="flat" mark="random" random=".05" rgb1=".9 .9 .9" markrgb=".4 .4 .4"
+     width="128" height="128"/>
+    <material name="speckled" texture="speckled" texrepeat="6 6" specular="0"/>
+    <material name="plain" specular="0"/>
   </asset>
   <worldbody>
     <light pos=".3 -.4 1.2" dir="-.1 .3 -1" directional="true" diffuse=".4 .4 .4"/>
