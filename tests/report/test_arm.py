@@ -212,3 +212,22 @@ def test_only_videos_of_the_run_are_embedded(write: Callable[..., Path], tmp_pat
     names = [str(tmp_path.parent / "secret.mp4"), "videos/../../secret.mp4", "config.yaml"]
     html = write({**results(), "videos": [{"file": name, "shows": "what is not ours"} for name in names]})
     assert "what is not ours" not in html.read_text()
+
+
+def test_a_reward_from_pictures_shows_its_audit_and_the_hacked_episodes(write: Callable[..., Path]) -> None:
+    found = results()
+    assert "right?" not in write(found).with_suffix(".md").read_text()
+    found["reward_model"]["audit"] = {
+        "precision": 0.9,
+        "recall": None,
+        "num_called": 40,
+        "num_success": 0,
+        "num_pictures": 1080,
+        "num_episodes": 18,
+        "threshold": 0.5,
+    }
+    found["hacked"] = {"bc": rate(0.02, 0.01, 0.05), "ppo": rate(0.25, 0.2, 0.31)}
+    text = write(found).with_suffix(".md").read_text()
+    assert "Is the reward from pictures right?" in text and "1,080 pictures of 18 held-out episodes" in text
+    assert "| precision | 90% |" in text and "| recall | not measured |" in text
+    assert "| hacked, PPO | 25% (95% interval 20% to 31%) |" in text and "hacked, BC |" in text

@@ -12,16 +12,17 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from tercet.arm.play import video
-from tercet.arm.play.agent import Agent, sight_of
+from tercet.arm.play.agent import Agent, set_witness, sight_of
 from tercet.arm.play.environments import EnvFactory, sizes_of
 from tercet.arm.play.episodes import ActionFunction, Episodes, play_rows, repeats, turns
 from tercet.arm.policies.critic import load_critic
 from tercet.arm.policies.kinds import load_policy
 from tercet.arm.policies.policy import Policy, Sizes
 from tercet.arm.policies.reward_ensemble import RewardEnsemble
+from tercet.arm.preferences import audit
 from tercet.arm.preferences.rounds import latest_model
 from tercet.arm.scoring import REWARD_MODEL, scorer
-from tercet.arm.stages import start_names, start_policy
+from tercet.arm.stages import reward_sizes, start_names, start_policy
 from tercet.config.arm import ArmConfig, PpoConfig
 from tercet.core.advantages import gae
 from tercet.core.intervals import bootstrap, wilson
@@ -42,15 +43,20 @@ def run(folder: RunFolder, config: ArmConfig) -> None:
     stages, outcomes, envs = stages_of(folder, config), dict[str, Outcomes](), EnvFactory.of(config)
     with folder.step("eval", total=len(stages), shown=[]) as step, envs.open(config.eval.num_states) as env:
         trials = Trials(env, config.eval.num_states, config.horizon, config.seed)
+        hacked: dict[str, Tensor] = {}
+        is_audited = config.reward.sees == "pictures" and folder.has_ended("ppo") and learns_reward(config)
+        if is_audited:
+            set_witness(env, stages[0].policy)
         for index, stage in enumerate(stages):
-            outcomes[stage.name] = outcomes_of(trials.play(stage))
+            episodes = trials.play(stage)
+            outcomes[stage.name] = outcomes_of(episodes)
+            if is_audited:
+                hacked[stage.name] = _hacked(folder, config, stages[0].policy, episodes)
             step.log(index, {f"eval/success/{stage.name}": float(outcomes[stage.name].success.float().mean())})
         share(lambda: write_text(step.path / "starts.json", json.dumps(_starts(outcomes), indent=1) + "\n"))
         videos: Tree = {"videos": []}
         if "ppo" in outcomes and config.eval.num_videos:
-            sizes, num_updates = sizes_of(env), config.ppo.num_updates
-            learned = REWARD_MODEL in config.ppo.reward
-            model = latest_model(folder.path, config.reward, sizes, num_updates=num_updates) if learned else None
+            sizes, model = sizes_of(env), _reward_model(folder, config, stages[0].policy)
             curves_of = (
                 critic_curves(folder.path / "ppo" / "critic", sizes, config.ppo, model)
                 if config.ppo.has_critic
@@ -62,9 +68,7 @@ def run(folder: RunFolder, config: ArmConfig) -> None:
             videos = share(lambda: _videos(folder.path, trials, pair, shown, curves_of))
         step.finish(
             {
-                "success": {
-                    name: wilson(one.success.int().tolist()).as_json("states") for name, one in outcomes.items()
-                },
+                "success": _rates({name: one.success for name, one in outcomes.items()}),
                 "return": {
                     name: bootstrap(one.returns.tolist(), config.seed).as_json("states")
                     for name, one in outcomes.items()
@@ -73,11 +77,38 @@ def run(folder: RunFolder, config: ArmConfig) -> None:
                 "action_change": {name: one.action_change for name, one in outcomes.items()},
                 "jerk": {name: one.jerk for name, one in outcomes.items() if one.jerk is not None},
                 "paired": paired(outcomes[stages[0].name], outcomes["ppo"]) if "ppo" in outcomes else {},
+                **({"hacked": _rates(hacked)} if hacked else {}),
                 "same_starts": share(lambda: repeats(env, seed=trials.starts_seed)),
                 **videos,
             },
             beside=[VIDEOS] if videos["videos"] else [],
         )
+
+
+def _rates(by_stage: Mapping[str, Tensor]) -> Tree:
+    """Return the share of True of each stage, with its interval."""
+    return {name: wilson(one.int().tolist()).as_json("states") for name, one in by_stage.items()}
+
+
+def _reward_model(folder: RunFolder, config: ArmConfig, policy: Policy) -> RewardEnsemble | None:
+    """Load the reward model of the last update, if the reward is learned."""
+    if not learns_reward(config):
+        return None
+    sizes = reward_sizes(policy, config.reward)
+    return latest_model(folder.path, config.reward, sizes, num_updates=config.ppo.num_updates)
+
+
+def _hacked(folder: RunFolder, config: ArmConfig, policy: Policy, episodes: Episodes) -> Tensor:
+    """True for the episodes whose end a reward from pictures calls a success, and the simulator does not."""
+    model = _reward_model(folder, config, policy)
+    assert model is not None
+    learned = audit.load_truth(audit.file_of(folder.path / "reward", audit.LEARNED))
+    return audit.hacked(model, audit.threshold_of(model, learned), episodes)
+
+
+def learns_reward(config: ArmConfig) -> bool:
+    """Return True if the reward model is part of PPO's reward."""
+    return REWARD_MODEL in config.ppo.reward
 
 
 @dataclass(frozen=True)

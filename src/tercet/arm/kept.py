@@ -17,6 +17,7 @@ from tercet.config.arm import PpoConfig
 from tercet.train.kept import KeptRollout
 
 _INFO = "info."  # prefix of the environment's numbers
+_LEFT_OUT = ("infos", "seen")  # of the columns of episodes
 
 
 def tensors_of(
@@ -24,7 +25,7 @@ def tensors_of(
 ) -> dict[str, Tensor]:
     """Return the tensors from which `Retraced` makes the rollout again. Pictures that a policy sees are left out."""
     episodes = played.episodes
-    columns = {field.name: getattr(episodes, field.name) for field in fields(Episodes) if field.name != "infos"}
+    columns = {field.name: getattr(episodes, field.name) for field in fields(Episodes) if field.name not in _LEFT_OUT}
     return {
         **columns,
         **{_INFO + name: values for name, values in episodes.infos.items()},
@@ -52,7 +53,7 @@ class Retraced:
         """Read them from the file's tensors."""
         own, rollout = kept.own, kept.rollout
         infos = {name.removeprefix(_INFO): values for name, values in own.items() if name.startswith(_INFO)}
-        columns = {field.name: own[field.name] for field in fields(Episodes) if field.name != "infos"}
+        columns = {field.name: own[field.name] for field in fields(Episodes) if field.name not in _LEFT_OUT}
         episodes = Episodes(**columns, infos=infos)
         played = PolicyEpisodes(episodes, own["starts"], own["decisions"])
         assert rollout.ref_logprobs is not None  # every rollout of an arm has them

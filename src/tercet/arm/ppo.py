@@ -14,20 +14,21 @@ from gymnasium.vector import VectorEnv
 
 from tercet.arm.demonstrations.data import NONE
 from tercet.arm.kept import tensors_of
-from tercet.arm.play.agent import PolicyEpisodes, sample_episodes
+from tercet.arm.play.agent import PolicyEpisodes, sample_episodes, set_witness
 from tercet.arm.play.environments import EnvFactory
 from tercet.arm.play.footage import Footage
 from tercet.arm.play.groups import grouped
 from tercet.arm.policies.critic import new_critic
 from tercet.arm.policies.policy import Policy
 from tercet.arm.policies.reward_ensemble import load_reward_model
+from tercet.arm.preferences.audit import in_words, is_complete
 from tercet.arm.preferences.pairs import load_pairs
 from tercet.arm.preferences.questions import Teacher, asks_person
 from tercet.arm.preferences.rounds import Rounds
 from tercet.arm.rollout import ArmActorCritic, assess, build, describe
 from tercet.arm.scoring import REWARD_MODEL, scorer
 from tercet.arm.self_check import check, scale_warning
-from tercet.arm.stages import say_unused, start_policy
+from tercet.arm.stages import reward_sizes, say_unused, start_policy
 from tercet.config.arm import ArmConfig, PpoConfig, RewardConfig
 from tercet.errors import InputError
 from tercet.runs.clock import Stopwatch
@@ -59,6 +60,9 @@ def run(folder: RunFolder, config: ArmConfig) -> None:
         envs.open(config.ppo.num_eval_states) as validation_env,
     ):
         rounds = _rounds(folder, teacher, policy) if REWARD_MODEL in config.ppo.reward else None
+        if rounds and config.reward.sees == "pictures":
+            _check_audit(folder, config.ppo)
+            set_witness(env, policy)
         actor_critic = ArmActorCritic(policy, critic, config.ppo.clip_of)
         collect = Collect(env, actor_critic, frozen_copy(policy), rounds, config.ppo, config.horizon, config.seed)
         checked = collect.self_check()
@@ -169,8 +173,22 @@ def _rounds(folder: RunFolder, teacher: Teacher, policy: Policy) -> Rounds:
             "or set ppo.reward"
         )
     first = load_pairs(reward / "pairs" / "learned.safetensors")
-    model = load_reward_model(reward / "model", policy.sizes).to(policy.device)
-    return Rounds(folder.path / "ppo", model, first, teacher, policy.sizes)
+    sizes = reward_sizes(policy, teacher.config)
+    model = load_reward_model(reward / "model", sizes).to(policy.device)
+    return Rounds(folder.path / "ppo", model, first, teacher, sizes)
+
+
+def _check_audit(folder: RunFolder, config: PpoConfig) -> None:
+    """Raise InputError if a reward from pictures is used alone, and it is not known how often it is wrong."""
+    others = [name for name, weight in config.reward.items() if weight > 0 and name != REWARD_MODEL]
+    found = folder.results()["reward_model"].get("audit")
+    if not others and not is_complete(found):
+        what = in_words(found) if found else "there was none"
+        raise InputError(
+            f"ppo.reward: a reward from pictures is used alone only after its audit, but {what}. Give more or better "
+            "demonstrations or a higher reward.num_episodes, or add another term, such as ppo.reward={reward_model: "
+            "0.3, success: 1.0}"
+        )
 
 
 def _checkpoint_every(ppo: PpoConfig, reward: RewardConfig) -> int:

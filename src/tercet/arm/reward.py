@@ -3,16 +3,18 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from gymnasium.vector import VectorEnv
 
-from tercet.arm.play.agent import Agent, sight_of
+from tercet.arm.play.agent import Agent, set_witness, sight_of
 from tercet.arm.play.environments import EnvFactory
 from tercet.arm.play.episodes import ActionFunction, Episodes, play_rows
 from tercet.arm.play.footage import Footage
 from tercet.arm.policies.policy import Policy
-from tercet.arm.preferences import human
+from tercet.arm.policies.reward_ensemble import RewardEnsemble
+from tercet.arm.preferences import audit, human
 from tercet.arm.preferences.ensemble import correct_by_pair, micro_batches, new_ensemble, normalise, pair_loss
 from tercet.arm.preferences.pairs import Pairs, load_pairs
 from tercet.arm.preferences.questions import Teacher, ask
@@ -21,12 +23,14 @@ from tercet.config.arm import ArmConfig, RewardConfig
 from tercet.core.intervals import wilson
 from tercet.runs.folder import RunFolder
 from tercet.runs.intermediate import is_kept, keep_folder
+from tercet.runs.progress import say
 from tercet.runs.ranks import share
 from tercet.train import chance
 from tercet.train.device import device_of
 from tercet.train.fit import fit, shuffled_plan
 from tercet.train.parallel import own_share
 
+Tree = dict[str, Any]  # Any: JSON
 HELD_OUT = 10  # every tenth episode is held out
 
 
@@ -41,11 +45,36 @@ def run(folder: RunFolder, config: ArmConfig) -> None:
         policy = start_policy(folder, envs, config.policy, demonstrations=demonstrations, seed=config.seed)
         policy = policy.to(device)
         with folder.timed("reward", "pairs"), envs.open(config.reward.num_episodes) as env:
-            yield noisy_footage(env, policy, config.reward, horizon=config.horizon, seed=config.seed)
+            if config.reward.sees == "pictures":
+                set_witness(env, policy)
+            footage = noisy_footage(env, policy, config.reward, horizon=config.horizon, seed=config.seed)
+            if config.reward.sees == "pictures":
+                _keep_truth(folder.path / "reward", footage)
+            yield footage
 
     learned, held_out = first_pairs(folder.path, teacher, open_footage)
     learned, held_out = learned.to(device), held_out.without_ties().to(device)
     _train(folder, learned, held_out, config.reward, horizon=config.horizon, seed=config.seed)
+
+
+def _keep_truth(step: Path, footage: Mapping[str, Footage]) -> None:
+    """Save what was seen in the episodes and the truth about it, for the audit of the reward."""
+
+    def write(partial_folder: Path) -> None:
+        for name in (audit.LEARNED, audit.HELD_OUT):
+            audit.Truth.of(footage[name].episodes()).save(partial_folder / f"{name}.safetensors")
+
+    if not is_kept(step, audit.FOLDER):
+        keep_folder(step, audit.FOLDER, write)
+
+
+def _audit(step: Path, model: RewardEnsemble) -> Tree:
+    """Audit a reward from pictures on the held-out episodes."""
+    is_kept(step, audit.FOLDER)  # FailedError if it was changed
+    learned, held_out = (audit.load_truth(audit.file_of(step, name)) for name in (audit.LEARNED, audit.HELD_OUT))
+    found = audit.audit(model, audit.threshold_of(model, learned), held_out)
+    say(f"reward: audit on {found['num_episodes']} held-out episodes: {audit.in_words(found)}")
+    return {"audit": found}
 
 
 def _train(
@@ -82,7 +111,8 @@ def _train(
         }
         num_steps = len(config.noises) * config.num_episodes * horizon
         amounts = {"num_pairs": len(learned), "num_steps": num_steps}
-        step.finish({"reward_model": {**accuracy, "gain": float(model.gain), **amounts}})
+        audited = _audit(folder.path / "reward", model) if config.sees == "pictures" else {}
+        step.finish({"reward_model": {**accuracy, "gain": float(model.gain), **amounts, **audited}})
 
 
 OpenFootage = Callable[[], AbstractContextManager[Mapping[str, Footage]]]  # `learned` and `held_out`
@@ -127,7 +157,7 @@ def _of_a_person(run: Path, open_footage: OpenFootage, teacher: Teacher, nums: M
     if missing:
         with open_footage() as footage:
             share(lambda: write(footage))
-    return share(lambda: human.read_pairs(list(sheets.values())))
+    return share(lambda: human.read_pairs(list(sheets.values()), teacher.config.feedback))
 
 
 def noisy_footage(

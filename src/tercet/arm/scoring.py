@@ -98,7 +98,7 @@ def _dense(episodes: Episodes) -> Tensor:
 
 def by_model(model: RewardEnsemble) -> Term:
     """Reward of the reward model for the state after each step."""
-    return lambda episodes: _rewards_of(model, episodes.next_observations)
+    return lambda episodes: _rewards_of(model, episodes.outcomes)
 
 
 def _rewards_of(model: RewardEnsemble, states: Float[Tensor, "n t o"]) -> Float[Tensor, "n t"]:
@@ -107,11 +107,12 @@ def _rewards_of(model: RewardEnsemble, states: Float[Tensor, "n t o"]) -> Float[
 
 
 def _last_valid_states(episodes: Episodes) -> Tensor:
-    """Return the state after each step, or before it if the simulation broke: the state after is then a new start."""
-    blown_up = episodes.infos.get(BLOWN_UP)
+    """Return the outcome of each step, or of the one before if the simulation broke: its outcome is a new start."""
+    blown_up, outcomes = episodes.infos.get(BLOWN_UP), episodes.outcomes
     if blown_up is None:
-        return episodes.next_observations
-    return torch.where((blown_up > 0.5).unsqueeze(-1), episodes.observations, episodes.next_observations)
+        return outcomes
+    before = episodes.observations if episodes.seen is None else torch.cat([outcomes[:, :1], outcomes[:, :-1]], 1)
+    return torch.where((blown_up > 0.5).unsqueeze(-1), before, outcomes)
 
 
 def _zero_if_blown_up(term: Term) -> Term:

@@ -1,5 +1,7 @@
 """The policy that PPO starts from: the clone, or a new policy."""
 
+from dataclasses import replace
+
 import torch
 
 from tercet.arm.demonstrations.data import NONE
@@ -7,9 +9,9 @@ from tercet.arm.play.agent import camera_view
 from tercet.arm.play.environments import EnvFactory, sizes_of
 from tercet.arm.play.episodes import ActionFunction, play_rows
 from tercet.arm.policies.kinds import load_policy, new_policy
-from tercet.arm.policies.policy import Policy
+from tercet.arm.policies.policy import Policy, Sizes
 from tercet.arm.sim.env import ArmEnv
-from tercet.config.arm import PolicyConfig
+from tercet.config.arm import PolicyConfig, RewardConfig
 from tercet.errors import InputError
 from tercet.runs.folder import RunFolder
 from tercet.runs.progress import say
@@ -49,6 +51,12 @@ def start_policy(
         policy.scaled.measure(episodes.observations)
         policy.measure_pictures(*camera_view(env, policy.cameras)(torch.ones(_NUM_RANDOM, dtype=torch.bool)))
         return policy
+
+
+def reward_sizes(policy: Policy, config: RewardConfig) -> Sizes:
+    """Return the sizes of the reward model, which is told of the state, or of pictures by their features."""
+    num = policy.num_features if config.sees == "pictures" else policy.sizes.observation
+    return replace(policy.sizes, observation=num)
 
 
 def say_unused(policy: Policy, step: str, when: str) -> None:

@@ -44,7 +44,7 @@ class PolicyConfig(Section):
     kl_weight: float = Field(default=10.0, ge=0, le=1e6, description="Weight of the latent's KL divergence in the loss of `act`.")
     cameras: list[str] = Field(default=[], description="Cameras of `act` and `conv`, such as [front, wrist] (the built-in arm has `front`, `top`, `wrist`); empty renders no images.")
     image_size: list[int] = Field(default=[96, 96], min_length=2, max_length=2, description="Height and width of the images; those of recordings and robots are cropped and resized to it.")
-    sees: Literal["everything", "itself"] = Field(default="everything", description="Observation of `act` and `conv`: everything, or only the arm's own sensors, so that cube and goal must be seen in the images. Critic and reward model always use everything.")
+    sees: Literal["everything", "itself"] = Field(default="everything", description="Observation of `act` and `conv`: everything, or only the arm's own sensors, so that cube and goal must be seen in the images. The critic always uses everything, and so does the reward model unless reward.sees=pictures.")
     backbone: str = Field(default="", description="Initial weights of the image encoder of `act`: a file of torchvision's resnet18 (.pth or .safetensors); empty uses random weights, nothing is downloaded.")
     log_std: float = Field(default=-1.2, ge=-5, le=2, description="Logarithm of the initial standard deviation of exploration; `tokens` is cloned from actions with this noise and explores by sampling from its own probabilities.")
 
@@ -85,7 +85,8 @@ class RewardConfig(FitConfig):
 
     judge: str = Field(default="tercet.arm.preferences.judge:nearer_the_target", description="module:function (segments -> scores); it prefers the segment with the higher score. With `person`, the run stops and `tercet label DIR` asks a person.")
     look_for: str = Field(default="", description="Instruction shown to a person; empty uses that of the task.")
-    feedback: Literal["pairs", "steps"] = Field(default="pairs", description="Kind of judgement: which of two segments is better, or whether single steps are good or bad (a person labels them while an episode plays).")
+    feedback: Literal["pairs", "steps", "success"] = Field(default="pairs", description="Kind of judgement: which of two segments is better; whether single steps are good or bad; or whether single states are a success, for a success classifier (with judge=tercet.arm.preferences.judge:succeeded). A person labels steps and states while an episode plays.")
+    sees: Literal["state", "pictures"] = Field(default="state", description="Input of the reward model: the whole observation, or the features of the policy's cameras, from the frozen encoders of a clone with policy.kind=conv. A reward from pictures is audited against the simulator.")
     num_pairs: int = Field(default=450, ge=1, le=MOST_ROWS, description="Number of judgements before PPO.")
     num_eval: int = Field(default=50, ge=1, le=MOST_ROWS, description="Number of held-out judgements, about other episodes.")
     segment_length: int = Field(default=15, ge=1, le=MOST_STEPS, description="Steps per segment.")
@@ -190,6 +191,8 @@ class ArmConfig(Section):
 
     @model_validator(mode="after")
     def _encoders_learn(self) -> Self:
+        if self.reward.sees == "pictures" and self.policy.kind != "conv":
+            raise ValueError(f"reward.sees=pictures takes the encoders of policy.kind=conv, not {self.policy.kind}")
         if self.policy.kind == "conv" and self.bc.demonstrations == "none":
             raise ValueError("policy.kind=conv learns to see in behaviour cloning only; give bc.demonstrations")
         return self

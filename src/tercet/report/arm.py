@@ -48,7 +48,11 @@ def sections(record: Record) -> list[Section]:
         Section("better", "Did it get better?", _present(success(record), paired(record))),
         Section("videos", "Side by side", videos(record)),
         Section("imitate", "1. Imitate: behaviour cloning", _present(curves.figures(record, BC))),
-        Section("judge", "2. Judge: reward model", _present(reward_model(record), curves.figures(record, REWARD))),
+        Section(
+            "judge",
+            "2. Judge: reward model",
+            _present(reward_model(record), audit(record), curves.figures(record, REWARD)),
+        ),
         Section("improve", f"3. Improve: {algorithm(record)}", _improve(record)),
         Section("on_arm", "On an arm, with a person", on_arm(record)),
     ]
@@ -248,6 +252,38 @@ def reward_model(record: Record) -> Table | None:
         [[Bar(one, "other"), f"{one.num}", _count(number(record.results, "reward_model", "num_pairs"))]],
         "brr",
     )
+
+
+def audit(record: Record) -> Table | None:
+    """Show how often a reward from pictures is wrong: on held-out episodes, and in those of each stage."""
+    found = find(record.results, "reward_model", "audit")
+    if not found:
+        return None
+    names = ("num_called", "num_success", "num_pictures", "num_episodes")
+    called, success, pictures, episodes = (_count(number(found, name)) for name in names)
+    right, recall = number(found, "precision"), number(found, "recall")
+    rows: list[list[Cell]] = [
+        ["precision", _share(right), f"of {called} pictures that it calls a success, the share that are one"],
+        ["recall", _share(recall), f"of {success} pictures of a success, the share that it calls one"],
+    ]
+    for name, title in NAMES.items():
+        one = rate(record.results, "hacked", name)
+        if one is not None:
+            text = f"of {one.num} episodes, the share whose end it calls a success and the simulator does not"
+            rows.append([f"hacked, {title}", f"{percent(one.mean)} ({interval(one)})", text])
+    return Table(
+        "Is the reward from pictures right?",
+        f"The truth is the simulator's. Precision and recall are over {pictures} pictures of {episodes} "
+        "held-out episodes, which are not independent. A reward that is optimised is wrong more often: compare the "
+        "share of hacked episodes after PPO with that before.",
+        ["", "", ""],
+        rows,
+        "lrl",
+    )
+
+
+def _share(value: float | None) -> str:
+    return "not measured" if value is None else percent(value)
 
 
 def _improve(record: Record) -> list[Block]:

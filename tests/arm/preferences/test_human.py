@@ -241,7 +241,7 @@ def test_error_names_states_that_do_not_fit_the_questions(
         for index in range(2):
             book.write(read_sheet(folder).key(index), answer, "Ana")
     with pytest.raises(FailedError, match=f"states.safetensors: {message}"):
-        human.read_pairs([folder])
+        human.read_pairs([folder], "pairs")
     (folder / "states.safetensors").write_bytes(b"\0" * 8)
     with pytest.raises(FailedError, match="have changed since the run wrote them"):
-        human.read_pairs([folder])
+        human.read_pairs([folder], "pairs")

@@ -3,9 +3,11 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from gymnasium.vector import VectorEnv
 from jaxtyping import Bool, Float, Int, Shaped
+from numpy.typing import NDArray
 from torch import Tensor
 
 from tercet.arm.play.episodes import Episodes, play_turn, turns
@@ -15,7 +17,7 @@ from tercet.arm.sim.env import ArmEnv
 from tercet.errors import InputError
 from tercet.train.parallel import dealt
 
-# from a mask of environments to tensors (m, ...), for the environments of the mask: the pictures of each camera, or what
+# from a mask of environments to tensors (m, ...) for the environments of the mask: the pictures of each camera, or what
 # a policy keeps of them
 View = Callable[[Bool[Tensor, " n"]], tuple[Tensor, ...]]
 
@@ -33,6 +35,19 @@ def sight_of(env: VectorEnv, policy: Policy) -> View:
     """Return the view of a policy's cameras as the policy keeps it, on its device."""
     view = camera_view(env, policy.cameras)
     return lambda rows: policy.look(*(images.to(policy.device) for images in view(rows)))
+
+
+def set_witness(env: VectorEnv, policy: Policy) -> None:
+    """Let the encoders of a policy see every step of the environment, for a reward model that sees pictures."""
+    if not isinstance(env, ArmEnv):
+        raise InputError("reward.sees=pictures: only the tasks of the built-in arm have cameras; set reward.sees=state")
+    view, rows = sight_of(env, policy), torch.ones(env.num_envs, dtype=torch.bool)
+
+    @torch.no_grad()
+    def witness() -> NDArray[np.float32]:
+        return torch.cat(view(rows), -1).cpu().numpy()
+
+    env.witness = witness
 
 
 class Agent:

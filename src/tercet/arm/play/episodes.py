@@ -9,6 +9,7 @@ from gymnasium.vector import VectorEnv
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from tercet.arm.sim.env import SEEN
 from tercet.errors import InputError
 from tercet.train.parallel import dealt
 
@@ -21,7 +22,8 @@ class Episodes:
     """One row per environment, one column per step. If an episode ends before the last step, the row starts another.
 
     `next_observations` are the states after each action, including the last state of an episode. `infos` are numbers
-    that the environment gives after each step: `success`, `progress`, penalties.
+    that the environment gives after each step: `success`, `progress`, penalties. `seen` has the features of the
+    pictures after each step, if the environment has a witness (`ArmEnv`).
     """
 
     observations: Float[Tensor, "n t o"]
@@ -31,6 +33,12 @@ class Episodes:
     terminated: Bool[Tensor, "n t"]
     truncated: Bool[Tensor, "n t"]
     infos: Mapping[str, Float[Tensor, "n t"]]
+    seen: Float[Tensor, "n t f"] | None = None
+
+    @property
+    def outcomes(self) -> Float[Tensor, "n t _"]:
+        """What a reward model is told of each step: what was seen after it, or else the state."""
+        return self.next_observations if self.seen is None else self.seen
 
     @property
     def num_steps(self) -> int:
@@ -40,7 +48,8 @@ class Episodes:
     def rows(self, rows: Int[Tensor, " m"]) -> "Episodes":
         """Select environments."""
         infos = {name: values[rows] for name, values in self.infos.items()}
-        return Episodes(**{name: getattr(self, name)[rows] for name in _COLUMNS}, infos=infos)
+        seen = None if self.seen is None else self.seen[rows]
+        return Episodes(**{name: getattr(self, name)[rows] for name in _COLUMNS}, infos=infos, seen=seen)
 
     @classmethod
     def joined(cls, parts: Sequence["Episodes"]) -> "Episodes":
@@ -48,7 +57,9 @@ class Episodes:
         if len(parts) == 1:
             return parts[0]
         infos = {name: torch.cat([part.infos[name] for part in parts]) for name in parts[0].infos}
-        return cls(**{name: torch.cat([getattr(part, name) for part in parts]) for name in _COLUMNS}, infos=infos)
+        columns = {name: torch.cat([getattr(part, name) for part in parts]) for name in _COLUMNS}
+        seen = [part.seen for part in parts if part.seen is not None]
+        return cls(**columns, infos=infos, seen=torch.cat(seen) if seen else None)
 
     def ends(self) -> Bool[Tensor, "n t"]:
         """True where an episode ended, terminated or truncated."""
@@ -87,6 +98,7 @@ def play(
         row = {"observations": observations, "actions": actions, "next_observations": next_observations}
         row |= {"dense": _floats(dense), "terminated": _bools(terminated), "truncated": _bools(truncated)}
         row |= {f"info/{name}": _floats(values) for name, values in infos.items() if _is_number(values)}
+        row |= {SEEN: torch.from_numpy(infos[SEEN])} if SEEN in infos else {}
         for name, values in row.items():
             columns.setdefault(name, []).append(values)
         done = np.asarray(terminated) | np.asarray(truncated)
@@ -151,7 +163,7 @@ def _stacked(columns: Mapping[str, list[Tensor]], horizon: int) -> Episodes:
     if "success" not in infos:
         names = ", ".join(sorted(infos)) or "nothing"
         raise InputError(f"the environment does not report success: its infos contain {names}")
-    return Episodes(**{name: complete[name] for name in _COLUMNS}, infos=infos)
+    return Episodes(**{name: complete[name] for name in _COLUMNS}, infos=infos, seen=complete.get(SEEN))
 
 
 def _is_number(values: object) -> bool:

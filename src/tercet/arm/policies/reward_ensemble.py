@@ -1,4 +1,4 @@
-"""The reward model: an ensemble of perceptrons that score states."""
+"""The reward model: an ensemble of perceptrons that score states, or say whether they are a success."""
 
 from pathlib import Path
 
@@ -6,10 +6,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tercet.arm.policies.files import load_weights, read_config, save_model
+from tercet.arm.policies.files import load_weights, read_config, read_json, save_model
 from tercet.arm.policies.layers import Scaled, perceptron
 from tercet.arm.policies.policy import Sizes
 from tercet.core.statistics import ScoreScale
+from tercet.runs.done import check_made
 
 
 class RewardEnsemble(nn.Module):
@@ -17,6 +18,7 @@ class RewardEnsemble(nn.Module):
 
     gain: Tensor
     bias: Tensor
+    kind = "reward_model"
 
     def __init__(self, size: int, *, num_models: int, hidden_size: int) -> None:
         super().__init__()
@@ -48,10 +50,23 @@ class RewardEnsemble(nn.Module):
 
     def save(self, folder: Path) -> None:
         """Write config.json and model.safetensors."""
-        save_model(self, folder, {"kind": "reward_model", "observation": self.size, **self.shape})
+        save_model(self, folder, {"kind": self.kind, "observation": self.size, **self.shape})
+
+
+class SuccessClassifier(RewardEnsemble):
+    """Classifiers of success. The reward is the probability of success by their mean logit."""
+
+    kind = "success_classifier"
+
+    def forward(self, observations: Float[Tensor, "*shape o"]) -> Float[Tensor, "*shape"]:
+        """Return the probability of each state."""
+        return self.each(observations).mean(0).sigmoid()
 
 
 def load_reward_model(folder: Path, sizes: Sizes) -> RewardEnsemble:
     """Load a saved ensemble and freeze it. Raises InputError if `folder` holds none, or one with other sizes."""
-    shape = read_config(folder, "reward_model", ("num_models", "hidden_size"), observation=sizes.observation)
-    return load_weights(RewardEnsemble(sizes.observation, **shape), folder)
+    check_made(folder)
+    kind = read_json(folder / "config.json").get("kind")
+    model = SuccessClassifier if kind == SuccessClassifier.kind else RewardEnsemble
+    shape = read_config(folder, model.kind, ("num_models", "hidden_size"), observation=sizes.observation)
+    return load_weights(model(sizes.observation, **shape), folder)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
-from tercet.arm.policies.reward_ensemble import RewardEnsemble
+from tercet.arm.policies.reward_ensemble import RewardEnsemble, SuccessClassifier
 from tercet.arm.preferences.pairs import Pairs
 from tercet.config.arm import RewardConfig
 from tercet.core.losses import pairwise_loss
@@ -19,7 +19,8 @@ from tercet.train.parallel import own_share
 def new_ensemble(pairs: Pairs, config: RewardConfig, *, seed: int) -> RewardEnsemble:
     """Create an ensemble whose inputs are scaled by the states of these pairs, on their device."""
     seed_everything(seed, "reward model")
-    model = RewardEnsemble(pairs.better.shape[-1], num_models=config.num_models, hidden_size=config.hidden_size)
+    kind = SuccessClassifier if config.feedback == "success" else RewardEnsemble
+    model = kind(pairs.better.shape[-1], num_models=config.num_models, hidden_size=config.hidden_size)
     model.scaled.measure(torch.cat([pairs.better, pairs.worse]))
     return model.to(pairs.better.device)
 
@@ -27,10 +28,15 @@ def new_ensemble(pairs: Pairs, config: RewardConfig, *, seed: int) -> RewardEnse
 def pair_loss(model: RewardEnsemble, pairs: Pairs) -> LossTerms:
     """Pairwise loss, averaged over the models and summed over pairs, with the number of pairs ranked correctly.
 
-    A segment's score is the sum of its states' rewards. A pair that was judged equal counts one half.
+    A segment's score is the sum of its states' rewards. A pair that was judged equal counts one half. A classifier
+    learns that the better state is a success and the worse is none (binary cross-entropy).
     """
     better, worse = model.each(pairs.better).sum(-1), model.each(pairs.worse).sum(-1)
-    losses = pairwise_loss(better.flatten(), worse.flatten(), pairs.preference.expand_as(better).flatten())
+    if isinstance(model, SuccessClassifier):
+        zeros = torch.zeros_like(better).flatten()
+        losses = (pairwise_loss(better.flatten(), zeros) + pairwise_loss(zeros, worse.flatten())) / 2
+    else:
+        losses = pairwise_loss(better.flatten(), worse.flatten(), pairs.preference.expand_as(better).flatten())
     margins = (better - worse).detach().mean(0)
     correct = torch.where(pairs.preference == 0.5, 0.5, wins(margins))
     return LossTerms(losses.sum() / len(model.nets), {"accuracy": float(correct.sum()), "margin": float(margins.sum())})
@@ -45,7 +51,9 @@ def correct_by_pair(model: RewardEnsemble, pairs: Pairs) -> list[float]:
 
 @torch.no_grad()
 def normalise(model: RewardEnsemble, pairs: Pairs) -> None:
-    """Scale the reward to mean 0 and variance 1 over the states of these pairs."""
+    """Scale the reward to mean 0 and variance 1 over the states of these pairs. A classifier has a scale of its own."""
+    if isinstance(model, SuccessClassifier):
+        return
     rewards = model.each(torch.cat([pairs.better, pairs.worse])).mean(0).flatten()
     try:
         model.normalise(score_gain_and_bias(rewards))

@@ -12,7 +12,7 @@ from torch import Tensor
 from tercet.arm.play import video
 from tercet.arm.play.footage import Footage
 from tercet.arm.policies.reward_ensemble import RewardEnsemble
-from tercet.arm.preferences.moments import pairs_of_marks
+from tercet.arm.preferences.moments import frames_of_marks, pairs_of_marks
 from tercet.arm.preferences.pairs import Pairs, Questions, pairs_from_answers
 from tercet.arm.preferences.questions import Teacher, choose_episodes, comparisons
 from tercet.arm.sim.tasks.builtin import task_of
@@ -21,6 +21,7 @@ from tercet.errors import FailedError, first_line
 from tercet.feedback.sheets import Entry, Sheet, answers_to, check_whole, read_sheet, take, write_sheet
 from tercet.runs.progress import progress
 
+LOOK_FOR_SUCCESS = "Mark as good moments at which the task is done, and as bad moments at which it is not."
 LOOK_FOR_ANY = "The better one is closer to what the arm should do."
 HOLD = 8  # frames for which the last image of a segment is shown, so that the end can be seen
 PREFERENCES = {"left": 1.0, "equal": 0.5, "right": 0.0, "unclear": float("nan")}  # preference for the left segment
@@ -36,25 +37,26 @@ def write_questions(
     folder: Path, footage: Footage, teacher: Teacher, num: int, *, name: str, model: RewardEnsemble | None = None
 ) -> None:
     """Write a sheet of questions into `folder`, for about `num` judgements on the episodes of the footage."""
-    look_for = teacher.config.look_for or _look_for(teacher.env)
+    look_for = teacher.config.look_for or _look_for(teacher.env, teacher.config.feedback)
     episodes = footage.episodes()
-    if teacher.config.feedback == "steps":
+    if teacher.config.feedback != "pairs":
         rows = choose_episodes(episodes, teacher, num, name=name, model=model)
         chosen = episodes.rows(rows)
-        states = {"states": chosen.next_observations, "lengths": chosen.first_ends() + 1}
+        states = {"states": chosen.outcomes, "lengths": chosen.first_ends() + 1}
         write_sheet(folder, "moments", look_for, lambda partial: _episodes(partial, states, footage, rows.tolist()))
     else:
         questions = comparisons(episodes, teacher, num, name=name, model=model)
         write_sheet(folder, "pairs", look_for, lambda partial: _segments(partial, questions, footage))
 
 
-def _look_for(env: str) -> str:
+def _look_for(env: str, feedback: str) -> str:
     task = task_of(env)
-    return LOOK_FOR_ANY if task is None else task.look_for
+    look_for = LOOK_FOR_ANY if task is None else task.look_for
+    return f"{LOOK_FOR_SUCCESS} {look_for}" if feedback == "success" else look_for
 
 
-def read_pairs(folders: Sequence[Path]) -> list[Pairs]:
-    """Read a person's answers to each of these sheets.
+def read_pairs(folders: Sequence[Path], feedback: str) -> list[Pairs]:
+    """Read a person's answers to each of these sheets, to questions of this reward.feedback.
 
     WaitingError while a question of any sheet is open; FailedError if a sheet is damaged.
     """
@@ -62,16 +64,18 @@ def read_pairs(folders: Sequence[Path]) -> list[Pairs]:
     for sheet in sheets:
         check_whole(sheet)
     answers = answers_to(sheets)
-    pairs = [_pairs(sheet, [row["said"] for row in rows]) for sheet, rows in zip(sheets, answers, strict=True)]
+    of_sheets = zip(sheets, answers, strict=True)
+    pairs = [_pairs(sheet, [row["said"] for row in rows], feedback) for sheet, rows in of_sheets]
     for sheet, rows in zip(sheets, answers, strict=True):
         take(sheet, rows)  # only after all were converted: until then a person can change them
     return pairs
 
 
-def _pairs(sheet: Sheet, answers: Sequence[Any]) -> Pairs:  # Any: JSON, a word or a list of marks
+def _pairs(sheet: Sheet, answers: Sequence[Any], feedback: str) -> Pairs:  # Any: JSON, a word or a list of marks
     states = _states(sheet)
     if sheet.kind == "moments":
-        return pairs_of_marks(states["states"], states["lengths"], answers, PERSON)
+        of_marks = frames_of_marks if feedback == "success" else pairs_of_marks
+        return of_marks(states["states"], states["lengths"], answers, PERSON)
     preferences = torch.tensor([PREFERENCES[word] for word in answers])
     return pairs_from_answers(states["first"], states["second"], preferences, PERSON)
 

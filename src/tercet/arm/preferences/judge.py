@@ -1,4 +1,4 @@
-"""The built-in judge, and the call of any judge."""
+"""The built-in judges, and the call of any judge."""
 
 from collections.abc import Callable, Sequence
 
@@ -17,6 +17,11 @@ Judge = Callable[[Segments], Sequence[float] | Tensor]
 def nearer_the_target(segments: Segments) -> Float[Tensor, " n"]:
     """Score segments by how near the target they are: the mean of the environment's `progress` over the steps."""
     return segments.progress.mean(1)
+
+
+def succeeded(segments: Segments) -> Float[Tensor, " n"]:
+    """Score segments by the share of their steps that the environment calls a success: the marks of `success`."""
+    return segments.success.mean(1)
 
 
 def call_judge(judge: Judge, segments: Segments, name: str) -> Float[Tensor, " n"]:

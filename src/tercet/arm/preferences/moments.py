@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tercet.arm.play.episodes import Episodes
-from tercet.arm.preferences.pairs import Pairs, Questions, pairs_from_answers
+from tercet.arm.preferences.pairs import Pairs, Questions, pairs_from_answers, pairs_from_marks
 from tercet.arm.preferences.segments import cut
 
 # A step of 1/20 s is too short to see. A mark `good` means: the state is better than the state a quarter of a
@@ -23,6 +23,17 @@ def moment_questions(episodes: Episodes) -> Questions:
     windows = cut(episodes, LOOK_BACK + 1, 1)
     single_steps, num = windows.step_by_step(), len(windows)
     return Questions(single_steps, torch.arange(num), torch.arange(num) + LOOK_BACK * num)
+
+
+def frames_of_marks(
+    states: Float[Tensor, "n t o"], lengths: Int[Tensor, " n"], marks: Sequence[Sequence[Mark]], name: str
+) -> Pairs:
+    """Convert a person's marks on each episode to states that are a success (`good`) or not, paired."""
+    marked = [(row, mark) for row, marks_of_row in enumerate(marks) for mark in marks_of_row]
+    rows = torch.tensor([row for row, _ in marked], dtype=torch.long)
+    steps = torch.tensor([int(mark["step"]) for _, mark in marked], dtype=torch.long)
+    success = torch.tensor([float(mark["call"] == "good") for _, mark in marked])
+    return pairs_from_marks(states[rows, torch.minimum(steps, lengths[rows] - 1)][:, None], success, name)
 
 
 def pairs_of_marks(

@@ -122,6 +122,26 @@ def step_questions(episodes: Episodes, num: int, chance: torch.Generator) -> Que
     return Questions(steps.rows(drawn).step_by_step(), rows, rows + len(drawn))
 
 
+def frame_questions(episodes: Episodes, num: int, chance: torch.Generator) -> Segments:
+    """Draw `num` steps of the episodes as segments of one step, of which each is asked whether it is a success."""
+    frames = cut(episodes, 1, 1)
+    return frames.rows(torch.randperm(len(frames), generator=chance)[:num])
+
+
+def pairs_from_marks(states: Float[Tensor, "n 1 o"], success: Float[Tensor, " n"], name: str) -> Pairs:
+    """Pair each marked state of the larger class with one of the other, so that both count alike.
+
+    `success` is 1, 0, or nan where it is unanswered. FailedError if all marks are alike.
+    """
+    good, bad = (states[success == mark] for mark in (1.0, 0.0))
+    if not len(good) or not len(bad):
+        all_of = f"{len(good)} successes and {len(bad)} failures"
+        raise FailedError(f"{name} marked {all_of}, so no success can be told from a failure; ask more")
+    num = max(len(good), len(bad))
+    better, worse = (one[torch.arange(num) % len(one)] for one in (good, bad))
+    return Pairs(better, worse, torch.ones(num))
+
+
 def most_disputed(questions: Questions, model: RewardEnsemble, num: int) -> Questions:
     """Return the `num` questions on which the ensemble disagrees most."""
     return questions.rows(disputed(questions, model).argsort(descending=True, stable=True)[:num])
@@ -132,6 +152,12 @@ def disputed(questions: Questions, model: RewardEnsemble) -> Float[Tensor, " n"]
     """Return how much the members of the ensemble disagree on each question."""
     sums = model.each(questions.segments.states.to(model.device)).sum(-1).cpu()
     return disagreement(sums[:, questions.first] - sums[:, questions.second])
+
+
+@torch.no_grad()
+def doubted(frames: Segments, model: RewardEnsemble) -> Float[Tensor, " n"]:
+    """Return how much the classifiers of an ensemble disagree on each state."""
+    return disagreement(model.each(frames.states.to(model.device)).sum(-1).cpu())
 
 
 def judge_preferences(questions: Questions, judge: Judge, name: str) -> Float[Tensor, " n"]:

@@ -9,14 +9,18 @@ from torch import Tensor
 
 from tercet.arm.play.episodes import Episodes
 from tercet.arm.policies.reward_ensemble import RewardEnsemble
+from tercet.arm.preferences.judge import call_judge
 from tercet.arm.preferences.moments import moment_questions
 from tercet.arm.preferences.pairs import (
     Pairs,
     Questions,
     disputed,
+    doubted,
+    frame_questions,
     judge_preferences,
     most_disputed,
     pairs_from_answers,
+    pairs_from_marks,
     segment_questions,
     step_questions,
 )
@@ -54,6 +58,11 @@ def asks_person(config: RewardConfig) -> bool:
 def ask(episodes: Episodes, teacher: Teacher, num: int, *, name: str, model: RewardEnsemble | None = None) -> Pairs:
     """Ask the function reward.judge for at most `num` judgements on these episodes."""
     config = teacher.config
+    if config.feedback == "success":
+        frames = frame_questions(episodes, num * CANDIDATES if model else num, teacher.generator(name))
+        frames = frames.rows(doubted(frames, model).argsort(descending=True, stable=True)[:num]) if model else frames
+        marks = (call_judge(load_function(config.judge), frames, config.judge) > 0.5).float()
+        return pairs_from_marks(frames.states, marks, f"the judge {config.judge}")
     if config.feedback == "steps":
         questions = step_questions(episodes, num * CANDIDATES if model else num, teacher.generator(name))
         questions = most_disputed(questions, model, num) if model else questions

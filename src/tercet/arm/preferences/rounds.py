@@ -67,7 +67,7 @@ class Rounds:
         def answered() -> Pairs:
             if not sheet.exists():
                 human.write_questions(sheet, footage, self.teacher, num, name=name, model=model)
-            return human.read_pairs([sheet])[0]
+            return human.read_pairs([sheet], self.teacher.config.feedback)[0]
 
         return share(answered)
 

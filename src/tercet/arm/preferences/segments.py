@@ -53,7 +53,7 @@ def cut(episodes: Episodes, length: int, stride: int, *, repeat_last: bool = Fal
     rows = torch.arange(num)[:, None, None]
     valid = ~((is_over & ~repeatable[rows, windows]) | broken[rows, windows]).any(-1).flatten()
     columns = {
-        "states": episodes.next_observations[rows, windows],
+        "states": episodes.outcomes[rows, windows],
         "actions": episodes.actions[rows, windows].masked_fill(is_over[..., None], 0.0),
         "progress": episodes.infos.get("progress", episodes.dense)[rows, windows],
         "success": episodes.infos["success"][rows, windows],

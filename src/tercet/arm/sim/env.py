@@ -1,6 +1,6 @@
 """The built-in arm as a vector environment of Gymnasium: `physics` and one of the `tasks`, at 20 steps per second."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import gymnasium
@@ -26,6 +26,7 @@ from tercet.arm.sim.workspace import STEPS
 from tercet.errors import InputError
 
 ACTION = ("x", "y", "z", "turn", "gripper")
+SEEN = "seen"  # the witness's entry in `infos`
 
 Mask = NDArray[np.bool_]
 Infos = dict[str, Any]  # Any: Gymnasium's own type; here every entry is an array over environments
@@ -46,7 +47,8 @@ class ArmEnv(VectorEnv):
 
     The start of the k-th environment depends on the seed and k only.
 
-    Images are rendered on demand (`pictures`), since a policy with action chunks needs only one per chunk.
+    Images are rendered on demand (`pictures`), since a policy with action chunks needs only one per chunk. With a
+    `witness`, `infos` of a step hold `seen`, what it returns about its pictures after the step.
     """
 
     metadata = {"autoreset_mode": AutoresetMode.DISABLED, "render_modes": ["rgb_array"], "render_fps": 20}
@@ -80,6 +82,8 @@ class ArmEnv(VectorEnv):
         models = [arm.build(with_cube=self.task.has_cube) for _ in range(copies)]
         self._physics = Physics(models, num_envs, num_threads, arm)
         self._studio: Studio | None = None
+        self._drawn: dict[tuple[Camera, int], Picture] = {}  # plain pictures of the present state
+        self.witness: Callable[[], NDArray[np.float32]] | None = None
         self._allocate()
         self.reset(seed=seed)
 
@@ -119,6 +123,7 @@ class ArmEnv(VectorEnv):
     def step(self, actions: NDArray[np.floating]) -> tuple[NDArray[np.float32], Array, Mask, Mask, Infos]:
         """Return observations, rewards, terminated, truncated, infos: finite even if a simulation diverges."""
         outside = self._move_targets(self._with_delay(self._checked(actions)))
+        self._drawn.clear()
         outcome = self._physics.step(self._sent_joints(), self._sent[:, 4])
         self._steps += 1
         jerk = self._jerk()
@@ -137,6 +142,8 @@ class ArmEnv(VectorEnv):
             rewards[broke] = 0.0
         truncated = self._steps >= self.horizon
         infos = self._infos(now, done, broke, force, jerk, outside)
+        if self.witness is not None:
+            infos[SEEN] = self.witness()
         return self._observe(now), rewards, broke, truncated, infos
 
     def render(  # pyright: ignore[reportIncompatibleMethodOverride]  # one image, where Gymnasium renders all
@@ -160,7 +167,13 @@ class ArmEnv(VectorEnv):
                     f"policy.cameras: unknown camera {camera.name!r}; the arm has {', '.join(scene.CAMERAS)}"
                 )
         which = np.flatnonzero(rows).tolist()
-        return tuple(np.stack([self._picture(k, camera, plain=True) for k in which]) for camera in cameras)
+        return tuple(np.stack([self._plain(k, camera) for k in which]) for camera in cameras)
+
+    def _plain(self, index: int, camera: Camera) -> Picture:
+        """Draw a plain picture once: what was seen after a step is what a policy decides from next."""
+        if (camera, index) not in self._drawn:
+            self._drawn[camera, index] = self._picture(index, camera, plain=True)
+        return self._drawn[camera, index]
 
     def _picture(self, index: int, camera: Camera, *, plain: bool) -> Picture:
         if self._studio is None:
@@ -219,6 +232,7 @@ class ArmEnv(VectorEnv):
         """Step towards joints and openings (num_envs, 6) instead of taking an action. The targets follow."""
         hand = kinematics.forward(joints[:, :NUM_JOINTS])
         self._sent = np.column_stack([hand.tip, hand.turn, np.clip(joints[:, NUM_JOINTS], 0.0, OPENING)])
+        self._drawn.clear()
         outcome = self._physics.step(joints[:, :NUM_JOINTS], self._sent[:, 4])
         self._steps += 1
         if outcome.broke.any():
@@ -245,6 +259,7 @@ class ArmEnv(VectorEnv):
 
     def restore(self, snapshot: Mapping[str, Any]) -> None:  # Any: see snapshot
         """Return to the state of `snapshot`."""
+        self._drawn.clear()
         for name in _STATE:
             getattr(self, name)[:] = snapshot[name]
         for name in ("_chance", "_domain_chance"):
@@ -258,6 +273,7 @@ class ArmEnv(VectorEnv):
         return np.add.reduce(self.arm.openings(self._physics.positions), axis=1) / self.arm.num_fingers
 
     def _begin(self, mask: Mask) -> None:
+        self._drawn.clear()
         begin = self.task.start(self._chance.random((self.num_envs, NUM_DRAWS)))
         self._goal[mask] = begin.goal[mask]
         self._sent[mask, :3], self._sent[mask, 3], self._sent[mask, 4] = begin.tip[mask], 0.0, begin.opening[mask]
