@@ -36,7 +36,7 @@ def starting(folder: RunFolder, config: ArmConfig, clone: Path | None) -> Policy
     """Return the clone, or a new policy."""
     envs = EnvFactory.of(config)
     if clone is None:
-        return start_policy(folder, envs, config.policy, demonstrations=config.bc.demonstrations, seed=config.seed)
+        return start_policy(folder, envs, config.policy, bc=config.bc, seed=config.seed)
     with envs.open(1) as env:
         policy = load_gaussian(clone / "bc" / "model", sizes_of(env))
     policy.explore(config.policy.log_std)

@@ -73,7 +73,8 @@ def test_a_validation_has_the_score_of_each_start(small: list[str], tmp_path: Pa
     folder, config = run_of(tmp_path, "reach", [*small, *overrides])
     envs = EnvFactory.of(config)
     with folder, envs.open(16) as env:
-        policy = start_policy(folder, envs, config.policy, demonstrations="none", seed=0)
+        no_clone = config.bc.model_copy(update={"demonstrations": "none"})
+        policy = start_policy(folder, envs, config.policy, bc=no_clone, seed=0)
         actor_critic = ArmActorCritic(policy, new_critic(policy.scaled, config.policy, seed=0))
         collect = ppo.Collect(env, actor_critic, policy, None, config.ppo, config.horizon, 0)
         measured = ppo.validate(env, collect)

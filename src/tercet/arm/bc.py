@@ -12,10 +12,11 @@ from tercet.arm.demonstrations.data import Demonstrations, is_scripted, load_rec
 from tercet.arm.demonstrations.digests import digests
 from tercet.arm.play.agent import sample_episodes
 from tercet.arm.play.environments import EnvFactory, bounds_of, sizes_of
+from tercet.arm.policies.checkpoint import adopt_scales
 from tercet.arm.policies.kinds import new_policy
 from tercet.arm.policies.policy import Policy
 from tercet.arm.sim.cameras import cameras_of
-from tercet.arm.stages import say_unused
+from tercet.arm.stages import from_checkpoint, say_unused
 from tercet.config.arm import ArmConfig
 from tercet.runs.folder import RunFolder
 from tercet.runs.progress import say
@@ -36,9 +37,15 @@ def run(folder: RunFolder, config: ArmConfig) -> None:
             "step; `tercet arm data` shows more"
         )
     device = device_of(config.device)
-    policy = new_policy(sizes, config.policy, seed=config.seed)
+    if config.bc.policy:
+        policy = from_checkpoint(config.bc, sizes, config.policy)
+    else:
+        policy = new_policy(sizes, config.policy, seed=config.seed)
     rows = rows_of(demonstrations, policy.chunk)
-    policy.measure(rows.observations, rows.actions[:, 0], *rows.pictures)
+    if config.bc.policy:
+        adopt_scales(config.bc.policy, policy, rows.observations)
+    else:
+        policy.measure(rows.observations, rows.actions[:, 0], *rows.pictures)
     if demonstrations.absent is not None:
         policy.scaled.leave(demonstrations.absent)  # the critic starts with this scale, and sees them in simulation
     say_unused(policy, "bc", "in every demonstration")

@@ -184,9 +184,9 @@ class Trials:
 def stages_of(folder: RunFolder, config: ArmConfig) -> list[Stage]:
     """Return the stages: PPO's start (the clone, or a new policy), the same with noise, and PPO's policy."""
     start, start_with_noise = start_names(config.bc.demonstrations)
-    envs, demonstrations = EnvFactory.of(config), config.bc.demonstrations
+    envs = EnvFactory.of(config)
     device = device_of(config.device)
-    policy = start_policy(folder, envs, config.policy, demonstrations=demonstrations, seed=config.seed)
+    policy = start_policy(folder, envs, config.policy, bc=config.bc, seed=config.seed)
     policy = policy.requires_grad_(False).to(device)
     stages = [Stage(start, policy, 0.0), Stage(start_with_noise, policy, config.eval.noise)]
     if folder.has_ended("ppo"):

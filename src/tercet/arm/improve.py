@@ -154,8 +154,7 @@ def last_policy(folder: RunFolder, config: ArmConfig, *, number: int) -> Policy:
 
 
 def _clone(folder: RunFolder, config: ArmConfig) -> Policy:
-    envs, source = EnvFactory.of(config), config.bc.demonstrations
-    return start_policy(folder, envs, config.policy, demonstrations=source, seed=config.seed)
+    return start_policy(folder, EnvFactory.of(config), config.policy, bc=config.bc, seed=config.seed)
 
 
 def _success(config: ArmConfig, robot: RobotConfig, policy: Policy) -> dict[str, Any]:  # Any: JSON

@@ -15,6 +15,7 @@ from tercet.arm.preferences.questions import asks_person
 from tercet.arm.scoring import REWARD_MODEL, scorer
 from tercet.arm.sim.cameras import cameras_of
 from tercet.arm.sim.tasks.builtin import task_of
+from tercet.arm.stages import from_checkpoint
 from tercet.config.arm import ArmConfig
 from tercet.config.functions import load_function
 from tercet.report import page
@@ -63,6 +64,8 @@ def check(config: ArmConfig) -> None:
             load_recording(
                 recording_of(config.bc), sizes_of(env), config.bc, env=config.env, bounds=bounds, sees_itself=itself
             )
+        if config.bc.policy:
+            from_checkpoint(config.bc, sizes_of(env), config.policy)
         cameras = cameras_of(config.policy)
         camera_view(env, cameras)(torch.ones(1, dtype=torch.bool))  # FailedError without OpenGL
         if cameras:

@@ -46,9 +46,9 @@ SHOWN = ["ppo/score", "ppo/success", "ppo/kl", "ppo/explained_variance", "ppo/cl
 
 def run(folder: RunFolder, config: ArmConfig) -> None:
     """Train the policy on its reward; the best actor is saved in DIR/ppo/model, the critic in DIR/ppo/critic."""
-    envs, demonstrations = EnvFactory.of(config), config.bc.demonstrations
-    policy = start_policy(folder, envs, config.policy, demonstrations=demonstrations, seed=config.seed)
-    if demonstrations == NONE:
+    envs = EnvFactory.of(config)
+    policy = start_policy(folder, envs, config.policy, bc=config.bc, seed=config.seed)
+    if config.bc.demonstrations == NONE:
         say_unused(policy, "ppo", "in episodes of random actions")
     critic = new_critic(policy.scaled, config.policy, seed=config.seed) if config.ppo.has_critic else None
     device = device_of(config.device)

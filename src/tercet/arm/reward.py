@@ -41,8 +41,7 @@ def run(folder: RunFolder, config: ArmConfig) -> None:
 
     @contextmanager
     def open_footage() -> Iterator[dict[str, Footage]]:
-        demonstrations = config.bc.demonstrations
-        policy = start_policy(folder, envs, config.policy, demonstrations=demonstrations, seed=config.seed)
+        policy = start_policy(folder, envs, config.policy, bc=config.bc, seed=config.seed)
         policy = policy.to(device)
         with folder.timed("reward", "pairs"), envs.open(config.reward.num_episodes) as env:
             if config.reward.sees == "pictures":

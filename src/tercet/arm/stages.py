@@ -5,13 +5,16 @@ from dataclasses import replace
 import torch
 
 from tercet.arm.demonstrations.data import NONE
+from tercet.arm.lerobot.hub import local_folder
 from tercet.arm.play.agent import camera_view
 from tercet.arm.play.environments import EnvFactory, sizes_of
 from tercet.arm.play.episodes import ActionFunction, play_rows
+from tercet.arm.policies.checkpoint import load_checkpoint
 from tercet.arm.policies.kinds import load_policy, new_policy
 from tercet.arm.policies.policy import Policy, Sizes
 from tercet.arm.sim.env import ArmEnv
-from tercet.config.arm import PolicyConfig, RewardConfig
+from tercet.config.arm import BcConfig, PolicyConfig, RewardConfig
+from tercet.config.load import load_robot_config
 from tercet.errors import InputError
 from tercet.runs.folder import RunFolder
 from tercet.runs.progress import say
@@ -20,21 +23,23 @@ from tercet.train import chance
 _NUM_RANDOM = 16  # episodes of random actions, from which the scale of a new policy's observations is measured
 
 
-def start_policy(
-    folder: RunFolder, envs: EnvFactory, config: PolicyConfig, *, demonstrations: str, seed: int
-) -> Policy:
-    """Return the policy from which PPO starts: the clone, or a new policy, with gradients.
+def start_policy(folder: RunFolder, envs: EnvFactory, config: PolicyConfig, *, bc: BcConfig, seed: int) -> Policy:
+    """Return the policy from which PPO starts: the clone, that of bc.policy, or a new policy, with gradients.
 
     A new policy does not scale the observations of the built-in arm, which have unit scale. The hand hardly moves in
     episodes of random actions, so a scale measured there would magnify its position. InputError if bc is not done.
     """
     with envs.open(_NUM_RANDOM) as env:
         sizes = sizes_of(env)
-        if demonstrations != NONE:
+        if bc.demonstrations != NONE:
             path = folder.path / "bc" / "model"
             if not folder.has_ended("bc"):
                 raise InputError(f"{path} does not exist yet; run `tercet arm bc` with the same --out first")
             policy = load_policy(path, sizes).requires_grad_(True)
+            policy.explore(config.log_std)
+            return policy
+        if bc.policy:
+            policy = from_checkpoint(bc, sizes, config)
             policy.explore(config.log_std)
             return policy
         policy = new_policy(sizes, config, seed=seed)
@@ -57,6 +62,12 @@ def reward_sizes(policy: Policy, config: RewardConfig) -> Sizes:
     """Return the sizes of the reward model, which is told of the state, or of pictures by their features."""
     num = policy.num_features if config.sees == "pictures" else policy.sizes.observation
     return replace(policy.sizes, observation=num)
+
+
+def from_checkpoint(bc: BcConfig, sizes: Sizes, config: PolicyConfig) -> Policy:
+    """Return the policy of bc.policy, with gradients. Raise InputError if it does not fit the run."""
+    calibration = load_robot_config(bc.policy_robot, []).calibration
+    return load_checkpoint(local_folder(bc.policy, kind="model"), sizes, config, calibration)
 
 
 def say_unused(policy: Policy, step: str, when: str) -> None:

@@ -71,6 +71,8 @@ class BcConfig(FitConfig):
     """Step 1: behaviour cloning from demonstrations."""
 
     demonstrations: str = Field(default="expert", description="`expert` (scripted), module:function (maps an observation to an action in the environment's units), `none` (start from a new policy), or a recording: a folder in LeRobot's format, the hub id of one, or an .npz file.")
+    policy: str = Field(default="", description="Policy from which cloning starts, or PPO with demonstrations=none: a folder of a run, such as runs/lift/bc/model, or an ACT of LeRobot as a folder or hub id; its sizes count, not those of `policy`. Empty starts from random weights.")
+    policy_robot: str = Field(default="so101", description="Robot in whose units the joints of such an ACT are: a preset or file, as `tercet arm deploy DIR` takes it.")
     num_demonstrations: int = Field(default=3, ge=1, le=MOST_ROWS, description="Number of demonstrations; the first ones of a recording.")
     task: str = Field(default="", description="Task to learn from a recording with several tasks, as named in the recording.")
     action_units: Literal["stated", "scaled", "environment"] = Field(default="stated", description="Units of a recording's actions: `scaled` (-1 to 1), those of the `environment`, or as stated in the recording; if it states none, inferred from their range.")

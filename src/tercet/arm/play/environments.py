@@ -75,4 +75,6 @@ def bounds_of(env: VectorEnv) -> Box:
 def sizes_of(env: VectorEnv) -> Sizes:
     """Sizes of the environment's observations and actions."""
     observation, action = cast(Box, env.single_observation_space), cast(Box, env.single_action_space)
-    return Sizes(observation.shape[0], action.shape[0], env.layout.robot if isinstance(env, ArmEnv) else ())
+    if isinstance(env, ArmEnv):
+        return Sizes(observation.shape[0], action.shape[0], env.layout.robot, env.layout.names)
+    return Sizes(observation.shape[0], action.shape[0])

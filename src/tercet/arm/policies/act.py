@@ -14,6 +14,7 @@ from typing import cast
 import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
+from torch.nn import functional
 
 from tercet.arm.policies import act_files
 from tercet.arm.policies.act_files import ActFiles
@@ -93,6 +94,8 @@ class ActPolicy(Policy):
 
         The latent is drawn from the posterior by torch's global generator, which `fit` seeds. Actions are standardised.
         """
+        rest = self.model.shape.chunk_size - actions.shape[1]  # of the network's chunk, which is not executed
+        actions, mask = functional.pad(actions, (0, 0, 0, rest)), functional.pad(mask, (0, rest))
         states, targets = self._state(observations), (actions - self.scaled_actions.mean) / self.scaled_actions.std
         latent, divergence = states.new_zeros(len(states), self.model.shape.latent_dim), states.new_zeros(())
         if self.model.shape.use_vae:

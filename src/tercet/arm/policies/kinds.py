@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from tercet.arm.policies.act import load_act, new_act
+from tercet.arm.policies.act import new_act
 from tercet.arm.policies.action_tokens import load_tokens, new_tokens
 from tercet.arm.policies.chain import load_chain, new_chain
 from tercet.arm.policies.conv import load_conv, new_conv
@@ -13,6 +13,7 @@ from tercet.arm.policies.diffusion import DiffusionPolicy
 from tercet.arm.policies.files import read_json
 from tercet.arm.policies.flow import FlowPolicy
 from tercet.arm.policies.gaussian import load_gaussian, new_gaussian
+from tercet.arm.policies.joint_act import load_any_act
 from tercet.arm.policies.policy import Policy, Sizes
 from tercet.config.arm import PolicyConfig
 from tercet.errors import InputError
@@ -29,12 +30,15 @@ class Kind(NamedTuple):
 
 KINDS = {
     "gaussian": Kind(new_gaussian, load_gaussian),
-    "act": Kind(new_act, load_act),
+    "act": Kind(new_act, load_any_act),
     "tokens": Kind(new_tokens, load_tokens),
     "diffusion": Kind(partial(new_chain, DiffusionPolicy), partial(load_chain, DiffusionPolicy)),
     "flow": Kind(partial(new_chain, FlowPolicy), partial(load_chain, FlowPolicy)),
     "conv": Kind(new_conv, load_conv),
 }
+
+
+_OTHERS_OF_LEROBOT = ("diffusion", "pi0", "pi0_fast", "pi05", "smolvla", "tdmpc", "vqbet")
 
 
 def new_policy(sizes: Sizes, config: PolicyConfig, *, seed: int) -> Policy:
@@ -45,10 +49,17 @@ def new_policy(sizes: Sizes, config: PolicyConfig, *, seed: int) -> Policy:
 
 def load_policy(folder: Path, sizes: Sizes) -> Policy:
     """Load a saved policy and freeze it. Raises InputError if `folder` holds none, or one with other sizes."""
+    return KINDS[kind_of(folder)].load(folder, sizes)
+
+
+def kind_of(folder: Path) -> str:
+    """Return the kind of a saved policy. Raises InputError if `folder` holds none that can be read."""
     check_made(folder)
     config = read_json(folder / "config.json")
     kind = config.get("kind", config.get("type"))  # LeRobot's files name their policy by `type`
+    if kind == config.get("type") and kind in _OTHERS_OF_LEROBOT:
+        raise InputError(f"{folder}: of LeRobot's policies only ACT is read, and this one is {kind}")
     kind = "gaussian" if kind == "policy" else kind  # the name in the files of `gaussian`
     if not isinstance(kind, str) or kind not in KINDS:
         raise InputError(f"{folder}: not a saved policy")
-    return KINDS[kind].load(folder, sizes)
+    return kind

@@ -19,6 +19,7 @@ class Sizes:
     observation: int
     action: int
     robot: tuple[bool, ...] = ()  # which entries of an observation the robot measures on its own body, if known
+    names: tuple[str, ...] = ()  # of the entries of an observation, if known
 
     def numbers(self) -> dict[str, int]:
         """Return the sizes that a saved policy must match."""

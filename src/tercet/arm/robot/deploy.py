@@ -73,7 +73,8 @@ def policy_of(run: Path, stage: str, *, speed: float) -> tuple[Task, Pilot]:
     if not folder.is_dir():
         stages = [path.parent.name for pattern in ("bc", "ppo", "improve-*") for path in run.glob(f"{pattern}/model")]
         raise InputError(f"{folder}: does not exist; this run has {' and '.join(stages) or 'no policy yet'} (--stage)")
-    sizes = Sizes(len(task.observation), len(ACTION))
+    layout = task.observation
+    sizes = Sizes(len(layout), len(ACTION), layout.robot, layout.names)
     return task, Pilot(load_policy(folder, sizes), speed)
 
 

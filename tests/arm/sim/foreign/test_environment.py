@@ -219,8 +219,8 @@ def test_row_does_not_depend_on_the_number_of_copies() -> None:
 def test_new_policy_normalises_only_foreign_observations(env: str, is_measured: bool, tmp_path: Path) -> None:
     config = load_arm_config("reach", [f"env={env}", "horizon=20", "threads=1"])
     with RunFolder.open(tmp_path / "run", config, preset="reach") as folder:
-        envs, demonstrations = EnvFactory.of(config), config.bc.demonstrations
-        scaled = start_policy(folder, envs, config.policy, demonstrations=demonstrations, seed=config.seed).scaled
+        envs = EnvFactory.of(config)
+        scaled = start_policy(folder, envs, config.policy, bc=config.bc, seed=config.seed).scaled
     assert (not torch.equal(scaled.std, torch.ones_like(scaled.std))) == is_measured
 
 
