@@ -8,6 +8,7 @@ import pytest
 import torch
 from gymnasium.vector import VectorEnv
 from tests.arm.conftest import drawable, run_of
+from tests.arm.test_kill_and_resume import Moment, killed
 
 from tercet.arm import bc, eval, ppo, reward
 from tercet.arm.play.agent import set_witness, sight_of
@@ -154,3 +155,12 @@ def test_a_broken_simulation_is_scored_by_what_was_seen_before(env: ArmEnv) -> N
     rewards = scorer({"reward_model": 1.0}, model)(episodes)
     assert rewards.steps[0, 3] == 0
     torch.testing.assert_close(rewards.absorbing[0, 3], model(episodes.seen[0, 2]))
+
+
+@pytest.mark.slow
+def test_a_killed_run_from_pictures_goes_on_to_the_same_bits(env: ArmEnv, small: list[str], tmp_path: Path) -> None:
+    more = ["ppo.eval_every=2", "ppo.checkpoint_every=2", "reward.epochs=1", "bc.epochs=1"]
+    chain: list[Moment] = [("row", "ppo", 2)]
+    paid = "ppo.reward={reward_model: 1.0, dense: 0.1}"
+    looks = ["randomisation.camera=0.01", "randomisation.light=0.5", "randomisation.texture=0.5"]
+    assert killed(tmp_path, "lift", [chain], [*small, *SEEN, *more, *looks, paid]) == 1

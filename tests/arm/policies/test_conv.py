@@ -18,12 +18,14 @@ from tercet.arm.policies.critic import new_critic
 from tercet.arm.policies.eye import NUM_FEATURES
 from tercet.arm.policies.kinds import load_policy, new_policy
 from tercet.arm.policies.policy import Policy, Sizes
+from tercet.arm.robot.pilot import Pilot
+from tercet.arm.robot.simulated import SimulatedArm
 from tercet.arm.rollout import ArmActorCritic, assess, build
 from tercet.arm.self_check import check
 from tercet.arm.sim.cameras import Camera
 from tercet.arm.sim.env import ArmEnv
 from tercet.config.arm import ArmConfig, PolicyConfig, PpoConfig
-from tercet.config.load import load_arm_config
+from tercet.config.load import load_arm_config, load_robot_config
 from tercet.errors import InputError
 from tercet.train.optim import adamw
 from tercet.train.ppo import Learner, update
@@ -204,3 +206,17 @@ def test_a_config_that_could_not_learn_to_see_is_refused() -> None:
 def test_demonstrations_show_the_pictures_of_both_cameras(config: ArmConfig, env: ArmEnv) -> None:
     rows = rows_of(load_demonstrations(config, env), 2)
     assert [tuple(one.shape) for one in rows.pictures] == [(15, 32, 32, 3)] * 2
+
+
+def test_a_pilot_sees_with_the_cameras_of_the_robot(config: ArmConfig, env: ArmEnv) -> None:
+    policy = perturbed(new_policy(sizes_of(env), config.policy, seed=0))
+    cameras = {"front": "front", "wrist": "wrist"}
+    robot = SimulatedArm("lift", load_robot_config("simulated", []).calibration, cameras=cameras)
+    robot.connect()
+    sent, readings = robot.env.joints()[0], robot.get_observation()
+    one, other = (
+        Pilot(policy).wanted(np.zeros(23), sent, {**readings, "wrist": picture}, fresh=True)
+        for picture in (readings["wrist"], readings["front"])
+    )
+    robot.disconnect()
+    assert np.abs(one - other).max() > 1e-4
