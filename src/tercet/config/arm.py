@@ -108,6 +108,12 @@ class RewardConfig(FitConfig):
             raise ValueError("give at most 100 numbers from 0 to 100")
         return value
 
+    @model_validator(mode="after")
+    def _judge_marks(self) -> Self:
+        if self.feedback == "success" and self.judge == type(self).model_fields["judge"].default:
+            raise ValueError("feedback=success needs a judge that marks successes: judge=tercet.arm.preferences.judge:succeeded, a function of yours, or person")
+        return self
+
     @field_validator("judge")
     @classmethod
     def _is_known(cls, value: str) -> str:

@@ -13,7 +13,8 @@ from tercet.arm.preferences.pairs import Pairs, pairs_from_marks
 from tercet.arm.preferences.questions import Teacher, ask
 from tercet.arm.preferences.segments import cut
 from tercet.config.arm import RewardConfig
-from tercet.errors import FailedError
+from tercet.config.load import load_arm_config
+from tercet.errors import FailedError, InputError
 
 MARKS = RewardConfig.model_validate(
     {
@@ -37,7 +38,7 @@ def test_every_mark_of_the_larger_class_is_paired_with_one_of_the_other() -> Non
     assert pairs.worse.flatten().tolist() == [1, 2, 4]
     assert pairs.preference.tolist() == [1, 1, 1]
     for marks in (torch.ones(6), torch.zeros(6)):
-        with pytest.raises(FailedError, match=r"somebody marked \d successes and \d failures, so no"):
+        with pytest.raises(FailedError, match=r"somebody marked \d successes and \d failures, so there"):
             pairs_from_marks(states, marks, "somebody")
 
 
@@ -100,3 +101,8 @@ def test_the_built_in_judge_of_marks_is_the_environment() -> None:
     episodes = make_episodes(3, 4)
     frames = cut(episodes, 1, 1)
     assert torch.equal(succeeded(frames), episodes.infos["success"].flatten())
+
+
+def test_marks_need_a_judge_that_marks_successes() -> None:
+    with pytest.raises(InputError, match="feedback=success needs a judge that marks successes"):
+        load_arm_config("lift", ["reward.feedback=success"])

@@ -136,7 +136,9 @@ def pairs_from_marks(states: Float[Tensor, "n 1 o"], success: Float[Tensor, " n"
     good, bad = (states[success == mark] for mark in (1.0, 0.0))
     if not len(good) or not len(bad):
         all_of = f"{len(good)} successes and {len(bad)} failures"
-        raise FailedError(f"{name} marked {all_of}, so no success can be told from a failure; ask more")
+        raise FailedError(
+            f"{name} marked {all_of}, so there is nothing to learn from; raise reward.num_pairs and num_eval"
+        )
     num = max(len(good), len(bad))
     better, worse = (one[torch.arange(num) % len(one)] for one in (good, bad))
     return Pairs(better, worse, torch.ones(num))
