@@ -242,6 +242,28 @@ def calibrate(
 
 
 @app.command()
+def export(
+    run: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of the run.")],
+    folder: Annotated[Path, typer.Argument(metavar="NEW", help="Folder to write, which must not exist.")],
+    overrides: Overrides = None,
+    robot: RobotOption = "so101",
+    stage: Annotated[
+        str, typer.Option("--stage", "-s", help="Policy to export: bc, ppo, or a round such as improve-3.")
+    ] = "ppo",
+    debug: DebugOption = False,
+) -> None:
+    """Export a policy for LeRobot's tools, which run it with the plugin lerobot_policy_tercet."""
+    from tercet.config.load import load_robot_config
+
+    config = load_robot_config(robot, overrides or [])
+    from tercet.arm.robot import exported
+
+    for line in exported.export(run, stage, folder, config):
+        say(line)
+    say(f"policy: {folder} (--policy.path={folder} of lerobot-rollout and lerobot-eval)")
+
+
+@app.command()
 def convert(
     source: Annotated[
         str, typer.Argument(metavar="DIR|HUB_ID", help="Recording of an SO-100 or SO-101 that LeRobot made.")
