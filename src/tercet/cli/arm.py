@@ -256,9 +256,9 @@ def export(
     from tercet.config.load import load_robot_config
 
     config = load_robot_config(robot, overrides or [])
-    from tercet.arm.robot import exported
+    from tercet.arm.robot import deploy, exported
 
-    for line in exported.export(run, stage, folder, config):
+    for line in [*exported.export(run, stage, folder, config), *deploy.about_training(run, config)]:
         say(line)
     say(f"policy: {folder} (--policy.path={folder} of lerobot-rollout and lerobot-eval)")
 

@@ -6,13 +6,15 @@ from pathlib import Path
 from tercet.arm.demonstrations.data import NONE, is_scripted, recording_of
 from tercet.arm.lerobot.hub import local_folder
 from tercet.arm.sim.cameras import cameras_of
+from tercet.arm.sim.tasks.builtin import task_of
+from tercet.arm.sim.tasks.own import OwnTask
 from tercet.config.arm import ArmConfig
 
 _PICTURES = ("videos", "images")  # their folders in LeRobot's format
 
 
 def digests(config: ArmConfig, step: str) -> dict[str, str]:
-    """SHA-256 of the recording and of the policy that behaviour cloning reads.
+    """SHA-256 of the recording, the policy and the task of the user that behaviour cloning reads.
 
     Images of the recording count only if the policy sees them.
     """
@@ -22,6 +24,9 @@ def digests(config: ArmConfig, step: str) -> dict[str, str]:
     if not is_scripted(config.bc.demonstrations):
         left_out = () if cameras_of(config.policy) else _PICTURES
         found["demonstrations"] = _digest(recording_of(config.bc), left_out)
+    task = task_of(config.env)
+    if isinstance(task, OwnTask):
+        found["task"] = task.digest()
     if config.bc.policy:
         found["policy"] = _digest(local_folder(config.bc.policy, kind="model"), ())
     return found

@@ -19,12 +19,14 @@ from tercet.arm.sim.arms import find_arm
 from tercet.arm.sim.env import ACTION
 from tercet.arm.sim.motion import Limits
 from tercet.arm.sim.physics import STEP_SECONDS
-from tercet.arm.sim.tasks.builtin import arm_task
+from tercet.arm.sim.tasks.builtin import arm_task, task_of
+from tercet.arm.sim.tasks.own import OwnTask
 from tercet.arm.sim.tasks.task import Task
 from tercet.config.load import load_arm_config
 from tercet.config.robot import MotionConfig, RobotConfig
 from tercet.errors import InputError
 from tercet.runs.folder import RunFolder
+from tercet.runs.step import learned_from
 
 Keys = Callable[[], str]
 _SLOW = 60.0  # mean milliseconds per step
@@ -79,9 +81,15 @@ def policy_of(run: Path, stage: str, *, speed: float) -> tuple[Task, Pilot]:
 
 
 def about_training(run: Path, config: RobotConfig) -> list[str]:
-    """Say if the policy was trained with another arm or in other limits, and how to train it for this arm."""
+    """Say if the policy was trained for another task, with another arm or in other limits, and how to train it anew."""
     trained = load_arm_config(run / "config.yaml", [])
     lines = []
+    task, before = task_of(trained.env), learned_from(run, "bc").get("task")
+    if isinstance(task, OwnTask) and before not in (None, task.digest()):
+        lines.append(
+            f"the file of {trained.env} has changed since the policy was cloned, so the policy may observe something "
+            "else than it learned from; restore the file, or train with another --out"
+        )
     if trained.robot.model != config.model:
         lines.append(
             f"the policy was trained with robot.model={trained.robot.model}, and this robot is {config.model}, so it "

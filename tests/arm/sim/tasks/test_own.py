@@ -12,7 +12,7 @@ import pytest
 from tests.arm.sim.tasks.conftest import readings
 from typer.testing import CliRunner
 
-from tercet.arm import improve
+from tercet.arm import improve, pipeline
 from tercet.arm.demonstrations.recordings import TERCET_OBSERVATION
 from tercet.arm.lerobot.read import open_recording
 from tercet.arm.preferences.human import LOOK_FOR_ANY, _look_for
@@ -49,6 +49,23 @@ def called(*words: object) -> str:
     result = CliRunner().invoke(app, ["arm", *map(str, words)])
     assert result.exit_code == 0, result.output
     return result.output
+
+
+def test_a_task_that_changed_after_cloning_is_noticed(hover: str, small: list[str], tmp_path: Path) -> None:
+    config = load_arm_config("lift", [*small, f"env={hover}", "bc.epochs=1"])
+    with RunFolder.open(tmp_path / "run", config, preset="lift") as folder:
+        pipeline.STEPS["bc"](folder, config)
+    robot = load_robot_config("simulated", ["safety.max_speed=90"])
+    assert not [line for line in deploy.about_training(tmp_path / "run", robot) if "has changed" in line]
+    file = tmp_path / "my_tasks.py"
+    file.write_text(file.read_text().replace("< 0.015", "< 0.02"))
+    (line,) = (line for line in deploy.about_training(tmp_path / "run", robot) if "has changed" in line)
+    assert line.startswith(f"the file of {hover} has changed since the policy was cloned")
+    with (
+        RunFolder.open(tmp_path / "run", config, preset="lift") as folder,
+        pytest.raises(InputError, match=r"data has changed since these steps read it[\s\S]*bc: task"),
+    ):
+        pipeline.run(folder, config)
 
 
 @pytest.mark.slow
@@ -88,8 +105,8 @@ def test_the_check_finds_a_task_that_is_done_at_its_starts(monkeypatch: pytest.M
 
 
 def test_people_are_shown_the_instruction_of_the_task(hover: str) -> None:
-    assert _look_for(hover).startswith("The fingertips should be above the cube")
-    assert _look_for("my_tasks:nearness") == LOOK_FOR_ANY
+    assert _look_for(hover, "pairs").startswith("The fingertips should be above the cube")
+    assert _look_for("my_tasks:nearness", "pairs") == LOOK_FOR_ANY
 
 
 def test_a_task_of_the_user_is_simulated_by_the_built_in_arm(hover: str) -> None:

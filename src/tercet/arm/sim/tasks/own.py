@@ -1,8 +1,11 @@
 """Tasks of the user: a class derived from `Task`, named as module:class. What it returns is checked at every call."""
 
+import hashlib
+import inspect
 import re
 from dataclasses import fields, replace
 from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -59,6 +62,10 @@ class OwnTask(Task):
         for setting in _SETTINGS:
             setattr(self, setting, getattr(self._task, setting))
         self.observation = self._checked_layout(self._task.observation)
+
+    def digest(self) -> str:
+        """Return the SHA-256 of the file of the class, by which a run notices that the task has changed."""
+        return hashlib.sha256(Path(inspect.getfile(type(self._task))).read_bytes()).hexdigest()
 
     def start(self, draws: Array) -> Start:
         """Compute starts, with the hand in the workspace."""
