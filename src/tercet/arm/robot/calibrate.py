@@ -4,6 +4,7 @@ Torque is off throughout and nothing is sent. Every reading is stored at once, s
 """
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -102,7 +103,7 @@ def run(
     """
     model = So101()
     steps = all_steps(model, readings.paper)
-    refused = dict.fromkeys(NAMES, 0)
+    refused = Counter[str]()
     say(KEYS_HELP)
     while (step := next((one for one in steps if one.key not in readings.values), None)) is not None:
         say(f"{steps.index(step) + 1} of {len(steps)}: {step.text}")

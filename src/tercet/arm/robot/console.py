@@ -107,6 +107,7 @@ def calibrate(config: RobotConfig, file: Path, paper: Paper) -> list[str]:
 
         with LimpArm(robot, config) as arm:
             found = calibrate_arm.run(config, arm, readings, keys=keys, clock=clock, say=say, show=show)
+        say("the motors stay off: lay the arm down")
         if album is not None:
             album.close()
         changes = list(calibrate_arm.differences(config.calibration, found))
