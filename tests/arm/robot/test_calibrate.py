@@ -120,7 +120,7 @@ def test_the_motors_are_off_before_the_first_reading_and_nothing_is_sent(tmp_pat
 
 def test_a_session_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
     robot = PosedArm(CONFIG.calibration)
-    with pytest.raises(KeyboardInterrupt, match="5 readings are kept"):
+    with pytest.raises(KeyboardInterrupt, match="readings kept: 5"):
         calibrated(tmp_path, robot, keys=keys_at({**dict.fromkeys(range(5), "g"), 5: "q"}))
     _, said = calibrated(tmp_path, robot)
     assert said[1].startswith("6 of 15: fold the forearm")

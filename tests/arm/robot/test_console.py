@@ -5,6 +5,7 @@ import pty
 import select
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from typer.testing import CliRunner
 
 from tercet.arm.robot import console, deploy
 from tercet.arm.robot.console import Keyboard
+from tercet.arm.sim.so101 import INSTALL, PACKAGE
 from tercet.arm.sim.tasks.builtin import TASKS
 from tercet.cli import app
 from tercet.config.load import load_robot_config
@@ -71,3 +73,24 @@ def test_before_a_real_arm_is_connected_a_person_holds_it(typed: int, monkeypatc
     config = load_robot_config("so101", [])  # which says no port: connecting it would be an error
     assert console.steer(config, deploy.Session(TASKS["reach"], None, 1, 1.0, True)) == []
     assert "support the arm: connecting turns its motors off for a moment" in said
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec(PACKAGE) is None, reason=f"needs the model of the SO-101: {INSTALL}")
+def test_a_calibration_shows_its_poses_and_is_stopped_by_a_key(
+    typed: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said: list[str] = []
+
+    def say(text: str) -> None:
+        said.append(text)
+        if text.startswith(("1 of 15", "2 of 15")):
+            press(typed, b"g" if text.startswith("1") else b"q")
+
+    monkeypatch.setattr(console, "say", say)
+    (tmp_path / "mine-poses-a4.html").write_text("drawn")  # drawing all poses takes long
+    with pytest.raises(KeyboardInterrupt, match="readings kept: 1"):
+        console.calibrate(load_robot_config("simulated-so101", []), tmp_path / "mine.yaml", "a4")
+    assert (tmp_path / "mine.yaml.readings.json").exists() and not (tmp_path / "mine.yaml").exists()
+    if not any("there are no pictures" in line for line in said):
+        assert capsys.readouterr().out.count("▀") > 1000

@@ -110,7 +110,7 @@ def run(
         show(step)
         pressed = _wait(keys, clock)
         if pressed == QUIT:
-            raise KeyboardInterrupt(f"{len(readings.values)} readings are kept; the same command goes on with the next")
+            raise KeyboardInterrupt(f"readings kept: {len(readings.values)}; the same command goes on with the next")
         if pressed == BACK:
             if readings.values:
                 readings.drop(list(readings.values)[-1])
