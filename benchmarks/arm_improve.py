@@ -61,7 +61,7 @@ def draw(runs: Sequence[Rounds], path: Path) -> None:
         for rounds in runs[0].values()
         if "tries" in rounds
     ]
-    draw_strips(right, groups, policy="#9fc0e3", person=COLOURS[0], ink="#444444")
+    draw_strips(right, groups, height=2.7, policy="#9fc0e3", person=COLOURS[0], ink="#444444")
     right.set(xlabel="control steps", ylabel="tries", title="orange: the person steers; dots: marked bad")
     for axes in (left, right):
         axes.title.set_fontsize(9)

@@ -174,14 +174,16 @@ def strips(groups: Sequence[Sequence[Strip]], *, name: str) -> str:
     """Plot each try as a line from left to right, coloured by who steered; dashed lines separate the groups."""
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name, "axes.grid": False}):
         figure, axes = _canvas()
-        draw_strips(axes, groups, policy=_COLOURS["sft"], person=_COLOURS["ppo"], ink=_COLOURS["ink"])
+        draw_strips(axes, groups, height=1.7, policy=_COLOURS["sft"], person=_COLOURS["ppo"], ink=_COLOURS["ink"])
         return _svg(figure, name)
 
 
-def draw_strips(axes: Axes, groups: Sequence[Sequence[Strip]], *, policy: str, person: str, ink: str) -> None:
-    """Draw `strips` on axes, in these colours."""
+def draw_strips(
+    axes: Axes, groups: Sequence[Sequence[Strip]], *, height: float, policy: str, person: str, ink: str
+) -> None:
+    """Draw `strips` on axes of this height in inches, in these colours."""
     tries = [one for group in groups for one in group]
-    width = 72 * 0.8 * axes.figure.get_figheight() / max(40, len(tries))  # points: lines must not overlap
+    width = 72 * height / max(40, len(tries))  # points: lines must not overlap
     axes.hlines(range(len(tries)), 0, [one.num_steps for one in tries], color=policy, linewidth=width)
     persons = [(row, begun, end) for row, one in enumerate(tries) for begun, end in one.takeovers]
     if persons:

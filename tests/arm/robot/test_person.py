@@ -55,7 +55,7 @@ def test_a_policy_that_stands_still_later_is_taken_over_later(robot: SimulatedAr
 
 def test_a_person_who_brings_the_task_no_nearer_gives_up_after_two_seconds(robot: SimulatedArm) -> None:
     person = SimulatedPerson(robot, delay=0.5, errors=0.0)
-    still = np.zeros((1, len(robot.env.single_action_space.low)), np.float32)
+    still = np.zeros_like(robot.env.expert_actions())
 
     def pressed(num: int) -> list[str]:
         keys = []
