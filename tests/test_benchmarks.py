@@ -501,3 +501,17 @@ def test_the_doctor_is_counted_by_run_and_by_alarm(monkeypatch: pytest.MonkeyPat
         "sick: 1 of 2 recognised",
         "sound: an alarm in 0 of 2, anything at all in 1",
     ]
+
+
+@pytest.mark.slow
+def test_returns_of_our_ppo_are_measured_with_the_last_policy() -> None:
+    given = ("--task=pendulum", "--steps=4000", "ppo.epochs=1", "ppo.num_minibatches=2")
+    figures = figures_of("returns_ours.py", *given)
+    assert figures["trained_steps"] == 4000 and figures["curve"][-1][0] == 4000
+    assert -2000 < figures["final_return"] < -100 and figures["cpu_seconds"] > 0
+
+
+def test_a_target_that_one_of_three_seeds_reached_was_never_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    middle = module("arm_returns", monkeypatch).middle
+    assert middle([{"cpu_seconds_to_target": value} for value in (None, 3.0, None)], "cpu_seconds_to_target") == "never"
+    assert middle([{"cpu_seconds_to_target": value} for value in (None, 3.0, 5.0)], "cpu_seconds_to_target") == "5.0"

@@ -6,7 +6,8 @@ import torch
 from tests.arm.conftest import make_episodes, other_policy, step_by_step
 
 from tercet.arm.policies.gaussian import GaussianPolicy
-from tercet.arm.rollout import ArmActorCritic, assess, build
+from tercet.arm.rollout import ArmActorCritic, assess, build, describe
+from tercet.arm.scoring import StepRewards
 from tercet.config.ppo import UpdateConfig
 from tercet.core import gaussian
 
@@ -61,3 +62,22 @@ def test_a_kl_penalty_in_the_loss_is_not_in_the_reward(actor_critic: ArmActorCri
 def test_without_a_critic_there_are_no_values(actor_critic: ArmActorCritic) -> None:
     seen = assess(step_by_step(make_episodes()), ArmActorCritic(actor_critic.policy, None), actor_critic.policy)
     assert seen.values is None and seen.next_values is None
+
+
+def test_a_rollout_tells_how_often_its_score_prefers_success(actor_critic: ArmActorCritic) -> None:
+    episodes = make_episodes()
+    success = torch.tensor([True, False, False])
+    episodes = replace(episodes, infos=episodes.infos | {"success": success[:, None].float().expand(3, 6)})
+    seen = assess(step_by_step(episodes), actor_critic, actor_critic.policy)
+
+    def metrics(scores: list[float]) -> dict[str, float]:
+        steps = torch.zeros(3, 6)
+        steps[:, 2] = torch.tensor(scores)
+        rewards = StepRewards(episodes, steps, torch.zeros_like(steps))
+        rollout = build(step_by_step(episodes), seen, steps, gamma=1.0, kl_coef=0.0)
+        return describe(step_by_step(episodes), seen, rewards, rollout, kl_coef=0.0)
+
+    assert metrics([2.0, 1.0, 3.0])["score_ranks_success"] == 0.5
+    assert metrics([4.0, 1.0, 3.0])["score_ranks_success"] == 1.0
+    episodes = replace(episodes, infos=episodes.infos | {"success": torch.zeros(3, 6)})
+    assert "score_ranks_success" not in metrics([4.0, 1.0, 3.0])

@@ -10,7 +10,17 @@ ALL = [(domain, name) for domain in ("lm", "arm") for name in preset_names(domai
 
 def test_the_presets_exist():
     assert NAMES == ["count", "hacked", "opt-1.3b", "opt-350m", "smollm2", "tiny"]
-    assert preset_names("arm") == ["lift", "lift-eyes", "place", "push", "reach", "reach-learned"]
+    assert preset_names("arm") == [
+        "half-cheetah",
+        "lift",
+        "lift-eyes",
+        "mountain-car",
+        "pendulum",
+        "place",
+        "push",
+        "reach",
+        "reach-learned",
+    ]
 
 
 @pytest.mark.parametrize(("domain", "name"), ALL)

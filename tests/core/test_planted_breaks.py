@@ -319,6 +319,10 @@ BREAKS: dict[str, list[tuple[str, str]]] = {
         ("if len(first) != len(second) or not first:", "if False:"),
     ],
     "statistics": [
+        ("scores[is_good], scores[~is_good]", "scores[~is_good], scores[is_good]"),
+        ("if not len(good) or not len(bad):", "if not len(good):"),
+        ("if not len(good) or not len(bad):", "if not len(bad):"),
+        ("good[:, None] - bad[None, :]", "good[:, None] + bad[None, :]"),
         (
             "zero_padding(returns, mask) - zero_padding(values, mask), mask",
             "zero_padding(returns, mask) + zero_padding(values, mask), mask",
@@ -382,6 +386,26 @@ BREAKS: dict[str, list[tuple[str, str]]] = {
         ("(preferences - preferred)", "(preferred - preferences)"),
         ("scatter_(1, pairs[:, :1], -1.0)", "scatter_(1, pairs[:, :1], 0.0)"),
         (".to(marks.dtype)", ""),
+    ],
+    "running": [
+        ("new_mean - mean", "new_mean"),
+        ("(1 - share) * variance +", "variance +"),
+        ("+ share * new_variance", ""),
+        ("+ share * (1 - share) * away.square()", ""),
+        ("mean + share * away", "mean + away"),
+        ("rewards[:, t] + gamma * before", "rewards[:, t] + before"),
+        ("~ends[:, t]", "torch.ones_like(ends[:, t])"),
+        ("~ends[:, t]", "ends[:, t]"),
+    ],
+    "noise": [
+        ("exponent == 0 or len(white) < 2", "False"),
+        ("frequencies[0] = frequencies[1]", "frequencies[0] = 1.0"),
+        ("(-exponent / 2)", "(-exponent)"),
+        ("counts[0] = 1.0", "pass"),
+        ("if num % 2 == 0:", "if False:"),
+        (".sum() / num).sqrt()", ".sum() / num)"),
+        ("n=num", "n=num + num % 2"),
+        (".to(white.dtype)", ""),
     ],
     "intervals": [
         ("(score > other)", "(score >= other)"),

@@ -11,6 +11,7 @@ from tercet.core.statistics import (
     correlation,
     disagreement,
     explained_variance,
+    ranking_accuracy,
     score_gain_and_bias,
     wins,
 )
@@ -136,3 +137,14 @@ def test_models_disagree_by_the_spread_of_their_probabilities():
     margins = torch.tensor([[math.log(9.0), 1.5], [0.0, 1.5]])
     assert disagreement(margins).tolist() == pytest.approx([0.2, 0.0], abs=1e-6)
     assert disagreement(margins[:1]).tolist() == [0.0, 0.0]
+
+
+def test_ranking_accuracy_counts_pairs_of_a_good_and_a_bad_row() -> None:
+    scores, is_good = torch.tensor([3.0, 1.0, 2.0, 1.0]), torch.tensor([True, True, False, False])
+    assert ranking_accuracy(scores, is_good) == (1 + 1 + 0 + 0.5) / 4
+    assert ranking_accuracy(-scores, is_good) == (0 + 0 + 1 + 0.5) / 4
+
+
+def test_ranking_accuracy_is_unknown_where_all_rows_are_alike() -> None:
+    assert ranking_accuracy(torch.ones(3), torch.ones(3, dtype=torch.bool)) is None
+    assert ranking_accuracy(torch.ones(3), torch.zeros(3, dtype=torch.bool)) is None

@@ -53,11 +53,12 @@ def results() -> Tree:
 
 @pytest.fixture
 def write(tmp_path: Path) -> Callable[..., Path]:
-    def written(found: Tree, *, updates: int = 6) -> Path:
-        config = {"env": "lift", "ppo": {"reward": {"reward_model": 0.3}, "num_eval_states": 64}}
+    def written(found: Tree, *, updates: int = 6, ranked: float = 0.9, measure: str = "success") -> Path:
+        config = {"env": "lift", "measure": measure, "ppo": {"reward": {"reward_model": 0.3}, "num_eval_states": 64}}
         (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
         rows = [
             {"step": "ppo", "index": i, "ppo/success": i / 10, "ppo/score": float(i), "ppo/reward": i - 0.1}
+            | {"ppo/validation_score": 0.5, "ppo/score_ranks_success": ranked, "ppo/episode_return": float(i)}
             | {"ppo/explained_variance": 0.5, "ppo/clip_fraction": 0.1, "ppo/blown_up": 0.0, "ppo/actor_loss": 0.01}
             for i in range(updates)
         ]
@@ -68,6 +69,28 @@ def write(tmp_path: Path) -> Callable[..., Path]:
         return page.write(tmp_path)
 
     return written
+
+
+def test_a_run_that_did_not_help_says_why(write: Callable[..., Path]) -> None:
+    found = results()
+    found["success"]["ppo"], found["paired"] = rate(0.5, 0.44, 0.56), {"both": 120, "only_ppo": 8, "only_start": 8}
+    page = write(found, updates=12, ranked=0.51)
+    text = page.with_suffix(".md").read_text()
+    why = "Why: the reward ranks the policy's own episodes no better than chance"
+    assert "No significant difference" in text and why in text
+    assert "Why:" not in write(results(), updates=12, ranked=0.51).with_suffix(".md").read_text()  # PPO helped
+
+
+def test_a_run_by_return_is_compared_by_its_return(write: Callable[..., Path]) -> None:
+    found = {name: value for name, value in results().items() if name not in ("success", "paired")}
+    found["return"] |= {"start": found["return"].pop("bc")}
+    found["return_gained"] = {"mean": 23.75, "low": 22.0, "high": 25.0, "num_states": 256}
+    text = write(found, measure="return").with_suffix(".md").read_text()
+    assert "PPO improved the policy: a return of 44.2 (95% interval 43.0 to 45.0) on 256 fresh starts, against" in text
+    assert "On the same starts PPO gains 23.8 (95% interval 22.0 to 25.0)." in text
+    assert "| PPO | 44.2 | 43.0 to 45.0 | 256 |" in text and "PPO improved the return in validation" in text
+    lost = found | {"return_gained": {"mean": -3.0, "low": -5.0, "high": -1.0, "num_states": 256}}
+    assert "PPO made the policy worse: a return" in write(lost, measure="return").with_suffix(".md").read_text()
 
 
 def test_the_first_sentence_states_both_success_rates(write: Callable[..., Path]) -> None:

@@ -10,6 +10,7 @@ from tercet.api.record import Domain
 from tercet.config.arm import ArmConfig
 from tercet.config.load import load_arm_config
 from tercet.config.ppo import Algorithm
+from tercet.errors import InputError
 
 DOMAIN: Domain = "arm"
 UNIT: str = "steps"
@@ -27,6 +28,11 @@ def load(preset: str, overrides: Sequence[str]) -> ArmConfig:
 
 def check(config: ArmConfig, steps: Sequence[str]) -> None:
     """Raise InputError if a step of these runs could not run; all steps are checked."""
+    if config.measure != "success":
+        raise InputError(
+            f"measure={config.measure}: a comparison is by success; run each algorithm with `tercet arm run "
+            "ppo.algorithm=NAME`, whose report has the return"
+        )
     from tercet.arm import pipeline  # takes seconds
 
     pipeline.check(config)

@@ -71,12 +71,13 @@ def run(folder: RunFolder, config: ArmConfig) -> None:
         step.save_folder("model", policy.save)
         num, seed = config.bc.num_eval, chance.integer(config.seed, "bc tries")  # starts that no other step uses
         with envs.open(num) as env:
-            clone_success = success_rate(env, policy, num=num, horizon=config.horizon, seed=seed)
+            played = sample_episodes(env, policy, None, num=num, horizon=config.horizon, seed=seed).episodes
         num_steps = demonstrations.mask.numel() if is_scripted(config.bc.demonstrations) else 0
         figures: dict[str, float] = {"num": len(demonstrations), "num_rows": len(rows), "num_steps": num_steps}
         if demonstrations.success is not None:
             figures["success"] = float(demonstrations.success.float().mean())
-        step.finish({"demonstrations": figures, "clone_success": clone_success})
+        measured = played.returns() if config.measure == "return" else played.succeeded().float()
+        step.finish({"demonstrations": figures, f"clone_{config.measure}": float(measured.mean())})
 
 
 @dataclass(frozen=True)

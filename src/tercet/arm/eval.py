@@ -1,4 +1,4 @@
-"""Evaluate the stages on new starts: success, time, smoothness, a comparison start by start, and videos."""
+"""Evaluate the stages on new starts: success or return, time, smoothness, a comparison by start, and videos."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -52,31 +52,33 @@ def run(folder: RunFolder, config: ArmConfig) -> None:
             outcomes[stage.name] = outcomes_of(episodes)
             if is_audited:
                 hacked[stage.name] = _hacked(folder, config, stages[0].policy, episodes)
-            step.log(index, {f"eval/success/{stage.name}": float(outcomes[stage.name].success.float().mean())})
-        share(lambda: write_text(step.path / "starts.json", json.dumps(_starts(outcomes), indent=1) + "\n"))
+            measured = outcomes[stage.name].measured(config.measure)
+            step.log(index, {f"eval/{config.measure}/{stage.name}": float(measured.mean())})
+        rows = _starts(outcomes, config.measure)
+        share(lambda: write_text(step.path / "starts.json", json.dumps(rows, indent=1) + "\n"))
         videos: Tree = {"videos": []}
         if "ppo" in outcomes and config.eval.num_videos:
             sizes, model = sizes_of(env), _reward_model(folder, config, stages[0].policy)
             curves_of = (
-                critic_curves(folder.path / "ppo" / "critic", sizes, config.ppo, model)
+                critic_curves(folder.path / "ppo" / "critic", sizes, config.ppo, model, _reward_scale(folder))
                 if config.ppo.has_critic
                 else reward_curves(config.ppo, model)
             )
             pair = (stages[0], stages[-1])
-            starts = starts_to_show(outcomes[pair[0].name], outcomes[pair[1].name], config.eval.num_videos)
+            before, after = (outcomes[stage.name] for stage in pair)
+            starts = starts_to_show(before, after, config.eval.num_videos, config.measure)
             shown = [start for start, _ in starts]
-            videos = share(lambda: _videos(folder.path, trials, pair, shown, curves_of))
+            videos = share(lambda: _videos(folder.path, trials, pair, shown, curves_of, config.measure))
+        by_return = config.measure == "return"
         step.finish(
             {
-                "success": _rates({name: one.success for name, one in outcomes.items()}),
+                **(_return_results(outcomes, config.seed) if by_return else _success_results(outcomes)),
                 "return": {
                     name: bootstrap(one.returns.tolist(), config.seed).as_json("states")
                     for name, one in outcomes.items()
                 },
-                "steps_to_success": {name: one.mean_time() for name, one in outcomes.items() if one.success.any()},
                 "action_change": {name: one.action_change for name, one in outcomes.items()},
                 "jerk": {name: one.jerk for name, one in outcomes.items() if one.jerk is not None},
-                "paired": paired(outcomes[stages[0].name], outcomes["ppo"]) if "ppo" in outcomes else {},
                 **({"hacked": _rates(hacked)} if hacked else {}),
                 "same_starts": share(lambda: repeats(env, seed=trials.starts_seed)),
                 **videos,
@@ -129,6 +131,10 @@ class Outcomes:
     times: Tensor  # steps until it stayed in success; the horizon if it never did
     action_change: float  # root mean square of the change of an action's entries from step to step
     jerk: float | None
+
+    def measured(self, measure: str) -> Float[Tensor, " n"]:
+        """Return what counts in the run (`ArmConfig.measure`)."""
+        return self.returns if measure == "return" else self.success.float()
 
     def mean_time(self) -> float:
         """Mean steps to success over the starts that ended in success."""
@@ -207,7 +213,7 @@ def outcomes_of(episodes: Episodes) -> Outcomes:
     jerk = episodes.infos.get("jerk")
     return Outcomes(
         success=episodes.succeeded(),
-        returns=(episodes.dense * inside).sum(1),
+        returns=episodes.returns(),
         times=last_failure + 1,
         action_change=float(change[inside[:, 1:]].mean().sqrt()),
         jerk=None if jerk is None else float(jerk[inside].mean()),
@@ -226,10 +232,41 @@ def paired(before: Outcomes, after: Outcomes) -> dict[str, int]:
     return {name: int(rows.sum()) for name, rows in cases.items()}
 
 
+def _success_results(outcomes: Mapping[str, Outcomes]) -> Tree:
+    """Return success and the time until it, and the comparison start by start."""
+    start = next(iter(outcomes.values()))
+    return {
+        "success": _rates({name: one.success for name, one in outcomes.items()}),
+        "steps_to_success": {name: one.mean_time() for name, one in outcomes.items() if one.success.any()},
+        "paired": paired(start, outcomes["ppo"]) if "ppo" in outcomes else {},
+    }
+
+
+def _return_results(outcomes: Mapping[str, Outcomes], seed: int) -> Tree:
+    """Return how much more PPO earns than its start, over the starts, for a run without success."""
+    if "ppo" not in outcomes:
+        return {}
+    gained = outcomes["ppo"].returns - next(iter(outcomes.values())).returns
+    return {"return_gained": bootstrap(gained.tolist(), seed).as_json("states")}
+
+
+def _reward_scale(folder: RunFolder) -> float:
+    """Return the number that divided the rewards of the last update, which the critic has learned from."""
+    scales = [row["ppo/reward_scale"] for row in folder.metrics() if "ppo/reward_scale" in row]
+    return scales[-1] if scales else 1.0
+
+
 CurvesOf = Callable[[Episodes], list[video.Curves]]
 
 
-def _videos(run: Path, trials: Trials, stages: tuple[Stage, Stage], starts: Sequence[int], curves_of: CurvesOf) -> Tree:
+def _videos(
+    run: Path,
+    trials: Trials,
+    stages: tuple[Stage, Stage],
+    starts: Sequence[int],
+    curves_of: CurvesOf,
+    measure: str,
+) -> Tree:
     """Write DIR/videos/*.mp4 of these starts. Without OpenGL there are none, and the reason is printed and returned."""
     try:
         filmed = [trials.film(stage, starts) for stage in stages]
@@ -237,19 +274,25 @@ def _videos(run: Path, trials: Trials, stages: tuple[Stage, Stage], starts: Sequ
         say(f"eval: no videos: {error}")
         return {"videos": [], "videos_missing": str(error)}
     curves = [curves_of(episodes) for episodes, _ in filmed]
-    # success of the filmed episodes, which can differ from the measured ones if the environment ignores the seed
-    success = [episodes.succeeded().tolist() for episodes, _ in filmed]
+    # those of the filmed episodes, which can differ from the measured ones if the environment ignores the seed
+    returns = [episodes.returns() for episodes, _ in filmed]
+    by_return = measure == "return"
+    good = (
+        [(returns[side] >= returns[1 - side]).tolist() for side in (0, 1)]
+        if by_return
+        else [episodes.succeeded().tolist() for episodes, _ in filmed]
+    )
 
     def clip(side: int, index: int) -> video.Clip:
-        title = _TITLES[stages[side].name]
-        return video.Clip(title, filmed[side][1][index], curves[side][index], success[side][index])
+        title, verdict = _TITLES[stages[side].name], f"return {returns[side][index]:.4g}" if by_return else ""
+        return video.Clip(title, filmed[side][1][index], curves[side][index], good[side][index], verdict)
 
     def write(partial: Path) -> None:
         for index, start in enumerate(starts):
             video.write(partial / f"start-{start}.mp4", clip(0, index), clip(1, index))
 
     replace_folder(run / VIDEOS, write)
-    cases = [_CASES[one] for one in zip(*success, strict=True)]
+    cases = [(_CASES_BY_RETURN if by_return else _CASES)[one] for one in zip(*good, strict=True)]
     return {
         "videos": [
             {"file": f"{VIDEOS}/start-{start}.mp4", "shows": case} for start, case in zip(starts, cases, strict=True)
@@ -264,10 +307,23 @@ _CASES = {  # by the success of PPO's start and of PPO, in the order of preferen
     (False, False): "neither succeeds",
     (True, False): "only PPO fails",
 }
+_CASES_BY_RETURN = {  # by whether each earned at least as much as the other
+    (False, True): "PPO earns more",
+    (True, True): "both earn the same",
+    (True, False): "PPO earns less",
+}
 
 
-def starts_to_show(before: Outcomes, after: Outcomes, num: int) -> list[tuple[int, str]]:
-    """Select starts and the case of each: first one start of every case, then those where only PPO succeeds, ..."""
+def starts_to_show(before: Outcomes, after: Outcomes, num: int, measure: str = "success") -> list[tuple[int, str]]:
+    """Select starts and the case of each: first one start of every case, then those where only PPO succeeds, ...
+
+    By return: the starts from the least to the largest gain, evenly spaced.
+    """
+    if measure == "return":
+        gains = after.returns - before.returns
+        order = gains.argsort(stable=True)[torch.linspace(0, len(gains) - 1, min(num, len(gains))).round().long()]
+        earned = [(bool(gains[row] <= 0), bool(gains[row] >= 0)) for row in order]
+        return [(int(row), _CASES_BY_RETURN[case]) for row, case in zip(order, earned, strict=True)]
     success = list(zip(before.success.tolist(), after.success.tolist(), strict=True))
     rows_of = {case: [row for row, one in enumerate(success) if one == key] for key, case in _CASES.items()}
     order = [(rows[0], case) for case, rows in rows_of.items() if rows]
@@ -281,20 +337,23 @@ def reward_curves(ppo: PpoConfig, model: RewardEnsemble | None) -> CurvesOf:
     return lambda episodes: [video.Curves(row) for row in score(episodes).steps]
 
 
-def critic_curves(critic_folder: Path, sizes: Sizes, ppo: PpoConfig, model: RewardEnsemble | None) -> CurvesOf:
+def critic_curves(
+    critic_folder: Path, sizes: Sizes, ppo: PpoConfig, model: RewardEnsemble | None, reward_scale: float = 1.0
+) -> CurvesOf:
     """Return a function from episodes to the curves of each row: reward without KL penalty, value and advantage.
 
-    `model` is the reward model of the last update.
+    `model` is the reward model of the last update. The critic predicts rewards divided by `reward_scale`; all curves
+    are in the unit of the rewards themselves.
     """
     critic, score = load_critic(critic_folder, sizes), scorer(ppo.reward, model)
 
     @torch.no_grad()
     def curves_of(episodes: Episodes) -> list[video.Curves]:
-        rewards, values = score(episodes), critic(episodes.observations)
+        rewards, values = score(episodes), critic(episodes.observations) * reward_scale
         estimate = gae(
             rewards.for_learning(ppo.gamma),
             values,
-            critic(episodes.next_observations),
+            critic(episodes.next_observations) * reward_scale,
             torch.full_like(values, ppo.gamma, dtype=torch.float64),
             episodes.terminated,
             episodes.truncated,
@@ -306,7 +365,10 @@ def critic_curves(critic_folder: Path, sizes: Sizes, ppo: PpoConfig, model: Rewa
     return curves_of
 
 
-def _starts(outcomes: Mapping[str, Outcomes]) -> list[Tree]:
-    """Return one row per start: success, return and steps to success of every stage."""
+def _starts(outcomes: Mapping[str, Outcomes], measure: str) -> list[Tree]:
+    """Return one row per start: success, return and steps to success of every stage; or the return alone."""
     num = len(next(iter(outcomes.values())).success)
-    return [{name: one.of_start(i) for name, one in outcomes.items()} for i in range(num)]
+    rows = [{name: one.of_start(i) for name, one in outcomes.items()} for i in range(num)]
+    if measure == "return":
+        return [{name: {"return": one["return"]} for name, one in row.items()} for row in rows]
+    return rows

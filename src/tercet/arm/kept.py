@@ -1,7 +1,8 @@
 """What an arm's run keeps of a rollout, and the rollout that it makes again, also with other settings.
 
 In `rollout.safetensors` (`train/kept.py`) these tensors are called `own.*`: those of the episodes, `info.*` for each
-number that the environment gives, the decisions, the rewards of single steps, and the seed of the starts.
+number that the environment gives, the decisions, the rewards of single steps, the number that divides them if
+`ppo.scale_rewards`, and the seed of the starts.
 """
 
 from dataclasses import dataclass, fields, replace
@@ -21,7 +22,13 @@ _LEFT_OUT = ("infos", "seen")  # of the columns of episodes
 
 
 def tensors_of(
-    played: PolicyEpisodes, assessed: Assessed, rewards: StepRewards, *, kl_coef: float, seed: int
+    played: PolicyEpisodes,
+    assessed: Assessed,
+    rewards: StepRewards,
+    *,
+    kl_coef: float,
+    seed: int,
+    reward_scale: float = 1.0,
 ) -> dict[str, Tensor]:
     """Return the tensors from which `Retraced` makes the rollout again. Pictures that a policy sees are left out."""
     episodes = played.episodes
@@ -36,6 +43,7 @@ def tensors_of(
         "exact_kl": assessed.kl,
         "kl_coef": torch.tensor(kl_coef, dtype=torch.float64),
         "seed": torch.tensor(seed),
+        **({} if reward_scale == 1.0 else {"reward_scale": torch.tensor(reward_scale, dtype=torch.float64)}),
     }
 
 
@@ -75,7 +83,7 @@ class Retraced:
 
     def with_settings(self, config: PpoConfig, kl_coef: float) -> tuple[KeptRollout, dict[str, float]]:
         """Return the rollout with the rewards and discounts that these settings give, and its metrics."""
-        rewards = self.rewards.for_learning(config.gamma)
+        rewards = self.rewards.for_learning(config.gamma) / float(self.kept.own.get("reward_scale", 1.0))
         rollout = build(self.played, self.assessed, rewards, gamma=config.gamma, kl_coef=kl_coef, config=config)
         metrics = describe(self.played, self.assessed, self.rewards, rollout, kl_coef=kl_coef, config=config)
         return replace(self.kept, rollout=rollout), metrics

@@ -11,8 +11,10 @@ from typing import Any
 
 import torch
 from gymnasium.vector import VectorEnv
+from torch import Tensor
 
 from tercet.arm.demonstrations.data import NONE
+from tercet.arm.exploration import lower_exploration
 from tercet.arm.kept import tensors_of
 from tercet.arm.play.agent import PolicyEpisodes, sample_episodes, set_witness
 from tercet.arm.play.environments import EnvFactory
@@ -30,6 +32,8 @@ from tercet.arm.scoring import REWARD_MODEL, scorer
 from tercet.arm.self_check import check, scale_warning
 from tercet.arm.stages import reward_sizes, say_unused, start_policy
 from tercet.config.arm import ArmConfig, PpoConfig, RewardConfig
+from tercet.core.noise import coloured
+from tercet.core.running import discounted_sums, merge_moments
 from tercet.errors import InputError
 from tercet.runs.clock import Stopwatch
 from tercet.runs.folder import RunFolder
@@ -41,7 +45,9 @@ from tercet.train.ppo import Collected, Learner, train, validates_after
 from tercet.train.selection import Validation
 
 TIE_BREAK = 1e-3  # weight of the share of steps in success, which decides between policies of equal success
-SHOWN = ["ppo/score", "ppo/success", "ppo/kl", "ppo/explained_variance", "ppo/clip_fraction"]
+SHOWN = ["ppo/score", "ppo/success", "ppo/episode_return", "ppo/kl", "ppo/explained_variance", "ppo/clip_fraction"]
+
+_NOT_OF = {"success": "ppo/episode_return", "return": "ppo/success"}  # by ArmConfig.measure
 
 
 def run(folder: RunFolder, config: ArmConfig) -> None:
@@ -59,20 +65,25 @@ def run(folder: RunFolder, config: ArmConfig) -> None:
         envs.open(config.ppo.num_envs // config.ppo.group_size) as env,
         envs.open(config.ppo.num_eval_states) as validation_env,
     ):
+        explored = _lower_exploration(validation_env, policy, config) if config.ppo.keep_success else {}
         rounds = _rounds(folder, teacher, policy) if REWARD_MODEL in config.ppo.reward else None
         if rounds and config.reward.sees == "pictures":
             _check_audit(folder, config.ppo)
             set_witness(env, policy)
         actor_critic = ArmActorCritic(policy, critic, config.ppo.clip_of)
-        collect = Collect(env, actor_critic, frozen_copy(policy), rounds, config.ppo, config.horizon, config.seed)
+        collect = Collect(
+            env, actor_critic, frozen_copy(policy), rounds, config.ppo, config.horizon, config.seed, config.measure
+        )
         checked = collect.self_check()
-        with folder.step("ppo", total=config.ppo.num_updates, num_before=1, shown=SHOWN) as step:
+        shown = [name for name in SHOWN if name != _NOT_OF[config.measure]]
+        with folder.step("ppo", total=config.ppo.num_updates, num_before=1, shown=shown) as step:
             trained = train(
                 step,
                 Learner.of(actor_critic, policy, critic, config.ppo),
                 collect=collect,
                 validate=lambda: validate(validation_env, collect),
                 carry={},
+                after_update=collect.follow if policy.scaled.moving_buffers else None,
                 config=loop,
                 samples_every=config.ppo.num_updates,
                 seed=config.seed,
@@ -81,9 +92,10 @@ def run(folder: RunFolder, config: ArmConfig) -> None:
             step.save_folder("model", policy.save)
             if critic:
                 step.save_folder("critic", critic.save)
-            env_steps = _env_steps(folder.results(), config.ppo, config.horizon)
+            env_steps = _env_steps(folder.results() | {"exploration": explored}, config.ppo, config.horizon)
             say(f"ppo: {trained.kept('starts')}")
             results = {"best_checkpoint": trained.best_checkpoint, "self_check": checked, "env_steps": env_steps}
+            results |= {"exploration": explored} if explored else {}
             step.finish(results | ({"rounds": rounds.summary(config.ppo.num_updates)} if rounds else {}))
 
 
@@ -98,6 +110,7 @@ class Collect:
     config: PpoConfig
     horizon: int
     seed: int
+    measure: str = "success"  # ArmConfig.measure
 
     def __call__(self, index: int, carry: Mapping[str, float]) -> Collected:
         """Play one episode in each environment, and compute the rewards of its steps."""
@@ -111,10 +124,36 @@ class Collect:
         assessed = assess(played, self.actor_critic, self.reference)
         kl_coef = self.kl_coef(index)
         rewards = step_rewards.for_learning(gamma)
-        rollout = build(played, assessed, rewards, config=config, gamma=gamma, kl_coef=kl_coef)
+        carry, scale = self._reward_scale(rewards, played.episodes.ends(), index, carry)
+        rollout = build(played, assessed, rewards / scale, config=config, gamma=gamma, kl_coef=kl_coef)
         metrics = describe(played, assessed, step_rewards, rollout, kl_coef=kl_coef, config=config)
-        own = tensors_of(played, assessed, step_rewards, kl_coef=kl_coef, seed=seed)
-        return Collected(rollout, metrics, [], {}, own, {"reward_seconds": stopwatch.seconds})
+        if self.measure == "return":
+            metrics["episode_return"] = float(played.episodes.returns().mean())
+        if config.scale_rewards:
+            metrics["reward_scale"] = scale
+        own = tensors_of(played, assessed, step_rewards, kl_coef=kl_coef, seed=seed, reward_scale=scale)
+        return Collected(rollout, metrics, [], carry, own, {"reward_seconds": stopwatch.seconds})
+
+    def follow(self, index: int, collected: Collected) -> None:
+        """Merge the observations of a rollout into the running scale of actor and critic.
+
+        This is done after the update: within it, new and old log-probabilities must be of the same scale.
+        """
+        critic = self.actor_critic.value_model
+        for module in (self.actor_critic.policy, critic) if critic else (self.actor_critic.policy,):
+            module.scaled.follow(collected.own["observations"], share=1 / (index + 1))
+
+    def _reward_scale(
+        self, rewards: Tensor, ends: Tensor, index: int, carry: Mapping[str, float]
+    ) -> tuple[dict[str, float], float]:
+        """Return the number that divides the rewards of a rollout, and what the next rollout needs for its own."""
+        if not self.config.scale_rewards:
+            return {}, 1.0
+        sums = discounted_sums(rewards.double(), ends, gamma=self.config.gamma)
+        before = (torch.tensor(carry.get(name, 0.0), dtype=torch.float64) for name in ("mean", "variance"))
+        mean, variance = merge_moments(*before, sums.mean(), sums.var(unbiased=False), share=1 / (index + 1))
+        # without any reward so far there is nothing to scale
+        return {"mean": float(mean), "variance": float(variance)}, math.sqrt(float(variance)) or 1.0
 
     def kl_coef(self, index: int) -> float:
         """Coefficient of the KL penalty in that update; it decays linearly to 0 over ppo.kl_anneal_updates."""
@@ -128,7 +167,8 @@ class Collect:
         played = grouped(self._plays("self-check", 0))
         model = self.rounds.start if self.rounds else None
         rewards = scorer(self.config.reward, model)(played.episodes).for_learning(self.config.gamma)
-        if self.config.has_critic and (warning := scale_warning(rewards, self.config.value_clip_range)):
+        scaled = self.config.scale_rewards
+        if self.config.has_critic and not scaled and (warning := scale_warning(rewards, self.config.value_clip_range)):
             say(f"ppo: {warning}")
         return check(played, rewards, self.actor_critic, self.reference, self.config)
 
@@ -138,7 +178,8 @@ class Collect:
         plays, seed = list[PolicyEpisodes](), self._seed_of(name, index)
         for member in range(self.config.group_size):
             generator = chance.generator(self.seed, "noise", name, index, *([member] if member else []))
-            noise = torch.randn(self.horizon, num, policy.noise_size, generator=generator)
+            white = torch.randn(self.horizon, num, policy.noise_size, generator=generator)
+            noise = coloured(white, exponent=self.config.noise_exponent)
             plays.append(sample_episodes(self.env, policy, noise, num=num, horizon=self.horizon, seed=seed))
         return plays
 
@@ -147,16 +188,37 @@ class Collect:
 
 
 def validate(env: VectorEnv, collect: Collect) -> Validation:
-    """Measure the success of the most likely actions on the validation starts, and the KL from the reference."""
+    """Measure success or return of the most likely actions on the validation starts, and the KL from the reference."""
     policy, num = collect.actor_critic.policy, collect.config.num_eval_states
     seed = chance.integer(collect.seed, "validation")
     played = sample_episodes(env, policy, None, num=num, horizon=collect.horizon, seed=seed)
     episodes = played.episodes
     assessed = assess(played, collect.actor_critic, collect.reference)
+    kl = float(assessed.kl.sum(1).mean())
+    if collect.measure == "return":
+        returns = episodes.returns()
+        return Validation(float(returns.mean()), returns, kl)
     succeeded, in_success = episodes.succeeded().float(), episodes.infos["success"]
     score = succeeded.mean() + TIE_BREAK * in_success.mean()
     scores = succeeded + TIE_BREAK * in_success.mean(1)
-    return Validation(float(score), scores, float(assessed.kl.sum(1).mean()))
+    return Validation(float(score), scores, kl)
+
+
+def _lower_exploration(env: VectorEnv, policy: Policy, config: ArmConfig) -> dict[str, float]:
+    found = lower_exploration(
+        env,
+        policy,
+        log_std=config.policy.log_std,
+        keep=config.ppo.keep_success,
+        num=config.ppo.num_eval_states,
+        horizon=config.horizon,
+        seed=config.seed,
+    )
+    say(
+        f"ppo: explores with log_std={found['log_std']:g}, with which the initial policy succeeds on "
+        f"{found['success']:.0%}, and without on {found['success_without']:.0%}"
+    )
+    return found
 
 
 def frozen_copy(policy: Policy) -> Policy:
@@ -201,5 +263,5 @@ def _env_steps(results: Mapping[str, Any], ppo: PpoConfig, horizon: int) -> int:
     """Count the environment steps of all training and validation of this run, without the final evaluation."""
     num_validations = sum(validates_after(update, ppo) for update in range(ppo.num_updates + 1))
     num_episodes = (ppo.num_updates + 1) * ppo.num_envs + num_validations * ppo.num_eval_states
-    earlier = (results.get(name, {}).get("num_steps", 0) for name in ("demonstrations", "reward_model"))
+    earlier = (results.get(name, {}).get("num_steps", 0) for name in ("demonstrations", "reward_model", "exploration"))
     return num_episodes * horizon + sum(earlier)

@@ -23,6 +23,7 @@ from tercet.core.groups import is_equal
 from tercet.core.kl import kl_penalties
 from tercet.core.masked import masked_mean, zero_padding
 from tercet.core.precision import widest
+from tercet.core.statistics import ranking_accuracy
 from tercet.types import ActorOutput, Rollout
 
 PLAIN_PPO = UpdateConfig()  # with a critic, and the KL penalty in the reward
@@ -141,7 +142,10 @@ def describe(
     kl_coef: float,
     config: UpdateConfig = PLAIN_PPO,
 ) -> dict[str, float]:
-    """Metrics of a rollout. `score` is that of the first episode of a row, the other sums are over the whole row."""
+    """Metrics of a rollout. `score` is that of the first episode of a row, the other sums are over the whole row.
+
+    `score_ranks_success` is left out where all episodes succeed, or none does.
+    """
     episodes, scores = played.episodes, step_rewards.scores()
     numbers = {
         "score": float(scores.mean()),
@@ -153,6 +157,9 @@ def describe(
         "kl_coef": kl_coef,
         "logprob": float(masked_mean(assessed.logprobs, rollout.mask)),
     }
+    ranked = ranking_accuracy(scores, episodes.succeeded())
+    if ranked is not None:
+        numbers["score_ranks_success"] = ranked
     if "blown_up" in episodes.infos:
         numbers["blown_up"] = float(episodes.infos["blown_up"].sum())
     if config.compares_groups:

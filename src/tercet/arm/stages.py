@@ -27,7 +27,8 @@ def start_policy(folder: RunFolder, envs: EnvFactory, config: PolicyConfig, *, b
     """Return the policy from which PPO starts: the clone, that of bc.policy, or a new policy, with gradients.
 
     A new policy does not scale the observations of the built-in arm, which have unit scale. The hand hardly moves in
-    episodes of random actions, so a scale measured there would magnify its position. InputError if bc is not done.
+    episodes of random actions, so a scale measured there would magnify its position. With a running scale the first
+    rollout is not scaled. InputError if bc is not done.
     """
     with envs.open(_NUM_RANDOM) as env:
         sizes = sizes_of(env)
@@ -43,7 +44,9 @@ def start_policy(folder: RunFolder, envs: EnvFactory, config: PolicyConfig, *, b
             policy.explore(config.log_std)
             return policy
         policy = new_policy(sizes, config, seed=seed)
-        if isinstance(env, ArmEnv) and not policy.cameras:
+        runs = config.observation_scale == "running"
+        policy.scaled.moving_buffers = ("mean", "std") if runs else ()
+        if (isinstance(env, ArmEnv) or runs) and not policy.cameras:
             return policy
         generator = chance.generator(seed, "first look")
         noise = torch.randn(envs.horizon, _NUM_RANDOM, sizes.action, generator=generator)

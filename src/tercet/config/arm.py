@@ -46,6 +46,7 @@ class PolicyConfig(Section):
     image_size: list[int] = Field(default=[96, 96], min_length=2, max_length=2, description="Height and width of the images; those of recordings and robots are cropped and resized to it.")
     sees: Literal["everything", "itself"] = Field(default="everything", description="Observation of `act` and `conv`: everything, or only the arm's own sensors, so that cube and goal must be seen in the images. The critic always uses everything, and so does the reward model unless reward.sees=pictures.")
     backbone: str = Field(default="", description="Initial weights of the image encoder of `act`: a file of torchvision's resnet18 (.pth or .safetensors); empty uses random weights, nothing is downloaded.")
+    observation_scale: Literal["fixed", "running"] = Field(default="fixed", description="Mean and deviation by which observations are scaled: `fixed`, measured on demonstrations or random movements; `running`, of all rollouts so far, only with bc.demonstrations=none and no bc.policy.")
     log_std: float = Field(default=-1.2, ge=-5, le=2, description="Logarithm of the initial standard deviation of exploration; `tokens` is cloned from actions with this noise and explores by sampling from its own probabilities.")
 
     @model_validator(mode="after")
@@ -131,11 +132,12 @@ class PpoConfig(LoopConfig):
     kl_anneal_updates: int = Field(default=60, ge=0, le=MOST_ROWS, description="Updates over which kl_coef decays to 0; 0 keeps it constant.")
     clip_of: Literal["step", "chain"] = Field(default="chain", description="What PPO clips of a `diffusion` or `flow` policy: the ratio of each denoising step, from 0.01 at the noisy end to clip_range (DPPO), or the ratio of the whole chain.")
     num_eval_states: int = Field(default=64, ge=1, le=MOST_ROWS, description="Number of validation starts, which select the best checkpoint.")
+    keep_success: float = Field(default=0.0, ge=0, le=1, description="Before PPO, lower the exploration from policy.log_std, in steps of 0.4, until the initial policy with it keeps this share of its success on num_eval_states starts; 0 keeps policy.log_std.")
+    scale_rewards: bool = Field(default=False, description="Divide rewards by the standard deviation of their discounted sums over all rollouts so far, so that one critic_lr and value_clip_range fit rewards of any unit.")
+    noise_exponent: float = Field(default=0.0, ge=0, le=2, description="Correlation of the exploration noise from step to step: its power falls as 1 / frequency ** noise_exponent. 0 is independent noise, 1 is pink noise, which explores where single steps cancel out; the log-probabilities take the steps as independent.")
 
     @model_validator(mode="after")
-    def _batch_is_large_enough(self) -> Self:
-        if self.num_minibatches > self.num_envs:
-            raise ValueError(f"num_minibatches={self.num_minibatches} of num_envs={self.num_envs} would be empty")
+    def _groups_are_whole(self) -> Self:
         if self.num_envs % self.group_size:
             raise ValueError(f"num_envs={self.num_envs} episodes are not groups of group_size={self.group_size}; make it a multiple")
         return self
@@ -187,6 +189,7 @@ class ArmConfig(Section):
     trackers: list[Literal["tensorboard", "wandb", "trackio"]] = Field(default=[], description="Additional trackers for metrics.")
     env: str = Field(default="lift", description="A task of the built-in arm, module:class for a task of yours, or another environment: a Gymnasium id, module:Id-v0 or module:function; docs/arm-environment.md lists the tasks.")
     horizon: int = Field(default=60, ge=2, le=MOST_STEPS, description="Steps per episode; the built-in arm makes 20 per second.")
+    measure: Literal["success", "return"] = Field(default="success", description="How good a policy is: `success`, which an environment must report, or `return`, the sum of its own reward over an episode. It selects the best checkpoint and is in the report; what PPO learns from is ppo.reward.")
     robot: ModelConfig = ModelConfig()
     randomisation: RandomisationConfig = RandomisationConfig()
     safety: TrainingSafetyConfig = TrainingSafetyConfig()
@@ -218,6 +221,24 @@ class ArmConfig(Section):
             ("improve.num_eval", self.improve.num_eval),
         ):
             check_product(MOST_AT_ONCE, **{name: number, "horizon": self.horizon})
+        num_steps = self.ppo.num_envs * self.horizon
+        if self.ppo.num_minibatches > num_steps:
+            raise ValueError(f"num_minibatches={self.ppo.num_minibatches} of {num_steps} steps would be empty")
         if self.reward.segment_length > self.horizon:
             raise ValueError(f"segment_length={self.reward.segment_length} must be at most horizon={self.horizon}")
+        return self
+
+    @model_validator(mode="after")
+    def _success_is_measured(self) -> Self:
+        if self.ppo.keep_success and self.measure != "success":
+            raise ValueError(f"ppo.keep_success={self.ppo.keep_success} is of success, but measure={self.measure}")
+        return self
+
+    @model_validator(mode="after")
+    def _scale_can_run(self) -> Self:
+        if self.policy.observation_scale == "running" and (self.bc.demonstrations != "none" or self.bc.policy):
+            raise ValueError(
+                "policy.observation_scale=running would change the policy of bc, which was trained with another scale; "
+                "leave it at fixed, or set bc.demonstrations=none and no bc.policy"
+            )
         return self

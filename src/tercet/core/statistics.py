@@ -27,6 +27,17 @@ def wins(margins: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     return (margins > 0).float() + 0.5 * (margins == 0).float()
 
 
+def ranking_accuracy(scores: Float[Tensor, " n"], is_good: Bool[Tensor, " n"]) -> float | None:
+    """Compute the share of pairs of a good and a bad row in which the good one has the higher score; ties count half.
+
+    This is the area under the ROC curve: 0.5 is chance. None if all rows are good, or none is.
+    """
+    good, bad = scores[is_good], scores[~is_good]
+    if not len(good) or not len(bad):
+        return None
+    return float(wins(good[:, None] - bad[None, :]).mean())
+
+
 def disagreement(margins: Float[Tensor, "models n"]) -> Float[Tensor, " n"]:
     """Compute how much models disagree on pairs, from the margin that each gives to the first of a pair.
 

@@ -3,8 +3,9 @@
 from typing import Literal
 
 from tercet.core.intervals import Interval, wilson
-from tercet.report import curves, tables
-from tercet.report.arm_curves import BC, MORE_PPO, PPO, REWARD
+from tercet.report import arm_return, curves, tables
+from tercet.report.arm_curves import BC, MORE_PPO, PPO, RETURN, REWARD
+from tercet.report.arm_return import is_by_return
 from tercet.report.blocks import (
     Bar,
     Block,
@@ -22,6 +23,7 @@ from tercet.report.blocks import (
     Videos,
 )
 from tercet.report.checks import checks
+from tercet.report.doctor.arm import why_not
 from tercet.report.formats import duration, interval, num, percent
 from tercet.report.on_arm import on_arm
 from tercet.report.records import Record, algorithm, curve, find, number, progress, rate, verdict
@@ -44,8 +46,13 @@ def top(record: Record) -> list[Block]:
 
 def sections(record: Record) -> list[Section]:
     """Return the sections of the page in their order."""
+    outcome = (
+        _present(arm_return.returns(record, NAMES, _starts(record)))
+        if is_by_return(record)
+        else _present(success(record), paired(record))
+    )
     return [
-        Section("better", "Did it get better?", _present(success(record), paired(record))),
+        Section("better", "Did it get better?", outcome),
         Section("videos", "Side by side", videos(record)),
         Section("imitate", "1. Imitate: behaviour cloning", _present(curves.figures(record, BC))),
         Section(
@@ -59,7 +66,9 @@ def sections(record: Record) -> list[Section]:
 
 
 def headline(record: Record) -> Headline:
-    """Compare PPO's success rate with that of the policy before PPO."""
+    """Compare PPO's success rate, or its return, with that of the policy before PPO."""
+    if is_by_return(record):
+        return arm_return.headline(record, _SUBJECTS)
     start, before, after = _compared(record)
     if before is None or after is None:
         text, next_step = progress(record)
@@ -82,6 +91,8 @@ def headline(record: Record) -> Headline:
     if alone is not None:
         won = f"that is PPO in {percent(alone.mean)} of them ({interval(alone)})"
         more.insert(0, f"On {alone.num} of these starts only one of the two succeeds; {won}.")
+    if outcome != "better" and (why := why_not(record)):
+        more.insert(0, f"Why: {why}.")
     tries = find(record.config, "ppo", "num_eval_states")
     if number(record.results, "reward_model", "accuracy") is not None and "reward_model" in paid:
         more.append(
@@ -123,7 +134,9 @@ def _apart(before: Interval, after: Interval) -> Literal["better", "even", "wors
 
 def cards(record: Record) -> Cards:
     """Show the result and the time of each of the three steps."""
-    start, before, after = _compared(record)
+    by_return = is_by_return(record)
+    start, before, after = arm_return.start_and_ppo(record) if by_return else _compared(record)
+    shown, what = (num, "return on fresh starts") if by_return else (percent, "success on fresh starts")
     accuracy = number(record.results, "reward_model", "accuracy")
     demonstrations = number(record.results, "demonstrations", "num")
     loss, score = curve(record, "bc/loss")[1], curve(record, "ppo/success")[1]
@@ -133,8 +146,8 @@ def cards(record: Record) -> Cards:
                 1,
                 "BC",
                 "Imitate",
-                percent(before.mean) if before and start == "bc" else "not in this run" if not loss else "cloned",
-                "success on fresh starts" if before and start == "bc" else "",
+                shown(before.mean) if before and start == "bc" else "not in this run" if not loss else "cloned",
+                what if before and start == "bc" else "",
                 [f"from {_count(demonstrations)} demonstrations"] if demonstrations else [],
                 duration(number(record.results, "seconds", "bc")),
                 bool(loss),
@@ -155,8 +168,8 @@ def cards(record: Record) -> Cards:
                 3,
                 algorithm(record),
                 "Improve",
-                percent(after.mean) if after else "under way" if score else "not run yet",
-                "success on fresh starts" if after else "",
+                shown(after.mean) if after else "under way" if score else "not run yet",
+                what if after else "",
                 [f"{len(score)} updates"] if score else [],
                 duration(number(record.results, "seconds", "ppo")),
                 bool(score),
@@ -288,7 +301,8 @@ def _share(value: float | None) -> str:
 
 def _improve(record: Record) -> list[Block]:
     mark = number(record.results, "best_checkpoint", "update")
-    shown, more = curves.figures(record, PPO, mark=mark), curves.figures(record, MORE_PPO, mark=mark)
+    plotted = (RETURN, *PPO[1:]) if is_by_return(record) else PPO
+    shown, more = curves.figures(record, plotted, mark=mark), curves.figures(record, MORE_PPO, mark=mark)
     if shown is None:
         return []
     lead = "One update is one episode in each environment and the optimizer steps on them."

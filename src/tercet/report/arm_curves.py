@@ -103,7 +103,25 @@ PPO = (
     ),
 )
 
+RETURN = Plot(  # in place of the success
+    "Return",
+    "sum over an episode",
+    "Sum of the environment's own reward over an episode: in rollouts, with exploration, and as circles with the mean "
+    "action on validation starts. The highest circle within `ppo.max_kl` is kept.",
+    [Line("ppo/episode_return", "rollout"), Line("ppo/validation_score", "validation", "ink", dots=True)],
+)
+
 MORE_PPO = (
+    Plot(
+        "Does the reward prefer success?",
+        "share of pairs",
+        "Of an episode of the rollout that succeeds and one that fails, how often the successful one has the higher "
+        "`ppo/score`. 0.5 (dashed) is chance: PPO then cannot learn success from this reward. Rollouts in which all "
+        "episodes succeed, or none, have no point.",
+        [Line("ppo/score_ranks_success", "ranked right")],
+        level=0.5,
+        bottom=0.0,
+    ),
     Plot(
         "Dense reward",
         "sum over an episode",
@@ -120,6 +138,14 @@ MORE_PPO = (
         bottom=0.0,
     ),
     PPO_GRADIENT_NORMS,
+    Plot(
+        "Reward scale",
+        "divides the rewards",
+        "Standard deviation of the discounted sums of rewards over all rollouts so far (`ppo.scale_rewards`). It "
+        "should settle as the policy does.",
+        [Line("ppo/reward_scale", "scale")],
+        bottom=0.0,
+    ),
     Plot(
         "KL coefficient",
         "kl_coef",

@@ -1,4 +1,4 @@
-"""Checkpoints of a step: trainable parameters and optimizer states, from which it resumes with identical numbers."""
+"""Checkpoints of a step: its networks and optimizer states, from which it resumes with identical numbers."""
 
 import json
 from collections.abc import Mapping
@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from tercet.errors import FailedError, first_line
 from tercet.runs.integrity import read_json
+from tercet.train.learned import learned_tensors
 from tercet.train.optim import set_lr
 from tercet.train.parallel import wait
 from tercet.train.sharding import divided_as, whole_on_first
@@ -32,9 +33,9 @@ class Checkpoint:
 
     @classmethod
     def of(cls, modules: Modules, optimizers: Optimizers, tensors: Mapping[str, Tensor] = {}) -> "Checkpoint":
-        """Collect trainable parameters, optimizer states and `tensors`; every rank must call this.
+        """Collect the `learned_tensors` of the modules, optimizer states and `tensors`; every rank must call this.
 
-        Frozen parameters and buffers are not saved: the caller restores them before it calls `load`.
+        Frozen parameters and other buffers are not saved: the caller restores them before it calls `load`.
         """
         named = _learning(modules)
         rates = {name: [group["lr"] for group in optimizer.param_groups] for name, optimizer in optimizers.items()}
@@ -81,21 +82,20 @@ def _remedy(folder: Path) -> str:
     return f"remove {folder} to restart the step"
 
 
-def _learning(modules: Modules) -> dict[str, nn.Parameter]:
-    """Return each trainable parameter once, under the first of its names."""
-    named: dict[nn.Parameter, str] = {}
+def _learning(modules: Modules) -> dict[str, Tensor]:
+    """Return each tensor that training changes once, under the first of its names."""
+    named: dict[Tensor, str] = {}
     for prefix, module in modules.items():
-        for name, parameter in module.named_parameters():
-            if parameter.requires_grad:
-                named.setdefault(parameter, f"{prefix}/{name}")
-    return {name: parameter for parameter, name in named.items()}
+        for name, tensor in learned_tensors(module).items():
+            named.setdefault(tensor, f"{prefix}/{name}")
+    return {name: tensor for tensor, name in named.items()}
 
 
-def _names(named: Mapping[str, nn.Parameter]) -> dict[Tensor, str]:
+def _names(named: Mapping[str, Tensor]) -> dict[Tensor, str]:
     return {parameter: name for name, parameter in named.items()}
 
 
-def _states(optimizers: Optimizers, named: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
+def _states(optimizers: Optimizers, named: Mapping[str, Tensor]) -> dict[str, Tensor]:
     names = _names(named)
     return {
         f"{optimizer_name}|{names[parameter]}|{key}": torch.as_tensor(value)

@@ -1,4 +1,4 @@
-"""Copies of the trainable parameters, and their exponential moving average."""
+"""Copies of what training changes of a network, and their exponential moving average."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -6,26 +6,26 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from tercet.train.learned import learned_tensors
 from tercet.train.sharding import divided_as, own_part
 
 PREFIX = "average/"
 
 
 def learning_state(module: nn.Module) -> dict[str, Tensor]:
-    """Return a copy of the trainable parameters."""
-    return {name: p.detach().clone() for name, p in module.named_parameters() if p.requires_grad}
+    """Return a copy of the tensors that training changes."""
+    return {name: tensor.detach().clone() for name, tensor in learned_tensors(module).items()}
 
 
 @torch.no_grad()
 def set_learning_state(module: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Load a copy made by `learning_state`."""
-    for name, parameter in module.named_parameters():
-        if parameter.requires_grad:
-            parameter.copy_(divided_as(state[name], parameter))
+    for name, tensor in learned_tensors(module).items():
+        tensor.copy_(divided_as(state[name], tensor))
 
 
 class Average:
-    """The moving average of a module's trainable parameters; with decay 0 nothing is stored and the module is used."""
+    """The moving average of what training changes; with decay 0 nothing is stored and the module itself is used."""
 
     def __init__(self, module: nn.Module, decay: float) -> None:
         self.module, self.decay = module, decay
@@ -34,9 +34,9 @@ class Average:
     @torch.no_grad()
     def update(self) -> None:
         """Move the average towards the current parameters by 1 - decay."""
-        parameters = dict(self.module.named_parameters())
+        tensors = learned_tensors(self.module)
         for name, mean in self.state.items():
-            own_part(mean).lerp_(own_part(parameters[name]), 1 - self.decay)
+            own_part(mean).lerp_(own_part(tensors[name]), 1 - self.decay)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:

@@ -27,6 +27,7 @@ from tercet.train.chance import generator
 from tercet.train.checkpoint import Checkpoint
 from tercet.train.ema import Average, learning_state, set_learning_state
 from tercet.train.kept import KeptRollout, Seen, outputs
+from tercet.train.learned import learned_tensors
 from tercet.train.loss_scale import LARGEST, LossScale
 from tercet.train.optim import adamw, apply_gradients, set_lr
 from tercet.train.parts import Part, minibatches, training_data
@@ -128,6 +129,7 @@ def train(
     samples_every: int,
     seed: int,
     extra_actor_loss: Callable[[int, int], Tensor] | None = None,
+    after_update: Callable[[int, Collected], None] | None = None,
     stop: StopRule = NEVER,
     keep: Collection[int] = (),
     budget: int = 0,
@@ -136,11 +138,13 @@ def train(
 
     `collect(index, carry)` must depend only on its arguments and the networks, so that a resumed run gives the same
     numbers. `extra_actor_loss(index, minibatch)` is added to the actor's loss, such as the PTX loss of InstructGPT; of
-    several ranks, each returns its own part. An actor whose watched scores have fallen, as `stop` defines it, is not
-    kept. If the loop is asked to stop (`runs/stop.py`), it ends after the update, with a checkpoint. The rollouts
-    of the updates in `keep` are saved with what the update did to them (`train/kept.py`). With a `budget`, training
-    ends after the update at which `carry["sampled_tokens"]` reaches it, whose rollout is saved too if any is, and the
-    learning rate falls with these tokens, or with the updates if `config.num_updates` is nearer.
+    several ranks, each returns its own part. `after_update(index, collected)` may change the `moving_buffers` of the
+    networks (`train/learned.py`), which must stay as they are within an update. An actor whose watched scores have
+    fallen, as `stop` defines it, is not kept. If the loop is asked to stop (`runs/stop.py`), it ends after the update,
+    with a checkpoint. The rollouts of the updates in `keep` are saved with what the update did to them
+    (`train/kept.py`). With a `budget`, training ends after the update at which `carry["sampled_tokens"]` reaches it,
+    whose rollout is saved too if any is, and the learning rate falls with these tokens, or with the updates if
+    `config.num_updates` is nearer.
     """
 
     def share_done(num_updates: int, carry: Mapping[str, float]) -> float:
@@ -189,6 +193,8 @@ def train(
                 learner.actor_critic, collected.rollout, config.micro_batch_size, has_critic=config.has_critic
             )
             step.keep(done, KeptRollout(collected.rollout, seen.of_all_ranks(), after, collected.own).save)
+        if after_update is not None:
+            after_update(index, collected)
         average.update()
         row = {f"ppo/{name}": value for name, value in (collected.metrics | metrics | {"lr": lr}).items()}
         if validates_after(done, config) or is_over:
@@ -468,8 +474,8 @@ def _load(learner: Learner, average: Average, folder: Path) -> dict[str, Tensor]
     tensors = checkpoint.load(folder, modules=learner.modules, optimizers=learner.optimizers)
     average.load(tensors)
     best = {name.removeprefix(BEST): value for name, value in tensors.items() if name.startswith(BEST)}
-    parameters = dict(learner.actor.named_parameters())
-    return {name: divided_as(value, parameters[name]) for name, value in best.items()}
+    tensors = learned_tensors(learner.actor)
+    return {name: divided_as(value, tensors[name]) for name, value in best.items()}
 
 
 def _anneal(learner: Learner, share_done: float, config: LoopConfig) -> float:

@@ -44,3 +44,24 @@ def test_min_std_bounds_the_deviation_of_known_units() -> None:
     scaled = Scaled(2)
     scaled.measure_with_min_std(torch.stack([torch.zeros(9), torch.linspace(-1, 1, 9)], 1))
     assert scaled.std.tolist() == pytest.approx([MIN_STD, 0.6455], rel=1e-3)
+
+
+def test_a_running_scale_is_that_of_all_observations_so_far() -> None:
+    chance = torch.Generator().manual_seed(0)
+    parts = [torch.randn(20, 4, 3, generator=chance) * 2 + index for index in range(3)]
+    parts = [torch.cat([part, torch.zeros(20, 4, 1)], -1) for part in parts]  # the last number is always 0
+    running, measured = Scaled(4), Scaled(4)
+    for index, part in enumerate(parts):
+        running.follow(part, share=1 / (index + 1))
+    measured.measure(torch.stack(parts))
+    torch.testing.assert_close(running.mean, measured.mean)
+    torch.testing.assert_close(running.std, measured.std)
+    assert running.ignored() == [3]
+
+
+def test_a_number_that_begins_to_vary_is_no_longer_ignored() -> None:
+    running = Scaled(1)
+    running.follow(torch.zeros(10, 1), share=1.0)
+    assert running.ignored() == [0]
+    running.follow(torch.linspace(-1, 1, 10)[:, None], share=0.5)
+    assert running.ignored() == [] and 0.3 < float(running.std) < 0.6

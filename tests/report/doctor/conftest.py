@@ -104,6 +104,8 @@ def _of_arm(index: int, chance: random.Random) -> Tree:
         "ppo/critic_grad_norm": 5 + 5 * chance.random(),
         "ppo/num_minibatches": 4.0,
         "ppo/blown_up": 0.0,
+        "ppo/success": min(1.0, 0.3 + 0.02 * index),
+        "ppo/score_ranks_success": 0.8,
     }
     if index % 5 == 0:
         row |= {"ppo/validation_score": min(1.0, 0.3 + 0.02 * index), "ppo/validation_kl": 2.0 * index}

@@ -50,6 +50,7 @@ ARM: list[tuple[str, Curve, str]] = [
     ("ppo/explained_variance", lambda i: -0.2, "critic_explains_nothing"),
     ("ppo/score_std", lambda i: 0.0, "no_advantages"),
     ("ppo/validation_score", lambda i: 0.8 - 0.02 * i, "success_falls"),
+    ("ppo/score_ranks_success", lambda i: 0.5 + 0.02 * (i % 3), "reward_ranks"),
     ("ppo/blown_up", lambda i: float(i == 20), "simulation_failed"),
     ("bc/loss", lambda i: 0.5 + 0.01 * i, "bc_lr"),
     ("bc/loss", lambda i: 0.5, "bc_lr"),
@@ -164,6 +165,37 @@ def test_an_arm_at_chance_and_one_that_did_not_improve_are_named(sound_arm: Reco
     assert set(_problems(replace(sound_arm, results=by_chance))) == {"reward_model_chance"}
     kept = _changed(sound_arm.results, "best_checkpoint.update", 0)
     assert set(_problems(replace(sound_arm, results=kept))) == {"arm_not_improved"}
+
+
+def test_the_reason_why_an_arm_did_not_improve_is_said(sound_arm: Record, with_curve: Callable[..., Record]) -> None:
+    kept = replace(sound_arm, results=_changed(sound_arm.results, "best_checkpoint.update", 0))
+    flat = with_curve(kept, "ppo/validation_score", lambda i: 0.5)
+
+    def text(record: Record) -> str:
+        return _problems(record)["arm_not_improved"].text
+
+    assert text(flat).endswith("than the initial policy: success did not change")
+    at_chance = with_curve(flat, "ppo/score_ranks_success", lambda i: 0.52)
+    assert text(at_chance).endswith(": the reward ranks the policy's own episodes no better than chance")
+    found = _problems(at_chance)["reward_ranks"]
+    assert found.level == "alarm" and "higher reward in 52% of the pairs" in found.text
+    hardly = _problems(with_curve(flat, "ppo/score_ranks_success", lambda i: 0.6))["reward_ranks"]
+    assert hardly.level == "advice" and hardly.title.endswith("hardly better than chance")
+    too_noisy = with_curve(flat, "ppo/success", lambda i: 0.1)
+    why = "with exploration the initial policy succeeds on 10% and without it on 50%"
+    assert f"{why}, so lower it (`ppo.keep_success=0.8`)" in text(too_noisy)
+    both = with_curve(at_chance, "ppo/validation_score", lambda i: 0.5 - 0.01 * i)
+    assert "no better than chance and success fell, from 50% to" in text(both)
+
+
+def test_the_reward_is_judged_by_the_second_half_of_a_run_that_has_ended(
+    sound_arm: Record, with_curve: Callable[..., Record]
+) -> None:
+    learned = with_curve(sound_arm, "ppo/score_ranks_success", lambda i: 0.4 if i < 15 else 0.9)
+    assert _problems(learned) == {}
+    running = with_curve(sound_arm, "ppo/score_ranks_success", lambda i: 0.4)
+    results = {name: value for name, value in running.results.items() if name != "best_checkpoint"}
+    assert "reward_ranks" not in _problems(replace(running, results=results))
 
 
 @pytest.mark.parametrize(

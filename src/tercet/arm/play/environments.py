@@ -30,6 +30,7 @@ class EnvFactory:
     limits: Limits | None
     num_threads: int
     arm: ArmModel
+    needs_success: bool = True  # False if nothing in the run uses it
 
     @classmethod
     def of(cls, config: ArmConfig) -> "EnvFactory":
@@ -46,7 +47,8 @@ class EnvFactory:
         )
         arm = find_arm(config.robot.model)
         limits = limits_of(config.safety, arm.limits) if config.safety.in_training else None
-        return cls(config.env, config.horizon, randomisation, limits, config.threads, arm)
+        needs_success = config.measure == "success" or "success" in config.ppo.reward
+        return cls(config.env, config.horizon, randomisation, limits, config.threads, arm, needs_success)
 
     @contextmanager
     def open(self, num: int) -> Iterator[VectorEnv]:
@@ -60,6 +62,7 @@ class EnvFactory:
             randomisation=self.randomisation,
             limits=self.limits,
             num_threads=min(self.num_threads, num_envs),
+            needs_success=self.needs_success,
         )
         try:
             yield env

@@ -39,12 +39,13 @@ class Curves:
 
 @dataclass(frozen=True)
 class Clip:
-    """One policy from one start: its images, its curves, and True if it succeeded."""
+    """One policy from one start: its images, its curves, True if it did well, and the words that say so at the end."""
 
     title: str
     pictures: Sequence[Picture]
     curves: Curves
     success: bool
+    verdict: str = ""  # empty: success, or no success
 
 
 def film(
@@ -130,7 +131,8 @@ def _panel(clip: Clip, step: int, ranges: Ranges) -> Picture:
     draw, font = ImageDraw.Draw(image), ImageFont.load_default(size=13)
     draw.text((8, 4), clip.title, fill=_INK, font=font)
     if step + 1 == len(clip.pictures):
-        verdict, colour = ("success", _GOOD) if clip.success else ("no success", _BAD)
+        words, colour = ("success", _GOOD) if clip.success else ("no success", _BAD)
+        verdict = clip.verdict or words
         draw.text((WIDTH - 8, 4), verdict, fill=colour, font=font, anchor="ra")
     for index, name in enumerate(names):
         _strip(draw, name, getattr(clip.curves, name), step, ranges[name], top=TITLE + index * STRIP)

@@ -35,6 +35,7 @@ def new_critic(scaled: Scaled, config: PolicyConfig, *, seed: int) -> Critic:
     seed_everything(seed, "critic")
     critic = Critic(len(scaled.mean), hidden_size=config.hidden_size, num_layers=config.num_layers)
     critic.scaled.load_state_dict(scaled.state_dict())
+    critic.scaled.moving_buffers = scaled.moving_buffers
     return critic
 
 

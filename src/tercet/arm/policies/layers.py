@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from tercet.core.precision import where_fp64_is
+from tercet.core.running import merge_moments
 
 MIN_STD = 1e-2  # smallest standard deviation of actions and images
 ROUNDING = 1e-6  # a number that varies less, relative to its size, is constant up to rounding
@@ -20,6 +21,7 @@ class Scaled(nn.Module):
 
     mean: Tensor
     std: Tensor
+    moving_buffers: tuple[str, ...] = ()  # both, if they follow the observations of training (`train/learned.py`)
 
     def __init__(self, size: int, *, limit: float = MAX_SCALED) -> None:
         super().__init__()
@@ -34,9 +36,28 @@ class Scaled(nn.Module):
         is always 0 has no size and is ignored (see `ignored`).
         """
         rows = where_fp64_is(observations.flatten(0, -2)).double()
-        std, size = rows.std(0, unbiased=False), rows.abs().amax(0)
+        self._set(rows.mean(0), rows.std(0, unbiased=False), rows.abs().amax(0))
+
+    def follow(self, observations: Float[Tensor, "*shape o"], *, share: float) -> None:
+        """Merge the scale of these observations with that of all earlier ones; `share` is theirs among all.
+
+        The rules of `measure` for numbers that never varied hold here too.
+        """
+        rows = observations.flatten(0, -2).cpu().double()
+        mean, std = self.mean.cpu().double(), self.std.cpu().double()
+        mean, variance = merge_moments(
+            mean,
+            torch.where(std < IGNORED_STD, std, 0.0).square(),
+            rows.mean(0),
+            rows.var(0, unbiased=False),
+            share=share,
+        )
+        self._set(mean, variance.sqrt(), torch.maximum(mean.abs(), rows.abs().amax(0)))
+
+    def _set(self, mean: Float[Tensor, " o"], std: Float[Tensor, " o"], size: Float[Tensor, " o"]) -> None:
+        """Set both; `size` is that of the largest value."""
         varies = std > (ROUNDING * size).clamp(min=MIN_SIZE)
-        self.mean.copy_(rows.mean(0))
+        self.mean.copy_(mean)
         self.std.copy_(torch.where(varies, std, torch.where(size > MIN_SIZE, size, IGNORED_STD)))
 
     def measure_with_min_std(self, values: Float[Tensor, "*shape o"]) -> None:

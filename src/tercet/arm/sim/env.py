@@ -383,6 +383,7 @@ def make_env(
     randomisation: Randomisation | None = None,
     limits: Limits | None = None,
     num_threads: int = 2,
+    needs_success: bool = True,
 ) -> ArmEnv | ForeignEnv:
     """Create an environment by name: a task of the built-in arm, or another environment (`foreign/`)."""
     if task_of(name) is not None:
@@ -404,7 +405,7 @@ def make_env(
         raise InputError(f"env={name}: safety.in_training is only for tasks of the built-in arm ({', '.join(TASKS)})")
     if randomisation not in (None, Randomisation()):
         raise InputError(f"env={name}: randomisation is only for tasks of the built-in arm ({', '.join(TASKS)})")
-    return ForeignEnv(name, num_envs, seed=seed, horizon=horizon, num_threads=num_threads)
+    return ForeignEnv(name, num_envs, seed=seed, horizon=horizon, num_threads=num_threads, needs_success=needs_success)
 
 
 def _checked_mask(options: Mapping[str, Any] | None, num_envs: int) -> Mask:

@@ -1,11 +1,16 @@
 """Checks of an arm's PPO that a language model has no counterpart of."""
 
+from statistics import fmean
+
+from tercet.report.arm_return import is_by_return
 from tercet.report.doctor.finding import Finding
-from tercet.report.formats import num, percent
+from tercet.report.formats import listed, num, percent
 from tercet.report.records import Record, curve, is_arm, kl_bound, number
 
 _FALL = 0.1  # of success in validation; more than chance explains with 64 starts
 _FULL = 0.99  # success that cannot improve
+_CHANCE, _RANKS = 0.55, 0.65  # of pairs that the reward ranks right: up to here by chance; from here on well enough
+_ENOUGH_ROLLOUTS = 5  # each has few pairs
 _IMPROVE = "arm.md#3-improve"
 
 
@@ -17,19 +22,22 @@ def moved(record: Record) -> Finding | None:
     bound = kl_bound(record)
     within = f" within the KL bound of {bound:g} nats (`ppo.max_kl`)" if bound is not None else ""
     if mark == 0:
-        text = f"No update succeeded more often in validation than the initial policy{within}"
+        is_better = "had a higher return" if is_by_return(record) else "succeeded more often"
+        text = f"No update {is_better} in validation than the initial policy{within}"
         title, remedy = "PPO did not improve the policy", "try another `ppo.lr`, more updates or another `ppo.reward`"
-        is_full = (curve(record, "ppo/validation_score")[1] or [0.0])[0] > _FULL
-        text += "" if within else _why_none(record)
+        is_full = not is_by_return(record) and (curve(record, "ppo/validation_score")[1] or [0.0])[0] > _FULL
+        why = "" if within else why_not(record)
+        text += f": {why}" if why else ""
         return Finding("arm_not_improved", "advice", title, text, "" if is_full else remedy, _IMPROVE)
     text = f"Update {mark:.0f} was kept{within}"
-    return Finding("arm_not_improved", "good", "PPO improved success in validation", text)
+    what = "the return" if is_by_return(record) else "success"
+    return Finding("arm_not_improved", "good", f"PPO improved {what} in validation", text)
 
 
 def pay(record: Record) -> Finding | None:
     """Check whether success fell in validation, twice in a row, and how the reward changed meanwhile."""
     success, score = curve(record, "ppo/validation_score")[1], curve(record, "ppo/score")[1]
-    if not is_arm(record) or len(success) < 3 or len(score) < 2:
+    if not is_arm(record) or is_by_return(record) or len(success) < 3 or len(score) < 2:
         return None
     text = f"Success in validation went from {_success(success[0])} to {_success(success[-1])}"
     if success[0] - max(success[-2:]) <= _FALL:
@@ -67,16 +75,56 @@ def broken(record: Record) -> Finding | None:
     return Finding("simulation_failed", "good", "The simulation was stable", text)
 
 
-def _why_none(record: Record) -> str:
-    """Explain from validation why the start was kept."""
-    success = curve(record, "ppo/validation_score")[1]
-    if not success:
+def ranks(record: Record) -> Finding | None:
+    """Check that the reward prefers the policy's own successful episodes to those that fail.
+
+    The second half of PPO counts, since rounds of judgements improve the reward; so it is known when PPO has ended.
+    """
+    values = curve(record, "ppo/score_ranks_success")[1]
+    values = values[len(values) // 2 :]
+    is_over = number(record.results, "best_checkpoint", "update") is not None
+    if not is_arm(record) or is_by_return(record) or not is_over or len(values) < _ENOUGH_ROLLOUTS:
+        return None
+    mean = fmean(values)
+    text = (
+        "Of an episode that succeeds and one that fails, the successful one has the higher reward in "
+        f"{percent(mean)} of the pairs, in the last {len(values)} rollouts that have both"
+    )
+    if mean >= _RANKS:
+        return Finding("reward_ranks", "good", "The reward ranks the policy's own episodes by success", text)
+    how = "no better than chance" if mean < _CHANCE else "hardly better than chance"
+    return Finding(
+        "reward_ranks",
+        "alarm" if mean < _CHANCE else "advice",
+        f"The reward ranks the policy's own episodes {how}",
+        text,
+        "ask for more judgements or rounds of them (`reward.num_pairs`, `reward.num_rounds`), about segments of one "
+        "episode (`reward.same_episode=0.5`), or add success to the reward: "
+        "`ppo.reward={reward_model: 0.3, success: 0.3}`",
+        _IMPROVE,
+    )
+
+
+def why_not(record: Record) -> str:
+    """Explain from the curves why PPO did not improve the policy; empty if they do not show it."""
+    success, rollouts = curve(record, "ppo/validation_score")[1], curve(record, "ppo/success")[1]
+    if not success or is_by_return(record):
         return ""
-    if success[0] - success[-1] > _FALL:
-        return f": success fell, from {_success(success[0])} to {_success(success[-1])}"
-    if success[0] > _FULL:
-        return f": the initial policy already succeeds on {_success(success[0])}"
-    return ": success did not change"
+    fell = success[0] - success[-1] > _FALL
+    if success[0] > _FULL and not fell:
+        return f"the initial policy already succeeds on {_success(success[0])}"
+    reasons: list[str] = []
+    found = ranks(record)
+    if found and not found.is_good:
+        reasons.append(f"{found.title[:1].lower()}{found.title[1:]}")
+    if rollouts and rollouts[0] < 0.5 * success[0]:
+        reasons.append(
+            f"with exploration the initial policy succeeds on {percent(rollouts[0])} and without it on "
+            f"{_success(success[0])}, so lower it (`ppo.keep_success=0.8`)"
+        )
+    if fell:
+        reasons.append(f"success fell, from {_success(success[0])} to {_success(success[-1])}")
+    return listed(reasons) or "success did not change"
 
 
 def _success(score: float) -> str:

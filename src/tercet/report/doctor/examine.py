@@ -42,6 +42,7 @@ CHECKS = (
     judges.rounds,
     arm.moved,
     arm.pay,
+    arm.ranks,
     arm.broken,
     speed.throughput,
     speed.reward_time,

@@ -104,7 +104,7 @@ def _sft_learned(record: Record) -> Finding | None:
 
 def _cloning_learned(record: Record) -> Finding | None:
     loss = curve(record, "bc/loss")[1]
-    if len(loss) < _ENOUGH or number(record.results, "clone_success") is None:  # the step has not ended
+    if len(loss) < _ENOUGH or not {"clone_success", "clone_return"} & set(record.results):  # the step has not ended
         return _falls(record, "bc")
     before, now = first(loss), last_third(loss)
     if now > 0.95 * before:

@@ -22,6 +22,7 @@ from tercet.arm.sim.randomise import Randomisation
 from tercet.arm.stages import start_policy
 from tercet.config.arm import ArmConfig
 from tercet.config.load import load_arm_config
+from tercet.core.advantages import gae
 from tercet.errors import FailedError, InputError
 from tercet.runs.folder import RunFolder
 
@@ -84,6 +85,10 @@ class Camera(Line):
     observation_space = Dict({"place": Box(-9, 9, (1,)), "pixels": Box(0, 255, (8, 8, 3), np.uint8)})
 class Phase(Line):
     observation_space = Dict({"place": Box(-9, 9, (1,)), "phase": Discrete(3)})
+class Nested(Line):
+    observation_space = Dict({"place": Box(-9, 9, (1,)), "arm": Dict({"joints": Box(-9, 9, (3,))})})
+class HalfBound(Line):
+    action_space = Box(np.array([-1.0, 0.0], np.float32), np.array([1.0, np.inf], np.float32))
 class Narrow(Line):
     action_space = Box(np.array([0.1], np.float32), np.array([0.9], np.float32))
 
@@ -122,6 +127,17 @@ def still(): return Still()
 def camera(): return Camera()
 def phase(): return Phase()
 def narrow(): return Narrow()
+def nested(): return Nested()
+def half_bound(): return HalfBound()
+def nested_flat(): return gymnasium.wrappers.FlattenObservation(NestedPlaces())
+class NestedPlaces(Nested):
+    def seen(self): return {"place": np.array([self.place], np.float32), "arm": {"joints": np.ones(3, np.float32)}}
+def limited(): return gymnasium.wrappers.TimeLimit(Line(), 3)
+def ends_at_its_limit():  # both ends at once, and both are true
+    def step(seen, earned, ended, *rest): return seen, earned, bool(seen["observation"][1] >= 3), *rest
+    return gymnasium.wrappers.TimeLimit(Told(step=step), 3)
+def succeed(): return told(succeed=True)
+def inf_reward(): return Told(step=lambda seen, earned, *rest: (seen, np.inf, *rest))
 gymnasium.register("Line-v0", entry_point=Line)
 
 class Watched(Line):
@@ -247,6 +263,8 @@ def test_number_of_copies_is_limited() -> None:
         ("their_env:Lime-v0", "their_env does not register this environment; did you mean Line-v0"),
         ("their_env:whole", "its actions are integers, .*int64.*must be a Box of float32 or float64"),
         ("their_env:still", r"entries \[1\] of its actions are constant \(low equals high\)"),
+        ("their_env:half_bound", "must have finite bounds"),
+        ("their_env:nested", r"arm is Dict.*it must be a vector .*; gymnasium.wrappers.FlattenObservation\(env\)"),
         ("their_env:camera", r"pixels is Box.*a picture.*leave it out: .*FilterObservation\(env, \['place'\]\)"),
         (
             "their_env:phase",
@@ -296,6 +314,33 @@ def test_return_values_of_step_are_checked(name: str, message: str | None) -> No
     with pytest.raises((InputError, FailedError), match=message) as caught:
         env.step(np.zeros((2, 1)))
     assert f"env=their_env:{name}: " in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_flattened_nested_dictionary_is_a_vector() -> None:
+    assert make_env("their_env:nested_flat", 2).step(np.zeros((2, 1)))[0].shape == (2, 4)
+
+
+def test_success_may_be_called_succeed() -> None:
+    assert make_env("their_env:succeed", 1, horizon=1).step(np.zeros((1, 1)))[-1]["success"].tolist() == [True]
+
+
+@pytest.mark.parametrize(("name", "terminated"), [("limited", False), ("ends_at_its_limit", True)])
+def test_a_time_limit_inside_is_a_truncation_and_an_end_at_the_limit_is_both(name: str, terminated: bool) -> None:
+    env = make_env(f"their_env:{name}", 2, horizon=9)
+    episodes = play(env, lambda step, seen, fresh: torch.zeros(2, 1), horizon=7, seed=0)
+    assert episodes.truncated[0].tolist() == [False, False, True] * 2 + [False]
+    assert episodes.terminated[0].tolist() == [False, False, terminated] * 2 + [False]
+    assert episodes.first_ends().tolist() == [2, 2]
+    ones = torch.ones(2, 7)
+    ends = (episodes.terminated, episodes.truncated, torch.ones(2, 7, dtype=torch.bool))
+    found = gae(torch.zeros(2, 7), 0 * ones, ones, ones.double(), *ends, lam=0.0)
+    # the state after the limit is worth 1, unless the episode also ended there
+    assert found.advantages[0].tolist() == [1, 1, 1 - terminated] * 2 + [1]
+
+
+def test_an_infinite_reward_ends_the_episode_as_blown_up() -> None:
+    _, rewards, terminated, _, infos = make_env("their_env:inf_reward", 1).step(np.zeros((1, 1)))
+    assert (rewards.tolist(), terminated.tolist(), infos["blown_up"].tolist()) == ([0.0], [True], [True])
 
 
 def test_error_in_a_process_is_one_message(recwarn: pytest.WarningsRecorder) -> None:

@@ -15,7 +15,7 @@ from tercet.errors import FailedError, InputError
 Infos = dict[str, Any]  # Any: Gymnasium's own type
 Space = gymnasium.Space[Any]  # Any: a foreign environment's
 
-SUCCESS = ("is_success", "success")  # info keys that report success; the first one present counts
+SUCCESS = ("is_success", "success", "succeed")  # info keys that report success; the first one present counts
 _RESET = "(observation, info) from reset(*, seed=None, options=None)"
 _STEP = "(observation, reward, terminated, truncated, info)"
 
@@ -133,7 +133,7 @@ def no_success_error(name: str, infos: Infos, steps: int) -> InputError:
     return InputError(
         f"env={name}: step() did not report success in an episode of {steps} steps: its infos contain "
         f"{', '.join(map(str, infos)) or 'nothing'}; they must contain {' or '.join(SUCCESS)} at every step or at the "
-        "last one of an episode, which horizon must then include"
+        "last one of an episode, which horizon must then include; if its own reward is what counts, set measure=return"
     )
 
 

@@ -30,14 +30,14 @@ class Copy(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
     object minus hand and goal minus object. A few demonstrations do not teach a perceptron to subtract. `bounds` is
     the environment's own action space.
 
-    Infos hold `progress`, `blown_up`, `success` (False until the environment reports it) and the environment's own
-    numbers. They also hold `terminated` and `truncated`, because Gymnasium's vectors would otherwise insist on a reset.
-    If an output is not finite, the episode has `terminated` with a reward of 0, and the observation is the start of the
-    next one.
+    Infos hold `progress`, `blown_up`, `success` (False until the environment reports it, which it must by the end of an
+    episode if `needs_success`) and the environment's own numbers. They also hold `terminated` and `truncated`, because
+    Gymnasium's vectors would otherwise insist on a reset. If an output is not finite, the episode has `terminated` with
+    a reward of 0, and the observation is the start of the next one.
     """
 
-    def __init__(self, name: str, horizon: int, index: int = 0) -> None:
-        self.name, self.index, self.horizon = name, index, horizon
+    def __init__(self, name: str, horizon: int, index: int = 0, *, needs_success: bool = True) -> None:
+        self.name, self.index, self.horizon, self.needs_success = name, index, horizon, needs_success
         self._metaworld = METAWORLD.fullmatch(name)
         self._chance = np.random.default_rng(index)
         self._env = make(name, horizon)
@@ -85,7 +85,7 @@ class Copy(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         }
         infos |= {"terminated": terminated, "truncated": is_cut}
         if np.isfinite(vector).all() and np.isfinite(reward):
-            if (terminated or is_cut) and not self._reports_success:
+            if (terminated or is_cut) and self.needs_success and not self._reports_success:
                 raise checks.no_success_error(self.name, env_infos, self._steps)
             return vector, reward, False, False, infos
         broken = dict.fromkeys(infos, False) | {"progress": 0.0, "blown_up": True, "terminated": True}
@@ -147,11 +147,11 @@ class Copy(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         return np.clip(scaled.astype(self.bounds.dtype), low, high)  # rounding must not leave the bounds
 
 
-def copy_of(name: str, horizon: int, index: int) -> Copy:
+def copy_of(name: str, horizon: int, index: int, needs_success: bool) -> Copy:
     """Create the `index`-th copy. In a process of its own, it ignores Ctrl-C and leaves it to the parent process."""
     if multiprocessing.parent_process() is not None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-    return Copy(name, horizon, index)
+    return Copy(name, horizon, index, needs_success=needs_success)
 
 
 def _to_the_goal(observation: Any) -> NDArray[np.floating] | None:  # Any: a foreign environment's

@@ -33,16 +33,25 @@ class ForeignEnv(VectorEnv):
     bit. Actions in [-1, 1] are scaled to the environment's bounds. Of a dictionary observation, `observation` and
     `desired_goal` are used if it has both, otherwise all entries; differences follow (`copy.py`).
 
-    `infos` contain `success`, False until the environment reports it as `is_success` or `success`; the environment's
-    own numbers; `progress`, minus the distance to the goal if it is known, else the reward (for objects of Fetch and
-    Meta-World minus twice the object's distance to the goal and minus the hand's to the object); and `blown_up`, True
-    if an output was not finite, which ends the episode.
+    `infos` contain `success`, False until the environment reports it (`checks.SUCCESS`), which it must by the end of an
+    episode unless `needs_success` is False; the environment's own numbers; `progress`, minus the distance to the goal
+    if it is known, else the reward (for objects of Fetch and Meta-World minus twice the object's distance to the goal
+    and minus the hand's to the object); and `blown_up`, True if an output was not finite, which ends the episode.
     """
 
     metadata = {"autoreset_mode": AutoresetMode.DISABLED, "render_modes": ["rgb_array"]}
     render_mode = "rgb_array"
 
-    def __init__(self, name: str, num_envs: int, *, seed: int = 0, horizon: int = 60, num_threads: int = 1) -> None:
+    def __init__(
+        self,
+        name: str,
+        num_envs: int,
+        *,
+        seed: int = 0,
+        horizon: int = 60,
+        num_threads: int = 1,
+        needs_success: bool = True,
+    ) -> None:
         for what, number in (("num_envs", num_envs), ("horizon", horizon), ("num_threads", num_threads)):
             if number < 1:
                 raise InputError(f"{what}={number}: must be at least 1")
@@ -50,7 +59,7 @@ class ForeignEnv(VectorEnv):
         kind = AsyncVectorEnv if num_threads > 1 and num_envs > 1 else SyncVectorEnv
         # errors of a process are raised again here; Gymnasium's warnings would add their traceback
         warnings.filterwarnings("ignore", category=UserWarning, module=r"gymnasium\.vector\.async_vector_env")
-        makers = [partial(copy_of, name, horizon, index) for index in range(num_envs)]
+        makers = [partial(copy_of, name, horizon, index, needs_success) for index in range(num_envs)]
         self._copies = kind(makers, autoreset_mode=AutoresetMode.DISABLED)
         self.single_observation_space = cast(Box, self._copies.single_observation_space)
         self.single_action_space = cast(Box, self._copies.single_action_space)

@@ -1,5 +1,6 @@
 """Create a foreign environment by its name."""
 
+import contextlib
 import re
 from collections.abc import Callable
 from difflib import get_close_matches
@@ -9,6 +10,7 @@ from typing import Any
 
 import gymnasium
 
+from tercet.arm.sim import opengl
 from tercet.arm.sim.tasks.builtin import TASKS
 from tercet.config.functions import load_function, load_module, named_error
 from tercet.errors import InputError, first_line
@@ -21,6 +23,8 @@ _REGISTERING = ("gymnasium_robotics", "metaworld")  # packages that register the
 
 def make(name: str, horizon: int) -> Env:
     """Create a Meta-World task, call the user's function, or create an environment by its Gymnasium id."""
+    with contextlib.suppress(Exception):  # some draw as they are made; without OpenGL they say so themselves
+        opengl.choose_backend()
     metaworld = METAWORLD.fullmatch(name)
     if metaworld:
         task = metaworld["task"]

@@ -1,0 +1,40 @@
+"""How much a clone may explore: as much as its success survives.
+
+PPO improves the policy with exploration. If noise makes a good clone fail, PPO first has to win back what the noise has
+cost, and learns from episodes unlike those of the clone. How much noise a task bears is not known in advance.
+"""
+
+import torch
+from gymnasium.vector import VectorEnv
+
+from tercet.arm.play.agent import sample_episodes
+from tercet.arm.policies.policy import Policy
+from tercet.train import chance
+
+STEP, LEAST = 0.4, -4.0  # of the logarithm of the standard deviation
+_NOTICEABLE = 0.1  # success below it is too rare to compare
+
+
+def lower_exploration(
+    env: VectorEnv, policy: Policy, *, log_std: float, keep: float, num: int, horizon: int, seed: int
+) -> dict[str, float]:
+    """Set the largest exploration, from `log_std` downwards, with which the policy keeps a share of its success.
+
+    The share is `keep`; success is that of `num` episodes, the same starts for every candidate. A policy that hardly
+    ever succeeds keeps `log_std`. Return what was chosen and measured.
+    """
+    starts = chance.integer(seed, "exploration")
+
+    def success(noise: torch.Tensor | None) -> float:
+        played = sample_episodes(env, policy, noise, num=num, horizon=horizon, seed=starts)
+        return float(played.episodes.succeeded().float().mean())
+
+    alone = success(None)
+    noise = torch.randn(horizon, num, policy.noise_size, generator=chance.generator(seed, "exploration noise"))
+    chosen, explored = log_std, success(noise)
+    while alone >= _NOTICEABLE and explored < keep * alone and chosen - STEP >= LEAST:
+        chosen = round(chosen - STEP, 3)
+        policy.explore(chosen)
+        explored = success(noise)
+    num_steps = (2 + round((log_std - chosen) / STEP)) * num * horizon
+    return {"log_std": chosen, "success": explored, "success_without": alone, "num_steps": num_steps}
