@@ -8,7 +8,7 @@ from types import ModuleType
 import pytest
 import torch
 from tests.arm.conftest import values
-from tests.arm.test_kill_and_resume import killed
+from tests.arm.test_kill_and_resume import Moment, killed
 
 from tercet.api import compare_arm
 from tercet.arm import pipeline
@@ -121,7 +121,7 @@ def test_episodes_that_end_early_are_measured_by_the_first_of_each_row(small: li
 
 @pytest.mark.slow
 def test_running_scales_go_on_to_the_same_bits_after_a_kill(small: list[str], tmp_path: Path) -> None:
-    moments = [("row", "ppo", 2), ("checkpoint", "ppo", 2), ("row", "ppo", 4)]
+    moments: list[Moment] = [("row", "ppo", 2), ("checkpoint", "ppo", 2), ("row", "ppo", 4)]
     more = ["env=pushed_env:Pushed", *PPO_ALONE, "ppo.eval_every=1", "ppo.checkpoint_every=2", "ppo.ema_decay=0.5"]
     assert killed(tmp_path, "reach", [moments], [*small, *more, "ppo.noise_exponent=1"]) == 3
 

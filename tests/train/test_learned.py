@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tercet.train import checkpoint
 from tercet.train.checkpoint import Checkpoint
@@ -16,6 +16,8 @@ class Moving(nn.Module):
     """A part with a buffer that follows the data, and one that does not."""
 
     moving_buffers = ("mean",)
+    mean: Tensor
+    size: Tensor
 
     def __init__(self, mean: float) -> None:
         super().__init__()
@@ -23,37 +25,38 @@ class Moving(nn.Module):
         self.register_buffer("size", torch.tensor([2.0]))
 
 
-def network(mean: float) -> nn.Sequential:
-    torch.manual_seed(0)
-    model = nn.Sequential(Moving(mean), nn.Linear(1, 1), nn.Linear(1, 1))
-    model[2].requires_grad_(False)
-    return model
+class Network(nn.Module):
+    def __init__(self, mean: float) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.part, self.layer = Moving(mean), nn.Linear(1, 1)
+        self.frozen = nn.Linear(1, 1).requires_grad_(False)
 
 
 def test_trainable_parameters_and_moving_buffers_are_what_training_changes() -> None:
-    assert set(learned_tensors(network(1.0))) == {"0.mean", "1.weight", "1.bias"}
+    assert set(learned_tensors(Network(1.0))) == {"part.mean", "layer.weight", "layer.bias"}
     assert set(learned_tensors(Moving(1.0))) == {"mean"}
 
 
 def test_a_state_brings_back_the_moving_buffer_alone(tmp_path: Path) -> None:
-    model, other = network(1.0), network(5.0)
-    other[0].size.fill_(7.0)
+    model, other = Network(1.0), Network(5.0)
+    other.part.size.fill_(7.0)
     set_learning_state(other, learning_state(model))
-    assert (other[0].mean.item(), other[0].size.item()) == (1.0, 7.0)
+    assert (other.part.mean.item(), other.part.size.item()) == (1.0, 7.0)
 
 
 def test_a_checkpoint_holds_the_moving_buffer(tmp_path: Path) -> None:
-    model, again = network(3.0), network(5.0)
+    model, again = Network(3.0), Network(5.0)
     Checkpoint.of({"actor": model}, {"actor": adamw(model, lr=0.1)}).save(tmp_path)
     checkpoint.load(tmp_path, modules={"actor": again}, optimizers={"actor": adamw(again, lr=0.1)})
-    assert again[0].mean.item() == 3.0
+    assert again.part.mean.item() == 3.0
 
 
 def test_an_average_follows_the_moving_buffer() -> None:
-    model = network(0.0)
+    model = Network(0.0)
     average = Average(model, 0.5)
-    model[0].mean.fill_(4.0)
+    model.part.mean.fill_(4.0)
     average.update()
     with average.in_place():
-        assert model[0].mean.item() == 2.0
-    assert model[0].mean.item() == 4.0
+        assert model.part.mean.item() == 2.0
+    assert model.part.mean.item() == 4.0

@@ -150,8 +150,8 @@ class Collect:
         if not self.config.scale_rewards:
             return {}, 1.0
         sums = discounted_sums(rewards.double(), ends, gamma=self.config.gamma)
-        before = (torch.tensor(carry.get(name, 0.0), dtype=torch.float64) for name in ("mean", "variance"))
-        mean, variance = merge_moments(*before, sums.mean(), sums.var(unbiased=False), share=1 / (index + 1))
+        mean, variance = (torch.tensor(carry.get(name, 0.0), dtype=torch.float64) for name in ("mean", "variance"))
+        mean, variance = merge_moments(mean, variance, sums.mean(), sums.var(unbiased=False), share=1 / (index + 1))
         # without any reward so far there is nothing to scale
         return {"mean": float(mean), "variance": float(variance)}, math.sqrt(float(variance)) or 1.0
 
