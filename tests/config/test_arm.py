@@ -25,3 +25,11 @@ def test_what_needs_responses_or_whole_groups_is_refused() -> None:
         with pytest.raises(ValidationError, match=what):
             ArmConfig.model_validate({"ppo": setting})
     assert ArmConfig.model_validate({"ppo": {"algorithm": "dapo", "max_redraws": 0}}).ppo.clip_range_high == 0.28
+
+
+@pytest.mark.parametrize("kind", ["gaussian", "act", "tokens", "conv"])
+def test_denoising_steps_of_a_policy_without_any_cannot_be_clipped(kind: str) -> None:
+    policy = {"kind": kind, "hidden_size": 64, "cameras": ["wrist"] if kind == "conv" else []}
+    with pytest.raises(ValidationError, match=f"policy.kind={kind} has none; set ppo.clip_of=chain"):
+        ArmConfig.model_validate({"policy": policy, "ppo": {"clip_of": "step"}})
+    ArmConfig.model_validate({"policy": policy})

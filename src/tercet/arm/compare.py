@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from tercet.arm.demonstrations.digests import digests
 from tercet.arm.eval import Stage, Trials, outcomes_of, stages_of
 from tercet.arm.play import video
 from tercet.arm.play.environments import EnvFactory
@@ -25,8 +26,8 @@ def run(folder: RunFolder, config: ArmConfig) -> None:
     """
     stages = {stage.name: stage for stage in stages_of(folder, config) if not stage.noise}
     stage = stages.get("ppo") or next(iter(stages.values()))
-    num = config.eval.num_states
-    with folder.step("compare", total=1, shown=[]) as step, EnvFactory.of(config).open(num) as env:
+    num, data = config.eval.num_states, digests(config, "compare")
+    with folder.step("compare", total=1, shown=[], data=data) as step, EnvFactory.of(config).open(num) as env:
         trials = Trials(env, num, config.horizon, _SEED)
         measured = outcomes_of(trials.play(stage))
         step.log(0, {"compare/success": float(measured.success.float().mean())})

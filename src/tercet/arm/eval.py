@@ -11,6 +11,7 @@ from gymnasium.vector import VectorEnv
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from tercet.arm.demonstrations.digests import digests
 from tercet.arm.play import video
 from tercet.arm.play.agent import Agent, set_witness, sight_of
 from tercet.arm.play.environments import EnvFactory, sizes_of
@@ -41,7 +42,11 @@ Tree = dict[str, Any]  # Any: JSON
 def run(folder: RunFolder, config: ArmConfig) -> None:
     """Evaluate every stage on the same new starts; write DIR/eval/starts.json, DIR/videos and the results."""
     stages, outcomes, envs = stages_of(folder, config), dict[str, Outcomes](), EnvFactory.of(config)
-    with folder.step("eval", total=len(stages), shown=[]) as step, envs.open(config.eval.num_states) as env:
+    data = digests(config, "eval")
+    with (
+        folder.step("eval", total=len(stages), shown=[], data=data) as step,
+        envs.open(config.eval.num_states) as env,
+    ):
         trials = Trials(env, config.eval.num_states, config.horizon, config.seed)
         hacked: dict[str, Tensor] = {}
         is_audited = config.reward.sees == "pictures" and folder.has_ended("ppo") and learns_reward(config)

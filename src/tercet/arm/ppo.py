@@ -14,6 +14,7 @@ from gymnasium.vector import VectorEnv
 from torch import Tensor
 
 from tercet.arm.demonstrations.data import NONE
+from tercet.arm.demonstrations.digests import digests
 from tercet.arm.exploration import lower_exploration
 from tercet.arm.kept import tensors_of
 from tercet.arm.play.agent import PolicyEpisodes, sample_episodes, set_witness
@@ -54,13 +55,13 @@ def run(folder: RunFolder, config: ArmConfig) -> None:
     """Train the policy on its reward; the best actor is saved in DIR/ppo/model, the critic in DIR/ppo/critic."""
     envs = EnvFactory.of(config)
     policy = start_policy(folder, envs, config.policy, bc=config.bc, seed=config.seed)
-    if config.bc.demonstrations == NONE:
+    if config.bc.demonstrations == NONE and not config.bc.policy:
         say_unused(policy, "ppo", "in episodes of random actions")
     critic = new_critic(policy.scaled, config.policy, seed=config.seed) if config.ppo.has_critic else None
     device = device_of(config.device)
     policy, critic = policy.to(device), critic.to(device) if critic else None
     loop = config.ppo.model_copy(update={"checkpoint_every": _checkpoint_every(config.ppo, config.reward)})
-    teacher = Teacher(config.reward, config.env, config.seed)
+    teacher, data = Teacher(config.reward, config.env, config.seed), digests(config, "ppo")
     with (
         envs.open(config.ppo.num_envs // config.ppo.group_size) as env,
         envs.open(config.ppo.num_eval_states) as validation_env,
@@ -76,7 +77,7 @@ def run(folder: RunFolder, config: ArmConfig) -> None:
         )
         checked = collect.self_check()
         shown = [name for name in SHOWN if name != _NOT_OF[config.measure]]
-        with folder.step("ppo", total=config.ppo.num_updates, num_before=1, shown=shown) as step:
+        with folder.step("ppo", total=config.ppo.num_updates, num_before=1, shown=shown, data=data) as step:
             trained = train(
                 step,
                 Learner.of(actor_critic, policy, critic, config.ppo),

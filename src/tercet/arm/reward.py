@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from gymnasium.vector import VectorEnv
 
+from tercet.arm.demonstrations.digests import digests
 from tercet.arm.play.agent import Agent, set_witness, sight_of
 from tercet.arm.play.environments import EnvFactory
 from tercet.arm.play.episodes import ActionFunction, Episodes, play_rows
@@ -53,7 +54,7 @@ def run(folder: RunFolder, config: ArmConfig) -> None:
 
     learned, held_out = first_pairs(folder.path, teacher, open_footage)
     learned, held_out = learned.to(device), held_out.without_ties().to(device)
-    _train(folder, learned, held_out, config.reward, horizon=config.horizon, seed=config.seed)
+    _train(folder, learned, held_out, config)
 
 
 def _keep_truth(step: Path, footage: Mapping[str, Footage]) -> None:
@@ -76,9 +77,8 @@ def _audit(step: Path, model: RewardEnsemble) -> Tree:
     return {"audit": found}
 
 
-def _train(
-    folder: RunFolder, learned: Pairs, held_out: Pairs, config: RewardConfig, *, horizon: int, seed: int
-) -> None:
+def _train(folder: RunFolder, learned: Pairs, held_out: Pairs, run_config: ArmConfig) -> None:
+    config, seed, data = run_config.reward, run_config.seed, digests(run_config, "reward")
     model = new_ensemble(learned, config, seed=seed)
     steps = shuffled_plan(len(learned), config, seed=seed, name="reward")
 
@@ -86,7 +86,7 @@ def _train(
         last = index + 1 == len(steps)
         return {"reward/held_out_accuracy": sum(correct_by_pair(model, held_out)) / len(held_out)} if last else {}
 
-    with folder.step("reward", total=len(steps), shown=["reward/loss", "reward/accuracy"]) as step:
+    with folder.step("reward", total=len(steps), shown=["reward/loss", "reward/accuracy"], data=data) as step:
         fit(
             step,
             modules={"reward_model": model},
@@ -108,7 +108,7 @@ def _train(
             "accuracy_high": rate.high,
             "num_held_out": rate.num,
         }
-        num_steps = len(config.noises) * config.num_episodes * horizon
+        num_steps = len(config.noises) * config.num_episodes * run_config.horizon
         amounts = {"num_pairs": len(learned), "num_steps": num_steps}
         audited = _audit(folder.path / "reward", model) if config.sees == "pictures" else {}
         step.finish({"reward_model": {**accuracy, "gain": float(model.gain), **amounts, **audited}})

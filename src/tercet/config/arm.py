@@ -130,7 +130,7 @@ class PpoConfig(LoopConfig):
     num_envs: int = Field(default=32, ge=1, le=65536, description="Number of parallel environments; a rollout is one episode in each.")
     kl_coef: float = Field(default=0.005, ge=0, le=1e6, description="Initial coefficient of the KL penalty.")
     kl_anneal_updates: int = Field(default=60, ge=0, le=MOST_ROWS, description="Updates over which kl_coef decays to 0; 0 keeps it constant.")
-    clip_of: Literal["step", "chain"] = Field(default="chain", description="What PPO clips of a `diffusion` or `flow` policy: the ratio of each denoising step, from 0.01 at the noisy end to clip_range (DPPO), or the ratio of the whole chain.")
+    clip_of: Literal["step", "chain"] = Field(default="chain", description="What PPO clips of a `diffusion` or `flow` policy: the ratio of each denoising step (as DPPO), with a range from 0.01 at the noisy end to clip_range, or the ratio of the whole chain.")
     num_eval_states: int = Field(default=64, ge=1, le=MOST_ROWS, description="Number of validation starts, which select the best checkpoint.")
     keep_success: float = Field(default=0.0, ge=0, le=1, description="Before PPO, lower the exploration from policy.log_std, in steps of 0.4, until the initial policy with it keeps this share of its success on num_eval_states starts; 0 keeps policy.log_std.")
     scale_rewards: bool = Field(default=False, description="Divide rewards by the standard deviation of their discounted sums over all rollouts so far, so that one critic_lr and value_clip_range fit rewards of any unit.")
@@ -203,9 +203,15 @@ class ArmConfig(Section):
     @model_validator(mode="after")
     def _encoders_learn(self) -> Self:
         if self.reward.sees == "pictures" and self.policy.kind != "conv":
-            raise ValueError(f"reward.sees=pictures takes the encoders of policy.kind=conv, not {self.policy.kind}")
-        if self.policy.kind == "conv" and self.bc.demonstrations == "none":
-            raise ValueError("policy.kind=conv learns to see in behaviour cloning only; give bc.demonstrations")
+            raise ValueError(f"reward.sees=pictures takes the encoders of policy.kind=conv, not {self.policy.kind}; set policy.kind=conv, or reward.sees=state")
+        if self.policy.kind == "conv" and self.bc.demonstrations == "none" and not self.bc.policy:
+            raise ValueError("policy.kind=conv learns to see in behaviour cloning only; give bc.demonstrations, or a clone as bc.policy")
+        return self
+
+    @model_validator(mode="after")
+    def _steps_can_be_clipped(self) -> Self:
+        if self.ppo.clip_of == "step" and self.policy.kind not in ("diffusion", "flow"):
+            raise ValueError(f"ppo.clip_of=step clips denoising steps, and policy.kind={self.policy.kind} has none; set ppo.clip_of=chain, or policy.kind to diffusion or flow")
         return self
 
     @model_validator(mode="after")

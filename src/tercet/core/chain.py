@@ -1,7 +1,9 @@
 """PPO's loss for a decision that is a chain of denoising steps (DPPO, Ren et al. 2024, arXiv:2409.00588).
 
 Each step is an action of an inner process, with a ratio and a clip range of its own. All steps have the advantage of
-the decision. It is discounted towards the noisy end, where the clip range is small.
+the decision. It is discounted towards the noisy end, where the clip range is small. Growth and discount are those of
+DPPO's code. Its ranges, from 0.001 to 0.01, are for exp of the mean of the log-ratios of the numbers of a step. Here a
+ratio is that of the densities, whose logarithm is the sum, so the ranges are wider.
 """
 
 import math

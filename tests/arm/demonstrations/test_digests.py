@@ -29,3 +29,16 @@ def test_the_digest_covers_a_single_file(tmp_path: Path) -> None:
     before = digests(config, "bc")
     file.write_bytes(b"after")
     assert digests(config, "bc") != before
+
+
+def test_without_cloning_every_step_reads_the_policy_from_which_ppo_starts(tmp_path: Path) -> None:
+    (tmp_path / "weights").write_text("before")
+    start = [f"bc.policy={tmp_path}", "bc.demonstrations=none"]
+    names = ("reward", "ppo", "eval", "compare")
+    before = [digests(load_arm_config("lift", start), name) for name in names]
+    (tmp_path / "weights").write_text("after")
+    after = [digests(load_arm_config("lift", start), name) for name in names]
+    assert all(set(one) == {"policy"} and one != other for one, other in zip(before, after, strict=True))
+    assert digests(load_arm_config("lift", start), "bc") == {}
+    cloned = load_arm_config("lift", start[:1])
+    assert set(digests(cloned, "bc")) == {"policy"} and digests(cloned, "ppo") == {}  # the clone is a file of the run

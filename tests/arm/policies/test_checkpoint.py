@@ -94,6 +94,22 @@ def test_a_policy_of_another_run_is_started_from_with_its_scales(small: list[str
     assert 0 < max(near) < 0.1
 
 
+@pytest.mark.slow
+def test_a_run_without_cloning_stops_if_its_start_has_changed(small: list[str], tmp_path: Path) -> None:
+    start = tmp_path / "start"
+    start.mkdir()
+    only_ppo = [*small, "bc.demonstrations=none", f"bc.policy={start}", "horizon=4", "ppo.num_updates=1"]
+    only_ppo += ["ppo.reward={dense: 1.0}", "ppo.num_envs=2", "ppo.num_eval_states=1", "eval.num_states=2"]
+    config = load_arm_config("reach", only_ppo)
+    with EnvFactory.of(config).open(1) as env:
+        new_policy(sizes_of(env), config.policy, seed=3).save(start)
+    with RunFolder.open(tmp_path / "run", config, preset="reach") as folder:
+        pipeline.run(folder, config)
+        (start / "config.json").write_text((start / "config.json").read_text() + " ")
+        with pytest.raises(InputError, match=r"data has changed[\s\S]*/ppo: policy\n.*/eval: policy"):
+            pipeline.run(folder, config)
+
+
 def test_a_checkpoint_that_changed_is_noticed(checkpoint: Path) -> None:
     config = load_arm_config("lift", [*OVER_JOINTS, f"bc.policy={checkpoint}"])
     before = digests(config, "bc")

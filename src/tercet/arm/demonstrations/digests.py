@@ -16,12 +16,12 @@ _PICTURES = ("videos", "images")  # their folders in LeRobot's format
 def digests(config: ArmConfig, step: str) -> dict[str, str]:
     """SHA-256 of the recording, the policy and the task of the user that behaviour cloning reads.
 
-    Images of the recording count only if the policy sees them.
+    Without cloning, every step reads policy and task. Images of the recording count only if the policy sees them.
     """
-    if step != "bc" or config.bc.demonstrations == NONE:
+    if (step == "bc") == (config.bc.demonstrations == NONE):
         return {}
     found = {}
-    if not is_scripted(config.bc.demonstrations):
+    if step == "bc" and not is_scripted(config.bc.demonstrations):
         left_out = () if cameras_of(config.policy) else _PICTURES
         found["demonstrations"] = _digest(recording_of(config.bc), left_out)
     task = task_of(config.env)

@@ -1,1 +1,1 @@
-"""Policies: five kinds of actor, the critic and the reward ensemble."""
+"""Policies: the kinds of actor, the critic and the reward ensemble."""

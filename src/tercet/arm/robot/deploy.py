@@ -84,10 +84,11 @@ def about_training(run: Path, config: RobotConfig) -> list[str]:
     """Say if the policy was trained for another task, with another arm or in other limits, and how to train it anew."""
     trained = load_arm_config(run / "config.yaml", [])
     lines = []
-    task, before = task_of(trained.env), learned_from(run, "bc").get("task")
+    learned = learned_from(run, "bc") or learned_from(run, "ppo")
+    task, before = task_of(trained.env), learned.get("task")
     if isinstance(task, OwnTask) and before not in (None, task.digest()):
         lines.append(
-            f"the file of {trained.env} has changed since the policy was cloned, so the policy may observe something "
+            f"the file of {trained.env} has changed since the policy was trained, so the policy may observe something "
             "else than it learned from; restore the file, or train with another --out"
         )
     if trained.robot.model != config.model:

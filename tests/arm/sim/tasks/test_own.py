@@ -60,7 +60,7 @@ def test_a_task_that_changed_after_cloning_is_noticed(hover: str, small: list[st
     file = tmp_path / "my_tasks.py"
     file.write_text(file.read_text().replace("< 0.015", "< 0.02"))
     (line,) = (line for line in deploy.about_training(tmp_path / "run", robot) if "has changed" in line)
-    assert line.startswith(f"the file of {hover} has changed since the policy was cloned")
+    assert line.startswith(f"the file of {hover} has changed since the policy was trained")
     with (
         RunFolder.open(tmp_path / "run", config, preset="lift") as folder,
         pytest.raises(InputError, match=r"data has changed since these steps read it[\s\S]*bc: task"),
