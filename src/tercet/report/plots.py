@@ -156,7 +156,7 @@ def draw_progress(axes: Axes, points: Sequence[Point], colour: str) -> None:
     """Draw `progress` on axes."""
     axes.plot([one.x for one in points], [one.y for one in points], "-o", color=colour, linewidth=1.7, markersize=4)
     axes.vlines([one.x for one in points], [one.low for one in points], [one.high for one in points], color=colour)
-    axes.set_ylim(top=1.02)
+    axes.set_ylim(min(axes.get_ylim()[0], min(one.low for one in points) - 0.03), 1.02)
     axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.0f}%"))
 
