@@ -94,8 +94,8 @@ def parse(words: list[str]) -> bool:
     if hasattr(command, "commands"):
         return True  # a group on its own, such as `tercet lm`
     given = command.make_context(command.name, words).params  # raises on an unknown option
-    if "robot" in given:
-        load_robot_config(given["robot"], given.get("overrides") or [])
+    if "robot" in given:  # without it, calibrate starts from so101
+        load_robot_config(given["robot"] or "so101", given.get("overrides") or [])
     if "preset" in given:
         pairs = given.get("overrides") or [text for text in given.get("arguments") or [] if "=" in text]
         load, _, some = TREES[domain]

@@ -219,7 +219,10 @@ def calibrate(
         typer.Argument(metavar="FILE", help="File of the robot, which is written. An old one is the start."),
     ],
     overrides: Overrides = None,
-    robot: RobotOption = "so101",
+    robot: Annotated[
+        str | None,
+        typer.Option("--robot", "-r", metavar="NAME|FILE", help=f"{presets('robot')} Without it: FILE, or else so101."),
+    ] = None,
     paper: Annotated[
         str, typer.Option("--paper", metavar="a4|letter", help="Sheet whose corners the finger tips touch.")
     ] = "a4",
@@ -233,10 +236,17 @@ def calibrate(
 
     if file.suffix not in (".yaml", ".yml"):
         raise InputError(f"{file}: give the robot's file a name that ends in .yaml")
-    config = load_robot_config(file if file.exists() else robot, overrides or [])
+    start = file if file.exists() else robot or "so101"
+    config = load_robot_config(start, overrides or [])
+    if file.exists() and robot and (other := load_robot_config(robot, []).robot) != config.robot:
+        raise InputError(
+            f"{file}: is there already, with robot={config.robot}, and --robot {robot} has robot={other}; leave "
+            "--robot out, or give the name of a new file"
+        )
     from tercet.arm.robot import console
     from tercet.arm.robot.poses import sheet_of
 
+    say(f"calibrating robot={config.robot}{config.port and f' at {config.port}'} (from {start})")
     console.calibrate(config, file, sheet_of(paper))
     say(f"robot: {file}\ncheck it in a dry run: tercet arm deploy DIR --robot {file}")
 

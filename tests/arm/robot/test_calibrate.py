@@ -99,11 +99,14 @@ def test_limits_are_within_the_stops_and_those_of_a_person_stay(tmp_path: Path) 
     for name, ends in zip(JOINTS, stops, strict=True):
         true, ours = getattr(robot.calibration, name), getattr(found, name)
         low, high = sorted(true.zero + ends / true.degrees_per_unit)
-        assert low - 1 < ours.low < ours.high < high + 1  # the wrist's roll is read by eye
+        assert low < ours.low < ours.high < high
         assert ours.high - ours.low > 0.9 * (min(high, 180) - max(low, -180))
     own = load_robot_config("simulated-so101", ["calibration.shoulder_pan={degrees_per_unit: -1, low: -40, high: 30}"])
-    pan = calibrated(tmp_path / "other", PosedArm(own.calibration, seed=1), config=own)[0].shoulder_pan
-    assert (pan.low, pan.high) == (-40, 30)
+    found, said = calibrated(tmp_path / "other", PosedArm(own.calibration, seed=1), config=own)
+    assert (found.shoulder_pan.low, found.shoulder_pan.high) == (-40, 30)
+    (line,) = (line for line in said if "its own limits" in line)
+    assert line.startswith("shoulder_pan: the file has its own limits, -40 to 30, and the stops allow ")
+    assert "; -40.0 to 30.0 stays. If lerobot-calibrate was run since" in line
 
 
 def test_the_motors_are_off_before_the_first_reading_and_nothing_is_sent(tmp_path: Path) -> None:
@@ -118,17 +121,43 @@ def test_the_motors_are_off_before_the_first_reading_and_nothing_is_sent(tmp_pat
         LimpArm(Other(), CONFIG)
 
 
+def test_limits_outside_the_stops_are_replaced_and_this_is_said(tmp_path: Path) -> None:
+    own = load_robot_config("simulated-so101", ["calibration.shoulder_pan={degrees_per_unit: -1, low: 300, high: 350}"])
+    found, said = calibrated(tmp_path, PosedArm(own.calibration, seed=1), config=own)
+    assert [line for line in said if line.startswith("shoulder_pan: the file has its own limits, 300 to 350")]
+    assert found.shoulder_pan.low < 0 < found.shoulder_pan.high < 180
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_number_that_is_not_finite_ends_the_session_and_is_not_stored(tmp_path: Path, value: float) -> None:
+    class Loose(PosedArm):
+        def get_observation(self) -> dict[str, float]:
+            return {**super().get_observation(), "elbow_flex.pos": value}
+
+    with pytest.raises(FailedError, match=r"which are not all numbers; check power and cable"):
+        calibrated(tmp_path, Loose(CONFIG.calibration))
+    assert not (tmp_path / "readings.json").exists()
+
+
+def test_keys_that_are_typed_while_a_pose_is_read_do_not_read_the_next_one(tmp_path: Path) -> None:
+    robot = PosedArm(CONFIG.calibration)
+    with pytest.raises(KeyboardInterrupt, match="readings kept: 1"):
+        calibrated(tmp_path, robot, keys=keys_at({0: "g", 1: "g", 2: "q"}))
+    with pytest.raises(KeyboardInterrupt, match="readings kept: 1"):
+        calibrated(tmp_path, robot, keys=keys_at({0: "g", 1: "q"}))
+
+
 def test_a_session_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
     robot = PosedArm(CONFIG.calibration)
     with pytest.raises(KeyboardInterrupt, match="readings kept: 5"):
-        calibrated(tmp_path, robot, keys=keys_at({**dict.fromkeys(range(5), "g"), 5: "q"}))
+        calibrated(tmp_path, robot, keys=keys_at({**dict.fromkeys(range(10), "g"), 10: "q"}))
     _, said = calibrated(tmp_path, robot)
     assert said[1].startswith("6 of 15: fold the forearm")
 
 
 def test_b_reads_the_last_pose_again(tmp_path: Path) -> None:
     robot = PosedArm(CONFIG.calibration)
-    presses = {**dict.fromkeys(range(40), "g"), 3: "b"}
+    presses = {**dict.fromkeys(range(40), "g"), 6: "b"}
     _, said = calibrated(tmp_path, robot, keys=keys_at(presses))
     numbers = [int(line.split(" of ")[0]) for line in said if " of 15" in line]
     assert numbers == [1, 2, 3, 4, 3, *range(4, 16)]
@@ -142,6 +171,16 @@ def test_a_joint_that_was_not_turned_is_refused(tmp_path: Path) -> None:
         calibrated(tmp_path, robot, hands)
     left = Readings.open(tmp_path / "readings.json", CONFIG, "a4").values
     assert list(left) == ["shoulder_pan-1", "shoulder_pan-2"]
+
+
+def test_a_pair_is_stored_only_after_it_was_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*given: object) -> str:
+        raise SystemExit
+
+    monkeypatch.setattr(calibrate, "_problem", killed)
+    with pytest.raises(SystemExit):
+        calibrated(tmp_path, PosedArm(CONFIG.calibration))
+    assert list(Readings.open(tmp_path / "readings.json", CONFIG, "a4").values) == ["shoulder_pan-1"]
 
 
 def test_a_joint_that_was_turned_in_place_of_another_is_named(tmp_path: Path) -> None:
@@ -244,6 +283,32 @@ def test_what_cannot_be_calibrated_is_one_message(file: Path) -> None:
         code, said = called(*words)
         assert code == 2 and any(one in said for one in message.split("|")), said
         assert not file.exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (KeyboardInterrupt(), 130, "interrupted; readings kept: 0; the same command goes on with the next"),
+        (ConnectionError("gone"), 1, "cannot read the robot: ConnectionError: gone; check power and cable"),
+    ],
+)
+def test_however_a_session_ends_it_says_that_the_motors_stay_off(
+    file: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int, message: str
+) -> None:
+    def fails(arm: PosedArm) -> dict[str, float]:
+        raise error
+
+    monkeypatch.setattr(PosedArm, "get_observation", fails)
+    found, said = called(file, "--robot", "simulated-so101")
+    assert found == code and message in said and "the motors stay off: lay the arm down" in said, said
+    assert not file.exists()
+
+
+def test_the_file_of_one_robot_is_not_taken_for_another(file: Path) -> None:
+    file.write_text("model: so101\n")
+    code, said = called(file, "--robot", "so101", "port=/dev/null")
+    assert code == 2 and "with robot=simulated, and --robot so101 has robot=so101_follower" in said, said
+    assert file.read_text() == "model: so101\n"
 
 
 def posed() -> PosedArm:

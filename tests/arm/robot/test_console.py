@@ -91,6 +91,7 @@ def test_a_calibration_shows_its_poses_and_is_stopped_by_a_key(
     (tmp_path / "mine-poses-a4.html").write_text("drawn")  # drawing all poses takes long
     with pytest.raises(KeyboardInterrupt, match="readings kept: 1"):
         console.calibrate(load_robot_config("simulated-so101", []), tmp_path / "mine.yaml", "a4")
+    assert said[-1] == "the motors stay off: lay the arm down"
     assert (tmp_path / "mine.yaml.readings.json").exists() and not (tmp_path / "mine.yaml").exists()
     if not any("there are no pictures" in line for line in said):
         assert capsys.readouterr().out.count("▀") > 1000

@@ -37,6 +37,8 @@ _TURN = (0.75, 1.3)  # measured over expected way between two poses: a real rang
 _NEAR = 0.015  # metres between a touched point and the computed finger tips
 _MOST_TRIES = 3
 _MARGIN = 1.0  # degrees from a stop to the limit of what may be sent
+_BY_EYE = 5.0  # the same for the wrist's roll, which is not read at its stops
+_NARROWER = 2.0  # degrees by which a person's own limit must differ from what the stops allow to be mentioned
 _ONE_TURN = 180.0  # degrees; a servo counts from -180 to 180
 
 Show = Callable[[Pose | Touch], None]  # draws a pose, and may bring a simulated arm into it
@@ -65,6 +67,10 @@ class Readings:
         if before != about:
             raise InputError(f"{file}: readings of {before}, not of {about}; give these again, or delete the file")
         return cls(file, about, paper, values)
+
+    def kept(self) -> str:
+        """Say how much is stored, for a person who stops here."""
+        return f"readings kept: {len(self.values)}; the same command goes on with the next"
 
     def add(self, key: str, row: Array) -> None:
         """Store a reading."""
@@ -110,29 +116,35 @@ def run(
         show(step)
         pressed = _wait(keys, clock)
         if pressed == QUIT:
-            raise KeyboardInterrupt(f"readings kept: {len(readings.values)}; the same command goes on with the next")
+            raise KeyboardInterrupt(readings.kept())
         if pressed == BACK:
             if readings.values:
                 readings.drop(list(readings.values)[-1])
             continue
         row = _steady(arm, config.calibration, clock, say)
+        if QUIT in keys():  # the others that were typed meanwhile are not meant for the next pose
+            raise KeyboardInterrupt(readings.kept())
         if row is None:
             continue
-        readings.add(step.key, row)
         if isinstance(step, Pose) and step.key.endswith("2"):
-            problem = _problem(step.joint, steps, readings, config.calibration)
-            if problem:
+            values = {**readings.values, step.key: row.tolist()}
+            problem = _problem(step.joint, steps, values, config.calibration)
+            if problem:  # it is not stored before this check, so that a kill here leaves no unchecked pair
                 say(problem)
                 refused[step.joint] += 1
-                readings.drop(f"{step.joint}-1", step.key)
+                readings.drop(f"{step.joint}-1")
                 if refused[step.joint] == _MOST_TRIES:
                     raise FailedError(f"{problem}. It was read {_MOST_TRIES} times; look at this joint and its cable")
-    found = solve([one for one in steps if isinstance(one, Pose)], readings, config.calibration)
+                continue
+        readings.add(step.key, row)
+    found = solve([one for one in steps if isinstance(one, Pose)], readings, config.calibration, say)
     _verify(model, [one for one in steps if isinstance(one, Touch)], readings, found, say)
     return found
 
 
-def solve(steps: list[Pose], readings: Readings, before: CalibrationConfig) -> CalibrationConfig:
+def solve(
+    steps: list[Pose], readings: Readings, before: CalibrationConfig, say: Callable[[str], None]
+) -> CalibrationConfig:
     """Return the calibration that follows from two readings of each joint."""
     model = So101()
     parts: dict[str, JointConfig | GripperConfig] = {}
@@ -147,13 +159,15 @@ def solve(steps: list[Pose], readings: Readings, before: CalibrationConfig) -> C
         scale = float(np.copysign(old.degrees_per_unit, (two.at - one.at) * (second - first)))
         zero = (first + second) / 2 - np.degrees(one.at + two.at) / 2 / scale
         ends = np.sort(zero + np.degrees(model.limits[index]) / scale)
-        if name != "wrist_roll":  # which was read between its stops
+        if name == "wrist_roll":
+            ends += np.array([_BY_EYE, -_BY_EYE]) / abs(scale)
+            if abs(scale) == 1.0:
+                ends = np.clip(ends, -_ONE_TURN, _ONE_TURN)
+        else:
             margin = _MARGIN / abs(scale)
             ends = np.clip(ends, min(first, second) + margin, max(first, second) - margin)
-        elif abs(scale) == 1.0:
-            ends = np.clip(ends, -_ONE_TURN, _ONE_TURN)
-        if _has_own_limits(old, name) and min(ends[1], old.high) > max(ends[0], old.low):
-            ends = np.clip((old.low, old.high), *ends)
+        if _has_own_limits(old, name):
+            ends = _within(ends, old, abs(scale), name, say)
         numbers = {"zero": zero, "degrees_per_unit": scale, "low": ends[0], "high": ends[1]}
         parts[name] = JointConfig(**{key: round(float(value), 2) for key, value in numbers.items()})
     return CalibrationConfig.model_validate({name: part.model_dump() for name, part in parts.items()})
@@ -163,6 +177,21 @@ def _has_own_limits(joint: JointConfig, name: str) -> bool:
     """Return True if the limits are neither those of the preset nor the default: a person has chosen them."""
     others = (getattr(load_robot_config("so101", []).calibration, name), JointConfig())
     return all((joint.low, joint.high) != (other.low, other.high) for other in others)
+
+
+def _within(ends: Array, own: JointConfig, scale: float, name: str, say: Callable[[str], None]) -> Array:
+    """Return what the stops allow (2,) of a person's own limits, and say what these leave out."""
+    chosen = f"{name}: the file has its own limits, {own.low:g} to {own.high:g}, and the stops allow"
+    if min(ends[1], own.high) <= max(ends[0], own.low):
+        say(f"{chosen} {ends[0]:.1f} to {ends[1]:.1f}; these replace them")
+        return ends
+    kept = np.clip((own.low, own.high), *ends)
+    if scale * np.abs(kept - ends).max() > _NARROWER:
+        say(
+            f"{chosen} {ends[0]:.1f} to {ends[1]:.1f}; {kept[0]:.1f} to {kept[1]:.1f} stays. If lerobot-calibrate was "
+            "run since, its numbers mean other angles: take low and high out of the file, and calibrate again"
+        )
+    return kept
 
 
 def write(file: Path, config: RobotConfig, found: CalibrationConfig) -> None:
@@ -197,9 +226,10 @@ def _steady(arm: LimpArm, before: CalibrationConfig, clock: Clock, say: Callable
     for _ in range(_NUM_READINGS):
         rows.append(arm.values())
         clock.wait_until(clock.now() + _BETWEEN)
+    wrong = next((row for row in rows if not np.isfinite(row).all()), None)
+    if wrong is not None:
+        raise FailedError(f"the robot gave {wrong.tolist()}, which are not all numbers; check power and cable")
     moved = np.ptp(np.stack(rows), axis=0) * _degrees_per_unit(before)
-    if not np.isfinite(moved).all():
-        raise FailedError(f"the robot gave {rows[-1].tolist()}, which are not all numbers; check power and cable")
     worst = int(moved.argmax())
     if moved[worst] > _SHAKE:
         say(f"{NAMES[worst]} moved by {moved[worst]:.1f} degrees while it was read; hold it still and press g again")
@@ -213,18 +243,18 @@ def _degrees_per_unit(config: CalibrationConfig) -> Array:
     return np.abs([*(getattr(config, name).degrees_per_unit for name in JOINTS), grip])
 
 
-def _problem(joint: str, steps: list[Pose | Touch], readings: Readings, before: CalibrationConfig) -> str:
+def _problem(joint: str, steps: list[Pose | Touch], values: dict[str, list[float]], before: CalibrationConfig) -> str:
     """Say why the two readings of a joint cannot be right, or return an empty string."""
     one, two = (step for step in steps if isinstance(step, Pose) and step.joint == joint)
     index = NAMES.index(joint)
-    ways = np.subtract(readings.values[two.key], readings.values[one.key])
+    ways = np.subtract(values[two.key], values[one.key])
     unit = _degrees_per_unit(before)[index]
     expected = np.degrees(two.at - one.at) if joint in JOINTS else 100 * two.at / OPENING
     share = abs(ways[index]) * unit / expected
     if _TURN[0] <= share <= _TURN[1]:
         return ""
     return (
-        f"{joint} was read at {readings.values[one.key][index]:.1f} and {readings.values[two.key][index]:.1f} of the "
+        f"{joint} was read at {values[one.key][index]:.1f} and {values[two.key][index]:.1f} of the "
         f"robot's units, {share:.0%} of the way between the two poses; {_remedy(joint, share, ways, unit)}"
     )
 

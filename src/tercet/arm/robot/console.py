@@ -106,8 +106,12 @@ def calibrate(config: RobotConfig, file: Path, paper: Paper) -> list[str]:
                 screen().print(as_text(album.picture(step), _COLUMNS))
 
         with LimpArm(robot, config) as arm:
-            found = calibrate_arm.run(config, arm, readings, keys=keys, clock=clock, say=say, show=show)
-        say("the motors stay off: lay the arm down")
+            try:
+                found = calibrate_arm.run(config, arm, readings, keys=keys, clock=clock, say=say, show=show)
+            except KeyboardInterrupt:  # q or Ctrl-C
+                raise KeyboardInterrupt(readings.kept()) from None
+            finally:
+                say("the motors stay off: lay the arm down")
         if album is not None:
             album.close()
         changes = list(calibrate_arm.differences(config.calibration, found))
