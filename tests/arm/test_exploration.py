@@ -87,3 +87,10 @@ def test_ppo_starts_with_the_exploration_that_was_chosen(small: list[str], tmp_p
 def test_success_is_needed_to_keep_it(small: list[str]) -> None:
     with pytest.raises(InputError, match=r"ppo.keep_success=0.8 is of success, but measure=return"):
         load_arm_config("reach", [*small, "measure=return", "ppo.keep_success=0.8"])
+
+
+def test_token_probabilities_have_no_deviation_to_lower(small: list[str]) -> None:
+    with pytest.raises(
+        InputError, match=r"ppo.keep_success=0.8 lowers policy.log_std, and policy.kind=tokens explores"
+    ):
+        load_arm_config("reach", [*small, "policy.kind=tokens", "policy.hidden_size=64", "ppo.keep_success=0.8"])

@@ -64,7 +64,8 @@ def test_a_witness_sees_the_picture_after_each_step(env: ArmEnv) -> None:
     assert halves.seen is not None and torch.equal(halves.seen, episodes.seen.flip(0))
 
 
-def test_a_picture_of_the_same_state_is_drawn_once(env: ArmEnv) -> None:
+def test_a_picture_that_a_witness_saw_is_not_drawn_again(env: ArmEnv) -> None:
+    env.witness = lambda: np.zeros((2, NUM_FEATURES), np.float32)
     cameras, everywhere = (Camera("wrist", 32, 32),), np.ones(2, bool)
     num_drawn = 0
     draw = env._picture
@@ -90,6 +91,9 @@ def test_a_picture_of_the_same_state_is_drawn_once(env: ArmEnv) -> None:
         env.pictures(cameras, everywhere)
         assert num_drawn == 4 + 2 * index, index
     np.testing.assert_array_equal(env.pictures(cameras, everywhere)[0], first)
+    env.witness = None
+    env.pictures(cameras, everywhere)
+    assert num_drawn == 12 and len(env._drawn) == 2  # nobody else looks twice, so it keeps no pictures
 
 
 @pytest.mark.slow

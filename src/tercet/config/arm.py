@@ -238,6 +238,8 @@ class ArmConfig(Section):
     def _success_is_measured(self) -> Self:
         if self.ppo.keep_success and self.measure != "success":
             raise ValueError(f"ppo.keep_success={self.ppo.keep_success} is of success, but measure={self.measure}")
+        if self.ppo.keep_success and self.policy.kind == "tokens":
+            raise ValueError(f"ppo.keep_success={self.ppo.keep_success} lowers policy.log_std, and policy.kind=tokens explores by its own probabilities; set ppo.keep_success=0")
         return self
 
     @model_validator(mode="after")

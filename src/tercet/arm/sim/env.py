@@ -170,7 +170,9 @@ class ArmEnv(VectorEnv):
         return tuple(np.stack([self._plain(k, camera) for k in which]) for camera in cameras)
 
     def _plain(self, index: int, camera: Camera) -> Picture:
-        """Draw a plain picture once: what was seen after a step is what a policy decides from next."""
+        """Draw a plain picture, with a witness only once: what it saw after a step is what a policy decides from."""
+        if self.witness is None:  # then a state is seen once, and pictures need not be kept
+            return self._picture(index, camera, plain=True)
         if (camera, index) not in self._drawn:
             self._drawn[camera, index] = self._picture(index, camera, plain=True)
         return self._drawn[camera, index]
