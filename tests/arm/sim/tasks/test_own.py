@@ -180,6 +180,32 @@ class Mixes(Whole):
         return now.tip_from_goal - now.tip_from_goal.mean()
 
 
+class MixesReward(Whole):
+    def reward(self, now: Readings, done: Mask) -> Array:
+        return now.tip_from_goal / now.tip_from_goal.max()
+
+
+class MixesSuccess(Whole):
+    def success(self, now: Readings) -> Mask:
+        return now.tip_from_goal <= now.tip_from_goal.min()
+
+
+class MixesWhatIsSeen(Whole):
+    observation = Layout((*ARM, Part("rank", 1, lambda now: now.tip[:, 2] - now.tip[:, 2].mean(), scale=1.0)))
+
+
+class OpensTooFar(Whole):
+    start_opening = 0.05
+
+
+class HoversElsewhere(Whole):
+    has_cube = True
+    goal_above_cube = 0.04
+
+    def goals(self, draws: Array, cube: Array) -> Array:
+        return cube + np.array([0.0, 0.0, 0.06])
+
+
 class StartsOutside(Whole):
     def start(self, draws: Array) -> Start:
         return replace(super().start(draws), tip=np.tile([0.5, 0.0, 0.1], (len(draws), 1)))
@@ -211,6 +237,18 @@ class KnowsTooMuch(Whole):
     observation = Layout((Part("seen", 3, lambda now: now.goal - now.tip, scale=1.0, robot=True), *CUBE))
 
 
+class KnowsTheCube(Whole):
+    observation = Layout((Part("far", 1, lambda now: now.cube[:, 0], scale=1.0, robot=True), *CUBE))
+
+
+class RaisingPart(Whole):
+    observation = Layout((*ARM, Part("cup", 1, lambda now: {}["cup"], scale=1.0)))
+
+
+class NoLayout(Whole):
+    observation = ARM  # type: ignore[assignment]
+
+
 class WrongPart(Whole):
     observation = Layout((*ARM, Part("height", 1, lambda now: now.tip, scale=1.0)))
 
@@ -223,6 +261,11 @@ WRONG: dict[type[Task], tuple[type[Exception], str]] = {
     Numbers: (FailedError, r"success gave float64 .* it must give an array of bool of shape \(3,\)"),
     NotFinite: (FailedError, "progress gave .*-inf.* it must give finite numbers"),
     Mixes: (InputError, "progress of an environment changes with the other environments"),
+    MixesReward: (InputError, "reward of an environment changes with the other environments"),
+    MixesSuccess: (InputError, "success of an environment changes with the other environments"),
+    MixesWhatIsSeen: (InputError, "observation of an environment changes with the other environments"),
+    OpensTooFar: (FailedError, "start puts the hand at .* with fingers at 0.05; .* the fingers from 0 to 0.035"),
+    HoversElsewhere: (InputError, "goal_above_cube=0.04, but goals puts the goal at 0, 0, 60 mm from the cube"),
     StartsOutside: (FailedError, r"start puts the hand at \[0.5, 0.0, 0.1\]"),
     GoalOfTwo: (FailedError, r"start, goal gave float64 of shape \(3, 2\)"),
     BadExpert: (FailedError, r"expert, grip gave float64 of shape \(4,\)"),
@@ -230,6 +273,9 @@ WRONG: dict[type[Task], tuple[type[Exception], str]] = {
     TwoNumbers: (InputError, "pair has 2 entries"),
     RobotLast: (InputError, "parts of the observation with robot=True must come first"),
     KnowsTooMuch: (InputError, "seen.x, seen.y, seen.z changes with the cube or the goal"),
+    KnowsTheCube: (InputError, "far changes with the cube or the goal"),
+    RaisingPart: (FailedError, "the part cup raised KeyError: 'cup'"),
+    NoLayout: (InputError, "observation is tuple; it must be a Layout of parts"),
     WrongPart: (FailedError, r"the part height gave float64 of shape \(3, 3\)"),
 }
 
@@ -248,6 +294,41 @@ def test_a_task_that_is_right_is_taken() -> None:
     np.testing.assert_array_equal(
         task.start(np.full((2, NUM_DRAWS), 0.5)).tip, Reach().start(np.full((2, 30), 0.5)).tip
     )
+
+
+class Set(Whole):
+    """A task whose every setting is another than the default."""
+
+    has_cube, start_opening, cube_area, turns_cube = False, 0.02, ((0.17, 0.2), (-0.05, 0.05)), True
+    goal_above_cube, shown_height = None, 0.1
+
+
+def test_every_setting_of_a_task_is_taken() -> None:
+    task = find_task(f"{__name__}:Set")
+    for name in Task.__annotations__.keys() - {"name", "observation", "goal_above_cube"}:
+        assert getattr(task, name) == getattr(Set, name) and getattr(Set, name) != getattr(Task, name, None), name
+    assert task.observation.names == Set.observation.names
+    start = task.start(np.random.default_rng(0).random((50, NUM_DRAWS)))
+    assert start.cube[:, 1].min() > -0.05 and np.ptp(start.cube_turn) > 0 and (start.opening == 0.02).all()
+
+
+class Remembers(Whole):
+    """Returns arrays that it keeps."""
+
+    done, worth = np.zeros(3, bool), np.zeros(3)
+
+    def success(self, now: Readings) -> Mask:
+        return self.done[: len(now.tip)]
+
+    def reward(self, now: Readings, done: Mask) -> Array:
+        return self.worth[: len(now.tip)]
+
+
+def test_what_the_environment_changes_is_a_copy_of_what_a_task_returned() -> None:
+    task, now = find_task(f"{__name__}:Remembers"), readings(tip=[0.2, 0.0, 0.1])
+    task.success(now)[:] = True
+    task.reward(now, np.zeros(1, bool))[:] = 1.0
+    assert not Remembers.done.any() and not Remembers.worth.any()
 
 
 def test_results_are_checked_after_the_first_look_too() -> None:

@@ -102,23 +102,20 @@ class OwnTask(Task):
     def try_at_starts(self) -> None:
         """Call every method at a few starts. FailedError if a result is wrong, InputError if it mixes environments."""
         start = self.start(np.random.default_rng(0).random((_NUM_TRIED, NUM_DRAWS)))
+        self._check_goal(start)
         now = _readings_at(start)
-        done = self.success(now)
-        together = {"progress": self.progress(now), "reward": self.reward(now, done), "success": done}
-        together["observation"] = self.observation.build(now)
+        together = self._results(now)
         if type(self._task).expert is not Task.expert:
             self.expert(now)
-        alone = Readings(**{one.name: getattr(now, one.name)[1:2] for one in fields(Readings)})
-        done = self.success(alone)
-        single = {"progress": self.progress(alone), "reward": self.reward(alone, done), "success": done}
-        single["observation"] = self.observation.build(alone)
-        for what, rows in together.items():
-            if not np.allclose(rows[1], single[what][0], atol=1e-6):
-                raise InputError(
-                    f"{self.name}: {what} of an environment changes with the other environments: "
-                    f"{rows[1].tolist()} among {_NUM_TRIED}, {single[what][0].tolist()} alone; compute each row "
-                    "from its own row (axis=1)"
-                )
+        for row in range(_NUM_TRIED):
+            alone = Readings(**{one.name: getattr(now, one.name)[row : row + 1] for one in fields(Readings)})
+            for what, single in self._results(alone).items():
+                if not np.allclose(together[what][row], single[0], atol=1e-6):
+                    raise InputError(
+                        f"{self.name}: {what} of an environment changes with the other environments: "
+                        f"{together[what][row].tolist()} among {_NUM_TRIED}, {single[0].tolist()} alone; compute each "
+                        "row from its own row (axis=1)"
+                    )
         moved = replace(now, cube=now.cube + 0.01, cube_turn=now.cube_turn + 0.1, goal=now.goal + 0.01)
         own, before = np.array(self.observation.robot), together["observation"]
         if not np.array_equal(self.observation.build(moved)[:, own], before[:, own]):
@@ -129,7 +126,32 @@ class OwnTask(Task):
                 "leave out robot=True"
             )
 
-    def _checked_layout(self, layout: Layout) -> Layout:
+    def _results(self, now: Readings) -> dict[str, Array | Mask]:
+        done = self.success(now)
+        numbers = {"progress": self.progress(now), "reward": self.reward(now, done)}
+        return {
+            "success": done,
+            **numbers,
+            "observation": self.observation.build(now),
+        }  # reward may follow from success
+
+    def _check_goal(self, start: Start) -> None:
+        """Raise InputError if the goal in the simulation is not that of a real arm, which `goal_above_cube` sets."""
+        above = self.goal_above_cube
+        if above is None:
+            return
+        if not self.has_cube:
+            raise InputError(f"{self.name}: goal_above_cube={above:g} without a cube; set it to None, or has_cube=True")
+        away = start.goal - start.cube
+        wrong = np.abs(away - (0.0, 0.0, above)).max(1) > 1e-6
+        if wrong.any():
+            x, y, z = 1000 * away[int(np.flatnonzero(wrong)[0])]
+            raise InputError(
+                f"{self.name}: goal_above_cube={above:g}, but goals puts the goal at {x:.0f}, {y:.0f}, {z:.0f} mm from "
+                "the cube; a real arm would have another goal than the simulation, so make the two agree"
+            )
+
+    def _checked_layout(self, layout: object) -> Layout:
         """Return the layout with checked parts. InputError if an arm could not observe it."""
         if not isinstance(layout, Layout):
             raise InputError(f"{self.name}: observation is {type(layout).__name__}; it must be a Layout of parts")
