@@ -22,7 +22,7 @@ from tercet.arm.robot.control import SimulatedClock
 from tercet.arm.sim.cameras import Camera
 from tercet.arm.stages import from_checkpoint, start_policy
 from tercet.config.load import load_arm_config, load_robot_config
-from tercet.errors import InputError
+from tercet.errors import FailedError, InputError
 from tercet.runs.folder import RunFolder
 
 OVER_JOINTS = ["policy.kind=act", "policy.sees=itself"]
@@ -125,7 +125,11 @@ def radians(act: ActPolicy) -> None:
     act.scaled.mean.mul_(np.pi / 180)
 
 
-@pytest.mark.parametrize("change", [degrees_of_another_arm, radians])
+def gripper_in_thousands(act: ActPolicy) -> None:
+    act.scaled.mean[-1] *= 100
+
+
+@pytest.mark.parametrize("change", [degrees_of_another_arm, radians, gripper_in_thousands])
 def test_joints_in_other_units_are_refused(change: object, tmp_path: Path) -> None:
     act = lerobots()
     change(act)  # type: ignore[operator]
@@ -160,16 +164,48 @@ def test_what_a_checkpoint_sees_must_be_what_the_run_shows(checkpoint: Path, tmp
         started(folder, *OVER_JOINTS)
     policy = started(folder, *OVER_JOINTS, "policy.cameras=[laptop,wrist]", "policy.image_size=[64,48]")
     assert policy.cameras == cameras
+    with pytest.raises(InputError, match=r"sees the cameras laptop \(64 x 48\), .* this run the cameras laptop \(32"):
+        started(folder, *OVER_JOINTS, "policy.cameras=[laptop,wrist]", "policy.image_size=[32,48]")
+    with pytest.raises(InputError, match=r"this run the cameras wrist \(64 x 48\), laptop"):  # each has its own inputs
+        started(folder, *OVER_JOINTS, "policy.cameras=[wrist,laptop]", "policy.image_size=[64,48]")
+    mixed = saved(tmp_path / "mixed", lerobots(shape=replace(SHAPE, cameras=(cameras[0], Camera("wrist", 32, 48)))))
+    with pytest.raises(InputError, match="cameras of one size, which a run cannot set apart"):
+        started(mixed, *OVER_JOINTS, "policy.cameras=[laptop,wrist]", "policy.image_size=[64,48]")
 
 
 def test_scales_that_do_not_fit_the_demonstrations_are_refused() -> None:
     policy = new_policy(Sizes(4, 2), load_arm_config("lift", []).policy, seed=0)
     policy.scaled.measure(torch.randn(50, 4))
     adopt_scales("here", policy, 2 * torch.randn(50, 4))
-    rows = torch.randn(50, 4)
-    rows[:, 2] += 100
-    with pytest.raises(InputError, match=r"bc.policy=here: number 2 of what it observes was .* and is 1\d\d? in"):
-        adopt_scales("here", policy, rows)
+    for away in (100, -100):
+        rows = torch.randn(50, 4)
+        rows[:, 2] += away
+        with pytest.raises(InputError, match=r"here: number 2 of what it observes was .* and is -?(1\d\d?|99.\d?) in"):
+            adopt_scales("here", policy, rows)
+
+
+def test_joints_far_from_those_of_the_demonstrations_are_refused(checkpoint: Path) -> None:
+    policy = started(checkpoint, *OVER_JOINTS)
+    assert isinstance(policy, JointActPolicy)
+    with EnvFactory.of(load_arm_config("lift", OVER_JOINTS)).open(8) as env:
+        observations = torch.from_numpy(env.reset(seed=0)[0]).float()
+    adopt_scales("here", policy, observations)
+    torch.testing.assert_close(policy.scaled.mean, observations.mean(0))  # the critic's, of whole observations
+    policy.act.scaled.mean[1] -= 1000
+    with pytest.raises(InputError, match=r"bc.policy=here: number 1 of what it observes"):
+        adopt_scales("here", policy, observations)
+
+
+def test_a_damaged_model_of_a_run_is_not_started_from(small: list[str], tmp_path: Path) -> None:
+    config = load_arm_config("lift", [*small, "bc.epochs=1"])
+    with RunFolder.open(tmp_path / "run", config, preset="lift") as folder:
+        pipeline.STEPS["bc"](folder, config)
+    model = tmp_path / "run" / "bc" / "model"
+    assert started(model).noise_size
+    file = max(model.iterdir(), key=lambda one: one.stat().st_size)
+    file.write_bytes(file.read_bytes()[:-1] + b"\x7f")
+    with pytest.raises(FailedError, match=r"repeat this step"):
+        started(model)
 
 
 @pytest.mark.parametrize("kind", ["smolvla", "pi0", "diffusion"])
