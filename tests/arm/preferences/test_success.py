@@ -11,7 +11,7 @@ from tercet.arm.preferences.judge import succeeded
 from tercet.arm.preferences.moments import frames_of_marks
 from tercet.arm.preferences.pairs import Pairs, pairs_from_marks
 from tercet.arm.preferences.questions import Teacher, ask
-from tercet.arm.preferences.segments import cut
+from tercet.arm.preferences.segments import Segments, cut
 from tercet.config.arm import RewardConfig
 from tercet.config.load import load_arm_config
 from tercet.errors import FailedError, InputError
@@ -40,6 +40,32 @@ def test_every_mark_of_the_larger_class_is_paired_with_one_of_the_other() -> Non
     for marks in (torch.ones(6), torch.zeros(6)):
         with pytest.raises(FailedError, match=r"somebody marked \d successes and \d failures, so there"):
             pairs_from_marks(states, marks, "somebody")
+
+
+def test_a_round_in_which_all_marks_are_alike_takes_the_other_class_from_before() -> None:
+    known = Pairs(torch.full((9, 1, 1), 7.0), torch.full((9, 1, 1), -7.0), torch.ones(9))
+    states = torch.arange(4.0)[:, None, None]
+    only_bad = pairs_from_marks(states, torch.zeros(4), "somebody", known)
+    assert only_bad.better.flatten().tolist() == [7] * 4 and only_bad.worse.flatten().tolist() == [0, 1, 2, 3]
+    only_good = pairs_from_marks(states, torch.ones(4), "somebody", known)
+    assert only_good.better.flatten().tolist() == [0, 1, 2, 3] and only_good.worse.flatten().tolist() == [-7] * 4
+    both = pairs_from_marks(states, torch.tensor([1.0, 0.0, 0.0, 1.0]), "somebody", known)
+    assert both.better.flatten().tolist() == [0, 3] and both.worse.flatten().tolist() == [1, 2]
+
+
+def never(segments: Segments) -> torch.Tensor:
+    return torch.zeros(len(segments))
+
+
+def test_a_function_that_marks_no_success_in_a_round_is_learned_from() -> None:
+    episodes = make_episodes(4, 6)
+    far = torch.full((9, 1, episodes.observations.shape[-1]), 7.0)
+    teacher, known = (
+        Teacher(MARKS.model_copy(update={"judge": f"{__name__}:never"}), "lift", 1),
+        Pairs(far, -far, far[:, 0, 0]),
+    )
+    asked = ask(episodes, teacher, 5, name="round 1", known=known)
+    assert len(asked) == 5 and (asked.better == 7).all()
 
 
 def test_the_loss_is_the_cross_entropy_of_both_marks() -> None:
@@ -95,6 +121,9 @@ def test_a_persons_marks_say_which_states_are_a_success() -> None:
     pairs = frames_of_marks(states, torch.tensor([4, 2]), marks, "a person")
     assert pairs.better.flatten().tolist() == [3, 3]
     assert pairs.worse.flatten().tolist() == [0, 5]  # the second episode ended after two steps
+    known = Pairs(torch.full((1, 1, 1), 7.0), torch.zeros(1, 1, 1), torch.ones(1))
+    pairs = frames_of_marks(states, torch.tensor([4, 2]), [[], marks[1]], "a person", known)
+    assert pairs.better.flatten().tolist() == [7] and pairs.worse.flatten().tolist() == [5]
 
 
 def test_the_built_in_judge_of_marks_is_the_environment() -> None:

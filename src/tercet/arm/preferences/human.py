@@ -55,8 +55,8 @@ def _look_for(env: str, feedback: str) -> str:
     return f"{LOOK_FOR_SUCCESS} {look_for}" if feedback == "success" else look_for
 
 
-def read_pairs(folders: Sequence[Path], feedback: str) -> list[Pairs]:
-    """Read a person's answers to each of these sheets, to questions of this reward.feedback.
+def read_pairs(folders: Sequence[Path], feedback: str, known: Pairs | None = None) -> list[Pairs]:
+    """Read a person's answers to each of these sheets, to questions of this reward.feedback; `known` are earlier ones.
 
     WaitingError while a question of any sheet is open; FailedError if a sheet is damaged.
     """
@@ -65,17 +65,23 @@ def read_pairs(folders: Sequence[Path], feedback: str) -> list[Pairs]:
         check_whole(sheet)
     answers = answers_to(sheets)
     of_sheets = zip(sheets, answers, strict=True)
-    pairs = [_pairs(sheet, [row["said"] for row in rows], feedback) for sheet, rows in of_sheets]
+    pairs = [_pairs(sheet, [row["said"] for row in rows], feedback, known) for sheet, rows in of_sheets]
     for sheet, rows in zip(sheets, answers, strict=True):
         take(sheet, rows)  # only after all were converted: until then a person can change them
     return pairs
 
 
-def _pairs(sheet: Sheet, answers: Sequence[Any], feedback: str) -> Pairs:  # Any: JSON, a word or a list of marks
+def _pairs(
+    sheet: Sheet,
+    answers: Sequence[Any],  # Any: JSON, a word or a list of marks
+    feedback: str,
+    known: Pairs | None,
+) -> Pairs:
     states = _states(sheet)
     if sheet.kind == "moments":
-        of_marks = frames_of_marks if feedback == "success" else pairs_of_marks
-        return of_marks(states["states"], states["lengths"], answers, PERSON)
+        if feedback == "success":
+            return frames_of_marks(states["states"], states["lengths"], answers, PERSON, known)
+        return pairs_of_marks(states["states"], states["lengths"], answers, PERSON)
     preferences = torch.tensor([PREFERENCES[word] for word in answers])
     return pairs_from_answers(states["first"], states["second"], preferences, PERSON)
 

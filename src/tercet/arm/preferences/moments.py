@@ -26,14 +26,18 @@ def moment_questions(episodes: Episodes) -> Questions:
 
 
 def frames_of_marks(
-    states: Float[Tensor, "n t o"], lengths: Int[Tensor, " n"], marks: Sequence[Sequence[Mark]], name: str
+    states: Float[Tensor, "n t o"],
+    lengths: Int[Tensor, " n"],
+    marks: Sequence[Sequence[Mark]],
+    name: str,
+    known: Pairs | None = None,
 ) -> Pairs:
     """Convert a person's marks on each episode to states that are a success (`good`) or not, paired."""
     marked = [(row, mark) for row, marks_of_row in enumerate(marks) for mark in marks_of_row]
     rows = torch.tensor([row for row, _ in marked], dtype=torch.long)
     steps = torch.tensor([int(mark["step"]) for _, mark in marked], dtype=torch.long)
     success = torch.tensor([float(mark["call"] == "good") for _, mark in marked])
-    return pairs_from_marks(states[rows, torch.minimum(steps, lengths[rows] - 1)][:, None], success, name)
+    return pairs_from_marks(states[rows, torch.minimum(steps, lengths[rows] - 1)][:, None], success, name, known)
 
 
 def pairs_of_marks(

@@ -128,12 +128,18 @@ def frame_questions(episodes: Episodes, num: int, chance: torch.Generator) -> Se
     return frames.rows(torch.randperm(len(frames), generator=chance)[:num])
 
 
-def pairs_from_marks(states: Float[Tensor, "n 1 o"], success: Float[Tensor, " n"], name: str) -> Pairs:
+def pairs_from_marks(
+    states: Float[Tensor, "n 1 o"], success: Float[Tensor, " n"], name: str, known: Pairs | None = None
+) -> Pairs:
     """Pair each marked state of the larger class with one of the other, so that both count alike.
 
-    `success` is 1, 0, or nan where it is unanswered. FailedError if all marks are alike.
+    `success` is 1, 0, or nan where it is unanswered. If all marks are alike, the other class is that of `known` pairs;
+    without them this is a FailedError.
     """
     good, bad = (states[success == mark] for mark in (1.0, 0.0))
+    if known is not None:
+        good = good if len(good) else known.better[: len(bad)].to(states)
+        bad = bad if len(bad) else known.worse[: len(good)].to(states)
     if not len(good) or not len(bad):
         all_of = f"{len(good)} successes and {len(bad)} failures"
         raise FailedError(

@@ -55,14 +55,22 @@ def asks_person(config: RewardConfig) -> bool:
     return config.judge == PERSON
 
 
-def ask(episodes: Episodes, teacher: Teacher, num: int, *, name: str, model: RewardEnsemble | None = None) -> Pairs:
-    """Ask the function reward.judge for at most `num` judgements on these episodes."""
+def ask(
+    episodes: Episodes,
+    teacher: Teacher,
+    num: int,
+    *,
+    name: str,
+    model: RewardEnsemble | None = None,
+    known: Pairs | None = None,
+) -> Pairs:
+    """Ask the function reward.judge for at most `num` judgements on these episodes; `known` are those of before."""
     config = teacher.config
     if config.feedback == "success":
         frames = frame_questions(episodes, num * CANDIDATES if model else num, teacher.generator(name))
         frames = frames.rows(doubted(frames, model).argsort(descending=True, stable=True)[:num]) if model else frames
         marks = (call_judge(load_function(config.judge), frames, config.judge) > 0.5).float()
-        return pairs_from_marks(frames.states, marks, f"the judge {config.judge}")
+        return pairs_from_marks(frames.states, marks, f"the judge {config.judge}", known)
     if config.feedback == "steps":
         questions = step_questions(episodes, num * CANDIDATES if model else num, teacher.generator(name))
         questions = most_disputed(questions, model, num) if model else questions

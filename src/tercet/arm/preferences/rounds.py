@@ -60,14 +60,15 @@ class Rounds:
 
     def _ask(self, number: int, footage: Footage) -> Pairs:
         num, name = self.teacher.config.pairs_per_round, f"round {number}"
+        model = self._model_of(number - 1)
         if not self.teacher.is_person:
-            return ask(footage.episodes(), self.teacher, num, name=name, model=self._model_of(number - 1))
-        sheet, model = human.sheet_folder(self.folder.parent, f"round-{number}"), self._model_of(number - 1)
+            return ask(footage.episodes(), self.teacher, num, name=name, model=model, known=self._first_pairs)
+        sheet = human.sheet_folder(self.folder.parent, f"round-{number}")
 
         def answered() -> Pairs:
             if not sheet.exists():
                 human.write_questions(sheet, footage, self.teacher, num, name=name, model=model)
-            return human.read_pairs([sheet], self.teacher.config.feedback)[0]
+            return human.read_pairs([sheet], self.teacher.config.feedback, self._first_pairs)[0]
 
         return share(answered)
 
