@@ -131,13 +131,18 @@ def test_a_reward_from_pictures_is_audited_and_not_used_alone_before_that(small:
 
 
 @pytest.mark.slow
-def test_preferences_on_videos_are_about_features_and_rounds_ask_again(small: list[str], tmp_path: Path) -> None:
+def test_preferences_on_videos_are_about_features_and_rounds_ask_again(
+    small: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     rounds = ["reward.num_rounds=1", "reward.round_every=2", "reward.pairs_per_round=8", "ppo.reward.dense=0.1"]
     folder, config = run_of(tmp_path, "lift", [*small, *SEEN, *rounds])
     with folder:
         bc.run(folder, config)
         reward.run(folder, config)
         ppo.run(folder, config)
+        eval.run(folder, config)
+    # no episode succeeds in so few steps, so no reward stands for success, and none of 4 hacked would be wrong
+    assert "hacked" not in folder.results() and "how many episodes are hacked is not known" in capsys.readouterr().out
     assert load_pairs(folder.path / "ppo" / "round-1" / "pairs.safetensors").better.shape[1:] == (4, NUM_FEATURES)
     assert folder.results()["rounds"] == {"num": 1, "num_pairs": 8}
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,14 +50,15 @@ def run(folder: RunFolder, config: ArmConfig) -> None:
     ):
         trials = Trials(env, config.eval.num_states, config.horizon, config.seed)
         hacked: dict[str, Tensor] = {}
-        is_audited = config.reward.sees == "pictures" and folder.has_ended("ppo") and learns_reward(config)
-        if is_audited:
+        has_witness = config.reward.sees == "pictures" and folder.has_ended("ppo") and learns_reward(config)
+        find_hacked = _hacks(folder, config, stages[0].policy) if has_witness else None
+        if has_witness:
             set_witness(env, stages[0].policy)
         for index, stage in enumerate(stages):
             episodes = trials.play(stage)
             outcomes[stage.name] = outcomes_of(episodes)
-            if is_audited:
-                hacked[stage.name] = _hacked(folder, config, stages[0].policy, episodes)
+            if find_hacked:
+                hacked[stage.name] = find_hacked(episodes)
             measured = outcomes[stage.name].measured(config.measure)
             step.log(index, {f"eval/{config.measure}/{stage.name}": float(measured.mean())})
         rows = _starts(outcomes, config.measure)
@@ -105,12 +107,21 @@ def _reward_model(folder: RunFolder, config: ArmConfig, policy: Policy) -> Rewar
     return latest_model(folder.path, config.reward, sizes, num_updates=config.ppo.num_updates)
 
 
-def _hacked(folder: RunFolder, config: ArmConfig, policy: Policy, episodes: Episodes) -> Tensor:
-    """True for the episodes whose end a reward from pictures calls a success, and the simulator does not."""
+def _hacks(folder: RunFolder, config: ArmConfig, policy: Policy) -> Callable[[Episodes], Tensor] | None:
+    """Return a function that finds the episodes whose end a reward from pictures calls a success, but is none.
+
+    None, with a line that says so, if the reward has no threshold above which it calls a picture a success.
+    """
     model = _reward_model(folder, config, policy)
     assert model is not None
-    learned = audit.load_truth(audit.file_of(folder.path / "reward", audit.LEARNED))
-    return audit.hacked(model, audit.threshold_of(model, learned), episodes)
+    threshold = audit.threshold_of(model, audit.load_truth(audit.file_of(folder.path / "reward", audit.LEARNED)))
+    if threshold == float("inf"):
+        say(
+            "eval: how many episodes are hacked is not known: none that the reward model learned from succeeds, so it "
+            "has no threshold of success; raise reward.num_episodes"
+        )
+        return None
+    return partial(audit.hacked, model, threshold)
 
 
 def learns_reward(config: ArmConfig) -> bool:
