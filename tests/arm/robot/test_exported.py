@@ -108,6 +108,22 @@ def test_the_guard_is_in_front_of_every_command(tmp_path: Path) -> None:
     arm.disconnect()
 
 
+def test_a_blocked_arm_is_held_and_this_is_said_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    export(run_with(tmp_path / "run", "env=reach"), "bc", tmp_path / "new", ROBOT)
+    exported, arm = ExportedPolicy(tmp_path / "new", "reach"), SimulatedArm("reach", ROBOT.calibration)
+    arm.connect()
+    observation = arm.get_observation()
+    exported.command(observation)
+    held = [exported.command({**observation, "elbow_flex.pos": np.nan}) for _ in range(5)]
+    assert all(np.isfinite(list(one.values())).all() for one in held) and held[-1] == held[-2]
+    message = "the arm is held until the next episode: the robot reports positions that are not finite"
+    assert capsys.readouterr().out.count(message) == 1
+    exported.reset()
+    first, second = exported.command(observation), exported.command(observation)
+    assert first != second and "held" not in capsys.readouterr().out
+    arm.disconnect()
+
+
 def features(folder: Path) -> dict[str, list[int]]:
     inputs = json.loads((folder / "config.json").read_text())["input_features"]
     return {name: feature["shape"] for name, feature in inputs.items()}

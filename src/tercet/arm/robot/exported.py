@@ -29,6 +29,7 @@ from tercet.config.load import load_robot_config
 from tercet.config.robot import RobotConfig
 from tercet.errors import InputError
 from tercet.runs.atomic import replace_folder
+from tercet.runs.progress import say
 
 TYPE = "tercet"  # in LeRobot
 CUBE_AND_GOAL = ("cube.x", "cube.y", "cube.z", "cube.turn", *GOAL)  # of `observation.environment_state`
@@ -126,5 +127,8 @@ class ExportedPolicy:
         seen = self.task.observation.build(now)[0].astype(np.float64)
         wanted = self._pilot.wanted(seen, sent, observation, fresh=fresh)
         # the caller paces the steps, so every observation counts as new
+        was_stopped = self._guard.stopped
         sent = self._guard.step(wanted, joints, seen_at=0.0, now=0.0).position
+        if self._guard.stopped and not was_stopped:  # nobody else would say why the arm stands still
+            say(f"tercet: the arm is held until the next episode: {self._guard.stopped}")
         return calibration.to_values(sent, config.calibration)
