@@ -9,6 +9,7 @@ from tercet.arm import bc
 from tercet.arm.policies.gaussian import GaussianPolicy
 from tercet.arm.policies.kinds import load_policy
 from tercet.arm.policies.policy import Sizes
+from tercet.errors import InputError
 
 
 def test_cloning_lowers_the_loss_on_the_demonstrations(small: list[str], tmp_path: Path) -> None:
@@ -21,3 +22,9 @@ def test_cloning_lowers_the_loss_on_the_demonstrations(small: list[str], tmp_pat
     policy = load_policy(folder.path / "bc" / "model", Sizes(23, 5))
     assert isinstance(policy, GaussianPolicy)
     assert policy.log_std.unique().tolist() == [pytest.approx(-1.2)]  # cloning leaves it alone
+
+
+def test_without_demonstrations_there_is_nothing_to_clone(small: list[str], tmp_path: Path) -> None:
+    folder, config = run_of(tmp_path, "lift", [*small, "bc.demonstrations=none"])
+    with folder, pytest.raises(InputError, match=r"bc.demonstrations=none: there is nothing to clone; give"):
+        bc.run(folder, config)

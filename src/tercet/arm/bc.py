@@ -8,7 +8,14 @@ from gymnasium.vector import VectorEnv
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
-from tercet.arm.demonstrations.data import Demonstrations, is_scripted, load_recording, play_expert, recording_of
+from tercet.arm.demonstrations.data import (
+    NONE,
+    Demonstrations,
+    is_scripted,
+    load_recording,
+    play_expert,
+    recording_of,
+)
 from tercet.arm.demonstrations.digests import digests
 from tercet.arm.play.agent import sample_episodes
 from tercet.arm.play.environments import EnvFactory, bounds_of, sizes_of
@@ -18,6 +25,7 @@ from tercet.arm.policies.policy import Policy
 from tercet.arm.sim.cameras import cameras_of
 from tercet.arm.stages import from_checkpoint, say_unused
 from tercet.config.arm import ArmConfig
+from tercet.errors import InputError
 from tercet.runs.folder import RunFolder
 from tercet.runs.progress import say
 from tercet.train import chance
@@ -28,6 +36,11 @@ from tercet.train.parallel import own_share
 
 def run(folder: RunFolder, config: ArmConfig) -> None:
     """Train a clone of the demonstrations, measure its success, and save it in DIR/bc/model."""
+    if config.bc.demonstrations == NONE:
+        raise InputError(
+            "bc.demonstrations=none: there is nothing to clone; give bc.demonstrations=expert or a recording, or start "
+            "with PPO (tercet arm run)"
+        )
     envs = EnvFactory.of(config)
     with envs.open(config.bc.num_demonstrations) as env:
         sizes, demonstrations = sizes_of(env), load_demonstrations(config, env)
