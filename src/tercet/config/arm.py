@@ -54,7 +54,7 @@ class PolicyConfig(Section):
         if self.kind == "act" and self.hidden_size % self.num_heads:
             raise ValueError(f"num_heads={self.num_heads} must divide hidden_size={self.hidden_size}")
         if self.kind not in ("act", "conv") and (self.cameras or self.sees != "everything"):
-            raise ValueError(f"cameras and sees are for kind=act and kind=conv, not {self.kind}")
+            raise ValueError(f"cameras and sees are for kind=act and kind=conv, not {self.kind}; set policy.kind, or leave out both")
         if self.kind == "conv" and not self.cameras:
             raise ValueError("kind=conv needs cameras, such as cameras=[front,wrist]")
         if len(set(self.cameras)) < len(self.cameras):

@@ -195,12 +195,12 @@ def test_a_config_that_could_not_learn_to_see_is_refused() -> None:
     eyes = ["policy.kind=conv", "policy.cameras=[front]"]
     for given, said in (
         (["policy.kind=conv"], "kind=conv needs cameras"),
-        ([*eyes, "bc.demonstrations=none"], "learns to see in behaviour cloning only; .* a clone as bc.policy"),
+        ([*eyes, "bc.demonstrations=none"], r"learns to see in behaviour cloning only; .* a clone as bc.policy"),
     ):
         with pytest.raises(InputError, match=said):
             load_arm_config("lift", given)
     load_arm_config("lift", [*eyes, "bc.demonstrations=none", "bc.policy=clone"])  # which has learned to see
-    with pytest.raises(InputError, match="only the built-in tasks say"):
+    with pytest.raises(InputError, match=r"only the tasks of the built-in arm say .* set policy.sees=everything"):
         new_policy(Sizes(3, 2), EYES, seed=0)
 
 

@@ -27,7 +27,10 @@ def camera_view(env: VectorEnv, cameras: Sequence[Camera]) -> View:
     if not cameras:
         return lambda rows: ()
     if not isinstance(env, ArmEnv):
-        raise InputError("policy.cameras: only the tasks of the built-in arm have cameras; leave it empty")
+        raise InputError(
+            "policy.cameras: only the tasks of the built-in arm have cameras; leave it empty, with a policy.kind other "
+            "than conv"
+        )
     return lambda rows: tuple(torch.from_numpy(images) for images in env.pictures(cameras, rows.numpy()))
 
 

@@ -168,11 +168,7 @@ def new_act(sizes: Sizes, config: PolicyConfig) -> ActPolicy:
 
     Entries that the robot measures are LeRobot's `observation.state`, the others its `observation.environment_state`.
     """
-    own = None
-    if config.sees == "itself":
-        if not any(sizes.robot):
-            raise InputError("policy.sees=itself: only the built-in tasks say which entries the robot itself measures")
-        own = torch.tensor(sizes.robot)
+    own = sizes.own() if config.sees == "itself" else None
     shape = ActShape(
         state_sizes=_state_sizes(sizes) if own is None else {"robot": int(own.sum())},
         action_size=sizes.action,

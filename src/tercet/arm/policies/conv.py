@@ -140,9 +140,7 @@ def shifted(pictures: UInt8[Tensor, "b h w 3"]) -> UInt8[Tensor, "b h w 3"]:
 
 def new_conv(sizes: Sizes, config: PolicyConfig) -> ConvPolicy:
     """Create a policy whose actions are near 0."""
-    if config.sees == "itself" and not any(sizes.robot):
-        raise InputError("policy.sees=itself: only the built-in tasks say which entries the robot itself measures")
-    own = torch.tensor(sizes.robot) if config.sees == "itself" else torch.ones(sizes.observation, dtype=torch.bool)
+    own = sizes.own() if config.sees == "itself" else torch.ones(sizes.observation, dtype=torch.bool)
     return ConvPolicy(
         sizes,
         cameras_of(config),

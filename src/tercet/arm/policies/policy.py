@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from tercet.arm.policies.distributions import Distribution
 from tercet.arm.policies.layers import Scaled
 from tercet.arm.sim.cameras import Camera
+from tercet.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,15 @@ class Sizes:
     def numbers(self) -> dict[str, int]:
         """Return the sizes that a saved policy must match."""
         return {"observation": self.observation, "action": self.action}
+
+    def own(self) -> Bool[Tensor, " o"]:
+        """Return True for the entries that the robot measures. Raise InputError if they are not known."""
+        if not any(self.robot):
+            raise InputError(
+                "policy.sees=itself: only the tasks of the built-in arm say which entries the robot itself measures; "
+                "set policy.sees=everything"
+            )
+        return torch.tensor(self.robot)
 
 
 class Policy(nn.Module):
