@@ -121,6 +121,14 @@ def test_the_motors_are_off_before_the_first_reading_and_nothing_is_sent(tmp_pat
         LimpArm(Other(), CONFIG)
 
 
+def test_limits_of_a_person_that_reach_beyond_a_stop_end_there(tmp_path: Path) -> None:
+    own = load_robot_config("simulated-so101", ["calibration.shoulder_pan={degrees_per_unit: -1, low: -40, high: 300}"])
+    robot = PosedArm(own.calibration, seed=1)
+    found, true = calibrated(tmp_path, robot, config=own)[0].shoulder_pan, robot.calibration.shoulder_pan
+    stop = max(true.zero + np.degrees(So101().limits[0]) / true.degrees_per_unit)
+    assert found.low == -40 and stop - 3 < found.high < stop
+
+
 def test_limits_outside_the_stops_are_replaced_and_this_is_said(tmp_path: Path) -> None:
     own = load_robot_config("simulated-so101", ["calibration.shoulder_pan={degrees_per_unit: -1, low: 300, high: 350}"])
     found, said = calibrated(tmp_path, PosedArm(own.calibration, seed=1), config=own)

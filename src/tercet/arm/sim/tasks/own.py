@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tercet.arm.sim.kinematics import Array
 from tercet.arm.sim.observations import Layout, Part
@@ -126,7 +127,7 @@ class OwnTask(Task):
                 "leave out robot=True"
             )
 
-    def _results(self, now: Readings) -> dict[str, Array | Mask]:
+    def _results(self, now: Readings) -> dict[str, NDArray[Any]]:  # Any: bool, float32 or float64
         done = self.success(now)
         numbers = {"progress": self.progress(now), "reward": self.reward(now, done)}
         return {
