@@ -154,7 +154,7 @@ def new_conv(sizes: Sizes, config: PolicyConfig) -> ConvPolicy:
 
 def load_conv(folder: Path, sizes: Sizes) -> ConvPolicy:
     """Load a saved policy and freeze it. Raises InputError if `folder` holds none, or one with other sizes."""
-    shape = read_config(folder, "conv", (*_SHAPE, "num_states"), beside="cameras", **sizes.numbers())
+    shape = read_config(folder, "conv", (*_SHAPE, "num_states"), "cameras", **sizes.numbers())
     num_states, file = shape.pop("num_states"), folder / "config.json"
     try:
         cameras = tuple(Camera(one["name"], one["height"], one["width"]) for one in read_json(file)["cameras"])

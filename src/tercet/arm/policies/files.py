@@ -34,7 +34,7 @@ def read_json(file: Path) -> dict[str, Any]:  # Any: JSON
     return tree
 
 
-def read_config(folder: Path, kind: str, names: tuple[str, ...], *, beside: str = "", **sizes: int) -> dict[str, int]:
+def read_config(folder: Path, kind: str, names: tuple[str, ...], beside: str = "", /, **sizes: int) -> dict[str, int]:
     """Read the shape `names` of a saved network. Raises InputError if its kind or its `sizes` differ.
 
     An entry `beside` the shape is left to the caller.
