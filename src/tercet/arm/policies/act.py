@@ -19,19 +19,18 @@ from torch.nn import functional
 from tercet.arm.policies import act_files
 from tercet.arm.policies.act_files import ActFiles
 from tercet.arm.policies.act_network import BACKBONE_BATCH_SIZE, ActNetwork, ActShape
-from tercet.arm.policies.distributions import Normal
 from tercet.arm.policies.files import check_sizes
+from tercet.arm.policies.gaussian import ChunkGaussian
 from tercet.arm.policies.layers import Scaled
-from tercet.arm.policies.policy import Policy, Sizes
+from tercet.arm.policies.policy import Sizes
 from tercet.arm.policies.resnet import load_backbone
 from tercet.arm.sim.cameras import cameras_of
 from tercet.config.arm import PolicyConfig
-from tercet.core import gaussian
 from tercet.errors import InputError, first_line
 
 
-class ActPolicy(Policy):
-    """A Gaussian over the first `chunk` actions of the network. `log_std` holds one number per joint."""
+class ActPolicy(ChunkGaussian):
+    """A Gaussian over the first `chunk` actions of the network."""
 
     def __init__(
         self, shape: ActShape, *, chunk: int, kl_weight: float, log_std: float, own: Bool[Tensor, " o"] | None = None
@@ -60,28 +59,11 @@ class ActPolicy(Policy):
         actions = actions * self.scaled_actions.std + self.scaled_actions.mean
         return actions.unflatten(0, observations.shape[:-1])
 
-    def decide(
-        self,
-        observations: Float[Tensor, "*shape o"],
-        noise: Float[Tensor, "*shape d"] | None,
-        *pictures: UInt8[Tensor, "*shape _ _ 3"],
+    def mean(
+        self, observations: Float[Tensor, "*shape o"], *pictures: UInt8[Tensor, "*shape _ _ 3"]
     ) -> Float[Tensor, "*shape d"]:
-        """Sample the actions of a chunk, in a row, from standard normal noise; return their means without noise."""
-        mean = self._mean(observations, pictures)
-        return mean if noise is None else gaussian.sample(mean, self._log_std(), noise)
-
-    def actions(self, decisions: Float[Tensor, "*shape d"]) -> Float[Tensor, "*shape c a"]:
-        """Split a decision into its actions."""
-        return decisions.unflatten(-1, (self.chunk, self.sizes.action))
-
-    def distribution(
-        self,
-        observations: Float[Tensor, "*shape o"],
-        decisions: Float[Tensor, "*shape d"],
-        *pictures: UInt8[Tensor, "*shape _ _ 3"],
-    ) -> Normal:
-        """Return the distribution of these decisions."""
-        return Normal(decisions, self._mean(observations, pictures), self._log_std())
+        """Return the actions that are executed, the first ones of the network's chunk, in a row."""
+        return self(observations, *pictures)[..., : self.chunk, :].flatten(-2)
 
     def imitation_loss(
         self,
@@ -129,10 +111,6 @@ class ActPolicy(Policy):
         """Return the scale of each camera's pictures."""
         return [cast(Scaled, scaled) for scaled in self.scaled_pictures]
 
-    def explore(self, log_std: float) -> None:
-        """Set the log standard deviation."""
-        nn.init.constant_(self.log_std, log_std)
-
     def save(self, folder: Path) -> None:
         """Write LeRobot's files and exploration.safetensors; see arm/policies/act_files.py."""
         weights = {name: value.cpu() for name, value in self.model.state_dict().items()}
@@ -145,9 +123,6 @@ class ActPolicy(Policy):
         files = ActFiles(self.model.shape, self.chunk, self.kl_weight, weights, scales, log_std, self.own)
         act_files.write(folder, files)
 
-    def _mean(self, observations: Tensor, pictures: Sequence[Tensor]) -> Tensor:
-        return self(observations, *pictures)[..., : self.chunk, :].flatten(-2)
-
     def _state(self, observations: Float[Tensor, "*shape o"]) -> Float[Tensor, "*shape s"]:
         scaled = self.scaled(observations)
         return scaled if self.own is None else scaled[..., self.own]
@@ -158,9 +133,6 @@ class ActPolicy(Policy):
         return [
             scaled(row / 255).permute(0, 3, 1, 2) for row, scaled in zip(rows, self.scales_of_pictures(), strict=True)
         ]
-
-    def _log_std(self) -> Tensor:
-        return self.log_std.repeat(self.chunk)
 
 
 def new_act(sizes: Sizes, config: PolicyConfig) -> ActPolicy:

@@ -10,20 +10,19 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
 
-from tercet.arm.policies.distributions import Normal
 from tercet.arm.policies.eye import NUM_FEATURES, Eye
 from tercet.arm.policies.files import load_weights, read_config, read_json, save_model
+from tercet.arm.policies.gaussian import ChunkGaussian
 from tercet.arm.policies.layers import Scaled, perceptron
-from tercet.arm.policies.policy import Policy, Sizes
+from tercet.arm.policies.policy import Sizes
 from tercet.arm.sim.cameras import Camera, cameras_of
 from tercet.config.arm import PolicyConfig
-from tercet.core import gaussian
 from tercet.errors import InputError
 
 MAX_SHIFT = 1  # pixels by which pictures are shifted at random in cloning (Yarats et al. 2021)
 
 
-class ConvPolicy(Policy):
+class ConvPolicy(ChunkGaussian):
     """A Gaussian over chunks of actions. A perceptron computes its mean from features of pictures and a state.
 
     The state is the entries of an observation where `own` is True.
@@ -67,29 +66,6 @@ class ConvPolicy(Policy):
         """Return the mean of a chunk of actions, in a row."""
         return self.net(self._inputs(observations, features))
 
-    def decide(
-        self,
-        observations: Float[Tensor, "*shape o"],
-        noise: Float[Tensor, "*shape d"] | None,
-        *pictures: Float[Tensor, "*shape f"],
-    ) -> Float[Tensor, "*shape d"]:
-        """Sample the actions of a chunk, in a row, from standard normal noise; return their means without noise."""
-        mean = self(observations, *pictures)
-        return mean if noise is None else gaussian.sample(mean, self._log_std(), noise)
-
-    def actions(self, decisions: Float[Tensor, "*shape d"]) -> Float[Tensor, "*shape c a"]:
-        """Split a decision into its actions."""
-        return decisions.unflatten(-1, (self.chunk, self.sizes.action))
-
-    def distribution(
-        self,
-        observations: Float[Tensor, "*shape o"],
-        decisions: Float[Tensor, "*shape d"],
-        *pictures: Float[Tensor, "*shape f"],
-    ) -> Normal:
-        """Return the distribution of these decisions."""
-        return Normal(decisions, self(observations, *pictures), self._log_std())
-
     def imitation_loss(
         self,
         observations: Float[Tensor, "b o"],
@@ -111,7 +87,7 @@ class ConvPolicy(Policy):
 
     def explore(self, log_std: float) -> None:
         """Set the log standard deviation, and freeze everything that only cloning trains."""
-        nn.init.constant_(self.log_std, log_std)
+        super().explore(log_std)
         self.requires_grad_(False)
         for learning in (self.net, self.log_std):
             learning.requires_grad_(True)
@@ -124,9 +100,6 @@ class ConvPolicy(Policy):
 
     def _inputs(self, observations: Tensor, features: Tensor) -> Tensor:
         return torch.cat([self.scaled(observations)[..., self.own], features], -1)
-
-    def _log_std(self) -> Tensor:
-        return self.log_std.repeat(self.chunk)
 
 
 def shifted(pictures: UInt8[Tensor, "b h w 3"]) -> UInt8[Tensor, "b h w 3"]:

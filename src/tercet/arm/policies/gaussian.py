@@ -1,4 +1,4 @@
-"""The policy `gaussian`: a Gaussian over single actions."""
+"""Gaussians over the actions of a chunk, and the policy `gaussian`, which has one action in each."""
 
 from pathlib import Path
 
@@ -14,7 +14,41 @@ from tercet.config.arm import PolicyConfig
 from tercet.core import gaussian
 
 
-class GaussianPolicy(Policy):
+class ChunkGaussian(Policy):
+    """A Gaussian over the actions of a chunk. `log_std` holds one number per joint."""
+
+    log_std: nn.Parameter
+
+    def mean(self, observations: Float[Tensor, "*shape o"], *pictures: Tensor) -> Float[Tensor, "*shape d"]:
+        """Return the mean of a chunk of actions, in a row."""
+        return self(observations, *pictures)
+
+    def decide(
+        self, observations: Float[Tensor, "*shape o"], noise: Float[Tensor, "*shape d"] | None, *pictures: Tensor
+    ) -> Float[Tensor, "*shape d"]:
+        """Sample the actions of a chunk, in a row, from standard normal noise; return their means without noise."""
+        mean = self.mean(observations, *pictures)
+        return mean if noise is None else gaussian.sample(mean, self._log_std(), noise)
+
+    def actions(self, decisions: Float[Tensor, "*shape d"]) -> Float[Tensor, "*shape c a"]:
+        """Split a decision into its actions."""
+        return decisions.unflatten(-1, (self.chunk, self.sizes.action))
+
+    def distribution(
+        self, observations: Float[Tensor, "*shape o"], decisions: Float[Tensor, "*shape d"], *pictures: Tensor
+    ) -> Normal:
+        """Return the distribution of these decisions."""
+        return Normal(decisions, self.mean(observations, *pictures), self._log_std())
+
+    def explore(self, log_std: float) -> None:
+        """Set the log standard deviation."""
+        nn.init.constant_(self.log_std, log_std)
+
+    def _log_std(self) -> Tensor:
+        return self.log_std.repeat(self.chunk)
+
+
+class GaussianPolicy(ChunkGaussian):
     """A Gaussian over single actions. A perceptron computes its mean."""
 
     def __init__(self, sizes: Sizes, *, hidden_size: int, num_layers: int, log_std: float) -> None:
@@ -29,23 +63,6 @@ class GaussianPolicy(Policy):
         """Return the mean action."""
         return self.net(self.scaled(observations))
 
-    def decide(
-        self, observations: Float[Tensor, "*shape o"], noise: Float[Tensor, "*shape a"] | None, *pictures: Tensor
-    ) -> Float[Tensor, "*shape a"]:
-        """Sample an action from standard normal noise; return the mean without noise."""
-        mean = self(observations)
-        return mean if noise is None else gaussian.sample(mean, self.log_std, noise)
-
-    def actions(self, decisions: Float[Tensor, "*shape a"]) -> Float[Tensor, "*shape 1 a"]:
-        """Return the decision itself: it is one action."""
-        return decisions.unsqueeze(-2)
-
-    def distribution(
-        self, observations: Float[Tensor, "*shape o"], decisions: Float[Tensor, "*shape a"], *pictures: Tensor
-    ) -> Normal:
-        """Return the distribution of these decisions."""
-        return Normal(decisions, self(observations), self.log_std)
-
     def imitation_loss(
         self,
         observations: Float[Tensor, "b o"],
@@ -55,10 +72,6 @@ class GaussianPolicy(Policy):
     ) -> Float[Tensor, ""]:
         """Return the squared error of the mean action, averaged over its dimensions and summed over rows."""
         return (self(observations) - actions[:, 0]).square().mean(-1).sum()
-
-    def explore(self, log_std: float) -> None:
-        """Set the log standard deviation."""
-        nn.init.constant_(self.log_std, log_std)
 
     def save(self, folder: Path) -> None:
         """Write config.json and model.safetensors."""
