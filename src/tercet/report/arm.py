@@ -1,11 +1,9 @@
 """The report of an arm's run: the outcome, the three steps, and videos."""
 
-from typing import Literal
-
 from tercet.core.intervals import Interval, wilson
 from tercet.report import arm_return, curves, tables
 from tercet.report.arm_curves import BC, MORE_PPO, PPO, RETURN, REWARD
-from tercet.report.arm_return import is_by_return
+from tercet.report.arm_return import PPO_IS, is_by_return
 from tercet.report.blocks import (
     Bar,
     Block,
@@ -26,7 +24,7 @@ from tercet.report.checks import checks
 from tercet.report.doctor.arm import why_not
 from tercet.report.formats import duration, interval, num, percent
 from tercet.report.on_arm import on_arm
-from tercet.report.records import Record, algorithm, curve, find, number, progress, rate, verdict
+from tercet.report.records import Record, algorithm, apart, curve, find, number, progress, rate, verdict
 
 NAMES: dict[str, str] = {
     "bc": "BC",
@@ -76,14 +74,9 @@ def headline(record: Record) -> Headline:
     alone = _alone(record)
     outcome = "even" if alone is None else verdict(alone)
     if find(record.results, "same_starts") is False:  # not paired: the intervals must not overlap
-        outcome = _apart(before, after)
-    words = {
-        "better": "PPO improved the policy",
-        "worse": "PPO made the policy worse",
-        "even": "No significant difference between PPO and its initial policy",
-    }
+        outcome = apart(before, after)
     text = (
-        f"{words[outcome]}: success on {percent(after.mean)} of {after.num} fresh starts ({interval(after)}), "
+        f"{PPO_IS[outcome]}: success on {percent(after.mean)} of {after.num} fresh starts ({interval(after)}), "
         f"against {percent(before.mean)} for {_SUBJECTS[start]}."
     )
     paid = find(record.config, "ppo", "reward") or {}
@@ -114,7 +107,7 @@ def _of_rounds(record: Record) -> Headline | None:
     before, after = rate(rounds, "0", "success"), rate(rounds, last, "success")
     if last == "0" or before is None or after is None:
         return None
-    outcome = _apart(before, after)
+    outcome = apart(before, after)
     words = {
         "better": "The rounds on an arm improved the policy",
         "worse": "The rounds on an arm made the policy worse",
@@ -125,11 +118,6 @@ def _of_rounds(record: Record) -> Headline | None:
         f"{num(number(rounds, last, 'minutes'))} minutes, against {percent(before.mean)} for the clone."
     )
     return Headline(text, [], outcome)
-
-
-def _apart(before: Interval, after: Interval) -> Literal["better", "even", "worse"]:
-    """Compare two rates that are not paired: their intervals must not overlap."""
-    return "better" if after.low > before.high else "worse" if after.high < before.low else "even"
 
 
 def cards(record: Record) -> Cards:

@@ -5,7 +5,13 @@ from collections.abc import Mapping
 from tercet.core.intervals import Interval
 from tercet.report.blocks import Cell, Headline, Table
 from tercet.report.formats import num
-from tercet.report.records import Record, find, number, progress, rate
+from tercet.report.records import Record, apart, find, number, progress, rate
+
+PPO_IS = {
+    "better": "PPO improved the policy",
+    "worse": "PPO made the policy worse",
+    "even": "No significant difference between PPO and its initial policy",
+}
 
 
 def is_by_return(record: Record) -> bool:
@@ -27,17 +33,11 @@ def headline(record: Record, subjects: Mapping[str, str]) -> Headline:
         return Headline(text, [next_step], "open")
     gained = rate(record.results, "return_gained")
     if gained is None or find(record.results, "same_starts") is False:  # not paired: the intervals must not overlap
-        low, high = after.low - before.high, after.high - before.low
+        outcome = apart(before, after)
     else:
-        low, high = gained.low, gained.high
-    outcome = "better" if low > 0 else "worse" if high < 0 else "even"
-    words = {
-        "better": "PPO improved the policy",
-        "worse": "PPO made the policy worse",
-        "even": "No significant difference between PPO and its initial policy",
-    }
+        outcome = "better" if gained.low > 0 else "worse" if gained.high < 0 else "even"
     text = (
-        f"{words[outcome]}: a return of {_with_interval(after)} on {after.num} fresh starts, against "
+        f"{PPO_IS[outcome]}: a return of {_with_interval(after)} on {after.num} fresh starts, against "
         f"{num(before.mean)} for {subjects[start]}."
     )
     paid = find(record.config, "ppo", "reward") or {}

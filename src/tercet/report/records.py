@@ -158,6 +158,11 @@ def verdict(won: Interval) -> Literal["better", "even", "worse"]:
     return "better" if won.low > 0.5 else "worse" if won.high < 0.5 else "even"
 
 
+def apart(before: Interval, after: Interval) -> Literal["better", "even", "worse"]:
+    """Compare two rates that are not paired: their intervals must not overlap."""
+    return "better" if after.low > before.high else "worse" if after.high < before.low else "even"
+
+
 def curve(record: Record, metric: str) -> tuple[list[float], list[float]]:
     """Return the indices and the finite values of a metric, in the order of the file."""
     rows = [(row.get("index"), number(row, metric)) for row in record.metrics if metric in row]
