@@ -17,7 +17,8 @@ from tercet.core.masked import masked_mean
 from tercet.train.estimators import estimate
 from tercet.train.kept import NOT_USED, KeptRollout
 from tercet.train.parts import Part, training_data
-from tercet.train.ppo import critic_metrics, policy_losses, ratio_of_update
+from tercet.train.policy_loss import policy_losses, ratio_of_update
+from tercet.train.ppo import critic_metrics
 from tercet.types import Rollout
 
 
