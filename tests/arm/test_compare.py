@@ -2,18 +2,15 @@
 
 import json
 import os
-import random
 import shutil
-import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import pytest
 from tests.arm.conftest import SMALL
+from tests.killed_commands import killed_at_random
 from typer.testing import CliRunner, Result
 
 from tercet.arm import compare, pipeline
@@ -224,20 +221,7 @@ def test_a_comparison_killed_at_random_goes_on_to_the_same_bits(compared: Path, 
         *SETTINGS,
     ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-
-    def num_rows() -> int:
-        return sum(len(file.read_bytes().splitlines()) for file in (tmp_path / "out").glob("*/metrics.jsonl"))
-
-    chance, num_killed = random.Random(0), 0
-    for _ in range(4):  # counted in rows, because machines differ in speed
-        process, enough = subprocess.Popen(command, env=environment), num_rows() + chance.randint(2, 12)
-        while process.poll() is None and num_rows() < enough:
-            time.sleep(0.02)
-        time.sleep(chance.uniform(0, 0.3))
-        process.kill()
-        num_killed += process.wait() == -signal.SIGKILL
-    assert num_killed >= 2
-    assert subprocess.run(command, env=environment, check=False).returncode == 0
+    assert killed_at_random(command, environment, tmp_path / "out", most_rows=12) >= 2
     for name in ALGORITHMS.split(","):
         for file in ("metrics.jsonl", "compare/starts.json", "ppo/model/model.safetensors"):
             assert (tmp_path / "out" / f"{name}-0" / file).read_bytes() == (compared / f"{name}-0" / file).read_bytes()

@@ -2,12 +2,8 @@
 
 import json
 import os
-import random
 import shutil
-import signal
-import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import fmean
@@ -15,6 +11,7 @@ from typing import Any
 
 import pytest
 from click.testing import Result
+from tests.killed_commands import killed_at_random
 
 from tercet.config.load import load_lm_config
 from tercet.core.kl import best_of_n_kl
@@ -219,20 +216,7 @@ def test_a_comparison_killed_at_random_goes_on_to_the_same_bits(
         ),
     ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-
-    def num_rows() -> int:
-        return sum(len(file.read_bytes().splitlines()) for file in (tmp_path / "out").glob("*/metrics.jsonl"))
-
-    chance, num_killed = random.Random(0), 0
-    for _ in range(4):  # counted in rows, because machines differ in speed
-        process, enough = subprocess.Popen(command, env=environment), num_rows() + chance.randint(2, 6)
-        while process.poll() is None and num_rows() < enough:
-            time.sleep(0.02)
-        time.sleep(chance.uniform(0, 0.5))
-        process.kill()
-        num_killed += process.wait() == -signal.SIGKILL
-    assert num_killed >= 2
-    assert subprocess.run(command, env=environment, check=False).returncode == 0
+    assert killed_at_random(command, environment, tmp_path / "out", most_rows=6) >= 2
     for name in ("ppo-0", "rloo-0", "dpo-0", "best-of-2-0"):
         for file in ("metrics.jsonl", "compare/answers.json"):
             assert (tmp_path / "out" / name / file).read_bytes() == (compared / name / file).read_bytes(), (name, file)
