@@ -173,7 +173,7 @@ def test_experts_foresee_a_held_cube_with_the_hand_and_leave_one_that_is_nearly_
 
 
 @needs_package
-@pytest.mark.parametrize("task", ["reach", "lift", "place"])
+@pytest.mark.parametrize("task", ["reach", "lift", "place", "push"])
 def test_the_expert_solves_the_task(task: str) -> None:
     checks = {one.name: one for one in check.expert(task, num_states=16, seed=1, num_threads=1, arm=ARM)}
     assert all(one.ok for one in checks.values()), check.table(list(checks.values()))

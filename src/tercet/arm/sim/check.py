@@ -26,21 +26,20 @@ _MOST_DONE = 0.05
 
 @dataclass(frozen=True)
 class Tolerances:
-    """How far an arm may be from its commands, from which height on it touches nothing, and how its expert pushes."""
+    """How far an arm may be from its commands, from which height on it touches nothing, and how hard it grips."""
 
     joints: float  # rad
     tip: float  # m
     fingers: float  # m
     above: float  # m
     force: float  # N, of a finger at a task
-    push: float  # success
 
 
 # Gravity pulls the SO-101 down, at the border of the workspace onto the table. Its jaw closes with the full torque of a
-# servo, and a cube that the narrow jaw pushes turns away from it more often.
+# servo.
 _TOLERANCES = {
-    "primitive": Tolerances(0.005, 0.001, 0.0005, WORKSPACE[2, 0], 80.0, _LEAST_SUCCESS),
-    "so101": Tolerances(0.04, 0.014, 0.0005, 0.04, 250.0, 0.85),
+    "primitive": Tolerances(0.005, 0.001, 0.0005, WORKSPACE[2, 0], 80.0),
+    "so101": Tolerances(0.04, 0.014, 0.0005, 0.04, 250.0),
 }
 
 
@@ -165,8 +164,7 @@ def expert(task: str, *, num_states: int, seed: int, num_threads: int, arm: ArmM
         broken += float(infos["blown_up"].sum())
         done = infos["success"]
     env.close()
-    least = most.push if task == "push" else _LEAST_SUCCESS
-    yield Check(f"{task}: success of the expert", float(done.mean()), least, least=True)
+    yield Check(f"{task}: success of the expert", float(done.mean()), _LEAST_SUCCESS, least=True)
     yield Check(f"{task}: force on a finger (N)", force, most.force)
     yield Check(f"{task}: speed of a joint (rad/s)", speed, 12.0)
     yield Check(f"{task}: simulations that broke", broken, 0.0)

@@ -1,6 +1,6 @@
 """Measurements of arm, cube and goal, from which observations, rewards and experts are computed.
 
-All fields are arrays over n environments. Lengths in metres, angles in radians.
+All fields but the last are arrays over n environments. Lengths in metres, angles in radians.
 """
 
 from dataclasses import dataclass
@@ -18,6 +18,7 @@ class Readings:
     """The current measurements. `target*` is the commanded hand pose; `cube_turn` is that of the nearest side.
 
     `tip` is on the axis of the wrist's roll, and `aside` the way from there to the middle between the finger tips.
+    `drags` is True for fingers so narrow that a cube that they push moves aside with them.
     """
 
     tip: Array
@@ -31,6 +32,7 @@ class Readings:
     cube_turn: Array
     cube_velocity: Array
     goal: Array
+    drags: bool = False
 
     @cached_property
     def grip(self) -> Array:

@@ -128,7 +128,7 @@ class So101:
         return way
 
     def foreseen(self, now: Readings) -> Readings:
-        """Return where gravity lets the hand come to rest. A cube in the hand moves with it.
+        """Return where gravity lets the hand come to rest, and that it drags a cube. A cube in the hand moves with it.
 
         A cube that was pushed nearly to its goal counts as there: the narrow jaw would rather lose it.
         """
@@ -137,7 +137,8 @@ class So101:
         way = np.where(held[:, None], rest - now.tip, 0.0)
         there = ~held & (now.cube_from_goal < _THERE)
         goal = np.where(there[:, None], now.cube, now.goal)
-        return replace(now, target=rest, turn=now.target_turn, tip=now.tip + way, cube=now.cube + way, goal=goal)
+        tip, cube = now.tip + way, now.cube + way
+        return replace(now, target=rest, turn=now.target_turn, tip=tip, cube=cube, goal=goal, drags=True)
 
     def _resting(self, target: Array) -> Array:
         """Compute where the tips (n, 3) come to rest, by the torques of gravity and the stiffness of the motors."""

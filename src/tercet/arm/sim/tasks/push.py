@@ -41,7 +41,11 @@ class Push(Task):
         return 0.25 * behind + 0.35 * nearness(now.cube_from_goal) + 0.4 * done
 
     def expert(self, now: Readings) -> Command:
-        """Go round the cube to the side that faces away from the goal, down, and push."""
+        """Go round the cube to the side that faces away from the goal, down, and push.
+
+        Wide fingers that move aside turn the cube back to its way. A narrow jaw takes the cube along, off its way and
+        out of the workspace, so it moves straight to the goal. If the cube turns away from it, it goes round again.
+        """
         way = (now.goal - now.cube)[:, :2]
         left = np.linalg.norm(way, axis=1)
         direction = way / np.maximum(left, 1e-6)[:, None]
@@ -59,6 +63,8 @@ class Push(Task):
         move -= now.aside + now.target
         pushing = placed & low
         onward = now.cube[:, :2] - (PUSHING_DISTANCE - 0.012) * direction - (now.aside + now.target)[:, :2]
+        if now.drags:
+            onward = np.einsum("ij,ij->i", onward, direction)[:, None] * direction
         move[:, :2] = np.where(pushing[:, None], np.clip(onward, -0.7 * STEP, 0.7 * STEP), move[:, :2])
         stuck = ~placed & low  # go up before going sideways
         move[:, :2] = np.where(stuck[:, None], 0.0, move[:, :2])
