@@ -14,8 +14,8 @@ import torch
 from arm_work import Race, config_of, parser
 
 from tercet.arm import bc
+from tercet.arm.networks.critic import new_critic
 from tercet.arm.play.environments import EnvFactory, sizes_of
-from tercet.arm.policies.critic import new_critic
 from tercet.arm.policies.gaussian import load_gaussian
 from tercet.arm.policies.policy import Policy
 from tercet.arm.ppo import Collect, frozen_copy

@@ -16,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 from returns_work import Race, parser
 
+from tercet.arm.networks.critic import new_critic
 from tercet.arm.play.environments import EnvFactory, bounds_of
-from tercet.arm.policies.critic import new_critic
 from tercet.arm.policies.policy import Policy
 from tercet.arm.ppo import Collect, frozen_copy
 from tercet.arm.rollout import ArmActorCritic

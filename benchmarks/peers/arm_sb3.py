@@ -18,8 +18,8 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.torch_layers import FlattenExtractor
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
+from tercet.arm.networks.sizes import Sizes
 from tercet.arm.policies.gaussian import GaussianPolicy, load_gaussian
-from tercet.arm.policies.policy import Sizes
 from tercet.arm.sim.env import ArmEnv
 from tercet.config.arm import ArmConfig
 

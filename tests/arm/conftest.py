@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 import torch
 
+from tercet.arm.networks.critic import new_critic
+from tercet.arm.networks.sizes import Sizes
 from tercet.arm.play.agent import PolicyEpisodes
 from tercet.arm.play.episodes import Episodes
-from tercet.arm.policies.critic import new_critic
 from tercet.arm.policies.gaussian import GaussianPolicy
-from tercet.arm.policies.policy import Policy, Sizes
+from tercet.arm.policies.policy import Policy
 from tercet.arm.robot.calibration import KEYS
 from tercet.arm.rollout import ArmActorCritic
 from tercet.arm.sim.env import ArmEnv

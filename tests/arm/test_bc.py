@@ -6,9 +6,9 @@ import pytest
 from tests.arm.conftest import run_of, values
 
 from tercet.arm import bc
+from tercet.arm.networks.sizes import Sizes
 from tercet.arm.policies.gaussian import GaussianPolicy
 from tercet.arm.policies.kinds import load_policy
-from tercet.arm.policies.policy import Sizes
 from tercet.errors import InputError
 
 

@@ -8,7 +8,7 @@ import torch
 
 from tercet.arm.demonstrations.data import Demonstrations
 from tercet.arm.experience import experience_of, fit_values, returns_of, weighted_plan, weights_of
-from tercet.arm.policies.layers import Scaled
+from tercet.arm.networks.layers import Scaled
 from tercet.arm.robot.tries import MarkedTry
 from tercet.config.arm import ImproveConfig, PolicyConfig
 

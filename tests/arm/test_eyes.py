@@ -11,13 +11,13 @@ from tests.arm.conftest import drawable, run_of
 from tests.arm.test_kill_and_resume import Moment, killed
 
 from tercet.arm import bc, eval, ppo, reward
+from tercet.arm.networks.eye import NUM_FEATURES
+from tercet.arm.networks.reward_ensemble import RewardEnsemble
 from tercet.arm.play.agent import set_witness, sight_of
 from tercet.arm.play.environments import sizes_of
 from tercet.arm.play.episodes import Episodes, play
-from tercet.arm.policies.eye import NUM_FEATURES
 from tercet.arm.policies.kinds import load_policy, new_policy
 from tercet.arm.policies.policy import Policy
-from tercet.arm.policies.reward_ensemble import RewardEnsemble
 from tercet.arm.preferences.pairs import load_pairs
 from tercet.arm.preferences.segments import Segments
 from tercet.arm.scoring import scorer

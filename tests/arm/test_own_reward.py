@@ -13,8 +13,8 @@ from tests.arm.test_kill_and_resume import Moment, killed
 from tercet.api import compare_arm
 from tercet.arm import pipeline
 from tercet.arm.kept import Retraced
+from tercet.arm.networks.critic import load_critic
 from tercet.arm.play.environments import EnvFactory, sizes_of
-from tercet.arm.policies.critic import load_critic
 from tercet.arm.policies.kinds import load_policy
 from tercet.config.arm import ArmConfig
 from tercet.config.load import load_arm_config

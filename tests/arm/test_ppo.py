@@ -11,11 +11,11 @@ from gymnasium.spaces import Box
 from tests.arm.conftest import run_of, values
 
 from tercet.arm import ppo, reward
+from tercet.arm.networks.critic import new_critic
+from tercet.arm.networks.reward_ensemble import load_reward_model
+from tercet.arm.networks.sizes import Sizes
 from tercet.arm.play.environments import EnvFactory
 from tercet.arm.play.episodes import Episodes
-from tercet.arm.policies.critic import new_critic
-from tercet.arm.policies.policy import Sizes
-from tercet.arm.policies.reward_ensemble import load_reward_model
 from tercet.arm.preferences.pairs import load_pairs
 from tercet.arm.rollout import ArmActorCritic
 from tercet.arm.stages import start_policy

@@ -6,8 +6,8 @@ import torch
 from tests.arm.conftest import run_of, values
 
 from tercet.arm import reward
-from tercet.arm.policies.policy import Sizes
-from tercet.arm.policies.reward_ensemble import load_reward_model
+from tercet.arm.networks.reward_ensemble import load_reward_model
+from tercet.arm.networks.sizes import Sizes
 from tercet.arm.preferences.pairs import load_pairs
 
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from tests.arm.conftest import make_episodes
 
+from tercet.arm.networks.reward_ensemble import RewardEnsemble
 from tercet.arm.play.episodes import Episodes
 from tercet.arm.policies.gaussian import GaussianPolicy
-from tercet.arm.policies.reward_ensemble import RewardEnsemble
 from tercet.arm.scoring import scorer
 from tercet.core.advantages import gae
 from tercet.errors import FailedError, InputError

@@ -16,8 +16,8 @@ SOURCE = Path(__file__).parents[2] / "plugins" / "lerobot_policy_tercet" / "src"
 @pytest.fixture
 def exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A policy of `reach` that goes to the goal as a straight line would: nearly what its expert does."""
+    from tercet.arm.networks.sizes import Sizes
     from tercet.arm.policies.gaussian import GaussianPolicy
-    from tercet.arm.policies.policy import Sizes
     from tercet.arm.robot.exported import export
     from tercet.arm.sim.tasks.builtin import find_task
     from tercet.config.load import load_arm_config, load_robot_config

@@ -21,7 +21,7 @@ from tests.reliability.amounts import Count, Outcome, cases
 
 from tercet.arm.demonstrations import recordings
 from tercet.arm.demonstrations.data import Demonstrations, load_recording
-from tercet.arm.policies.policy import Sizes
+from tercet.arm.networks.sizes import Sizes
 from tercet.config.arm import BcConfig
 from tercet.errors import REPORT_IT
 

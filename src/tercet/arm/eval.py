@@ -13,14 +13,15 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from tercet.arm.demonstrations.digests import digests
+from tercet.arm.networks.critic import load_critic
+from tercet.arm.networks.reward_ensemble import RewardEnsemble
+from tercet.arm.networks.sizes import Sizes
 from tercet.arm.play import video
 from tercet.arm.play.agent import Agent, set_witness, sight_of
 from tercet.arm.play.environments import EnvFactory, sizes_of
 from tercet.arm.play.episodes import ActionFunction, Episodes, play_rows, repeats, turns
-from tercet.arm.policies.critic import load_critic
 from tercet.arm.policies.kinds import load_policy
-from tercet.arm.policies.policy import Policy, Sizes
-from tercet.arm.policies.reward_ensemble import RewardEnsemble
+from tercet.arm.policies.policy import Policy
 from tercet.arm.preferences import audit
 from tercet.arm.preferences.rounds import latest_model
 from tercet.arm.scoring import REWARD_MODEL, scorer

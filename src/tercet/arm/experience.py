@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from tercet.arm.bc import Rows, rows_of
 from tercet.arm.demonstrations.data import Demonstrations
-from tercet.arm.policies.critic import new_critic
-from tercet.arm.policies.layers import Scaled
+from tercet.arm.networks.critic import new_critic
+from tercet.arm.networks.layers import Scaled
 from tercet.arm.robot.tries import MarkedTry
 from tercet.config.arm import ImproveConfig, PolicyConfig
 from tercet.core.advantages import returns_to_go

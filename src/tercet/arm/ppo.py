@@ -17,13 +17,13 @@ from tercet.arm.demonstrations.data import NONE
 from tercet.arm.demonstrations.digests import digests
 from tercet.arm.exploration import lower_exploration
 from tercet.arm.kept import tensors_of
+from tercet.arm.networks.critic import new_critic
+from tercet.arm.networks.reward_ensemble import load_reward_model
 from tercet.arm.play.agent import PolicyEpisodes, sample_episodes, set_witness
 from tercet.arm.play.environments import EnvFactory
 from tercet.arm.play.footage import Footage
 from tercet.arm.play.groups import grouped
-from tercet.arm.policies.critic import new_critic
 from tercet.arm.policies.policy import Policy
-from tercet.arm.policies.reward_ensemble import load_reward_model
 from tercet.arm.preferences.audit import in_words, is_complete
 from tercet.arm.preferences.pairs import load_pairs
 from tercet.arm.preferences.questions import Teacher, asks_person

@@ -9,12 +9,12 @@ import torch
 from gymnasium.vector import VectorEnv
 
 from tercet.arm.demonstrations.digests import digests
+from tercet.arm.networks.reward_ensemble import RewardEnsemble
 from tercet.arm.play.agent import Agent, set_witness, sight_of
 from tercet.arm.play.environments import EnvFactory
 from tercet.arm.play.episodes import ActionFunction, Episodes, play_rows
 from tercet.arm.play.footage import Footage
 from tercet.arm.policies.policy import Policy
-from tercet.arm.policies.reward_ensemble import RewardEnsemble
 from tercet.arm.preferences import audit, human
 from tercet.arm.preferences.ensemble import correct_by_pair, micro_batches, new_ensemble, normalise, pair_loss
 from tercet.arm.preferences.pairs import Pairs, load_pairs

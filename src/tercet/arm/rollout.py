@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from tercet.arm.networks.critic import Critic
 from tercet.arm.play.agent import Decisions, PolicyEpisodes, decisions_of, sum_rewards
-from tercet.arm.policies.critic import Critic
 from tercet.arm.policies.distributions import kl
 from tercet.arm.policies.policy import Policy
 from tercet.arm.scoring import StepRewards

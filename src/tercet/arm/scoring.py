@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from tercet.arm.networks.reward_ensemble import RewardEnsemble
 from tercet.arm.play.episodes import Episodes
-from tercet.arm.policies.reward_ensemble import RewardEnsemble
 from tercet.config.functions import load_function, named_error
 from tercet.errors import FailedError, InputError
 from tercet.runs.ranks import follows, share

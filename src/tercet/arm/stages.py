@@ -6,12 +6,13 @@ import torch
 
 from tercet.arm.demonstrations.data import NONE
 from tercet.arm.lerobot.hub import local_folder
+from tercet.arm.networks.sizes import Sizes
 from tercet.arm.play.agent import camera_view
 from tercet.arm.play.environments import EnvFactory, sizes_of
 from tercet.arm.play.episodes import ActionFunction, play_rows
 from tercet.arm.policies.checkpoint import load_checkpoint
 from tercet.arm.policies.kinds import load_policy, new_policy
-from tercet.arm.policies.policy import Policy, Sizes
+from tercet.arm.policies.policy import Policy
 from tercet.arm.sim.env import ArmEnv
 from tercet.config.arm import BcConfig, PolicyConfig, RewardConfig
 from tercet.config.load import load_robot_config

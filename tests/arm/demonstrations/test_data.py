@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from tercet.arm.demonstrations.data import Demonstrations, load_recording, play_expert, save_recording
+from tercet.arm.networks.sizes import Sizes
 from tercet.arm.play.environments import EnvFactory
-from tercet.arm.policies.policy import Sizes
 from tercet.config.arm import BcConfig
 from tercet.config.load import load_arm_config
 from tercet.errors import InputError

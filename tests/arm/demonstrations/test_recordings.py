@@ -14,8 +14,8 @@ from tercet.arm.demonstrations import recordings
 from tercet.arm.demonstrations.data import Demonstrations, load_recording
 from tercet.arm.lerobot.layout import ACTION, ENVIRONMENT, STATE, Feature, Info
 from tercet.arm.lerobot.write import NewEpisode, append
+from tercet.arm.networks.sizes import Sizes
 from tercet.arm.play.environments import EnvFactory, sizes_of
-from tercet.arm.policies.policy import Sizes
 from tercet.arm.sim.cameras import Camera
 from tercet.config.arm import ArmConfig, BcConfig
 from tercet.config.load import load_arm_config

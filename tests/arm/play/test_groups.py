@@ -3,10 +3,10 @@
 import torch
 from tests.arm.conftest import make_episodes
 
+from tercet.arm.networks.sizes import Sizes
 from tercet.arm.play.agent import PolicyEpisodes, decisions_of, sample_episodes
 from tercet.arm.play.groups import grouped
 from tercet.arm.policies.gaussian import GaussianPolicy
-from tercet.arm.policies.policy import Sizes
 from tercet.arm.sim.env import ArmEnv
 
 

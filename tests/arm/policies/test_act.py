@@ -14,12 +14,12 @@ from tests.arm.test_kill_and_resume import Moment, killed
 from tercet.arm import bc
 from tercet.arm.demonstrations import recordings
 from tercet.arm.demonstrations.data import load_recording
+from tercet.arm.networks.critic import new_critic
+from tercet.arm.networks.sizes import Sizes
 from tercet.arm.play.agent import PolicyEpisodes, decisions_of, sample_episodes
 from tercet.arm.play.environments import EnvFactory, sizes_of
 from tercet.arm.policies.act import ActPolicy, load_act
-from tercet.arm.policies.critic import new_critic
 from tercet.arm.policies.kinds import new_policy
-from tercet.arm.policies.policy import Sizes
 from tercet.arm.robot.pilot import Pilot
 from tercet.arm.robot.simulated import SimulatedArm
 from tercet.arm.rollout import ArmActorCritic, assess, build

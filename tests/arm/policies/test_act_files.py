@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.arm.policies.formula import values, weights
+from tests.arm.networks.formula import values, weights
 
+from tercet.arm.networks.act import ActShape
+from tercet.arm.networks.sizes import Sizes
 from tercet.arm.policies.act import ActPolicy, load_act, new_act
-from tercet.arm.policies.act_network import ActShape
-from tercet.arm.policies.policy import Sizes
 from tercet.config.arm import PolicyConfig
 from tercet.errors import InputError
 

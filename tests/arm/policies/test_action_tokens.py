@@ -5,8 +5,8 @@ import math
 import numpy as np
 import torch
 
+from tercet.arm.networks.sizes import Sizes
 from tercet.arm.policies.action_tokens import TokenPolicy, centres_of, ids_of
-from tercet.arm.policies.policy import Sizes
 from tercet.train.optim import adamw
 
 

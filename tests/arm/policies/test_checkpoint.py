@@ -11,12 +11,13 @@ from tests.arm.policies.test_joint_act import SHAPE, UNITS, lerobots
 
 from tercet.arm import pipeline
 from tercet.arm.demonstrations.digests import digests
+from tercet.arm.networks.sizes import Sizes
 from tercet.arm.play.environments import EnvFactory, sizes_of
 from tercet.arm.policies.act import ActPolicy
 from tercet.arm.policies.checkpoint import adopt_scales
 from tercet.arm.policies.joint_act import JointActPolicy
 from tercet.arm.policies.kinds import load_policy, new_policy
-from tercet.arm.policies.policy import Policy, Sizes
+from tercet.arm.policies.policy import Policy
 from tercet.arm.robot import deploy
 from tercet.arm.robot.control import SimulatedClock
 from tercet.arm.sim.cameras import Camera

@@ -11,13 +11,14 @@ import torch
 from tests.arm.conftest import drawable
 
 from tercet.arm.bc import load_demonstrations, rows_of
+from tercet.arm.networks.critic import new_critic
+from tercet.arm.networks.eye import NUM_FEATURES
+from tercet.arm.networks.sizes import Sizes
 from tercet.arm.play.agent import decisions_of, sample_episodes
 from tercet.arm.play.environments import sizes_of
 from tercet.arm.policies.conv import MAX_SHIFT, ConvPolicy, load_conv, shifted
-from tercet.arm.policies.critic import new_critic
-from tercet.arm.policies.eye import NUM_FEATURES
 from tercet.arm.policies.kinds import load_policy, new_policy
-from tercet.arm.policies.policy import Policy, Sizes
+from tercet.arm.policies.policy import Policy
 from tercet.arm.robot.pilot import Pilot
 from tercet.arm.robot.simulated import SimulatedArm
 from tercet.arm.rollout import ArmActorCritic, assess, build

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor, nn
 
+from tercet.arm.networks.sizes import Sizes
 from tercet.arm.policies.chain import NUM_STEPS
 from tercet.arm.policies.diffusion import NUM_NOISES, DiffusionPolicy, signal_shares
-from tercet.arm.policies.policy import Sizes
 
 
 def make_policy(log_std: float) -> DiffusionPolicy:

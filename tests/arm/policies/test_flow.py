@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor, nn
 
+from tercet.arm.networks.sizes import Sizes
 from tercet.arm.policies.chain import NUM_STEPS
 from tercet.arm.policies.flow import FlowPolicy
-from tercet.arm.policies.policy import Sizes
 
 CLEAN = torch.tensor([0.5, -0.3, 0.8, 0.1])
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import torch
 
+from tercet.arm.networks.sizes import Sizes
 from tercet.arm.policies.gaussian import GaussianPolicy, load_gaussian
 from tercet.arm.policies.kinds import new_policy
-from tercet.arm.policies.policy import Sizes
 from tercet.config.arm import PolicyConfig
 
 

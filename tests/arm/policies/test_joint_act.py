@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from tercet.arm.networks.act import ActShape
+from tercet.arm.networks.sizes import Sizes
 from tercet.arm.play.environments import sizes_of
 from tercet.arm.policies import act_files
 from tercet.arm.policies.act import ActPolicy
-from tercet.arm.policies.act_network import ActShape
 from tercet.arm.policies.joint_act import FILE, JointActPolicy, JointUnits, load_any_act
-from tercet.arm.policies.policy import Sizes
 from tercet.arm.robot.calibration import to_joints, to_values
 from tercet.arm.robot.pilot import action_between
 from tercet.arm.sim import kinematics

@@ -14,18 +14,19 @@ import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
 from torch import Tensor
 
+from tercet.arm.networks.critic import new_critic
+from tercet.arm.networks.sizes import Sizes
 from tercet.arm.play.agent import Agent, PolicyEpisodes, decisions_of, sample_episodes, sum_rewards
 from tercet.arm.play.episodes import play
 from tercet.arm.policies import kinds
 from tercet.arm.policies.act import ActPolicy
 from tercet.arm.policies.action_tokens import TokenPolicy
 from tercet.arm.policies.chain import NUM_STEPS, ChainPolicy
-from tercet.arm.policies.critic import new_critic
 from tercet.arm.policies.diffusion import DiffusionPolicy
 from tercet.arm.policies.distributions import Normal, kl
 from tercet.arm.policies.flow import FlowPolicy
 from tercet.arm.policies.kinds import load_policy, new_policy
-from tercet.arm.policies.policy import Policy, Sizes
+from tercet.arm.policies.policy import Policy
 from tercet.arm.rollout import ArmActorCritic, assess, build
 from tercet.arm.self_check import check
 from tercet.config.arm import PolicyConfig, PpoConfig

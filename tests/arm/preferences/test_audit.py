@@ -7,7 +7,7 @@ import pytest
 import torch
 from tests.arm.conftest import make_episodes
 
-from tercet.arm.policies.reward_ensemble import RewardEnsemble, SuccessClassifier
+from tercet.arm.networks.reward_ensemble import RewardEnsemble, SuccessClassifier
 from tercet.arm.preferences.audit import (
     Truth,
     audit,

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tercet.arm.policies.reward_ensemble import RewardEnsemble
+from tercet.arm.networks.reward_ensemble import RewardEnsemble
 from tercet.arm.preferences.ensemble import correct_by_pair, fit_ensemble, micro_batches, pair_loss
 from tercet.arm.preferences.judge import nearer_the_target
 from tercet.arm.preferences.pairs import Pairs, Questions, judge_preferences, pairs_from_answers

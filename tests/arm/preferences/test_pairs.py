@@ -6,7 +6,7 @@ import pytest
 import torch
 from tests.arm.conftest import make_episodes
 
-from tercet.arm.policies.reward_ensemble import RewardEnsemble
+from tercet.arm.networks.reward_ensemble import RewardEnsemble
 from tercet.arm.preferences.judge import nearer_the_target
 from tercet.arm.preferences.pairs import (
     Pairs,

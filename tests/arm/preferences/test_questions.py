@@ -4,8 +4,8 @@ import pytest
 import torch
 from tests.arm.conftest import make_episodes
 
+from tercet.arm.networks.reward_ensemble import RewardEnsemble
 from tercet.arm.play.episodes import Episodes
-from tercet.arm.policies.reward_ensemble import RewardEnsemble
 from tercet.arm.preferences.moments import moment_questions
 from tercet.arm.preferences.pairs import disputed
 from tercet.arm.preferences.questions import Teacher, ask, choose_episodes, comparisons

@@ -6,8 +6,8 @@ import pytest
 import torch
 from tests.arm.conftest import make_episodes
 
+from tercet.arm.networks.sizes import Sizes
 from tercet.arm.play.footage import Footage
-from tercet.arm.policies.policy import Sizes
 from tercet.arm.preferences.ensemble import fit_ensemble
 from tercet.arm.preferences.questions import Teacher, ask
 from tercet.arm.preferences.rounds import Rounds, last_round, latest_model

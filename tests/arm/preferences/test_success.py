@@ -4,8 +4,8 @@ import pytest
 import torch
 from tests.arm.conftest import make_episodes
 
-from tercet.arm.policies.policy import Sizes
-from tercet.arm.policies.reward_ensemble import RewardEnsemble, SuccessClassifier, load_reward_model
+from tercet.arm.networks.reward_ensemble import RewardEnsemble, SuccessClassifier, load_reward_model
+from tercet.arm.networks.sizes import Sizes
 from tercet.arm.preferences.ensemble import fit_ensemble, pair_loss
 from tercet.arm.preferences.judge import succeeded
 from tercet.arm.preferences.moments import frames_of_marks

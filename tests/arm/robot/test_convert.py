@@ -13,9 +13,9 @@ from tercet.arm.demonstrations.recordings import TERCET_ACTION, TERCET_OBSERVATI
 from tercet.arm.lerobot.layout import ACTION, IMAGES, STATE, Feature, Info
 from tercet.arm.lerobot.read import open_recording
 from tercet.arm.lerobot.write import NewEpisode, append
+from tercet.arm.networks.sizes import Sizes
 from tercet.arm.play.environments import EnvFactory
 from tercet.arm.policies.kinds import load_policy
-from tercet.arm.policies.policy import Sizes
 from tercet.arm.robot import convert
 from tercet.arm.robot.calibration import KEYS, to_values
 from tercet.arm.sim import kinematics

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from tercet.arm.networks.sizes import Sizes
 from tercet.arm.play.agent import Agent
 from tercet.arm.policies.kinds import new_policy
-from tercet.arm.policies.policy import Policy, Sizes
+from tercet.arm.policies.policy import Policy
 from tercet.arm.robot.devices import find_cube
 from tercet.arm.robot.pilot import Pilot, StateEstimator, action_between, joints_for, start_joints, wanted_action
 from tercet.arm.sim.arms import find_arm

@@ -7,8 +7,8 @@ import pytest
 import torch
 from tests.arm.robot.conftest import CONFIG, no_keys
 
+from tercet.arm.networks.sizes import Sizes
 from tercet.arm.policies.gaussian import GaussianPolicy
-from tercet.arm.policies.policy import Sizes
 from tercet.arm.robot import control
 from tercet.arm.robot.control import SimulatedClock
 from tercet.arm.robot.pilot import Pilot

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from tercet.arm.demonstrations import idle, recordings
 from tercet.arm.lerobot.hub import local_folder
+from tercet.arm.networks.sizes import Sizes
 from tercet.arm.play.agent import camera_view
 from tercet.arm.play.episodes import Episodes, play_turn, turns
-from tercet.arm.policies.policy import Sizes
 from tercet.arm.sim import units
 from tercet.arm.sim.cameras import Camera
 from tercet.arm.sim.env import ArmEnv

@@ -8,7 +8,7 @@ from typing import cast
 from gymnasium.spaces import Box
 from gymnasium.vector import VectorEnv
 
-from tercet.arm.policies.policy import Sizes
+from tercet.arm.networks.sizes import Sizes
 from tercet.arm.sim.arms import ArmModel, find_arm
 from tercet.arm.sim.env import ArmEnv, make_env
 from tercet.arm.sim.foreign.environment import ForeignEnv

@@ -1,1 +1,1 @@
-"""Policies: the kinds of actor, the critic and the reward ensemble."""
+"""Policies: the kinds of actor, and the files of those that are saved otherwise than by `networks/files.py`."""

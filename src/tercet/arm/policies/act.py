@@ -16,14 +16,14 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tercet.arm.networks.act import BACKBONE_BATCH_SIZE, ActNetwork, ActShape
+from tercet.arm.networks.files import check_sizes
+from tercet.arm.networks.layers import Scaled
+from tercet.arm.networks.resnet import load_backbone
+from tercet.arm.networks.sizes import Sizes
 from tercet.arm.policies import act_files
 from tercet.arm.policies.act_files import ActFiles
-from tercet.arm.policies.act_network import BACKBONE_BATCH_SIZE, ActNetwork, ActShape
-from tercet.arm.policies.files import check_sizes
 from tercet.arm.policies.gaussian import ChunkGaussian
-from tercet.arm.policies.layers import Scaled
-from tercet.arm.policies.policy import Sizes
-from tercet.arm.policies.resnet import load_backbone
 from tercet.arm.sim.cameras import cameras_of
 from tercet.config.arm import PolicyConfig
 from tercet.errors import InputError, first_line

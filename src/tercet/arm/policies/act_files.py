@@ -15,9 +15,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from tercet.arm.policies.act_network import ActShape
-from tercet.arm.policies.files import read_json
-from tercet.arm.policies.resnet import BLOCKS
+from tercet.arm.networks.act import ActShape
+from tercet.arm.networks.files import read_json
+from tercet.arm.networks.resnet import BLOCKS
 from tercet.arm.sim.cameras import Camera
 from tercet.errors import InputError, first_line
 

@@ -15,11 +15,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from tercet.arm.networks.files import load_weights, read_config, save_model
+from tercet.arm.networks.layers import Scaled
+from tercet.arm.networks.llama import HEAD_SIZE, Llama, LlamaShape
+from tercet.arm.networks.sizes import Sizes
 from tercet.arm.policies.distributions import Categorical
-from tercet.arm.policies.files import load_weights, read_config, save_model
-from tercet.arm.policies.layers import Scaled
-from tercet.arm.policies.llama import HEAD_SIZE, Llama, LlamaShape
-from tercet.arm.policies.policy import Policy, Sizes
+from tercet.arm.policies.policy import Policy
 from tercet.config.arm import PolicyConfig
 from tercet.core import categorical
 

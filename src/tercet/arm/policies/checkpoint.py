@@ -6,10 +6,11 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
+from tercet.arm.networks.sizes import Sizes
 from tercet.arm.policies.act import load_act
 from tercet.arm.policies.joint_act import FILE, JOINT_SIZES, JointActPolicy, JointUnits, is_over_joints
 from tercet.arm.policies.kinds import kind_of, load_policy
-from tercet.arm.policies.policy import Policy, Sizes
+from tercet.arm.policies.policy import Policy
 from tercet.arm.sim.cameras import Camera, cameras_of
 from tercet.arm.sim.scene import OPENING
 from tercet.arm.sim.workspace import WORKSPACE

@@ -10,11 +10,11 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
 
-from tercet.arm.policies.eye import NUM_FEATURES, Eye
-from tercet.arm.policies.files import load_weights, read_config, read_json, save_model
+from tercet.arm.networks.eye import NUM_FEATURES, Eye
+from tercet.arm.networks.files import load_weights, read_config, read_json, save_model
+from tercet.arm.networks.layers import Scaled, perceptron
+from tercet.arm.networks.sizes import Sizes
 from tercet.arm.policies.gaussian import ChunkGaussian
-from tercet.arm.policies.layers import Scaled, perceptron
-from tercet.arm.policies.policy import Sizes
 from tercet.arm.sim.cameras import Camera, cameras_of
 from tercet.config.arm import PolicyConfig
 from tercet.errors import InputError

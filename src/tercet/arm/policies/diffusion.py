@@ -4,8 +4,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from tercet.arm.networks.sizes import Sizes
 from tercet.arm.policies.chain import NUM_STEPS, ChainPolicy
-from tercet.arm.policies.policy import Sizes
 
 NUM_NOISES = 10  # noise levels in training; the steps of a decision pass over every other
 

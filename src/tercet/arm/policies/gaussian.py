@@ -6,10 +6,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from tercet.arm.networks.files import load_weights, read_config, save_model
+from tercet.arm.networks.layers import Scaled, perceptron
+from tercet.arm.networks.sizes import Sizes
 from tercet.arm.policies.distributions import Normal
-from tercet.arm.policies.files import load_weights, read_config, save_model
-from tercet.arm.policies.layers import Scaled, perceptron
-from tercet.arm.policies.policy import Policy, Sizes
+from tercet.arm.policies.policy import Policy
 from tercet.config.arm import PolicyConfig
 from tercet.core import gaussian
 

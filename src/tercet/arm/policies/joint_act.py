@@ -14,11 +14,12 @@ from jaxtyping import Bool, Float
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from tercet.arm.networks.files import check_sizes, read_json
+from tercet.arm.networks.layers import Scaled
+from tercet.arm.networks.sizes import Sizes
 from tercet.arm.policies.act import ActPolicy, load_act
 from tercet.arm.policies.distributions import Normal
-from tercet.arm.policies.files import check_sizes, read_json
-from tercet.arm.policies.layers import Scaled
-from tercet.arm.policies.policy import Policy, Sizes
+from tercet.arm.policies.policy import Policy
 from tercet.arm.sim import kinematics
 from tercet.arm.sim.kinematics import JOINTS, Array
 from tercet.arm.sim.observations import ARM, Layout

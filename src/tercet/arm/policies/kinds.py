@@ -5,16 +5,17 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from tercet.arm.networks.files import read_json
+from tercet.arm.networks.sizes import Sizes
 from tercet.arm.policies.act import new_act
 from tercet.arm.policies.action_tokens import load_tokens, new_tokens
 from tercet.arm.policies.chain import load_chain, new_chain
 from tercet.arm.policies.conv import load_conv, new_conv
 from tercet.arm.policies.diffusion import DiffusionPolicy
-from tercet.arm.policies.files import read_json
 from tercet.arm.policies.flow import FlowPolicy
 from tercet.arm.policies.gaussian import load_gaussian, new_gaussian
 from tercet.arm.policies.joint_act import load_any_act
-from tercet.arm.policies.policy import Policy, Sizes
+from tercet.arm.policies.policy import Policy
 from tercet.config.arm import PolicyConfig
 from tercet.errors import InputError
 from tercet.runs.done import check_made

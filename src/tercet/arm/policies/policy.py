@@ -1,39 +1,15 @@
-"""The interface of every policy, and the sizes of an environment that it is made for."""
+"""The interface of every policy."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from jaxtyping import Bool, Float, Shaped, UInt8
 from torch import Tensor, nn
 
+from tercet.arm.networks.layers import Scaled
+from tercet.arm.networks.sizes import Sizes
 from tercet.arm.policies.distributions import Distribution
-from tercet.arm.policies.layers import Scaled
 from tercet.arm.sim.cameras import Camera
-from tercet.errors import InputError
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """Sizes of an environment's observations and actions."""
-
-    observation: int
-    action: int
-    robot: tuple[bool, ...] = ()  # which entries of an observation the robot measures on its own body, if known
-    names: tuple[str, ...] = ()  # of the entries of an observation, if known
-
-    def numbers(self) -> dict[str, int]:
-        """Return the sizes that a saved policy must match."""
-        return {"observation": self.observation, "action": self.action}
-
-    def own(self) -> Bool[Tensor, " o"]:
-        """Return True for the entries that the robot measures. Raise InputError if they are not known."""
-        if not any(self.robot):
-            raise InputError(
-                "policy.sees=itself: only the tasks of the built-in arm say which entries the robot itself measures; "
-                "set policy.sees=everything"
-            )
-        return torch.tensor(self.robot)
 
 
 class Policy(nn.Module):

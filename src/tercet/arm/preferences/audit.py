@@ -10,8 +10,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from tercet.arm.networks.reward_ensemble import RewardEnsemble, SuccessClassifier
 from tercet.arm.play.episodes import Episodes
-from tercet.arm.policies.reward_ensemble import RewardEnsemble, SuccessClassifier
 from tercet.errors import InputError, first_line
 
 FOLDER, LEARNED, HELD_OUT = "seen", "learned", "held_out"

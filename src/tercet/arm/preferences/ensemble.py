@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
-from tercet.arm.policies.reward_ensemble import RewardEnsemble, SuccessClassifier
+from tercet.arm.networks.reward_ensemble import RewardEnsemble, SuccessClassifier
 from tercet.arm.preferences.pairs import Pairs
 from tercet.config.arm import RewardConfig
 from tercet.core.losses import pairwise_loss

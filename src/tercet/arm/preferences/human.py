@@ -9,9 +9,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from tercet.arm.networks.reward_ensemble import RewardEnsemble
 from tercet.arm.play import video
 from tercet.arm.play.footage import Footage
-from tercet.arm.policies.reward_ensemble import RewardEnsemble
 from tercet.arm.preferences.moments import frames_of_marks, pairs_of_marks
 from tercet.arm.preferences.pairs import Pairs, Questions, pairs_from_answers
 from tercet.arm.preferences.questions import Teacher, choose_episodes, comparisons

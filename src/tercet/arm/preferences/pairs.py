@@ -10,8 +10,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from tercet.arm.networks.reward_ensemble import RewardEnsemble
 from tercet.arm.play.episodes import Episodes
-from tercet.arm.policies.reward_ensemble import RewardEnsemble
 from tercet.arm.preferences.judge import Judge, call_judge
 from tercet.arm.preferences.segments import Segments, cut
 from tercet.core.statistics import disagreement

@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from tercet.arm.networks.reward_ensemble import RewardEnsemble
 from tercet.arm.play.episodes import Episodes
-from tercet.arm.policies.reward_ensemble import RewardEnsemble
 from tercet.arm.preferences.judge import call_judge
 from tercet.arm.preferences.moments import moment_questions
 from tercet.arm.preferences.pairs import (

@@ -7,9 +7,9 @@ ensemble disagrees most, and the ensemble is trained again on all judgements (Ch
 
 from pathlib import Path
 
+from tercet.arm.networks.reward_ensemble import RewardEnsemble, load_reward_model
+from tercet.arm.networks.sizes import Sizes
 from tercet.arm.play.footage import Footage
-from tercet.arm.policies.policy import Sizes
-from tercet.arm.policies.reward_ensemble import RewardEnsemble, load_reward_model
 from tercet.arm.preferences import human
 from tercet.arm.preferences.ensemble import fit_ensemble
 from tercet.arm.preferences.pairs import Pairs, join_pairs, load_pairs

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from tercet.arm.networks.sizes import Sizes
 from tercet.arm.policies.kinds import load_policy
-from tercet.arm.policies.policy import Sizes
 from tercet.arm.robot import calibration, control, dry_run
 from tercet.arm.robot.devices import NO_CUBE, Arm, Teacher, find_cube, find_robot, find_teacher
 from tercet.arm.robot.pilot import Pilot, StateEstimator, start_joints

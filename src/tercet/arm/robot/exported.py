@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import yaml
 
+from tercet.arm.networks.sizes import Sizes
 from tercet.arm.policies.act_files import IMAGES, STATES
 from tercet.arm.policies.kinds import load_policy
-from tercet.arm.policies.policy import Policy, Sizes
+from tercet.arm.policies.policy import Policy
 from tercet.arm.robot import calibration
 from tercet.arm.robot.deploy import policy_of
 from tercet.arm.robot.devices import NO_CUBE, Observation, find_cube

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import torch
 
-from tercet.arm.policies.policy import Sizes
-from tercet.arm.policies.reward_ensemble import RewardEnsemble, load_reward_model
+from tercet.arm.networks.reward_ensemble import RewardEnsemble, load_reward_model
+from tercet.arm.networks.sizes import Sizes
 from tercet.core.statistics import ScoreScale
 
 

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tercet.arm.policies.layers import MAX_SCALED, MIN_STD, Scaled
+from tercet.arm.networks.layers import MAX_SCALED, MIN_STD, Scaled
 
 
 def test_measured_observations_have_mean_0_and_deviation_1() -> None:

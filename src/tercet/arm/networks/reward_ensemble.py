@@ -6,9 +6,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tercet.arm.policies.files import load_weights, read_config, read_json, save_model
-from tercet.arm.policies.layers import Scaled, perceptron
-from tercet.arm.policies.policy import Sizes
+from tercet.arm.networks.files import load_weights, read_config, read_json, save_model
+from tercet.arm.networks.layers import Scaled, perceptron
+from tercet.arm.networks.sizes import Sizes
 from tercet.core.statistics import ScoreScale
 from tercet.runs.done import check_made
 

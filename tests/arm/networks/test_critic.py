@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from tercet.arm.policies.critic import load_critic, new_critic
+from tercet.arm.networks.critic import load_critic, new_critic
+from tercet.arm.networks.sizes import Sizes
 from tercet.arm.policies.gaussian import GaussianPolicy
-from tercet.arm.policies.policy import Sizes
 from tercet.config.arm import PolicyConfig
 from tercet.errors import InputError
 

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 from torch.nn import functional
 
-from tercet.arm.policies.resnet import FrozenBatchNorm, ResNet, load_backbone
+from tercet.arm.networks.resnet import FrozenBatchNorm, ResNet, load_backbone
 from tercet.errors import InputError
 
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from tercet.arm.policies.eye import NUM_CHANNELS, NUM_FEATURES, Eye
+from tercet.arm.networks.eye import NUM_CHANNELS, NUM_FEATURES, Eye
 
 
 def spot(x: int, y: int) -> torch.Tensor:

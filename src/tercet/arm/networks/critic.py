@@ -5,9 +5,9 @@ from pathlib import Path
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tercet.arm.policies.files import load_weights, read_config, save_model
-from tercet.arm.policies.layers import Scaled, perceptron
-from tercet.arm.policies.policy import Sizes
+from tercet.arm.networks.files import load_weights, read_config, save_model
+from tercet.arm.networks.layers import Scaled, perceptron
+from tercet.arm.networks.sizes import Sizes
 from tercet.config.arm import PolicyConfig
 from tercet.train.chance import seed_everything
 

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from tercet.arm.policies.resnet import NUM_CHANNELS, ResNet
+from tercet.arm.networks.resnet import NUM_CHANNELS, ResNet
 from tercet.arm.sim.cameras import Camera
 
 BACKBONE_BATCH_SIZE = 64  # images per pass of the backbone, which bounds its memory

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from tercet.arm.networks.llama import Llama
 from tercet.arm.policies.action_tokens import llama_shape
-from tercet.arm.policies.llama import Llama
 
 
 def test_hidden_states_equal_those_of_transformers() -> None:

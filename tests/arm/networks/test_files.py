@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from tercet.arm.policies.files import read_json
+from tercet.arm.networks.files import read_json
+from tercet.arm.networks.sizes import Sizes
 from tercet.arm.policies.gaussian import GaussianPolicy
 from tercet.arm.policies.kinds import load_policy
-from tercet.arm.policies.policy import Sizes
 from tercet.errors import InputError
 
 

@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 
 import torch
-from tests.arm.policies.formula import values, weights
+from tests.arm.networks.formula import values, weights
 
-from tercet.arm.policies.act_network import ActNetwork, ActShape, position_grid, sinusoids
+from tercet.arm.networks.act import ActNetwork, ActShape, position_grid, sinusoids
 from tercet.arm.sim.cameras import Camera
 
 SHAPE = ActShape(
