@@ -82,7 +82,7 @@ def test_falsified_zeros_and_signs_are_found(tmp_path: Path, seed: int) -> None:
 def test_the_finger_tips_are_then_where_the_makers_model_has_them(tmp_path: Path) -> None:
     robot, arm = PosedArm(CONFIG.calibration, seed=5), So101()
     found, _ = calibrated(tmp_path, robot)
-    model = arm.build(with_cube=False)
+    model = arm.build(num_cubes=0)
     data = mujoco.MjData(model)
     for joints in np.random.default_rng(0).uniform([-1, -0.5, -0.5, -0.5, -1], [1, 1, 1, 1, 1], (20, 5)):
         data.qpos[:] = arm.positions(joints[None], np.zeros(1))[0]

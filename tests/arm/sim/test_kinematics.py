@@ -16,7 +16,7 @@ def random_points(count: int) -> np.ndarray:
 
 
 def tips_by_mujoco(joints: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    model = scene.build(with_cube=False)
+    model = scene.build(num_cubes=0)
     data = mujoco.MjData(model)
     tips, frames = [], []
     for row in joints:

@@ -12,16 +12,16 @@ CUBES = np.concatenate([POINTS[:, :2], np.full((COUNT, 1), CUBE_HALF)], 1)
 
 
 def placed(num_threads: int) -> Physics:
-    physics = Physics([scene.build(with_cube=True)], COUNT, num_threads)
+    physics = Physics([scene.build(num_cubes=1)], COUNT, num_threads)
     joints = inverse(POINTS, np.zeros(COUNT))
-    physics.place(np.ones(COUNT, bool), joints, np.full(COUNT, 0.03), CUBES, np.linspace(-0.5, 0.5, COUNT))
+    physics.place(np.ones(COUNT, bool), joints, np.full(COUNT, 0.03), (CUBES,), np.linspace(-0.5, 0.5, COUNT))
     return physics
 
 
 def test_a_step_is_ten_steps_of_mujoco_in_each_simulation() -> None:
     physics = placed(2)
     goal = inverse(POINTS + np.array([0.0, 0.0, 0.03]), np.full(COUNT, 0.2))
-    model = scene.build(with_cube=True)
+    model = scene.build(num_cubes=1)
     data = mujoco.MjData(model)
     expected = []
     for index in range(COUNT):
@@ -51,7 +51,7 @@ def test_closing_on_a_cube_presses_it_and_open_fingers_feel_nothing() -> None:
     physics = placed(1)
     low = CUBES.copy()
     joints = inverse(low, np.zeros(COUNT))
-    physics.place(np.ones(COUNT, bool), joints, np.full(COUNT, 0.03), CUBES, np.zeros(COUNT))
+    physics.place(np.ones(COUNT, bool), joints, np.full(COUNT, 0.03), (CUBES,), np.zeros(COUNT))
     assert (physics.step(joints, np.full(COUNT, 0.03)).force == 0).all()
     for _ in range(10):
         outcome = physics.step(joints, np.zeros(COUNT))

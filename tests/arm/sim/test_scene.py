@@ -7,20 +7,20 @@ from tercet.arm.sim.workspace import WORKSPACE
 
 
 def test_joints_come_first_then_fingers_then_the_cube() -> None:
-    model = scene.build(with_cube=True)
+    model = scene.build(num_cubes=1)
     names = [mujoco.mj_id2name(model, mujoco.mjtObj.mjOBJ_JOINT, k) for k in range(model.njnt)]
     assert names == [*JOINTS, "left", "right", "cube"]
-    assert scene.build(with_cube=False).nq == model.nq - 7
+    assert scene.build(num_cubes=0).nq == model.nq - 7
 
 
 def test_it_weighs_about_what_an_so101_does() -> None:
-    model = scene.build(with_cube=False)
+    model = scene.build(num_cubes=0)
     # the moving links of the SO-101 in its own model: 0.1 + 0.103 + 0.104 + 0.079 + 0.087 + 0.012 kg
     assert abs(model.body_mass.sum() - 0.485) < 0.03
 
 
 def test_fingers_end_above_the_table_at_the_lowest_tip() -> None:
-    model = scene.build(with_cube=False)
+    model = scene.build(num_cubes=0)
     data = mujoco.MjData(model)
     for x, y in [(0.14, -0.12), (0.24, 0.12), (0.19, 0.0)]:
         data.qpos[:5] = inverse(np.array([[x, y, WORKSPACE[2, 0]]]), np.zeros(1))[0]
@@ -32,7 +32,7 @@ def test_fingers_end_above_the_table_at_the_lowest_tip() -> None:
 
 
 def test_fingers_touch_the_cube_and_not_each_other() -> None:
-    model = scene.build(with_cube=True)
+    model = scene.build(num_cubes=1)
     data = mujoco.MjData(model)
     data.qpos[:5] = inverse(np.array([[0.19, 0.0, 0.015]]), np.zeros(1))[0]
     for opening, touching in ((0.0, True), (0.03, False)):
@@ -45,7 +45,7 @@ def test_fingers_touch_the_cube_and_not_each_other() -> None:
 
 def test_people_see_the_whole_workspace_from_near_by() -> None:
     """In a picture of 4:3, and the cube at least a fifteenth of its height."""
-    model = scene.build(with_cube=True)
+    model = scene.build(num_cubes=1)
     data = mujoco.MjData(model)
     mujoco.mj_forward(model, data)
     camera = model.camera(scene.VIEW)

@@ -80,7 +80,7 @@ def test_an_unknown_arm_and_the_arm_of_others_are_refused(monkeypatch: pytest.Mo
 
 @needs_package
 def test_the_limits_are_those_of_the_model() -> None:
-    model = ARM.build(with_cube=False)
+    model = ARM.build(num_cubes=0)
     assert [model.joint(index).name for index in range(6)] == [*kinematics.JOINTS, "gripper"]
     theirs = np.sort(np.column_stack([ARM.joints(model.jnt_range[:, k][None])[0] for k in (0, 1)]), axis=1)
     np.testing.assert_allclose(ARM.limits, theirs, atol=np.radians(1.0))
@@ -89,7 +89,7 @@ def test_the_limits_are_those_of_the_model() -> None:
 
 @needs_package
 def test_the_finger_tips_are_where_the_model_has_them() -> None:
-    model = ARM.build(with_cube=True)
+    model = ARM.build(num_cubes=1)
     data = mujoco.MjData(model)
     joints, opening = some_joints(100)
     tips = kinematics.forward(joints).tip
@@ -101,7 +101,7 @@ def test_the_finger_tips_are_where_the_model_has_them() -> None:
 
 @needs_package
 def test_the_boxes_that_touch_lie_on_the_faces_of_the_jaws() -> None:
-    model = ARM.build(with_cube=False, drawn=True)
+    model = ARM.build(num_cubes=0, drawn=True)
     data = mujoco.MjData(model)
     hand = kinematics.inverse(np.array([[0.19, 0.0, 0.1]]), np.zeros(1))  # the line of the jaws is y
     meshes = np.array([0, 0, 1, 0, 0, 0], np.uint8)  # their group
@@ -125,7 +125,7 @@ def test_the_boxes_that_touch_lie_on_the_faces_of_the_jaws() -> None:
 
 @needs_package
 def test_what_is_simulated_has_no_meshes_and_collides_at_the_tips_alone() -> None:
-    simulated, drawn = ARM.build(with_cube=True), ARM.build(with_cube=True, drawn=True)
+    simulated, drawn = ARM.build(num_cubes=1), ARM.build(num_cubes=1, drawn=True)
     assert (simulated.nmesh, simulated.nq, simulated.nv) == (0, drawn.nq, drawn.nv) and drawn.nmesh > 0
     for model in (simulated, drawn):
         touching = [
@@ -140,7 +140,7 @@ def test_the_package_may_be_in_a_folder_of_any_name(tmp_path: Path, monkeypatch:
     folder = tmp_path / "a 'b' & <c>"
     folder.symlink_to(so101._assets())
     monkeypatch.setattr(so101, "_assets", lambda: folder)
-    assert ARM.build(with_cube=False).nu == 6
+    assert ARM.build(num_cubes=0).nu == 6
 
 
 @needs_package

@@ -24,6 +24,7 @@ from tercet.arm.sim.env import ACTION as MOVES
 from tercet.arm.sim.kinematics import JOINTS, Array
 from tercet.arm.sim.physics import STEP_SECONDS
 from tercet.arm.sim.readings import Readings
+from tercet.arm.sim.tasks.builtin import check_on_an_arm
 from tercet.arm.sim.tasks.task import Task
 from tercet.arm.sim.units import SCALED
 from tercet.arm.sim.workspace import STEPS, within_limits
@@ -56,6 +57,7 @@ def run(
     `only` selects one of several tasks of the source. `config.cameras` maps new names of cameras to those of the
     source; if it is empty, all keep their names. Raise InputError if the source cannot be converted.
     """
+    check_on_an_arm(task)
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise InputError(f"{folder}: exists; give a new folder")
     recording = open_recording(local_folder(source, kind="dataset")).of_task(only, option="--only ")

@@ -19,7 +19,7 @@ from tercet.arm.sim.arms import find_arm
 from tercet.arm.sim.env import ACTION
 from tercet.arm.sim.motion import Limits
 from tercet.arm.sim.physics import STEP_SECONDS
-from tercet.arm.sim.tasks.builtin import arm_task, task_of
+from tercet.arm.sim.tasks.builtin import arm_task, check_on_an_arm, task_of
 from tercet.arm.sim.tasks.own import OwnTask
 from tercet.arm.sim.tasks.task import Task
 from tercet.config.load import load_arm_config
@@ -115,6 +115,7 @@ def run(
     config: RobotConfig, session: Session, *, keys: Keys, clock: control.Clock, say: Callable[[str], None]
 ) -> list[Try]:
     """Run all tries. The robot is connected before the first and always disconnected at the end."""
+    check_on_an_arm(session.task)
     if config.cube == NO_CUBE and session.task.has_cube:
         if session.pilot and not session.pilot.policy.sees_itself:
             raise InputError("cube=none: needs a policy trained with policy.sees=itself; give cube=module:function")

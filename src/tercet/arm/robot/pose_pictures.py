@@ -34,7 +34,7 @@ class Album:
 
     def __init__(self) -> None:
         self._arm = So101()
-        self._model = self._arm.build(with_cube=False, drawn=True)
+        self._model = self._arm.build(num_cubes=0, drawn=True)
         self._studio = Studio(self._model)
         self._colours = self._model.geom_rgba.copy(), self._model.geom_matid.copy()
 

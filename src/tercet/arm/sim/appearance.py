@@ -10,7 +10,7 @@ import mujoco
 import numpy as np
 
 from tercet.arm.sim.kinematics import Array
-from tercet.arm.sim.scene import TABLES
+from tercet.arm.sim.scene import COLOURS, TABLES, cube_name
 
 NUM_LIGHT = 4  # numbers that describe the light: of the camera, of the lamp, and the direction of the lamp in x and y
 NUM_COLOURS = 9  # red, green and blue of the table, the cube and the arm
@@ -26,13 +26,18 @@ class Appearance:
         values = {name: getattr(model, name) for name in names}
         self._values = values | {"ambient": headlight.ambient, "diffuse": headlight.diffuse}  # views of the model
         self._originals = {name: value.copy() for name, value in self._values.items()}
-        table, cube = (mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_GEOM, name) for name in ("table", "cube"))
+        table, *cubes = (
+            mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_GEOM, name) for name in ("table", *map(cube_name, COLOURS))
+        )
         self._table = table
+        # two cubes are told apart by their colours, which an instruction names
+        cube = [one for one in cubes if one >= 0]
+        coloured = cube if len(cube) == 1 else []
         self._patterns = [mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_MATERIAL, name) for name in TABLES]
         goal = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_BODY, "goal")
         # the colour of a mesh is that of its material, which has no pattern
-        arm = (model.geom_bodyid != goal) & (model.geom_matid < 0) & (np.arange(model.ngeom) != cube)
-        self._geoms = ([table], [cube] if cube >= 0 else [], np.flatnonzero(arm).tolist())
+        arm = (model.geom_bodyid != goal) & (model.geom_matid < 0) & ~np.isin(np.arange(model.ngeom), cube)
+        self._geoms = ([table], coloured, np.flatnonzero(arm).tolist())
         self._meshes = [one for one in range(model.nmat) if one not in self._patterns]
 
     def change(self, light: Array, texture: Array) -> None:

@@ -30,7 +30,7 @@ class ArmModel(Protocol):
     limits: Array  # (5, 2): the range of each joint
     num_fingers: int  # positions of fingers, after those of the joints
 
-    def build(self, *, with_cube: bool, drawn: bool = False) -> mujoco.MjModel:
+    def build(self, *, num_cubes: int, drawn: bool = False) -> mujoco.MjModel:
         """Build the MuJoCo model: for pictures if `drawn`, otherwise for the simulation. Both have the same state."""
         ...
 
@@ -73,9 +73,9 @@ class Primitive:
     limits = kinematics.LIMITS
     num_fingers = scene.NUM_FINGERS
 
-    def build(self, *, with_cube: bool, drawn: bool = False) -> mujoco.MjModel:
+    def build(self, *, num_cubes: int, drawn: bool = False) -> mujoco.MjModel:
         """Build the model, which is the same for pictures."""
-        return scene.build(with_cube=with_cube)
+        return scene.build(num_cubes=num_cubes)
 
     def positions(self, joints: Array, opening: Array) -> Array:
         """Return them side by side, the opening once for each finger."""

@@ -102,12 +102,12 @@ def settling(num_threads: int, arm: ArmModel = PRIMITIVE) -> Iterator[Check]:
     """Check that commanded joints and fingers are reached, and that the hand touches nothing on an empty table."""
     most = _TOLERANCES[arm.name]
     points, turns, openings = _commands(most.above)
-    physics = Physics([arm.build(with_cube=False)], len(points), num_threads, arm)
+    physics = Physics([arm.build(num_cubes=0)], len(points), num_threads, arm)
     joints = _joints(points, turns, arm)
     middle = np.tile(WORKSPACE.mean(1), (len(points), 1))
     everywhere = np.ones(len(points), bool)
     start = kinematics.inverse(middle, np.zeros(len(points)))
-    physics.place(everywhere, start, np.full(len(points), OPENING / 2), None, turns)
+    physics.place(everywhere, start, np.full(len(points), OPENING / 2), (), turns)
     force = max(float(physics.step(joints, openings).force.max()) for _ in range(_SETTLED))
     physics.close()
     reached = arm.joints(physics.positions)
@@ -124,11 +124,11 @@ def gripping(num_threads: int, arm: ArmModel = PRIMITIVE) -> Iterator[Check]:
     points = _grid(5)
     points = points[points[:, 2] == WORKSPACE[2, 0]]
     count = len(points)
-    physics = Physics([arm.build(with_cube=True)], count, num_threads, arm)
+    physics = Physics([arm.build(num_cubes=1)], count, num_threads, arm)
     joints, opening = kinematics.inverse(points, np.zeros(count)), np.full(count, 0.03)
     cube = points + arm.aside(np.zeros(count), opening)
     cube[:, 2] = CUBE_HALF
-    physics.place(np.ones(count, bool), joints, opening, cube, np.zeros(count))
+    physics.place(np.ones(count, bool), joints, opening, (cube,), np.zeros(count))
     for _ in range(_SETTLED):
         physics.step(joints, opening)
     fingers = NUM_JOINTS + arm.num_fingers

@@ -12,21 +12,25 @@ from numpy.typing import NDArray
 from tercet.arm.sim import kinematics, randomise, scene
 from tercet.arm.sim.arms import PRIMITIVE, ArmModel
 from tercet.arm.sim.cameras import Camera, Picture
+from tercet.arm.sim.caption import captioned
 from tercet.arm.sim.foreign.environment import ForeignEnv
 from tercet.arm.sim.kinematics import Array
 from tercet.arm.sim.motion import Limits, Motion, at_rest, toward
-from tercet.arm.sim.physics import STEP_SECONDS, Physics
+from tercet.arm.sim.observations import INSTRUCTION
+from tercet.arm.sim.physics import CUBE_POSITIONS, CUBE_VELOCITIES, STEP_SECONDS, Physics
 from tercet.arm.sim.randomise import Randomisation
-from tercet.arm.sim.readings import Readings, quarter
+from tercet.arm.sim.readings import CubeReadings, Readings, chosen, quarter
 from tercet.arm.sim.render import Studio
 from tercet.arm.sim.scene import NUM_JOINTS, OPENING
 from tercet.arm.sim.tasks.builtin import TASKS, find_task, task_of
-from tercet.arm.sim.tasks.task import NUM_DRAWS
+from tercet.arm.sim.tasks.task import NUM_DRAWS, Start
 from tercet.arm.sim.workspace import STEPS
 from tercet.errors import InputError
 
 ACTION = ("x", "y", "z", "turn", "gripper")
 SEEN = "seen"  # the witness's entry in `infos`
+_OUT_OF_SIGHT = np.array([0.0, 0.0, -1.0])  # below the table: a goal would show which cube is asked for
+OTHER = "other"  # the entry for the cube that is not asked for
 
 Mask = NDArray[np.bool_]
 Infos = dict[str, Any]  # Any: Gymnasium's own type; here every entry is an array over environments
@@ -43,7 +47,8 @@ class ArmEnv(VectorEnv):
 
     `infos` hold arrays over environments: `success`, `progress` (`tasks`), `blown_up`, `force` (N, the largest on a
     finger), `jerk` (rad/s^3, root mean square over joints), `outside` (m, distance from the workspace
-    to the hand position that the action asked for).
+    to the hand position that the action asked for), and in tasks with instructions `other` (success with the cube that
+    was not asked for).
 
     The start of the k-th environment depends on the seed and k only.
 
@@ -77,9 +82,9 @@ class ArmEnv(VectorEnv):
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self.randomisation, self.limits = randomisation or Randomisation(), limits
-        self._original = arm.build(with_cube=self.task.has_cube)
+        self._original = arm.build(num_cubes=self.task.num_cubes)
         copies = num_envs if self.randomisation.changes_models else 1
-        models = [arm.build(with_cube=self.task.has_cube) for _ in range(copies)]
+        models = [arm.build(num_cubes=self.task.num_cubes) for _ in range(copies)]
         self._physics = Physics(models, num_envs, num_threads, arm)
         self._studio: Studio | None = None
         self._drawn: dict[tuple[Camera, int], Picture] = {}  # plain pictures of the present state
@@ -92,6 +97,9 @@ class ArmEnv(VectorEnv):
         self._sent = np.zeros((count, len(ACTION)))  # the last hand targets: x, y, z, turn, opening
         self._goal = np.zeros((count, 3))
         self._no_cube = np.zeros((count, 3))  # position and velocity of the cube in tasks without one
+        self._instruction = np.zeros(count, np.int64)
+        # the cube that each instruction asks for
+        self._cube_of = np.array([one.cube or 0 for one in self.task.instructions], np.int64)
         self._command = np.zeros((count, NUM_JOINTS + 1))  # with limits: the joints and opening that were sent,
         self._command_velocity = np.zeros((count, NUM_JOINTS + 1))  # their velocity,
         self._leeway = np.zeros(count)  # and how far outside the workspace they may be
@@ -155,9 +163,12 @@ class ArmEnv(VectorEnv):
     ) -> NDArray[np.uint8]:
         """Draw one environment, (height, width, 3), with the camera `near`, `front`, `top` or `wrist`.
 
-        In `lift` a green frame shows the height above which the cube must be.
+        In `lift` a green frame shows the height above which the cube must be. An instruction is written below.
         """
-        return self._picture(index, Camera(camera, height, width), plain=False)
+        picture = self._picture(index, Camera(camera, height, width), plain=False)
+        if not self.task.instructions:
+            return picture
+        return captioned(picture, self.task.instructions[self._instruction[index]].sentence)
 
     def pictures(self, cameras: Sequence[Camera], rows: Mask) -> tuple[NDArray[np.uint8], ...]:
         """Draw plain pictures (m, height, width, 3) of each camera, in the environments where `rows` is True."""
@@ -179,12 +190,12 @@ class ArmEnv(VectorEnv):
 
     def _picture(self, index: int, camera: Camera, *, plain: bool) -> Picture:
         if self._studio is None:
-            self._studio = Studio(self.arm.build(with_cube=self.task.has_cube, drawn=True))
+            self._studio = Studio(self.arm.build(num_cubes=self.task.num_cubes, drawn=True))
         if self.randomisation.changes_appearance:
             self._studio.appearance.change(self._domain.light[index], self._domain.texture[index])
         return self._studio.picture(
             self._physics.state[index],
-            self._goal[index],
+            _OUT_OF_SIGHT if plain and self.task.instructions else self._goal[index],
             width=camera.width,
             height=camera.height,
             camera=camera.name,
@@ -201,17 +212,15 @@ class ArmEnv(VectorEnv):
 
     def readings(self) -> Readings:
         """Return the current measurements."""
-        positions, velocities = self._physics.positions, self._physics.velocities
+        positions = self._physics.positions
         hand = kinematics.forward(self.arm.joints(positions))
         opening = self._opening()
-        if self.task.has_cube:
-            first = NUM_JOINTS + self.arm.num_fingers  # the cube's first entry in positions and velocities
-            cube, cube_velocity = positions[:, first : first + 3], velocities[:, first : first + 3]
-            w, x, y, z = positions[:, first + 3 : first + 7].T
-            cube_turn = quarter(np.arctan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z)))
-        else:
-            cube = cube_velocity = self._no_cube
-            cube_turn = self._no_cube[:, 0]
+        cubes = tuple(self._cube(number) for number in range(self.task.num_cubes))
+        asked = instruction = None
+        cube = cubes[0] if cubes else CubeReadings(self._no_cube, self._no_cube[:, 0], self._no_cube)
+        if self.task.instructions:
+            instruction, asked = self._instruction, self._cube_of[self._instruction]
+            cube = chosen(cubes, asked)
         return Readings(
             tip=hand.tip,
             aside=self.arm.aside(hand.turn, opening),
@@ -220,11 +229,23 @@ class ArmEnv(VectorEnv):
             target=self._sent[:, :3],
             target_turn=self._sent[:, 3],
             target_opening=self._sent[:, 4],
-            cube=cube,
-            cube_turn=cube_turn,
-            cube_velocity=cube_velocity,
+            cube=cube.place,
+            cube_turn=cube.turn,
+            cube_velocity=cube.velocity,
             goal=self._goal,
+            cubes=cubes,
+            asked=asked,
+            instruction=instruction,
         )
+
+    def _cube(self, number: int) -> CubeReadings:
+        """Return one of the cubes. Its place and velocity are views."""
+        first = NUM_JOINTS + self.arm.num_fingers  # the first cube's first entry in positions and velocities
+        positions = self._physics.positions[:, first + CUBE_POSITIONS * number :]
+        velocities = self._physics.velocities[:, first + CUBE_VELOCITIES * number :]
+        w, x, y, z = positions[:, 3:7].T
+        turn = quarter(np.arctan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z)))
+        return CubeReadings(positions[:, :3], turn, velocities[:, :3])
 
     def expert_actions(self, *, noise: float = 0.0, chance: np.random.Generator | None = None) -> NDArray[np.float32]:
         """Return the actions of the scripted expert, (num_envs, 5)."""
@@ -282,8 +303,9 @@ class ArmEnv(VectorEnv):
         self._steps[mask] = 0
         self._velocity[mask] = self._acceleration[mask] = 0.0
         self._delayed[mask] = 0.0
-        cube = begin.cube[mask] if self.task.has_cube else None
-        self._physics.place(mask, begin.joints[mask], begin.opening[mask], cube, begin.cube_turn[mask])
+        self._physics.place(
+            mask, begin.joints[mask], begin.opening[mask], self._cubes_at(begin, mask), begin.cube_turn[mask]
+        )
         if self.limits is not None:
             start = np.concatenate([begin.joints[mask], begin.opening[mask, None]], 1)
             self._set_motion(at_rest(start, self.limits), mask)
@@ -292,6 +314,15 @@ class ArmEnv(VectorEnv):
                 mask, randomise.draw(self.randomisation, self._domain_chance, self.num_envs)
             )
             self._apply_domain(mask)
+
+    def _cubes_at(self, begin: Start, mask: Mask) -> list[Array]:
+        """Return where each cube starts, and remember the instructions."""
+        if begin.instruction is None or begin.other is None:
+            return [begin.cube[mask]] * self.task.num_cubes
+        self._instruction[mask] = begin.instruction[mask]
+        asked = self._cube_of[begin.instruction][:, None]
+        cubes = [np.where(asked == number, begin.cube, begin.other) for number in range(self.task.num_cubes)]
+        return [cube[mask] for cube in cubes]
 
     def _apply_domain(self, mask: Mask) -> None:
         if self.randomisation.changes_models:
@@ -355,11 +386,12 @@ class ArmEnv(VectorEnv):
         observations = self.layout.build(now)
         if self.randomisation.sensor_noise > 0:
             noise = self._domain_chance.standard_normal(observations.shape, np.float32)
+            noise[:, [name == INSTRUCTION.name for name in self.layout.names]] = 0.0  # it is no measurement
             observations += np.float32(self.randomisation.sensor_noise) * noise
         return observations
 
     def _infos(self, now: Readings, done: Mask, broke: Mask, force: Array, jerk: Array, outside: Array) -> Infos:
-        return {
+        infos = {
             "success": done,
             "progress": self.task.progress(now),
             "blown_up": broke,
@@ -367,9 +399,13 @@ class ArmEnv(VectorEnv):
             "jerk": jerk,
             "outside": outside,
         }
+        if self.task.instructions:
+            infos[OTHER] = self.task.success(now.of_the_other_cube()) & ~broke
+        return infos
 
 
 _STATE = (
+    "_instruction",
     *("_sent", "_goal", "_steps", "_velocity", "_acceleration", "_delayed"),
     *("_command", "_command_velocity", "_leeway"),
 )

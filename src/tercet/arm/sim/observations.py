@@ -1,7 +1,7 @@
 """The observation of a built-in task: a table of its parts, from which it is built, named and sliced."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,8 @@ class Part:
     """One row of the table: `size` successive entries of the observation, `read * scale - shift`.
 
     The scale brings entries to about unit size. `robot` is True if the robot measures the part on its own body, and so
-    knows it without seeing the cube or the goal.
+    knows it without seeing the cube or the goal. `told` is True if the part follows from the instruction of the
+    episode: a policy that reads the sentence must not see it. `of` names what the part is about.
     """
 
     name: str
@@ -28,6 +29,8 @@ class Part:
     scale: float
     shift: float = 0.0
     robot: bool = False
+    told: bool = False
+    of: str = ""
 
     @property
     def entries(self) -> list[str]:
@@ -54,13 +57,45 @@ CUBE = (
 PUSHING_POINT = Part("pushing_point-tip", 3, lambda now: now.pushing_point - now.grip, scale=10.0)
 
 
+def cube_of(number: int, colour: str) -> tuple[Part, ...]:
+    """Return the parts about one of several cubes: those of `CUBE` without the goal."""
+    name, of = f"{colour}_cube", f"{colour} cube"
+    return (
+        Part(f"{name}-tip", 3, lambda now: now.cubes[number].place - now.grip, scale=10.0, of=of),
+        Part(f"{name}.height", 1, lambda now: now.cubes[number].place[:, 2] - CUBE_HALF, scale=15.0, of=of),
+        Part(f"{name}_turn-turn", 1, lambda now: quarter(now.cubes[number].turn - now.turn), scale=1.5, of=of),
+        Part(f"{name}_velocity", 3, lambda now: now.cubes[number].velocity, scale=3.0, of=of),
+    )
+
+
+def asked(parts: tuple[Part, ...]) -> tuple[Part, ...]:
+    """Mark parts as following from the instruction."""
+    return tuple(replace(part, told=True) for part in parts)
+
+
+def _number(now: Readings) -> Array:
+    assert now.instruction is not None
+    return now.instruction.astype(np.float64)
+
+
+# the number of the sentence, scaled to about unit size; `numbers_of` reads it
+INSTRUCTION = Part("instruction", 1, _number, scale=0.1, told=True)
+
+
+def numbers_of(entries: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Return the numbers of the instructions that these entries of observations stand for."""
+    return np.rint(entries / INSTRUCTION.scale).astype(np.int64)
+
+
 class Layout:
-    """The parts of an observation in their order: `names` and `robot` hold one value per entry."""
+    """The parts of an observation in their order: `names`, `robot`, `told` and `of` hold one value per entry."""
 
     def __init__(self, parts: tuple[Part, ...]) -> None:
         self.parts = parts
         self.names = tuple(name for part in parts for name in part.entries)
         self.robot = tuple(part.robot for part in parts for _ in range(part.size))
+        self.told = tuple(part.told for part in parts for _ in range(part.size))
+        self.of = tuple(part.of for part in parts for _ in range(part.size))
         ends = np.cumsum([part.size for part in parts]).tolist()
         self.slices = {part.name: slice(end - part.size, end) for part, end in zip(parts, ends, strict=True)}
         self._scale = np.array([part.scale for part in parts for _ in range(part.size)])

@@ -17,6 +17,7 @@ from tercet.arm.sim.scene import NUM_JOINTS, SUBSTEPS, TIMESTEP
 
 STEP_SECONDS = SUBSTEPS * TIMESTEP
 _FASTEST = 200.0  # rad/s or m/s; the highest speed measured in whole episodes is below 40
+CUBE_POSITIONS, CUBE_VELOCITIES = 7, 6  # numbers of a cube in the state: x, y, z and a quaternion; of its motion
 _CHUNKS = 2  # per thread and call; MuJoCo's default of ten loses more time waking threads than it gains in balance
 _CONTROLS = int(mujoco.mjtState.mjSTATE_CTRL)
 
@@ -58,25 +59,26 @@ class Physics:
 
     @property
     def positions(self) -> Array:
-        """(n, nq): joints, fingers, and the cube's position and quaternion; a view."""
+        """(n, nq): joints, fingers, and the position and quaternion of each cube; a view."""
         return self.state[:, 1 : 1 + self._num_positions]
 
     @property
     def velocities(self) -> Array:
-        """(n, nv): joints, fingers, and the cube's linear and angular velocity; a view."""
+        """(n, nv): joints, fingers, and the linear and angular velocity of each cube; a view."""
         return self.state[:, 1 + self._num_positions :]
 
     def place(
-        self, mask: NDArray[np.bool_], joints: Array, opening: Array, cube: Array | None, cube_turn: Array
+        self, mask: NDArray[np.bool_], joints: Array, opening: Array, cubes: Sequence[Array], cube_turn: Array
     ) -> None:
-        """Set simulations at rest. The arguments hold one row for each True in `mask`."""
+        """Set simulations at rest. The arguments hold one row for each True in `mask`; all cubes have one turn."""
         positions = np.zeros((len(joints), self._num_positions))
         fingers = NUM_JOINTS + self._arm.num_fingers
         positions[:, :fingers] = self._arm.positions(joints, opening)
-        if cube is not None:
-            positions[:, fingers : fingers + 3] = cube
-            positions[:, fingers + 3] = np.cos(cube_turn / 2)
-            positions[:, fingers + 6] = np.sin(cube_turn / 2)
+        for number, cube in enumerate(cubes):
+            first = fingers + CUBE_POSITIONS * number
+            positions[:, first : first + 3] = cube
+            positions[:, first + 3] = np.cos(cube_turn / 2)
+            positions[:, first + 6] = np.sin(cube_turn / 2)
         self.state[mask] = 0.0
         self.positions[mask] = positions
 

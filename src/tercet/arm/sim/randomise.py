@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from tercet.arm.sim.appearance import NUM_COLOURS, NUM_LIGHT, NUM_TEXTURE
 from tercet.arm.sim.kinematics import Array
-from tercet.arm.sim.scene import TABLES
+from tercet.arm.sim.scene import COLOURS, TABLES, cube_name
 from tercet.errors import InputError
 
 
@@ -104,9 +104,9 @@ def _texture(ranges: Randomisation, chance: np.random.Generator, count: int) -> 
 
 
 def apply(model: mujoco.MjModel, original: mujoco.MjModel, *, mass: float, friction: float) -> None:
-    """Give `model` the cube's mass and the frictions of `original`, times these factors."""
-    cube = mujoco.mj_name2id(original, mujoco.mjtObj.mjOBJ_BODY, "cube")
-    if cube >= 0:
+    """Give `model` the cubes' mass and the frictions of `original`, times these factors."""
+    bodies = (mujoco.mj_name2id(original, mujoco.mjtObj.mjOBJ_BODY, cube_name(colour)) for colour in COLOURS)
+    for cube in filter(lambda body: body >= 0, bodies):
         model.body_mass[cube] = original.body_mass[cube] * mass
         model.body_inertia[cube] = original.body_inertia[cube] * mass
     model.geom_friction[:] = original.geom_friction * friction

@@ -1,16 +1,26 @@
 """Measurements of arm, cube and goal, from which observations, rewards and experts are computed.
 
-All fields but the last are arrays over n environments. Lengths in metres, angles in radians.
+The fields up to `goal` are arrays over n environments. Lengths in metres, angles in radians.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tercet.arm.sim.kinematics import Array
 
 PUSHING_DISTANCE = 0.03  # from the cube's centre: half its diagonal and half a finger
+
+
+@dataclass(frozen=True)
+class CubeReadings:
+    """One of several cubes: where it is, its turn to the nearest side, and its velocity."""
+
+    place: Array
+    turn: Array
+    velocity: Array
 
 
 @dataclass(frozen=True)
@@ -19,6 +29,8 @@ class Readings:
 
     `tip` is on the axis of the wrist's roll, and `aside` the way from there to the middle between the finger tips.
     `drags` is True for fingers so narrow that a cube that they push moves aside with them.
+    In a task with two cubes, `cubes` has both in the order of `scene.COLOURS`, `cube*` are those of the cube that the
+    episode asks for, and `instruction` is the number of the sentence that asks for it.
     """
 
     tip: Array
@@ -33,6 +45,16 @@ class Readings:
     cube_velocity: Array
     goal: Array
     drags: bool = False
+    cubes: tuple[CubeReadings, ...] = ()
+    asked: NDArray[np.int64] | None = None  # which of `cubes` the episode asks for, (n,)
+    instruction: NDArray[np.int64] | None = None
+
+    def of_the_other_cube(self) -> "Readings":
+        """Return the readings of an episode that asks for the other one of two cubes."""
+        assert self.asked is not None
+        other = 1 - self.asked
+        cube = chosen(self.cubes, other)
+        return replace(self, cube=cube.place, cube_turn=cube.turn, cube_velocity=cube.velocity, asked=other)
 
     @cached_property
     def grip(self) -> Array:
@@ -67,6 +89,15 @@ class Readings:
         point = self.cube.copy()
         point[:, :2] -= PUSHING_DISTANCE * direction
         return point
+
+
+def chosen(cubes: tuple[CubeReadings, ...], which: NDArray[np.int64]) -> CubeReadings:
+    """Return one of several cubes in each environment."""
+    rows = np.arange(len(which))
+    places, turns, velocities = (
+        np.stack([getattr(cube, name) for cube in cubes]) for name in ("place", "turn", "velocity")
+    )
+    return CubeReadings(places[which, rows], turns[which, rows], velocities[which, rows])
 
 
 def quarter(angle: Array) -> Array:

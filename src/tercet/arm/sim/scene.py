@@ -15,6 +15,7 @@ TIMESTEP = 0.005
 SUBSTEPS = 10  # a step of the environment: 20 Hz
 
 CUBE_HALF = 0.015
+COLOURS = {"blue": ".15 .45 .85 1", "red": ".85 .2 .15 1"}  # of the cubes, in their order in the state
 OPENING = 0.035  # maximum distance of each finger from the middle
 FINGER_BELOW_TIP = 0.008  # length of a finger below the point between the finger tips
 
@@ -37,21 +38,22 @@ _TORQUE = 3.35  # N m, a STS3215 servo at 12 V
 
 _DARK, _LIGHT = ".16 .17 .2 1", ".95 .62 .12 1"
 
-# collision groups, table 1 and hand 2: fingers collide with the table, the cube with both; fingers not with each other
+# collision groups, table 1, hand 2 and cubes 4: fingers collide with the table, cubes with all; fingers not with each
+# other
 _CONTACT_OF = {
     "table": 'contype="1" conaffinity="0"',
     "finger": 'contype="2" conaffinity="1"',
     "palm": 'contype="2" conaffinity="0"',
-    "cube": 'contype="0" conaffinity="3"',
+    "cube": 'contype="4" conaffinity="7"',
 }
 
 
-def build(*, with_cube: bool) -> mujoco.MjModel:
-    """Build the model: five joints, two fingers and, with `with_cube`, a cube on a free joint, in this order."""
-    return mujoco.MjModel.from_xml_string(_mjcf(with_cube))
+def build(*, num_cubes: int) -> mujoco.MjModel:
+    """Build the model: five joints, two fingers, and cubes on free joints in the order of `COLOURS`, in this order."""
+    return mujoco.MjModel.from_xml_string(_mjcf(num_cubes))
 
 
-def surroundings(arm: str, *, with_cube: bool) -> str:
+def surroundings(arm: str, *, num_cubes: int) -> str:
     """Return the MJCF of everything around an arm. Its bodies are put before the cube, as they are in the state."""
     return f"""
   <option timestep="{TIMESTEP}" integrator="implicitfast" cone="elliptic" impratio="10">
@@ -83,7 +85,7 @@ def surroundings(arm: str, *, with_cube: bool) -> str:
     <camera name="{VIEW}" pos=".41 -.23 .18" xyaxes="0.721 0.693 0.000 -0.272 0.283 0.920"/>
     <camera name="top" pos=".17 0 .6" xyaxes="0 -1 0 1 0 0"/>
     {arm}
-    {_CUBE if with_cube else ""}
+    {"".join(_cube(colour) for colour in list(COLOURS)[:num_cubes])}
     <body name="goal" mocap="true" pos=".2 0 .1">
      <geom type="sphere" size=".01" rgba=".1 .8 .25 .45" contype="0" conaffinity="0"/>
     </body>
@@ -91,7 +93,7 @@ def surroundings(arm: str, *, with_cube: bool) -> str:
   <sensor>{"".join(f'<touch name="{name}" site="{name}"/>' for name in FINGERS)}</sensor>"""
 
 
-def _mjcf(with_cube: bool) -> str:
+def _mjcf(num_cubes: int) -> str:
     return f"""
 <mujoco model="tercet_arm">
   <compiler angle="radian" autolimits="true"/>
@@ -105,7 +107,7 @@ def _mjcf(with_cube: bool) -> str:
       <joint type="slide" range="0 {OPENING}" damping="2" armature=".05"/>
     </default>
   </default>
-  {surroundings(_arm(), with_cube=with_cube)}
+  {surroundings(_arm(), num_cubes=num_cubes)}
   <actuator>
     {"".join(f'<position name="{name}" joint="{name}"/>' for name in k.JOINTS)}
     {"".join(f'<position name="{name}" joint="{name}" kp="200" kv="10" forcerange="-6 6"/>' for name in FINGERS)}
@@ -159,8 +161,16 @@ def _finger(name: str, side: int) -> str:
 </body>"""
 
 
-_CUBE = f"""
-<body name="cube" pos=".19 0 {CUBE_HALF}"><freejoint name="cube"/>
- <geom name="cube" type="box" size="{CUBE_HALF} {CUBE_HALF} {CUBE_HALF}" mass=".016" condim="4"
-  friction=".5 .02 .001" solref="{_xml(SOLREF)}" solimp="{_xml(SOLIMP)}" rgba=".15 .45 .85 1" {_CONTACT_OF["cube"]}/>
+def _cube(colour: str) -> str:
+    name = cube_name(colour)
+    return f"""
+<body name="{name}" pos=".19 0 {CUBE_HALF}"><freejoint name="{name}"/>
+ <geom name="{name}" type="box" size="{CUBE_HALF} {CUBE_HALF} {CUBE_HALF}" mass=".016" condim="4"
+  friction=".5 .02 .001" solref="{_xml(SOLREF)}" solimp="{_xml(SOLIMP)}" rgba="{COLOURS[colour]}"
+  {_CONTACT_OF["cube"]}/>
 </body>"""
+
+
+def cube_name(colour: str) -> str:
+    """Return the name of the body, joint and geom of a cube. The one that every task with a cube has is `cube`."""
+    return "cube" if colour == next(iter(COLOURS)) else f"{colour} cube"

@@ -63,12 +63,12 @@ class So101:
         self._statics: tuple[mujoco.MjModel, mujoco.MjData] | None = None  # of `_resting`, once it is needed
         self._closed, self._per_metre = low + unit * grip.closed, unit * (grip.wide - grip.closed) / OPENING
 
-    def build(self, *, with_cube: bool, drawn: bool = False) -> mujoco.MjModel:
+    def build(self, *, num_cubes: int, drawn: bool = False) -> mujoco.MjModel:
         """Build the model. Meshes are only in one that is `drawn`: loading them takes a second."""
         assets = _assets()
         spec = mujoco.MjSpec.from_string(
             f"""<mujoco model="tercet_so101"><include file={quoteattr(str(assets / "so101_new_calib.xml"))}/>
-            <compiler meshdir={quoteattr(str(assets / "assets"))}/>{surroundings("", with_cube=with_cube)}</mujoco>"""
+            <compiler meshdir={quoteattr(str(assets / "assets"))}/>{surroundings("", num_cubes=num_cubes)}</mujoco>"""
         )
         spec.body("base").pos[0] -= PAN_AXIS
         for geom in list(spec.geoms):
@@ -143,7 +143,7 @@ class So101:
     def _resting(self, target: Array) -> Array:
         """Compute where the tips (n, 3) come to rest, by the torques of gravity and the stiffness of the motors."""
         if self._statics is None:
-            model = self.build(with_cube=False)
+            model = self.build(num_cubes=0)
             self._statics = model, mujoco.MjData(model)
         model, data = self._statics
         commands = self.positions(kinematics.inverse(target, np.zeros(len(target))), np.zeros(len(target)))

@@ -44,6 +44,7 @@ ENDS = {
     "lift": readings(cube=[0.2, 0.0, 0.075], tip=[0.2, 0.0, 0.075], opening=0.015, goal=[0.2, 0.0, 0.075]),
     "place": readings(cube=[0.2, -0.05, 0.015], tip=[0.2, -0.05, 0.015], opening=0.015),
     "push": readings(cube=[0.2, -0.05, 0.015], tip=[0.2, -0.05, 0.015]),
+    "lift-two": readings(cube=[0.2, 0.0, 0.075], tip=[0.2, 0.0, 0.075], opening=0.015, goal=[0.2, 0.0, 0.075]),
 }
 
 

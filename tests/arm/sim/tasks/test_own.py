@@ -24,6 +24,7 @@ from tercet.arm.sim.kinematics import Array
 from tercet.arm.sim.observations import ARM, CUBE, Layout, Part
 from tercet.arm.sim.readings import Readings
 from tercet.arm.sim.tasks.builtin import arm_task, find_task, task_of
+from tercet.arm.sim.tasks.instructions import Instruction
 from tercet.arm.sim.tasks.reach import Reach
 from tercet.arm.sim.tasks.task import NUM_DRAWS, Command, Mask, Start, Task
 from tercet.cli import app
@@ -127,7 +128,7 @@ def test_an_environment_is_not_a_task_of_an_arm(env: str) -> None:
     assert task_of(env) is None
     with pytest.raises(InputError, match=rf"env={env}: a policy for this environment cannot run on an arm"):
         arm_task(env)
-    with pytest.raises(InputError, match=r"there are reach, lift, place, push, and module:class"):
+    with pytest.raises(InputError, match=r"there are reach, lift, place, push,( lift-two,)? and module:class"):
         find_task(env)
 
 
@@ -305,11 +306,22 @@ class Set(Whole):
 
 def test_every_setting_of_a_task_is_taken() -> None:
     task = find_task(f"{__name__}:Set")
-    for name in Task.__annotations__.keys() - {"name", "observation", "goal_above_cube"}:
+    for name in Task.__annotations__.keys() - {"name", "observation", "goal_above_cube", "instructions"}:
         assert getattr(task, name) == getattr(Set, name) and getattr(Set, name) != getattr(Task, name, None), name
     assert task.observation.names == Set.observation.names
     start = task.start(np.random.default_rng(0).random((50, NUM_DRAWS)))
     assert start.cube[:, 1].min() > -0.05 and np.ptp(start.cube_turn) > 0 and (start.opening == 0.02).all()
+
+
+class Told(Whole):
+    """A task with an instruction."""
+
+    instructions = (Instruction("be whole", None),)
+
+
+def test_instructions_of_a_task_of_the_user_are_refused() -> None:
+    with pytest.raises(InputError, match="Told: a task of yours has one cube and no instructions"):
+        find_task(f"{__name__}:Told")
 
 
 class Remembers(Whole):

@@ -1,6 +1,7 @@
 """The built-in tasks by name, and tasks of the user."""
 
 from tercet.arm.sim.tasks.lift import Lift
+from tercet.arm.sim.tasks.lift_two import LiftTwo
 from tercet.arm.sim.tasks.own import own_task
 from tercet.arm.sim.tasks.place import Place
 from tercet.arm.sim.tasks.push import Push
@@ -8,8 +9,9 @@ from tercet.arm.sim.tasks.reach import Reach
 from tercet.arm.sim.tasks.task import Task
 from tercet.errors import InputError
 
-TASKS: dict[str, Task] = {task.name: task for task in (Reach(), Lift(), Place(), Push())}
-_KNOWN = f"{', '.join(TASKS)}, and module:class for a class of yours, derived from tercet.arm.sim.tasks.task.Task"
+TASKS: dict[str, Task] = {task.name: task for task in (Reach(), Lift(), Place(), Push(), LiftTwo())}
+_OWN = "and module:class for a class of yours, derived from tercet.arm.sim.tasks.task.Task"
+_ON_AN_ARM = [name for name, task in TASKS.items() if not task.instructions]
 
 
 def task_of(env: str) -> Task | None:
@@ -21,7 +23,7 @@ def find_task(name: str) -> Task:
     """Return the task of this name. Raises InputError if there is none."""
     task = task_of(name)
     if task is None:
-        raise InputError(f"task {name!r} is unknown; there are {_KNOWN}")
+        raise InputError(f"task {name!r} is unknown; there are {', '.join(TASKS)}, {_OWN}")
     return task
 
 
@@ -31,6 +33,16 @@ def arm_task(env: str) -> Task:
     if task is None:
         raise InputError(
             f"env={env}: a policy for this environment cannot run on an arm, which does not give its observations; "
-            f"the tasks of an arm are {_KNOWN} (docs/arm-environment.md)"
+            f"the tasks of an arm are {', '.join(_ON_AN_ARM)}, {_OWN} (docs/arm-environment.md)"
         )
+    check_on_an_arm(task)
     return task
+
+
+def check_on_an_arm(task: Task) -> None:
+    """Raise InputError for a task that is only simulated."""
+    if task.instructions:
+        raise InputError(
+            f"env={task.name}: only in simulation, since a robot finds one cube and is told no sentence; on an arm, "
+            "use a task with one cube, such as lift"
+        )

@@ -3,7 +3,7 @@
 import hashlib
 import inspect
 import re
-from dataclasses import fields, replace
+from dataclasses import MISSING, fields, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ _REQUIRED = ("look_for", "goals", "success", "progress", "reward")
 _SETTINGS = ("look_for", "has_cube", "start_opening", "cube_area", "turns_cube", "goal_above_cube", "shown_height")
 _WIDTHS = {"tip": 3, "cube": 3, "goal": 3, "move": 3}  # columns of the fields of Start and Command that are points
 _NUM_TRIED = 3
+_MEASURED = [one.name for one in fields(Readings) if one.default is MISSING]  # without what only instructions have
 
 
 def own_task(name: str) -> "OwnTask | None":
@@ -55,6 +56,8 @@ class OwnTask(Task):
             raise InputError(
                 f"{name}: the task has no {', '.join(missing)}; docs/arm-environment.md says what a task must state"
             )
+        if made.instructions:
+            raise InputError(f"{name}: a task of yours has one cube and no instructions; lift-two has both")
         try:
             self._task = made()
         except (Exception, SystemExit) as error:  # a user's class can raise anything, and may call sys.exit
@@ -109,8 +112,7 @@ class OwnTask(Task):
         if type(self._task).expert is not Task.expert:
             self.expert(now)
         for row in range(_NUM_TRIED):
-            values = {one.name: getattr(now, one.name) for one in fields(Readings)}
-            alone = replace(now, **{name: one[row : row + 1] for name, one in values.items() if name != "drags"})
+            alone = replace(now, **{name: getattr(now, name)[row : row + 1] for name in _MEASURED})
             for what, single in self._results(alone).items():
                 if not np.allclose(together[what][row], single[0], atol=1e-6):
                     raise InputError(
@@ -183,6 +185,8 @@ class OwnTask(Task):
         if not isinstance(result, kind):
             raise self._wrong(method, result, f"a {kind.__name__}")
         for field in fields(kind):
+            if field.default is None:  # of tasks with instructions
+                continue
             shape = (count, _WIDTHS[field.name]) if field.name in _WIDTHS else (count,)
             self._numbers(f"{method}, {field.name}", getattr(result, field.name), shape)
         return result

@@ -11,6 +11,7 @@ from tercet.arm.sim.kinematics import Array
 from tercet.arm.sim.observations import ARM, CUBE, Layout
 from tercet.arm.sim.readings import Readings
 from tercet.arm.sim.scene import CUBE_HALF
+from tercet.arm.sim.tasks.instructions import Instruction
 from tercet.arm.sim.workspace import STEP, TURN_STEP
 from tercet.errors import InputError
 
@@ -24,13 +25,18 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Start:
-    """How episodes start: poses of the hand, the cube and the goal, each over n environments."""
+    """How episodes start: poses of the hand, the cube and the goal, each over n environments.
+
+    A task with instructions also says where the cube is that is not asked for, and which instruction is given.
+    """
 
     tip: Array
     opening: Array
     cube: Array
     cube_turn: Array
     goal: Array
+    other: Array | None = None
+    instruction: NDArray[np.int64] | None = None
 
     @property
     def joints(self) -> Array:
@@ -57,12 +63,18 @@ class Task:
     name: str
     look_for: str  # the instruction that is shown to people who compare segments
     has_cube: bool = True
+    instructions: tuple[Instruction, ...] = ()  # an episode has one of them; empty for a task that is always the same
     observation: Layout = Layout((*ARM, *CUBE))
     start_opening: float = 0.03  # of each finger
     cube_area: Ranges = ((0.16, 0.22), (-0.09, 0.09))  # x and y where the cube starts
     turns_cube: bool = False  # True if the cube starts turned about z
     goal_above_cube: float | None = None  # metres; None if the goal is not above the cube's start
     shown_height: float | None = None  # metres above the table at which videos show a frame
+
+    @property
+    def num_cubes(self) -> int:
+        """Number of cubes on the table."""
+        return int(self.has_cube)
 
     def start(self, draws: Array) -> Start:
         """Compute starts from uniform numbers `draws` (n, NUM_DRAWS)."""
