@@ -132,7 +132,7 @@ def test_equally_good_answers_are_rows_without_a_chosen_one_that_no_reader_takes
     answer(feedback, sheet, ["left", "equal", "unclear", "equal"])
     answer(feedback, sheet, ["equal"], "Bo")
     for place in (tmp_path / "labels.jsonl", tmp_path / "set"):
-        assert export(feedback, place, ties=True) == f"1 pairs and 3 ties: {place}"
+        assert export(feedback, place, ties=True) == f"1 pair and 3 ties: {place}"
         found = read(Source(path=str(place)), name="labels", columns={}, needs_response=True)
         assert [(e.chosen, e.rejected) for e in found.examples] == [("a0", "b0")]
         assert found.dropped == {"neither answer was called better": 3}
@@ -167,7 +167,7 @@ def test_a_pair_with_an_empty_answer_is_left_out_of_a_file_and_counted(tmp_path:
     rows = [{"messages": HI, "chosen": text, "rejected": "b"} for text in ("a", " ", "")]
     answer(tmp_path / "feedback", asked(tmp_path / "feedback", "asked", "answers", rows), ["left", "right", "left"])
     line = export(tmp_path / "feedback", tmp_path / "pairs.jsonl")
-    assert line == f"1 pairs: {tmp_path / 'pairs.jsonl'}; 2 left out, one of their answers is empty"
+    assert line == f"1 pair: {tmp_path / 'pairs.jsonl'}; 2 left out, one of their answers is empty"
     assert [json.loads(line)["chosen"] for line in (tmp_path / "pairs.jsonl").open()] == ["a"]
 
 

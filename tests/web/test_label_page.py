@@ -83,7 +83,7 @@ def test_a_killed_server_loses_no_answer_and_ctrl_c_prints_the_open_questions(ru
     assert say(port, "learned", 1, "right")[0] == 200
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=60)
-    assert (process.returncode, output) == (0, "1 questions are still open\n")
+    assert (process.returncode, output) == (0, "1 question still open\n")
     assert [row["said"] for row in read_answers(run / "feedback")] == ["left", "right"]
     assert len(book.read_text().splitlines()) == 2
 

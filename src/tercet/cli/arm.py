@@ -19,6 +19,7 @@ from tercet.cli.options import (
 )
 from tercet.errors import FailedError, InputError
 from tercet.runs.progress import say
+from tercet.runs.screen import counted
 
 PresetOption = Annotated[str, preset_option("arm")]
 RobotOption = Annotated[str, typer.Option("--robot", "-r", metavar="NAME|FILE", help=presets("robot"))]
@@ -298,4 +299,5 @@ def convert(
     from tercet.arm.sim.tasks.builtin import find_task
 
     num = convert.run(source, folder, find_task(task), config, only=only, say=say)
-    say(f"recording: {folder} ({num} demonstrations; set bc.num_demonstrations={num} to learn from all of them)")
+    amount = counted(num, "demonstration")
+    say(f"recording: {folder} ({amount}; set bc.num_demonstrations={num} to learn from all of them)")

@@ -11,6 +11,7 @@ from tercet.cli.lm import hush
 from tercet.cli.options import HostOption, KeyOption, key_for, port_option
 from tercet.errors import InputError
 from tercet.runs.progress import say
+from tercet.runs.screen import counted
 
 
 def label(
@@ -83,7 +84,7 @@ def _asked(run: Path, sources: list[str], *, thumbs: bool, num: int, disputed: b
     from tercet.lm.labels.ask import ask
 
     sheet = ask(run, sources, "thumbs" if thumbs else "answers", num, disputed=disputed)
-    say(f"{len(sheet.questions)} questions: {sheet.path}")
+    say(f"{counted(len(sheet.questions), 'question')}: {sheet.path}")
     return sheet.path.name
 
 
@@ -101,4 +102,4 @@ def _open(run: Path, sheet: str | None, *, same: float, host: str, port: int, ke
         say(f"label: {url} (Ctrl-C ends)")
 
     waiting = serve(desk, host=host, port=port, key=key, debug=debug, ready=ready)
-    say(f"{waiting} questions are still open" if waiting else f"all questions are answered: {then}")
+    say(f"{counted(waiting, 'question')} still open" if waiting else f"all questions are answered: {then}")

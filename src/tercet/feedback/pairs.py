@@ -11,6 +11,7 @@ from tercet.feedback.answers import by_question, read_answers
 from tercet.feedback.sheets import Sheet, sheets
 from tercet.runs.atomic import replace_folder, write_text
 from tercet.runs.rows import Row, dump
+from tercet.runs.screen import counted
 
 ROWS = "rows.json"  # beside a sheet: the data of its questions, one row for each
 _NEEDED = {"answers": {"messages", "chosen", "rejected"}, "thumbs": {"messages", "answer", "ended"}}
@@ -185,7 +186,8 @@ def export(feedback: Path, place: Path, *, ties: bool = False) -> str:
 
 def _counted(rows: Sequence[Row]) -> str:
     num_ties = sum(bool(row.get("tie")) for row in rows)
-    return f"{len(rows) - num_ties} pairs" + (f" and {num_ties} ties" if num_ties else "")
+    pairs = counted(len(rows) - num_ties, "pair")
+    return f"{pairs} and {counted(num_ties, 'tie')}" if num_ties else pairs
 
 
 def _write_folder(folder: Path, lines: str, card: str) -> None:

@@ -136,7 +136,7 @@ def cards(record: Record) -> Cards:
                 "Imitate",
                 shown(before.mean) if before and start == "bc" else "not in this run" if not loss else "cloned",
                 what if before and start == "bc" else "",
-                [f"from {_count(demonstrations)} demonstrations"] if demonstrations else [],
+                [f"from {_demonstrations(demonstrations)}"] if demonstrations else [],
                 duration(number(record.results, "seconds", "bc")),
                 bool(loss),
                 "sft",
@@ -335,6 +335,10 @@ def _judgements(record: Record) -> str:
     more = number(record.results, "rounds", "num_pairs")
     times = "1 round" if rounds == 1 else f"{_count(rounds)} rounds"
     return f"{_count(before)} judgements of segments, and {_count(more)} more in {times} of PPO"
+
+
+def _demonstrations(num: float) -> str:
+    return "1 demonstration" if num == 1 else f"{_count(num)} demonstrations"
 
 
 def _count(value: float | None) -> str:

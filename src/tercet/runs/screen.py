@@ -18,6 +18,11 @@ def visible(text: str) -> str:
     return _COMMANDS.sub(_picture, text)
 
 
+def counted(num: int, noun: str) -> str:
+    """Return a number with its noun, such as `1 pair` and `3 pairs`."""
+    return f"{num} {noun}" if num == 1 else f"{num} {noun}s"
+
+
 def screen(**options: Any) -> Console:  # Any: rich's own options
     """Return a console on standard output without markup, which prints all text through `visible`."""
     console = Console(highlight=False, markup=False, emoji=False, **options)

@@ -64,7 +64,7 @@ def test_steps_that_a_person_controls_are_recorded(lift: Rehearsal, tmp_path: Pa
     assert not (tmp_path / "kept").exists()  # encoding pictures would hold up the loop
     recorder.finish(good=True)
     assert ticks[71].success and said == [f"saved: 60 steps steered by a person, in {tmp_path / 'kept'}"]
-    assert recorder.summary().startswith(f"{tmp_path / 'kept'} contains 1 demonstrations")
+    assert recorder.summary().startswith(f"{tmp_path / 'kept'} contains 1 demonstration;")
     (kept,) = open_recording(tmp_path / "kept").episodes([STATE, ACTION, TERCET_OBSERVATION, TERCET_ACTION])
     assert (len(kept), kept.task) == (60, "lift")
     np.testing.assert_allclose(kept.columns[TERCET_OBSERVATION][0], ticks[12].observation, rtol=1e-5)

@@ -22,6 +22,7 @@ from tercet.arm.sim.tasks.task import Task
 from tercet.arm.sim.units import SCALED
 from tercet.config.robot import CalibrationConfig
 from tercet.errors import InputError
+from tercet.runs.screen import counted
 
 _SHORTEST = 5  # steps; a shorter stretch is an accident
 
@@ -91,7 +92,8 @@ class DemonstrationRecorder:
     def summary(self) -> str:
         """Return a sentence with the number of demonstrations in the folder."""
         num = read_info(self.folder).num_episodes
-        return f"{self.folder} contains {num} demonstrations; set bc.num_demonstrations={num} to learn from all of them"
+        amount = counted(num, "demonstration")
+        return f"{self.folder} contains {amount}; set bc.num_demonstrations={num} to learn from all of them"
 
     def _write(self, ticks: list[Tick]) -> None:
         columns = {
