@@ -13,6 +13,7 @@ from tests.arm.conftest import SMALL
 from tests.killed_commands import killed_at_random
 from typer.testing import CliRunner, Result
 
+from tercet.api import compare_arm
 from tercet.arm import compare, pipeline
 from tercet.cli import app
 from tercet.config.load import load_arm_config
@@ -225,3 +226,15 @@ def test_a_comparison_killed_at_random_goes_on_to_the_same_bits(compared: Path, 
     for name in ALGORITHMS.split(","):
         for file in ("metrics.jsonl", "compare/starts.json", "ppo/model/model.safetensors"):
             assert (tmp_path / "out" / f"{name}-0" / file).read_bytes() == (compared / f"{name}-0" / file).read_bytes()
+
+
+def test_rounds_that_do_not_fit_into_the_budget_are_said() -> None:
+    rounds = ["ppo.num_updates=11", "reward.num_rounds=4", "reward.round_every=2"]
+    config = load_arm_config("lift", [*SETTINGS, *rounds])  # an update plays 160 steps
+    (line,) = compare_arm.cut_short(config, 640)
+    assert line == (
+        "compare: 640 steps are 4 updates, so each run has 1 round of new judgements and not 4; --steps 1440 has them "
+        "all, and a smaller reward.round_every asks earlier"
+    )
+    assert compare_arm.cut_short(config, 1440) == []
+    assert len(compare_arm.cut_short(config, 1280)) == 1

@@ -80,6 +80,10 @@ class Side(Protocol[C]):
         """Return the default budget, once the start is measured."""
         ...
 
+    def cut_short(self, config: C, budget: int) -> list[str]:
+        """Return lines on what runs with this budget leave out of the config."""
+        ...
+
 
 def compare(
     side: Side[C],
@@ -116,6 +120,8 @@ def compare(
     steps = _train_start(side, base, out / comparison.START, preset, start)
     run_pipeline(base, out / comparison.START, step=MEASURE, preset=preset)
     budget = budget or side.budget(base, out / comparison.START)
+    for line in side.cut_short(base, budget):
+        say(line)
     for member in members:
         settings = load(side.settings(member, config, budget))
         folder = out / member.name

@@ -11,6 +11,7 @@ from tercet.config.arm import ArmConfig
 from tercet.config.load import load_arm_config
 from tercet.config.ppo import Algorithm
 from tercet.errors import InputError
+from tercet.runs.screen import counted
 
 DOMAIN: Domain = "arm"
 UNIT: str = "steps"
@@ -57,14 +58,32 @@ def start_settings() -> list[str]:
 
 def settings(member: Member, config: ArmConfig, budget: int) -> list[str]:
     """Return the overrides of a run: as many updates as reach the budget."""
-    num_updates = math.ceil(budget / (config.ppo.num_envs * config.horizon))
     return [
         f"seed={config.seed + member.seed}",
         f"ppo.algorithm={member.algorithm}",
-        f"ppo.num_updates={num_updates}",
+        f"ppo.num_updates={_num_updates(config, budget)}",
     ]
 
 
 def budget(config: ArmConfig, start: Path) -> int:
     """Return the environment steps of the rollouts of `ppo.num_updates` updates."""
     return config.ppo.num_updates * config.ppo.num_envs * config.horizon
+
+
+def cut_short(config: ArmConfig, budget: int) -> list[str]:
+    """Say how many rounds of new judgements a smaller budget leaves."""
+    from tercet.arm.preferences.rounds import last_round
+
+    of_config, left = (last_round(config.reward, num) for num in (config.ppo.num_updates, _num_updates(config, budget)))
+    if left >= of_config:
+        return []
+    needed = (of_config * config.reward.round_every + 1) * config.ppo.num_envs * config.horizon
+    return [
+        f"compare: {budget} steps are {counted(_num_updates(config, budget), 'update')}, so each run has "
+        f"{counted(left, 'round')} of new judgements and not {of_config}; --steps {needed} has them all, and a smaller "
+        "reward.round_every asks earlier"
+    ]
+
+
+def _num_updates(config: ArmConfig, budget: int) -> int:
+    return math.ceil(budget / (config.ppo.num_envs * config.horizon))
