@@ -33,8 +33,9 @@ def load_function(spec: str) -> Callable[..., Any]:  # Any: the caller checks it
     if function is None or not callable(function):
         names = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
         near = get_close_matches(function_name, names, n=1) or names[:5]
-        hint = f"; it has {', '.join(near)}" if near else "; it has no functions"
-        raise InputError(f"{spec}: module {module_name} has no function {function_name}{hint}")
+        hint = f"; it has {', '.join(near)}" if near else "; it has none"
+        kind = "class" if function_name[:1].isupper() else "function"  # as Python names them
+        raise InputError(f"{spec}: module {module_name} has no {kind} {function_name}{hint}")
     return _made(function, text[:-1], spec) if bracket else function
 
 

@@ -258,6 +258,7 @@ def test_number_of_copies_is_limited() -> None:
         ("their_env:broken", "ValueError: no such port"),
         ("their_env:leaves", "the function raised SystemExit: 0"),
         ("their_env:lines", "has no function lines; it has line"),
+        ("their_env:Nope", "has no class Nope; it has"),
         ("no_such_module:line", "no module no_such_module"),
         ("no_such_module:Line-v0", "no module no_such_module in the working directory"),
         ("their_env:Lime-v0", "their_env does not register this environment; did you mean Line-v0"),
