@@ -9,11 +9,14 @@ from tests.arm.conftest import make_episodes
 from tercet.arm.networks.sizes import Sizes
 from tercet.arm.play.footage import Footage
 from tercet.arm.preferences.ensemble import fit_ensemble
+from tercet.arm.preferences.pairs import load_pairs
 from tercet.arm.preferences.questions import Teacher, ask
 from tercet.arm.preferences.rounds import Rounds, last_round, latest_model
+from tercet.arm.preferences.segments import Segments
 from tercet.arm.sim.env import ArmEnv
 from tercet.config.arm import ArmConfig
 from tercet.config.load import load_arm_config
+from tercet.errors import FailedError
 
 SIZES, STATES = Sizes(3, 2), torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
 
@@ -55,3 +58,22 @@ def test_each_round_replaces_the_model_and_a_resumed_run_loads_it(
 @pytest.mark.parametrize(("num_updates", "number"), [(1, 0), (2, 0), (3, 1), (4, 1), (5, 2), (100, 2)])
 def test_the_last_round_begins_before_the_last_update(config: ArmConfig, num_updates: int, number: int) -> None:
     assert last_round(config.reward, num_updates) == number
+
+
+def equal(segments: Segments) -> torch.Tensor:
+    """A judge who can no longer tell two segments apart."""
+    return torch.zeros(len(segments))
+
+
+def test_a_round_of_ties_alone_goes_on_and_says_so(
+    config: ArmConfig, footage: Footage, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    rounds = start_rounds(tmp_path, config, footage)
+    judge = config.reward.model_copy(update={"judge": f"{__name__}:equal"})
+    rounds.teacher = Teacher(judge, config.env, config.seed)
+    model = rounds.model_at(2, footage)
+    assert "ppo: round 1: all 5 judgements are ties, so the order of the earlier ones stands" in capfd.readouterr().out
+    assert load_pairs(tmp_path / "ppo" / "round-1" / "pairs.safetensors").preference.tolist() == [0.5] * 5
+    assert not torch.equal(model(STATES), rounds.start(STATES))  # it learned from them beside the earlier ones
+    with pytest.raises(FailedError, match="prefers no segment to another"):
+        ask(footage.episodes(), rounds.teacher, 5, name="learned")

@@ -81,9 +81,9 @@ def _pairs(
     if sheet.kind == "moments":
         if feedback == "success":
             return frames_of_marks(states["states"], states["lengths"], answers, PERSON, known)
-        return pairs_of_marks(states["states"], states["lengths"], answers, PERSON)
+        return pairs_of_marks(states["states"], states["lengths"], answers, PERSON, known)
     preferences = torch.tensor([PREFERENCES[word] for word in answers])
-    return pairs_from_answers(states["first"], states["second"], preferences, PERSON)
+    return pairs_from_answers(states["first"], states["second"], preferences, PERSON, known)
 
 
 def _states(sheet: Sheet) -> dict[str, Tensor]:

@@ -41,7 +41,11 @@ def frames_of_marks(
 
 
 def pairs_of_marks(
-    states: Float[Tensor, "n t o"], lengths: Int[Tensor, " n"], marks: Sequence[Sequence[Mark]], name: str
+    states: Float[Tensor, "n t o"],
+    lengths: Int[Tensor, " n"],
+    marks: Sequence[Sequence[Mark]],
+    name: str,
+    known: Pairs | None = None,
 ) -> Pairs:
     """Convert a person's marks on each episode (its first `lengths` steps) to pairs of states."""
     rows, before, marked, good = [], [], [], []
@@ -54,4 +58,4 @@ def pairs_of_marks(
             good.append(float("nan") if step == 0 else 1.0 if mark["call"] == "good" else 0.0)
     index, preferences = torch.tensor(rows, dtype=torch.long), torch.tensor(good, dtype=torch.float32)
     first, second = (states[index, torch.tensor(steps, dtype=torch.long)][:, None] for steps in (marked, before))
-    return pairs_from_answers(first, second, preferences, name)
+    return pairs_from_answers(first, second, preferences, name, known)

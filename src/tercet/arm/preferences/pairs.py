@@ -175,15 +175,19 @@ def judge_preferences(questions: Questions, judge: Judge, name: str) -> Float[Te
 
 
 def pairs_from_answers(
-    first: Float[Tensor, "n l o"], second: Float[Tensor, "n l o"], preferences: Float[Tensor, " n"], name: str
+    first: Float[Tensor, "n l o"],
+    second: Float[Tensor, "n l o"],
+    preferences: Float[Tensor, " n"],
+    name: str,
+    known: Pairs | None = None,
 ) -> Pairs:
     """Make pairs of both segments' states and the preference for the first; nan means unanswered and is dropped.
 
-    FailedError if all pairs are ties, from which nothing can be learned.
+    FailedError if all pairs are ties: from them alone nothing can be learned. Beside `known` pairs they count.
     """
     is_first = (preferences >= 0.5)[:, None, None]
     better, worse = torch.where(is_first, first, second), torch.where(is_first, second, first)
     pairs = Pairs(better, worse, torch.maximum(preferences, 1 - preferences)).rows(~preferences.isnan())
-    if not len(pairs.without_ties()):
+    if known is None and not len(pairs.without_ties()):
         raise FailedError(f"the judge {name} prefers no segment to another, so there is nothing to learn from")
     return pairs

@@ -78,7 +78,7 @@ def ask(
         questions = comparisons(episodes, teacher, num, name=name, model=model)
     preferences = judge_preferences(questions, load_function(config.judge), config.judge)
     states = questions.segments.states
-    return pairs_from_answers(states[questions.first], states[questions.second], preferences, config.judge)
+    return pairs_from_answers(states[questions.first], states[questions.second], preferences, config.judge, known)
 
 
 def comparisons(

@@ -16,7 +16,9 @@ from tercet.arm.preferences.pairs import Pairs, join_pairs, load_pairs
 from tercet.arm.preferences.questions import Teacher, ask
 from tercet.config.arm import RewardConfig
 from tercet.runs.intermediate import is_kept, keep_folder
+from tercet.runs.progress import say
 from tercet.runs.ranks import share
+from tercet.runs.screen import counted
 
 
 class Rounds:
@@ -48,6 +50,9 @@ class Rounds:
 
     def _run_round(self, number: int, footage: Footage) -> None:
         pairs = self._ask(number, footage)
+        if not len(pairs.without_ties()):
+            given = f"all {counted(len(pairs), 'judgement')} are ties" if len(pairs) else "there are no judgements"
+            say(f"ppo: round {number}: {given}, so the order of the earlier ones stands; PPO goes on")
         earlier = [load_pairs(self._checked_folder(i) / "pairs.safetensors") for i in range(1, number)]
         all_pairs = join_pairs([self._first_pairs, *earlier, pairs]).to(self.start.device)
         model = fit_ensemble(all_pairs, self.teacher.config, seed=self.teacher.seed, name=f"round {number}")
