@@ -24,8 +24,9 @@ from tercet.arm.stages import start_policy
 from tercet.config.arm import ArmConfig
 from tercet.runs.folder import RunFolder
 from tercet.train.optim import adamw
-from tercet.train.ppo import Learner, train
-from tercet.train.selection import Validation
+from tercet.train.ppo.learner import Learner
+from tercet.train.ppo.loop import train
+from tercet.train.ppo.selection import Validation
 
 
 class Reached(Exception):

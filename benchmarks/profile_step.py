@@ -29,7 +29,7 @@ from tercet.lm.plan.bench import Step
 from tercet.lm.plan.hardware import measured_limits
 from tercet.lm.rollout import LmActorCritic
 from tercet.train.chance import generator
-from tercet.train.ppo import update
+from tercet.train.ppo.update import update
 
 T = TypeVar("T")
 

@@ -25,8 +25,9 @@ from tercet.arm.stages import start_policy
 from tercet.config.arm import ArmConfig
 from tercet.config.load import load_arm_config
 from tercet.runs.folder import RunFolder
-from tercet.train.ppo import Collected, Learner, train
-from tercet.train.selection import Validation
+from tercet.train.ppo.learner import Learner
+from tercet.train.ppo.loop import Collected, train
+from tercet.train.ppo.selection import Validation
 
 
 def learn(folder: RunFolder, config: ArmConfig, race: Race) -> tuple[Policy, gymnasium.spaces.Box]:

@@ -20,7 +20,7 @@ from tercet.config.arm import ArmConfig
 from tercet.config.load import load_arm_config
 from tercet.errors import InputError
 from tercet.runs.folder import RunFolder
-from tercet.train.kept import KeptRollout
+from tercet.train.ppo.kept import KeptRollout
 
 # a point that drifts away and is pushed back: observations of thousands, rewards of about minus ten thousand a step
 PUSHED = """

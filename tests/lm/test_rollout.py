@@ -26,7 +26,8 @@ from tercet.lm.rollout import (
 )
 from tercet.lm.sampling.responses import Responses, respond
 from tercet.train.chance import generator
-from tercet.train.ppo import Learner, update
+from tercet.train.ppo.learner import Learner
+from tercet.train.ppo.update import update
 
 MakeConfig = Callable[..., LmConfig]
 MakeRoles = Callable[[LmConfig], Any]  # Any: the Roles of conftest

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from tests.on_ranks import on_ranks
-from tests.train.test_ppo import FAST, LOOP, Bandit, Killed, play, rows, run  # a bandit and its rollouts
+from tests.train.ppo.bandit import FAST, LOOP, Bandit, Killed, play, rows, run  # a bandit and its rollouts
 from torch import Tensor, nn
 
 from tercet.config.fit import FitConfig
@@ -21,7 +21,8 @@ from tercet.train.chance import generator
 from tercet.train.fit import LossTerms, fit
 from tercet.train.loss_scale import FIRST, LossScale
 from tercet.train.optim import adamw, apply_gradients
-from tercet.train.ppo import Learner, update
+from tercet.train.ppo.learner import Learner
+from tercet.train.ppo.update import update
 from tercet.train.sharding import shard, whole
 
 X = torch.randn(8, 16, generator=torch.Generator().manual_seed(0))

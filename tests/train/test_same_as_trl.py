@@ -16,7 +16,7 @@ from tercet.core.averages import weights
 from tercet.core.dpo import implicit_rewards
 from tercet.core.losses import clipped_policy_loss, kl_loss, pairwise_loss
 from tercet.core.masked import masked_mean
-from tercet.train.estimators import estimate
+from tercet.train.ppo.estimators import estimate
 from tercet.types import Rollout
 
 TRL: dict[str, Any] = json.loads((Path(__file__).parent / "trl_losses.json").read_text())  # Any: JSON

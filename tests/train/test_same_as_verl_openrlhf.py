@@ -20,7 +20,7 @@ from tercet.core.dpo import implicit_rewards
 from tercet.core.kl import k1, k2, k3
 from tercet.core.losses import clipped_policy_loss, clipped_value_loss, kl_loss, pairwise_loss
 from tercet.core.masked import masked_mean
-from tercet.train.estimators import Estimate, estimate
+from tercet.train.ppo.estimators import Estimate, estimate
 
 PEERS: dict[str, Any] = json.loads((Path(__file__).parent / "verl_openrlhf_losses.json").read_text())  # Any: JSON
 VERL, OPENRLHF = PEERS["verl"], PEERS["openrlhf"]

@@ -16,9 +16,9 @@ from tests.web.test_inspect_page import Repeats
 
 from tercet.config.ppo import UpdateConfig
 from tercet.core.kl import penalised_rewards
-from tercet.train.explain import explain
-from tercet.train.inspection import CHOICES, SETTINGS, inner_clips, numbers
-from tercet.train.kept import KeptRollout, Outputs, Seen
+from tercet.train.ppo.explain import explain
+from tercet.train.ppo.inspection import CHOICES, SETTINGS, inner_clips, numbers
+from tercet.train.ppo.kept import KeptRollout, Outputs, Seen
 from tercet.types import Rollout
 from tercet.web.inspect_page import app
 

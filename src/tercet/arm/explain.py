@@ -18,8 +18,8 @@ from tercet.config.arm import ArmConfig
 from tercet.config.load import recorded_config
 from tercet.errors import InputError
 from tercet.runs.folder import RunFolder
-from tercet.train.explain import explain
-from tercet.train.inspection import MOST_ROWS, SETTINGS, KeptUpdates, Tree, inner_clips, numbers, short
+from tercet.train.ppo.explain import explain
+from tercet.train.ppo.inspection import MOST_ROWS, SETTINGS, KeptUpdates, Tree, inner_clips, numbers, short
 
 _FILMS = 64  # episodes whose pictures are kept in memory, about half a megabyte each
 

@@ -1,7 +1,7 @@
 """What an arm's run keeps of a rollout, and the rollout that it makes again, also with other settings.
 
-In `rollout.safetensors` (`train/kept.py`) these tensors are called `own.*`: those of the episodes, `info.*` for each
-number that the environment gives, the decisions, the rewards of single steps, the number that divides them if
+In `rollout.safetensors` (`train/ppo/kept.py`) these tensors are called `own.*`: those of the episodes, `info.*` for
+each number that the environment gives, the decisions, the rewards of single steps, the number that divides them if
 `ppo.scale_rewards`, and the seed of the starts.
 """
 
@@ -15,7 +15,7 @@ from tercet.arm.play.episodes import Episodes
 from tercet.arm.rollout import Assessed, build, describe
 from tercet.arm.scoring import StepRewards
 from tercet.config.arm import PpoConfig
-from tercet.train.kept import KeptRollout
+from tercet.train.ppo.kept import KeptRollout
 
 _INFO = "info."  # prefix of the environment's numbers
 _LEFT_OUT = ("infos", "seen")  # of the columns of episodes

@@ -41,9 +41,10 @@ from tercet.runs.folder import RunFolder
 from tercet.runs.progress import say
 from tercet.train import chance
 from tercet.train.device import device_of
-from tercet.train.kept import kept_updates
-from tercet.train.ppo import Collected, Learner, train, validates_after
-from tercet.train.selection import Validation
+from tercet.train.ppo.kept import kept_updates
+from tercet.train.ppo.learner import Learner
+from tercet.train.ppo.loop import Collected, train, validates_after
+from tercet.train.ppo.selection import Validation
 
 TIE_BREAK = 1e-3  # weight of the share of steps in success, which decides between policies of equal success
 SHOWN = ["ppo/score", "ppo/success", "ppo/episode_return", "ppo/kl", "ppo/explained_variance", "ppo/clip_fraction"]

@@ -14,9 +14,9 @@ from tercet.lm.text.encoder import Encoder
 from tercet.lm.text.token_view import text_of_each
 from tercet.runs.folder import RunFolder
 from tercet.runs.rounds import in_round
-from tercet.train.explain import explain
-from tercet.train.inspection import SETTINGS, KeptUpdates, Tree, numbers, ref_logprobs_of, short
-from tercet.train.kept import KeptRollout
+from tercet.train.ppo.explain import explain
+from tercet.train.ppo.inspection import SETTINGS, KeptUpdates, Tree, numbers, ref_logprobs_of, short
+from tercet.train.ppo.kept import KeptRollout
 
 _WORD = "qz0zq"  # occurs in no template
 

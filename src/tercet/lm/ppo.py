@@ -56,11 +56,13 @@ from tercet.runs.rounds import in_round, results_in_round
 from tercet.runs.step import Step
 from tercet.train.chance import generator, round_seed
 from tercet.train.device import device_of
-from tercet.train.kept import kept_updates
 from tercet.train.parallel import own, summed
-from tercet.train.ppo import Collected, Learner, takes_one_step, train
-from tercet.train.selection import Validation
-from tercet.train.watch import Stopped, StopRule, Watched
+from tercet.train.ppo.kept import kept_updates
+from tercet.train.ppo.learner import Learner
+from tercet.train.ppo.loop import Collected, train
+from tercet.train.ppo.selection import Validation
+from tercet.train.ppo.update import takes_one_step
+from tercet.train.ppo.watch import Stopped, StopRule, Watched
 
 NO_VALIDATION = "ppo: no validation prompts are held out to choose the best checkpoint; raise data.eval_fraction"
 NUM_SAMPLES = 4  # responses of a rollout that are written to samples.jsonl

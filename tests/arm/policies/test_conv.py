@@ -29,7 +29,8 @@ from tercet.config.arm import ArmConfig, PolicyConfig, PpoConfig
 from tercet.config.load import load_arm_config, load_robot_config
 from tercet.errors import InputError
 from tercet.train.optim import adamw
-from tercet.train.ppo import Learner, update
+from tercet.train.ppo.learner import Learner
+from tercet.train.ppo.update import update
 
 SIZES = Sizes(4, 2, robot=(True, True, False, False))
 EYES = PolicyConfig(

@@ -33,7 +33,8 @@ from tercet.config.arm import PolicyConfig, PpoConfig
 from tercet.core.advantages import gae
 from tercet.errors import FailedError, InputError
 from tercet.train.optim import adamw, set_lr
-from tercet.train.ppo import Learner, update
+from tercet.train.ppo.learner import Learner
+from tercet.train.ppo.update import update
 
 SIZES = Sizes(3, 2)
 KINDS = {

@@ -20,7 +20,8 @@ from tercet.lm.sampling.responses import Responses
 from tercet.lm.scoring import by_model
 from tercet.runs.clock import Moment
 from tercet.train.chance import generator
-from tercet.train.ppo import Learner, takes_one_step, update
+from tercet.train.ppo.learner import Learner
+from tercet.train.ppo.update import takes_one_step, update
 from tercet.types import Rollout
 
 EOS = 2

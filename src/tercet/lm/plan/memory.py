@@ -1,8 +1,8 @@
 """The memory of each step: the parts that stay, and the parts that are added at the moments of highest use.
 
-It follows the code. `train/ppo.py` updates the critic before the actor and frees the gradients of each. The best actor
-is kept as a copy. `lm/cpu/packed.py` copies the linear layers while a CPU samples. `lm/models/logprobs.py` computes
-logits in chunks. A backward pass frees activations while it adds gradients.
+It follows the code. `train/ppo/update.py` updates the critic before the actor and frees the gradients of each. The best
+actor is kept as a copy. `lm/cpu/packed.py` copies the linear layers while a CPU samples. `lm/models/logprobs.py`
+computes logits in chunks. A backward pass frees activations while it adds gradients.
 """
 
 from collections.abc import Iterable
@@ -16,7 +16,7 @@ from tercet.lm.plan.footprint import Activations, Footprint, Kind, activations, 
 from tercet.lm.plan.processes import Processes
 from tercet.lm.plan.shapes import Networks
 from tercet.lm.scoring import REWARD_MODEL
-from tercet.train.ppo import takes_one_step
+from tercet.train.ppo.update import takes_one_step
 
 Parts = dict[str, int]  # name of the part -> bytes
 

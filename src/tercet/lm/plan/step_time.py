@@ -12,7 +12,7 @@ from tercet.lm.plan.probe import Seconds, policy_seconds, score_seconds
 from tercet.lm.plan.shapes import Networks
 from tercet.lm.plan.traffic import NETWORK, NOTHING, Sent
 from tercet.train.device import device_of
-from tercet.train.ppo import takes_one_step
+from tercet.train.ppo.update import takes_one_step
 
 _LAUNCH_S = 25e-6  # assumed time to launch one operator on a GPU: small operators wait for it
 _OPERATORS, _OPERATORS_OF_ADAPTERS = 14, 24  # approximate number in the forward pass of a layer

@@ -14,8 +14,8 @@ from tercet.errors import InputError
 from tercet.runs.folder import RunFolder
 from tercet.runs.rows import Row
 from tercet.runs.step import ROLLOUTS
-from tercet.train.explain import Explained
-from tercet.train.kept import KeptRollout
+from tercet.train.ppo.explain import Explained
+from tercet.train.ppo.kept import KeptRollout
 from tercet.types import Rollout
 
 Tree = dict[str, Any]  # Any: JSON for the page

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from tercet.train.watch import NEVER, StopRule, Watched
+from tercet.train.ppo.watch import NEVER, StopRule, Watched
 
 RULE = StopRule({"asks": 0.1, "other": 0.5}, 2)
 

@@ -14,11 +14,11 @@ from tercet.core.chain import steps_outside
 from tercet.core.kl import k1
 from tercet.core.losses import clipped_value_loss, is_outside, ratio_of_probabilities
 from tercet.core.masked import masked_mean
-from tercet.train.estimators import estimate
-from tercet.train.kept import NOT_USED, KeptRollout
-from tercet.train.parts import Part, training_data
-from tercet.train.policy_loss import policy_losses, ratio_of_update
-from tercet.train.ppo import critic_metrics
+from tercet.train.ppo.estimators import estimate
+from tercet.train.ppo.kept import NOT_USED, KeptRollout
+from tercet.train.ppo.parts import Part, training_data
+from tercet.train.ppo.policy_loss import policy_losses, ratio_of_update
+from tercet.train.ppo.update import critic_metrics
 from tercet.types import Rollout
 
 

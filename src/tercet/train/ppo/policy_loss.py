@@ -8,7 +8,7 @@ from torch import Tensor
 from tercet.config.ppo import UpdateConfig
 from tercet.core.chain import chain_clip_fraction, clipped_chain_loss
 from tercet.core.losses import RatioStatistics, clipped_policy_loss, kl_loss, ratio_statistics
-from tercet.train.parts import Part
+from tercet.train.ppo.parts import Part
 
 
 def policy_losses(

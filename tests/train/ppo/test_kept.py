@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.train.test_ppo import FAST, Bandit, changed, play
+from tests.train.ppo.bandit import FAST, Bandit, changed, play
 
 from tercet.errors import FailedError
 from tercet.train.chance import generator
-from tercet.train.kept import FILE, NOT_USED, KeptRollout, Seen, kept_updates, outputs
-from tercet.train.ppo import update
+from tercet.train.ppo.kept import FILE, NOT_USED, KeptRollout, Seen, kept_updates, outputs
+from tercet.train.ppo.update import update
 
 SEVERAL = changed(FAST, epochs=3, num_minibatches=4, micro_batch_size=3)
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tercet.train.selection import Shrinkage
+from tercet.train.ppo.selection import Shrinkage
 
 SCORES = [[0.0, 1.0, 2.0, 4.0], [1.0, 0.0, 3.0, 2.0], [2.0, 2.0, 1.0, 3.0]]
 

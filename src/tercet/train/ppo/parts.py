@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tercet.config.ppo import UpdateConfig
 from tercet.core.averages import weights
-from tercet.train.estimators import estimate
+from tercet.train.ppo.estimators import estimate
 from tercet.types import Rollout
 
 

@@ -5,15 +5,15 @@ from statistics import fmean
 
 import pytest
 import torch
-from tests.train.test_kept import SEVERAL, kept
-from tests.train.test_ppo import Bandit, changed, play
+from tests.train.ppo.bandit import Bandit, changed, play
+from tests.train.ppo.test_kept import SEVERAL, kept
 
 from tercet.config.ppo import UpdateConfig
 from tercet.train.chance import generator
-from tercet.train.explain import explain
-from tercet.train.inspection import numbers
-from tercet.train.kept import NOT_USED, KeptRollout, Outputs, Seen, outputs
-from tercet.train.ppo import update
+from tercet.train.ppo.explain import explain
+from tercet.train.ppo.inspection import numbers
+from tercet.train.ppo.kept import NOT_USED, KeptRollout, Outputs, Seen, outputs
+from tercet.train.ppo.update import update
 from tercet.types import Rollout
 
 

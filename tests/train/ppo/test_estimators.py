@@ -8,7 +8,7 @@ import torch
 from tercet.config.ppo import UpdateConfig
 from tercet.core.advantages import gae
 from tercet.core.groups import deviations, leave_one_out, standardised
-from tercet.train.estimators import estimate
+from tercet.train.ppo.estimators import estimate
 from tercet.types import Rollout
 
 LENGTHS = torch.tensor([3, 1, 2, 3])

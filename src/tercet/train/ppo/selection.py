@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tercet.core.selection import expected_shrinkage
 from tercet.train.chance import generator
-from tercet.train.watch import Scores, Watched
+from tercet.train.ppo.watch import Scores, Watched
 
 NUM_DRAWS = 1000  # the estimate then varies by a few per cent between seeds
 
