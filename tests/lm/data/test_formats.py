@@ -6,16 +6,9 @@ import pytest
 
 from tercet.errors import InputError
 from tercet.lm.data.examples import Message
-from tercet.lm.data.formats import (
-    ENDS_WITH_ASSISTANT,
-    NO_END,
-    NO_SCORE,
-    OTHER_PROMPT,
-    PROMPTS_DIFFER,
-    TWO_SYSTEMS,
-    Parts,
-    RowReader,
-)
+from tercet.lm.data.formats import ENDS_WITH_ASSISTANT, NO_END, PROMPTS_DIFFER, RowReader
+from tercet.lm.data.known_sets import NO_SCORE
+from tercet.lm.data.parts import OTHER_PROMPT, TWO_SYSTEMS, Parts
 from tercet.lm.data.turns import TOOL_RESPONSE, Fault, UnusableRowError
 
 Row = dict[str, Any]  # Any: any JSON

@@ -1,1 +1,1 @@
-"""Data: files, hub sets and the built-in set become examples, splits and the batches of a step."""
+"""Data: files, hub sets and built-in sets become examples, splits and the batches of a step."""

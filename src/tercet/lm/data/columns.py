@@ -9,8 +9,8 @@ from typing import Any
 from tercet.config.functions import load_function
 from tercet.config.lm import LmConfig
 from tercet.errors import InputError
+from tercet.lm.data.cells import EVERY
 from tercet.lm.data.examples import Example
-from tercet.lm.data.formats import EVERY
 from tercet.lm.data.splits import Sets
 from tercet.runs.progress import say_once
 from tercet.runs.ranks import share

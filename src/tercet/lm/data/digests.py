@@ -6,9 +6,9 @@ from collections.abc import Collection
 from pathlib import Path
 
 from tercet.config.lm import LmConfig
+from tercet.lm.data.cells import EVERY
 from tercet.lm.data.columns import columns_of_run, columns_of_step
 from tercet.lm.data.examples import Example
-from tercet.lm.data.formats import EVERY
 from tercet.lm.data.splits import StepName, step_examples
 from tercet.runs.rounds import kind_of
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tercet import strict_json
 from tercet.errors import InputError
-from tercet.lm.data.formats import Row
+from tercet.lm.data.cells import Row
 from tercet.lm.data.parquet import Used, parquet_rows
 
 FILE_TYPES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")

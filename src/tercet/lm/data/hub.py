@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from tercet.config.lm import Source
 from tercet.errors import InputError, first_line
+from tercet.lm.data.cells import Row
 from tercet.lm.data.files import all_of, as_row, file_type, folder_files, is_folder, is_regular, local_rows, nearest
-from tercet.lm.data.formats import Row
 from tercet.lm.data.parquet import NOT_READ, Used, refuse_duplicates
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from tercet.errors import InputError, first_line
-from tercet.lm.data.formats import Row
+from tercet.lm.data.cells import Row
 from tercet.strict_json import first_repeated
 
 _ROWS_AT_ONCE = 128  # a value may have megabytes, and a small file may hold millions of equal ones

@@ -9,14 +9,16 @@ from typing import TypeVar
 
 from tercet.config.lm import Source
 from tercet.errors import InputError, reading
-from tercet.lm.data.chatterbot import read_chatterbot
-from tercet.lm.data.chitchat import read_chitchat
-from tercet.lm.data.counting import read_counting
+from tercet.lm.data.builtin.chatterbot import read_chatterbot
+from tercet.lm.data.builtin.chitchat import read_chitchat
+from tercet.lm.data.builtin.counting import read_counting
+from tercet.lm.data.builtin.reasoning import PREFIX, read_task
+from tercet.lm.data.cells import Row, listed
 from tercet.lm.data.examples import Example
 from tercet.lm.data.files import file_type, is_folder, is_regular, local_rows
-from tercet.lm.data.formats import TIE, Parts, Row, RowReader, listed
+from tercet.lm.data.formats import TIE, RowReader
 from tercet.lm.data.hub import hub_rows
-from tercet.lm.data.reasoning import PREFIX, read_task
+from tercet.lm.data.parts import Parts
 from tercet.lm.data.turns import Fault, UnusableRowError
 from tercet.runs.machine import spare_memory
 
@@ -51,46 +53,25 @@ def read(
     `tie: true` is left out and counted everywhere.
     """
     is_local = is_file(source)
-    for key in ("split", "config"):
-        of_task = key == "config" and source.path.startswith(PREFIX)
-        if (value := getattr(source, key)) and (is_local or is_built_in(source)) and not of_task:
-            raise InputError(f"{source.path}: has no {key} {value!r}, as hub sets have; leave {key} out")
-    if source.path == "chatterbot":
-        return Reading(read_chatterbot(name, needs_response=needs_response))
-    if source.path == "chitchat":
-        return Reading(read_chitchat(name))
-    if source.path == "counting":
-        return Reading(read_counting(name, columns=extra))
-    if source.path.startswith(PREFIX):
-        return Reading(read_task(source.path, source.config, name=name, columns=extra))
-    reader = RowReader(columns, extra)
+    _refuse_keys_of_hub_sets(source, is_local=is_local)
+    if is_built_in(source):
+        return Reading(_built_in(source, name, needs_response=needs_response, extra=extra))
+    reader, faults = RowReader(columns, extra), _Faults()
 
     def used(names: Collection[str]) -> list[str]:
         return _at(source.path, reader.used, names)
 
     rows = local_rows(Path(source.path), used=used) if is_local else hub_rows(source, used=used)
     examples: list[Example] = []
-    fault_counts: Counter[Fault] = Counter()
-    first_locations: dict[Fault, str] = {}  # location of the first row with each fault
     num_rows, bytes_left = 0, spare_memory() // 2  # the steps need the other half, for token ids
     for location, row in _in_order(rows, source.path):
         num_rows += 1
-        try:
-            parts = _at(location, reader.parts, row)
-        except UnusableRowError as error:
-            fault_counts[error.fault] += 1
-            first_locations.setdefault(error.fault, location)
+        parts = _parts(reader, location, row, faults, needs_response=needs_response)
+        if parts is None:
             continue
-        if _lacks_something(parts, needs_response=needs_response):
-            fault_counts[BLANK] += 1
-            first_locations.setdefault(BLANK, f"{location}, columns {listed(row)}")
-            continue
-        rejected = parts.rejected
-        if parts.chosen == rejected:
-            rejected = None
-            if is_local:
-                fault_counts[EQUAL] += 1
-                first_locations.setdefault(EQUAL, location)
+        rejected = None if parts.rejected == parts.chosen else parts.rejected
+        if rejected != parts.rejected and is_local:
+            faults.add(EQUAL, location)
         ended = (parts.chosen_ended, parts.rejected_ended)
         taken = _at(location, reader.extra, row) if extra else ""
         examples.append(Example(parts.messages, parts.chosen, rejected, name, location, *ended, taken))
@@ -103,16 +84,68 @@ def read(
             )
     if not num_rows:
         raise InputError(f"{source.path}: the set is empty; give one with rows, or remove it from the config")
-    refused = fault_counts if is_local or not examples else Counter[Fault]()
-    if examples:  # the user meant a tie, as the row says
-        refused = Counter({fault: number for fault, number in refused.items() if fault is not TIE})
-    if refused:
-        ((fault, number),) = refused.most_common(1)
-        raise InputError(
-            f"{source.path}: {fault.reason} in {number} of {num_rows} rows "
-            f"(first: {first_locations[fault]}); {fault.remedy}"
-        )
-    return Reading(examples, {fault.reason: number for fault, number in fault_counts.items()}, tuple(reader.unread))
+    if is_local or not examples:
+        # where there are examples, the user meant a tie, as the row says
+        faults.refuse(source.path, num_rows, unless=TIE if examples else None)
+    return Reading(examples, faults.by_reason(), tuple(reader.unread))
+
+
+class _Faults:
+    """Why rows are no examples: the number of rows for each reason, and the location of the first."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[Fault] = Counter()
+        self._first: dict[Fault, str] = {}
+
+    def add(self, fault: Fault, location: str) -> None:
+        """Count a row."""
+        self._counts[fault] += 1
+        self._first.setdefault(fault, location)
+
+    def refuse(self, path: str, num_rows: int, *, unless: Fault | None) -> None:
+        """Raise InputError with the most frequent reason, if there is one beside `unless`."""
+        refused = Counter({fault: number for fault, number in self._counts.items() if fault is not unless})
+        if refused:
+            ((fault, number),) = refused.most_common(1)
+            raise InputError(
+                f"{path}: {fault.reason} in {number} of {num_rows} rows (first: {self._first[fault]}); {fault.remedy}"
+            )
+
+    def by_reason(self) -> dict[str, int]:
+        """Return the number of rows by reason."""
+        return {fault.reason: number for fault, number in self._counts.items()}
+
+
+def _refuse_keys_of_hub_sets(source: Source, *, is_local: bool) -> None:
+    """Raise InputError if a file or a built-in set has a split or a config."""
+    for key in ("split", "config"):
+        of_task = key == "config" and source.path.startswith(PREFIX)
+        if (value := getattr(source, key)) and (is_local or is_built_in(source)) and not of_task:
+            raise InputError(f"{source.path}: has no {key} {value!r}, as hub sets have; leave {key} out")
+
+
+def _built_in(source: Source, name: str, *, needs_response: bool, extra: Collection[str]) -> list[Example]:
+    """Read a set for which `is_built_in` is True."""
+    if source.path == "chatterbot":
+        return read_chatterbot(name, needs_response=needs_response)
+    if source.path == "chitchat":
+        return read_chitchat(name)
+    if source.path == "counting":
+        return read_counting(name, columns=extra)
+    return read_task(source.path, source.config, name=name, columns=extra)
+
+
+def _parts(reader: RowReader, location: str, row: Row, faults: _Faults, *, needs_response: bool) -> Parts | None:
+    """Read a row; None, and a fault, if it is no example."""
+    try:
+        parts = _at(location, reader.parts, row)
+    except UnusableRowError as error:
+        faults.add(error.fault, location)
+        return None
+    if _lacks_something(parts, needs_response=needs_response):
+        faults.add(BLANK, f"{location}, columns {listed(row)}")
+        return None
+    return parts
 
 
 def is_built_in(source: Source) -> bool:

@@ -14,9 +14,9 @@ from unicodedata import category
 
 from tercet.config.lm import DataConfig, Source
 from tercet.errors import InputError
+from tercet.lm.data.cells import listed
 from tercet.lm.data.examples import Example, fraction
 from tercet.lm.data.files import file_type, folder_files, is_folder, is_regular, stem
-from tercet.lm.data.formats import listed
 from tercet.lm.data.sources import Reading, read
 from tercet.runs.progress import say_once
 

@@ -12,10 +12,12 @@ from tercet.config.lm import Source
 from tercet.errors import InputError
 from tercet.feedback.answers import LONGEST_NAME, Answer, AnswerBook, by_question, read_answers
 from tercet.feedback.sheets import read_sheet
+from tercet.lm.data.cells import Row
 from tercet.lm.data.examples import fraction
 from tercet.lm.data.files import local_rows
-from tercet.lm.data.formats import Parts, Row, RowReader
+from tercet.lm.data.formats import RowReader
 from tercet.lm.data.hub import hub_rows
+from tercet.lm.data.parts import Parts
 from tercet.lm.data.sources import is_file
 from tercet.lm.labels.ask import comparison, write_rows
 from tercet.lm.labels.sources import Pair, Text, sheet_name

@@ -12,7 +12,7 @@ from fractions import Fraction
 from typing import Any
 
 from tercet.errors import InputError
-from tercet.lm.data.reasoning import score_answer
+from tercet.lm.data.builtin.reasoning import score_answer
 
 _TAGGED = re.compile(r"<answer>((?:(?!<answer>).)*?)</answer>", re.DOTALL)
 _HASHES = re.compile(r"(?<!#)####(?!#)\s*([^\n]*)")

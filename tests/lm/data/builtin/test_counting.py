@@ -3,8 +3,8 @@
 import re
 
 from tercet.config.lm import DataConfig, Source
+from tercet.lm.data.builtin.counting import read_counting
 from tercet.lm.data.columns import columns_of
-from tercet.lm.data.counting import read_counting
 from tercet.lm.data.sources import read
 from tercet.lm.data.splits import flat, step_examples
 from tercet.lm.preferences.functions import call_function

@@ -7,8 +7,8 @@ A small task whose answers can be checked: `tercet.lm.preferences.verify:exact_m
 import json
 from collections.abc import Collection
 
+from tercet.lm.data.cells import EVERY
 from tercet.lm.data.examples import Example, Message
-from tercet.lm.data.formats import EVERY
 
 _LAST_START = 95  # so that no number has three digits
 _LENGTHS = (3, 4, 5)  # how many numbers are counted

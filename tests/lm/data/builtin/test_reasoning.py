@@ -6,8 +6,8 @@ import pytest
 
 from tercet.config.lm import DataConfig, Source
 from tercet.errors import InputError
+from tercet.lm.data.builtin.reasoning import read_task, score_answer
 from tercet.lm.data.columns import columns_of
-from tercet.lm.data.reasoning import read_task, score_answer
 from tercet.lm.data.sources import read
 from tercet.lm.data.splits import flat, step_examples
 from tercet.lm.preferences.functions import call_function

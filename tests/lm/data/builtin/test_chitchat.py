@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from tercet.lm.data.chitchat import is_clean_answer, is_clean_question, read_chitchat
+from tercet.lm.data.builtin.chitchat import is_clean_answer, is_clean_question, read_chitchat
 
 
 @pytest.mark.parametrize(

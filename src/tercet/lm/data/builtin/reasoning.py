@@ -13,8 +13,8 @@ from typing import Any
 
 from tercet.config.plain_yaml import NotPlain, parse
 from tercet.errors import InputError, first_line
+from tercet.lm.data.cells import EVERY
 from tercet.lm.data.examples import Example, Message
-from tercet.lm.data.formats import EVERY
 from tercet.lm.data.turns import text_of
 
 PREFIX = "reasoning_gym:"
