@@ -7,9 +7,11 @@ import torch
 from tests.arm.conftest import values
 
 from tercet.arm import pipeline
-from tercet.arm.exploration import LEAST, lower_exploration
+from tercet.arm.exploration import LEAST, explore_as_kept, lower_exploration
 from tercet.arm.play.environments import EnvFactory
 from tercet.arm.policies.gaussian import GaussianPolicy
+from tercet.arm.policies.kinds import new_policy
+from tercet.arm.policies.policy import Sizes
 from tercet.arm.stages import start_policy
 from tercet.config.load import load_arm_config
 from tercet.errors import InputError
@@ -82,6 +84,17 @@ def test_ppo_starts_with_the_exploration_that_was_chosen(small: list[str], tmp_p
     assert values(folder, "ppo/entropy")[-1] == pytest.approx(entropy, abs=1e-3)
     assert values(folder, "ppo/kl")[-1] == pytest.approx(0.0, abs=1e-3)  # the reference explores alike
     assert found["env_steps"] >= found["exploration"]["num_steps"] + 3 * 4 * 4
+
+
+def test_a_resumed_run_explores_as_it_began(tmp_path: Path) -> None:
+    config = load_arm_config("reach", [*GIVEN, "policy.log_std=-1.2"])
+    policy = new_policy(Sizes(1, 1), config.policy, seed=0)
+    assert isinstance(policy, GaussianPolicy)
+    first = explore_as_kept(tmp_path / "ppo", policy, lambda: {"log_std": -2.4, "success": 0.5, "success_without": 0.6})
+    policy.explore(-1.2)
+    # an environment that does not repeat its starts would give another measurement
+    again = explore_as_kept(tmp_path / "ppo", policy, lambda: pytest.fail("it is measured again"))
+    assert again == first and float(policy.log_std.detach().mean()) == pytest.approx(-2.4)
 
 
 def test_success_is_needed_to_keep_it(small: list[str]) -> None:

@@ -4,19 +4,51 @@ PPO improves the policy with exploration. If noise makes a good clone fail, PPO 
 cost, and learns from episodes unlike those of the clone. How much noise a task bears is not known in advance.
 """
 
+from collections.abc import Callable
+from pathlib import Path
+
 import torch
 from gymnasium.vector import VectorEnv
 
 from tercet.arm.play.agent import sample_episodes
 from tercet.arm.policies.policy import Policy
+from tercet.core.noise import coloured
+from tercet.runs.integrity import read_json
+from tercet.runs.intermediate import is_kept, keep_file
+from tercet.runs.progress import say
+from tercet.runs.rows import dump
 from tercet.train import chance
+
+FILE = "exploration.json"
 
 STEP, LEAST = 0.4, -4.0  # of the logarithm of the standard deviation
 _NOTICEABLE = 0.1  # success below it is too rare to compare
 
 
+def explore_as_kept(step: Path, policy: Policy, lower: Callable[[], dict[str, float]]) -> dict[str, float]:
+    """Set the exploration that `lower` finds, or that a resumed step found before; return what was measured."""
+    if not is_kept(step, FILE):
+        found = lower()
+        say(
+            f"ppo: explores with log_std={found['log_std']:g}, with which the initial policy succeeds on "
+            f"{found['success']:.0%}, and without on {found['success_without']:.0%}"
+        )
+        keep_file(step, FILE, dump(found, indent=2) + "\n")
+    found = read_json(step / FILE, dict, f"remove {step} to start ppo again")
+    policy.explore(found["log_std"])
+    return found
+
+
 def lower_exploration(
-    env: VectorEnv, policy: Policy, *, log_std: float, keep: float, num: int, horizon: int, seed: int
+    env: VectorEnv,
+    policy: Policy,
+    *,
+    log_std: float,
+    keep: float,
+    num: int,
+    horizon: int,
+    seed: int,
+    noise_exponent: float = 0.0,
 ) -> dict[str, float]:
     """Set the largest exploration, from `log_std` downwards, with which the policy keeps a share of its success.
 
@@ -30,7 +62,8 @@ def lower_exploration(
         return float(played.episodes.succeeded().float().mean())
 
     alone = success(None)
-    noise = torch.randn(horizon, num, policy.noise_size, generator=chance.generator(seed, "exploration noise"))
+    white = torch.randn(horizon, num, policy.noise_size, generator=chance.generator(seed, "exploration noise"))
+    noise = coloured(white, exponent=noise_exponent)
     chosen, explored = log_std, success(noise)
     while alone >= _NOTICEABLE and explored < keep * alone and chosen - STEP >= LEAST:
         chosen = round(chosen - STEP, 3)

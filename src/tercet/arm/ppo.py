@@ -7,6 +7,7 @@ import copy
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from tercet.arm.demonstrations.data import NONE
 from tercet.arm.demonstrations.digests import digests
-from tercet.arm.exploration import lower_exploration
+from tercet.arm.exploration import explore_as_kept, lower_exploration
 from tercet.arm.kept import tensors_of
 from tercet.arm.networks.critic import new_critic
 from tercet.arm.networks.reward_ensemble import load_reward_model
@@ -67,7 +68,7 @@ def run(folder: RunFolder, config: ArmConfig) -> None:
         envs.open(config.ppo.num_envs // config.ppo.group_size) as env,
         envs.open(config.ppo.num_eval_states) as validation_env,
     ):
-        explored = _lower_exploration(validation_env, policy, config) if config.ppo.keep_success else {}
+        explored = _lower_exploration(folder, validation_env, policy, config) if config.ppo.keep_success else {}
         rounds = _rounds(folder, teacher, policy) if REWARD_MODEL in config.ppo.reward else None
         if rounds and config.reward.sees == "pictures":
             _check_audit(folder, config.ppo)
@@ -206,8 +207,9 @@ def validate(env: VectorEnv, collect: Collect) -> Validation:
     return Validation(float(score), scores, kl)
 
 
-def _lower_exploration(env: VectorEnv, policy: Policy, config: ArmConfig) -> dict[str, float]:
-    found = lower_exploration(
+def _lower_exploration(folder: RunFolder, env: VectorEnv, policy: Policy, config: ArmConfig) -> dict[str, float]:
+    lower = partial(
+        lower_exploration,
         env,
         policy,
         log_std=config.policy.log_std,
@@ -215,12 +217,9 @@ def _lower_exploration(env: VectorEnv, policy: Policy, config: ArmConfig) -> dic
         num=config.ppo.num_eval_states,
         horizon=config.horizon,
         seed=config.seed,
+        noise_exponent=config.ppo.noise_exponent,
     )
-    say(
-        f"ppo: explores with log_std={found['log_std']:g}, with which the initial policy succeeds on "
-        f"{found['success']:.0%}, and without on {found['success_without']:.0%}"
-    )
-    return found
+    return explore_as_kept(folder.path / "ppo", policy, lower)
 
 
 def frozen_copy(policy: Policy) -> Policy:

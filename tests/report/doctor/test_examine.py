@@ -184,6 +184,10 @@ def test_the_reason_why_an_arm_did_not_improve_is_said(sound_arm: Record, with_c
     too_noisy = with_curve(flat, "ppo/success", lambda i: 0.1)
     why = "with exploration the initial policy succeeds on 10% and without it on 50%"
     assert f"{why}, so lower it (`ppo.keep_success=0.8`)" in text(too_noisy)
+    tokens = replace(too_noisy, config=_changed(too_noisy.config, "policy.kind", "tokens"))
+    assert f"{why}, so lower it (clone again with a lower `policy.log_std`)" in text(tokens)
+    kept_some = replace(too_noisy, config=_changed(too_noisy.config, "ppo.keep_success", 0.5))
+    assert f"{why}, so lower it (raise `ppo.keep_success`)" in text(kept_some)
     both = with_curve(at_chance, "ppo/validation_score", lambda i: 0.5 - 0.01 * i)
     assert "no better than chance and success fell, from 50% to" in text(both)
 

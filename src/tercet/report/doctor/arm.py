@@ -5,7 +5,7 @@ from statistics import fmean
 from tercet.report.arm_return import is_by_return
 from tercet.report.doctor.finding import Finding
 from tercet.report.formats import listed, num, percent
-from tercet.report.records import Record, curve, is_arm, kl_bound, number
+from tercet.report.records import Record, curve, find, is_arm, kl_bound, number
 
 _FALL = 0.1  # of success in validation; more than chance explains with 64 starts
 _FULL = 0.99  # success that cannot improve
@@ -120,11 +120,18 @@ def why_not(record: Record) -> str:
     if rollouts and rollouts[0] < 0.5 * success[0]:
         reasons.append(
             f"with exploration the initial policy succeeds on {percent(rollouts[0])} and without it on "
-            f"{_success(success[0])}, so lower it (`ppo.keep_success=0.8`)"
+            f"{_success(success[0])}, so lower it ({_lowered_by(record)})"
         )
     if fell:
         reasons.append(f"success fell, from {_success(success[0])} to {_success(success[-1])}")
     return listed(reasons) or "success did not change"
+
+
+def _lowered_by(record: Record) -> str:
+    """Return the key that lowers the exploration of this run's kind of policy."""
+    if find(record.config, "policy", "kind") == "tokens":
+        return "clone again with a lower `policy.log_std`"
+    return "raise `ppo.keep_success`" if number(record.config, "ppo", "keep_success") else "`ppo.keep_success=0.8`"
 
 
 def _success(score: float) -> str:
