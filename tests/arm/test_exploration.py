@@ -62,6 +62,7 @@ def test_the_largest_exploration_that_keeps_the_success_is_chosen(tmp_path: Path
     found, log_std = lowered(0.7, "Needle", tmp_path)
     assert found["log_std"] == pytest.approx(-2.0) and log_std == pytest.approx(-2.0)
     assert found["success_without"] == 1.0 and 0.7 <= found["success"] < 0.95
+    assert found["lr_factor"] == pytest.approx(0.449329, abs=1e-6)  # exp(-0.8), like the deviation
     assert found["num_steps"] == 4 * 160 * 4  # alone, and at -1.2, -1.6 and -2
     assert lowered(0.4, "Needle", tmp_path)[0]["log_std"] == -1.2
     assert lowered(1.0, "Needle", tmp_path)[0]["log_std"] >= LEAST
@@ -83,14 +84,18 @@ def test_ppo_starts_with_the_exploration_that_was_chosen(small: list[str], tmp_p
     entropy = chosen + 0.5 * 2.8378770664  # of a Gaussian: log_std + log(2 pi e) / 2
     assert values(folder, "ppo/entropy")[-1] == pytest.approx(entropy, abs=1e-3)
     assert values(folder, "ppo/kl")[-1] == pytest.approx(0.0, abs=1e-3)  # the reference explores alike
+    assert values(folder, "ppo/lr")[0] == pytest.approx(1e-9 * found["exploration"]["lr_factor"])
     assert found["env_steps"] >= found["exploration"]["num_steps"] + 3 * 4 * 4
+
+
+FOUND = {"log_std": -2.4, "lr_factor": 0.3, "success": 0.5, "success_without": 0.6}
 
 
 def test_a_resumed_run_explores_as_it_began(tmp_path: Path) -> None:
     config = load_arm_config("reach", [*GIVEN, "policy.log_std=-1.2"])
     policy = new_policy(Sizes(1, 1), config.policy, seed=0)
     assert isinstance(policy, GaussianPolicy)
-    first = explore_as_kept(tmp_path / "ppo", policy, lambda: {"log_std": -2.4, "success": 0.5, "success_without": 0.6})
+    first = explore_as_kept(tmp_path / "ppo", policy, lambda: FOUND)
     policy.explore(-1.2)
     # an environment that does not repeat its starts would give another measurement
     again = explore_as_kept(tmp_path / "ppo", policy, lambda: pytest.fail("it is measured again"))

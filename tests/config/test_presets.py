@@ -11,6 +11,7 @@ ALL = [(domain, name) for domain in ("lm", "arm") for name in preset_names(domai
 def test_the_presets_exist():
     assert NAMES == ["count", "hacked", "opt-1.3b", "opt-350m", "smollm2", "tiny"]
     assert preset_names("arm") == [
+        "any-arm",
         "half-cheetah",
         "lift",
         "lift-eyes",

@@ -2,8 +2,12 @@
 
 PPO improves the policy with exploration. If noise makes a good clone fail, PPO first has to win back what the noise has
 cost, and learns from episodes unlike those of the clone. How much noise a task bears is not known in advance.
+
+A step of the optimizer moves the mean action. What matters to PPO is how many deviations that is, so the learning rate
+is lowered by the same factor as the deviation.
 """
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,6 +26,7 @@ from tercet.train import chance
 FILE = "exploration.json"
 
 STEP, LEAST = 0.4, -4.0  # of the logarithm of the standard deviation
+MOST_EPISODES = 64  # for each candidate; in a slow simulator more would cost as much as several updates
 _NOTICEABLE = 0.1  # success below it is too rare to compare
 
 
@@ -30,8 +35,8 @@ def explore_as_kept(step: Path, policy: Policy, lower: Callable[[], dict[str, fl
     if not is_kept(step, FILE):
         found = lower()
         say(
-            f"ppo: explores with log_std={found['log_std']:g}, with which the initial policy succeeds on "
-            f"{found['success']:.0%}, and without on {found['success_without']:.0%}"
+            f"ppo: explores with log_std={found['log_std']:g} and {found['lr_factor']:.2g} of the learning rate; the "
+            f"initial policy then succeeds on {found['success']:.0%}, and without on {found['success_without']:.0%}"
         )
         keep_file(step, FILE, dump(found, indent=2) + "\n")
     found = read_json(step / FILE, dict, f"remove {step} to start ppo again")
@@ -70,4 +75,6 @@ def lower_exploration(
         policy.explore(chosen)
         explored = success(noise)
     num_steps = (2 + round((log_std - chosen) / STEP)) * num * horizon
-    return {"log_std": chosen, "success": explored, "success_without": alone, "num_steps": num_steps}
+    factor = math.exp(chosen - log_std)
+    found = {"log_std": chosen, "lr_factor": factor, "success": explored, "success_without": alone}
+    return found | {"num_steps": num_steps}

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from tercet.arm.demonstrations.data import NONE
 from tercet.arm.demonstrations.digests import digests
-from tercet.arm.exploration import explore_as_kept, lower_exploration
+from tercet.arm.exploration import MOST_EPISODES, explore_as_kept, lower_exploration
 from tercet.arm.kept import tensors_of
 from tercet.arm.networks.critic import new_critic
 from tercet.arm.networks.reward_ensemble import load_reward_model
@@ -69,6 +69,8 @@ def run(folder: RunFolder, config: ArmConfig) -> None:
         envs.open(config.ppo.num_eval_states) as validation_env,
     ):
         explored = _lower_exploration(folder, validation_env, policy, config) if config.ppo.keep_success else {}
+        if explored:
+            loop = loop.model_copy(update={"lr": loop.lr * explored["lr_factor"]})
         rounds = _rounds(folder, teacher, policy) if REWARD_MODEL in config.ppo.reward else None
         if rounds and config.reward.sees == "pictures":
             _check_audit(folder, config.ppo)
@@ -214,7 +216,7 @@ def _lower_exploration(folder: RunFolder, env: VectorEnv, policy: Policy, config
         policy,
         log_std=config.policy.log_std,
         keep=config.ppo.keep_success,
-        num=config.ppo.num_eval_states,
+        num=min(config.ppo.num_eval_states, MOST_EPISODES),
         horizon=config.horizon,
         seed=config.seed,
         noise_exponent=config.ppo.noise_exponent,

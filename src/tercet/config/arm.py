@@ -132,7 +132,7 @@ class PpoConfig(LoopConfig):
     kl_anneal_updates: int = Field(default=60, ge=0, le=MOST_ROWS, description="Updates over which kl_coef decays to 0; 0 keeps it constant.")
     clip_of: Literal["step", "chain"] = Field(default="chain", description="What PPO clips of a `diffusion` or `flow` policy: the ratio of each denoising step (as DPPO), with a range from 0.01 at the noisy end to clip_range, or the ratio of the whole chain.")
     num_eval_states: int = Field(default=64, ge=1, le=MOST_ROWS, description="Number of validation starts, which select the best checkpoint.")
-    keep_success: float = Field(default=0.0, ge=0, le=1, description="Before PPO, lower the exploration from policy.log_std, in steps of 0.4, until the initial policy with it keeps this share of its success on num_eval_states starts; 0 keeps policy.log_std.")
+    keep_success: float = Field(default=0.0, ge=0, le=1, description="Before PPO, lower the exploration from policy.log_std, in steps of 0.4, until the initial policy with it keeps this share of its success, on at most 64 of num_eval_states starts; lr is lowered by the same factor as the deviation. 0 keeps policy.log_std.")
     scale_rewards: bool = Field(default=False, description="Divide rewards by the standard deviation of their discounted sums over all rollouts so far, so that one critic_lr and value_clip_range fit rewards of any unit.")
     noise_exponent: float = Field(default=0.0, ge=0, le=2, description="Correlation of the exploration noise from step to step: its power falls as 1 / frequency ** noise_exponent. 0 is independent noise, 1 is pink noise, which explores where single steps cancel out; the log-probabilities take the steps as independent.")
 
