@@ -6,9 +6,11 @@ from dataclasses import replace
 import pytest
 import torch
 
+from tercet.arm import experience as experiences
 from tercet.arm.demonstrations.data import Demonstrations
 from tercet.arm.experience import experience_of, fit_values, returns_of, weighted_plan, weights_of
-from tercet.arm.networks.layers import Scaled
+from tercet.arm.policies.gaussian import GaussianPolicy
+from tercet.arm.policies.policy import Sizes
 from tercet.arm.robot.tries import MarkedTry
 from tercet.config.arm import ImproveConfig, PolicyConfig
 
@@ -66,6 +68,58 @@ def test_the_better_of_two_good_tries_is_worth_more_and_later_tries_are_as_marke
     assert first == 0.5 * at_end and 0 < at_end < 0.5 < 1.5 < second
 
 
+def test_pictures_follow_the_rows_of_demonstrations_and_tries() -> None:
+    """Every picture holds the number of its row; the second demonstration step is padding."""
+
+    def pictures(*numbers: int) -> torch.Tensor:
+        return torch.tensor(numbers, dtype=torch.uint8)[:, None, None, None].expand(-1, 2, 4, 3)
+
+    demonstrations = Demonstrations(
+        torch.zeros(2, 2, 1),
+        torch.zeros(2, 2, 1),
+        torch.tensor([[True, False], [True, True]]),
+        pictures=(torch.stack([pictures(0, 99), pictures(1, 2)]),),
+    )
+    tries = [
+        replace(marked([P, H, P], good=True), pictures=(pictures(3, 4, 5),)),
+        replace(marked([P], good=True), pictures=(pictures(6),)),
+    ]
+    experience = experience_of(demonstrations, tries, chunk=2, gamma=0.5)
+    (seen,) = experience.pictures(torch.arange(7))
+    assert seen.shape == (7, 2, 4, 3) and seen[:, 0, 0, 0].tolist() == list(range(7))
+    batches = experience.micro_batches([6, 0, 4], 2)
+    assert [part.pictures[0][:, 1, 3, 2].tolist() for part in batches] == [[6, 0], [4]]
+    assert batches[1].observations[:, 0].tolist() == [1.0]  # the second step of the first try
+
+
+def test_a_critic_sees_the_features_of_pictures_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the cube is not known, the observations of all tries are alike, and only pictures tell them apart."""
+    monkeypatch.setattr(experiences, "_VALUE_STEPS", 60)
+    eyes = Sees(Sizes(1, 1), hidden_size=4, num_layers=1, log_std=0.0)
+    shades = [torch.full((5, 2, 2, 3), 255 * (i % 2), dtype=torch.uint8) for i in range(40)]
+    tries = [
+        replace(marked([P] * 5, good=bool(i % 2)), observations=torch.zeros(5, 1), pictures=(shade,))
+        for i, shade in enumerate(shades)
+    ]
+    one = torch.ones(1, 1, dtype=torch.bool)
+    nothing = torch.zeros(1, 1, 2, 2, 3, dtype=torch.uint8)
+    demonstrations = Demonstrations(torch.zeros(1, 1, 1), torch.zeros(1, 1, 1), one, pictures=(nothing,))
+    experience = experience_of(demonstrations, tries, chunk=1, gamma=1.0)
+    assert experience.states(eyes).shape == (201, 2)
+    config = ImproveConfig(batch_size=64, lr=1e-2)
+    values = fit_values(experience, eyes, PolicyConfig(hidden_size=16), config, seed=0)
+    assert 1 - (experience.returns - values).var() / experience.returns.var() > 0.9
+
+
+class Sees(GaussianPolicy):
+    """A policy whose encoder returns the brightness of a picture."""
+
+    num_features = 1
+
+    def look(self, *pictures: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return (pictures[0].float().mean((1, 2, 3))[:, None] / 255,)
+
+
 def test_a_demonstration_that_failed_is_bad() -> None:
     ones, mask = torch.ones(2, 1, 1), torch.ones(2, 1, dtype=torch.bool)
     demonstrations = Demonstrations(ones, ones, mask, success=torch.tensor([True, False]))
@@ -84,7 +138,8 @@ def test_the_value_of_a_try_has_not_seen_its_outcome() -> None:
     demonstrations = Demonstrations(torch.zeros(1, 1, 8), torch.zeros(1, 1, 2), torch.ones(1, 1, dtype=torch.bool))
     experience = experience_of(demonstrations, tries, chunk=1, gamma=1.0)
     config = ImproveConfig(batch_size=64)
-    values = fit_values(experience, Scaled(8), PolicyConfig(hidden_size=16), config, seed=0)
+    policy = GaussianPolicy(Sizes(8, 1), hidden_size=4, num_layers=1, log_std=0.0)
+    values = fit_values(experience, policy, PolicyConfig(hidden_size=16), config, seed=0)
     explained = 1 - (experience.returns - values).var() / experience.returns.var()
     assert explained < 0.2  # a critic that has seen the marks explains all of it
 

@@ -3,16 +3,21 @@
 import hashlib
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.arm.conftest import SMALL
+import torch
+from tests.arm.conftest import SMALL, drawable
 from typer.testing import CliRunner
 
 from tercet.api.improve import improve
 from tercet.api.run import run
 from tercet.arm import experience
 from tercet.arm import improve as step
+from tercet.arm.policies.kinds import new_policy
+from tercet.arm.policies.policy import Sizes
+from tercet.arm.robot.control import SimulatedClock
 from tercet.arm.robot.tries import MarkedTry, Rig
 from tercet.cli import app
 from tercet.config.load import load_arm_config, load_robot_config
@@ -164,3 +169,58 @@ def test_a_minute_on_the_arm_teaches_a_clone_to_reach(tmp_path: Path) -> None:
     figures = improve(tmp_path / "run", [], robot="simulated", rounds=1).results()["improve"]
     before, after = (figures[number]["success"]["mean"] for number in ("0", "1"))
     assert before < 0.5 and after > before + 0.3, (before, after)
+
+
+@pytest.mark.slow
+def test_a_policy_with_eyes_learns_from_the_pictures_of_its_tries(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kill after the first try changes nothing, and other pictures would have given another policy."""
+    next(drawable("lift", 1)).close()
+    monkeypatch.setattr(experience, "_VALUE_STEPS", 3)
+    eyes = ["policy.kind=conv", "policy.cameras=[wrist]", "policy.image_size=[32,32]", "policy.sees=itself"]
+    config = load_arm_config("lift", [*(one for one in SMALL if not one.startswith("horizon")), *TINY, *eyes])
+    for name in ("whole", "killed", "dark"):
+        run(config, tmp_path / name, step="bc", quiet=True)
+    improve(tmp_path / "whole", QUICK, robot="simulated", rounds=1)
+    tries = step.stored_tries(tmp_path / "whole", 1)
+    assert all(one.pictures[0].shape == (len(one.by_person), 32, 32, 3) for one in tries)
+    assert len({one.pictures[0].float().std().item() for one in tries}) == len(tries)
+    with monkeypatch.context() as patched:
+        attempt, calls = Rig.attempt, list[int]()
+
+        def second_fails(self: Rig, *args: object, **more: object) -> MarkedTry | None:
+            calls.append(1)
+            if len(calls) == 2:
+                raise Killed
+            return attempt(self, *args, **more)  # type: ignore[arg-type]  # passed on
+
+        patched.setattr(Rig, "attempt", second_fails)
+        with pytest.raises(Killed):
+            improve(tmp_path / "killed", QUICK, robot="simulated", rounds=1)
+    improve(tmp_path / "killed", QUICK, robot="simulated", rounds=1)
+    assert digests(tmp_path / "killed", "improve-1") == digests(tmp_path / "whole", "improve-1")
+    load = MarkedTry.load
+
+    def in_the_dark(folder: Path) -> MarkedTry:
+        one = load(folder)
+        return replace(one, pictures=(torch.zeros_like(one.pictures[0]),))
+
+    monkeypatch.setattr(MarkedTry, "load", in_the_dark)
+    improve(tmp_path / "dark", QUICK, robot="simulated", rounds=1)
+    bright, dark = (digests(tmp_path / name, "improve-1") for name in ("whole", "dark"))
+    file = "improve-1/model/model.safetensors"
+    assert dark[file] != bright[file] and {**dark, file: ""} == {**bright, file: ""}
+
+
+def test_the_simulated_robot_has_the_cameras_of_the_policy_unless_it_names_some() -> None:
+    config = load_arm_config("lift-eyes", [])
+    policy = new_policy(Sizes(20, 5, (True,) * 10 + (False,) * 10), config.policy, seed=0)
+
+    def cameras(*overrides: str) -> dict[str, str]:
+        robot = load_robot_config("simulated", list(overrides))
+        return step._with_cameras(step.Session(robot, str, SimulatedClock(), print), policy).robot.cameras
+
+    assert cameras() == {"wrist": "wrist"}
+    assert cameras("cameras={wrist: front}") == {"wrist": "front"}
+    assert cameras("robot=so101_follower", "port=/dev/x", "person=keyboard") == {}

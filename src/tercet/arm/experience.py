@@ -1,16 +1,17 @@
 """What a policy learns from demonstrations and from marked tries on an arm: steps, their returns and their weights."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
 from tercet.arm.bc import Rows, rows_of
 from tercet.arm.demonstrations.data import Demonstrations
 from tercet.arm.networks.critic import new_critic
 from tercet.arm.networks.layers import Scaled
+from tercet.arm.policies.policy import Policy
 from tercet.arm.robot.tries import MarkedTry
 from tercet.config.arm import ImproveConfig, PolicyConfig
 from tercet.core.advantages import returns_to_go
@@ -22,6 +23,26 @@ from tercet.train.optim import adamw, warmup_then_linear
 
 GOOD, BAD = 1.0, -1.0
 _VALUE_STEPS, _NUM_FOLDS = 300, 4  # optimizer steps of the value; critics, each without a fourth of the tries
+_AT_ONCE = 256  # pictures that are encoded together
+
+
+class Album:
+    """Pictures of one camera, in as many tensors as there are demonstrations and tries.
+
+    Those of stored tries are in files that are mapped into memory, and indexing copies the rows that it returns only.
+    So thirty minutes of pictures need no more memory than the system has to spare.
+    """
+
+    def __init__(self, parts: Sequence[UInt8[Tensor, "_ h w 3"]]) -> None:
+        self._parts = parts
+        self._ends = torch.tensor([len(part) for part in parts]).cumsum(0)
+
+    def __getitem__(self, rows: Int[Tensor, " b"]) -> UInt8[Tensor, "b h w 3"]:
+        """Return the pictures with these numbers, counted over all parts."""
+        which = torch.searchsorted(self._ends, rows, right=True)
+        within = rows - torch.cat([torch.zeros(1, dtype=torch.long), self._ends])[which]
+        chosen = zip(which.tolist(), within.tolist(), strict=True)
+        return torch.stack([self._parts[part][row] for part, row in chosen])
 
 
 @dataclass(frozen=True)
@@ -33,9 +54,32 @@ class Experience:
     by_person: Bool[Tensor, " n"]
     shown: Bool[Tensor, " n"]  # by a person, in a try or demonstration that was good
     numbers: Int[Tensor, " n"]  # of the try that the step belongs to
+    albums: tuple[Album, ...] = ()  # of each camera, in the order of the rows
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def pictures(self, rows: Int[Tensor, " b"]) -> tuple[UInt8[Tensor, "b _ _ 3"], ...]:
+        """Return what each camera saw before these steps."""
+        return tuple(album[rows] for album in self.albums)
+
+    def micro_batches(self, chosen: Sequence[int], size: int) -> list[Rows]:
+        """Split these rows, with their pictures, into parts of at most `size`."""
+        parts = self.rows.micro_batches(chosen, size)
+        numbers = torch.tensor(chosen, dtype=torch.long).split(size)
+        return [replace(part, pictures=self.pictures(rows)) for part, rows in zip(parts, numbers, strict=False)]
+
+    @torch.no_grad()
+    def states(self, policy: Policy) -> Float[Tensor, "n s"]:
+        """Return what a critic sees: observations, and what the policy's encoders see if they return features.
+
+        On an arm that does not know where the cube is, only pictures show it.
+        """
+        if not policy.num_features:
+            return self.rows.observations
+        parts = torch.arange(len(self)).split(_AT_ONCE)
+        seen = [torch.cat(policy.look(*self.pictures(rows)), -1) for rows in parts]
+        return torch.cat([self.rows.observations, torch.cat(seen)], 1)
 
 
 def experience_of(
@@ -69,8 +113,17 @@ def experience_of(
     stacked = Demonstrations(_padded(observations, mask), _padded(actions, mask), mask)
     numbers = torch.arange(len(parts)).repeat_interleave(torch.tensor([len(states) for states, _, _ in parts]))
     steered = torch.cat(by_person)
+    albums = [
+        Album([*(images[i, :n] for i, n in enumerate(lengths)), *(one.pictures[camera] for one in tries)])
+        for camera, images in enumerate(demonstrations.pictures)
+    ]
     return Experience(
-        rows_of(stacked, chunk), torch.cat(returns), steered, steered & torch.tensor(marks)[numbers], numbers
+        rows_of(stacked, chunk),
+        torch.cat(returns),
+        steered,
+        steered & torch.tensor(marks)[numbers],
+        numbers,
+        tuple(albums),
     )
 
 
@@ -97,22 +150,26 @@ def returns_of(by_person: Bool[Tensor, " t"], *, outcome: float, gamma: float) -
 
 
 def fit_values(
-    experience: Experience, scaled: Scaled, policy: PolicyConfig, config: ImproveConfig, *, seed: int
+    experience: Experience, policy: Policy, sizes: PolicyConfig, config: ImproveConfig, *, seed: int
 ) -> Float[Tensor, " n"]:
     """Fit the value of states to the returns, and return it for every step.
 
     The value of a step comes from a critic that learned from other tries only. A critic that had seen the outcome of
     this very try would predict it, and every advantage would be near 0.
     """
+    states = experience.states(policy)
+    scaled = Scaled(states.shape[1])  # features are from -1 to 1
+    for own, known in ((scaled.mean, policy.scaled.mean), (scaled.std, policy.scaled.std)):
+        own[: len(known)] = known
     critics = nn.ModuleList(
-        new_critic(scaled, policy, seed=chance.integer(seed, "critic", fold)) for fold in range(_NUM_FOLDS)
+        new_critic(scaled, sizes, seed=chance.integer(seed, "critic", fold)) for fold in range(_NUM_FOLDS)
     )
-    folds, observations = experience.numbers % _NUM_FOLDS, experience.rows.observations
+    folds = experience.numbers % _NUM_FOLDS
     optimizer = adamw(critics, lr=config.lr, weight_decay=config.weight_decay)
     generator = chance.generator(seed, "value")
 
     def loss(rows: Int[Tensor, " b"]) -> LossTerms:
-        errors = torch.stack([critic(observations[rows]) for critic in critics]) - experience.returns[rows]
+        errors = torch.stack([critic(states[rows]) for critic in critics]) - experience.returns[rows]
         is_seen = folds[rows] != torch.arange(_NUM_FOLDS)[:, None]
         return LossTerms((errors.square() * is_seen).sum(), {})
 
@@ -127,7 +184,7 @@ def fit_values(
             loss_name=f"improve: the loss of the value at step {index}",
         )
     with torch.no_grad():
-        return torch.stack([critic(observations) for critic in critics]).gather(0, folds[None])[0]
+        return torch.stack([critic(states) for critic in critics]).gather(0, folds[None])[0]
 
 
 def weights_of(experience: Experience, values: Float[Tensor, " n"], config: ImproveConfig) -> Float[Tensor, " n"]:

@@ -54,8 +54,6 @@ class Session:
 def run(folder: RunFolder, config: ArmConfig, session: Session, write_report: Callable[[Path], object]) -> None:
     """Run all rounds that are not finished; the report is written after every round."""
     arm_task(config.env)
-    if config.policy.cameras:
-        raise InputError("policy.cameras: tries on an arm are kept without images; improve a policy without cameras")
     if not folder.has_ended("bc"):
         raise InputError(f"{folder.path}: has no clone to start from; run `tercet arm bc` with the same --out first")
     if config.improve.num_ticks < _TRY_LENGTH * config.horizon:
@@ -63,6 +61,7 @@ def run(folder: RunFolder, config: ArmConfig, session: Session, write_report: Ca
             f"improve.num_ticks={config.improve.num_ticks}: fewer than one try of {_TRY_LENGTH * config.horizon} "
             "steps (twice the horizon); raise it"
         )
+    session = _with_cameras(session, _clone(folder, config))
     names = [in_round(IMPROVE, number) for number in range(1, config.improve.num_rounds + 1)]
     steps = {name: partial(run_round, session=session, number=round_of(name)) for name in names}
     for name in names:
@@ -80,7 +79,7 @@ def run_round(folder: RunFolder, config: ArmConfig, *, session: Session, number:
     with EnvFactory.of(config).open(config.bc.num_demonstrations) as env:
         demonstrations = load_demonstrations(config, env)
     experience = experience_of(demonstrations, tries, chunk=policy.chunk, gamma=config.ppo.gamma)
-    values = fit_values(experience, policy.scaled, config.policy, config.improve, seed=seed)
+    values = fit_values(experience, policy, config.policy, config.improve, seed=seed)
     plan = weighted_plan(weights_of(experience, values, config.improve), config.improve, seed=seed)
     policy = policy.to(device)
     with folder.step(name, total=len(plan), shown=["improve/loss"]) as step:
@@ -89,11 +88,12 @@ def run_round(folder: RunFolder, config: ArmConfig, *, session: Session, number:
             modules={"policy": policy},
             plan=plan,
             micro_batches=lambda chosen: [
-                part.to(device)
-                for part in experience.rows.micro_batches(own_share(chosen), config.improve.micro_batch_size)
+                part.to(device) for part in experience.micro_batches(own_share(chosen), config.improve.micro_batch_size)
             ],
             count=len,
-            loss=lambda part: LossTerms(policy.imitation_loss(part.observations, part.actions, part.mask), {}),
+            loss=lambda part: LossTerms(
+                policy.imitation_loss(part.observations, part.actions, part.mask, *part.pictures), {}
+            ),
             config=config.improve,
             seed=seed,
             metric_prefix=IMPROVE,
@@ -128,7 +128,7 @@ def collect(folder: RunFolder, config: ArmConfig, session: Session, *, number: i
             if config.improve.compare and tries:
                 one = arm.compared(tries[-1], one)
             keep_folder(path, _name(len(tries)), one.save)
-            tries.append(one)
+            tries.append(MarkedTry.load(path / _name(len(tries))))  # its pictures are in the file now
             left -= one.num_ticks
             if session.robot.person == "keyboard":
                 session.say(f"try {len(tries)}: {'good' if one.good else 'bad'}; {left} steps of this round are left")
@@ -155,6 +155,14 @@ def last_policy(folder: RunFolder, config: ArmConfig, *, number: int) -> Policy:
 
 def _clone(folder: RunFolder, config: ArmConfig) -> Policy:
     return start_policy(folder, EnvFactory.of(config), config.policy, bc=config.bc, seed=config.seed)
+
+
+def _with_cameras(session: Session, policy: Policy) -> Session:
+    """Give the simulated robot the cameras of the policy, unless the config of the robot names some."""
+    if session.robot.robot != "simulated" or session.robot.cameras:
+        return session
+    cameras = {camera.name: camera.name for camera in policy.cameras}
+    return replace(session, robot=session.robot.model_copy(update={"cameras": cameras}))
 
 
 def _success(config: ArmConfig, robot: RobotConfig, policy: Policy) -> dict[str, Any]:  # Any: JSON

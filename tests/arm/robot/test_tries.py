@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.arm.conftest import drawable
 from tests.arm.robot.conftest import CONFIG, no_keys
 
 from tercet.arm.networks.sizes import Sizes
@@ -13,6 +14,7 @@ from tercet.arm.robot import control
 from tercet.arm.robot.control import SimulatedClock
 from tercet.arm.robot.pilot import Pilot
 from tercet.arm.robot.tries import MarkedTry, rig
+from tercet.arm.sim.cameras import Camera
 from tercet.arm.sim.tasks.builtin import TASKS
 from tercet.errors import InputError
 
@@ -44,6 +46,36 @@ def test_a_try_of_a_policy_that_stands_still_is_taken_over_and_stored_whole(tmp_
         torch.equal(getattr(one, name), getattr(read, name)) for name in ("observations", "actions", "by_person")
     )
     assert (read.good, read.success, read.num_ticks, read.limits) == (True, True, one.num_ticks, one.limits)
+
+
+def test_a_try_keeps_what_the_policy_saw_in_every_step(tmp_path: Path) -> None:
+    """Also while the person steers: from these pictures the policy learns what they did."""
+    next(drawable("reach", 1)).close()
+    config = CONFIG.model_copy(update={"person_errors": 0.0, "cameras": {"wrist": "wrist", "front": "front"}})
+    policy = Blind(Sizes(len(TASKS["reach"].observation), 5), hidden_size=4, num_layers=1, log_std=0.0)
+    with rig(config, TASKS["reach"], no_keys, SimulatedClock(), print) as arm:
+        one = arm.attempt(Pilot(policy), num_ticks=30, start_seed=1, person_seed=1)
+        assert one is not None and one.by_person.any()
+        last = [camera.fitted(arm._robot.get_observation()[camera.name]) for camera in policy.cameras]
+    num = len(one.by_person)
+    assert [tuple(images.shape) for images in one.pictures] == [(num, 32, 32, 3), (num, 32, 48, 3)]
+    for images, picture in zip(one.pictures, last, strict=True):
+        near = (images[-1].float() - torch.from_numpy(picture).float()).abs().mean()
+        far = (images[0].float() - torch.from_numpy(picture).float()).abs().mean()
+        assert near < far  # the last is before the last step
+    one.save(tmp_path)
+    read = MarkedTry.load(tmp_path)
+    assert all(torch.equal(*both) for both in zip(one.pictures, read.pictures, strict=True))
+
+
+class Blind(GaussianPolicy):
+    """A policy that is given pictures and does not look at them."""
+
+    cameras = (Camera("front", 32, 32), Camera("wrist", 32, 48))
+
+    def look(self, *pictures: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        assert [tuple(images.shape) for images in pictures] == [(1, 32, 32, 3), (1, 32, 48, 3)]
+        return ()
 
 
 def test_the_own_steps_of_a_policy_are_kept_as_it_chose_them_at_any_speed() -> None:

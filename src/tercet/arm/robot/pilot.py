@@ -1,5 +1,7 @@
 """Run a simulation-trained policy on an arm: estimate its observations, and convert its actions to joints."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -83,9 +85,7 @@ class Pilot:
         if fresh or not self._left:
             with torch.no_grad():
                 state = torch.from_numpy(observation.astype(np.float32))[None]
-                pictures = [
-                    torch.from_numpy(_picture(robot_observation, camera))[None] for camera in self.policy.cameras
-                ]
+                pictures = [torch.from_numpy(one)[None] for one in seen(robot_observation, self.policy.cameras)]
                 noise = self._chance and torch.randn(1, self.policy.noise_size, generator=self._chance)
                 self._left = list(
                     self.policy.actions(self.policy.decide(state, noise, *self.policy.look(*pictures)))[0]
@@ -94,6 +94,11 @@ class Pilot:
         moves = self.speed * action.clamp(-1.0, 1.0).double().numpy()
         moves[:, -1] = action[:, -1].clamp(-1.0, 1.0)  # a gripper that closes slowly drops the cube
         return joints_for(sent, moves)
+
+
+def seen(observation: Observation, cameras: Sequence[Camera]) -> tuple[Picture, ...]:
+    """Return the pictures of a robot's observation as a policy with these cameras gets them. InputError without one."""
+    return tuple(_picture(observation, camera) for camera in cameras)
 
 
 def _picture(observation: Observation, camera: Camera) -> Picture:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, UInt8
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -17,17 +17,18 @@ from tercet.arm.robot import calibration, control, dry_run
 from tercet.arm.robot.deploy import CONNECT, SUPPORT_HELP, leader_arm, ready
 from tercet.arm.robot.devices import Arm, Robot, Teacher, find_cube, find_robot, find_teacher
 from tercet.arm.robot.person import Keyboard, Person, SimulatedPerson, Standing
-from tercet.arm.robot.pilot import Pilot, StateEstimator, start_joints, wanted_action
+from tercet.arm.robot.pilot import Pilot, StateEstimator, seen, start_joints, wanted_action
 from tercet.arm.robot.safety import Guard
 from tercet.arm.robot.simulated import SimulatedArm
 from tercet.arm.sim.arms import find_arm
+from tercet.arm.sim.cameras import Picture
 from tercet.arm.sim.physics import STEP_SECONDS
 from tercet.arm.sim.tasks.task import Task
 from tercet.config.robot import RobotConfig
 from tercet.errors import FailedError, InputError
 
 _ENDS = (control.DISCARD, control.QUIT, control.GO, control.BAD)
-_ARRAYS, _FACTS = "steps.safetensors", "try.json"
+_ARRAYS, _FACTS, _PICTURES = "steps.safetensors", "try.json", "pictures."
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,8 @@ class MarkedTry:
     """The steps of a try in which somebody steered, with their mark.
 
     `actions` are those that were wanted, before the guard; `num_ticks` counts all control steps, and `limits` those
-    whose command the guard changed, by the limit. `better` is 1 if the person preferred this try to the one before it,
+    whose command the guard changed, by the limit. `pictures` are those of each camera of the policy, before each step
+    and in the policy's size. `better` is 1 if the person preferred this try to the one before it,
     0 if they preferred that one, 0.5 if both were equal, and None if they did not say.
     """
 
@@ -47,6 +49,7 @@ class MarkedTry:
     num_ticks: int
     limits: Mapping[str, int]
     better: float | None = None
+    pictures: tuple[UInt8[Tensor, "t _ _ 3"], ...] = ()
 
     @property
     def num_takeovers(self) -> int:
@@ -62,14 +65,18 @@ class MarkedTry:
     def save(self, folder: Path) -> None:
         """Write the files of a try into `folder`."""
         arrays = {"observations": self.observations, "actions": self.actions, "by_person": self.by_person}
-        save_file(arrays, folder / _ARRAYS)
+        of_cameras = {f"{_PICTURES}{number}": images for number, images in enumerate(self.pictures)}
+        save_file(arrays | of_cameras, folder / _ARRAYS)
         names = ("good", "success", "num_ticks", "limits", "better")
         (folder / _FACTS).write_text(json.dumps({name: getattr(self, name) for name in names}, indent=1) + "\n")
 
     @classmethod
     def load(cls, folder: Path) -> "MarkedTry":
-        """Read a try that `save` wrote."""
-        return cls(**load_file(folder / _ARRAYS), **json.loads((folder / _FACTS).read_text()))
+        """Read a try that `save` wrote. Its pictures stay in the file, and memory holds those that are in use."""
+        arrays = load_file(folder / _ARRAYS)  # maps the file
+        num_cameras = sum(name.startswith(_PICTURES) for name in arrays)
+        pictures = tuple(arrays.pop(f"{_PICTURES}{number}") for number in range(num_cameras))
+        return cls(**arrays, **json.loads((folder / _FACTS).read_text()), pictures=pictures)
 
 
 class Rig:
@@ -108,6 +115,13 @@ class Rig:
                 raise KeyboardInterrupt
         self._person.begin(person_seed)
         ticks: list[control.Tick] = []
+        pictures: list[tuple[Picture, ...]] = []
+
+        def watch(tick: control.Tick) -> None:
+            if tick.is_steered:
+                pictures.append(seen(tick.robot_observation, pilot.policy.cameras))
+            ticks.append(replace(tick, robot_observation={}))  # the robot's own pictures are larger
+
         ended = control.drive(
             self._arm,
             guard,
@@ -117,7 +131,7 @@ class Rig:
             ),
             self._clock,
             seconds=num_ticks * STEP_SECONDS - 1e-6,
-            watch=ticks.append,
+            watch=watch,
             until_success=True,
             ends=_ENDS,
         )
@@ -127,8 +141,12 @@ class Rig:
             raise FailedError(f"the arm was stopped ({guard.stopped}), and this try is not kept; look at the arm first")
         success = bool(ticks) and ticks[-1].success
         good = self._person.mark(ended, success=success)
-        steered = any(tick.is_steered for tick in ticks)
-        return _marked(ticks, speed=pilot.speed, good=good, success=success) if steered and good is not None else None
+        if not pictures or good is None:  # nobody steered, or it was dropped
+            return None
+        one = _marked(ticks, speed=pilot.speed, good=good, success=success)
+        return replace(
+            one, pictures=tuple(torch.from_numpy(np.stack(images)) for images in zip(*pictures, strict=True))
+        )
 
     def compared(self, before: MarkedTry, now: MarkedTry) -> MarkedTry:
         """Ask which of two successive tries was better, and return the second one with the answer."""
