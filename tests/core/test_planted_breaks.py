@@ -283,6 +283,16 @@ BREAKS: dict[str, list[tuple[str, str]]] = {
         ),
         ("slice(start, start + size)", "slice(start, start + size - 1)"),
     ],
+    "low_rank": [
+        ("hidden = x @ down.T", "hidden = 2 * x @ down.T"),
+        ("linear(x, weight, bias)", "linear(x, weight)"),
+        ("alpha=scale", "alpha=1.0"),
+        ("(grad @ up).mul_(ctx.scale)", "grad @ up"),
+        ("(grad @ weight).addmm_(low, down)", "grad @ weight"),
+        ("(grad @ weight).addmm_(low, down)", "low @ down"),
+        ("(grad.T @ hidden).mul_(ctx.scale)", "grad.T @ hidden"),
+        ("None, None, low.T @ x", "grad.T @ x, None, low.T @ x"),
+    ],
     "gaussian": [
         ("(full_precision(actions) - full_precision(mean))", "(full_precision(actions) + full_precision(mean))"),
         ("(full_precision(actions) - full_precision(mean))", "(actions - mean)"),

