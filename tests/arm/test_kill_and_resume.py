@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from tests.arm.line import A_LINE
+from tests.arm.policies.language import tiny_model
 
 PROGRAM = Path(__file__).parents[1] / "kill_runs.py"
 SOURCE = Path(__file__).parents[2] / "src"
@@ -77,3 +78,11 @@ def test_policies_of_other_kinds_go_on_to_the_same_bits(kind: str, small: list[s
     moments: list[Moment] = [("checkpoint", "bc", 2), ("row", "ppo", 2), ("checkpoint", "ppo", 4)]
     more = [f"policy.kind={kind}", "policy.num_layers=1", "policy.chunk_size=5", "bc.checkpoint_every=2"]
     assert killed(tmp_path, "lift", [moments], [*small, *more, "ppo.eval_every=1"]) == len(moments)
+
+
+@pytest.mark.slow
+def test_a_policy_that_reads_goes_on_to_the_same_bits(small: list[str], tmp_path: Path) -> None:
+    moments: list[Moment] = [("checkpoint", "bc", 2), ("row", "ppo", 2), ("checkpoint", "ppo", 4)]
+    more = ["env=lift-two", "policy.kind=language", f"policy.language_model={tiny_model()}", "policy.num_layers=1"]
+    more += ["policy.lora_rank=2", "bc.checkpoint_every=2", "ppo.eval_every=1"]
+    assert killed(tmp_path, "lift", [moments], [*small, *more]) == len(moments)

@@ -15,6 +15,7 @@ def test_the_presets_exist():
         "half-cheetah",
         "lift",
         "lift-eyes",
+        "lift-language",
         "mountain-car",
         "pendulum",
         "place",

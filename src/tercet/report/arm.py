@@ -23,6 +23,7 @@ from tercet.report.blocks import (
 from tercet.report.checks import checks
 from tercet.report.doctor.arm import why_not
 from tercet.report.formats import duration, interval, num, percent
+from tercet.report.instructions import instructed
 from tercet.report.on_arm import on_arm
 from tercet.report.records import Record, algorithm, apart, curve, find, number, progress, rate, verdict
 
@@ -47,7 +48,7 @@ def sections(record: Record) -> list[Section]:
     outcome = (
         _present(arm_return.returns(record, NAMES, _starts(record)))
         if is_by_return(record)
-        else _present(success(record), paired(record))
+        else _present(success(record), paired(record), instructed(record))
     )
     return [
         Section("better", "Did it get better?", outcome),

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
+from tests.arm.policies.language import tiny_model
 from torch import Tensor
 
 from tercet.arm.networks.critic import new_critic
@@ -20,7 +21,7 @@ from tercet.arm.play.agent import Agent, PolicyEpisodes, decisions_of, sample_ep
 from tercet.arm.play.episodes import play
 from tercet.arm.policies import kinds
 from tercet.arm.policies.act import ActPolicy
-from tercet.arm.policies.action_tokens import TokenPolicy
+from tercet.arm.policies.action_tokens import ActionTokens
 from tercet.arm.policies.chain import NUM_STEPS, ChainPolicy
 from tercet.arm.policies.diffusion import DiffusionPolicy
 from tercet.arm.policies.distributions import Normal, kl
@@ -36,11 +37,12 @@ from tercet.train.optim import adamw, set_lr
 from tercet.train.ppo.learner import Learner
 from tercet.train.ppo.update import update
 
-SIZES = Sizes(3, 2)
+SIZES = Sizes(3, 2, sentences=("lift it",))
 KINDS = {
     "gaussian": PolicyConfig(hidden_size=32, log_std=-1.0),
     "act": PolicyConfig(kind="act", hidden_size=32, num_layers=1, chunk_size=3, log_std=-1.0),
     "tokens": PolicyConfig(kind="tokens", hidden_size=64, num_layers=1, log_std=-4.0),
+    "language": PolicyConfig(kind="language", language_model=tiny_model(), num_layers=1, lora_rank=8, log_std=-4.0),
     "diffusion": PolicyConfig(kind="diffusion", hidden_size=64, chunk_size=3, log_std=-1.0),
     "flow": PolicyConfig(kind="flow", hidden_size=64, chunk_size=3, log_std=-1.0),
 }
@@ -215,7 +217,7 @@ def rewards_of_ppo(policy: Policy, clip_of: Literal["step", "chain"]) -> list[fl
     config = PpoConfig.model_validate({**shared, "lr": lr, "critic_lr": 1e-2, "num_envs": 32})
     learner = Learner.of(actor_critic, policy, critic, config)
     rewards: list[float] = []
-    updates = 16 if isinstance(policy, TokenPolicy | FlowPolicy) else 10
+    updates = 16 if isinstance(policy, ActionTokens | FlowPolicy) else 10
     for index in range(updates):
         played = play_policy(policy, ends=False, num=32, horizon=6, seed=index)
         assessed = assess(played, actor_critic, policy)

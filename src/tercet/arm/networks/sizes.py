@@ -17,6 +17,9 @@ class Sizes:
     action: int
     robot: tuple[bool, ...] = ()  # which entries of an observation the robot measures on its own body, if known
     names: tuple[str, ...] = ()  # of the entries of an observation, if known
+    told: tuple[bool, ...] = ()  # which entries follow from the instruction of the episode
+    of: tuple[str, ...] = ()  # what each entry is about: a thing on the table, or ''
+    sentences: tuple[str, ...] = ()  # of the instructions, by their numbers in the observation
 
     def numbers(self) -> dict[str, int]:
         """Return the sizes that a saved policy must match."""

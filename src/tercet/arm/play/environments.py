@@ -10,11 +10,12 @@ from gymnasium.vector import VectorEnv
 
 from tercet.arm.networks.sizes import Sizes
 from tercet.arm.sim.arms import ArmModel, find_arm
-from tercet.arm.sim.env import ArmEnv, make_env
+from tercet.arm.sim.env import ACTION, ArmEnv, make_env
 from tercet.arm.sim.foreign.environment import ForeignEnv
 from tercet.arm.sim.motion import Limits, limits_of
 from tercet.arm.sim.randomise import Randomisation
 from tercet.arm.sim.tasks.builtin import task_of
+from tercet.arm.sim.tasks.task import Task
 from tercet.config.arm import ArmConfig
 
 _MAX_FOREIGN_COPIES = 16  # each copy takes long to make and a process of its own
@@ -75,9 +76,15 @@ def bounds_of(env: VectorEnv) -> Box:
     return env.bounds if isinstance(env, ForeignEnv) else cast(Box, env.single_action_space)
 
 
+def sizes_of_task(task: Task) -> Sizes:
+    """Sizes of the observations and actions of a task of the built-in arm."""
+    layout, sentences = task.observation, tuple(one.sentence for one in task.instructions)
+    return Sizes(len(layout), len(ACTION), layout.robot, layout.names, layout.told, layout.of, sentences)
+
+
 def sizes_of(env: VectorEnv) -> Sizes:
     """Sizes of the environment's observations and actions."""
     observation, action = cast(Box, env.single_observation_space), cast(Box, env.single_action_space)
     if isinstance(env, ArmEnv):
-        return Sizes(observation.shape[0], action.shape[0], env.layout.robot, env.layout.names)
+        return sizes_of_task(env.task)
     return Sizes(observation.shape[0], action.shape[0])

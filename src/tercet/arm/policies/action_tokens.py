@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from tercet.arm.networks.files import load_weights, read_config, save_model
 from tercet.arm.networks.layers import Scaled
-from tercet.arm.networks.llama import HEAD_SIZE, Llama, LlamaShape
+from tercet.arm.networks.llama import HEAD_SIZE, Cache, Llama, LlamaShape
 from tercet.arm.networks.sizes import Sizes
 from tercet.arm.policies.distributions import Categorical
 from tercet.arm.policies.policy import Policy
@@ -28,25 +28,29 @@ NUM_BINS = 256  # edges from -1 to 1; between them lie 255 centres
 EDGES = torch.linspace(-1.0, 1.0, NUM_BINS)
 
 
-class TokenPolicy(Policy):
-    """A Llama over [observation, token, token, ...]. A decision is one token id per joint."""
+class ActionTokens(Policy):
+    """A Llama over [what is observed, token, token, ...]. A decision is one token id per joint.
 
-    def __init__(
-        self, sizes: Sizes, *, hidden_size: int, num_layers: int, vocab_size: int, log_std: float | None = None
-    ) -> None:
+    A subclass says by which positions it reads an observation, and sets `model`, whose last ids are the action tokens.
+    """
+
+    model: Llama
+
+    def __init__(self, sizes: Sizes, *, log_std: float | None) -> None:
         super().__init__()
         self.sizes, self.noise_size = sizes, sizes.action
         self.noise_std = 0.0 if log_std is None else math.exp(log_std)  # of the noise on cloned actions
-        self.shape = {"hidden_size": hidden_size, "num_layers": num_layers, "vocab_size": vocab_size}
         self.scaled = Scaled(sizes.observation)
-        self.projector = nn.Linear(sizes.observation, hidden_size)
-        self.model = Llama(llama_shape(hidden_size, num_layers, vocab_size))
+
+    def read(self, observations: Float[Tensor, "n o"]) -> tuple[Float[Tensor, "n s h"], Cache]:
+        """Return the positions that stand for each observation, and a cache of those before them."""
+        raise NotImplementedError
 
     def decide(
         self, observations: Float[Tensor, "*shape o"], noise: Float[Tensor, "*shape a"] | None, *pictures: Tensor
     ) -> Int[Tensor, "*shape a"]:
         """Sample one token after another from standard normal noise; take the most likely ones without noise."""
-        embedded, cache = self._prefix(observations), self.model.empty_cache()
+        embedded, cache = self.read(observations.flatten(0, -2))
         draws = None if noise is None else noise.flatten(0, -2)
         chosen: list[Tensor] = []
         for index in range(self.sizes.action):
@@ -61,14 +65,15 @@ class TokenPolicy(Policy):
 
     def actions(self, decisions: Int[Tensor, "*shape a"]) -> Float[Tensor, "*shape 1 a"]:
         """Return the centre of each token's bin."""
-        return centres_of(decisions, self.shape["vocab_size"]).unsqueeze(-2)
+        return centres_of(decisions, self._vocab_size).unsqueeze(-2)
 
     def distribution(
         self, observations: Float[Tensor, "*shape o"], decisions: Int[Tensor, "*shape a"], *pictures: Tensor
     ) -> Categorical:
         """Return the distribution of these decisions, over the 256 action tokens only."""
         before = self.model.embed(decisions.flatten(0, -2)[:, :-1])
-        hidden = self.model(torch.cat([self._prefix(observations), before], 1))
+        embedded, cache = self.read(observations.flatten(0, -2))
+        hidden = self.model(torch.cat([embedded, before], 1), cache)[:, embedded.shape[1] - 1 :]
         return Categorical(decisions - self._first_id, self._logits(hidden).unflatten(0, decisions.shape[:-1]))
 
     def imitation_loss(
@@ -83,25 +88,42 @@ class TokenPolicy(Policy):
         The noise is drawn by torch's global generator, which `fit` seeds. The preceding tokens are noisy too.
         """
         noised = actions[:, 0] + self.noise_std * torch.randn(actions[:, 0].shape).to(actions)
-        targets = ids_of(noised, self.shape["vocab_size"])
+        targets = ids_of(noised, self._vocab_size)
         return -self.distribution(observations, targets).logprobs().sum() / self.sizes.action
 
     def explore(self, log_std: float) -> None:
         """Do nothing: exploration comes from the token probabilities, which cloning with noise made wide."""
 
-    def save(self, folder: Path) -> None:
-        """Write config.json and model.safetensors."""
-        save_model(self, folder, {"kind": "tokens", **self.sizes.numbers(), **self.shape})
+    @property
+    def _vocab_size(self) -> int:
+        return self.model.shape.vocab_size
 
     @property
     def _first_id(self) -> int:
-        return self.shape["vocab_size"] - NUM_BINS
-
-    def _prefix(self, observations: Float[Tensor, "*shape o"]) -> Float[Tensor, "n 1 h"]:
-        return self.projector(self.scaled(observations)).reshape(-1, 1, self.shape["hidden_size"])
+        return self._vocab_size - NUM_BINS
 
     def _logits(self, hidden: Float[Tensor, "*shape h"]) -> Float[Tensor, "*shape 256"]:
         return hidden @ self.model.embed_tokens.weight[self._first_id :].T
+
+
+class TokenPolicy(ActionTokens):
+    """A small Llama from scratch. A linear layer maps the observation to one position."""
+
+    def __init__(
+        self, sizes: Sizes, *, hidden_size: int, num_layers: int, vocab_size: int, log_std: float | None = None
+    ) -> None:
+        super().__init__(sizes, log_std=log_std)
+        self.shape = {"hidden_size": hidden_size, "num_layers": num_layers, "vocab_size": vocab_size}
+        self.projector = nn.Linear(sizes.observation, hidden_size)
+        self.model = Llama(llama_shape(hidden_size, num_layers, vocab_size))
+
+    def read(self, observations: Float[Tensor, "n o"]) -> tuple[Float[Tensor, "n 1 h"], Cache]:
+        """Return the observation as one position, with nothing before it."""
+        return self.projector(self.scaled(observations))[:, None], self.model.empty_cache()
+
+    def save(self, folder: Path) -> None:
+        """Write config.json and model.safetensors."""
+        save_model(self, folder, {"kind": "tokens", **self.sizes.numbers(), **self.shape})
 
 
 def new_tokens(sizes: Sizes, config: PolicyConfig) -> TokenPolicy:

@@ -15,6 +15,7 @@ from tercet.arm.policies.diffusion import DiffusionPolicy
 from tercet.arm.policies.flow import FlowPolicy
 from tercet.arm.policies.gaussian import load_gaussian, new_gaussian
 from tercet.arm.policies.joint_act import load_any_act
+from tercet.arm.policies.language import load_language, new_language
 from tercet.arm.policies.policy import Policy
 from tercet.config.arm import PolicyConfig
 from tercet.errors import InputError
@@ -33,6 +34,7 @@ KINDS = {
     "gaussian": Kind(new_gaussian, load_gaussian),
     "act": Kind(new_act, load_any_act),
     "tokens": Kind(new_tokens, load_tokens),
+    "language": Kind(new_language, load_language),
     "diffusion": Kind(partial(new_chain, DiffusionPolicy), partial(load_chain, DiffusionPolicy)),
     "flow": Kind(partial(new_chain, FlowPolicy), partial(load_chain, FlowPolicy)),
     "conv": Kind(new_conv, load_conv),

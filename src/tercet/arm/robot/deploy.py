@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tercet.arm.networks.sizes import Sizes
+from tercet.arm.play.environments import sizes_of_task
 from tercet.arm.policies.kinds import load_policy
 from tercet.arm.robot import calibration, control, dry_run
 from tercet.arm.robot.devices import NO_CUBE, Arm, Teacher, find_cube, find_robot, find_teacher
@@ -16,7 +16,6 @@ from tercet.arm.robot.safety import Guard
 from tercet.arm.robot.simulated import SimulatedArm
 from tercet.arm.robot.takeover import DemonstrationRecorder
 from tercet.arm.sim.arms import find_arm
-from tercet.arm.sim.env import ACTION
 from tercet.arm.sim.motion import Limits
 from tercet.arm.sim.physics import STEP_SECONDS
 from tercet.arm.sim.tasks.builtin import arm_task, check_on_an_arm, task_of
@@ -75,9 +74,7 @@ def policy_of(run: Path, stage: str, *, speed: float) -> tuple[Task, Pilot]:
     if not folder.is_dir():
         stages = [path.parent.name for pattern in ("bc", "ppo", "improve-*") for path in run.glob(f"{pattern}/model")]
         raise InputError(f"{folder}: does not exist; this run has {' and '.join(stages) or 'no policy yet'} (--stage)")
-    layout = task.observation
-    sizes = Sizes(len(layout), len(ACTION), layout.robot, layout.names)
-    return task, Pilot(load_policy(folder, sizes), speed)
+    return task, Pilot(load_policy(folder, sizes_of_task(task)), speed)
 
 
 def about_training(run: Path, config: RobotConfig) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from tercet.arm.networks.sizes import Sizes
+from tercet.arm.play.environments import sizes_of_task
 from tercet.arm.policies.act_files import IMAGES, STATES
 from tercet.arm.policies.kinds import load_policy
 from tercet.arm.policies.policy import Policy
@@ -22,7 +22,6 @@ from tercet.arm.robot.devices import NO_CUBE, Observation, find_cube
 from tercet.arm.robot.pilot import GOAL, Pilot, StateEstimator
 from tercet.arm.robot.safety import Guard
 from tercet.arm.sim.arms import find_arm
-from tercet.arm.sim.env import ACTION as MOVES
 from tercet.arm.sim.physics import STEP_SECONDS
 from tercet.arm.sim.tasks.builtin import arm_task
 from tercet.arm.sim.tasks.task import Task
@@ -99,12 +98,11 @@ class ExportedPolicy:
     """An exported policy that steers one robot. `command` is called once per period of 50 ms."""
 
     def __init__(self, folder: Path, task: str) -> None:
-        self.task, layout = arm_task(task), arm_task(task).observation
+        self.task = arm_task(task)
         if not (folder / _ROBOT).exists():
             raise InputError(f"{folder}: holds no exported policy; write one with tercet arm export RUN DIR")
         self.config = load_robot_config(folder / _ROBOT, [])
-        sizes = Sizes(len(layout), len(MOVES), layout.robot, layout.names)
-        self._policy = load_policy(folder / _MODEL, sizes)
+        self._policy = load_policy(folder / _MODEL, sizes_of_task(self.task))
         self.reset()
 
     def reset(self) -> None:

@@ -20,7 +20,7 @@ class FusedLora(LoraLinear):
         if self.disable_adapters or self.merged or len(active) != 1 or not self._is_plain(x, active[0]):
             return super().forward(x, *args, **kwargs)
         base, name = cast(nn.Linear, self.get_base_layer()), active[0]
-        down, up = self.lora_A[name].weight, self.lora_B[name].weight
+        down, up = (cast(nn.Linear, part[name]).weight for part in (self.lora_A, self.lora_B))
         return adapted_product(x, base.weight, base.bias, down, up, scale=self.scaling[name])
 
     def _is_plain(self, x: Tensor, name: str) -> bool:
