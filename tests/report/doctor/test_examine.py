@@ -188,6 +188,12 @@ def test_the_reason_why_an_arm_did_not_improve_is_said(sound_arm: Record, with_c
     assert f"{why}, so lower it (clone again with a lower `policy.log_std`)" in text(tokens)
     kept_some = replace(too_noisy, config=_changed(too_noisy.config, "ppo.keep_success", 0.5))
     assert f"{why}, so lower it (raise `ppo.keep_success`)" in text(kept_some)
+    rare = with_curve(kept, "ppo/validation_score", lambda i: 0.01)
+    assert text(rare).endswith(": the policies succeed on at most 1%, which leaves little to compare")
+    by_chance = with_curve(kept, "ppo/validation_score", lambda i: 0.5 + 0.03 * (i > 10))
+    assert "rose only from 50% to 53%, which can be chance" in text(by_chance)
+    large = with_curve(flat, "ppo/clip_fraction", lambda i: 0.5)
+    assert text(large).endswith(": updates are too large")
     both = with_curve(at_chance, "ppo/validation_score", lambda i: 0.5 - 0.01 * i)
     assert "no better than chance and success fell, from 50% to" in text(both)
 

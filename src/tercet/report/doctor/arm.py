@@ -4,11 +4,14 @@ from statistics import fmean
 
 from tercet.report.arm_return import is_by_return
 from tercet.report.doctor.finding import Finding
+from tercet.report.doctor.updates import too_large
 from tercet.report.formats import listed, num, percent
 from tercet.report.records import Record, curve, find, is_arm, kl_bound, number
 
 _FALL = 0.1  # of success in validation; more than chance explains with 64 starts
+_RISE = 0.02  # of success in validation; less is no change
 _FULL = 0.99  # success that cannot improve
+_RARE = 0.05  # success in validation, of which 64 starts have three
 _CHANCE, _RANKS = 0.55, 0.65  # of pairs that the reward ranks right: up to here by chance; from here on well enough
 _ENOUGH_ROLLOUTS = 5  # each has few pairs
 _IMPROVE = "arm.md#3-improve"
@@ -114,9 +117,11 @@ def why_not(record: Record) -> str:
     if success[0] > _FULL and not fell:
         return f"the initial policy already succeeds on {_success(success[0])}"
     reasons: list[str] = []
-    found = ranks(record)
-    if found and not found.is_good:
-        reasons.append(f"{found.title[:1].lower()}{found.title[1:]}")
+    for found in (ranks(record), too_large(record)):
+        if found and not found.is_good:
+            reasons.append(f"{found.title[:1].lower()}{found.title[1:]}")
+    if max(success) < _RARE:
+        reasons.append(f"the policies succeed on at most {_success(max(success))}, which leaves little to compare")
     if rollouts and rollouts[0] < 0.5 * success[0]:
         reasons.append(
             f"with exploration the initial policy succeeds on {percent(rollouts[0])} and without it on "
@@ -124,6 +129,11 @@ def why_not(record: Record) -> str:
         )
     if fell:
         reasons.append(f"success fell, from {_success(success[0])} to {_success(success[-1])}")
+    if not reasons and max(success) - success[0] > _RISE:
+        return (
+            f"success in validation rose only from {_success(success[0])} to {_success(max(success))}, which can be "
+            "chance; more updates may help (`ppo.num_updates`)"
+        )
     return listed(reasons) or "success did not change"
 
 
