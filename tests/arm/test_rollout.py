@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import pytest
 import torch
 from tests.arm.conftest import make_episodes, other_policy, step_by_step
 
@@ -79,5 +80,6 @@ def test_a_rollout_tells_how_often_its_score_prefers_success(actor_critic: ArmAc
 
     assert metrics([2.0, 1.0, 3.0])["score_ranks_success"] == 0.5
     assert metrics([4.0, 1.0, 3.0])["score_ranks_success"] == 1.0
+    assert metrics([4.0, 1.0, 3.0])["reached"] == pytest.approx(1 / 3)
     episodes = replace(episodes, infos=episodes.infos | {"success": torch.zeros(3, 6)})
     assert "score_ranks_success" not in metrics([4.0, 1.0, 3.0])

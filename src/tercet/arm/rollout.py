@@ -144,6 +144,7 @@ def describe(
 ) -> dict[str, float]:
     """Metrics of a rollout. `score` is that of the first episode of a row, the other sums are over the whole row.
 
+    `success` is the share of episodes that end in success, `reached` of those that were in it at some step.
     `score_ranks_success` is left out where all episodes succeed, or none does.
     """
     episodes, scores = played.episodes, step_rewards.scores()
@@ -153,6 +154,7 @@ def describe(
         "reward": float(rollout.rewards.sum(1).mean()),
         "dense": float(episodes.dense.sum(1).mean()),
         "success": float(episodes.succeeded().float().mean()),
+        "reached": float(episodes.reached().float().mean()),
         "kl": float(assessed.kl.sum(1).mean()),
         "kl_coef": kl_coef,
         "logprob": float(masked_mean(assessed.logprobs, rollout.mask)),

@@ -44,7 +44,11 @@ PPO = (
         "share of episodes",
         "Share of episodes that end in success: in rollouts, with exploration, and as circles with the mean action "
         "on validation starts. The highest circle within `ppo.max_kl` is kept.",
-        [Line("ppo/success", "rollout"), Line("ppo/validation_score", "validation", "ink", dots=True)],
+        [
+            Line("ppo/success", "rollout"),
+            Line("ppo/reached", "at some step of a rollout", "sft"),
+            Line("ppo/validation_score", "validation", "ink", dots=True),
+        ],
         bottom=0.0,
     ),
     Plot(

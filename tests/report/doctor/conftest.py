@@ -105,6 +105,7 @@ def _of_arm(index: int, chance: random.Random) -> Tree:
         "ppo/num_minibatches": 4.0,
         "ppo/blown_up": 0.0,
         "ppo/success": min(1.0, 0.3 + 0.02 * index),
+        "ppo/reached": min(1.0, 0.35 + 0.02 * index),
         "ppo/score_ranks_success": 0.8,
     }
     if index % 5 == 0:

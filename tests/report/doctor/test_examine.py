@@ -51,6 +51,7 @@ ARM: list[tuple[str, Curve, str]] = [
     ("ppo/score_std", lambda i: 0.0, "no_advantages"),
     ("ppo/validation_score", lambda i: 0.8 - 0.02 * i, "success_falls"),
     ("ppo/score_ranks_success", lambda i: 0.5 + 0.02 * (i % 3), "reward_ranks"),
+    ("ppo/success", lambda i: 0.2, "leaves_success"),
     ("ppo/blown_up", lambda i: float(i == 20), "simulation_failed"),
     ("bc/loss", lambda i: 0.5 + 0.01 * i, "bc_lr"),
     ("bc/loss", lambda i: 0.5, "bc_lr"),
@@ -188,6 +189,12 @@ def test_the_reason_why_an_arm_did_not_improve_is_said(sound_arm: Record, with_c
     assert f"{why}, so lower it (clone again with a lower `policy.log_std`)" in text(tokens)
     kept_some = replace(too_noisy, config=_changed(too_noisy.config, "ppo.keep_success", 0.5))
     assert f"{why}, so lower it (raise `ppo.keep_success`)" in text(kept_some)
+    reached = with_curve(with_curve(flat, "ppo/success", lambda i: 0.3), "ppo/reached", lambda i: 0.6)
+    assert text(reached).endswith(": episodes reach success and leave it again")
+    assert (
+        "60% of the episodes of the last 20 rollouts reach success, and 30% end in it"
+        in _problems(reached)["leaves_success"].text
+    )
     rare = with_curve(kept, "ppo/validation_score", lambda i: 0.01)
     assert text(rare).endswith(": the policies succeed on at most 1%, which leaves little to compare")
     by_chance = with_curve(kept, "ppo/validation_score", lambda i: 0.5 + 0.03 * (i > 10))

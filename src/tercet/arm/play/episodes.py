@@ -75,6 +75,11 @@ class Episodes:
         """True if each row's first episode was in success at its end."""
         return self.infos["success"].gather(1, self.first_ends()[:, None]).squeeze(1) > 0.5
 
+    def reached(self) -> Bool[Tensor, " n"]:
+        """True if each row's first episode was in success at some step."""
+        inside = torch.arange(self.dense.shape[1]) <= self.first_ends()[:, None]
+        return ((self.infos["success"] > 0.5) & inside).any(1)
+
     def returns(self) -> Float[Tensor, " n"]:
         """Sum of the environment's own reward over each row's first episode."""
         inside = torch.arange(self.dense.shape[1]) <= self.first_ends()[:, None]

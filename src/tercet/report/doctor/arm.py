@@ -10,6 +10,7 @@ from tercet.report.records import Record, curve, find, is_arm, kl_bound, number
 
 _FALL = 0.1  # of success in validation; more than chance explains with 64 starts
 _RISE = 0.02  # of success in validation; less is no change
+_LEFT = 0.15  # share of episodes that reach success and do not end in it
 _FULL = 0.99  # success that cannot improve
 _RARE = 0.05  # success in validation, of which 64 starts have three
 _CHANCE, _RANKS = 0.55, 0.65  # of pairs that the reward ranks right: up to here by chance; from here on well enough
@@ -108,6 +109,24 @@ def ranks(record: Record) -> Finding | None:
     )
 
 
+def stays(record: Record) -> Finding | None:
+    """Check that episodes which reach success end in it, in the second half of PPO."""
+    reached, success = curve(record, "ppo/reached")[1], curve(record, "ppo/success")[1]
+    if not is_arm(record) or is_by_return(record) or len(reached) < _ENOUGH_ROLLOUTS:
+        return None
+    half = len(reached) // 2
+    at_some_step, at_the_end = fmean(reached[half:]), fmean(success[len(success) - len(reached) + half :])
+    text = f"{percent(at_some_step)} of the episodes of the last {len(reached) - half} rollouts reach success, and "
+    text += f"{percent(at_the_end)} end in it"
+    if at_some_step - at_the_end <= _LEFT:
+        return Finding("leaves_success", "good", "Episodes that reach success end in it", text)
+    remedy = (
+        "let the judge prefer success to being near it "
+        "(`reward.judge=tercet.arm.preferences.judge:succeeding_or_nearer`), or lower `horizon`"
+    )
+    return Finding("leaves_success", "advice", "Episodes reach success and leave it again", text, remedy, _IMPROVE)
+
+
 def why_not(record: Record) -> str:
     """Explain from the curves why PPO did not improve the policy; empty if they do not show it."""
     success, rollouts = curve(record, "ppo/validation_score")[1], curve(record, "ppo/success")[1]
@@ -117,7 +136,7 @@ def why_not(record: Record) -> str:
     if success[0] > _FULL and not fell:
         return f"the initial policy already succeeds on {_success(success[0])}"
     reasons: list[str] = []
-    for found in (ranks(record), too_large(record)):
+    for found in (ranks(record), stays(record), too_large(record)):
         if found and not found.is_good:
             reasons.append(f"{found.title[:1].lower()}{found.title[1:]}")
     if max(success) < _RARE:

@@ -43,6 +43,7 @@ CHECKS = (
     arm.moved,
     arm.pay,
     arm.ranks,
+    arm.stays,
     arm.broken,
     speed.throughput,
     speed.reward_time,
