@@ -35,6 +35,7 @@ from tercet.lm.rollout import RefLogprobs, reference_logprobs
 from tercet.lm.sampling.model_check import check_policy
 from tercet.lm.sampling.sampler import Sampler
 from tercet.lm.stages import sft_model
+from tercet.lm.text.encoder import Encoder
 from tercet.runs.folder import RunFolder
 from tercet.train.chance import generator
 from tercet.train.device import device_of
@@ -43,11 +44,8 @@ from tercet.train.loss_scale import LossScale
 from tercet.train.parallel import combined, own, own_batches
 
 NO_VALIDATION = "dpo: no validation prompts are held out to measure the KL on; raise data.eval_fraction"
-TOLERANCE = {
-    "fp32": 2e-3,
-    "bf16": 1e-2,
-    "fp16": 2e-3,
-}  # nats per token between the untrained policy and the reference; as in PPO
+# nats per token between the untrained policy and the reference; as in PPO
+TOLERANCE = {"fp32": 2e-3, "bf16": 1e-2, "fp16": 2e-3}
 SHOWN = ["dpo/loss", "dpo/accuracy", "dpo/margin", "dpo/validation_kl"]
 
 
@@ -75,14 +73,10 @@ def run(folder: RunFolder, config: LmConfig) -> None:
         seed=config.seed,
         group_prompts=config.reward.group_pairs,
     )
-    policy = load_policy(config, path=policy_path, learns=True)
-    encoder.check_window(policy.model)
-    check_policy(policy)
-    temperature = config.ppo.temperature
-    frozen = None if config.lora.rank else load_policy(config, path=policy_path)
-    learned = LearnedReward(policy, reference_logprobs(policy, frozen, temperature=temperature), temperature)
+    learned = _untrained(config, encoder, policy_path)
+    policy = learned.policy
     batches = PairBatches(encoder, device_of(config.device), config.dpo.micro_batch_size)
-    sampler = Sampler(policy, encoder, temperature, config.eval.batch_size)
+    sampler = Sampler(policy, encoder, learned.temperature, config.eval.batch_size)
 
     def measure(index: int) -> dict[str, float]:
         done = index + 1
@@ -135,6 +129,16 @@ class LearnedReward:
         return response_logprobs(self.policy, batch, temperature=self.temperature).logprobs
 
 
+def _untrained(config: LmConfig, encoder: Encoder, policy_path: str) -> LearnedReward:
+    """Load the policy and its reference, which is the policy without its adapters if it has adapters."""
+    policy = load_policy(config, path=policy_path, learns=True)
+    encoder.check_window(policy.model)
+    check_policy(policy)
+    temperature = config.ppo.temperature
+    frozen = None if config.lora.rank else load_policy(config, path=policy_path)
+    return LearnedReward(policy, reference_logprobs(policy, frozen, temperature=temperature), temperature)
+
+
 def dpo_loss(learned: LearnedReward, pairs: Pairs, *, beta: float) -> LossTerms:
     """Return DPO's loss and its metrics, summed over pairs; a tie counts half in the accuracy."""
     rewards = learned(pairs.batch, beta=beta)
@@ -169,9 +173,8 @@ def _check_start(learned: LearnedReward, batches: Sequence[Pairs]) -> None:
     """Raise FailedError if the untrained policy is not the reference: the first loss would not be ln 2."""
     most = TOLERANCE[learned.policy.precision]
     for pairs in batches:
-        ratios = learned(pairs.batch, beta=1.0) / pairs.batch.response_mask.sum(1).clamp(
-            min=1
-        )  # a response may be empty
+        lengths = pairs.batch.response_mask.sum(1).clamp(min=1)  # a response may be empty
+        ratios = learned(pairs.batch, beta=1.0) / lengths
         if not (off := float(ratios.abs().max())) <= most:
             raise FailedError(
                 f"dpo: the policy differs from its reference by {off:.3g} nats per token before the first step, more "

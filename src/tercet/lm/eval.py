@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import combinations
 from math import isnan
@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 import yaml
+from torch import Tensor
 
 from tercet.config.functions import PERSON
 from tercet.config.lm import BASE_MODEL, DataConfig, LmConfig, NetworkConfig, judge_name
@@ -58,59 +59,92 @@ def run(folder: RunFolder, config: LmConfig) -> None:
     scores = judge_scores(config, encoder, reward_model)
     if config.eval.best_of_n and not (reward_model and any(stage.name == "sft" for stage in stages)):
         raise InputError("eval.best_of_n: this run has no SFT policy or no reward model yet; run these steps first")
-    best_of = f"best-of-{config.eval.best_of_n}"
     data = digests(config, "eval")
     with folder.step("eval", total=len(stages), shown=[], data=data) as step:
-        responses: dict[str, list[Responses]] = {}  # to the held-out prompts, by stage
-        fixed_responses: dict[str, dict[str, list[str]]] = {}
-        metrics: dict[str, Any] = {}
-        logprobs: dict[str, list[torch.Tensor]] = {}  # of their own responses, by stage: PPO's and DPO's
+        answers = Answers()
         for index, stage in enumerate(reversed(stages)):  # sft after them: the reference then reads their responses
-            policy = load_policy(config, path=stage.path)
-            encoder.check_window(policy.model)
-            sampler = Sampler(policy, encoder, config.ppo.temperature, config.eval.batch_size)
-            fixed_responses[stage.name] = _fixed_responses(
-                sampler, fixed, stage.name, max_tokens=config.eval.max_response_tokens, seed=config.seed
-            )
-            with engine_of_frozen(config, policy, encoder, folder.path, "eval") as engine:
-                by_engine = replace(sampler, engine=engine)
-                responses[stage.name] = by_engine.sample_all(
-                    held_out, generator(config.seed, "held-out answers"), title=f"{stage.name}: held-out prompts"
-                )
-                if stage.name == "sft" and config.eval.best_of_n:
-                    chance = generator(config.seed, "best of n")
-                    best = best_of_n(by_engine, held_out, scores["reward_model"], chance, n=config.eval.best_of_n)
-                    responses[best_of] = [best]
-            if kind_of(stage.name) in ("ppo", "dpo"):
-                logprobs[stage.name] = all_logprobs(sampler, responses[stage.name])
-            if stage.name == "sft" and config.eval.best_of_n:
-                kl = {"n": config.eval.best_of_n, "kl_to_reference": best_of_n_kl(config.eval.best_of_n)}
-                metrics = merged(metrics, {"best_of_n": kl})
-            for name in logprobs if stage.name == "sft" else ():
-                pairs = zip(logprobs[name], all_logprobs(sampler, responses[name]), strict=True)
-                kl = {"kl_to_reference": _mean([k1(own, reference).sum(1) for own, reference in pairs])}
-                metrics = merged(metrics, {"dpo": kl} if name == "dpo" else results_in_round(kl, round_of(name)))
-            ended = _mean([part.ended.float() for part in responses[stage.name]])
+            _answer(answers, stage, folder, config, encoder, held_out, fixed, scores.get("reward_model"))
+            ended = _mean([part.ended.float() for part in answers.held_out[stage.name]])
             step.log(index, {f"eval/eos_fraction/{stage.name}": ended})
         scores |= unseen_scores(config, encoder)
+        responses, best_of = answers.held_out, best_of_name(config.eval.best_of_n)
         compared = [*(stage.name for stage in stages), *([best_of] if best_of in responses else [])]
         by_stage = {
             stage: {name: _all([score(part) for part in responses[stage]]) for name, score in scores.items()}
             for stage in compared
         }
         lengths = {s: _mean([a.batch.response_mask.sum(1).float() for a in responses[s]]) for s in compared}
-        _write(step.path / "answers.json", _side_by_side(fixed, fixed_responses, stages))
+        _write(step.path / "answers.json", _side_by_side(fixed, answers.fixed, stages))
         _write(step.path / "held_out.json", _held_out_rows(held_out, responses, by_stage))
         scored = score_texts(texts, encoder, reward_model, config.eval.batch_size) if reward_model else []
         _write(step.path / "reward_texts.json", scored)
         step.finish(
-            metrics
+            _kl_results(answers.kl, config.eval.best_of_n)
             | {
                 "win_rate": win_rates(by_stage),
                 "mean_score": {stage: _means(rows) for stage, rows in by_stage.items()},
                 "response_length": lengths,
             }
         )
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Responses of the stages by their names, and what is known about them."""
+
+    held_out: dict[str, list[Responses]] = field(default_factory=dict)  # best-of-n's too
+    fixed: dict[str, dict[str, list[str]]] = field(default_factory=dict)  # greedy and sampled
+    logprobs: dict[str, list[Tensor]] = field(default_factory=dict)  # of their own responses: PPO's and DPO's
+    kl: dict[str, float] = field(default_factory=dict)  # of these to the SFT policy, in nats per response
+
+
+def _answer(
+    answers: Answers,
+    stage: Stage,
+    folder: RunFolder,
+    config: LmConfig,
+    encoder: Encoder,
+    held_out: Sequence[Example],
+    fixed: Sequence[Example],
+    reward: Score | None,
+) -> None:
+    """Add the responses of a stage. SFT comes after PPO and DPO, whose KL it completes; it samples best-of-n too."""
+    policy = load_policy(config, path=stage.path)
+    encoder.check_window(policy.model)
+    sampler = Sampler(policy, encoder, config.ppo.temperature, config.eval.batch_size)
+    answers.fixed[stage.name] = _fixed_responses(
+        sampler, fixed, stage.name, max_tokens=config.eval.max_response_tokens, seed=config.seed
+    )
+    n = config.eval.best_of_n if stage.name == "sft" else 0
+    with engine_of_frozen(config, policy, encoder, folder.path, "eval") as engine:
+        by_engine = replace(sampler, engine=engine)
+        answers.held_out[stage.name] = by_engine.sample_all(
+            held_out, generator(config.seed, "held-out answers"), title=f"{stage.name}: held-out prompts"
+        )
+        if n:
+            assert reward  # checked before the step
+            best = best_of_n(by_engine, held_out, reward, generator(config.seed, "best of n"), n=n)
+            answers.held_out[best_of_name(n)] = [best]
+    if kind_of(stage.name) in ("ppo", "dpo"):
+        answers.logprobs[stage.name] = all_logprobs(sampler, answers.held_out[stage.name])
+    if stage.name == "sft":
+        for name, own in answers.logprobs.items():
+            pairs = zip(own, all_logprobs(sampler, answers.held_out[name]), strict=True)
+            answers.kl[name] = _mean([k1(one, reference).sum(1) for one, reference in pairs])
+
+
+def best_of_name(n: int) -> str:
+    """Return the name of the best of n responses of the SFT policy, beside the names of stages."""
+    return f"best-of-{n}"
+
+
+def _kl_results(kl: Mapping[str, float], n: int) -> dict[str, Any]:  # Any: JSON
+    """Return the KL to the SFT policy for results.json, and that of the best of `n` responses, if `n` is not 0."""
+    results: dict[str, Any] = {"best_of_n": {"n": n, "kl_to_reference": best_of_n_kl(n)}} if n else {}
+    for name, value in kl.items():
+        one = {"kl_to_reference": value}
+        results = merged(results, {"dpo": one} if name == "dpo" else results_in_round(one, round_of(name)))
+    return results
 
 
 def check(config: LmConfig, encoder: Encoder) -> None:
@@ -256,7 +290,7 @@ def _fixed_responses(
 
 
 @torch.no_grad()
-def all_logprobs(sampler: Sampler, responses: Sequence[Responses]) -> list[torch.Tensor]:
+def all_logprobs(sampler: Sampler, responses: Sequence[Responses]) -> list[Tensor]:
     """Compute the log-probability of every response token; in bf16 and fp16 the sampler's own differ by rounding."""
     all_logprobs = []
     for part in responses:
@@ -312,11 +346,11 @@ def known(score: float) -> float | None:
     return None if isnan(score) else score
 
 
-def _all(parts: Sequence[torch.Tensor]) -> list[float]:
+def _all(parts: Sequence[Tensor]) -> list[float]:
     return torch.cat(list(parts)).tolist()
 
 
-def _mean(parts: Sequence[torch.Tensor]) -> float:
+def _mean(parts: Sequence[Tensor]) -> float:
     return float(torch.cat(list(parts)).mean())
 
 

@@ -84,16 +84,9 @@ def run(folder: RunFolder, config: LmConfig, *, number: int = 0) -> None:
     held_out = validation_prompts(encoder, config)
     if not held_out:
         raise InputError(NO_VALIDATION)
-    backbone = Backbone.load(config, policy_path) if config.lora.shared_backbone else None
-    policy = backbone.policy() if backbone else load_policy(config, path=start, learns=True)
-    encoder.check_window(policy.model)
-    check_policy(policy)
-    # in round 0 the policy without its adapters is the SFT policy
-    frozen = None if config.lora.rank and not number else load_policy(config, path=policy_path)
-    critic = load_critic(config, config.reward, reward_path, backbone) if config.ppo.has_critic else None
-    if critic:
-        encoder.check_window(critic.model)
-    terms = load_terms(config, encoder, reward_path, backbone)
+    networks = _networks(config, encoder, start, policy_path, reward_path, number)
+    policy, temperature = networks.policy, config.ppo.temperature
+    terms = load_terms(config, encoder, reward_path, networks.backbone)
     data = digests(config, "ppo")
     with (
         folder.step(name, total=config.ppo.num_updates, num_before=1, shown=SHOWN, data=data) as step,
@@ -101,40 +94,32 @@ def run(folder: RunFolder, config: LmConfig, *, number: int = 0) -> None:
     ):
         if step.restore() is None:
             folder.add_results(name, results_in_round({"prompt_overlap": {"ppo": overlap(examples)}}, number))
-        sampler = Sampler(policy, encoder, config.ppo.temperature, config.eval.batch_size, engine)
+        sampler = Sampler(policy, encoder, temperature, config.eval.batch_size, engine)
         # in round 0 the policy has not moved yet
-        of_reference = replace(sampler, policy=frozen, engine=None) if number and frozen else sampler
-        reference = partial(
-            reference_responses, of_reference, flat(prompts), config.reward.num_reference_samples, seed=config.seed
-        )
-        scales = _scales(step, terms, reference)
-        watched = {judge_name(j): by_judge(j, config, encoder, config.ppo.micro_batch_size) for j in config.ppo.watch}
+        untrained = replace(sampler, policy=networks.frozen, engine=None) if number and networks.frozen else sampler
+        num = config.reward.num_reference_samples
+        scales = _scales(step, terms, partial(reference_responses, untrained, flat(prompts), num, seed=config.seed))
         roles = Roles(
-            LmActorCritic(policy, critic, config.ppo.temperature),
-            reference_logprobs(policy, frozen, temperature=config.ppo.temperature),
+            LmActorCritic(policy, networks.critic, temperature),
+            reference_logprobs(policy, networks.frozen, temperature=temperature),
             Scorer({name: Term(config.ppo.reward[name], give, scales[name]) for name, give in terms.items()}),
             sampler,
             config.ppo,
             seed,
-            watched,
+            {
+                judge_name(judge): by_judge(judge, config, encoder, config.ppo.micro_batch_size)
+                for judge in config.ppo.watch
+            },
         )
         collect = Collect(roles, prompts, weights_of(config.data, "ppo"))
         self_check = partial(collect.self_check, at_reference=not number)
         checked = self_check() if shards() else share(self_check)  # no rank can use divided networks alone
         trained = train(
             step,
-            Learner.of(
-                roles.actor_critic,
-                policy,
-                critic,
-                config.ppo,
-                scales_losses=config.scales_losses,
-                eight_bit=config.optimizer == "adamw8bit",
-            ),
+            networks.learner(roles.actor_critic, config),
             collect=collect,
             validate=lambda: validate(roles, held_out),
-            carry={"kl_coef": config.ppo.kl_coef if config.ppo.kl_penalty != "none" else 0.0}
-            | ({"sampled_tokens": 0} if config.ppo.max_sampled_tokens else {}),
+            carry=_first_carry(config.ppo),
             config=config.ppo,
             samples_every=config.ppo.samples_every,
             seed=seed,
@@ -150,6 +135,46 @@ def run(folder: RunFolder, config: LmConfig, *, number: int = 0) -> None:
         results |= _stopped(trained.stopped, config.ppo) if trained.stopped else {}
         say(f"{name}: {trained.kept('prompts')}")
         step.finish(results_in_round(results, number))
+
+
+@dataclass(frozen=True)
+class Networks:
+    """The networks of PPO beside those of the reward."""
+
+    policy: Policy
+    frozen: Policy | None  # the SFT policy; None where it is the policy without its adapters
+    critic: ScoreModel | None
+    backbone: Backbone | None  # that all of them share
+
+    def learner(self, actor_critic: LmActorCritic, config: LmConfig) -> Learner:
+        """Create the optimizers of policy and critic."""
+        eight_bit = config.optimizer == "adamw8bit"
+        scales_losses = config.scales_losses
+        return Learner.of(
+            actor_critic, self.policy, self.critic, config.ppo, scales_losses=scales_losses, eight_bit=eight_bit
+        )
+
+
+def _networks(
+    config: LmConfig, encoder: Encoder, start: str, policy_path: str, reward_path: str, number: int
+) -> Networks:
+    """Load the networks of a round: the policy from `start`, the reference from `policy_path`."""
+    backbone = Backbone.load(config, policy_path) if config.lora.shared_backbone else None
+    policy = backbone.policy() if backbone else load_policy(config, path=start, learns=True)
+    encoder.check_window(policy.model)
+    check_policy(policy)
+    # in round 0 the policy without its adapters is the SFT policy
+    frozen = None if config.lora.rank and not number else load_policy(config, path=policy_path)
+    critic = load_critic(config, config.reward, reward_path, backbone) if config.ppo.has_critic else None
+    if critic:
+        encoder.check_window(critic.model)
+    return Networks(policy, frozen, critic, backbone)
+
+
+def _first_carry(config: PpoConfig) -> dict[str, float]:
+    """Return what the first rollout starts from: the coefficient of the KL penalty, and the tokens of a budget."""
+    carry = {"kl_coef": config.kl_coef if config.kl_penalty != "none" else 0.0}
+    return carry | ({"sampled_tokens": 0} if config.max_sampled_tokens else {})
 
 
 @dataclass(frozen=True)

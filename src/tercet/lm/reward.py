@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tercet.config.lm import LmConfig, NetworkConfig, RewardConfig
 from tercet.core.losses import pairwise_loss, per_token_pairwise_loss
-from tercet.core.statistics import score_gain_and_bias, wins
+from tercet.core.statistics import ScoreScale, score_gain_and_bias, wins
 from tercet.errors import FailedError, InputError
 from tercet.lm.batch import TokenBatch
 from tercet.lm.data.batches import lessons
@@ -91,20 +91,14 @@ def run(folder: RunFolder, config: LmConfig, *, number: int = 0) -> None:
         model.eval()
         pair_scores = scored or {name: score_pairs(model.scores, pairs, batches) for name, pairs in held_out.items()}
         reference, kind = _reference_batches(config, policy_path, encoder, todo.examples)
-        scores = torch.cat([score_rows(model, b, config.reward.micro_batch_size) for b in reference])
-        try:
-            scale = score_gain_and_bias(scores)
-        except ValueError as error:
-            raise FailedError(
-                f"reward: the model learned nothing ({error}); try another reward.lr or more data"
-            ) from error
-        model.normalise(scale)
+        scale = _normalise(model, reference, batch_size=config.reward.micro_batch_size)
         saved = to_save(model)
         step.save_folder("model", lambda path: saved.save(path, encoder.tokenizer, encoder.ends.ids))
         if config.lora.shared_backbone:
             step.save_folder("adapter", lambda path: save_adapters(model, path))
         results = _by_metric({name: summary(scores, scale) for name, scores in pair_scores.items()})
-        normalised = {"gain": scale.gain, "bias": scale.bias, "over": kind, "num": len(scores)}
+        num = sum(len(batch.ids) for batch in reference)
+        normalised = {"gain": scale.gain, "bias": scale.bias, "over": kind, "num": num}
         measured = results | {"normalised": normalised, "forgetting": _forgetting(folder, name, stages)}
         before = _accuracy_before(folder, config, number, held_out, batches) if number else {}
         step.finish(results_in_round({"reward_model": measured, **before}, number))
@@ -177,6 +171,17 @@ def _reference_batches(
     batches = PairBatches(encoder, device_of(config.device), config.reward.micro_batch_size)
     drawn = draw_examples(train, num, seed=config.seed)[: len(train)]
     return [pairs.batch for pairs in batches.of(drawn)], "training answers, chosen and rejected"
+
+
+def _normalise(model: ScoreModel, reference: Sequence[TokenBatch], *, batch_size: int) -> ScoreScale:
+    """Scale the score to mean 0 and variance 1 over responses. FailedError if all of them have the same score."""
+    scores = torch.cat([score_rows(model, batch, batch_size) for batch in reference])
+    try:
+        scale = score_gain_and_bias(scores)
+    except ValueError as error:
+        raise FailedError(f"reward: the model learned nothing ({error}); try another reward.lr or more data") from error
+    model.normalise(scale)
+    return scale
 
 
 def _by_metric(by_set: dict[str, dict[str, object]]) -> dict[str, dict[str, object]]:
