@@ -18,7 +18,7 @@ from tercet.arm import compare, pipeline
 from tercet.cli import app
 from tercet.config.load import load_arm_config
 from tercet.errors import FailedError
-from tercet.report import comparison, comparison_page
+from tercet.report.comparison import numbers, page
 from tercet.runs.folder import RunFolder
 
 Row = dict[str, Any]  # Any: JSON
@@ -182,7 +182,7 @@ def test_what_cannot_be_compared_is_refused_at_once(options: list[str], says: st
 
 
 def test_a_comparison_of_language_models_is_another(tmp_path: Path) -> None:
-    (tmp_path / comparison.FILE).write_text('{"tokens": 0, "start": "", "algorithms": ["ppo"], "seeds": 1}')
+    (tmp_path / numbers.FILE).write_text('{"tokens": 0, "start": "", "algorithms": ["ppo"], "seeds": 1}')
     result = tercet("arm", "compare", "--out", tmp_path)
     assert result.exit_code == 2 and "was made with domain=lm, not arm" in result.output
 
@@ -208,8 +208,8 @@ def test_without_opengl_the_page_says_why_it_has_no_videos(tmp_path: Path, monke
         with RunFolder.open(tmp_path / name, config, preset="reach") as folder:
             compare.run(folder, config)
     plan = {"domain": "arm", "steps": 0, "start": "", "algorithms": ["ppo"], "seeds": 1}
-    (tmp_path / comparison.FILE).write_text(json.dumps(plan))
-    comparison_page.write(tmp_path)
+    (tmp_path / numbers.FILE).write_text(json.dumps(plan))
+    page.write(tmp_path)
     assert "Videos are missing: cannot render" in (tmp_path / "report.md").read_text()
     assert starts(tmp_path / "start") == starts(tmp_path / "ppo-0") and len(starts(tmp_path / "start")) == 16
 

@@ -11,7 +11,7 @@ from tercet.api.run import run_pipeline
 from tercet.config.arm import ArmConfig
 from tercet.config.lm import LmConfig
 from tercet.errors import InputError
-from tercet.report import comparison, comparison_page
+from tercet.report.comparison import numbers, page
 from tercet.runs.atomic import write_text
 from tercet.runs.folder import MAY_CHANGE, RunFolder
 from tercet.runs.fork import fork
@@ -117,21 +117,21 @@ def compare(
     now = {"domain": side.DOMAIN, side.UNIT: budget, "start": str(start.resolve()) if start else ""}
     _begin(out, now, names, seeds)
     base = load(side.start_settings())
-    steps = _train_start(side, base, out / comparison.START, preset, start)
-    run_pipeline(base, out / comparison.START, step=MEASURE, preset=preset)
-    budget = budget or side.budget(base, out / comparison.START)
+    steps = _train_start(side, base, out / numbers.START, preset, start)
+    run_pipeline(base, out / numbers.START, step=MEASURE, preset=preset)
+    budget = budget or side.budget(base, out / numbers.START)
     for line in side.cut_short(base, budget):
         say(line)
     for member in members:
         settings = load(side.settings(member, config, budget))
         folder = out / member.name
         with RunFolder.open(folder, settings, preset=preset) as opened:
-            fork(out / comparison.START, opened, steps)
+            fork(out / numbers.START, opened, steps)
         say(f"{member.name}: {budget} {side.UNIT}" if member.step == "ppo" else member.name)
         if member.step:
             _train(settings, folder, member.step, preset)
         run_pipeline(settings, folder, step=MEASURE, preset=preset)
-        comparison_page.write(out)
+        page.write(out)
     return out / "report.html"
 
 
@@ -149,7 +149,7 @@ def _algorithms(side: Side[C], text: str, config: C) -> list[str]:
 
 def _begin(out: Path, now: dict[str, Any], algorithms: Sequence[str], seeds: int) -> None:  # Any: JSON
     """Record what is compared; InputError if the folder has another budget or start, or is no comparison."""
-    known = comparison.plan_of(out)
+    known = numbers.plan_of(out)
     if not known and out.is_dir() and any(out.iterdir()):
         raise InputError(f"{out}: is not empty and no comparison; choose another folder with --out")
     for key, value in now.items():
@@ -159,7 +159,7 @@ def _begin(out: Path, now: dict[str, Any], algorithms: Sequence[str], seeds: int
                 "give the same, or choose another folder with --out"
             )
     out.mkdir(parents=True, exist_ok=True)
-    write_text(out / comparison.FILE, json.dumps({**now, "algorithms": algorithms, "seeds": seeds}, indent=1) + "\n")
+    write_text(out / numbers.FILE, json.dumps({**now, "algorithms": algorithms, "seeds": seeds}, indent=1) + "\n")
 
 
 def _train_start(side: Side[C], config: C, folder: Path, preset: str, start: Path | None) -> list[str]:
@@ -208,7 +208,7 @@ def _train(config: LmConfig | ArmConfig, folder: Path, step: str, preset: str) -
     with peak_memory() as peak:
         run_pipeline(config, folder, step=step, preset=preset)
     on_gpu = torch.cuda.max_memory_allocated() if has_gpu else 0
-    comparison.add_cost(folder.parent, folder.name, {"peak_bytes": peak.num_bytes, "gpu_peak_bytes": on_gpu})
+    numbers.add_cost(folder.parent, folder.name, {"peak_bytes": peak.num_bytes, "gpu_peak_bytes": on_gpu})
 
 
 def _leaves(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:  # Any: JSON

@@ -11,7 +11,7 @@ from tercet.config.lm import LmConfig
 from tercet.config.load import load_lm_config
 from tercet.config.ppo import Algorithm
 from tercet.errors import InputError
-from tercet.report import comparison_lm
+from tercet.report.comparison import lm as comparison_lm
 
 DOMAIN: Domain = "lm"
 UNIT: str = "tokens"

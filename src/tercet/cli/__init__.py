@@ -54,9 +54,11 @@ def report(
     run: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of the run.")], debug: DebugOption = False
 ) -> None:
     """Write the report of a run, or of a comparison, as HTML and Markdown. It may be unfinished."""
-    from tercet.report import comparison, comparison_page, page
+    from tercet.report import page
+    from tercet.report.comparison import numbers
+    from tercet.report.comparison import page as comparison
 
-    write = comparison_page.write if comparison.plan_of(run) else page.write
+    write = comparison.write if numbers.plan_of(run) else page.write
     say(f"report: {write(run)}")
 
 

@@ -1,8 +1,7 @@
 """The report of an arm's run: the outcome, the three steps, and videos."""
 
 from tercet.core.intervals import Interval, wilson
-from tercet.report import arm_return, curves, tables
-from tercet.report.arm_curves import BC, MORE_PPO, PPO, RETURN, REWARD
+from tercet.report import arm_return, tables
 from tercet.report.arm_return import PPO_IS, is_by_return
 from tercet.report.blocks import (
     Bar,
@@ -21,6 +20,9 @@ from tercet.report.blocks import (
     Videos,
 )
 from tercet.report.checks import checks
+from tercet.report.curves.arm import BC, MORE_PPO, PPO, RETURN, REWARD
+from tercet.report.curves.figures import kept_update, without_critic
+from tercet.report.curves.plot import figures
 from tercet.report.doctor.arm import why_not
 from tercet.report.formats import duration, interval, num, percent
 from tercet.report.instructions import instructed
@@ -53,11 +55,11 @@ def sections(record: Record) -> list[Section]:
     return [
         Section("better", "Did it get better?", outcome),
         Section("videos", "Side by side", videos(record)),
-        Section("imitate", "1. Imitate: behaviour cloning", _present(curves.figures(record, BC))),
+        Section("imitate", "1. Imitate: behaviour cloning", _present(figures(record, BC))),
         Section(
             "judge",
             "2. Judge: reward model",
-            _present(reward_model(record), audit(record), curves.figures(record, REWARD)),
+            _present(reward_model(record), audit(record), figures(record, REWARD)),
         ),
         Section("improve", f"3. Improve: {algorithm(record)}", _improve(record)),
         Section("on_arm", "On an arm, with a person", on_arm(record)),
@@ -291,11 +293,11 @@ def _share(value: float | None) -> str:
 def _improve(record: Record) -> list[Block]:
     mark = number(record.results, "best_checkpoint", "update")
     plotted = (RETURN, *PPO[1:]) if is_by_return(record) else PPO
-    shown, more = curves.figures(record, plotted, mark=mark), curves.figures(record, MORE_PPO, mark=mark)
+    shown, more = figures(record, plotted, mark=mark), figures(record, MORE_PPO, mark=mark)
     if shown is None:
         return []
     lead = "One update is one episode in each environment and the optimizer steps on them."
-    lead += curves.kept_update(record, "starts") + curves.without_critic(record)
+    lead += kept_update(record, "starts") + without_critic(record)
     folded: list[Figures | Fold] = [Fold("More curves of PPO", [more])] if more else []
     return [Prose(lead), shown, *folded, *_present(_self_check(record))]
 

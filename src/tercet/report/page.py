@@ -4,8 +4,11 @@ from pathlib import Path
 
 import yaml
 
-from tercet.report import answers, arm, checks, curves, dpo, render_html, render_markdown, rounds, summary, tables
+from tercet.report import answers, arm, checks, dpo, render_html, render_markdown, rounds, summary, tables
 from tercet.report.blocks import Block, Code, Figures, Fold, Page, Prose, Section, Table
+from tercet.report.curves import lm as curves
+from tercet.report.curves.figures import calibration, kept_update, ppo_blocks, without_critic
+from tercet.report.curves.plot import figures
 from tercet.report.formats import duration
 from tercet.report.records import Record, algorithm, find, is_arm, read
 from tercet.runs.atomic import write_text
@@ -44,10 +47,10 @@ def compose(record: Record) -> Page:
 def _of_language(record: Record) -> list[Section]:
     return [
         Section("better", "Did it get better?", _present(tables.win_rates(record), tables.stages(record))),
-        Section("imitate", "1. Imitate: SFT", _present(curves.figures(record, curves.SFT))),
+        Section("imitate", "1. Imitate: SFT", _present(figures(record, curves.SFT))),
         Section("judge", "2. Judge: reward model", _judge(record)),
         Section("improve", f"3. Improve: {algorithm(record)}", _improve(record)),
-        Section("dpo", "In place of PPO: DPO", _present(dpo.accuracy(record), curves.figures(record, curves.DPO))),
+        Section("dpo", "In place of PPO: DPO", _present(dpo.accuracy(record), figures(record, curves.DPO))),
         Section("rounds", "4. Rounds: new judgements of PPO's answers", rounds.blocks(record)),
         Section("answers", "Answers side by side", answers.fixed_prompts(record)),
         Section("held-out", "Held-out prompts", answers.held_out(record)),
@@ -57,15 +60,15 @@ def _of_language(record: Record) -> list[Section]:
 
 
 def _judge(record: Record) -> list[Block]:
-    plotted = [figures for figures in (curves.figures(record, curves.REWARD), curves.calibration(record)) if figures]
+    plotted = [drawn for drawn in (figures(record, curves.REWARD), calibration(record)) if drawn]
     drawn = Figures([figure for figures in plotted for figure in figures.figures]) if plotted else None
     return _present(tables.reward_model(record), drawn, tables.forgetting(record), tables.reward_texts(record))
 
 
 def _improve(record: Record) -> list[Block]:
-    drawn = curves.ppo_blocks(record)
+    drawn = ppo_blocks(record)
     lead = "One update is one batch of sampled answers and the optimizer steps on it."
-    lead += curves.kept_update(record, "prompts") + curves.without_critic(record)
+    lead += kept_update(record, "prompts") + without_critic(record)
     return [*([Prose(lead)] if drawn else []), *drawn, *_present(tables.self_check(record))]
 
 

@@ -1,8 +1,9 @@
 """The rounds of a language run: what each gained, and how well the reward model ranked the answers of the new actor."""
 
 from tercet.core.intervals import Interval
-from tercet.report import curves, tables
+from tercet.report import tables
 from tercet.report.blocks import Bar, Block, Cell, Fold, Prose, Table
+from tercet.report.curves.figures import ppo_blocks
 from tercet.report.formats import interval, num, percent, score
 from tercet.report.records import Record, number, rate
 from tercet.runs.rounds import in_round
@@ -18,9 +19,7 @@ def blocks(record: Record) -> list[Block]:
     if not record.rounds:
         return []
     shown = [table for table in (_gains(record), _figures(record)) if table is not None]
-    folds = [
-        Fold(f"Round {one.number}: curves of PPO", drawn) for one in record.rounds if (drawn := curves.ppo_blocks(one))
-    ]
+    folds = [Fold(f"Round {one.number}: curves of PPO", drawn) for one in record.rounds if (drawn := ppo_blocks(one))]
     return [Prose(_LEAD), *shown, *folds]
 
 

@@ -20,7 +20,7 @@ from tercet.report.blocks import (
     Section,
     Table,
 )
-from tercet.report.comparison import (
+from tercet.report.comparison.numbers import (
     COST_FIGURES,
     Measured,
     Number,
@@ -29,10 +29,10 @@ from tercet.report.comparison import (
     measured,
     measured_runs,
 )
-from tercet.report.comparison import (
+from tercet.report.comparison.numbers import (
     START as START_FOLDER,
 )
-from tercet.report.comparison_tables import (
+from tercet.report.comparison.tables import (
     NOTHING_YET,
     Column,
     costs,

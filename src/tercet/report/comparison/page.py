@@ -4,8 +4,9 @@ import json
 from pathlib import Path
 
 from tercet.errors import InputError
-from tercet.report import comparison, comparison_arm, comparison_lm, render_html, render_markdown
+from tercet.report import render_html, render_markdown
 from tercet.report.blocks import Page
+from tercet.report.comparison import arm, lm, numbers
 from tercet.report.formats import listed
 from tercet.report.records import algorithm_title
 from tercet.runs.atomic import write_text
@@ -14,10 +15,10 @@ from tercet.version import __version__
 
 def write(out: Path) -> Path:
     """Write OUT/report.html, OUT/report.md and OUT/results.json from the runs so far; return the HTML file."""
-    plan = comparison.plan_of(out)
+    plan = numbers.plan_of(out)
     if not plan:
-        raise InputError(f"{out}: no comparison (no {comparison.FILE})")
-    side = comparison_arm if plan["domain"] == "arm" else comparison_lm
+        raise InputError(f"{out}: no comparison (no {numbers.FILE})")
+    side = arm if plan["domain"] == "arm" else lm
     found = side.outcomes(out, plan["algorithms"], plan["seeds"])
     algorithms = listed([algorithm_title(one.algorithm) for one in found])
     page = Page(

@@ -1,6 +1,7 @@
 """The curves of an arm's run: the meaning of each and how it looks in a healthy run."""
 
-from tercet.report.curves import EQUAL_GROUPS, PPO_GRADIENT_NORMS, Line, Plot
+from tercet.report.curves.both import EQUAL_GROUPS, PPO_GRADIENT_NORMS
+from tercet.report.curves.plot import Line, Plot
 
 BC = (
     Plot(

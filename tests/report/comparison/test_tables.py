@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from tercet.report.blocks import Prose
-from tercet.report.comparison import Measured, Outcome
-from tercet.report.comparison_tables import costs, count, never_trained, not_tuned, seeds, settings
+from tercet.report.comparison.numbers import Measured, Outcome
+from tercet.report.comparison.tables import costs, count, never_trained, not_tuned, seeds, settings
 
 
 def outcome(algorithm: str, *, updates: int = 2, **ppo: Any) -> Outcome:

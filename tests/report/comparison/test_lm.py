@@ -5,8 +5,8 @@ from pathlib import Path
 
 from tercet.core.intervals import Interval
 from tercet.report.blocks import Prose
-from tercet.report.comparison import Measured, Outcome, Row
-from tercet.report.comparison_lm import _below_budget, _judges, _wins
+from tercet.report.comparison.lm import _below_budget, _judges, _wins
+from tercet.report.comparison.numbers import Measured, Outcome, Row
 
 
 def run_of(*scores: float | None) -> Measured:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from tercet.config.ppo import SETTINGS
 from tercet.report.blocks import Block, Cell, Headline, Prose, Table
-from tercet.report.comparison import Measured, Outcome
+from tercet.report.comparison.numbers import Measured, Outcome
 from tercet.report.formats import duration, listed
 from tercet.report.records import algorithm_title, find, number
 

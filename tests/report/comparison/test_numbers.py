@@ -6,8 +6,8 @@ import pytest
 
 from tercet.core.intervals import wilson
 from tercet.errors import FailedError
-from tercet.report import comparison
-from tercet.report.comparison import Measured, Outcome
+from tercet.report.comparison import numbers
+from tercet.report.comparison.numbers import Measured, Outcome
 
 
 def run_of(*values: float | None, **results: dict[str, float]) -> Measured:
@@ -26,19 +26,19 @@ def test_means_leave_out_what_was_not_measured() -> None:
     outcome = Outcome("ppo", runs, {}, {})
     assert outcome.mean(lambda run: run.mean("kl")) == 1.5
     assert outcome.mean(Measured.seconds) == 2.0
-    assert outcome.figures(comparison.COST_FIGURES) == {"seconds": 2.0, "num_seeds": 2}
+    assert outcome.figures(numbers.COST_FIGURES) == {"seconds": 2.0, "num_seeds": 2}
 
 
 def test_the_cost_of_a_resumed_run_is_that_of_its_largest_part(tmp_path: Path) -> None:
-    comparison.add_cost(tmp_path, "ppo-0", {"peak_bytes": 5, "gpu_peak_bytes": 0})
-    comparison.add_cost(tmp_path, "ppo-0", {"peak_bytes": 3, "gpu_peak_bytes": 2})
-    assert comparison._costs(tmp_path) == {"ppo-0": {"peak_bytes": 5, "gpu_peak_bytes": 2}}
+    numbers.add_cost(tmp_path, "ppo-0", {"peak_bytes": 5, "gpu_peak_bytes": 0})
+    numbers.add_cost(tmp_path, "ppo-0", {"peak_bytes": 3, "gpu_peak_bytes": 2})
+    assert numbers._costs(tmp_path) == {"ppo-0": {"peak_bytes": 5, "gpu_peak_bytes": 2}}
 
 
 def test_a_damaged_plan_is_named(tmp_path: Path) -> None:
-    assert comparison.plan_of(tmp_path) == {}
-    (tmp_path / comparison.FILE).write_text('{"tokens": 0}')  # as written before there was one of the arm
-    assert comparison.plan_of(tmp_path) == {"domain": "lm", "tokens": 0}
-    (tmp_path / comparison.FILE).write_text('{"tokens": ')
+    assert numbers.plan_of(tmp_path) == {}
+    (tmp_path / numbers.FILE).write_text('{"tokens": 0}')  # as written before there was one of the arm
+    assert numbers.plan_of(tmp_path) == {"domain": "lm", "tokens": 0}
+    (tmp_path / numbers.FILE).write_text('{"tokens": ')
     with pytest.raises(FailedError, match=r"compare\.json"):
-        comparison.plan_of(tmp_path)
+        numbers.plan_of(tmp_path)

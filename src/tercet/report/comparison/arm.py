@@ -8,7 +8,7 @@ from statistics import fmean
 from tercet.report import plots
 from tercet.report.arm import NAMES
 from tercet.report.blocks import Bar, Block, Cell, Figure, Figures, Headline, Key, Prose, Section, Table, Video, Videos
-from tercet.report.comparison import (
+from tercet.report.comparison.numbers import (
     COST_FIGURES,
     Measured,
     Number,
@@ -17,10 +17,10 @@ from tercet.report.comparison import (
     measured,
     measured_runs,
 )
-from tercet.report.comparison import (
+from tercet.report.comparison.numbers import (
     START as START_FOLDER,
 )
-from tercet.report.comparison_tables import (
+from tercet.report.comparison.tables import (
     NOTHING_YET,
     costs,
     count,

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from tercet.report.blocks import Figures
-from tercet.report.comparison import Measured, Outcome
-from tercet.report.comparison_arm import _curves, _env_steps, _learning, _outcome, _success, _time
+from tercet.report.comparison.arm import _curves, _env_steps, _learning, _outcome, _success, _time
+from tercet.report.comparison.numbers import Measured, Outcome
 
 CONFIG = {"horizon": 10, "ppo": {"num_envs": 4}, "bc": {"demonstrations": "expert"}}
 

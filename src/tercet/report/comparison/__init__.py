@@ -1,0 +1,1 @@
+"""The page that compares algorithms, from the folders of their runs."""
