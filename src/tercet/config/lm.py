@@ -301,9 +301,14 @@ class LmConfig(NetworkConfig):
         return self
 
     @model_validator(mode="after")
-    def _has_what_mps_has(self) -> Self:
+    def _has_what_the_device_has(self) -> Self:
         if self.cuda_graphs and self.device in ("cpu", "mps"):
             raise ValueError(f"cuda_graphs=true: device={self.device} has none; set cuda_graphs=false, or device=cuda")
+        if self.cuda_graphs and self.lora.backbone == "nf4":
+            raise ValueError(
+                "cuda_graphs=true: the kernels of lora.backbone=nf4 have not been recorded on any GPU; set cuda_graphs=false, "
+                "or lora.backbone=precision"
+            )
         if self.device == "mps" and (self.shard or self.processes > 1):
             raise ValueError("device=mps: torch exchanges nothing between GPUs of Apple; set shard=false and processes=1")
         if self.device == "mps" and (self.lora.backbone == "nf4" or self.optimizer == "adamw8bit"):

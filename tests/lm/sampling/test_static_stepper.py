@@ -110,6 +110,10 @@ def test_the_cpu_waits_once_for_each_step(make_config: MakeConfig) -> None:
 def test_graphs_without_a_gpu_are_refused(make_config: MakeConfig) -> None:
     with pytest.raises(ValueError, match="cuda_graphs=true: device=cpu has none"):
         make_config("llama", cuda_graphs=True)
+    with pytest.raises(ValueError, match=r"cuda_graphs=true: the kernels of lora\.backbone=nf4"):
+        make_config(
+            "llama", device="cuda", cuda_graphs=True, lora={"rank": 2, "shared_backbone": True, "backbone": "nf4"}
+        )
     if not torch.cuda.is_available():
         with pytest.raises(InputError, match="cuda_graphs=true, but torch sees no NVIDIA GPU"):
             check(make_config("llama", device="auto", cuda_graphs=True), ["sft"])
