@@ -21,12 +21,13 @@ from tercet.arm.play.agent import Agent, PolicyEpisodes, decisions_of, sample_ep
 from tercet.arm.play.episodes import play
 from tercet.arm.policies import kinds
 from tercet.arm.policies.act import ActPolicy
-from tercet.arm.policies.action_tokens import ActionTokens
+from tercet.arm.policies.action_tokens import TokenPolicy
 from tercet.arm.policies.chain import NUM_STEPS, ChainPolicy
 from tercet.arm.policies.diffusion import DiffusionPolicy
 from tercet.arm.policies.distributions import Normal, kl
 from tercet.arm.policies.flow import FlowPolicy
 from tercet.arm.policies.kinds import load_policy, new_policy
+from tercet.arm.policies.language import LanguagePolicy
 from tercet.arm.policies.policy import Policy
 from tercet.arm.rollout import ArmActorCritic, assess, build
 from tercet.arm.self_check import check
@@ -197,6 +198,7 @@ def test_cloning_fits_a_few_demonstrations(policy: Policy) -> None:
     actions[0, 1:] = 99.0 * torch.ones(policy.chunk - 1, 2)
     policy.measure(observations, actions[:, 0])
     steps, lr = (600, 3e-3) if isinstance(policy, ActPolicy) else (400, 6e-3)  # an absolute error converges slowly
+    steps = 150 if isinstance(policy, LanguagePolicy) else steps
     optimizer = adamw(policy, lr=lr)
     for step in range(steps):
         set_lr(optimizer, lr * (1 - step / steps))
@@ -217,7 +219,7 @@ def rewards_of_ppo(policy: Policy, clip_of: Literal["step", "chain"]) -> list[fl
     config = PpoConfig.model_validate({**shared, "lr": lr, "critic_lr": 1e-2, "num_envs": 32})
     learner = Learner.of(actor_critic, policy, critic, config)
     rewards: list[float] = []
-    updates = 16 if isinstance(policy, ActionTokens | FlowPolicy) else 10
+    updates = 16 if isinstance(policy, TokenPolicy | FlowPolicy) else 10
     for index in range(updates):
         played = play_policy(policy, ends=False, num=32, horizon=6, seed=index)
         assessed = assess(played, actor_critic, policy)

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.arm.policies.language import SHAPE, tiny_model
+from tests.arm.policies.language import tiny_model
 from torch import Tensor
 
+from tercet.arm.networks.sentences import language_files
 from tercet.arm.networks.sizes import Sizes
 from tercet.arm.play.environments import sizes_of_task
 from tercet.arm.policies.action_tokens import NUM_BINS
@@ -57,19 +58,32 @@ def test_it_computes_what_transformers_computes_of_the_whole_row() -> None:
     seen, decisions = observations(0, 2, 1, 0), torch.randint(NUM_BINS, (4, 2))
     things = policy.read(seen)[0]
     with torch.no_grad():
+        theirs.norm.weight.copy_(policy.model.norm.weight)  # the last norm and the action tokens start anew
         logits = policy.distribution(seen, decisions).logits
         for row, number in enumerate((0, 2, 1, 0)):
             words = torch.tensor([policy_tokens(SIZES.sentences[number])])
-            actions = theirs.embed_tokens(decisions[row : row + 1, :1] + SHAPE.vocab_size - NUM_BINS)
+            actions = policy.model.embed(decisions[row : row + 1, :1])
             whole = torch.cat([theirs.embed_tokens(words), things[row : row + 1], actions], 1)
             hidden = theirs(inputs_embeds=whole).last_hidden_state[0, -2:]
-            expected = hidden @ theirs.embed_tokens.weight[-NUM_BINS:].T
+            expected = hidden @ policy.model.embed_tokens.weight.T
             torch.testing.assert_close(logits[row], expected, rtol=1e-4, atol=1e-4)
 
 
 def policy_tokens(sentence: str) -> list[int]:
     tree = json.loads((Path(tiny_model()) / "tokenizer.json").read_text())
     return [tree["model"]["vocab"][word] for word in sentence.split()]
+
+
+def test_neighbouring_actions_start_alike_and_every_action_about_as_likely() -> None:
+    policy = new(moved=False)
+    weight = policy.model.embed_tokens.weight.detach()
+    near, far = ((weight[by:] - weight[:-by]).norm(dim=1).mean() for by in (1, 100))
+    assert near < 0.2 * far
+    pretrained = language_files(tiny_model()).last_embeddings(NUM_BINS)
+    assert float(weight.std()) == pytest.approx(float(pretrained.std()), rel=0.01)
+    with torch.no_grad():
+        logits = policy.distribution(observations(0, 1, 2), torch.randint(NUM_BINS, (3, 2))).logits
+    assert 0.2 < float(logits.std()) < 1.0
 
 
 def test_a_thing_is_its_numbers_and_the_embedding_of_its_name() -> None:

@@ -5,6 +5,10 @@ layers of the model (as SmolVLA, Shukor et al. 2025, keeps the first half), froz
 pictures: a position stands for the arm, and one for each thing on the table. It is a linear function of the entries
 about it, and the embedding of its name. So the sentence can point at a thing by the word that both share.
 
+The embeddings of the action tokens start as smooth functions of the actions, so that neighbours are alike, and their
+logits start small. With the pretrained rows of the last ids, as in OpenVLA, a few hundred steps of cloning learned
+nearly nothing.
+
 The policy does not see what follows from the instruction (`Sizes.told`): it has to read.
 """
 
@@ -15,10 +19,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from tercet.arm.networks.files import check_sizes, load_weights, read_json, save_model
-from tercet.arm.networks.llama import Cache
+from tercet.arm.networks.llama import Cache, Llama
 from tercet.arm.networks.sentences import Sentences, first_layers, language_files, name_embedding
 from tercet.arm.networks.sizes import Sizes
-from tercet.arm.policies.action_tokens import NUM_BINS, ActionTokens
+from tercet.arm.policies.action_tokens import NUM_BINS, ActionTokens, centres_of
 from tercet.arm.sim.observations import INSTRUCTION, numbers_of
 from tercet.config.arm import PolicyConfig
 from tercet.errors import InputError
@@ -26,6 +30,8 @@ from tercet.pretrained.llama_files import digest_of
 from tercet.runs.done import check_made
 
 _INIT_STD = 1.0 / 24.0  # 576 ** -0.5, SmolLM2's initializer_range
+_NUM_WAVES = 8  # sines and cosines of an action, the fastest with two periods over its range
+_LOGIT_STD = 0.5  # of a new policy
 _SHAPE = ("num_layers", "rank")
 
 
@@ -48,6 +54,7 @@ class LanguagePolicy(ActionTokens):
         self.language_model, self.shape = language_model, {"num_layers": num_layers, "rank": rank}
         self.model, frozen = first_layers(files, num_layers, num_tokens=NUM_BINS, rank=rank)
         self.digest = digest_of(frozen)
+        _start_smoothly(self.model)
         self.sentences = Sentences(files, sizes.sentences)
         self.entries = _entries_by_thing(sizes)
         width = self.model.shape.hidden_size
@@ -74,6 +81,24 @@ class LanguagePolicy(ActionTokens):
             return torch.zeros(len(observations), dtype=torch.long, device=observations.device)
         entries = observations[:, self._instruction].detach().cpu().numpy()
         return torch.from_numpy(numbers_of(entries)).to(observations.device)
+
+
+@torch.no_grad()
+def _start_smoothly(model: Llama) -> None:
+    """Set the embeddings of action tokens to random smooth functions of their actions, as large as the pretrained.
+
+    Scale the last norm so that logits have about the deviation of `_LOGIT_STD`.
+    """
+    weight = model.embed_tokens.weight
+    angles = centres_of(torch.arange(NUM_BINS), NUM_BINS)[:, None] * torch.arange(1, _NUM_WAVES + 1) * torch.pi / 2
+    damped = torch.arange(1, _NUM_WAVES + 1).rsqrt()
+    waves = torch.cat([angles.sin() * damped, angles.cos() * damped], 1)
+    smooth = waves @ torch.randn(2 * _NUM_WAVES, weight.shape[1])
+    smooth -= smooth.mean(0)
+    weight.copy_(smooth * (weight.std() / smooth.std()))
+    # a normalised position has entries of about 1, so its product with an embedding has this deviation
+    size = (model.norm.weight * weight).square().sum(1).mean().sqrt()
+    model.norm.weight.mul_(_LOGIT_STD / size)
 
 
 def _projector(num_entries: int, width: int) -> nn.Linear:
