@@ -11,11 +11,7 @@ from tercet.config.lm import LmConfig
 from tercet.errors import FailedError, InputError
 from tercet.lm.data.examples import Example, Message
 from tercet.lm.data.splits import StepExamples
-from tercet.lm.preferences.pairs import (
-    Judged,
-    every_two,
-    sampled_pairs,
-)
+from tercet.lm.preferences.pairs import Judged, every_two, sampled_pairs, with_round
 from tercet.lm.stages import sft_model
 from tercet.lm.text.encoder import Encoder
 from tercet.runs.folder import RunFolder
@@ -178,3 +174,21 @@ def test_what_is_missing_is_named(
     none = StepExamples(train={"made up": examples}, validation={"made up": []}, test={"made up": []}, dropped={})
     with pytest.raises(InputError, match=r"no prompts to test.*data\.eval"):
         sample("no test", judged("most_letters"), sft_folder("gpt2"), none)
+
+
+def test_a_later_round_whose_answers_all_tie_adds_no_pair_and_says_so(
+    judged: MakeConfig,
+    sft_folder: SftFolder,
+    examples: list[Example],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    config = judged("all_equal")
+    folder = run_of(tmp_path / "run", config, sft_folder("gpt2"))
+    asked, encoder = prompts(examples), Encoder.of(config)
+    new = sampled_pairs(folder, config, encoder, asked, sft_model(folder, config.ppo.policy), number=1)
+    assert new.train == new.test == {"made up": []}
+    assert "reward-1: the judge preferred no answer of this round" in capfd.readouterr().out
+    earlier = replace(asked, train={"made up": examples[:2]})
+    both = with_round(earlier, new, 1)
+    assert both.train == earlier.train and both.test["round-1"] == []

@@ -15,19 +15,22 @@ LOOK_FOR = "Choose the answer that you would rather get: to the point, true, fri
 Row = dict[str, Any]  # Any: JSON, a pair as DIR/reward/pairs.jsonl has it
 
 
-def judged_rows(run: Path, sample: Callable[[], list[Row]], *, sheet_name: str = "answers") -> list[Row]:
+def judged_rows(
+    run: Path, sample: Callable[[], list[Row]], *, sheet_name: str = "answers", needed: bool = True
+) -> list[Row]:
     """Return the sampled rows with the response that the person prefers as `chosen`; ties and doubts are left out.
 
-    WaitingError while a question is open; FailedError if the sheet is damaged.
+    WaitingError while a question is open; FailedError if the sheet is damaged, or if pairs are `needed` and there are
+    none to train or to test on.
     """
     path = run / "feedback" / sheet_name
     if not share(path.exists):
         rows = sample()
         share(lambda: write_sheet(path, "answers", LOOK_FOR, lambda folder: _questions(folder, rows)))
-    return share(lambda: _judged_rows(path))
+    return share(lambda: _judged_rows(path, needed=needed))
 
 
-def _judged_rows(path: Path) -> list[Row]:
+def _judged_rows(path: Path, *, needed: bool) -> list[Row]:
     sheet = read_sheet(path)
     check_whole(sheet)
     rows = read_question_rows(sheet)
@@ -39,7 +42,7 @@ def _judged_rows(path: Path) -> list[Row]:
         if choice in ("left", "right")
     ]
     for part in ("train", "test"):
-        if not any(row.get("part") == part for row in pairs):
+        if needed and not any(row.get("part") == part for row in pairs):
             raise FailedError(f"no preference was given for any pair to {part} on: there is nothing to learn from")
     take(sheet, answers)
     return pairs

@@ -23,7 +23,7 @@ from tercet.lm.sampling.sampler import Sampler
 from tercet.lm.text.encoder import Encoder
 from tercet.runs.folder import RunFolder
 from tercet.runs.intermediate import is_kept, keep_file
-from tercet.runs.progress import progress
+from tercet.runs.progress import progress, say
 from tercet.runs.rounds import in_round
 from tercet.train.chance import generator, round_seed
 
@@ -51,7 +51,8 @@ def sampled_pairs(
     """Sample responses to the examples' prompts and pair them by the judge's scores.
 
     Training pairs are all pairs of a prompt's responses with different scores; test prompts get two responses each.
-    They are saved in DIR/reward/pairs.jsonl, or that of round `number`, which a resumed run reads.
+    They are saved in DIR/reward/pairs.jsonl, or that of round `number`, which a resumed run reads. A round of which all
+    responses tie adds none and says so; before the first, where there are no other pairs, that is a FailedError.
     """
     if not config.judge:
         raise InputError(NO_JUDGE)
@@ -72,13 +73,18 @@ def sampled_pairs(
                 engine_of_frozen(config, policy, encoder, folder.path, "pairs") as engine,
             ):
                 sampler = Sampler(policy, encoder, config.ppo.temperature, config.eval.batch_size, engine)
-                pairs = _PairSampler(sampler, config.judge, compare, seed, config.function_timeout_seconds)
+                pairs = _PairSampler(
+                    sampler, config.judge, compare, seed, config.function_timeout_seconds, needed=not number
+                )
                 train = pairs.rows(prompts.train, num_train, "train", config.reward.samples_per_prompt)
                 # pairs that share responses would make an interval too narrow
                 return train + pairs.rows(prompts.test, num_test, "test", samples_per_prompt=2)
 
         sheet = f"round-{number}" if number else "answers"
-        rows = human.judged_rows(folder.path, sample, sheet_name=sheet) if config.judge == PERSON else sample()
+        is_person = config.judge == PERSON
+        rows = human.judged_rows(folder.path, sample, sheet_name=sheet, needed=not number) if is_person else sample()
+        if not any(row["part"] == "train" for row in rows):
+            say(f"{step}: the judge preferred no answer of this round; the reward model learns from the earlier pairs")
         keep_file(file.parent, file.name, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     with file.open(encoding="utf-8") as lines:  # str.splitlines would also split at characters such as U+2028
         rows = [json.loads(line) for line in lines]
@@ -126,6 +132,7 @@ class _PairSampler:
     compare: Compare
     seed: int
     timeout_seconds: float
+    needed: bool = True  # True if it is an error that there is no pair
 
     def rows(self, sets: Sets, num_pairs: int, part: str, samples_per_prompt: int) -> list[Row]:
         """Sample at most `num_pairs` pairs to train or test on; fewer if too many responses tie."""
@@ -147,7 +154,7 @@ class _PairSampler:
                 pairs = pairs[: num_pairs - len(rows)]
                 rows += pairs
                 bar.advance(len(pairs))
-        if not rows:
+        if self.needed and not rows:
             raise FailedError(
                 f"{self.judge} gave every answer to a prompt the same score, or none: there are no pairs to learn from"
             )
