@@ -1,8 +1,10 @@
 """Tabulate runs of `tercet arm improve` from their results, and draw success over robot minutes.
 
     PYTHONPATH=src python benchmarks/arm_improve.py runs/place-0 runs/place-1 --picture docs/arm-improve.png
+    PYTHONPATH=src python benchmarks/arm_improve.py runs/more-0 --stage bc
 
 Prints a row of a Markdown table for each run. The picture has the success of every run, and the tries of the first one.
+With --stage, it measures that policy of runs without rounds, on the same starts as rounds of the same seed.
 """
 
 import argparse
@@ -13,6 +15,9 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from tercet.arm.improve import success_within
+from tercet.arm.robot.deploy import policy_of
+from tercet.config.load import load_arm_config, load_robot_config
 from tercet.report.plots import Point, Strip, draw_progress, draw_strips
 
 Rounds = dict[str, Any]  # Any: JSON
@@ -70,12 +75,25 @@ def draw(runs: Sequence[Rounds], path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
+def measured(run: Path, stage: str) -> str:
+    """Return the row of a run without rounds: the success of a policy, measured as those of rounds are."""
+    config, robot = load_arm_config(run / "config.yaml", []), load_robot_config("simulated", [])
+    policy = policy_of(run, stage, speed=robot.speed)[1].policy
+    one = success_within(config, robot, policy)
+    return f"| {run.name} | {stage} | {one['mean']:.3f} ({one['low']:.3f} to {one['high']:.3f}) |"
+
+
 def main() -> None:
     """Print the table and write the picture."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("runs", nargs="+", type=Path)
     parser.add_argument("--picture", type=Path)
+    parser.add_argument("--stage")
     arguments = parser.parse_args()
+    if arguments.stage:
+        for run in arguments.runs:
+            print(measured(run, arguments.stage), flush=True)
+        return
     runs = [rounds_of(run) for run in arguments.runs]
     for run, rounds in zip(arguments.runs, runs, strict=True):
         print(row(run.name, rounds))

@@ -109,7 +109,7 @@ def test_a_round_killed_between_tries_or_while_it_learns_ends_with_the_same_bits
             def fails(*args: object, **more: object) -> None:
                 raise Killed
 
-            patched.setattr(step, "_success", fails)  # the model is saved, and nothing is finished
+            patched.setattr(step, "success_within", fails)  # the model is saved, and nothing is finished
         with pytest.raises(Killed):
             improve(run_path, QUICK, robot="simulated", rounds=1)
     assert is_kept(run_path / "improve-1", "try-0000")

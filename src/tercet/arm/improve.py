@@ -101,9 +101,9 @@ def run_round(folder: RunFolder, config: ArmConfig, *, session: Session, number:
         step.save_folder("model", policy.save)
         rounds = {str(number): _figures(tries, own, experience, values)}
         if session.robot.robot == "simulated":
-            rounds[str(number)]["success"] = _success(config, session.robot, policy)
+            rounds[str(number)]["success"] = success_within(config, session.robot, policy)
             if number == 1:
-                rounds["0"] = {"minutes": 0.0, "success": _success(config, session.robot, _clone(folder, config))}
+                rounds["0"] = {"minutes": 0.0, "success": success_within(config, session.robot, _clone(folder, config))}
         step.finish({IMPROVE: rounds})
 
 
@@ -165,7 +165,7 @@ def _with_cameras(session: Session, policy: Policy) -> Session:
     return replace(session, robot=session.robot.model_copy(update={"cameras": cameras}))
 
 
-def _success(config: ArmConfig, robot: RobotConfig, policy: Policy) -> dict[str, Any]:  # Any: JSON
+def success_within(config: ArmConfig, robot: RobotConfig, policy: Policy) -> dict[str, Any]:  # Any: JSON
     """Measure success on new simulated starts, within the limits of the robot."""
     num, seed = config.improve.num_eval, chance.integer(config.seed, "improve evaluation")
     envs = replace(EnvFactory.of(config), limits=calibration.limits(robot), arm=find_arm(robot.model))
