@@ -29,7 +29,7 @@ def test_a_missing_library_is_one_line():
     [
         (["--help"], 0, "report"),
         (["lm", "run", "--help"], 0, "count, hacked, opt-1.3b, opt-350m"),
-        (["arm", "run", "--help"], 0, "half-cheetah, lift, lift-eyes, lift-language"),
+        (["arm", "run", "--help"], 0, "half-cheetah, lift, lift-eyes"),
         (["--version"], 0, __version__),
         (["lm", "run", "--preset", "tiny", "ppo.lr=0", "ppo.clip_rage=1"], 2, "did you mean ppo.clip_range?"),
         (["lm", "sft", "--preset", "absent"], 2, "no preset 'absent'"),
