@@ -24,16 +24,6 @@ def succeeded(segments: Segments) -> Float[Tensor, " n"]:
     return segments.success.mean(1)
 
 
-def succeeding_or_nearer(segments: Segments) -> Float[Tensor, " n"]:
-    """Score segments by their number of steps in success; those with as many by how near the target they are.
-
-    To be near the target on average is not to reach it and stay there: a fast movement past it is nearer than a slow
-    one that ends in success.
-    """
-    _, order = nearer_the_target(segments).unique(return_inverse=True)
-    return (segments.success > 0.5).sum(1) + order / (order.max() + 1)
-
-
 def call_judge(judge: Judge, segments: Segments, name: str) -> Float[Tensor, " n"]:
     """Return one finite score per segment; FailedError if the judge fails or returns anything else.
 

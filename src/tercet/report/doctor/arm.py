@@ -120,10 +120,7 @@ def stays(record: Record) -> Finding | None:
     text += f"{percent(at_the_end)} end in it"
     if at_some_step - at_the_end <= _LEFT:
         return Finding("leaves_success", "good", "Episodes that reach success end in it", text)
-    remedy = (
-        "let the judge prefer success to being near it "
-        "(`reward.judge=tercet.arm.preferences.judge:succeeding_or_nearer`), or lower `horizon`"
-    )
+    remedy = "add success to the reward: `ppo.reward={reward_model: 0.3, success: 0.3}`"
     return Finding("leaves_success", "advice", "Episodes reach success and leave it again", text, remedy, _IMPROVE)
 
 
