@@ -71,7 +71,7 @@ class Bare:
     """MuJoCo alone."""
 
     def __init__(self, task: str, arm: ArmModel, num_envs: int, num_threads: int) -> None:
-        self.model = model = arm.build(with_cube=TASKS[task].has_cube)
+        self.model = model = arm.build(num_cubes=TASKS[task].num_cubes)
         self._models = [model] * num_envs
         self._workers = [mujoco.MjData(model) for _ in range(num_threads)]
         self._pool = Rollout(nthread=num_threads if num_threads > 1 else 0)

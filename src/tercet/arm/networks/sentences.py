@@ -14,6 +14,7 @@ from tercet.errors import InputError
 from tercet.pretrained.gguf_llama import llama_folder
 from tercet.pretrained.llama_files import LlamaFiles
 from tercet.pretrained.smollm2 import HUB_ID, NAME, smollm2_file
+from tercet.train.chance import undisturbed
 
 
 def language_files(name: str) -> LlamaFiles:
@@ -42,7 +43,7 @@ def first_layers(files: LlamaFiles, num_layers: int, *, num_tokens: int, rank: i
     if int(sizes["vocab_size"]) < num_tokens:
         raise InputError(f"{files.folder}: has a vocabulary of {sizes['vocab_size']}, fewer than {num_tokens} tokens")
     weights = files.layers(num_layers)
-    with torch.device("meta"):
+    with undisturbed(), torch.device("meta"):  # what is drawn for weights that are replaced changes no later draw
         model = Llama(shape)
     given = weights | {"embed_tokens.weight": files.last_embeddings(num_tokens)}
     try:
