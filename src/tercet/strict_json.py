@@ -7,9 +7,10 @@ for a missing value. `loads` reads what programs send or save, and also refuses 
 import json
 import math
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
-from tercet.errors import InputError
+from tercet.errors import InputError, first_line
 
 MOST_LEVELS = 100  # of nested objects and lists; real data has fewer than ten
 
@@ -61,6 +62,17 @@ def loads(text: str | bytes) -> Any:  # Any: JSON
         raise ValueError("it is nested too deeply") from None
     except UnicodeEncodeError:
         raise ValueError("a text contains half of a character (a lone surrogate)") from None
+
+
+def read_object(file: Path, remedy: str) -> dict[str, Any]:  # Any: JSON
+    """Read the JSON object that a program saved in a file. InputError, ending with `remedy`, if it holds none."""
+    try:
+        tree = loads(file.read_bytes())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{file}: cannot be read ({first_line(error)}); {remedy}") from error
+    if not isinstance(tree, dict):
+        raise InputError(f"{file}: holds {type(tree).__name__}, not an object; {remedy}")
+    return tree
 
 
 def first_repeated(names: Iterable[str]) -> str | None:

@@ -31,7 +31,7 @@ class LlamaFiles:
     @cached_property
     def sizes(self) -> dict[str, int | float]:
         """The numbers of config.json that give the shape, under transformers' names."""
-        tree = self._json("config.json")
+        tree = strict_json.read_object(self.folder / "config.json", "give the folder of a Llama")
         if tree.get("model_type") != "llama" or tree.get("attention_bias") or tree.get("rope_scaling"):
             raise InputError(f"{self.folder}: holds no plain Llama; SmolLM2 is one")
         sizes = {name: tree.get(name) for name in _SIZES}
@@ -81,16 +81,6 @@ class LlamaFiles:
                 yield weights
         except (OSError, SafetensorError, KeyError) as error:
             raise InputError(f"{file}: not the weights of a Llama in one file ({first_line(error)})") from error
-
-    def _json(self, name: str) -> dict[str, Any]:  # Any: JSON
-        file = self.folder / name
-        try:
-            tree = strict_json.loads(file.read_bytes())
-        except (OSError, ValueError) as error:
-            raise InputError(f"{file}: cannot be read ({first_line(error)}); give the folder of a Llama") from error
-        if not isinstance(tree, dict):
-            raise InputError(f"{file}: holds {type(tree).__name__}, not an object")
-        return tree
 
 
 def digest_of(weights: Mapping[str, Tensor]) -> str:

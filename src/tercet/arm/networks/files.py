@@ -25,13 +25,7 @@ def save_model(module: nn.Module, folder: Path, config: Mapping[str, str | int |
 
 def read_json(file: Path) -> dict[str, Any]:  # Any: JSON
     """Read a JSON object that a program saved. Raises InputError if the file holds none."""
-    try:
-        tree = strict_json.loads(file.read_bytes())
-    except (OSError, ValueError) as error:
-        raise InputError(f"{file}: cannot be read ({first_line(error)}); give the folder of a saved model") from error
-    if not isinstance(tree, dict):
-        raise InputError(f"{file}: holds {type(tree).__name__}, not an object; give the folder of a saved model")
-    return tree
+    return strict_json.read_object(file, "give the folder of a saved model")
 
 
 def read_config(folder: Path, kind: str, names: tuple[str, ...], beside: str = "", /, **sizes: int) -> dict[str, int]:
