@@ -216,18 +216,19 @@ def planted(plant: str) -> Iterator[None]:
     if not plant:
         yield
         return
-    from tercet.lm import ppo
+    from tercet.lm.ppo import collect, step
 
-    before: dict[str, Any] = {name: getattr(ppo, name) for name in ("check", "check_engine", *_PLANTS[plant])}
+    before: dict[str, Any] = {name: getattr(step, name) for name in _PLANTS[plant]}
+    checks = collect.check, collect.check_engine
     try:
-        ppo.check = lambda *_, **__: {}
-        ppo.check_engine = lambda *_: None
+        collect.check, collect.check_engine = lambda *_, **__: {}, lambda *_: None
         for name, make in _PLANTS[plant].items():
-            setattr(ppo, name, make(before[name]))
+            setattr(step, name, make(before[name]))
         yield
     finally:
+        collect.check, collect.check_engine = checks
         for name, value in before.items():
-            setattr(ppo, name, value)
+            setattr(step, name, value)
 
 
 def _sampler_of_old_weights(sampler_class: Callable[..., Any]) -> Callable[..., Any]:

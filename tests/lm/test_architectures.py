@@ -16,10 +16,11 @@ from transformers import (
 
 from tercet.config.lm import LmConfig, ModelConfig
 from tercet.config.load import load_lm_config
-from tercet.lm import ppo, reward, sft
+from tercet.lm import reward, sft
 from tercet.lm.batch import pad
 from tercet.lm.models.roles import load_score_model
 from tercet.lm.models.weights import load_causal
+from tercet.lm.ppo import step as ppo
 from tercet.runs.folder import RunFolder
 
 SHAPES = {

@@ -13,7 +13,7 @@ from tercet.config.lm import LmConfig
 from tercet.lm.batch import pad
 from tercet.lm.data.examples import Example, Message
 from tercet.lm.models.roles import load_policy, load_score_model
-from tercet.lm.ppo import load_critic
+from tercet.lm.ppo.networks import load_critic
 from tercet.lm.rollout import (
     Assessment,
     assess,

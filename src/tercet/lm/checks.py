@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from tercet.config.functions import PERSON
 from tercet.config.lm import BASE_MODEL, LmConfig
 from tercet.errors import InputError
-from tercet.lm import dpo, ppo
+from tercet.lm import dpo
 from tercet.lm import eval as evaluation
 from tercet.lm.data.columns import Takes, check_columns, columns_of, columns_of_run
 from tercet.lm.data.splits import STEPS, StepExamples, StepName, flat, require_pairs, step_examples
@@ -14,6 +14,7 @@ from tercet.lm.models.configs import config_at, fresh, named_by_key
 from tercet.lm.models.four_bits import check_installed
 from tercet.lm.models.roles import check_logits, load_policy, load_score_model
 from tercet.lm.pair_batches import samples_pairs
+from tercet.lm.ppo.step import NO_VALIDATION
 from tercet.lm.preferences.foreign import ForeignRewardModel, check_foreign
 from tercet.lm.preferences.functions import call_function, load_score_function
 from tercet.lm.preferences.pairs import NO_JUDGE, no_prompts, round_set
@@ -47,7 +48,7 @@ def check(config: LmConfig, steps: Sequence[str]) -> None:
         if not any(config.ppo.reward.values()):
             raise InputError(NO_REWARD)
         if not any(step_examples(config.data, "ppo", columns).validation.values()):
-            raise InputError(ppo.NO_VALIDATION)
+            raise InputError(NO_VALIDATION)
     if "dpo" in steps and not any(step_examples(config.data, "ppo", columns).validation.values()):
         raise InputError(dpo.NO_VALIDATION)
     if "reward" in steps or "dpo" in steps:

@@ -4,10 +4,11 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from tercet.config.lm import LmConfig
-from tercet.lm import compare, dpo, ppo, reward, sft
+from tercet.lm import compare, dpo, reward, sft
 from tercet.lm import eval as evaluation
 from tercet.lm.checks import check
 from tercet.lm.data.digests import digests
+from tercet.lm.ppo import step as ppo
 from tercet.lm.scoring import REWARD_MODEL
 from tercet.report import page
 from tercet.runs.folder import RunFolder

@@ -20,8 +20,8 @@ from tercet.lm.data.examples import Example
 from tercet.lm.models.backbone import Backbone, save_adapters
 from tercet.lm.models.logprobs import response_logprobs
 from tercet.lm.models.roles import Policy, ScoreModel, load_policy, load_score_model
-from tercet.lm.ppo import Collect
-from tercet.lm.ppo import Roles as PpoRoles
+from tercet.lm.ppo.collect import Collect
+from tercet.lm.ppo.roles import Roles as PpoRoles
 from tercet.lm.rollout import LmActorCritic, reference_logprobs
 from tercet.lm.sampling.sampler import Sampler
 from tercet.lm.scoring import REWARD_MODEL, Scorer, Term, by_model, of_model

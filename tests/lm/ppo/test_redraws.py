@@ -6,7 +6,7 @@ from torch import Tensor
 
 from tercet.lm.batch import pad
 from tercet.lm.data.examples import Example, Message
-from tercet.lm.redraws import Groups, draw_groups
+from tercet.lm.ppo.redraws import Groups, draw_groups
 from tercet.lm.sampling.responses import Responses
 
 

@@ -13,12 +13,13 @@ from tercet.errors import FailedError
 from tercet.lm.batch import pad
 from tercet.lm.data.examples import Example
 from tercet.lm.models.roles import load_policy
-from tercet.lm.ppo import Collect, Roles
+from tercet.lm.ppo.collect import Collect
+from tercet.lm.ppo.roles import Roles
+from tercet.lm.ppo.self_check import check
 from tercet.lm.rollout import LmActorCritic, assess, reference_logprobs
 from tercet.lm.sampling.responses import Responses
 from tercet.lm.sampling.sampler import Sampler
 from tercet.lm.scoring import Scorer, Term, of_model
-from tercet.lm.self_check import check
 from tercet.types import ActorOutput
 
 MakeConfig = Callable[..., LmConfig]

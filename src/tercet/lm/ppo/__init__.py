@@ -1,0 +1,1 @@
+"""Step 3 on language: PPO and the algorithms of its family."""
