@@ -62,7 +62,7 @@ def module(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 @pytest.mark.parametrize(
     ("script", "lengths"),
     [
-        ("ppo_step.py", "real"),
+        pytest.param("ppo_step.py", "real", marks=pytest.mark.slow),
         pytest.param("sft_step.py", "fixed", marks=pytest.mark.slow),
         pytest.param("reward_step.py", "real", marks=pytest.mark.slow),
         pytest.param("generation.py", "fixed", marks=pytest.mark.slow),

@@ -265,6 +265,7 @@ SOMETIMES = (
 )
 
 
+@pytest.mark.slow
 def test_a_run_writes_the_files_and_names_that_the_docs_have(tmp_path: Path) -> None:
     from tercet.lm import pipeline  # torch and transformers: the other tests do without
 

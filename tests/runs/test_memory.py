@@ -21,6 +21,7 @@ def test_the_peak_is_that_of_the_work_alone() -> None:
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries may keep what was freed")
+@pytest.mark.slow
 def test_what_earlier_work_freed_does_not_count() -> None:
     before = work(1)
     blocks = [bytes(2000) for _ in range(50_000)]

@@ -148,6 +148,7 @@ def _parts() -> tuple[bool, Tensor, Tensor]:
     return is_divided(part), own_part(part), whole(part)
 
 
+@pytest.mark.slow
 def test_a_whole_tensor_is_divided_like_another() -> None:
     of_ranks = on_ranks(3, _parts, shard=True)
     assert all(divided for divided, _, _ in of_ranks)

@@ -94,6 +94,7 @@ def test_log_probabilities_of_a_chat(port: int) -> None:
         assert token["bytes"] == (None if "\ufffd" in token["token"] else list(token["token"].encode()))
 
 
+@pytest.mark.slow
 def test_clients_at_the_same_time_share_batches(port: int, engine: Engine) -> None:
     bodies = [{**CHAT, "max_tokens": 120, "seed": seed} for seed in range(6)]
     replies: dict[int, Any] = {}

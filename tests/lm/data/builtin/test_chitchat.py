@@ -42,6 +42,7 @@ def test_a_clean_answer_is_whole_sentences(answer: str, is_clean: bool) -> None:
     assert is_clean_answer(answer) == is_clean
 
 
+@pytest.mark.slow
 def test_the_package_gives_one_pair_of_each_conversation_and_at_most_eight_answers_to_a_question() -> None:
     examples = read_chitchat("chitchat")
     assert len(examples) > 1000
