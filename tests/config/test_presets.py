@@ -22,6 +22,7 @@ def test_the_presets_exist():
         "push",
         "reach",
         "reach-learned",
+        "smolvla",
     ]
 
 

@@ -56,7 +56,7 @@ def run(folder: RunFolder, config: ArmConfig) -> None:
         policy = new_policy(sizes, config.policy, seed=config.seed)
     rows = rows_of(demonstrations, policy.chunk)
     if config.bc.policy:
-        adopt_scales(config.bc.policy, policy, rows.observations)
+        adopt_scales(config.bc.policy, policy, rows.observations, rows.actions)
     else:
         policy.measure(rows.observations, rows.actions[:, 0], *rows.pictures)
     if demonstrations.absent is not None:

@@ -68,7 +68,7 @@ def check(config: ArmConfig) -> None:
             from_checkpoint(config.bc, sizes_of(env), config.policy)
         cameras = cameras_of(config.policy)
         camera_view(env, cameras)(torch.ones(1, dtype=torch.bool))  # FailedError without OpenGL
-        if cameras:
+        if cameras and not config.bc.policy:
             new_policy(sizes_of(env), config.policy, seed=config.seed)  # InputError if the backbone cannot be loaded
         terms = {name: weight for name, weight in config.ppo.reward.items() if name != REWARD_MODEL}
         foreign = task_of(config.env) is None

@@ -11,6 +11,7 @@ from tercet.arm.play.agent import camera_view
 from tercet.arm.play.environments import EnvFactory, sizes_of
 from tercet.arm.play.episodes import ActionFunction, play_rows
 from tercet.arm.policies.checkpoint import load_checkpoint
+from tercet.arm.policies.joint import JointPolicy
 from tercet.arm.policies.kinds import load_policy, new_policy
 from tercet.arm.policies.policy import Policy
 from tercet.arm.sim.env import ArmEnv
@@ -42,6 +43,10 @@ def start_policy(folder: RunFolder, envs: EnvFactory, config: PolicyConfig, *, b
             return policy
         if bc.policy:
             policy = from_checkpoint(bc, sizes, config)
+            if isinstance(policy, JointPolicy) and not policy.inner.has_scales:
+                raise InputError(
+                    f"bc.policy={bc.policy}: has no statistics of joints; clone first, with bc.demonstrations"
+                )
             policy.explore(config.log_std)
             return policy
         policy = new_policy(sizes, config, seed=seed)
@@ -71,7 +76,7 @@ def reward_sizes(policy: Policy, config: RewardConfig) -> Sizes:
 def from_checkpoint(bc: BcConfig, sizes: Sizes, config: PolicyConfig) -> Policy:
     """Return the policy of bc.policy, with gradients. Raise InputError if it does not fit the run."""
     calibration = load_robot_config(bc.policy_robot, []).calibration
-    return load_checkpoint(local_folder(bc.policy, kind="model"), sizes, config, calibration)
+    return load_checkpoint(local_folder(bc.policy, kind="model"), sizes, config, calibration, bc.policy_cameras)
 
 
 def say_unused(policy: Policy, step: str, when: str) -> None:

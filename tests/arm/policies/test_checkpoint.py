@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.arm.policies.test_joint_act import SHAPE, UNITS, lerobots
+from tests.arm.policies.test_joint import SHAPE, UNITS, lerobots
 
 from tercet.arm import pipeline
 from tercet.arm.demonstrations.digests import digests
@@ -15,7 +15,7 @@ from tercet.arm.networks.sizes import Sizes
 from tercet.arm.play.environments import EnvFactory, sizes_of
 from tercet.arm.policies.act import ActPolicy
 from tercet.arm.policies.checkpoint import adopt_scales
-from tercet.arm.policies.joint_act import JointActPolicy
+from tercet.arm.policies.joint import JointPolicy
 from tercet.arm.policies.kinds import load_policy, new_policy
 from tercet.arm.policies.policy import Policy
 from tercet.arm.robot import deploy
@@ -58,11 +58,11 @@ def test_an_act_of_lerobot_over_joints_is_cloned_on_and_deployed(
     model = tmp_path / "run" / "bc" / "model"
     assert json.loads((model / "config.json").read_text())["output_features"]["action"]["shape"] == [6]
     task, pilot = deploy.policy_of(tmp_path / "run", "bc", speed=1.0)
-    assert isinstance(pilot.policy, JointActPolicy) and pilot.policy.chunk == 3
-    before, after = lerobots().model.state_dict(), pilot.policy.act.model.state_dict()
+    assert isinstance(pilot.policy, JointPolicy) and pilot.policy.chunk == 3
+    before, after = lerobots().model.state_dict(), pilot.policy.inner.model.state_dict()
     changes = [float((before[name] - after[name]).abs().max()) for name in before]
     assert 0 < max(changes) < 0.5  # it was learned on, not started anew
-    torch.testing.assert_close(pilot.policy.act.scaled_actions.mean, lerobots().scaled_actions.mean)
+    torch.testing.assert_close(pilot.policy.inner.scaled_actions.mean, lerobots().scaled_actions.mean)
     session = deploy.Session(task, pilot, 1, 0.5, True)
     (one,) = deploy.run(
         load_robot_config("simulated", []), session, keys=lambda: "", clock=SimulatedClock(), say=lambda text: None
@@ -74,8 +74,8 @@ def test_without_demonstrations_ppo_starts_from_it(checkpoint: Path, small: list
     config = load_arm_config("lift", [*small, *OVER_JOINTS, f"bc.policy={checkpoint}", "bc.demonstrations=none"])
     with RunFolder.open(tmp_path / "run", config, preset="lift") as folder:
         policy = start_policy(folder, EnvFactory.of(config), config.policy, bc=config.bc, seed=0)
-    assert isinstance(policy, JointActPolicy) and all(one.requires_grad for one in policy.act.model.parameters())
-    torch.testing.assert_close(policy.act.model.state_dict(), lerobots().model.state_dict())
+    assert isinstance(policy, JointPolicy) and all(one.requires_grad for one in policy.inner.model.parameters())
+    torch.testing.assert_close(policy.inner.model.state_dict(), lerobots().model.state_dict())
 
 
 def test_a_policy_of_another_run_is_started_from_with_its_scales(small: list[str], tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ def test_the_zeros_are_those_of_the_robot_that_is_named(checkpoint: Path, tmp_pa
     with pytest.raises(InputError, match="far from the workspace"):
         started(checkpoint, *OVER_JOINTS, f"bc.policy_robot={tmp_path / 'mine.yaml'}")
     policy = started(checkpoint, *OVER_JOINTS)
-    assert isinstance(policy, JointActPolicy)
+    assert isinstance(policy, JointPolicy)
     np.testing.assert_array_equal(policy.units.zero, UNITS.zero)
 
 
@@ -177,24 +177,24 @@ def test_what_a_checkpoint_sees_must_be_what_the_run_shows(checkpoint: Path, tmp
 def test_scales_that_do_not_fit_the_demonstrations_are_refused() -> None:
     policy = new_policy(Sizes(4, 2), load_arm_config("lift", []).policy, seed=0)
     policy.scaled.measure(torch.randn(50, 4))
-    adopt_scales("here", policy, 2 * torch.randn(50, 4))
+    adopt_scales("here", policy, 2 * torch.randn(50, 4), torch.zeros(50, 1, 2))
     for away in (100, -100):
         rows = torch.randn(50, 4)
         rows[:, 2] += away
         with pytest.raises(InputError, match=r"here: number 2 of what it observes was .* and is -?(1\d\d?|99.\d?) in"):
-            adopt_scales("here", policy, rows)
+            adopt_scales("here", policy, rows, torch.zeros(50, 1, 2))
 
 
 def test_joints_far_from_those_of_the_demonstrations_are_refused(checkpoint: Path) -> None:
     policy = started(checkpoint, *OVER_JOINTS)
-    assert isinstance(policy, JointActPolicy)
+    assert isinstance(policy, JointPolicy)
     with EnvFactory.of(load_arm_config("lift", OVER_JOINTS)).open(8) as env:
         observations = torch.from_numpy(env.reset(seed=0)[0]).float()
-    adopt_scales("here", policy, observations)
+    adopt_scales("here", policy, observations, torch.zeros(8, 1, 5))
     torch.testing.assert_close(policy.scaled.mean, observations.mean(0))  # the critic's, of whole observations
-    policy.act.scaled.mean[1] -= 1000
+    policy.inner.scaled.mean[1] -= 1000
     with pytest.raises(InputError, match=r"bc.policy=here: number 1 of what it observes"):
-        adopt_scales("here", policy, observations)
+        adopt_scales("here", policy, observations, torch.zeros(8, 1, 5))
 
 
 def test_a_damaged_model_of_a_run_is_not_started_from(small: list[str], tmp_path: Path) -> None:
@@ -209,11 +209,13 @@ def test_a_damaged_model_of_a_run_is_not_started_from(small: list[str], tmp_path
         started(model)
 
 
-@pytest.mark.parametrize("kind", ["smolvla", "pi0", "diffusion"])
+@pytest.mark.parametrize("kind", ["pi0", "diffusion"])
 def test_other_policies_of_lerobot_are_named(kind: str, checkpoint: Path) -> None:
     config = json.loads((checkpoint / "config.json").read_text()) | {"type": kind}
     (checkpoint / "config.json").write_text(json.dumps(config))
-    with pytest.raises(InputError, match=f"of LeRobot's policies only ACT is read, and this one is {kind}"):
+    with pytest.raises(
+        InputError, match=f"of LeRobot's policies only ACT and SmolVLA are read, and this one is {kind}"
+    ):
         started(checkpoint, *OVER_JOINTS)
 
 

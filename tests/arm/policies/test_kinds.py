@@ -56,7 +56,9 @@ def policy(request: pytest.FixtureRequest) -> Policy:
 
 def test_every_kind_of_the_config_is_in_the_table_and_tested_here() -> None:
     named = get_args(PolicyConfig.model_fields["kind"].annotation)
-    assert list(named) == list(kinds.KINDS) == [*KINDS, "conv"]  # conv needs pictures: test_conv.py
+    assert (
+        list(named) == list(kinds.KINDS) == [*KINDS, "conv", "smolvla"]
+    )  # these two need pictures and have tests of their own
     classes = {type(new_policy(SIZES, config, seed=0)) for config in KINDS.values()}
     assert len(classes) == len(KINDS)
 

@@ -32,6 +32,8 @@ from tercet.errors import InputError, first_line
 class ActPolicy(ChunkGaussian):
     """A Gaussian over the first `chunk` actions of the network."""
 
+    has_scales = True  # in its files
+
     def __init__(
         self, shape: ActShape, *, chunk: int, kl_weight: float, log_std: float, own: Bool[Tensor, " o"] | None = None
     ) -> None:
@@ -110,6 +112,10 @@ class ActPolicy(ChunkGaussian):
     def scales_of_pictures(self) -> list[Scaled]:
         """Return the scale of each camera's pictures."""
         return [cast(Scaled, scaled) for scaled in self.scaled_pictures]
+
+    def explore_each(self, log_stds: Float[Tensor, " a"]) -> None:
+        """Set the log standard deviation of each number of an action."""
+        self.log_std.data.copy_(log_stds)
 
     def save(self, folder: Path) -> None:
         """Write LeRobot's files and exploration.safetensors; see arm/policies/act_files.py."""

@@ -1,5 +1,6 @@
-"""The policy from which a run starts: of another run, or an ACT that LeRobot trained. What does not fit is refused."""
+"""The policy from which a run starts: of another run, or one that LeRobot trained. What does not fit is refused."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +9,10 @@ from torch import Tensor
 
 from tercet.arm.networks.sizes import Sizes
 from tercet.arm.policies.act import load_act
-from tercet.arm.policies.joint_act import FILE, JOINT_SIZES, JointActPolicy, JointUnits, is_over_joints
+from tercet.arm.policies.joint import FILE, JOINT_SIZES, JointPolicy, JointUnits, is_over_joints, over_joints
 from tercet.arm.policies.kinds import kind_of, load_policy
 from tercet.arm.policies.policy import Policy
+from tercet.arm.policies.vla.smolvla import start_smolvla
 from tercet.arm.sim.cameras import Camera, cameras_of
 from tercet.arm.sim.scene import OPENING
 from tercet.arm.sim.workspace import WORKSPACE
@@ -23,8 +25,12 @@ _NEAR = 0.06  # metres from the workspace to where the actions of a checkpoint l
 _FAR = 6.0  # standard deviations from the mean of a checkpoint's observations to those of the run
 
 
-def load_checkpoint(folder: Path, sizes: Sizes, config: PolicyConfig, calibration: CalibrationConfig) -> Policy:
-    """Load the policy with gradients. `calibration` has the units of an ACT over joints that LeRobot trained.
+def load_checkpoint(
+    folder: Path, sizes: Sizes, config: PolicyConfig, calibration: CalibrationConfig, names: Mapping[str, str]
+) -> Policy:
+    """Load the policy with gradients. `calibration` has the units of the joints of a policy that LeRobot trained.
+
+    `names` are the checkpoint's names of cameras, where they differ.
 
     Raise InputError if the policy is of another kind, sees something else, or has other units than the run.
     """
@@ -32,21 +38,47 @@ def load_checkpoint(folder: Path, sizes: Sizes, config: PolicyConfig, calibratio
     kind = kind_of(folder)
     if kind != config.kind:
         raise InputError(f"bc.policy={folder}: of kind {kind}, not policy.kind={config.kind}; set policy.kind={kind}")
-    if kind == "act" and is_over_joints(folder) and not (folder / FILE).exists():
-        policy: Policy = JointActPolicy(load_act(folder, JOINT_SIZES), JointUnits.of(calibration), sizes)
+    if names and kind != "smolvla":
+        raise InputError(f"bc.policy_cameras is for policy.kind=smolvla, not {kind}; leave it empty")
+    if kind == "smolvla":
+        policy = _smolvla(folder, sizes, config, calibration, names)
+    elif kind == "act" and is_over_joints(folder) and not (folder / FILE).exists():
+        policy = JointPolicy(load_act(folder, JOINT_SIZES), JointUnits.of(calibration), sizes)
     else:
         policy = load_policy(folder, sizes)
     _check_sight(folder, policy, config)
-    if isinstance(policy, JointActPolicy):
+    if isinstance(policy, JointPolicy) and policy.inner.has_scales:
         _check_units(folder, policy)
     return policy.requires_grad_(True)
 
 
-def adopt_scales(folder: str, policy: Policy, observations: Float[Tensor, "n o"]) -> None:
-    """Keep the scales of a checkpoint, or raise InputError if observations of the run are far outside of them."""
-    if isinstance(policy, JointActPolicy):
+def _smolvla(
+    folder: Path, sizes: Sizes, config: PolicyConfig, calibration: CalibrationConfig, names: Mapping[str, str]
+) -> JointPolicy:
+    """Load a SmolVLA. It takes pictures of any size, so the cameras are those of the run."""
+    if sizes.sentences:
+        raise InputError(
+            "policy.kind=smolvla: is told one sentence for the whole run, and this environment gives one to each "
+            "episode; set another env"
+        )
+    inner = start_smolvla(folder, cameras_of(config), instruction=config.instruction, names=names)
+    if (folder / FILE).exists():
+        return over_joints(folder, inner, sizes)
+    return JointPolicy(inner, JointUnits.of(calibration), sizes)
+
+
+def adopt_scales(
+    folder: str, policy: Policy, observations: Float[Tensor, "n o"], actions: Float[Tensor, "n c a"]
+) -> None:
+    """Keep the scales of a checkpoint, or raise InputError if observations of the run are far outside of them.
+
+    A checkpoint without scales gets those of the demonstrations.
+    """
+    if isinstance(policy, JointPolicy) and not policy.inner.has_scales:
+        policy.measure_joints(observations, actions)
+    if isinstance(policy, JointPolicy):
         policy.scaled.measure(observations)  # of the critic
-        scaled, rows = policy.act.scaled, policy.states(observations)
+        scaled, rows = policy.inner.scaled, policy.states(observations)
     else:
         scaled, rows = policy.scaled, observations
     away = ((rows - scaled.mean) / scaled.std).abs().mean(0)
@@ -81,9 +113,9 @@ def _named(cameras: tuple[Camera, ...]) -> str:
     return f"the cameras {listed}" if listed else "no camera"
 
 
-def _check_units(folder: Path, policy: JointActPolicy) -> None:
+def _check_units(folder: Path, policy: JointPolicy) -> None:
     """Raise InputError unless the average state and action of a checkpoint are a hand near the workspace."""
-    for what, scaled in (("state", policy.act.scaled), ("action", policy.act.scaled_actions)):
+    for what, scaled in (("state", policy.inner.scaled), ("action", policy.inner.scaled_actions)):
         values = scaled.mean.double().cpu().numpy()
         x, y, z, _, opening = policy.units.hands(values[None])[0]
         outside = np.maximum(WORKSPACE[:, 0] - (x, y, z), (x, y, z) - WORKSPACE[:, 1]).max()

@@ -14,9 +14,10 @@ from tercet.arm.policies.conv import load_conv, new_conv
 from tercet.arm.policies.diffusion import DiffusionPolicy
 from tercet.arm.policies.flow import FlowPolicy
 from tercet.arm.policies.gaussian import load_gaussian, new_gaussian
-from tercet.arm.policies.joint_act import load_any_act
+from tercet.arm.policies.joint import load_any_act, load_any_smolvla
 from tercet.arm.policies.language import load_language, new_language
 from tercet.arm.policies.policy import Policy
+from tercet.arm.policies.vla.smolvla import new_smolvla
 from tercet.config.arm import PolicyConfig
 from tercet.errors import InputError
 from tercet.runs.done import check_made
@@ -38,10 +39,11 @@ KINDS = {
     "diffusion": Kind(partial(new_chain, DiffusionPolicy), partial(load_chain, DiffusionPolicy)),
     "flow": Kind(partial(new_chain, FlowPolicy), partial(load_chain, FlowPolicy)),
     "conv": Kind(new_conv, load_conv),
+    "smolvla": Kind(new_smolvla, load_any_smolvla),
 }
 
 
-_OTHERS_OF_LEROBOT = ("diffusion", "pi0", "pi0_fast", "pi05", "smolvla", "tdmpc", "vqbet")
+_OTHERS_OF_LEROBOT = ("diffusion", "pi0", "pi0_fast", "pi05", "tdmpc", "vqbet")
 
 
 def new_policy(sizes: Sizes, config: PolicyConfig, *, seed: int) -> Policy:
@@ -61,7 +63,7 @@ def kind_of(folder: Path) -> str:
     config = read_json(folder / "config.json")
     kind = config.get("kind", config.get("type"))  # LeRobot's files name their policy by `type`
     if kind == config.get("type") and kind in _OTHERS_OF_LEROBOT:
-        raise InputError(f"{folder}: of LeRobot's policies only ACT is read, and this one is {kind}")
+        raise InputError(f"{folder}: of LeRobot's policies only ACT and SmolVLA are read, and this one is {kind}")
     kind = "gaussian" if kind == "policy" else kind  # the name in the files of `gaussian`
     if not isinstance(kind, str) or kind not in KINDS:
         raise InputError(f"{folder}: not a saved policy")

@@ -12,7 +12,7 @@ from tercet.arm.networks.sizes import Sizes
 from tercet.arm.play.environments import sizes_of
 from tercet.arm.policies import act_files
 from tercet.arm.policies.act import ActPolicy
-from tercet.arm.policies.joint_act import FILE, JointActPolicy, JointUnits, load_any_act
+from tercet.arm.policies.joint import FILE, JointPolicy, JointUnits, load_any_act
 from tercet.arm.robot.calibration import to_joints, to_values
 from tercet.arm.robot.pilot import action_between
 from tercet.arm.sim import kinematics
@@ -54,8 +54,8 @@ def env() -> ArmEnv:
 
 
 @pytest.fixture
-def policy(env: ArmEnv) -> JointActPolicy:
-    return JointActPolicy(lerobots(), UNITS, sizes_of(env))
+def policy(env: ArmEnv) -> JointPolicy:
+    return JointPolicy(lerobots(), UNITS, sizes_of(env))
 
 
 def observe(env: ArmEnv) -> Tensor:
@@ -69,7 +69,7 @@ def test_units_are_those_of_deploy() -> None:
     np.testing.assert_allclose(UNITS.hands(UNITS.values(hand)), hand, atol=1e-9)
 
 
-def test_the_state_is_what_the_robot_measures(policy: JointActPolicy, env: ArmEnv) -> None:
+def test_the_state_is_what_the_robot_measures(policy: JointPolicy, env: ArmEnv) -> None:
     for _ in range(4):
         env.step(np.random.default_rng(0).uniform(-1, 1, (3, 5)))
     measured = [list(to_values(row, SO101).values()) for row in env.joints()]
@@ -79,7 +79,7 @@ def test_the_state_is_what_the_robot_measures(policy: JointActPolicy, env: ArmEn
     assert flat.shape == (3, 1, 6)
 
 
-def test_moves_follow_the_commanded_joints_one_after_the_other(policy: JointActPolicy) -> None:
+def test_moves_follow_the_commanded_joints_one_after_the_other(policy: JointPolicy) -> None:
     start = np.array([0.2, 0.0, 0.08, 0.0, 0.03])
     near, far = start + np.array([0.01, 0.005, -0.01, 0.1, -0.012]), start + np.array([0.03, 0.0, -0.05, 0.0, -0.03])
     joints = UNITS.values(np.stack([near, far, far]))
@@ -93,7 +93,7 @@ def test_moves_follow_the_commanded_joints_one_after_the_other(policy: JointActP
     np.testing.assert_allclose(moves[0], action_between(before, after), atol=1e-3)  # as a recording is converted
 
 
-def test_it_is_cloned_from_moves(policy: JointActPolicy, env: ArmEnv) -> None:
+def test_it_is_cloned_from_moves(policy: JointPolicy, env: ArmEnv) -> None:
     observations = observe(env)
     actions = torch.zeros(3, 3, 5)
     actions[..., 0], actions[..., 2], actions[..., 4] = 0.4, -0.6, -1.0
@@ -112,7 +112,7 @@ def test_it_is_cloned_from_moves(policy: JointActPolicy, env: ArmEnv) -> None:
     np.testing.assert_allclose(done.mean((0, 1)).detach().numpy(), [0.4, 0.0, -0.6, 0.0, -1.0], atol=0.25)
 
 
-def test_learning_evaluates_the_joints_of_sampling(policy: JointActPolicy, env: ArmEnv) -> None:
+def test_learning_evaluates_the_joints_of_sampling(policy: JointPolicy, env: ArmEnv) -> None:
     policy.explore(-1.0)
     observations, noise = observe(env), torch.randn(3, policy.noise_size)
     decisions = policy.decide(observations, noise)
@@ -124,7 +124,7 @@ def test_learning_evaluates_the_joints_of_sampling(policy: JointActPolicy, env: 
     torch.testing.assert_close(standardised, noise, atol=1e-3, rtol=1e-3)
 
 
-def test_exploration_moves_the_hand_as_far_as_that_of_moves(policy: JointActPolicy, env: ArmEnv) -> None:
+def test_exploration_moves_the_hand_as_far_as_that_of_moves(policy: JointPolicy, env: ArmEnv) -> None:
     policy.explore(float(np.log(0.2)))
     observations = observe(env)[:1].expand(2000, -1)
     torch.manual_seed(0)
@@ -135,7 +135,7 @@ def test_exploration_moves_the_hand_as_far_as_that_of_moves(policy: JointActPoli
 
 
 def test_a_saved_policy_is_an_act_of_lerobot_and_loads_unchanged(
-    policy: JointActPolicy, env: ArmEnv, tmp_path: Path
+    policy: JointPolicy, env: ArmEnv, tmp_path: Path
 ) -> None:
     policy.explore(-1.5)
     policy.measure(observe(env), torch.zeros(3, 5))
@@ -143,10 +143,10 @@ def test_a_saved_policy_is_an_act_of_lerobot_and_loads_unchanged(
     files = act_files.read(tmp_path)
     assert files.shape.action_size == 6 and files.shape.state_sizes == {"robot": 6}
     loaded = load_any_act(tmp_path, sizes_of(env))
-    assert isinstance(loaded, JointActPolicy) and loaded.sees_itself
+    assert isinstance(loaded, JointPolicy) and loaded.sees_itself
     one, other = (kind.decide(observe(env), None) for kind in (loaded, policy))
     torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-5)
-    torch.testing.assert_close(loaded.act.log_std, policy.act.log_std)
+    torch.testing.assert_close(loaded.inner.log_std, policy.inner.log_std)
     torch.testing.assert_close(loaded.scaled.std, policy.scaled.std)
     with pytest.raises(InputError, match="made for 23 numbers in each observation"):
         load_any_act(tmp_path, Sizes(12, 5))
@@ -163,4 +163,4 @@ def test_an_observation_of_another_order_is_refused(env: ArmEnv) -> None:
     sizes = sizes_of(env)
     for names in ((), (sizes.names[1], sizes.names[0], *sizes.names[2:])):
         with pytest.raises(InputError, match="needs an observation that begins with what the arm measures on itself"):
-            JointActPolicy(lerobots(), UNITS, Sizes(sizes.observation, 5, sizes.robot, names))
+            JointPolicy(lerobots(), UNITS, Sizes(sizes.observation, 5, sizes.robot, names))

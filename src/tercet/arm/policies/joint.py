@@ -1,8 +1,8 @@
-"""ACT of LeRobot on an SO-101: its state and its actions are the six joints, in the robot's units.
+"""A policy of LeRobot on an SO-101: its state and its actions are the six joints, in the robot's units.
 
 Everything else in this project acts by moves of the hand. This policy translates: a state follows from what the arm
 measures on itself, and its actions are the moves that follow the commanded joints as fast as a move can. It is
-saved as LeRobot's ACT, so LeRobot's tools run it on the robot as it is.
+saved in LeRobot's files, so LeRobot's tools run it on the robot as it is.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, UInt8
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -18,8 +18,9 @@ from tercet.arm.networks.files import check_sizes, read_json
 from tercet.arm.networks.layers import Scaled
 from tercet.arm.networks.sizes import Sizes
 from tercet.arm.policies.act import ActPolicy, load_act
-from tercet.arm.policies.distributions import Normal
+from tercet.arm.policies.distributions import Distribution
 from tercet.arm.policies.policy import Policy
+from tercet.arm.policies.vla.smolvla import SmolVlaPolicy, load_smolvla
 from tercet.arm.sim import kinematics
 from tercet.arm.sim.kinematics import JOINTS, Array
 from tercet.arm.sim.observations import ARM, Layout
@@ -30,6 +31,7 @@ from tercet.errors import InputError
 
 OWN = Layout(tuple(part for part in ARM if part.robot))  # with which the observation must begin
 JOINT_SIZES = Sizes(len(JOINTS) + 1, len(JOINTS) + 1)
+Inner = ActPolicy | SmolVlaPolicy
 FILE = "joints.safetensors"  # the units, and the scale of whole observations, which the critic uses
 _HAND = len(STEPS)  # x, y, z, turn and opening
 _RADIUS = 0.2  # metres from the pan's axis to the hand, by which a move of the hand is compared with a turn of a joint
@@ -64,20 +66,20 @@ class JointUnits:
         return np.column_stack([hand.tip, hand.turn, joints[:, len(JOINTS)]])
 
 
-class JointActPolicy(Policy):
-    """An ACT over joints. A decision is the joints of its chunk, and the target of the hand from which it starts."""
+class JointPolicy(Policy):
+    """A policy over joints, `inner`. A decision is one of its, and the target of the hand from which it starts."""
 
     sees_itself = True
 
-    def __init__(self, act: ActPolicy, units: JointUnits, sizes: Sizes) -> None:
+    def __init__(self, inner: Inner, units: JointUnits, sizes: Sizes) -> None:
         super().__init__()
         if sizes.names[: len(OWN)] != OWN.names:
             raise InputError(
                 "a policy over joints needs an observation that begins with what the arm measures on itself "
                 f"({', '.join(OWN.names)}): use a task of the built-in arm"
             )
-        self.act, self.units, self.sizes = act, units, sizes
-        self.chunk, self.noise_size, self.cameras = act.chunk, act.noise_size, act.cameras
+        self.inner, self.units, self.sizes = inner, units, sizes
+        self.chunk, self.noise_size, self.cameras = inner.chunk, inner.noise_size, inner.cameras
         self.scaled = Scaled(sizes.observation)
 
     def states(self, observations: Float[Tensor, "*shape o"]) -> Float[Tensor, "*shape 6"]:
@@ -85,18 +87,23 @@ class JointActPolicy(Policy):
         hands, _ = self._hands(observations)
         return self._tensor(self.units.values(hands), observations)
 
+    def look(self, *pictures: UInt8[Tensor, "*shape _ _ 3"]) -> tuple[Tensor, ...]:
+        """Return what the inner policy keeps of the pictures."""
+        return self.inner.look(*pictures)
+
     def decide(
         self, observations: Float[Tensor, "*shape o"], noise: Float[Tensor, "*shape z"] | None, *pictures: Tensor
     ) -> Float[Tensor, "*shape d"]:
-        """Draw the joints of a chunk, and append the target from which the hand will follow them."""
+        """Draw a decision of the inner policy, and append the target from which the hand will follow its joints."""
         _, target = self._hands(observations)
-        joints = self.act.decide(self.states(observations), noise, *pictures)
-        return torch.cat([joints, self._tensor(target, observations)], -1)
+        decisions = self.inner.decide(self.states(observations), noise, *pictures)
+        return torch.cat([decisions, self._tensor(target, observations)], -1)
 
     def actions(self, decisions: Float[Tensor, "*shape d"]) -> Float[Tensor, "*shape c a"]:
         """Return the moves that follow the joints."""
-        joints, target = decisions.split([self.noise_size, _HAND], -1)
-        rows = joints.detach().flatten(0, -2).unflatten(-1, (self.chunk, -1)).cpu().double().numpy()
+        inner, target = decisions[..., :-_HAND], decisions[..., -_HAND:]
+        joints = self.inner.actions(inner).detach()
+        rows = joints.flatten(0, -3).cpu().double().numpy()
         hand = target.detach().flatten(0, -2).cpu().double().numpy()
         moves = []
         for step in range(self.chunk):
@@ -107,9 +114,9 @@ class JointActPolicy(Policy):
 
     def distribution(
         self, observations: Float[Tensor, "*shape o"], decisions: Float[Tensor, "*shape d"], *pictures: Tensor
-    ) -> Normal:
-        """Return the distribution of the joints; the target is given by the observation."""
-        return self.act.distribution(self.states(observations), decisions[..., : self.noise_size], *pictures)
+    ) -> Distribution:
+        """Return the distribution of the inner decisions; the target is given by the observation."""
+        return self.inner.distribution(self.states(observations), decisions[..., :-_HAND], *pictures)
 
     def imitation_loss(
         self,
@@ -118,14 +125,18 @@ class JointActPolicy(Policy):
         mask: Bool[Tensor, "b c"],
         *pictures: Tensor,
     ) -> Float[Tensor, ""]:
-        """Return the loss of ACT on the joints to which the demonstrated moves lead."""
+        """Return the loss of the inner policy on the joints to which the demonstrated moves lead."""
+        targets = self.joints_of(observations, actions)
+        return self.inner.imitation_loss(self.states(observations), targets, mask, *pictures)
+
+    def joints_of(self, observations: Float[Tensor, "b o"], actions: Float[Tensor, "b c a"]) -> Float[Tensor, "b c 6"]:
+        """Return the joints to which moves lead, one after the other, in the robot's units."""
         _, hand = self._hands(observations)
         joints = []
         for moves in actions.transpose(0, 1).cpu().double().numpy():
             hand = within_limits(hand + STEPS * moves)
             joints.append(self.units.values(hand))
-        targets = torch.from_numpy(np.stack(joints, 1)).to(actions)
-        return self.act.imitation_loss(self.states(observations), targets, mask, *pictures)
+        return torch.from_numpy(np.stack(joints, 1)).to(actions)
 
     def measure(
         self, observations: Float[Tensor, "*shape o"], actions: Float[Tensor, "*shape a"], *pictures: Tensor
@@ -133,16 +144,26 @@ class JointActPolicy(Policy):
         """Set the scale for the critic. The network keeps the scales with which it was trained."""
         self.scaled.measure(observations)
 
+    def measure_joints(self, observations: Float[Tensor, "n o"], actions: Float[Tensor, "n c a"]) -> None:
+        """Set the scales of an inner policy that has none, from the first move of each row."""
+        targets = self.joints_of(observations, actions[:, :1])[:, 0]
+        self.inner.measure(self.states(observations), targets)
+
     def explore(self, log_std: float) -> None:
         """Set a deviation of the joints that moves the hand about as far as this deviation of a move would."""
         turn = np.full(len(JOINTS), STEPS[0] / _RADIUS)
         turn[-1] = STEPS[3]  # the wrist's roll
         one_move = np.abs(self.units.scale) * np.append(turn, STEPS[4])
-        self.act.log_std.data.copy_(torch.from_numpy(log_std + np.log(one_move)))
+        self.inner.explore_each(torch.from_numpy(log_std + np.log(one_move)))
+
+    def requires_grad_(self, requires_grad: bool = True) -> "JointPolicy":
+        """Let the inner policy learn, as far as it does, or freeze it."""
+        self.inner.requires_grad_(requires_grad)
+        return self
 
     def save(self, folder: Path) -> None:
         """Write LeRobot's files, and what they cannot hold."""
-        self.act.save(folder)
+        self.inner.save(folder)
         arrays = {"zero": torch.from_numpy(self.units.zero), "scale": torch.from_numpy(self.units.scale)}
         arrays |= {f"observation.{name}": value.cpu() for name, value in self.scaled.state_dict().items()}
         save_file(arrays, folder / FILE)
@@ -163,18 +184,34 @@ def load_any_act(folder: Path, sizes: Sizes) -> Policy:
     """Load an ACT over moves or over joints and freeze it. Raise InputError if its sizes differ."""
     if not (folder / FILE).exists():
         if is_over_joints(folder) and sizes.action == _HAND:
-            raise InputError(
-                f"{folder}: its actions are the joints of a robot, in units that it does not state; start a run "
-                f"from it with bc.policy={folder}"
-            )
+            raise _without_units(folder)
         return load_act(folder, sizes)
+    return over_joints(folder, load_act(folder, JOINT_SIZES), sizes)
+
+
+def load_any_smolvla(folder: Path, sizes: Sizes) -> Policy:
+    """Load a SmolVLA over joints and freeze it. Raise InputError if its sizes differ."""
+    if not (folder / FILE).exists():
+        raise _without_units(folder)
+    return over_joints(folder, load_smolvla(folder), sizes)
+
+
+def over_joints(folder: Path, inner: Inner, sizes: Sizes) -> JointPolicy:
+    """Return a frozen policy with the units that `save` wrote. Raise InputError if its sizes differ."""
     arrays = load_file(folder / FILE)
     check_sizes(folder, {"observation": len(arrays["observation.mean"])}, {"observation": sizes.observation})
-    units = JointUnits(arrays["zero"].numpy(), arrays["scale"].numpy())
-    policy = JointActPolicy(load_act(folder, JOINT_SIZES), units, sizes)
+    policy = JointPolicy(inner, JointUnits(arrays["zero"].numpy(), arrays["scale"].numpy()), sizes)
     policy.scaled.mean.copy_(arrays["observation.mean"])
     policy.scaled.std.copy_(arrays["observation.std"])
-    return policy.requires_grad_(False).eval()
+    policy.requires_grad_(False)
+    return policy.eval()
+
+
+def _without_units(folder: Path) -> InputError:
+    return InputError(
+        f"{folder}: its actions are the joints of a robot, in units that it does not state; start a run from it with "
+        f"bc.policy={folder}"
+    )
 
 
 def is_over_joints(folder: Path) -> bool:

@@ -1,0 +1,1 @@
+"""Vision-language-action models that others trained: from pictures, joints and a sentence to a chunk of joints."""
