@@ -17,6 +17,7 @@ def test_the_presets_exist():
         "lift-eyes",
         "lift-language",
         "mountain-car",
+        "openvla",
         "pendulum",
         "place",
         "push",

@@ -41,3 +41,17 @@ def test_the_frozen_weights_get_no_gradient_and_an_input_need_not_have_one() -> 
         one.requires_grad_()
     adapted_product(x, weight, bias, down, up, scale=1.0).sum().backward()
     assert weight.grad is None and bias.grad is None and down.grad is not None and up.grad is not None
+
+
+def test_a_frozen_weight_of_16_bits_gives_what_its_values_give_in_32() -> None:
+    x, weight, bias, down, up = given(3, 4, dtype=torch.float32)
+    half = weight.bfloat16()
+    tensors = [x.requires_grad_(), down.requires_grad_(), up.requires_grad_()]
+    results = []
+    for frozen in (half, half.float()):
+        product = adapted_product(x, frozen, bias.bfloat16().float(), down, up, scale=0.7)
+        results.append((product, torch.autograd.grad(product.square().sum(), tensors)))
+    torch.testing.assert_close(results[0], results[1], atol=0.0, rtol=0.0)
+    product = adapted_product(x, half, bias.bfloat16(), down, up, scale=0.7)
+    torch.testing.assert_close(product, results[0][0])
+    assert product.dtype == torch.float32

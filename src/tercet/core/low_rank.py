@@ -19,7 +19,10 @@ def adapted_product(
     *,
     scale: float,
 ) -> Float[Tensor, "*b o"]:
-    """Return x W^T + b + s (x A^T) B^T with A = `down` and B = `up`; `weight` and `bias` get no gradient."""
+    """Return x W^T + b + s (x A^T) B^T with A = `down` and B = `up`; `weight` and `bias` get no gradient.
+
+    A frozen `weight` of 16 bits is kept as it is for backward, and becomes the type of x only while it is used.
+    """
     product, _ = _Product.apply(x.reshape(-1, x.shape[-1]), weight, bias, down, up, scale)
     return product.view(*x.shape[:-1], product.shape[-1])
 
@@ -40,7 +43,8 @@ class _Product(torch.autograd.Function):
         scale: float,
     ) -> tuple[Float[Tensor, "n o"], Float[Tensor, "n r"]]:
         hidden = x @ down.T
-        return linear(x, weight, bias).addmm_(hidden, up.T, alpha=scale), hidden
+        bias = None if bias is None else bias.to(x.dtype)
+        return linear(x, weight.to(x.dtype), bias).addmm_(hidden, up.T, alpha=scale), hidden
 
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:  # torch does not type ctx, inputs and output
@@ -53,5 +57,5 @@ class _Product(torch.autograd.Function):
         x, weight, down, up, hidden = ctx.saved_tensors
         grad = grads[0]
         low = (grad @ up).mul_(ctx.scale)
-        grad_x = (grad @ weight).addmm_(low, down) if ctx.needs_input_grad[0] else None
+        grad_x = (grad @ weight.to(grad.dtype)).addmm_(low, down) if ctx.needs_input_grad[0] else None
         return grad_x, None, None, low.T @ x, (grad.T @ hidden).mul_(ctx.scale), None

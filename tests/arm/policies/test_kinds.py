@@ -56,9 +56,8 @@ def policy(request: pytest.FixtureRequest) -> Policy:
 
 def test_every_kind_of_the_config_is_in_the_table_and_tested_here() -> None:
     named = get_args(PolicyConfig.model_fields["kind"].annotation)
-    assert (
-        list(named) == list(kinds.KINDS) == [*KINDS, "conv", "smolvla"]
-    )  # these two need pictures and have tests of their own
+    with_pictures = ["conv", "smolvla", "openvla"]  # they have tests of their own
+    assert list(named) == list(kinds.KINDS) == [*KINDS, *with_pictures]
     classes = {type(new_policy(SIZES, config, seed=0)) for config in KINDS.values()}
     assert len(classes) == len(KINDS)
 

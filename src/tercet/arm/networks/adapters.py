@@ -5,6 +5,7 @@ Frozen weights are buffers that are not saved: a policy's files hold what was le
 
 import math
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -22,8 +23,9 @@ class Adapted(nn.Module):
         self.scale = scale
         self.register_buffer("weight", base.weight.detach(), persistent=False)
         self.register_buffer("bias", None if base.bias is None else base.bias.detach(), persistent=False)
-        self.down = nn.Parameter(self.weight.new_empty(rank, base.in_features))
-        self.up = nn.Parameter(self.weight.new_zeros(base.out_features, rank))
+        # the frozen weight may be of 16 bits; what learns is not
+        self.down = nn.Parameter(self.weight.new_empty(rank, base.in_features, dtype=torch.float32))
+        self.up = nn.Parameter(self.weight.new_zeros(base.out_features, rank, dtype=torch.float32))
         nn.init.kaiming_uniform_(self.down, a=math.sqrt(5))
 
     def forward(self, x: Float[Tensor, "*b i"]) -> Float[Tensor, "*b o"]:
@@ -38,6 +40,17 @@ def adapt(network: nn.Module, *, rank: int, alpha: float) -> None:
             setattr(network, name, Adapted(child, rank=rank, scale=alpha / rank))
         else:
             adapt(child, rank=rank, alpha=alpha)
-    for name, parameter in list(network.named_parameters(recurse=False)):
-        delattr(network, name)
-        network.register_buffer(name, parameter.detach(), persistent=False)
+    _freeze_own(network)
+
+
+def freeze(network: nn.Module) -> None:
+    """Freeze a network in place."""
+    for module in network.modules():
+        _freeze_own(module)
+
+
+def _freeze_own(module: nn.Module) -> None:
+    """Make buffers of the parameters of a module itself."""
+    for name, parameter in list(module.named_parameters(recurse=False)):
+        delattr(module, name)
+        module.register_buffer(name, parameter.detach(), persistent=False)

@@ -35,25 +35,35 @@ class ActionTokens(Policy):
     """
 
     model: Llama
+    num_tokens: int  # of an action
 
     def __init__(self, sizes: Sizes, *, log_std: float | None) -> None:
         super().__init__()
-        self.sizes, self.noise_size = sizes, sizes.action
+        self.sizes = sizes
+        self.num_tokens = self.noise_size = sizes.action
         self.noise_std = 0.0 if log_std is None else math.exp(log_std)  # of the noise on cloned actions
         self.scaled = Scaled(sizes.observation)
 
-    def read(self, observations: Float[Tensor, "n o"]) -> tuple[Float[Tensor, "n s h"], Cache]:
+    def read(self, observations: Float[Tensor, "n o"], *pictures: Tensor) -> tuple[Float[Tensor, "n s h"], Cache]:
         """Return the positions that stand for each observation, and a cache of those before them."""
         raise NotImplementedError
 
+    def encoded(self, actions: Float[Tensor, "*shape a"]) -> Float[Tensor, "*shape n"]:
+        """Convert actions to the numbers that tokens stand for, one for each token."""
+        return actions
+
+    def decoded(self, numbers: Float[Tensor, "*shape n"]) -> Float[Tensor, "*shape a"]:
+        """Convert the numbers that tokens stand for to actions."""
+        return numbers
+
     def decide(
-        self, observations: Float[Tensor, "*shape o"], noise: Float[Tensor, "*shape a"] | None, *pictures: Tensor
-    ) -> Int[Tensor, "*shape a"]:
+        self, observations: Float[Tensor, "*shape o"], noise: Float[Tensor, "*shape n"] | None, *pictures: Tensor
+    ) -> Int[Tensor, "*shape n"]:
         """Sample one token after another from standard normal noise; take the most likely ones without noise."""
-        embedded, cache = self.read(observations.flatten(0, -2))
+        embedded, cache = self._read(observations, pictures)
         draws = None if noise is None else noise.flatten(0, -2)
         chosen: list[Tensor] = []
-        for index in range(self.sizes.action):
+        for index in range(self.num_tokens):
             logits = self._logits(self.model(embedded, cache)[:, -1])
             if draws is None:
                 token = logits.argmax(-1)
@@ -63,16 +73,16 @@ class ActionTokens(Policy):
             embedded = self.model.embed(chosen[-1][:, None])
         return torch.stack(chosen, -1).unflatten(0, observations.shape[:-1])
 
-    def actions(self, decisions: Int[Tensor, "*shape a"]) -> Float[Tensor, "*shape 1 a"]:
-        """Return the centre of each token's bin."""
-        return centres_of(decisions, self._vocab_size).unsqueeze(-2)
+    def actions(self, decisions: Int[Tensor, "*shape n"]) -> Float[Tensor, "*shape 1 a"]:
+        """Return the action of the centres of the tokens' bins."""
+        return self.decoded(centres_of(decisions, self._vocab_size)).unsqueeze(-2)
 
     def distribution(
-        self, observations: Float[Tensor, "*shape o"], decisions: Int[Tensor, "*shape a"], *pictures: Tensor
+        self, observations: Float[Tensor, "*shape o"], decisions: Int[Tensor, "*shape n"], *pictures: Tensor
     ) -> Categorical:
         """Return the distribution of these decisions, over the 256 action tokens only."""
         before = self.model.embed(decisions.flatten(0, -2)[:, :-1])
-        embedded, cache = self.read(observations.flatten(0, -2))
+        embedded, cache = self._read(observations, pictures)
         hidden = self.model(torch.cat([embedded, before], 1), cache)[:, embedded.shape[1] - 1 :]
         return Categorical(decisions - self._first_id, self._logits(hidden).unflatten(0, decisions.shape[:-1]))
 
@@ -83,16 +93,19 @@ class ActionTokens(Policy):
         mask: Bool[Tensor, "b 1"],
         *pictures: Tensor,
     ) -> Float[Tensor, ""]:
-        """Return the cross-entropy of the tokens of noisy demonstrated actions: mean over joints, sum over rows.
+        """Return the cross-entropy of the tokens of noisy demonstrated actions: mean over tokens, sum over rows.
 
         The noise is drawn by torch's global generator, which `fit` seeds. The preceding tokens are noisy too.
         """
         noised = actions[:, 0] + self.noise_std * torch.randn(actions[:, 0].shape).to(actions)
-        targets = ids_of(noised, self._vocab_size)
-        return -self.distribution(observations, targets).logprobs().sum() / self.sizes.action
+        targets = ids_of(self.encoded(noised), self._vocab_size)
+        return -self.distribution(observations, targets, *pictures).logprobs().sum() / self.num_tokens
 
     def explore(self, log_std: float) -> None:
         """Do nothing: exploration comes from the token probabilities, which cloning with noise made wide."""
+
+    def _read(self, observations: Float[Tensor, "*shape o"], pictures: tuple[Tensor, ...]) -> tuple[Tensor, Cache]:
+        return self.read(observations.flatten(0, -2), *(one.flatten(0, observations.ndim - 2) for one in pictures))
 
     @property
     def _vocab_size(self) -> int:
@@ -117,7 +130,7 @@ class TokenPolicy(ActionTokens):
         self.projector = nn.Linear(sizes.observation, hidden_size)
         self.model = Llama(llama_shape(hidden_size, num_layers, vocab_size))
 
-    def read(self, observations: Float[Tensor, "n o"]) -> tuple[Float[Tensor, "n 1 h"], Cache]:
+    def read(self, observations: Float[Tensor, "n o"], *pictures: Tensor) -> tuple[Float[Tensor, "n 1 h"], Cache]:
         """Return the observation as one position, with nothing before it."""
         return self.projector(self.scaled(observations))[:, None], self.model.empty_cache()
 

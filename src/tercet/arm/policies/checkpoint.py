@@ -7,11 +7,13 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
+from tercet.arm.networks.files import read_json
 from tercet.arm.networks.sizes import Sizes
 from tercet.arm.policies.act import load_act
 from tercet.arm.policies.joint import FILE, JOINT_SIZES, JointPolicy, JointUnits, is_over_joints, over_joints
 from tercet.arm.policies.kinds import kind_of, load_policy
 from tercet.arm.policies.policy import Policy
+from tercet.arm.policies.vla.openvla import start_openvla
 from tercet.arm.policies.vla.smolvla import start_smolvla
 from tercet.arm.sim.cameras import Camera, cameras_of
 from tercet.arm.sim.scene import OPENING
@@ -41,7 +43,9 @@ def load_checkpoint(
     if names and kind != "smolvla":
         raise InputError(f"bc.policy_cameras is for policy.kind=smolvla, not {kind}; leave it empty")
     if kind == "smolvla":
-        policy = _smolvla(folder, sizes, config, calibration, names)
+        policy: Policy = _smolvla(folder, sizes, config, calibration, names)
+    elif kind == "openvla" and read_json(folder / "config.json").get("kind") != kind:
+        policy = _openvla(folder, sizes, config)
     elif kind == "act" and is_over_joints(folder) and not (folder / FILE).exists():
         policy = JointPolicy(load_act(folder, JOINT_SIZES), JointUnits.of(calibration), sizes)
     else:
@@ -56,15 +60,25 @@ def _smolvla(
     folder: Path, sizes: Sizes, config: PolicyConfig, calibration: CalibrationConfig, names: Mapping[str, str]
 ) -> JointPolicy:
     """Load a SmolVLA. It takes pictures of any size, so the cameras are those of the run."""
-    if sizes.sentences:
-        raise InputError(
-            "policy.kind=smolvla: is told one sentence for the whole run, and this environment gives one to each "
-            "episode; set another env"
-        )
+    _check_one_sentence(sizes, "smolvla")
     inner = start_smolvla(folder, cameras_of(config), instruction=config.instruction, names=names)
     if (folder / FILE).exists():
         return over_joints(folder, inner, sizes)
     return JointPolicy(inner, JointUnits.of(calibration), sizes)
+
+
+def _openvla(folder: Path, sizes: Sizes, config: PolicyConfig) -> Policy:
+    """Load an OpenVLA, which takes a picture of any size."""
+    _check_one_sentence(sizes, "openvla")
+    return start_openvla(folder, sizes, config, cameras_of(config)[0])
+
+
+def _check_one_sentence(sizes: Sizes, kind: str) -> None:
+    if sizes.sentences:
+        raise InputError(
+            f"policy.kind={kind}: is told one sentence for the whole run, and this environment gives one to each "
+            "episode; set another env"
+        )
 
 
 def adopt_scales(
@@ -72,8 +86,11 @@ def adopt_scales(
 ) -> None:
     """Keep the scales of a checkpoint, or raise InputError if observations of the run are far outside of them.
 
-    A checkpoint without scales gets those of the demonstrations.
+    A checkpoint without scales gets those of the demonstrations. What sees no numbers has no scale of its own.
     """
+    if policy.blind:
+        policy.scaled.measure(observations)  # of the critic
+        return
     if isinstance(policy, JointPolicy) and not policy.inner.has_scales:
         policy.measure_joints(observations, actions)
     if isinstance(policy, JointPolicy):

@@ -17,6 +17,7 @@ from tercet.arm.policies.gaussian import load_gaussian, new_gaussian
 from tercet.arm.policies.joint import load_any_act, load_any_smolvla
 from tercet.arm.policies.language import load_language, new_language
 from tercet.arm.policies.policy import Policy
+from tercet.arm.policies.vla.openvla import load_openvla, new_openvla
 from tercet.arm.policies.vla.smolvla import new_smolvla
 from tercet.config.arm import PolicyConfig
 from tercet.errors import InputError
@@ -40,6 +41,7 @@ KINDS = {
     "flow": Kind(partial(new_chain, FlowPolicy), partial(load_chain, FlowPolicy)),
     "conv": Kind(new_conv, load_conv),
     "smolvla": Kind(new_smolvla, load_any_smolvla),
+    "openvla": Kind(new_openvla, load_openvla),
 }
 
 
@@ -61,7 +63,8 @@ def kind_of(folder: Path) -> str:
     """Return the kind of a saved policy. Raises InputError if `folder` holds none that can be read."""
     check_made(folder)
     config = read_json(folder / "config.json")
-    kind = config.get("kind", config.get("type"))  # LeRobot's files name their policy by `type`
+    # LeRobot's files name their policy by `type`, those of transformers by `model_type`
+    kind = config.get("kind", config.get("type", config.get("model_type")))
     if kind == config.get("type") and kind in _OTHERS_OF_LEROBOT:
         raise InputError(f"{folder}: of LeRobot's policies only ACT and SmolVLA are read, and this one is {kind}")
     kind = "gaussian" if kind == "policy" else kind  # the name in the files of `gaussian`

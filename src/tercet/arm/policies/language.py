@@ -63,7 +63,7 @@ class LanguagePolicy(ActionTokens):
         self.register_buffer("names", names, persistent=False)
         self._instruction = sizes.names.index(INSTRUCTION.name) if INSTRUCTION.name in sizes.names else None
 
-    def read(self, observations: Float[Tensor, "n o"]) -> tuple[Float[Tensor, "n s h"], Cache]:
+    def read(self, observations: Float[Tensor, "n o"], *pictures: Tensor) -> tuple[Float[Tensor, "n s h"], Cache]:
         """Return a position for the arm and for each thing, and a cache of the sentences before them."""
         scaled = self.scaled(observations)
         numbers = zip(self.entries.values(), self.projectors, strict=True)

@@ -27,6 +27,7 @@ class Policy(nn.Module):
     cameras: tuple[Camera, ...] = ()
     num_features: int = 0  # that `look` returns, if it returns features
     sees_itself: bool = False  # True if it needs no entries about cube and goal
+    blind: bool = False  # True if it sees pictures alone, and no numbers of an observation
     reads: bool = False  # True if it reads the sentence of an instruction, and not what follows from it
 
     @property

@@ -77,13 +77,13 @@ def test_joints_without_units_are_not_a_policy_of_a_run(tmp_path: Path) -> None:
         (["policy.kind=smolvla"], r"kind=smolvla needs cameras, such as"),
         (
             ["policy.kind=smolvla", "policy.cameras=[front]"],
-            "kind=smolvla sees joints and pictures only; set sees=itself",
+            "kind=smolvla sees pictures and at most the arm's own joints; set sees=itself",
         ),
         (
             ["policy.kind=smolvla", "policy.cameras=[front]", "policy.sees=itself"],
             "policy.kind=smolvla starts from a checkpoint; give bc.policy=FOLDER",
         ),
-        (["policy.instruction=lift it"], "instruction is for kind=smolvla, not gaussian"),
+        (["policy.instruction=lift it"], "instruction is for kind=smolvla and openvla, not gaussian"),
     ],
 )
 def test_a_config_that_cannot_start_is_refused(overrides: list[str], message: str) -> None:

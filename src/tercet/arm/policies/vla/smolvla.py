@@ -21,6 +21,7 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tercet.arm.networks.copies import copy_sharing
 from tercet.arm.networks.files import read_json
 from tercet.arm.networks.layers import Scaled
 from tercet.arm.networks.sizes import Sizes
@@ -194,6 +195,10 @@ class SmolVlaPolicy(Policy):
         cameras = [vars(camera) for camera in self.cameras]
         own = {"instruction": self.instruction, "cameras": cameras, "log_std": self.log_std.tolist()}
         (folder / FILE).write_text(json.dumps(own, indent=2) + "\n", encoding="utf-8")
+
+    def __deepcopy__(self, memo: dict[int, object]) -> "SmolVlaPolicy":
+        """Copy what learns. Encoder and language model are those of the original."""
+        return copy_sharing(self, self.model.vlm_with_expert.vlm.parameters(), memo)
 
     def _learning(self) -> Iterator[nn.Module | nn.Parameter]:
         yield from (getattr(self.model, name) for name in _LEARNING)
