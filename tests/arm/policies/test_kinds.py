@@ -43,7 +43,9 @@ KINDS = {
     "gaussian": PolicyConfig(hidden_size=32, log_std=-1.0),
     "act": PolicyConfig(kind="act", hidden_size=32, num_layers=1, chunk_size=3, log_std=-1.0),
     "tokens": PolicyConfig(kind="tokens", hidden_size=64, num_layers=1, log_std=-4.0),
-    "language": PolicyConfig(kind="language", language_model=tiny_model(), num_layers=1, lora_rank=8, log_std=-4.0),
+    "language": PolicyConfig(
+        kind="language", language_model=tiny_model(), reading_layers=1, num_layers=1, lora_rank=8, log_std=-4.0
+    ),
     "diffusion": PolicyConfig(kind="diffusion", hidden_size=64, chunk_size=3, log_std=-1.0),
     "flow": PolicyConfig(kind="flow", hidden_size=64, chunk_size=3, log_std=-1.0),
 }

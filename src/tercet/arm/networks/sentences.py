@@ -1,15 +1,15 @@
-"""A pretrained language model below a policy: its first layers, frozen and with adapters, and embedded sentences."""
+"""A pretrained language model below a policy: lower layers that read text, and the next ones, with adapters."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from tercet.arm.lerobot.hub import local_folder
 from tercet.arm.networks.adapters import adapt
-from tercet.arm.networks.llama import Llama, LlamaShape, Prefix
+from tercet.arm.networks.llama import Llama, LlamaShape
 from tercet.errors import InputError
 from tercet.pretrained.gguf_llama import llama_folder
 from tercet.pretrained.llama_files import LlamaFiles
@@ -30,83 +30,90 @@ def language_files(name: str) -> LlamaFiles:
     return LlamaFiles(folder)
 
 
-def first_layers(files: LlamaFiles, num_layers: int, *, num_tokens: int, rank: int) -> tuple[Llama, dict[str, Tensor]]:
-    """Return the model's first layers with adapters, and the frozen weights.
+def acting_layers(files: LlamaFiles, weights: Mapping[str, Tensor], start: int, *, num_tokens: int, rank: int) -> Llama:
+    """Return the layers of `weights` from `start` on, frozen and with adapters.
 
-    Its vocabulary is the last `num_tokens` ids of the pretrained one. Their embeddings are trained, as is the last
+    Their vocabulary is the last `num_tokens` ids of the pretrained one. Their embeddings are trained, as is the last
     norm, which was made for the output of the last layer.
     """
-    sizes = files.sizes
-    whole = {name: int(size) for name, size in sizes.items() if name not in ("rope_theta", "rms_norm_eps")}
-    whole |= {"vocab_size": num_tokens, "num_hidden_layers": num_layers}
-    shape = LlamaShape(**whole, rope_theta=float(sizes["rope_theta"]), rms_norm_eps=float(sizes["rms_norm_eps"]))
-    if int(sizes["vocab_size"]) < num_tokens:
-        raise InputError(f"{files.folder}: has a vocabulary of {sizes['vocab_size']}, fewer than {num_tokens} tokens")
-    weights = files.layers(num_layers)
-    with undisturbed(), torch.device("meta"):  # what is drawn for weights that are replaced changes no later draw
-        model = Llama(shape)
-    given = weights | {"embed_tokens.weight": files.last_embeddings(num_tokens)}
-    try:
-        model.load_state_dict(given, assign=True)
-    except RuntimeError as error:
-        raise InputError(f"{files.folder}: the weights do not have the sizes of config.json") from error
+    if int(files.sizes["vocab_size"]) < num_tokens:
+        raise InputError(
+            f"{files.folder}: has a vocabulary of {files.sizes['vocab_size']}, fewer than {num_tokens} tokens"
+        )
+    given = _renumbered(weights, start) | {"embed_tokens.weight": files.last_embeddings(num_tokens)}
+    model = _loaded(files, given, num_tokens)
     for part in (model.embed_tokens, model.norm):
         part.requires_grad_(True)
     adapt(model.layers, rank=rank, alpha=2.0 * rank)
-    return model, weights
+    return model
 
 
-class Sentences(nn.Module):
-    """Sentences as the embeddings of their tokens, padded to one length."""
+@torch.no_grad()
+def read_names(
+    files: LlamaFiles, weights: Mapping[str, Tensor], sentences: Sequence[str], names: Sequence[str]
+) -> Float[Tensor, "s n h"]:
+    """Return what the layers of `weights` make of each name after each sentence.
 
-    embedded: Tensor
-    lengths: Tensor
-
-    def __init__(self, files: LlamaFiles, sentences: Sequence[str]) -> None:
-        super().__init__()
-        rows = [files.embeddings(files.tokenizer.encode(sentence).ids) for sentence in sentences]
-        self.register_buffer("embedded", nn.utils.rnn.pad_sequence(rows, batch_first=True), persistent=False)
-        self.register_buffer("lengths", torch.tensor([len(row) for row in rows]), persistent=False)
-        self._kept = _Kept()
-
-    def before(self, model: Llama, numbers: Int[Tensor, " n"]) -> Prefix:
-        """Return the keys and values of each row's sentence. Each sentence is computed once for all of its rows.
-
-        Without gradients it is computed again only if a parameter of the model has changed.
-        """
-        if not torch.is_grad_enabled():
-            if not self._kept.is_of(model):
-                self._kept.keep(model, model.prefix(self.embedded, self.lengths))
-            assert self._kept.prefix is not None
-            return self._kept.prefix.rows(numbers)
-        distinct, which = numbers.unique(return_inverse=True)
-        return model.prefix(self.embedded[distinct], self.lengths[distinct]).rows(which)
-
-
-class _Kept:
-    """Keys and values of all sentences, and the parameters that gave them. A copy is empty.
-
-    The parameters themselves are compared, which takes far less than a layer: torch's fused optimizer changes them
-    without counting up their version.
+    The text is a sentence, a space and a name, and the result the mean over the tokens of the name. Without a name it
+    is that of the sentence's last token.
     """
-
-    def __init__(self) -> None:
-        self.prefix: Prefix | None = None
-        self._parameters: list[Tensor] = []
-
-    def __deepcopy__(self, memo: dict[int, object]) -> "_Kept":
-        return _Kept()
-
-    def is_of(self, model: Llama) -> bool:
-        """Return True if the model still has the parameters that gave them."""
-        return self.prefix is not None and all(map(torch.equal, self._parameters, model.layers.parameters()))
-
-    def keep(self, model: Llama, prefix: Prefix) -> None:
-        """Keep them."""
-        self.prefix, self._parameters = prefix, [one.detach().clone() for one in model.layers.parameters()]
+    embedded, spans = [], []
+    for sentence in sentences:
+        for name in names:
+            before, after = (files.tokenizer.encode(text).ids for text in (sentence, f" {name}" if name else ""))
+            embedded.append(files.embeddings([*before, *after]))
+            spans.append(slice(len(before) if after else len(before) - 1, len(before) + len(after)))
+    # padding comes last, where no position that counts attends to it
+    padded = nn.utils.rnn.pad_sequence(embedded, batch_first=True)
+    model = _loaded(files, {**weights, "embed_tokens.weight": padded.new_zeros(1, padded.shape[-1])}, 1)
+    hidden = model.unnormalised(padded)
+    means = torch.stack([row[span].mean(0) for row, span in zip(hidden, spans, strict=True)])
+    return means.unflatten(0, (len(sentences), len(names)))
 
 
-def name_embedding(files: LlamaFiles, name: str) -> Float[Tensor, " h"]:
-    """Return the mean embedding of the tokens of a name within a sentence, zeros for no name."""
-    ids = files.tokenizer.encode(f" {name}").ids if name else []
-    return files.embeddings(ids).mean(0) if ids else torch.zeros(int(files.sizes["hidden_size"]))
+def contrasts(read: Float[Tensor, "s n h"], things: Sequence[bool]) -> Float[Tensor, "s n h"]:
+    """Subtract from what was read of each of the `things` the mean over all of them after the same sentence.
+
+    The words of the sentence are in all of them. What remains is how a thing differs from the others.
+    """
+    changed, of_things = read.clone(), torch.tensor(things)
+    if of_things.any():
+        changed[:, of_things] -= read[:, of_things].mean(1, keepdim=True)
+    return changed
+
+
+def lower(weights: Mapping[str, Tensor], num_layers: int) -> dict[str, Tensor]:
+    """Return the weights of the first layers, and of the last norm."""
+    return {name: value for name, value in weights.items() if _layer_of(name) < num_layers}
+
+
+def _renumbered(weights: Mapping[str, Tensor], start: int) -> dict[str, Tensor]:
+    """Return the weights of the layers from `start` on, numbered from 0, and of the last norm."""
+    kept = {}
+    for name, value in weights.items():
+        number = _layer_of(name)
+        if number < 0:
+            kept[name] = value
+        elif number >= start:
+            kept[name.replace(f"layers.{number}.", f"layers.{number - start}.")] = value
+    return kept
+
+
+def _layer_of(name: str) -> int:
+    parts = name.split(".")
+    return int(parts[1]) if parts[0] == "layers" else -1
+
+
+def _loaded(files: LlamaFiles, weights: Mapping[str, Tensor], vocab_size: int) -> Llama:
+    """Return a Llama of these weights, with as many layers as they have."""
+    sizes = files.sizes
+    whole = {name: int(size) for name, size in sizes.items() if name not in ("rope_theta", "rms_norm_eps")}
+    whole |= {"vocab_size": vocab_size, "num_hidden_layers": 1 + max(_layer_of(name) for name in weights)}
+    shape = LlamaShape(**whole, rope_theta=float(sizes["rope_theta"]), rms_norm_eps=float(sizes["rms_norm_eps"]))
+    with undisturbed(), torch.device("meta"):  # what is drawn for weights that are replaced changes no later draw
+        model = Llama(shape)
+    try:
+        model.load_state_dict(dict(weights), assign=True)
+    except RuntimeError as error:
+        raise InputError(f"{files.folder}: the weights do not have the sizes of config.json") from error
+    return model

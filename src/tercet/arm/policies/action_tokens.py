@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from tercet.arm.networks.files import load_weights, read_config, save_model
 from tercet.arm.networks.layers import Scaled
-from tercet.arm.networks.llama import HEAD_SIZE, Cache, Llama, LlamaShape
+from tercet.arm.networks.llama import HEAD_SIZE, Llama, LlamaShape
 from tercet.arm.networks.sizes import Sizes
 from tercet.arm.policies.distributions import Categorical
 from tercet.arm.policies.policy import Policy
@@ -44,9 +44,13 @@ class ActionTokens(Policy):
         self.noise_std = 0.0 if log_std is None else math.exp(log_std)  # of the noise on cloned actions
         self.scaled = Scaled(sizes.observation)
 
-    def read(self, observations: Float[Tensor, "n o"], *pictures: Tensor) -> tuple[Float[Tensor, "n s h"], Cache]:
-        """Return the positions that stand for each observation, and a cache of those before them."""
+    def read(self, observations: Float[Tensor, "n o"], *pictures: Tensor) -> Float[Tensor, "n s h"]:
+        """Return the positions that stand for each observation. The last one predicts the first token."""
         raise NotImplementedError
+
+    def embed(self, decisions: Int[Tensor, "m t"], first: int) -> Float[Tensor, "m t h"]:
+        """Return the positions of some tokens of decisions, from number `first` of each decision on."""
+        return self.model.embed(decisions)
 
     def encoded(self, actions: Float[Tensor, "*shape a"]) -> Float[Tensor, "*shape n"]:
         """Convert actions to the numbers that tokens stand for, one for each token."""
@@ -60,7 +64,7 @@ class ActionTokens(Policy):
         self, observations: Float[Tensor, "*shape o"], noise: Float[Tensor, "*shape n"] | None, *pictures: Tensor
     ) -> Int[Tensor, "*shape n"]:
         """Sample one token after another from standard normal noise; take the most likely ones without noise."""
-        embedded, cache = self._read(observations, pictures)
+        embedded, cache = self._read(observations, pictures), self.model.empty_cache()
         draws = None if noise is None else noise.flatten(0, -2)
         chosen: list[Tensor] = []
         for index in range(self.num_tokens):
@@ -70,7 +74,8 @@ class ActionTokens(Policy):
             else:  # the normal CDF turns the noise into uniform numbers
                 token = categorical.sample(logits, torch.special.ndtr(draws[:, index]), temperature=1.0).actions
             chosen.append(token + self._first_id)
-            embedded = self.model.embed(chosen[-1][:, None])
+            if index + 1 < self.num_tokens:
+                embedded = self.embed(chosen[-1][:, None], index)
         return torch.stack(chosen, -1).unflatten(0, observations.shape[:-1])
 
     def actions(self, decisions: Int[Tensor, "*shape n"]) -> Float[Tensor, "*shape 1 a"]:
@@ -81,9 +86,9 @@ class ActionTokens(Policy):
         self, observations: Float[Tensor, "*shape o"], decisions: Int[Tensor, "*shape n"], *pictures: Tensor
     ) -> Categorical:
         """Return the distribution of these decisions, over the 256 action tokens only."""
-        before = self.model.embed(decisions.flatten(0, -2)[:, :-1])
-        embedded, cache = self._read(observations, pictures)
-        hidden = self.model(torch.cat([embedded, before], 1), cache)[:, embedded.shape[1] - 1 :]
+        before = self.embed(decisions.flatten(0, -2)[:, :-1], 0)
+        embedded = self._read(observations, pictures)
+        hidden = self.model(torch.cat([embedded, before], 1))[:, embedded.shape[1] - 1 :]
         return Categorical(decisions - self._first_id, self._logits(hidden).unflatten(0, decisions.shape[:-1]))
 
     def imitation_loss(
@@ -104,7 +109,7 @@ class ActionTokens(Policy):
     def explore(self, log_std: float) -> None:
         """Do nothing: exploration comes from the token probabilities, which cloning with noise made wide."""
 
-    def _read(self, observations: Float[Tensor, "*shape o"], pictures: tuple[Tensor, ...]) -> tuple[Tensor, Cache]:
+    def _read(self, observations: Float[Tensor, "*shape o"], pictures: tuple[Tensor, ...]) -> Float[Tensor, "n s h"]:
         return self.read(observations.flatten(0, -2), *(one.flatten(0, observations.ndim - 2) for one in pictures))
 
     @property
@@ -130,9 +135,9 @@ class TokenPolicy(ActionTokens):
         self.projector = nn.Linear(sizes.observation, hidden_size)
         self.model = Llama(llama_shape(hidden_size, num_layers, vocab_size))
 
-    def read(self, observations: Float[Tensor, "n o"], *pictures: Tensor) -> tuple[Float[Tensor, "n 1 h"], Cache]:
-        """Return the observation as one position, with nothing before it."""
-        return self.projector(self.scaled(observations))[:, None], self.model.empty_cache()
+    def read(self, observations: Float[Tensor, "n o"], *pictures: Tensor) -> Float[Tensor, "n 1 h"]:
+        """Return the observation as one position."""
+        return self.projector(self.scaled(observations))[:, None]
 
     def save(self, folder: Path) -> None:
         """Write config.json and model.safetensors."""

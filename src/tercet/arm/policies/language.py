@@ -1,13 +1,19 @@
 """A pretrained language model that reads the task as a sentence, and writes actions as tokens (Kim et al. 2024).
 
-Its positions are the tokens of the sentence, then the observation, then one action token per joint. It is the first
-layers of the model (as SmolVLA, Shukor et al. 2025, keeps the first half), frozen, with low-rank adapters. There are no
-pictures: a position stands for the arm, and one for each thing on the table. It is a linear function of the entries
-about it, and the embedding of its name. So the sentence can point at a thing by the word that both share.
+The lower layers of the model read text only: each sentence, followed by the name of a thing on the table. From about
+its tenth layer on, what SmolLM2 makes of a name says whether the sentence holds the same word. So these layers are
+frozen, and what they read is computed once per sentence. The next layers get adapters, and act. Their positions are the
+things, then the arm, then one action token per joint. The position of a thing is a linear function of the entries about
+it, plus what was read of its name in contrast to the other things (`sentences.py::contrasts`). The position of the arm
+has what was read of the sentence. There are no pictures.
+
+With the sentence, the things and the actions as one text from the first layer on, the first two or three layers were
+all that two CPU cores could train. They do not relate a name to the same word in the sentence, and a clone did not
+learn to.
 
 The embeddings of the action tokens start as smooth functions of the actions, so that neighbours are alike, and their
 logits start small. With the pretrained rows of the last ids, as in OpenVLA, a few hundred steps of cloning learned
-nearly nothing.
+nearly nothing. The position of a token has an embedding of its joint too.
 
 The policy does not see what follows from the instruction (`Sizes.told`): it has to read.
 """
@@ -19,8 +25,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from tercet.arm.networks.files import check_sizes, load_weights, read_json, save_model
-from tercet.arm.networks.llama import Cache, Llama
-from tercet.arm.networks.sentences import Sentences, first_layers, language_files, name_embedding
+from tercet.arm.networks.llama import Llama
+from tercet.arm.networks.sentences import acting_layers, contrasts, language_files, lower, read_names
 from tercet.arm.networks.sizes import Sizes
 from tercet.arm.policies.action_tokens import NUM_BINS, ActionTokens, centres_of
 from tercet.arm.sim.observations import INSTRUCTION, numbers_of
@@ -32,17 +38,28 @@ from tercet.runs.done import check_made
 _INIT_STD = 1.0 / 24.0  # 576 ** -0.5, SmolLM2's initializer_range
 _NUM_WAVES = 8  # sines and cosines of an action, the fastest with two periods over its range
 _LOGIT_STD = 0.5  # of a new policy
-_SHAPE = ("num_layers", "rank")
+_TEXT_STD = 0.125  # of what was read, about that of the embedding of a token
+_SAME = 1e-6  # what was read differs less between sentences only by rounding
+_SHAPE = ("reading_layers", "num_layers", "rank")
 
 
 class LanguagePolicy(ActionTokens):
-    """The first layers of a language model over [sentence, arm, things, token, token, ...]."""
+    """Layers of a language model over [things, arm, token, token, ...], above those that read the sentence."""
 
-    names: Tensor
+    text: Tensor
+    text_mean: Tensor
+    text_std: Tensor
     reads = True
 
     def __init__(
-        self, sizes: Sizes, *, language_model: str, num_layers: int, rank: int, log_std: float | None = None
+        self,
+        sizes: Sizes,
+        *,
+        language_model: str,
+        reading_layers: int,
+        num_layers: int,
+        rank: int,
+        log_std: float | None = None,
     ) -> None:
         super().__init__(sizes, log_std=log_std)
         if not sizes.sentences:
@@ -51,25 +68,55 @@ class LanguagePolicy(ActionTokens):
                 "policy.kind"
             )
         files = language_files(language_model)
-        self.language_model, self.shape = language_model, {"num_layers": num_layers, "rank": rank}
-        self.model, frozen = first_layers(files, num_layers, num_tokens=NUM_BINS, rank=rank)
-        self.digest = digest_of(frozen)
+        self.language_model = language_model
+        self.shape = {"reading_layers": reading_layers, "num_layers": num_layers, "rank": rank}
+        weights = files.layers(reading_layers + num_layers)
+        self.digest = digest_of(weights)
+        self.model = acting_layers(files, weights, reading_layers, num_tokens=NUM_BINS, rank=rank)
         _start_smoothly(self.model)
-        self.sentences = Sentences(files, sizes.sentences)
         self.entries = _entries_by_thing(sizes)
         width = self.model.shape.hidden_size
         self.projectors = nn.ModuleList(_projector(len(entries), width) for entries in self.entries.values())
-        names = torch.stack([name_embedding(files, name) for name in self.entries])
-        self.register_buffer("names", names, persistent=False)
+        self.joints = nn.Parameter(torch.randn(sizes.action, width) * _TEXT_STD)
+        read = read_names(files, lower(weights, reading_layers), sizes.sentences, list(self.entries))
+        self.register_buffer("text", contrasts(read, [bool(name) for name in self.entries]), persistent=False)
+        self.register_buffer("text_mean", torch.zeros(self.text.shape[1:]))
+        self.register_buffer("text_std", torch.ones(len(self.entries)))
+        self._measure_text(torch.arange(len(sizes.sentences)))
         self._instruction = sizes.names.index(INSTRUCTION.name) if INSTRUCTION.name in sizes.names else None
 
-    def read(self, observations: Float[Tensor, "n o"], *pictures: Tensor) -> tuple[Float[Tensor, "n s h"], Cache]:
-        """Return a position for the arm and for each thing, and a cache of the sentences before them."""
+    def measure(
+        self, observations: Float[Tensor, "*shape o"], actions: Float[Tensor, "*shape a"], *pictures: Tensor
+    ) -> None:
+        """Set the scale of the entries, and of what is read of the sentences in these observations."""
+        super().measure(observations, actions, *pictures)
+        self._measure_text(self._sentence_of(observations.flatten(0, -2)).unique())
+
+    def read(self, observations: Float[Tensor, "n o"], *pictures: Tensor) -> Float[Tensor, "n s h"]:
+        """Return a position for each thing, and one for the arm."""
         scaled = self.scaled(observations)
         numbers = zip(self.entries.values(), self.projectors, strict=True)
-        embedded = torch.stack([projector(scaled[:, entries]) for entries, projector in numbers], 1) + self.names
-        before = self.sentences.before(self.model, self._sentence_of(observations))
-        return embedded, self.model.empty_cache(before)
+        seen = torch.stack([projector(scaled[:, entries]) for entries, projector in numbers], 1)
+        text = (self.text[self._sentence_of(observations)] - self.text_mean) / self.text_std[:, None]
+        positions = seen + _TEXT_STD * text
+        return torch.cat([positions[:, :-1], positions[:, -1:] + self.joints[0]], 1)
+
+    def embed(self, decisions: Int[Tensor, "m t"], first: int) -> Float[Tensor, "m t h"]:
+        """Return the embedding of each token, plus that of the joint that its position predicts."""
+        return self.model.embed(decisions) + self.joints[first + 1 : first + 1 + decisions.shape[1]]
+
+    def _measure_text(self, numbers: Int[Tensor, " k"]) -> None:
+        """Set the mean of what is read at each position after these sentences, and its deviation.
+
+        The things share one deviation: where a sentence says little of them, that stays little.
+        """
+        read = self.text[numbers]
+        self.text_mean.copy_(read.mean(0))
+        of_things = torch.tensor([bool(name) for name in self.entries], device=read.device)
+        for group in (of_things, ~of_things):
+            if group.any():
+                std = (read - self.text_mean)[:, group].square().mean().sqrt()
+                self.text_std[group] = std if std > _SAME * self.text.abs().max() else 1.0
 
     def save(self, folder: Path) -> None:
         """Write config.json and model.safetensors: what was learned, and which frozen weights it is for."""
@@ -110,12 +157,12 @@ def _projector(num_entries: int, width: int) -> nn.Linear:
 
 
 def _entries_by_thing(sizes: Sizes) -> dict[str, list[int]]:
-    """Return the entries that the policy sees by what they are about: the arm, '', and each thing on the table."""
-    by_thing: dict[str, list[int]] = {"": []}
+    """Return the entries that the policy sees by what they are about: each thing on the table, and last the arm, ''."""
+    by_thing: dict[str, list[int]] = {}
     for entry in range(sizes.observation):
         if not (sizes.told and sizes.told[entry]):
             by_thing.setdefault(sizes.of[entry] if sizes.of else "", []).append(entry)
-    return by_thing
+    return {name: entries for name, entries in by_thing.items() if name} | {"": by_thing.get("", [])}
 
 
 def new_language(sizes: Sizes, config: PolicyConfig) -> LanguagePolicy:
@@ -123,6 +170,7 @@ def new_language(sizes: Sizes, config: PolicyConfig) -> LanguagePolicy:
     return LanguagePolicy(
         sizes,
         language_model=config.language_model,
+        reading_layers=config.reading_layers,
         num_layers=config.num_layers,
         rank=config.lora_rank,
         log_std=config.log_std,
@@ -143,7 +191,7 @@ def load_language(folder: Path, sizes: Sizes) -> LanguagePolicy:
     shape, base, digest = {name: tree.get(name) for name in _SHAPE}, tree.get("language_model"), tree.get("digest")
     whole = {name: size for name, size in shape.items() if type(size) is int and size > 0}
     if len(whole) < len(shape) or not isinstance(base, str):
-        raise InputError(f"{file}: must hold {' and '.join(_SHAPE)} as whole numbers above 0, and language_model")
+        raise InputError(f"{file}: must hold {', '.join(_SHAPE)} as whole numbers above 0, and language_model")
     policy = LanguagePolicy(sizes, language_model=base, **whole)
     if policy.digest != digest:
         raise InputError(

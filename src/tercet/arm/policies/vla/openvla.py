@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from tercet.arm.networks.adapters import adapt, freeze
 from tercet.arm.networks.copies import copy_sharing
 from tercet.arm.networks.files import check_sizes, load_weights, read_json, save_model
-from tercet.arm.networks.llama import Cache
 from tercet.arm.networks.sizes import Sizes
 from tercet.arm.policies.action_tokens import ActionTokens
 from tercet.arm.policies.policy import Policy
@@ -70,12 +69,12 @@ class OpenVlaPolicy(ActionTokens):
         self.register_buffer("sentence", embedded[1:], persistent=False)
         self.register_buffer("head", files.head(), persistent=False)
 
-    def read(self, observations: Float[Tensor, "n o"], *pictures: Tensor) -> tuple[Float[Tensor, "n s h"], Cache]:
-        """Return the start, the patches of the picture, and the sentence, with nothing before them."""
+    def read(self, observations: Float[Tensor, "n o"], *pictures: Tensor) -> Float[Tensor, "n s h"]:
+        """Return the start, the patches of the picture, and the sentence."""
         with torch.no_grad():
             patches = self.patches(pictures[0])
         begin, sentence = (one.expand(len(patches), -1, -1) for one in (self.begin, self.sentence))
-        return torch.cat([begin, patches, sentence], 1), self.model.empty_cache()
+        return torch.cat([begin, patches, sentence], 1)
 
     def patches(self, pictures: UInt8[Tensor, "n _ _ 3"]) -> Float[Tensor, "n p h"]:
         """Return the patches of pictures as the language model reads them."""
