@@ -80,7 +80,9 @@ def from_checkpoint(bc: BcConfig, sizes: Sizes, config: PolicyConfig) -> Policy:
 
 
 def say_unused(policy: Policy, step: str, when: str) -> None:
-    """Print which numbers of an observation the policy ignores, if any."""
+    """Print which numbers of an observation the policy ignores, if any, unless its scale is for the critic only."""
+    if policy.blind or isinstance(policy, JointPolicy):
+        return
     if ignored := policy.scaled.ignored():
         listed = ", ".join(map(str, ignored))
         why = "their scale is unknown, and the policy always reads them as 0"

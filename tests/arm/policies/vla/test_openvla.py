@@ -2,6 +2,7 @@
 
 import copy
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tests.arm.policies.vla.openvla import INSTRUCTION, RECORD, checkpoint, picture
+from tests.second_device import DEVICES, NAME, SecondDevice
 from torch import Tensor
 
 from tercet.arm import pipeline
@@ -211,6 +213,33 @@ def test_weights_of_16_bits_stay_so(folder: Path, tmp_path: Path) -> None:
     policy.requires_grad_(True)
     policy.distribution(torch.zeros(1, 23), tokens, shown()).logprobs().sum().backward()
     assert all(one.up.grad is not None and one.up.grad.abs().sum() > 0 for one in adapted)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_it_computes_on_the_device_what_it_does_on_the_cpu(device: str, folder: Path) -> None:
+    camera, generator = Camera("front", 32, 40), torch.Generator().manual_seed(2)
+    noise, images = torch.randn(2, 7, generator=generator), torch.randint(0, 256, (2, 32, 40, 3), generator=generator)
+    actions = torch.rand(2, 1, 5, generator=generator) - 0.5
+
+    def outputs(name: str) -> list[Tensor]:
+        policy = opened(folder, camera=camera)
+        changed_adapters(policy)
+        policy = policy.to(name)
+        pictures = policy.look(images.to(torch.uint8).to(name))
+        decisions = policy.decide(torch.zeros(2, 23).to(name), noise.to(name), *pictures)
+        distribution = policy.distribution(torch.zeros(2, 23).to(name), decisions, *pictures)
+        mask = torch.ones(2, 1, dtype=torch.bool).to(name)
+        loss = policy.imitation_loss(torch.zeros(2, 23).to(name), actions.to(name), mask, *pictures)
+        loss.backward()
+        gradient = next(iter(policy.parameters())).grad
+        assert gradient is not None and gradient.device == policy.device
+        return [one.detach().cpu() for one in (policy.actions(decisions), distribution.logprobs(), loss, gradient)]
+
+    expected = outputs("cpu")
+    with SecondDevice() if device == NAME else nullcontext():
+        found = outputs(device)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ The checkpoints are small and random, of SmolVLA's architecture; these tests nee
 import copy
 import json
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ pytest.importorskip("lerobot.policies.smolvla", reason="needs LeRobot with SmolV
 pytest.importorskip("num2words", reason="needs LeRobot with SmolVLA (tercet[smolvla], Python 3.12)")
 
 from tests.arm.policies.vla.smolvla import SENTENCE, joints, lerobots
+from tests.second_device import DEVICES, NAME, SecondDevice
 
 FRONT, WRIST = Camera("front", 48, 64), Camera("wrist", 48, 64)
 
@@ -332,6 +334,52 @@ def test_the_gradient_of_its_probabilities_improves_it(policy: SmolVlaPolicy) ->
         (-(advantages * policy.distribution(states, decisions, *seen).logprobs()).mean() / policy.width).backward()
         optimizer.step()
     assert np.mean(pans[-5:]) > np.mean(pans[:5]) + 0.3 * float(policy.scaled_actions.std[0])
+
+
+def test_names_of_cameras_from_training_and_from_the_run_both_count(tmp_path: Path) -> None:
+    """A checkpoint of `lerobot-train --rename_map` knows the names of its data set."""
+    folder = lerobots(tmp_path, cameras=("camera1", "camera2"))
+    file = folder / "policy_preprocessor.json"
+    tree = json.loads(file.read_text())
+    assert tree["steps"][0]["registry_name"] == "rename_observations_processor"
+    tree["steps"][0]["config"]["rename_map"] = {"observation.images.front": "observation.images.camera1"}
+    file.write_text(json.dumps(tree))
+    policy = loaded(folder, WRIST, FRONT, wrist="camera2")
+    own, before, after = lerobots_own(folder)
+    states, front, wrist = joints(2, seed=1), pictures(2, FRONT), pictures(2, WRIST, seed=1)
+    start = torch.randn(2, 4, 8)
+    chunk = after(own.predict_action_chunk(before(batch_of(states, front=front, camera2=wrist)), noise=start))
+    done = policy.actions(policy.decide(states, with_start(policy, start), *policy.look(wrist, front)))
+    torch.testing.assert_close(done, chunk[:, :3], atol=1e-4, rtol=0)
+    with pytest.raises(InputError, match="two cameras cannot be the same camera"):
+        loaded(folder, FRONT, WRIST, wrist="camera1")
+    with pytest.raises(InputError, match=r"top is none of policy.cameras"):
+        loaded(folder, FRONT, top="camera2")
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_it_computes_on_the_device_what_it_does_on_the_cpu(device: str, folder: Path) -> None:
+    states, images = joints(2, seed=1), pictures(2, FRONT)
+    noise = torch.randn(2, loaded(folder, FRONT).noise_size)
+
+    def outputs(name: str) -> list[Tensor]:
+        policy = loaded(folder, FRONT)
+        policy.requires_grad_(True)
+        policy = policy.to(name)
+        policy.explore(-1.0)
+        seen = policy.look(images.to(name))
+        decisions = policy.decide(states.to(name), noise.to(name), *seen)
+        logprobs = policy.distribution(states.to(name), decisions.detach(), *seen).logprobs()
+        logprobs.sum().backward()
+        gradient = policy.model.action_out_proj.weight.grad
+        assert gradient.device == policy.device
+        return [one.detach().cpu() for one in (policy.actions(decisions), logprobs, gradient)]
+
+    expected = outputs("cpu")
+    with SecondDevice() if device == NAME else nullcontext():
+        found = outputs(device)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3)
 
 
 def changed(folder: Path, tmp_path: Path, **entries: Any) -> Path:
