@@ -113,6 +113,10 @@ class ActPolicy(ChunkGaussian):
         """Return the scale of each camera's pictures."""
         return [cast(Scaled, scaled) for scaled in self.scaled_pictures]
 
+    def averages(self) -> dict[str, Float[Tensor, " n"]]:
+        """Return the average state and action of its training."""
+        return {"state": self.scaled.mean, "action": self.scaled_actions.mean}
+
     def explore_each(self, log_stds: Float[Tensor, " a"]) -> None:
         """Set the log standard deviation of each number of an action."""
         self.log_std.data.copy_(log_stds)

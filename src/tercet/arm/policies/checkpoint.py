@@ -14,6 +14,7 @@ from tercet.arm.policies.joint import FILE, JOINT_SIZES, JointPolicy, JointUnits
 from tercet.arm.policies.kinds import kind_of, load_policy
 from tercet.arm.policies.policy import Policy
 from tercet.arm.policies.vla.openvla import start_openvla
+from tercet.arm.policies.vla.openvla_files import OpenVlaFiles
 from tercet.arm.policies.vla.smolvla import start_smolvla
 from tercet.arm.sim.cameras import Camera, cameras_of
 from tercet.arm.sim.scene import OPENING
@@ -45,7 +46,7 @@ def load_checkpoint(
     if kind == "smolvla":
         policy: Policy = _smolvla(folder, sizes, config, calibration, names)
     elif kind == "openvla" and read_json(folder / "config.json").get("kind") != kind:
-        policy = _openvla(folder, sizes, config)
+        policy = _openvla(folder, sizes, config, calibration)
     elif kind == "act" and is_over_joints(folder) and not (folder / FILE).exists():
         policy = JointPolicy(load_act(folder, JOINT_SIZES), JointUnits.of(calibration), sizes)
     else:
@@ -67,10 +68,14 @@ def _smolvla(
     return JointPolicy(inner, JointUnits.of(calibration), sizes)
 
 
-def _openvla(folder: Path, sizes: Sizes, config: PolicyConfig) -> Policy:
-    """Load an OpenVLA, which takes a picture of any size."""
+def _openvla(folder: Path, sizes: Sizes, config: PolicyConfig, calibration: CalibrationConfig) -> Policy:
+    """Load an OpenVLA, which takes a picture of any size. Six numbers are joints, unless they are actions here."""
     _check_one_sentence(sizes, "openvla")
-    return start_openvla(folder, sizes, config, cameras_of(config)[0])
+    files, camera = OpenVlaFiles(folder), cameras_of(config)[0]
+    num = len(files.statistics(config.unnorm_key).low)
+    if num != JOINT_SIZES.action or num == sizes.action:
+        return start_openvla(files, sizes, config, camera)
+    return JointPolicy(start_openvla(files, JOINT_SIZES, config, camera), JointUnits.of(calibration), sizes)
 
 
 def _check_one_sentence(sizes: Sizes, kind: str) -> None:
@@ -132,8 +137,8 @@ def _named(cameras: tuple[Camera, ...]) -> str:
 
 def _check_units(folder: Path, policy: JointPolicy) -> None:
     """Raise InputError unless the average state and action of a checkpoint are a hand near the workspace."""
-    for what, scaled in (("state", policy.inner.scaled), ("action", policy.inner.scaled_actions)):
-        values = scaled.mean.double().cpu().numpy()
+    for what, average in policy.inner.averages().items():
+        values = average.double().cpu().numpy()
         x, y, z, _, opening = policy.units.hands(values[None])[0]
         outside = np.maximum(WORKSPACE[:, 0] - (x, y, z), (x, y, z) - WORKSPACE[:, 1]).max()
         if outside <= _NEAR and -0.2 * OPENING <= opening <= 3 * OPENING:

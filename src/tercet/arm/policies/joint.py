@@ -20,6 +20,7 @@ from tercet.arm.networks.sizes import Sizes
 from tercet.arm.policies.act import ActPolicy, load_act
 from tercet.arm.policies.distributions import Distribution
 from tercet.arm.policies.policy import Policy
+from tercet.arm.policies.vla.openvla import OpenVlaPolicy, load_openvla
 from tercet.arm.policies.vla.smolvla import SmolVlaPolicy, load_smolvla
 from tercet.arm.sim import kinematics
 from tercet.arm.sim.kinematics import JOINTS, Array
@@ -31,7 +32,7 @@ from tercet.errors import InputError
 
 OWN = Layout(tuple(part for part in ARM if part.robot))  # with which the observation must begin
 JOINT_SIZES = Sizes(len(JOINTS) + 1, len(JOINTS) + 1)
-Inner = ActPolicy | SmolVlaPolicy
+Inner = ActPolicy | SmolVlaPolicy | OpenVlaPolicy
 FILE = "joints.safetensors"  # the units, and the scale of whole observations, which the critic uses
 _HAND = len(STEPS)  # x, y, z, turn and opening
 _RADIUS = 0.2  # metres from the pan's axis to the hand, by which a move of the hand is compared with a turn of a joint
@@ -80,6 +81,7 @@ class JointPolicy(Policy):
             )
         self.inner, self.units, self.sizes = inner, units, sizes
         self.chunk, self.noise_size, self.cameras = inner.chunk, inner.noise_size, inner.cameras
+        self.blind = inner.blind
         self.scaled = Scaled(sizes.observation)
 
     def states(self, observations: Float[Tensor, "*shape o"]) -> Float[Tensor, "*shape 6"]:
@@ -101,8 +103,8 @@ class JointPolicy(Policy):
 
     def actions(self, decisions: Float[Tensor, "*shape d"]) -> Float[Tensor, "*shape c a"]:
         """Return the moves that follow the joints."""
-        inner, target = decisions[..., :-_HAND], decisions[..., -_HAND:]
-        joints = self.inner.actions(inner).detach()
+        target = decisions[..., -_HAND:]
+        joints = self.inner.actions(self._of_inner(decisions)).detach()
         rows = joints.flatten(0, -3).cpu().double().numpy()
         hand = target.detach().flatten(0, -2).cpu().double().numpy()
         moves = []
@@ -116,7 +118,7 @@ class JointPolicy(Policy):
         self, observations: Float[Tensor, "*shape o"], decisions: Float[Tensor, "*shape d"], *pictures: Tensor
     ) -> Distribution:
         """Return the distribution of the inner decisions; the target is given by the observation."""
-        return self.inner.distribution(self.states(observations), decisions[..., :-_HAND], *pictures)
+        return self.inner.distribution(self.states(observations), self._of_inner(decisions), *pictures)
 
     def imitation_loss(
         self,
@@ -176,6 +178,11 @@ class JointPolicy(Policy):
         measured = np.column_stack([tip, read["turn"], read["opening"]])
         return measured, np.column_stack([tip + read["target-tip"], read["turn"], read["target_opening"]])
 
+    def _of_inner(self, decisions: Float[Tensor, "*shape d"]) -> Tensor:
+        """Return the decision of the inner policy. Tokens are held as real numbers beside the target."""
+        part = decisions[..., :-_HAND]
+        return part.long() if isinstance(self.inner, OpenVlaPolicy) else part
+
     def _tensor(self, rows: Array, like: Tensor) -> Tensor:
         return torch.from_numpy(rows).to(like).unflatten(0, like.shape[:-1])
 
@@ -194,6 +201,13 @@ def load_any_smolvla(folder: Path, sizes: Sizes) -> Policy:
     if not (folder / FILE).exists():
         raise _without_units(folder)
     return over_joints(folder, load_smolvla(folder), sizes)
+
+
+def load_any_openvla(folder: Path, sizes: Sizes) -> Policy:
+    """Load an OpenVLA over moves or over joints and freeze it. Raise InputError if its sizes differ."""
+    if not (folder / FILE).exists():
+        return load_openvla(folder, sizes)
+    return over_joints(folder, load_openvla(folder, JOINT_SIZES), sizes)
 
 
 def over_joints(folder: Path, inner: Inner, sizes: Sizes) -> JointPolicy:

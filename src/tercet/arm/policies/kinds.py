@@ -14,10 +14,10 @@ from tercet.arm.policies.conv import load_conv, new_conv
 from tercet.arm.policies.diffusion import DiffusionPolicy
 from tercet.arm.policies.flow import FlowPolicy
 from tercet.arm.policies.gaussian import load_gaussian, new_gaussian
-from tercet.arm.policies.joint import load_any_act, load_any_smolvla
+from tercet.arm.policies.joint import load_any_act, load_any_openvla, load_any_smolvla
 from tercet.arm.policies.language import load_language, new_language
 from tercet.arm.policies.policy import Policy
-from tercet.arm.policies.vla.openvla import load_openvla, new_openvla
+from tercet.arm.policies.vla.openvla import new_openvla
 from tercet.arm.policies.vla.smolvla import new_smolvla
 from tercet.config.arm import PolicyConfig
 from tercet.errors import InputError
@@ -41,7 +41,7 @@ KINDS = {
     "flow": Kind(partial(new_chain, FlowPolicy), partial(load_chain, FlowPolicy)),
     "conv": Kind(new_conv, load_conv),
     "smolvla": Kind(new_smolvla, load_any_smolvla),
-    "openvla": Kind(new_openvla, load_openvla),
+    "openvla": Kind(new_openvla, load_any_openvla),
 }
 
 

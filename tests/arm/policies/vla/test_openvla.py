@@ -19,18 +19,21 @@ from tercet.arm.networks.adapters import Adapted
 from tercet.arm.networks.sizes import Sizes
 from tercet.arm.play.environments import EnvFactory, sizes_of
 from tercet.arm.policies.action_tokens import NUM_BINS, centres_of
+from tercet.arm.policies.joint import JointPolicy, JointUnits
 from tercet.arm.policies.kinds import kind_of, load_policy
 from tercet.arm.policies.vla.openvla import OpenVlaPolicy, start_openvla
+from tercet.arm.policies.vla.openvla_files import OpenVlaFiles
 from tercet.arm.robot import deploy
 from tercet.arm.sim.cameras import Camera
-from tercet.arm.sim.workspace import STEPS
+from tercet.arm.sim.workspace import STEPS, within_limits
 from tercet.arm.stages import from_checkpoint
 from tercet.config.arm import PolicyConfig
-from tercet.config.load import load_arm_config
+from tercet.config.load import load_arm_config, load_robot_config
 from tercet.errors import InputError
 from tercet.runs.folder import RunFolder
 
 SIZES, FRONT = Sizes(23, 5), Camera("front", 28, 28)
+UNITS = JointUnits.of(load_robot_config("so101", []).calibration)
 FIRST = 32000 - NUM_BINS  # id of the first action token
 
 
@@ -46,7 +49,7 @@ def opened(
         kind="openvla", cameras=["front"], sees="itself", instruction=INSTRUCTION, unnorm_key=key, lora_rank=rank
     )
     torch.manual_seed(0)
-    return start_openvla(folder, sizes, config, camera)
+    return start_openvla(OpenVlaFiles(folder), sizes, config, camera)
 
 
 @pytest.fixture
@@ -254,7 +257,10 @@ def test_it_computes_on_the_device_what_it_does_on_the_cpu(device: str, folder: 
         ({"image_sizes": [42, 42]}, "do not have the sizes of config.json"),
         ({"norm_stats": {}}, "has the statistics of none; name the data set"),
         ({"norm_stats": {"toy": {"action": {"q01": [0.0]}}}}, "need q01 and q99 of actions"),
-        ({"norm_stats": {"toy": {"action": {"q01": [0.0] * 6, "q99": [1.0] * 6}}}}, r"has 6 numbers; it must have 7"),
+        (
+            {"norm_stats": {"toy": {"action": {"q01": [0.0] * 6, "q99": [1.0] * 6}}}},
+            r"has 6 numbers; it must have 7, .* 6, as joints of an SO-101",
+        ),
         ({"norm_stats": {"toy": {"action": {"q01": [0.0] * 7, "q99": [1.0] * 5}}}}, "of different lengths"),
     ],
 )
@@ -297,7 +303,53 @@ def test_a_config_names_what_it_needs(folder: Path, small: list[str]) -> None:
     with EnvFactory.of(config).open(1) as env, pytest.raises(InputError, match="one sentence for the whole run"):
         from_checkpoint(config.bc, sizes_of(env), config.policy)
     with pytest.raises(InputError, match="reads a sentence; give it"):
-        start_openvla(folder, SIZES, PolicyConfig(kind="openvla", cameras=["front"], sees="itself"), FRONT)
+        start_openvla(
+            OpenVlaFiles(folder), SIZES, PolicyConfig(kind="openvla", cameras=["front"], sees="itself"), FRONT
+        )
+
+
+def over_joints(folder: Path, low: list[float], high: list[float]) -> Path:
+    stats = {"mine": {"action": {"q01": low, "q99": high}}}
+    return checkpoint(folder, norm_stats=stats)
+
+
+def test_joints_as_actions_are_followed_by_moves(small: list[str], tmp_path: Path) -> None:
+    hands = np.array([[0.16, -0.1, 0.03, -1, 0], [0.22, 0.1, 0.12, 1, 0.03]])
+    ends = UNITS.values(hands)
+    folder = over_joints(tmp_path / "joints", ends.min(0).tolist(), ends.max(0).tolist())
+    config = config_of(folder, small, "policy.unnorm_key=mine")
+    with EnvFactory.of(config).open(2) as env:
+        sizes = sizes_of(env)
+        policy = from_checkpoint(config.bc, sizes, config.policy)
+        observations = torch.from_numpy(env.reset(seed=0)[0]).float()
+    assert isinstance(policy, JointPolicy) and policy.blind and policy.chunk == 1
+    images, noise = shown(2), torch.randn(2, 6)
+    decisions = policy.decide(observations, noise, *policy.look(images))
+    joints = policy.inner.actions(decisions[:, :6].long())[:, 0]
+    assert (joints >= torch.tensor(ends.min(0)) - 1e-3).all() and (joints <= torch.tensor(ends.max(0)) + 1e-3).all()
+    hand, target = UNITS.hands(joints.double().numpy()), decisions[:, 6:].double().numpy()
+    expected = np.clip((within_limits(hand) - target) / STEPS, -1, 1)
+    np.testing.assert_allclose(policy.actions(decisions)[:, 0].numpy(), expected, atol=1e-4)
+    logprobs = policy.distribution(observations, decisions, *policy.look(images)).logprobs()
+    inner = policy.inner.distribution(torch.zeros(2, 6), decisions[:, :6].long(), images)
+    torch.testing.assert_close(logprobs, inner.logprobs())
+    policy.requires_grad_(True)
+    policy.imitation_loss(observations, torch.zeros(2, 1, 5), torch.ones(2, 1, dtype=torch.bool), images).backward()
+    changed_adapters(policy.inner)
+    (tmp_path / "saved").mkdir()
+    policy.save(tmp_path / "saved")
+    again = load_policy(tmp_path / "saved", sizes)
+    assert isinstance(again, JointPolicy)
+    torch.testing.assert_close(again.decide(observations, noise, images), policy.decide(observations, noise, images))
+    torch.testing.assert_close(again.units.scale, policy.units.scale)
+
+
+def test_joints_in_other_units_are_refused(small: list[str], tmp_path: Path) -> None:
+    folder = over_joints(tmp_path / "radians", [-1.0] * 6, [1.2] * 6)
+    with pytest.raises(InputError, match=r"the average action of its training is .*far from the workspace"):
+        config = config_of(folder, small, "policy.unnorm_key=mine")
+        with EnvFactory.of(config).open(1) as env:
+            from_checkpoint(config.bc, sizes_of(env), config.policy)
 
 
 @pytest.mark.slow

@@ -35,11 +35,11 @@ _TEXTS = ("base", "digest", "instruction", "unnorm_key")
 class OpenVlaPolicy(ActionTokens):
     """A language model over [start, patches, sentence, token, token, ...]. It sees no numbers of an observation.
 
-    An action of the robot is either that of the environment, or moves of a hand as in OpenVLA's data: metres, radians,
-    and a gripper from 0, closed, to 1.
+    An action of the robot is that of the environment, or moves of a hand as in OpenVLA's data: metres, radians, and a
+    gripper from 0, closed, to 1. With joints as its actions it is the inner policy of a `JointPolicy`.
     """
 
-    sees_itself, blind = True, True
+    sees_itself, blind, has_scales = True, True, True
     begin: Tensor
     sentence: Tensor
     head: Tensor
@@ -52,8 +52,8 @@ class OpenVlaPolicy(ActionTokens):
         self.num_tokens = self.noise_size = len(self.statistics.low)
         if self.num_tokens not in (sizes.action, HAND):
             raise InputError(
-                f"{files.folder}: an action has {self.num_tokens} numbers; it must have {HAND}, as moves of a hand, or "
-                f"{sizes.action}, as an action of this environment"
+                f"{files.folder}: an action has {self.num_tokens} numbers; it must have {HAND}, as moves of a hand, "
+                f"6, as joints of an SO-101, or {sizes.action}, as an action of this environment"
             )
         ids = files.prompt(instruction)
         self.cameras, self.digest = (camera,), files.digest()
@@ -68,6 +68,13 @@ class OpenVlaPolicy(ActionTokens):
         self.register_buffer("begin", embedded[:1], persistent=False)
         self.register_buffer("sentence", embedded[1:], persistent=False)
         self.register_buffer("head", files.head(), persistent=False)
+
+    def averages(self) -> dict[str, Float[Tensor, " n"]]:
+        """Return the action in the middle of those of its training."""
+        return {"action": (self.statistics.low + self.statistics.high) / 2}
+
+    def explore_each(self, log_stds: Float[Tensor, " n"]) -> None:
+        """Do nothing, as `explore`."""
 
     def read(self, observations: Float[Tensor, "n o"], *pictures: Tensor) -> Float[Tensor, "n s h"]:
         """Return the start, the patches of the picture, and the sentence."""
@@ -140,12 +147,12 @@ def new_openvla(sizes: Sizes, config: PolicyConfig) -> Policy:
     raise InputError("policy.kind=openvla starts from a checkpoint: give bc.policy=FOLDER or a hub id")
 
 
-def start_openvla(folder: Path, sizes: Sizes, config: PolicyConfig, camera: Camera) -> OpenVlaPolicy:
+def start_openvla(files: OpenVlaFiles, sizes: Sizes, config: PolicyConfig, camera: Camera) -> OpenVlaPolicy:
     """Load a checkpoint, with adapters that have no effect yet. Raise InputError if it cannot be run."""
     if not config.instruction:
-        raise InputError(f"bc.policy={folder}: reads a sentence; give it as policy.instruction")
+        raise InputError(f"bc.policy={files.folder}: reads a sentence; give it as policy.instruction")
     policy = OpenVlaPolicy(
-        OpenVlaFiles(folder),
+        files,
         sizes,
         camera,
         instruction=config.instruction,

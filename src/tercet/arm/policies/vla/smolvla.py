@@ -92,6 +92,10 @@ class SmolVlaPolicy(Policy):
         """Return True if the checkpoint knows the scales of states and actions."""
         return self.checkpoint.has_scales
 
+    def averages(self) -> dict[str, Float[Tensor, " n"]]:
+        """Return the average state and action of its training."""
+        return {"state": self.scaled.mean, "action": self.scaled_actions.mean}
+
     @torch.no_grad()
     def look(self, *pictures: UInt8[Tensor, "*shape _ _ 3"]) -> tuple[Float[Tensor, "*shape p h"], ...]:
         """Return the embeddings of the pictures of each camera."""
