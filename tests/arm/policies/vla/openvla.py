@@ -1,7 +1,7 @@
 """A small OpenVLA with random weights, under the names and shapes that OpenVLA's own code gives them.
 
-The file beside this one was written by OpenVLA's `modeling_prismatic.py` with timm 0.9.10 and transformers 4.40.1: the
-shapes of its weights, which are drawn below as they were there, and what it predicts with them.
+`record_openvla.py` ran that code and wrote openvla_of_its_own_code.json: the shapes of its weights, which are drawn
+here as they were there, and what it predicts with them.
 """
 
 import json
