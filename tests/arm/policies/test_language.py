@@ -192,6 +192,18 @@ def test_training_changes_adapters_and_leaves_the_pretrained_weights(tmp_path: P
     assert (tmp_path / "model.safetensors").stat().st_size < 4.2 * sum(p.numel() for p in policy.parameters()) + 9000
 
 
+def test_ppo_trains_all_but_the_embeddings_of_actions_and_the_last_norm() -> None:
+    policy = new()
+    before = set(learned_tensors(policy))
+    policy.explore(-2.0)
+    frozen = {name for name, parameter in policy.named_parameters() if not parameter.requires_grad}
+    assert frozen == {"model.embed_tokens.weight", "model.norm.weight"}
+    seen, decisions = observations(0, 1), torch.randint(NUM_BINS, (2, 2))
+    policy.distribution(seen, decisions).logprobs().sum().backward()
+    assert all(parameter.grad is not None for parameter in policy.parameters() if parameter.requires_grad)
+    assert frozen < before
+
+
 def test_a_policy_is_only_loaded_over_the_model_that_it_was_trained_on(tmp_path: Path) -> None:
     policy = new()
     policy.save(tmp_path)

@@ -105,6 +105,15 @@ class LanguagePolicy(ActionTokens):
         """Return the embedding of each token, plus that of the joint that its position predicts."""
         return self.model.embed(decisions) + self.joints[first + 1 : first + 1 + decisions.shape[1]]
 
+    def explore(self, log_std: float) -> None:
+        """Freeze the embeddings of action tokens and the last norm. PPO then moves whole histograms, not single bins.
+
+        A rollout has each bin a few times. With its embedding PPO would learn by chance which of two neighbours to
+        prefer.
+        """
+        self.model.embed_tokens.requires_grad_(False)
+        self.model.norm.requires_grad_(False)
+
     def _measure_text(self, numbers: Int[Tensor, " k"]) -> None:
         """Set the mean of what is read at each position after these sentences, and its deviation.
 
