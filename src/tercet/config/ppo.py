@@ -71,6 +71,7 @@ class UpdateConfig(Section):
     whiten_advantages: bool = Field(default=True, description="Normalise advantages to mean 0 and variance 1 over the whole rollout: those of tokens, or with groups those of responses.")
     max_grad_norm: float = Field(default=1.0, gt=0, description="Gradients are clipped to this norm.")
     kl_stop: float = Field(default=0.0, ge=0, description="End an update early if its mean KL per token from the rollout policy exceeds this; 0 disables it.")
+    update_kl: float = Field(default=0.0, ge=0, le=100, description="Mean KL per token (on an arm, per action) from the rollout policy to which the actor's learning rate is adapted within an update: it starts at a tenth of lr, falls when a step finds more than twice this KL and rises when it finds less than half, up to lr. 0 keeps lr.")
 
     @property
     def has_critic(self) -> bool:
@@ -96,6 +97,12 @@ class UpdateConfig(Section):
     @classmethod
     def _of_the_algorithm(cls, value: Any) -> Any:  # Any: raw YAML, before it is checked
         return with_settings(value)
+
+    @model_validator(mode="after")
+    def _kl_is_measured(self) -> Self:
+        if self.update_kl and self.epochs == self.num_minibatches == 1:
+            raise ValueError(f"update_kl={self.update_kl:g} adapts lr to the KL after the first optimizer step of an update, which epochs=1 and num_minibatches=1 do not have; set update_kl=0, or raise one of them")
+        return self
 
     @model_validator(mode="after")
     def _groups_are_groups(self) -> Self:

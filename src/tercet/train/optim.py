@@ -46,6 +46,12 @@ def set_lr(optimizer: Optimizer, lr: float) -> None:
         group["lr"] = lr
 
 
+def scale_lr(optimizer: Optimizer, factor: float) -> None:
+    """Multiply the learning rate of every parameter group."""
+    for group in optimizer.param_groups:
+        group["lr"] *= factor
+
+
 def warmup_then_linear(index: int, num_steps: int, warmup_fraction: float) -> float:
     """Return the factor of the peak learning rate at step `index` of 0 .. num_steps - 1.
 

@@ -201,6 +201,9 @@ def test_the_reason_why_an_arm_did_not_improve_is_said(sound_arm: Record, with_c
     assert "rose only from 50% to 53%, which can be chance" in text(by_chance)
     large = with_curve(flat, "ppo/clip_fraction", lambda i: 0.5)
     assert text(large).endswith(": updates are too large")
+    assert _problems(large)["updates_too_large"].remedy == "lower `ppo.lr` or `ppo.epochs`"
+    adapted = replace(large, config=_changed(large.config, "ppo.update_kl", 0.02))
+    assert _problems(adapted)["updates_too_large"].remedy == "lower `ppo.update_kl` or `ppo.epochs`"
     both = with_curve(at_chance, "ppo/validation_score", lambda i: 0.5 - 0.01 * i)
     assert "no better than chance and success fell, from 50% to" in text(both)
 

@@ -19,9 +19,9 @@ from tercet.train.ppo.selection import Best, Shrinkage, Validation
 from tercet.train.ppo.watch import Stopped, StopRule, Watched
 
 
-@pytest.mark.parametrize("ema_decay", [0.0, pytest.param(0.5, marks=pytest.mark.slow)])
-def test_killed_run_resumes_to_the_same_bits(tmp_path: Path, ema_decay: float) -> None:
-    config = LoopConfig.model_validate(LOOP.model_dump() | {"ema_decay": ema_decay})
+@pytest.mark.parametrize("settings", [{"update_kl": 0.001}, pytest.param({"ema_decay": 0.5}, marks=pytest.mark.slow)])
+def test_killed_run_resumes_to_the_same_bits(tmp_path: Path, settings: dict[str, float]) -> None:
+    config = LoopConfig.model_validate(LOOP.model_dump() | settings)
     whole = Bandit()
     keep = (1, 4, 5, 7)
     trained = run(tmp_path / "whole", config, whole, keep=keep)

@@ -35,7 +35,8 @@ def too_large(record: Record) -> Finding | None:
     if ended is not None and ended < 0.5:
         text += f", and ppo.kl_stop left {percent(ended)} of the optimizer steps"
     if (clips and last(clipped, _FEW) > _CLIPPED[is_arm(record)]) or too_far or (ended is not None and ended < 0.5):
-        remedy = "lower `ppo.lr` or `ppo.epochs`"
+        follows = number(record.config, "ppo", "update_kl")
+        remedy = "lower `ppo.update_kl` or `ppo.epochs`" if follows else "lower `ppo.lr` or `ppo.epochs`"
         return Finding("updates_too_large", "alarm", "Updates are too large", text, remedy, _WHEN)
     return Finding("updates_too_large", "good", "Updates are not too large", text)
 

@@ -8,6 +8,7 @@ from torch.optim import Optimizer
 from tercet.config.ppo import UpdateConfig
 from tercet.train.loss_scale import LossScale
 from tercet.train.optim import adamw
+from tercet.train.ppo.pace import Pace
 from tercet.types import ActorCritic
 
 
@@ -23,6 +24,7 @@ class Learner:
     scales: dict[str, LossScale] = field(
         default_factory=dict
     )  # by the names of `modules`; empty: losses are not scaled
+    pace: Pace | None = None  # None: the actor's learning rate is that of the schedule
 
     @classmethod
     def of(
@@ -38,7 +40,8 @@ class Learner:
         """Create a learner with new optimizers, whose moments may be in 8 bits."""
         critic_optimizer = adamw(critic, lr=config.critic_lr, eight_bit=eight_bit) if critic else None
         actor_optimizer = adamw(actor, lr=config.lr, eight_bit=eight_bit)
-        learner = cls(actor_critic, actor, critic, actor_optimizer, critic_optimizer)
+        pace = Pace() if config.update_kl else None
+        learner = cls(actor_critic, actor, critic, actor_optimizer, critic_optimizer, pace=pace)
         return replace(learner, scales={name: LossScale() for name in learner.modules}) if scales_losses else learner
 
     @property

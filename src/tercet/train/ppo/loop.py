@@ -130,7 +130,7 @@ def train(
         stops = parallel.stop_is_asked()
         if state.done % config.checkpoint_every == 0 or is_last or stops:
             parallel.check_alike(learner.modules)
-            step.save(state.info(learner.scales), state.checkpoint(learner, average).save)
+            step.save(state.info(learner), state.checkpoint(learner, average).save)
         if stops:
             end()
     set_learning_state(learner.actor, state.best_state)
@@ -169,9 +169,10 @@ def _keep(step: Step, done: int, learner: Learner, collected: Collected, seen: S
 
 
 def _anneal(learner: Learner, share_done: float, config: LoopConfig) -> float:
-    """Lower the learning rates linearly towards 0; return the actor's."""
+    """Lower the learning rates linearly towards 0; return the actor's, which may also follow the KL."""
     remaining = 1 - share_done
-    set_lr(learner.actor_optimizer, config.lr * remaining)
+    lr = config.lr * remaining * (learner.pace.share if learner.pace else 1.0)
+    set_lr(learner.actor_optimizer, lr)
     if learner.critic_optimizer:
         set_lr(learner.critic_optimizer, config.critic_lr * remaining)
-    return config.lr * remaining
+    return lr

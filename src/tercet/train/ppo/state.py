@@ -43,6 +43,8 @@ class State:
         tensors = checkpoint.load(folder, modules=learner.modules, optimizers=learner.optimizers)
         average.load(tensors)
         learner.scales.update({name: LossScale(**info["loss_scales"][name]) for name in learner.scales})
+        if learner.pace:
+            learner.pace.share = info["lr_share"]
         best = {name.removeprefix(BEST): value for name, value in tensors.items() if name.startswith(BEST)}
         now = learned_tensors(learner.actor)
         return cls(
@@ -54,11 +56,13 @@ class State:
             info.get("candidates"),  # absent in a checkpoint from before they were kept
         )
 
-    def info(self, scales: Mapping[str, LossScale]) -> dict[str, Any]:  # Any: JSON
+    def info(self, learner: Learner) -> dict[str, Any]:  # Any: JSON
         """Return what a checkpoint holds beside its tensors."""
         info = {name: getattr(self, name) for name in ("done", "carry", "watched", "candidates")}
         info["best"] = vars(self.best)
-        return info | ({"loss_scales": {name: vars(scale) for name, scale in scales.items()}} if scales else {})
+        info |= {"lr_share": learner.pace.share} if learner.pace else {}
+        scales = {name: vars(scale) for name, scale in learner.scales.items()}
+        return info | ({"loss_scales": scales} if scales else {})
 
     def checkpoint(self, learner: Learner, average: Average) -> Checkpoint:
         """Collect the tensors of a checkpoint; every rank must call this."""

@@ -19,7 +19,7 @@ from tercet.errors import FailedError
 from tercet.runs.ranks import num_ranks
 from tercet.train import parallel
 from tercet.train.loss_scale import LARGEST, LossScale
-from tercet.train.optim import apply_gradients
+from tercet.train.optim import apply_gradients, scale_lr
 from tercet.train.ppo.kept import Seen
 from tercet.train.ppo.learner import Learner
 from tercet.train.ppo.parts import Part, minibatches, training_data
@@ -74,6 +74,8 @@ def update(
             counts = (count, where_fp64_is(whole.counts[rows]).sum(dtype=torch.float64))
             extra = partial(extra_actor_loss, len(steps)) if extra_actor_loss else None
             metrics |= _actor_step(learner, micro_batches, counts, config, rollout.kl_coef, extra, note)
+            if learner.pace and steps:  # before the first step of an update the KL is 0
+                scale_lr(learner.actor_optimizer, learner.pace.follow(metrics["approx_kl"], config.update_kl))
         steps.append(metrics)
         if train_actor and config.kl_stop and metrics["approx_kl"] > config.kl_stop:
             break
