@@ -19,6 +19,7 @@ from tercet.arm.networks.adapters import Adapted
 from tercet.arm.networks.sizes import Sizes
 from tercet.arm.play.environments import EnvFactory, sizes_of
 from tercet.arm.policies.action_tokens import NUM_BINS, centres_of
+from tercet.arm.policies.checkpoint import adopt_scales
 from tercet.arm.policies.joint import JointPolicy, JointUnits
 from tercet.arm.policies.kinds import kind_of, load_policy
 from tercet.arm.policies.vla.openvla import OpenVlaPolicy, start_openvla
@@ -151,6 +152,12 @@ def test_only_adapters_learn_and_cloning_teaches_them(policy: OpenVlaPolicy) -> 
     assert losses[-1] < 0.25 * losses[0]
     done = policy.actions(policy.decide(torch.zeros(2, 23), None, images))
     torch.testing.assert_close(done, actions, atol=0.05, rtol=0)
+
+
+def test_its_scale_is_that_of_the_critic_whatever_it_was_trained_on(policy: OpenVlaPolicy) -> None:
+    observations = 100 + torch.randn(50, 23, generator=torch.Generator().manual_seed(0))
+    adopt_scales("here", policy, observations, torch.zeros(50, 1, 5))
+    torch.testing.assert_close(policy.scaled.mean, observations.mean(0))
 
 
 def test_pictures_of_another_size_are_squeezed(policy: OpenVlaPolicy, folder: Path) -> None:
