@@ -261,6 +261,8 @@ def test_a_checkpoint_without_statistics_gets_those_of_the_demonstrations(tight:
         policy = load_policy(folder / "bc" / "model", sizes_of(env))
     assert isinstance(policy, JointPolicy) and policy.inner.has_scales
     assert (policy.inner.scaled.std > 0.009).all() and policy.inner.scaled.mean.abs().max() > 10
+    averages = policy.inner.averages()  # in degrees, where the arm is and where its next move leads
+    assert (averages["action"] - averages["state"]).abs().max() < 20 and averages["action"].abs().max() > 10
     own, before, after = lerobots_own(folder / "bc" / "model")
     states, images, start = joints(2, seed=1), pictures(2, WRIST), torch.randn(2, 4, 8)
     chunk = after(own.predict_action_chunk(before(batch_of(states, wrist=images)), noise=start))
