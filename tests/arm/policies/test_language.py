@@ -192,6 +192,19 @@ def test_training_changes_adapters_and_leaves_the_pretrained_weights(tmp_path: P
     assert (tmp_path / "model.safetensors").stat().st_size < 4.2 * sum(p.numel() for p in policy.parameters()) + 9000
 
 
+def test_without_noise_an_action_is_the_mean_of_its_histogram() -> None:
+    policy, likely = new(), torch.full((2, NUM_BINS), -30.0)
+    likely[0, [10, 100, 101]] = torch.tensor([2.0, 3.0, 1.0]).log()  # bins 10, 100 and 101 with 1/3, 1/2 and 1/6
+    likely[1, 0] = 0.0  # shares a bin with 1
+    assert policy.choice(likely).tolist() == [70, 1]  # (2 x 10 + 3 x 100 + 101) / 6 = 70.2
+    seen = observations(0, 1, 2)
+    with torch.no_grad():
+        decisions = policy.decide(seen, None)
+        first = policy.distribution(seen, decisions).logits[:, 0].softmax(-1)
+    means = (first * torch.arange(NUM_BINS).clamp(min=1)).sum(-1)
+    assert (decisions[:, 0] - means).abs().max() <= 0.51
+
+
 def test_ppo_trains_all_but_the_embeddings_of_actions_and_the_last_norm() -> None:
     policy = new()
     before = set(learned_tensors(policy))

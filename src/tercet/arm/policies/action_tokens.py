@@ -63,20 +63,24 @@ class ActionTokens(Policy):
     def decide(
         self, observations: Float[Tensor, "*shape o"], noise: Float[Tensor, "*shape n"] | None, *pictures: Tensor
     ) -> Int[Tensor, "*shape n"]:
-        """Sample one token after another from standard normal noise; take the most likely ones without noise."""
+        """Sample one token after another from standard normal noise; without noise take those of `choice`."""
         embedded, cache = self._read(observations, pictures), self.model.empty_cache()
         draws = None if noise is None else noise.flatten(0, -2)
         chosen: list[Tensor] = []
         for index in range(self.num_tokens):
             logits = self._logits(self.model(embedded, cache)[:, -1])
             if draws is None:
-                token = logits.argmax(-1)
+                token = self.choice(logits)
             else:  # the normal CDF turns the noise into uniform numbers
                 token = categorical.sample(logits, torch.special.ndtr(draws[:, index]), temperature=1.0).actions
             chosen.append(token + self._first_id)
             if index + 1 < self.num_tokens:
                 embedded = self.embed(chosen[-1][:, None], index)
         return torch.stack(chosen, -1).unflatten(0, observations.shape[:-1])
+
+    def choice(self, logits: Float[Tensor, "n 256"]) -> Int[Tensor, " n"]:
+        """Return the number of the action token to take without noise: the most likely one."""
+        return logits.argmax(-1)
 
     def actions(self, decisions: Int[Tensor, "*shape n"]) -> Float[Tensor, "*shape 1 a"]:
         """Return the action of the centres of the tokens' bins."""

@@ -28,7 +28,7 @@ from tercet.arm.networks.files import check_sizes, load_weights, read_json, save
 from tercet.arm.networks.llama import Llama
 from tercet.arm.networks.sentences import acting_layers, contrasts, language_files, lower, read_names
 from tercet.arm.networks.sizes import Sizes
-from tercet.arm.policies.action_tokens import NUM_BINS, ActionTokens, centres_of
+from tercet.arm.policies.action_tokens import NUM_BINS, ActionTokens, centres_of, ids_of
 from tercet.arm.sim.observations import INSTRUCTION, numbers_of
 from tercet.config.arm import PolicyConfig
 from tercet.errors import InputError
@@ -104,6 +104,14 @@ class LanguagePolicy(ActionTokens):
     def embed(self, decisions: Int[Tensor, "m t"], first: int) -> Float[Tensor, "m t h"]:
         """Return the embedding of each token, plus that of the joint that its position predicts."""
         return self.model.embed(decisions) + self.joints[first + 1 : first + 1 + decisions.shape[1]]
+
+    def choice(self, logits: Float[Tensor, "n 256"]) -> Int[Tensor, " n"]:
+        """Return the token whose bin holds the mean of the histogram (as in HL-Gauss, Farebrother et al. 2024).
+
+        The histogram of a noisy action has a flat top, and which of its bins is highest is chance.
+        """
+        centres = centres_of(torch.arange(NUM_BINS), NUM_BINS).to(logits)
+        return ids_of((logits.softmax(-1) * centres).sum(-1), NUM_BINS)
 
     def explore(self, log_std: float) -> None:
         """Freeze the embeddings of action tokens and the last norm. PPO then moves whole histograms, not single bins.
