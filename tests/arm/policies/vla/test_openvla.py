@@ -330,6 +330,7 @@ def test_joints_as_actions_are_followed_by_moves(small: list[str], tmp_path: Pat
         policy = from_checkpoint(config.bc, sizes, config.policy)
         observations = torch.from_numpy(env.reset(seed=0)[0]).float()
     assert isinstance(policy, JointPolicy) and policy.blind and policy.chunk == 1
+    np.testing.assert_allclose(policy.inner.averages()["action"].numpy(), ends.mean(0), atol=1e-4)
     images, noise = shown(2), torch.randn(2, 6)
     decisions = policy.decide(observations, noise, *policy.look(images))
     joints = policy.inner.actions(decisions[:, :6].long())[:, 0]
