@@ -105,7 +105,7 @@ def test_cameras_that_there_are_not_are_named(env: ArmEnv) -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (["policy.cameras=[front]"], "cameras and sees are for kind=act and kind=conv"),
+        (["policy.cameras=[front]"], "cameras and sees are for kind=act, conv, smolvla and openvla"),
         (["policy.kind=act", "policy.cameras=[front,front]"], "must differ"),
         (["policy.kind=act", "policy.cameras=[front]", "policy.image_size=[8,64]"], "each side must be from 32 to 960"),
     ],
