@@ -285,11 +285,13 @@ BREAKS: dict[str, list[tuple[str, str]]] = {
     ],
     "low_rank": [
         ("hidden = x @ down.T", "hidden = 2 * x @ down.T"),
-        ("linear(x, weight, bias)", "linear(x, weight)"),
+        ("linear(x, weight.to(x.dtype), bias)", "linear(x, weight.to(x.dtype))"),
+        ("linear(x, weight.to(x.dtype), bias)", "linear(x, weight, bias)"),
+        ("None if bias is None else bias.to(x.dtype)", "bias"),
         ("alpha=scale", "alpha=1.0"),
         ("(grad @ up).mul_(ctx.scale)", "grad @ up"),
-        ("(grad @ weight).addmm_(low, down)", "grad @ weight"),
-        ("(grad @ weight).addmm_(low, down)", "low @ down"),
+        ("(grad @ weight.to(grad.dtype)).addmm_(low, down)", "grad @ weight.to(grad.dtype)"),
+        ("(grad @ weight.to(grad.dtype)).addmm_(low, down)", "low @ down"),
         ("(grad.T @ hidden).mul_(ctx.scale)", "grad.T @ hidden"),
         ("None, None, low.T @ x", "grad.T @ x, None, low.T @ x"),
     ],
@@ -441,10 +443,11 @@ def copy_of_core(folder: Path) -> Path:
     return core
 
 
-def plant(path: Path, old: str, new: str) -> None:
+def planted(path: Path, old: str, new: str) -> str:
+    """The text of the module at `path` with `new` in the place of `old`."""
     text = path.read_text()
     assert text.count(old) == 1, f"{path.name}: {old!r} stands there {text.count(old)} times; adapt the planted break"
-    path.write_text(text.replace(old, new))
+    return text.replace(old, new)
 
 
 def file_of_tests(module: str) -> str:
@@ -461,6 +464,12 @@ def exit_codes(jobs: list[tuple[str, str]]) -> list[int]:
     return json.loads(run.stdout)
 
 
+@pytest.mark.parametrize("module", sorted(BREAKS))
+def test_every_planted_break_has_its_one_place(module: str):
+    for old, new in BREAKS[module]:
+        planted(SOURCES / "tercet" / "core" / f"{module}.py", old, new)
+
+
 @pytest.mark.slow
 def test_every_planted_break_fails_a_test_and_the_real_sources_fail_none(tmp_path: Path):
     """Both in one process, because most of its time may go into starting it."""
@@ -468,7 +477,8 @@ def test_every_planted_break_fails_a_test_and_the_real_sources_fail_none(tmp_pat
     whole = [(str(tmp_path / "whole"), tests) for tests in sorted({file_of_tests(module) for module in BREAKS})]
     jobs, breaks = [], [(module, *pair) for module, pairs in BREAKS.items() for pair in pairs]
     for index, (module, old, new) in enumerate(breaks):
-        plant(copy_of_core(tmp_path / str(index)) / f"{module}.py", old, new)
+        path = copy_of_core(tmp_path / str(index)) / f"{module}.py"
+        path.write_text(planted(path, old, new))
         jobs.append((str(tmp_path / str(index)), file_of_tests(module)))
     codes = exit_codes([*whole, *jobs])
     assert codes[: len(whole)] == [pytest.ExitCode.OK] * len(whole)  # else the breaks would prove nothing
