@@ -136,6 +136,7 @@ class RewardConfig(FitConfig):
     num_sampled_pairs: int = Field(default=0, ge=0, le=MOST_ROWS, description="Number of pairs to sample from the SFT model and judge if the data has no pairs.")
     samples_per_prompt: int = Field(default=4, ge=2, le=1000, description="Responses sampled per prompt; every two with different scores make a pair.")
     group_pairs: bool = Field(default=False, description="Learn from all pairs of a prompt in one optimizer step, up to batch_size (Ouyang et al. 2022, section 3.5): each response is computed once. Allow more epochs then.")
+    off_topic: int = Field(default=0, ge=0, le=100, description="Number of responses to other prompts that each prompt's two best responses are preferred to, in pairs added to the training pairs: the score then depends more on the prompt. They are drawn from the training pairs; 0 adds none.")
     num_rounds: int = Field(default=0, ge=0, le=1000, description="Number of rounds after PPO. Each samples pairs from the last actor, has them judged, trains the reward model on all pairs, and continues PPO. It may be raised in a finished run.")
     pairs_per_round: int = Field(default=500, ge=1, le=MOST_ROWS, description="Number of pairs to sample from the last actor and judge per round.")
     num_reference_samples: int = Field(default=128, ge=2, le=MOST_ROWS, description="Number of reference responses over which each reward is normalised to mean 0 and variance 1.")

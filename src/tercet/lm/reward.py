@@ -27,6 +27,7 @@ from tercet.lm.pair_batches import (
     preference_pairs,
     score_pairs,
 )
+from tercet.lm.preferences.off_topic import with_off_topic
 from tercet.lm.preferences.pair_scores import PairScores, summary
 from tercet.lm.preferences.pairs import round_set
 from tercet.lm.sampling.sampler import Sampler
@@ -51,7 +52,7 @@ def run(folder: RunFolder, config: LmConfig, *, number: int = 0) -> None:
     earlier pairs once more in every round and overfit them.
     """
     examples, encoder = preference_pairs(folder, config, number)
-    train = encoder.within_limits(examples.train, "reward")
+    train = with_off_topic(encoder.within_limits(examples.train, "reward"), config.reward.off_topic, seed=config.seed)
     held_out = held_out_pairs(examples, encoder, most=config.reward.num_eval, step="reward")
     todo = lessons(
         train, config.data, config.reward, step="reward", seed=config.seed, group_prompts=config.reward.group_pairs
