@@ -83,3 +83,16 @@ def test_a_rollout_tells_how_often_its_score_prefers_success(actor_critic: ArmAc
     assert metrics([4.0, 1.0, 3.0])["reached"] == pytest.approx(1 / 3)
     episodes = replace(episodes, infos=episodes.infos | {"success": torch.zeros(3, 6)})
     assert "score_ranks_success" not in metrics([4.0, 1.0, 3.0])
+
+
+def test_a_rollout_tells_how_often_progress_prefers_success(actor_critic: ArmActorCritic) -> None:
+    """The progress of an episode that ends early stays what it was at its end; the next episode does not count."""
+    episodes = make_episodes(ends={0: 2})
+    success, progress = torch.zeros(3, 6), torch.tensor([[0.0, 0, 3, 9, 9, 9], [1.0] * 6, [2.5] * 6])
+    success[0] = 1.0
+    episodes = replace(episodes, infos={"success": success, "progress": progress})
+    seen = assess(step_by_step(episodes), actor_critic, actor_critic.policy)
+    rewards = StepRewards(episodes, torch.zeros(3, 6), torch.zeros(3, 6))
+    rollout = build(step_by_step(episodes), seen, rewards.steps, gamma=1.0, kl_coef=0.0)
+    numbers = describe(step_by_step(episodes), seen, rewards, rollout, kl_coef=0.0)
+    assert numbers["progress_ranks_success"] == 0.5  # a mean of 2, above 1 and below 2.5

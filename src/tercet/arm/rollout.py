@@ -145,7 +145,8 @@ def describe(
     """Metrics of a rollout. `score` is that of the first episode of a row, the other sums are over the whole row.
 
     `success` is the share of episodes that end in success, `reached` of those that were in it at some step.
-    `score_ranks_success` is left out where all episodes succeed, or none does.
+    `score_ranks_success` is left out where all episodes succeed, or none does. So is `progress_ranks_success`, the same
+    of the mean of the environment's `progress`, which the default judge compares.
     """
     episodes, scores = played.episodes, step_rewards.scores()
     numbers = {
@@ -162,6 +163,9 @@ def describe(
     ranked = ranking_accuracy(scores, episodes.succeeded())
     if ranked is not None:
         numbers["score_ranks_success"] = ranked
+        if "progress" in episodes.infos:
+            progress = episodes.until_horizon(episodes.infos["progress"]).mean(1)
+            numbers["progress_ranks_success"] = ranking_accuracy(progress, episodes.succeeded()) or 0.0
     if "blown_up" in episodes.infos:
         numbers["blown_up"] = float(episodes.infos["blown_up"].sum())
     if config.compares_groups:

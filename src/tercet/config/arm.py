@@ -32,6 +32,7 @@ class TrainingSafetyConfig(MotionConfig):
     in_training: bool = Field(default=False, description="Enforce the limits. Use the numbers of the robot for which the policy is trained; the joints keep the limits of the simulated arm.")
 
 
+EXPLORE_BY_PROBABILITIES = ("tokens", "language", "openvla")  # kinds whose exploration cloning with noise decides
 _VLA = ("smolvla", "openvla")  # vision-language-action models that others trained
 
 
@@ -257,7 +258,7 @@ class ArmConfig(Section):
     def _success_is_measured(self) -> Self:
         if self.ppo.keep_success and self.measure != "success":
             raise ValueError(f"ppo.keep_success={self.ppo.keep_success} is of success, but measure={self.measure}")
-        if self.ppo.keep_success and self.policy.kind in ("tokens", "language", "openvla"):
+        if self.ppo.keep_success and self.policy.kind in EXPLORE_BY_PROBABILITIES:
             raise ValueError(f"ppo.keep_success={self.ppo.keep_success} lowers policy.log_std, and policy.kind={self.policy.kind} explores by its own probabilities; set ppo.keep_success=0")
         return self
 

@@ -107,6 +107,7 @@ def _of_arm(index: int, chance: random.Random) -> Tree:
         "ppo/success": min(1.0, 0.3 + 0.02 * index),
         "ppo/reached": min(1.0, 0.35 + 0.02 * index),
         "ppo/score_ranks_success": 0.8,
+        "ppo/progress_ranks_success": 0.8,
     }
     if index % 5 == 0:
         row |= {"ppo/validation_score": min(1.0, 0.3 + 0.02 * index), "ppo/validation_kl": 2.0 * index}

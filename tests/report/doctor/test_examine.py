@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tercet.config.arm import EXPLORE_BY_PROBABILITIES
 from tercet.report.doctor.examine import CHECKS, examine, problems
 from tercet.report.doctor.finding import Finding
 from tercet.report.records import Record
@@ -51,6 +52,7 @@ ARM: list[tuple[str, Curve, str]] = [
     ("ppo/score_std", lambda i: 0.0, "no_advantages"),
     ("ppo/validation_score", lambda i: 0.8 - 0.02 * i, "success_falls"),
     ("ppo/score_ranks_success", lambda i: 0.5 + 0.02 * (i % 3), "reward_ranks"),
+    ("ppo/progress_ranks_success", lambda i: 0.5 + 0.02 * (i % 3), "judge_ranks"),
     ("ppo/success", lambda i: 0.2, "leaves_success"),
     ("ppo/blown_up", lambda i: float(i == 20), "simulation_failed"),
     ("bc/loss", lambda i: 0.5 + 0.01 * i, "bc_lr"),
@@ -185,8 +187,9 @@ def test_the_reason_why_an_arm_did_not_improve_is_said(sound_arm: Record, with_c
     too_noisy = with_curve(flat, "ppo/success", lambda i: 0.1)
     why = "with exploration the initial policy succeeds on 10% and without it on 50%"
     assert f"{why}, so lower it (`ppo.keep_success=0.8`)" in text(too_noisy)
-    tokens = replace(too_noisy, config=_changed(too_noisy.config, "policy.kind", "tokens"))
-    assert f"{why}, so lower it (clone again with a lower `policy.log_std`)" in text(tokens)
+    for kind in EXPLORE_BY_PROBABILITIES:  # the config refuses ppo.keep_success for them
+        by_tokens = replace(too_noisy, config=_changed(too_noisy.config, "policy.kind", kind))
+        assert f"{why}, so lower it (clone again with a lower `policy.log_std`)" in text(by_tokens)
     kept_some = replace(too_noisy, config=_changed(too_noisy.config, "ppo.keep_success", 0.5))
     assert f"{why}, so lower it (raise `ppo.keep_success`)" in text(kept_some)
     reached = with_curve(with_curve(flat, "ppo/success", lambda i: 0.3), "ppo/reached", lambda i: 0.6)
@@ -206,6 +209,26 @@ def test_the_reason_why_an_arm_did_not_improve_is_said(sound_arm: Record, with_c
     assert _problems(adapted)["updates_too_large"].remedy == "lower `ppo.update_kl` or `ppo.epochs`"
     both = with_curve(at_chance, "ppo/validation_score", lambda i: 0.5 - 0.01 * i)
     assert "no better than chance and success fell, from 50% to" in text(both)
+
+
+def test_a_judge_that_ranks_the_policys_own_episodes_wrongly_is_named(
+    sound_arm: Record, with_curve: Callable[..., Record]
+) -> None:
+    misled = with_curve(sound_arm, "ppo/progress_ranks_success", lambda i: 0.25)
+    misled = with_curve(misled, "ppo/score_ranks_success", lambda i: 0.3)
+    problems = _problems(misled)
+    found, reward = problems["judge_ranks"], problems["reward_ranks"]
+    assert found.level == "alarm" and found.title.endswith("the wrong way round")
+    assert "higher mean `progress`, which the judge compares, in 25% of the pairs" in found.text
+    assert "use another judge" in found.remedy and "add success to the reward" in found.remedy
+    assert "judgements" not in reward.remedy  # it has learned what it was told
+    counted = replace(misled, config=_changed(misled.config, "ppo.reward", {"reward_model": 0.3, "success": 1.0}))
+    assert _problems(counted)["judge_ranks"].remedy.endswith("raise the weight of `success` in `ppo.reward`, now 1.00")
+    # the figure says nothing of another judge, nor of a reward that does not learn from one
+    for key, value in [("reward.judge", "my:judge"), ("reward.judge", "person"), ("ppo.reward", {"dense": 1.0})]:
+        assert "judge_ranks" not in _problems(replace(misled, config=_changed(misled.config, key, value)))
+    kept = replace(misled, results=_changed(misled.results, "best_checkpoint.update", 0))
+    assert "the judge ranks the policy's own episodes the wrong way round" in _problems(kept)["arm_not_improved"].text
 
 
 def test_the_reward_is_judged_by_the_second_half_of_a_run_that_has_ended(

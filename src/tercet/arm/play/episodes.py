@@ -75,6 +75,11 @@ class Episodes:
         """True if each row's first episode was in success at its end."""
         return self.infos["success"].gather(1, self.first_ends()[:, None]).squeeze(1) > 0.5
 
+    def until_horizon(self, values: Float[Tensor, "n t"]) -> Float[Tensor, "n t"]:
+        """Return the values of each row's first episode, that of its last step repeated for the steps after its end."""
+        ends = self.first_ends()[:, None]
+        return torch.where(torch.arange(values.shape[1]) <= ends, values, values.gather(1, ends))
+
     def reached(self) -> Bool[Tensor, " n"]:
         """True if each row's first episode was in success at some step."""
         inside = torch.arange(self.dense.shape[1]) <= self.first_ends()[:, None]

@@ -121,9 +121,13 @@ MORE_PPO = (
         "Does the reward prefer success?",
         "share of pairs",
         "Of an episode of the rollout that succeeds and one that fails, how often the successful one has the higher "
-        "`ppo/score`. 0.5 (dashed) is chance: PPO then cannot learn success from this reward. Rollouts in which all "
-        "episodes succeed, or none, have no point.",
-        [Line("ppo/score_ranks_success", "ranked right")],
+        "`ppo/score`, and how often the higher mean `progress`, which the default judge compares. 0.5 (dashed) is "
+        "chance: PPO then cannot learn success from this reward, nor the reward model from this judge. Rollouts in "
+        "which all episodes succeed, or none, have no point.",
+        [
+            Line("ppo/score_ranks_success", "by the reward"),
+            Line("ppo/progress_ranks_success", "by `progress`", "sft"),
+        ],
         level=0.5,
         bottom=0.0,
     ),

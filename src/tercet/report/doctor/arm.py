@@ -1,7 +1,9 @@
 """Checks of an arm's PPO that a language model has no counterpart of."""
 
+from collections.abc import Sequence
 from statistics import fmean
 
+from tercet.config.arm import EXPLORE_BY_PROBABILITIES, RewardConfig
 from tercet.report.arm_return import is_by_return
 from tercet.report.doctor.finding import Finding
 from tercet.report.doctor.updates import too_large
@@ -57,8 +59,7 @@ def pay(record: Record) -> Finding | None:
         "The reward rose while success fell",
         f"{text}, while the reward of an episode rose from {num(before)} to {num(after)}: the reward does not "
         "measure success",
-        "use more rounds of judgements (`reward.num_rounds`), or add success to the reward: "
-        "`ppo.reward={reward_model: 0.3, success: 0.3}`",
+        f"use more rounds of judgements (`reward.num_rounds`), or {_more_success(record)}",
         _IMPROVE,
     )
 
@@ -79,6 +80,24 @@ def broken(record: Record) -> Finding | None:
     return Finding("simulation_failed", "good", "The simulation was stable", text)
 
 
+def judge(record: Record) -> Finding | None:
+    """Check that the default judge, which compares `progress`, prefers the policy's own successful episodes."""
+    values = curve(record, "ppo/progress_ranks_success")[1]
+    if not _is_over(record, values) or not _learns_from_progress(record):
+        return None
+    what = "the successful one has the higher mean `progress`, which the judge compares,"
+    text, remedy = (
+        _ranked(what, values),
+        "use another judge (`reward.judge`, a function or `person`), or " + _more_success(record),
+    )
+    mean = fmean(values)
+    if mean >= _RANKS:
+        return Finding("judge_ranks", "good", "The judge ranks the policy's own episodes by success", text)
+    title = f"The judge ranks the policy's own episodes {_how(mean)}"
+    text += ". More judgements of this kind do not help"
+    return Finding("judge_ranks", "alarm" if mean < _CHANCE else "advice", title, text, remedy, _IMPROVE)
+
+
 def ranks(record: Record) -> Finding | None:
     """Check that the reward prefers the policy's own successful episodes to those that fail.
 
@@ -86,27 +105,47 @@ def ranks(record: Record) -> Finding | None:
     """
     values = curve(record, "ppo/score_ranks_success")[1]
     values = values[len(values) // 2 :]
-    is_over = number(record.results, "best_checkpoint", "update") is not None
-    if not is_arm(record) or is_by_return(record) or not is_over or len(values) < _ENOUGH_ROLLOUTS:
+    if not _is_over(record, values):
         return None
-    mean = fmean(values)
-    text = (
-        "Of an episode that succeeds and one that fails, the successful one has the higher reward in "
-        f"{percent(mean)} of the pairs, in the last {len(values)} rollouts that have both"
-    )
+    text, mean = _ranked("the successful one has the higher reward", values), fmean(values)
     if mean >= _RANKS:
         return Finding("reward_ranks", "good", "The reward ranks the policy's own episodes by success", text)
-    how = "no better than chance" if mean < _CHANCE else "hardly better than chance"
-    return Finding(
-        "reward_ranks",
-        "alarm" if mean < _CHANCE else "advice",
-        f"The reward ranks the policy's own episodes {how}",
-        text,
-        "ask for more judgements or rounds of them (`reward.num_pairs`, `reward.num_rounds`), about segments of one "
-        "episode (`reward.same_episode=0.5`), or add success to the reward: "
-        "`ppo.reward={reward_model: 0.3, success: 0.3}`",
-        _IMPROVE,
-    )
+    remedy, found = _more_success(record), judge(record)
+    if found is None or found.is_good:  # else the reward model has learned what it was told
+        remedy = (
+            "ask for more judgements or rounds of them (`reward.num_pairs`, `reward.num_rounds`), about segments of "
+            f"one episode (`reward.same_episode=0.5`), or {_more_success(record)}"
+        )
+    title = f"The reward ranks the policy's own episodes {_how(mean)}"
+    return Finding("reward_ranks", "alarm" if mean < _CHANCE else "advice", title, text, remedy, _IMPROVE)
+
+
+def _is_over(record: Record, values: Sequence[float]) -> bool:
+    """Return True if PPO has ended, and is judged by success in enough rollouts."""
+    is_over = number(record.results, "best_checkpoint", "update") is not None
+    return is_arm(record) and not is_by_return(record) and is_over and len(values) >= _ENOUGH_ROLLOUTS
+
+
+def _learns_from_progress(record: Record) -> bool:
+    is_default = find(record.config, "reward", "judge") == RewardConfig.model_fields["judge"].default
+    return is_default and "reward_model" in (find(record.config, "ppo", "reward") or {})
+
+
+def _more_success(record: Record) -> str:
+    if weight := number(record.config, "ppo", "reward", "success"):
+        return f"raise the weight of `success` in `ppo.reward`, now {num(weight)}"
+    return "add success to the reward: `ppo.reward={reward_model: 0.3, success: 0.3}`"
+
+
+def _ranked(what: str, values: Sequence[float]) -> str:
+    share = f"in {percent(fmean(values))} of the pairs, in the last {len(values)} rollouts that have both"
+    return f"Of an episode that succeeds and one that fails, {what} {share}"
+
+
+def _how(mean: float) -> str:
+    if mean < 1 - _CHANCE:
+        return "the wrong way round"
+    return "no better than chance" if mean < _CHANCE else "hardly better than chance"
 
 
 def stays(record: Record) -> Finding | None:
@@ -120,8 +159,8 @@ def stays(record: Record) -> Finding | None:
     text += f"{percent(at_the_end)} end in it"
     if at_some_step - at_the_end <= _LEFT:
         return Finding("leaves_success", "good", "Episodes that reach success end in it", text)
-    remedy = "add success to the reward: `ppo.reward={reward_model: 0.3, success: 0.3}`"
-    return Finding("leaves_success", "advice", "Episodes reach success and leave it again", text, remedy, _IMPROVE)
+    title = "Episodes reach success and leave it again"
+    return Finding("leaves_success", "advice", title, text, _more_success(record), _IMPROVE)
 
 
 def why_not(record: Record) -> str:
@@ -133,7 +172,7 @@ def why_not(record: Record) -> str:
     if success[0] > _FULL and not fell:
         return f"the initial policy already succeeds on {_success(success[0])}"
     reasons: list[str] = []
-    for found in (ranks(record), stays(record), too_large(record)):
+    for found in (judge(record), ranks(record), stays(record), too_large(record)):
         if found and not found.is_good:
             reasons.append(f"{found.title[:1].lower()}{found.title[1:]}")
     if max(success) < _RARE:
@@ -155,7 +194,7 @@ def why_not(record: Record) -> str:
 
 def _lowered_by(record: Record) -> str:
     """Return the key that lowers the exploration of this run's kind of policy."""
-    if find(record.config, "policy", "kind") == "tokens":
+    if find(record.config, "policy", "kind") in EXPLORE_BY_PROBABILITIES:
         return "clone again with a lower `policy.log_std`"
     return "raise `ppo.keep_success`" if number(record.config, "ppo", "keep_success") else "`ppo.keep_success=0.8`"
 

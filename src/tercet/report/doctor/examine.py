@@ -42,6 +42,7 @@ CHECKS = (
     judges.rounds,
     arm.moved,
     arm.pay,
+    arm.judge,
     arm.ranks,
     arm.stays,
     arm.broken,
