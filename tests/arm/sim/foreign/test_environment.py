@@ -517,14 +517,16 @@ def test_scripted_experts_succeed_on_other_arms(package: str, name: str, horizon
     env = make_env(name, 3, horizon=horizon)
     first, _ = env.reset(seed=7)
     assert first.shape == (3, observed) and len({tuple(row) for row in first}) == 3
-    done, progress = np.zeros(3, bool), []
+    done, progress, own = np.zeros(3, bool), [], []
     for _ in range(horizon):
-        infos = env.step(env.expert_actions())[-1]
+        _, rewards, _, _, infos = env.step(env.expert_actions())
         done |= infos["success"]
         progress.append(infos["progress"])
+        own.append(rewards)
     assert done.all()
-    # the expert comes nearer from the start, also before the thing has moved
+    # the expert makes progress from the start, also before the thing has moved
     assert (progress[8] > progress[0] + 0.01).all() and (np.max(progress, 0) > -0.2).all()
+    assert np.array_equal(progress, own) == (package == "metaworld")  # it names no goal, and its own reward is dense
     np.testing.assert_array_equal(env.reset(seed=7)[0], first)
     fresh = make_env(name, 3, horizon=horizon)  # what was played before leaves nothing behind
     chance = np.random.default_rng(0)

@@ -42,7 +42,7 @@ class Copy(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         self._chance = np.random.default_rng(index)
         self._env = make(name, horizon)
         # index of the object's position in an observation; the first three numbers are the hand's position
-        self._object_start = 4 if self._metaworld else 3 if _WITH_OBJECT.fullmatch(name) else None
+        self._object_start = 3 if _WITH_OBJECT.fullmatch(name) else None
         self._keys = checks.keys_of(self._env.observation_space)
         self.bounds = checks.checked_actions(name, self._env.action_space)
         checks.check_vectors(name, self._env.observation_space, self._keys)
@@ -80,7 +80,7 @@ class Copy(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         infos: Infos = {key: value for key, value in checks.numbers_of(env_infos).items() if key not in RESERVED_INFOS}
         infos |= {
             "success": bool(success),
-            "progress": self._progress(observation, env_infos, reward),
+            "progress": self._progress(observation, reward),
             "blown_up": False,
         }
         infos |= {"terminated": terminated, "truncated": is_cut}
@@ -121,10 +121,11 @@ class Copy(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
             viewer.make_context_current()
         return viewer
 
-    def _progress(self, observation: Any, env_infos: Infos, reward: float) -> float:  # Any: a foreign environment's
-        left = _distance_left(observation, env_infos)
-        if left is None:
+    def _progress(self, observation: Any, reward: float) -> float:  # Any: a foreign environment's
+        way = _to_the_goal(observation)
+        if way is None:
             return reward
+        left = float(np.linalg.norm(way))
         if self._object_start is None:
             return -left
         vector = observation["observation"] if isinstance(observation, dict) else observation
@@ -159,10 +160,3 @@ def _to_the_goal(observation: Any) -> NDArray[np.floating] | None:  # Any: a for
         return None
     goal, achieved = np.asarray(observation["desired_goal"]), np.asarray(observation["achieved_goal"])
     return goal - achieved if goal.shape == achieved.shape else None
-
-
-def _distance_left(observation: Any, info: Infos) -> float | None:  # Any: a foreign environment's
-    way = _to_the_goal(observation)
-    if way is not None:
-        return float(np.linalg.norm(way))
-    return float(info["obj_to_target"]) if "obj_to_target" in info else None

@@ -35,8 +35,8 @@ class ForeignEnv(VectorEnv):
 
     `infos` contain `success`, False until the environment reports it (`checks.SUCCESS`), which it must by the end of an
     episode unless `needs_success` is False; the environment's own numbers; `progress`, minus the distance to the goal
-    if it is known, else the reward (for objects of Fetch and Meta-World minus twice the object's distance to the goal
-    and minus the hand's to the object); and `blown_up`, True if an output was not finite, which ends the episode.
+    if observations tell it, else the reward (for objects of Fetch minus twice the object's distance to the goal and
+    minus the hand's to the object); and `blown_up`, True if an output was not finite, which ends the episode.
     """
 
     metadata = {"autoreset_mode": AutoresetMode.DISABLED, "render_modes": ["rgb_array"]}
