@@ -525,7 +525,7 @@ def test_scripted_experts_succeed_on_other_arms(package: str, name: str, horizon
         own.append(rewards)
     assert done.all()
     # the expert makes progress from the start, also before the thing has moved
-    assert (progress[8] > progress[0] + 0.01).all() and (np.max(progress, 0) > -0.2).all()
+    assert (progress[15] > progress[0] + 0.01).all() and (np.max(progress, 0) > -0.2).all()
     assert np.array_equal(progress, own) == (package == "metaworld")  # it names no goal, and its own reward is dense
     np.testing.assert_array_equal(env.reset(seed=7)[0], first)
     fresh = make_env(name, 3, horizon=horizon)  # what was played before leaves nothing behind
