@@ -86,15 +86,12 @@ def judge(record: Record) -> Finding | None:
     if not _is_over(record, values) or not _learns_from_progress(record):
         return None
     what = "the successful one has the higher mean `progress`, which the judge compares,"
-    text, remedy = (
-        _ranked(what, values),
-        "use another judge (`reward.judge`, a function or `person`), or " + _more_success(record),
-    )
-    mean = fmean(values)
+    text, mean = _ranked(what, values), fmean(values)
     if mean >= _RANKS:
         return Finding("judge_ranks", "good", "The judge ranks the policy's own episodes by success", text)
     title = f"The judge ranks the policy's own episodes {_how(mean)}"
     text += ". More judgements of this kind do not help"
+    remedy = f"use another judge (`reward.judge`, a function or `person`), or {_more_success(record)}"
     return Finding("judge_ranks", "alarm" if mean < _CHANCE else "advice", title, text, remedy, _IMPROVE)
 
 
