@@ -15,7 +15,7 @@ Judge = Callable[[Segments], Sequence[float] | Tensor]
 
 
 def nearer_the_target(segments: Segments) -> Float[Tensor, " n"]:
-    """Score segments by how near the target they are: the mean of the environment's `progress` over the steps."""
+    """Score segments by the mean of `progress` over their steps: mostly how near the target they are."""
     return segments.progress.mean(1)
 
 
