@@ -3,10 +3,17 @@
 import os
 import signal
 from collections.abc import Iterator
+from typing import Any
 
+import gymnasium
 import pytest
+import torch
 
+from tercet.arm.preferences.judge import call_judge
+from tercet.arm.preferences.segments import Segments
+from tercet.arm.sim.foreign import checks
 from tercet.errors import FailedError
+from tercet.lm.preferences.functions import call_function
 from tercet.runs.stop import Ended, ask, deferring, end, is_asked, on_signal
 
 
@@ -73,3 +80,28 @@ def test_a_signal_after_that_ends_the_loop_at_once() -> None:
         _kill(signal.SIGTERM)
         with pytest.raises(Ended, match="ended by SIGTERM"):  # without the reason of an earlier loop
             end()
+
+
+def test_a_signal_during_a_function_of_the_user_is_no_error_of_that_function() -> None:
+    """Such functions may raise anything, SystemExit too, and their errors are reported under their names."""
+
+    def judge(segments: object) -> list[float]:
+        _kill(signal.SIGTERM)
+        return [0.0]
+
+    def reward(prompts: list[str], responses: list[str]) -> list[float]:
+        _kill(signal.SIGTERM)
+        return [0.0]
+
+    class Env(gymnasium.Env[float, float]):
+        def step(self, action: float) -> Any:  # Any: Gymnasium's
+            _kill(signal.SIGTERM)
+
+    numbers, places = torch.zeros(1, 2), torch.zeros(1, 2, dtype=torch.long)
+    segments = Segments(torch.zeros(1, 2, 3), torch.zeros(1, 2, 2), numbers, numbers, places, places)
+    with pytest.raises(Ended):
+        checks.call("their_env", Env(), "step", 0.0)
+    with pytest.raises(Ended):
+        call_judge(judge, segments, "their:judge")
+    with pytest.raises(Ended):
+        call_function(reward, ["a"], ["b"])

@@ -66,7 +66,7 @@ def together(job: Job, processes: int, *, device: str, shard: bool = False) -> I
         try:
             with connected(store, number, total, gpu=gpu, shard=shard):
                 yield
-        except (SystemExit, KeyboardInterrupt) as error:  # every process gets the signal itself
+        except (SystemExit, Ended, KeyboardInterrupt) as error:  # every process gets the signal itself
             _first_error(store, error, number, is_lost=False)
             ranks.show_here(error, number == 0)
             raise

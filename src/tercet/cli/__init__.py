@@ -18,6 +18,7 @@ from tercet.cli.options import HostOption, JsonOption, KeyOption, Overrides, key
 from tercet.cli.streams import prepare
 from tercet.errors import InputError
 from tercet.runs.progress import say
+from tercet.runs.stop import Ended
 
 
 def _print_version(value: bool) -> bool:
@@ -203,4 +204,7 @@ def main() -> None:
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     prepare()
-    app()
+    try:
+        app()
+    except Ended as error:  # before a command began, or after it had ended
+        sys.exit(error.status)

@@ -11,12 +11,15 @@ from tercet.runs.ranks import share
 T = TypeVar("T")
 
 
-class Ended(SystemExit):
-    """Raised when a signal ends the process, so that open files are closed."""
+class Ended(BaseException):
+    """Raised when a signal ends the process, so that open files are closed.
+
+    It is no SystemExit, which a user's function may raise, and which is reported as that function's error.
+    """
 
     def __init__(self, number: int) -> None:
         self.number, self.name, self.status = number, signal.Signals(number).name, 128 + number
-        super().__init__(self.status)
+        super().__init__(number)
 
     def __str__(self) -> str:
         return f"ended by {self.name}"
